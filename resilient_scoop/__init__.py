@@ -1,0 +1,43 @@
+"""resilient_scoop: futures that survive crashes, reboots and full disks.
+
+    from resilient_scoop import futures
+
+    if __name__ == "__main__":
+        print(sum(futures.map(work, range(1000))))
+
+Start it with `rscoop run script.py`; after any disaster, `rscoop resume RUN`. The attributes below are
+SCOOP's; they tell a process what it is, and are set before the script is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from resilient_scoop._version import __version__
+
+__all__ = [
+    "BROKER", "DEBUG", "IS_ORIGIN", "IS_RUNNING", "SIZE", "WORKER", "BrokerInfo", "__version__",
+    "logger", "worker",
+]  # fmt: skip
+
+
+class BrokerInfo(NamedTuple):
+    """Where the broker is."""
+
+    hostname: str
+    endpoint: str
+
+
+IS_RUNNING: bool = False
+"""Whether this process belongs to a run that `rscoop` started."""
+IS_ORIGIN: bool = False
+"""Whether this process runs the script itself."""
+WORKER: str | None = None
+"""Name of this process in its run (`w1`, `origin`), or None."""
+worker: str | None = None
+BROKER: BrokerInfo | None = None
+DEBUG: bool = False
+SIZE: int = 0
+"""How many workers the run was started with."""
+logger: logging.Logger = logging.getLogger("resilient_scoop")

@@ -1,0 +1,1 @@
+"""The outside world: one home for each library and system call."""

@@ -1,0 +1,239 @@
+"""The one thread that writes the journal: group commit.
+
+The broker's thread puts whole turns in; this thread puts everything that waits into one
+transaction, so that while one is being synced the next grows: one record alone takes one sync,
+thousands a second share one. `committed` rises in the order of turns, and only after the sync.
+
+- A turn without forced changes (replay can make them again) waits for a forced one, at most
+  `HOLD_S`; it counts as committed only when it is.
+- No space: nothing is given up; `full` is True, and the oldest turn alone is tried every `RETRY_S`
+  until there is room. The caller watches `queued_bytes` and stops taking in more.
+- Any other error ends the thread: `error` holds it, and nothing put later is ever written.
+
+`wake` is called from this thread whenever one of these has changed.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from resilient_scoop.core.events import Change, Put
+from resilient_scoop.errors import InvariantError, JournalError, JournalFullError
+
+HOLD_S: Final = 0.05
+"""Longest wait of unforced changes: so much of a batch spec may have to be made again."""
+HOLD_CHANGES_MAX: Final = 4096
+GROUP_BYTES_MAX: Final = 32 << 20
+"""Of one transaction, if more than one turn waits: keeps its dirty pages and its latency small."""
+GROUP_CHANGES_MAX: Final = 1 << 16
+RETRY_S: Final = 0.5
+_CHANGE_BYTES: Final = 200
+"""What a queued change takes beside its key and value."""
+
+
+class CanCommit(Protocol):
+    """What the committer needs of a journal."""
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Write all or none, durably."""
+
+
+class _Turn(NamedTuple):
+    number: int
+    changes: list[Change]
+    size_bytes: int
+    forced: bool
+    put_at: float
+
+
+class Committer:
+    """Commits turns in order; `put` from one thread, everything else from any."""
+
+    def __init__(self, journal: CanCommit, wake: Callable[[], None]) -> None:
+        self._journal = journal
+        self._wake = wake
+        self._turns: deque[_Turn] = deque()
+        self._changed = threading.Condition()
+        self._forced = 0  # turns waiting that may not be held back
+        self._changes = 0
+        self._queued_bytes = 0
+        self._committed = 0
+        self._error: BaseException | None = None
+        self._full = False
+        self._hurry = 0  # `flush` and `close` want everything up to this turn now
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+        self._thread.start()
+
+    @property
+    def committed(self) -> int:
+        """The highest turn that is durable, and with it all before."""
+        return self._committed
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the thread, or None."""
+        return self._error
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no space for what waits."""
+        return self._full
+
+    @property
+    def queued_bytes(self) -> int:
+        """Memory that waiting turns take."""
+        return self._queued_bytes
+
+    def put(self, turn: int, changes: list[Change]) -> None:
+        """Queue a turn's changes; turns come in rising order. The list is the committer's from now.
+
+        Raises:
+            JournalError: an earlier commit failed; nothing is written any more.
+        """
+        size_bytes, forced = _weigh(changes)
+        with self._changed:
+            if self._error is not None:
+                raise self._error
+            if self._closing or (self._turns and turn <= self._turns[-1].number):
+                raise InvariantError(f"turn {turn} was put out of order or after the end")
+            self._turns.append(_Turn(turn, changes, size_bytes, forced, time.monotonic()))
+            self._forced += forced
+            self._changes += len(changes)
+            self._queued_bytes += size_bytes
+            if forced or len(self._turns) == 1 or self._changes >= HOLD_CHANGES_MAX:
+                self._changed.notify_all()
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Commit all that was put so far and wait for it; return False if the time was not enough.
+
+        Raises:
+            JournalError: a commit failed.
+        """
+        with self._changed:
+            if not self._turns:
+                return True
+            last = self._turns[-1].number
+            self._hurry = max(self._hurry, last)
+            self._changed.notify_all()
+            done = self._changed.wait_for(
+                lambda: self._committed >= last or self._error is not None, timeout_s
+            )
+            if self._error is not None:
+                raise self._error
+            return done
+
+    def close(self) -> None:
+        """Commit what waits and end the thread; what there is no space for is tried once more."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    # --- the thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except JournalError as error:
+            self._end(error)
+        finally:
+            unforeseen = sys.exception()  # a bug: said by threading's hook, and seen by the broker
+            if unforeseen is not None:
+                self._end(unforeseen)
+
+    def _work(self) -> None:
+        while group := self._next_group():
+            changes = [change for turn in group for change in turn.changes]
+            try:
+                if changes:
+                    self._journal.commit(changes)
+            except JournalFullError:
+                if not self._wait_for_room():
+                    return
+                continue
+            self._done(group)
+
+    def _next_group(self) -> list[_Turn]:
+        """Wait until something is due; return it, oldest first, or nothing at the end."""
+        with self._changed:
+            while not self._is_due():
+                if self._closing:
+                    return []
+                oldest = self._turns[0].put_at + HOLD_S if self._turns else None
+                self._changed.wait(None if oldest is None else oldest - time.monotonic())
+            return self._take()
+
+    def _is_due(self) -> bool:
+        if not self._turns:
+            return False
+        oldest = self._turns[0]
+        return (
+            self._forced > 0
+            or self._closing
+            or self._hurry >= oldest.number
+            or self._changes >= HOLD_CHANGES_MAX
+            or time.monotonic() - oldest.put_at >= HOLD_S
+        )
+
+    def _take(self) -> list[_Turn]:
+        """Return what goes into one transaction; it stays queued until that is committed."""
+        group = [self._turns[0]]
+        if self._full:
+            return group
+        size_bytes, changes = group[0].size_bytes, len(group[0].changes)
+        for i in range(1, len(self._turns)):
+            turn = self._turns[i]
+            size_bytes += turn.size_bytes
+            changes += len(turn.changes)
+            if size_bytes > GROUP_BYTES_MAX or changes > GROUP_CHANGES_MAX:
+                break
+            group.append(turn)
+        return group
+
+    def _done(self, group: list[_Turn]) -> None:
+        with self._changed:
+            for turn in group:
+                self._turns.popleft()
+                self._forced -= turn.forced
+                self._changes -= len(turn.changes)
+                self._queued_bytes -= turn.size_bytes
+            self._committed = group[-1].number
+            self._full = False
+            self._changed.notify_all()
+        self._wake()
+
+    def _wait_for_room(self) -> bool:
+        """Return whether to try again."""
+        with self._changed:
+            if self._closing:
+                return False
+            news = not self._full
+            self._full = True
+        if news:
+            self._wake()
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing, RETRY_S)
+        return True
+
+    def _end(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
+        self._wake()
+
+
+def _weigh(changes: list[Change]) -> tuple[int, bool]:
+    """Return what the changes take in memory, and whether one of them is forced."""
+    size_bytes, forced = 0, False
+    for change in changes:
+        size_bytes += _CHANGE_BYTES
+        if isinstance(change, Put):
+            size_bytes += len(change.key) + len(change.value)
+            forced = forced or change.forced
+    return size_bytes, forced

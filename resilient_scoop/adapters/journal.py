@@ -1,0 +1,254 @@
+"""The journal of a run: the only truth that outlives the broker.
+
+Invariants:
+
+- ONE-WRITER   a journal is open for writing in one process of this host (`journal_lock`)
+- ALL-OR-NONE  a commit is one synced LMDB transaction: after any crash it is there whole or not
+- NO-MORE      after a commit error other than "no space", the object refuses further use: LMDB
+               would go on after a failed fsync as if nothing had been lost
+- NAMED-LAST   a record that names the file of a large payload is committed after the file is
+               durable, and the file is removed after the commit that drops its last record
+- SAME-RUN     run id and generation agree with the second file (`journal_place`)
+
+LMDB runs with sync and metasync and without writemap: the one mode that lost nothing in power cuts.
+`read`, `get` and `scan` may be called from another thread than `commit`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, NoReturn, Self
+
+import lmdb
+
+from resilient_scoop.adapters import journal_lock
+from resilient_scoop.adapters.blobs import sync_directory
+from resilient_scoop.adapters.journal_check import Depth, check
+from resilient_scoop.adapters.journal_lock import JournalLock
+from resilient_scoop.adapters.journal_place import (
+    DATA_FILE,
+    FORMAT,
+    GENERATION_FILE,
+    Generation,
+    check_place,
+    read_generation,
+    read_meta,
+    write_generation,
+)
+from resilient_scoop.adapters.journal_store import NO_SPACE, Reader, Store, open_store, translate
+from resilient_scoop.adapters.journal_view import JournalView
+from resilient_scoop.adapters.journal_write import Puts, is_named, prepare, write
+from resilient_scoop.core.events import Change, Erase, Put, Table
+from resilient_scoop.errors import (
+    InvariantError,
+    JournalDamagedError,
+    JournalError,
+    JournalFormatError,
+    JournalFullError,
+)
+
+RUN_KEY: Final = b"run"
+FORMAT_KEY: Final = b"format"
+GENERATION_KEY: Final = b"generation"
+_WHOLE_BYTES_MAX: Final = 64 << 20
+"""Larger journals get their structure checked after a reboot only: it takes 10 s per GB."""
+_REAP_EVERY: Final = 1000
+"""Commits between two looks for readers that died and still keep old pages."""
+
+
+class Journal(Reader):
+    """A journal that is open for writing."""
+
+    def __init__(self, directory: Path, lock: JournalLock, store: Store, run: bytes) -> None:
+        super().__init__(store, directory)
+        self.run = run
+        self.generation = 0  # how often this journal was opened for writing, this time included
+        self._lock = lock
+        self._failed: JournalError | None = None
+        self._closed = False
+        self._commits = 0
+
+    @classmethod
+    def create(cls, directory: Path, run: bytes, *, allow_network: bool = False) -> Self:
+        """Make the journal of a new run (16 bytes) in a directory of its own, mode 0700.
+
+        Raises:
+            JournalPlaceError: the directory is not safe for it.
+            JournalFormatError: there is one already.
+        """
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_place(directory, allow_network=allow_network)
+        with ExitStack() as undo:
+            lock = journal_lock.acquire(directory)
+            undo.callback(lock.release)
+            if (directory / GENERATION_FILE).exists() or (directory / DATA_FILE).exists():
+                raise JournalFormatError(str(directory), "there is a journal already")
+            self = cls(directory, lock, open_store(directory, create=True), run)
+            undo.callback(self._store.leave)
+            self._begin()
+            undo.pop_all()
+        return self
+
+    @classmethod
+    def open(
+        cls, directory: Path, *, run: bytes | None = None, allow_network: bool = False
+    ) -> Self:
+        """Open a journal for writing, as the next generation of its run.
+
+        Unless it was closed in order, it is verified first, in a child process; after a reboot or
+        while it is small as a whole, otherwise its records.
+
+        Raises:
+            JournalFormatError: no journal is here, or one of another format or run.
+            JournalPlaceError: the directory is not safe.
+            RunBusyError: a process that lives has it open.
+            JournalDamagedError: what is stored is not what was written.
+        """
+        if not directory.is_dir():
+            raise JournalFormatError(str(directory), "there is no such directory")
+        check_place(directory, allow_network=allow_network)
+        with ExitStack() as undo:
+            lock = journal_lock.acquire(directory)
+            undo.callback(lock.release)
+            known = _examine(directory, lock, run)
+            self = cls(directory, lock, open_store(directory), bytes.fromhex(known.run))
+            undo.callback(self._store.leave)
+            self._continue(known)
+            undo.pop_all()
+        return self
+
+    @classmethod
+    def view(cls, directory: Path) -> JournalView:
+        """Open a journal to read it, while the broker writes or after everything is dead."""
+        return JournalView.open(directory)
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Write all of `changes`, in their order, or nothing; durable on return.
+
+        Raises:
+            JournalFullError: no space. Nothing was written; the journal stays usable.
+            JournalError: anything else. The journal refuses further use: open it again.
+            ValueError: a key is empty or longer than `KEY_BYTES_MAX`. Nothing was written.
+        """
+        self._check_usable()
+        try:
+            steps = prepare(self._store, changes)
+        except OSError as error:
+            self._fail_file(error)
+        for digest in self._write(steps):
+            self._store.blobs.remove(digest)
+        self._commits += 1
+        if self._commits % _REAP_EVERY == 0:
+            self._store.env.reader_check()
+
+    def close(self, clean: bool) -> None:  # noqa: FBT001 - the one thing there is to say
+        """Close; `clean` states that all is well, so that the next opening need not verify."""
+        if self._closed:
+            return
+        self._closed = True
+        txn = self._store.env.info()["last_txnid"]
+        self._store.leave()
+        if clean and self._failed is None:
+            known = Generation(self.run.hex(), FORMAT, self.generation, txn)
+            write_generation(self.directory, known)
+        self._lock.release()
+
+    # --- opening ------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self.commit(
+            [Put(Table.META, RUN_KEY, self.run), Put(Table.META, FORMAT_KEY, bytes((FORMAT,)))]
+        )
+        self._next_generation(0)
+        sync_directory(self.directory.parent)
+
+    def _continue(self, known: Generation) -> None:
+        run = self.get(Table.META, RUN_KEY)
+        if run != self.run:
+            found = "no run at all" if run is None else f"run {run.hex()}"
+            reason = f"{DATA_FILE} holds {found}, {GENERATION_FILE} says run {known.run}"
+            raise JournalDamagedError(str(self.directory), reason)
+        stored = int.from_bytes(self.get(Table.META, GENERATION_KEY) or b"", "big")
+        if stored < known.generation:
+            reason = (
+                f"{DATA_FILE} is of generation {stored}, {GENERATION_FILE} of {known.generation}: "
+                f"an older copy was put in its place"
+            )
+            raise JournalDamagedError(str(self.directory), reason)
+        self._store.env.reader_check()
+        self._next_generation(stored)
+        self._store.blobs.sweep(lambda digest: is_named(self._store, digest))
+
+    def _next_generation(self, stored: int) -> None:
+        self.generation = stored + 1
+        self.commit([Put(Table.META, GENERATION_KEY, self.generation.to_bytes(8, "big"))])
+        write_generation(self.directory, Generation(self.run.hex(), FORMAT, self.generation))
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def _check_usable(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+        if self._closed:
+            raise InvariantError(f"commit to the closed journal {self.directory}")
+        if self._store.pid != os.getpid():
+            raise InvariantError(f"commit to {self.directory} from a forked child")
+
+    def _write(self, steps: Sequence[Puts | Erase]) -> list[bytes]:
+        while True:
+            try:
+                return write(self._store, steps)
+            except lmdb.MapFullError:
+                self._grow()
+            except lmdb.Error as error:
+                self._fail(error)
+
+    def _grow(self) -> None:
+        """Double the map. LMDB closes the environment if that fails, so it is tried out before."""
+        map_bytes: int = self._store.env.info()["map_size"]
+        try:
+            mmap.mmap(-1, map_bytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ).close()
+        except OSError as error:
+            reason = f"no address space for a map of {2 * map_bytes} bytes (see `ulimit -v`)"
+            raise JournalFullError(str(self.directory), "a commit", reason) from error
+        with self._store.reading:
+            try:
+                self._store.env.set_mapsize(2 * map_bytes)
+            except lmdb.Error as error:
+                self._fail(error)
+
+    def _fail(self, error: lmdb.Error) -> NoReturn:
+        try:
+            translate(self.directory, "a commit", error)
+        except JournalFullError:
+            raise
+        except JournalError as translated:
+            self._failed = translated
+            raise
+
+    def _fail_file(self, error: OSError) -> NoReturn:
+        what, reason = "a file of a large payload", str(error.strerror)
+        if error.errno in NO_SPACE:
+            raise JournalFullError(str(self.directory), what, reason) from error
+        self._failed = JournalError(str(self.directory), what, reason)
+        raise self._failed from error
+
+
+def _examine(directory: Path, lock: JournalLock, run: bytes | None) -> Generation:
+    """Look at a journal before LMDB touches it, in a child where looking could end the process."""
+    known = read_generation(directory)
+    if run is not None and run.hex() != known.run:
+        reason = f"it belongs to run {known.run}, not to {run.hex()}"
+        raise JournalFormatError(str(directory), reason)
+    meta = read_meta(directory)
+    if known.closed_txn and known.closed_txn == meta.txn:
+        return known
+    size_bytes = (meta.last_page + 1) * meta.page_bytes
+    rebooted = lock.previous is None or lock.previous.boot_id != journal_lock.boot_id()
+    whole = rebooted or size_bytes <= _WHOLE_BYTES_MAX
+    check(directory, Depth.STRUCTURE if whole else Depth.RECORDS).raise_if_damaged(directory)
+    return known

@@ -1,0 +1,192 @@
+"""Where a journal stands, and what is known of it without asking LMDB.
+
+LMDB maps its file into memory, so a file that was cut kills the process that reads it (SIGBUS), and
+a file of length 0 opens as a new, empty database: a lost journal would look like a fresh start. So
+two things are looked at first, with plain reads:
+
+- `generation.json`, a second file: the run, how often the journal was opened for writing, and, if
+  it was closed in order, LMDB's last transaction then. It is replaced as a whole, after the commit
+  that raises the generation inside the database; the database may be ahead of it, never behind.
+- the two meta pages of the data file: magic, page size, last page, last transaction.
+
+The folder has to be ours alone (what it holds is unpickled by workers) and on a local file system
+(LMDB's map and locks are wrong over networks and FUSE).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from resilient_scoop.adapters.blobs import write_durably
+from resilient_scoop.errors import JournalDamagedError, JournalFormatError, JournalPlaceError
+
+DATA_FILE: Final = "data.mdb"
+BLOB_FOLDER: Final = "blobs"
+GENERATION_FILE: Final = "generation.json"
+FORMAT: Final = 1
+"""Format of tables and envelopes; another number is refused."""
+
+# statfs(2) and the kernel's magic.h; FUSE covers sshfs, s3fs, gcsfuse, GlusterFS, and more.
+NETWORK_TYPES: Final = {
+    0x6969: "NFS",
+    0x517B: "SMB",
+    0xFE534D42: "SMB2",
+    0xFF534D42: "CIFS",
+    0x65735546: "FUSE",
+    0x01021997: "9p",
+    0x0BD00BD0: "Lustre",
+    0x47504653: "GPFS",
+    0x19830326: "BeeGFS",
+    0x00C36400: "CephFS",
+    0x5346414F: "AFS",
+    0x6B414653: "AFS",
+    0x73757245: "Coda",
+    0x7461636F: "OCFS2",
+    0x01161970: "GFS2",
+    0xAAD7AAEA: "PanFS",
+    0x20030528: "OrangeFS",
+    0x786F4256: "VirtualBox shared folders",
+    0xBACBACBC: "VMware shared folders",
+}
+
+_MAGIC: Final = 0xBEEFC0DE
+_DATA_VERSION: Final = 1
+_PAGE_HEADER_BYTES: Final = 16
+_PAGE_SIZES: Final = tuple(1 << bits for bits in range(9, 17))
+_META: Final = struct.Struct("=IIQQI92xQQ")  # magic, version, address, size, page, last page, txn
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """The second file."""
+
+    run: str  # hexadecimal
+    format: int
+    generation: int
+    closed_txn: int = 0  # 0: open, or its last writer was killed
+
+
+class DataMeta(NamedTuple):
+    """The newer meta page of a data file."""
+
+    page_bytes: int
+    last_page: int
+    txn: int
+
+
+def check_place(directory: Path, *, allow_network: bool = False) -> None:
+    """Refuse a folder that others may change, or whose file system LMDB cannot be trusted on.
+
+    Raises:
+        JournalPlaceError: what is wrong and what helps.
+    """
+    status = directory.stat()
+    if status.st_uid != os.geteuid():
+        raise JournalPlaceError(
+            str(directory),
+            f"it belongs to user {status.st_uid}, not to you ({os.geteuid()})",
+            "what it holds is unpickled, so use a folder of your own",
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise JournalPlaceError(
+            str(directory),
+            f"others may write to it (mode {stat.S_IMODE(status.st_mode):04o})",
+            f"if you trust its content, `chmod 700 {directory}`",
+        )
+    if not allow_network:
+        refuse_network(directory, file_system_type(directory))
+
+
+def refuse_network(directory: Path, type_id: int) -> None:
+    """Raise JournalPlaceError if this file system (`f_type` of statfs) is no local one."""
+    name = NETWORK_TYPES.get(type_id)
+    if name is not None:
+        raise JournalPlaceError(
+            str(directory),
+            f"it is on {name}, where memory maps and locks do not hold what the journal needs",
+            "choose a local disk for the state directory; `--mirror` keeps a copy where you like",
+        )
+
+
+def file_system_type(directory: Path) -> int:
+    """Return `f_type` of statfs(2), which the standard library does not offer."""
+    import ctypes
+
+    buffer = ctypes.create_string_buffer(256)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.statfs(os.fsencode(directory), buffer) != 0:
+        return 0
+    word = ctypes.c_ulong.from_buffer(buffer).value
+    return int(word) & 0xFFFFFFFF
+
+
+def read_generation(directory: Path) -> Generation:
+    """Return what the second file says.
+
+    Raises:
+        JournalFormatError: there is no journal here, or one of another format.
+        JournalDamagedError: the file cannot be read.
+    """
+    try:
+        content = (directory / GENERATION_FILE).read_bytes()
+    except FileNotFoundError as error:
+        reason = f"it has no {GENERATION_FILE}, so no journal was ever completed here"
+        raise JournalFormatError(str(directory), reason) from error
+    except OSError as error:
+        raise JournalDamagedError(str(directory), f"{GENERATION_FILE}: {error}") from error
+    try:
+        found = msgspec.json.decode(content, type=Generation)
+    except msgspec.DecodeError as error:
+        raise JournalDamagedError(str(directory), f"{GENERATION_FILE}: {error}") from error
+    if found.format != FORMAT:
+        reason = f"its format is {found.format}, this version reads {FORMAT}"
+        raise JournalFormatError(str(directory), reason)
+    return found
+
+
+def write_generation(directory: Path, generation: Generation) -> None:
+    """Replace the second file durably."""
+    write_durably(directory / GENERATION_FILE, msgspec.json.encode(generation))
+
+
+def read_meta(directory: Path) -> DataMeta:
+    """Return the newer meta page of the data file, read without LMDB.
+
+    Raises:
+        JournalDamagedError: the file is missing, cut or no data file.
+    """
+    path = directory / DATA_FILE
+    try:
+        with path.open("rb", buffering=0) as file:
+            metas = _metas(directory, file.fileno())
+            size_bytes = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise JournalDamagedError(str(directory), f"{DATA_FILE}: {error.strerror}") from error
+    newest = max(metas, key=lambda meta: meta.txn)
+    need_bytes = (newest.last_page + 1) * newest.page_bytes
+    if size_bytes < need_bytes:
+        reason = f"{DATA_FILE} was cut: {size_bytes} bytes of the {need_bytes} that it says it has"
+        raise JournalDamagedError(str(directory), reason)
+    return newest
+
+
+def _metas(directory: Path, fd: int) -> list[DataMeta]:
+    found = [_meta(directory, fd, 0)]
+    found.append(_meta(directory, fd, found[0].page_bytes))
+    return found
+
+
+def _meta(directory: Path, fd: int, offset: int) -> DataMeta:
+    raw = os.pread(fd, _META.size, offset + _PAGE_HEADER_BYTES)
+    if len(raw) < _META.size:
+        length = os.fstat(fd).st_size
+        raise JournalDamagedError(str(directory), f"{DATA_FILE} was cut to {length} bytes")
+    magic, version, _, _, page_bytes, last_page, txn = _META.unpack(raw)
+    if magic != _MAGIC or version != _DATA_VERSION or page_bytes not in _PAGE_SIZES:
+        raise JournalDamagedError(str(directory), f"{DATA_FILE} does not begin like an LMDB file")
+    return DataMeta(page_bytes, last_page, txn)

@@ -1,0 +1,298 @@
+"""An open LMDB environment with our tables, and how they are read.
+
+LMDB allows one open environment per file and process, so all users of one file in a process share a
+`Store`; the last to leave closes it. A read is one short transaction (a long one keeps every page
+that was replaced since, for good). The map may be moved only while nobody reads: readers hold
+`Store.reading` for as long as their transaction lives, and so does who grows the map.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple, NoReturn
+
+import lmdb
+
+from resilient_scoop.adapters.blobs import BlobError, BlobStore, unpack_ref
+from resilient_scoop.adapters.journal_envelope import BLOB, EnvelopeError, unseal
+from resilient_scoop.adapters.journal_place import BLOB_FOLDER, DATA_FILE
+from resilient_scoop.core.events import Table
+from resilient_scoop.errors import JournalDamagedError, JournalError, JournalFullError
+
+MAP_BYTES: Final = 1 << 30
+"""Address space, not disk; doubled whenever it is full."""
+MAP_BYTES_MIN: Final = 16 << 20
+REFS: Final = b"blob"
+"""Table of our own: digest + table + key of each record that names a file -> nothing."""
+NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_READERS_MAX: Final = 512
+_SCAN_BYTES: Final = 4 << 20
+
+# What LMDB says when the pages do not make sense, as against the disk or the caller.
+_DAMAGE: Final = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,
+    lmdb.IncompatibleError,
+    lmdb.CursorFullError,
+    lmdb.NotFoundError,
+)
+
+
+class _Stored(NamedTuple):
+    key: bytes
+    flags: int
+    payload: bytes
+
+
+class Store:
+    """The environment and its tables."""
+
+    def __init__(self, directory: Path, env: lmdb.Environment, blobs: BlobStore) -> None:
+        self.directory = directory
+        self.env = env
+        self.blobs = blobs
+        self.reading = threading.Lock()
+        self.pid = os.getpid()
+        self.users = 1
+        create = not env.flags()["readonly"]
+        self.tables = {t: env.open_db(t.name.lower().encode(), create=create) for t in Table}
+        self.refs = env.open_db(REFS, create=create)
+
+    def leave(self) -> None:
+        """Close the environment if nobody else in this process uses it."""
+        with _opening:
+            self.users -= 1
+            if self.users > 0 or self.pid != os.getpid():
+                return
+            _OPEN.pop(_file_id(self.directory), None)
+            self.env.close()
+
+    def begin(self) -> lmdb.Transaction[memoryview]:
+        """Begin a read; another process may have grown the map since the last one."""
+        try:
+            return self.env.begin(buffers=True)
+        except lmdb.MapResizedError:
+            self.env.set_mapsize(0)
+            return self.env.begin(buffers=True)
+
+
+_OPEN: Final[dict[tuple[int, int], Store]] = {}
+_opening: Final = threading.Lock()
+
+
+def open_store(directory: Path, *, readonly: bool = False, create: bool = False) -> Store:
+    """Open the environment of a journal, or join the one that this process has open.
+
+    Raises:
+        JournalError: LMDB or the system refused; JournalDamagedError if the file makes no sense.
+    """
+    with _opening:
+        store = _OPEN.get(_file_id(directory))
+        if store is not None and store.pid == os.getpid():
+            if not readonly:
+                raise JournalError(str(directory), "opening", "this process has it open already")
+            store.users += 1
+            return store
+        try:
+            env = _open_env(directory, readonly=readonly, create=create)
+            store = Store(directory, env, BlobStore(directory / BLOB_FOLDER))
+        except lmdb.Error as error:
+            translate(directory, "opening", error)
+        _OPEN[_file_id(directory)] = store
+        return store
+
+
+def open_copy(copy: Path, directory: Path) -> Store:
+    """Open a private copy of a data file; files of large payloads stay in the original's place."""
+    try:
+        env = _open_env(copy, readonly=True, lock=False)
+        return Store(copy, env, BlobStore(directory / BLOB_FOLDER))
+    except lmdb.Error as error:
+        translate(directory, "opening", error)
+
+
+def translate(directory: Path, what: str, error: lmdb.Error) -> NoReturn:
+    """Raise the error of our tree that stands for one of LMDB's."""
+    if isinstance(error, _DAMAGE):
+        raise JournalDamagedError(str(directory), str(error)) from error
+    if getattr(error, "code", 0) in NO_SPACE:
+        raise JournalFullError(str(directory), what, str(error)) from error
+    raise JournalError(str(directory), what, str(error)) from error
+
+
+def _file_id(directory: Path) -> tuple[int, int]:
+    try:
+        status = (directory / DATA_FILE).stat()
+    except FileNotFoundError:
+        return (0, 0)
+    return (status.st_dev, status.st_ino)
+
+
+def _open_env(
+    directory: Path, *, readonly: bool, create: bool = False, lock: bool = True
+) -> lmdb.Environment:
+    map_bytes = MAP_BYTES
+    while map_bytes < 2 * _data_bytes(directory):
+        map_bytes *= 2
+    while True:
+        try:
+            return lmdb.open(
+                str(directory),
+                map_size=map_bytes,
+                readonly=readonly,
+                create=create,
+                lock=lock,
+                mode=0o600,
+                max_dbs=len(Table) + 1,
+                max_readers=_READERS_MAX,
+                max_spare_txns=2,
+                lib_version=0,  # else an environment variable of the site chooses the file format
+            )
+        except lmdb.MemoryError:  # an address space limit (ulimit -v): take less of it
+            if map_bytes // 2 < max(MAP_BYTES_MIN, _data_bytes(directory)):
+                raise
+            map_bytes //= 2
+
+
+def _data_bytes(directory: Path) -> int:
+    try:
+        return (directory / DATA_FILE).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+class Reader:
+    """What a journal and a view of one have in common."""
+
+    def __init__(self, store: Store, directory: Path) -> None:
+        self._store = store
+        self.directory = directory
+
+    def read(
+        self,
+        table: Table,
+        prefix: bytes = b"",
+        after: bytes | None = None,
+        limit_bytes: int | None = None,
+    ) -> list[tuple[bytes, bytes]]:
+        """Return the records whose key begins with `prefix` and comes after `after`, in key order.
+
+        With `limit_bytes` it stops at the record that reaches it, so that a page holds at least
+        one record if there is any: the last key is the next page's `after`.
+
+        Raises:
+            JournalDamagedError: names the table and the key of a record that is not what was put.
+        """
+        stored = self._page(table, prefix, after, limit_bytes)
+        found = []
+        for record in stored:
+            payload = record.payload
+            if record.flags & BLOB:
+                whole = self._blob(table, record)
+                if whole is None:
+                    continue
+                payload = whole
+            found.append((record.key, payload))
+        return found
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """Return one record's value, or None.
+
+        Raises:
+            JournalDamagedError: the record is not what was put.
+        """
+        record = self._one(table, key)
+        if record is None or not record.flags & BLOB:
+            return None if record is None else record.payload
+        return self._blob(table, record)
+
+    def scan(self, table: Table) -> Iterator[tuple[bytes, bytes]]:
+        """Yield every record in key order, page by page: what changes meanwhile may show or not."""
+        after = None
+        while page := self._page(table, b"", after, _SCAN_BYTES):
+            after = page[-1].key
+            for record in page:
+                payload = self._blob(table, record) if record.flags & BLOB else record.payload
+                if payload is not None:
+                    yield record.key, payload
+
+    def size_bytes(self) -> int:
+        """Return what the journal takes on disk, files of large payloads included."""
+        return _data_bytes(self._store.directory) + self._store.blobs.size_bytes()
+
+    def count(self, table: Table) -> int:
+        """Return the number of records of a table, without reading them."""
+        store = self._store
+        try:
+            with store.reading, store.begin() as txn:
+                return txn.stat(store.tables[table])["entries"]
+        except lmdb.Error as error:
+            translate(self.directory, "reading", error)
+
+    def _page(
+        self, table: Table, prefix: bytes, after: bytes | None, limit_bytes: int | None
+    ) -> list[_Stored]:
+        store = self._store
+        start = prefix if after is None else max(prefix, after + b"\0")
+        found: list[_Stored] = []
+        taken_bytes = 0
+        try:
+            with store.reading, store.begin() as txn:
+                cursor = txn.cursor(store.tables[table])
+                if not (cursor.set_range(start) if start else cursor.first()):
+                    return found
+                for view, value in cursor.iternext():
+                    key = bytes(view)
+                    if not key.startswith(prefix):
+                        break
+                    record = self._open(table, key, value)
+                    found.append(record)
+                    taken_bytes += _weight(record)
+                    if limit_bytes is not None and taken_bytes >= limit_bytes:
+                        break
+        except lmdb.Error as error:
+            translate(self.directory, f"reading table {table.name.lower()}", error)
+        return found
+
+    def _one(self, table: Table, key: bytes) -> _Stored | None:
+        store = self._store
+        try:
+            with store.reading, store.begin() as txn:
+                value = txn.get(key, db=store.tables[table])
+                return None if value is None else self._open(table, key, value)
+        except lmdb.Error as error:
+            translate(self.directory, f"reading table {table.name.lower()}", error)
+
+    def _open(self, table: Table, key: bytes, value: memoryview) -> _Stored:
+        try:
+            flags, payload = unseal(table, key, value)
+        except EnvelopeError as error:
+            raise self._damaged(table, key, error) from error
+        return _Stored(key, flags, payload)
+
+    def _blob(self, table: Table, record: _Stored) -> bytes | None:
+        """Return the payload of a file, or None if its record was erased since it was read."""
+        try:
+            return self._store.blobs.read(unpack_ref(record.payload))
+        except (BlobError, ValueError) as error:
+            if self._one(table, record.key) != record:
+                return None
+            raise self._damaged(table, record.key, error) from error
+
+    def _damaged(self, table: Table, key: bytes, error: Exception) -> JournalDamagedError:
+        return JournalDamagedError(str(self.directory), str(error), table.name.lower(), key)
+
+
+def _weight(record: _Stored) -> int:
+    if record.flags & BLOB:
+        try:
+            return unpack_ref(record.payload).size_bytes
+        except ValueError:
+            return len(record.payload)
+    return len(record.payload)

@@ -1,0 +1,83 @@
+"""Pickling by value with dill: for lambdas, closures, and what is defined inside of functions.
+
+dill is bent in three ways. What can be found by its name travels by its name, in `__main__` too,
+since every worker's `__main__` is the user's script: dill would send a second class of the same
+name, and `isinstance` would fail. Locks, files and sockets, of which dill makes silent copies, are
+refused: a copied lock locks nothing, and a copied file opened for writing truncates the original.
+DEAP's classes travel as `payload_deap` says.
+"""
+
+from __future__ import annotations
+
+import _thread
+import io
+import pickle
+import sys
+import types
+from typing import Any, Final
+
+from resilient_scoop.adapters import payload_deap
+
+_PROTOCOL: Final = 5
+_REFUSED: Final = (
+    _thread.LockType,
+    _thread.RLock,
+    io.TextIOWrapper,
+    io.BufferedReader,
+    io.BufferedWriter,
+    io.BufferedRandom,
+    io.FileIO,
+)
+
+
+def dumps(obj: object) -> bytes:
+    """Return dill's pickle of `obj`; raises what dill and the objects' own methods raise."""
+    import dill
+
+    out = io.BytesIO()
+    pickler = dill.Pickler(out, _PROTOCOL, byref=False, recurse=False)
+    pickler._main = _main()  # noqa: SLF001 - dill keeps the module that was main at its import
+    pickler.reducer_override = _reduce
+    pickler.dump(obj)
+    return out.getvalue()
+
+
+def loads(data: bytes | memoryview) -> Any:
+    """Return the object that `dumps` pickled."""
+    import dill
+
+    unpickler = dill.Unpickler(io.BytesIO(data))
+    unpickler._main = _main()  # noqa: SLF001
+    return unpickler.load()
+
+
+def _main() -> types.ModuleType:
+    return sys.modules["__main__"]
+
+
+def _reduce(obj: Any) -> Any:
+    if isinstance(obj, type | types.FunctionType):
+        own = payload_deap.dispatch_table().get(type(obj))
+        if own is not None:
+            return own(obj)
+        return obj.__qualname__ if _importable(obj) else NotImplemented
+    if isinstance(obj, types.MethodType | types.BuiltinMethodType):
+        if payload_deap.global_stream(obj.__self__) is not None:
+            return payload_deap.dispatch_table()[type(obj)](obj)
+        return NotImplemented
+    if isinstance(obj, _REFUSED) and obj not in _standard_streams():
+        raise pickle.PicklingError(f"cannot pickle {type(obj).__name__!r} object")
+    return NotImplemented
+
+
+def _standard_streams() -> tuple[object, ...]:
+    return (sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__)
+
+
+def _importable(obj: type | types.FunctionType) -> bool:
+    found: object = sys.modules.get(obj.__module__ or "")
+    if found is None:
+        return False
+    for name in obj.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is obj

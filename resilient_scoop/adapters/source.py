@@ -1,0 +1,142 @@
+"""The source of a function as a syntax tree without positions, comments and docstrings.
+
+It is used only if the file still compiles to the code that runs: a script edited during its run
+must not lend its new text to results of the old.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+from collections.abc import Iterator
+from functools import lru_cache
+from types import CodeType
+from typing import Any, Final, NamedTuple
+
+_Defined = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+_EMPTY: Final[tuple[Any, ...]] = (None, [])
+_DOCUMENTED: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+class _Parsed(NamedTuple):
+    codes: frozenset[Any]
+    nodes: dict[int, list[_Defined]]
+
+
+def normalized(code: CodeType) -> str | None:
+    """Return the text that stands for the function's source, or None if it cannot be had."""
+    parsed = _parse(code.co_filename)
+    if parsed is None or _identity(code) not in parsed.codes:
+        return None
+    node = _node_of(code, parsed.nodes.get(code.co_firstlineno, []))
+    return None if node is None else "".join(_dump(node))
+
+
+def bytecode(code: CodeType) -> str:
+    """Return a text that stands for the code itself: holds for one minor version of Python only."""
+    return repr(_identity(code, placed=False))
+
+
+@lru_cache(maxsize=256)
+def _parse(filename: str) -> _Parsed | None:
+    source = "".join(linecache.getlines(filename))
+    if not source:
+        return None
+    try:
+        tree = ast.parse(source, filename)
+        whole = compile(source, filename, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    nodes: dict[int, list[_Defined]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, _Defined):
+            decorators = getattr(node, "decorator_list", [])
+            first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
+            nodes.setdefault(first, []).append(node)
+    return _Parsed(frozenset(_identity(code) for code in _nested(whole)), nodes)
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _nested(const)
+
+
+def _identity(code: CodeType, *, placed: bool = True) -> tuple[Any, ...]:
+    return (
+        code.co_name,
+        code.co_firstlineno if placed else 0,
+        code.co_code,
+        code.co_names,
+        code.co_varnames,
+        code.co_freevars,
+        code.co_cellvars,
+        (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags),
+        tuple(_constant(const, placed=placed) for const in code.co_consts),
+    )
+
+
+def _constant(const: object, *, placed: bool) -> Any:
+    if isinstance(const, CodeType):
+        return _identity(const, placed=placed)
+    if isinstance(const, frozenset):
+        return ("frozenset", *sorted(map(repr, const)))
+    return repr(const)
+
+
+def _node_of(code: CodeType, found: list[_Defined]) -> _Defined | None:
+    """Return the definition among those that begin on the code's line; lambdas by their columns."""
+    if code.co_name != "<lambda>":
+        named = [n for n in found if not isinstance(n, ast.Lambda) and n.name == code.co_name]
+        return named[0] if len(named) == 1 else None
+    lambdas = [node for node in found if isinstance(node, ast.Lambda) and _holds(node, code)]
+    return min(lambdas, key=_extent, default=None)
+
+
+def _holds(node: ast.Lambda, code: CodeType) -> bool:
+    body = node.body
+    start = (body.lineno, body.col_offset)
+    end = (body.end_lineno or body.lineno, body.end_col_offset or 0)
+    places = [
+        ((line, column), (end_line, end_column))
+        for line, end_line, column, end_column in code.co_positions()
+        if None not in (line, end_line, column, end_column) and end_column
+    ]
+    return bool(places) and all(start <= first and last <= end for first, last in places)
+
+
+def _extent(node: ast.Lambda) -> tuple[int, int]:
+    lines = (node.end_lineno or node.lineno) - node.lineno
+    return lines, (node.end_col_offset or 0) - node.col_offset
+
+
+def _dump(node: object) -> Iterator[str]:
+    """Yield the tree's text: like `ast.dump`, but the same for all minor versions."""
+    if isinstance(node, ast.AST):
+        yield f"{type(node).__name__}("
+        for field in node._fields:
+            value = getattr(node, field, None)
+            if field in ("kind", "type_comment") or value in _EMPTY:
+                if not (isinstance(node, ast.Constant) and field == "value"):
+                    continue
+            elif field == "body" and isinstance(node, _DOCUMENTED):
+                value = _undocumented(value)
+            yield f"{field}="
+            yield from _dump(value)
+        yield ")"
+    elif isinstance(node, list):
+        yield "["
+        for part in node:
+            yield from _dump(part)
+        yield "]"
+    else:
+        yield f"{node!r},"
+
+
+def _undocumented(body: Any) -> Any:
+    match body[0]:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return body[1:]
+        case _:
+            return body

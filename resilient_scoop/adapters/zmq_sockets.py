@@ -1,0 +1,119 @@
+"""The sockets of a run: one ROUTER at the broker, one DEALER at every other process.
+
+Options follow what was measured of libzmq: ROUTER_MANDATORY, so that a message to nobody is an error
+and not a silence; ROUTER_HANDOVER, so that a peer that reconnects is heard; no high-water mark, since
+the links keep count and a dropped message would only be sent again; LINGER bounded, so that nothing
+hangs at exit. Losses at a reconnect are the links' business.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import zmq
+
+from resilient_scoop.ids import PeerId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+LINGER_MS: Final = 300
+_MESSAGE_BYTES_MAX: Final = 1 << 31
+_UNIX_PATH_MAX: Final = 100
+
+
+def local_endpoint(folder: str) -> str:
+    """Return the address of the run's socket in a folder of mode 0700.
+
+    A path that is too long for a Unix socket is reached through an open descriptor of its folder,
+    which this process keeps.
+    """
+    path = os.path.join(folder, "broker")  # noqa: PTH118 - a string is what the socket takes
+    if len(os.fsencode(path)) > _UNIX_PATH_MAX:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        path = f"/proc/self/fd/{fd}/broker"
+    return f"ipc://{path}"
+
+
+class _Socket:
+    """What both ends share."""
+
+    def __init__(self, kind: int) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(kind)
+        self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+        self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _MESSAGE_BYTES_MAX)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+
+    def watch(self, fd: int) -> None:
+        """Have `wait` return when a descriptor is readable."""
+        self._poller.register(fd, zmq.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """Take a descriptor out again."""
+        self._poller.unregister(fd)
+
+    def wait(self, timeout_s: float) -> set[int]:
+        """Wait for a message or a watched descriptor; return the descriptors that are readable."""
+        ready = self._poller.poll(max(0, round(timeout_s * 1000)))
+        return {what for what, _ in ready if isinstance(what, int)}
+
+    def close(self) -> None:
+        """Close; what is not sent within the linger time is lost."""
+        self._socket.close()
+        self._context.term()
+
+
+class RouterSocket(_Socket):
+    """The broker's end."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(zmq.ROUTER)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self._socket.bind(endpoint)
+
+    def receive(self, limit: int = 1000) -> Iterator[tuple[PeerId, list[bytes]]]:
+        """Yield what has come in, without waiting."""
+        for _ in range(limit):
+            try:
+                who, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            yield PeerId(who), frames
+
+    def send(self, to: PeerId, frames: Sequence[bytes]) -> bool:
+        """Send; return False when the peer has no connection."""
+        try:
+            self._socket.send_multipart([to, *frames], zmq.NOBLOCK)
+        except (zmq.Again, zmq.ZMQError) as error:
+            if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                return False
+            raise
+        return True
+
+
+class DealerSocket(_Socket):
+    """The end of a worker, the origin or an agent."""
+
+    def __init__(self, endpoint: str, identity: bytes) -> None:
+        super().__init__(zmq.DEALER)
+        self._socket.setsockopt(zmq.IDENTITY, identity)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._socket.connect(endpoint)
+
+    def receive(self) -> list[bytes] | None:
+        """Return the frames of a message that has come in, or None."""
+        try:
+            return self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Send, or queue until there is a connection."""
+        self._socket.send_multipart(frames)

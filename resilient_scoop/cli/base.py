@@ -1,0 +1,168 @@
+"""What the commands share: where runs are kept, how a run is named, how figures are printed.
+
+Only the command line reads the environment. Every option can be set by RSCOOP_<OPTION>, whatever its
+command (`RSCOOP_WORKERS=8`); flags on the command line win.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+import msgspec
+
+from resilient_scoop.errors import RscoopError
+from resilient_scoop.runtime import rundirs
+from resilient_scoop.runtime.rundir import RunDir
+
+SETTINGS: Final[dict[str, Any]] = {
+    "auto_envvar_prefix": "RSCOOP",
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 96,
+}
+"""Context settings of every command."""
+SCHEMA: Final = 1
+"""Version of what `--json` prints; it rises when a field changes its meaning or goes."""
+
+EXIT_CODES: Final = """\b
+Exit codes:
+    the script's own   it came to its end (1: an exception that nobody caught)
+    2    the command can't be carried out as given
+    70   the replay took another path than the journal (--strict)
+    73   the run is live
+    74   the journal is damaged, or the disk refuses
+    75   stopped, and can be resumed: requeue it
+    130, 143   ended by SIGINT, SIGTERM
+"""
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where runs are kept; looked up on first use, since most of a start has no need of it."""
+
+    override: str | None
+
+    @property
+    def path(self) -> Path:
+        """The state folder."""
+        return rundirs.state_dir(self.override)
+
+
+def place() -> Place:
+    """Return where the current command's runs are kept."""
+    found = click.get_current_context().find_object(Place)
+    return found if found is not None else Place(None)
+
+
+class RunParam(click.ParamType):
+    """A run as one types it: `last`, an id, the beginning of one, a name, or a folder."""
+
+    name = "run"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> RunDir:
+        """Return the run; what is wrong with the name is raised as RunNotFoundError."""
+        if isinstance(value, RunDir):
+            return value
+        return rundirs.select(place().path, value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[Any]:
+        """Offer ids, newest first, with what they are of, and names."""
+        from click.shell_completion import CompletionItem
+
+        try:
+            entries = rundirs.list_runs(place().path)
+        except RscoopError:
+            return []
+        items = []
+        for entry in reversed(entries):
+            info = entry.info
+            title = info.title if info else "damaged"
+            for word in (entry.run.id, info.name if info else None):
+                if word and word.startswith(incomplete):
+                    items.append(CompletionItem(word, help=title))
+        if "last".startswith(incomplete):
+            items.append(CompletionItem("last", help="the newest run"))
+        return items
+
+
+class DurationParam(click.ParamType):
+    """A duration in seconds, typed as 90s, 5m, 1h30m, 30d or HH:MM:SS."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        seconds = parse_duration(str(value))
+        if seconds is None:
+            self.fail(
+                f"{value!r} is no duration; write 90s, 5m, 1h30m, 30d or HH:MM:SS", param, ctx
+            )
+        return seconds
+
+
+RUN = RunParam()
+DURATION = DurationParam()
+
+
+def run_argument(command: _Command) -> _Command:
+    """Give a command its RUN argument."""
+    return click.argument("run", type=RUN, metavar="RUN")(command)
+
+
+def json_option(command: _Command) -> _Command:
+    """Give a command its --json flag."""
+    text = "Print one JSON value on standard output."
+    return click.option("--json", "as_json", is_flag=True, help=text)(command)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value, a struct or a list of them."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+
+
+def note(text: str) -> None:
+    """Say something on standard error; standard output is for what was asked for."""
+    click.echo(f"rscoop: {text}", err=True)
+
+
+def parse_duration(text: str) -> float | None:
+    """Return the seconds of `90s`, `1h30m` or `HH:MM:SS`, or None."""
+    if re.fullmatch(r"\d+:\d\d:\d\d", text):
+        hours, minutes, seconds = text.split(":")
+        return int(hours) * 3600.0 + int(minutes) * 60 + int(seconds)
+    if not text or _DURATION.sub("", text):
+        return None
+    return sum(float(count) * _UNITS_S[unit] for count, unit in _DURATION.findall(text))
+
+
+def utc(at: float) -> str:
+    """Return an instant (seconds since 1970) as RFC 3339."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for eyes."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:  # noqa: PLR2004  the step of these units
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"  # noqa: PLR2004
+        amount /= 1000
+    return f"{amount:.1f} TB"

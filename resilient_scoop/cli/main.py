@@ -1,0 +1,125 @@
+"""`rscoop`: the group of commands, each in a module of its own that is imported when it is called.
+
+`rscoop run` must not wait for the imports of the others. Errors of ours end a command as one line on
+standard error and the exit code of their class; a bug of ours ends it with its traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+import click
+
+from resilient_scoop._version import __version__
+from resilient_scoop.cli.base import EXIT_CODES, SETTINGS, Place
+from resilient_scoop.errors import InvariantError, RscoopError
+
+COMMANDS: Final = {
+    "run": "run",
+    "resume": "resume",
+    "runs": "runs",
+    "status": "status",
+    "attach": "attach",
+    "cancel": "cancel",
+    "logs": "logs",
+    "gc": "gc",
+    "journal": "journal",
+    "completion": "completion",
+    "version": "version",
+}
+"""Commands in the order of `--help`, each with its module in `resilient_scoop.cli`."""
+ALIASES: Final = {"list": "runs", "ls": "runs", "ps": "runs", "stop": "cancel", "prune": "gc"}
+_SIGINT_EXIT: Final = 130
+
+
+class Rscoop(click.Group):
+    """The group; loads a command when it is wanted and maps errors to exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names for `--help`; aliases are known but not listed."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        name = COMMANDS.get(ALIASES.get(cmd_name, cmd_name))
+        if name is None:
+            return None
+        module = importlib.import_module(f"resilient_scoop.cli.{name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for a script given without `run`, say so."""
+        word = args[0] if args else ""
+        if word.endswith(".py") and self.get_command(ctx, word) is None:
+            ctx.fail(f"No such command {word!r}. To run a script: rscoop run {word}")
+        return super().resolve_command(ctx, args)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002  click's signature
+        windows_expand_args: bool = True,  # noqa: FBT001, FBT002
+        **extra: Any,
+    ) -> Any:
+        """Run one command and exit as it says."""
+        try:
+            code = super().main(
+                args, prog_name or "rscoop", complete_var, standalone_mode=False, **extra
+            )
+        except InvariantError:
+            raise  # the traceback is the message
+        except RscoopError as error:
+            click.echo(f"rscoop: {error}", err=True)
+            code = error.exit_code
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except click.Abort:
+            code = _SIGINT_EXIT
+        if not standalone_mode:
+            return code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.command(
+    cls=Rscoop,
+    context_settings=SETTINGS,
+    epilog=f"""\b
+Examples:
+    rscoop run -n 8 evolve.py --generations 100
+    rscoop runs
+    rscoop resume last
+    rscoop status last --json
+{EXIT_CODES}
+Every option can be set in the environment: RSCOOP_WORKERS=8 is `run -n 8`.""",
+)
+@click.option(
+    "--state-dir",
+    metavar="FOLDER",
+    help="Where runs are kept, on a local disk.  [default: ~/.local/state/rscoop]",
+)
+@click.version_option(__version__, prog_name="rscoop", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, state_dir: str | None) -> None:
+    """Run Python scripts that use futures on many cores, and finish them whatever crashes.
+
+    A run that was cut short (a crash, a reboot, the end of a batch job) goes on where it was
+    with `rscoop resume`: what was computed is not computed again.
+
+    RUN in the commands below is an id, the beginning of one, a name, a folder, or `last`.
+    """
+    ctx.obj = Place(state_dir)
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; the entry point of the `rscoop` script."""
+    cli.main(args, prog_name="rscoop")
+    raise SystemExit(0)  # not reached: `cli.main` exits

@@ -1,0 +1,126 @@
+"""`rscoop run`: start a script as a new run.
+
+The script is checked before the run exists, so that a typing error leaves nothing behind. What comes
+after the script on the command line is the script's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+from resilient_scoop.cli.base import EXIT_CODES, SETTINGS, place
+from resilient_scoop.cli.script import Target, find_module, find_script, installed_versions
+from resilient_scoop.cli.start import Start, start
+from resilient_scoop.errors import JournalPlaceError, UsageError
+from resilient_scoop.runtime import rundirs
+from resilient_scoop.runtime.rundir import RunDir, RunInfo, user_name
+
+SEED_BITS: Final = 64
+_NAME: Final = re.compile(r"\w[\w.+-]*")
+
+
+@click.command(
+    context_settings={**SETTINGS, "allow_interspersed_args": False},
+    epilog=f"""\b
+Examples:
+    rscoop run evolve.py                    on all cores of this host
+    rscoop run -n 4 --name trial7 evolve.py --generations 100
+    rscoop run --seed 7 -m package.module   as python -m
+    rscoop run --detach evolve.py           goes on when you log out
+{EXIT_CODES}""",
+)
+@click.option(
+    "-n", "--workers", type=click.IntRange(min=1), metavar="N",
+    help="Worker processes.  [default: one per core that this process may use]",
+)  # fmt: skip
+@click.option("--name", metavar="NAME", help="A name for the run, to be used like its id.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**SEED_BITS - 1), metavar="NUMBER",
+    help="Seed of all random streams: the same seed gives the same answer, for any number of "
+    "workers.  [default: drawn, and kept for resume]",
+)  # fmt: skip
+@click.option("--strict", is_flag=True, help="Stop (70) where a replay differs from the journal.")
+@click.option("--detach", is_flag=True, help="Leave the run in the background; print its id.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@click.option("-m", "as_module", is_flag=True, help="SCRIPT is a module's name, as python -m.")
+@click.argument("script", metavar="SCRIPT")
+@click.argument("args", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
+def command(  # noqa: PLR0913  one parameter per option
+    *,
+    workers: int | None,
+    name: str | None,
+    seed: int | None,
+    strict: bool,
+    detach: bool,
+    quiet: bool,
+    as_module: bool,
+    script: str,
+    args: tuple[str, ...],
+) -> int:
+    """Run SCRIPT, a Python script that uses futures, and finish it whatever crashes.
+
+    Its standard output is on standard output, progress and notes are on standard error. Ctrl-C
+    stops the run so that it can be resumed; twice ends it at once.
+    """
+    target = _target(script, as_module=as_module)
+    check_name(name)
+    count = workers or len(os.sched_getaffinity(0))
+    drawn = int.from_bytes(os.urandom(SEED_BITS // 8)) if seed is None else seed
+
+    def describe(run_id: str) -> RunInfo:
+        return RunInfo(
+            id=run_id,
+            uuid=os.urandom(16).hex(),
+            name=name,
+            script=target.script,
+            module=target.module,
+            argv=list(args),
+            cwd=str(Path.cwd()),
+            python=sys.executable,
+            python_version=sys.version.split()[0],
+            versions=installed_versions(),
+            seed=drawn,
+            strict=strict,
+            workers=count,
+            created_at=now,
+            host=os.uname().nodename,
+            user=user_name(os.geteuid()),
+        )
+
+    now = time.time()  # noqa: TID251  labels the run and makes its id
+    run = rundirs.create(place().path, describe, now)
+    return _started(run, Start(workers=count, strict=strict, quiet=quiet, detach=detach))
+
+
+def check_name(name: str | None) -> None:
+    """Raise UsageError for a name that could not be told from other ways to select a run."""
+    if name is None:
+        return
+    if not _NAME.fullmatch(name) or name == rundirs.LAST:
+        raise UsageError(
+            f"{name!r} can't name a run: take letters, digits, '.', '-' and '_', "
+            f"beginning with a letter or digit, and not {rundirs.LAST!r}"
+        )
+
+
+def _target(script: str, *, as_module: bool) -> Target:
+    if as_module:
+        return find_module(script, Path.cwd())
+    if script == "-":
+        raise UsageError("a script from standard input could not be resumed; save it to a file")
+    return find_script(script, Path.cwd())
+
+
+def _started(run: RunDir, how: Start) -> int:
+    try:
+        return start(run, how)
+    except JournalPlaceError:
+        rundirs.remove(run)  # nothing was run and nothing can be resumed
+        raise

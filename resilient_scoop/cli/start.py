@@ -1,0 +1,116 @@
+"""Handing a run to its launcher, in this process or in one of its own (`--detach`)."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from dataclasses import dataclass
+from typing import Final
+
+import click
+
+from resilient_scoop.cli.base import note
+from resilient_scoop.errors import RscoopError
+from resilient_scoop.runtime.rundir import RunDir
+
+_POLL_S: Final = 0.02
+_LOG: Final = "launcher.log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """How a run is started or resumed, as the command line has it."""
+
+    workers: int
+    resume: bool = False
+    reuse_changed: tuple[str, ...] = ()
+    recompute_changed: tuple[str, ...] = ()
+    retry_failed: bool = False
+    strict: bool = False
+    quiet: bool = False
+    detach: bool = False
+
+
+def start(run: RunDir, how: Start) -> int:
+    """Launch the run and return its exit code, or, detached, 0 once it is under way."""
+    if how.detach:
+        return _detached(run, how)
+    return _launch(run, how)
+
+
+def _launch(run: RunDir, how: Start) -> int:
+    from resilient_scoop.runtime.launcher import LaunchOptions, launch
+
+    return launch(
+        run,
+        LaunchOptions(
+            workers=how.workers,
+            resume=how.resume,
+            reuse_changed=how.reuse_changed,
+            recompute_changed=how.recompute_changed,
+            retry_failed=how.retry_failed,
+            strict=how.strict,
+            quiet=how.quiet,
+            display=not how.detach,
+        ),
+    )
+
+
+def _detached(run: RunDir, how: Start) -> int:
+    """Fork twice, so that the launcher is nobody's child and no terminal's.
+
+    The grandchild goes on as if it were the command; its standard error is the log.
+    """
+    verdict, telling = os.pipe()  # closes when the launcher ends, however it does
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        os.close(telling)
+        os.waitpid(child, 0)
+        return _await_hold(run, verdict)
+    os.close(verdict)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    _redirect(run)
+    try:
+        code = _launch(run, how)
+    except RscoopError as error:
+        os.write(telling, b"%d" % error.exit_code)
+        raise
+    os.write(telling, b"%d" % code)
+    return code
+
+
+def _redirect(run: RunDir) -> None:
+    log = os.open(run.logs / _LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(log)
+    os.close(null)
+
+
+def _await_hold(run: RunDir, verdict: int) -> int:
+    """Return 0 once the launcher holds the run, or its exit code if it ended before."""
+    while not run.is_held():
+        if select.select([verdict], [], [], _POLL_S)[0]:
+            text = os.read(verdict, 16)
+            if text == b"0":
+                break  # a script so short that it is over already
+            return _failed(run, int(text or b"1"))
+    click.echo(run.id)
+    note(
+        f"run {run.id} goes on in the background; watch it with `rscoop attach {run.id}`, "
+        f"stop it with `rscoop cancel {run.id}`"
+    )
+    return 0
+
+
+def _failed(run: RunDir, code: int) -> int:
+    log = run.logs / _LOG
+    last = log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["nothing was said"]
+    note(f"run {run.id} ended at once with exit code {code}: {last[0]}; see {log}")
+    return code

@@ -1,0 +1,268 @@
+"""The broker as a pure machine: events and time in, actions out.
+
+It owns three parts, whose modules name their invariants: the ledger (facts), the scheduler (who runs
+what), the membership (who is there). `check` asserts, beside theirs:
+
+  B1  Every known undone item is ready or in exactly one lease.
+  B2  Nothing that rests on a record is an `Offer`: outcomes, answers, greetings, grants of
+      idempotent=False items wait for the commit; other grants and retractions do not.
+
+What it never does: unpickle, run user code, read a clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from resilient_scoop.core.events import (
+    Action,
+    Event,
+    GrantStored,
+    Heard,
+    Interrupt,
+    Put,
+    StoredArgs,
+    Table,
+    Tick,
+)
+from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.ledger import Ledger
+from resilient_scoop.core.membership import Membership
+from resilient_scoop.core.peers import Peer
+from resilient_scoop.core.scheduler import Scheduler, Slice
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from resilient_scoop.config import BrokerConfig
+    from resilient_scoop.core.state import Batch, State
+
+_STALL_S = 2.0
+
+
+class Broker:
+    """The broker's state machine; see the module docstring for its invariants."""
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        state: State,
+        *,
+        epoch: int,
+        seed: int,
+        consts: dict[str, bytes] | None = None,
+    ) -> None:
+        self.config = config
+        self.state = state
+        self.epoch = epoch
+        self.scheduler = Scheduler(state, config, epoch)
+        self.ledger = Ledger(state, self.scheduler, {} if consts is None else consts)
+        self.membership = Membership(config, epoch, seed, self.ledger)
+        self.ended: wire.RunEnded | None = None
+        self.busy_disk = False  # no space: hand out nothing
+        self._stepped_at: float | None = None
+        self._enqueue_all()
+
+    def step(self, event: Event, now: float) -> list[Action]:
+        """Take in one event at time `now` (monotonic seconds); return what to do, in order."""
+        self.ledger.actions = []
+        self._mind_own_stall(now)
+        match event:
+            case Heard():
+                self._hear(event, now)
+            case Interrupt(reason):
+                self._stop(reason)
+            case Tick():
+                self.membership.expire(now)
+            case _:
+                assert_never(event)
+        self._assign(now)
+        return self.ledger.actions
+
+    def deadline(self, now: float) -> float:
+        """Return when the next `Tick` is due."""
+        if self.membership.recovering(now):
+            return now + 0.05
+        if not self.scheduler.ready and any(p.items > 1 for p in self.scheduler.workers.values()):
+            return now + self.config.slice_s
+        return now + self.config.beat_s
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        leased: dict[Batch, Intervals] = {}
+        for lease in self.scheduler.leases.values():
+            assert self.ledger.peers.get(lease.peer.id) is lease.peer, "M1 lease without peer"
+            assert lease.peer.leases.get(lease.attempt) is lease, "M1 peer without lease"
+            assert lease in lease.batch.leases, "M1 batch without lease"
+            assert lease.left, "M1 empty lease"
+            spans = leased.setdefault(lease.batch, Intervals())
+            for start, stop in lease.left:
+                assert not spans.overlap(start, stop), f"Q1 {lease.batch.call} leased twice"
+                spans.add(start, stop)
+        ready = 0
+        for parent in self.state.parents.values():
+            for batch in parent.batches.values():
+                assert not any(batch.ready.overlap(*s) for s in leased.get(batch, ())), "Q1"
+                both = Intervals([*batch.ready, *leased.get(batch, Intervals())])
+                assert both == batch.undone, f"B1 {parent.path}.{batch.call} {both} {batch.undone}"
+                ready += batch.ready.count()
+                for start, stop in batch.undone:
+                    assert not batch.done.overlap(start, stop), "S1"
+                    assert batch.piece_at(start) and batch.piece_at(stop - 1), "S1 no piece"
+        assert ready == self.scheduler.ready, "Q1 count of ready items"
+
+    def _enqueue_all(self) -> None:
+        """Make ready, at the start of an epoch, whatever is not done."""
+        for parent in self.state.parents.values():
+            for batch in parent.batches.values():
+                kids = self.state.kid_items.get((parent.path, batch.call))
+                self.scheduler.enqueue(batch, list(batch.undone), resumes=bool(kids))
+
+    def _mind_own_stall(self, now: float) -> None:
+        if self._stepped_at is not None and now - self._stepped_at > _STALL_S:
+            self.membership.extend(now - self._stepped_at)
+        self._stepped_at = now
+
+    def _stop(self, reason: str) -> None:
+        """Hand out nothing more and send everybody home; what is journaled stays."""
+        if self.membership.stopping is None:
+            self.membership.stopping = reason
+            for peer in self.ledger.peers:
+                self.ledger.send(peer, wire.encode(wire.Stop(reason)))
+
+    def _hear(self, event: Heard, now: float) -> None:
+        peer = self.ledger.peers.get(event.peer)
+        if event.messages and isinstance(event.messages[0], wire.Hello):
+            peer = self.membership.welcome(event.peer, event.messages[0], now)
+        if peer is None:
+            self._hear_lost(event, now)
+            return
+        peer.alive_at = peer.heard_at = now
+        for at, message in enumerate(event.messages):
+            if isinstance(message, wire.Calls):
+                args = event.messages[at + 1]
+                assert isinstance(args, wire.Args), "Calls without Args"
+                self.ledger.calls(peer, message, args.args, event.raw[at], event.raw[at + 1])
+            else:
+                self._handle(peer, message, event.raw[at], now)
+
+    def _hear_lost(self, event: Heard, now: float) -> None:
+        """One that was taken for lost: its outcomes count if still wanted, its leases don't."""
+        ghost = Peer(event.peer, "worker", "", "", now, now)
+        for message, raw in zip(event.messages, event.raw, strict=True):
+            if isinstance(message, wire.Outcomes):
+                self.ledger.outcomes(ghost, message, raw)
+        self.ledger.offer(event.peer, wire.encode(wire.Greet()))
+
+    def _handle(self, peer: Peer, message: wire.Up, raw: bytes, now: float) -> None:  # noqa: C901, PLR0912
+        match message:
+            case wire.Outcomes():
+                self.ledger.outcomes(peer, message, raw)
+            case wire.Define():
+                self.ledger.define(message, raw)
+            case wire.Observed():
+                self.ledger.observed(peer, message, raw)
+            case wire.Output():
+                self.ledger.output(peer, message, raw)
+            case wire.Parked(attempt=attempt, index=index):
+                lease = peer.leases.get(attempt)
+                if lease is not None:
+                    self.scheduler.park(lease, index)
+            case wire.Returned(attempt=attempt, stop=stop):
+                self._returned(peer, attempt, stop)
+            case wire.HistoryWanted():
+                self.ledger.history(peer, message)
+            case wire.Cancel():
+                self.ledger.cancel(peer, message)
+            case wire.Const():
+                self.ledger.const(message, raw)
+            case wire.Alive(incarnations=incarnations):
+                self.membership.vouch(incarnations, now)
+            case wire.ProcessLost():
+                self.membership.process_lost(message)
+            case wire.RunEnded():
+                self._run_ended(peer, message, raw)
+            case wire.Bye():
+                self.membership.lose(peer, None)
+            case wire.Hello() | wire.Calls() | wire.Args():
+                pass  # handled with their bundle
+            case _:
+                assert_never(message)
+
+    def _returned(self, peer: Peer, attempt: wire.Attempt, stop: int) -> None:
+        """A worker gives back what it has not started."""
+        lease = peer.leases.get(attempt)
+        if lease is None:
+            return
+        lease.retracting = False
+        spans = lease.left.overlap(stop, 1 << 62)
+        for low, high in spans:
+            self.scheduler.settle(lease, low, high)
+            again = lease.batch.undone.overlap(low, high)
+            self.scheduler.enqueue(lease.batch, again, resumes=False)
+
+    def _run_ended(self, peer: Peer, ended: wire.RunEnded, raw: bytes) -> None:
+        if self.ledger.root != (ended.attempt, peer.id):
+            self.ledger.offer(peer.id, wire.encode(wire.Drop([ended.attempt])))
+            return
+        self.ended = ended
+        self.ledger.actions.append(Put(Table.META, b"ended", raw))
+        self._stop("ended")
+
+    # --- work ---------------------------------------------------------------------------------
+
+    def _assign(self, now: float) -> None:
+        if self.busy_disk or self.membership.stopping or self.membership.recovering(now):
+            return
+        self.membership.settle_doubts()
+        while (chosen := self.scheduler.choose(now)) is not None:
+            self._grant(*chosen)
+        lease = self.scheduler.take_over(now)
+        if lease is not None:
+            lease.retracting = True
+            self.ledger.offer(lease.peer.id, wire.encode(wire.Retract(lease.attempt)))
+
+    def _grant(self, peer: Peer, slices: list[Slice]) -> None:
+        """Send slices; what needs a record or the disk first goes apart from the rest."""
+        plain = [s for s in slices if s.task.args and s.options.idempotent]
+        once = [s for s in slices if s.task.args and not s.options.idempotent]
+        stored = [s for s in slices if not s.task.args]
+        if plain:
+            frames = self._definitions(peer, plain)
+            grant = wire.Grant([s.task for s in plain])
+            self.ledger.offer(peer.id, *frames, wire.encode(grant))
+        for each in [*once, *stored]:
+            if not each.options.idempotent:
+                self._intend(each)
+        if once:
+            frames = self._definitions(peer, once)
+            self.ledger.send(peer.id, *frames, wire.encode(wire.Grant([s.task for s in once])))
+        if stored:
+            frames = self._definitions(peer, stored)
+            where = [_where(each) for each in stored]
+            tasks = [each.task for each in stored]
+            self.ledger.actions.append(GrantStored(peer.id, frames, tasks, where))
+
+    def _definitions(self, peer: Peer, slices: list[Slice]) -> list[bytes]:
+        """Return the frames of callables that the worker does not know."""
+        frames = []
+        for each in slices:
+            fn = each.task.fn
+            if fn not in peer.functions and fn in self.state.defines:
+                peer.functions.add(fn)
+                frames.append(wire.encode(self.state.defines[fn]))
+        return frames
+
+    def _intend(self, each: Slice) -> None:
+        parent = each.lease.batch.parent
+        count = each.lease.left.count()
+        intent = wire.Intent(
+            parent.path, each.task.call, each.task.start, count, each.task.digests
+        )
+        self.ledger.log(parent, wire.encode(intent))
+        self.state.apply_intent(parent, intent)
+
+
+def _where(each: Slice) -> StoredArgs:
+    key = each.lease.batch.parent.prefix + each.piece.record.to_bytes(8, "big")
+    offset = each.piece.offset + each.task.start - each.piece.start
+    return StoredArgs(key, offset, each.lease.left.count())

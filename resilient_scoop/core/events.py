@@ -1,0 +1,126 @@
+"""What the machines take in, and what they ask their shells to do.
+
+A shell carries out a machine's actions in their order with one exception: `Offer` rests on nothing and
+may leave at once, while everything else of a turn waits until the turn's `Put`s and `Drop`s are committed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from resilient_scoop.ids import PeerId
+from resilient_scoop.wire.messages import Attempt, Task, Up
+
+
+class Table(IntEnum):
+    """A table of the journal; the comment gives its key and value."""
+
+    META = 0  # name -> bytes: run, format, epoch, ended
+    LOG = 1  # log_prefix(parent) + sequence u64 -> a `Logged` frame
+    ARGS = 2  # key of the LOG record (a `Calls`) -> its `Args` frame
+    DEFINE = 3  # FnId -> `Define` frame
+    CONST = 4  # name (utf-8) -> `Const` frame
+    OUTPUT = 5  # offset u64 -> `Output` frame
+    EVENT = 6  # sequence u64 -> msgpack, for eyes only
+
+
+# --- actions ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write one record. `forced`: commit now; else it may ride with the next forced commit."""
+
+    table: Table
+    key: bytes
+    value: bytes
+    forced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Delete every record of `table` whose key begins with `prefix`."""
+
+    table: Table
+    prefix: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send encoded frames as one bundle once the records of this turn are durable."""
+
+    to: PeerId
+    frames: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Send at once: nothing that is not durable can be learnt from it (grants, retractions)."""
+
+    to: PeerId
+    frames: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class SendHistory:
+    """Read a page of LOG records (after, upto] of `prefix` and send it, once this turn is durable."""
+
+    to: PeerId
+    parent: str
+    attempt: Attempt
+    prefix: bytes
+    after: int
+    upto: int
+    calls: int
+    output_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArgs:
+    """Where a task's arguments are: items `[offset, offset + count)` of the ARGS record `key`."""
+
+    key: bytes
+    offset: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class GrantStored:
+    """Send a grant whose tasks lack their arguments, read back once this turn is durable."""
+
+    to: PeerId
+    before: list[bytes]  # frames to go in front
+    tasks: list[Task]
+    args: list[StoredArgs]
+
+
+Change = Put | Erase
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A bundle arrived, in order and for the first time on its link; `raw[i]` encodes `messages[i]`."""
+
+    peer: PeerId
+    messages: list[Up]
+    raw: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """The user wants the run to stop: hand out nothing more, keep everything."""
+
+    reason: str
+
+
+Action = Put | Erase | Send | Offer | SendHistory | GrantStored
+Event = Heard | Tick | Interrupt

@@ -1,0 +1,214 @@
+"""The broker's end of all links, still without a socket: messages in, turns, messages out.
+
+A turn is everything that came in since the last one. Its `Offer`s leave at once; its records go to the
+writer; when they are durable, `committed` gives what rests on them: sends, pages of history, and the
+acknowledgements of the very messages that were handled (disk before wire).
+
+  X1  An acknowledgement never covers a message whose records are not durable.
+  X2  Per peer, messages leave in the order in which their turns were committed.
+  X3  A message that cannot be read changes nothing but `refused` (NOBODY-IN).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
+
+from resilient_scoop.core.events import (
+    Change,
+    Erase,
+    Event,
+    GrantStored,
+    Heard,
+    Offer,
+    Put,
+    Send,
+    SendHistory,
+    Table,
+    Tick,
+)
+from resilient_scoop.core.link import Link
+from resilient_scoop.ids import KEY_BYTES, PeerId
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.core.broker import Broker
+
+PAGE_BYTES = 1 << 20
+
+
+class Mail(NamedTuple):
+    """A message for a peer."""
+
+    to: PeerId
+    frames: list[bytes]
+
+
+class Reader(Protocol):
+    """What is read back from the journal."""
+
+    def read(
+        self,
+        table: Table,
+        prefix: bytes = b"",
+        after: bytes | None = None,
+        limit_bytes: int | None = None,
+    ) -> list[tuple[bytes, bytes]]:
+        """Return records in key order."""
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """Return one record."""
+
+
+@dataclass(slots=True)
+class _Turn:
+    number: int
+    sends: list[Send | SendHistory | GrantStored] = field(default_factory=list)
+    acks: dict[PeerId, tuple[Link, int]] = field(default_factory=dict)
+
+
+class Exchange:
+    """Feeds a broker machine and obeys it; a shell does the receiving, committing and sending."""
+
+    def __init__(self, broker: Broker, run: bytes, say: Callable[[str], None]) -> None:
+        self.broker = broker
+        self.run = run
+        self.say = say
+        self.links: dict[PeerId, Link] = {}
+        self.refused = 0
+        self._turns: deque[_Turn] = deque()
+        self._number = 0
+        self._events: list[Event] = []
+        self._answers: list[Mail] = []
+        self._acks: dict[PeerId, tuple[Link, int]] = {}
+        self._beat_at = 0.0
+
+    def receive(self, peer: PeerId, frames: list[bytes], now: float) -> None:
+        """Take in one message of a peer."""
+        try:
+            header = wire.unpack_header(frames[0])
+            if header.run != self.run:
+                raise ValueError("another run's")
+        except (ValueError, IndexError) as error:
+            self._refuse(peer, str(error))
+            return
+        if header.epoch != self.broker.epoch:
+            # Of another life of the broker: our number makes it say Hello.
+            self._answers.append(Mail(peer, Link(self.run, self.broker.epoch).beat()))
+            return
+        link = self.links.get(peer)
+        if link is None:
+            link = self.links[peer] = Link(self.run, self.broker.epoch)
+        fresh, answers = link.take(header, now)
+        self._answers += [Mail(peer, answer) for answer in answers]
+        if fresh:
+            self._acks[peer] = (link, link.received)
+            self._decode(peer, frames[1:])
+
+    def _decode(self, peer: PeerId, raw: list[bytes]) -> None:
+        try:
+            messages = [wire.decode_up(frame) for frame in raw]
+        except msgspec.MsgspecError as error:
+            self._refuse(peer, str(error))
+            return
+        if messages:
+            self._events.append(Heard(peer, messages, raw))
+
+    def _refuse(self, peer: PeerId, why: str) -> None:
+        self.refused += 1
+        if self.refused <= 10:
+            self.say(f"refused a message of {peer.hex()}: {why}")
+
+    def add(self, event: Event) -> None:
+        """Put an event of the shell's own into the coming turn."""
+        self._events.append(event)
+
+    def turn(self, now: float) -> tuple[int, list[Change], list[Mail]]:
+        """Step the machine; return (turn's number, its records, what may leave at once)."""
+        self._number += 1
+        turn = _Turn(self._number, acks=self._acks)
+        events, self._events, self._acks = self._events, [], {}
+        mails, self._answers = self._answers, []
+        changes: list[Change] = []
+        for event in events or [Tick()]:
+            for action in self.broker.step(event, now):
+                if isinstance(action, Put | Erase):
+                    changes.append(action)
+                elif isinstance(action, Offer):
+                    mails.append(self._pack(action.to, action.frames))
+                else:
+                    turn.sends.append(action)
+        self._turns.append(turn)
+        return turn.number, changes, mails
+
+    def _pack(self, to: PeerId, frames: list[bytes]) -> Mail:
+        link = self.links.get(to)
+        if link is None:
+            link = self.links[to] = Link(self.run, self.broker.epoch)
+        return Mail(to, link.pack(frames))
+
+    def committed(self, number: int, journal: Reader) -> list[Mail]:
+        """Return what may leave now that all turns up to this one are durable."""
+        mails: list[Mail] = []
+        told: set[PeerId] = set()
+        acks: dict[PeerId, Link] = {}
+        while self._turns and self._turns[0].number <= number:
+            turn = self._turns.popleft()
+            for peer, (link, received) in turn.acks.items():
+                link.acked = received
+                acks[peer] = link
+            for send in turn.sends:
+                told.add(send.to)
+                mails.append(self._carry_out(send, journal))
+        mails += [Mail(peer, link.beat()) for peer, link in acks.items() if peer not in told]
+        return mails
+
+    def _carry_out(self, send: Send | SendHistory | GrantStored, journal: Reader) -> Mail:
+        if isinstance(send, Send):
+            return self._pack(send.to, send.frames)
+        if isinstance(send, SendHistory):
+            return self._pack(send.to, _page(send, journal))
+        tasks = []
+        for task, where in zip(send.tasks, send.args, strict=True):
+            raw = journal.get(Table.ARGS, where.key)
+            args = [] if raw is None else wire.decode_up(raw)
+            assert isinstance(args, wire.Args), "arguments of a ready item are not in the journal"
+            part = args.args[where.offset : where.offset + where.count]
+            tasks.append(msgspec.structs.replace(task, args=part))
+        return self._pack(send.to, [*send.before, wire.encode(wire.Grant(tasks))])
+
+    def beats(self, now: float) -> list[Mail]:
+        """Return the signs of life that are due."""
+        if now - self._beat_at < self.broker.config.beat_s:
+            return []
+        self._beat_at = now
+        return [Mail(peer, link.beat()) for peer, link in self.links.items()]
+
+    def reconnected(self, peer: PeerId) -> list[Mail]:
+        """A peer's connection is a new one: send again what it has not acknowledged."""
+        link = self.links.get(peer)
+        return [] if link is None else [Mail(peer, frames) for frames in link.again()]
+
+
+def _page(send: SendHistory, journal: Reader) -> list[bytes]:
+    """Return a page of a parent's log: its outcomes and observations, not its calls."""
+    after = send.prefix + send.after.to_bytes(8, "big")
+    records = journal.read(Table.LOG, send.prefix, after, PAGE_BYTES)
+    frames, upto = [], send.after
+    for key, raw in records:
+        seq = int.from_bytes(key[KEY_BYTES:], "big")
+        if seq > send.upto:
+            break
+        upto, after = seq, key
+        if isinstance(wire.decode_logged(raw), wire.Outcomes | wire.Observed):
+            frames.append(raw)
+    last = upto >= send.upto or not journal.read(Table.LOG, send.prefix, after, 1)
+    head = wire.History(
+        send.parent, send.attempt, upto, last, send.calls, send.output_bytes
+    )
+    return [wire.encode(head), *frames]

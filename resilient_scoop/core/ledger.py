@@ -1,0 +1,292 @@
+"""What was asked for and what came of it: the facts that the broker writes down.
+
+  L1  Only the current attempt of a parent changes what the parent owns (one writer).
+  L2  A record is logged exactly when it changes the state, before anybody is told of it: outcomes and
+      answers are `Send`, which waits for the commit. A record of another shape than what arrived (part
+      of an outcome came too late) is made anew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resilient_scoop import ids
+from resilient_scoop.core.events import Action, Erase, Offer, Put, Send, SendHistory, Table
+from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.broker_errors import broker_error
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.peers import Lease, Peer
+    from resilient_scoop.core.scheduler import Scheduler
+    from resilient_scoop.core.state import Batch, Parent, State
+    from resilient_scoop.ids import PeerId
+
+Spans = list[tuple[int, int]]
+
+
+class Ledger:
+    """Writes facts into the state and the journal, and tells those who wait for them."""
+
+    def __init__(self, state: State, scheduler: Scheduler, consts: dict[str, bytes]) -> None:
+        self.state = state
+        self.scheduler = scheduler
+        self.consts = consts
+        self.peers: dict[PeerId, Peer] = {}
+        self.actions: list[Action] = []
+        self.root: tuple[wire.Attempt, PeerId] | None = None
+        self.root_deaths = 0
+
+    # --- doing --------------------------------------------------------------------------------
+
+    def send(self, to: PeerId, *frames: bytes) -> None:
+        """Send once this turn's records are durable."""
+        self.actions.append(Send(to, list(frames)))
+
+    def offer(self, to: PeerId, *frames: bytes) -> None:
+        """Send at once."""
+        self.actions.append(Offer(to, list(frames)))
+
+    def log(self, parent: Parent, raw: bytes, *, forced: bool = True) -> int:
+        """Append a record to a parent's log; return its sequence number (S4)."""
+        self.state.seq += 1
+        key = parent.prefix + self.state.seq.to_bytes(8, "big")
+        self.actions.append(Put(Table.LOG, key, raw, forced))
+        return self.state.seq
+
+    def tell(self, parent: Parent, raw: bytes) -> None:
+        """Send a record to the process that runs the parent, if any does."""
+        if parent.path == ids.ROOT:
+            if self.root is not None:
+                self.send(self.root[1], raw)
+            return
+        lease = self.lease_of(parent.path)
+        if lease is not None:
+            self.send(lease.peer.id, raw)
+
+    def lease_of(self, path: str) -> Lease | None:
+        """Return the lease in which the future at `path` runs."""
+        place = ids.parse_item(path)
+        if place is None:
+            return None
+        above = self.state.parents.get(place[0])
+        batch = None if above is None else above.batches.get(place[1])
+        if batch is None:
+            return None
+        return next((lease for lease in batch.leases if place[2] in lease.left), None)
+
+    def current(self, peer: Peer, path: str, attempt: wire.Attempt) -> bool:
+        """Tell whether this is the parent's one writer (L1); fence it off if not."""
+        if path == ids.ROOT:
+            good = self.root == (attempt, peer.id)
+        else:
+            lease = self.lease_of(path)
+            good = lease is not None and lease.peer is peer and lease.attempt == attempt
+        if not good:
+            self.offer(peer.id, wire.encode(wire.Drop([attempt])))
+        return good
+
+    # --- what parents ask for -----------------------------------------------------------------
+
+    def define(self, define: wire.Define, raw: bytes) -> None:
+        """Learn a callable."""
+        if define.fn not in self.state.defines:
+            self.state.defines[define.fn] = define
+            self.actions.append(Put(Table.DEFINE, define.fn, raw, forced=False))
+
+    def calls(
+        self, peer: Peer, calls: wire.Calls, args: list[bytes], raw: bytes, raw_args: bytes
+    ) -> None:
+        """Take in a parent's calls; what is known already changes nothing."""
+        if not self.current(peer, calls.parent, calls.attempt):
+            return
+        parent = self.state.parent(calls.parent)
+        keep = self.state.args_bytes + len(raw_args) <= self.scheduler.config.args_bytes_max
+        record, offset, new = self.state.seq + 1, 0, False
+        for part in calls.parts:
+            batch = parent.batches.get(part.call)
+            known = batch is not None or (part.call in parent.finished and not part.fresh)
+            if batch is not None:
+                new = new or (part.last and not batch.last)
+                self._clear_changed(parent, batch, part)
+            spans = self.state.apply_part(parent, part, record, offset, args if keep else None)
+            for each, start, stop in spans:
+                self.scheduler.enqueue(each, [(start, stop)], resumes=False)
+            new = new or bool(spans) or not known
+            offset += part.count
+        if new:
+            self.log(parent, raw, forced=False)
+            key = parent.prefix + record.to_bytes(8, "big")
+            self.actions.append(Put(Table.ARGS, key, raw_args, forced=False))
+            if calls.parent == ids.ROOT:
+                self.root_deaths = 0
+
+    def _clear_changed(self, parent: Parent, batch: Batch, part: wire.Part) -> None:
+        """Take back what is under way of items that turn out to be others."""
+        for low, high in batch.undone.overlap(part.start, part.start + part.count):
+            if not part.fresh and self.state.same(batch, part, low, high):
+                continue
+            self.scheduler.withdraw(batch, low, high)
+            self.release(batch, [(low, high)])
+            for index in range(low, high):
+                parent.crashes.pop((part.call, index), None)
+
+    def release(self, batch: Batch, spans: Spans) -> None:
+        """End the leases' hold on items; a worker that is left with nothing is told to stop."""
+        for start, stop in spans:
+            for lease in list(batch.leases):
+                if lease.left.overlap(start, stop):
+                    self.scheduler.settle(lease, start, stop)
+                    if not lease.left:
+                        self.offer(lease.peer.id, wire.encode(wire.Drop([lease.attempt])))
+
+    def observed(self, peer: Peer, observed: wire.Observed, raw: bytes) -> None:
+        """Keep what a parent was told."""
+        if not self.current(peer, observed.parent, observed.attempt):
+            return
+        parent = self.state.parent(observed.parent)
+        if observed.observations[-1].no >= parent.next_observation:
+            self.log(parent, raw)
+            self.state.apply_observed(parent, observed)
+
+    def output(self, peer: Peer, output: wire.Output, raw: bytes) -> None:
+        """Keep what the script wrote; a repetition changes nothing."""
+        if not self.current(peer, ids.ROOT, output.attempt):
+            return
+        end = output.offset + len(output.data)
+        known = self.state.output_bytes
+        if end <= known or output.offset > known:
+            return
+        if output.offset < known:
+            output = wire.Output(output.attempt, known, output.data[known - output.offset :])
+            raw = wire.encode(output)
+        self.state.output_bytes = end
+        self.actions.append(Put(Table.OUTPUT, known.to_bytes(8, "big"), raw))
+
+    def history(self, peer: Peer, wanted: wire.HistoryWanted) -> None:
+        """Answer with a page of the parent's log."""
+        if not self.current(peer, wanted.parent, wanted.attempt):
+            return
+        parent = self.state.parent(wanted.parent)
+        after = max(wanted.after, parent.record_before(wanted.from_call))
+        self.actions.append(
+            SendHistory(
+                peer.id, wanted.parent, wanted.attempt, parent.prefix, after, self.state.seq,
+                parent.next_call(), self.state.output_bytes,
+            )  # fmt: skip
+        )
+
+    def cancel(self, peer: Peer, wanted: wire.Cancel) -> None:
+        """Cancel an item that nobody has; otherwise it came too late."""
+        if not self.current(peer, wanted.parent, wanted.attempt):
+            return
+        parent = self.state.parent(wanted.parent)
+        batch = parent.batches.get(wanted.call)
+        path = ids.item_path(wanted.parent, wanted.call, wanted.index)
+        cancelled = batch is not None and wanted.index in batch.ready
+        if batch is not None and cancelled:
+            self.settle_error(batch, wanted.index, broker_error("cancelled", path))
+        answer = wire.CancelAnswer(wanted.parent, wanted.call, wanted.index, cancelled)
+        self.send(peer.id, wire.encode(answer))
+
+    def const(self, const: wire.Const, raw: bytes) -> None:
+        """Keep a constant and hand it to everybody; the first of a name stands."""
+        kept = self.consts.setdefault(const.name, raw)
+        if kept is raw:
+            self.actions.append(Put(Table.CONST, const.name.encode(), raw))
+        for peer in self.peers.values():
+            if peer.role != "agent":
+                self.send(peer.id, kept)
+
+    # --- what comes of it ---------------------------------------------------------------------
+
+    def outcomes(self, peer: Peer, outcomes: wire.Outcomes, raw: bytes) -> None:
+        """Take in outcomes; count each item once (ONE-COMMIT) and tell the parent."""
+        parent = self.state.parents.get(outcomes.parent)
+        counted: list[tuple[wire.Outcome, Spans]] = []
+        whole = True
+        for outcome in outcomes.items:
+            if outcome.task is not None and (lease := peer.leases.get(outcome.task)):
+                self.scheduler.measure(lease.fn, len(outcome.values), outcome.spent_s)
+            spans = [] if parent is None else self.state.wanted(parent, outcome)
+            whole = whole and spans == [(outcome.start, outcome.start + len(outcome.values))]
+            if spans:
+                counted.append((outcome, spans))
+        if parent is not None and counted:
+            if not whole:
+                parts = [part for each, spans in counted for part in _parts(each, spans)]
+                raw = wire.encode(wire.Outcomes(outcomes.parent, parts))
+            self.log(parent, raw)
+            for outcome, spans in counted:
+                self._settle(parent.batches[outcome.call], spans)
+            self.tell(parent, raw)
+        if not whole:
+            self._forget_late(peer, outcomes)
+
+    def _forget_late(self, peer: Peer, outcomes: wire.Outcomes) -> None:
+        """A worker has no more of what it reported, whether or not it counted."""
+        for outcome in outcomes.items:
+            lease = None if outcome.task is None else peer.leases.get(outcome.task)
+            if lease is None:
+                continue
+            stale = lease.left.overlap(outcome.start, outcome.start + len(outcome.values))
+            for start, stop in stale:
+                self.scheduler.settle(lease, start, stop)
+                again = lease.batch.undone.overlap(start, stop)
+                self.scheduler.enqueue(lease.batch, again, resumes=False)
+
+    def _settle(self, batch: Batch, spans: Spans) -> None:
+        """Items are done: update the queue, all leases, what hung below them, the state."""
+        parent, call = batch.parent, batch.call
+        kids = self.state.kid_items.get((parent.path, call))
+        for start, stop in spans:
+            if batch.ready:
+                self.scheduler.withdraw(batch, start, stop)
+            if kids:
+                for index in [i for i in kids if start <= i < stop]:
+                    self._drop(ids.item_path(parent.path, call, index))
+            for lease in list(batch.leases):
+                self.scheduler.settle(lease, start, stop)
+        self.state.apply_done(parent, call, spans)
+
+    def settle_error(self, batch: Batch, index: int, payload: bytes) -> None:
+        """End an item with an outcome of the broker's own making."""
+        parent = batch.parent
+        piece = batch.piece_at(index)
+        assert piece is not None, f"S1 {parent.path}.{batch.call}[{index}]"
+        outcome = wire.Outcome(
+            batch.call, index, self.state.fingerprint(piece.fn),
+            batch.digests_of(index, index + 1), [payload], [0],
+        )  # fmt: skip
+        raw = wire.encode(wire.Outcomes(parent.path, [outcome]))
+        self.log(parent, raw)
+        self._settle(batch, [(index, index + 1)])
+        self.tell(parent, raw)
+
+    def _drop(self, path: str) -> None:
+        """A parent is done: its descendants are nobody's any more."""
+        gone = [path]
+        while gone:
+            each = gone.pop()
+            gone += self.state.kids.get(each, ())
+            parent = self.state.parents.get(each)
+            for batch in () if parent is None else list(parent.batches.values()):
+                self.scheduler.withdraw(batch, 0, 1 << 62)
+                self.release(batch, list(batch.undone))
+        for prefix in self.state.drop(path):
+            self.actions += [Erase(Table.LOG, prefix), Erase(Table.ARGS, prefix)]
+
+
+def _parts(outcome: wire.Outcome, spans: Spans) -> list[wire.Outcome]:
+    """Return the runs of an outcome that count, as outcomes of their own."""
+    width, first = ids.DIGEST_BYTES, outcome.start
+    share = outcome.spent_s / max(1, len(outcome.values))
+    return [
+        wire.Outcome(
+            outcome.call, low, outcome.fingerprint,
+            outcome.digests[(low - first) * width : (high - first) * width],
+            outcome.values[low - first : high - first],
+            [i - (low - first) for i in outcome.failed if low - first <= i < high - first],
+            share * (high - low), outcome.task,
+        )
+        for low, high in spans
+    ]  # fmt: skip

@@ -1,0 +1,88 @@
+"""One end of a link: in order, once each, over connections that may lose and repeat.
+
+ZeroMQ loses what is in flight when a connection breaks, silently and on both sides, and repeats
+nothing; our own resending repeats. So both directions are numbered from 1 and kept until acknowledged
+(go-back-N). The receiver takes the next number only; on a gap it asks for everything after the last
+that it has. Signs of life carry the last number sent, so the loss of the very last message shows too.
+
+A link lives in one epoch. When the other end is a new broker, the sender makes a new `Link` and puts
+what was not acknowledged through it again, behind its Hello: what the old broker had committed comes
+out as a repetition, which the machines recognize by its content (ONE-COMMIT).
+
+`acked` of the broker's end moves only when the records of a message are durable; a worker's end
+acknowledges what it has taken in.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from resilient_scoop.wire.messages import BEAT, RESEND, Header
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Link:
+    """Numbers what goes out, filters what comes in; holds no socket and no clock."""
+
+    __slots__ = ("acked", "asked_at", "epoch", "received", "run", "sent", "unacked")
+
+    def __init__(self, run: bytes, epoch: int) -> None:
+        self.run = run
+        self.epoch = epoch
+        self.sent = 0
+        self.received = 0
+        self.acked = 0  # what we tell the other end; <= received
+        self.asked_at = -1.0  # when we last asked for a repetition
+        self.unacked: OrderedDict[int, Sequence[bytes]] = OrderedDict()
+
+    def pack(self, frames: Sequence[bytes]) -> list[bytes]:
+        """Number a bundle, keep it until it is acknowledged, and return the message to send."""
+        self.sent += 1
+        self.unacked[self.sent] = frames
+        return [self._head(0, self.sent), *frames]
+
+    def beat(self) -> list[bytes]:
+        """Return a sign of life, which also acknowledges."""
+        return [self._head(BEAT, self.sent)]
+
+    def take(self, header: Header, now: float) -> tuple[bool, list[list[bytes]]]:
+        """Take in a header; return (whether its bundle is to be handled, messages to send back).
+
+        The messages are repetitions that the other end asked for, or our own asking.
+        """
+        self._settle(header.ack)
+        answers: list[list[bytes]] = []
+        if header.flags & RESEND:
+            answers += [[self._head(0, n), *frames] for n, frames in self.unacked.items()]
+        if header.flags & (BEAT | RESEND):
+            wanted = header.seq > self.received
+            fresh = False
+        else:
+            fresh = header.seq == self.received + 1
+            wanted = header.seq > self.received + 1
+            if fresh:
+                self.received += 1
+            elif not wanted:
+                answers.append(self.beat())  # a repetition: tell where we are
+        if wanted and now - self.asked_at >= 0.05:
+            self.asked_at = now
+            answers.append([self._head(RESEND, self.sent)])
+        return fresh, answers
+
+    def again(self) -> list[list[bytes]]:
+        """Return everything not acknowledged, as messages to send once more (new connection)."""
+        return [[self._head(0, n), *frames] for n, frames in self.unacked.items()]
+
+    def pending(self) -> list[Sequence[bytes]]:
+        """Return the bundles not acknowledged, oldest first."""
+        return list(self.unacked.values())
+
+    def _settle(self, ack: int) -> None:
+        while self.unacked and next(iter(self.unacked)) <= ack:
+            self.unacked.popitem(last=False)
+
+    def _head(self, flags: int, seq: int) -> bytes:
+        return Header(self.run, flags, self.epoch, seq, self.acked).pack()

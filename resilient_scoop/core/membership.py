@@ -1,0 +1,251 @@
+"""Who is there: arrivals, adoption after a restart, deaths, blame, leases that run out.
+
+  M1  A live lease is on a live peer, and both know it.
+  M2  A death is blamed on the item that was on the CPU and on nothing else; prefetched items and waiting
+      parents are innocent. A process that was told to end blames nobody (BLAST-RADIUS).
+  M3  An item of an `idempotent=False` call whose worker is lost is never ready again (AT-MOST-ONCE).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resilient_scoop import ids
+from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.peers import Lease, Peer
+from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.broker_errors import broker_error
+
+if TYPE_CHECKING:
+    from resilient_scoop.config import BrokerConfig
+    from resilient_scoop.core.ledger import Ledger, Spans
+    from resilient_scoop.core.scheduler import Scheduler
+    from resilient_scoop.core.state import Batch, State
+    from resilient_scoop.ids import PeerId
+
+
+class Membership:
+    """The peers of one life of the broker."""
+
+    def __init__(self, config: BrokerConfig, epoch: int, seed: int, ledger: Ledger) -> None:
+        self.config = config
+        self.epoch = epoch
+        self.seed = seed
+        self.ledger = ledger
+        self.state: State = ledger.state
+        self.scheduler: Scheduler = ledger.scheduler
+        self.peers = ledger.peers
+        self.stopping: str | None = None
+        self.resubmitted = 0
+        self.workers_lost = 0
+        self._awaited: set[bytes] | None = set() if config.adopt else None
+        self._grace_until: float | None = None
+        self._doubts = True  # intents of an earlier epoch are to be looked at
+
+    # --- arrival ------------------------------------------------------------------------------
+
+    def welcome(self, peer_id: PeerId, hello: wire.Hello, now: float) -> Peer:
+        """Greet a peer; let it keep what it holds and what is still to do."""
+        if peer_id in self.peers:
+            self.lose(self.peers[peer_id], None)
+        peer = Peer(peer_id, hello.role, hello.node, hello.name, now, now)
+        self.peers[peer_id] = peer
+        dropped: list[wire.Attempt] = []
+        if hello.role == "worker":
+            self.scheduler.workers[peer_id] = peer
+            dropped = [held.attempt for held in hello.held if not self._adopt(peer, held, now)]
+            self._park_waiting(peer, hello)
+        self._await(peer_id, hello, now)
+        greeting = wire.Welcome(self.epoch, self.seed, self.config.lease_s, dropped)
+        self.ledger.send(peer_id, wire.encode(greeting))
+        if hello.role != "agent" and self.ledger.consts:
+            self.ledger.send(peer_id, *self.ledger.consts.values())
+        if self.stopping is not None:
+            self.ledger.send(peer_id, wire.encode(wire.Stop(self.stopping)))
+        elif hello.role == "origin":
+            self._seat_origin(peer, hello)
+        return peer
+
+    def _await(self, peer_id: PeerId, hello: wire.Hello, now: float) -> None:
+        if self._awaited is None:
+            return
+        if hello.role == "agent":
+            self._awaited |= {each for each in hello.incarnations if each not in self.peers}
+            if self._grace_until is None:
+                self._grace_until = now + self.config.grace_s
+        self._awaited.discard(peer_id)
+
+    def recovering(self, now: float) -> bool:
+        """Tell whether workers of an earlier broker may still come and say what they hold."""
+        if self._awaited is None:
+            return False
+        if self._grace_until is None or (self._awaited and now < self._grace_until):
+            return True
+        self._awaited = None
+        return False
+
+    def _adopt(self, peer: Peer, held: wire.Held, now: float) -> bool:
+        parent = self.state.parents.get(held.parent)
+        batch = None if parent is None else parent.batches.get(held.call)
+        if batch is None or not held.spans:
+            return False
+        offset = 0
+        for start, stop in held.spans:
+            size = (stop - start) * ids.DIGEST_BYTES
+            digests = held.digests[offset : offset + size]
+            offset += size
+            part = wire.Part(held.call, start, stop - start, held.fn, digests, last=False)
+            if not batch.ready.covers(start, stop) or not self.state.same(batch, part, start, stop):
+                return False
+        for start, stop in held.spans:
+            self.scheduler.withdraw(batch, start, stop)
+        item_s = self.config.slice_s / 2
+        self.scheduler.lease(held.attempt, batch, Intervals(held.spans), peer, item_s, now)
+        return True
+
+    def _park_waiting(self, peer: Peer, hello: wire.Hello) -> None:
+        for each in hello.waiting:
+            lease, place = peer.leases.get(each.attempt), ids.parse_item(each.parent)
+            if lease is not None and place is not None:
+                self.scheduler.park(lease, place[2])
+
+    def _seat_origin(self, peer: Peer, hello: wire.Hello) -> None:
+        """Give the origin the root future, or leave it the one that it is running."""
+        root = self.ledger.state.parent(ids.ROOT)
+        for each in hello.waiting:
+            if each.parent == ids.ROOT and self.ledger.root is None:
+                self.ledger.root = (each.attempt, peer.id)
+                return
+        attempt = self.scheduler.next_attempt()
+        self.ledger.root = (attempt, peer.id)
+        replay = root.logged or self.state.output_bytes > 0
+        task = wire.Task(
+            attempt.no, "", 0, 0, b"", b"", [], replay=replay, tries=self.ledger.root_deaths
+        )
+        self.ledger.send(peer.id, wire.encode(wire.Grant([task])))
+
+    # --- departure ----------------------------------------------------------------------------
+
+    def process_lost(self, lost: wire.ProcessLost) -> None:
+        """An agent saw a process die."""
+        if self._awaited is not None:
+            self._awaited.discard(lost.incarnation)
+        peer = self.peers.get(ids.PeerId(lost.incarnation))
+        if peer is None:
+            return
+        if peer.role == "origin" and lost.reason != "asked":
+            self.ledger.root_deaths += 1
+        self.lose(peer, lost)
+
+    def lose(self, peer: Peer, lost: wire.ProcessLost | None) -> None:
+        """A peer is gone: its items are to do again, and only what was on the CPU is blamed (M2)."""
+        self.peers.pop(peer.id, None)
+        self.scheduler.workers.pop(peer.id, None)
+        self.workers_lost += peer.role == "worker" and self.stopping is None
+        if self.ledger.root is not None and self.ledger.root[1] == peer.id:
+            self.ledger.root = None
+        for lease in list(peer.leases.values()):
+            self.scheduler.end(lease)
+            if lost is not None and lost.on_cpu == lease.attempt and lost.index in lease.left:
+                self._blame(lease, lost)
+            self.give_back(lease, list(lease.left))
+
+    def give_back(self, lease: Lease, spans: Spans) -> None:
+        """Items of a lease that has ended are to do again."""
+        batch = lease.batch
+        intents = batch.parent.intents.get(batch.call)
+        kids = self.state.kid_items.get((batch.parent.path, batch.call), ())
+        for start, stop in spans:
+            for low, high in batch.undone.overlap(start, stop):
+                if intents is not None and intents.overlap(low, high):
+                    self._give_up(lease, low, high)
+                    continue
+                self.resubmitted += high - low
+                resumes = any(low <= index < high for index in kids)
+                self.scheduler.enqueue(batch, [(low, high)], resumes=resumes)
+
+    def _give_up(self, lease: Lease, start: int, stop: int) -> None:
+        """End items that must not be started twice (M3)."""
+        self.scheduler.enqueue(lease.batch, [(start, stop)], resumes=False)
+        self._end_lost(lease.batch, lease.fn, start, stop)
+
+    def settle_doubts(self) -> None:
+        """Give up, once per epoch, what was about to start when the last broker ended (M3)."""
+        if not self._doubts:
+            return
+        self._doubts = False
+        for parent in list(self.state.parents.values()):
+            for call, intents in list(parent.intents.items()):
+                batch = parent.batches.get(call)
+                for low, high in [] if batch is None else list(batch.ready):
+                    for start, stop in intents.overlap(low, high):
+                        assert batch is not None
+                        piece = batch.piece_at(start)
+                        assert piece is not None, "S1"
+                        self._end_lost(batch, piece.fn, start, stop)
+
+    def _end_lost(self, batch: Batch, fn: bytes, start: int, stop: int) -> None:
+        for index in range(start, stop):
+            path = ids.item_path(batch.parent.path, batch.call, index)
+            payload = broker_error("lost", path, self._name(fn))
+            self.ledger.settle_error(batch, index, payload)
+
+    def _name(self, fn: bytes) -> str:
+        define = self.state.defines.get(fn)
+        return "?" if define is None else (define.options.name or define.name)
+
+    def _blame(self, lease: Lease, lost: wire.ProcessLost) -> None:
+        """Note that an item was on the CPU; give it up where it was so too often."""
+        if lost.reason == "asked":
+            return
+        batch, index = lease.batch, lost.index
+        parent = batch.parent
+        crashed = wire.Crashed(
+            parent.path, batch.call, index, lost.exit, lost.reason,
+            batch.digests_of(index, index + 1),
+        )  # fmt: skip
+        self.ledger.log(parent, wire.encode(crashed))
+        self.state.apply_crashed(parent, crashed)
+        payload = self._verdict(lease, lost)
+        if payload is not None:
+            self.scheduler.enqueue(batch, [(index, index + 1)], resumes=False)
+            self.ledger.settle_error(batch, index, payload)
+            lease.left.discard(index, index + 1)
+
+    def _verdict(self, lease: Lease, lost: wire.ProcessLost) -> bytes | None:
+        """Return the outcome of an item that may not be tried again, or None."""
+        batch, index = lease.batch, lost.index
+        deaths = batch.parent.crashes[batch.call, index]
+        options, name = self.scheduler.options(lease.fn), self._name(lease.fn)
+        path = ids.item_path(batch.parent.path, batch.call, index)
+        late = sum(each.reason == "timeout" for each in deaths)
+        if lost.reason == "timeout" and (late > options.retries or not options.idempotent):
+            return broker_error("timeout", path, name, options.timeout_s)
+        if lost.reason != "timeout" and len(deaths) - late >= self.config.crashes_max:
+            exits = [[each.exit, each.reason] for each in deaths]
+            return broker_error("crashed", path, name, exits)
+        return None
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def vouch(self, incarnations: list[bytes], now: float) -> None:
+        """An agent sees these running."""
+        for each in incarnations:
+            peer = self.peers.get(ids.PeerId(each))
+            if peer is not None:
+                peer.alive_at = now
+
+    def extend(self, gap_s: float) -> None:
+        """Nobody is declared dead for the time that the broker itself slept."""
+        for peer in self.peers.values():
+            peer.alive_at += gap_s
+            peer.heard_at += gap_s
+        if self._grace_until is not None:
+            self._grace_until += gap_s
+
+    def expire(self, now: float) -> None:
+        """Lose the peers of which nothing was heard for a lease."""
+        for peer in list(self.peers.values()):
+            if now - peer.alive_at > self.config.lease_s:
+                self.ledger.offer(peer.id, wire.encode(wire.Drop(list(peer.leases))))
+                self.lose(peer, None)

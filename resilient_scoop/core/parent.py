@@ -1,0 +1,397 @@
+"""A parent as a pure machine: it numbers its calls, replays what it was told, and records what it is told.
+
+A parent that starts again runs its function from the top. Its history comes in pages, in the order of
+commits. While more may come, calls are not sent; a page's outcome settles the items it fits, and what
+no page settles is sent when the last page is there (items that are already under way are recognized by
+the broker). So a replay costs no round trip per call.
+
+  P1  An item is settled once, by an outcome whose fingerprint and digest are its own (NO-WRONG). One
+      that does not fit makes the item `fresh`: it is sent again, to be computed again, and said.
+  P2  Observations are numbered without gap; those of the history are used up in their order before a new
+      one is made. One that does not fit its place ends the use of the history, and is said; the mark
+      that is left ("rewind") lets a later replay of the same code go on behind it.
+  P3  An observation leaves in the same bundle as whatever the parent does next, in front of it.
+  P4  Arguments are kept until their item is settled wherever a stale outcome may still come: for calls
+      that an earlier attempt may have made.
+
+`reuse` and `recompute` say what to do with outcomes of functions whose code has changed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from resilient_scoop import ids
+from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.errors import ReplayDivergedError
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_WIDTH = ids.DIGEST_BYTES
+PART_ITEMS = 4096
+PART_BYTES = 1 << 19
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Outcomes of consecutive items; `failed` holds item numbers."""
+
+    start: int
+    stop: int
+    values: list[bytes]
+    failed: frozenset[int]
+    arrival: int
+
+
+class Call:
+    """One call of the parent: what was asked, what is settled."""
+
+    __slots__ = (
+        "args", "chunks", "cost_bytes", "count", "digests", "fingerprint", "fn", "last", "left",
+        "number", "said",
+    )  # fmt: skip
+
+    def __init__(self, number: int, fn: bytes, fingerprint: bytes) -> None:
+        self.number = number
+        self.fn = fn
+        self.fingerprint = fingerprint
+        self.count = 0
+        self.last = False
+        self.digests = bytearray()
+        self.left = Intervals()
+        self.chunks: list[Chunk] = []
+        self.args: dict[int, bytes] | None = None  # P4
+        self.cost_bytes = 0
+        self.said = False
+
+    def find(self, index: int) -> Chunk | None:
+        """Return the chunk that settles an item, or None."""
+        at = bisect_right(self.chunks, index, key=lambda chunk: chunk.start) - 1
+        if at >= 0 and index < self.chunks[at].stop:
+            return self.chunks[at]
+        return None
+
+    def put(self, chunk: Chunk) -> None:
+        """Add a chunk of items that no other chunk holds."""
+        if not self.chunks or self.chunks[-1].start < chunk.start:
+            self.chunks.append(chunk)
+        else:
+            at = bisect_right(self.chunks, chunk.start, key=lambda each: each.start)
+            self.chunks.insert(at, chunk)
+
+
+@dataclass(slots=True)
+class Policy:
+    """What a replay does where code has changed: names of functions, or `*`."""
+
+    strict: bool = False
+    reuse: tuple[str, ...] = ()
+    recompute: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Parent:
+    """One attempt at one parent."""
+
+    path: str
+    attempt: wire.Attempt
+    replaying: bool = False  # pages of the history are still to come
+    policy: Policy = field(default_factory=Policy)
+    say: Callable[[str], None] = print
+    name_of: Callable[[bytes], str] = bytes.hex  # function id -> name
+    next_call: int = 0
+    calls: dict[int, Call] = field(default_factory=dict)
+    arrivals: int = 0
+    outstanding_bytes: int = 0
+    recovered: int = 0  # items settled from the history
+    after: int = 0
+    catching_up: bool = False  # live, but the broker is new: outcomes may be missing
+    page_asked: bool = False
+    known_calls: int = 0
+    output_known: int = 0
+    next_observation: int = 0
+    _recorded: deque[wire.Observation] = field(default_factory=deque)
+    _told: list[wire.Observation] = field(default_factory=list)
+    _stash: dict[int, list[wire.Outcome]] = field(default_factory=dict)
+    _held: dict[int, list[tuple[wire.Part, list[bytes]]]] = field(default_factory=dict)
+    _parts: list[wire.Part] = field(default_factory=list)
+    _args: list[bytes] = field(default_factory=list)
+    _args_bytes: int = 0
+    _frames: list[bytes] = field(default_factory=list)
+
+    # --- calls --------------------------------------------------------------------------------
+
+    def begin(self, fn: bytes, fingerprint: bytes) -> Call:
+        """Open the next call."""
+        call = Call(self.next_call, fn, fingerprint)
+        self.next_call += 1
+        self.calls[call.number] = call
+        if self.replaying or call.number < self.known_calls:
+            call.args = {}
+        return call
+
+    def add(self, call: Call, digests: bytes, args: list[bytes], *, last: bool) -> None:
+        """Add items to a call; they are sent unless the history settles them."""
+        start, count = call.count, len(args)
+        call.count += count
+        call.last = last
+        call.digests += digests
+        call.left.add(start, start + count)
+        cost = sum(map(len, args)) + 64 * count
+        call.cost_bytes += cost
+        self.outstanding_bytes += cost
+        part = wire.Part(call.number, start, count, call.fn, digests, last)
+        if call.args is None:
+            self._queue(part, args)
+            return
+        call.args.update(zip(range(start, start + count), args, strict=True))
+        if self.replaying:
+            self._held.setdefault(call.number, []).append((part, args))
+        else:
+            self._queue(part, args)
+        for outcome in self._stash.pop(call.number, ()):
+            self._settle(call, outcome)
+
+    def _queue(self, part: wire.Part, args: list[bytes]) -> None:
+        self._parts.append(part)
+        self._args += args
+        self._args_bytes += sum(map(len, args))
+        if len(self._args) >= PART_ITEMS or self._args_bytes >= PART_BYTES:
+            self._seal()
+
+    def _seal(self) -> None:
+        """Turn what is queued into frames, observations in front (P3)."""
+        if self._told:
+            frame = wire.Observed(self.path, self.attempt, self._told)
+            self._frames.append(wire.encode(frame))
+            self._told = []
+        if self._parts:
+            self._frames.append(wire.encode(wire.Calls(self.path, self.attempt, self._parts)))
+            self._frames.append(wire.encode(wire.Args(self._args)))
+            self._parts, self._args, self._args_bytes = [], [], 0
+
+    @property
+    def queued(self) -> int:
+        """How many items wait to be sent."""
+        return len(self._args) + len(self._parts) + len(self._frames)
+
+    @property
+    def has_told(self) -> bool:
+        """Whether observations wait to be sent."""
+        return bool(self._told)
+
+    def frames(self) -> list[bytes]:
+        """Return what is to be sent, in order, once."""
+        self._seal()
+        frames, self._frames = self._frames, []
+        return frames
+
+    # --- outcomes -----------------------------------------------------------------------------
+
+    def outcomes(self, outcomes: wire.Outcomes) -> None:
+        """Take in outcomes, live or from the history."""
+        for outcome in outcomes.items:
+            call = self.calls.get(outcome.call)
+            if call is not None:
+                self._settle(call, outcome)
+            elif outcome.call >= self.next_call:
+                self._stash.setdefault(outcome.call, []).append(outcome)
+
+    def _settle(self, call: Call, outcome: wire.Outcome) -> None:
+        start, stop = outcome.start, outcome.start + len(outcome.values)
+        if stop > call.count and not call.last:
+            # Items not made yet (a lazy map): keep the outcome until they are.
+            self._stash.setdefault(call.number, []).append(outcome)
+        same = outcome.fingerprint == call.fingerprint or self._reusable(call)
+        for low, high in call.left.overlap(start, min(stop, call.count)):
+            theirs = outcome.digests[(low - start) * _WIDTH : (high - start) * _WIDTH]
+            if same and theirs == call.digests[low * _WIDTH : high * _WIDTH]:
+                self._put(call, outcome, low, high)
+            else:
+                self._settle_each(call, outcome, low, high, same=same)
+
+    def _settle_each(
+        self, call: Call, outcome: wire.Outcome, low: int, high: int, *, same: bool
+    ) -> None:
+        """As `_settle` where some items differ (P1)."""
+        for index in range(low, high):
+            at = index - outcome.start
+            theirs = outcome.digests[at * _WIDTH : (at + 1) * _WIDTH]
+            mine = bytes(call.digests[index * _WIDTH : (index + 1) * _WIDTH])
+            if same and theirs == mine:
+                self._put(call, outcome, index, index + 1)
+            else:
+                self._refresh(call, index, same=same)
+
+    def _reusable(self, call: Call) -> bool:
+        return any(n in ("*", self.name_of(call.fn)) for n in self.policy.reuse)
+
+    def _refresh(self, call: Call, index: int, *, same: bool) -> None:
+        """Have an item computed again whose journaled outcome is another call's."""
+        what = "its arguments differ" if same else "its code has changed"
+        where = f"{ids.item_path(self.path, call.number, index)} ({self.name_of(call.fn)})"
+        if self.policy.strict:
+            raise ReplayDivergedError(where, "the outcome of another call", f"a call: {what}")
+        if not call.said:
+            call.said = True
+            self.say(f"replay: {where}: {what} from what is journaled; such items are recomputed")
+        if call.args is None or index not in call.args:
+            return  # never asked for twice
+        arg = call.args[index]
+        digest = bytes(call.digests[index * _WIDTH : (index + 1) * _WIDTH])
+        last = call.last and index == call.count - 1
+        part = wire.Part(call.number, index, 1, call.fn, digest, last, fresh=True)
+        if self.replaying:
+            self._unhold(call.number, index, index + 1)
+            self._held.setdefault(call.number, []).append((part, [arg]))
+        else:
+            self._queue(part, [arg])
+
+    def _put(self, call: Call, outcome: wire.Outcome, low: int, high: int) -> None:
+        self.arrivals += 1
+        a, b = low - outcome.start, high - outcome.start
+        values = outcome.values if b - a == len(outcome.values) else outcome.values[a:b]
+        failed = frozenset(low + i - a for i in outcome.failed if a <= i < b)
+        call.put(Chunk(low, high, values, failed, self.arrivals))
+        call.left.discard(low, high)
+        if self.replaying:
+            self.recovered += high - low
+            self._unhold(call.number, low, high)
+        if call.args is not None:
+            for index in range(low, high):
+                call.args.pop(index, None)
+        share = call.cost_bytes * (high - low) // max(1, call.left.count() + high - low)
+        call.cost_bytes -= share
+        self.outstanding_bytes -= share
+
+    def _unhold(self, number: int, low: int, high: int) -> None:
+        """Take settled items out of what waits for the end of the history."""
+        kept: list[tuple[wire.Part, list[bytes]]] = []
+        for part, args in self._held.pop(number, ()):
+            start, stop = part.start, part.start + part.count
+            if stop <= low or high <= start:
+                kept.append((part, args))
+                continue
+            for a, b in ((start, min(low, stop)), (max(high, start), stop)):
+                if a < b:
+                    digests = part.digests[(a - start) * _WIDTH : (b - start) * _WIDTH]
+                    last = part.last and b == stop
+                    piece = wire.Part(number, a, b - a, part.fn, digests, last, part.fresh)
+                    kept.append((piece, args[a - start : b - start]))
+        if kept:
+            self._held[number] = kept
+
+    def forget(self, call: Call) -> None:
+        """The user has let go of a call, or has all of it: keep nothing of it."""
+        if not call.left:
+            self.calls.pop(call.number, None)
+
+    # --- history ------------------------------------------------------------------------------
+
+    def page_wanted(self) -> bytes | None:
+        """Return the frame that asks for the next page, if one is to be asked for now."""
+        if self.page_asked or not (self.replaying or self.catching_up):
+            return None
+        self.page_asked = True
+        waited = [number for number, call in self.calls.items() if call.left]
+        first = 0 if self.replaying else min(waited, default=self.next_call)
+        return wire.encode(wire.HistoryWanted(self.path, self.attempt, self.after, first))
+
+    def page(self, head: wire.History, records: list[wire.Outcomes | wire.Observed]) -> None:
+        """Take in a page."""
+        self.page_asked = False
+        self.after = head.upto
+        self.known_calls = max(self.known_calls, head.calls)
+        self.output_known = max(self.output_known, head.output_bytes)
+        for record in records:
+            if isinstance(record, wire.Outcomes):
+                self.outcomes(record)
+            elif self.replaying:
+                known = self.next_observation + len(self._recorded)
+                self._recorded += [each for each in record.observations if each.no >= known]
+        if head.last:
+            self.catching_up = False
+            if self.replaying:
+                self._go_live()
+
+    def _go_live(self) -> None:
+        """The history is at its end: ask for what it did not settle."""
+        self.replaying = False
+        held, self._held = self._held, {}
+        for number in sorted(held):
+            for part, args in held[number]:
+                self._queue(part, args)
+
+    def reconnect(self) -> None:
+        """The broker is a new one: what it sent last may be lost."""
+        self.page_asked = False
+        if not self.replaying:
+            self.catching_up = True
+            self.after = 0
+
+    # --- observations -------------------------------------------------------------------------
+
+    def needs_page(self) -> bool:
+        """Tell whether the next observation may be on a page that is not here."""
+        return self.replaying and not self._recorded
+
+    @property
+    def retelling(self) -> bool:
+        """Whether the parent is still told what an earlier attempt was told."""
+        return self.replaying or bool(self._recorded)
+
+    def recall(self, kind: str) -> bytes | None:
+        """Return the recorded answer for this point, or None if there is none to keep to.
+
+        Call it only when `needs_page` is false.
+        """
+        if not self._recorded:
+            return None
+        first = self._recorded[0]
+        if (first.kind, first.at_call) == (kind, self.next_call):
+            self._recorded.popleft()
+            self.next_observation = first.no + 1
+            return first.answer
+        if self.replaying:
+            return None  # the caller pages to the end first; see `diverged`
+        return self._diverge(first, kind)
+
+    def diverged(self, kind: str) -> bool:
+        """Tell whether the next recorded observation is of another place than this one."""
+        if not self._recorded:
+            return False
+        first = self._recorded[0]
+        return (first.kind, first.at_call) != (kind, self.next_call)
+
+    def _diverge(self, first: wire.Observation, kind: str) -> bytes | None:
+        at = first.no
+        marks = [
+            i
+            for i, each in enumerate(self._recorded)
+            if each.kind == "rewind" and each.answer == str(at).encode()
+        ]
+        end = self._recorded[-1].no + 1
+        if marks:
+            for _ in range(marks[-1] + 1):
+                self._recorded.popleft()
+            return self.recall(kind)
+        where = f"{self.path} at call {self.next_call}"
+        what = f"it was told `{first.kind}` at call {first.at_call} before, now asks `{kind}`"
+        if self.policy.strict:
+            raise ReplayDivergedError(where, f"`{first.kind}` at call {first.at_call}", f"`{kind}`")
+        self.say(f"replay: {where}: {what}; from here on it is told anew")
+        self._recorded.clear()
+        self.next_observation = end
+        self.observe("rewind", str(at).encode())
+        return None
+
+    def observe(self, kind: str, answer: bytes) -> None:
+        """Record what the parent is told."""
+        told = wire.Observation(self.next_observation, kind, self.next_call, answer)
+        self.next_observation += 1
+        self._told.append(told)

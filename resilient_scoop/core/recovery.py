@@ -1,0 +1,80 @@
+"""From the journal's records to a `State`: what a new broker, `status` and `resume` start from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resilient_scoop.core.state import State
+from resilient_scoop.ids import KEY_BYTES, ROOT, item_path, parse_item
+from resilient_scoop.wire.messages import (
+    Calls,
+    Crashed,
+    Define,
+    Intent,
+    Logged,
+    Observed,
+    Outcomes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def recover(
+    run: bytes, defines: Iterable[Define], log: Iterable[tuple[bytes, Logged]], output_bytes: int
+) -> State:
+    """Fold the records, given in key order, into the state that they were written from.
+
+    Parents that are done, whose records a crash kept from being erased, are dropped again.
+    """
+    state = State(run, output_bytes=output_bytes)
+    for define in defines:
+        state.defines[define.fn] = define
+    for key, record in log:
+        seq = int.from_bytes(key[KEY_BYTES:], "big")
+        state.seq = max(state.seq, seq)
+        apply(state, record, seq)
+    _drop_ended(state)
+    return state
+
+
+def apply(state: State, record: Logged, seq: int) -> None:
+    """Apply one LOG record as it was applied when it was written."""
+    parent = state.parent(record.parent)
+    match record:
+        case Calls(parts=parts):
+            offset = 0
+            for part in parts:
+                state.apply_part(parent, part, seq, offset, None)
+                offset += part.count
+        case Outcomes(items=items):
+            for outcome in items:
+                spans = state.wanted(parent, outcome)
+                if spans:
+                    state.apply_done(parent, outcome.call, spans)
+        case Observed():
+            state.apply_observed(parent, record)
+        case Crashed():
+            state.apply_crashed(parent, record)
+        case Intent():
+            state.apply_intent(parent, record)
+
+
+def _drop_ended(state: State) -> None:
+    for path in list(state.parents):
+        if path != ROOT and path in state.parents and not is_open(state, path):
+            state.drop(path)
+
+
+def is_open(state: State, path: str) -> bool:
+    """Tell whether the future at `path` is known and not done."""
+    if path == ROOT:
+        return True
+    place = parse_item(path)
+    if place is None:
+        return False
+    above, call, index = place
+    parent = state.parents.get(above)
+    batch = None if parent is None else parent.batches.get(call)
+    assert path == item_path(above, call, index)
+    return batch is not None and index in batch.undone

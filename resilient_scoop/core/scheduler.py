@@ -1,0 +1,253 @@
+"""Who runs what next: the queue of ready items, measured durations, slices, take-over.
+
+Ready parents (items with a history) go before leaves, deeper before shallower, then first come first
+served; `priority=` overrides. A slice is sized to about `slice_s` of measured work, and never more than
+its fair share of what is ready, so that slices shrink towards the end of a batch (guided
+self-scheduling, Polychronopoulos and Kuck 1987). While a worker has nothing and nothing is ready, it is
+given what others hold and have not started.
+
+  Q1  An item is in `ready` of its batch, or in `left` of exactly one lease, or done.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from resilient_scoop import ids
+from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.peers import Lease, Peer
+from resilient_scoop.wire.messages import Attempt, Options, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from resilient_scoop.config import BrokerConfig
+    from resilient_scoop.core.state import Batch, Piece, State
+
+_PLAIN = Options()
+
+
+@dataclass(slots=True)
+class Estimate:
+    """Time per item of a function: a mean that forgets."""
+
+    mean_s: float = 0.0
+    samples: int = 0
+
+    def add(self, items: int, spent_s: float) -> None:
+        """Take in the measured time of some items."""
+        self.samples += items
+        weight = max(items / (items + 20), items / self.samples)
+        self.mean_s += weight * (spent_s / items - self.mean_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A slice chosen for a worker. `task.args` is empty where `piece.args` must be read back."""
+
+    lease: Lease
+    task: Task
+    piece: Piece
+    options: Options
+
+
+@dataclass(slots=True)
+class Scheduler:
+    """The queue and the leases; `epoch` numbers the attempts that it makes."""
+
+    state: State
+    config: BrokerConfig
+    epoch: int
+    workers: dict[bytes, Peer] = field(default_factory=dict)
+    leases: dict[Attempt, Lease] = field(default_factory=dict)
+    estimates: dict[bytes, Estimate] = field(default_factory=dict)
+    ready: int = 0
+    _queue: list[tuple[int, int, int, int, Batch]] = field(default_factory=list)
+    _count: int = 0
+    _attempts: int = 0
+
+    def enqueue(self, batch: Batch, spans: Iterable[tuple[int, int]], *, resumes: bool) -> None:
+        """Make items ready."""
+        for start, stop in spans:
+            self.ready += stop - start - sum(b - a for a, b in batch.ready.overlap(start, stop))
+            batch.ready.add(start, stop)
+        if batch.ready and (not batch.queued or resumes):
+            self._push(batch, resumes=resumes)
+
+    def withdraw(self, batch: Batch, start: int, stop: int) -> None:
+        """Make items not ready (cancelled, done, or held by a worker after all)."""
+        for low, high in batch.ready.overlap(start, stop):
+            self.ready -= high - low
+        batch.ready.discard(start, stop)
+
+    def _push(self, batch: Batch, *, resumes: bool) -> None:
+        self._count += 1
+        batch.queued = True
+        piece = batch.piece_at(batch.ready.starts[0])
+        options = self.options(piece.fn) if piece is not None else _PLAIN
+        rank = (-options.priority, 0 if resumes else 1, -ids.depth(batch.parent.path), self._count)
+        heapq.heappush(self._queue, (*rank, batch))
+
+    def options(self, fn: bytes) -> Options:
+        """Return the options of a function; plain ones while its definition is not known."""
+        define = self.state.defines.get(fn)
+        return _PLAIN if define is None else define.options
+
+    def next_attempt(self) -> Attempt:
+        """Return a new attempt's identity."""
+        self._attempts += 1
+        return Attempt(self.epoch, self._attempts)
+
+    def choose(self, now: float) -> tuple[Peer, list[Slice]] | None:
+        """Return a worker with room and slices for it, leased; None when there is nothing to do."""
+        peer = self._roomiest()
+        if peer is None or not self.ready:
+            return None
+        share = max(1, -(-self.ready // (2 * len(self.workers))))
+        slices: list[Slice] = []
+        room_bytes = self.config.grant_bytes_max
+        while share > 0 and room_bytes > 0 and self.ready and self._has_room(peer):
+            chosen = self._take(peer, share, room_bytes, now)
+            if chosen is None:
+                break
+            slices.append(chosen)
+            share -= len(chosen.task.digests) // ids.DIGEST_BYTES
+            room_bytes -= sum(map(len, chosen.task.args))
+        return (peer, slices) if slices else None
+
+    def _roomiest(self) -> Peer | None:
+        best = None
+        for peer in self.workers.values():
+            if self._has_room(peer) and (best is None or peer.load_s < best.load_s):
+                best = peer
+        return best
+
+    def _has_room(self, peer: Peer) -> bool:
+        if peer.load_s < self.config.slice_s:
+            return True
+        return peer.items == 1 and peer.load_s < self.config.prefetch_s
+
+    def _take(self, peer: Peer, share: int, room_bytes: int, now: float) -> Slice | None:
+        while self._queue:
+            batch = self._queue[0][-1]
+            if not batch.ready:
+                heapq.heappop(self._queue)
+                batch.queued = False
+                continue
+            chosen = self._slice(batch, peer, share, room_bytes, now)
+            if not batch.ready:
+                heapq.heappop(self._queue)
+                batch.queued = False
+            return chosen
+        assert not self.ready, "Q1 ready items without a place in the queue"
+        return None
+
+    def _slice(self, batch: Batch, peer: Peer, share: int, room_bytes: int, now: float) -> Slice:
+        start = batch.ready.starts[0]
+        piece = batch.piece_at(start)
+        assert piece is not None, f"S1 {batch.parent.path}.{batch.call}[{start}]"
+        options = self.options(piece.fn)
+        item_s, most = self._size(piece.fn, peer)
+        path = ids.item_path(batch.parent.path, batch.call, start)
+        replay = path in self.state.parents
+        if not options.idempotent or replay:
+            most = 1
+        stop = min(batch.ready.stops[0], piece.stop, start + min(most, share))
+        if not replay:
+            stop = self._before_parent(batch, start, stop)
+        args: list[bytes] = []
+        if piece.args is not None:
+            at = start - piece.start
+            args = piece.args[at : at + stop - start]
+            stop = start + _fitting(args, room_bytes)
+            args = args[: stop - start]
+        self.withdraw(batch, start, stop)
+        lease = self.lease(self.next_attempt(), batch, Intervals([(start, stop)]), peer, item_s, now)
+        task = Task(
+            lease.attempt.no, batch.parent.path, batch.call, start, piece.fn,
+            batch.digests_of(start, stop), args, replay,
+            len(batch.parent.crashes.get((batch.call, start), ())),
+        )  # fmt: skip
+        return Slice(lease, task, piece, options)
+
+    def _before_parent(self, batch: Batch, start: int, stop: int) -> int:
+        """Cut a slice before the first item with a history: that one travels alone."""
+        parents = self.state.kid_items.get((batch.parent.path, batch.call), ())
+        return min((index for index in parents if start < index < stop), default=stop)
+
+    def _size(self, fn: bytes, peer: Peer) -> tuple[float, int]:
+        """Return (estimated seconds per item, items per slice)."""
+        estimate = self.estimates.get(fn)
+        if estimate is None:
+            return self.config.slice_s / 2, 1
+        item_s = max(estimate.mean_s, 1e-7)
+        fits = int((self.config.slice_s - min(peer.load_s, self.config.slice_s)) / item_s)
+        return item_s, max(1, min(fits, 16 * estimate.samples, 100_000))
+
+    def lease(
+        self, attempt: Attempt, batch: Batch, left: Intervals, peer: Peer, item_s: float, now: float
+    ) -> Lease:
+        """Lease items, which are no longer ready, to a worker."""
+        piece = batch.piece_at(left.starts[0])
+        assert piece is not None, f"S1 {batch.parent.path}.{batch.call}"
+        lease = Lease(attempt, batch, left, peer, piece.fn, item_s, now)
+        peer.leases[attempt] = self.leases[attempt] = lease
+        batch.leases.append(lease)
+        peer.take(lease, left.count())
+        return lease
+
+    def settle(self, lease: Lease, start: int, stop: int) -> None:
+        """Items of a lease are no longer the worker's to do."""
+        for low, high in lease.left.overlap(start, stop):
+            parked = {i for i in lease.parked if low <= i < high} if lease.parked else ()
+            lease.parked.difference_update(parked)
+            lease.peer.ease(lease, high - low - len(parked))
+        lease.left.discard(start, stop)
+        if not lease.left:
+            self.end(lease)
+
+    def end(self, lease: Lease) -> None:
+        """Forget a lease; what it had left must be seen to by the caller."""
+        if self.leases.pop(lease.attempt, None) is not None:
+            lease.peer.leases.pop(lease.attempt, None)
+            lease.batch.leases.remove(lease)
+            lease.peer.ease(lease, lease.busy())
+
+    def park(self, lease: Lease, index: int) -> None:
+        """An item waits for others and no longer takes up its worker."""
+        if index in lease.left and index not in lease.parked:
+            lease.parked.add(index)
+            lease.peer.ease(lease, 1)
+
+    def measure(self, fn: bytes, items: int, spent_s: float) -> None:
+        """Take in how long items of a function took."""
+        if items and spent_s >= 0:
+            self.estimates.setdefault(fn, Estimate()).add(items, spent_s)
+
+    def take_over(self, now: float) -> Lease | None:
+        """Return a lease whose unstarted items an idle worker should have, if there is one."""
+        if self.ready or all(peer.items for peer in self.workers.values()):
+            return None
+        best: Lease | None = None
+        most = 0.0
+        for peer in self.workers.values():
+            stuck = peer.items > 1 and now - peer.heard_at > self.config.slice_s
+            if peer.items < 2 or not (stuck or peer.load_s > self.config.slice_s / 4):
+                continue
+            for lease in peer.leases.values():
+                worth = lease.busy() * lease.item_s
+                if not lease.retracting and worth > most:
+                    best, most = lease, worth
+        return best
+
+
+def _fitting(args: list[bytes], room_bytes: int) -> int:
+    """Return how many of the arguments, one at least, fit into a message."""
+    total = 0
+    for count, arg in enumerate(args):
+        total += len(arg)
+        if total > room_bytes and count:
+            return count
+    return len(args)

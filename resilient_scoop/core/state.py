@@ -1,0 +1,341 @@
+"""The broker's durable state: a fold over the journal's LOG, the same live and in recovery.
+
+  S1  A batch's items are known, and each known item is undone or done, never both.
+  S2  An outcome counts only where its fingerprint and digests are those of the batch as it now
+      stands, and only for undone items; all others change nothing (NO-WRONG, ONE-COMMIT).
+  S3  A batch whose items are all done and whose last part is known is dropped; its number stays in
+      `finished`. A million finished items cost interval records, not objects.
+  S4  `seq` is above every sequence number in the journal.
+
+Records of one parent are applied in the order of their sequence numbers; records of different parents
+commute, so recovery may scan the table in key order.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from resilient_scoop import ids
+from resilient_scoop.core.intervals import Intervals
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.peers import Lease
+    from resilient_scoop.wire.messages import Calls, Crashed, Define, Intent, Observed, Outcome, Part
+
+_INDEX_STRIDE = 256
+
+
+@dataclass(slots=True)
+class Piece:
+    """A run of a batch's items as it was sent: where its arguments are."""
+
+    start: int
+    stop: int
+    fn: bytes
+    digests: bytes
+    record: int  # sequence number of the `Calls` record
+    offset: int  # index of the first item's arguments in the record's `Args`
+    args: list[bytes] | None = None  # in memory, or to be read back
+
+    def size(self) -> int:
+        """Return the bytes of arguments that it keeps in memory."""
+        return 0 if self.args is None else sum(map(len, self.args)) + 64 * len(self.args)
+
+
+class Batch:
+    """One call of a parent, while any of its items is not done."""
+
+    __slots__ = (
+        "call", "done", "last", "leases", "parent", "pieces", "queued", "ready", "undone",
+    )  # fmt: skip
+
+    def __init__(self, parent: Parent, call: int) -> None:
+        self.parent = parent
+        self.call = call
+        self.pieces: list[Piece] = []
+        self.undone = Intervals()
+        self.done = Intervals()
+        self.last = False
+        self.ready = Intervals()  # volatile: undone and not leased
+        self.queued = False  # volatile: has an entry in the queue
+        self.leases: list[Lease] = []  # volatile: who holds items of it
+
+    def piece_at(self, index: int) -> Piece | None:
+        """Return the piece that holds an item."""
+        at = bisect_right(self.pieces, index, key=lambda piece: piece.start) - 1
+        if at >= 0 and index < self.pieces[at].stop:
+            return self.pieces[at]
+        return None
+
+    def digests_of(self, start: int, stop: int) -> bytes:
+        """Return the digests of known items `[start, stop)` within one piece."""
+        piece = self.piece_at(start)
+        assert piece is not None, f"S1 {self.parent.path}.{self.call}[{start}]"
+        width = ids.DIGEST_BYTES
+        return piece.digests[(start - piece.start) * width : (stop - piece.start) * width]
+
+    def put(self, piece: Piece) -> None:
+        """Lay a piece over what is there; what it covers is cut away."""
+        if not self.pieces or self.pieces[-1].stop <= piece.start:
+            self.pieces.append(piece)
+            return
+        kept: list[Piece] = []
+        for old in self.pieces:
+            kept += _cut(old, piece.start, piece.stop)
+        kept.append(piece)
+        kept.sort(key=lambda each: each.start)
+        self.pieces = kept
+
+
+def _cut(piece: Piece, start: int, stop: int) -> list[Piece]:
+    """Return what is left of a piece without `[start, stop)`."""
+    if stop <= piece.start or piece.stop <= start:
+        return [piece]
+    left = []
+    for low, high in ((piece.start, min(start, piece.stop)), (max(stop, piece.start), piece.stop)):
+        if low < high:
+            a, b = low - piece.start, high - piece.start
+            left.append(
+                Piece(
+                    low,
+                    high,
+                    piece.fn,
+                    piece.digests[a * ids.DIGEST_BYTES : b * ids.DIGEST_BYTES],
+                    piece.record,
+                    piece.offset + a,
+                    None if piece.args is None else piece.args[a:b],
+                )
+            )
+    return left
+
+
+class Parent:
+    """A future that spawned others, while it is not done."""
+
+    __slots__ = (
+        "batches", "crashes", "finished", "index", "intents", "logged", "next_observation",
+        "path", "prefix",
+    )  # fmt: skip
+
+    def __init__(self, path: str, prefix: bytes) -> None:
+        self.path = path
+        self.prefix = prefix
+        self.batches: dict[int, Batch] = {}
+        self.finished = Intervals()
+        self.logged = False  # has outcomes or observations: a new attempt replays
+        self.next_observation = 0
+        self.index: list[tuple[int, int]] = []  # (call, sequence number), sparse, ascending
+        self.crashes: dict[tuple[int, int], list[Crashed]] = {}
+        self.intents: dict[int, Intervals] = {}  # call -> idempotent=False items once granted
+
+    def next_call(self) -> int:
+        """Return the number above every call of it that is known."""
+        done = self.finished.stops[-1] if self.finished else 0
+        return max(done, max(self.batches, default=-1) + 1)
+
+    def record_before(self, call: int) -> int:
+        """Return a sequence number at or below that of the call's first record."""
+        at = bisect_right(self.index, (call, -1)) - 1
+        return self.index[at][1] - 1 if at >= 0 else 0
+
+
+@dataclass(slots=True)
+class State:
+    """All that a new broker knows."""
+
+    run: bytes
+    seq: int = 0
+    parents: dict[str, Parent] = field(default_factory=dict)
+    kids: dict[str, set[str]] = field(default_factory=dict)  # parents below a parent
+    kid_items: dict[tuple[str, int], set[int]] = field(default_factory=dict)  # the same by batch
+    defines: dict[bytes, Define] = field(default_factory=dict)
+    output_bytes: int = 0
+    items_known: int = 0
+    items_done: int = 0
+    crashes: int = 0
+    args_bytes: int = 0  # of arguments kept in memory
+
+    def parent(self, path: str) -> Parent:
+        """Return the parent's record, made on first sight."""
+        found = self.parents.get(path)
+        if found is None:
+            found = self.parents[path] = Parent(path, ids.log_prefix(self.run, path))
+            place = ids.parse_item(path)
+            if place is not None:
+                self.kids.setdefault(place[0], set()).add(path)
+                self.kid_items.setdefault(place[:2], set()).add(place[2])
+        return found
+
+    def apply_part(
+        self, parent: Parent, part: Part, record: int, offset: int, args: list[bytes] | None
+    ) -> list[tuple[Batch, int, int]]:
+        """Take in a part; return the runs of items that are new to do (S1)."""
+        call, start, stop = part.call, part.start, part.start + part.count
+        batch = parent.batches.get(call)
+        if batch is None:
+            if call in parent.finished:
+                if not part.fresh:
+                    return []
+                parent.finished.discard(call, call + 1)
+            batch = parent.batches[call] = Batch(parent, call)
+            if not parent.index or call >= parent.index[-1][0] + _INDEX_STRIDE:
+                parent.index.append((call, record))
+        if part.last:
+            batch.last = True
+        spans = self._new_spans(batch, part, start, stop)
+        for low, high in spans:
+            a, b = low - start, high - start
+            digests = part.digests[a * ids.DIGEST_BYTES : b * ids.DIGEST_BYTES]
+            kept = None if args is None else args[offset + a : offset + b]
+            piece = Piece(low, high, part.fn, digests, record, offset + a, kept)
+            self.args_bytes += piece.size()
+            batch.put(piece)
+            batch.undone.add(low, high)
+            self.items_known += high - low
+        if not spans:
+            self._finish(batch)
+        return [(batch, low, high) for low, high in spans]
+
+    def _new_spans(self, batch: Batch, part: Part, start: int, stop: int) -> list[tuple[int, int]]:
+        """Return what of a part is not known as it is, forgetting what is known otherwise."""
+        if not batch.pieces and not batch.done:
+            return [(start, stop)] if start < stop else []
+        if part.fresh:
+            stale = [(start, stop)]
+        else:
+            stale = [
+                (low, high)
+                for low, high in batch.undone.overlap(start, stop)
+                if not self.same(batch, part, low, high)
+            ]
+        spans = Intervals(stale)
+        known = Intervals([*batch.undone.overlap(start, stop), *batch.done.overlap(start, stop)])
+        for low, high in stale:
+            overlap = Intervals([*batch.undone.overlap(low, high), *batch.done.overlap(low, high)])
+            self.items_known -= overlap.count()
+            self.items_done -= sum(b - a for a, b in batch.done.overlap(low, high))
+            batch.done.discard(low, high)
+        for low, high in known.gaps(start, stop):
+            spans.add(low, high)
+        return list(spans)
+
+    def same(self, batch: Batch, part: Part, low: int, high: int) -> bool:
+        """Tell whether the known items `[low, high)` are those of the part."""
+        width = ids.DIGEST_BYTES
+        for piece in batch.pieces:
+            a, b = max(low, piece.start), min(high, piece.stop)
+            if a >= b:
+                continue
+            if self.fingerprint(piece.fn) != self.fingerprint(part.fn):
+                return False
+            mine = piece.digests[(a - piece.start) * width : (b - piece.start) * width]
+            if mine != part.digests[(a - part.start) * width : (b - part.start) * width]:
+                return False
+        return True
+
+    def fingerprint(self, fn: bytes) -> bytes:
+        """Return a function's fingerprint; an unknown id stands for itself."""
+        define = self.defines.get(fn)
+        return fn if define is None else define.fingerprint
+
+    def wanted(self, parent: Parent, outcome: Outcome) -> list[tuple[int, int]]:
+        """Return the runs of an outcome that count (S2)."""
+        batch = parent.batches.get(outcome.call)
+        if batch is None:
+            return []
+        start, stop = outcome.start, outcome.start + len(outcome.values)
+        width = ids.DIGEST_BYTES
+        spans = []
+        for low, high in batch.undone.overlap(start, stop):
+            at = low
+            while at < high:
+                piece = batch.piece_at(at)
+                assert piece is not None, f"S1 {parent.path}.{outcome.call}[{at}]"
+                end = min(high, piece.stop)
+                theirs = outcome.digests[(at - start) * width : (end - start) * width]
+                mine = piece.digests[(at - piece.start) * width : (end - piece.start) * width]
+                if theirs == mine and self.fingerprint(piece.fn) == outcome.fingerprint:
+                    spans.append((at, end))
+                at = end
+        return spans
+
+    def apply_done(self, parent: Parent, call: int, spans: list[tuple[int, int]]) -> bool:
+        """Mark items done that `wanted` returned; return whether the batch is finished."""
+        batch = parent.batches[call]
+        parent.logged = True
+        for low, high in spans:
+            batch.undone.discard(low, high)
+            batch.ready.discard(low, high)
+            batch.done.add(low, high)
+            self.items_done += high - low
+        if batch.undone:
+            self._trim(batch, spans)
+            return False
+        return self._finish(batch)
+
+    def _trim(self, batch: Batch, spans: list[tuple[int, int]]) -> None:
+        """Let go of pieces that are wholly done."""
+        for low, high in spans:
+            first = max(0, bisect_right(batch.pieces, low, key=lambda piece: piece.start) - 1)
+            last = bisect_left(batch.pieces, high, key=lambda piece: piece.start)
+            kept = []
+            for piece in batch.pieces[first:last]:
+                if batch.undone.overlap(piece.start, piece.stop):
+                    kept.append(piece)
+                else:
+                    self.args_bytes -= piece.size()
+            batch.pieces[first:last] = kept
+
+    def _finish(self, batch: Batch) -> bool:
+        if batch.undone:
+            return False
+        self.args_bytes -= sum(piece.size() for piece in batch.pieces)
+        batch.pieces = []
+        if not batch.last:
+            return False
+        parent = batch.parent
+        parent.batches.pop(batch.call, None)
+        parent.finished.add(batch.call, batch.call + 1)
+        parent.intents.pop(batch.call, None)
+        return True
+
+    def apply_observed(self, parent: Parent, observed: Observed) -> None:
+        """Count a parent's observations."""
+        parent.logged = True
+        last = observed.observations[-1].no + 1
+        parent.next_observation = max(parent.next_observation, last)
+
+    def apply_crashed(self, parent: Parent, crashed: Crashed) -> int:
+        """Note a death; return how often this item, as it now stands, was on the CPU at one."""
+        self.crashes += 1
+        deaths = parent.crashes.setdefault((crashed.call, crashed.index), [])
+        deaths[:] = [each for each in deaths if each.digest == crashed.digest]
+        deaths.append(crashed)
+        return len(deaths)
+
+    def apply_intent(self, parent: Parent, intent: Intent) -> None:
+        """Note that items are about to be started that must never be started twice."""
+        spans = parent.intents.setdefault(intent.call, Intervals())
+        spans.add(intent.start, intent.start + intent.count)
+
+    def drop(self, path: str) -> list[bytes]:
+        """Forget a parent that is done and all below it; return their journal prefixes."""
+        prefixes: list[bytes] = []
+        heap = [path]
+        place = ids.parse_item(path)
+        if place is not None:
+            self.kids.get(place[0], set()).discard(path)
+            self.kid_items.get(place[:2], set()).discard(place[2])
+        while heap:
+            each = heap.pop()
+            for kid in self.kids.pop(each, ()):
+                heap.append(kid)
+                below = ids.parse_item(kid)
+                if below is not None:
+                    self.kid_items.pop(below[:2], None)
+            parent = self.parents.pop(each, None)
+            if parent is not None:
+                prefixes.append(parent.prefix)
+        return prefixes

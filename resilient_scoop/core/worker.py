@@ -1,0 +1,311 @@
+"""A worker (or the origin) as a pure machine: what it holds, what it owes, what it is told.
+
+It decides nothing about when code runs: its shell takes tasks from it, runs them, and gives back what
+came out. All that goes to the broker passes through `out` and leaves as one bundle per `flush`, so that
+what belongs together is committed together.
+
+  W1  What was sent and not acknowledged is kept, and sent again to a new broker in one bundle with the
+      Hello (NO-LOST): the broker never sees a Hello that lacks an outcome already made.
+  W2  An item is in `left` of its task until its outcome is sent, and is sent once.
+  W3  A task that was dropped sends nothing more; its parents are fenced.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from resilient_scoop import ids
+from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.link import Link
+from resilient_scoop.core.parent import Parent
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """A task as the worker holds it. The shell moves `next`; `stop` may be lowered by a retraction."""
+
+    attempt: wire.Attempt
+    task: wire.Task
+    next: int
+    stop: int
+    left: Intervals
+    depth: int
+    first: int = 0  # where `values` begin
+    values: list[bytes] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)  # item numbers
+    since: float = 0.0  # when the first of `values` began, on the shell's clock
+    dropped: bool = False
+
+    def digests(self, start: int, stop: int) -> bytes:
+        """Return the digests of items."""
+        at, width = self.task.start, ids.DIGEST_BYTES
+        return self.task.digests[(start - at) * width : (stop - at) * width]
+
+
+class Worker:
+    """The state machine of one incarnation of a worker or the origin."""
+
+    def __init__(self, *, role: str, node: str, name: str, pid: int, run: bytes) -> None:
+        self.role = role
+        self.node = node
+        self.name = name
+        self.pid = pid
+        self.run = run
+        self.link = Link(run, 0)
+        self.seed = 0
+        self.lease_s = 10.0
+        self.greeted = False
+        self.stopping: str | None = None
+        self.works: dict[wire.Attempt, Work] = {}
+        self.queue: deque[Work] = deque()  # not begun
+        self.undefined: list[Work] = []  # wait for the definition of their function
+        self.functions: dict[bytes, wire.Define] = {}
+        self.consts: dict[str, wire.Const] = {}
+        self.parents: dict[str, Parent] = {}
+        self.fenced: list[str] = []  # parents whose greenlets are to be ended
+        self.cancels: dict[tuple[str, int, int], bool] = {}
+        self.root_task: wire.Task | None = None
+        self.root: wire.Attempt | None = None
+        self.written = bytearray()  # the script's output, not sent
+        self.output_bytes = 0  # of it, how much was sent or was known before
+        self.ended: wire.RunEnded | None = None
+        self.out: list[bytes] = []
+        self.due: dict[str, list[wire.Outcome]] = {}  # outcomes to send, by parent
+        self.retract: list[wire.Attempt] = []  # asked for, to be answered by the shell
+        self.touched: set[str] = set()  # parents that were told something
+
+    # --- sending ------------------------------------------------------------------------------
+
+    def hello(self) -> list[bytes]:
+        """Return the first message of a link: Hello and, behind it, all that is owed (W1)."""
+        owed = [frame for frames in self.link.pending() for frame in frames]
+        owed += self._collect()
+        self.link = Link(self.run, self.link.epoch)
+        self.greeted = False
+        held = [self._held(work) for work in self.works.values() if work.left]
+        waiting = [wire.Waiting(p.path, p.attempt) for p in self.parents.values()]
+        hello = wire.Hello(self.role, self.node, self.name, self.pid, held, waiting)
+        return self.link.pack([wire.encode(hello), *owed])
+
+    def _held(self, work: Work) -> wire.Held:
+        # What is finished and not flushed goes out behind the Hello, and is the worker's until then.
+        spans = list(work.left)
+        digests = b"".join(work.digests(start, stop) for start, stop in spans)
+        task = work.task
+        return wire.Held(work.attempt, task.parent, task.call, task.fn, spans, digests)
+
+    def flush(self) -> list[bytes] | None:
+        """Return the message that holds everything there is to say, or None."""
+        if not self.greeted:
+            return None
+        frames = self._collect()
+        return self.link.pack(frames) if frames else None
+
+    def _collect(self) -> list[bytes]:
+        frames, self.out = self.out, []
+        for parent in self.parents.values():
+            if parent.queued or parent.has_told:
+                frames += parent.frames()
+        if self.written and self.root is not None:
+            output = wire.Output(self.root, self.output_bytes, bytes(self.written))
+            self.output_bytes += len(self.written)
+            self.written.clear()
+            frames.append(wire.encode(output))
+        if self.due:
+            frames += [wire.encode(wire.Outcomes(p, items)) for p, items in self.due.items()]
+            self.due = {}
+        if self.ended is not None:
+            frames.append(wire.encode(self.ended))
+            self.ended = None
+        return frames
+
+    def define(self, define: wire.Define) -> None:
+        """Announce a callable of this process, in front of the calls that use it."""
+        if define.fn not in self.functions:
+            self.functions[define.fn] = define
+            self.out.append(wire.encode(define))
+
+    def settle(self, work: Work, now: float) -> None:
+        """Make the finished run of a task's items ready to be sent (W2).
+
+        The shell may append to `work.values` at the same time from another thread: what is taken is
+        cut off in place.
+        """
+        values = work.values[:]
+        if not values:
+            return
+        del work.values[: len(values)]
+        start, stop = work.first, work.first + len(values)
+        failed = [index - start for index in work.failed if index < stop]
+        work.failed[:] = [index for index in work.failed if index >= stop]
+        work.first = stop
+        spent_s, work.since = now - work.since, now
+        if work.dropped:
+            return
+        outcome = wire.Outcome(
+            work.task.call, start, self.functions[work.task.fn].fingerprint,
+            work.digests(start, stop), values, failed, spent_s, work.attempt,
+        )  # fmt: skip
+        self.due.setdefault(work.task.parent, []).append(outcome)
+        work.left.discard(start, stop)
+        if not work.left:
+            self.works.pop(work.attempt, None)
+
+    def settle_one(self, work: Work, index: int, value: bytes, *, failed: bool) -> None:
+        """Make the outcome of one item, a parent's, ready to be sent."""
+        if work.dropped:
+            return
+        outcome = wire.Outcome(
+            work.task.call, index, self.functions[work.task.fn].fingerprint,
+            work.digests(index, index + 1), [value], [0] if failed else [], -1.0, work.attempt,
+        )  # fmt: skip
+        path = ids.item_path(work.task.parent, work.task.call, index)
+        parent = self.parents.pop(path, None)
+        if parent is not None:
+            self.out += parent.frames()
+        self.due.setdefault(work.task.parent, []).append(outcome)
+        work.left.discard(index, index + 1)
+        if not work.left:
+            self.works.pop(work.attempt, None)
+
+    def park(self, work: Work, index: int) -> None:
+        """Say that an item waits for others."""
+        self.out.append(wire.encode(wire.Parked(work.attempt, index)))
+
+    def give_back(self, work: Work, stop: int) -> None:
+        """Say that the items of a task from `stop` on will not be started here."""
+        self.out.append(wire.encode(wire.Returned(work.attempt, stop)))
+        work.left.discard(stop, work.stop)
+        work.stop = min(work.stop, stop)
+        if not work.left:
+            self.works.pop(work.attempt, None)
+            if work in self.queue:
+                self.queue.remove(work)
+
+    # --- hearing ------------------------------------------------------------------------------
+
+    def hear(self, header: wire.Header, frames: list[bytes], now: float) -> list[list[bytes]]:
+        """Take in a message; return messages to send back at once.
+
+        A message of a newer epoch than the link's means that the broker is a new one: the answer is
+        a Hello. What an older broker still had on its way is nothing to us.
+        """
+        if header.epoch < self.link.epoch:
+            return []
+        if header.epoch > self.link.epoch:
+            return self._meet(header.epoch)
+        fresh, answers = self.link.take(header, now)
+        if fresh:
+            self._bundle(frames)
+            self.link.acked = self.link.received
+        return answers
+
+    def _meet(self, epoch: int) -> list[list[bytes]]:
+        """Meet a new broker."""
+        self.link.epoch = epoch
+        for parent in self.parents.values():
+            parent.reconnect()
+        return [self.hello()]
+
+    def _bundle(self, frames: list[bytes]) -> None:
+        messages = [wire.decode_down(frame) for frame in frames]
+        head = messages[0]
+        if isinstance(head, wire.History):
+            parent = self.parents.get(head.parent)
+            if parent is not None and parent.attempt == head.attempt:
+                records = messages[1:]
+                self.touched.add(head.parent)
+                parent.page(head, [r for r in records if isinstance(r, wire.Outcomes | wire.Observed)])
+            return
+        for message in messages:
+            self._handle(message)
+
+    def _handle(self, message: wire.Down) -> None:  # noqa: C901, PLR0912
+        match message:
+            case wire.Outcomes():
+                parent = self.parents.get(message.parent)
+                if parent is not None:
+                    self.touched.add(message.parent)
+                    parent.outcomes(message)
+            case wire.Grant(tasks=tasks):
+                for task in tasks:
+                    self._accept(task)
+            case wire.Define():
+                self.functions.setdefault(message.fn, message)
+                self._defined()
+            case wire.Welcome():
+                self.greeted = True
+                self.seed, self.lease_s = message.seed, message.lease_s
+                self._drop(message.dropped)
+            case wire.Retract(attempt=attempt):
+                self.retract.append(attempt)
+            case wire.Drop(attempts=attempts):
+                self._drop(attempts)
+            case wire.CancelAnswer():
+                key = (message.parent, message.call, message.index)
+                self.cancels[key] = message.cancelled
+                self.touched.add(message.parent)
+            case wire.Const():
+                self.consts.setdefault(message.name, message)
+                self.touched.update(self.parents)
+            case wire.Stop(reason=reason):
+                self.stopping = reason
+            case wire.Greet():
+                self.out.insert(0, self._again())
+            case _:
+                pass  # History has a bundle of its own; Kill is for agents
+
+    def _again(self) -> bytes:
+        held = [self._held(work) for work in self.works.values() if work.left]
+        waiting = [wire.Waiting(p.path, p.attempt) for p in self.parents.values()]
+        return wire.encode(wire.Hello(self.role, self.node, self.name, self.pid, held, waiting))
+
+    def _accept(self, task: wire.Task) -> None:
+        attempt = wire.Attempt(self.link.epoch, task.no)
+        if not task.parent:
+            self.root_task, self.root = task, attempt
+            return
+        stop = task.start + len(task.args)
+        left = Intervals([(task.start, stop)])
+        depth = ids.depth(task.parent)
+        work = Work(attempt, task, task.start, stop, left, depth, first=task.start)
+        self.works[attempt] = work
+        if task.fn in self.functions:
+            self._enqueue(work)
+        else:
+            self.undefined.append(work)
+
+    def _enqueue(self, work: Work) -> None:
+        """Queue behind what is as deep or deeper: children before their parents' siblings."""
+        at = len(self.queue)
+        while at and self.queue[at - 1].depth < work.depth:
+            at -= 1
+        self.queue.insert(at, work)
+
+    def _defined(self) -> None:
+        waiting, self.undefined = self.undefined, []
+        for work in waiting:
+            if work.task.fn in self.functions:
+                self._enqueue(work)
+            else:
+                self.undefined.append(work)
+
+    def _drop(self, attempts: Iterable[wire.Attempt]) -> None:
+        """Stop and forget (W3)."""
+        for attempt in attempts:
+            work = self.works.pop(attempt, None)
+            if work is not None:
+                work.dropped = True
+                work.stop = work.next
+                work.left = Intervals()
+                if work in self.queue:
+                    self.queue.remove(work)
+            for path in [p for p, parent in self.parents.items() if parent.attempt == attempt]:
+                del self.parents[path]
+                self.fenced.append(path)

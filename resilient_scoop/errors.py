@@ -1,0 +1,341 @@
+"""Every error raised on purpose, in one tree.
+
+RscoopError                 exit 1
+  UsageError                what was asked for cannot be done                     exit 2
+    RunNotFoundError        no run has this name                                  exit 2
+    JournalPlaceError       the run folder's place is not safe for a journal      exit 2
+  ProtocolError             a peer sent what it must not send                     exit 1
+  ReplayDivergedError       a parent took another path than its history           exit 70
+  InvariantError            a bug of ours; never caught                           exit 70
+  RunBusyError              the journal is held by a run that lives               exit 73
+  JournalError              the journal cannot be used: disk error                exit 74
+    JournalDamagedError     what is stored is not what was written                exit 74
+    JournalFullError        no space; the journal stays usable                    exit 74
+    JournalFormatError      no journal, or one of an unknown format               exit 74
+  RunStoppedError           the run was stopped and can be resumed                exit 75
+  ConstExistsError          `shared.setConst` of a name that is set (TypeError)   exit 1
+  TaskError                 one call cannot deliver its value; raised in user code
+    WorkerCrashedError      the item killed its worker too often
+    WorkerLostError         the worker of an `idempotent=False` item was lost
+    TaskTimeoutError        the item ran longer than its `timeout=` (TimeoutError)
+    PicklingFailedError     a value cannot travel (pickle.PicklingError)
+    NotStartedError         futures were used in a process that rscoop did not start
+    ScriptGuardError        the script makes calls while it is being imported
+
+A canceled future raises `concurrent.futures.CancelledError`, as everywhere in Python.
+Each text is made from fields, says what happened, to what, and what to do next. `args` mirrors the
+signature of `__init__`, so that all of them pickle.
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+from typing import ClassVar
+
+
+class RscoopError(Exception):
+    """Base of the tree; `except RscoopError` catches all of it and nothing else."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InvariantError(RscoopError):
+    """A bug of ours; never caught."""
+
+    exit_code = 70
+
+
+class ProtocolError(RscoopError):
+    """A peer sent what it must not send; it is dropped and counted."""
+
+
+# --- what was asked for -----------------------------------------------------------------------
+
+
+class UsageError(RscoopError):
+    """What was asked for cannot be done as it was asked."""
+
+    exit_code = 2
+
+
+class RunNotFoundError(UsageError):
+    """No run has this name; `nearest` are names that are alike."""
+
+    def __init__(self, name: str, nearest: tuple[str, ...] = ()) -> None:
+        super().__init__(name, nearest)
+        self.name = name
+        self.nearest = nearest
+
+    def __str__(self) -> str:
+        text = f"there is no run {self.name!r}"
+        if self.nearest:
+            return f"{text}; did you mean {' or '.join(self.nearest)}?"
+        return f"{text}; `rscoop list` shows all runs"
+
+
+class JournalPlaceError(UsageError):
+    """The folder is no safe place for a journal; nothing in it was touched."""
+
+    def __init__(self, folder: str, why: str, advice: str) -> None:
+        super().__init__(folder, why, advice)
+        self.folder = folder
+        self.why = why
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.folder} cannot hold a journal: {self.why}; {self.advice}"
+
+
+# --- the run and its journal ------------------------------------------------------------------
+
+
+class ReplayDivergedError(RscoopError):
+    """A replayed parent did something else than its history says (raised under `--strict`)."""
+
+    exit_code = 70
+
+    def __init__(self, path: str, expected: str, found: str) -> None:
+        super().__init__(path, expected, found)
+        self.path = path
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        return (
+            f"replay of {self.path} diverged: the journal has {self.expected}, the code now made "
+            f"{self.found}; put what varies (time, files, network) into `futures.once`, or resume "
+            f"without --strict to compute it again"
+        )
+
+
+class RunBusyError(RscoopError):
+    """The journal is held by a run that lives."""
+
+    exit_code = 73
+
+    def __init__(self, directory: str, pid: int, host: str, started: str = "") -> None:
+        super().__init__(directory, pid, host, started)
+        self.directory = directory
+        self.pid = pid
+        self.host = host
+        self.started = started
+
+    def __str__(self) -> str:
+        since = f" since {self.started}" if self.started else ""
+        return (
+            f"the journal {self.directory} is in use by process {self.pid} on {self.host}{since}; "
+            f"watch it with `rscoop status`, or end it with `rscoop stop` first"
+        )
+
+
+class JournalError(RscoopError):
+    """The journal cannot be used: the disk or the system refused `what`, for `reason`."""
+
+    exit_code = 74
+
+    def __init__(self, directory: str, what: str, reason: str) -> None:
+        super().__init__(directory, what, reason)
+        self.directory = directory
+        self.what = what
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"journal {self.directory}: {self.what} failed: {self.reason}; everything acknowledged "
+            f"before is kept: see to the disk, then `rscoop resume`"
+        )
+
+
+class JournalDamagedError(JournalError):
+    """What is stored is not what was written; `table` and `key` name the record if one is known."""
+
+    def __init__(
+        self, directory: str, reason: str, table: str | None = None, key: bytes | None = None
+    ) -> None:
+        super().__init__(directory, "reading", reason)
+        self.args = (directory, reason, table, key)
+        self.table = table
+        self.key = key
+
+    def __str__(self) -> str:
+        where = f", table {self.table}" if self.table is not None else ""
+        if self.key is not None:
+            where += f", key {self.key.hex()}"
+        return (
+            f"journal {self.directory} is damaged{where}: {self.reason}; `rscoop journal verify` "
+            f"lists the damage, `rscoop journal repair` keeps every record that is whole"
+        )
+
+
+class JournalFullError(JournalError):
+    """There is no room for more; nothing of the commit was written and the journal stays usable."""
+
+    def __str__(self) -> str:
+        return (
+            f"journal {self.directory}: no room for {self.what}: {self.reason}; nothing is lost: "
+            f"make room and the run goes on by itself"
+        )
+
+
+class JournalFormatError(JournalError):
+    """There is no journal here, or one of a format that this version does not know."""
+
+    def __init__(self, directory: str, reason: str) -> None:
+        super().__init__(directory, "opening", reason)
+        self.args = (directory, reason)
+
+    def __str__(self) -> str:
+        return f"{self.directory} cannot be opened as a journal: {self.reason}"
+
+
+class RunStoppedError(RscoopError):
+    """The run was stopped before its end; nothing that was finished is lost."""
+
+    exit_code = 75
+
+    def __init__(self, run: str, reason: str) -> None:
+        super().__init__(run, reason)
+        self.run = run
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"run {self.run} stopped: {self.reason}; go on with `rscoop resume {self.run}`"
+
+
+class ConstExistsError(RscoopError, TypeError):
+    """`shared.setConst` of a name that is set; a constant is set once per run."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return (
+            f"the constant {self.name!r} is set already and cannot change; "
+            f"read it with `shared.getConst({self.name!r})`, or choose another name"
+        )
+
+
+# --- what user code can meet ------------------------------------------------------------------
+
+
+class TaskError(RscoopError):
+    """One call cannot deliver its value; other calls are not affected."""
+
+
+def exit_text(code: int) -> str:
+    """Return the words for a process's end as waitpid tells it: a status, or minus the signal."""
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+class WorkerCrashedError(TaskError):
+    """The item was on the CPU each time when that many workers died; it is given up alone.
+
+    `exits` holds one pair (exit, reason) per death: exit status or minus the signal, and
+    "crash", "oom" or "timeout".
+    """
+
+    def __init__(self, path: str, name: str, exits: tuple[tuple[int, str], ...]) -> None:
+        super().__init__(path, name, exits)
+        self.path = path
+        self.name = name
+        self.exits = exits
+
+    def __str__(self) -> str:
+        ends = ", ".join(
+            exit_text(code) + ("" if reason == "crash" else f" ({reason})")
+            for code, reason in self.exits
+        )
+        hint = (
+            "it needs more memory than its worker may use"
+            if any(reason == "oom" for _, reason in self.exits)
+            else "look for native code that crashes on its arguments"
+        )
+        return (
+            f"item {self.path} ({self.name}) killed its worker {len(self.exits)} times: {ends}; "
+            f"{hint}; raise `crashes_max` to try more often"
+        )
+
+
+class WorkerLostError(TaskError):
+    """The worker of an `idempotent=False` item was lost; it may or may not have had its effect."""
+
+    def __init__(self, path: str, name: str) -> None:
+        super().__init__(path, name)
+        self.path = path
+        self.name = name
+
+    def __str__(self) -> str:
+        return (
+            f"item {self.path} ({self.name}) was started and its worker was lost; it is marked "
+            f"idempotent=False and so was not started again: check whether it had its effect"
+        )
+
+
+class TaskTimeoutError(TaskError, TimeoutError):
+    """The item ran longer than its `timeout=` and was ended."""
+
+    def __init__(self, path: str, timeout_s: float) -> None:
+        # Not OSError's own __init__, which would take these two for errno and strerror.
+        Exception.__init__(self, path, timeout_s)
+        self.path = path
+        self.timeout_s = timeout_s
+
+    def __str__(self) -> str:
+        return (
+            f"item {self.path} ran longer than its timeout of {self.timeout_s:g} s and was ended; "
+            f"raise `timeout=`, or allow `retries=`"
+        )
+
+
+class PicklingFailedError(TaskError, pickle.PicklingError):
+    """A value cannot travel to another process.
+
+    `what` is what was to be sent ("argument", "function", "value", "checkpoint"), `path` leads into
+    it to the culprit (`args[0].pop[3].cache.lock`), `kind` is the culprit's type.
+    """
+
+    def __init__(self, what: str, path: str, kind: str, hint: str = "") -> None:
+        super().__init__(what, path, kind, hint)
+        self.what = what
+        self.path = path
+        self.kind = kind
+        self.hint = hint
+
+    def __str__(self) -> str:
+        advice = self.hint or "make it where it is used, or leave it out with __getstate__"
+        return f"the {self.what} cannot be pickled: {self.path} is a {self.kind}; {advice}"
+
+
+class NotStartedError(TaskError):
+    """Futures were used in a process that rscoop did not start."""
+
+    def __init__(self, call: str = "futures") -> None:
+        super().__init__(call)
+        self.call = call
+
+    def __str__(self) -> str:
+        return (
+            f"{self.call} was used outside of a run; start the script with `rscoop run SCRIPT`, "
+            f"or open a `Session`"
+        )
+
+
+class ScriptGuardError(TaskError):
+    """The script makes calls while a worker imports it: they would start again without end."""
+
+    def __init__(self, script: str) -> None:
+        super().__init__(script)
+        self.script = script
+
+    def __str__(self) -> str:
+        return (
+            f"{self.script} calls futures while it is being imported by a worker; "
+            f'put these calls under `if __name__ == "__main__":`'
+        )

@@ -1,0 +1,58 @@
+"""Names of things, and the places in a run that they stand for.
+
+A future's path is its identity: `0` is the script, `0.3` the script's fourth call, `0.3[17]` item 17
+of that call. It depends on nothing but the order of the parent's own calls: not on time, worker,
+slices or the order of results. Keys of the journal are digests of (run, path), so that an id that is
+used again in another run can never meet this run's records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, NewType
+
+RunId = NewType("RunId", str)
+PeerId = NewType("PeerId", bytes)
+"""Routing id of one life of a process: a role letter and eight random bytes (its incarnation)."""
+FnId = NewType("FnId", bytes)
+"""Digest (16 bytes) of a function's definition as it was sent; two ids may share a fingerprint."""
+
+ROOT: Final = "0"
+KEY_BYTES: Final = 16
+DIGEST_BYTES: Final = 8
+"""Bytes of one item's argument digest; digests of a slice stand behind one another."""
+
+
+def batch_path(parent: str, call: int) -> str:
+    """Return the path of the parent's call number `call`."""
+    return f"{parent}.{call}"
+
+
+def item_path(parent: str, call: int, index: int) -> str:
+    """Return the path of one item of a batch, which is the path of its future."""
+    return f"{parent}.{call}[{index}]"
+
+
+def parse_item(path: str) -> tuple[str, int, int] | None:
+    """Return (parent path, call, index) of an item's path, or None for the root."""
+    if not path.endswith("]"):
+        return None
+    batch, _, index = path[:-1].rpartition("[")
+    parent, _, call = batch.rpartition(".")
+    return parent, int(call), int(index)
+
+
+def depth(path: str) -> int:
+    """Return how many parents stand above this future (0 for the script)."""
+    return path.count(".")
+
+
+def log_prefix(run: bytes, path: str) -> bytes:
+    """Return the journal key prefix (16 bytes) of everything that the future at `path` did."""
+    return hashlib.blake2b(path.encode(), key=run, digest_size=KEY_BYTES).digest()
+
+
+def seed_of(run_seed: int, path: str) -> int:
+    """Return the seed (64 bits) of a future's random streams: SAME-ANSWER rests on it."""
+    key = run_seed.to_bytes(16, "big", signed=False)
+    return int.from_bytes(hashlib.blake2b(path.encode(), key=key, digest_size=8).digest(), "big")

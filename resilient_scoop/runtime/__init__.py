@@ -1,0 +1,1 @@
+"""The loops that hold a machine and its adapters together."""

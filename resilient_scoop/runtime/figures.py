@@ -1,0 +1,299 @@
+"""What a run has done so far, read from its journal: for `status`, `runs` and `attach`.
+
+Reading costs the broker nothing (LMDB's readers see one moment and block nobody) and works on dead
+runs. Figures count what the journal holds: a parent's end drops the records below it, so what its
+children did is not counted any more. Values are counted, never unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Protocol
+
+import msgspec
+
+from resilient_scoop.adapters import journal_lock
+from resilient_scoop.adapters.journal_place import DATA_FILE, GENERATION_FILE
+from resilient_scoop.adapters.journal_view import JournalView
+from resilient_scoop.core.events import Table
+from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.ids import batch_path
+from resilient_scoop.runtime.rundir import RunDir, RunInfo, write_synced
+from resilient_scoop.wire.messages import (
+    Calls,
+    Crashed,
+    Define,
+    Outcomes,
+    Output,
+    Part,
+    RunEnded,
+    decode_logged,
+    decode_up,
+)
+
+BATCHES_SHOWN_MAX: Final = 20
+_PAGE_BYTES: Final = 1 << 20
+
+
+class Readable(Protocol):
+    """What of a journal's view is needed here."""
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """Return the value of a key, or None."""
+
+    def scan(self, table: Table) -> Iterable[tuple[bytes, bytes]]:
+        """Return all records of a table in the order of their keys."""
+
+    def read(
+        self,
+        table: Table,
+        prefix: bytes = b"",
+        after: bytes | None = None,
+        limit_bytes: int | None = None,
+    ) -> list[tuple[bytes, bytes]]:
+        """Return a page of records behind the key `after`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFigures:
+    """One call of a parent that is not finished."""
+
+    path: str
+    name: str  # of the function
+    done: int
+    total: int
+    whole: bool  # no more items follow: `total` is the end
+
+
+@dataclass(frozen=True, slots=True)
+class RunFigures:
+    """A run in numbers, at one moment."""
+
+    done: int = 0
+    total_known: int = 0  # items asked for so far; a parent may always ask for more
+    failed: int = 0  # of those done, how many raised
+    batches: tuple[BatchFigures, ...] = ()  # unfinished ones, at most BATCHES_SHOWN_MAX
+    batches_done: int = 0
+    crashes: int = 0
+    resubmitted: int = 0  # items that were on the CPU when a worker died, and were tried again
+    workers: int = 0
+    output_bytes: int = 0
+    ended: RunEnded | None = None
+    journal_bytes: int = 0
+    computed_s: float = 0.0  # what the items took, all workers together
+
+    @property
+    def in_flight(self) -> int:
+        """Items asked for and not done: queued, running, or waiting for children."""
+        return self.total_known - self.done
+
+
+@dataclass(slots=True)
+class _Batch:
+    fn: bytes = b""
+    known: int = 0
+    whole: bool = False
+    done: Intervals = field(default_factory=Intervals)
+
+
+@dataclass(slots=True)
+class _Count:
+    """A fold of the LOG in the order of its keys, which keeps each parent's own order."""
+
+    batches: dict[tuple[str, int], _Batch] = field(default_factory=dict)
+    failed: dict[tuple[str, int], set[int]] = field(default_factory=dict)
+    crashed: set[tuple[str, int, int]] = field(default_factory=set)
+    crashes: int = 0
+    computed_s: float = 0.0
+
+    def take(self, value: bytes) -> None:
+        record = decode_logged(value)
+        match record:
+            case Calls(parent=parent, parts=parts):
+                for part in parts:
+                    self._part(parent, part)
+            case Outcomes(parent=parent, items=items):
+                for item in items:
+                    at = (parent, item.call)
+                    batch = self.batches.setdefault(at, _Batch())
+                    batch.done.add(item.start, item.start + len(item.values))
+                    self.computed_s += item.spent_s
+                    if item.failed:
+                        failed = self.failed.setdefault(at, set())
+                        failed.update(item.start + index for index in item.failed)
+            case Crashed(parent=parent, call=call, index=index):
+                self.crashes += 1
+                self.crashed.add((parent, call, index))
+            case _:
+                pass  # observations and intents are not counted
+
+    def _part(self, parent: str, part: Part) -> None:
+        batch = self.batches.setdefault((parent, part.call), _Batch())
+        stop = part.start + part.count
+        batch.known = max(batch.known, stop)
+        batch.whole |= part.last
+        batch.fn = part.fn
+        if part.fresh:
+            batch.done.discard(part.start, stop)
+            failed = self.failed.get((parent, part.call), set())
+            failed.difference_update(range(part.start, stop))
+
+
+def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> RunFigures:
+    """Return the figures of the run whose journal this is."""
+    count = _Count()
+    for _, value in view.scan(Table.LOG):
+        count.take(value)
+    names = _names(view)
+    opened = [
+        BatchFigures(
+            batch_path(parent, call),
+            names.get(batch.fn, "?"),
+            batch.done.count(),
+            batch.known,
+            batch.whole,
+        )
+        for (parent, call), batch in count.batches.items()
+        if not (batch.whole and batch.done.count() >= batch.known)
+    ]
+    opened.sort(key=_by_place)
+    return RunFigures(
+        done=sum(batch.done.count() for batch in count.batches.values()),
+        total_known=sum(max(b.known, b.done.count()) for b in count.batches.values()),
+        failed=sum(len(each) for each in count.failed.values()),
+        batches=tuple(opened[:BATCHES_SHOWN_MAX]),
+        batches_done=len(count.batches) - len(opened),
+        crashes=count.crashes,
+        resubmitted=len(count.crashed),
+        workers=workers,
+        output_bytes=sum(len(piece) for piece in OutputTail().pieces(view)),
+        ended=read_ended(view),
+        journal_bytes=journal_bytes,
+        computed_s=count.computed_s,
+    )
+
+
+class OutputTail:
+    """Reads what the script wrote, going on where the last reading ended."""
+
+    def __init__(self, shown_bytes: int = 0) -> None:
+        self.offset = shown_bytes
+        self._after: bytes | None = None
+
+    def pieces(self, view: Readable) -> Iterator[bytes]:
+        """Yield what is new, in order, a page at a time."""
+        while page := view.read(Table.OUTPUT, after=self._after, limit_bytes=_PAGE_BYTES):
+            for key, value in page:
+                self._after = key
+                piece = decode_up(value)
+                if isinstance(piece, Output):
+                    new = piece.data[max(0, self.offset - piece.offset) :]
+                    if new:
+                        self.offset += len(new)
+                        yield new
+
+
+def read_ended(view: Readable) -> RunEnded | None:
+    """Return how the script came to its end, or None if it has not."""
+    value = view.get(Table.META, b"ended")
+    if value is None:
+        return None
+    record = decode_up(value)
+    return record if isinstance(record, RunEnded) else None
+
+
+def _names(view: Readable) -> dict[bytes, str]:
+    found = {}
+    for key, value in view.scan(Table.DEFINE):
+        record = decode_up(value)
+        if isinstance(record, Define):
+            found[key] = record.options.name or record.name.rpartition(":")[2]
+    return found
+
+
+def _by_place(batch: BatchFigures) -> tuple[int, list[int]]:
+    """Sort by depth, then by the numbers in the path."""
+    numbers = batch.path.replace("[", ".").replace("]", "").split(".")
+    return batch.path.count("."), [int(number) for number in numbers]
+
+
+class RunState(StrEnum):
+    """How it is with a run; what is not running can be resumed unless it is finished."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"  # the script raised, or ended with a code that is not 0
+    STOPPED = "stopped"  # before its end: by a signal, a crash, the power
+    DAMAGED = "damaged"  # its folder or its journal can't be read
+
+
+def is_live(run: RunDir) -> bool:
+    """Return whether the run's launcher or its broker lives."""
+    return run.is_held() or journal_lock.holder(run.journal) is not None
+
+
+def state_of(run: RunDir, ended: RunEnded | None) -> RunState:
+    """Return the state of a run whose end, as the journal has it, is `ended`."""
+    if is_live(run):
+        return RunState.RUNNING
+    if ended is None:
+        return RunState.STOPPED
+    return RunState.FAILED if ended.failed or ended.code else RunState.FINISHED
+
+
+def open_view(run: RunDir) -> JournalView | None:
+    """Open the run's journal to read it; None while there is none yet.
+
+    Raises:
+        JournalDamagedError: what is stored is not what was written.
+    """
+    if not (run.journal / GENERATION_FILE).exists():
+        return None
+    return JournalView.open(run.journal)
+
+
+def read_figures(run: RunDir, info: RunInfo) -> RunFigures:
+    """Return what a run has done so far, live or dead.
+
+    Raises:
+        JournalError: its journal can't be read; the text says what to do.
+    """
+    view = open_view(run)
+    if view is None:
+        return RunFigures(workers=info.workers)
+    with view:
+        return scan_figures(view, info.workers, view.size_bytes())
+
+
+def cached_figures(run: RunDir, info: RunInfo) -> RunFigures:
+    """As `read_figures`; those of a dead run are kept beside it, since its journal stays as it is."""
+    stamp = _stamp(run)
+    path = run.path / "figures.json"
+    if stamp is None or is_live(run):
+        return read_figures(run, info)
+    try:
+        kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
+        if kept.stamp == stamp:
+            return kept.figures
+    except (OSError, msgspec.MsgspecError):
+        pass  # none, or of another version: made anew
+    figures = read_figures(run, info)
+    if _stamp(run) == stamp:
+        write_synced(path, msgspec.json.encode(_Kept(stamp, figures)))
+    return figures
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    stamp: tuple[int, int]
+    figures: RunFigures
+
+
+def _stamp(run: RunDir) -> tuple[int, int] | None:
+    """Return what changes with every commit: size and time of the journal's data file."""
+    try:
+        found = (run.journal / DATA_FILE).stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns

@@ -1,0 +1,235 @@
+"""All runs of a user: making a new one, finding one by what was typed, listing them.
+
+`<state dir>/runs/` holds one folder per run, named by the run's id: the second of its creation and
+two random characters, so that ids sort by age, can be read out, and a short prefix usually does.
+What begins with a dot is a draft (`.new-`) or on its way out (`.gone-`) and is no run.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from resilient_scoop.errors import (
+    JournalError,
+    RscoopError,
+    RunNotFoundError,
+    UsageError,
+)
+from resilient_scoop.runtime.rundir import RunDir, RunInfo, check_owner, sync_folder, write_synced
+
+EPOCH_S: Final = 1_704_067_200
+"""2024-01-01 UTC: ids count seconds from here; six characters last 34 years."""
+ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Crockford's base 32: no i, l, o, u, so that an id can be read out and typed."""
+ID_LENGTH: Final = 8
+LAST: Final = "last"
+"""Selects the newest run; no run may have this name."""
+_MISTYPED: Final = str.maketrans("ilo", "110")
+_DRAFT, _GONE = ".new-", ".gone-"
+_DRAWS_MAX: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class RunEntry:
+    """One folder in the list of runs; `info` is None where `problem` says why."""
+
+    run: RunDir
+    info: RunInfo | None
+    problem: RscoopError | None = None
+
+
+def state_dir(override: str | None = None) -> Path:
+    """Return where runs are kept: `override` if given, else the user's state folder (XDG)."""
+    if override:
+        return Path(override).expanduser().absolute()
+    from platformdirs import user_state_path
+
+    return user_state_path("rscoop")
+
+
+def new_id(now: float, chance: bytes) -> str:
+    """Return an id for a run that begins at `now` (seconds since 1970); `chance` is two bytes."""
+    number = (max(0, int(now) - EPOCH_S) << 10) | (int.from_bytes(chance, "big") & 0x3FF)
+    return "".join(ALPHABET[(number >> shift) & 31] for shift in range(5 * ID_LENGTH - 5, -1, -5))
+
+
+def create(state: Path, describe: Callable[[str], RunInfo], now: float) -> RunDir:
+    """Create the folder of a new run; `describe` is given its id and says what is started.
+
+    Raises:
+        UsageError: the state folder can't be used: permissions, a file in its way; name another.
+        JournalError: the disk is full or broken.
+    """
+    runs = state / "runs"
+    draft: Path | None = None
+    try:
+        runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=runs))
+        for folder in ("journal", "logs"):
+            (draft / folder).mkdir(mode=0o700)
+        return _publish(draft, runs, describe, now)
+    except OSError as error:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+        raise _translated(state, error) from error
+
+
+def list_runs(state: Path) -> list[RunEntry]:
+    """Return all runs, oldest first; one whose description can't be read is listed with why."""
+    entries = []
+    for run in _folders(state):
+        try:
+            entries.append(RunEntry(run, run.load()))
+        except RscoopError as error:
+            entries.append(RunEntry(run, None, error))
+    return entries
+
+
+def select(state: Path, selector: str) -> RunDir:
+    """Return the run that was meant: `last`, an id, a unique prefix of one, a name, or a folder.
+
+    Of several runs with the same name the newest is meant.
+
+    Raises:
+        RunNotFoundError: nothing fits; the error names what is alike.
+        UsageError: a prefix fits several runs, which are named.
+    """
+    if os.sep in selector:
+        return _by_folder(selector)
+    typed = selector.lower().translate(_MISTYPED)
+    if len(typed) == ID_LENGTH and typed.isalnum() and (state / "runs" / typed).is_dir():
+        return RunDir(state / "runs" / typed)
+    runs = _folders(state)
+    if selector == LAST and runs:
+        return runs[-1]
+    named = _names(runs)
+    if selector in named:
+        return named[selector]
+    fits = [run for run in runs if run.id.startswith(typed)] if typed else []
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise UsageError(_ambiguous(selector, fits))
+    raise RunNotFoundError(selector, _nearest(selector, [run.id for run in runs], list(named)))
+
+
+def remove(run: RunDir) -> None:
+    """Delete a run with all it holds. It is no run any more as soon as this begins.
+
+    Raises:
+        RunBusyError: it is live.
+    """
+    with run.hold():
+        run.remove_socket_dir()
+        gone = run.path.with_name(f"{_GONE}{run.id}")
+        run.path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def remove_rests(state: Path) -> int:
+    """Delete what a killed start or a killed removal left over; return how many there were.
+
+    A draft lives for milliseconds; those of this minute are left alone.
+    """
+    runs = state / "runs"
+    if not runs.is_dir():
+        return 0
+    fresh = runs.stat().st_mtime - 60
+    rests = [
+        path
+        for path in runs.iterdir()
+        if path.name.startswith(_GONE)
+        or (path.name.startswith(_DRAFT) and path.lstat().st_mtime < fresh)
+    ]
+    for path in rests:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(rests)
+
+
+def _folders(state: Path) -> list[RunDir]:
+    try:
+        names = sorted(path.name for path in (state / "runs").iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(
+            f"the runs in {state} can't be listed: {error.strerror}; "
+            f"name another place with --state-dir or RSCOOP_STATE_DIR"
+        ) from error
+    return [RunDir(state / "runs" / name) for name in names if not name.startswith(".")]
+
+
+def _by_folder(selector: str) -> RunDir:
+    run = RunDir(Path(selector).expanduser().absolute())
+    if not run.path.is_dir():
+        raise RunNotFoundError(selector)
+    check_owner(run.path)
+    return run
+
+
+def _names(runs: list[RunDir]) -> dict[str, RunDir]:
+    found = {}
+    for run in runs:
+        try:
+            info = run.load()
+        except RscoopError:
+            continue  # it can still be selected by its id
+        if info.name:
+            found[info.name] = run
+    return found
+
+
+def _ambiguous(selector: str, fits: list[RunDir]) -> str:
+    lines = []
+    for run in fits:
+        try:
+            lines.append(f"  {run.id}  {run.load().title}")
+        except RscoopError:
+            lines.append(f"  {run.id}  (damaged)")
+    candidates = "\n".join(lines)
+    return f"{selector!r} is the beginning of {len(fits)} runs; type more of it:\n{candidates}"
+
+
+def _nearest(selector: str, ids: list[str], names: list[str]) -> tuple[str, ...]:
+    from difflib import get_close_matches
+
+    return tuple(get_close_matches(selector, [*names, *ids], n=3, cutoff=0.5))
+
+
+def _publish(draft: Path, runs: Path, describe: Callable[[str], RunInfo], now: float) -> RunDir:
+    for _ in range(_DRAWS_MAX):
+        identity = new_id(now, os.urandom(2))
+        final = runs / identity
+        if final.exists():
+            continue
+        text = msgspec.json.format(msgspec.json.encode(describe(identity)))
+        write_synced(draft / "run.json", text)
+        try:
+            draft.rename(final)
+        except OSError as error:
+            if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
+                continue  # another run of this second drew the same id
+            raise
+        sync_folder(runs)
+        return RunDir(final)
+    shutil.rmtree(draft, ignore_errors=True)
+    raise UsageError(f"{runs}: too many runs were started within one second; try again")
+
+
+def _translated(state: Path, error: OSError) -> UsageError | JournalError:
+    where = error.filename or state
+    elsewhere = "name another place with --state-dir or RSCOOP_STATE_DIR"
+    if error.errno in {errno.ENOTDIR, errno.EEXIST}:
+        return UsageError(f"runs can't be kept in {state}: {where} is not a folder; {elsewhere}")
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return UsageError(f"runs can't be kept in {state}: {where}: {error.strerror}; {elsewhere}")
+    return JournalError(str(state), "creating a run", error.strerror or str(error))

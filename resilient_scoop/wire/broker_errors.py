@@ -1,0 +1,23 @@
+"""Outcomes that the broker itself makes: tagged msgpack, since it neither pickles nor unpickles.
+
+The first byte tells a payload's codec; `E` is this one. `adapters.payload` turns it into an error.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+TAG: Final = b"E"
+
+
+def broker_error(kind: str, *fields: object) -> bytes:
+    """Return the payload of an outcome: `kind` is crashed, lost, timeout or cancelled."""
+    return TAG + msgspec.msgpack.encode([kind, list(fields)])
+
+
+def read_broker_error(payload: bytes) -> tuple[str, list[object]]:
+    """Return the kind and the fields of a payload made by `broker_error`."""
+    kind, fields = msgspec.msgpack.decode(payload[1:], type=tuple[str, list[object]])
+    return kind, fields

@@ -1,0 +1,383 @@
+"""What crosses a process boundary and what the journal holds: one frozen struct per fact.
+
+A transport message is a header frame (`Header`) and then body frames, each one struct encoded with
+`encode`; the frames of one message are a bundle and are handled, and journaled, together or not at
+all. Some frames travel and are stored as they came: an `Outcomes` frame made by a worker is what the
+journal's `log` table holds and what the parent receives.
+
+Words and units: `call` is the parent's call number, `start`/`stop`/`count` index items of a batch,
+`digests` holds `ids.DIGEST_BYTES` per item, `*_s` are seconds. `args`, `values` and `payload` are
+opaque to the broker: it never unpickles (NOBODY-IN). An attempt is the pair (epoch, no) of the grant
+in which a future runs; the root's is given by `Grant` like any other.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+import msgspec
+
+MAGIC: Final = b"RS01"
+_HEADER: Final = struct.Struct("!4s8sBIQQ")
+BEAT: Final = 1  # flag: nothing but a sign of life; `seq` is the last number sent
+RESEND: Final = 2  # flag: something is missing; send again everything after `ack`
+
+
+class Header(NamedTuple):
+    """First frame of every message: whose run, which life of the broker, and the link's counters."""
+
+    run: bytes  # first 8 bytes of the run's UUID
+    flags: int
+    epoch: int  # the sender's view; 0 before the first Welcome
+    seq: int  # this message's number, from 1 in each epoch of the link
+    ack: int  # highest number received in order (by a broker: committed)
+
+    def pack(self) -> bytes:
+        """Return the frame."""
+        return _HEADER.pack(MAGIC, self.run, self.flags, self.epoch, self.seq, self.ack)
+
+
+def unpack_header(frame: bytes) -> Header:
+    """Return the header; ValueError says what is wrong with it."""
+    if len(frame) != _HEADER.size:
+        raise ValueError(f"header of {len(frame)} bytes, not {_HEADER.size}")
+    magic, run, flags, epoch, seq, ack = _HEADER.unpack(frame)
+    if magic != MAGIC:
+        raise ValueError(f"magic {magic!r}, not {MAGIC!r}: another protocol or version")
+    return Header(run, flags, epoch, seq, ack)
+
+
+class _Struct(
+    msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
+):
+    """Base of every frame."""
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One try at a future: `no` is unique within `epoch`."""
+
+    epoch: int
+    no: int
+
+
+# --- facts that are both sent and journaled ---------------------------------------------------
+
+
+class Options(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What `futures.options` and `futures.task` say of a call; part of a definition."""
+
+    timeout_s: float | None = None
+    retries: int = 0
+    retry: bytes | None = None  # a tenacity policy, pickled
+    idempotent: bool = True
+    priority: int = 0
+    name: str | None = None
+
+
+class Define(_Struct, frozen=True):
+    """A callable and its options, sent once per process that needs it."""
+
+    fn: bytes  # FnId
+    fingerprint: bytes  # 16 bytes: digest of normalized source, closure, defaults, callees
+    name: str  # for eyes: module:qualname
+    payload: bytes  # the pickled callable
+    options: Options
+    pure: bool = False  # provably draws no random numbers: not seeded
+    style: int = 0  # how an item's argument is passed: 0 fn(x), 1 fn(*x), 2 fn(*x[0], **x[1])
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Items `[start, start + count)` of the batch that is the parent's call number `call`."""
+
+    call: int
+    start: int
+    count: int
+    fn: bytes
+    digests: bytes
+    last: bool  # no items follow
+    fresh: bool = False  # on replay: what the journal has for these items does not fit; compute again
+
+
+class Calls(_Struct, frozen=True):
+    """A parent asks for work. The next frame of the bundle is `Args`, the items' arguments in order."""
+
+    parent: str
+    attempt: Attempt
+    parts: list[Part]
+
+
+class Args(_Struct, frozen=True):
+    """The arguments of the preceding frame's items, each pickled."""
+
+    args: list[bytes]
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Outcomes of consecutive items, and what they were computed from."""
+
+    call: int
+    start: int
+    fingerprint: bytes
+    digests: bytes
+    values: list[bytes]
+    failed: list[int] = []  # indexes into `values` that are exceptions
+    spent_s: float = 0.0  # time on the CPU and waiting, all items together
+    task: Attempt | None = None  # None: made by the broker
+
+
+class Outcomes(_Struct, frozen=True):
+    """Outcomes for one parent."""
+
+    parent: str
+    items: list[Outcome]
+
+
+class Observation(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One answer that could have come out differently; `answer` is opaque to the broker."""
+
+    no: int  # per parent, from 0
+    kind: str
+    at_call: int  # the parent's call counter when it was told
+    answer: bytes
+
+
+class Observed(_Struct, frozen=True):
+    """What a parent was told; rides with whatever the parent does next."""
+
+    parent: str
+    attempt: Attempt
+    observations: list[Observation]
+
+
+class Output(_Struct, frozen=True):
+    """What the script wrote to its standard output."""
+
+    attempt: Attempt
+    offset: int  # bytes before it
+    data: bytes
+
+
+class Const(_Struct, frozen=True):
+    """`shared.setConst`: once per name and run."""
+
+    name: str
+    digest: bytes
+    payload: bytes
+
+
+class Crashed(_Struct, frozen=True):
+    """An item was on the CPU when its worker died. Survives a broker restart (BLAST-RADIUS)."""
+
+    parent: str
+    call: int
+    index: int
+    exit: int  # as waitpid tells it: exit status, or minus the signal
+    reason: str  # "crash", "oom", "timeout"
+    digest: bytes
+
+
+class Intent(_Struct, frozen=True):
+    """An `idempotent=False` item is about to be started; journaled before the grant leaves."""
+
+    parent: str
+    call: int
+    start: int
+    count: int
+    digests: bytes
+
+
+class RunEnded(_Struct, frozen=True):
+    """The script came to its end: `code` is its exit status, `failed` that it raised."""
+
+    attempt: Attempt
+    code: int
+    failed: bool
+    message: str = ""
+
+
+# --- up: worker, origin or agent to broker ----------------------------------------------------
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a worker holds of a slice when it says Hello: the items with no outcome sent yet."""
+
+    attempt: Attempt
+    parent: str
+    call: int
+    fn: bytes
+    spans: list[tuple[int, int]]
+    digests: bytes  # of the spans, one behind the other
+
+
+class Waiting(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A live parent, to be adopted by a new broker."""
+
+    parent: str
+    attempt: Attempt
+
+
+class Hello(_Struct, frozen=True):
+    """First message of a link. `held` and `waiting` let a new broker adopt what is under way."""
+
+    role: str  # "worker", "origin", "agent"
+    node: str
+    name: str  # "w1"
+    pid: int
+    held: list[Held] = []
+    waiting: list[Waiting] = []
+    incarnations: list[bytes] = []  # an agent's: the peers that it has running
+
+
+class Parked(_Struct, frozen=True):
+    """An item became a waiting parent: it no longer takes up its worker."""
+
+    attempt: Attempt
+    index: int
+
+
+class Returned(_Struct, frozen=True):
+    """Answer to `Retract`: items from `stop` on were not started and never will be here."""
+
+    attempt: Attempt
+    stop: int
+
+
+class HistoryWanted(_Struct, frozen=True):
+    """A parent wants the page of its history after record `after`.
+
+    A replaying one begins with 0. One that outlived its broker begins with the first call of which
+    it misses an outcome: `from_call`.
+    """
+
+    parent: str
+    attempt: Attempt
+    after: int
+    from_call: int = 0
+
+
+class Cancel(_Struct, frozen=True):
+    """`Future.cancel()`: answered by `CancelAnswer`."""
+
+    parent: str
+    attempt: Attempt
+    call: int
+    index: int
+
+
+class Alive(_Struct, frozen=True):
+    """An agent vouches for the processes that it sees running (not stopped)."""
+
+    incarnations: list[bytes]
+
+
+class ProcessLost(_Struct, frozen=True):
+    """An agent saw a worker or the origin die, or killed it; `on_cpu` is what it was executing."""
+
+    incarnation: bytes
+    exit: int
+    reason: str  # "crash", "oom", "timeout", "asked"
+    on_cpu: Attempt | None = None
+    index: int = 0
+
+
+class Bye(_Struct, frozen=True):
+    """A worker ends in order; what it still held is given back."""
+
+
+Up = (
+    Hello | Define | Calls | Args | Outcomes | Observed | Output | Const | Parked | Returned
+    | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye
+)  # fmt: skip
+
+# --- down: broker to the others ---------------------------------------------------------------
+
+
+class Welcome(_Struct, frozen=True):
+    """Answer to Hello."""
+
+    epoch: int
+    seed: int
+    lease_s: float
+    dropped: list[Attempt] = []  # of what was held: stop and forget
+
+
+class Task(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A slice of a batch to run, `len(args)` items from `start`."""
+
+    no: int
+    parent: str
+    call: int
+    start: int
+    fn: bytes
+    digests: bytes
+    args: list[bytes]
+    replay: bool = False  # the (single) item has a history: ask for it
+    tries: int = 0  # earlier attempts that ended with their worker
+
+
+class Grant(_Struct, frozen=True):
+    """Run these, in any order; each runs under the attempt (epoch of the link, its number)."""
+
+    tasks: list[Task]
+
+
+class History(_Struct, frozen=True):
+    """Head of a page: the `Outcomes` and `Observed` frames that follow it are records up to `upto`."""
+
+    parent: str
+    attempt: Attempt
+    upto: int
+    last: bool
+    calls: int  # the parent's calls that were ever journaled have numbers below this
+    output_bytes: int = 0  # of the script's output, how much was recorded
+
+
+class Retract(_Struct, frozen=True):
+    """Give back what of this slice is not started (others are idle)."""
+
+    attempt: Attempt
+
+
+class Greet(_Struct, frozen=True):
+    """You were taken for lost: say Hello again, with what you hold."""
+
+
+class Drop(_Struct, frozen=True):
+    """Stop these attempts and forget them: cancelled, fenced, or done elsewhere."""
+
+    attempts: list[Attempt]
+
+
+class CancelAnswer(_Struct, frozen=True):
+    """Whether `Cancel` came in time."""
+
+    parent: str
+    call: int
+    index: int
+    cancelled: bool
+
+
+class Kill(_Struct, frozen=True):
+    """To an agent: end this process now."""
+
+    incarnation: bytes
+    reason: str
+
+
+class Stop(_Struct, frozen=True):
+    """The run ends or is interrupted: finish nothing more, say Bye, end."""
+
+    reason: str
+
+
+Down = (
+    Welcome | Define | Grant | History | Outcomes | Observed | Retract | Drop | CancelAnswer
+    | Const | Kill | Stop | Greet
+)  # fmt: skip
+Logged = Calls | Outcomes | Observed | Crashed | Intent
+
+encode = msgspec.msgpack.Encoder().encode
+decode_up = msgspec.msgpack.Decoder(Up).decode
+decode_down = msgspec.msgpack.Decoder(Down).decode
+decode_logged = msgspec.msgpack.Decoder(Logged).decode

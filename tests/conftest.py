@@ -1,0 +1,50 @@
+"""What all tests share: where the code comes from, how many seeds, a state folder of their own.
+
+The checkout stands last on the path. Where the package is installed (as tox does, from the wheel)
+that is what is tested; where it is not, the checkout is, in the child processes of a test too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parent.parent
+sys.path.append(str(CHECKOUT))
+
+
+def _is_checkout_tested() -> bool:
+    spec = importlib.util.find_spec("resilient_scoop")
+    if spec is None or spec.origin is None:
+        return False
+    return Path(spec.origin).parent == CHECKOUT / "resilient_scoop"
+
+
+if _is_checkout_tested():
+    before = [path for path in [os.environ.get("PYTHONPATH")] if path]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(CHECKOUT), *before])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seeds", type=int, default=20, metavar="N", help="how many seeds a simulation tries"
+    )
+
+
+@pytest.fixture(scope="session")
+def seeds(request: pytest.FixtureRequest) -> int:
+    """How many seeds to try, from `--seeds`."""
+    count: int = request.config.getoption("--seeds")
+    return count
+
+
+@pytest.fixture(autouse=True)
+def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the test, and every process it starts, a state folder that nobody else sees."""
+    path = tmp_path / "state"
+    monkeypatch.setenv("RSCOOP_STATE_DIR", str(path))
+    return path

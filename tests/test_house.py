@@ -1,0 +1,201 @@
+"""The house rules that no linter checks, each with the reason it exists."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import functools
+import inspect
+import pickle
+import tomllib
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from resilient_scoop import errors
+from resilient_scoop.wire import messages
+
+CHECKOUT = Path(__file__).parent.parent
+PACKAGE = Path(errors.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+LINES_PER_FILE, LINES_PER_FUNCTION = 400, 60
+
+USER_CODE_FLOORS = {"adapters", "runtime", "futures"}
+"""Floors that call, pickle or unpickle user code: whatever it raises is an outcome, not a bug."""
+
+HOMES = {
+    "zmq": ["adapters/zmq_*.py"],
+    "lmdb": ["adapters/journal*.py"],
+    "dill": ["adapters/payload*.py"],
+    "deap": ["adapters/payload_deap.py"],
+    "paramiko": ["adapters/ssh*.py"],
+    "greenlet": ["adapters/greenlet*.py", "adapters/*green*.py"],
+    "psutil": ["adapters/*.py"],
+    "tenacity": ["adapters/*.py"],
+    "tblib": ["adapters/payload*.py", "adapters/*trace*.py"],
+    "platformdirs": ["cli/*.py", "runtime/rundir*.py"],
+    "click": ["cli/*.py"],
+    "rich": ["cli/*.py"],
+}
+"""Each library is met in one place: replacing it, or a bug in it, touches that place only."""
+
+each_source = pytest.mark.parametrize(
+    "path", SOURCES, ids=[str(path.relative_to(PACKAGE)) for path in SOURCES]
+)
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@each_source
+def test_a_file_and_its_functions_can_be_held_in_the_head(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LINES_PER_FILE
+    assert not {"TODO", "FIXME", "XXX"} & set(text.replace(":", " ").split())
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert len(ast.unparse(node).splitlines()) <= LINES_PER_FUNCTION, node.name
+
+
+def is_broad(handler: ast.ExceptHandler) -> bool:
+    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    names = {ast.unparse(kind) if kind else "BaseException" for kind in caught}
+    return bool(names & {"Exception", "BaseException"})
+
+
+@each_source
+def test_only_what_user_code_raises_is_caught_broadly(path: Path) -> None:
+    lines, floor = path.read_text().splitlines(), path.relative_to(PACKAGE).parts[0]
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ExceptHandler) and is_broad(node):
+            assert "user code" in lines[node.lineno - 1], f"line {node.lineno} does not say why"
+            assert floor in USER_CODE_FLOORS
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+@each_source
+def test_a_library_is_imported_in_its_home_only(path: Path) -> None:
+    place = str(path.relative_to(PACKAGE))
+    strangers = {
+        name
+        for name in imported(tree_of(path))
+        if name in HOMES and not any(fnmatch.fnmatch(place, home) for home in HOMES[name])
+    }
+    assert strangers == set()
+
+
+def public(node: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    for child in node.body:
+        if isinstance(child, ast.FunctionDef | ast.ClassDef) and not child.name.startswith("_"):
+            if any("overload" in ast.unparse(d) for d in child.decorator_list):
+                continue
+            yield child
+            if isinstance(child, ast.ClassDef):
+                yield from public(child)
+
+
+@each_source
+def test_what_is_public_says_what_it_is_for(path: Path) -> None:
+    tree = tree_of(path)
+    assert ast.get_docstring(tree)
+    assert [node.name for node in public(tree) if not ast.get_docstring(node)] == []
+
+
+# --- values of any annotated type -------------------------------------------------------------
+
+PLAIN: dict[Any, Any] = {int: 7, float: 1.5, bytes: b"\x00b", str: "s", bool: True, Any: "any"}
+
+
+def value_of(kind: Any) -> Any:
+    """Return some value of an annotated type, every part of it filled in."""
+    kind = getattr(kind, "__supertype__", kind)  # a NewType
+    if kind in PLAIN:
+        return PLAIN[kind]
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return filled(kind)
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return value_of(next(part for part in inner if part is not type(None)))
+    if origin is tuple:
+        return tuple(value_of(part) for part in inner if part is not ...)
+    if origin is list:
+        return [value_of(inner[0])]
+    if origin is dict:
+        return {value_of(inner[0]): value_of(inner[1])}
+    raise AssertionError(f"teach `value_of` the type {kind}")
+
+
+def filled(cls: type[msgspec.Struct]) -> msgspec.Struct:
+    return cls(**{field.name: value_of(field.type) for field in msgspec.structs.fields(cls)})
+
+
+def sparse(cls: type[msgspec.Struct]) -> msgspec.Struct:
+    needed = [field for field in msgspec.structs.fields(cls) if field.required]
+    return cls(**{field.name: value_of(field.type) for field in needed})
+
+
+def frames() -> list[Any]:
+    unions = {"up": messages.Up, "down": messages.Down, "logged": messages.Logged}
+    return [
+        pytest.param(getattr(messages, f"decode_{way}"), cls, id=f"{way}-{cls.__name__}")
+        for way, union in unions.items()
+        for cls in typing.get_args(union)
+    ]
+
+
+@pytest.mark.parametrize(("decode", "cls"), frames())
+def test_a_message_survives_the_wire(decode: Any, cls: type[msgspec.Struct]) -> None:
+    for message in (filled(cls), sparse(cls)):
+        assert decode(messages.encode(message)) == message
+
+
+@pytest.mark.parametrize(("decode", "cls"), frames())
+def test_a_message_with_a_field_too_many_is_refused(decode: Any, cls: type[msgspec.Struct]) -> None:
+    fields = msgspec.msgpack.decode(messages.encode(filled(cls)))
+    with pytest.raises(msgspec.ValidationError):
+        decode(messages.encode([*fields, "more"]))
+
+
+def errors_below(cls: type[errors.RscoopError]) -> Iterator[type[errors.RscoopError]]:
+    yield cls
+    for child in cls.__subclasses__():
+        yield from errors_below(child)
+
+
+@pytest.mark.parametrize("cls", list(errors_below(errors.RscoopError)))
+def test_an_error_crosses_a_process_boundary(cls: type[errors.RscoopError]) -> None:
+    own_init = inspect.isfunction(cls.__init__)
+    hints = typing.get_type_hints(cls.__init__) if own_init else {"text": str}
+    error = cls(*(value_of(kind) for name, kind in hints.items() if name != "return"))
+
+    twin = pickle.loads(pickle.dumps(error))
+
+    assert type(twin) is cls
+    assert (str(twin), twin.args, vars(twin)) == (str(error), error.args, vars(error))
+
+
+def test_each_error_is_drawn_in_the_tree() -> None:
+    drawn = (errors.__doc__ or "").split()
+    assert [
+        cls.__name__ for cls in errors_below(errors.RscoopError) if cls.__name__ not in drawn
+    ] == []
+
+
+def test_extras_and_groups_of_the_same_name_are_equal() -> None:
+    settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    extras, groups = settings["project"]["optional-dependencies"], settings["dependency-groups"]
+    assert {name: extras[name] for name in groups} == groups

@@ -1,0 +1,195 @@
+"""The screen of a run: bytes through pipes, a clock turned by hand."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from resilient_scoop.runtime.display import (
+    Display,
+    Progress,
+    Rate,
+    duration,
+    eta_s,
+    progress_line,
+)
+
+CLEAR = b"\r\x1b[2K"
+
+
+@dataclass
+class Screen:
+    """A display whose streams and clock the test holds."""
+
+    tty: bool = True
+    now: float = 100.0
+    out: io.BytesIO = field(default_factory=io.BytesIO)
+    err: io.BytesIO = field(default_factory=io.BytesIO)
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        self.display = Display(
+            self.out, self.err, "abc12345", self.tty, quiet=self.quiet, clock=lambda: self.now
+        )
+
+
+def test_output_passes_byte_for_byte() -> None:
+    screen = Screen(tty=False)
+    screen.display.output(b"a\xff\x00")
+    screen.display.output(b"b\n")
+    assert screen.out.getvalue() == b"a\xff\x00b\n"
+    assert screen.err.getvalue() == b""
+
+
+def test_a_note_is_one_line_with_our_name() -> None:
+    screen = Screen(tty=False)
+    screen.display.note("worker w1 lost (SIGKILL)")
+    assert screen.err.getvalue() == b"rscoop: worker w1 lost (SIGKILL)\n"
+
+
+def test_the_live_line_is_cleared_for_output_and_drawn_again() -> None:
+    screen = Screen()
+    screen.display.progress(Progress(done=3, workers=2, workers_max=2))
+    before = len(screen.err.getvalue())
+    screen.display.output(b"hello\n")
+    after = screen.err.getvalue()[before:]
+    assert after.startswith(CLEAR + CLEAR + b"run abc12345  3/~ done")
+    screen.display.close()
+    assert screen.err.getvalue().endswith(CLEAR)
+
+
+def test_the_live_line_is_drawn_ten_times_a_second_at_most() -> None:
+    screen = Screen()
+    for done in range(50):
+        screen.now += 0.01
+        screen.display.progress(Progress(done=done))
+    assert screen.err.getvalue().count(CLEAR) <= 6
+
+
+def test_an_unchanged_snapshot_is_not_drawn_again() -> None:
+    screen = Screen()
+    screen.display.progress(Progress(done=1))
+    drawn = screen.err.getvalue()
+    screen.now += 10
+    screen.display.progress(Progress(done=1))
+    assert screen.err.getvalue() == drawn
+
+
+def test_without_a_terminal_there_is_one_plain_line_a_minute() -> None:
+    screen = Screen(tty=False)
+    for _ in range(1300):
+        screen.now += 0.1
+        screen.display.progress(Progress(done=7, total=9))
+    lines = screen.err.getvalue().splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(b"rscoop: run abc12345: 7/9 done")
+    assert b"\x1b" not in screen.err.getvalue()
+
+
+def test_quiet_leaves_progress_out_but_not_notes() -> None:
+    screen = Screen(quiet=True)
+    screen.display.progress(Progress(done=1))
+    screen.display.note("disk full")
+    assert screen.err.getvalue() == b"rscoop: disk full\n"
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    ours, theirs = os.openpty()
+    yield ours, theirs
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_no_line_is_drawn_over_half_a_line_of_the_script(terminal: tuple[int, int]) -> None:
+    ours, theirs = terminal
+    with os.fdopen(os.dup(theirs), "wb", buffering=0) as stream:
+        display = Display(stream, stream, "abc12345", tty=True, clock=lambda: 0.0)
+        display.output(b"working... ")
+        display.progress(Progress(done=1))
+        assert os.read(ours, 1000) == b"working... "
+        display.output(b"done\n")
+        assert os.read(ours, 1000).startswith(b"done\r\n" + CLEAR)
+
+
+def test_the_live_line_never_wraps(terminal: tuple[int, int]) -> None:
+    import fcntl
+    import struct
+    import termios
+
+    ours, theirs = terminal
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 30, 0, 0))
+    with os.fdopen(os.dup(theirs), "wb", buffering=0) as stream:
+        Display(stream, stream, "abc12345", tty=True).progress(
+            Progress(done=10**12, batch="x" * 99)
+        )
+        line = os.read(ours, 1000).removeprefix(CLEAR)
+    assert len(line) == 29
+
+
+def test_a_slow_reader_on_a_non_blocking_pipe_gets_every_byte() -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    data = os.urandom(1 << 20)
+    got = bytearray()
+
+    def drain() -> None:
+        while chunk := os.read(read, 65536):
+            got.extend(chunk)
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    with os.fdopen(write, "wb", buffering=0) as stream:
+        Display(stream, io.BytesIO(), "r", tty=False).output(data)
+    reader.join()
+    os.close(read)
+    assert bytes(got) == data
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb", buffering=0) as stream:
+        display = Display(stream, io.BytesIO(), "r", tty=False)
+        display.output(b"x")
+        display.output(b"y")
+
+
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    rate = Rate(window_s=10)
+    for second in range(100):
+        rate.add(second, second * 5)
+    assert rate.add(100, 500) == pytest.approx(5)
+    for second in range(101, 120):
+        found = rate.add(second, 500)
+    assert found == 0
+
+
+def test_the_rate_begins_anew_when_the_count_falls() -> None:
+    rate = Rate()
+    rate.add(0, 1000)
+    assert rate.add(1, 10) == 0
+    assert rate.add(2, 20) == 10
+
+
+def test_what_is_left_is_told_only_where_the_total_is_known() -> None:
+    assert eta_s(10, None, 5) is None
+    assert eta_s(10, 20, 0) is None
+    assert eta_s(10, 20, 5) == 2
+    assert "left" not in progress_line(Progress(done=1))
+    assert "2s left" in progress_line(Progress(done=1, total=11, rate_per_s=5, eta_s=2))
+
+
+def test_losses_are_told_when_there_are_any() -> None:
+    assert "lost" not in progress_line(Progress())
+    assert "lost 2, resubmitted 5" in progress_line(Progress(crashes=2, resubmitted=5))
+
+
+def test_durations_read_as_one_says_them() -> None:
+    spoken = [duration(each) for each in (0.4, 59, 61, 3900, 90000)]
+    assert spoken == ["0s", "59s", "1m01s", "1h05m", "1d01h"]
