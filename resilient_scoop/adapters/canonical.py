@@ -38,7 +38,7 @@ MAIN_NAMES: Final = frozenset({"__rscoop_main__", "__mp_main__"})
 
 _PROTOCOL: Final = 5
 _SMALL_BYTES: Final = 1 << 16
-_OUTPUT_MAX_BYTES: Final = 64 << 20
+_OUTPUT_MAX_BYTES: Final = 16 << 20
 _NODES_MAX: Final = 5_000_000
 _SET_OPCODES: Final = (b"\x8f", b"\x91")
 _RAW_KINDS: Final = frozenset("biufcSUMm")
@@ -194,6 +194,8 @@ class _Rules:
 def _rule_of(kind: type) -> Callable[[Any], Any]:
     if issubclass(kind, type):
         return _ephemeral if kind.__name__ == "MetaEphemeral" else _class
+    if type(kind).__name__ == "MetaEphemeral":
+        return _constant
     if issubclass(kind, ModuleType):
         return _module
     if issubclass(kind, set | frozenset):
@@ -222,6 +224,11 @@ def _class(cls: type) -> Any:
 
 def _ephemeral(cls: Any) -> Any:
     return mark, ("ephemeral", cls.name, cls.ret)
+
+
+def _constant(constant: Any) -> Any:
+    """Encode an ephemeral constant of DEAP; unpickling adds attributes that say nothing new."""
+    return mark, ("constant", type(constant), constant.value)
 
 
 def module_name(obj: Any) -> str:

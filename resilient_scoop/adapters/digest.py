@@ -21,6 +21,8 @@ _PLAIN_PICKLE: Final = 0x80
 _SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 _UNSHARED: Final = frozenset({int, float, bool, type(None)})
 """Types for which pickle keeps no memo: a tuple of them pickles the same wherever it was made."""
+_SMALL_BYTES: Final = 1 << 16
+"""Larger ones digest the same whether they travel in the payload or in a file."""
 _BLOB_BYTES: Final = 256 << 20
 """Assumed size of what is in a file: it only bounds the work on shared parts."""
 
@@ -31,7 +33,8 @@ def digest(obj: object, payload: bytes) -> bytes:
     """Return the digest (DIGEST_BYTES) of an item's arguments, `payload` being their pickle."""
     kind = type(obj)
     plain = payload[0] == _PLAIN_PICKLE
-    if plain and (kind in _SCALARS or (kind is tuple and _is_flat(obj))):
+    small = plain and len(payload) <= _SMALL_BYTES
+    if small and (kind in _SCALARS or (kind is tuple and _is_flat(obj))):
         return blake2b(payload, digest_size=DIGEST_BYTES).digest()
     found = _canon.digest(obj, len(payload) if plain else _BLOB_BYTES)
     return NOT_COMPARED if found is None else found[:DIGEST_BYTES]
@@ -39,15 +42,11 @@ def digest(obj: object, payload: bytes) -> bytes:
 
 def digest_many(args: Sequence[object], payloads: Sequence[bytes]) -> bytes:
     """Return the digests of a slice's items behind one another."""
-    scalars, hashed, size = _SCALARS, blake2b, DIGEST_BYTES
-    return b"".join(
-        [
-            hashed(payload, digest_size=size).digest()
-            if type(obj) in scalars and payload[0] == _PLAIN_PICKLE
-            else digest(obj, payload)
-            for obj, payload in zip(args, payloads, strict=True)
-        ]
-    )
+    plain = {payload[0] for payload in payloads} == {_PLAIN_PICKLE}
+    if plain and _SCALARS.issuperset(map(type, args)) and max(map(len, payloads)) <= _SMALL_BYTES:
+        hashed, size = blake2b, DIGEST_BYTES  # a million of these is what makes a map slow
+        return b"".join([hashed(payload, digest_size=size).digest() for payload in payloads])
+    return b"".join(map(digest, args, payloads))
 
 
 def _is_flat(obj: Any) -> bool:

@@ -27,7 +27,7 @@ import lmdb
 
 from resilient_scoop.adapters import journal_lock
 from resilient_scoop.adapters.blobs import sync_directory
-from resilient_scoop.adapters.journal_check import Depth, check
+from resilient_scoop.adapters.journal_check import SMALL_BYTES_MAX, Depth, check, check_here
 from resilient_scoop.adapters.journal_lock import JournalLock
 from resilient_scoop.adapters.journal_place import (
     DATA_FILE,
@@ -35,6 +35,7 @@ from resilient_scoop.adapters.journal_place import (
     GENERATION_FILE,
     Generation,
     check_place,
+    check_sequence,
     read_generation,
     read_meta,
     write_generation,
@@ -88,7 +89,7 @@ class Journal(Reader):
             if (directory / GENERATION_FILE).exists() or (directory / DATA_FILE).exists():
                 raise JournalFormatError(str(directory), "there is a journal already")
             self = cls(directory, lock, open_store(directory, create=True), run)
-            undo.callback(self._store.leave)
+            undo.callback(self.store.leave)
             self._begin()
             undo.pop_all()
         return self
@@ -99,8 +100,8 @@ class Journal(Reader):
     ) -> Self:
         """Open a journal for writing, as the next generation of its run.
 
-        Unless it was closed in order, it is verified first, in a child process; after a reboot or
-        while it is small as a whole, otherwise its records.
+        What was closed in order is looked at if it is small. Anything else is verified, in a child
+        process: after a reboot or up to 64 MiB as a whole, otherwise record by record.
 
         Raises:
             JournalFormatError: no journal is here, or one of another format or run.
@@ -116,7 +117,7 @@ class Journal(Reader):
             undo.callback(lock.release)
             known = _examine(directory, lock, run)
             self = cls(directory, lock, open_store(directory), bytes.fromhex(known.run))
-            undo.callback(self._store.leave)
+            undo.callback(self.store.leave)
             self._continue(known)
             undo.pop_all()
         return self
@@ -136,22 +137,22 @@ class Journal(Reader):
         """
         self._check_usable()
         try:
-            steps = prepare(self._store, changes)
+            steps = prepare(self.store, changes)
         except OSError as error:
             self._fail_file(error)
         for digest in self._write(steps):
-            self._store.blobs.remove(digest)
+            self.store.blobs.remove(digest)
         self._commits += 1
         if self._commits % _REAP_EVERY == 0:
-            self._store.env.reader_check()
+            self.store.env.reader_check()
 
     def close(self, clean: bool) -> None:  # noqa: FBT001 - the one thing there is to say
         """Close; `clean` states that all is well, so that the next opening need not verify."""
         if self._closed:
             return
         self._closed = True
-        txn = self._store.env.info()["last_txnid"]
-        self._store.leave()
+        txn = self.store.env.info()["last_txnid"]
+        self.store.leave()
         if clean and self._failed is None:
             known = Generation(self.run.hex(), FORMAT, self.generation, txn)
             write_generation(self.directory, known)
@@ -179,9 +180,9 @@ class Journal(Reader):
                 f"an older copy was put in its place"
             )
             raise JournalDamagedError(str(self.directory), reason)
-        self._store.env.reader_check()
+        self.store.env.reader_check()
         self._next_generation(stored)
-        self._store.blobs.sweep(lambda digest: is_named(self._store, digest))
+        self.store.blobs.sweep(lambda digest: is_named(self.store, digest))
 
     def _next_generation(self, stored: int) -> None:
         self.generation = stored + 1
@@ -195,13 +196,13 @@ class Journal(Reader):
             raise self._failed
         if self._closed:
             raise InvariantError(f"commit to the closed journal {self.directory}")
-        if self._store.pid != os.getpid():
+        if self.store.pid != os.getpid():
             raise InvariantError(f"commit to {self.directory} from a forked child")
 
     def _write(self, steps: Sequence[Puts | Erase]) -> list[bytes]:
         while True:
             try:
-                return write(self._store, steps)
+                return write(self.store, steps)
             except lmdb.MapFullError:
                 self._grow()
             except lmdb.Error as error:
@@ -209,15 +210,15 @@ class Journal(Reader):
 
     def _grow(self) -> None:
         """Double the map. LMDB closes the environment if that fails, so it is tried out before."""
-        map_bytes: int = self._store.env.info()["map_size"]
+        map_bytes: int = self.store.env.info()["map_size"]
         try:
             mmap.mmap(-1, map_bytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ).close()
         except OSError as error:
             reason = f"no address space for a map of {2 * map_bytes} bytes (see `ulimit -v`)"
             raise JournalFullError(str(self.directory), "a commit", reason) from error
-        with self._store.reading:
+        with self.store.reading:
             try:
-                self._store.env.set_mapsize(2 * map_bytes)
+                self.store.env.set_mapsize(2 * map_bytes)
             except lmdb.Error as error:
                 self._fail(error)
 
@@ -245,10 +246,12 @@ def _examine(directory: Path, lock: JournalLock, run: bytes | None) -> Generatio
         reason = f"it belongs to run {known.run}, not to {run.hex()}"
         raise JournalFormatError(str(directory), reason)
     meta = read_meta(directory)
+    check_sequence(directory, meta)
     if known.closed_txn and known.closed_txn == meta.txn:
+        if meta.size_bytes <= SMALL_BYTES_MAX:
+            check_here(directory)
         return known
-    size_bytes = (meta.last_page + 1) * meta.page_bytes
     rebooted = lock.previous is None or lock.previous.boot_id != journal_lock.boot_id()
-    whole = rebooted or size_bytes <= _WHOLE_BYTES_MAX
+    whole = rebooted or meta.size_bytes <= _WHOLE_BYTES_MAX
     check(directory, Depth.STRUCTURE if whole else Depth.RECORDS).raise_if_damaged(directory)
     return known

@@ -28,6 +28,8 @@ from resilient_scoop.adapters.journal_place import DATA_FILE
 from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalDamagedError, JournalError
 
+SMALL_BYTES_MAX: Final = 8 << 20
+"""Up to here `check_here` takes less time (80 ms) than to start a child."""
 PROBLEMS_MAX: Final = 1000
 """What is listed; the count goes on."""
 _PACKAGE_PARENT: Final = str(Path(__file__).resolve().parents[2])
@@ -106,6 +108,18 @@ def check(directory: Path, depth: Depth, *, blobs: Path | None = None) -> Verdic
     return Verdict(problems, summary.records, summary.payload_bytes, summary.problems)
 
 
+def check_here(directory: Path) -> None:
+    """Check the structure of a small journal without a child: pages are read as plain bytes.
+
+    Raises:
+        JournalDamagedError: LMDB could not be trusted with this file.
+    """
+    report = _Report(quiet=True)
+    _check_structure(directory, report)
+    if report.first is not None:
+        raise JournalDamagedError(str(directory), report.first)
+
+
 def _decode(line: bytes) -> Problem | Summary | None:
     try:
         return msgspec.json.decode(line, type=Problem | Summary)
@@ -126,14 +140,17 @@ def _end_text(done: subprocess.CompletedProcess[bytes]) -> str:
 class _Report:
     """Counts, and writes each problem at once: the next read may be the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.first: str | None = None
         self.problems = 0
         self.records = 0
         self.payload_bytes = 0
 
     def problem(self, text: str, table: Table | None = None, key: bytes | None = None) -> None:
         self.problems += 1
-        if self.problems <= PROBLEMS_MAX:
+        self.first = self.first or text
+        if not self.quiet and self.problems <= PROBLEMS_MAX:
             name = None if table is None else table.name.lower()
             self.line(Problem(text, name, None if key is None else key.hex()))
 

@@ -77,6 +77,12 @@ class DataMeta(NamedTuple):
     page_bytes: int
     last_page: int
     txn: int
+    before_txn: int  # of the other meta page
+
+    @property
+    def size_bytes(self) -> int:
+        """What the file has to have at least."""
+        return (self.last_page + 1) * self.page_bytes
 
 
 def check_place(directory: Path, *, allow_network: bool = False) -> None:
@@ -160,25 +166,38 @@ def read_meta(directory: Path) -> DataMeta:
     Raises:
         JournalDamagedError: the file is missing, cut or no data file.
     """
-    path = directory / DATA_FILE
-    try:
-        with path.open("rb", buffering=0) as file:
-            metas = _metas(directory, file.fileno())
-            size_bytes = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise JournalDamagedError(str(directory), f"{DATA_FILE}: {error.strerror}") from error
-    newest = max(metas, key=lambda meta: meta.txn)
-    need_bytes = (newest.last_page + 1) * newest.page_bytes
-    if size_bytes < need_bytes:
-        reason = f"{DATA_FILE} was cut: {size_bytes} bytes of the {need_bytes} that it says it has"
+    older, newest = sorted(meta_pages(directory), key=lambda meta: meta.txn)
+    size_bytes = (directory / DATA_FILE).stat().st_size
+    newest = newest._replace(before_txn=older.txn)
+    if size_bytes < newest.size_bytes:
+        reason = f"{DATA_FILE} was cut: {size_bytes} of {newest.size_bytes} bytes are left"
         raise JournalDamagedError(str(directory), reason)
     return newest
 
 
-def _metas(directory: Path, fd: int) -> list[DataMeta]:
-    found = [_meta(directory, fd, 0)]
-    found.append(_meta(directory, fd, found[0].page_bytes))
-    return found
+def check_sequence(directory: Path, meta: DataMeta) -> None:
+    """Refuse a data file, written by nobody now, whose newest meta page is not the newest written.
+
+    The two are written in turn, so they are one transaction apart; LMDB would take the older of
+    them for the truth if a bit flipped in the number of the newer.
+    """
+    if meta.txn - meta.before_txn > 1:
+        reason = f"its meta pages {meta.before_txn} and {meta.txn} do not follow one another"
+        raise JournalDamagedError(str(directory), reason)
+
+
+def meta_pages(directory: Path) -> list[DataMeta]:
+    """Return both meta pages of the data file as they are.
+
+    Raises:
+        JournalDamagedError: the file is missing or no data file.
+    """
+    try:
+        with (directory / DATA_FILE).open("rb", buffering=0) as file:
+            first = _meta(directory, file.fileno(), 0)
+            return [first, _meta(directory, file.fileno(), first.page_bytes)]
+    except OSError as error:
+        raise JournalDamagedError(str(directory), f"{DATA_FILE}: {error.strerror}") from error
 
 
 def _meta(directory: Path, fd: int, offset: int) -> DataMeta:
@@ -189,4 +208,4 @@ def _meta(directory: Path, fd: int, offset: int) -> DataMeta:
     magic, version, _, _, page_bytes, last_page, txn = _META.unpack(raw)
     if magic != _MAGIC or version != _DATA_VERSION or page_bytes not in _PAGE_SIZES:
         raise JournalDamagedError(str(directory), f"{DATA_FILE} does not begin like an LMDB file")
-    return DataMeta(page_bytes, last_page, txn)
+    return DataMeta(page_bytes, last_page, txn, txn)

@@ -171,7 +171,7 @@ class Reader:
     """What a journal and a view of one have in common."""
 
     def __init__(self, store: Store, directory: Path) -> None:
-        self._store = store
+        self.store = store
         self.directory = directory
 
     def read(
@@ -224,11 +224,11 @@ class Reader:
 
     def size_bytes(self) -> int:
         """Return what the journal takes on disk, files of large payloads included."""
-        return _data_bytes(self._store.directory) + self._store.blobs.size_bytes()
+        return _data_bytes(self.directory) + self.store.blobs.size_bytes()
 
     def count(self, table: Table) -> int:
         """Return the number of records of a table, without reading them."""
-        store = self._store
+        store = self.store
         try:
             with store.reading, store.begin() as txn:
                 return txn.stat(store.tables[table])["entries"]
@@ -238,7 +238,7 @@ class Reader:
     def _page(
         self, table: Table, prefix: bytes, after: bytes | None, limit_bytes: int | None
     ) -> list[_Stored]:
-        store = self._store
+        store = self.store
         start = prefix if after is None else max(prefix, after + b"\0")
         found: list[_Stored] = []
         taken_bytes = 0
@@ -261,7 +261,7 @@ class Reader:
         return found
 
     def _one(self, table: Table, key: bytes) -> _Stored | None:
-        store = self._store
+        store = self.store
         try:
             with store.reading, store.begin() as txn:
                 value = txn.get(key, db=store.tables[table])
@@ -279,7 +279,7 @@ class Reader:
     def _blob(self, table: Table, record: _Stored) -> bytes | None:
         """Return the payload of a file, or None if its record was erased since it was read."""
         try:
-            return self._store.blobs.read(unpack_ref(record.payload))
+            return self.store.blobs.read(unpack_ref(record.payload))
         except (BlobError, ValueError) as error:
             if self._one(table, record.key) != record:
                 return None

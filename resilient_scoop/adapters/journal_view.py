@@ -2,8 +2,9 @@
 
 A view costs the broker nothing (LMDB's readers take no locks that a writer waits for). It works on
 a run that is live, on one that is dead, and on a folder that may only be read: LMDB needs a lock
-file even to read, so there a private copy is read. A dead journal that was not closed in order is
-checked in a child first, because damage would end the process that reads it.
+file even to read, so there a private copy is read. A dead journal is looked at first, because
+damage would end the process that reads it: a small one as bytes, a large one that was not closed in
+order in a child.
 """
 
 from __future__ import annotations
@@ -13,12 +14,20 @@ from pathlib import Path
 from typing import Final, Self
 
 from resilient_scoop.adapters import journal_lock
-from resilient_scoop.adapters.journal_check import Depth, Verdict, check
+from resilient_scoop.adapters.journal_check import (
+    SMALL_BYTES_MAX,
+    Depth,
+    Verdict,
+    check,
+    check_here,
+)
 from resilient_scoop.adapters.journal_lock import Holder
 from resilient_scoop.adapters.journal_place import (
     DATA_FILE,
+    DataMeta,
     Generation,
     check_place,
+    check_sequence,
     read_generation,
     read_meta,
 )
@@ -56,8 +65,8 @@ class JournalView(Reader):
         if not os.access(directory, os.W_OK):
             return cls(directory, _copied(directory), known)
         live = journal_lock.holder(directory) is not None
-        if not live and known.closed_txn != meta.txn:
-            check(directory, Depth.RECORDS).raise_if_damaged(directory)
+        if not live:
+            _examine(directory, meta, clean=known.closed_txn == meta.txn)
         view = cls(directory, open_store(directory, readonly=True), known)
         if view.get(Table.META, b"run") != view.run:
             view.close()
@@ -72,13 +81,22 @@ class JournalView(Reader):
         """Leave the journal; a second call does nothing."""
         if not self._closed:
             self._closed = True
-            self._store.leave()
+            self.store.leave()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _examine(directory: Path, meta: DataMeta, *, clean: bool) -> None:
+    """Look at a journal that nobody holds before LMDB maps it into this process."""
+    check_sequence(directory, meta)
+    if meta.size_bytes <= SMALL_BYTES_MAX:
+        check_here(directory)
+    elif not clean:
+        check(directory, Depth.RECORDS).raise_if_damaged(directory)
 
 
 def _copied(directory: Path) -> Store:

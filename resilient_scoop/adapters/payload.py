@@ -1,5 +1,4 @@
-"""What travels: arguments, values, functions and exceptions, as bytes with a codec in the first
-byte.
+"""What travels: arguments, values, functions and exceptions, as bytes with a codec in front.
 
 | first byte | what | made by |
 | --- | --- | --- |
@@ -10,18 +9,16 @@ byte.
 | `X` | an exception of user code with its frames | `dumps_exception` |
 | `E` | an error of the broker, without a pickle | `dumps_broker_error` |
 
-Arrays that come back are writable (unless read-only where they came from): from a store whose
-`get` gives a writable view (a private mapping, `mmap.ACCESS_COPY`) they are used in place, copied
-on write; from any other they are copied once.
+Arrays that come back are writable (unless read-only where they came from): from a store whose `get`
+gives a writable view (a private mapping, `mmap.ACCESS_COPY`) they are used in place, copied on
+write; from any other they are copied once.
 
-Invariant: no value, however broken, ends a sender or a receiver; it becomes an error that names
-it.
+Invariant: no value, however broken, ends a sender or a receiver; it becomes an error that names it.
 """
 
 from __future__ import annotations
 
 import pickle
-import pickletools
 from typing import Any, Final, NamedTuple, Protocol
 
 from resilient_scoop.adapters import payload_codec, payload_errors
@@ -56,6 +53,7 @@ LARGE_BYTES: Final = 1 << 20
 _BLOB, _PLAIN = 0x42, 0x80
 _EXCEPTIONS: Final = (payload_errors.EXCEPTION, payload_errors.BROKER_ERROR)
 _NAMES_MAX: Final = 5
+_SMALL: Final = payload_codec.SCALARS - {str, bytes, int}
 
 
 class Store(Protocol):
@@ -101,11 +99,10 @@ def dumps_large(
 def dumps_result(
     value: object, store: Store | None, *, function: str, where: str, sync: bool = False
 ) -> Encoded:
-    """Return the payload of what `function` returned; of a PicklingFailedError if it cannot travel."""
+    """Return the payload of what `function` returned; else of a PicklingFailedError."""
+    what = f"value returned by {function}"
     try:
-        payload = dumps_large(
-            value, store, sync=sync, what=f"value returned by {function}", root="value"
-        )
+        payload = dumps_large(value, store, sync=sync, what=what, root="value")
     except PicklingFailedError as error:
         return Encoded(dumps_exception(error, where), failed=True)
     return Encoded(payload, failed=False)
@@ -115,8 +112,8 @@ def loads(payload: bytes | memoryview, store: Store | None = None, what: str = "
     """Return the object; of an exception's payload the exception itself (it is not raised).
 
     Raises:
-        UnpicklingFailedError: naming `what` ("argument of module:function"), the types it needs, and
-            why they cannot be had here.
+        UnpicklingFailedError: naming `what` ("argument of module:function"), the types that it
+            needs, and why they cannot be had here.
     """
     try:
         if payload[0] == _PLAIN:
@@ -124,20 +121,23 @@ def loads(payload: bytes | memoryview, store: Store | None = None, what: str = "
         if payload[0] in _EXCEPTIONS:
             return loads_exception(payload)
         if payload[0] == _BLOB:
-            if store is None:
-                raise pickle.UnpicklingError("it is in a file, and this process has no store")
-            payload = store.get(bytes(payload[1:]))
+            payload = _fetched(payload, store)
         return payload_codec.loads(payload)
     except Exception as error:  # unpickling runs user code
         reason = f"{type(error).__name__}: {error}"
         raise UnpicklingFailedError(what, _names(payload), reason) from error
 
 
-_SMALL: Final = payload_codec.SCALARS - {str, bytes, int}
+def _fetched(payload: bytes | memoryview, store: Store | None) -> memoryview:
+    if store is None:
+        raise pickle.UnpicklingError("it is in a file, and this process has no store")
+    return store.get(bytes(payload[1:]))
 
 
 def _names(payload: bytes | memoryview) -> str:
     """Return the first few types that a pickle names, as far as it can be read."""
+    import pickletools
+
     found: list[str] = []
     strings: list[str] = []
     start = 0 if payload and payload[0] == _PLAIN else 1

@@ -76,7 +76,7 @@ def creator_class(name: str, definition: bytes) -> type:
 
 
 def ephemeral_class(name: str, definition: bytes) -> type:
-    """Return the ephemeral constant called `name`: DEAP holds that a name stands for one function."""
+    """Return the ephemeral constant called `name`: in DEAP a name stands for one function."""
     from deap import gp
 
     for known in list(gp.MetaEphemeral.cache.values()):

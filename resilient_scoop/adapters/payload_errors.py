@@ -14,7 +14,6 @@ of groups travel too.
 from __future__ import annotations
 
 import builtins
-import concurrent.futures
 import pickle
 import traceback
 from collections.abc import Iterator
@@ -32,10 +31,6 @@ _FRAMES_MAX: Final = 200
 _LINKS_MAX: Final = 40
 _MEMBERS_MAX: Final = 500
 _TEXT_MAX: Final = 20_000
-_FOREIGN: Final[dict[str, type[Exception]]] = {
-    "TimeoutError": TimeoutError,
-    "CancelledError": concurrent.futures.CancelledError,
-}
 
 
 class UnpicklableExceptionError(errors.TaskError):
@@ -309,7 +304,7 @@ def _links(tb: TracebackType | None) -> Iterator[TracebackType]:
 
 
 def _from_broker(error: _BrokerError) -> BaseException:
-    cls = _FOREIGN.get(error.kind) or getattr(errors, error.kind, None)
+    cls = getattr(errors, error.kind, None) or _foreign(error.kind)
     fields = _tuples(error.fields)
     if isinstance(cls, type) and issubclass(cls, Exception):
         try:
@@ -317,6 +312,14 @@ def _from_broker(error: _BrokerError) -> BaseException:
         except TypeError:
             pass  # another version's fields
     return errors.TaskError(f"{error.kind}: {', '.join(map(str, fields))}")
+
+
+def _foreign(kind: str) -> type[Exception] | None:
+    if kind == "CancelledError":
+        from concurrent.futures import CancelledError
+
+        return CancelledError
+    return TimeoutError if kind == "TimeoutError" else None
 
 
 def _tuples(value: Any) -> Any:

@@ -1,14 +1,15 @@
 """A sound check that a call draws no random numbers, does not wait, and calls no unknown code.
 
-Such calls need no seeding of the random streams, which costs more than many of them. The proof is by
-a closed world: the arguments are exact builtin scalars, tuples or lists of them; everything that the
-function loads from outside is again such a constant, a builtin of `_BUILTINS`, an exception class,
-the module `math`, or a function for which the same holds; and the instructions allowed can make
-nothing else of these. So whatever is called is known, whatever it is called with. Attributes are
-limited to names of `math` and to methods of builtin types.
+Such calls need no seeding of the random streams, which costs more than many of them. The proof is
+by a closed world: the arguments are exact builtin scalars, tuples or lists of them; everything
+that the function loads from outside is again such a constant, a builtin of `_BUILTINS`, an
+exception class, the module `math`, or a function for which the same holds; and the instructions
+allowed can make nothing else of these. So whatever is called is known, whatever it is called
+with. Attributes are limited to names of `math` and to methods of builtin types.
 
-When unsure, the answer is no: an instruction that is not listed (of a later Python, say) is unsure.
-Globals are looked up when asked; a script that rebinds them later to other things is out of scope.
+When unsure, the answer is no: an instruction that is not listed (of a later Python, say) is
+unsure. Globals are looked up when asked; a script that rebinds them later to other things is out
+of scope.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ _DEPTH_MAX: Final = 8
 _ITEMS_MAX: Final = 1024
 _SCALARS: Final = frozenset({int, float, bool, str, bytes, type(None), complex})
 
-_BUILTIN_NAMES: Final = """
-    abs all any ascii bin bool bytes chr complex dict divmod enumerate filter float format frozenset
-    hash hex int isinstance issubclass len list map max min oct ord pow range repr reversed round
-    set sorted str sum tuple zip
-""".split()
+_BUILTIN_NAMES_TEXT: Final = """
+    abs all any ascii bin bool bytes chr complex dict divmod enumerate filter float format
+    frozenset hash hex int isinstance issubclass len list map max min oct ord pow range repr
+    reversed round set sorted str sum tuple zip
+"""
+_BUILTIN_NAMES: Final = _BUILTIN_NAMES_TEXT.split()
 _BUILTINS: Final = {
     id(value)
     for name, value in vars(builtins).items()
@@ -43,26 +45,23 @@ _METHODS: Final = frozenset(
     if not name.startswith("_") and name not in ("format", "format_map")
 )
 _MATH: Final = frozenset(name for name in vars(math) if not name.startswith("_"))
-_ATTRIBUTES: Final = _METHODS | _MATH
 
-_PLAIN_OPS: Final = frozenset(
-    """
+_PLAIN_OPS_TEXT: Final = """
     CACHE RESUME NOP EXTENDED_ARG POP_TOP PUSH_NULL COPY SWAP PRECALL CALL KW_NAMES CALL_KW
-    CALL_FUNCTION_EX DICT_MERGE END_FOR POP_ITER END_SEND NOT_TAKEN TO_BOOL
-    LOAD_CONST LOAD_SMALL_INT LOAD_COMMON_CONSTANT LOAD_FAST LOAD_FAST_CHECK LOAD_FAST_AND_CLEAR
+    CALL_FUNCTION_EX DICT_MERGE END_FOR POP_ITER END_SEND NOT_TAKEN TO_BOOL LOAD_CONST
+    LOAD_SMALL_INT LOAD_COMMON_CONSTANT LOAD_FAST LOAD_FAST_CHECK LOAD_FAST_AND_CLEAR
     LOAD_FAST_LOAD_FAST LOAD_FAST_BORROW LOAD_FAST_BORROW_LOAD_FAST_BORROW STORE_FAST
-    STORE_FAST_LOAD_FAST STORE_FAST_STORE_FAST STORE_FAST_MAYBE_NULL DELETE_FAST
-    LOAD_DEREF STORE_DEREF LOAD_CLOSURE MAKE_CELL COPY_FREE_VARS LOAD_ASSERTION_ERROR
-    BINARY_OP BINARY_SUBSCR BINARY_SLICE STORE_SUBSCR STORE_SLICE DELETE_SUBSCR COMPARE_OP
-    CONTAINS_OP IS_OP UNARY_NEGATIVE UNARY_NOT UNARY_POSITIVE UNARY_INVERT
-    BUILD_TUPLE BUILD_LIST BUILD_SET BUILD_MAP BUILD_CONST_KEY_MAP BUILD_STRING BUILD_SLICE
-    LIST_APPEND LIST_EXTEND LIST_TO_TUPLE SET_ADD SET_UPDATE MAP_ADD DICT_UPDATE
-    FORMAT_VALUE FORMAT_SIMPLE FORMAT_WITH_SPEC CONVERT_VALUE UNPACK_SEQUENCE UNPACK_EX GET_LEN
-    MATCH_SEQUENCE MATCH_MAPPING MATCH_KEYS
+    STORE_FAST_LOAD_FAST STORE_FAST_STORE_FAST STORE_FAST_MAYBE_NULL DELETE_FAST LOAD_DEREF
+    STORE_DEREF LOAD_CLOSURE MAKE_CELL COPY_FREE_VARS LOAD_ASSERTION_ERROR BINARY_OP
+    BINARY_SUBSCR BINARY_SLICE STORE_SUBSCR STORE_SLICE DELETE_SUBSCR COMPARE_OP CONTAINS_OP
+    IS_OP UNARY_NEGATIVE UNARY_NOT UNARY_POSITIVE UNARY_INVERT BUILD_TUPLE BUILD_LIST BUILD_SET
+    BUILD_MAP BUILD_CONST_KEY_MAP BUILD_STRING BUILD_SLICE LIST_APPEND LIST_EXTEND LIST_TO_TUPLE
+    SET_ADD SET_UPDATE MAP_ADD DICT_UPDATE FORMAT_VALUE FORMAT_SIMPLE FORMAT_WITH_SPEC
+    CONVERT_VALUE UNPACK_SEQUENCE UNPACK_EX GET_LEN MATCH_SEQUENCE MATCH_MAPPING MATCH_KEYS
     GET_ITER FOR_ITER RETURN_VALUE RETURN_CONST MAKE_FUNCTION SET_FUNCTION_ATTRIBUTE
     PUSH_EXC_INFO POP_EXCEPT CHECK_EXC_MATCH RERAISE RAISE_VARARGS
-    """.split()
-)
+"""
+_PLAIN_OPS: Final = frozenset(_PLAIN_OPS_TEXT.split())
 _NESTED_OPS: Final = frozenset({"RETURN_GENERATOR", "YIELD_VALUE"})
 _INTRINSICS: Final = ("INTRINSIC_UNARY_POSITIVE", "INTRINSIC_LIST_TO_TUPLE")
 _NESTED_INTRINSICS: Final = (*_INTRINSICS, "INTRINSIC_STOPITERATION_ERROR")
@@ -102,9 +101,11 @@ def _is_safe(value: Any, under: frozenset[int], depth: int) -> bool:
     if type(value) is FunctionType:
         return id(value) in under or _is_pure(value, under | {id(value)}, depth + 1)
     if type(value) is functools.partial:
-        parts = (value.func, *value.args, *value.keywords.values())
-        return all(_is_safe(part, under, depth + 1) for part in parts)
-    return args_plain(value)
+        given = (*value.args, *value.keywords.values())
+        return _is_safe(value.func, under, depth + 1) and all(map(args_plain, given))
+    if type(value) is tuple:
+        return all(_is_safe(part, under, depth) for part in value)
+    return type(value) in _SCALARS  # a list may hold anything by the time of the call
 
 
 def _is_pure(function: FunctionType, under: frozenset[int], depth: int) -> bool:
@@ -120,14 +121,22 @@ def _is_pure(function: FunctionType, under: frozenset[int], depth: int) -> bool:
     carried += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     if not all(_is_safe(value, under, depth) for value in carried):
         return False
+
+    def is_safe_name(name: str) -> bool:
+        known = function.__builtins__  # type: ignore[attr-defined]
+        value = function.__globals__.get(name, known.get(name, _MISSING))
+        return value is not _MISSING and _is_safe(value, under, depth)
+
     return all(
         _is_allowed(instruction, nested=nested)
-        or (instruction.opname == "LOAD_GLOBAL" and _is_safe_name(instruction, function, under, depth))
+        or (instruction.opname == "LOAD_GLOBAL" and is_safe_name(instruction.argval))
         for nested, instruction in _instructions(code)
     )
 
 
-def _instructions(code: CodeType, *, nested: bool = False) -> Iterator[tuple[bool, dis.Instruction]]:
+def _instructions(
+    code: CodeType, *, nested: bool = False
+) -> Iterator[tuple[bool, dis.Instruction]]:
     for instruction in dis.get_instructions(code):
         yield nested, instruction
     for const in code.co_consts:
@@ -140,17 +149,11 @@ def _is_allowed(instruction: dis.Instruction, *, nested: bool) -> bool:
     if name in _PLAIN_OPS or name.startswith(_JUMPS):
         return True
     if name in ("LOAD_ATTR", "LOAD_METHOD"):
-        return instruction.argval in _ATTRIBUTES
+        return instruction.argval in _METHODS or _is_own_math(instruction.argval)
     if name == "CALL_INTRINSIC_1":
         return instruction.argrepr in (_NESTED_INTRINSICS if nested else _INTRINSICS)
     return nested and name in _NESTED_OPS
 
 
-def _is_safe_name(
-    instruction: dis.Instruction, function: FunctionType, under: frozenset[int], depth: int
-) -> bool:
-    name = instruction.argval
-    value = function.__globals__.get(name, _MISSING)
-    if value is _MISSING:
-        value = function.__builtins__.get(name, _MISSING)  # type: ignore[attr-defined]
-    return value is not _MISSING and _is_safe(value, under, depth)
+def _is_own_math(name: str) -> bool:
+    return name in _MATH and type(getattr(math, name, None)) in (BuiltinFunctionType, float)

@@ -1,7 +1,7 @@
 """What the commands share: where runs are kept, how a run is named, how figures are printed.
 
-Only the command line reads the environment. Every option can be set by RSCOOP_<OPTION>, whatever its
-command (`RSCOOP_WORKERS=8`); flags on the command line win.
+Only the command line reads the environment. Every option can be set by RSCOOP_<OPTION>, whatever
+its command (`RSCOOP_WORKERS=8`); flags on the command line win.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -46,60 +45,55 @@ _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where runs are kept; looked up on first use, since most of a start has no need of it."""
-
-    override: str | None
-
-    @property
-    def path(self) -> Path:
-        """The state folder."""
-        return rundirs.state_dir(self.override)
+def state_folder(ctx: click.Context | None = None) -> Path:
+    """Return where the command's runs are kept; looked up only by those who need it."""
+    root = (ctx or click.get_current_context()).find_root()
+    return rundirs.state_dir(root.params.get("state_dir"))
 
 
-def place() -> Place:
-    """Return where the current command's runs are kept."""
-    found = click.get_current_context().find_object(Place)
-    return found if found is not None else Place(None)
-
-
-class RunParam(click.ParamType):
+class RunParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in some
     """A run as one types it: `last`, an id, the beginning of one, a name, or a folder."""
 
     name = "run"
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self,
+        value: Any,
+        param: click.Parameter | None,  # noqa: ARG002  click's signature
+        ctx: click.Context | None,
     ) -> RunDir:
         """Return the run; what is wrong with the name is raised as RunNotFoundError."""
         if isinstance(value, RunDir):
             return value
-        return rundirs.select(place().path, value)
+        return rundirs.select(state_folder(ctx), value)
 
     def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
     ) -> list[Any]:
         """Offer ids, newest first, with what they are of, and names."""
         from click.shell_completion import CompletionItem
 
         try:
-            entries = rundirs.list_runs(place().path)
+            entries = rundirs.list_runs(state_folder(ctx))
         except RscoopError:
             return []
-        items = []
+        offers = {"last": "the newest run"}
         for entry in reversed(entries):
             info = entry.info
-            title = info.title if info else "damaged"
-            for word in (entry.run.id, info.name if info else None):
-                if word and word.startswith(incomplete):
-                    items.append(CompletionItem(word, help=title))
-        if "last".startswith(incomplete):
-            items.append(CompletionItem("last", help="the newest run"))
-        return items
+            offers[entry.run.id] = info.title if info else "damaged"
+            if info and info.name:
+                offers.setdefault(info.name, info.title)
+        return [
+            CompletionItem(word, help=title)
+            for word, title in offers.items()
+            if word.startswith(incomplete)
+        ]
 
 
-class DurationParam(click.ParamType):
+class DurationParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A duration in seconds, typed as 90s, 5m, 1h30m, 30d or HH:MM:SS."""
 
     name = "duration"

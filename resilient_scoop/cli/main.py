@@ -1,7 +1,7 @@
 """`rscoop`: the group of commands, each in a module of its own that is imported when it is called.
 
-`rscoop run` must not wait for the imports of the others. Errors of ours end a command as one line on
-standard error and the exit code of their class; a bug of ours ends it with its traceback.
+`rscoop run` must not wait for the imports of the others. Errors of ours end a command as one line
+on standard error and the exit code of their class; a bug of ours ends it with its traceback.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from resilient_scoop._version import __version__
-from resilient_scoop.cli.base import EXIT_CODES, SETTINGS, Place
+from resilient_scoop.cli.base import EXIT_CODES, SETTINGS
 from resilient_scoop.errors import InvariantError, RscoopError
 
 COMMANDS: Final = {
@@ -38,11 +38,15 @@ _SIGINT_EXIT: Final = 130
 class Rscoop(click.Group):
     """The group; loads a command when it is wanted and maps errors to exit codes."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         """Return the names for `--help`; aliases are known but not listed."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        cmd_name: str,
+    ) -> click.Command | None:
         """Import and return a command."""
         name = COMMANDS.get(ALIASES.get(cmd_name, cmd_name))
         if name is None:
@@ -66,7 +70,7 @@ class Rscoop(click.Group):
         prog_name: str | None = None,
         complete_var: str | None = None,
         standalone_mode: bool = True,  # noqa: FBT001, FBT002  click's signature
-        windows_expand_args: bool = True,  # noqa: FBT001, FBT002
+        windows_expand_args: bool = True,  # noqa: ARG002, FBT001, FBT002
         **extra: Any,
     ) -> Any:
         """Run one command and exit as it says."""
@@ -90,6 +94,7 @@ class Rscoop(click.Group):
 
 
 @click.command(
+    "rscoop",
     cls=Rscoop,
     context_settings=SETTINGS,
     epilog=f"""\b
@@ -107,8 +112,7 @@ Every option can be set in the environment: RSCOOP_WORKERS=8 is `run -n 8`.""",
     help="Where runs are kept, on a local disk.  [default: ~/.local/state/rscoop]",
 )
 @click.version_option(__version__, prog_name="rscoop", message="%(prog)s %(version)s")
-@click.pass_context
-def cli(ctx: click.Context, state_dir: str | None) -> None:
+def cli(state_dir: str | None) -> None:
     """Run Python scripts that use futures on many cores, and finish them whatever crashes.
 
     A run that was cut short (a crash, a reboot, the end of a batch job) goes on where it was
@@ -116,7 +120,6 @@ def cli(ctx: click.Context, state_dir: str | None) -> None:
 
     RUN in the commands below is an id, the beginning of one, a name, a folder, or `last`.
     """
-    ctx.obj = Place(state_dir)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

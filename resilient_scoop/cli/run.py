@@ -1,7 +1,7 @@
 """`rscoop run`: start a script as a new run.
 
-The script is checked before the run exists, so that a typing error leaves nothing behind. What comes
-after the script on the command line is the script's.
+The script is checked before the run exists, so that a typing error leaves nothing behind. What
+comes after the script on the command line is the script's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 
 import click
 
-from resilient_scoop.cli.base import EXIT_CODES, SETTINGS, place
+from resilient_scoop.cli.base import EXIT_CODES, SETTINGS, state_folder
 from resilient_scoop.cli.script import Target, find_module, find_script, installed_versions
 from resilient_scoop.cli.start import Start, start
 from resilient_scoop.errors import JournalPlaceError, UsageError
@@ -95,7 +95,7 @@ def command(  # noqa: PLR0913  one parameter per option
         )
 
     now = time.time()  # noqa: TID251  labels the run and makes its id
-    run = rundirs.create(place().path, describe, now)
+    run = rundirs.create(state_folder(), describe, now)
     return _started(run, Start(workers=count, strict=strict, quiet=quiet, detach=detach))
 
 

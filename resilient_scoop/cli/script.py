@@ -1,7 +1,7 @@
 """What is to be run, checked before a run exists for it: a typing error leaves nothing behind.
 
-Whatever is wrong is said in Python's own words and with Python's exit codes, since the user may as well
-have typed `python` instead of `rscoop run`.
+Whatever is wrong is said in Python's own words and with Python's exit codes, since the user may
+as well have typed `python` instead of `rscoop run`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class ScriptError(click.ClickException):
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]  # click declares it for the class
 
-    def show(self, file: object = None) -> None:
+    def show(self, file: object = None) -> None:  # noqa: ARG002  click's signature
         """Print the text as it is, without `Error:` before it."""
         click.echo(self.message, err=True)
 
@@ -119,7 +119,7 @@ def installed_versions() -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in sys.path:
         try:
-            entries = os.listdir(folder or ".")
+            entries = os.listdir(folder or ".")  # noqa: PTH208  names are all that is wanted
         except OSError:
             continue  # Python ignores such entries too
         for entry in entries:

@@ -98,9 +98,8 @@ def _await_hold(run: RunDir, verdict: int) -> int:
     while not run.is_held():
         if select.select([verdict], [], [], _POLL_S)[0]:
             text = os.read(verdict, 16)
-            if text == b"0":
-                break  # a script so short that it is over already
-            return _failed(run, int(text or b"1"))
+            click.echo(run.id)
+            return _ended(run, int(text or b"1"))
     click.echo(run.id)
     note(
         f"run {run.id} goes on in the background; watch it with `rscoop attach {run.id}`, "
@@ -109,7 +108,10 @@ def _await_hold(run: RunDir, verdict: int) -> int:
     return 0
 
 
-def _failed(run: RunDir, code: int) -> int:
+def _ended(run: RunDir, code: int) -> int:
+    if code == 0:
+        note(f"run {run.id} is over already; `rscoop logs {run.id}` shows its output")
+        return 0
     log = run.logs / _LOG
     last = log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["nothing was said"]
     note(f"run {run.id} ended at once with exit code {code}: {last[0]}; see {log}")

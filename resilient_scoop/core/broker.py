@@ -134,7 +134,9 @@ class Broker:
         if event.messages and isinstance(event.messages[0], wire.Hello):
             peer = self.membership.welcome(event.peer, event.messages[0], now)
         if peer is None:
-            self._hear_lost(event, now)
+            peer = self.membership.revive(event.peer, now)
+        if peer is None:
+            self._hear_dead(event, now)
             return
         peer.alive_at = peer.heard_at = now
         for at, message in enumerate(event.messages):
@@ -145,13 +147,12 @@ class Broker:
             else:
                 self._handle(peer, message, event.raw[at], now)
 
-    def _hear_lost(self, event: Heard, now: float) -> None:
-        """One that was taken for lost: its outcomes count if still wanted, its leases don't."""
+    def _hear_dead(self, event: Heard, now: float) -> None:
+        """The last words of one whose death is known: its outcomes count if still wanted."""
         ghost = Peer(event.peer, "worker", "", "", now, now)
         for message, raw in zip(event.messages, event.raw, strict=True):
             if isinstance(message, wire.Outcomes):
                 self.ledger.outcomes(ghost, message, raw)
-        self.ledger.offer(event.peer, wire.encode(wire.Greet()))
 
     def _handle(self, peer: Peer, message: wire.Up, raw: bytes, now: float) -> None:  # noqa: C901, PLR0912
         match message:
@@ -193,7 +194,7 @@ class Broker:
         lease = peer.leases.get(attempt)
         if lease is None:
             return
-        lease.retracting = False
+        # `retracting` stays: what is left is begun, there is nothing more to be had.
         spans = lease.left.overlap(stop, 1 << 62)
         for low, high in spans:
             self.scheduler.settle(lease, low, high)
@@ -202,7 +203,7 @@ class Broker:
 
     def _run_ended(self, peer: Peer, ended: wire.RunEnded, raw: bytes) -> None:
         if self.ledger.root != (ended.attempt, peer.id):
-            self.ledger.offer(peer.id, wire.encode(wire.Drop([ended.attempt])))
+            self.ledger.send(peer.id, wire.encode(wire.Drop([ended.attempt])))
             return
         self.ended = ended
         self.ledger.actions.append(Put(Table.META, b"ended", raw))
@@ -219,7 +220,8 @@ class Broker:
         lease = self.scheduler.take_over(now)
         if lease is not None:
             lease.retracting = True
-            self.ledger.offer(lease.peer.id, wire.encode(wire.Retract(lease.attempt)))
+            # Behind the grant of this lease, which may wait for a commit.
+            self.ledger.send(lease.peer.id, wire.encode(wire.Retract(lease.attempt)))
 
     def _grant(self, peer: Peer, slices: list[Slice]) -> None:
         """Send slices; what needs a record or the disk first goes apart from the rest."""

@@ -87,6 +87,7 @@ class Exchange:
         self._answers: list[Mail] = []
         self._acks: dict[PeerId, tuple[Link, int]] = {}
         self._beat_at = 0.0
+        self._tick_at = 0.0
 
     def receive(self, peer: PeerId, frames: list[bytes], now: float) -> None:
         """Take in one message of a peer."""
@@ -135,7 +136,10 @@ class Exchange:
         events, self._events, self._acks = self._events, [], {}
         mails, self._answers = self._answers, []
         changes: list[Change] = []
-        for event in events or [Tick()]:
+        if not events or now >= self._tick_at:
+            self._tick_at = now + self.broker.config.beat_s / 4
+            events.append(Tick())
+        for event in events:
             for action in self.broker.step(event, now):
                 if isinstance(action, Put | Erase):
                     changes.append(action)
@@ -176,8 +180,10 @@ class Exchange:
         tasks = []
         for task, where in zip(send.tasks, send.args, strict=True):
             raw = journal.get(Table.ARGS, where.key)
-            args = [] if raw is None else wire.decode_up(raw)
-            assert isinstance(args, wire.Args), "arguments of a ready item are not in the journal"
+            if raw is None:
+                continue  # a later turn of the same commit ended the parent and dropped the lease
+            args = wire.decode_up(raw)
+            assert isinstance(args, wire.Args), "a foreign record in ARGS"
             part = args.args[where.offset : where.offset + where.count]
             tasks.append(msgspec.structs.replace(task, args=part))
         return self._pack(send.to, [*send.before, wire.encode(wire.Grant(tasks))])

@@ -82,8 +82,18 @@ class Ledger:
             lease = self.lease_of(path)
             good = lease is not None and lease.peer is peer and lease.attempt == attempt
         if not good:
-            self.offer(peer.id, wire.encode(wire.Drop([attempt])))
+            self._fence(peer, attempt)
         return good
+
+    def _fence(self, peer: Peer, attempt: wire.Attempt) -> None:
+        """Tell a worker to stop an attempt; what else it held of that slice is to do again."""
+        lease = peer.leases.get(attempt)
+        if lease is not None:
+            self.scheduler.end(lease)
+            for start, stop in lease.left:
+                again = lease.batch.undone.overlap(start, stop)
+                self.scheduler.enqueue(lease.batch, again, resumes=False)
+        self.send(peer.id, wire.encode(wire.Drop([attempt])))
 
     # --- what parents ask for -----------------------------------------------------------------
 
@@ -127,8 +137,7 @@ class Ledger:
                 continue
             self.scheduler.withdraw(batch, low, high)
             self.release(batch, [(low, high)])
-            for index in range(low, high):
-                parent.crashes.pop((part.call, index), None)
+            self._drop_kids(parent.path, part.call, low, high)
 
     def release(self, batch: Batch, spans: Spans) -> None:
         """End the leases' hold on items; a worker that is left with nothing is told to stop."""
@@ -137,7 +146,7 @@ class Ledger:
                 if lease.left.overlap(start, stop):
                     self.scheduler.settle(lease, start, stop)
                     if not lease.left:
-                        self.offer(lease.peer.id, wire.encode(wire.Drop([lease.attempt])))
+                        self.send(lease.peer.id, wire.encode(wire.Drop([lease.attempt])))
 
     def observed(self, peer: Peer, observed: wire.Observed, raw: bytes) -> None:
         """Keep what a parent was told."""
@@ -182,9 +191,11 @@ class Ledger:
         parent = self.state.parent(wanted.parent)
         batch = parent.batches.get(wanted.call)
         path = ids.item_path(wanted.parent, wanted.call, wanted.index)
-        cancelled = batch is not None and wanted.index in batch.ready
-        if batch is not None and cancelled:
+        cancelled = wanted.index in parent.cancelled.get(wanted.call, ())  # asked again
+        if batch is not None and wanted.index in batch.ready:
+            cancelled = True
             self.settle_error(batch, wanted.index, broker_error("cancelled", path))
+            self.state.apply_cancelled(parent, wanted.call, wanted.index)
         answer = wire.CancelAnswer(wanted.parent, wanted.call, wanted.index, cancelled)
         self.send(peer.id, wire.encode(answer))
 
@@ -209,15 +220,15 @@ class Ledger:
                 self.scheduler.measure(lease.fn, len(outcome.values), outcome.spent_s)
             spans = [] if parent is None else self.state.wanted(parent, outcome)
             whole = whole and spans == [(outcome.start, outcome.start + len(outcome.values))]
-            if spans:
+            if parent is not None and spans:
                 counted.append((outcome, spans))
+                # At once: two attempts of one item may have ended on one worker.
+                self._settle(parent.batches[outcome.call], spans)
         if parent is not None and counted:
             if not whole:
-                parts = [part for each, spans in counted for part in _parts(each, spans)]
+                parts = [part for each, spans in counted for part in parts_of(each, spans)]
                 raw = wire.encode(wire.Outcomes(outcomes.parent, parts))
             self.log(parent, raw)
-            for outcome, spans in counted:
-                self._settle(parent.batches[outcome.call], spans)
             self.tell(parent, raw)
         if not whole:
             self._forget_late(peer, outcomes)
@@ -237,13 +248,10 @@ class Ledger:
     def _settle(self, batch: Batch, spans: Spans) -> None:
         """Items are done: update the queue, all leases, what hung below them, the state."""
         parent, call = batch.parent, batch.call
-        kids = self.state.kid_items.get((parent.path, call))
         for start, stop in spans:
             if batch.ready:
                 self.scheduler.withdraw(batch, start, stop)
-            if kids:
-                for index in [i for i in kids if start <= i < stop]:
-                    self._drop(ids.item_path(parent.path, call, index))
+            self._drop_kids(parent.path, call, start, stop)
             for lease in list(batch.leases):
                 self.scheduler.settle(lease, start, stop)
         self.state.apply_done(parent, call, spans)
@@ -262,6 +270,11 @@ class Ledger:
         self._settle(batch, [(index, index + 1)])
         self.tell(parent, raw)
 
+    def _drop_kids(self, path: str, call: int, start: int, stop: int) -> None:
+        kids = self.state.kid_items.get((path, call), ())
+        for index in [i for i in kids if start <= i < stop]:
+            self._drop(ids.item_path(path, call, index))
+
     def _drop(self, path: str) -> None:
         """A parent is done: its descendants are nobody's any more."""
         gone = [path]
@@ -276,7 +289,7 @@ class Ledger:
             self.actions += [Erase(Table.LOG, prefix), Erase(Table.ARGS, prefix)]
 
 
-def _parts(outcome: wire.Outcome, spans: Spans) -> list[wire.Outcome]:
+def parts_of(outcome: wire.Outcome, spans: Spans) -> list[wire.Outcome]:
     """Return the runs of an outcome that count, as outcomes of their own."""
     width, first = ids.DIGEST_BYTES, outcome.start
     share = outcome.spent_s / max(1, len(outcome.values))

@@ -35,6 +35,8 @@ class Membership:
         self.state: State = ledger.state
         self.scheduler: Scheduler = ledger.scheduler
         self.peers = ledger.peers
+        self.silent: dict[PeerId, Peer] = {}  # taken for lost; may only have slept
+        self._silent_root: tuple[wire.Attempt, PeerId] | None = None
         self.stopping: str | None = None
         self.resubmitted = 0
         self.workers_lost = 0
@@ -118,7 +120,7 @@ class Membership:
                 return
         attempt = self.scheduler.next_attempt()
         self.ledger.root = (attempt, peer.id)
-        replay = root.logged or self.state.output_bytes > 0
+        replay = root.logged or root.next_call() > 0 or self.state.output_bytes > 0
         task = wire.Task(
             attempt.no, "", 0, 0, b"", b"", [], replay=replay, tries=self.ledger.root_deaths
         )
@@ -130,6 +132,7 @@ class Membership:
         """An agent saw a process die."""
         if self._awaited is not None:
             self._awaited.discard(lost.incarnation)
+        self.silent.pop(ids.PeerId(lost.incarnation), None)
         peer = self.peers.get(ids.PeerId(lost.incarnation))
         if peer is None:
             return
@@ -247,5 +250,27 @@ class Membership:
         """Lose the peers of which nothing was heard for a lease."""
         for peer in list(self.peers.values()):
             if now - peer.alive_at > self.config.lease_s:
-                self.ledger.offer(peer.id, wire.encode(wire.Drop(list(peer.leases))))
+                self.ledger.send(peer.id, wire.encode(wire.Drop(list(peer.leases))))
+                if self.ledger.root is not None and self.ledger.root[1] == peer.id:
+                    self._silent_root = self.ledger.root
                 self.lose(peer, None)
+                self.silent[peer.id] = peer
+
+    def revive(self, peer_id: PeerId, now: float) -> Peer | None:
+        """One that was taken for lost is heard again: it is told which leases it no longer has.
+
+        What it says counts from its first word: a message that was acknowledged and not handled would
+        be lost for good. The root future stays its own where no other origin has it.
+        """
+        peer = self.silent.pop(peer_id, None)
+        if peer is None:
+            return None
+        peer.alive_at = peer.heard_at = now
+        self.peers[peer_id] = peer
+        if peer.role == "worker":
+            self.scheduler.workers[peer_id] = peer
+        if self._silent_root is not None and self._silent_root[1] == peer_id:
+            if self.ledger.root is None:
+                self.ledger.root = self._silent_root
+            self._silent_root = None
+        return peer

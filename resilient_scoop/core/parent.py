@@ -52,8 +52,8 @@ class Call:
     """One call of the parent: what was asked, what is settled."""
 
     __slots__ = (
-        "args", "chunks", "cost_bytes", "count", "digests", "fingerprint", "fn", "last", "left",
-        "number", "said",
+        "args", "chunks", "cost_bytes", "count", "digests", "fingerprint", "fn", "fresh", "last",
+        "left", "number", "said",
     )  # fmt: skip
 
     def __init__(self, number: int, fn: bytes, fingerprint: bytes) -> None:
@@ -67,6 +67,7 @@ class Call:
         self.chunks: list[Chunk] = []
         self.args: dict[int, bytes] | None = None  # P4
         self.cost_bytes = 0
+        self.fresh: set[int] = set()  # items asked for anew
         self.said = False
 
     def find(self, index: int) -> Chunk | None:
@@ -240,8 +241,9 @@ class Parent:
         if not call.said:
             call.said = True
             self.say(f"replay: {where}: {what} from what is journaled; such items are recomputed")
-        if call.args is None or index not in call.args:
+        if call.args is None or index not in call.args or index in call.fresh:
             return  # never asked for twice
+        call.fresh.add(index)
         arg = call.args[index]
         digest = bytes(call.digests[index * _WIDTH : (index + 1) * _WIDTH])
         last = call.last and index == call.count - 1

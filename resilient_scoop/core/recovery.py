@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.ledger import parts_of
 from resilient_scoop.core.state import State
+from resilient_scoop.wire.broker_errors import is_cancelled
 from resilient_scoop.ids import KEY_BYTES, ROOT, item_path, parse_item
 from resilient_scoop.wire.messages import (
     Calls,
@@ -13,6 +16,7 @@ from resilient_scoop.wire.messages import (
     Intent,
     Logged,
     Observed,
+    Outcome,
     Outcomes,
 )
 
@@ -52,6 +56,8 @@ def apply(state: State, record: Logged, seq: int) -> None:
                 spans = state.wanted(parent, outcome)
                 if spans:
                     state.apply_done(parent, outcome.call, spans)
+                    if outcome.task is None and is_cancelled(outcome.values[0]):
+                        state.apply_cancelled(parent, outcome.call, outcome.start)
         case Observed():
             state.apply_observed(parent, record)
         case Crashed():
@@ -78,3 +84,11 @@ def is_open(state: State, path: str) -> bool:
     batch = None if parent is None else parent.batches.get(call)
     assert path == item_path(above, call, index)
     return batch is not None and index in batch.undone
+
+
+def succeeded(outcome: Outcome) -> list[Outcome]:
+    """Return the runs of an outcome whose items did not fail, as outcomes of their own."""
+    spans = Intervals([(outcome.start, outcome.start + len(outcome.values))])
+    for index in outcome.failed:
+        spans.discard(outcome.start + index, outcome.start + index + 1)
+    return parts_of(outcome, list(spans))

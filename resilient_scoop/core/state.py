@@ -76,17 +76,23 @@ class Batch:
         width = ids.DIGEST_BYTES
         return piece.digests[(start - piece.start) * width : (stop - piece.start) * width]
 
-    def put(self, piece: Piece) -> None:
-        """Lay a piece over what is there; what it covers is cut away."""
+    def put(self, piece: Piece) -> int:
+        """Lay a piece over what is there, cutting away what it covers; return the bytes it adds."""
         if not self.pieces or self.pieces[-1].stop <= piece.start:
             self.pieces.append(piece)
-            return
+            return piece.size()
+        before = self.size()
         kept: list[Piece] = []
         for old in self.pieces:
             kept += _cut(old, piece.start, piece.stop)
         kept.append(piece)
         kept.sort(key=lambda each: each.start)
         self.pieces = kept
+        return self.size() - before
+
+    def size(self) -> int:
+        """Return the bytes of arguments that it keeps in memory."""
+        return sum(piece.size() for piece in self.pieces)
 
 
 def _cut(piece: Piece, start: int, stop: int) -> list[Piece]:
@@ -115,8 +121,8 @@ class Parent:
     """A future that spawned others, while it is not done."""
 
     __slots__ = (
-        "batches", "crashes", "finished", "index", "intents", "logged", "next_observation",
-        "path", "prefix",
+        "batches", "cancelled", "crashes", "finished", "index", "intents", "logged",
+        "next_observation", "path", "prefix",
     )  # fmt: skip
 
     def __init__(self, path: str, prefix: bytes) -> None:
@@ -129,11 +135,24 @@ class Parent:
         self.index: list[tuple[int, int]] = []  # (call, sequence number), sparse, ascending
         self.crashes: dict[tuple[int, int], list[Crashed]] = {}
         self.intents: dict[int, Intervals] = {}  # call -> idempotent=False items once granted
+        self.cancelled: dict[int, Intervals] = {}  # call -> items that ended so
 
     def next_call(self) -> int:
         """Return the number above every call of it that is known."""
         done = self.finished.stops[-1] if self.finished else 0
         return max(done, max(self.batches, default=-1) + 1)
+
+    def forget(self, call: int, low: int, high: int) -> None:
+        """Items are done, or new ones stand in their place: what was noted of them is void."""
+        if self.crashes:
+            for key in [k for k in self.crashes if k[0] == call and low <= k[1] < high]:
+                del self.crashes[key]
+        for noted in (self.intents, self.cancelled):
+            spans = noted.get(call)
+            if spans is not None:
+                spans.discard(low, high)
+                if not spans:
+                    del noted[call]
 
     def record_before(self, call: int) -> int:
         """Return a sequence number at or below that of the call's first record."""
@@ -148,7 +167,7 @@ class State:
     run: bytes
     seq: int = 0
     parents: dict[str, Parent] = field(default_factory=dict)
-    kids: dict[str, set[str]] = field(default_factory=dict)  # parents below a parent
+    kids: dict[str, dict[str, None]] = field(default_factory=dict)  # parents below a parent
     kid_items: dict[tuple[str, int], set[int]] = field(default_factory=dict)  # the same by batch
     defines: dict[bytes, Define] = field(default_factory=dict)
     output_bytes: int = 0
@@ -164,7 +183,7 @@ class State:
             found = self.parents[path] = Parent(path, ids.log_prefix(self.run, path))
             place = ids.parse_item(path)
             if place is not None:
-                self.kids.setdefault(place[0], set()).add(path)
+                self.kids.setdefault(place[0], {})[path] = None
                 self.kid_items.setdefault(place[:2], set()).add(place[2])
         return found
 
@@ -190,10 +209,10 @@ class State:
             digests = part.digests[a * ids.DIGEST_BYTES : b * ids.DIGEST_BYTES]
             kept = None if args is None else args[offset + a : offset + b]
             piece = Piece(low, high, part.fn, digests, record, offset + a, kept)
-            self.args_bytes += piece.size()
-            batch.put(piece)
+            self.args_bytes += batch.put(piece)
             batch.undone.add(low, high)
             self.items_known += high - low
+            parent.forget(call, low, high)
         if not spans:
             self._finish(batch)
         return [(batch, low, high) for low, high in spans]
@@ -270,6 +289,7 @@ class State:
             batch.ready.discard(low, high)
             batch.done.add(low, high)
             self.items_done += high - low
+            parent.forget(call, low, high)
         if batch.undone:
             self._trim(batch, spans)
             return False
@@ -291,7 +311,7 @@ class State:
     def _finish(self, batch: Batch) -> bool:
         if batch.undone:
             return False
-        self.args_bytes -= sum(piece.size() for piece in batch.pieces)
+        self.args_bytes -= batch.size()
         batch.pieces = []
         if not batch.last:
             return False
@@ -300,6 +320,10 @@ class State:
         parent.finished.add(batch.call, batch.call + 1)
         parent.intents.pop(batch.call, None)
         return True
+
+    def apply_cancelled(self, parent: Parent, call: int, index: int) -> None:
+        """Note that a done item was cancelled: the question may be asked again."""
+        parent.cancelled.setdefault(call, Intervals()).add(index, index + 1)
 
     def apply_observed(self, parent: Parent, observed: Observed) -> None:
         """Count a parent's observations."""
@@ -326,8 +350,7 @@ class State:
         heap = [path]
         place = ids.parse_item(path)
         if place is not None:
-            self.kids.get(place[0], set()).discard(path)
-            self.kid_items.get(place[:2], set()).discard(place[2])
+            self._disown(path, place)
         while heap:
             each = heap.pop()
             for kid in self.kids.pop(each, ()):
@@ -338,4 +361,17 @@ class State:
             parent = self.parents.pop(each, None)
             if parent is not None:
                 prefixes.append(parent.prefix)
+                self.args_bytes -= sum(batch.size() for batch in parent.batches.values())
         return prefixes
+
+    def _disown(self, path: str, place: tuple[str, int, int]) -> None:
+        siblings = self.kids.get(place[0])
+        if siblings is not None:
+            siblings.pop(path, None)
+            if not siblings:
+                del self.kids[place[0]]
+        indexes = self.kid_items.get(place[:2])
+        if indexes is not None:
+            indexes.discard(place[2])
+            if not indexes:
+                del self.kid_items[place[:2]]

@@ -66,6 +66,7 @@ class Worker:
         self.queue: deque[Work] = deque()  # not begun
         self.undefined: list[Work] = []  # wait for the definition of their function
         self.functions: dict[bytes, wire.Define] = {}
+        self.announced: set[bytes] = set()  # of these, what this process has told the broker
         self.consts: dict[str, wire.Const] = {}
         self.parents: dict[str, Parent] = {}
         self.fenced: list[str] = []  # parents whose greenlets are to be ended
@@ -127,8 +128,10 @@ class Worker:
 
     def define(self, define: wire.Define) -> None:
         """Announce a callable of this process, in front of the calls that use it."""
-        if define.fn not in self.functions:
-            self.functions[define.fn] = define
+        if define.fn not in self.announced:
+            # Even if the broker sent it: it may forget what it has not committed.
+            self.announced.add(define.fn)
+            self.functions.setdefault(define.fn, define)
             self.out.append(wire.encode(define))
 
     def settle(self, work: Work, now: float) -> None:
@@ -178,15 +181,15 @@ class Worker:
         """Say that an item waits for others."""
         self.out.append(wire.encode(wire.Parked(work.attempt, index)))
 
-    def give_back(self, work: Work, stop: int) -> None:
+    def give_back_from(self, work: Work, stop: int) -> None:
         """Say that the items of a task from `stop` on will not be started here."""
         self.out.append(wire.encode(wire.Returned(work.attempt, stop)))
-        work.left.discard(stop, work.stop)
+        work.left.discard(stop, 1 << 62)
         work.stop = min(work.stop, stop)
         if not work.left:
             self.works.pop(work.attempt, None)
-            if work in self.queue:
-                self.queue.remove(work)
+        if work in self.queue and work.next >= work.stop:
+            self.queue.remove(work)
 
     # --- hearing ------------------------------------------------------------------------------
 
@@ -210,8 +213,16 @@ class Worker:
         """Meet a new broker."""
         self.link.epoch = epoch
         for parent in self.parents.values():
+            lost = parent.page_asked
             parent.reconnect()
+            if lost or parent.catching_up:
+                self._ask_page(parent)
         return [self.hello()]
+
+    def _ask_page(self, parent: Parent) -> None:
+        frame = parent.page_wanted()
+        if frame is not None:
+            self.out.append(frame)
 
     def _bundle(self, frames: list[bytes]) -> None:
         messages = [wire.decode_down(frame) for frame in frames]
@@ -222,6 +233,8 @@ class Worker:
                 records = messages[1:]
                 self.touched.add(head.parent)
                 parent.page(head, [r for r in records if isinstance(r, wire.Outcomes | wire.Observed)])
+                if parent.catching_up:
+                    self._ask_page(parent)
             return
         for message in messages:
             self._handle(message)
@@ -291,6 +304,8 @@ class Worker:
     def _defined(self) -> None:
         waiting, self.undefined = self.undefined, []
         for work in waiting:
+            if work.dropped:
+                continue
             if work.task.fn in self.functions:
                 self._enqueue(work)
             else:

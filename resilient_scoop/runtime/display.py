@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Final
+from typing import BinaryIO, Final, TextIO, cast
 
 PLAIN_EVERY_S: Final = 60.0
 DRAW_EVERY_S: Final = 0.1
@@ -75,9 +75,8 @@ def eta_s(done: int, total: int | None, rate_per_s: float) -> float | None:
 class _Sink:
     """One stream, written to at once and whole, also where its descriptor does not block."""
 
-    def __init__(self, stream: IO[bytes] | IO[str]) -> None:
+    def __init__(self, stream: BinaryIO | TextIO) -> None:
         self._stream = stream
-        self._text = isinstance(stream, io.TextIOBase)
         self.gone = False
         try:
             self._fd: int | None = stream.fileno()
@@ -108,10 +107,10 @@ class _Sink:
         buffer = getattr(self._stream, "buffer", None)
         if buffer is not None:
             buffer.write(data)
-        elif self._text:
-            self._stream.write(data.decode("utf-8", "replace"))  # type: ignore[arg-type]
+        elif isinstance(self._stream, io.TextIOBase):
+            self._stream.write(data.decode("utf-8", "replace"))
         else:
-            self._stream.write(data)  # type: ignore[arg-type]
+            cast("BinaryIO", self._stream).write(data)
         self._stream.flush()
 
 
@@ -135,8 +134,8 @@ class Display:
 
     def __init__(
         self,
-        stream_out: IO[bytes] | IO[str],
-        stream_err: IO[bytes] | IO[str],
+        stream_out: BinaryIO | TextIO,
+        stream_err: BinaryIO | TextIO,
         run_id: str,
         tty: bool,  # noqa: FBT001
         *,

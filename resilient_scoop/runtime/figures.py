@@ -268,7 +268,7 @@ def read_figures(run: RunDir, info: RunInfo) -> RunFigures:
 
 
 def cached_figures(run: RunDir, info: RunInfo) -> RunFigures:
-    """As `read_figures`; those of a dead run are kept beside it, since its journal stays as it is."""
+    """As `read_figures`; those of a dead run are kept: its journal stays as it is."""
     stamp = _stamp(run)
     path = run.path / "figures.json"
     if stamp is None or is_live(run):

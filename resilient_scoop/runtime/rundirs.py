@@ -228,8 +228,10 @@ def _publish(draft: Path, runs: Path, describe: Callable[[str], RunInfo], now: f
 def _translated(state: Path, error: OSError) -> UsageError | JournalError:
     where = error.filename or state
     elsewhere = "name another place with --state-dir or RSCOOP_STATE_DIR"
+    reason = error.strerror or str(error)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+        hint = f"{reason} (`rscoop gc` removes old runs)"
+        return JournalError(str(state), "creating a run", hint)
     if error.errno in {errno.ENOTDIR, errno.EEXIST}:
-        return UsageError(f"runs can't be kept in {state}: {where} is not a folder; {elsewhere}")
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return UsageError(f"runs can't be kept in {state}: {where}: {error.strerror}; {elsewhere}")
-    return JournalError(str(state), "creating a run", error.strerror or str(error))
+        reason = "not a folder"
+    return UsageError(f"runs can't be kept in {state}: {where}: {reason}; {elsewhere}")

@@ -17,6 +17,11 @@ def broker_error(kind: str, *fields: object) -> bytes:
     return TAG + msgspec.msgpack.encode([kind, list(fields)])
 
 
+def is_cancelled(payload: bytes) -> bool:
+    """Tell whether a payload is the outcome of a cancelled item."""
+    return payload[:1] == TAG and read_broker_error(payload)[0] == "cancelled"
+
+
 def read_broker_error(payload: bytes) -> tuple[str, list[object]]:
     """Return the kind and the fields of a payload made by `broker_error`."""
     kind, fields = msgspec.msgpack.decode(payload[1:], type=tuple[str, list[object]])

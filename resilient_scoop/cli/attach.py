@@ -1,0 +1,127 @@
+"""`rscoop attach`: the output and progress of a run, as if it had been started here."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Final
+
+import click
+
+from resilient_scoop.adapters.journal_view import JournalView
+from resilient_scoop.cli.base import SETTINGS, note, run_argument
+from resilient_scoop.runtime.display import Display, Progress, Rate, eta_s
+from resilient_scoop.runtime.figures import (
+    OutputTail,
+    RunFigures,
+    RunState,
+    is_live,
+    open_view,
+    scan_figures,
+    state_of,
+)
+from resilient_scoop.runtime.rundir import RunDir, RunInfo
+
+POLL_S: Final = 0.2
+_FIGURES_EVERY_S: Final = 1.0
+_RESUMABLE_EXIT: Final = 75
+
+
+@click.command(
+    context_settings=SETTINGS,
+    epilog="""\b
+Examples:
+    rscoop run --detach evolve.py; rscoop attach last
+    rscoop attach last --no-output && echo it finished
+""",
+)
+@run_argument
+@click.option("--output/--no-output", default=True, help="Show the script's output.  [default: on]")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+def command(*, run: RunDir, output: bool, quiet: bool) -> int:
+    """Follow RUN: print what its script wrote and writes, and show its progress.
+
+    Ends when the run does, with the run's exit code (75 if it stopped and can be resumed), so it
+    also serves to wait for a run. Ctrl-C ends the watching only. Of a run that is over it prints
+    what there is.
+    """
+    info = run.load()
+    display = Display(sys.stdout, sys.stderr, run.id, sys.stderr.isatty(), quiet=quiet)
+    watch = _Watch(run, info, display, output=output)
+    try:
+        watch.follow()
+    except KeyboardInterrupt:
+        display.close()
+        note(f"run {run.id} goes on; `rscoop attach {run.id}` to watch it again")
+        raise
+    display.close()
+    return _verdict(run, watch.figures)
+
+
+class _Watch:
+    """One watching of a run, by looking into its journal a few times a second."""
+
+    def __init__(self, run: RunDir, info: RunInfo, display: Display, *, output: bool) -> None:
+        self._run = run
+        self._info = info
+        self._display = display
+        self._tail = OutputTail() if output else None
+        self._rate = Rate()
+        self._counted_at = float("-inf")
+        self._took_s = 0.0
+        self.figures = RunFigures()
+
+    def follow(self) -> None:
+        view: JournalView | None = None
+        try:
+            while True:
+                live = is_live(self._run)  # asked before reading, so that nothing is missed
+                view = view or open_view(self._run)
+                if view is not None:
+                    self._look(view, last=not live)
+                if not live:
+                    return
+                time.sleep(POLL_S)
+        finally:
+            if view is not None:
+                view.close()
+
+    def _look(self, view: JournalView, *, last: bool) -> None:
+        if self._tail is not None:
+            for piece in self._tail.pieces(view):
+                self._display.output(piece)
+        now = time.monotonic()
+        # Counting reads the whole log: of a big one it must not take up a core.
+        if last or now - self._counted_at >= max(_FIGURES_EVERY_S, 20 * self._took_s):
+            self.figures = scan_figures(view, self._info.workers)
+            self._counted_at = time.monotonic()
+            self._took_s = self._counted_at - now
+            if not last:
+                self._display.progress(self._progress(now))
+
+    def _progress(self, now: float) -> Progress:
+        figures = self.figures
+        rate = self._rate.add(now, figures.done)
+        batch = figures.batches[0] if figures.batches else None
+        total = batch.total if batch and batch.whole else None
+        return Progress(
+            done=figures.done,
+            workers=figures.workers,
+            workers_max=figures.workers,
+            crashes=figures.crashes,
+            resubmitted=figures.resubmitted,
+            rate_per_s=rate,
+            batch=f"{batch.path} {batch.name}" if batch else "",
+            batch_done=batch.done if batch else 0,
+            batch_total=total,
+            eta_s=eta_s(batch.done, total, rate) if batch and len(figures.batches) == 1 else None,
+        )
+
+
+def _verdict(run: RunDir, figures: RunFigures) -> int:
+    state = state_of(run, figures.ended)
+    if state is RunState.STOPPED or figures.ended is None:
+        note(f"run {run.id} stopped before its end; go on with `rscoop resume {run.id}`")
+        return _RESUMABLE_EXIT
+    note(f"run {run.id} {state}")
+    return figures.ended.code

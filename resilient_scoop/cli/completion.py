@@ -1,0 +1,31 @@
+"""`rscoop completion`: the shell's part of completion; names of runs are completed too."""
+
+from __future__ import annotations
+
+import click
+
+from resilient_scoop.cli.base import SETTINGS
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command(
+    context_settings=SETTINGS,
+    epilog="""\b
+Examples:
+    eval "$(rscoop completion bash)"                           in ~/.bashrc
+    eval "$(rscoop completion zsh)"                            in ~/.zshrc
+    rscoop completion fish > ~/.config/fish/completions/rscoop.fish
+""",
+)
+@click.argument("shell", type=click.Choice(SHELLS))
+def command(*, shell: str) -> None:
+    """Print what SHELL needs to complete commands, options and runs."""
+    from click.shell_completion import get_completion_class
+
+    root = click.get_current_context().find_root().command
+    kind = get_completion_class(shell)
+    assert kind is not None, f"click knows {shell}"
+    completion = kind(root, {}, "rscoop", "_RSCOOP_COMPLETE")
+    # `source()` asks bash for its version, by running it; the script alone is wanted here.
+    click.echo(completion.source_template % completion.source_vars())

@@ -1,0 +1,117 @@
+"""`rscoop gc`: remove old runs; none that lives, and by default none that is not finished."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from resilient_scoop.cli.base import DURATION, SETTINGS, size, state_folder
+from resilient_scoop.errors import RscoopError, RunBusyError
+from resilient_scoop.runtime import rundirs
+from resilient_scoop.runtime.display import duration
+from resilient_scoop.runtime.figures import RunState, is_live, open_view, read_ended, state_of
+from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.runtime.rundirs import RunEntry
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    run: RunDir
+    state: RunState
+    age_s: float
+    size_bytes: int
+
+
+@click.command(
+    context_settings=SETTINGS,
+    epilog="""\b
+Examples:
+    rscoop gc --dry-run
+    rscoop gc --older-than 7d --keep 5
+    rscoop gc --all --older-than 90d     also runs that could be resumed
+""",
+)
+@click.option(
+    "--older-than", "older_than_s", type=DURATION, default="30d", metavar="DURATION",
+    help="Remove runs with no activity for this long.  [default: 30d]",
+)  # fmt: skip
+@click.option(
+    "--keep", type=click.IntRange(min=0), default=0, metavar="N", help="Keep the newest N runs."
+)
+@click.option(
+    "--finished-only/--all", default=True,
+    help="Only runs that finished, or also failed, stopped and damaged ones.  "
+    "[default: --finished-only]",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Say what would be removed.")
+def command(*, older_than_s: float, keep: int, finished_only: bool, dry_run: bool) -> None:
+    """Remove old runs with their journals, output and logs."""
+    state_dir = state_folder()
+    now = time.time()  # noqa: TID251  files have wall clock times
+    entries = rundirs.list_runs(state_dir)
+    removed = freed_bytes = 0
+    for entry in entries[: len(entries) - keep if keep else None]:
+        found = _look(entry, now)
+        if not _is_due(found, older_than_s, finished_only=finished_only):
+            continue
+        if not dry_run and not _remove(found.run):
+            continue
+        removed += 1
+        freed_bytes += found.size_bytes
+        verb = "would remove" if dry_run else "removed"
+        click.echo(f"{verb} {found.run.id}  {found.state}  {duration(found.age_s)}  "
+                   f"{size(found.size_bytes)}")  # fmt: skip
+    if not dry_run:
+        rundirs.remove_rests(state_dir)
+    verb = "would be freed" if dry_run else "freed"
+    click.echo(f"{removed} of {len(entries)} runs, {size(freed_bytes)} {verb}")
+
+
+def _is_due(found: _Candidate, older_than_s: float, *, finished_only: bool) -> bool:
+    if found.state is RunState.RUNNING or found.age_s < older_than_s:
+        return False
+    return found.state is RunState.FINISHED or not finished_only
+
+
+def _look(entry: RunEntry, now: float) -> _Candidate:
+    used_at, size_bytes = _extent(entry.run.path)
+    return _Candidate(entry.run, _state(entry), max(0.0, now - used_at), size_bytes)
+
+
+def _state(entry: RunEntry) -> RunState:
+    if is_live(entry.run):
+        return RunState.RUNNING
+    if entry.info is None:
+        return RunState.DAMAGED
+    try:
+        view = open_view(entry.run)
+        if view is None:
+            return RunState.STOPPED
+        with view:
+            return state_of(entry.run, read_ended(view))
+    except RscoopError:
+        return RunState.DAMAGED
+
+
+def _extent(folder: Path) -> tuple[float, int]:
+    """Return when anything in the folder was last written, and what it takes up on disk."""
+    used_at, size_bytes = 0.0, 0
+    for path in (folder, *folder.rglob("*")):
+        try:
+            found = path.lstat()
+        except OSError:
+            continue  # it went while we looked
+        used_at = max(used_at, found.st_mtime)
+        size_bytes += found.st_blocks * 512
+    return used_at, size_bytes
+
+
+def _remove(run: RunDir) -> bool:
+    try:
+        rundirs.remove(run)
+    except RunBusyError:
+        return False  # resumed a moment ago
+    return True

@@ -1,0 +1,168 @@
+"""`rscoop journal`: is it whole, what is in it, and all of it as text."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+import click
+import msgspec
+
+from resilient_scoop.adapters import journal_lock
+from resilient_scoop.adapters.journal_check import Depth, Verdict, check
+from resilient_scoop.adapters.journal_view import JournalView
+from resilient_scoop.cli.base import (
+    SCHEMA,
+    SETTINGS,
+    json_option,
+    print_json,
+    run_argument,
+    size,
+)
+from resilient_scoop.core.events import Table
+from resilient_scoop.errors import JournalFormatError, RunBusyError
+from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.wire.messages import decode_logged, decode_up
+
+_DAMAGED_EXIT: Final = 74
+_WIRE: Final = {Table.DEFINE, Table.CONST, Table.OUTPUT}
+
+
+class VerifyReport(msgspec.Struct, frozen=True):
+    """What `verify --json` prints."""
+
+    schema: int
+    id: str
+    depth: str
+    sound: bool
+    verdict: Verdict
+
+
+class TableStats(msgspec.Struct, frozen=True):
+    """One table of the journal."""
+
+    table: str
+    records: int
+    value_bytes: int
+
+
+class StatsReport(msgspec.Struct, frozen=True):
+    """What `stats --json` prints."""
+
+    schema: int
+    id: str
+    generation: int
+    size_bytes: int
+    tables: list[TableStats]
+
+
+class ExportedRecord(msgspec.Struct, frozen=True):
+    """One line of `export`; `record` is the decoded value, or base64 where it is opaque."""
+
+    table: str
+    key: str  # hexadecimal
+    record: Any
+
+
+@click.group(context_settings=SETTINGS)
+def command() -> None:
+    """Look into a run's journal: verify, stats, export."""
+
+
+@command.command(
+    context_settings=SETTINGS,
+    epilog="""\b
+Examples:
+    rscoop journal verify last
+    rscoop journal verify --depth contents last || echo restore it from a backup
+""",
+)
+@run_argument
+@click.option(
+    "--depth", type=click.Choice([each.name.lower() for each in Depth]), default="structure",
+    help="Every record's checksum; also the database's pages; also every large file's contents.  "
+    "[default: structure]",
+)  # fmt: skip
+@json_option
+def verify(*, run: RunDir, depth: str, as_json: bool) -> int:
+    """Check RUN's journal for damage; the exit code is 74 if there is any."""
+    holder = journal_lock.holder(run.journal)
+    if holder is not None:
+        raise RunBusyError(str(run.journal), holder.pid, holder.host, holder.started)
+    if not run.journal.is_dir() or not any(run.journal.iterdir()):
+        raise JournalFormatError(str(run.journal), "the run has not begun; it holds nothing yet")
+    verdict = check(run.journal, Depth[depth.upper()])
+    if as_json:
+        print_json(VerifyReport(SCHEMA, run.id, depth, verdict.sound, verdict))
+    else:
+        for problem in verdict.problems:
+            where = f"{problem.table} {problem.key or ''}: " if problem.table else ""
+            click.echo(f"{where}{problem.text}")
+        found = "is sound" if verdict.sound else f"has {verdict.problems_total} problems"
+        click.echo(
+            f"journal of {run.id} {found}: "
+            f"{verdict.records} records, {size(verdict.payload_bytes)} of payload"
+        )
+    return 0 if verdict.sound else _DAMAGED_EXIT
+
+
+@command.command(context_settings=SETTINGS)
+@run_argument
+@json_option
+def stats(*, run: RunDir, as_json: bool) -> None:
+    """Show what RUN's journal is made of: records and bytes of each table."""
+    with JournalView.open(run.journal) as view:
+        tables = []
+        for table in Table:
+            sizes = [len(value) for _, value in view.scan(table)]
+            tables.append(TableStats(table.name.lower(), len(sizes), sum(sizes)))
+        report = StatsReport(SCHEMA, run.id, view.generation, view.size_bytes(), tables)
+    if as_json:
+        print_json(report)
+        return
+    click.echo(f"journal of {run.id}: {size(report.size_bytes)}, opened {report.generation} times")
+    for each in tables:
+        click.echo(f"  {each.table:8} {each.records:10} records {size(each.value_bytes):>10}")
+
+
+@command.command(
+    context_settings=SETTINGS,
+    epilog="""\b
+Examples:
+    rscoop journal export last | jq -c 'select(.table == "log") | .record'
+    rscoop journal export --table define last
+""",
+)
+@run_argument
+@click.option(
+    "--table", "tables", multiple=True,
+    type=click.Choice([each.name.lower() for each in Table]),
+    help="Only this table; may be given several times.",
+)  # fmt: skip
+def export(*, run: RunDir, tables: tuple[str, ...]) -> None:
+    """Print RUN's journal as JSON lines. Pickled values are printed as base64, never opened."""
+    with JournalView.open(run.journal) as view:
+        for table in Table:
+            if tables and table.name.lower() not in tables:
+                continue
+            for key, value in view.scan(table):
+                line = ExportedRecord(table.name.lower(), key.hex(), _decoded(table, value))
+                sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+
+
+def _decoded(table: Table, value: bytes) -> Any:
+    try:
+        if table is Table.LOG:
+            return msgspec.to_builtins(_named(decode_logged(value)))
+        if table in _WIRE:
+            return msgspec.to_builtins(_named(decode_up(value)))
+        if table is Table.EVENT:
+            return msgspec.msgpack.decode(value)
+    except msgspec.MsgspecError:
+        pass  # a record of another version is still worth printing
+    return value
+
+
+def _named(record: msgspec.Struct) -> dict[str, Any]:
+    """Return a record with its fields' names, which arrays on the wire do without."""
+    return {"type": type(record).__name__, **msgspec.structs.asdict(record)}

@@ -1,0 +1,161 @@
+"""`rscoop resume`: go on with a run where it was."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from resilient_scoop.cli.base import EXIT_CODES, SETTINGS, note, run_argument
+from resilient_scoop.cli.script import find_module, find_script, installed_versions
+from resilient_scoop.cli.start import Start, start
+from resilient_scoop.errors import UsageError
+from resilient_scoop.runtime.rundir import RunDir, RunInfo
+
+ALL: Final = "*"
+"""Of `--reuse-changed` and `--recompute-changed`: every function."""
+_OPTIONAL_VALUE: Final = {"--reuse-changed", "--recompute-changed"}
+
+
+class ResumeCommand(click.Command):
+    """Takes `--reuse-changed` with or without `=FUNCTION`; the next word is never its value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Spell a bare flag out before click would swallow the run's name as its value."""
+        return super().parse_args(
+            ctx, [f"{word}={ALL}" if word in _OPTIONAL_VALUE else word for word in args]
+        )
+
+
+@click.command(
+    cls=ResumeCommand,
+    context_settings=SETTINGS,
+    epilog=f"""\b
+Examples:
+    rscoop resume last
+    rscoop resume -n 32 k3x0q7am                 with other workers: the answer is the same
+    rscoop resume --dry-run last
+    rscoop resume --recompute-changed=evaluate last
+{EXIT_CODES}""",
+)
+@run_argument
+@click.option(
+    "-n", "--workers", type=click.IntRange(min=1), metavar="N",
+    help="Worker processes.  [default: as many as before]",
+)  # fmt: skip
+@click.option("--strict", is_flag=True, help="Stop (70) where the replay differs from the journal.")
+@click.option(
+    "--reuse-changed", multiple=True, metavar="[=FUNCTION]",
+    help="Keep results of functions whose code has changed: of all, or of this one.",
+)  # fmt: skip
+@click.option(
+    "--recompute-changed", multiple=True, metavar="[=FUNCTION]",
+    help="Compute again what functions whose code has changed had computed.",
+)  # fmt: skip
+@click.option("--retry-failed", is_flag=True, help="Compute again what raised an exception.")
+@click.option("--dry-run", is_flag=True, help="Say what would be kept and what computed.")
+@click.option("--detach", is_flag=True, help="Leave the run in the background.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+def command(  # noqa: PLR0913  one parameter per option
+    *,
+    run: RunDir,
+    workers: int | None,
+    strict: bool,
+    reuse_changed: tuple[str, ...],
+    recompute_changed: tuple[str, ...],
+    retry_failed: bool,
+    dry_run: bool,
+    detach: bool,
+    quiet: bool,
+) -> int:
+    """Go on with RUN: the script starts again, and what it had computed is taken from the journal.
+
+    Functions whose code has changed since are named, and you say whether their results still count.
+    """
+    info = run.load()
+    _check_flags(reuse_changed, recompute_changed)
+    if run.is_held():
+        raise run.busy_error()
+    _enter(info)
+    for text in changed_versions(info):
+        note(text)
+    finished = None if retry_failed else _finished_code(run)
+    if dry_run:
+        return _foretell(run, info)
+    if finished is not None:
+        note(f"run {run.id} has finished; `rscoop logs {run.id}` shows its output")
+        return finished
+    return start(
+        run,
+        Start(
+            workers=workers or info.workers,
+            resume=True,
+            reuse_changed=reuse_changed,
+            recompute_changed=recompute_changed,
+            retry_failed=retry_failed,
+            strict=strict or info.strict,
+            quiet=quiet,
+            detach=detach,
+        ),
+    )
+
+
+def changed_versions(info: RunInfo) -> list[str]:
+    """Return what is installed otherwise than when the run began; results may rest on it."""
+    now = {**installed_versions(), "Python": sys.version.split()[0]}
+    then = {**info.versions, "Python": info.python_version}
+    return [
+        f"{name} was {then[name]} when the run began and is {now.get(name, 'missing')} now"
+        for name in sorted(then)
+        if now.get(name) != then[name]
+    ]
+
+
+def _check_flags(reuse: tuple[str, ...], recompute: tuple[str, ...]) -> None:
+    both = set(reuse) & set(recompute)
+    if both:
+        what = "everything" if ALL in both else ", ".join(sorted(both))
+        raise UsageError(f"--reuse-changed and --recompute-changed both name {what}; choose one")
+
+
+def _enter(info: RunInfo) -> None:
+    """Go where the run was started and check that its script is still there and compiles."""
+    try:
+        os.chdir(info.cwd)
+    except OSError as error:
+        raise UsageError(
+            f"run {info.id} works in {info.cwd}: {error.strerror}; make the folder available again"
+        ) from error
+    if info.module:
+        find_module(info.module, Path(info.cwd))
+    else:
+        find_script(info.script or "", Path(info.cwd))
+
+
+def _finished_code(run: RunDir) -> int | None:
+    """Return 0 if the run's script came to a good end, else None."""
+    from resilient_scoop.runtime.figures import open_view, read_ended
+
+    view = open_view(run)
+    if view is None:
+        return None
+    with view:
+        ended = read_ended(view)
+    return 0 if ended is not None and ended.code == 0 and not ended.failed else None
+
+
+def _foretell(run: RunDir, info: RunInfo) -> int:
+    from resilient_scoop.runtime.figures import read_figures, state_of
+
+    figures = read_figures(run, info)
+    click.echo(f"run {run.id} ({info.title}) is {state_of(run, figures.ended)}")
+    click.echo(f"  kept       {figures.done} items, {figures.output_bytes} bytes of output")
+    click.echo(f"  to do      {figures.in_flight} items that are known, and what follows from them")
+    if figures.failed:
+        click.echo(f"  raised     {figures.failed} items; --retry-failed computes them again")
+    for batch in figures.batches:
+        click.echo(f"  call       {batch.path} {batch.name}: {batch.done}/{batch.total} kept")
+    return 0

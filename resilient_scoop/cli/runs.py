@@ -1,0 +1,139 @@
+"""`rscoop runs`: all runs, oldest first, and how it is with each."""
+
+from __future__ import annotations
+
+import time
+
+import click
+import msgspec
+
+from resilient_scoop.cli.base import (
+    SCHEMA,
+    SETTINGS,
+    json_option,
+    print_json,
+    size,
+    state_folder,
+    utc,
+)
+from resilient_scoop.errors import RscoopError
+from resilient_scoop.runtime.display import duration
+from resilient_scoop.runtime.figures import RunFigures, RunState, cached_figures, state_of
+from resilient_scoop.runtime.rundirs import RunEntry, list_runs
+
+_COLORS = {
+    RunState.RUNNING: "cyan",
+    RunState.FINISHED: "green",
+    RunState.FAILED: "red",
+    RunState.STOPPED: "yellow",
+    RunState.DAMAGED: "red",
+}
+
+
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, as `--json` prints it."""
+
+    id: str
+    name: str | None = None
+    script: str | None = None
+    state: RunState
+    problem: str | None = None
+    done: int = 0
+    total_known: int = 0
+    failed: int = 0
+    exit_code: int | None = None
+    workers: int = 0
+    created_at: str | None = None
+    journal_bytes: int = 0
+
+
+class RunList(msgspec.Struct, frozen=True):
+    """What `--json` prints."""
+
+    schema: int
+    runs: list[RunRow]
+
+
+@click.command(
+    context_settings=SETTINGS,
+    epilog="""\b
+Examples:
+    rscoop runs
+    rscoop runs --state stopped
+    rscoop runs --json | jq -r '.runs[] | select(.state == "stopped") | .id'
+""",
+)
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice([each.value for each in RunState]),
+    help="Only runs in this state; may be given several times.",
+)  # fmt: skip
+@json_option
+def command(*, states: tuple[str, ...], as_json: bool) -> None:
+    """List the runs with their state, progress, age and size.
+
+    A run that is `stopped` or `failed` goes on with `rscoop resume`.
+    """
+    entries = list_runs(state_folder())
+    rows = [row_of(entry) for entry in entries]
+    if states:
+        rows = [row for row in rows if row.state in states]
+    if as_json:
+        print_json(RunList(SCHEMA, rows))
+    elif not rows:
+        click.echo(f"no runs in {state_folder()}", err=True)
+    else:
+        now = time.time()  # noqa: TID251  ages are for eyes
+        created = {entry.run.id: entry.info.created_at for entry in entries if entry.info}
+        _print_table(rows, {key: duration(now - at) for key, at in created.items()})
+
+
+def row_of(entry: RunEntry) -> RunRow:
+    """Return a run's line; what can't be read is said in it."""
+    info = entry.info
+    if info is None:
+        return RunRow(id=entry.run.id, state=RunState.DAMAGED, problem=str(entry.problem))
+    figures, problem = RunFigures(), None
+    try:
+        figures = cached_figures(entry.run, info)
+        state = state_of(entry.run, figures.ended)
+    except RscoopError as error:
+        state, problem = RunState.DAMAGED, str(error)
+    return RunRow(
+        id=entry.run.id,
+        name=info.name,
+        script=info.title,
+        state=state,
+        problem=problem,
+        done=figures.done,
+        total_known=figures.total_known,
+        failed=figures.failed,
+        exit_code=figures.ended.code if figures.ended else None,
+        workers=info.workers,
+        created_at=utc(info.created_at),
+        journal_bytes=figures.journal_bytes,
+    )
+
+
+def _print_table(rows: list[RunRow], ages: dict[str, str]) -> None:
+    lines = [("ID", "NAME", "SCRIPT", "STATE", "DONE", "AGE", "SIZE")]
+    lines += [
+        (
+            row.id,
+            row.name or "-",
+            row.script or "-",
+            row.state.value,
+            f"{row.done}/{row.total_known}",
+            ages.get(row.id, "-"),
+            size(row.journal_bytes),
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for number, line in enumerate(lines):
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        if number:
+            cells[3] = click.style(cells[3], fg=_COLORS[rows[number - 1].state])
+        click.echo("  ".join(cells).rstrip())
+    for row in rows:
+        if row.problem:
+            click.echo(f"{row.id}: {row.problem}", err=True)

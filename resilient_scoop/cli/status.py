@@ -1,0 +1,167 @@
+"""`rscoop status`: how it is with one run, from its journal, whether it lives or not."""
+
+from __future__ import annotations
+
+import time
+
+import click
+import msgspec
+
+from resilient_scoop.cli.base import (
+    SCHEMA,
+    SETTINGS,
+    json_option,
+    print_json,
+    run_argument,
+    size,
+    utc,
+)
+from resilient_scoop.runtime.display import duration
+from resilient_scoop.runtime.figures import (
+    BatchFigures,
+    RunFigures,
+    RunState,
+    read_figures,
+    state_of,
+)
+from resilient_scoop.runtime.rundir import Holder, RunDir, RunInfo
+
+
+class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--json` prints. Durations in seconds, instants in RFC 3339, sizes in bytes."""
+
+    schema: int
+    id: str
+    name: str | None
+    state: RunState
+    exit_code: int | None
+    message: str | None
+    script: str | None
+    module: str | None
+    argv: list[str]
+    cwd: str
+    created_at: str
+    seed: int
+    workers: int
+    launcher: Holder | None
+    done: int
+    total_known: int
+    in_flight: int
+    failed: int
+    batches: list[BatchFigures]
+    batches_done: int
+    crashes: int
+    resubmitted: int
+    computed_s: float
+    output_bytes: int
+    journal_bytes: int
+    folder: str
+
+
+@click.command(
+    context_settings=SETTINGS,
+    epilog="""\b
+Examples:
+    rscoop status last
+    watch -n 2 rscoop status k3x0q7am
+    rscoop status last --json | jq .state
+""",
+)
+@run_argument
+@json_option
+def command(*, run: RunDir, as_json: bool) -> None:
+    """Show what RUN has done, what it is doing, and what to do next.
+
+    It reads the journal and costs the run nothing; it works on dead runs too.
+    """
+    info = run.load()
+    figures = read_figures(run, info)
+    report = report_of(run, info, figures)
+    if as_json:
+        print_json(report)
+    else:
+        age = duration(time.time() - info.created_at)  # noqa: TID251  for eyes
+        click.echo("\n".join(_lines(report, info, age)))
+
+
+def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
+    """Return all that is told of a run."""
+    ended = figures.ended
+    state = state_of(run, ended)
+    over = ended if state is not RunState.RUNNING else None  # of an earlier life otherwise
+    return StatusReport(
+        schema=SCHEMA,
+        id=run.id,
+        name=info.name,
+        state=state,
+        exit_code=over.code if over else None,
+        message=over.message or None if over else None,
+        script=info.script,
+        module=info.module,
+        argv=info.argv,
+        cwd=info.cwd,
+        created_at=utc(info.created_at),
+        seed=info.seed,
+        workers=info.workers,
+        launcher=run.holder(),
+        done=figures.done,
+        total_known=figures.total_known,
+        in_flight=figures.in_flight,
+        failed=figures.failed,
+        batches=list(figures.batches),
+        batches_done=figures.batches_done,
+        crashes=figures.crashes,
+        resubmitted=figures.resubmitted,
+        computed_s=figures.computed_s,
+        output_bytes=figures.output_bytes,
+        journal_bytes=figures.journal_bytes,
+        folder=str(run.path),
+    )
+
+
+def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
+    name = f" ({report.name})" if report.name else ""
+    what = " ".join([info.title, *report.argv])
+    failed = f", {report.failed} raised" if report.failed else ""
+    counts = f"{report.done}/{report.total_known} done{failed}, {report.in_flight} not yet"
+    lines = [
+        f"run {report.id}{name}: {_state(report)}",
+        f"  script    {what}",
+        f"  started   {report.created_at} ({age} ago) on {info.host} in {report.cwd}",
+        f"  items     {counts}; {report.batches_done} calls complete",
+        f"  workers   {report.workers}",
+        f"  computed  {duration(report.computed_s)} of work",
+        f"  journal   {size(report.journal_bytes)} in {report.folder}",
+    ]
+    if report.crashes:
+        lines.append(f"  crashes   {report.crashes}, {report.resubmitted} items tried again")
+    lines += [_batch_line(batch) for batch in report.batches]
+    return [*lines, f"  next      {_advice(report)}"]
+
+
+def _batch_line(batch: BatchFigures) -> str:
+    total = batch.total if batch.whole else f"{batch.total}+"
+    return f"  call      {batch.path} {batch.name}: {batch.done}/{total}"
+
+
+def _state(report: StatusReport) -> str:
+    if report.launcher is not None:
+        return f"{report.state} (launcher {report.launcher.pid} on {report.launcher.host})"
+    if report.exit_code is None:
+        return str(report.state)
+    message = f": {report.message}" if report.message else ""
+    return f"{report.state}, exit code {report.exit_code}{message}"
+
+
+def _advice(report: StatusReport) -> str:
+    match report.state:
+        case RunState.RUNNING:
+            return f"rscoop attach {report.id}   (rscoop cancel {report.id} stops it)"
+        case RunState.FINISHED:
+            return f"rscoop logs {report.id}   shows its output"
+        case RunState.FAILED:
+            return f"rscoop logs {report.id}; then rscoop resume --retry-failed {report.id}"
+        case RunState.STOPPED:
+            return f"rscoop resume {report.id}"
+        case RunState.DAMAGED:
+            return f"rscoop journal verify {report.id}"

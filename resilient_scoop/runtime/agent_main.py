@@ -1,0 +1,280 @@
+"""The agent of a host: starts its processes, learns of their deaths from the kernel, replaces them.
+
+It runs no user code, so nothing can keep it from vouching for those that do. A worker that is stopped
+(state T) is not vouched for. A call's `timeout=` is kept here: the flight record says what is on the CPU
+and until when it may be.
+
+The origin is one of its processes on the launcher's host. A process that keeps dying at once is started
+again ever later, up to half a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from resilient_scoop.adapters.flight_record import FlightRecord
+from resilient_scoop.adapters.zmq_sockets import DealerSocket, local_endpoint
+from resilient_scoop.core.link import Link
+from resilient_scoop.runtime import child
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from resilient_scoop.runtime.child import ChildSettings
+
+ALIVE_S = 0.5
+CHECK_S = 0.1
+BACKOFF_S_MAX = 30.0
+HASTY_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A place for a process: which one is in it, and when the next may be started."""
+
+    role: str
+    name: str
+    process: subprocess.Popen[bytes] | None = None
+    incarnation: bytes = b""
+    record: FlightRecord | None = None
+    pidfd: int = -1
+    started_at: float = 0.0
+    start_at: float = 0.0
+    hasty: int = 0  # how often in a row it died at once
+    killed_for: str = ""
+
+
+class Agent:
+    """The processes of one host."""
+
+    def __init__(self, settings: ChildSettings) -> None:
+        self.settings = settings
+        self.link = Link(settings.run[:8], 0)
+        self.pending: list[bytes] = []
+        endpoint = local_endpoint(str(Path(settings.run_dir) / "sock"))
+        self.socket = DealerSocket(endpoint, settings.incarnation)
+        self.slots = [Slot("origin", "origin")]
+        self.slots += [Slot("worker", f"w{n + 1}") for n in range(settings.workers)]
+        self.greeted = False
+        self.stopping: str | None = None
+        self.stop_at = 0.0
+        self.alive_at = 0.0
+        self.logs = Path(settings.run_dir) / "logs"
+        self.logs.mkdir(mode=0o700, exist_ok=True)
+        self.control_fd = settings.control_fd
+        os.set_inheritable(self.control_fd, False)
+        self.socket.watch(self.control_fd)
+
+    # --- processes ----------------------------------------------------------------------------
+
+    def start(self, slot: Slot, now: float) -> None:
+        """Start a slot's process."""
+        slot.incarnation = slot.role[0].encode() + os.urandom(8)
+        slot.record = FlightRecord.create(slot.name)
+        settings = msgspec.structs.replace(
+            self.settings, name=slot.name, incarnation=slot.incarnation,
+            record_fd=slot.record.fd, control_fd=-1,
+        )  # fmt: skip
+        try:
+            slot.process = self._spawn(slot, settings)
+        except OSError as error:
+            slot.record.close()
+            slot.record = None
+            slot.start_at = now + 1.0
+            self.say(f"cannot start {slot.name}: {error.strerror}; trying again in a second")
+            return
+        slot.pidfd = os.pidfd_open(slot.process.pid)
+        slot.started_at, slot.killed_for = now, ""
+        self.socket.watch(slot.pidfd)
+
+    def _spawn(self, slot: Slot, settings: ChildSettings) -> subprocess.Popen[bytes]:
+        if slot.role == "origin":
+            return child.start("origin", settings, stdin=0, stdout=1, stderr=2, user_code=True)
+        with (self.logs / f"{slot.name}.log").open("ab") as log:
+            return child.start(
+                "worker", settings, stdin=subprocess.DEVNULL, stdout=log.fileno(),
+                stderr=log.fileno(), user_code=True,
+            )  # fmt: skip
+
+    def say(self, text: str) -> None:
+        """Say something to the user."""
+        os.write(2, f"rscoop: {text}\n".encode())
+
+    def reap(self, slot: Slot, now: float) -> None:
+        """A process has ended: say so to the broker, plan its successor."""
+        assert slot.process is not None, "a watched slot has a process"
+        assert slot.record is not None, "a watched slot has a record"
+        code = slot.process.wait()
+        self.socket.unwatch(slot.pidfd)
+        os.close(slot.pidfd)
+        on_cpu = slot.record.read()
+        slot.record.close()
+        self._kill_group(slot.process.pid)
+        orderly = code == 0 or self.stopping is not None
+        reason = slot.killed_for or ("asked" if orderly else "crash")
+        attempt = None if on_cpu is None else wire.Attempt(on_cpu.epoch, on_cpu.no)
+        index = 0 if on_cpu is None else on_cpu.index
+        self.tell(wire.ProcessLost(slot.incarnation, code, reason, attempt, index))
+        if reason == "crash" and slot.role == "worker":
+            self.say(f"{slot.name} died ({_how(code)}); it is replaced and its work goes on")
+        slot.hasty = slot.hasty + 1 if now - slot.started_at < HASTY_S else 0
+        wait_s = 0.0 if slot.hasty < 3 else min(BACKOFF_S_MAX, 0.25 * 2 ** (slot.hasty - 3))
+        slot.process, slot.record, slot.start_at = None, None, now + wait_s
+
+    def _kill_group(self, pid: int) -> None:
+        """End what a process of ours has left behind."""
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it left nothing
+
+    # --- talking ------------------------------------------------------------------------------
+
+    def tell(self, message: wire.Up) -> None:
+        """Send a message, or keep it until there is a broker."""
+        self.pending.append(wire.encode(message))
+        if self.greeted:
+            self.socket.send(self.link.pack(self.pending))
+            self.pending = []
+
+    def hear(self, frames: list[bytes], now: float) -> None:
+        """Take in a message of the broker."""
+        header = wire.unpack_header(frames[0])
+        if header.epoch < self.link.epoch:
+            return
+        if header.epoch > self.link.epoch:
+            self._meet(header.epoch)
+            return
+        fresh, answers = self.link.take(header, now)
+        for answer in answers:
+            self.socket.send(answer)
+        if not fresh:
+            return
+        self.link.acked = self.link.received
+        for frame in frames[1:]:
+            self._handle(wire.decode_down(frame), now)
+
+    def _meet(self, epoch: int) -> None:
+        owed = [frame for frames in self.link.pending() for frame in frames]
+        self.link = Link(self.settings.run[:8], epoch)
+        self.greeted = True
+        hello = wire.Hello(
+            "agent", "local", "agent", os.getpid(),
+            incarnations=[slot.incarnation for slot in self.slots if slot.process is not None],
+        )  # fmt: skip
+        self.socket.send(self.link.pack([wire.encode(hello), *owed, *self.pending]))
+        self.pending = []
+
+    def _handle(self, message: wire.Down, now: float) -> None:
+        match message:
+            case wire.Stop(reason=reason):
+                self.stop(reason, now)
+            case wire.Kill(incarnation=incarnation, reason=reason):
+                for slot in self.slots:
+                    if slot.incarnation == incarnation and slot.process is not None:
+                        self.kill(slot, reason)
+            case wire.Greet():
+                self._meet(self.link.epoch)
+            case _:
+                pass  # Welcome; nothing else is for agents
+
+    def stop(self, reason: str, now: float) -> None:
+        """Start nothing more; give what runs the time of grace."""
+        if self.stopping is None:
+            self.stopping = reason
+            self.stop_at = now + (30.0 if reason == "ended" else self.settings.stop_grace_s)
+            if reason == "now":
+                self.stop_at = now
+
+    def kill(self, slot: Slot, reason: str) -> None:
+        """End a process now."""
+        assert slot.process is not None, "only a running process is killed"
+        slot.killed_for = reason
+        slot.process.kill()
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def serve(self) -> int:
+        """Supervise until the run ends; return the exit status."""
+        self.socket.send(self.link.beat())
+        while True:
+            now = time.monotonic()
+            self._start_due(now)
+            ready = self.socket.wait(CHECK_S)
+            now = time.monotonic()
+            if self.control_fd in ready and not os.read(self.control_fd, 4096):
+                self.socket.unwatch(self.control_fd)
+                self.stop("launcher gone", now)
+                self.stop_at = min(self.stop_at, now + 1.0)
+            while (frames := self.socket.receive()) is not None:
+                self.hear(frames, now)
+            for slot in self.slots:
+                if slot.process is not None and slot.pidfd in ready:
+                    self.reap(slot, now)
+            self._vouch(now)
+            self._end_late(now)
+            if self.stopping is not None and not any(slot.process for slot in self.slots):
+                return self._end()
+
+    def _start_due(self, now: float) -> None:
+        for slot in self.slots:
+            if self.stopping is None and slot.process is None and slot.start_at <= now:
+                self.start(slot, now)
+
+    def _vouch(self, now: float) -> None:
+        if now - self.alive_at < ALIVE_S:
+            return
+        self.alive_at = now
+        seen = [s.incarnation for s in self.slots if s.process is not None and _is_running(s)]
+        if self.greeted:
+            self.tell(wire.Alive(seen))
+        else:
+            self.socket.send(self.link.beat())
+        self.socket.send(self.link.beat())
+
+    def _end_late(self, now: float) -> None:
+        """Kill what has run out of its time: the call's `timeout=`, or the grace at a stop."""
+        now_ns = time.monotonic_ns()
+        for slot in self.slots:
+            if slot.process is None or slot.record is None:
+                continue
+            if self.stopping is not None and now >= self.stop_at:
+                slot.process.kill()
+                continue
+            on_cpu = slot.record.read()
+            if on_cpu is not None and 0 < on_cpu.deadline_ns < now_ns and not slot.killed_for:
+                self.kill(slot, "timeout")
+
+    def _end(self) -> int:
+        self.tell(wire.Bye())
+        self.socket.close()
+        return 0
+
+
+def _is_running(slot: Slot) -> bool:
+    """Tell whether the kernel lets a process run (it is not stopped, and no zombie)."""
+    assert slot.process is not None, "only a started process runs"
+    try:
+        stat = Path(f"/proc/{slot.process.pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(") ")[2][:1] not in "TtZX"
+
+
+def _how(code: int) -> str:
+    """Return how a process ended, for eyes."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit status {code}"
+
+
+def main() -> int:
+    """Run an agent."""
+    return Agent(child.take_settings()).serve()

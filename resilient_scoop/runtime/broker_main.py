@@ -1,0 +1,238 @@
+"""The broker's shell: the only place where its machine, socket, journal and clock meet.
+
+One turn: wait, take in all that has come, step, hand the records to the writer, send what rests on
+nothing; when the writer says that a turn is durable, send what rests on it. A failed commit ends the
+process (the launcher starts it again from the disk), except for a full disk: then nothing is handed out
+until there is room.
+
+Standard input is the launcher: a line `stop REASON` asks for an orderly end, end of file means that the
+launcher is gone. Standard output tells the launcher, one JSON line each, how the run goes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from resilient_scoop.adapters.committer import Committer
+from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.adapters.zmq_sockets import RouterSocket, local_endpoint
+from resilient_scoop.config import BrokerConfig
+from resilient_scoop.core.broker import Broker
+from resilient_scoop.core.events import Change, Erase, Interrupt, Put, Table
+from resilient_scoop.core.exchange import Exchange
+from resilient_scoop.core.recovery import recover, succeeded
+from resilient_scoop.errors import RscoopError
+from resilient_scoop.runtime.child import take_settings
+from resilient_scoop.runtime.reports import Report, broker_report
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.exchange import Mail
+    from resilient_scoop.core.state import State
+    from resilient_scoop.runtime.child import ChildSettings
+
+_REPORT_S = 0.2
+_FAREWELL_S = 8.0
+
+
+def open_journal(settings: ChildSettings) -> Journal:
+    """Open the run's journal for writing, made on first use."""
+    directory = Path(settings.run_dir) / "journal"
+    if directory.is_dir() and (directory / "data.mdb").exists():
+        return Journal.open(directory, run=settings.run)
+    return Journal.create(directory, settings.run)
+
+
+def load_state(journal: Journal, run: bytes) -> tuple[State, dict[str, bytes]]:
+    """Return what the journal says: the state and the constants."""
+    defines = [
+        define
+        for _, raw in journal.scan(Table.DEFINE)
+        if isinstance(define := wire.decode_up(raw), wire.Define)
+    ]
+    log = ((key, wire.decode_logged(raw)) for key, raw in journal.scan(Table.LOG))
+    output = 0
+    for key, raw in journal.scan(Table.OUTPUT):
+        written = wire.decode_up(raw)
+        assert isinstance(written, wire.Output), "a foreign record in OUTPUT"
+        output = max(output, int.from_bytes(key, "big") + len(written.data))
+    consts = {key.decode(): raw for key, raw in journal.scan(Table.CONST)}
+    return recover(run, defines, log, output), consts
+
+
+def next_epoch(journal: Journal) -> int:
+    """Begin a new epoch: committed before any connection is accepted."""
+    raw = journal.get(Table.META, b"epoch")
+    epoch = (0 if raw is None else int.from_bytes(raw, "big")) + 1
+    changes: list[Change] = [Put(Table.META, b"epoch", epoch.to_bytes(4, "big"))]
+    if journal.get(Table.META, b"ended") is not None:
+        changes.append(Erase(Table.META, b"ended"))  # a failed run goes on
+    journal.commit(changes)
+    return epoch
+
+
+def forget_failures(journal: Journal) -> int:
+    """Take the outcomes that are exceptions out of the journal; return how many there were."""
+    changes: list[Change] = []
+    forgotten = 0
+    for key, raw in journal.scan(Table.LOG):
+        record = wire.decode_logged(raw)
+        if isinstance(record, wire.Crashed):
+            changes.append(Erase(Table.LOG, key))
+        elif isinstance(record, wire.Outcomes) and any(item.failed for item in record.items):
+            kept = [part for item in record.items for part in succeeded(item)]
+            forgotten += sum(len(item.failed) for item in record.items)
+            changes.append(Put(Table.LOG, key, wire.encode(wire.Outcomes(record.parent, kept))))
+    if changes:
+        journal.commit(changes)
+    return forgotten
+
+
+class BrokerShell:
+    """Holds the machine and its adapters."""
+
+    def __init__(self, settings: ChildSettings) -> None:
+        self.settings = settings
+        self.journal = open_journal(settings)
+        if settings.retry_failed and not settings.adopt:
+            forget_failures(self.journal)
+        state, consts = load_state(self.journal, settings.run)
+        self.recovered = state.items_done
+        epoch = next_epoch(self.journal)
+        config = BrokerConfig(
+            adopt=settings.adopt, crashes_max=settings.crashes_max, lease_s=settings.lease_s
+        )
+        self.broker = Broker(config, state, epoch=epoch, seed=settings.seed, consts=consts)
+        self.exchange = Exchange(self.broker, settings.run[:8], self.say)
+        self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.committer = Committer(self.journal, lambda: os.eventfd_write(self.wake, 1))
+        self.socket = RouterSocket(local_endpoint(str(Path(settings.run_dir) / "sock")))
+        self.socket.watch(self.wake)
+        self.socket.watch(0)
+        os.set_blocking(0, False)
+        os.set_blocking(1, False)
+        self.launcher = True
+        self.reported_at = 0.0
+        self.reported = b""
+        self.output_bytes = self.broker.state.output_bytes
+        self.put_turn = 0  # the last turn that had records
+        self.output_turn = 0  # the turn that recorded output which was not reported yet
+        self.farewell_at: float | None = None
+        self.full_said = False
+
+    def say(self, text: str) -> None:
+        """Tell the launcher something for the user."""
+        self._report(Report(note=text))
+
+    def serve(self) -> int:
+        """Run turns until the run has ended or was stopped; return the exit status."""
+        while True:
+            now = time.monotonic()
+            timeout_s = max(0.0, min(self.broker.deadline(now) - now, _REPORT_S))
+            ready = self.socket.wait(timeout_s)
+            if self.wake in ready:
+                os.eventfd_read(self.wake)
+            if 0 in ready:
+                self._hear_launcher()
+            now = time.monotonic()
+            for peer, frames in self.socket.receive():
+                self.exchange.receive(peer, frames, now)
+            self._turn(now)
+            if self._is_over(now):
+                return self._end()
+
+    def _turn(self, now: float) -> None:
+        self._mind_disk()
+        number, changes, mails = self.exchange.turn(now)
+        self._send(mails)
+        if changes:
+            self.committer.put(number, changes)
+            self.put_turn = number
+        if self.broker.state.output_bytes != self.output_bytes:
+            self.output_bytes, self.output_turn = self.broker.state.output_bytes, number
+        if self.committer.error is not None:
+            raise self.committer.error
+        committed = self.committer.committed
+        durable = number if committed >= self.put_turn else committed
+        self._send(self.exchange.committed(durable, self.journal))
+        self._send(self.exchange.beats(now))
+        shown = self.output_turn and self.committer.committed >= self.output_turn
+        if shown or now - self.reported_at >= _REPORT_S:
+            self.output_turn = 0 if shown else self.output_turn
+            self.reported_at = now
+            self._report(broker_report(self.broker, self.recovered))
+
+    def _mind_disk(self) -> None:
+        full = self.committer.full
+        self.broker.busy_disk = full
+        if full and not self.full_said:
+            self.say(
+                f"no space left for the journal in {self.settings.run_dir}: nothing new is started, "
+                "nothing is lost; the run goes on by itself when there is room"
+            )
+        elif self.full_said and not full:
+            self.say("there is room for the journal again; the run goes on")
+        self.full_said = full
+
+    def _send(self, mails: list[Mail]) -> None:
+        for to, frames in mails:
+            self.socket.send(to, frames)  # what has no connection now is sent again when it has
+
+    def _hear_launcher(self) -> None:
+        data = os.read(0, 4096)
+        if not data:
+            self.socket.unwatch(0)
+            self.launcher = False
+            self.exchange.add(Interrupt("launcher gone"))
+        for line in data.decode().splitlines():
+            if line.startswith("stop"):
+                self.exchange.add(Interrupt(line[5:] or "asked"))
+
+    def _is_over(self, now: float) -> bool:
+        """Tell whether everybody who was told to stop is gone, or has had time enough."""
+        if self.broker.membership.stopping is None:
+            return False
+        if self.farewell_at is None:
+            self.farewell_at = now + _FAREWELL_S + self.settings.stop_grace_s
+        return not self.broker.ledger.peers or now > self.farewell_at
+
+    def _end(self) -> int:
+        if self.committer.flush(5.0):
+            self._send(self.exchange.committed(1 << 62, self.journal))
+        self.reported = b""
+        self._report(broker_report(self.broker, self.recovered))
+        self.committer.close()
+        self.journal.close(clean=True)
+        self.socket.close()
+        return 0 if self.broker.ended is not None else 75
+
+    def _report(self, report: Report) -> None:
+        line = msgspec.json.encode(report) + b"\n"
+        if line == self.reported or not self.launcher:
+            return
+        if not report.note:
+            self.reported = line
+        try:
+            os.write(1, line)
+        except BlockingIOError:
+            self.reported = b""  # the launcher is slow: the next report says it all again
+        except OSError:
+            self.launcher = False
+
+
+def main() -> int:
+    """Run a broker."""
+    settings = take_settings()
+    try:
+        return BrokerShell(settings).serve()
+    except RscoopError as error:
+        line = msgspec.json.encode(Report(note=str(error), fatal=error.exit_code))
+        sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()
+        return error.exit_code

@@ -1,0 +1,106 @@
+"""What a process of a run is told when it is started, and how it is started.
+
+The settings travel in one environment variable, which the child takes out of its environment before
+user code runs; nothing secret is in them. The command line names role and run, for `ps`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from typing import Final
+
+import msgspec
+
+_VARIABLE: Final = "RSCOOP_CHILD"
+_PDEATHSIG: Final = 1
+
+
+class ScriptSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Which program the run runs."""
+
+    script: str | None = None
+    module: str | None = None
+    argv: list[str] = []
+    cwd: str = "."
+
+
+class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a broker, agent, origin or worker needs to know at its start."""
+
+    run_dir: str
+    run_id: str
+    run: bytes  # 16 bytes
+    seed: int
+    script: ScriptSpec
+    workers: int
+    name: str = ""
+    incarnation: bytes = b""
+    record_fd: int = -1
+    control_fd: int = -1  # an agent's: end of file means that the launcher is gone
+    adopt: bool = False
+    strict: bool = False
+    reuse_changed: list[str] = []
+    recompute_changed: list[str] = []
+    retry_failed: bool = False
+    crashes_max: int = 3
+    lease_s: float = 10.0
+    stop_grace_s: float = 3.0
+    tty: bool = False
+
+
+def take_settings() -> ChildSettings:
+    """Return this process' settings and take them out of the environment."""
+    text = os.environ.pop(_VARIABLE)
+    return msgspec.json.decode(text, type=ChildSettings)
+
+
+def hash_seed(seed: int) -> str:
+    """Return the PYTHONHASHSEED of a run's user processes: sets come in the same order everywhere."""
+    return str(seed % 4294967295 + 1)
+
+
+def _die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends."""
+    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def start(
+    role: str,
+    settings: ChildSettings,
+    *,
+    stdin: int | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    user_code: bool = False,
+    cwd: str | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a process of the run, in a session of its own: the terminal's Ctrl-C is not for it.
+
+    It dies with this process. Raises OSError where the system has no room for another process.
+    """
+    environ = dict(os.environ)
+    environ[_VARIABLE] = msgspec.json.encode(settings).decode()
+    environ["RSCOOP_RUN_ID"] = settings.run_id
+    if user_code:
+        environ["PYTHONHASHSEED"] = hash_seed(settings.seed)
+        for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB", "NUMBA", "BLIS"):
+            environ.setdefault(f"{library}_NUM_THREADS", "1")
+    parent = os.getpid()
+    command = [sys.executable, "-m", "resilient_scoop.runtime.proc", role, settings.run_id]
+    return subprocess.Popen(
+        [*command, settings.name] if settings.name else command,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=environ,
+        cwd=cwd,
+        start_new_session=True,
+        pass_fds=[fd for fd in (settings.record_fd, settings.control_fd) if fd >= 0],
+        preexec_fn=lambda: _die_with_parent(parent),  # noqa: PLW1509 - no threads run yet here
+    )

@@ -1,0 +1,38 @@
+"""What `futures` finds in its process: the session, if `rscoop` started it, and how to become a parent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import resilient_scoop
+from resilient_scoop.core.parent import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.core.parent import Parent
+    from resilient_scoop.runtime.child import ChildSettings
+    from resilient_scoop.runtime.session import Session
+
+
+class Process:
+    """This process' part in a run."""
+
+    session: Session | None = None
+    policy: Policy = Policy()
+    say: Callable[[str], None] = print
+    importing: str | None = None  # the script, while a worker imports it
+    make_parent: Callable[[], Parent] | None = None
+
+
+def announce(session: Session, settings: ChildSettings) -> None:
+    """Set what users read from the package, and this process' session."""
+    Process.session = session
+    Process.policy = Policy(
+        settings.strict, tuple(settings.reuse_changed), tuple(settings.recompute_changed)
+    )
+    resilient_scoop.IS_RUNNING = True
+    resilient_scoop.IS_ORIGIN = session.role == "origin"
+    resilient_scoop.WORKER = resilient_scoop.worker = settings.name
+    resilient_scoop.SIZE = settings.workers
+    resilient_scoop.BROKER = resilient_scoop.BrokerInfo("localhost", settings.run_dir)

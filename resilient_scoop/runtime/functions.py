@@ -1,0 +1,63 @@
+"""Callables in a worker: loaded once by id, called for items, their errors turned into outcomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from resilient_scoop.adapters import payload
+from resilient_scoop.errors import ScriptGuardError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.adapters.store import LargeStore
+    from resilient_scoop.wire.messages import Define
+
+SHARED_BYTES_MIN = 1 << 20
+"""Callables that carry state are made anew for every item, so that an item cannot see what another did
+to them; beyond this size they are shared within a worker, since making them would cost too much."""
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A callable as a worker has it."""
+
+    define: Define
+    function: Callable[..., Any] | None
+    error: BaseException | None = None
+
+
+class Functions:
+    """The callables that this process was sent."""
+
+    def __init__(self, store: LargeStore) -> None:
+        self._store = store
+        self._loaded: dict[bytes, Loaded] = {}
+        self.script_error: BaseException | None = None
+
+    def get(self, define: Define) -> Loaded:
+        """Return a callable, loaded on first use."""
+        found = self._loaded.get(define.fn)
+        if found is None:
+            found = self._loaded[define.fn] = self._load(define)
+        return found
+
+    def _load(self, define: Define) -> Loaded:
+        if isinstance(self.script_error, ScriptGuardError):
+            return Loaded(define, None, self.script_error)
+        try:
+            function = self.make(define)
+        except Exception as error:  # user code: unpickling runs it
+            if self.script_error is not None:
+                error.__cause__ = self.script_error
+            return Loaded(define, None, error)
+        shared = payload.is_stateless(function) or len(define.payload) >= SHARED_BYTES_MIN
+        return Loaded(define, function if shared else None)
+
+    def make(self, define: Define) -> Callable[..., Any]:
+        """Return the callable, made anew."""
+        made: Callable[..., Any] = payload.loads(
+            define.payload, self._store, f"function {define.name}"
+        )
+        return made

@@ -1,0 +1,176 @@
+"""A worker's main loop: it resumes parents that can go on, and runs slices otherwise.
+
+  H1  Ready parents go before leaves, deeper items before shallower ones.
+  H2  The hub's greenlet never runs user code; whatever waits is in `parked` with what it waits for.
+  H3  A parent takes its random streams with it when it waits, and finds them again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from resilient_scoop.adapters import rng
+from resilient_scoop.adapters.green import GreenletExit, getcurrent, greenlet
+from resilient_scoop.runtime.session import FLUSH_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.core.worker import Work
+    from resilient_scoop.runtime.executor import Executor
+    from resilient_scoop.runtime.session import Context, Session
+
+_IDLE_S = 0.25
+
+
+@dataclass(slots=True, eq=False)
+class Parked:
+    """A future that waits."""
+
+    context: Context
+    green: Any
+    ready: Callable[[], bool]
+    until: float | None
+
+
+class Hub:
+    """Decides what the worker's one thread does next."""
+
+    def __init__(self, session: Session, executor: Executor) -> None:
+        self.session = session
+        self.executor = executor
+        self.parked: dict[str, Parked] = {}
+        self.open: list[Work] = []  # slices of which an item waits and others are not begun
+        self.green = getcurrent()
+        self.pump_at = 0.0
+        session.waiter = self
+
+    # --- called by items ----------------------------------------------------------------------
+
+    def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
+        """Let others run until `ready()` holds (True) or the moment `until` (False)."""
+        session, context = self.session, self.session.context
+        with session.lock:
+            if ready():
+                return True
+            self._park(context)
+        streams = rng.save()
+        self.parked[context.path] = Parked(context, getcurrent(), ready, until)
+        in_time: bool = self.green.switch()
+        session.context = context
+        rng.restore(streams)
+        work = context.work
+        assert work is not None, "a waiting item belongs to a slice"
+        session.record.begin(work.attempt.epoch, work.attempt.no, context.index)
+        return in_time
+
+    def _park(self, context: Context) -> None:
+        """The item waits; the rest of its slice is for another greenlet."""
+        session, work = self.session, context.work
+        assert work is not None, "a waiting item belongs to a slice"
+        if not context.parked:
+            context.parked = True
+            session.machine.settle(work, time.monotonic())
+            work.first = context.index + 1
+            if work.next < work.stop:
+                self.open.append(work)
+        session.running = None
+        session.machine.park(work, context.index)
+        self._ask_page(context)
+
+    def _ask_page(self, context: Context) -> None:
+        if context.parent is not None:
+            frame = context.parent.page_wanted()
+            if frame is not None:
+                self.session.machine.out.append(frame)
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until the broker says stop."""
+        session, machine = self.session, self.session.machine
+        while machine.stopping is None:
+            self._pump()
+            self._fence()
+            if self._resume_ready() or machine.stopping is not None:
+                continue
+            if self.open or machine.queue:
+                greenlet(self._body).switch()
+            elif session.record.read() is not None:
+                session.record.idle()
+        with session.lock:
+            self._hand_back()
+
+    def _body(self) -> None:
+        try:
+            self.executor.run(self._pick)
+        except GreenletExit:
+            pass
+
+    def _pick(self) -> Work | None:
+        """Return the next slice for a running greenlet; None sends it back to the hub."""
+        session, machine = self.session, self.session.machine
+        now = time.monotonic()
+        if now - session.flushed_at > FLUSH_S or not (self.open or machine.queue):
+            with session.lock:
+                session.pump()
+        if machine.stopping is not None or machine.fenced or self._is_anyone_ready():
+            return None
+        with session.lock:
+            if machine.queue and (not self.open or machine.queue[0].depth > self.open[-1].depth):
+                return machine.queue.popleft()
+            return self.open.pop() if self.open else None
+
+    def _is_anyone_ready(self) -> bool:
+        return bool(self.parked) and bool(self.session.machine.touched)
+
+    def _pump(self) -> None:
+        session, machine = self.session, self.session.machine
+        busy = bool(self.open or machine.queue or self._is_anyone_ready())
+        with session.lock:
+            session.pump(0.0 if busy else self._idle_s())
+
+    def _idle_s(self) -> float:
+        due = [p.until for p in self.parked.values() if p.until is not None]
+        return max(0.0, min([_IDLE_S, *(until - time.monotonic() for until in due)]))
+
+    def _resume_ready(self) -> bool:
+        """Switch to what can go on; return whether anything did."""
+        machine = self.session.machine
+        touched, machine.touched = machine.touched, set()
+        now, resumed = time.monotonic(), False
+        paths = [path for path in touched if path in self.parked]
+        paths += [p for p, parked in self.parked.items() if parked.until is not None]
+        for path in sorted(set(paths), key=lambda each: -each.count(".")):
+            parked = self.parked.get(path)
+            if parked is None:
+                continue
+            with self.session.lock:
+                ready = parked.ready()
+                if not ready:
+                    self._ask_page(parked.context)
+            if ready or (parked.until is not None and parked.until <= now):
+                del self.parked[path]
+                resumed = True
+                parked.green.switch(ready)
+        return resumed
+
+    def _fence(self) -> None:
+        """End the greenlets of parents that are no longer ours to run."""
+        machine = self.session.machine
+        fenced, machine.fenced = machine.fenced, []
+        for path in fenced:
+            parked = self.parked.pop(path, None)
+            if parked is not None:
+                parked.context.fenced = True
+                parked.green.throw(GreenletExit)
+
+    def _hand_back(self) -> None:
+        """Give back what is not begun."""
+        machine = self.session.machine
+        for work in [*self.open, *machine.queue]:
+            machine.give_back_from(work, work.next)
+        self.open.clear()
+        machine.queue.clear()

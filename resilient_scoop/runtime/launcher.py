@@ -1,0 +1,367 @@
+"""The launcher: starts the broker and the local agent, restarts them, shows the run, ends it in order.
+
+It decides nothing about the work. What it shows comes from the broker's reports and from the journal's
+OUTPUT table, so that what is on screen is what is on disk.
+
+A first Ctrl-C, SIGTERM or SIGHUP stops the run in order: nothing more is handed out, what is finished is
+kept, what runs has a few seconds. A second one ends everything now. Either way `rscoop resume` goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from resilient_scoop.adapters.journal_view import JournalView
+from resilient_scoop.core.events import Table
+from resilient_scoop.errors import JournalError
+from resilient_scoop.runtime import child
+from resilient_scoop.runtime.display import Display, Progress, Rate, eta_s
+from resilient_scoop.runtime.reports import Report
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from resilient_scoop.runtime.rundir import RunDir, RunInfo
+
+STOPPED = 75
+_FATAL = frozenset({70, 73, 74})
+_RESTARTS_MAX = 8
+_RESTART_WINDOW_S = 20.0
+_SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchOptions:
+    """How a run is to be started or resumed."""
+
+    workers: int
+    resume: bool = False
+    reuse_changed: tuple[str, ...] = ()
+    recompute_changed: tuple[str, ...] = ()
+    retry_failed: bool = False
+    strict: bool = False
+    quiet: bool = False
+    display: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One process that the launcher keeps alive."""
+
+    role: str
+    process: subprocess.Popen[bytes] | None = None
+    pidfd: int = -1
+    deaths: list[float] = field(default_factory=list)
+
+
+def launch(run: RunDir, options: LaunchOptions) -> int:
+    """Run a run to its end; return the exit code for the shell.
+
+    Raises:
+        RunBusyError: another launcher holds the run.
+    """
+    with run.hold():
+        return Launcher(run, options).serve()
+
+
+class Launcher:
+    """One launcher's life."""
+
+    def __init__(self, run: RunDir, options: LaunchOptions) -> None:
+        self.run = run
+        self.options = options
+        self.info: RunInfo = run.load()
+        tty = sys.stderr.isatty() and options.display
+        self.display = Display(
+            sys.stdout, sys.stderr, run.id, tty, quiet=options.quiet or not options.display
+        )
+        self.selector = selectors.DefaultSelector()
+        self.broker = Part("broker")
+        self.agent = Part("agent")
+        self.report = Report()
+        self.rate = Rate()
+        self.view: JournalView | None = None
+        self.shown = run.shown_bytes()
+        self.buffer = b""
+        self.signals: list[int] = []
+        self.said_fatal = 0
+        self.broker_code: int | None = None
+        self.reports_fd = -1
+        self.kill_at: float | None = None
+        self.started_at = time.monotonic()
+
+    # --- starting -----------------------------------------------------------------------------
+
+    def settings(self, *, adopt: bool) -> child.ChildSettings:
+        """Return what the processes are told."""
+        info, options = self.info, self.options
+        return child.ChildSettings(
+            run_dir=str(self.run.path),
+            run_id=self.run.id,
+            run=bytes.fromhex(info.uuid),
+            seed=info.seed,
+            script=child.ScriptSpec(
+                script=info.script, module=info.module, argv=info.argv, cwd=info.cwd
+            ),
+            workers=options.workers,
+            adopt=adopt,
+            strict=options.strict or info.strict,
+            reuse_changed=list(options.reuse_changed),
+            recompute_changed=list(options.recompute_changed),
+            retry_failed=options.retry_failed,
+            tty=sys.stdout.isatty(),
+        )
+
+    def start_broker(self, *, adopt: bool) -> None:
+        """Start the broker; its reports come through a pipe."""
+        if self.reports_fd >= 0:
+            self.selector.unregister(self.reports_fd)
+            os.close(self.reports_fd)
+        self.reports_fd, theirs = os.pipe()
+        os.set_blocking(self.reports_fd, False)
+        with (self.run.logs / "broker.log").open("ab") as log:
+            process = child.start(
+                "broker", self.settings(adopt=adopt), stdin=subprocess.PIPE, stdout=theirs,
+                stderr=log.fileno(), cwd=str(self.run.path),
+            )  # fmt: skip
+        os.close(theirs)
+        self.buffer = b""
+        self.selector.register(self.reports_fd, selectors.EVENT_READ, self._hear_reports)
+        self._watch(self.broker, process)
+
+    def start_agent(self) -> None:
+        """Start the local agent; it learns from its control pipe that we are gone."""
+        theirs, ours = os.pipe()
+        settings = msgspec.structs.replace(
+            self.settings(adopt=False), incarnation=b"a" + os.urandom(8), control_fd=theirs
+        )
+        process = child.start("agent", settings, cwd=str(self.run.path))
+        os.close(theirs)
+        self.agent_control = ours
+        self._watch(self.agent, process)
+
+    agent_control = -1
+
+    def _watch(self, part: Part, process: subprocess.Popen[bytes]) -> None:
+        part.process = process
+        part.pidfd = os.pidfd_open(process.pid)
+        self.selector.register(part.pidfd, selectors.EVENT_READ, lambda: self._reap(part))
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def serve(self) -> int:
+        """Supervise until the run has ended or is stopped."""
+        self.run.logs.mkdir(mode=0o700, exist_ok=True)
+        self.run.make_socket_dir()
+        wake, theirs = os.pipe()
+        os.set_blocking(theirs, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        self.selector.register(wake, selectors.EVENT_READ, lambda: self._hear_signals(wake))
+        try:
+            self.start_broker(adopt=False)
+            self.start_agent()
+            while self.broker.process is not None or self.agent.process is not None:
+                for key, _ in self.selector.select(self._timeout_s()):
+                    key.data()
+                self._end_late()
+            return self._finish()
+        finally:
+            self._kill_all()
+            self.display.close()
+            signal.set_wakeup_fd(-1)
+
+    def _timeout_s(self) -> float:
+        if self.kill_at is None:
+            return 1.0
+        return max(0.0, min(1.0, self.kill_at - time.monotonic()))
+
+    def _reap(self, part: Part) -> None:
+        process = part.process
+        assert process is not None, "only a started process ends"
+        code = process.wait()
+        self.selector.unregister(part.pidfd)
+        os.close(part.pidfd)
+        part.process = None
+        if process.stdin is not None:
+            process.stdin.close()
+        if part is self.broker:
+            self._hear_reports()
+            self._broker_ended(code)
+        else:
+            os.close(self.agent_control)
+            self._agent_ended()
+
+    def _broker_ended(self, code: int) -> None:
+        over = code in (0, STOPPED) or code in _FATAL or self.said_fatal in _FATAL
+        if over or self._is_hopeless(self.broker, code):
+            self.broker_code = code
+            if self.kill_at is None:
+                self.kill_at = time.monotonic() + 5.0
+            if code not in (0, STOPPED) and self.agent.process is not None:
+                self.agent.process.kill()
+            return
+        self.display.note(f"the broker died ({_how(code)}); it is started again from the journal")
+        self.start_broker(adopt=True)
+        if self.signals:
+            self._ask_stop()
+
+    def _agent_ended(self) -> None:
+        if self.broker_code is not None or self.report.ended or self.signals:
+            return
+        if self._is_hopeless(self.agent, 0):
+            if self.broker.process is not None:
+                self.broker.process.kill()
+            return
+        self.display.note("the agent died; its workers are started again")
+        self.start_agent()
+
+    def _is_hopeless(self, part: Part, code: int) -> bool:
+        now = time.monotonic()
+        part.deaths = [at for at in part.deaths if now - at < _RESTART_WINDOW_S] + [now]
+        if len(part.deaths) <= _RESTARTS_MAX:
+            return False
+        self.display.note(
+            f"the {part.role} died {len(part.deaths)} times in {_RESTART_WINDOW_S:.0f} s "
+            f"({_how(code)}); see {self.run.logs}"
+        )
+        self.said_fatal = self.said_fatal or 70
+        return True
+
+    def _hear_signals(self, wake: int) -> None:
+        for number in os.read(wake, 64):
+            if number in _SIGNALS:
+                self.signals.append(number)
+        if not self.signals:
+            return
+        if len(self.signals) == 1:
+            running = self.report.running
+            self.display.note(
+                f"stopping: {running} running item{'s have' if running != 1 else ' has'} a few "
+                "seconds to end; once more to stop now"
+            )
+            self._ask_stop()
+        else:
+            self.kill_at = time.monotonic()
+
+    def _ask_stop(self) -> None:
+        process = self.broker.process
+        if process is not None and process.stdin is not None:
+            try:
+                process.stdin.write(b"stop interrupted\n")
+                process.stdin.flush()
+            except OSError:
+                return  # it is dead; its successor is asked again
+        if self.kill_at is None:
+            self.kill_at = time.monotonic() + 12.0
+
+    def _end_late(self) -> None:
+        if self.kill_at is not None and time.monotonic() >= self.kill_at:
+            self._kill_all()
+
+    def _kill_all(self) -> None:
+        for part in (self.agent, self.broker):
+            if part.process is not None:
+                part.process.kill()
+
+    # --- showing ------------------------------------------------------------------------------
+
+    def _hear_reports(self) -> None:
+        try:
+            data = os.read(self.reports_fd, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            self.selector.unregister(self.reports_fd)
+            os.close(self.reports_fd)
+            self.reports_fd = -1
+            return
+        self.buffer += data
+        *lines, self.buffer = self.buffer.split(b"\n")
+        for line in lines:
+            report = msgspec.json.decode(line, type=Report)
+            if report.note:
+                self.display.note(report.note)
+                self.said_fatal = self.said_fatal or report.fatal
+            else:
+                self.report = report
+        if lines:
+            self._show()
+
+    def _show(self) -> None:
+        """Show what is new of the output, and how far the run is."""
+        if self.report.output_bytes > self.shown:
+            self._show_output()
+        report = self.report
+        total = None if report.open else report.known
+        rate = self.rate.add(time.monotonic(), report.done)
+        self.display.progress(
+            Progress(
+                done=report.done, total=total, running=report.running, workers=report.workers,
+                workers_max=self.options.workers, crashes=report.crashes,
+                resubmitted=report.resubmitted, recovered=report.recovered, rate_per_s=rate,
+                eta_s=eta_s(report.done, total, rate), batch=report.batch,
+            )
+        )  # fmt: skip
+
+    def _show_output(self) -> None:
+        if self.view is None:
+            self.view = JournalView.open(self.run.journal)
+        after = None if self.shown == 0 else (self.shown - 1).to_bytes(8, "big")
+        for key, raw in self.view.read(Table.OUTPUT, after=after):
+            output = wire.decode_up(raw)
+            assert isinstance(output, wire.Output), "a foreign record in OUTPUT"
+            if int.from_bytes(key, "big") != self.shown:
+                raise JournalError(f"the script's output has a gap at byte {self.shown}")
+            self.display.output(output.data)
+            self.shown += len(output.data)
+            self.run.set_shown_bytes(self.shown)
+
+    # --- ending -------------------------------------------------------------------------------
+
+    def _finish(self) -> int:
+        if self.report.output_bytes > self.shown:
+            self._show_output()
+        if self.view is not None:
+            self.view.close()
+        self.display.close()
+        self.run.remove_socket_dir()
+        report = self.report
+        if report.ended and self.broker_code == 0:
+            return self._finish_ended(report)
+        resume = f"`rscoop resume {self.run.id}`"
+        if self.said_fatal:
+            return self.said_fatal
+        self.display.note(f"run {self.run.id} stopped; {report.done} results are kept; {resume} goes on")
+        return _SIGNALS.get(signal.Signals(self.signals[0]), STOPPED) if self.signals else STOPPED
+
+    def _finish_ended(self, report: Report) -> int:
+        took_s = time.monotonic() - self.started_at
+        if report.failed:
+            self.display.note(
+                f"run {self.run.id} failed: {report.message}; its results are kept: "
+                f"`rscoop resume {self.run.id}` runs it again from there "
+                "(--retry-failed computes failed items anew)"
+            )
+        elif not self.options.quiet and (report.crashes or report.recovered or report.resubmitted):
+            self.display.note(
+                f"run {self.run.id} finished in {took_s:.1f} s: {report.done} results, "
+                f"{report.recovered} from the journal, {report.resubmitted} resubmitted after "
+                f"{report.crashes} crashes"
+            )
+        return report.code
+
+
+def _how(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

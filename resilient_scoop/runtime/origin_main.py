@@ -1,0 +1,237 @@
+"""The origin: runs the script itself, as the root future.
+
+What the script writes to `sys.stdout` goes to the broker, which records it before the launcher shows it;
+on a replay what was recorded is not sent again, and a prefix that differs is said. Text for standard
+error goes straight there, but not while the script is only told again what it was told before.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from resilient_scoop import ids
+from resilient_scoop.adapters import rng
+from resilient_scoop.core.parent import Parent
+from resilient_scoop.errors import ReplayDivergedError
+from resilient_scoop.runtime import script
+from resilient_scoop.runtime.child import take_settings
+from resilient_scoop.runtime.current import Process, announce
+from resilient_scoop.runtime.session import BEAT_S, Session
+from resilient_scoop.wire.messages import RunEnded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.runtime.child import ChildSettings
+
+STOPPED = 75
+
+
+def say(text: str) -> None:
+    """Say something to the user."""
+    os.write(2, f"rscoop: {text}\n".encode())
+
+
+class Root:
+    """How the root future waits: by receiving."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
+        """Receive until `ready()` holds (True) or the moment `until` (False)."""
+        session = self.session
+        while True:
+            with session.lock:
+                if ready():
+                    return True
+                parent = session.context.parent
+                frame = None if parent is None else parent.page_wanted()
+                if frame is not None:
+                    session.machine.out.append(frame)
+                left = BEAT_S if until is None else until - time.monotonic()
+                if left <= 0:
+                    session.pump()
+                    return ready()
+                session.pump(min(left, BEAT_S))
+            leave_if_stopped(session)
+
+
+def leave_if_stopped(session: Session) -> None:
+    """End at once where the run is interrupted: what is journaled is what a resume begins with."""
+    if session.machine.stopping is not None and session.machine.stopping != "ended":
+        session.close()
+        os._exit(STOPPED)
+
+
+class Output(io.RawIOBase):
+    """The script's standard output, on its way to the broker."""
+
+    def __init__(self, session: Session, *, tty: bool) -> None:
+        super().__init__()
+        self._session = session
+        self._tty = tty
+        self._seen = 0  # bytes the script has written
+        self._told = False
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def isatty(self) -> bool:
+        """Return whether what the launcher shows goes to a terminal."""
+        return self._tty
+
+    def fileno(self) -> int:
+        """Return the descriptor that child processes of the script write to."""
+        return 1
+
+    def write(self, data: object) -> int:
+        """Take in bytes; those that an earlier attempt wrote are not sent again."""
+        text = bytes(memoryview(data))  # type: ignore[arg-type]
+        machine = self._session.machine
+        with self._session.lock:
+            recorded = machine.output_bytes + len(machine.written)
+            new = text[max(0, recorded - self._seen) :]
+            self._seen += len(text)
+            machine.written += new
+            if len(machine.written) > 1 << 16:
+                self._session.flush(time.monotonic())
+        return len(text)
+
+
+class Errors(io.TextIOWrapper):
+    """Standard error, silent while the script repeats itself."""
+
+    parent: Parent | None = None
+
+    def write(self, text: str) -> int:
+        """Write, unless all this was written before."""
+        if self.parent is not None and self.parent.retelling:
+            return len(text)
+        return super().write(text)
+
+
+def main() -> int:
+    """Run the origin."""
+    settings = take_settings()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    session = Session("origin", settings, node="local", pid=os.getpid())
+    announce(session, settings)
+    Process.say = say
+    root = Root(session)
+    session.waiter = root
+    session.on_stop = lambda: leave_if_stopped(session)
+    session.start_deputy()
+    with session.lock:
+        session.beat(time.monotonic())
+    root.wait(lambda: session.machine.root is not None, None)
+    parent = _begin(session)
+    output = _redirect(session, settings, parent)
+    code, failed, message = _run(session, settings)
+    output.flush()
+    return _end(session, code, failed=failed, message=message)
+
+
+def _begin(session: Session) -> Parent:
+    """Make the script the root parent."""
+    machine, task = session.machine, session.machine.root_task
+    assert machine.root is not None, "the root is granted"
+    assert task is not None, "the root is granted"
+    parent = Parent(
+        ids.ROOT, machine.root, task.replay, Process.policy, say,
+        lambda fn: machine.functions[fn].name if fn in machine.functions else fn.hex(),
+    )  # fmt: skip
+    machine.parents[ids.ROOT] = session.context.parent = parent
+    if task.replay:
+        # How much of the output was recorded comes with the first page.
+        assert session.waiter is not None, "the origin waits by receiving"
+        session.waiter.wait(lambda: parent.after > 0 or not parent.replaying, None)
+        machine.output_bytes = parent.output_known
+    session.record.begin(machine.root.epoch, machine.root.no, 0)
+    return parent
+
+
+def _redirect(session: Session, settings: ChildSettings, parent: Parent) -> io.TextIOWrapper:
+    raw = Output(session, tty=settings.tty)
+    encoding, errors = sys.stdout.encoding, sys.stdout.errors
+    output = io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=True
+    )
+    sys.stdout = output
+    error = Errors(
+        sys.stderr.buffer, encoding=sys.stderr.encoding, errors="backslashreplace",
+        line_buffering=True,
+    )  # fmt: skip
+    error.parent = parent
+    sys.stderr = error
+    return output
+
+
+def _run(session: Session, settings: ChildSettings) -> tuple[int, bool, str]:
+    """Run the script; return (exit status, whether it raised, the error's line)."""
+    rng.seed(ids.seed_of(session.machine.seed, ids.ROOT))
+    try:
+        script.prepare(settings.script)
+        script.run_as_main(settings.script)
+        _drain(session)
+    except SystemExit as error:
+        return _exit_status(error), False, ""
+    except ReplayDivergedError as error:
+        say(str(error))
+        return error.exit_code, True, str(error)
+    except BaseException as error:  # user code: the script itself
+        _show(error)
+        return 1, True, traceback.format_exception_only(error)[-1].strip()
+    return 0, False, ""
+
+
+def _drain(session: Session) -> None:
+    """Wait for what was submitted and nobody waited for, as `concurrent.futures` does at exit."""
+    parent, waiter = session.context.parent, session.waiter
+    assert parent is not None, "the root is a parent"
+    assert waiter is not None, "the origin waits by receiving"
+    waiter.wait(lambda: not any(call.left for call in parent.calls.values()), None)
+
+
+def _exit_status(error: SystemExit) -> int:
+    """Return what Python would exit with, and say what it would say."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def _show(error: BaseException) -> None:
+    """Print the traceback as Python would, without our own frames above the script's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(
+        "resilient_scoop.runtime"
+    ):
+        trace = trace.tb_next
+    if isinstance(sys.stderr, Errors):
+        sys.stderr.parent = None
+    traceback.print_exception(type(error), error, trace)
+    sys.stderr.flush()
+
+
+def _end(session: Session, code: int, *, failed: bool, message: str) -> int:
+    """Tell the broker how the script ended, and wait until that is on disk."""
+    sys.stdout.flush()
+    machine, waiter = session.machine, session.waiter
+    assert machine.root is not None, "the root is granted"
+    assert waiter is not None, "the origin waits by receiving"
+    with session.lock:
+        machine.ended = RunEnded(machine.root, code, failed, message)
+    waiter.wait(lambda: machine.stopping is not None, None)
+    session.close()
+    os._exit(code)
+

@@ -1,0 +1,23 @@
+"""Entry point of every process that the launcher and the agents start: `… proc ROLE RUN [NAME]`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run the process that the command line names; what it is told is in its environment."""
+    role = sys.argv[1]
+    if role == "broker":
+        from resilient_scoop.runtime.broker_main import main as run
+    elif role == "agent":
+        from resilient_scoop.runtime.agent_main import main as run
+    elif role == "worker":
+        from resilient_scoop.runtime.worker_main import main as run
+    else:
+        from resilient_scoop.runtime.origin_main import main as run
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

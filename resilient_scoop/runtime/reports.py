@@ -1,0 +1,57 @@
+"""What the broker tells the launcher, as JSON lines over a pipe that may be full or broken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.broker import Broker
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the run goes; `note` is a sentence for the user, `fatal` the exit code of a last word."""
+
+    note: str = ""
+    fatal: int = 0
+    epoch: int = 0
+    done: int = 0
+    known: int = 0
+    open: bool = False  # more items are known to come
+    running: int = 0
+    workers: int = 0
+    crashes: int = 0
+    resubmitted: int = 0
+    recovered: int = 0
+    output_bytes: int = 0
+    batch: str = ""
+    ended: bool = False
+    code: int = 0
+    failed: bool = False
+    message: str = ""
+
+
+def broker_report(broker: Broker, recovered: int) -> Report:
+    """Return how the run goes, as the broker knows it."""
+    state, ended = broker.state, broker.ended
+    root = state.parents.get("0")
+    batches = [] if root is None else list(root.batches.values())
+    workers = broker.scheduler.workers
+    return Report(
+        epoch=broker.epoch,
+        done=state.items_done,
+        known=state.items_known,
+        open=any(not batch.last for batch in batches),
+        running=sum(peer.items for peer in workers.values()),
+        workers=len(workers),
+        crashes=state.crashes,
+        resubmitted=broker.membership.resubmitted,
+        recovered=recovered,
+        output_bytes=state.output_bytes,
+        batch="" if not batches else f"0.{batches[-1].call}",
+        ended=ended is not None,
+        code=0 if ended is None else ended.code,
+        failed=ended is not None and ended.failed,
+        message="" if ended is None else ended.message,
+    )

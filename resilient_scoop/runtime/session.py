@@ -1,0 +1,163 @@
+"""A worker's or the origin's life at the broker: its machine, its socket, and the lock between two threads.
+
+User code runs in the main thread. Between items and while it waits, the main thread itself does the
+receiving and sending. While it is in user code for long, a deputy thread does: it acknowledges, answers
+retractions, sends finished items, and greets a new broker. Whoever touches the machine holds `lock`.
+The deputy cannot run while user code holds the interpreter's lock; nobody's life depends on it then,
+since the agent vouches for the process.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from resilient_scoop.adapters.flight_record import FlightRecord
+from resilient_scoop.adapters.store import LargeStore
+from resilient_scoop.adapters.zmq_sockets import DealerSocket, local_endpoint
+from resilient_scoop.core.worker import Work, Worker
+from resilient_scoop.wire.messages import unpack_header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.core.parent import Parent
+    from resilient_scoop.core.worker import Worker as Machine
+    from resilient_scoop.runtime.child import ChildSettings
+
+BEAT_S = 0.25
+DEPUTY_S = 0.05
+FLUSH_S = 0.02
+
+
+class Context:
+    """The future that is running: what its calls belong to."""
+
+    __slots__ = ("fenced", "index", "parent", "parked", "path", "rngs", "work")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.work: Work | None = None
+        self.index = 0
+        self.parent: Parent | None = None
+        self.parked = False
+        self.fenced = False
+        self.rngs = 0  # how many streams `futures.rng()` has given out
+
+
+class Waiter(Protocol):
+    """How this process waits: the origin by receiving, a worker by running something else."""
+
+    def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
+        """Return when `ready()` holds (True) or at the moment `until` (False)."""
+
+
+class Session:
+    """One incarnation of a worker or the origin."""
+
+    def __init__(self, role: str, settings: ChildSettings, node: str, pid: int) -> None:
+        self.settings = settings
+        self.role = role
+        self.machine: Machine = Worker(
+            role=role, node=node, name=settings.name, pid=pid, run=settings.run[:8]
+        )
+        self.lock = threading.Lock()
+        self.record = FlightRecord(settings.record_fd)
+        self.store = LargeStore(Path(settings.run_dir) / "payloads")
+        self.socket = DealerSocket(
+            local_endpoint(str(Path(settings.run_dir) / "sock")), settings.incarnation
+        )
+        self.context = Context("0")
+        self.waiter: Waiter | None = None
+        self.running: Work | None = None  # what the main thread is in the middle of
+        self.pumped_at = time.monotonic()
+        self.heard_at = self.pumped_at
+        self.flushed_at = 0.0
+        self.beat_at = 0.0
+        self.told_ack = 0
+        self.on_stop: Callable[[], None] | None = None
+        self._closed = False
+
+    # --- receiving and sending (hold the lock) ------------------------------------------------
+
+    def pump(self, timeout_s: float = 0.0) -> None:
+        """Receive what is there, waiting at most so long for the first; answer; send what is due."""
+        now = time.monotonic()
+        self.flush(now)
+        if timeout_s > 0:
+            self.socket.wait(timeout_s)
+            now = time.monotonic()
+        heard = False
+        while (frames := self.socket.receive()) is not None:
+            heard = True
+            for answer in self.machine.hear(unpack_header(frames[0]), frames[1:], now):
+                self.socket.send(answer)
+        self.pumped_at = now
+        if heard:
+            self.heard_at = now
+            self._give_back()
+            self.flush(now)
+            if self.machine.link.acked != self.told_ack:
+                self.beat(now)
+        elif now - self.beat_at >= BEAT_S:
+            self.beat(now)
+
+    def flush(self, now: float) -> None:
+        """Send what is due."""
+        message = self.machine.flush()
+        if message is not None:
+            self.socket.send(message)
+            self.flushed_at = self.beat_at = now
+            self.told_ack = self.machine.link.acked
+
+    def beat(self, now: float) -> None:
+        """Show that we live and what we have received."""
+        self.socket.send(self.machine.link.beat())
+        self.beat_at = now
+        self.told_ack = self.machine.link.acked
+
+    def _give_back(self) -> None:
+        """Answer retractions: what is not begun goes back, all but the item under way."""
+        asked, self.machine.retract = self.machine.retract, []
+        for attempt in asked:
+            work = self.machine.works.get(attempt)
+            if work is None:
+                continue
+            # The main thread moves `next` before it looks at `stop`, and looks again under the lock
+            # where it fails; so one of the two sees what the other did.
+            work.stop = work.next
+            if work.next > work.stop:
+                work.stop = work.next
+            self.machine.give_back_from(work, work.stop)
+
+    # --- the deputy ---------------------------------------------------------------------------
+
+    def start_deputy(self) -> None:
+        """Start the thread that stands in while user code runs."""
+        threading.Thread(target=self._deputize, name="rscoop-deputy", daemon=True).start()
+
+    def _deputize(self) -> None:
+        while not self._closed:
+            time.sleep(DEPUTY_S)
+            if time.monotonic() - self.pumped_at < DEPUTY_S or not self.lock.acquire(timeout=1.0):
+                continue
+            try:
+                if self._closed:
+                    return
+                running = self.running
+                if running is not None:
+                    self.machine.settle(running, time.monotonic())
+                self.pump()
+            finally:
+                self.lock.release()
+            if self.machine.stopping is not None and self.on_stop is not None:
+                self.on_stop()
+
+    def close(self) -> None:
+        """Send what is left and close."""
+        self._closed = True
+        with self.lock:
+            self.flush(time.monotonic())
+            self.socket.close()

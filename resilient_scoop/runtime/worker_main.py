@@ -1,0 +1,70 @@
+"""A worker: imports the script, then runs what the broker hands out until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+
+from resilient_scoop.core.parent import Parent
+from resilient_scoop.errors import ScriptGuardError
+from resilient_scoop.runtime import script
+from resilient_scoop.runtime.child import take_settings
+from resilient_scoop.runtime.current import Process, announce
+from resilient_scoop.runtime.executor import Executor, make_parent
+from resilient_scoop.runtime.functions import Functions
+from resilient_scoop.runtime.hub import Hub
+from resilient_scoop.runtime.session import Session
+from resilient_scoop.wire.messages import Bye, encode
+
+
+def say(text: str) -> None:
+    """Say something in the worker's log."""
+    print(f"rscoop: {text}", file=sys.stderr, flush=True)
+
+
+def import_script(session: Session, functions: Functions) -> None:
+    """Import the user's program; an error is told with every item that needs it."""
+    spec = session.settings.script
+    Process.importing = spec.script or spec.module
+    try:
+        script.prepare(spec)
+        script.import_for_workers(spec)
+    except SystemExit as error:
+        functions.script_error = error
+        say(f"the script called sys.exit({error.code!r}) while a worker imported it")
+    except BaseException as error:  # user code: the script's top level
+        functions.script_error = error
+        if not isinstance(error, ScriptGuardError):
+            traceback.print_exc()
+    finally:
+        Process.importing = None
+
+
+def main() -> int:
+    """Run a worker."""
+    settings = take_settings()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    session = Session("worker", settings, node="local", pid=os.getpid())
+    announce(session, settings)
+    functions = Functions(session.store)
+    executor = Executor(session, functions, f"worker {settings.name}")
+
+    def parent_here() -> Parent:
+        return make_parent(session, Process.policy, say)
+
+    Process.say, Process.make_parent = say, parent_here
+    import_script(session, functions)
+    hub = Hub(session, executor)
+    session.start_deputy()
+    with session.lock:
+        session.beat(time.monotonic())
+    hub.run()
+    with session.lock:
+        session.machine.out.append(encode(Bye()))
+    session.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # nothing of the user's may keep a worker from ending

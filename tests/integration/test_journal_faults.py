@@ -1,0 +1,433 @@
+"""The journal on a real disk: killed, cut, flipped, swapped, full (ALWAYS-OPENS)."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.adapters.journal_check import Depth, check
+from resilient_scoop.adapters.journal_place import read_meta
+from resilient_scoop.adapters.journal_repair import repair
+from resilient_scoop.core.events import Erase, Put, Table
+from resilient_scoop.errors import JournalDamagedError
+
+pytestmark = pytest.mark.real
+
+RUN = b"r" * 16
+PAGE_BYTES = 4096
+PRELUDE = """
+import os, sys
+from pathlib import Path
+from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.core.events import Erase, Put, Table
+from resilient_scoop.errors import JournalError, JournalFullError
+directory = Path(sys.argv[1])
+def say(*words): print(*words, flush=True)
+"""
+
+
+def payload(turn: int, index: int) -> bytes:
+    return b"%d.%d " % (turn, index) * (1 + (turn * 7 + index) % 90)
+
+
+WRITER = (
+    PRELUDE
+    + """
+from resilient_scoop.adapters.committer import Committer
+import threading
+def payload(turn, index): return b"%d.%d " % (turn, index) * (1 + (turn * 7 + index) % 90)
+journal = Journal.open(directory)
+news = threading.Semaphore(0)
+committer = Committer(journal, news.release)
+turn = int(sys.argv[2])
+told = turn
+while True:
+    for _ in range(3):
+        turn += 1
+        changes = [Put(Table.LOG, b"%08d.%d" % (turn, i), payload(turn, i)) for i in range(5)]
+        if turn > 200: changes.append(Erase(Table.LOG, b"%08d" % (turn - 200)))
+        if turn % 50 == 0: changes.append(Put(Table.ARGS, b"%08d" % turn, b"%08d" % turn * 200_000))
+        if turn % 50 == 0: changes.append(Erase(Table.ARGS, b"%08d" % (turn - 100)))
+        committer.put(turn, changes)
+    news.acquire()
+    if committer.committed > told:
+        told = committer.committed
+        os.write(1, b"%d\\n" % told)
+"""
+)
+
+
+def start(code: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def said_by(code: str, *arguments: object) -> list[str]:
+    child = start(PRELUDE + code, *arguments)
+    out, _ = child.communicate(timeout=60)
+    return [*out.splitlines(), f"exit {child.returncode}"]
+
+
+def missing(journal: Journal, last: int) -> list[int]:
+    """Return the turns up to `last`, of those that were not erased, that are not there whole."""
+    return [
+        turn
+        for turn in range(max(1, last - 199), last + 1)
+        if journal.read(Table.LOG, b"%08d." % turn)
+        != [(b"%08d.%d" % (turn, i), payload(turn, i)) for i in range(5)]
+    ]
+
+
+def test_kill_nine_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    directory, chance = tmp_path / "journal", random.Random(1)
+    Journal.create(directory, RUN).close(clean=True)
+    acknowledged = 0
+    for kill in range(24):
+        # Given a writer that is killed in the middle of its work
+        child = start(WRITER, directory, acknowledged)
+        assert child.stdout is not None
+        heard = child.stdout.readline()
+        time.sleep(chance.uniform(0, 0.05))
+        child.kill()
+        heard += child.stdout.read()
+        child.stdout.close()
+        assert child.wait() == -signal.SIGKILL
+        acknowledged = int(heard.splitlines()[-1])
+
+        # Then the next opening finds every acknowledged turn, whole, and none in part
+        journal = Journal.open(directory, run=RUN)
+        assert journal.generation == 2 * kill + 3
+        last = int(journal.read(Table.LOG)[-1][0].partition(b".")[0])
+        assert last >= acknowledged
+        assert missing(journal, last) == []
+        for key, value in journal.scan(Table.ARGS):
+            assert value == key * 200_000
+        files = len(list((directory / "blobs").iterdir())) if last >= 50 else 0
+        assert files == journal.count(Table.ARGS)
+        journal.close(clean=False)
+        acknowledged = last
+
+
+# --- damage -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A journal of 1.5 MB whose writer was killed, as it were."""
+    directory = tmp_path_factory.mktemp("original") / "journal"
+    journal = Journal.create(directory, RUN)
+    for turn in range(1, 400):
+        journal.commit([Put(Table.LOG, b"%08d.%d" % (turn, i), payload(turn, i)) for i in range(5)])
+        if turn > 200:
+            journal.commit([Erase(Table.LOG, b"%08d" % (turn - 200))])
+    journal.commit([Put(Table.CONST, b"large", b"large" * 300_000)])
+    journal.close(clean=False)
+    return directory
+
+
+def cut_to(size_bytes: int) -> Callable[[bytearray, random.Random], None]:
+    def cut(data: bytearray, _: random.Random) -> None:
+        del data[size_bytes:]
+
+    return cut
+
+
+def cut_anywhere(data: bytearray, chance: random.Random) -> None:
+    del data[chance.randrange(len(data)) :]
+
+
+def flip_bits(data: bytearray, chance: random.Random) -> None:
+    for _ in range(chance.choice((1, 10, 100))):
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+
+
+def replace_page(data: bytearray, chance: random.Random) -> None:
+    start = chance.randrange(len(data) // PAGE_BYTES) * PAGE_BYTES
+    other = chance.randrange(len(data) // PAGE_BYTES) * PAGE_BYTES
+    data[start : start + PAGE_BYTES] = chance.choice(
+        (bytes(PAGE_BYTES), chance.randbytes(PAGE_BYTES), data[other : other + PAGE_BYTES])
+    )
+
+
+CUTS = [cut_to(size) for size in (0, 100, PAGE_BYTES, 2 * PAGE_BYTES, 3 * PAGE_BYTES, 100_000)]
+DAMAGES = [(cut, 0) for cut in CUTS] + [
+    (damage, seed)
+    for damage in (cut_anywhere, flip_bits, replace_page)
+    for seed in range(4 if damage is cut_anywhere else 12)
+]
+
+READ_ALL = """
+try:
+    journal = Journal.open(directory) if sys.argv[2] == "open" else Journal.view(directory)
+    for table in Table:
+        for key, value in journal.scan(table):
+            if table is Table.LOG: say(key.decode(), len(value), value[:4])
+    say("fine")
+except JournalError as error:
+    say(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize(("damage", "seed"), DAMAGES)
+def test_damage_is_named_never_wrong_data_never_a_crash(
+    original: Path, tmp_path: Path, damage: Callable[[bytearray, random.Random], None], seed: int
+) -> None:
+    # Given a data file that a disk, or someone, has changed
+    whole = said_by(READ_ALL, shutil.copytree(original, tmp_path / "whole"), "view")
+    assert whole[-2:] == ["fine", "exit 0"]
+    data = bytearray((original / "data.mdb").read_bytes())
+    damage(data, random.Random(seed))
+    for way in ("view", "open"):
+        directory = shutil.copytree(original, tmp_path / way)
+        (directory / "data.mdb").write_bytes(data)
+
+        # When it is opened, then that is said, or every record that comes back is right
+        said = said_by(READ_ALL, directory, way)
+        assert said[-1] == "exit 0"
+        if said[-2] == "fine":
+            assert said == whole
+        else:
+            assert said[-2].startswith("JournalDamagedError")
+            assert set(said[:-2]) <= set(whole)
+        assert len(data) == (original / "data.mdb").stat().st_size or said[-2] != "fine"
+
+
+def raw_swap(directory: Path, first: bytes, second: bytes) -> None:
+    """Exchange the values of two records, as a misdirected write would: LMDB sees nothing."""
+    with lmdb.open(str(directory), max_dbs=20, lib_version=0) as env:
+        table = env.open_db(b"log")
+        with env.begin(write=True) as txn:
+            values = txn.get(first, db=table), txn.get(second, db=table)
+            assert values[0] is not None
+            assert values[1] is not None
+            txn.put(first, values[1], db=table)
+            txn.put(second, values[0], db=table)
+
+
+def test_swapped_records_are_named_with_table_and_key(original: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(original, tmp_path / "journal")
+    raw_swap(directory, b"00000300.1", b"00000300.2")
+
+    with pytest.raises(JournalDamagedError, match=r"and 1 more.*verify") as caught:
+        Journal.open(directory)
+    assert (caught.value.table, caught.value.key) == ("log", b"00000300.1")
+
+    with Journal.view(directory) as view, pytest.raises(JournalDamagedError) as caught:
+        view.get(Table.LOG, b"00000300.2")
+    assert (caught.value.table, caught.value.key) == ("log", b"00000300.2")
+
+
+def test_a_lost_or_changed_file_of_a_large_payload_is_named(original: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(original, tmp_path / "journal")
+    (file,) = (directory / "blobs").iterdir()
+    file.write_bytes(file.read_bytes()[::-1])
+    assert check(directory, Depth.STRUCTURE).sound
+    assert [problem.table for problem in check(directory, Depth.CONTENTS).problems] == ["const"]
+    with Journal.view(directory) as view, pytest.raises(JournalDamagedError, match="has changed"):
+        view.get(Table.CONST, b"large")
+    file.unlink()
+    with pytest.raises(JournalDamagedError, match=f"table const, key {b'large'.hex()}"):
+        Journal.open(directory)
+
+
+def test_an_older_copy_and_the_file_of_another_run_are_refused(
+    original: Path, tmp_path: Path
+) -> None:
+    directory = shutil.copytree(original, tmp_path / "journal")
+    Journal.open(directory).close(clean=True)
+    shutil.copy(original / "data.mdb", directory)
+    with pytest.raises(JournalDamagedError, match="an older copy"):
+        Journal.open(directory)
+
+    Journal.create(tmp_path / "other", b"o" * 16).close(clean=False)
+    shutil.copy(tmp_path / "other" / "data.mdb", directory)
+    for opening in (Journal.open, Journal.view):
+        with pytest.raises(JournalDamagedError, match="run"):
+            opening(directory)
+
+
+def test_a_checked_file_of_sixty_bytes_less_is_not_trusted_for_its_clean_end(
+    original: Path, tmp_path: Path
+) -> None:
+    directory = shutil.copytree(original, tmp_path / "journal")
+    Journal.open(directory).close(clean=True)
+    os.truncate(directory / "data.mdb", (directory / "data.mdb").stat().st_size - 60)
+    with pytest.raises(JournalDamagedError, match="was cut"):
+        Journal.open(directory)
+
+
+def test_a_meta_page_that_names_an_older_state_is_seen(original: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(original, tmp_path / "journal")
+    newest = read_meta(directory).txn
+    data = bytearray((directory / "data.mdb").read_bytes())
+    at = (newest % 2) * PAGE_BYTES + 16 + 128
+    assert int.from_bytes(data[at : at + 8], "little") == newest
+    data[at : at + 8] = (newest - 2 * (newest // 4)).to_bytes(8, "little")
+    (directory / "data.mdb").write_bytes(data)
+    for opening in (Journal.open, Journal.view):
+        with pytest.raises(JournalDamagedError, match="do not follow"):
+            opening(directory)
+
+
+@pytest.mark.parametrize(("damage", "seed"), [(CUTS[-1], 0), (replace_page, 3), (flip_bits, 5)])
+def test_a_repair_keeps_every_record_that_can_be_read(
+    original: Path, tmp_path: Path, damage: Callable[[bytearray, random.Random], None], seed: int
+) -> None:
+    # Given a journal with damage in one place that matters
+    directory = shutil.copytree(original, tmp_path / "journal")
+    data = bytearray((directory / "data.mdb").read_bytes())
+    head = data[: 2 * PAGE_BYTES]
+    damage(data, random.Random(seed))
+    data[: 2 * PAGE_BYTES] = head
+    (directory / "data.mdb").write_bytes(data)
+    with pytest.raises(JournalDamagedError):
+        Journal.open(directory)
+
+    # When it is repaired, then the new one is sound and holds nothing that was not there
+    found = repair(directory, tmp_path / "repaired")
+    assert check(tmp_path / "repaired", Depth.CONTENTS).sound
+    assert found.lost
+    with Journal.view(original) as whole, Journal.view(tmp_path / "repaired") as kept:
+        assert kept.run == whole.run
+        for table in (Table.LOG, Table.CONST):
+            assert set(kept.scan(table)) <= set(whole.scan(table))
+        assert found.kept["log"] == kept.count(Table.LOG)
+        if damage is not CUTS[-1]:
+            assert kept.count(Table.LOG) > 900
+
+
+# --- no space, no more disk -------------------------------------------------------------------
+
+FILL = """
+journal = Journal.open(directory)
+count = 0
+def fill():
+    global count
+    try:
+        while count < 20_000:
+            journal.commit([Put(Table.LOG, b"%08d" % count, os.urandom(3000))])
+            count += 1
+    except JournalFullError as error:
+        say("full")
+def large():
+    try:
+        journal.commit([Put(Table.CONST, b"large", bytes(8 << 20)), Put(Table.CONST, b"s", b"")])
+        say("large fits")
+    except JournalFullError as error:
+        say("large is full")
+large()
+fill()
+fill()
+say(journal.count(Table.LOG) == count > 0, journal.count(Table.CONST))
+make_room()
+large()
+journal.commit([Erase(Table.LOG, b""), Put(Table.LOG, b"end", b"v")])
+say(journal.read(Table.LOG), journal.count(Table.CONST), len(os.listdir(directory / "blobs")))
+journal.close(clean=False)
+journal = Journal.open(directory)
+say(journal.read(Table.LOG))
+"""
+FILLED = [
+    "large is full",
+    "full",
+    "full",
+    "True 0",
+    "large fits",
+    "[(b'end', b'v')] 2 1",
+    "[(b'end', b'v')]",
+    "exit 0",
+]
+
+
+def test_a_full_disk_loses_nothing_and_goes_on(tmp_path: Path) -> None:
+    limit = """
+import resource
+unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+def make_room(): resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, unlimited[1]))
+"""
+    Journal.create(tmp_path / "journal", RUN).close(clean=True)
+    assert said_by(limit + FILL, tmp_path / "journal") == FILLED
+
+
+def test_a_full_file_system_loses_nothing_and_goes_on(tmp_path: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "none", str(tmp_path / "disk")]
+    (tmp_path / "disk").mkdir()
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no right to mount; the test with a file size limit covers the logic")
+    try:
+        Journal.create(tmp_path / "disk" / "journal", RUN).close(clean=True)
+        room = """
+import subprocess
+def make_room():
+    subprocess.run(["mount", "-o", "remount,size=64m", str(directory.parent)], check=True)
+"""
+        assert said_by(room + FILL, tmp_path / "disk" / "journal") == FILLED
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path / "disk")], check=True)
+
+
+EIO = """
+from resilient_scoop.adapters.committer import Committer
+journal = Journal.open(directory)
+committer = Committer(journal, lambda: None)
+say("begin")
+turn = 0
+try:
+    while turn < 100:
+        turn += 1
+        committer.put(turn, [Put(Table.LOG, b"%08d" % turn, b"v" * 3000)])
+        committer.flush()
+except JournalError as error:
+    say(type(error).__name__, committer.committed)
+try:
+    journal.commit([Put(Table.LOG, b"more", b"v")])
+except JournalError as error:
+    say("refused")
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to make fdatasync fail")
+def test_after_a_failed_sync_nothing_more_is_acknowledged(tmp_path: Path) -> None:
+    directory = tmp_path / "journal"
+    Journal.create(directory, RUN).close(clean=True)
+    fault = "inject=fdatasync:error=EIO:when=20"  # counted per thread: the committer's twentieth
+    command = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=fdatasync", "-e", fault]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", PRELUDE + EIO, str(directory)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if "begin" not in done.stdout:
+        pytest.skip(f"strace may not trace here: {done.stderr[:200]}")
+    found = re.search(r"JournalError (\d+)\nrefused", done.stdout)
+    assert found, done
+    journal = Journal.open(directory)
+    assert 1 <= int(found[1]) <= journal.count(Table.LOG) < 100
+    journal.close(clean=True)
+
+
+def test_memory_that_may_not_be_mapped_is_lived_with(tmp_path: Path) -> None:
+    code = """
+import resource
+Journal.create(directory, b"r" * 16).close(clean=True)
+resource.setrlimit(resource.RLIMIT_AS, (900 << 20, 900 << 20))
+journal = Journal.open(directory)
+journal.commit([Put(Table.LOG, b"k", b"v")])
+say(journal.get(Table.LOG, b"k"))
+"""
+    assert said_by(code, tmp_path / "journal") == ["b'v'", "exit 0"]

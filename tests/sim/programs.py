@@ -1,0 +1,392 @@
+"""The scripts that the simulator runs: generators that yield operations, and what they must come to.
+
+A body yields one operation at a time and is sent its answer. The same bodies run in two ways: in the
+world, by workers that die; and here, by `truth`, which knows no workers at all. Every answer that may
+differ between two undisturbed runs (an order of completion, a draw, whether a cancellation came in time)
+is written down by the body as soon as it is told, so that `truth` can be told the same.
+
+Values are a function of the item's path and its arguments, so a result that is given to another call
+shows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.broker_errors import TAG, read_broker_error
+
+RUN_SEED = 0xC0FFEE
+Op = tuple[Any, ...]
+Body = Generator[Op, Any, Any]
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What a body is sent in place of the value of an item that failed."""
+
+    kind: str  # raised, crashed, lost, cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Fn:
+    """A function that scripts call."""
+
+    name: str
+    mean_s: float = 0.01
+    body: Callable[[Any], Body] | None = None  # None: a leaf
+    idempotent: bool = True
+    poison: bool = False
+    raises: bool = False
+    tells: bool = False  # its value holds what it was told: [answers, result]
+
+    @property
+    def id(self) -> bytes:
+        return name_digest(self.name)
+
+    def define(self) -> wire.Define:
+        options = wire.Options(idempotent=self.idempotent)
+        return wire.Define(self.id, self.id, self.name, b"code of " + self.name.encode(), options)
+
+
+@cache
+def name_digest(name: str) -> bytes:
+    return blake2b(name.encode(), digest_size=16).digest()
+
+
+def digest(arg: bytes) -> bytes:
+    return blake2b(arg, digest_size=ids.DIGEST_BYTES).digest()
+
+
+def encode_arg(arg: Any) -> bytes:
+    return _encode(arg)
+
+
+def decode_arg(raw: bytes) -> Any:
+    return _decode(raw)
+
+
+def encode_value(value: Any) -> bytes:
+    return b"V" + _encode(value)
+
+
+def read_outcome(payload: bytes, *, failed: bool) -> Any:
+    """Return a value, or `Failed`."""
+    if not failed:
+        return _decode(payload[1:])
+    return Failed(read_broker_error(payload)[0] if payload[:1] == TAG else "raised")
+
+
+@cache
+def _mix(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=4).digest(), "big")
+
+
+def mix(*parts: Any) -> int:
+    return _mix(repr(parts))
+
+
+def leaf_value(path: str, arg: Any) -> int:
+    """Return what any leaf returns: a draw from the item's own random stream, and its argument."""
+    return mix(ids.seed_of(RUN_SEED, path), arg)
+
+
+# --- bodies of parents ------------------------------------------------------------------------
+
+
+def fan(arg: Any) -> Body:
+    """Map below itself, to some depth, and fold the values in order."""
+    depth, width, leaf = arg
+    yield ("compute", 0.002)
+    fn, args = (leaf, list(range(width))) if depth <= 1 else ("fan", [[depth - 1, width, leaf]] * 2)
+    call = yield ("map", fn, args)
+    total = 0
+    for index in range(len(args)):
+        total = mix(total, (yield ("result", call, index)))
+    return total
+
+
+def dice(arg: Any) -> Body:
+    """Draw a number that is never the same, and use it as an argument."""
+    drawn = yield ("once",)
+    call = yield ("map", "leaf", [drawn, drawn + arg])
+    first = yield ("result", call, 0)
+    again = yield ("once",)
+    second = yield ("result", call, 1)
+    return [[drawn, again], mix(first, second, again)]
+
+
+def race(arg: Any) -> Body:
+    """Follow the order of completion."""
+    told: list[Any] = []
+    chain = yield from _steady(arg, told.append)
+    return [told, chain]
+
+
+def _steady(total: int, tell: Callable[[Any], None]) -> Generator[Op, Any, int]:
+    pending: list[tuple[int, int]] = []
+    chain, made = 0, 0
+    while made < min(3, total):
+        made += 1
+        pending.append(((yield ("map", "leaf", [made])), 0))
+    while pending:
+        call, index = yield ("wait_any", tuple(pending))
+        tell([call, index])
+        pending.remove((call, index))
+        chain = mix(chain, call, (yield ("result", call, index)))
+        if made < total:
+            made += 1
+            pending.append(((yield ("map", "leaf", [chain % 97])), 0))
+    return chain
+
+
+# --- the script -------------------------------------------------------------------------------
+
+Step = tuple[Any, ...]
+
+
+def script(steps: Sequence[Step]) -> Body:
+    """Run the steps one after another; print what comes of each, and all that it is told."""
+    for step in steps:
+        yield from _STEPS[step[0]](*step[1:])
+    return 0
+
+
+def _say(*words: Any) -> Op:
+    return ("print", _encode(words) + b"\n")
+
+
+def _map_step(fn: str, args: list[Any]) -> Body:
+    call = yield ("map", fn, args)
+    total = 0
+    for index in range(len(args)):
+        value = yield ("result", call, index)
+        if FNS[fn].tells:
+            yield _say("told", value)
+        total = mix(total, value)
+    yield _say("map", fn, total)
+
+
+def _overlap_step(first: int, second: int) -> Body:
+    """Two calls under way at once, read in reverse."""
+    calls = [(yield ("map", "leaf", list(range(first)))), (yield ("map", "slow", [7] * second))]
+    total = 0
+    for call, count in ((calls[1], second), (calls[0], first)):
+        for index in reversed(range(count)):
+            total = mix(total, (yield ("result", call, index)))
+    yield _say("overlap", total)
+
+
+def _lazy_step(chunks: list[int]) -> Body:
+    call = yield ("open", "leaf")
+    at = 0
+    for size in chunks:
+        yield ("add", call, list(range(at, at + size)), False)
+        at += size
+        value = yield ("result", call, at - 1)
+        yield _say("lazy", value)
+    yield ("add", call, [], True)
+    yield _say("lazy", (yield ("result", call, 0)))
+
+
+def _steady_step(total: int) -> Body:
+    told: list[Any] = []
+    steady = _steady(total, told.append)
+    answer = None
+    while True:
+        try:
+            op = steady.send(answer)
+        except StopIteration as stop:
+            yield _say("steady", stop.value)
+            return
+        answer = yield op
+        if op[0] == "wait_any":
+            yield _say("told", answer)
+
+
+def _once_step() -> Body:
+    yield _say("told", (yield ("once",)))
+
+
+def _cancel_step(count: int) -> Body:
+    call = yield ("map", "slow", list(range(count)))
+    in_time = yield ("cancel", call, count - 1)
+    yield _say("told", in_time)
+    value = yield ("result", call, count - 1)
+    assert isinstance(value, Failed) == in_time, "a cancelled item has a value, or the reverse"
+    done = yield ("poll", call, 0)
+    yield _say("told", done)
+    yield _say("cancel", repr(value), (yield ("result", call, 0)))
+
+
+def _risky_step(count: int) -> Body:
+    call = yield ("map", "risky", list(range(count)))
+    for index in range(count):
+        value = yield ("result", call, index)
+        yield _say("told", isinstance(value, Failed))
+        yield _say("risky", repr(value))
+
+
+_STEPS: dict[str, Callable[..., Body]] = {
+    "map": _map_step, "overlap": _overlap_step, "lazy": _lazy_step, "steady": _steady_step,
+    "once": _once_step, "cancel": _cancel_step, "risky": _risky_step,
+}  # fmt: skip
+
+FNS: dict[str, Fn] = {
+    fn.name: fn
+    for fn in (
+        Fn("leaf", 0.02),
+        Fn("slow", 0.4),
+        Fn("fails", raises=True),
+        Fn("poison", 0.05, poison=True),
+        Fn("risky", 0.2, idempotent=False),
+        Fn("fan", body=fan),
+        Fn("dice", body=dice, tells=True),
+        Fn("race", body=race, tells=True),
+    )
+}
+BY_ID: dict[bytes, Fn] = {fn.id: fn for fn in FNS.values()}
+
+
+def draw(rng: random.Random) -> list[Step]:
+    """Return some script."""
+    makers: list[Callable[[], Step]] = [
+        lambda: ("map", "leaf", list(range(rng.randint(0, 25)))),
+        lambda: ("map", "slow", list(range(rng.randint(1, 6)))),
+        lambda: ("map", "fan", [[rng.randint(1, 2), rng.randint(1, 4), "leaf"]] * rng.randint(1, 3)),
+        lambda: ("map", "fan", [[1, 2, rng.choice(["slow", "poison", "fails"])]]),
+        lambda: ("map", "fails", [1]),
+        lambda: ("map", "poison", [1] * rng.randint(1, 2)),
+        lambda: ("map", "dice", [3] * rng.randint(1, 3)),
+        lambda: ("map", "race", [rng.randint(2, 5)] * rng.randint(1, 2)),
+        lambda: ("overlap", rng.randint(1, 8), rng.randint(1, 3)),
+        lambda: ("lazy", [rng.randint(1, 5) for _ in range(rng.randint(1, 3))]),
+        lambda: ("steady", rng.randint(3, 9)),
+        lambda: ("steady", rng.randint(3, 9)),
+        lambda: ("once",),
+        lambda: ("cancel", rng.randint(2, 6)),
+        lambda: ("risky", rng.randint(1, 3)),
+    ]
+    return [rng.choice(makers)() for _ in range(rng.randint(1, 4))]
+
+
+# --- what it must come to ---------------------------------------------------------------------
+
+
+class Untrue(AssertionError):
+    """The world's history is none that an undisturbed run could have had."""
+
+
+class _Teller:
+    """Gives a body the answers that it was told in the world."""
+
+    def __init__(self, told: Sequence[Any]) -> None:
+        self.told = list(told)
+
+    def next(self, op: Op) -> Any:
+        if not self.told:
+            raise Untrue(f"nothing was written down of {op[0]}")
+        answer = self.told.pop(0)
+        if op[0] == "wait_any":
+            answer = tuple(answer)
+            if answer not in op[1]:
+                raise Untrue(f"told of {answer}, which is none of {op[1]}")
+        return answer
+
+
+def check_value(fn: Fn, path: str, arg: Any, value: Any) -> None:
+    """Raise `Untrue` if an item cannot have this outcome."""
+    if isinstance(value, Failed):
+        allowed = {"raised"} if fn.raises else {"crashed"} if fn.poison else {"cancelled"}
+        allowed |= set() if fn.idempotent else {"lost"}
+        if value.kind not in allowed:
+            raise Untrue(f"{path} = {fn.name}({arg}) failed as {value.kind}, not as {allowed}")
+        return
+    told = value[0] if fn.tells else []
+    expected = truth(fn, path, arg, told)
+    if value != expected:
+        raise Untrue(f"{path} = {fn.name}({arg}) is {value}, not {expected}")
+
+
+def truth(fn: Fn, path: str, arg: Any, told: Sequence[Any] = ()) -> Any:
+    """Return the value of an item, computed without a runtime."""
+    if fn.raises:
+        return Failed("raised")
+    if fn.poison:
+        return Failed("crashed")
+    if fn.body is None:
+        return leaf_value(path, arg)
+    return _pure(fn.body(arg), path, _Teller(told), None)
+
+
+def check_output(steps: Sequence[Step], output: bytes) -> None:
+    """Raise `Untrue` if the script cannot have printed this."""
+    told = []
+    for line in output.split(b"\n")[:-1]:
+        words = _decode(line)
+        if words[0] == "told":
+            told.append(words[1])
+    printed = bytearray()
+    try:
+        _pure(script(steps), ids.ROOT, _Teller(told), printed)
+    except Untrue as error:
+        raise Untrue(f"{error}; printed up to there: {bytes(printed)!r} of {output!r}") from None
+    if printed != output:
+        raise Untrue(f"printed {output!r}, not {bytes(printed)!r}")
+
+
+def _pure(body: Body, path: str, teller: _Teller, printed: bytearray | None) -> Any:
+    calls: list[tuple[str, list[Any]]] = []
+    cancelled: set[tuple[int, int]] = set()
+    answer: Any = None
+    while True:
+        try:
+            op = body.send(answer)
+        except StopIteration as stop:
+            return stop.value
+        answer = None
+        match op:
+            case ("map", fn, args):
+                calls.append((fn, list(args)))
+                answer = len(calls) - 1
+            case ("open", fn):
+                calls.append((fn, []))
+                answer = len(calls) - 1
+            case ("add", call, args, _):
+                calls[call][1].extend(args)
+            case ("result", call, index):
+                if (call, index) in cancelled:
+                    answer = Failed("cancelled")
+                else:
+                    answer = _item(path, calls[call], call, index, teller)
+            case ("print", data) if printed is not None:
+                printed += data
+            case ("cancel", call, index):
+                answer = teller.next(op)
+                cancelled |= {(call, index)} if answer else set()
+            case ("once" | "wait_any" | "poll", *_):
+                answer = teller.next(op)
+
+
+def _item(path: str, call: tuple[str, list[Any]], number: int, index: int, teller: _Teller) -> Any:
+    fn, args = FNS[call[0]], call[1]
+    item = ids.item_path(path, number, index)
+    if fn.tells:  # the script says what it was given, and that is what is checked
+        value = teller.told[0]
+        check_value(fn, item, args[index], value)
+        teller.told.pop(0)
+        return value
+    if not fn.idempotent and teller.told[:1] == [True]:
+        teller.told.pop(0)
+        return _Told(Failed("lost"), True, teller)
+    return truth(fn, item, args[index])

@@ -1,0 +1,183 @@
+"""Group commit: what shares a transaction, what waits, what a failure does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from resilient_scoop.adapters import committer as module
+from resilient_scoop.adapters.committer import Committer
+from resilient_scoop.core.events import Change, Erase, Put, Table
+from resilient_scoop.errors import InvariantError, JournalError, JournalFullError
+
+LONG_S = 10.0
+
+
+def put(key: bytes, *, forced: bool = True) -> Change:
+    return Put(Table.LOG, key, b"v", forced)
+
+
+class Disk:
+    """A journal whose commits wait until they may go on, and fail as told."""
+
+    def __init__(self) -> None:
+        self.commits: list[list[Change]] = []
+        self.errors: list[JournalError] = []
+        self.tries = 0
+        self.begun = threading.Event()
+        self.may_end = threading.Event()
+        self.may_end.set()
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        self.tries += 1
+        self.begun.set()
+        assert self.may_end.wait(LONG_S)
+        if self.errors:
+            raise self.errors.pop(0)
+        self.commits.append(list(changes))
+
+
+class Bench:
+    """A committer on that disk, and its news."""
+
+    def __init__(self) -> None:
+        self.disk = Disk()
+        self.news = threading.Semaphore(0)
+        self.committer = Committer(self.disk, self.news.release)
+
+    def wait_for_news(self) -> None:
+        assert self.news.acquire(timeout=LONG_S)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.disk.may_end.set()
+    bench.committer.close()
+
+
+def test_a_forced_turn_is_committed_at_once_and_said(bench: Bench) -> None:
+    bench.committer.put(1, [put(b"a")])
+    bench.wait_for_news()
+    assert (bench.committer.committed, bench.committer.queued_bytes) == (1, 0)
+
+
+def test_turns_that_come_during_a_commit_share_the_next(bench: Bench) -> None:
+    # Given a commit that takes its time
+    bench.disk.may_end.clear()
+    bench.committer.put(1, [put(b"1")])
+    assert bench.disk.begun.wait(LONG_S)
+
+    # When more turns come
+    for turn in range(2, 100):
+        bench.committer.put(turn, [put(b"%d" % turn)])
+    assert bench.committer.committed == 0
+    bench.disk.may_end.set()
+
+    # Then they go into one transaction, in order
+    assert bench.committer.flush(LONG_S)
+    assert bench.disk.commits == [[put(b"1")], [put(b"%d" % turn) for turn in range(2, 100)]]
+
+
+def test_unforced_turns_wait_for_a_forced_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HOLD_S", 1000.0)
+    bench.committer.put(1, [put(b"1", forced=False), Erase(Table.ARGS, b"x")])
+    bench.committer.put(2, [put(b"2", forced=False)])
+    assert bench.committer.committed == 0
+
+    bench.committer.put(3, [put(b"3")])
+    bench.wait_for_news()
+    assert bench.committer.committed == 3
+    assert len(bench.disk.commits) == 1
+
+
+def test_unforced_turns_do_not_wait_for_ever(bench: Bench) -> None:
+    bench.committer.put(1, [put(b"1", forced=False)])
+    bench.wait_for_news()
+    assert bench.committer.committed == 1
+
+
+def test_many_unforced_changes_do_not_wait(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HOLD_S", 1000.0)
+    bench.committer.put(1, [put(b"1", forced=False)] * module.HOLD_CHANGES_MAX)
+    bench.wait_for_news()
+    assert bench.committer.committed == 1
+
+
+def test_a_turn_without_changes_is_committed_in_its_place(bench: Bench) -> None:
+    bench.committer.put(1, [])
+    assert bench.committer.flush(LONG_S)
+    assert (bench.committer.committed, bench.disk.commits) == (1, [])
+
+
+def test_groups_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GROUP_CHANGES_MAX", 3)
+    bench.disk.may_end.clear()
+    bench.committer.put(1, [put(b"1")])
+    assert bench.disk.begun.wait(LONG_S)
+    for turn in range(2, 7):
+        bench.committer.put(turn, [put(b"%d" % turn)] * 2)
+    bench.disk.may_end.set()
+    assert bench.committer.flush(LONG_S)
+    assert [len(commit) for commit in bench.disk.commits] == [1, 2, 2, 2, 2, 2]
+
+
+def test_without_space_everything_is_kept_and_goes_on_by_itself(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a disk that is full three times over
+    monkeypatch.setattr(module, "RETRY_S", 0.001)
+    bench.disk.errors = [JournalFullError("d", "a commit", "full")] * 3
+    bench.disk.may_end.clear()
+    bench.committer.put(1, [put(b"1")])
+    bench.committer.put(2, [put(b"2")])
+    assert bench.committer.queued_bytes > 0
+    bench.disk.may_end.set()
+
+    # Then that is said, and when there is room, nothing is missing
+    bench.wait_for_news()
+    assert bench.committer.flush(LONG_S)
+    assert [change for commit in bench.disk.commits for change in commit] == [put(b"1"), put(b"2")]
+    assert (bench.committer.full, bench.committer.error) == (False, None)
+    assert bench.disk.tries >= 4
+
+
+def test_while_there_is_no_space_full_is_true_and_close_ends(bench: Bench) -> None:
+    bench.disk.errors = [JournalFullError("d", "a commit", "full")] * 1000
+    bench.committer.put(1, [put(b"1")])
+    bench.wait_for_news()
+    assert bench.committer.full
+    assert not bench.committer.flush(0.001)
+    bench.committer.close()
+    assert (bench.committer.committed, bench.disk.commits) == (0, [])
+
+
+def test_after_an_error_nothing_is_written(bench: Bench) -> None:
+    error = JournalError("d", "a commit", "input/output error")
+    bench.disk.errors = [error]
+    bench.committer.put(1, [put(b"1")])
+    bench.wait_for_news()
+    assert bench.committer.error is error
+    for use in (lambda: bench.committer.put(2, [put(b"2")]), lambda: bench.committer.flush(1.0)):
+        with pytest.raises(JournalError):
+            use()
+    assert (bench.committer.committed, bench.disk.tries) == (0, 1)
+
+
+def test_close_commits_what_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HOLD_S", 1000.0)
+    bench.committer.put(1, [put(b"1", forced=False)])
+    bench.committer.close()
+    assert bench.committer.committed == 1
+
+
+def test_turns_come_in_order(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HOLD_S", 1000.0)
+    bench.committer.put(2, [put(b"2", forced=False)])
+    with pytest.raises(InvariantError, match="out of order"):
+        bench.committer.put(2, [put(b"2")])

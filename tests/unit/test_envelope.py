@@ -1,0 +1,55 @@
+"""Nothing that was changed, moved or cut comes out of an envelope."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from resilient_scoop.adapters.journal_envelope import (
+    BLOB,
+    OVERHEAD_BYTES,
+    EnvelopeError,
+    flags_of,
+    seal,
+    unseal,
+)
+from resilient_scoop.core.events import Table
+
+tables, flags = some.sampled_from(Table), some.sampled_from([0, BLOB])
+
+
+@given(tables, some.binary(max_size=40), some.binary(max_size=200), flags)
+def test_what_was_sealed_comes_out(table: Table, key: bytes, payload: bytes, flag: int) -> None:
+    value = seal(table, key, payload, flag)
+    assert len(value) == len(payload) + OVERHEAD_BYTES
+    assert unseal(table, key, memoryview(value)) == (flag, payload)
+    assert flags_of(memoryview(value)) == flag
+
+
+@given(some.binary(max_size=60), some.data())
+def test_any_flipped_bit_is_seen(payload: bytes, data: some.DataObject) -> None:
+    value = bytearray(seal(Table.LOG, b"key", payload))
+    bit = data.draw(some.integers(0, 8 * len(value) - 1))
+    value[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(EnvelopeError):
+        unseal(Table.LOG, b"key", bytes(value))
+
+
+@given(some.binary(max_size=60), some.data())
+def test_a_cut_value_is_seen(payload: bytes, data: some.DataObject) -> None:
+    value = seal(Table.LOG, b"key", payload)
+    with pytest.raises(EnvelopeError):
+        unseal(Table.LOG, b"key", value[: data.draw(some.integers(0, len(value) - 1))])
+
+
+def test_a_value_under_another_key_or_in_another_table_is_seen() -> None:
+    value = seal(Table.LOG, b"key", b"payload")
+    for table, key in [(Table.LOG, b"kez"), (Table.LOG, b"keyp"), (Table.ARGS, b"key")]:
+        with pytest.raises(EnvelopeError, match="checksum"):
+            unseal(table, key, value)
+
+
+def test_a_page_of_zeros_is_seen() -> None:
+    with pytest.raises(EnvelopeError, match="begins with 0x00"):
+        unseal(Table.LOG, b"key", bytes(100))

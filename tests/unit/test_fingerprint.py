@@ -1,0 +1,311 @@
+"""Fingerprints: an edit that changes what a function does shows, any other does not."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib.util
+import itertools
+import linecache
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from resilient_scoop.adapters import source
+from resilient_scoop.adapters.fingerprint import (
+    FingerprintCache,
+    describe,
+    find,
+    fingerprint,
+    is_user_code,
+)
+
+ROOT = Path(__file__).parents[2]
+Load = Callable[[str], ModuleType]
+BASE = '''
+import functools, math
+SCALE = 3
+LIMITS = (1, 2.0, "a")
+STATE = []
+def helper(x):
+    return x + 1
+def even(n):
+    return True if n == 0 else odd(n - 1)
+def odd(n):
+    return False if n == 0 else even(n - 1)
+class Model:
+    """A model."""
+    rate = 0.5
+    def run(self, x):
+        return helper(x)
+class Caller:
+    def __init__(self, n):
+        self.n = n
+    def __call__(self, x):
+        return x * self.n
+def wrap(f):
+    @functools.wraps(f)
+    def inner(*args):
+        return f(*args)
+    return inner
+@wrap
+def decorated(x):
+    return helper(x)
+@functools.lru_cache
+def cached(x):
+    return helper(x)
+def evaluate(x, scale=2, *, base=1):
+    """Say what it does."""
+    # and how
+    y = helper(x) * SCALE + base
+    return y * scale + Model().run(math.sin(x)) + LIMITS[0]
+def make(n):
+    return lambda x: x + n
+pair = (lambda x: x + 1, lambda x: x + 2)
+part = functools.partial(evaluate, scale=5)
+def uses_part(x):
+    return part(x) + pair[0](x)
+'''
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Import source text as the module `usermodule`, each time another file."""
+    numbers = itertools.count()
+
+    def load(text: str) -> ModuleType:
+        file = tmp_path / f"m{next(numbers)}.py"
+        file.write_text(text)
+        spec = importlib.util.spec_from_file_location("usermodule", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["usermodule"] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def of(module: ModuleType, name: str) -> bytes:
+    return fingerprint(getattr(module, name))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('    """Say what it does."""\n', ""),
+        ("    # and how\n", "\n\n"),
+        ("y = helper(x) * SCALE + base", "y = ((helper( x )) * SCALE) + base  # so"),
+        ('    """A model."""\n', ""),
+        ("SCALE = 3", "SCALE = 3\nUNUSED = 5\ndef unused(): pass"),
+        ("STATE = []", "STATE = [1]"),
+    ],
+)
+def test_comments_docstrings_layout_and_strangers_do_not_show(
+    load: Load, old: str, new: str
+) -> None:
+    changed = BASE.replace(old, new)
+    assert changed != BASE
+    assert of(load(BASE), "evaluate") == of(load(changed), "evaluate")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("y * scale", "y / scale"),
+        ("scale=2", "scale=3"),
+        ("base=1", "base=2"),
+        ("SCALE = 3", "SCALE = 4"),
+        ("SCALE = 3", "SCALE = 3.0"),
+        ('2.0, "a")', '2.0, "b")'),
+        ("return x + 1\n", "return x + 2\n"),
+        ("return helper(x)\nclass", "return helper(x) + 1\nclass"),
+        ("rate = 0.5", "rate = 0.6"),
+        ("math.sin", "math.cos"),
+    ],
+)
+def test_a_change_of_what_it_does_shows_transitively(load: Load, old: str, new: str) -> None:
+    changed = BASE.replace(old, new, 1)
+    assert changed != BASE
+    assert of(load(BASE), "evaluate") != of(load(changed), "evaluate")
+
+
+@pytest.mark.parametrize("name", ["decorated", "cached", "part", "uses_part", "Model", "evaluate"])
+def test_a_change_in_a_callee_shows_through_decorators_partials_and_classes(
+    load: Load, name: str
+) -> None:
+    changed = BASE.replace("return x + 1\n", "return x + 2\n")
+    assert of(load(BASE), name) == of(load(BASE), name)
+    assert of(load(BASE), name) != of(load(changed), name)
+
+
+def test_functions_that_call_each_other_are_no_trouble(load: Load) -> None:
+    one, same = load(BASE), load(BASE)
+    other = load(BASE.replace("return False if", "return True if"))
+    assert of(one, "even") == of(same, "even") != of(other, "even")
+    assert of(one, "even") != of(one, "odd")
+
+
+def test_closures_differ_by_what_they_hold(load: Load) -> None:
+    one, same = load(BASE), load(BASE)
+    assert fingerprint(one.make(1)) == fingerprint(same.make(1)) != fingerprint(one.make(2))
+    assert fingerprint(one.make({"a", "b"})) == fingerprint(same.make({"b", "a"}))
+    assert fingerprint(one.make(one.helper)) != fingerprint(one.make(one.even))
+
+
+def test_lambdas_on_one_line_are_told_apart_by_their_source(load: Load) -> None:
+    module = load(BASE)
+    texts = [source.normalized(function.__code__) for function in module.pair]
+    assert None not in texts
+    assert texts[0] != texts[1]
+
+
+def test_methods_and_callable_objects_differ_by_their_instance(load: Load) -> None:
+    one, same = load(BASE), load(BASE)
+    assert fingerprint(one.Caller(1)) == fingerprint(same.Caller(1)) != fingerprint(one.Caller(2))
+    run, call = one.Model().run, one.Caller(3).__call__
+    assert fingerprint(run) == fingerprint(same.Model().run)
+    assert fingerprint(call) == fingerprint(same.Caller(3).__call__)
+    assert fingerprint(call) != fingerprint(one.Caller(4).__call__)
+
+
+def test_partials_differ_by_their_arguments(load: Load) -> None:
+    f = load(BASE).evaluate
+    made = [functools.partial(f, 1), functools.partial(f, 2), functools.partial(f, scale=1), f]
+    assert len({fingerprint(function) for function in made}) == 4
+
+
+def test_a_closure_that_holds_itself_ends() -> None:
+    def outer() -> Callable[[int], int]:
+        def inner(n: int) -> int:
+            return inner(n - 1)
+
+        return inner
+
+    assert fingerprint(outer()) == fingerprint(outer())
+
+
+def test_functions_of_user_modules_are_followed(load: Load, tmp_path: Path) -> None:
+    library = ModuleType("userlibrary")
+    library.__dict__["helper"] = load(BASE).helper
+    sys.modules["userlibrary"] = library
+    text = "import userlibrary\ndef f(x):\n    return userlibrary.helper(x)\n"
+    before = of(load(text), "f")
+    library.__dict__["helper"] = load(BASE.replace("return x + 1", "return x + 9")).helper
+    assert of(load(text), "f") != before
+
+
+def test_without_source_the_code_stands_for_it() -> None:
+    def made(text: str) -> Any:
+        scope: dict[str, Any] = {"__name__": "usermodule"}
+        exec(text, scope)
+        return scope["f"]
+
+    assert fingerprint(made("def f(x): return x + 1")) == fingerprint(
+        made("\n\ndef f(x): return x + 1")
+    )
+    assert fingerprint(made("def f(x): return x + 1")) != fingerprint(
+        made("def f(x): return x + 2")
+    )
+
+
+def test_source_edited_after_the_import_is_not_taken(load: Load) -> None:
+    # Given a loaded module, and another whose file was edited before anyone asked
+    module, edited = load(BASE), load(BASE)
+    file = Path(edited.__file__ or "")
+    file.write_text(BASE.replace("return x + 1\n", "return x + 2\n"))
+    linecache.checkcache()
+
+    # Then the new text does not stand for the old code
+    assert source.normalized(module.helper.__code__) is not None
+    assert source.normalized(edited.helper.__code__) is None
+
+
+def test_builtins_and_libraries_count_by_name() -> None:
+    assert fingerprint(len) == fingerprint(len) != fingerprint(max)
+    assert fingerprint(math.sin) != fingerprint(math.cos)
+    assert not is_user_code(os.path.join)
+    assert not is_user_code(fingerprint)
+
+
+def test_the_version_of_a_library_shows() -> None:
+    np = pytest.importorskip("numpy")
+    from resilient_scoop.adapters import fingerprint as module
+
+    before = fingerprint(np.dot)
+    module._version.cache_clear()
+    version, np.__version__ = np.__version__, "0.0"
+    try:
+        assert fingerprint(np.dot) != before
+    finally:
+        np.__version__ = version
+        module._version.cache_clear()
+
+
+def test_another_process_finds_the_same(load: Load) -> None:
+    module = load(BASE)
+    code = (
+        "import sys, runpy; from resilient_scoop.adapters.fingerprint import fingerprint;"
+        "import importlib.util as u; s = u.spec_from_file_location('usermodule', sys.argv[1]);"
+        "m = sys.modules['usermodule'] = u.module_from_spec(s); s.loader.exec_module(m);"
+        "print(*(fingerprint(f).hex() for f in (m.evaluate, m.make({'a', 'b', 'c'}), m.part)))"
+    )
+    there = subprocess.run(
+        [sys.executable, "-c", code, str(module.__file__)],
+        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    functions = (module.evaluate, module.make({"c", "b", "a"}), module.part)
+    assert there.stdout.split() == [fingerprint(function).hex() for function in functions]
+
+
+def test_the_cache_keeps_what_cannot_change_and_forgets_it_with_the_function(load: Load) -> None:
+    cache = FingerprintCache()
+    module = load(BASE)
+    function = module.evaluate
+    assert cache.of(function) == cache.of(function) == fingerprint(function)
+    assert len(cache._known) == 1
+    del function, module
+    sys.modules.pop("usermodule")
+    gc.collect()
+    assert cache._known == {}
+
+
+def test_the_cache_does_not_keep_what_can_change(load: Load) -> None:
+    cache = FingerprintCache()
+    held = [1]
+    function = load(BASE).make(held)
+    before = cache.of(function)
+    held.append(2)
+    assert cache.of(function) != before
+
+
+def test_functions_are_named_for_eyes_and_found_by_that_name(load: Load) -> None:
+    module = load(BASE)
+    assert describe(module.evaluate) == "usermodule:evaluate"
+    assert describe(module.part) == "usermodule:evaluate"
+    assert describe(module.Model().run) == "usermodule:Model.run"
+    assert describe(module.Caller(1)) == "usermodule:Caller"
+    assert describe(len) == "builtins:len"
+    assert find("usermodule:Model.run", None) is module.Model.run
+    assert find("usermodule:gone", None) is None
+    assert find("no_such_module:f", None) is None
+    assert find("usermodule:make.<locals>.<lambda>", None) is None
+
+
+def test_the_script_is_main_under_all_its_names() -> None:
+    script = ModuleType("__rscoop_main__")
+    exec("def f(): pass", script.__dict__)
+    assert describe(script.f) == "__main__:f"
+    assert find("__main__:f", script) is script.f
+    assert find("__main__:f", None) is None

@@ -1,0 +1,187 @@
+"""The purity check: yes only where a proof exists."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import functools
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from resilient_scoop.adapters.purity import args_plain, draws_nothing
+
+FACTOR = 3
+WEIGHTS = (1, (2.0, "a"))
+DATA = [1, 2, 3]
+
+
+class User:
+    pass
+
+
+def scaled(x: Any) -> Any:
+    return x * FACTOR + WEIGHTS[0]
+
+
+def calls_another(x: Any) -> Any:
+    return scaled(x) + math.sin(x) ** abs(x)
+
+
+def loops(xs: Any) -> Any:
+    total = 0.0
+    for i, x in enumerate(xs):
+        if x > 0 and i not in (3, 4):
+            total += math.sqrt(x)
+    while total > 100:
+        total -= 1
+    return -total, [x + 1 for x in xs], dict.fromkeys(xs, 1), sum(x for x in xs), f"{total:.2f}"
+
+
+def fibonacci(n: int) -> int:
+    return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+
+def handles_errors(x: Any) -> Any:
+    try:
+        return 1 / x
+    except ZeroDivisionError as error:
+        raise ValueError(f"bad {x!r}") from error
+
+
+def sorts(xs: Any, *more: Any, reverse: bool = False) -> Any:
+    return sorted(xs, key=lambda x: -x, reverse=reverse), ["a", "b"], max(*more)
+
+
+def shifted(by: int) -> Callable[[int], int]:
+    return lambda x: x + by
+
+
+def draws(_x: Any) -> Any:
+    return random.random()
+
+
+def draws_by_default(_x: Any, stream: Any = random) -> Any:
+    return stream.random()
+
+
+def draws_in_a_callee(x: Any) -> Any:
+    return scaled(x) + draws(x)
+
+
+def draws_in_a_lambda(x: Any) -> Any:
+    return sorted(x, key=lambda _: random.random())
+
+
+def yields(x: Any) -> Iterator[Any]:
+    yield x
+
+
+async def suspends(_x: Any) -> Any:
+    await asyncio.sleep(0)
+
+
+def imports(_x: Any) -> Any:
+    import random as hidden
+
+    return hidden
+
+
+def escapes(x: Any) -> Any:
+    return x.__class__.__base__.__subclasses__()
+
+
+def escapes_by_format(x: Any) -> Any:
+    return "{0.__class__}".format(x)  # noqa: UP030, UP032
+
+
+def sets_a_global(x: Any) -> None:
+    global FACTOR  # noqa: PLW0603
+    FACTOR = x
+
+
+def opens(x: Any) -> Any:
+    return open(x)  # noqa: PTH123
+
+
+def sleeps(x: Any) -> None:
+    time.sleep(x)
+
+
+def makes_a_user_object(_x: Any) -> Any:
+    return User()
+
+
+def reads_a_global_list(_x: Any) -> Any:
+    return DATA[0] + 1
+
+
+def evaluates(x: Any) -> Any:
+    return eval(x)
+
+
+def unknown_name(_x: Any) -> Any:
+    return not_defined_anywhere  # type: ignore[name-defined]  # noqa: F821
+
+
+PURE = [
+    scaled, calls_another, loops, fibonacci, handles_errors, sorts, shifted(2), len, math.sin,
+    functools.partial(scaled), functools.partial(sorts, (1,)), lambda x: x + 1,
+]  # fmt: skip
+UNSURE = [
+    draws, draws_by_default, draws_in_a_callee, draws_in_a_lambda, yields, suspends, imports,
+    escapes, escapes_by_format, sets_a_global, opens, sleeps, makes_a_user_object,
+    reads_a_global_list, evaluates, unknown_name, random.random, print, eval, User, [].append, 5,
+    functools.partial(draws, 1), functools.partial(scaled, User()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", PURE, ids=str)
+def test_arithmetic_loops_and_pure_callees_are_proven(function: Any) -> None:
+    assert draws_nothing(function)
+
+
+@pytest.mark.parametrize("function", UNSURE, ids=str)
+def test_whatever_might_draw_wait_or_run_unknown_code_is_not(function: Any) -> None:
+    assert not draws_nothing(function)
+
+
+def test_a_shadowed_builtin_is_not_taken_for_the_builtin() -> None:
+    scope: dict[str, Any] = {"abs": draws}
+    exec("def f(x):\n    return abs(x)", scope)
+    assert not draws_nothing(scope["f"])
+
+
+def test_a_patched_math_function_is_not_taken_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(math, "sin", draws)
+    assert not draws_nothing(calls_another)
+
+
+def test_other_builtins_of_a_function_are_heeded() -> None:
+    scope: dict[str, Any] = {"__builtins__": {**vars(builtins), "abs": draws}}
+    exec("def f(x):\n    return abs(x)", scope)
+    assert not draws_nothing(scope["f"])
+
+
+@pytest.mark.parametrize("obj", [1, 2.0, "a", b"", None, True, 1j, (), (1, ["a", (None,)])])
+def test_scalars_and_sequences_of_them_are_plain(obj: object) -> None:
+    assert args_plain(obj)
+
+
+@pytest.mark.parametrize("obj", [{}, {1}, [User()], User, len, bytearray(), (1,) * 5000])
+def test_other_arguments_are_not(obj: object) -> None:
+    assert not args_plain(obj)
+
+
+def test_a_subclass_of_a_scalar_is_not_plain() -> None:
+    assert not args_plain(type("Own", (int,), {})(3))
+
+
+def test_a_list_that_holds_itself_is_not_plain() -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    assert not args_plain(loop)

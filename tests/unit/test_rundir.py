@@ -1,0 +1,246 @@
+"""The run folder, ids, selection, and who holds a run."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilient_scoop.errors import (
+    JournalFormatError,
+    RunBusyError,
+    RunNotFoundError,
+    UsageError,
+)
+from resilient_scoop.runtime import rundirs
+from resilient_scoop.runtime.rundir import RunDir, RunInfo
+
+NOW = rundirs.EPOCH_S + 90_000_000.0
+
+
+def info(run_id: str, name: str | None = None) -> RunInfo:
+    return RunInfo(
+        id=run_id, uuid="00" * 16, name=name, script="/work/evolve.py", cwd="/work",
+        python="/usr/bin/python3", python_version="3.11.7", seed=2**64 - 1, workers=4,
+        created_at=NOW, host="here", user="me",
+    )  # fmt: skip
+
+
+def described(name: str | None = None) -> Callable[[str], RunInfo]:
+    return lambda run_id: info(run_id, name)
+
+
+def new(state: Path, name: str | None = None, after_s: float = 0) -> RunDir:
+    return rundirs.create(state, described(name), NOW + after_s)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- ids ---
+
+
+@given(st.integers(0, 10**9), st.integers(1, 10**6), st.binary(min_size=2, max_size=2))
+def test_ids_sort_by_age(start: int, later: int, chance: bytes) -> None:
+    first = rundirs.new_id(rundirs.EPOCH_S + start, b"\xff\xff")
+    second = rundirs.new_id(rundirs.EPOCH_S + start + later, chance)
+    assert first < second
+    assert len(first) == rundirs.ID_LENGTH
+
+
+def test_an_id_has_no_characters_that_look_alike() -> None:
+    assert not set("ilou") & set(rundirs.ALPHABET)
+    assert len(set(rundirs.ALPHABET)) == 32
+
+
+def test_many_runs_of_one_second_have_different_ids(tmp_path: Path) -> None:
+    runs = [new(tmp_path) for _ in range(50)]
+    assert len({run.id for run in runs}) == 50
+    assert names_in(tmp_path / "runs") == sorted(run.id for run in runs)
+
+
+# --- the folder ---
+
+
+def test_a_new_run_is_ours_alone_and_says_what_it_is(tmp_path: Path) -> None:
+    run = new(tmp_path, "trial")
+    assert stat.S_IMODE(run.path.stat().st_mode) == 0o700
+    assert run.load() == info(run.id, "trial")
+    assert run.journal.is_dir()
+    assert run.logs.is_dir()
+
+
+def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    run = new(tmp_path)
+    run.path.chmod(0o770)
+    with pytest.raises(UsageError, match="pickles"):
+        run.load()
+
+
+def test_a_folder_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: run.path.stat().st_uid + 1)
+    with pytest.raises(UsageError, match="belongs to user"):
+        run.load()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"id": 3}', b"[]"])
+def test_a_damaged_description_is_named(tmp_path: Path, content: bytes) -> None:
+    run = new(tmp_path)
+    run.info.write_bytes(content)
+    with pytest.raises(JournalFormatError, match=r"run\.json"):
+        run.load()
+
+
+def test_a_newer_format_is_refused_naming_both(tmp_path: Path) -> None:
+    run = new(tmp_path)
+    run.info.write_text(run.info.read_text().replace('"format": 1', '"format": 9'))
+    with pytest.raises(JournalFormatError, match=r"format 9 .* up to 1"):
+        run.load()
+
+
+def test_a_file_in_place_of_the_state_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with pytest.raises(UsageError, match=r"not a folder.*--state-dir"):
+        new(tmp_path / "state")
+
+
+def test_a_state_folder_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(UsageError, match="--state-dir"):
+        new(Path("/proc/rscoop"))
+
+
+def test_a_failed_start_leaves_nothing_behind(tmp_path: Path) -> None:
+    def refuse(_: str) -> RunInfo:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(Exception, match="No space left"):
+        rundirs.create(tmp_path, refuse, NOW)
+    assert names_in(tmp_path / "runs") == []
+
+
+def test_sockets_move_to_a_short_path_when_the_runs_own_is_too_long(tmp_path: Path) -> None:
+    short, long = RunDir(Path("/r/abcdefgh")), RunDir(tmp_path / ("x" * 90) / "abcdefgh")
+    assert short.socket_dir == Path("/r/abcdefgh/sock")
+    assert len(os.fsencode(long.socket_dir)) < 80
+    folder = long.make_socket_dir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    long.remove_socket_dir()
+    assert not folder.exists()
+
+
+def test_the_mark_of_what_was_shown_is_kept(tmp_path: Path) -> None:
+    run = new(tmp_path)
+    assert run.shown_bytes() == 0
+    run.set_shown_bytes(10**12)
+    run.set_shown_bytes(7)
+    assert run.shown_bytes() == 7
+    run.shown.write_bytes(b"")
+    assert run.shown_bytes() == 0
+
+
+# --- who holds it ---
+
+
+def test_a_run_is_held_once(tmp_path: Path) -> None:
+    run = new(tmp_path)
+    assert not run.is_held()
+    with run.hold():
+        assert run.is_held()
+        holder = run.holder()
+        assert holder is not None
+        assert holder.pid == os.getpid()
+        with pytest.raises(RunBusyError, match=str(os.getpid())), run.hold():
+            pass
+    assert not run.is_held()
+    assert run.holder() is None
+
+
+def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
+    run = new(tmp_path)
+    code = (
+        "import sys, pathlib; from resilient_scoop.runtime.rundir import RunDir\n"
+        "with RunDir(pathlib.Path(sys.argv[1])).hold():\n    print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, run.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        holder = run.holder()
+        assert holder is not None
+        assert holder.pid == child.pid
+        child.kill()
+        child.wait()
+    assert not run.is_held()
+    with run.hold():
+        pass
+
+
+def test_a_live_run_is_not_removed(tmp_path: Path) -> None:
+    run = new(tmp_path)
+    with run.hold(), pytest.raises(RunBusyError):
+        rundirs.remove(run)
+    rundirs.remove(run)
+    assert names_in(tmp_path / "runs") == []
+
+
+# --- lists and selection ---
+
+
+def test_no_state_folder_means_no_runs(tmp_path: Path) -> None:
+    assert rundirs.list_runs(tmp_path / "nothing") == []
+
+
+def test_a_damaged_run_does_not_spoil_the_list(tmp_path: Path) -> None:
+    good, bad = new(tmp_path), new(tmp_path, after_s=1)
+    bad.info.unlink()
+    (tmp_path / "runs" / ".new-abc").mkdir()
+    first, second = rundirs.list_runs(tmp_path)
+    assert (first.run, first.problem) == (good, None)
+    assert second.info is None
+    assert "run.json" in str(second.problem)
+
+
+def test_a_run_is_selected_as_one_types_it(tmp_path: Path) -> None:
+    old, newer = new(tmp_path, "trial"), new(tmp_path, after_s=40_000_000)
+    assert rundirs.select(tmp_path, old.id) == old
+    assert rundirs.select(tmp_path, old.id.upper()) == old
+    assert rundirs.select(tmp_path, old.id[:4]) == old
+    assert rundirs.select(tmp_path, "trial") == old
+    assert rundirs.select(tmp_path, "last") == newer
+    assert rundirs.select(tmp_path, str(newer.path)) == newer
+
+
+def test_of_runs_with_one_name_the_newest_is_meant(tmp_path: Path) -> None:
+    new(tmp_path, "trial")
+    newer = new(tmp_path, "trial", after_s=5)
+    assert rundirs.select(tmp_path, "trial") == newer
+
+
+def test_an_ambiguous_prefix_lists_what_it_may_mean(tmp_path: Path) -> None:
+    runs = [new(tmp_path), new(tmp_path, after_s=1)]
+    with pytest.raises(UsageError) as caught:
+        rundirs.select(tmp_path, runs[0].id[:3])
+    assert all(run.id in str(caught.value) for run in runs)
+    assert "evolve.py" in str(caught.value)
+
+
+def test_an_unknown_run_names_what_is_alike(tmp_path: Path) -> None:
+    new(tmp_path, "evolution")
+    with pytest.raises(RunNotFoundError, match="did you mean evolution"):
+        rundirs.select(tmp_path, "evoluton")
+    with pytest.raises(RunNotFoundError):
+        rundirs.select(tmp_path, "")
+    with pytest.raises(RunNotFoundError):
+        rundirs.select(tmp_path / "empty", "last")
