@@ -149,6 +149,7 @@ class Parent:
         part = wire.Part(call.number, start, count, call.fn, digests, last)
         if call.args is None:
             self._queue(part, args)
+            self._close(call)
             return
         call.args.update(zip(range(start, start + count), args, strict=True))
         if self.replaying:
@@ -157,6 +158,12 @@ class Parent:
             self._queue(part, args)
         for outcome in self._stash.pop(call.number, ()):
             self._settle(call, outcome)
+        self._close(call)
+
+    def _close(self, call: Call) -> None:
+        """Keep nothing of a call that is settled; whoever waits for it holds it."""
+        if call.last and not call.left:
+            self.calls.pop(call.number, None)
 
     def _queue(self, part: wire.Part, args: list[bytes]) -> None:
         self._parts.append(part)
@@ -270,6 +277,7 @@ class Parent:
         share = call.cost_bytes * (high - low) // max(1, call.left.count() + high - low)
         call.cost_bytes -= share
         self.outstanding_bytes -= share
+        self._close(call)
 
     def _unhold(self, number: int, low: int, high: int) -> None:
         """Take settled items out of what waits for the end of the history."""
@@ -288,10 +296,10 @@ class Parent:
         if kept:
             self._held[number] = kept
 
-    def forget(self, call: Call) -> None:
-        """The user has let go of a call, or has all of it: keep nothing of it."""
-        if not call.left:
-            self.calls.pop(call.number, None)
+    def abandon(self, call: Call) -> None:
+        """A call came to nothing (its arguments cannot travel): it is one of no items."""
+        if call.number in self.calls and call.count == 0:
+            self.add(call, b"", [], last=True)
 
     # --- history ------------------------------------------------------------------------------
 

@@ -67,7 +67,7 @@ class Executor:
                 self._end_parent(context, value, failed=failed)
                 if context.parked:
                     return False
-                context.parent = None
+                context = self._next_context(work)
                 continue
             if failed:
                 work.failed.append(index)
@@ -80,6 +80,13 @@ class Executor:
             session.machine.settle(work, time.monotonic())
             session.running = None
         return True
+
+    def _next_context(self, work: Work) -> Context:
+        """Return a fresh context: the last item made calls, and its own may live on in them."""
+        context = Context("")
+        context.work = work
+        self.session.context = context
+        return context
 
     def _next(self, work: Work) -> int | None:
         """Take the next item of a slice; a retraction may come in between (see `Session`)."""

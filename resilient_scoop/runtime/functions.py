@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,15 @@ if TYPE_CHECKING:
 SHARED_BYTES_MIN = 1 << 20
 """Callables that carry state are made anew for every item, so that an item cannot see what another did
 to them; beyond this size they are shared within a worker, since making them would cost too much."""
+
+
+def is_stateless(function: object) -> bool:
+    """Tell whether items cannot leave anything behind in a callable for one another."""
+    if isinstance(function, functools.partial):
+        return not function.args and not function.keywords and is_stateless(function.func)
+    if isinstance(function, types.FunctionType):
+        return not function.__closure__
+    return isinstance(function, types.BuiltinFunctionType | type)
 
 
 @dataclass(slots=True)
@@ -52,7 +63,7 @@ class Functions:
             if self.script_error is not None:
                 error.__cause__ = self.script_error
             return Loaded(define, None, error)
-        shared = payload.is_stateless(function) or len(define.payload) >= SHARED_BYTES_MIN
+        shared = is_stateless(function) or len(define.payload) >= SHARED_BYTES_MIN
         return Loaded(define, function if shared else None)
 
     def make(self, define: Define) -> Callable[..., Any]:

@@ -278,6 +278,8 @@ class Launcher:
     # --- showing ------------------------------------------------------------------------------
 
     def _hear_reports(self) -> None:
+        if self.reports_fd < 0:
+            return  # at its end already
         try:
             data = os.read(self.reports_fd, 1 << 16)
         except BlockingIOError:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.adapters.store import LargeStore
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilient_scoop.core.parent import Parent
-    from resilient_scoop.core.worker import Worker as Machine
     from resilient_scoop.runtime.child import ChildSettings
 
 BEAT_S = 0.25
@@ -35,7 +34,7 @@ FLUSH_S = 0.02
 class Context:
     """The future that is running: what its calls belong to."""
 
-    __slots__ = ("fenced", "index", "parent", "parked", "path", "rngs", "work")
+    __slots__ = ("fenced", "index", "listeners", "parent", "parked", "path", "rngs", "work")
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -44,6 +43,7 @@ class Context:
         self.parent: Parent | None = None
         self.parked = False
         self.fenced = False
+        self.listeners: list[Any] = []  # futures with callbacks to call
         self.rngs = 0  # how many streams `futures.rng()` has given out
 
 
@@ -60,7 +60,7 @@ class Session:
     def __init__(self, role: str, settings: ChildSettings, node: str, pid: int) -> None:
         self.settings = settings
         self.role = role
-        self.machine: Machine = Worker(
+        self.machine = Worker(
             role=role, node=node, name=settings.name, pid=pid, run=settings.run[:8]
         )
         self.lock = threading.Lock()

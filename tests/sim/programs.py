@@ -381,12 +381,10 @@ def _pure(body: Body, path: str, teller: _Teller, printed: bytearray | None) -> 
 def _item(path: str, call: tuple[str, list[Any]], number: int, index: int, teller: _Teller) -> Any:
     fn, args = FNS[call[0]], call[1]
     item = ids.item_path(path, number, index)
-    if fn.tells:  # the script says what it was given, and that is what is checked
-        value = teller.told[0]
+    if fn.tells:  # the script writes down what it was given, and that is what is checked
+        value = teller.next(("result",))
         check_value(fn, item, args[index], value)
-        teller.told.pop(0)
         return value
-    if not fn.idempotent and teller.told[:1] == [True]:
-        teller.told.pop(0)
-        return _Told(Failed("lost"), True, teller)
+    if not fn.idempotent and teller.next(("result",)):
+        return Failed("lost")
     return truth(fn, item, args[index])

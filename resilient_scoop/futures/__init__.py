@@ -1,0 +1,50 @@
+"""Futures: have functions computed by the run's workers, from the script or from tasks, at any depth.
+
+The names and meanings are SCOOP's and `concurrent.futures`'. Every future has an identity that depends
+only on the order of its parent's calls, so that a parent that starts again finds its results.
+"""
+
+from __future__ import annotations
+
+from resilient_scoop.futures._api import (
+    map,  # noqa: A004 - SCOOP's and concurrent.futures' name
+    map_as_completed,
+    once,
+    options,
+    rng,
+    shutdown,
+    submit,
+    task,
+)
+from resilient_scoop.futures._future import Future
+from resilient_scoop.futures._reduce import map_reduce, map_scan, mapReduce, mapScan
+from resilient_scoop.futures._waits import (
+    ALL_COMPLETED,
+    FIRST_COMPLETED,
+    FIRST_EXCEPTION,
+    DoneAndNotDoneFutures,
+    as_completed,
+    wait,
+)
+
+__all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
+    "DoneAndNotDoneFutures",
+    "Future",
+    "as_completed",
+    "map",
+    "mapReduce",
+    "mapScan",
+    "map_as_completed",
+    "map_reduce",
+    "map_scan",
+    "once",
+    "options",
+    "rng",
+    "shutdown",
+    "submit",
+    "task",
+    "wait",
+]

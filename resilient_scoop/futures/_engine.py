@@ -1,0 +1,195 @@
+"""How a call of the user becomes a call of the running parent.
+
+Everything here happens in the main thread of the origin or a worker, in the order of the user's own
+statements: that order is a future's identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import threading
+import time
+import types
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from resilient_scoop.adapters import payload as codec
+from resilient_scoop.adapters.digest import digest_many
+from resilient_scoop.adapters.fingerprint import FingerprintCache, describe
+from resilient_scoop.adapters.green import GreenletExit
+from resilient_scoop.adapters.purity import draws_nothing
+from resilient_scoop.errors import ScriptGuardError
+from resilient_scoop.runtime.current import Process
+from resilient_scoop.wire.messages import Define, Options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from resilient_scoop.core.parent import Call, Parent
+    from resilient_scoop.runtime.session import Context, Session
+
+ONE, STAR, KEYWORDS = 0, 1, 2
+PLAIN = Options()
+OUTSTANDING_BYTES_MAX = 32 << 20
+_SEND_S = 0.001
+_SEND_ITEMS = 64
+_DEFINITIONS_MAX = 512
+_SCALARS = frozenset({int, float, bool, str, bytes, type(None), complex})
+_FROZEN = _SCALARS | {tuple, frozenset}
+
+_fingerprints = FingerprintCache()
+_definitions: dict[tuple[int, int, Options], tuple[object, Define]] = {}
+
+
+class Here:
+    """Where the running code is: its session, its context, its parent machine."""
+
+    __slots__ = ("context", "parent", "session")
+
+    def __init__(self, session: Session, context: Context, parent: Parent) -> None:
+        self.session = session
+        self.context = context
+        self.parent = parent
+
+
+def here() -> Here | None:
+    """Return where the running code is, or None in a process that `rscoop` did not start.
+
+    Raises:
+        ScriptGuardError: the script makes calls while a worker imports it.
+        RuntimeError: a thread of the user's own calls.
+    """
+    session = Process.session
+    if session is None:
+        return None
+    if Process.importing is not None:
+        raise ScriptGuardError(Process.importing)
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "futures were used in a thread of your own: a future's identity is the order of its "
+            "parent's calls, which threads don't have; call them in the main thread of the script "
+            "or of a task"
+        )
+    context = session.context
+    if context.fenced:
+        raise GreenletExit
+    parent = context.parent
+    if parent is None:
+        assert Process.make_parent is not None, "a started process can make parents"
+        parent = Process.make_parent()
+    return Here(session, context, parent)
+
+
+def definition(function: Callable[..., Any], style: int, options: Options) -> Define:
+    """Return the definition of a callable, kept where it cannot change behind our back."""
+    key = (id(function), style, options)
+    found = _definitions.get(key)
+    if found is not None and found[0] is function:
+        return found[1]
+    define = _define(function, style, options)
+    if _is_constant(function):
+        if len(_definitions) >= _DEFINITIONS_MAX:
+            _definitions.clear()
+        _definitions[key] = (function, define)
+    return define
+
+
+def _define(function: Callable[..., Any], style: int, options: Options) -> Define:
+    if not callable(function):
+        raise TypeError(f"{function!r} ({type(function).__name__}) is not callable")
+    name = describe(function)
+    body = codec.dumps(function, f"callable {name}", name)
+    fingerprint = _fingerprints.of(function)
+    mark = hashlib.blake2b(body, digest_size=16)
+    mark.update(fingerprint + bytes([style]) + msgspec.msgpack.encode(options))
+    pure = style != KEYWORDS and draws_nothing(function)
+    return Define(mark.digest(), fingerprint, name, body, options, pure, style)
+
+
+def _is_constant(function: object) -> bool:
+    if isinstance(function, types.BuiltinFunctionType | type):
+        return True
+    if not isinstance(function, types.FunctionType):
+        return False
+    return all(type(_content(cell)) in _FROZEN for cell in function.__closure__ or ()) and not (
+        function.__defaults__ and any(type(d) not in _FROZEN for d in function.__defaults__)
+    )
+
+
+def _content(cell: types.CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return []  # not filled yet: not constant
+
+
+def encode(at: Here, define: Define, args: Sequence[Any]) -> tuple[bytes, list[bytes]]:
+    """Return (digests, payloads) of items' arguments: snapshots, from now on out of the user's reach."""
+    store = at.session.store
+    payloads = [
+        pickle.dumps(arg, 5)
+        if type(arg) in _SCALARS
+        else codec.dumps_large(arg, store, what=f"argument of {define.name}", root="arg")
+        for arg in args
+    ]
+    return digest_many(args, payloads), payloads
+
+
+def open_call(at: Here, define: Define) -> Call:
+    """Begin a call of the running parent."""
+    at.session.machine.define(define)
+    return at.parent.begin(define.fn, define.fingerprint)
+
+
+def add(at: Here, call: Call, define: Define, args: Sequence[Any], *, last: bool) -> None:
+    """Add items to a call, waiting while too much is under way."""
+    digests, payloads = encode(at, define, args)
+    parent = at.parent
+    with at.session.lock:
+        parent.add(call, digests, payloads, last=last)
+    nudge(at)
+    if parent.outstanding_bytes > OUTSTANDING_BYTES_MAX:
+        block(at, lambda: parent.outstanding_bytes <= OUTSTANDING_BYTES_MAX)
+
+
+def nudge(at: Here) -> None:
+    """Send what is queued, unless something was sent just now and more may follow."""
+    session = at.session
+    now = time.monotonic()
+    if now - session.flushed_at > _SEND_S or at.parent.queued >= _SEND_ITEMS:
+        with session.lock:
+            session.pump()
+
+
+def block(at: Here, ready: Callable[[], bool], until: float | None = None) -> bool:
+    """Wait until `ready()` holds (True) or the moment `until` (False)."""
+    assert at.session.waiter is not None, "a started process can wait"
+    return at.session.waiter.wait(ready, until)
+
+
+def told(at: Here, kind: str, live: Callable[[], bytes]) -> bytes:
+    """Return what the parent is told here: what it was told before, or what `live` finds, recorded."""
+    parent = at.parent
+    if parent.needs_page():
+        block(at, lambda: not parent.needs_page())
+    with at.session.lock:
+        answer = parent.recall(kind)
+    if answer is None and parent.replaying:
+        block(at, lambda: not parent.replaying)
+        with at.session.lock:
+            answer = parent.recall(kind)
+    if answer is None:
+        answer = live()
+        with at.session.lock:
+            parent.observe(kind, answer)
+    return answer
+
+
+def decode(at: Here, payload: bytes, *, failed: bool, what: str) -> Any:
+    """Return an item's value, or raise its error."""
+    value = codec.loads(payload, at.session.store, what)
+    if failed:
+        raise value
+    return value

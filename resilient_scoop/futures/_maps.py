@@ -1,0 +1,155 @@
+"""Maps: one call of many items, fed as far as it may be, read in order or as results come."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import TYPE_CHECKING, Any
+
+from resilient_scoop.adapters import payload as codec
+from resilient_scoop.futures import _engine
+from resilient_scoop.futures._future import run_callbacks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from resilient_scoop.core.parent import Chunk
+    from resilient_scoop.futures._engine import Here
+    from resilient_scoop.wire.messages import Options
+
+BUFFER = 1024
+"""Items that a map over something without a length keeps under way."""
+_CHUNK_MIN, _CHUNK_MAX = 64, 4096
+
+
+class Mapping:
+    """A map of the running parent: feeds its call and hands out what is settled."""
+
+    def __init__(
+        self,
+        at: Here,
+        function: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        options: Options,
+        buffersize: int | None,
+    ) -> None:
+        if not iterables:
+            raise TypeError("map() must have at least one iterable")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or at least 1")
+        self.at = at
+        self.define = _engine.definition(
+            function, _engine.ONE if len(iterables) == 1 else _engine.STAR, options
+        )
+        sized = any(hasattr(each, "__len__") for each in iterables)
+        self._rows: Iterator[Any] = iter(
+            iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
+        )
+        with at.session.lock:
+            self.call = _engine.open_call(at, self.define)
+        self._window = buffersize or (None if sized else BUFFER)
+        self._chunk = _CHUNK_MIN
+        self._fed = 0
+        self._exhausted = False
+        self.feed(self._window)
+
+    def feed(self, count: int | None) -> None:
+        """Submit `count` more items, or all."""
+        left = count
+        while not self._exhausted and (left is None or left > 0):
+            size = self._chunk if left is None else min(self._chunk, left)
+            rows = list(itertools.islice(self._rows, size))
+            self._exhausted = len(rows) < size
+            self._fed += len(rows)
+            self._chunk = min(_CHUNK_MAX, self._chunk * 2)
+            if left is not None:
+                left -= len(rows)
+            _engine.add(self.at, self.call, self.define, rows, last=self._exhausted)
+        if count is None or self._exhausted:
+            self._rows = iter(())
+
+    def refill(self, consumed: int) -> None:
+        """Keep the window full; the places where items are taken depend on nothing but `consumed`."""
+        if self._window is not None and not self._exhausted:
+            wanted = consumed + self._window - self._fed
+            if wanted >= max(1, self._window // 2):
+                self.feed(wanted)
+
+    def is_over(self, index: int) -> bool:
+        """Tell whether there is no item `index`."""
+        return self._exhausted and index >= self._fed
+
+    def value(self, chunk: Chunk, index: int) -> Any:
+        """Return an item's value, or raise its error."""
+        payload = chunk.values[index - chunk.start]
+        value = codec.loads(payload, self.at.session.store, f"result of {self.define.name}")
+        if index in chunk.failed:
+            raise value
+        return value
+
+    # --- in order -----------------------------------------------------------------------------
+
+    def in_order(self, timeout: float | None) -> Iterator[Any]:
+        """Yield the values in the order of the arguments."""
+        until = None if timeout is None else time.monotonic() + timeout
+        index, call = 0, self.call
+        while True:
+            self.refill(index)
+            if self.is_over(index):
+                return
+            chunk = self._await(index, until, timeout)
+            while index < chunk.stop:
+                value = self.value(chunk, index)
+                index += 1
+                yield value
+            call.chunks.remove(chunk)  # what was handed out is not kept
+
+    def _await(self, index: int, until: float | None, timeout: float | None) -> Chunk:
+        at, call = self.at, self.call
+
+        def settled() -> bool:
+            return call.find(index) is not None
+
+        if until is not None:
+
+            def live() -> bytes:
+                return b"1" if _engine.block(at, settled, until) else b"0"
+
+            if _engine.told(at, "map", live) == b"0":
+                raise TimeoutError(f"item {index} of {self.define.name} has no result after {timeout} s")
+        if not settled():
+            _engine.block(at, settled)
+        run_callbacks(at)
+        chunk = call.find(index)
+        assert chunk is not None, "what was waited for is settled"
+        return chunk
+
+    # --- as they come -------------------------------------------------------------------------
+
+    def as_completed(self, timeout: float | None) -> Iterator[Any]:
+        """Yield the values as they come; which come when is told to the parent."""
+        until = None if timeout is None else time.monotonic() + timeout
+        seen, consumed, at, call = 0, 0, self.at, self.call
+        while not self.is_over(consumed):
+            self.refill(consumed)
+            if self.is_over(consumed):
+                return
+
+            def live(seen: int = seen) -> bytes:
+                _engine.block(at, lambda: any(c.arrival > seen for c in call.chunks), until)
+                new = sorted((c for c in call.chunks if c.arrival > seen), key=lambda c: c.arrival)
+                return " ".join(f"{c.start}:{c.stop}" for c in new).encode()
+
+            answer = _engine.told(at, "arrivals", live)
+            if not answer:
+                raise TimeoutError(f"{self.define.name} has results missing after {timeout} s")
+            run_callbacks(at)
+            for span in answer.split():
+                start, stop = map(int, span.split(b":"))
+                for index in range(start, stop):
+                    _engine.block(at, lambda index=index: call.find(index) is not None)
+                    chunk = call.find(index)
+                    assert chunk is not None, "what was waited for is settled"
+                    seen = max(seen, chunk.arrival)
+                    consumed += 1
+                    yield self.value(chunk, index)

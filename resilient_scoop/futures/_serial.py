@@ -1,0 +1,45 @@
+"""The same calls in a process that `rscoop` did not start: one after another, here and now."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from resilient_scoop.futures._future import Future
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_warned = False
+
+
+def warn_once() -> None:
+    """Say, once per process, how to start the script in parallel."""
+    global _warned
+    if not _warned:
+        _warned = True
+        script = sys.argv[0] or "script.py"
+        warnings.warn(
+            f"futures run one after another in this process; start it with `rscoop run {script}` "
+            "to run them in parallel, journaled",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def submit(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Future[Any]:
+    """Call now; return a future that is done."""
+    if not callable(function):
+        raise TypeError(f"{function!r} ({type(function).__name__}) is not callable")
+    warn_once()
+    future: Future[Any] = Future(None, None, getattr(function, "__qualname__", repr(function)))
+    try:
+        value = function(*args, **kwargs)
+    except Exception as error:  # user code: what it raises is the future's
+        future.settle(None, error)
+    else:
+        future.settle(value, None)
+    return future

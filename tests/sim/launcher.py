@@ -1,0 +1,139 @@
+"""What starts the simulated processes again, and what makes them fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from resilient_scoop.core.events import Table
+from tests.sim.shells import AgentShell, BrokerShell, Process
+from tests.sim.world import KINDS
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+
+_T = TypeVar("_T")
+
+
+class Launcher:
+    """Restarts the broker and the agents; after a full stop it resumes the run."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def start(self, *, adopt: bool) -> None:
+        """Begin a life: first, or `resume`."""
+        world = self.world
+        self.start_broker(adopt=adopt)
+        for node in range(world.climate.nodes):
+            self.start_agent(node)
+
+    def start_broker(self, *, adopt: bool) -> None:
+        if self.world.journal.get(Table.META, b"ended") is not None:
+            self.world.ended = True
+            return
+        self.world.broker = BrokerShell(self.world, self, adopt=adopt)
+
+    def start_agent(self, node: int) -> None:
+        self.world.agents[node] = AgentShell(self.world, self, node)
+
+    def lost_broker(self) -> None:
+        world, life = self.world, self.world.life
+        if not world.stopping:
+            delay_s = 0.02 + world.climate.boot_s * world.rng.random()
+            world.at(delay_s, None, self._again_broker, life)
+
+    def _again_broker(self, life: int) -> None:
+        if life == self.world.life:
+            self.start_broker(adopt=True)
+
+    def lost_agent(self, node: int) -> None:
+        world, life = self.world, self.world.life
+        if not world.stopping:
+            world.at(0.02 + world.rng.random(), None, self._again_agent, life, node)
+
+    def _again_agent(self, life: int, node: int) -> None:
+        if life == self.world.life:
+            self.start_agent(node)
+
+    # --- faults -------------------------------------------------------------------------------
+
+    def plan_faults(self) -> None:
+        world = self.world
+        for kind in KINDS:
+            rate = world.climate.rates.get(kind, 0.0)
+            at_s = 0.0
+            while rate > 0 and (at_s := at_s + world.rng.expovariate(rate)) < world.climate.until:
+                world.at(at_s, None, self.fault, kind)
+
+    def fault(self, kind: str) -> None:
+        world = self.world
+        if world.stopping:
+            return
+        world.faults[kind] += 1
+        world.note(f"fault {kind}")
+        seconds = world.rng.choice((0.1, 1.0, 5.0, 20.0, 60.0)) * world.rng.random()
+        match kind:
+            case "worker" | "origin":
+                self._kill_worker(kind)
+            case "agent":
+                agent = self._one([a for a in world.agents if a is not None and a.alive])
+                if agent is not None:
+                    agent.die()
+            case "broker":
+                if world.broker is not None and world.broker.alive:
+                    world.broker.die()
+            case "power":
+                self.power_cut()
+            case "pause":
+                process = self._one(self._everybody())
+                if process is not None:
+                    process.pause(seconds)
+            case "cut":
+                process = self._one([p for p in self._everybody() if p.id])
+                if process is not None:
+                    world.cut(process.id, min(seconds, 3.0))
+            case "slow":
+                world.slow_until = world.now + min(seconds, 5.0)
+            case "full":
+                world.full_until = world.now + min(seconds, 5.0)
+            case "stop":
+                if world.broker is not None and world.broker.alive and world.broker.open:
+                    world.broker.interrupt()
+
+    def _kill_worker(self, role: str) -> None:
+        worker = self._one([w for w in self.world.workers.values() if w.role == role])
+        if worker is not None and worker.may_crash():
+            worker.die()
+
+    def _everybody(self) -> list[Process]:
+        world = self.world
+        found: list[Process] = [*world.workers.values()]
+        found += [a for a in world.agents if a is not None and a.alive]
+        if world.broker is not None and world.broker.alive:
+            found.append(world.broker)
+        return found
+
+    def _one(self, choices: list[_T]) -> _T | None:
+        return self.world.rng.choice(choices) if choices else None
+
+    def power_cut(self) -> None:
+        """Everything dies at once; the run is resumed later."""
+        world = self.world
+        world.life += 1
+        world.stopping = True
+        for process in self._everybody():
+            if process.alive:
+                process.die()
+        world.at(1.0, None, self.resume, world.life)
+
+    def stopped(self) -> None:
+        """The broker has ended in order: the rest ends too, and the run is resumed."""
+        self.power_cut()
+
+    def resume(self, life: int) -> None:
+        world = self.world
+        if life == world.life:
+            world.stopping = False
+            world.workers.clear()
+            self.start(adopt=False)

@@ -1,0 +1,255 @@
+"""The world in which the real machines live: virtual time, one source of chance, a network, a disk.
+
+Everything that happens is an entry of one heap, drawn from one seed: the same seed gives the same
+history to the last byte (`trace`). A process that is paused does what was due when it wakes; what was
+due in one that has died never happens.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from resilient_scoop.ids import PeerId
+from tests.fakes import MemoryJournal
+from tests.sim import programs
+from tests.sim.checkers import Checks
+
+if TYPE_CHECKING:
+    from tests.sim.shells import AgentShell, BrokerShell, Process, WorkerShell
+
+RUN = b"run of the simul"
+LIMIT_S = 240.0
+"""Virtual time after the last fault in which the run must have ended (PROGRESS)."""
+
+KINDS = ("worker", "origin", "agent", "broker", "power", "pause", "cut", "slow", "full", "stop")
+POINTS = ("turn", "commit", "boot", "recovered", "settled", "flushed", "greeted", "intent")
+
+
+class Died(BaseException):
+    """The process that was running is dead: unwinds to the world's loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Climate:
+    """What kind of weather a seed has (swarm testing: no two alike)."""
+
+    latency_s: float
+    commit_s: float
+    boot_s: float
+    lease_s: float
+    rates: dict[str, float]  # kind -> mean faults a second
+    points: dict[str, float]  # label -> chance of dying there
+    until: float  # the last fault
+    twice: float  # chance that a message comes again, late
+    late: float  # chance that what a broken connection held comes after all
+    nodes: int
+    workers: int  # on each
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Climate:
+        kinds = [kind for kind in KINDS if rng.random() < 0.4]
+        weights = {"power": 0.15, "stop": 0.1, "full": 0.2, "slow": 0.3, "origin": 0.5}
+        rate = rng.choice((0.1, 0.5, 2.0)) / max(1, len(kinds))
+        points = [label for label in POINTS if rng.random() < 0.25]
+        return cls(
+            latency_s=rng.choice((0.0002, 0.005, 0.05)),
+            commit_s=rng.choice((0.0005, 0.01, 0.1)),
+            boot_s=rng.choice((0.05, 0.3, 2.0)),
+            lease_s=rng.choice((3.0, 10.0)),
+            rates={kind: rate * weights.get(kind, 1.0) for kind in kinds},
+            points={label: rng.choice((0.01, 0.1)) for label in points},
+            until=rng.choice((0.0, 1.0, 3.0, 8.0)),
+            twice=rng.choice((0.0, 0.0, 0.05)),
+            late=rng.choice((0.0, 0.5)),
+            nodes=rng.choice((1, 1, 2)),
+            workers=rng.choice((1, 2, 2, 3)),
+        )
+
+
+CALM = {"rates": {}, "points": {}, "until": 0.0, "twice": 0.0}
+
+
+@dataclass(slots=True)
+class Wire:
+    """A peer's connection to the broker, first in first out while it holds."""
+
+    gen: int = 0
+    up: bool = True
+    times: list[float] = field(default_factory=lambda: [0.0, 0.0])  # of the last arrival, each way
+    waiting: list[Sequence[bytes]] = field(default_factory=list)  # sent while there was no broker
+
+
+class World:
+    """One seed."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        steps: list[programs.Step] | None = None,
+        climate: Climate | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.say = say
+        self.climate = Climate.draw(self.rng) if climate is None else climate
+        self.steps = programs.draw(self.rng) if steps is None else steps
+        self.heap: list[tuple[float, int, Process | None, Callable[..., None], tuple[Any, ...]]] = []
+        self.count = 0
+        self.events = 0
+        self.trace = 0
+        self.faults: Counter[str] = Counter()
+        self.journal = MemoryJournal(RUN)
+        self.checks = Checks(self)
+        self.wires: dict[bytes, Wire] = {}
+        self.broker: BrokerShell | None = None
+        self.agents: list[AgentShell | None] = [None] * self.climate.nodes
+        self.workers: dict[bytes, WorkerShell] = {}  # alive, the origin with them
+        self.slow_until = 0.0
+        self.full_until = 0.0
+        self.stopping = False
+        self.ended = False
+        self.life = 0  # of the launcher
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def at(self, delay_s: float, who: Process | None, do: Callable[..., None], *args: Any) -> None:
+        self.count += 1
+        heapq.heappush(self.heap, (self.now + delay_s, self.count, who, do, args))
+
+    def run(self) -> World:
+        """Run to the end of the script; the checks raise where something is wrong."""
+        from tests.sim.launcher import Launcher
+
+        launcher = Launcher(self)
+        launcher.start(adopt=False)
+        launcher.plan_faults()
+        limit = self.climate.until + LIMIT_S
+        while self.heap and not self.ended:
+            now, _, who, do, args = heapq.heappop(self.heap)
+            if who is not None:
+                if not who.alive:
+                    continue
+                if who.paused_until > now:
+                    self.now = now
+                    self.at(who.paused_until - now, who, do, *args)
+                    continue
+            self.now = now
+            self.events += 1
+            if now > limit:
+                break
+            self.note(do.__name__, who)
+            try:
+                do(*args)
+            except Died:
+                self.note("died", who)
+        self.checks.at_end()
+        return self
+
+    def note(self, what: str, who: Process | None = None, *more: Any) -> None:
+        """Put something into the trace."""
+        line = f"{self.now:.6f} {'' if who is None else who.name} {what}"
+        self.trace = zlib.crc32(line.encode(), self.trace)
+        if self.say is not None:
+            self.say(f"{line} {' '.join(map(str, more))}")
+
+    def chance(self, probability: float) -> bool:
+        return probability > 0 and self.rng.random() < probability
+
+    def point(self, label: str, who: Process) -> None:
+        """A place at which it is interesting to die."""
+        chance = self.climate.points.get(label)
+        if chance and self.now < self.climate.until and self.rng.random() < chance:
+            self.faults[f"at {label}"] += 1
+            self.note(f"dies at {label}", who)
+            who.die()
+            raise Died
+
+    def new_id(self, role: str) -> PeerId:
+        return PeerId(role[:1].upper().encode() + self.rng.randbytes(8))
+
+    # --- network ------------------------------------------------------------------------------
+
+    def send_up(self, peer: bytes, frames: Sequence[bytes]) -> None:
+        wire = self.wires.setdefault(peer, Wire())
+        if not wire.up:
+            if self.chance(0.5):
+                wire.waiting.append(frames)
+            return
+        self._send(wire, 0, None, self._arrive_up, peer, frames)
+
+    def send_down(self, peer: bytes, frames: Sequence[bytes]) -> None:
+        wire = self.wires.get(peer)
+        to = self.process(peer)
+        if wire is not None and wire.up and to is not None:
+            self._send(wire, 1, to, to.hear, peer, frames)
+
+    def _send(
+        self, wire: Wire, way: int, who: Process | None, do: Callable[..., None], peer: bytes,
+        frames: Sequence[bytes],
+    ) -> None:  # fmt: skip
+        latency_s = self.climate.latency_s * (0.5 + self.rng.random())
+        wire.times[way] = max(wire.times[way], self.now + latency_s)
+        self.at(wire.times[way] - self.now, who, self._pass, wire, wire.gen, do, peer, frames)
+        if self.now < self.climate.until and self.chance(self.climate.twice):
+            again_s = latency_s + self.rng.random()
+            self.at(again_s, who, self._pass, wire, wire.gen, do, peer, frames)
+
+    def _pass(
+        self, wire: Wire, gen: int, do: Callable[..., None], peer: bytes, frames: Sequence[bytes]
+    ) -> None:
+        if gen != wire.gen and not self.chance(self.climate.late):
+            return
+        do(peer, frames)
+
+    def _arrive_up(self, peer: bytes, frames: Sequence[bytes]) -> None:
+        broker = self.broker
+        if broker is None or not broker.alive or not broker.open:
+            if self.chance(0.5):
+                self.wires[peer].waiting.append(frames)
+        elif broker.paused_until > self.now:
+            self.at(broker.paused_until - self.now, None, self._arrive_up, peer, frames)
+        else:
+            broker.receive(peer, frames)
+
+    def cut(self, peer: bytes, seconds: float) -> None:
+        """Break a connection; what is under way on it is lost, or comes too late."""
+        wire = self.wires.get(peer)
+        if wire is not None and wire.up:
+            wire.gen += 1
+            wire.up = False
+            self.at(seconds, None, self._mend, peer, wire)
+
+    def _mend(self, peer: bytes, wire: Wire) -> None:
+        wire.gen += 1
+        wire.up = True
+        waiting, wire.waiting = wire.waiting, []
+        for frames in waiting:
+            self.send_up(peer, frames)
+        process = self.process(peer)
+        if process is not None and self.chance(0.5):
+            process.reconnected()
+        if self.broker is not None and self.broker.open and self.chance(0.5):
+            self.broker.reconnected(peer)
+
+    def broker_opened(self) -> None:
+        for peer, wire in self.wires.items():
+            if wire.up:
+                waiting, wire.waiting = wire.waiting, []
+                for frames in waiting:
+                    self.send_up(peer, frames)
+
+    def process(self, peer: bytes) -> Process | None:
+        """Return the living process of this id."""
+        worker = self.workers.get(peer)
+        if worker is not None:
+            return worker
+        return next((a for a in self.agents if a is not None and a.alive and a.id == peer), None)
