@@ -12,7 +12,7 @@ import os
 from typing import Final, NamedTuple
 
 _WORDS: Final = 6
-_BUSY, _EPOCH, _NO, _INDEX, _DEADLINE, _BEATS = range(_WORDS)
+_BUSY, _EPOCH, _NO, _INDEX, _DEADLINE, _ENDED = range(_WORDS)
 
 
 class OnCpu(NamedTuple):
@@ -54,6 +54,15 @@ class FlightRecord:
     def idle(self) -> None:
         """Note that no user code runs."""
         self.words[_BUSY] = 0
+
+    def end(self) -> None:
+        """Note that the process ends because its work is done: it needs no successor."""
+        self.words[_ENDED] = 1
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process said that its work is done."""
+        return bool(self.words[_ENDED])
 
     def read(self) -> OnCpu | None:
         """Return what is on the CPU, or None."""

@@ -146,6 +146,8 @@ class Broker:
                 self.ledger.calls(peer, message, args.args, event.raw[at], event.raw[at + 1])
             else:
                 self._handle(peer, message, event.raw[at], now)
+        if peer.role == "agent" and isinstance(event.messages[0], wire.Hello):
+            self.membership.succeed_agent(peer, event.messages[0])
 
     def _hear_dead(self, event: Heard, now: float) -> None:
         """The last words of one whose death is known: its outcomes count if still wanted."""

@@ -36,7 +36,6 @@ class Membership:
         self.scheduler: Scheduler = ledger.scheduler
         self.peers = ledger.peers
         self.silent: dict[PeerId, Peer] = {}  # taken for lost; may only have slept
-        self._silent_root: tuple[wire.Attempt, PeerId] | None = None
         self.stopping: str | None = None
         self.resubmitted = 0
         self.workers_lost = 0
@@ -67,6 +66,17 @@ class Membership:
         elif hello.role == "origin":
             self._seat_origin(peer, hello)
         return peer
+
+    def succeed_agent(self, agent: Peer, hello: wire.Hello) -> None:
+        """An agent's processes die with it: what its successor does not have is gone.
+
+        To be called behind the whole bundle of the Hello, which may say how one of them died. The
+        Hello may have been long on its way, so one that is heard after all is there after all.
+        """
+        listed = set(hello.incarnations)
+        for peer in list(self.peers.values()):
+            if peer is not agent and peer.node == hello.node and peer.id not in listed:
+                self._silence(peer)
 
     def _await(self, peer_id: PeerId, hello: wire.Hello, now: float) -> None:
         if self._awaited is None:
@@ -234,7 +244,7 @@ class Membership:
     def vouch(self, incarnations: list[bytes], now: float) -> None:
         """An agent sees these running."""
         for each in incarnations:
-            peer = self.peers.get(ids.PeerId(each))
+            peer = self.peers.get(ids.PeerId(each)) or self.revive(ids.PeerId(each), now)
             if peer is not None:
                 peer.alive_at = now
 
@@ -250,17 +260,21 @@ class Membership:
         """Lose the peers of which nothing was heard for a lease."""
         for peer in list(self.peers.values()):
             if now - peer.alive_at > self.config.lease_s:
-                self.ledger.send(peer.id, wire.encode(wire.Drop(list(peer.leases))))
-                if self.ledger.root is not None and self.ledger.root[1] == peer.id:
-                    self._silent_root = self.ledger.root
-                self.lose(peer, None)
-                self.silent[peer.id] = peer
+                self._silence(peer)
+
+    def _silence(self, peer: Peer) -> None:
+        """Take a peer for lost that nobody saw die."""
+        self.ledger.send(peer.id, wire.encode(wire.Drop(list(peer.leases))))
+        root = self.ledger.root
+        self.lose(peer, None)
+        self.ledger.root = root  # an origin keeps its seat, and is told, until another one comes
+        self.silent[peer.id] = peer
 
     def revive(self, peer_id: PeerId, now: float) -> Peer | None:
         """One that was taken for lost is heard again: it is told which leases it no longer has.
 
         What it says counts from its first word: a message that was acknowledged and not handled would
-        be lost for good. The root future stays its own where no other origin has it.
+        be lost for good.
         """
         peer = self.silent.pop(peer_id, None)
         if peer is None:
@@ -269,8 +283,4 @@ class Membership:
         self.peers[peer_id] = peer
         if peer.role == "worker":
             self.scheduler.workers[peer_id] = peer
-        if self._silent_root is not None and self._silent_root[1] == peer_id:
-            if self.ledger.root is None:
-                self.ledger.root = self._silent_root
-            self._silent_root = None
         return peer

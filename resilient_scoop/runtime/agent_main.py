@@ -49,6 +49,7 @@ class Slot:
     start_at: float = 0.0
     hasty: int = 0  # how often in a row it died at once
     killed_for: str = ""
+    ended: bool = False  # its work is done: it has no successor
 
 
 class Agent:
@@ -115,9 +116,10 @@ class Agent:
         self.socket.unwatch(slot.pidfd)
         os.close(slot.pidfd)
         on_cpu = slot.record.read()
+        slot.ended = slot.record.has_ended
         slot.record.close()
         self._kill_group(slot.process.pid)
-        orderly = code == 0 or self.stopping is not None
+        orderly = code == 0 or slot.ended or self.stopping is not None
         reason = slot.killed_for or ("asked" if orderly else "crash")
         attempt = None if on_cpu is None else wire.Attempt(on_cpu.epoch, on_cpu.no)
         index = 0 if on_cpu is None else on_cpu.index
@@ -225,7 +227,8 @@ class Agent:
 
     def _start_due(self, now: float) -> None:
         for slot in self.slots:
-            if self.stopping is None and slot.process is None and slot.start_at <= now:
+            due = slot.process is None and not slot.ended and slot.start_at <= now
+            if self.stopping is None and due:
                 self.start(slot, now)
 
     def _vouch(self, now: float) -> None:

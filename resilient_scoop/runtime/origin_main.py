@@ -131,7 +131,11 @@ def main() -> int:
     session.start_deputy()
     with session.lock:
         session.beat(time.monotonic())
-    root.wait(lambda: session.machine.root is not None, None)
+    machine = session.machine
+    root.wait(lambda: machine.root is not None or machine.stopping is not None, None)
+    if machine.root is None:
+        session.close()
+        os._exit(STOPPED)
     parent = _begin(session)
     output = _redirect(session, settings, parent)
     code, failed, message = _run(session, settings)
@@ -232,6 +236,7 @@ def _end(session: Session, code: int, *, failed: bool, message: str) -> int:
     with session.lock:
         machine.ended = RunEnded(machine.root, code, failed, message)
     waiter.wait(lambda: machine.stopping is not None, None)
+    session.record.end()
     session.close()
     os._exit(code)
 

@@ -20,6 +20,7 @@ class Launcher:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.interrupted = False  # the user has asked for an end
 
     def start(self, *, adopt: bool) -> None:
         """Begin a life: first, or `resume`."""
@@ -39,7 +40,9 @@ class Launcher:
 
     def lost_broker(self) -> None:
         world, life = self.world, self.world.life
-        if not world.stopping:
+        if self.interrupted and not world.stopping:
+            world.at(0.0, None, self.stopped)  # it was asked to end, and has
+        elif not world.stopping:
             delay_s = 0.02 + world.climate.boot_s * world.rng.random()
             world.at(delay_s, None, self._again_broker, life)
 
@@ -99,6 +102,7 @@ class Launcher:
                 world.full_until = world.now + min(seconds, 5.0)
             case "stop":
                 if world.broker is not None and world.broker.alive and world.broker.open:
+                    self.interrupted = True
                     world.broker.interrupt()
 
     def _kill_worker(self, role: str) -> None:
@@ -128,12 +132,13 @@ class Launcher:
         world.at(1.0, None, self.resume, world.life)
 
     def stopped(self) -> None:
-        """The broker has ended in order: the rest ends too, and the run is resumed."""
-        self.power_cut()
+        """The broker has ended as it was asked to: the rest ends too, and the run is resumed."""
+        if not self.world.stopping:
+            self.power_cut()
 
     def resume(self, life: int) -> None:
         world = self.world
         if life == world.life:
-            world.stopping = False
+            world.stopping = self.interrupted = False
             world.workers.clear()
             self.start(adopt=False)

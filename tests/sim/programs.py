@@ -163,7 +163,7 @@ def script(steps: Sequence[Step]) -> Body:
 
 
 def _say(*words: Any) -> Op:
-    return ("print", _encode(words) + b"\n")
+    return ("print", _encode(words).hex().encode() + b"\n")
 
 
 def _map_step(fn: str, args: list[Any]) -> Body:
@@ -196,7 +196,10 @@ def _lazy_step(chunks: list[int]) -> Body:
         value = yield ("result", call, at - 1)
         yield _say("lazy", value)
     yield ("add", call, [], True)
-    yield _say("lazy", (yield ("result", call, 0)))
+    total = 0
+    for index in range(at):
+        total = mix(total, (yield ("result", call, index)))
+    yield _say("lazy", total)
 
 
 def _steady_step(total: int) -> Body:
@@ -226,7 +229,10 @@ def _cancel_step(count: int) -> Body:
     assert isinstance(value, Failed) == in_time, "a cancelled item has a value, or the reverse"
     done = yield ("poll", call, 0)
     yield _say("told", done)
-    yield _say("cancel", repr(value), (yield ("result", call, 0)))
+    total = 0
+    for index in range(count - 1):
+        total = mix(total, (yield ("result", call, index)))
+    yield _say("cancel", repr(value), total)
 
 
 def _risky_step(count: int) -> Body:
@@ -277,7 +283,7 @@ def draw(rng: random.Random) -> list[Step]:
         lambda: ("cancel", rng.randint(2, 6)),
         lambda: ("risky", rng.randint(1, 3)),
     ]
-    return [rng.choice(makers)() for _ in range(rng.randint(1, 4))]
+    return [rng.choice(makers)() for _ in range(rng.randint(1, 5))]
 
 
 # --- what it must come to ---------------------------------------------------------------------
@@ -333,7 +339,7 @@ def check_output(steps: Sequence[Step], output: bytes) -> None:
     """Raise `Untrue` if the script cannot have printed this."""
     told = []
     for line in output.split(b"\n")[:-1]:
-        words = _decode(line)
+        words = _decode(bytes.fromhex(line.decode()))
         if words[0] == "told":
             told.append(words[1])
     printed = bytearray()
@@ -388,3 +394,6 @@ def _item(path: str, call: tuple[str, list[Any]], number: int, index: int, telle
     if not fn.idempotent and teller.next(("result",)):
         return Failed("lost")
     return truth(fn, item, args[index])
+
+
+SCRIPT = Fn("script")

@@ -55,7 +55,7 @@ class Climate:
     def draw(cls, rng: random.Random) -> Climate:
         kinds = [kind for kind in KINDS if rng.random() < 0.4]
         weights = {"power": 0.15, "stop": 0.1, "full": 0.2, "slow": 0.3, "origin": 0.5}
-        rate = rng.choice((0.1, 0.5, 2.0)) / max(1, len(kinds))
+        rate = rng.choice((0.2, 1.0, 3.0)) / max(1, len(kinds)) ** 0.5
         points = [label for label in POINTS if rng.random() < 0.25]
         return cls(
             latency_s=rng.choice((0.0002, 0.005, 0.05)),
@@ -64,7 +64,7 @@ class Climate:
             lease_s=rng.choice((3.0, 10.0)),
             rates={kind: rate * weights.get(kind, 1.0) for kind in kinds},
             points={label: rng.choice((0.01, 0.1)) for label in points},
-            until=rng.choice((0.0, 1.0, 3.0, 8.0)),
+            until=rng.choice((0.0, 2.0, 4.0, 10.0)),
             twice=rng.choice((0.0, 0.0, 0.05)),
             late=rng.choice((0.0, 0.5)),
             nodes=rng.choice((1, 1, 2)),

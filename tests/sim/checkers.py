@@ -1,0 +1,250 @@
+"""What must hold in every history, each check under the name of the guarantee that it is for.
+
+The checks stand outside the system: they see what was committed, what was started and what parents
+were told, and compare it with what an undisturbed run would have come to (`programs`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from resilient_scoop import ids
+from resilient_scoop.core.events import Change, Erase, Put, Table
+from resilient_scoop.core.state import Parent, State
+from resilient_scoop.wire import messages as wire
+from tests.sim import programs
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.worker import Work
+    from tests.sim.programs import Fn
+    from tests.sim.shells import BrokerShell
+    from tests.sim.world import World
+
+Key = tuple[str, bytes]
+"""An item as it was asked for: its path and its arguments' digest."""
+
+
+class Broken(AssertionError):
+    """A guarantee does not hold."""
+
+
+class Checks:
+    """Knows what was promised."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.durable: dict[Key, bytes] = {}  # outcomes that were committed
+        self.told: dict[Key, bytes] = {}  # outcomes that a parent was told
+        self.starts: Counter[Key] = Counter()
+        self.deaths: Counter[str] = Counter()  # with the item on the CPU
+        self.blamed: Counter[Key] = Counter()  # the same, as recorded
+        self.fns: dict[str, Fn] = {}
+        self.output = b""
+        self.commits = 0
+        self.granted_no = 0
+        self.compared = 0
+
+    # --- what happens -------------------------------------------------------------------------
+
+    def may_die(self, path: str) -> bool:
+        return self.deaths[path] < 2 or self._fn_at(path).poison
+
+    def died_running(self, path: str) -> None:
+        self.deaths[path] += 1
+
+    def _fn_at(self, path: str) -> Fn:
+        return self.fns.get(path, programs.SCRIPT)
+
+    def started(self, fn: Fn, path: str, raw: bytes, work: Work) -> None:
+        """An item is put on a CPU."""
+        self.fns[path] = fn
+        key = (path, programs.digest(raw))
+        self.starts[key] += 1
+        if not fn.idempotent and self.starts[key] > 1:
+            raise Broken(f"AT-MOST-ONCE: {path} was started {self.starts[key]} times")
+
+    def opened(self, shell: BrokerShell) -> None:
+        """A broker has recovered."""
+        self.granted_no = 0
+
+    def turned(self, shell: BrokerShell) -> None:
+        """A broker has taken a turn: look at the leases that are new."""
+        leases = shell.broker.scheduler.leases
+        newest = self.granted_no
+        for attempt, lease in leases.items():
+            if attempt.epoch != shell.epoch or attempt.no <= self.granted_no:
+                continue
+            newest = max(newest, attempt.no)
+            batch = lease.batch
+            for start, stop in lease.left:
+                for index in range(start, stop):
+                    path = ids.item_path(batch.parent.path, batch.call, index)
+                    if (path, batch.digests_of(index, index + 1)) in self.durable:
+                        raise Broken(f"NO-LOST: {path} is granted again, its outcome is durable")
+        self.granted_no = newest
+
+    def committed(self, shell: BrokerShell, changes: list[Change]) -> None:
+        """Changes have become durable."""
+        self.commits += 1
+        for change in changes:
+            if isinstance(change, Put) and change.table is Table.LOG:
+                record = wire.decode_logged(change.value)
+                if isinstance(record, wire.Outcomes):
+                    self._outcomes(record)
+                elif isinstance(record, wire.Crashed):
+                    path = ids.item_path(record.parent, record.call, record.index)
+                    self.blamed[path, record.digest] += 1
+            elif isinstance(change, Put) and change.table is Table.OUTPUT:
+                self._output(change)
+            elif isinstance(change, Put) and change.key == b"ended":
+                self.world.ended = True
+            elif isinstance(change, Erase):
+                assert change.prefix, "an erasure of everything"
+        if not shell.queue and self.commits % 7 == 0:
+            self._compare(shell)
+
+    def _outcomes(self, record: wire.Outcomes) -> None:
+        width = ids.DIGEST_BYTES
+        for outcome in record.items:
+            for at, value in enumerate(outcome.values):
+                path = ids.item_path(record.parent, outcome.call, outcome.start + at)
+                key = (path, outcome.digests[at * width : (at + 1) * width])
+                if key in self.durable:
+                    raise Broken(f"ONE-COMMIT: a second outcome of {path} was recorded")
+                self.durable[key] = value
+
+    def _output(self, change: Put) -> None:
+        record = wire.decode_up(change.value)
+        assert isinstance(record, wire.Output)
+        if int.from_bytes(change.key, "big") != len(self.output):
+            raise Broken(f"SAME-ANSWER: output at {change.key!r} behind {len(self.output)} bytes")
+        self.output += record.data
+
+    def seen(self, fn: Fn, path: str, arg: Any, payload: bytes, *, failed: bool) -> None:
+        """A parent is told an outcome."""
+        key = (path, programs.digest(programs.encode_arg(arg)))
+        if key not in self.durable:
+            raise Broken(f"NO-LOST: a parent is told the outcome of {path}, which is not durable")
+        if self.durable[key] != payload:
+            raise Broken(f"ONE-COMMIT: a parent is told another outcome of {path} than is recorded")
+        if self.told.setdefault(key, payload) != payload:
+            raise Broken(f"ONE-COMMIT: the outcome of {path} has changed under its parent")
+        value = programs.read_outcome(payload, failed=failed)
+        try:
+            programs.check_value(fn, path, arg, value)
+        except programs.Untrue as error:
+            raise Broken(f"NO-WRONG: {error}") from None
+        if value == programs.Failed("crashed") and self.blamed[key] < 3:
+            raise Broken(f"BLAST-RADIUS: {path} failed after {self.blamed[key]} deaths")
+
+    def diverged(self, text: str) -> None:
+        """A replay differed: none of our scripts gives it reason to."""
+        raise Broken(f"SAME-ANSWER: {text}")
+
+    # --- the state ----------------------------------------------------------------------------
+
+    def _compare(self, shell: BrokerShell) -> None:
+        """What would be recovered now is what the broker knows."""
+        from tests.sim.shells import load
+
+        self.compared += 1
+        recovered, _ = load(shell.journal)
+        mine, theirs = durable_part(shell.broker.state), durable_part(recovered)
+        if mine != theirs:
+            raise Broken(f"ALWAYS-OPENS: recovery gives {theirs}\nand not {mine}")
+
+    # --- the end ------------------------------------------------------------------------------
+
+    def at_end(self) -> None:
+        """The run is over."""
+        world = self.world
+        if not world.ended:
+            raise Broken(f"PROGRESS: not ended at {world.now:.0f} s; {self._where()}")
+        try:
+            programs.check_output(world.steps, self.output)
+        except programs.Untrue as error:
+            raise Broken(f"SAME-ANSWER: {error}") from None
+        self._check_blame()
+        if world.broker is not None and world.broker.alive and world.broker.open:
+            self._check_leftovers(world.broker)
+
+    def _where(self) -> str:
+        broker = self.world.broker
+        if broker is None or not broker.open:
+            return "no broker"
+        state, ledger = broker.broker.state, broker.broker.ledger
+        waits = {
+            f"{parent.path}.{batch.call}": (list(batch.undone), list(batch.ready))
+            for parent in state.parents.values()
+            for batch in parent.batches.values()
+        }
+        leases = [(x.peer.name, x.batch.parent.path, list(x.left)) for x in
+                  broker.broker.scheduler.leases.values()]  # fmt: skip
+        peers = [peer.name for peer in ledger.peers.values()]
+        return f"undone {waits}, leases {leases}, peers {peers}, root {ledger.root}"
+
+    def _check_blame(self) -> None:
+        calm = not any(kind not in ("slow", "full") for kind in self.world.faults)
+        for key, payload in self.durable.items():
+            value = programs.read_outcome(payload, failed=payload[:1] != b"V")
+            if value != programs.Failed("crashed"):
+                continue
+            blamed, deaths = self.blamed[key], self.deaths[key[0]]
+            if blamed != 3 or (calm and deaths != 3):
+                raise Broken(f"BLAST-RADIUS: {key[0]} blamed {blamed} times, died {deaths} times")
+
+    def _check_leftovers(self, shell: BrokerShell) -> None:
+        """All was awaited, so nothing may be left but what the root did."""
+        state, scheduler = shell.broker.state, shell.broker.scheduler
+        left = {
+            "parents": [path for path in state.parents if path != ids.ROOT],
+            "batches": list(state.parents[ids.ROOT].batches) if ids.ROOT in state.parents else [],
+            "kids": list(state.kids),
+            "kid items": list(state.kid_items),
+            "arguments": state.args_bytes,
+            "ready": scheduler.ready,
+            "leases": list(scheduler.leases),
+            "crashes": [p.path for p in state.parents.values() if p.crashes or p.intents],
+            "loads": [p.name for p in scheduler.workers.values() if p.items or p.load_s > 1e-9],
+        }
+        if any(left.values()):
+            raise Broken(f"growth: left at the end {left}")
+        root = ids.log_prefix(shell.broker.state.run, ids.ROOT)
+        strangers = [key for key, _ in shell.journal.scan(Table.LOG) if not key.startswith(root)]
+        if strangers:
+            raise Broken(f"growth: {len(strangers)} records of futures that are done")
+
+
+def durable_part(state: State) -> dict[str, Any]:
+    """Return what of a state is in the journal, in a form that can be compared."""
+    parents = {path: _parent_part(parent) for path, parent in sorted(state.parents.items())}
+    return {
+        "output": state.output_bytes,
+        "parents": {path: part for path, part in parents.items() if part is not None},
+    }
+
+
+def _parent_part(parent: Parent) -> tuple[Any, ...] | None:
+    batches = {
+        call: (list(b.undone), list(b.done), b.last, _digests(b.pieces, list(b.undone)))
+        for call, b in sorted(parent.batches.items())
+    }
+    crashes = {key: len(each) for key, each in parent.crashes.items() if each}
+    intents = {call: list(spans) for call, spans in parent.intents.items() if spans}
+    cancelled = {call: list(spans) for call, spans in parent.cancelled.items() if spans}
+    noted = (crashes, intents, cancelled)
+    if not (batches or parent.finished or parent.next_observation):
+        return None
+    return batches, list(parent.finished), parent.next_observation, parent.logged, noted
+
+
+def _digests(pieces: list[Any], undone: list[tuple[int, int]]) -> dict[int, bytes]:
+    width = ids.DIGEST_BYTES
+    found = {}
+    for piece in pieces:
+        for index in range(piece.start, piece.stop):
+            if any(low <= index < high for low, high in undone):
+                at = index - piece.start
+                found[index] = piece.digests[at * width : (at + 1) * width]
+    return found

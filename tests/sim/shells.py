@@ -1,0 +1,323 @@
+"""The processes of the simulated world: thin shells around the real machines.
+
+What a shell does in a real process (receive, take turns, commit, run items) it does here in virtual time,
+and at each place where it is interesting to die, it may (`World.point`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from resilient_scoop.config import BrokerConfig
+from resilient_scoop.core.broker import Broker
+from resilient_scoop.core.events import Change, Interrupt, Put, Table
+from resilient_scoop.core.exchange import Exchange, Mail
+from resilient_scoop.core.link import Link
+from resilient_scoop.core.recovery import recover
+from resilient_scoop.core.state import State
+from resilient_scoop.errors import JournalFullError
+from resilient_scoop.ids import PeerId
+from resilient_scoop.wire import messages as wire
+from tests.fakes import Failure, MemoryJournal
+from tests.sim import programs
+from tests.sim.world import RUN, Wire, World
+
+if TYPE_CHECKING:
+    from tests.sim.launcher import Launcher
+    from tests.sim.worker import WorkerShell
+
+RUN8 = RUN[:8]
+_HOLD_S = 0.05
+_FAREWELL_S = 8.0
+
+
+class Process:
+    """Something that lives, sleeps and dies."""
+
+    def __init__(self, world: World, name: str, peer: PeerId) -> None:
+        self.world = world
+        self.name = name
+        self.id = peer
+        self.alive = True
+        self.paused_until = 0.0
+
+    def die(self) -> None:
+        self.alive = False
+
+    def pause(self, seconds: float) -> None:
+        self.paused_until = max(self.paused_until, self.world.now + seconds)
+
+    def hear(self, peer: bytes, frames: Sequence[bytes]) -> None:
+        """Take in a message."""
+
+    def reconnected(self) -> None:
+        """The connection holds again."""
+
+
+def load(journal: MemoryJournal) -> tuple[State, dict[str, bytes]]:
+    """Return what a new broker knows."""
+    defines = [
+        define
+        for _, raw in journal.scan(Table.DEFINE)
+        if isinstance(define := wire.decode_up(raw), wire.Define)
+    ]
+    log = ((key, wire.decode_logged(raw)) for key, raw in journal.scan(Table.LOG))
+    consts = {key.decode(): raw for key, raw in journal.scan(Table.CONST)}
+    return recover(RUN, defines, log, len(shown(journal))), consts
+
+
+def shown(journal: MemoryJournal) -> bytes:
+    """Return the script's output as it was recorded."""
+    text = bytearray()
+    for key, raw in journal.scan(Table.OUTPUT):
+        output = wire.decode_up(raw)
+        assert isinstance(output, wire.Output)
+        assert int.from_bytes(key, "big") == len(text), "a gap or an overlap in the output"
+        text += output.data
+    return bytes(text)
+
+
+class BrokerShell(Process):
+    """One life of the broker: turns, and a writer that takes its time."""
+
+    def __init__(self, world: World, launcher: Launcher, *, adopt: bool) -> None:
+        super().__init__(world, "broker", PeerId(b""))
+        self.launcher = launcher
+        self.journal = world.journal
+        self.open = False
+        self.config = BrokerConfig(
+            adopt=adopt, lease_s=world.climate.lease_s,
+            args_bytes_max=1 << 20 if world.seed % 3 else 0,
+        )  # fmt: skip
+        self.queue: deque[tuple[int, list[Change]]] = deque()
+        self.committing = False
+        self.committed = 0
+        self.put_turn = 0
+        self.full = False
+        self.turn_due = False
+        self.armed_at = math.inf
+        self.farewell_at: float | None = None
+        world.at(world.rng.random() * 0.05, self, self._begin)
+
+    def _begin(self) -> None:
+        raw = self.journal.get(Table.META, b"epoch")
+        self.epoch = (0 if raw is None else int.from_bytes(raw, "big")) + 1
+        self.journal.commit([Put(Table.META, b"epoch", self.epoch.to_bytes(4, "big"))])
+        self.world.point("boot", self)
+        self.world.at(0.01, self, self._recover)
+
+    def _recover(self) -> None:
+        world = self.world
+        state, consts = load(self.journal)
+        self.broker = Broker(
+            self.config, state, epoch=self.epoch, seed=programs.RUN_SEED, consts=consts
+        )
+        self.exchange = Exchange(self.broker, RUN8, self._refused)
+        self.broker.check()
+        world.point("recovered", self)
+        self.open = True
+        world.checks.opened(self)
+        world.broker_opened()
+        self._turn()
+
+    def _refused(self, text: str) -> None:
+        raise AssertionError(text)
+
+    def die(self) -> None:
+        super().die()
+        self.world.journal = self.journal.crash()
+        self.launcher.lost_broker()
+
+    # --- turns --------------------------------------------------------------------------------
+
+    def receive(self, peer: bytes, frames: Sequence[bytes]) -> None:
+        self.exchange.receive(PeerId(peer), list(frames), self.world.now)
+        self._soon()
+
+    def _soon(self) -> None:
+        if not self.turn_due:
+            self.turn_due = True
+            self.world.at(self.world.rng.random() * 0.001, self, self._turn)
+
+    def interrupt(self) -> None:
+        self.exchange.add(Interrupt("asked"))
+        self._soon()
+
+    def reconnected(self, peer: bytes = b"") -> None:
+        self._send(self.exchange.reconnected(PeerId(peer)))
+
+    def _turn(self) -> None:
+        world, now = self.world, self.world.now
+        self.turn_due = False
+        self.broker.busy_disk = self.full
+        number, changes, mails = self.exchange.turn(now)
+        self.broker.check()
+        world.checks.turned(self)
+        self._send(mails)
+        world.point("turn", self)
+        if changes:
+            self.put_turn = number
+            self._put(number, changes)
+        self._deliver(number)
+        self._send(self.exchange.beats(now))
+        if not self._is_over():
+            self._arm()
+
+    def _deliver(self, number: int) -> None:
+        durable = number if self.committed >= self.put_turn else self.committed
+        self._send(self.exchange.committed(durable, self.journal))
+
+    def _send(self, mails: list[Mail]) -> None:
+        for to, frames in mails:
+            self.world.send_down(to, frames)
+
+    def _arm(self) -> None:
+        due = self.broker.deadline(self.world.now)
+        if due < self.armed_at - 1e-9:
+            self.armed_at = due
+            self.world.at(due - self.world.now, self, self._wake)
+
+    def _wake(self) -> None:
+        if self.world.now >= self.armed_at - 1e-9:
+            self.armed_at = math.inf
+            self._turn()
+
+    def _is_over(self) -> bool:
+        if self.broker.membership.stopping is None:
+            return False
+        if self.farewell_at is None:
+            self.farewell_at = self.world.now + _FAREWELL_S
+        if self.broker.ledger.peers and self.world.now < self.farewell_at:
+            return False
+        if self.queue:
+            return False
+        self.launcher.stopped()
+        return True
+
+    # --- the writer ---------------------------------------------------------------------------
+
+    def _put(self, number: int, changes: list[Change]) -> None:
+        self.queue.append((number, changes))
+        if any(isinstance(change, Put) and change.forced for change in changes):
+            self._commit_soon()
+        elif not self.committing and len(self.queue) == 1:
+            self.world.at(_HOLD_S, self, self._commit_soon)
+
+    def _commit_soon(self) -> None:
+        if self.queue and not self.committing:
+            self.committing = True
+            delay_s = self.world.climate.commit_s * (0.5 + self.world.rng.random())
+            if self.world.now < self.world.slow_until:
+                delay_s += 0.5
+            self.world.at(delay_s, self, self._commit, len(self.queue))
+
+    def _commit(self, turns: int) -> None:
+        group = [self.queue[at] for at in range(turns)]
+        changes = [change for _, each in group for change in each]
+        if self.world.now < self.world.full_until:
+            self.journal.fail_next(Failure.NO_SPACE)
+        try:
+            self.journal.commit(changes)
+        except JournalFullError:
+            self.full = True
+            self.world.at(0.5, self, self._commit, turns)
+            return
+        self.full = self.committing = False
+        for _ in group:
+            self.queue.popleft()
+        self.committed = group[-1][0]
+        self.world.checks.committed(self, changes)
+        self.world.point("commit", self)
+        self._deliver(self.committed)
+        self._commit_soon()
+        self._soon()
+
+
+class AgentShell(Process):
+    """Watches the processes of one host; they die with it."""
+
+    def __init__(self, world: World, launcher: Launcher, node: int) -> None:
+        super().__init__(world, f"agent{node}", world.new_id("agent"))
+        self.launcher = launcher
+        self.node = node
+        self.link = Link(RUN8, 0)
+        self.greeted = False
+        self.children: dict[bytes, WorkerShell] = {}
+        world.wires[self.id] = Wire()
+        names = [f"w{node}{at}" for at in range(world.climate.workers)]
+        for name in names if node else ["origin", *names]:
+            world.at(0.01 + world.rng.random() * 0.1, self, self.start_child, name)
+        world.at(0.01, self, self._beat)
+
+    def start_child(self, name: str) -> None:
+        from tests.sim.worker import WorkerShell
+
+        child = WorkerShell(self.world, self, name)
+        self.children[child.id] = child
+
+    def child_died(self, child: WorkerShell, reason: str) -> None:
+        self.world.at(0.001, self, self._reap, child, reason)
+
+    def _reap(self, child: WorkerShell, reason: str) -> None:
+        del self.children[child.id]
+        on_cpu = child.on_cpu
+        lost = wire.ProcessLost(
+            child.id, -9, reason, None if on_cpu is None else on_cpu[0],
+            0 if on_cpu is None else on_cpu[1],
+        )  # fmt: skip
+        self._say(lost)
+        if not child.done:
+            self.world.at(0.05 + 0.2 * self.world.rng.random(), self, self.start_child, child.name)
+
+    def _say(self, message: wire.Up) -> None:
+        frames = self.link.pack([wire.encode(message)])
+        if self.greeted:
+            self.world.send_up(self.id, frames)
+
+    def die(self) -> None:
+        super().die()
+        for child in list(self.children.values()):
+            if child.alive:
+                child.die()
+        self.launcher.lost_agent(self.node)
+
+    def _beat(self) -> None:
+        if self.greeted:
+            now = self.world.now
+            seen = [c.id for c in self.children.values() if c.alive and c.paused_until <= now]
+            self._say(wire.Alive(list(seen)))
+        else:
+            self.world.send_up(self.id, self.link.beat())
+        self.world.at(1.0, self, self._beat)
+
+    def reconnected(self) -> None:
+        if self.greeted:
+            for frames in self.link.again():
+                self.world.send_up(self.id, frames)
+
+    def hear(self, peer: bytes, frames: Sequence[bytes]) -> None:
+        header = wire.unpack_header(frames[0])
+        if header.epoch < self.link.epoch:
+            return
+        if header.epoch > self.link.epoch:
+            self._meet(header.epoch)
+            return
+        fresh, answers = self.link.take(header, self.world.now)
+        for answer in answers:
+            self.world.send_up(self.id, answer)
+        if fresh:
+            self.link.acked = self.link.received
+            for message in map(wire.decode_down, frames[1:]):
+                self.greeted = self.greeted or isinstance(message, wire.Welcome)
+
+    def _meet(self, epoch: int) -> None:
+        owed = [frame for frames in self.link.pending() for frame in frames]
+        lost = [f for f in owed if isinstance(wire.decode_up(f), wire.ProcessLost)]
+        self.link = Link(RUN8, epoch)
+        self.greeted = False
+        running = [child.id for child in self.children.values() if child.alive]
+        hello = wire.Hello("agent", f"n{self.node}", self.name, 0, incarnations=list(running))
+        self.world.send_up(self.id, self.link.pack([wire.encode(hello), *lost]))

@@ -1,0 +1,424 @@
+"""A simulated worker or origin: the real `Worker` and `Parent` machines, and a CPU in virtual time.
+
+It does what the real shell does: it runs the items of slices one after another, parks an item that
+waits and runs others meanwhile, answers retractions, ends what is fenced.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from resilient_scoop import ids
+from resilient_scoop.core.parent import Call, Parent
+from resilient_scoop.core.worker import Work, Worker
+from resilient_scoop.wire import messages as wire
+from tests.sim import programs
+from tests.sim.programs import Fn
+from tests.sim.shells import RUN8, Process
+from tests.sim.world import Died, Wire, World
+
+if TYPE_CHECKING:
+    from tests.sim.shells import AgentShell
+
+_FLUSH_S = 0.1
+Ready = tuple[Any] | None
+
+
+class Frame:
+    """A future whose body runs here."""
+
+    def __init__(self, path: str, fn: Fn, body: programs.Body, work: Work | None, index: int) -> None:
+        self.path = path
+        self.fn = fn
+        self.body = body
+        self.work = work
+        self.index = index
+        self.parent: Parent | None = None
+        self.args: dict[int, list[Any]] = {}
+        self.fns: dict[int, Fn] = {}
+        self.calls: dict[int, Call] = {}
+        self.ready: Callable[[], Ready] | None = None
+        self.told: Any = None
+        self.parked = False
+
+
+class WorkerShell(Process):
+    """One incarnation of a worker or the origin."""
+
+    def __init__(self, world: World, agent: AgentShell, name: str) -> None:
+        self.role = "origin" if name == "origin" else "worker"
+        super().__init__(world, name, world.new_id(self.role))
+        self.agent = agent
+        self.done = False
+        self.machine = Worker(role=self.role, node=f"n{agent.node}", name=name, pid=0, run=RUN8)
+        self.busy: Frame | Work | None = None
+        self.on_cpu: tuple[wire.Attempt, int] | None = None
+        self.on_cpu_path = ""
+        self.work: Work | None = None
+        self.open: list[Work] = []
+        self.frames: dict[str, Frame] = {}  # those that wait, by path
+        self.runnable: deque[tuple[Frame, Any]] = deque()
+        self.flushed_at = 0.0
+        world.workers[self.id] = self
+        world.wires[self.id] = Wire()
+        world.at(0.01, self, self._beat)
+
+    def die(self) -> None:
+        reason = "crash" if self.may_crash() else "asked"
+        super().die()
+        self.world.workers.pop(self.id, None)
+        if self.on_cpu is not None and reason == "crash":
+            self.world.checks.died_running(self.on_cpu_path)
+        if self.agent.alive:
+            self.agent.child_died(self, reason)
+
+    def may_crash(self) -> bool:
+        """Tell whether one more death would not make an innocent item a poisonous one."""
+        return self.on_cpu is None or self.world.checks.may_die(self.on_cpu_path)
+
+    # --- messages -----------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        self.world.send_up(self.id, self.machine.link.beat())
+        self.world.at(1.0, self, self._beat)
+
+    def reconnected(self) -> None:
+        for frames in self.machine.link.again():
+            self.world.send_up(self.id, frames)
+
+    def hear(self, peer: bytes, frames: Sequence[bytes]) -> None:
+        header = wire.unpack_header(frames[0])
+        for answer in self.machine.hear(header, list(frames[1:]), self.world.now):
+            self.world.send_up(self.id, answer)
+        self._react()
+
+    def _react(self) -> None:
+        machine = self.machine
+        self._fence()
+        asked, machine.retract = machine.retract, []
+        for attempt in asked:
+            work = machine.works.get(attempt)
+            if work is not None:
+                machine.give_back_from(work, work.next)
+        if machine.stopping is not None:
+            self._leave()
+            return
+        if machine.root_task is not None and machine.root is not None:
+            self._start_root(machine.root_task)
+        for frame in list(self.frames.values()):
+            self._try(frame)
+        self._run()
+        self._flush()
+
+    def _leave(self) -> None:
+        self.machine.out.append(wire.encode(wire.Bye()))
+        self._flush()
+        self.done = True
+        self.on_cpu = None
+        self.die()
+        raise Died
+
+    def _flush(self) -> None:
+        message = self.machine.flush()
+        if message is not None:
+            self.flushed_at = self.world.now
+            self.world.send_up(self.id, message)
+            self.world.point("flushed", self)
+
+    def _fence(self) -> None:
+        fenced, self.machine.fenced = self.machine.fenced, []
+        for path in fenced:
+            if path == ids.ROOT:
+                self.on_cpu = None
+                self.die()
+                raise Died
+            self.frames.pop(path, None)
+            self.runnable = deque(each for each in self.runnable if each[0].path != path)
+            if isinstance(self.busy, Frame) and self.busy.path == path:
+                self._idle()
+
+    # --- the CPU ------------------------------------------------------------------------------
+
+    def _idle(self) -> None:
+        self.busy = None
+        self.on_cpu = None
+
+    def _run(self) -> None:
+        while self.busy is None and self.alive:
+            if self.runnable:
+                frame, answer = self.runnable.popleft()
+                self._take_cpu(frame, frame.work, frame.index, frame.path)
+                self._step(frame, answer)
+                continue
+            work = self._pick()
+            if work is None:
+                return
+            self._start(work)
+
+    def _pick(self) -> Work | None:
+        work, queue = self.work, self.machine.queue
+        if work is not None and work.next < work.stop and not work.dropped:
+            return work
+        if work is not None:
+            self._settle(work)
+        if queue:
+            self.work = queue.popleft()
+            self.work.since = self.world.now
+            return self.work if self.work.next < self.work.stop else self._pick()
+        self.work = None
+        return None
+
+    def _take_cpu(self, busy: Frame | Work, work: Work | None, index: int, path: str) -> None:
+        self.busy = busy
+        self.on_cpu = None if work is None else (work.attempt, index)
+        self.on_cpu_path = path
+
+    def _start(self, work: Work) -> None:
+        index, task = work.next, work.task
+        work.next += 1
+        fn = programs.BY_ID[task.fn]
+        assert self.machine.functions[task.fn].payload, "a task without its function"
+        raw = task.args[index - task.start]
+        path = ids.item_path(task.parent, task.call, index)
+        self.world.checks.started(fn, path, raw, work)
+        self._take_cpu(work, work, index, path)
+        if fn.body is not None:
+            frame = Frame(path, fn, fn.body(programs.decode_arg(raw)), work, index)
+            self._take_cpu(frame, work, index, path)
+            self._step(frame, None)
+            return
+        spent_s = fn.mean_s * (0.2 + 1.6 * self.world.rng.random())
+        if spent_s > _FLUSH_S:
+            self._settle(work)
+        if fn.poison:
+            self.world.at(spent_s, self, self.die)
+        else:
+            self.world.at(spent_s, self, self._end_leaf, work, index, fn, raw, path)
+
+    def _end_leaf(self, work: Work, index: int, fn: Fn, raw: bytes, path: str) -> None:
+        self._idle()
+        if fn.raises:
+            work.failed.append(index)
+            work.values.append(b"X")
+        else:
+            value = programs.leaf_value(path, programs.decode_arg(raw))
+            work.values.append(programs.encode_value(value))
+        if self.world.now - self.flushed_at > _FLUSH_S:
+            self._settle(work)
+        self._run()
+        if self.alive:
+            self._flush()
+
+    def _settle(self, work: Work) -> None:
+        self.machine.settle(work, self.world.now)
+        self.world.point("settled", self)
+
+    # --- bodies -------------------------------------------------------------------------------
+
+    def _start_root(self, task: wire.Task) -> None:
+        machine = self.machine
+        assert machine.root is not None
+        machine.root_task = None
+        frame = Frame(ids.ROOT, programs.SCRIPT, programs.script(self.world.steps), None, 0)
+        frame.parent = machine.parents[ids.ROOT] = self._parent(ids.ROOT, machine.root, task.replay)
+        self.runnable.append((frame, None))
+
+    def _parent(self, path: str, attempt: wire.Attempt, replay: bool) -> Parent:
+        return Parent(path, attempt, replay, say=self._said)
+
+    def _said(self, text: str) -> None:
+        self.world.checks.diverged(text)
+
+    def _step(self, frame: Frame, answer: Any) -> None:
+        """Run a body until it waits, computes or ends."""
+        while True:
+            if frame.work is not None and frame.work.dropped:
+                self._idle()
+                return
+            try:
+                op = frame.body.send(answer)
+            except StopIteration as stop:
+                self._end(frame, stop.value)
+                return
+            if op[0] == "compute":
+                self.world.at(op[1], self, self._computed, frame)
+                return
+            frame.ready = self._operate(frame, op)
+            found = frame.ready()
+            if found is None:
+                self._park(frame)
+                return
+            answer = found[0]
+
+    def _computed(self, frame: Frame) -> None:
+        if self.busy is frame:
+            self._step(frame, None)
+            self._run()
+            if self.alive:
+                self._flush()
+
+    def _park(self, frame: Frame) -> None:
+        work = frame.work
+        self._ask(frame)
+        self.frames[frame.path] = frame
+        if work is not None:
+            if not frame.parked:
+                frame.parked = True
+                self._settle(work)
+                work.first = frame.index + 1
+            self.machine.park(work, frame.index)
+        self._idle()
+        self._flush()
+
+    def _ask(self, frame: Frame) -> None:
+        assert frame.parent is not None
+        wanted = frame.parent.page_wanted()
+        if wanted is not None:
+            self.machine.out.append(wanted)
+
+    def _try(self, frame: Frame) -> None:
+        assert frame.ready is not None
+        found = frame.ready()
+        if found is None:
+            self._ask(frame)
+        else:
+            del self.frames[frame.path]
+            self.runnable.append((frame, found[0]))
+
+    def _end(self, frame: Frame, value: Any) -> None:
+        self._idle()
+        machine, work = self.machine, frame.work
+        if work is None:
+            assert machine.root is not None
+            machine.ended = wire.RunEnded(machine.root, 0, failed=False)
+            self._flush()
+            return
+        if not frame.parked:
+            self._settle(work)
+            work.first = frame.index + 1
+        machine.settle_one(work, frame.index, programs.encode_value(value), failed=False)
+
+    # --- operations ---------------------------------------------------------------------------
+
+    def _operate(self, frame: Frame, op: programs.Op) -> Callable[[], Ready]:  # noqa: PLR0911
+        parent = frame.parent
+        if parent is None:
+            assert frame.work is not None
+            parent = self._parent(frame.path, frame.work.attempt, frame.work.task.replay)
+            frame.parent = self.machine.parents[frame.path] = parent
+        match op:
+            case ("map", fn, args):
+                call = self._open(frame, fn)
+                self._add(frame, call, args, last=True)
+                return lambda: (call.number,)
+            case ("open", fn):
+                call = self._open(frame, fn)
+                return lambda: (call.number,)
+            case ("add", number, args, last):
+                self._add(frame, frame.calls[number], args, last=last)
+                return lambda: (None,)
+            case ("print", data):
+                self.machine.written += data
+                return lambda: (None,)
+            case ("result", number, index):
+                return lambda: self._result(frame, number, index)
+            case ("wait_any", pending):
+                return lambda: self._any(frame, pending)
+            case ("once",):
+                return lambda: self._told(frame, "once", lambda: self.world.rng.getrandbits(30))
+            case ("poll", number, index):
+                call = frame.calls[number]
+                return lambda: self._told(frame, "poll", lambda: call.find(index) is not None)
+            case ("cancel", number, index):
+                return lambda: self._cancel(frame, number, index)
+        raise AssertionError(op)
+
+    def _open(self, frame: Frame, name: str) -> Call:
+        fn, parent = programs.FNS[name], frame.parent
+        assert parent is not None
+        self.machine.define(fn.define())
+        call = parent.begin(fn.id, fn.id)
+        frame.args[call.number], frame.fns[call.number] = [], fn
+        frame.calls[call.number] = call
+        return call
+
+    def _add(self, frame: Frame, call: Call, args: list[Any], *, last: bool) -> None:
+        assert frame.parent is not None
+        frame.args[call.number] += args
+        raw = [programs.encode_arg(arg) for arg in args]
+        frame.parent.add(call, b"".join(map(programs.digest, raw)), raw, last=last)
+
+    def _result(self, frame: Frame, number: int, index: int) -> Ready:
+        assert frame.parent is not None
+        chunk = frame.calls[number].find(index)
+        if chunk is None:
+            return None
+        payload, failed = chunk.values[index - chunk.start], index in chunk.failed
+        path = ids.item_path(frame.path, number, index)
+        arg = frame.args[number][index]
+        self.world.checks.seen(frame.fns[number], path, arg, payload, failed=failed)
+        return (programs.read_outcome(payload, failed=failed),)
+
+    def _recall(self, frame: Frame, kind: str) -> tuple[bool, Any]:
+        """Return (whether to go on, what was told before or None)."""
+        parent = frame.parent
+        assert parent is not None
+        if parent.needs_page() or (parent.replaying and parent.diverged(kind)):
+            return False, None
+        raw = parent.recall(kind)
+        return True, None if raw is None else programs.decode_arg(raw)
+
+    def _told(self, frame: Frame, kind: str, draw: Callable[[], Any]) -> Ready:
+        ready, answer = self._recall(frame, kind)
+        if not ready:
+            return None
+        if answer is None:
+            assert frame.parent is not None
+            answer = draw()
+            frame.parent.observe(kind, programs.encode_arg(answer))
+        return (answer,)
+
+    def _any(self, frame: Frame, pending: Sequence[tuple[int, int]]) -> Ready:
+        parent = frame.parent
+        assert parent is not None
+        if frame.told is None:
+            ready, answer = self._recall(frame, "done")
+            if not ready:
+                return None
+            frame.told = None if answer is None else tuple(answer)
+        if frame.told is not None:
+            number, index = frame.told
+            if frame.calls[number].find(index) is None:
+                return None
+            found, frame.told = frame.told, None
+            return (found,)
+        arrived = [
+            (chunk.arrival, each)
+            for each in pending
+            if (chunk := frame.calls[each[0]].find(each[1])) is not None
+        ]
+        if not arrived:
+            return None
+        first = min(arrived)[1]
+        parent.observe("done", programs.encode_arg(list(first)))
+        return (first,)
+
+    def _cancel(self, frame: Frame, number: int, index: int) -> Ready:
+        parent, machine = frame.parent, self.machine
+        assert parent is not None
+        if frame.told is None:
+            ready, answer = self._recall(frame, "cancel")
+            if not ready or answer is not None:
+                return None if not ready else (answer,)
+            frame.told = "asked"
+            machine.out += parent.frames()
+            asked = wire.Cancel(frame.path, parent.attempt, number, index)
+            machine.out.append(wire.encode(asked))
+        answer = machine.cancels.pop((frame.path, number, index), None)
+        if answer is None:
+            return None
+        frame.told = None
+        parent.observe("cancel", programs.encode_arg(answer))
+        return (answer,)
