@@ -30,6 +30,8 @@ class BrokerConfig:
     args_bytes_max: int = 64 << 20
     """Arguments kept in memory; beyond it they are read back from the journal."""
     grant_bytes_max: int = 1 << 20
+    page_bytes: int = 1 << 20
+    """Of a parent's history in one message."""
     adopt: bool = False
     """Whether processes of an earlier broker may still be there."""
 

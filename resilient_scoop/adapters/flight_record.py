@@ -12,7 +12,7 @@ import os
 from typing import Final, NamedTuple
 
 _WORDS: Final = 6
-_BUSY, _EPOCH, _NO, _INDEX, _DEADLINE, _ENDED = range(_WORDS)
+_BUSY, _EPOCH, _NO, INDEX, DEADLINE, _ENDED = range(_WORDS)
 
 
 class OnCpu(NamedTuple):
@@ -20,12 +20,15 @@ class OnCpu(NamedTuple):
 
     epoch: int
     no: int
-    index: int
+    item: int
     deadline_ns: int
 
 
 class FlightRecord:
-    """One process' record; one writer, any number of readers."""
+    """One process' record; one writer, any number of readers.
+
+    `words` is open to the executor's inner loop, which notes an item in 30 ns.
+    """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -42,14 +45,9 @@ class FlightRecord:
     def begin(self, epoch: int, no: int, index: int, deadline_ns: int = 0) -> None:
         """Note what is on the CPU from now on."""
         words = self.words
-        words[_EPOCH], words[_NO], words[_INDEX] = epoch, no, index
-        words[_DEADLINE] = deadline_ns
+        words[_EPOCH], words[_NO], words[INDEX] = epoch, no, index
+        words[DEADLINE] = deadline_ns
         words[_BUSY] = 1
-
-    def item(self, index: int, deadline_ns: int = 0) -> None:
-        """Note the next item of the same attempt."""
-        self.words[_INDEX] = index
-        self.words[_DEADLINE] = deadline_ns
 
     def idle(self) -> None:
         """Note that no user code runs."""
@@ -69,7 +67,7 @@ class FlightRecord:
         words = self.words
         if not words[_BUSY]:
             return None
-        return OnCpu(words[_EPOCH], words[_NO], words[_INDEX], words[_DEADLINE])
+        return OnCpu(words[_EPOCH], words[_NO], words[INDEX], words[DEADLINE])
 
     def close(self) -> None:
         """Let go of the memory and the descriptor."""

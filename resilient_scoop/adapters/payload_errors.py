@@ -27,6 +27,8 @@ from resilient_scoop.adapters import payload_codec
 
 EXCEPTION, BROKER_ERROR = 0x58, 0x45
 
+_CALLERS: Final = frozenset({__name__.partition(".")[0], "tenacity"})
+"""Whose frames stand above the user's own in a worker: they say nothing about the error."""
 _FRAMES_MAX: Final = 200
 _LINKS_MAX: Final = 40
 _MEMBERS_MAX: Final = 500
@@ -223,9 +225,18 @@ def _same(error: BaseException, back: object, *, with_args: bool) -> bool:
     return not with_args or payload_codec.dumps(back.args) == payload_codec.dumps(error.args)
 
 
+def _users_part(links: list[TracebackType]) -> list[TracebackType]:
+    """Return the frames from the user's first on; all, where there is none of the user's."""
+    for at, link in enumerate(links):
+        name = link.tb_frame.f_globals.get("__name__")
+        if not isinstance(name, str) or name.partition(".")[0] not in _CALLERS:
+            return links[at:]
+    return links
+
+
 def _frames(tb: TracebackType | None) -> list[_Frame]:
     found: list[_Frame] = []
-    for link in _links(tb):
+    for link in _users_part(list(_links(tb))):
         code = link.tb_frame.f_code
         module = link.tb_frame.f_globals.get("__name__")
         name = module if isinstance(module, str) else ""

@@ -62,8 +62,11 @@ class Broker:
         self._stepped_at: float | None = None
         self._enqueue_all()
 
-    def step(self, event: Event, now: float) -> list[Action]:
-        """Take in one event at time `now` (monotonic seconds); return what to do, in order."""
+    def step(self, event: Event, now: float, *, more: bool = False) -> list[Action]:
+        """Take in one event at time `now` (monotonic seconds); return what to do, in order.
+
+        `more`: another event of the same turn follows at once, and work is handed out behind it.
+        """
         self.ledger.actions = []
         self._mind_own_stall(now)
         match event:
@@ -75,7 +78,8 @@ class Broker:
                 self.membership.expire(now)
             case _:
                 assert_never(event)
-        self._assign(now)
+        if not more:
+            self._assign(now)
         return self.ledger.actions
 
     def deadline(self, now: float) -> float:

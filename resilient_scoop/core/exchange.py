@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
     from resilient_scoop.core.broker import Broker
 
-PAGE_BYTES = 1 << 20
+ACK_S = 0.1
+ACK_MESSAGES = 16
 
 
 class Mail(NamedTuple):
@@ -87,6 +88,7 @@ class Exchange:
         self._answers: list[Mail] = []
         self._acks: dict[PeerId, tuple[Link, int]] = {}
         self._beat_at = 0.0
+        self._ack_at = 0.0
         self._tick_at = 0.0
 
     def receive(self, peer: PeerId, frames: list[bytes], now: float) -> None:
@@ -159,24 +161,22 @@ class Exchange:
     def committed(self, number: int, journal: Reader) -> list[Mail]:
         """Return what may leave now that all turns up to this one are durable."""
         mails: list[Mail] = []
-        told: set[PeerId] = set()
         acks: dict[PeerId, Link] = {}
         while self._turns and self._turns[0].number <= number:
             turn = self._turns.popleft()
             for peer, (link, received) in turn.acks.items():
                 link.acked = received
                 acks[peer] = link
-            for send in turn.sends:
-                told.add(send.to)
-                mails.append(self._carry_out(send, journal))
-        mails += [Mail(peer, link.beat()) for peer, link in acks.items() if peer not in told]
-        return mails
+            mails += [self._carry_out(send, journal) for send in turn.sends]
+        # Most acknowledgements ride with other messages or with the next sign of life.
+        late = [(p, link) for p, link in acks.items() if link.acked - link.told >= ACK_MESSAGES]
+        return mails + [Mail(peer, link.beat()) for peer, link in late]
 
     def _carry_out(self, send: Send | SendHistory | GrantStored, journal: Reader) -> Mail:
         if isinstance(send, Send):
             return self._pack(send.to, send.frames)
         if isinstance(send, SendHistory):
-            return self._pack(send.to, _page(send, journal))
+            return self._pack(send.to, _page(send, journal, self.broker.config.page_bytes))
         tasks = []
         for task, where in zip(send.tasks, send.args, strict=True):
             raw = journal.get(Table.ARGS, where.key)
@@ -190,10 +190,14 @@ class Exchange:
 
     def beats(self, now: float) -> list[Mail]:
         """Return the signs of life that are due."""
-        if now - self._beat_at < self.broker.config.beat_s:
+        if now - self._beat_at >= self.broker.config.beat_s:
+            self._beat_at = self._ack_at = now
+            return [Mail(peer, link.beat()) for peer, link in self.links.items()]
+        if now - self._ack_at < ACK_S:
             return []
-        self._beat_at = now
-        return [Mail(peer, link.beat()) for peer, link in self.links.items()]
+        self._ack_at = now
+        late = [(peer, link) for peer, link in self.links.items() if link.told < link.acked]
+        return [Mail(peer, link.beat()) for peer, link in late]
 
     def reconnected(self, peer: PeerId) -> list[Mail]:
         """A peer's connection is a new one: send again what it has not acknowledged."""
@@ -201,10 +205,10 @@ class Exchange:
         return [] if link is None else [Mail(peer, frames) for frames in link.again()]
 
 
-def _page(send: SendHistory, journal: Reader) -> list[bytes]:
+def _page(send: SendHistory, journal: Reader, size_bytes: int) -> list[bytes]:
     """Return a page of a parent's log: its outcomes and observations, not its calls."""
     after = send.prefix + send.after.to_bytes(8, "big")
-    records = journal.read(Table.LOG, send.prefix, after, PAGE_BYTES)
+    records = journal.read(Table.LOG, send.prefix, after, size_bytes)
     frames, upto = [], send.after
     for key, raw in records:
         seq = int.from_bytes(key[KEY_BYTES:], "big")

@@ -20,8 +20,17 @@ class Intervals:
     def __init__(self, spans: Iterable[tuple[int, int]] = ()) -> None:
         self.starts: list[int] = []
         self.stops: list[int] = []
-        for start, stop in spans:
-            self.add(start, stop)
+        if spans:
+            for start, stop in spans:
+                self.add(start, stop)
+
+    @classmethod
+    def run(cls, start: int, stop: int) -> Intervals:
+        """Return the set `[start, stop)`, which must not be empty: the cheapest way to make one."""
+        made = cls.__new__(cls)
+        made.starts = [start]
+        made.stops = [stop]
+        return made
 
     def __bool__(self) -> bool:
         return bool(self.starts)
@@ -45,11 +54,17 @@ class Intervals:
 
     def count(self) -> int:
         """Return how many numbers are in the set."""
+        if len(self.starts) == 1:  # by far the most frequent: one run
+            return self.stops[0] - self.starts[0]
         return sum(self.stops) - sum(self.starts)
 
     def add(self, start: int, stop: int) -> None:
         """Add `[start, stop)`; what is already there stays."""
         if start >= stop:
+            return
+        if not self.starts:
+            self.starts.append(start)
+            self.stops.append(stop)
             return
         low = bisect_left(self.stops, start)  # first run that ends at or behind start
         high = bisect_right(self.starts, stop)  # first run that begins beyond stop
@@ -61,6 +76,10 @@ class Intervals:
 
     def discard(self, start: int, stop: int) -> None:
         """Remove `[start, stop)`; what is not there is no error."""
+        if len(self.starts) == 1 and start <= self.starts[0] and self.stops[0] <= stop:
+            self.starts.clear()
+            self.stops.clear()
+            return
         low = bisect_right(self.stops, start)
         high = bisect_left(self.starts, stop)
         if low >= high:
@@ -83,6 +102,13 @@ class Intervals:
 
     def overlap(self, start: int, stop: int) -> list[tuple[int, int]]:
         """Return the runs of `[start, stop)` that are in the set."""
+        if len(self.starts) == 1:
+            first, last = self.starts[0], self.stops[0]
+            if first < start:
+                first = start
+            if last > stop:
+                last = stop
+            return [(first, last)] if first < last else []
         low = bisect_right(self.stops, start)
         high = bisect_left(self.starts, stop)
         return [

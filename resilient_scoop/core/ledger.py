@@ -116,7 +116,8 @@ class Ledger:
             batch = parent.batches.get(part.call)
             known = batch is not None or (part.call in parent.finished and not part.fresh)
             if batch is not None:
-                new = new or (part.last and not batch.last)
+                beyond = part.last and batch.undone.overlap(part.start + part.count, 1 << 62)
+                new = new or (part.last and not batch.last) or bool(beyond)
                 self._clear_changed(parent, batch, part)
             spans = self.state.apply_part(parent, part, record, offset, args if keep else None)
             for each, start, stop in spans:
@@ -132,9 +133,15 @@ class Ledger:
 
     def _clear_changed(self, parent: Parent, batch: Batch, part: wire.Part) -> None:
         """Take back what is under way of items that turn out to be others."""
-        for low, high in batch.undone.overlap(part.start, part.start + part.count):
-            if not part.fresh and self.state.same(batch, part, low, high):
-                continue
+        stop = part.start + part.count
+        changed = [
+            (low, high)
+            for low, high in batch.undone.overlap(part.start, stop)
+            if part.fresh or not self.state.same(batch, part, low, high)
+        ]
+        if part.last:
+            changed += batch.undone.overlap(stop, 1 << 62)
+        for low, high in changed:
             self.scheduler.withdraw(batch, low, high)
             self.release(batch, [(low, high)])
             self._drop_kids(parent.path, part.call, low, high)
@@ -271,6 +278,8 @@ class Ledger:
         self.tell(parent, raw)
 
     def _drop_kids(self, path: str, call: int, start: int, stop: int) -> None:
+        if not self.state.kid_items:
+            return
         kids = self.state.kid_items.get((path, call), ())
         for index in [i for i in kids if start <= i < stop]:
             self._drop(ids.item_path(path, call, index))

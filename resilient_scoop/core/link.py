@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Link:
     """Numbers what goes out, filters what comes in; holds no socket and no clock."""
 
-    __slots__ = ("acked", "asked_at", "epoch", "received", "run", "sent", "unacked")
+    __slots__ = ("acked", "asked_at", "epoch", "received", "run", "sent", "told", "unacked")
 
     def __init__(self, run: bytes, epoch: int) -> None:
         self.run = run
@@ -35,6 +35,7 @@ class Link:
         self.sent = 0
         self.received = 0
         self.acked = 0  # what we tell the other end; <= received
+        self.told = 0  # the last `acked` that left with a message
         self.asked_at = -1.0  # when we last asked for a repetition
         self.unacked: OrderedDict[int, Sequence[bytes]] = OrderedDict()
 
@@ -85,4 +86,5 @@ class Link:
             self.unacked.popitem(last=False)
 
     def _head(self, flags: int, seq: int) -> bytes:
+        self.told = self.acked
         return Header(self.run, flags, self.epoch, seq, self.acked).pack()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from resilient_scoop import ids
 from resilient_scoop.core.intervals import Intervals
@@ -43,8 +43,7 @@ class Estimate:
         self.mean_s += weight * (spent_s / items - self.mean_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(NamedTuple):
     """A slice chosen for a worker. `task.args` is empty where `piece.args` must be read back."""
 
     lease: Lease
@@ -71,7 +70,9 @@ class Scheduler:
     def enqueue(self, batch: Batch, spans: Iterable[tuple[int, int]], *, resumes: bool) -> None:
         """Make items ready."""
         for start, stop in spans:
-            self.ready += stop - start - sum(b - a for a, b in batch.ready.overlap(start, stop))
+            self.ready += stop - start
+            if batch.ready:
+                self.ready -= sum(b - a for a, b in batch.ready.overlap(start, stop))
             batch.ready.add(start, stop)
         if batch.ready and (not batch.queued or resumes):
             self._push(batch, resumes=resumes)
@@ -87,7 +88,7 @@ class Scheduler:
         batch.queued = True
         piece = batch.piece_at(batch.ready.starts[0])
         options = self.options(piece.fn) if piece is not None else _PLAIN
-        rank = (-options.priority, 0 if resumes else 1, -ids.depth(batch.parent.path), self._count)
+        rank = (-options.priority, 0 if resumes else 1, -batch.parent.depth, self._count)
         heapq.heappush(self._queue, (*rank, batch))
 
     def options(self, fn: bytes) -> Options:
@@ -150,13 +151,15 @@ class Scheduler:
         assert piece is not None, f"S1 {batch.parent.path}.{batch.call}[{start}]"
         options = self.options(piece.fn)
         item_s, most = self._size(piece.fn, peer)
-        path = ids.item_path(batch.parent.path, batch.call, start)
-        replay = path in self.state.parents
+        kid_items = self.state.kid_items
+        kids = kid_items.get((batch.parent.path, batch.call)) if kid_items else None
+        replay = kids is not None and start in kids
         if not options.idempotent or replay:
             most = 1
         stop = min(batch.ready.stops[0], piece.stop, start + min(most, share))
-        if not replay:
-            stop = self._before_parent(batch, start, stop)
+        if kids and not replay:
+            # The first item with a history cuts the slice: that one travels alone.
+            stop = min((index for index in kids if start < index < stop), default=stop)
         args: list[bytes] = []
         if piece.args is not None:
             at = start - piece.start
@@ -164,18 +167,15 @@ class Scheduler:
             stop = start + _fitting(args, room_bytes)
             args = args[: stop - start]
         self.withdraw(batch, start, stop)
-        lease = self.lease(self.next_attempt(), batch, Intervals([(start, stop)]), peer, item_s, now)
+        left = Intervals.run(start, stop)
+        lease = self.lease(self.next_attempt(), batch, left, peer, item_s, now)
+        crashes = batch.parent.crashes
         task = Task(
             lease.attempt.no, batch.parent.path, batch.call, start, piece.fn,
             batch.digests_of(start, stop), args, replay,
-            len(batch.parent.crashes.get((batch.call, start), ())),
+            len(crashes.get((batch.call, start), ())) if crashes else 0,
         )  # fmt: skip
         return Slice(lease, task, piece, options)
-
-    def _before_parent(self, batch: Batch, start: int, stop: int) -> int:
-        """Cut a slice before the first item with a history: that one travels alone."""
-        parents = self.state.kid_items.get((batch.parent.path, batch.call), ())
-        return min((index for index in parents if start < index < stop), default=stop)
 
     def _size(self, fn: bytes, peer: Peer) -> tuple[float, int]:
         """Return (estimated seconds per item, items per slice)."""
@@ -200,7 +200,14 @@ class Scheduler:
 
     def settle(self, lease: Lease, start: int, stop: int) -> None:
         """Items of a lease are no longer the worker's to do."""
-        for low, high in lease.left.overlap(start, stop):
+        left = lease.left
+        if not lease.parked and left.covers(start, stop):
+            lease.peer.ease(lease, stop - start)
+            left.discard(start, stop)
+            if not left:
+                self.end(lease)
+            return
+        for low, high in left.overlap(start, stop):
             parked = {i for i in lease.parked if low <= i < high} if lease.parked else ()
             lease.parked.difference_update(parked)
             lease.peer.ease(lease, high - low - len(parked))
@@ -213,7 +220,8 @@ class Scheduler:
         if self.leases.pop(lease.attempt, None) is not None:
             lease.peer.leases.pop(lease.attempt, None)
             lease.batch.leases.remove(lease)
-            lease.peer.ease(lease, lease.busy())
+            if lease.left:
+                lease.peer.ease(lease, lease.busy())
 
     def park(self, lease: Lease, index: int) -> None:
         """An item waits for others and no longer takes up its worker."""

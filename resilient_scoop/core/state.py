@@ -41,7 +41,12 @@ class Piece:
 
     def size(self) -> int:
         """Return the bytes of arguments that it keeps in memory."""
-        return 0 if self.args is None else sum(map(len, self.args)) + 64 * len(self.args)
+        args = self.args
+        if args is None:
+            return 0
+        if len(args) == 1:
+            return len(args[0]) + 64
+        return sum(map(len, args)) + 64 * len(args)
 
 
 class Batch:
@@ -64,6 +69,9 @@ class Batch:
 
     def piece_at(self, index: int) -> Piece | None:
         """Return the piece that holds an item."""
+        if len(self.pieces) == 1:
+            only = self.pieces[0]
+            return only if only.start <= index < only.stop else None
         at = bisect_right(self.pieces, index, key=lambda piece: piece.start) - 1
         if at >= 0 and index < self.pieces[at].stop:
             return self.pieces[at]
@@ -92,6 +100,8 @@ class Batch:
 
     def size(self) -> int:
         """Return the bytes of arguments that it keeps in memory."""
+        if len(self.pieces) == 1:
+            return self.pieces[0].size()
         return sum(piece.size() for piece in self.pieces)
 
 
@@ -121,21 +131,27 @@ class Parent:
     """A future that spawned others, while it is not done."""
 
     __slots__ = (
-        "batches", "cancelled", "crashes", "finished", "index", "intents", "logged",
-        "next_observation", "path", "prefix",
+        "batches", "cancelled", "crashes", "depth", "finished", "index", "intents", "logged",
+        "next_observation", "path", "prefix", "sizes",
     )  # fmt: skip
 
     def __init__(self, path: str, prefix: bytes) -> None:
         self.path = path
         self.prefix = prefix
+        self.depth = ids.depth(path)
         self.batches: dict[int, Batch] = {}
         self.finished = Intervals()
+        self.sizes: dict[int, int] = {}  # of finished calls: their items, if not one
         self.logged = False  # has outcomes or observations: a new attempt replays
         self.next_observation = 0
         self.index: list[tuple[int, int]] = []  # (call, sequence number), sparse, ascending
         self.crashes: dict[tuple[int, int], list[Crashed]] = {}
         self.intents: dict[int, Intervals] = {}  # call -> idempotent=False items once granted
         self.cancelled: dict[int, Intervals] = {}  # call -> items that ended so
+
+    def size_of(self, call: int) -> int | None:
+        """Return how many items a finished call has; None if it is not finished."""
+        return self.sizes.get(call, 1) if call in self.finished else None
 
     def next_call(self) -> int:
         """Return the number above every call of it that is known."""
@@ -147,6 +163,8 @@ class Parent:
         if self.crashes:
             for key in [k for k in self.crashes if k[0] == call and low <= k[1] < high]:
                 del self.crashes[key]
+        if not self.intents and not self.cancelled:
+            return
         for noted in (self.intents, self.cancelled):
             spans = noted.get(call)
             if spans is not None:
@@ -194,15 +212,20 @@ class State:
         call, start, stop = part.call, part.start, part.start + part.count
         batch = parent.batches.get(call)
         if batch is None:
-            if call in parent.finished:
-                if not part.fresh:
-                    return []
-                parent.finished.discard(call, call + 1)
+            size = parent.size_of(call)
+            if size is not None and stop <= size and not part.fresh:
+                return []
             batch = parent.batches[call] = Batch(parent, call)
+            if size is not None:  # a script that was changed asks for more, or again
+                parent.finished.discard(call, call + 1)
+                parent.sizes.pop(call, None)
+                batch.done.add(0, size)
+                batch.last = True
             if not parent.index or call >= parent.index[-1][0] + _INDEX_STRIDE:
                 parent.index.append((call, record))
         if part.last:
             batch.last = True
+            self._cut_off(batch, stop)
         spans = self._new_spans(batch, part, start, stop)
         for low, high in spans:
             a, b = low - start, high - start
@@ -216,6 +239,16 @@ class State:
         if not spans:
             self._finish(batch)
         return [(batch, low, high) for low, high in spans]
+
+    def _cut_off(self, batch: Batch, stop: int) -> None:
+        """Forget items from `stop` on: an earlier attempt of the parent had more of them."""
+        for spans in (batch.undone, batch.done):
+            beyond = sum(high - low for low, high in spans.overlap(stop, 1 << 62))
+            self.items_known -= beyond
+            self.items_done -= beyond if spans is batch.done else 0
+            if beyond:
+                spans.discard(stop, 1 << 62)
+                batch.parent.forget(batch.call, stop, 1 << 62)
 
     def _new_spans(self, batch: Batch, part: Part, start: int, stop: int) -> list[tuple[int, int]]:
         """Return what of a part is not known as it is, forgetting what is known otherwise."""
@@ -286,7 +319,8 @@ class State:
         parent.logged = True
         for low, high in spans:
             batch.undone.discard(low, high)
-            batch.ready.discard(low, high)
+            if batch.ready:
+                batch.ready.discard(low, high)
             batch.done.add(low, high)
             self.items_done += high - low
             parent.forget(call, low, high)
@@ -318,6 +352,9 @@ class State:
         parent = batch.parent
         parent.batches.pop(batch.call, None)
         parent.finished.add(batch.call, batch.call + 1)
+        size = batch.done.stops[-1] if batch.done else 0
+        if size != 1:
+            parent.sizes[batch.call] = size
         parent.intents.pop(batch.call, None)
         return True
 

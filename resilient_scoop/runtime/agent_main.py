@@ -122,7 +122,7 @@ class Agent:
         orderly = code == 0 or slot.ended or self.stopping is not None
         reason = slot.killed_for or ("asked" if orderly else "crash")
         attempt = None if on_cpu is None else wire.Attempt(on_cpu.epoch, on_cpu.no)
-        index = 0 if on_cpu is None else on_cpu.index
+        index = 0 if on_cpu is None else on_cpu.item
         self.tell(wire.ProcessLost(slot.incarnation, code, reason, attempt, index))
         if reason == "crash" and slot.role == "worker":
             self.say(f"{slot.name} died ({_how(code)}); it is replaced and its work goes on")

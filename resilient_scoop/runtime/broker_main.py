@@ -11,6 +11,7 @@ launcher is gone. Standard output tells the launcher, one JSON line each, how th
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -229,6 +230,9 @@ class BrokerShell:
 def main() -> int:
     """Run a broker."""
     settings = take_settings()
+    # Most of what lives here lives long and holds no cycles; the default has the collector walk it
+    # thousands of times.
+    gc.set_threshold(100_000, 50, 100)
     try:
         return BrokerShell(settings).serve()
     except RscoopError as error:

@@ -10,11 +10,13 @@ For SAME-ANSWER every item starts with random streams of its own; a function tha
 
 from __future__ import annotations
 
+import pickle
 import time
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
 from resilient_scoop.adapters import payload, rng
+from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
 from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.core.parent import Parent, Policy
 from resilient_scoop.runtime.session import FLUSH_S, Context
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.session import Session
 
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None), complex})
+_PICKLE = 0x80
 
 
 class Executor:
@@ -40,65 +43,62 @@ class Executor:
     def run(self, pick: Callable[[], Work | None]) -> None:
         """Run slices until there is none, or until an item had to wait (the body of a greenlet)."""
         while (work := pick()) is not None:
-            context = Context("")
-            context.work = work
-            if not self._slice(work, context):
+            if not self._slice(work):
                 return
 
-    def _slice(self, work: Work, context: Context) -> bool:
+    def _slice(self, work: Work) -> bool:
         """Run a slice; return False if one of its items waited: another greenlet has the rest."""
         session = self.session
-        session.running, session.context = work, context
-        define = session.machine.functions[work.task.fn]
-        loaded = self.functions.get(define)
-        timeout_s = define.options.timeout_s
-        record, attempt = session.record, work.attempt
-        record.begin(attempt.epoch, attempt.no, work.next)
-        prefix = ids.batch_path(work.task.parent, work.task.call)
-        args, first = work.task.args, work.task.start
+        loaded = self.functions.get(session.machine.functions[work.task.fn])
+        timeout_s = loaded.define.options.timeout_s
+        item = self._quick if loaded.is_quick else self._item
+        words, attempt = session.record.words, work.attempt
+        args, first, values = work.task.args, work.task.start, work.values
+        context = self._context(work)
+        session.running = work
+        session.record.begin(attempt.epoch, attempt.no, work.next)
         now = work.since = time.monotonic()
-        words_item = record.item
-        while (index := self._next(work)) is not None:
-            deadline_ns = 0 if timeout_s is None else round((now + timeout_s) * 1e9)
-            words_item(index, deadline_ns)
-            context.index, context.path = index, f"{prefix}[{index}]"
-            value, failed = self._item(context, loaded, args[index - first])
+        while True:
+            index = work.next
+            work.next = index + 1
+            if index >= work.stop or session.machine.stopping is not None:
+                if not self._may_go_on(work, index):
+                    break
+            words[INDEX] = context.index = index
+            if timeout_s is not None:
+                words[DEADLINE] = round((now + timeout_s) * 1e9)
+            value, failed = item(context, loaded, args[index - first])
             if context.parent is not None:
                 self._end_parent(context, value, failed=failed)
                 if context.parked:
                     return False
-                context = self._next_context(work)
+                context = self._context(work)
                 continue
             if failed:
                 work.failed.append(index)
-            work.values.append(value)
+            values.append(value)
             now = time.monotonic()
             if now - session.flushed_at > FLUSH_S:
                 self._breathe(work)
-        record.idle()
+        session.record.idle()
         with session.lock:
             session.machine.settle(work, time.monotonic())
             session.running = None
         return True
 
-    def _next_context(self, work: Work) -> Context:
-        """Return a fresh context: the last item made calls, and its own may live on in them."""
-        context = Context("")
-        context.work = work
+    def _context(self, work: Work) -> Context:
+        """Return a fresh context: an item that made calls keeps its own."""
+        context = Context(ids.batch_path(work.task.parent, work.task.call), work)
         self.session.context = context
         return context
 
-    def _next(self, work: Work) -> int | None:
-        """Take the next item of a slice; a retraction may come in between (see `Session`)."""
-        index = work.next
-        work.next = index + 1
-        if index < work.stop and self.session.machine.stopping is None:
-            return index
+    def _may_go_on(self, work: Work, index: int) -> bool:
+        """Look again under the lock: a retraction may have come in between (see `Session`)."""
         with self.session.lock:
             if index < work.stop and self.session.machine.stopping is None:
-                return index
+                return True
             work.next = index
-        return None
+        return False
 
     def _breathe(self, work: Work) -> None:
         """Send what is finished, and hear what there is."""
@@ -119,51 +119,67 @@ class Executor:
                 session.beat(time.monotonic())
                 session.pump(0.2)
 
-    def _item(self, context: Context, loaded: Loaded, arg: bytes) -> tuple[bytes, bool]:
-        """Run one item; return its payload and whether it failed."""
-        define, name = loaded.define, loaded.define.name
-        if loaded.error is not None:
-            return payload.dumps_exception(loaded.error, self.where), True
+    def _quick(self, context: Context, loaded: Loaded, arg: bytes) -> tuple[bytes, bool]:
+        """As `_item`, for a function of one argument that nothing special is to be done for."""
         try:
-            value: Any = payload.loads(arg, self.session.store, f"argument of {name}")
-            if not define.pure or type(value) not in _PLAIN:
+            value = pickle.loads(arg) if arg[0] == _PICKLE else self._load(loaded, arg)
+            if not loaded.define.pure or type(value) not in _PLAIN:
                 rng.seed(ids.seed_of(self.session.machine.seed, context.path))
-            function = loaded.function
-            if function is None:
-                function = self.functions.make(define)
-            if define.options.retries or define.options.retry is not None:
-                value = self._retried(context, define.options, function, arg)
-            elif define.style == 0:
-                value = function(value)
-            elif define.style == 1:
-                value = function(*value)
-            else:
-                value = function(*value[0], **value[1])
+            value = loaded.function(value)  # type: ignore[misc]
+            if type(value) in _PLAIN:
+                return pickle.dumps(value, 5), False
         except GreenletExit:
             raise
         except BaseException as error:  # user code: whatever it raises is its outcome
             return payload.dumps_exception(error, f"{self.where}, item {context.path}"), True
+        return self._dump(loaded, value)
+
+    def _load(self, loaded: Loaded, arg: bytes) -> Any:
+        return payload.loads(arg, self.session.store, f"argument of {loaded.define.name}")
+
+    def _dump(self, loaded: Loaded, value: Any) -> tuple[bytes, bool]:
         encoded = payload.dumps_result(
-            value, self.session.store, function=name, where=self.where, sync=True
+            value, self.session.store, function=loaded.define.name, where=self.where, sync=True
         )
         return encoded.payload, encoded.failed
 
-    def _retried(
-        self, context: Context, options: Any, function: Callable[..., Any], arg: bytes
-    ) -> Any:
-        from resilient_scoop.adapters.retrying import retried
+    def _item(self, context: Context, loaded: Loaded, arg: bytes) -> tuple[bytes, bool]:
+        """Run one item; return its payload and whether it failed."""
+        if loaded.error is not None:
+            return payload.dumps_exception(loaded.error, self.where), True
+        options = loaded.define.options
+        try:
+            value = self._load(loaded, arg)
+            rng.seed(ids.seed_of(self.session.machine.seed, context.path))
+            if options.retries or options.retry is not None:
+                value = self._retried(context, loaded, arg)
+            else:
+                value = self._call(loaded, value)
+        except GreenletExit:
+            raise
+        except BaseException as error:  # user code: whatever it raises is its outcome
+            return payload.dumps_exception(error, f"{self.where}, item {context.path}"), True
+        return self._dump(loaded, value)
 
-        style = self.session.machine.functions[context.work.task.fn].style  # type: ignore[union-attr]
+    def _call(self, loaded: Loaded, value: Any) -> Any:
+        function = loaded.function
+        if function is None:
+            function = self.functions.make(loaded.define)
+        style = loaded.define.style
+        if style == 0:
+            return function(value)
+        if style == 1:
+            return function(*value)
+        return function(*value[0], **value[1])
+
+    def _retried(self, context: Context, loaded: Loaded, arg: bytes) -> Any:
+        from resilient_scoop.adapters.retrying import retried
 
         def call() -> Any:
             rng.seed(ids.seed_of(self.session.machine.seed, context.path))
-            value = payload.loads(arg, self.session.store, "argument")
-            if style == 0:
-                return function(value)
-            if style == 1:
-                return function(*value)
-            return function(*value[0], **value[1])
+            return self._call(loaded, self._load(loaded, arg))
 
+        options = loaded.define.options
         return retried(call, options.retries, options.retry, self.sleep)
 
     def sleep(self, seconds: float) -> None:

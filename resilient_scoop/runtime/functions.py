@@ -38,6 +38,13 @@ class Loaded:
     function: Callable[..., Any] | None
     error: BaseException | None = None
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether items need nothing but a call with one argument."""
+        options = self.define.options
+        plain = not options.retries and options.retry is None
+        return self.error is None and self.function is not None and plain and not self.define.style
+
 
 class Functions:
     """The callables that this process was sent."""

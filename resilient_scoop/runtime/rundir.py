@@ -4,7 +4,7 @@
         run.json     what was started (`RunInfo`); written once, before anything else runs
         journal/     what happened; the only truth of recovery; large payloads in journal/blobs/
         logs/        what workers, agents and the launcher say
-        sock/        local sockets (elsewhere when this path is too long for one)
+        sock/        local sockets (`adapters.zmq_sockets` reaches them however long the path is)
         lock         held (flock) by the run's launcher for as long as it lives
         shown        how much of the script's output has been displayed
 
@@ -33,8 +33,6 @@ import msgspec
 from resilient_scoop.errors import JournalFormatError, RunBusyError, UsageError
 
 FORMAT: Final = 1
-SOCKET_PATH_BYTES_MAX: Final = 80
-"""Of a socket's folder; a socket's whole path may have 107 bytes."""
 _BUSY_TRIES: Final = 20
 _BUSY_PAUSE_S: Final = 0.01
 
@@ -119,11 +117,8 @@ class RunDir:
 
     @property
     def socket_dir(self) -> Path:
-        """Folder of the local sockets: in the run, or in /tmp when the run's path is too long."""
-        inside = self.path / "sock"
-        if len(os.fsencode(inside)) <= SOCKET_PATH_BYTES_MAX:
-            return inside
-        return Path(f"/tmp/rscoop-{os.geteuid()}-{self.id}")  # noqa: S108  owner and mode are checked
+        """Folder of the local sockets."""
+        return self.path / "sock"
 
     def load(self) -> RunInfo:
         """Return what was started.

@@ -29,22 +29,28 @@ if TYPE_CHECKING:
 BEAT_S = 0.25
 DEPUTY_S = 0.05
 FLUSH_S = 0.02
+ACK_MESSAGES = 16
 
 
 class Context:
-    """The future that is running: what its calls belong to."""
+    """The future that is running: what its calls belong to. `prefix` is its batch's path."""
 
-    __slots__ = ("fenced", "index", "listeners", "parent", "parked", "path", "rngs", "work")
+    __slots__ = ("fenced", "index", "listeners", "parent", "parked", "prefix", "rngs", "work")
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.work: Work | None = None
+    def __init__(self, prefix: str, work: Work | None) -> None:
+        self.prefix = prefix
+        self.work = work
         self.index = 0
         self.parent: Parent | None = None
         self.parked = False
         self.fenced = False
         self.listeners: list[Any] = []  # futures with callbacks to call
         self.rngs = 0  # how many streams `futures.rng()` has given out
+
+    @property
+    def path(self) -> str:
+        """The future's path."""
+        return self.prefix if self.work is None else f"{self.prefix}[{self.index}]"
 
 
 class Waiter(Protocol):
@@ -69,14 +75,13 @@ class Session:
         self.socket = DealerSocket(
             local_endpoint(str(Path(settings.run_dir) / "sock")), settings.incarnation
         )
-        self.context = Context("0")
+        self.context = Context("0", None)
         self.waiter: Waiter | None = None
         self.running: Work | None = None  # what the main thread is in the middle of
         self.pumped_at = time.monotonic()
         self.heard_at = self.pumped_at
         self.flushed_at = 0.0
         self.beat_at = 0.0
-        self.told_ack = 0
         self.on_stop: Callable[[], None] | None = None
         self._closed = False
 
@@ -99,9 +104,10 @@ class Session:
             self.heard_at = now
             self._give_back()
             self.flush(now)
-            if self.machine.link.acked != self.told_ack:
+            link = self.machine.link
+            if link.acked - link.told >= ACK_MESSAGES:
                 self.beat(now)
-        elif now - self.beat_at >= BEAT_S:
+        if now - self.beat_at >= BEAT_S:
             self.beat(now)
 
     def flush(self, now: float) -> None:
@@ -110,13 +116,11 @@ class Session:
         if message is not None:
             self.socket.send(message)
             self.flushed_at = self.beat_at = now
-            self.told_ack = self.machine.link.acked
 
     def beat(self, now: float) -> None:
         """Show that we live and what we have received."""
         self.socket.send(self.machine.link.beat())
         self.beat_at = now
-        self.told_ack = self.machine.link.acked
 
     def _give_back(self) -> None:
         """Answer retractions: what is not begun goes back, all but the item under way."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from resilient_scoop.core.events import Table
+from tests.sim import programs
 from tests.sim.shells import AgentShell, BrokerShell, Process
 from tests.sim.world import KINDS
 
@@ -86,6 +87,10 @@ class Launcher:
             case "broker":
                 if world.broker is not None and world.broker.alive:
                     world.broker.die()
+            case "both":
+                self._kill_worker("origin")
+                if world.broker is not None and world.broker.alive:
+                    world.broker.die()
             case "power":
                 self.power_cut()
             case "pause":
@@ -95,7 +100,11 @@ class Launcher:
             case "cut":
                 process = self._one([p for p in self._everybody() if p.id])
                 if process is not None:
-                    world.cut(process.id, min(seconds, 3.0))
+                    world.cut(process.id, min(seconds, 20.0))
+            case "apart":
+                agent = self._one([a for a in world.agents if a is not None and a.alive])
+                for peer in [] if agent is None else [agent.id, *agent.children]:
+                    world.cut(peer, min(seconds, 20.0))
             case "slow":
                 world.slow_until = world.now + min(seconds, 5.0)
             case "full":
@@ -104,6 +113,8 @@ class Launcher:
                 if world.broker is not None and world.broker.alive and world.broker.open:
                     self.interrupted = True
                     world.broker.interrupt()
+            case _:
+                raise AssertionError(kind)
 
     def _kill_worker(self, role: str) -> None:
         worker = self._one([w for w in self.world.workers.values() if w.role == role])
@@ -141,4 +152,7 @@ class Launcher:
         if life == world.life:
             world.stopping = self.interrupted = False
             world.workers.clear()
+            if world.climate.edits and world.journal.get(Table.META, b"ended") is None:
+                world.edited = True
+                world.steps = programs.edit(world.rng, world.steps)
             self.start(adopt=False)

@@ -222,17 +222,22 @@ def _once_step() -> Body:
 
 
 def _cancel_step(count: int) -> Body:
+    """Cancel one item at once, and one when some have had time to begin."""
     call = yield ("map", "slow", list(range(count)))
-    in_time = yield ("cancel", call, count - 1)
-    yield _say("told", in_time)
-    value = yield ("result", call, count - 1)
-    assert isinstance(value, Failed) == in_time, "a cancelled item has a value, or the reverse"
+    for wait, victim in ((0.0, count - 1), (0.3, count // 2)):
+        yield ("sleep", wait)
+        in_time = yield ("cancel", call, victim)
+        yield _say("told", in_time)
+        value = yield ("result", call, victim)
+        if victim:
+            assert isinstance(value, Failed) == in_time, "cancelled in time, and has a value"
+        yield _say("cancel", repr(value))
     done = yield ("poll", call, 0)
     yield _say("told", done)
     total = 0
-    for index in range(count - 1):
-        total = mix(total, (yield ("result", call, index)))
-    yield _say("cancel", repr(value), total)
+    for index in range(count):
+        total = mix(total, repr((yield ("result", call, index))))
+    yield _say("cancel", total)
 
 
 def _risky_step(count: int) -> Body:
@@ -264,8 +269,10 @@ FNS: dict[str, Fn] = {
 BY_ID: dict[bytes, Fn] = {fn.id: fn for fn in FNS.values()}
 
 
-def draw(rng: random.Random) -> list[Step]:
-    """Return some script."""
+def draw(rng: random.Random, plain: bool = False) -> list[Step]:
+    """Return some script; a plain one is told nothing that may differ."""
+    if plain:
+        return [_plain_step(rng) for _ in range(rng.randint(2, 5))]
     makers: list[Callable[[], Step]] = [
         lambda: ("map", "leaf", list(range(rng.randint(0, 25)))),
         lambda: ("map", "slow", list(range(rng.randint(1, 6)))),
@@ -284,6 +291,33 @@ def draw(rng: random.Random) -> list[Step]:
         lambda: ("risky", rng.randint(1, 3)),
     ]
     return [rng.choice(makers)() for _ in range(rng.randint(1, 5))]
+
+
+def _plain_step(rng: random.Random) -> Step:
+    return rng.choice(
+        [
+            ("map", rng.choice(["leaf", "slow", "fails"]), list(range(rng.randint(1, 9)))),
+            ("map", "fan", [[1, rng.randint(1, 3), "slow"]] * rng.randint(1, 3)),
+            ("map", rng.choice(["race", "dice"]), [3] * rng.randint(1, 2)),
+            ("overlap", rng.randint(1, 8), rng.randint(1, 3)),
+        ]
+    )
+
+
+def edit(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
+    """Return the script as its author has changed it between two runs."""
+    edited = list(steps)
+    at = rng.randrange(len(edited))
+    match edited[at]:
+        case ("map", ("leaf" | "slow") as fn, args) if rng.random() < 0.7:
+            offset = rng.randint(100, 10**6)
+            changed = [arg + offset if rng.random() < 0.5 else arg for arg in args]
+            edited[at] = ("map", fn, changed[: rng.randint(1, 9)])
+        case _ if rng.random() < 0.5 and len(edited) > 1:
+            del edited[at]
+        case _:
+            edited.insert(at, _plain_step(rng))
+    return edited
 
 
 # --- what it must come to ---------------------------------------------------------------------
@@ -382,6 +416,8 @@ def _pure(body: Body, path: str, teller: _Teller, printed: bytearray | None) -> 
                 cancelled |= {(call, index)} if answer else set()
             case ("once" | "wait_any" | "poll", *_):
                 answer = teller.next(op)
+            case _:
+                pass  # takes time, and nothing else
 
 
 def _item(path: str, call: tuple[str, list[Any]], number: int, index: int, teller: _Teller) -> Any:

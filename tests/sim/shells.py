@@ -23,7 +23,8 @@ from resilient_scoop.ids import PeerId
 from resilient_scoop.wire import messages as wire
 from tests.fakes import Failure, MemoryJournal
 from tests.sim import programs
-from tests.sim.world import RUN, Wire, World
+from tests.sim.checkers import RUN
+from tests.sim.world import Wire, World
 
 if TYPE_CHECKING:
     from tests.sim.launcher import Launcher
@@ -88,9 +89,10 @@ class BrokerShell(Process):
         self.launcher = launcher
         self.journal = world.journal
         self.open = False
+        small = world.climate.small
         self.config = BrokerConfig(
-            adopt=adopt, lease_s=world.climate.lease_s,
-            args_bytes_max=1 << 20 if world.seed % 3 else 0,
+            adopt=adopt, lease_s=world.climate.lease_s, page_bytes=150 if small else 1 << 20,
+            args_bytes_max=0 if small else 1 << 20, grant_bytes_max=8 if small else 1 << 20,
         )  # fmt: skip
         self.queue: deque[tuple[int, list[Change]]] = deque()
         self.committing = False

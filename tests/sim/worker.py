@@ -41,6 +41,7 @@ class Frame:
         self.calls: dict[int, Call] = {}
         self.ready: Callable[[], Ready] | None = None
         self.told: Any = None
+        self.until = 0.0
         self.parked = False
 
 
@@ -242,6 +243,12 @@ class WorkerShell(Process):
             except StopIteration as stop:
                 self._end(frame, stop.value)
                 return
+            if op[0] == "sleep":
+                frame.until = self.world.now + op[1]
+                frame.ready = lambda: (None,) if self.world.now >= frame.until else None
+                self.world.at(op[1], self, self._woken)
+                self._park(frame)
+                return
             if op[0] == "compute":
                 self.world.at(op[1], self, self._computed, frame)
                 return
@@ -252,6 +259,9 @@ class WorkerShell(Process):
                 return
             answer = found[0]
 
+    def _woken(self) -> None:
+        self._react()
+
     def _computed(self, frame: Frame) -> None:
         if self.busy is frame:
             self._step(frame, None)
@@ -261,7 +271,8 @@ class WorkerShell(Process):
 
     def _park(self, frame: Frame) -> None:
         work = frame.work
-        self._ask(frame)
+        if frame.parent is not None:
+            self._ask(frame)
         self.frames[frame.path] = frame
         if work is not None:
             if not frame.parked:
@@ -333,7 +344,8 @@ class WorkerShell(Process):
                 return lambda: self._told(frame, "poll", lambda: call.find(index) is not None)
             case ("cancel", number, index):
                 return lambda: self._cancel(frame, number, index)
-        raise AssertionError(op)
+            case _:
+                raise AssertionError(op)
 
     def _open(self, frame: Frame, name: str) -> Call:
         fn, parent = programs.FNS[name], frame.parent

@@ -18,16 +18,19 @@ from typing import TYPE_CHECKING, Any
 from resilient_scoop.ids import PeerId
 from tests.fakes import MemoryJournal
 from tests.sim import programs
-from tests.sim.checkers import Checks
+from tests.sim.checkers import RUN, Checks
 
 if TYPE_CHECKING:
-    from tests.sim.shells import AgentShell, BrokerShell, Process, WorkerShell
+    from tests.sim.shells import AgentShell, BrokerShell, Process
+    from tests.sim.worker import WorkerShell
 
-RUN = b"run of the simul"
 LIMIT_S = 240.0
 """Virtual time after the last fault in which the run must have ended (PROGRESS)."""
 
-KINDS = ("worker", "origin", "agent", "broker", "power", "pause", "cut", "slow", "full", "stop")
+KINDS = (
+    "worker", "origin", "agent", "broker", "both", "power", "pause", "cut", "apart", "slow", "full",
+    "stop",
+)  # fmt: skip
 POINTS = ("turn", "commit", "boot", "recovered", "settled", "flushed", "greeted", "intent")
 
 
@@ -50,6 +53,8 @@ class Climate:
     late: float  # chance that what a broken connection held comes after all
     nodes: int
     workers: int  # on each
+    small: bool  # pages, grants and the memory for arguments
+    edits: bool  # the script is another one after a full stop
 
     @classmethod
     def draw(cls, rng: random.Random) -> Climate:
@@ -69,10 +74,9 @@ class Climate:
             late=rng.choice((0.0, 0.5)),
             nodes=rng.choice((1, 1, 2)),
             workers=rng.choice((1, 2, 2, 3)),
+            small=rng.random() < 0.5,
+            edits=rng.random() < 0.1,
         )
-
-
-CALM = {"rates": {}, "points": {}, "until": 0.0, "twice": 0.0}
 
 
 @dataclass(slots=True)
@@ -101,7 +105,8 @@ class World:
         self.now = 0.0
         self.say = say
         self.climate = Climate.draw(self.rng) if climate is None else climate
-        self.steps = programs.draw(self.rng) if steps is None else steps
+        self.steps = programs.draw(self.rng, self.climate.edits) if steps is None else steps
+        self.edited = False
         self.heap: list[tuple[float, int, Process | None, Callable[..., None], tuple[Any, ...]]] = []
         self.count = 0
         self.events = 0

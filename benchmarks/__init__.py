@@ -1,0 +1,1 @@
+"""Benchmarks: what the runtime costs, beside its peers, in one run; see README.md."""

@@ -1,0 +1,25 @@
+"""The script that is measured: `inside.py PEER CASE PART FOLDER`, started as its peer demands.
+
+Its last line is `FIGURES` and a JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.grids import OPEN
+from benchmarks.measures import Scale, measure
+
+
+def main() -> None:
+    """Take one measure of one peer."""
+    peer, case, part, folder = sys.argv[1:]
+    with OPEN[peer]() as grid:
+        figures = measure(case, grid, Scale(peer, float(part), Path(folder)))
+        print("FIGURES", json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()

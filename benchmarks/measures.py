@@ -1,0 +1,223 @@
+"""What is measured from within a script: each measure takes an open grid and returns its figures.
+
+Names of figures end in their units: `_s`, `_ms`, `_mb` (10**6 bytes), `_mb_s`, `per_s`; `efficiency`
+is ideal time over real time. Nothing but the measured calls is between two readings of the clock.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import load
+from benchmarks.grids import WORKERS, Fn, Grid
+
+Figures = dict[str, float]
+_SPANS_MS: Final = (1.0, 10.0, 100.0)
+_ARRAY_MB: Final = load.ARRAY_ITEMS * 8 / 1e6
+_COMMITS: Final = 200
+_SLOW: Final = {"joblib": 4, "loky": 2, "ray": 5, "parsl": 10, "dask": 10, "scoop": 5}
+_SLOW_MAP: Final = {"ppe": 10, "loky": 10, "dask": 20, "ray": 20, "parsl": 40, "scoop": 20}
+"""Peers that would take minutes are given that many times fewer items: rates are compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is done; `part` below 1 is for a quick look."""
+
+    peer: str
+    part: float
+    folder: Path  # on the disk whose speed counts
+
+    def items(self, whole: int, slow: dict[str, int] | None = None) -> int:
+        """Return how many items stand for `whole`."""
+        return max(2, int(whole * self.part / (slow or {}).get(self.peer, 1)))
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _warm(grid: Grid, function: Fn, items: Sequence[Any]) -> None:
+    """Have the workers there, with the function loaded, before the clock runs."""
+    list(grid.map(function, items))
+
+
+def submits(grid: Grid, scale: Scale) -> Figures:
+    """Submit one by one, then await all."""
+    count = scale.items(10_000, _SLOW)
+    return {"per_s": count / _timed(lambda: grid.submit_all(load.noop, range(count)))}
+
+
+def noop_map(grid: Grid, scale: Scale) -> Figures:
+    """Map as one writes it, and, where there is such a thing, with chunks tuned by hand."""
+    count = scale.items(200_000, _SLOW_MAP)
+    figures = {"per_s": count / _timed(lambda: list(grid.map(load.noop, range(count))))}
+    tuned = grid.tuned
+    if tuned is not None:
+        count = scale.items(200_000)
+        chunk = max(1, count // (4 * WORKERS))
+        figures["tuned_per_s"] = count / _timed(
+            lambda: list(tuned(load.noop, range(count), chunk))
+        )
+    return figures
+
+
+def latency(grid: Grid, scale: Scale) -> Figures:
+    """Submit one and await it, again and again; ours is judged with its journal's commit."""
+    spans = [_timed(lambda: grid.call(load.noop, 1)) * 1000 for _ in range(scale.items(500))]
+    cuts = statistics.quantiles(spans, n=100)
+    figures = {"p50_ms": statistics.median(spans), "p99_ms": cuts[98]}
+    if scale.peer == "ours":
+        figures["commit_p50_ms"] = statistics.median(commits_ms(scale.folder))
+    return figures
+
+
+def commits_ms(folder: Path) -> list[float]:
+    """Return how long commits of a single record take in a fresh journal."""
+    from resilient_scoop.adapters.journal import Journal
+    from resilient_scoop.core.events import Put, Table
+
+    home = Path(tempfile.mkdtemp(dir=folder))
+    journal = Journal.create(home / "journal", os.urandom(16))
+    try:
+        return [
+            1000
+            * _timed(
+                lambda n=number: journal.commit(  # type: ignore[misc]
+                    [Put(Table.LOG, b"p" * 16 + n.to_bytes(8, "big"), b"v" * 100)]
+                )
+            )
+            for number in range(_COMMITS)
+        ]
+    finally:
+        journal.close(clean=True)
+        shutil.rmtree(home)
+
+
+def _efficiency(grid: Grid, scale: Scale, function: Fn) -> Figures:
+    figures = {}
+    for span_ms in _SPANS_MS:
+        count = max(WORKERS, scale.items(int(4000 / span_ms)))
+        real_s = _timed(lambda s=span_ms, n=count: list(grid.map(function, [s] * n)))  # type: ignore[misc]
+        figures[f"at_{span_ms:.0f}_ms"] = count * span_ms / 1000 / WORKERS / real_s
+    return figures
+
+
+def efficiency(grid: Grid, scale: Scale) -> Figures:
+    """Items that keep a core busy for a time."""
+    return _efficiency(grid, scale, load.spin)
+
+
+def efficiency_cpu(grid: Grid, scale: Scale) -> Figures:
+    """Items that need an amount of CPU time: what the runtime takes of the cores counts too."""
+    return _efficiency(grid, scale, load.burn)
+
+
+def efficiency_sleep(grid: Grid, scale: Scale) -> Figures:
+    """Items that only wait."""
+    return _efficiency(grid, scale, load.nap)
+
+
+def evolution(grid: Grid, scale: Scale) -> Figures:
+    """Ten generations of 200 evaluations of 2 ms, each generation a map."""
+    generations = scale.items(10)
+    people = [[float(gene + who) for gene in range(30)] for who in range(200)]
+    _warm(grid, load.evaluate, people[:20])
+
+    def evolve() -> None:
+        for _ in range(generations):
+            scores = list(grid.map(load.evaluate, people))
+            people.sort(key=lambda one: scores[0][0] + one[0])
+
+    return {"efficiency": generations * len(people) * 0.002 / WORKERS / _timed(evolve)}
+
+
+def arrays(grid: Grid, scale: Scale) -> Figures:
+    """Send arrays of 8 MB out and have as many come back, each of its own content."""
+    count = scale.items(40)
+    given = [load.filled(number) for number in range(-1, -1 - count, -1)]
+    _warm(grid, load.filled, range(1000, 1004))
+    figures = {"in_mb_s": count * _ARRAY_MB / _timed(lambda: list(grid.map(load.total, given)))}
+    del given
+
+    def take() -> None:
+        for number, array in enumerate(grid.map(load.filled, range(count))):
+            assert array[-1] == number, "an array came back wrong"
+
+    figures["out_mb_s"] = count * _ARRAY_MB / _timed(take)
+    if scale.peer == "ours":
+        figures["disk_mb_s"] = disk_mb_s(scale.folder, count)
+    return figures
+
+
+def disk_mb_s(folder: Path, count: int) -> float:
+    """Return the rate at which files of 8 MB are written, each synced."""
+    home = Path(tempfile.mkdtemp(dir=folder))
+    data = [load.filled(10_000 + number).tobytes() for number in range(4)]
+
+    def write() -> None:
+        for number in range(count):
+            with (home / str(number)).open("wb", buffering=0) as file:
+                file.write(data[number % 4])
+                os.fsync(file.fileno())
+
+    try:
+        return count * _ARRAY_MB / _timed(write)
+    finally:
+        shutil.rmtree(home)
+
+
+def nested(grid: Grid, scale: Scale) -> Figures:
+    """16 parents, each with a map of 64."""
+    function = grid.nested
+    if function is None:
+        return {}
+    parents = range(scale.items(16))
+    return {"took_s": _timed(lambda: list(grid.map(function, parents)))}
+
+
+def million(grid: Grid, scale: Scale) -> Figures:
+    """A million items in one map; peers with chunks tuned by hand (their defaults take minutes)."""
+    count = scale.items(1_000_000)
+    tuned = grid.tuned
+    if tuned is None:
+        return {"took_s": _timed(lambda: _exhaust(grid.map(load.noop, range(count))))}
+    chunk = count // (4 * WORKERS)
+    return {"took_s": _timed(lambda: _exhaust(tuned(load.noop, range(count), chunk)))}
+
+
+def _exhaust(values: Any) -> None:
+    for _ in values:
+        pass
+
+
+def idle(grid: Grid, scale: Scale) -> Figures:
+    """Have both workers work, then say so and be idle while somebody looks from outside."""
+    del scale
+    _warm(grid, load.spin, [1.0] * 100)
+    print("IDLE", flush=True)
+    time.sleep(4)
+    return {}
+
+
+MEASURES: Final[dict[str, Callable[[Grid, Scale], Figures]]] = {
+    "submits": submits, "map": noop_map, "latency": latency, "efficiency": efficiency,
+    "efficiency_cpu": efficiency_cpu, "efficiency_sleep": efficiency_sleep, "ea": evolution,
+    "arrays": arrays, "nested": nested, "million": million, "idle": idle,
+}  # fmt: skip
+
+
+def measure(name: str, grid: Grid, scale: Scale) -> Figures:
+    """Warm the grid up and take one measure."""
+    _warm(grid, load.noop, range(100))
+    return MEASURES[name](grid, scale)

@@ -1,0 +1,240 @@
+"""Starting what is measured, as its peer demands, and what can be seen only from outside.
+
+Every measurement is a process tree of its own, in its own session; it is killed as a whole when it
+takes too long, and nothing of it is left when the next begins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from benchmarks.grids import MODULES, WORKERS
+from benchmarks.measures import Figures
+
+HERE: Final = Path(__file__).resolve().parent
+TIMEOUT_S: Final = 240.0
+_POLL_S: Final = 0.05
+_MAPS, _ITEMS = 20, 10_000
+
+
+class MeasureError(Exception):
+    """A measurement gave no figures; the text says what its process wrote last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """How measurements are made in this session."""
+
+    folder: Path  # on a real disk
+    peer_python: str  # an interpreter that has the peers
+    part: float = 1.0
+
+    @property
+    def state(self) -> Path:
+        """Where our runs are kept."""
+        return self.folder / "state"
+
+    @property
+    def errors(self) -> Path:
+        """What the last measurement wrote to its standard error."""
+        return self.folder / "stderr"
+
+    def python(self, peer: str) -> str:
+        """Return the interpreter that runs a peer."""
+        return sys.executable if peer == "ours" else self.peer_python
+
+    def command(self, peer: str, script: str, *words: str) -> list[str]:
+        """Return the command that runs one of our scripts under a peer."""
+        start = [self.python(peer)]
+        if peer == "ours":
+            start += ["-m", "resilient_scoop", "run", "-q", "-n", str(WORKERS)]
+        elif peer == "scoop":
+            start += ["-m", "scoop", "-n", str(WORKERS)]
+        return [*start, str(HERE / script), *words]
+
+    def environ(self) -> dict[str, str]:
+        """Return the environment of what is measured."""
+        peers = str(Path(self.peer_python).parent)  # Parsl looks for its programs there
+        return os.environ | {
+            "PYTHONPATH": str(HERE.parent),
+            "RSCOOP_STATE_DIR": str(self.state),
+            "PATH": f"{peers}:{os.environ['PATH']}",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
+
+    def has(self, peer: str) -> bool:
+        """Tell whether a peer is installed."""
+        module = MODULES.get(peer)
+        code = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"
+        done = module is None or subprocess.run([self.python(peer), "-c", code], check=False)
+        return done is True or done.returncode == 0
+
+
+@contextmanager
+def started(
+    bench: Bench, command: list[str], *, keep: bool = False
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a measurement; its whole tree is gone afterwards, and its runs unless told to `keep`."""
+    with bench.errors.open("w") as errors:
+        process = subprocess.Popen(
+            command, cwd=bench.folder, env=bench.environ(), stdin=subprocess.DEVNULL, text=True,
+            stdout=subprocess.PIPE, stderr=errors, start_new_session=True,
+        )  # fmt: skip
+    timer = threading.Timer(TIMEOUT_S, kill_tree, [process.pid])
+    timer.start()
+    try:
+        yield process
+    finally:
+        timer.cancel()
+        kill_tree(process.pid)
+        process.communicate()
+        if not keep:
+            shutil.rmtree(bench.state, ignore_errors=True)
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """Return a process and all that it started, as far as they live."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill_tree(pid: int) -> None:
+    """Kill a process and all that it started, at once."""
+    for process in tree(pid):
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def line_of(process: subprocess.Popen[str], mark: str) -> str:
+    """Return what follows `mark` on the line that begins with it."""
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        if line.startswith(mark):
+            return line.removeprefix(mark).strip()
+        seen.append(line)
+    raise MeasureError(f"ended with {process.wait()} before {mark}: {''.join(seen[-3:])!r}")
+
+
+def take(bench: Bench, peer: str, case: str) -> Figures:
+    """Take one measure of one peer, in processes of their own."""
+    if case == "first":
+        return first(bench, peer)
+    if case == "resume":
+        return resume(bench)
+    words = [peer, case, str(bench.part), str(bench.folder)]
+    with started(bench, bench.command(peer, "inside.py", *words)) as process:
+        if case == "idle":
+            line_of(process, "IDLE")
+            time.sleep(1)
+            return memory(process.pid)
+        if case == "million" and peer == "ours":
+            return million(process)
+        figures: Figures = json.loads(line_of(process, "FIGURES"))
+        process.wait()
+        return figures
+
+
+def first(bench: Bench, peer: str) -> Figures:
+    """Return the time from the command to the first result's line."""
+    command = bench.command(peer, "first.py", peer)
+    began = time.monotonic()
+    with started(bench, command) as process:
+        line_of(process, "FIRST")
+        return {"took_s": time.monotonic() - began}
+
+
+def memory(pid: int) -> Figures:
+    """Return the memory that a tree has to itself (USS), and with its share of what is shared."""
+    infos = [process.memory_full_info() for process in tree(pid)]
+    return {
+        "uss_mb": sum(info.uss for info in infos) / 1e6,
+        "pss_mb": sum(info.pss for info in infos) / 1e6,
+        "processes": float(len(infos)),
+    }
+
+
+def million(process: subprocess.Popen[str]) -> Figures:
+    """Return the figures of the million map, and the most memory that broker and origin had."""
+    peaks: dict[str, float] = {}
+    watcher = threading.Thread(target=_watch_peaks, args=[process, peaks])
+    watcher.start()
+    figures: Figures = json.loads(line_of(process, "FIGURES"))
+    process.wait()
+    watcher.join()
+    return figures | {f"{role}_mb": peak for role, peak in peaks.items()}
+
+
+def _watch_peaks(process: subprocess.Popen[str], peaks: dict[str, float]) -> None:
+    pids: dict[str, int] = {}
+    while process.poll() is None:
+        if len(pids) < 2:  # noqa: PLR2004  broker and origin
+            pids |= {role: found.pid for found in tree(process.pid) if (role := _role(found))}
+        for role, pid in pids.items():
+            peaks[role] = max(peaks.get(role, 0.0), _peak_mb(pid))
+        time.sleep(_POLL_S)
+
+
+def _role(process: psutil.Process) -> str:
+    """Return `broker` or `origin` if the process is one."""
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return ""
+    is_ours = "resilient_scoop.runtime.proc" in words
+    return next((word for word in words if is_ours and word in {"broker", "origin"}), "")
+
+
+def _peak_mb(pid: int) -> float:
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = [line.split()[1] for line in text.splitlines() if line.startswith("VmHWM:")]
+    return int(found[0]) * 1024 / 1e6 if found else 0.0
+
+
+def resume(bench: Bench) -> Figures:
+    """Kill a run with 200,000 journaled items, resume it, return the time to its first new item."""
+    folder = Path(tempfile.mkdtemp(dir=bench.folder))
+    items = str(max(1, int(_ITEMS * bench.part)))
+    command = bench.command("ours", "long.py", str(folder), str(_MAPS), items)
+    with started(bench, command, keep=True) as run:
+        _await(folder / "journaled", run)
+    (folder / "go").touch()
+    began = time.monotonic()
+    with started(bench, [sys.executable, "-m", "resilient_scoop", "resume", "-q", "last"]) as run:
+        _await(folder / "stamps", run)
+        run.wait()
+    stamps = (folder / "stamps").read_text().split()
+    shutil.rmtree(folder)
+    return {"took_s": float(stamps[0]) - began}
+
+
+def _await(path: Path, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + TIMEOUT_S
+    while not path.exists():
+        if process.poll() is not None and not path.exists():
+            raise MeasureError(f"ended with {process.returncode} before {path.name} was there")
+        if time.monotonic() > until:
+            raise MeasureError(f"{path.name} was not there after {TIMEOUT_S:.0f} s")
+        time.sleep(_POLL_S / 5)

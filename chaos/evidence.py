@@ -1,0 +1,139 @@
+"""What a run left behind, read from outside: acknowledged items, the ledger, leftovers.
+
+The journal is read as `rscoop status` reads it, with the broker alive or dead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chaos import processes
+from chaos.workloads.ledger import END, ONCE, START
+from resilient_scoop.adapters.journal_place import GENERATION_FILE
+from resilient_scoop.adapters.journal_view import JournalView
+from resilient_scoop.core.events import Table
+from resilient_scoop.errors import JournalError
+from resilient_scoop.ids import item_path
+from resilient_scoop.wire.messages import Outcomes, decode_logged
+
+_TRIES = 4
+_PAUSE_S = 0.05
+_OF_A_RUN = {"run.json", "journal", "logs", "lock", "shown", "figures.json", "payloads"}
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """One line of the ledger."""
+
+    mark: str
+    path: str
+    pid: int
+
+    @property
+    def is_start(self) -> bool:
+        """Whether it says that an item was started."""
+        return self.mark in (START, ONCE)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The ledger of a round: a file that the tasks append to."""
+
+    file: Path
+
+    def length(self) -> int:
+        """Return how many lines there are."""
+        return len(self.lines())
+
+    def lines(self) -> list[LedgerLine]:
+        """Return the lines."""
+        try:
+            text = self.file.read_text()
+        except FileNotFoundError:
+            return []
+        words = [line.split() for line in text.splitlines()]
+        return [LedgerLine(mark, path, int(pid)) for mark, path, pid in words]
+
+    def repeated(self) -> int:
+        """Return how many complete executions were in vain: their items ran to their end again."""
+        ends = Counter(line.path for line in self.lines() if line.mark == END)
+        return sum(ends.values()) - len(ends)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The items that had a durable outcome at a moment, and how long the ledger was then or later."""
+
+    acknowledged: frozenset[str]
+    ledger_lines: int
+
+
+@dataclass(slots=True)
+class Journal:
+    """A run's journal, seen from outside."""
+
+    folder: Path
+    unreadable: list[str] = field(default_factory=list)
+
+    def outcomes(self) -> Counter[str] | None:
+        """Return how many outcomes each item has; None while there is no journal."""
+        if not (self.folder / GENERATION_FILE).exists():
+            return Counter()
+        error = ""
+        for _ in range(_TRIES):
+            try:
+                with JournalView.open(self.folder) as view:
+                    return _outcomes(view)
+            except JournalError as caught:  # the broker may be just beginning to write
+                error = str(caught)
+                time.sleep(_PAUSE_S)
+        self.unreadable.append(error)
+        return None
+
+    def snapshot(self, ledger: Ledger) -> Snapshot | None:
+        """Return which items are acknowledged; the ledger is measured behind it, never before."""
+        outcomes = self.outcomes()
+        return None if outcomes is None else Snapshot(frozenset(outcomes), ledger.length())
+
+
+def _outcomes(view: JournalView) -> Counter[str]:
+    counted: Counter[str] = Counter()
+    for _, raw in view.scan(Table.LOG):
+        record = decode_logged(raw)
+        if isinstance(record, Outcomes):
+            for item in record.items:
+                stop = item.start + len(item.values)
+                counted.update(
+                    item_path(record.parent, item.call, index) for index in range(item.start, stop)
+                )
+    return counted
+
+
+def await_silence(token: str, patience_s: float) -> dict[int, str]:
+    """Wait until no process of a round is left; return those that stay longer than the patience."""
+    until = time.monotonic() + patience_s
+    while True:
+        found = processes.with_token(token)
+        if not found or time.monotonic() > until:
+            return found
+        time.sleep(_PAUSE_S)
+
+
+def leftovers(run: Path, temporary: Path, *, drafts: bool) -> list[str]:
+    """Return what lies around of a run that has ended; `drafts` allows for a start that was killed."""
+    found = [f"in the run folder: {each.name}" for each in run.iterdir() if each.name not in _OF_A_RUN]
+    found += [f"unfinished file: {each}" for each in run.rglob("*.tmp")]
+    found += [f"in TMPDIR: {each.name}" for each in temporary.iterdir()]
+    found += [f"in /tmp: {each.name}" for each in Path("/tmp").glob(f"*{run.name}*")]
+    found += [f"in /dev/shm: {each.name}" for each in Path("/dev/shm").glob(f"*{run.name}*")]
+    found += [
+        f"beside the run: {each.name}"
+        for each in run.parent.iterdir()
+        if each != run and not (drafts and each.name.startswith(".new-"))
+    ]
+    found += [f"in the state folder: {e.name}" for e in run.parent.parent.iterdir() if e != run.parent]
+    sockets = Path("/proc/net/unix").read_text().splitlines()
+    return found + [f"open socket: {line.split()[-1]}" for line in sockets if run.name in line]

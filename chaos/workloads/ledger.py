@@ -1,0 +1,35 @@
+"""The ground truth outside the system: which items were really started and ended, and how often.
+
+Each line is appended by one `write` (O_APPEND), so that lines of many processes never mix and nothing
+that was written before a `kill -9` is lost. `path` is the future's place as its script knows it: the
+number of the call and of the item.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+VARIABLE = "CHAOS_LEDGER"
+START, END, ONCE = "start", "end", "once"
+
+
+def note(mark: str, path: str) -> None:
+    """Append a line, if this process was told where the ledger is."""
+    name = os.environ.get(VARIABLE)
+    if name is None:
+        return
+    fd = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, f"{mark} {path} {os.getpid()}\n".encode())
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def running(path: str, mark: str = START) -> Iterator[None]:
+    """Note that an item starts, and that it ends; `ONCE` marks one that may never start twice."""
+    note(mark, path)
+    yield
+    note(END, path)

@@ -1,0 +1,82 @@
+"""A bit of everything: big values, errors, calls that may not be repeated, any order, cancellation."""
+
+from __future__ import annotations
+
+import random
+import time
+from concurrent.futures import CancelledError
+
+import numpy as np
+from chaos.workloads.ledger import ONCE, running
+from numpy.typing import NDArray
+
+from resilient_scoop import futures, shared
+from resilient_scoop.errors import WorkerLostError
+
+ROUNDS, ITEMS, BIG = 3, 12, 200_000
+
+
+def big(path: str, scale: float) -> NDArray[np.float64]:
+    """Return an array of 1.6 MB: it travels as a file."""
+    with running(path):
+        time.sleep(0.02)
+        drawn: NDArray[np.float64] = np.random.random(BIG)  # noqa: NPY002
+        return scale * drawn
+
+
+def fails(path: str, number: int) -> int:
+    """Return the number, or raise where it is odd."""
+    with running(path):
+        time.sleep(0.02)
+        if number % 2:
+            raise ValueError(f"{number} is odd")
+        return number
+
+
+def send(path: str) -> str:
+    """Stand for a letter that must not be sent twice."""
+    with running(path, ONCE):
+        time.sleep(0.05)
+        return "sent"
+
+
+def square(path: str, number: int) -> int:
+    """Return the square, after a drawn time."""
+    with running(path):
+        time.sleep(random.random() * 0.08)
+        return number * number
+
+
+def one_round(first_call: int) -> str:
+    """Make five calls, of which the first has number `first_call`; return what came of them."""
+    calls = [first_call + step for step in range(5)]
+    paths = [[f"0.{call}[{index}]" for index in range(ITEMS)] for call in calls]
+    arrays = futures.map(big, paths[0][:4], [shared.getConst("scale")] * 4)
+    failing = futures.submit(fails, paths[1][0], 3)
+    letter = futures.options(idempotent=False).submit(send, paths[2][0])
+    squares = sum(futures.map_as_completed(square, paths[3], range(ITEMS)))
+    unwanted = futures.submit(square, paths[4][0], 9)
+    cancelled = unwanted.cancel()
+    try:
+        assert letter.result() == "sent"
+    except WorkerLostError:
+        pass  # its worker was killed in the middle: it may have been sent
+    try:
+        assert unwanted.result() == 81
+        assert not cancelled
+    except CancelledError:
+        assert cancelled
+    checksum = sum(float(array.sum()) for array in arrays)
+    return f"{checksum:.6f} {failing.exception()} {squares} {futures.rng().random()}"
+
+
+def main() -> None:
+    """Make the rounds; print a line for each."""
+    shared.setConst(scale=2.0)
+    for number in range(ROUNDS):
+        print(f"round {number}: {one_round(5 * number)}", flush=True)
+    print(f"end {random.random()}")
+
+
+if __name__ == "__main__":
+    main()

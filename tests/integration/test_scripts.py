@@ -1,0 +1,423 @@
+"""Scripts as users write them: under `rscoop run` they mean what they mean under `python`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.runs import Place
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def place(tmp_path: Path, state_dir: Path) -> Place:
+    return Place(tmp_path, state_dir)
+
+
+# --- identity ---------------------------------------------------------------------------------
+
+
+def test_the_script_is_main_in_the_origin_and_imported_once_per_worker(place: Place) -> None:
+    done = place.run("""
+        import os, sys
+        from resilient_scoop import futures
+        with open("imported", "a") as file:
+            file.write(f"{__name__} {os.getpid()}\\n")
+        def where(_):
+            import __main__
+            return __name__, __main__ is sys.modules[__name__], os.getpid()
+        if __name__ == "__main__":
+            found = list(futures.map(where, range(40)))
+            assert {same for _, same, _ in found} == {True}
+            assert os.getpid() not in {pid for _, _, pid in found}
+            print(sorted({name for name, _, _ in found}))
+    """)
+    assert done.expect() == "['__rscoop_main__']\n"
+    lines = [line.split() for line in (place.folder / "imported").read_text().splitlines()]
+    assert sorted(name for name, _ in lines) == ["__main__", "__rscoop_main__", "__rscoop_main__"]
+    assert len({pid for _, pid in lines}) == 3
+
+
+def test_what_a_script_defines_is_the_same_thing_on_both_sides(place: Place) -> None:
+    done = place.run("""
+        import enum, dataclasses, typing, collections
+        from resilient_scoop import futures
+        class Plain:
+            def __init__(self, n): self.n = n
+            class Inner: pass
+        class Color(enum.Enum):
+            RED = 1
+        @dataclasses.dataclass(frozen=True)
+        class Point:
+            x: int
+            y: int = 2
+        class Pair(typing.NamedTuple):
+            a: int
+        Old = collections.namedtuple("Old", "b")
+        class Oops(Exception):
+            def __init__(self, code, detail): super().__init__(f"{code}: {detail}"); self.code = code
+        def make(kind):
+            return {"plain": Plain(3), "inner": Plain.Inner(), "color": Color.RED,
+                    "point": Point(1), "pair": Pair(1), "old": Old(5), "type": Plain,
+                    "oops": Oops(7, "x")}[kind]
+        def check(thing):
+            import __main__
+            return type(thing) in (Plain, Plain.Inner, Color, Point, Pair, Old, Oops, type)
+        def fail(_): raise Oops(7, "seven")
+        if __name__ == "__main__":
+            kinds = ["plain", "inner", "color", "point", "pair", "old", "type", "oops"]
+            plain, inner, color, point, pair, old, kind, oops = got = list(futures.map(make, kinds))
+            assert type(plain) is Plain and type(inner) is Plain.Inner and plain.n == 3
+            assert color is Color.RED and point == Point(1) and type(pair) is Pair
+            assert type(old) is Old and kind is Plain and type(oops) is Oops
+            assert all(futures.map(check, got))
+            try:
+                futures.submit(fail, 1).result()
+            except Oops as error:
+                assert error.code == 7 and str(error) == "7: seven"
+                print("same")
+    """)
+    assert done.expect() == "same\n"
+
+
+def test_every_kind_of_callable_can_be_sent(place: Place) -> None:
+    done = place.run("""
+        import functools, math, operator
+        from resilient_scoop import futures
+        class Scale:
+            def __init__(self, by): self.by = by
+            def __call__(self, x): return x * self.by
+            def times(self, x): return x * self.by
+            @classmethod
+            def make(cls, x): return cls(x).by
+            @staticmethod
+            def twice(x): return 2 * x
+        def add(a, b, c=0): return a + b + c
+        def factorial(n): return 1 if n < 2 else n * factorial(n - 1)
+        if __name__ == "__main__":
+            offset = 10
+            def closure(x): return x + offset
+            def local_recursion(n): return 0 if n == 0 else 1 + local_recursion(n - 1)
+            class Local:
+                def __init__(self, v): self.v = v
+                def get(self): return self.v
+            def make_local(v): return Local(v)
+            def get_local(thing): return thing.get()
+            m = lambda f, *its: list(futures.map(f, *its))
+            print(m(lambda x: x * x, [1, 2, 3]), m(closure, [1]), m(local_recursion, [4]))
+            print(m(functools.partial(add, 1, c=5), [2]), m(Scale(3), [2]), m(Scale(3).times, [5]))
+            print(m(Scale.make, [4]), m(Scale.twice, [4]), m(math.sqrt, [9.0]), m(len, ["abc"]))
+            print(m(operator.add, [1], [2]), m("a-b".split, ["-"]), m(factorial, [5]), m(int, ["7"]))
+            print(m(operator.attrgetter("by"), [Scale(8)]), m(pow, [2, 3], [5, 2]))
+            made = m(make_local, [1, 2])
+            print([thing.get() for thing in made], m(get_local, [Local(9)]), type(made[0]).__name__)
+            print(futures.submit(add, 1, b=2, c=3).result(), futures.submit(add, b=1, a=1).result())
+    """)
+    assert done.expect().splitlines() == [
+        "[1, 4, 9] [11] [4]",
+        "[8] [6] [15]",
+        "[4] [8] [3.0] [3]",
+        "[3] [['a', 'b']] [120] [7]",
+        "[8] [32, 9]",
+        "[1, 2] [9] Local",
+        "6 2",
+    ]
+
+
+def test_deap_classes_and_toolboxes_travel(place: Place) -> None:
+    pytest.importorskip("deap")
+    done = place.run("""
+        import random, pickle
+        from deap import algorithms, base, creator, tools
+        from resilient_scoop import futures
+        creator.create("FitnessMax", base.Fitness, weights=(1.0,))
+        creator.create("Individual", list, fitness=creator.FitnessMax, strategy=None)
+        def evaluate(ind):
+            assert type(ind) is creator.Individual, type(ind)
+            return (sum(ind),)
+        def child(ind):
+            made = creator.Individual(reversed(ind)); made.fitness.values = (9,); return made
+        toolbox = base.Toolbox()
+        toolbox.register("bit", random.randint, 0, 1)
+        toolbox.register("individual", tools.initRepeat, creator.Individual, toolbox.bit, 20)
+        toolbox.register("population", tools.initRepeat, list, toolbox.individual)
+        toolbox.register("evaluate", evaluate)
+        toolbox.register("mate", tools.cxTwoPoint)
+        toolbox.register("mutate", tools.mutFlipBit, indpb=0.05)
+        toolbox.register("select", tools.selTournament, tournsize=3)
+        toolbox.register("map", futures.map)
+        assert pickle.loads(pickle.dumps(futures.map)) is futures.map
+        assert pickle.loads(pickle.dumps(futures.submit)) is futures.submit
+        def island(seed):
+            random.seed(seed)
+            pop = toolbox.population(n=4)
+            return sum(f[0] for f in toolbox.map(toolbox.evaluate, pop))
+        if __name__ == "__main__":
+            random.seed(1)
+            pop = toolbox.population(n=10)
+            pop, log = algorithms.eaSimple(pop, toolbox, 0.5, 0.2, 3, verbose=False)
+            assert type(pop[0]) is creator.Individual and pop[0].fitness.valid
+            got = list(futures.map(child, pop))
+            assert type(got[0]) is creator.Individual and got[0].fitness.values == (9.0,)
+            assert list(toolbox.map(island, [1, 2])) == [island(1), island(2)]
+            print("evolved", len(log))
+    """)
+    assert done.expect() == "evolved 4\n"
+
+
+# --- starting ---------------------------------------------------------------------------------
+
+
+def test_a_script_without_a_guard_is_told_so_and_starts_nothing_again(place: Place) -> None:
+    began = time.monotonic()
+    done = place.run("""
+        from resilient_scoop import futures
+        with open("started", "a") as file: file.write(__name__ + "\\n")
+        def square(x): return x * x
+        print(list(futures.map(square, range(10))))
+    """)
+    done.expect(1)
+    assert time.monotonic() - began < 10
+    assert 'if __name__ == "__main__":' in done.err
+    assert "ScriptGuardError" in done.err
+    assert done.err.count("ScriptGuardError") < 3, done.err
+    assert len((place.folder / "started").read_text().splitlines()) <= 3
+
+
+def test_a_module_of_a_package_finds_its_siblings(place: Place) -> None:
+    place.write("", "pkg/__init__.py")
+    place.write("from . import deep\ndef work(x): return deep.NUMBER + x\n", "pkg/sibling.py")
+    place.write("NUMBER = 40\nclass Thing:\n    pass\n", "pkg/deep.py")
+    place.write(
+        """
+        import sys
+        from resilient_scoop import futures
+        from .sibling import work
+        from .deep import Thing
+        class Own: pass
+        def make(_): return Thing(), Own()
+        if __name__ == "__main__":
+            print(__package__, list(futures.map(work, [1, 2])), sys.argv[1:])
+            thing, own = futures.submit(make, 0).result()
+            print(type(thing) is Thing, type(own) is Own)
+        """,
+        "pkg/mod.py",
+    )
+    done = place.rscoop("run", "-q", "-n", "2", "-m", "pkg.mod", "-n", "7")
+    assert done.expect() == "pkg [41, 42] ['-n', '7']\nTrue True\n"
+    place.assert_nothing_left()
+
+
+def test_a_folder_with_a_main_and_a_sibling_module_run_as_python_runs_them(place: Place) -> None:
+    place.write("def work(x):\n    return x + 1\n", "app/tools.py")
+    place.write(
+        """
+        from resilient_scoop import futures
+        import tools
+        if __name__ == "__main__":
+            print(list(futures.map(tools.work, [1, 2])))
+        """,
+        "app/__main__.py",
+    )
+    done = place.rscoop("run", "-q", "-n", "2", "app")
+    assert done.expect() == "[2, 3]\n"
+
+
+def test_arguments_are_the_scripts_even_where_they_look_like_ours(place: Place) -> None:
+    args = ["-n", "9", "--seed", "x", "--help", "--", "-q", "a b", "ü", ""]
+    done = place.run("import sys, json\nprint(json.dumps(sys.argv))\n", *args)
+    assert json.loads(done.expect()) == [str(place.folder / "script.py"), *args]
+
+
+def test_python_dash_m_is_the_same_as_scoops_own_way(place: Place) -> None:
+    place.write("""
+        import sys
+        from resilient_scoop import futures
+        import resilient_scoop
+        if __name__ == "__main__":
+            print(list(futures.map(abs, [-1])), sys.argv[1:], resilient_scoop.SIZE)
+    """)
+    done = place.rscoop("-n", "2", "script.py", "--flag", "7")
+    assert done.expect() == "[1] ['--flag', '7'] 2\n"
+
+
+def test_standard_input_is_the_scripts(place: Place) -> None:
+    text = """
+        import sys
+        from resilient_scoop import futures
+        def double(x): return 2 * x
+        if __name__ == "__main__":
+            first = input()
+            rest = sys.stdin.read()
+            print(first, list(futures.map(double, map(int, rest.split()))))
+    """
+    assert place.run(text, stdin="name\n1 2\n3\n").expect() == "name [2, 4, 6]\n"
+
+
+def test_tasks_read_an_empty_standard_input(place: Place) -> None:
+    done = place.run(
+        """
+        import sys
+        from resilient_scoop import futures
+        def read(_): return sys.stdin.read()
+        if __name__ == "__main__":
+            print(list(futures.map(read, [1, 2])), sys.stdin.read())
+        """,
+        stdin="mine",
+    )
+    assert done.expect() == "['', ''] mine\n"
+
+
+# --- ending -----------------------------------------------------------------------------------
+
+
+def test_the_exit_code_is_the_scripts(place: Place) -> None:
+    done = place.run("import sys\nprint('before')\nsys.exit(3)\n")
+    assert done.expect(3) == "before\n"
+    assert "Traceback" not in done.err
+    assert place.status()["state"] == "failed"
+
+
+def test_an_exit_with_a_text_prints_it_and_is_one(place: Place) -> None:
+    done = place.run("import sys\nsys.exit('no such thing: ü')\n")
+    done.expect(1)
+    assert "no such thing: ü" in done.err
+
+
+def test_an_exit_with_nothing_is_zero(place: Place) -> None:
+    assert place.run("import sys\nprint(1)\nsys.exit()\n").expect(0) == "1\n"
+
+
+BROKEN = """
+import sys
+from resilient_scoop import futures
+def double(x):
+    with open("ledger", "a") as file: file.write(f"{x}\\n")
+    return 2 * x
+def inner(values):
+    raise ValueError(f"sum {sum(values)}")
+if __name__ == "__main__":
+    print("start")
+    values = list(futures.map(double, range(8)))
+    inner(values)
+    print("end")
+"""
+
+
+def test_an_uncaught_error_is_printed_as_python_prints_it(place: Place) -> None:
+    done = place.run(BROKEN)
+    assert done.expect(1) == "start\n"
+    # Python itself says the same, but for the warning that futures run serially there.
+    plain = subprocess.run(
+        [sys.executable, "-W", "ignore", str(place.folder / "script.py")],
+        capture_output=True, text=True, check=False, cwd=place.folder, timeout=30,
+    )  # fmt: skip
+    assert plain.returncode == 1
+    assert plain.stderr in done.err
+    assert place.status()["state"] == "failed"
+
+
+def test_a_failed_script_goes_on_where_it_was_once_it_is_mended(place: Place) -> None:
+    place.run(BROKEN).expect(1)
+    place.write(BROKEN.replace('raise ValueError(f"sum {sum(values)}")', "print(sum(values))"))
+    resumed = place.rscoop("resume", "last", "-q")
+    assert resumed.expect() == "56\nend\n"
+    assert len((place.folder / "ledger").read_text().splitlines()) == 8
+    logged = place.rscoop("logs", "last")
+    assert logged.expect() == "start\n56\nend\n"
+    place.assert_nothing_left()
+
+
+def test_failed_items_are_kept_by_resume_and_computed_again_when_asked(place: Place) -> None:
+    text = """
+        import os
+        from resilient_scoop import futures
+        def work(x):
+            with open("ledger", "a") as file: file.write(f"{x}\\n")
+            if x == 3 and not os.path.exists("mended"):
+                raise OSError(f"no file for {x}")
+            return x
+        if __name__ == "__main__":
+            print(sum(futures.map(work, range(6))))
+    """
+    first = place.run(text)
+    first.expect(1)
+    assert "OSError: no file for 3" in first.err
+    assert "rscoop resume" in first.err
+    (place.folder / "mended").touch()
+    again = place.rscoop("resume", "-q", "last")
+    again.expect(1)
+    assert "OSError: no file for 3" in again.err
+    retried = place.rscoop("resume", "-q", "--retry-failed", "last")
+    assert retried.expect() == "15\n"
+    ledger = (place.folder / "ledger").read_text().split()
+    assert sorted(ledger) == sorted(["0", "1", "2", "3", "3", "4", "5"])
+
+
+def test_a_tasks_traceback_names_the_tasks_own_lines(place: Place) -> None:
+    done = place.run("""
+        from resilient_scoop import futures
+        def deep(x): return 1 / x
+        def work(x): return deep(x)
+        if __name__ == "__main__":
+            futures.submit(work, 0).result()
+    """)
+    done.expect(1)
+    assert "ZeroDivisionError: division by zero" in done.err
+    assert "in deep" in done.err
+    assert "in work" in done.err
+    assert "in _item" not in done.err, done.err
+    assert "futures.submit(work, 0).result()" in done.err
+
+
+# --- output -----------------------------------------------------------------------------------
+
+
+def test_output_is_what_the_script_wrote_byte_for_byte(place: Place) -> None:
+    done = place.run("""
+        import sys, os, subprocess
+        if __name__ == "__main__":
+            print("ünïcode 日本 🎉", end="|")
+            sys.stdout.write("x" * 1_000_000 + "\\n")
+            sys.stdout.buffer.write(b"raw\\n")
+            print("to stderr", file=sys.stderr)
+            print("no newline", end="")
+    """)
+    assert done.expect() == "ünïcode 日本 🎉|" + "x" * 1_000_000 + "\nraw\nno newline"
+    assert "to stderr" in done.err
+
+
+def test_what_child_processes_and_c_code_print_is_seen(place: Place) -> None:
+    done = place.run("""
+        import os, subprocess
+        if __name__ == "__main__":
+            subprocess.run(["echo", "from a child"], check=True)
+            os.write(1, b"from C\\n")
+            print("from python")
+    """)
+    assert sorted(done.expect().splitlines()) == ["from C", "from a child", "from python"]
+
+
+def test_what_tasks_print_is_in_their_workers_logs(place: Place) -> None:
+    done = place.run("""
+        import resilient_scoop, sys
+        from resilient_scoop import futures
+        def talk(x):
+            print("task", x)
+            print("error", x, file=sys.stderr)
+            return resilient_scoop.WORKER
+        if __name__ == "__main__":
+            print(futures.submit(talk, 7).result())
+    """)
+    worker = done.expect().strip()
+    assert worker in ("w1", "w2")
+    log = place.rscoop("logs", "last", "--worker", worker).expect()
+    assert "task 7" in log
+    assert "error 7" in log
+    assert "task 7" not in done.err
