@@ -1,0 +1,129 @@
+"""`python -m chaos`: the campaigns.
+
+Exit codes: 0 every guarantee held, 1 one did not, 2 a run did not come to its end, 3 something was
+left over, 4 no kill hit anything, so nothing is proven, 5 nothing could be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from chaos import cost, rounds
+from chaos.checker import Guarantee
+from chaos.rounds import Reference, Result, RunHangsError
+
+_ROUNDS = 200
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or given[0].startswith("-") and given[0] not in ("-h", "--help"):
+        given = ["rounds", *given]
+    options = _parser().parse_args(given)
+    match options.command:
+        case "list":
+            _list()
+            return 0
+        case "cost":
+            return cost.report(options.kills, options.roles)
+        case _:
+            return _rounds(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m chaos", description="Kill runs; check them.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    play = commands.add_parser("rounds", help="rounds drawn from seeds (also without a command)")
+    play.add_argument("--rounds", type=int, help=f"how many  [default: {_ROUNDS}]")
+    play.add_argument("--minutes", type=float, help="begin no round later than this")
+    play.add_argument("--seed", type=int, default=1, help="seed of the first round; others follow")
+    play.add_argument("--workload", choices=rounds.WORKLOADS, action="append")
+    play.add_argument("--script", type=Path, help="a script of your own, with the same output always")
+    play.add_argument("--keep", type=Path, help="where what failed is kept")
+    commands.add_parser("list", help="workloads, roles, moments")
+    price = commands.add_parser("cost", help="what a death costs, by role")
+    price.add_argument("--kills", type=int, default=10, help="of each role")
+    price.add_argument("--role", dest="roles", action="append", choices=cost.ROLES)
+    return parser
+
+
+def _list() -> None:
+    for name in rounds.WORKLOADS:
+        text = rounds.script_of(name).read_text().partition('"""')[2].partition("\n")[0]
+        print(f"workload {name:13s} {text}")
+    for role in rounds.Role:
+        print(f"role     {role}")
+    for moment in rounds.nemesis.Moment:
+        print(f"moment   {moment}")
+
+
+def _rounds(options: argparse.Namespace) -> int:
+    names = options.workload or rounds.WORKLOADS
+    scripts = [options.script.absolute()] if options.script else map(rounds.script_of, names)
+    try:
+        references = [rounds.measure(script) for script in scripts]
+    except RunHangsError as error:
+        print(error)
+        return 5
+    for reference in references:
+        print(f"undisturbed: {reference.script.stem} {reference.duration_s:.1f} s", flush=True)
+    kept = options.keep or Path(tempfile.gettempdir()) / "chaos-failures"
+    results = _play(options, references, kept)
+    print(summary(results))
+    return verdict(results)
+
+
+def _play(options: argparse.Namespace, references: list[Reference], kept: Path) -> list[Result]:
+    count = options.rounds or (_ROUNDS if options.minutes is None else 1 << 30)
+    until = None if options.minutes is None else time.monotonic() + 60 * options.minutes
+    results = []
+    for seed in range(options.seed, options.seed + count):
+        if until is not None and time.monotonic() > until:
+            break
+        result = rounds.play(seed, references, kept)
+        results.append(result)
+        print(result, flush=True)
+    return results
+
+
+def summary(results: list[Result]) -> str:
+    """Return what the rounds came to."""
+    hits: Counter[str] = Counter()
+    for result in results:
+        hits += result.by_role()
+    moments = Counter(str(kill.moment) for r in results for kill, hit in r.hits if hit)
+    bad = [result for result in results if result.violations]
+    roles = ", ".join(f"{count} {role}" for role, count in hits.most_common())
+    lines = [
+        f"{len(results)} rounds, {hits.total()} kills that hit ({roles})",
+        "moments: " + ", ".join(f"{count} {moment}" for moment, count in moments.most_common()),
+        f"{sum(r.resumes for r in results)} resumes, {sum(r.repeated for r in results)} items run "
+        f"to their end twice, silence behind a dead launcher within "
+        f"{max((r.silence_s for r in results), default=0):.1f} s",
+        f"{len(bad)} rounds with violations",
+    ]
+    lines += [
+        f"  seed {r.seed}: {', '.join(sorted({str(v.guarantee) for v in r.violations}))}; {r.folder}"
+        for r in bad
+    ]
+    return "\n".join(lines)
+
+
+def verdict(results: list[Result]) -> int:
+    """Return the exit code."""
+    broken = {violation.guarantee for result in results for violation in result.violations}
+    if broken - {Guarantee.PROGRESS, Guarantee.NO_LEFTOVERS}:
+        return 1
+    if broken:
+        return 2 if Guarantee.PROGRESS in broken else 3
+    return 0 if any(hit for result in results for _, hit in result.hits) else 4
+
+
+if __name__ == "__main__":
+    sys.exit(main())

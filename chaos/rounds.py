@@ -1,0 +1,288 @@
+"""Rounds: start a run, kill as drawn, resume until it has ended, check.
+
+One seed is one round: it draws the workload, the moments and the targets. The run's own seed is the
+same in all rounds, so one undisturbed run of each workload is the measure of all of them.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chaos import checker, command, evidence, nemesis, processes
+from chaos.checker import Guarantee, Violation
+from chaos.command import Place
+from chaos.evidence import Journal, Ledger, Snapshot
+from chaos.nemesis import Kill, Target
+from chaos.processes import Process, Role
+from chaos.workloads import as_completed
+
+WORKLOADS = ("ea", "nested", "as_completed", "mixed")
+_FOLDER = Path(__file__).parent / "workloads"
+_SILENCE_S = 5.0
+_RESUMES_MAX = 8
+_KILLED = -9
+
+
+def script_of(workload: str) -> Path:
+    """Return the script of a workload of ours."""
+    return _FOLDER / f"{workload}.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The undisturbed run of a script."""
+
+    script: Path
+    output: bytes
+    duration_s: float
+
+    @property
+    def lines(self) -> int:
+        """How many lines it prints."""
+        return self.output.count(b"\n")
+
+    @property
+    def is_history(self) -> bool:
+        """Whether its output depends on the order of completion."""
+        return self.script == script_of("as_completed")
+
+
+@dataclass(slots=True)
+class Result:
+    """What a round came to."""
+
+    seed: int
+    script: Path
+    kills: list[Kill]
+    hits: list[tuple[Kill, list[Process]]] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
+    resumes: int = 0
+    repeated: int = 0
+    silence_s: float = 0.0  # the longest time until all had ended behind a dead launcher
+    took_s: float = 0.0
+    folder: Path | None = None  # kept where something was violated
+
+    def by_role(self) -> Counter[str]:
+        """Return how many kills hit, by what they were aimed at."""
+        return Counter(str(kill.role) for kill, hit in self.hits if hit)
+
+    def __str__(self) -> str:
+        hits = ", ".join(f"{kill}" + ("" if hit else " (missed)") for kill, hit in self.hits)
+        verdict = "ok" if not self.violations else "VIOLATED"
+        text = (
+            f"seed {self.seed:6d} {self.script.stem:12s} {verdict:8s} {self.took_s:5.1f} s, "
+            f"{self.resumes} resumes, {self.repeated} repeated; {hits}"
+        )
+        return "\n".join([text, *(f"    {violation}" for violation in self.violations)])
+
+
+class RunHangsError(RuntimeError):
+    """The undisturbed run of a script does not come to its end."""
+
+
+def measure(script: Path) -> Reference:
+    """Run a script undisturbed.
+
+    Raises:
+        RunHangsError: it does not end with exit code 0 within two minutes: nothing can be compared.
+    """
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        place = Place(Path(folder) / "r", "reference")
+        began = time.monotonic()
+        process = command.start(place, command.run_arguments(script))
+        code = command.await_end(process, began + 120)
+        took_s = time.monotonic() - began
+        if code != 0:
+            process.kill()
+            process.wait()
+            raise RunHangsError(f"{script} undisturbed: exit {code}; {place.err.read_text()[-2000:]}")
+        return Reference(script, place.said(), took_s)
+
+
+def play(seed: int, references: list[Reference], kept: Path) -> Result:
+    """Play the round of a seed; what it leaves is kept in a folder if a guarantee was broken."""
+    rng = random.Random(seed)
+    reference = references[rng.randrange(len(references))]
+    result = Result(seed, reference.script, nemesis.draw(rng))
+    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
+        round_ = _Round(result, reference, Place(Path(folder) / "r", f"{seed}-{time.time_ns()}"))
+        began = time.monotonic()
+        round_.play()
+        result.took_s = time.monotonic() - began
+        if result.violations:
+            result.folder = kept / f"seed-{seed}"
+            shutil.rmtree(result.folder, ignore_errors=True)
+            shutil.copytree(Path(folder) / "r", result.folder, ignore=_sockets)
+    return result
+
+
+def _sockets(folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if (Path(folder) / name).is_socket()}
+
+
+class _Round:
+    def __init__(self, result: Result, reference: Reference, place: Place) -> None:
+        self.result = result
+        self.reference = reference
+        self.place = place
+        self.ledger = Ledger(place.root / "ledger")
+        self.snapshots: list[Snapshot] = []
+        self.due = list(result.kills)
+        self.kills = 0
+        self.deadline_s = 30.0 + 4 * reference.duration_s
+
+    def violate(self, guarantee: Guarantee, text: str) -> None:
+        self.result.violations.append(Violation(guarantee, text))
+
+    def play(self) -> None:
+        code = self._command(command.run_arguments(self.reference.script))
+        while code == _KILLED and self.result.resumes < _RESUMES_MAX:
+            self._mourn()
+            run = self.place.run()
+            if run is None:  # killed before there was a run: the user types it again
+                code = self._command(command.run_arguments(self.reference.script))
+            else:
+                self.result.resumes += 1
+                code = self._command(["resume", run.name])
+        if code is None:
+            self.violate(Guarantee.PROGRESS, self._picture())
+        elif code != 0:
+            said = self.place.err.read_text()[-600:]
+            self.violate(Guarantee.PROGRESS, f"exit code {code}: {said}")
+        self._silence()
+        if code == 0:
+            self._check()
+        self._check_logs()
+
+    # --- disturbing ---------------------------------------------------------------------------
+
+    def _command(self, arguments: list[str]) -> int | None:
+        """Run a command to its end, killing what is due; return its exit code, None if it hangs."""
+        began = time.monotonic()
+        process = command.start(self.place, arguments)
+        target = self._target(process, began)
+        while self.due and process.poll() is None:
+            kill = self.due.pop(0)
+            hit = nemesis.strike(kill, target)
+            self.result.hits.append((kill, hit))
+            self.kills += bool(hit)
+            if any(each.role is Role.LAUNCHER for each in hit):
+                process.wait()
+            elif hit:
+                self._snapshot()
+        code = command.await_end(process, time.monotonic() + self.deadline_s)
+        if code is None:
+            self._keep_picture()
+            process.kill()
+            process.wait()
+        return code
+
+    def _target(self, process: subprocess.Popen[bytes], began: float) -> Target:
+        place = self.place
+
+        def run_id() -> str | None:
+            run = place.run()
+            return None if run is None else run.name
+
+        return Target(
+            process.pid,
+            run_id,
+            lambda: process.poll() is not None,
+            place.said_bytes,
+            lambda: place.said().count(b"\n"),
+            self.reference.lines,
+            self.reference.duration_s,
+            began,
+        )
+
+    def _mourn(self) -> None:
+        """The launcher is dead: everything else has to end by itself, and soon."""
+        self._silence()
+        self._snapshot()
+
+    def _silence(self) -> None:
+        began = time.monotonic()
+        left = evidence.await_silence(self.place.token, _SILENCE_S)
+        self.result.silence_s = max(self.result.silence_s, time.monotonic() - began)
+        for pid, words in left.items():
+            self.violate(Guarantee.NO_LEFTOVERS, f"process {pid} lives on: {words}")
+            processes.kill(pid)
+
+    def _snapshot(self) -> None:
+        run = self.place.run()
+        if run is None:
+            return
+        journal = Journal(run / "journal")
+        snapshot = journal.snapshot(self.ledger)
+        if snapshot is not None:
+            self.snapshots.append(snapshot)
+        for text in journal.unreadable:
+            self.violate(Guarantee.ALWAYS_OPENS, text)
+
+    _seen = ""
+
+    def _keep_picture(self) -> None:
+        """Remember who was there when the run hung."""
+        found = processes.with_token(self.place.token)
+        self._seen = "; ".join(f"{pid} {words}" for pid, words in found.items())
+
+    def _picture(self) -> str:
+        code, status = command.ask(self.place, "status", "last")
+        return f"no end after {self.deadline_s:.0f} s; {self._seen}; status ({code}): {status}"
+
+    # --- checking -----------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        violations, said = self.result.violations, self.place.said()
+        if self.reference.is_history:
+            violations += checker.check_history(said, as_completed.ITEMS, as_completed.PENDING)
+        else:
+            violations += checker.check_output(said, self.reference.output)
+        violations += checker.check_ledger(self.ledger, self.snapshots, self.kills)
+        self.result.repeated = self.ledger.repeated()
+        run = self.place.run()
+        if run is None:
+            self.violate(Guarantee.SOUND, "the run has no folder")
+            return
+        outcomes = Journal(run / "journal").outcomes()
+        violations += checker.check_outcomes(Counter() if outcomes is None else outcomes)
+        self._check_commands(run)
+        drafts = any(kill.moment is nemesis.Moment.STARTUP for kill in self.result.kills)
+        for text in evidence.leftovers(run, self.place.temporary, drafts=drafts):
+            self.violate(Guarantee.NO_LEFTOVERS, text)
+
+    def _check_commands(self, run: Path) -> None:
+        status = command.ask_json(self.place, "status", run.name)
+        if (status.get("state"), status.get("exit_code")) != ("finished", 0):
+            self.violate(Guarantee.SOUND, f"status says {status}")
+        elif status["in_flight"] or status["launcher"]:
+            self.violate(Guarantee.SOUND, f"status of a finished run: {status}")
+        rows = command.ask_json(self.place, "runs").get("runs", [])
+        if [(row["id"], row["state"]) for row in rows] != [(run.name, "finished")]:
+            self.violate(Guarantee.SOUND, f"runs says {rows}")
+        code, text = command.ask(self.place, "journal", "verify", run.name)
+        if code != 0:
+            self.violate(Guarantee.ALWAYS_OPENS, f"journal verify: exit {code}: {text}")
+        before = self.place.said_bytes()
+        again = command.start(self.place, ["resume", run.name])
+        code = again.wait(30)
+        if code != 0 or self.place.said_bytes() != before:
+            self.violate(Guarantee.SOUND, f"resume of a finished run: exit {code}, or said more")
+
+    def _check_logs(self) -> None:
+        run = self.place.run()
+        files = [self.place.err] if run is None else [self.place.err, *(run / "logs").iterdir()]
+        for file in files:
+            text = file.read_text(errors="replace")
+            for mark in ("Traceback", "Fatal Python error", "refused a message", "replay:"):
+                if mark in text:
+                    piece = text[max(0, text.index(mark) - 200) :][:1500]
+                    self.violate(Guarantee.SOUND, f"{file.name}: {piece}")
+                    break

@@ -1,0 +1,60 @@
+"""The whole system in virtual time, one seed after another; a failure prints how to replay it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.sim.mutants import MUTANTS, Mutant, found_by
+from tests.sim.world import World
+
+QUICK_SEEDS = 150
+BLOCKS = 40
+MUTANT_SEEDS = 400
+
+
+def run_seed(seed: int) -> World:
+    world = World(seed)
+    try:
+        return world.run()
+    except Exception as error:
+        error.add_note(f"replay it with: python -m tests.sim {seed} --trace")
+        raise
+
+
+@pytest.mark.parametrize("block", range(5))
+def test_the_guarantees_hold_in_some_histories(block: int) -> None:
+    size = QUICK_SEEDS // 5
+    faults: Counter[str] = Counter()
+    for seed in range(block * size, (block + 1) * size):
+        faults += run_seed(seed).faults
+    assert sum(faults.values()) > size, "a calm sea proves nothing"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_the_guarantees_hold_in_many_histories(block: int, seeds: int) -> None:
+    count = max(seeds, BLOCKS)
+    for seed in range(1000 + block, 1000 + count, BLOCKS):
+        run_seed(seed)
+
+
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_one_seed_is_one_history(seed: int) -> None:
+    first, second = World(seed).run(), World(seed).run()
+
+    assert (first.trace, first.now, first.events) == (second.trace, second.now, second.events)
+    assert first.checks.output == second.checks.output
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
+def test_a_planted_bug_is_found(mutant: Mutant) -> None:
+    assert found_by(mutant, MUTANT_SEEDS) is not None
+
+
+@pytest.mark.parametrize("mutant", MUTANTS[:4], ids=[mutant.name for mutant in MUTANTS[:4]])
+def test_a_planted_bug_is_found_at_once(mutant: Mutant) -> None:
+    assert found_by(mutant, MUTANT_SEEDS) is not None
