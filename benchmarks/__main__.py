@@ -112,7 +112,7 @@ def one(bench: Bench, results: Results, peer: str, case: str) -> None:
         figures = take(Bench(bench.folder, bench.peer_python, part), peer, case)
     except (MeasureError, OSError, ValueError) as error:
         last = bench.errors.read_text().strip().splitlines()[-1:] if bench.errors.exists() else []
-        results.failures.append(f"{case} of {peer}: {error} {' '.join(last)}")
+        results.failures.append(f"{case} of {peer}: {error} {' '.join(last)} (kept in {bench.folder})")
         print(results.failures[-1], file=sys.stderr)
         return
     others = Load.now().others_since(before)
@@ -140,7 +140,8 @@ def main() -> int:
     try:
         peers = run(options, bench, results)
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        if not any(home.glob("failed-*")):
+            shutil.rmtree(home, ignore_errors=True)
     print("  ".join(f"{name}: {fact}" for name, fact in results.facts.items()))
     for line in results.lines(peers):
         print(line)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +42,7 @@ class Bench:
     folder: Path  # on a real disk
     peer_python: str  # an interpreter that has the peers
     part: float = 1.0
+    mark: str = field(default_factory=lambda: f"RSCOOP_BENCH_{os.getpid()}")
 
     @property
     def state(self) -> Path:
@@ -73,7 +74,7 @@ class Bench:
             "PYTHONPATH": str(HERE.parent),
             "RSCOOP_STATE_DIR": str(self.state),
             "PATH": f"{peers}:{os.environ['PATH']}",
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            self.mark: "1",
         }
 
     def has(self, peer: str) -> bool:
@@ -94,34 +95,53 @@ def started(
             command, cwd=bench.folder, env=bench.environ(), stdin=subprocess.DEVNULL, text=True,
             stdout=subprocess.PIPE, stderr=errors, start_new_session=True,
         )  # fmt: skip
-    timer = threading.Timer(TIMEOUT_S, kill_tree, [process.pid])
+    timer = threading.Timer(TIMEOUT_S, kill_family, [bench])
     timer.start()
     try:
         yield process
     finally:
         timer.cancel()
-        kill_tree(process.pid)
+        kill_family(bench)
         process.communicate()
         if not keep:
-            shutil.rmtree(bench.state, ignore_errors=True)
+            _clear(bench)
 
 
-def tree(pid: int) -> list[psutil.Process]:
-    """Return a process and all that it started, as far as they live."""
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+def _clear(bench: Bench) -> None:
+    """Remove our runs, except those of a measurement that failed: their logs say why."""
+    if sys.exc_info()[0] is None:
+        shutil.rmtree(bench.state, ignore_errors=True)
+    elif bench.state.exists():
+        bench.state.rename(Path(tempfile.mkdtemp(prefix="failed-", dir=bench.folder)) / "state")
 
 
-def kill_tree(pid: int) -> None:
-    """Kill a process and all that it started, at once."""
-    for process in tree(pid):
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
+def family(bench: Bench) -> list[psutil.Process]:
+    """Return all live processes of the measurement under way.
+
+    They are known by a variable in their environment: some peers' daemons leave their parents.
+    """
+    found = []
+    mark = f"{bench.mark}=1".encode()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
             continue
+        try:
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(psutil.Process(int(entry.name)))
+        except (OSError, psutil.NoSuchProcess):
+            continue  # it ended, or is another user's
+    return found
+
+
+def kill_family(bench: Bench) -> None:
+    """Kill all processes of a measurement; repeat until those that were just being born are gone."""
+    while found := family(bench):
+        for process in found:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(found, timeout=1)
 
 
 def line_of(process: subprocess.Popen[str], mark: str) -> str:
@@ -146,9 +166,9 @@ def take(bench: Bench, peer: str, case: str) -> Figures:
         if case == "idle":
             line_of(process, "IDLE")
             time.sleep(1)
-            return memory(process.pid)
+            return memory(bench)
         if case == "million" and peer == "ours":
-            return million(process)
+            return million(bench, process)
         figures: Figures = json.loads(line_of(process, "FIGURES"))
         process.wait()
         return figures
@@ -163,9 +183,9 @@ def first(bench: Bench, peer: str) -> Figures:
         return {"took_s": time.monotonic() - began}
 
 
-def memory(pid: int) -> Figures:
-    """Return the memory that a tree has to itself (USS), and with its share of what is shared."""
-    infos = [process.memory_full_info() for process in tree(pid)]
+def memory(bench: Bench) -> Figures:
+    """Return the memory that a run's processes have to themselves (USS), and with their share of what is shared."""
+    infos = [process.memory_full_info() for process in family(bench)]
     return {
         "uss_mb": sum(info.uss for info in infos) / 1e6,
         "pss_mb": sum(info.pss for info in infos) / 1e6,
@@ -173,10 +193,10 @@ def memory(pid: int) -> Figures:
     }
 
 
-def million(process: subprocess.Popen[str]) -> Figures:
+def million(bench: Bench, process: subprocess.Popen[str]) -> Figures:
     """Return the figures of the million map, and the most memory that broker and origin had."""
     peaks: dict[str, float] = {}
-    watcher = threading.Thread(target=_watch_peaks, args=[process, peaks])
+    watcher = threading.Thread(target=_watch_peaks, args=[bench, process, peaks])
     watcher.start()
     figures: Figures = json.loads(line_of(process, "FIGURES"))
     process.wait()
@@ -184,11 +204,13 @@ def million(process: subprocess.Popen[str]) -> Figures:
     return figures | {f"{role}_mb": peak for role, peak in peaks.items()}
 
 
-def _watch_peaks(process: subprocess.Popen[str], peaks: dict[str, float]) -> None:
+def _watch_peaks(
+    bench: Bench, process: subprocess.Popen[str], peaks: dict[str, float]
+) -> None:
     pids: dict[str, int] = {}
     while process.poll() is None:
         if len(pids) < 2:  # noqa: PLR2004  broker and origin
-            pids |= {role: found.pid for found in tree(process.pid) if (role := _role(found))}
+            pids |= {role: found.pid for found in family(bench) if (role := _role(found))}
         for role, pid in pids.items():
             peaks[role] = max(peaks.get(role, 0.0), _peak_mb(pid))
         time.sleep(_POLL_S)

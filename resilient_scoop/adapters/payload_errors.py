@@ -29,6 +29,13 @@ EXCEPTION, BROKER_ERROR = 0x58, 0x45
 
 _CALLERS: Final = frozenset({__name__.partition(".")[0], "tenacity"})
 """Whose frames stand above the user's own in a worker: they say nothing about the error."""
+_KINDS: Final = {
+    "crashed": "WorkerCrashedError",
+    "lost": "WorkerLostError",
+    "timeout": "TaskTimeoutError",
+    "cancelled": "CancelledError",
+}
+"""What `wire.broker_errors` calls them."""
 _FRAMES_MAX: Final = 200
 _LINKS_MAX: Final = 40
 _MEMBERS_MAX: Final = 500
@@ -315,8 +322,11 @@ def _links(tb: TracebackType | None) -> Iterator[TracebackType]:
 
 
 def _from_broker(error: _BrokerError) -> BaseException:
-    cls = getattr(errors, error.kind, None) or _foreign(error.kind)
     fields = _tuples(error.fields)
+    if error.kind == "timeout":
+        fields = (fields[0], fields[-1])  # its name is left out
+    kind = _KINDS.get(error.kind, error.kind)
+    cls = getattr(errors, kind, None) or _foreign(kind)
     if isinstance(cls, type) and issubclass(cls, Exception):
         try:
             return cls(*fields)

@@ -118,8 +118,7 @@ class Broker:
         """Make ready, at the start of an epoch, whatever is not done."""
         for parent in self.state.parents.values():
             for batch in parent.batches.values():
-                kids = self.state.kid_items.get((parent.path, batch.call))
-                self.scheduler.enqueue(batch, list(batch.undone), resumes=bool(kids))
+                self.scheduler.enqueue(batch, list(batch.undone), resumes=True)
 
     def _mind_own_stall(self, now: float) -> None:
         if self._stepped_at is not None and now - self._stepped_at > _STALL_S:

@@ -30,6 +30,7 @@ from resilient_scoop.core.events import (
     Table,
     Tick,
 )
+from resilient_scoop.core.admission import check
 from resilient_scoop.core.link import Link
 from resilient_scoop.ids import KEY_BYTES, PeerId
 from resilient_scoop.wire import messages as wire
@@ -90,6 +91,7 @@ class Exchange:
         self._beat_at = 0.0
         self._ack_at = 0.0
         self._tick_at = 0.0
+        self._dead: dict[PeerId, float] = {}  # whose death is known -> since when
 
     def receive(self, peer: PeerId, frames: list[bytes], now: float) -> None:
         """Take in one message of a peer."""
@@ -116,7 +118,8 @@ class Exchange:
     def _decode(self, peer: PeerId, raw: list[bytes]) -> None:
         try:
             messages = [wire.decode_up(frame) for frame in raw]
-        except msgspec.MsgspecError as error:
+            check(messages)
+        except (msgspec.MsgspecError, ValueError) as error:
             self._refuse(peer, str(error))
             return
         if messages:
@@ -192,12 +195,22 @@ class Exchange:
         """Return the signs of life that are due."""
         if now - self._beat_at >= self.broker.config.beat_s:
             self._beat_at = self._ack_at = now
+            self._forget_dead(now)
             return [Mail(peer, link.beat()) for peer, link in self.links.items()]
         if now - self._ack_at < ACK_S:
             return []
         self._ack_at = now
         late = [(peer, link) for peer, link in self.links.items() if link.told < link.acked]
         return [Mail(peer, link.beat()) for peer, link in late]
+
+    def _forget_dead(self, now: float) -> None:
+        """Keep nothing of the dead, once their last words, if there are any, must have arrived."""
+        dead, self.broker.membership.dead = self.broker.membership.dead, []
+        for peer in dead:
+            self._dead[peer] = now
+        for peer in [p for p, at in self._dead.items() if now - at > self.broker.config.lease_s]:
+            del self._dead[peer]
+            self.links.pop(peer, None)
 
     def reconnected(self, peer: PeerId) -> list[Mail]:
         """A peer's connection is a new one: send again what it has not acknowledged."""

@@ -52,6 +52,10 @@ class Intervals:
         at = bisect_right(self.starts, number) - 1
         return at >= 0 and number < self.stops[at]
 
+    def end_of(self, number: int) -> int:
+        """Return where the run ends that holds a number of the set."""
+        return self.stops[bisect_right(self.starts, number) - 1]
+
     def count(self) -> int:
         """Return how many numbers are in the set."""
         if len(self.starts) == 1:  # by far the most frequent: one run

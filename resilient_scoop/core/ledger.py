@@ -280,8 +280,7 @@ class Ledger:
     def _drop_kids(self, path: str, call: int, start: int, stop: int) -> None:
         if not self.state.kid_items:
             return
-        kids = self.state.kid_items.get((path, call), ())
-        for index in [i for i in kids if start <= i < stop]:
+        for index in self.state.kids_within(path, call, start, stop):
             self._drop(ids.item_path(path, call, index))
 
     def _drop(self, path: str) -> None:

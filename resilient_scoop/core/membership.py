@@ -35,6 +35,7 @@ class Membership:
         self.state: State = ledger.state
         self.scheduler: Scheduler = ledger.scheduler
         self.peers = ledger.peers
+        self.dead: list[PeerId] = []  # who will never be heard again, to be taken by the exchange
         self.silent: dict[PeerId, Peer] = {}  # taken for lost; may only have slept
         self.stopping: str | None = None
         self.resubmitted = 0
@@ -143,6 +144,7 @@ class Membership:
         if self._awaited is not None:
             self._awaited.discard(lost.incarnation)
         self.silent.pop(ids.PeerId(lost.incarnation), None)
+        self.dead.append(ids.PeerId(lost.incarnation))
         peer = self.peers.get(ids.PeerId(lost.incarnation))
         if peer is None:
             return
@@ -167,15 +169,13 @@ class Membership:
         """Items of a lease that has ended are to do again."""
         batch = lease.batch
         intents = batch.parent.intents.get(batch.call)
-        kids = self.state.kid_items.get((batch.parent.path, batch.call), ())
         for start, stop in spans:
             for low, high in batch.undone.overlap(start, stop):
                 if intents is not None and intents.overlap(low, high):
                     self._give_up(lease, low, high)
                     continue
                 self.resubmitted += high - low
-                resumes = any(low <= index < high for index in kids)
-                self.scheduler.enqueue(batch, [(low, high)], resumes=resumes)
+                self.scheduler.enqueue(batch, [(low, high)], resumes=True)
 
     def _give_up(self, lease: Lease, start: int, stop: int) -> None:
         """End items that must not be started twice (M3)."""

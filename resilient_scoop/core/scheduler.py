@@ -52,6 +52,16 @@ class Slice(NamedTuple):
     options: Options
 
 
+class _Entry(NamedTuple):
+    """A batch's place in the queue, in the order of its fields."""
+
+    urgency: int
+    leaf: int  # 0 where it stands for the batch's ready parents only
+    height: int
+    order: int  # never the same
+    batch: Batch
+
+
 @dataclass(slots=True)
 class Scheduler:
     """The queue and the leases; `epoch` numbers the attempts that it makes."""
@@ -63,19 +73,24 @@ class Scheduler:
     leases: dict[Attempt, Lease] = field(default_factory=dict)
     estimates: dict[bytes, Estimate] = field(default_factory=dict)
     ready: int = 0
-    _queue: list[tuple[int, int, int, int, Batch]] = field(default_factory=list)
+    _queue: list[_Entry] = field(default_factory=list)
     _count: int = 0
     _attempts: int = 0
 
     def enqueue(self, batch: Batch, spans: Iterable[tuple[int, int]], *, resumes: bool) -> None:
-        """Make items ready."""
+        """Make items ready; with `resumes`, those of them that have a history go first."""
+        kids: list[int] = []
         for start, stop in spans:
+            if resumes:
+                kids += self.state.kids_within(batch.parent.path, batch.call, start, stop)
             self.ready += stop - start
             if batch.ready:
                 self.ready -= sum(b - a for a, b in batch.ready.overlap(start, stop))
             batch.ready.add(start, stop)
-        if batch.ready and (not batch.queued or resumes):
-            self._push(batch, resumes=resumes)
+        for index in kids:
+            heapq.heappush(batch.resumed, index)
+        if batch.ready and (not batch.queued or kids):
+            self._push(batch, resumes=bool(kids))
 
     def withdraw(self, batch: Batch, start: int, stop: int) -> None:
         """Make items not ready (cancelled, done, or held by a worker after all)."""
@@ -88,8 +103,8 @@ class Scheduler:
         batch.queued = True
         piece = batch.piece_at(batch.ready.starts[0])
         options = self.options(piece.fn) if piece is not None else _PLAIN
-        rank = (-options.priority, 0 if resumes else 1, -batch.parent.depth, self._count)
-        heapq.heappush(self._queue, (*rank, batch))
+        leaf, depth = 0 if resumes else 1, batch.parent.depth
+        heapq.heappush(self._queue, _Entry(-options.priority, leaf, -depth, self._count, batch))
 
     def options(self, fn: bytes) -> Options:
         """Return the options of a function; plain ones while its definition is not known."""
@@ -132,12 +147,19 @@ class Scheduler:
 
     def _take(self, peer: Peer, share: int, room_bytes: int, now: float) -> Slice | None:
         while self._queue:
-            batch = self._queue[0][-1]
-            if not batch.ready:
+            entry = self._queue[0]
+            batch, start = entry.batch, None
+            if entry.leaf == 0:
+                start = self._first_resumed(batch)
+            if not batch.ready or (entry.leaf == 0 and start is None):
                 heapq.heappop(self._queue)
                 batch.queued = False
+                if batch.ready:
+                    self._push(batch, resumes=False)
                 continue
-            chosen = self._slice(batch, peer, share, room_bytes, now)
+            if start is None:
+                start = batch.ready.starts[0]
+            chosen = self._slice(batch, start, peer, share, room_bytes, now)
             if not batch.ready:
                 heapq.heappop(self._queue)
                 batch.queued = False
@@ -145,8 +167,14 @@ class Scheduler:
         assert not self.ready, "Q1 ready items without a place in the queue"
         return None
 
-    def _slice(self, batch: Batch, peer: Peer, share: int, room_bytes: int, now: float) -> Slice:
-        start = batch.ready.starts[0]
+    def _first_resumed(self, batch: Batch) -> int | None:
+        while batch.resumed and batch.resumed[0] not in batch.ready:
+            heapq.heappop(batch.resumed)
+        return batch.resumed[0] if batch.resumed else None
+
+    def _slice(
+        self, batch: Batch, start: int, peer: Peer, share: int, room_bytes: int, now: float
+    ) -> Slice:
         piece = batch.piece_at(start)
         assert piece is not None, f"S1 {batch.parent.path}.{batch.call}[{start}]"
         options = self.options(piece.fn)
@@ -156,10 +184,12 @@ class Scheduler:
         replay = kids is not None and start in kids
         if not options.idempotent or replay:
             most = 1
-        stop = min(batch.ready.stops[0], piece.stop, start + min(most, share))
+        end = batch.ready.end_of(start)
+        stop = min(end, piece.stop, start + min(most, share))
         if kids and not replay:
             # The first item with a history cuts the slice: that one travels alone.
-            stop = min((index for index in kids if start < index < stop), default=stop)
+            path, call = batch.parent.path, batch.call
+            stop = min(self.state.kids_within(path, call, start + 1, stop), default=stop)
         args: list[bytes] = []
         if piece.args is not None:
             at = start - piece.start

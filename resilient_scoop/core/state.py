@@ -53,7 +53,8 @@ class Batch:
     """One call of a parent, while any of its items is not done."""
 
     __slots__ = (
-        "call", "done", "last", "leases", "parent", "pieces", "queued", "ready", "undone",
+        "call", "done", "last", "leases", "parent", "pieces", "queued", "ready", "resumed",
+        "undone",
     )  # fmt: skip
 
     def __init__(self, parent: Parent, call: int) -> None:
@@ -64,6 +65,7 @@ class Batch:
         self.done = Intervals()
         self.last = False
         self.ready = Intervals()  # volatile: undone and not leased
+        self.resumed: list[int] = []  # volatile: a heap of ready items that have a history
         self.queued = False  # volatile: has an entry in the queue
         self.leases: list[Lease] = []  # volatile: who holds items of it
 
@@ -286,6 +288,15 @@ class State:
             if mine != part.digests[(a - part.start) * width : (b - part.start) * width]:
                 return False
         return True
+
+    def kids_within(self, path: str, call: int, low: int, high: int) -> list[int]:
+        """Return which items `[low, high)` of a batch are parents, ascending."""
+        kids = self.kid_items.get((path, call))
+        if not kids:
+            return []
+        if high - low < len(kids):
+            return [index for index in range(low, high) if index in kids]
+        return sorted(index for index in kids if low <= index < high)
 
     def fingerprint(self, fn: bytes) -> bytes:
         """Return a function's fingerprint; an unknown id stands for itself."""

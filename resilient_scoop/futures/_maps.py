@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,9 @@ class Mapping:
         assert chunk is not None, "what was waited for is settled"
         return chunk
 
+    def _is_settled(self, index: int) -> bool:
+        return self.call.find(index) is not None
+
     # --- as they come -------------------------------------------------------------------------
 
     def as_completed(self, timeout: float | None) -> Iterator[Any]:
@@ -147,7 +151,7 @@ class Mapping:
             for span in answer.split():
                 start, stop = map(int, span.split(b":"))
                 for index in range(start, stop):
-                    _engine.block(at, lambda index=index: call.find(index) is not None)
+                    _engine.block(at, functools.partial(self._is_settled, index))
                     chunk = call.find(index)
                     assert chunk is not None, "what was waited for is settled"
                     seen = max(seen, chunk.arrival)

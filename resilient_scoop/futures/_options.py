@@ -33,11 +33,11 @@ def make(
     """
     if timeout is not None and not timeout > 0:
         raise UsageError(f"timeout={timeout!r} must be a number of seconds above 0")
-    if not isinstance(retries, int) or retries < 0:
+    if retries < 0 or int(retries) != retries:
         raise UsageError(f"retries={retries!r} must be a whole number from 0")
     if not idempotent and (retries or retry is not None):
         raise UsageError("idempotent=False calls are never started twice: leave out retries and retry")
-    if not isinstance(priority, int):
+    if int(priority) != priority:
         raise UsageError(f"priority={priority!r} must be a whole number; higher ones go first")
     policy = None if retry is None else pickle.dumps(retry)
     return Options(timeout, retries, policy, idempotent, priority, name)

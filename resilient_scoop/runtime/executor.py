@@ -68,7 +68,7 @@ class Executor:
             if timeout_s is not None:
                 words[DEADLINE] = round((now + timeout_s) * 1e9)
             value, failed = item(context, loaded, args[index - first])
-            if context.parent is not None:
+            if context.parent is not None or context.parked:
                 self._end_parent(context, value, failed=failed)
                 if context.parked:
                     return False
@@ -124,7 +124,7 @@ class Executor:
         try:
             value = pickle.loads(arg) if arg[0] == _PICKLE else self._load(loaded, arg)
             if not loaded.define.pure or type(value) not in _PLAIN:
-                rng.seed(ids.seed_of(self.session.machine.seed, context.path))
+                rng.seed(self.session.seed_here())
             value = loaded.function(value)  # type: ignore[misc]
             if type(value) in _PLAIN:
                 return pickle.dumps(value, 5), False
@@ -150,7 +150,7 @@ class Executor:
         options = loaded.define.options
         try:
             value = self._load(loaded, arg)
-            rng.seed(ids.seed_of(self.session.machine.seed, context.path))
+            rng.seed(self.session.seed_here())
             if options.retries or options.retry is not None:
                 value = self._retried(context, loaded, arg)
             else:
@@ -176,7 +176,7 @@ class Executor:
         from resilient_scoop.adapters.retrying import retried
 
         def call() -> Any:
-            rng.seed(ids.seed_of(self.session.machine.seed, context.path))
+            rng.seed(self.session.seed_here())
             return self._call(loaded, self._load(loaded, arg))
 
         options = loaded.define.options

@@ -24,7 +24,7 @@ from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalError
 from resilient_scoop.runtime import child
-from resilient_scoop.runtime.display import Display, Progress, Rate, eta_s
+from resilient_scoop.runtime.display import Display, Progress, Rate, duration, eta_s
 from resilient_scoop.runtime.reports import Report
 from resilient_scoop.wire import messages as wire
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
 
 STOPPED = 75
+REPLAY_PER_S = 50_000  # journaled items of small values; measured by `benchmarks`
 _FATAL = frozenset({70, 73, 74})
 _RESTARTS_MAX = 8
 _RESTART_WINDOW_S = 20.0
@@ -96,6 +97,7 @@ class Launcher:
         self.broker_code: int | None = None
         self.reports_fd = -1
         self.kill_at: float | None = None
+        self.said_recovered = False
         self.started_at = time.monotonic()
 
     # --- starting -----------------------------------------------------------------------------
@@ -298,8 +300,20 @@ class Launcher:
                 self.said_fatal = self.said_fatal or report.fatal
             else:
                 self.report = report
+                self._say_recovered(report)
         if lines:
             self._show()
+
+    def _say_recovered(self, report: Report) -> None:
+        """Say, once per resume, what was found."""
+        if not self.options.resume or self.said_recovered:
+            return
+        self.said_recovered = True
+        self.display.note(
+            f"resuming run {self.run.id}: {report.recovered} results recovered, "
+            f"{report.known - report.done} in flight; replaying them takes about "
+            f"{duration(report.recovered / REPLAY_PER_S + 0.5)}, besides the script's own time"
+        )
 
     def _show(self) -> None:
         """Show what is new of the output, and how far the run is."""
@@ -325,7 +339,9 @@ class Launcher:
             output = wire.decode_up(raw)
             assert isinstance(output, wire.Output), "a foreign record in OUTPUT"
             if int.from_bytes(key, "big") != self.shown:
-                raise JournalError(f"the script's output has a gap at byte {self.shown}")
+                raise JournalError(
+                    str(self.run.journal), "show the script's output", f"a gap at byte {self.shown}"
+                )
             self.display.output(output.data)
             self.shown += len(output.data)
             self.run.set_shown_bytes(self.shown)

@@ -124,6 +124,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     session = Session("origin", settings, node="local", pid=os.getpid())
     announce(session, settings)
+    rng.watch_imports(session.seed_here)
     Process.say = say
     root = Root(session)
     session.waiter = root

@@ -18,6 +18,7 @@ from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.adapters.store import LargeStore
 from resilient_scoop.adapters.zmq_sockets import DealerSocket, local_endpoint
 from resilient_scoop.core.worker import Work, Worker
+from resilient_scoop.ids import seed_of
 from resilient_scoop.wire.messages import unpack_header
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Session:
         self.machine = Worker(
             role=role, node=node, name=settings.name, pid=pid, run=settings.run[:8]
         )
+        # Grants may overtake the greeting, which tells the seed too.
+        self.machine.seed = settings.seed
         self.lock = threading.Lock()
         self.record = FlightRecord(settings.record_fd)
         self.store = LargeStore(Path(settings.run_dir) / "payloads")
@@ -83,7 +86,11 @@ class Session:
         self.flushed_at = 0.0
         self.beat_at = 0.0
         self.on_stop: Callable[[], None] | None = None
-        self._closed = False
+        self._closed = threading.Event()
+
+    def seed_here(self) -> int:
+        """Return the seed of the running future's random streams."""
+        return seed_of(self.machine.seed, self.context.path)
 
     # --- receiving and sending (hold the lock) ------------------------------------------------
 
@@ -143,12 +150,11 @@ class Session:
         threading.Thread(target=self._deputize, name="rscoop-deputy", daemon=True).start()
 
     def _deputize(self) -> None:
-        while not self._closed:
-            time.sleep(DEPUTY_S)
+        while not self._closed.wait(DEPUTY_S):
             if time.monotonic() - self.pumped_at < DEPUTY_S or not self.lock.acquire(timeout=1.0):
                 continue
             try:
-                if self._closed:
+                if self._closed.is_set():
                     return
                 running = self.running
                 if running is not None:
@@ -161,7 +167,7 @@ class Session:
 
     def close(self) -> None:
         """Send what is left and close."""
-        self._closed = True
+        self._closed.set()
         with self.lock:
             self.flush(time.monotonic())
             self.socket.close()

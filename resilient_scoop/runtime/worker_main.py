@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 
+from resilient_scoop.adapters import rng
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import ScriptGuardError
 from resilient_scoop.runtime import script
@@ -49,6 +50,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     session = Session("worker", settings, node="local", pid=os.getpid())
     announce(session, settings)
+    rng.watch_imports(session.seed_here)
     functions = Functions(session.store)
     executor = Executor(session, functions, f"worker {settings.name}")
 

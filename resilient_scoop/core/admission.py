@@ -1,0 +1,81 @@
+"""What a bundle must be before the broker's machine sees it (NOBODY-IN).
+
+msgspec has checked the types; here are the relations between fields on which the machine relies: counts
+that agree, digests of the right length, paths that are paths. A peer that breaks them is of another
+version or worse; its bundle changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from resilient_scoop.ids import DIGEST_BYTES
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_is_path = re.compile(r"0(?:\.\d{1,18}\[\d{1,18}\])*").fullmatch
+
+
+def check(messages: Sequence[wire.Up]) -> None:
+    """Pass a bundle.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    for at, message in enumerate(messages):
+        match message:
+            case wire.Outcomes(items=items):
+                for outcome in items:
+                    _check_outcome(outcome)
+            case wire.Calls():
+                follower = messages[at + 1] if at + 1 < len(messages) else None
+                _check_calls(message, follower)
+            case wire.Args():
+                if at == 0 or not isinstance(messages[at - 1], wire.Calls):
+                    raise ValueError("arguments without calls")
+            case wire.Observed(parent=parent, observations=observations):
+                if not observations or not _is_path(parent):
+                    raise ValueError(f"observations: {len(observations)} of {parent!r}")
+            case wire.Cancel(parent=parent) | wire.HistoryWanted(parent=parent):
+                if not _is_path(parent):
+                    raise ValueError(f"no path: {parent!r}")
+            case wire.Hello(held=held):
+                for each in held:
+                    _check_held(each)
+            case _:
+                pass
+
+
+def _check_outcome(outcome: wire.Outcome) -> None:
+    count = len(outcome.values)
+    if not count or outcome.start < 0 or len(outcome.digests) != count * DIGEST_BYTES:
+        raise ValueError(f"outcome of {count} items with {len(outcome.digests)} bytes of digests")
+    if outcome.failed and not 0 <= min(outcome.failed) <= max(outcome.failed) < count:
+        raise ValueError("outcome: a failed item is none of its items")
+
+
+def _check_calls(calls: wire.Calls, args: wire.Up | None) -> None:
+    if not isinstance(args, wire.Args):
+        raise ValueError("calls without arguments")  # noqa: TRY004 - it is about a message's content
+    if not _is_path(calls.parent):
+        raise ValueError(f"no path: {calls.parent!r}")
+    total = 0
+    for part in calls.parts:
+        if part.start < 0 or part.call < 0 or len(part.digests) != part.count * DIGEST_BYTES:
+            raise ValueError(f"part of {part.count} items, {len(part.digests)} bytes of digests")
+        total += part.count
+    if total != len(args.args):
+        raise ValueError(f"calls of {total} items with {len(args.args)} arguments")
+
+
+def _check_held(held: wire.Held) -> None:
+    total = 0
+    for start, stop in held.spans:
+        if not 0 <= start < stop:
+            raise ValueError(f"held from {start} to {stop}")
+        total += stop - start
+    if len(held.digests) != total * DIGEST_BYTES:
+        raise ValueError(f"held {total} items, {len(held.digests)} bytes of digests")
