@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import os
 import platform
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.goals import CASES, LEFT_OUT, ROWS, WHOLE
 from benchmarks.grids import OPEN
-from benchmarks.outside import Bench, MeasureError, take
+from benchmarks.outside import HERE, Bench, MeasureError, take
 from benchmarks.report import Results
 
 _QUICK = 0.1
@@ -40,7 +41,7 @@ def parse() -> argparse.Namespace:
         help="interpreter that has the peers (default: this one)",
     )  # fmt: skip
     parser.add_argument(
-        "--folder", type=Path, default=Path("/var/tmp"),  # noqa: S108  a fresh one is made in it
+        "--folder", type=Path, default=Path("/var/tmp"),
         help="where runs are kept, on the disk that counts (default: %(default)s)",
     )  # fmt: skip
     options = parser.parse_args()
@@ -59,6 +60,13 @@ def filesystem_of(folder: Path) -> str:
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     holding = [(len(where), kind) for _, where, kind, *_ in mounts if place.is_relative_to(where)]
     return max(holding)[1]
+
+
+def revision() -> str:
+    """Return the commit that is measured, with a + if the files differ from it, or nothing."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=10"]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,9 @@ def run(options: argparse.Namespace, bench: Bench, results: Results) -> list[str
         for case in options.only.split(","):
             turn = number % len(peers)  # nobody is always the first
             for peer in peers[turn:] + peers[:turn]:
-                if peer not in LEFT_OUT.get(case, ()) and not (peer != "ours" and case in ours_only()):
+                if peer not in LEFT_OUT.get(case, ()) and not (
+                    peer != "ours" and case in ours_only()
+                ):
                     one(bench, results, peer, case)
     return peers
 
@@ -112,7 +122,9 @@ def one(bench: Bench, results: Results, peer: str, case: str) -> None:
         figures = take(Bench(bench.folder, bench.peer_python, part), peer, case)
     except (MeasureError, OSError, ValueError) as error:
         last = bench.errors.read_text().strip().splitlines()[-1:] if bench.errors.exists() else []
-        results.failures.append(f"{case} of {peer}: {error} {' '.join(last)} (kept in {bench.folder})")
+        results.failures.append(
+            f"{case} of {peer}: {error} {' '.join(last)} (kept in {bench.folder})"
+        )
         print(results.failures[-1], file=sys.stderr)
         return
     others = Load.now().others_since(before)
@@ -129,13 +141,15 @@ def main() -> int:
     bench = Bench(home, options.peer_python, _QUICK if options.quick else 1.0)
     results = Results(
         facts={
-            "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "python": platform.python_version(),
             "kernel": platform.release(),
             "cores": str(os.cpu_count()),
             "filesystem": filesystem_of(home),
+            "code": revision(),
             "rounds": "quick" if options.quick else str(options.rounds),
-        }
+        },
+        quick=options.quick,
     )
     try:
         peers = run(options, bench, results)
@@ -147,9 +161,7 @@ def main() -> int:
         print(line)
     if options.json:
         results.save(options.json)
-    missed = any(
-        results.is_met(row, goal) is False for row in ROWS for goal in row.goals
-    )
+    missed = any(results.is_met(row, goal) is False for row in ROWS for goal in row.goals)
     return 1 if missed or results.failures else 0
 
 

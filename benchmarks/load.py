@@ -1,4 +1,4 @@
-"""What the workers are given to do. Plain functions of a module, so that every peer can send them."""
+"""What the workers are given to do. Plain functions, so that every peer can send them."""
 
 from __future__ import annotations
 

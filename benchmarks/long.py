@@ -1,7 +1,7 @@
 """The script of the resume case: `long.py FOLDER MAPS ITEMS`.
 
-It computes maps of no-ops, says that they are done, and waits until `go` is there, in the life that is
-killed for ever; then it computes something new, which leaves its moment in `stamps`.
+It computes maps of no-ops, says that they are done, and waits until `go` is there, for ever in the
+life that is killed; then it computes something new, which leaves its moment in `stamps`.
 """
 
 from __future__ import annotations

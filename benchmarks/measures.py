@@ -1,6 +1,6 @@
 """What is measured from within a script: each measure takes an open grid and returns its figures.
 
-Names of figures end in their units: `_s`, `_ms`, `_mb` (10**6 bytes), `_mb_s`, `per_s`; `efficiency`
+Names of figures end in their units (`_s`, `_ms`, `_mb` of 10**6 bytes, `per_s`); efficiency
 is ideal time over real time. Nothing but the measured calls is between two readings of the clock.
 """
 
@@ -66,9 +66,7 @@ def noop_map(grid: Grid, scale: Scale) -> Figures:
     if tuned is not None:
         count = scale.items(200_000)
         chunk = max(1, count // (4 * WORKERS))
-        figures["tuned_per_s"] = count / _timed(
-            lambda: list(tuned(load.noop, range(count), chunk))
-        )
+        figures["tuned_per_s"] = count / _timed(lambda: list(tuned(load.noop, range(count), chunk)))
     return figures
 
 
@@ -148,7 +146,7 @@ def arrays(grid: Grid, scale: Scale) -> Figures:
     given = [load.filled(number) for number in range(-1, -1 - count, -1)]
     _warm(grid, load.filled, range(1000, 1004))
     figures = {"in_mb_s": count * _ARRAY_MB / _timed(lambda: list(grid.map(load.total, given)))}
-    del given
+    given.clear()
 
     def take() -> None:
         for number, array in enumerate(grid.map(load.filled, range(count))):

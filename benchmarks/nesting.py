@@ -18,13 +18,15 @@ def in_ours(number: int) -> int:
     """Map in resilient_scoop."""
     from resilient_scoop import futures
 
-    return number + sum(futures.map(noop, range(CHILDREN)))
+    made: list[int] = list(futures.map(noop, range(CHILDREN)))
+    return number + sum(made)
 
 
 def in_scoop(number: int) -> int:
     """Map in SCOOP."""
     futures = importlib.import_module("scoop.futures")
-    return number + sum(futures.map(noop, range(CHILDREN)))
+    made: list[int] = list(futures.map(noop, range(CHILDREN)))
+    return number + sum(made)
 
 
 def in_joblib(number: int) -> int:

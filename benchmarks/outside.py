@@ -6,6 +6,7 @@ takes too long, and nothing of it is left when the next begins.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -28,6 +29,8 @@ from benchmarks.measures import Figures
 HERE: Final = Path(__file__).resolve().parent
 TIMEOUT_S: Final = 240.0
 _POLL_S: Final = 0.05
+_MARK: Final = "RSCOOP_BENCH"
+_numbers = itertools.count()
 _MAPS, _ITEMS = 20, 10_000
 
 
@@ -37,12 +40,12 @@ class MeasureError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """How measurements are made in this session."""
+    """How one measurement is made. Its mark is on its processes only: another is never killed."""
 
     folder: Path  # on a real disk
     peer_python: str  # an interpreter that has the peers
     part: float = 1.0
-    mark: str = field(default_factory=lambda: f"RSCOOP_BENCH_{os.getpid()}")
+    mark: str = field(default_factory=lambda: f"{_MARK}={os.getpid()}.{next(_numbers)}")
 
     @property
     def state(self) -> Path:
@@ -74,7 +77,7 @@ class Bench:
             "PYTHONPATH": str(HERE.parent),
             "RSCOOP_STATE_DIR": str(self.state),
             "PATH": f"{peers}:{os.environ['PATH']}",
-            self.mark: "1",
+            _MARK: self.mark.partition("=")[2],
         }
 
     def has(self, peer: str) -> bool:
@@ -89,7 +92,7 @@ class Bench:
 def started(
     bench: Bench, command: list[str], *, keep: bool = False
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a measurement; its whole tree is gone afterwards, and its runs unless told to `keep`."""
+    """Start a measurement; its processes are gone afterwards; runs too, unless `keep`."""
     with bench.errors.open("w") as errors:
         process = subprocess.Popen(
             command, cwd=bench.folder, env=bench.environ(), stdin=subprocess.DEVNULL, text=True,
@@ -118,23 +121,25 @@ def _clear(bench: Bench) -> None:
 def family(bench: Bench) -> list[psutil.Process]:
     """Return all live processes of the measurement under way.
 
-    They are known by a variable in their environment: some peers' daemons leave their parents.
+    They are known by a variable in their environment, since some daemons leave their parents,
+    and by their parents, since others write over their environment.
     """
-    found = []
-    mark = f"{bench.mark}=1".encode()
+    found: set[psutil.Process] = set()
+    mark = bench.mark.encode()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             if mark in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(psutil.Process(int(entry.name)))
+                process = psutil.Process(int(entry.name))
+                found |= {process, *process.children()}
         except (OSError, psutil.NoSuchProcess):
             continue  # it ended, or is another user's
-    return found
+    return list(found)
 
 
 def kill_family(bench: Bench) -> None:
-    """Kill all processes of a measurement; repeat until those that were just being born are gone."""
+    """Kill all processes of a measurement, those included that are just being born."""
     while found := family(bench):
         for process in found:
             try:
@@ -184,7 +189,7 @@ def first(bench: Bench, peer: str) -> Figures:
 
 
 def memory(bench: Bench) -> Figures:
-    """Return the memory that a run's processes have to themselves (USS), and with their share of what is shared."""
+    """Return the memory of all processes: their own (USS), and with their shares (PSS)."""
     infos = [process.memory_full_info() for process in family(bench)]
     return {
         "uss_mb": sum(info.uss for info in infos) / 1e6,
@@ -204,9 +209,7 @@ def million(bench: Bench, process: subprocess.Popen[str]) -> Figures:
     return figures | {f"{role}_mb": peak for role, peak in peaks.items()}
 
 
-def _watch_peaks(
-    bench: Bench, process: subprocess.Popen[str], peaks: dict[str, float]
-) -> None:
+def _watch_peaks(bench: Bench, process: subprocess.Popen[str], peaks: dict[str, float]) -> None:
     pids: dict[str, int] = {}
     while process.poll() is None:
         if len(pids) < 2:  # noqa: PLR2004  broker and origin

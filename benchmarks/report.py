@@ -24,6 +24,7 @@ class Results:
     failures: list[str] = field(default_factory=list)
     others: dict[str, list[float]] = field(default_factory=dict)  # case -> share of the machine
     facts: dict[str, str] = field(default_factory=dict)
+    quick: bool = False  # a part of the work: what depends on its amount is not judged
 
     def add(self, peer: str, case: str, figures: Figures) -> None:
         """Take in one measurement."""
@@ -44,14 +45,18 @@ class Results:
             "facts": self.facts,
             "medians": medians,
             "values": self.values,
-            "verdicts": {f"{row.key}: {goal.text}": self.is_met(row, goal) for row, goal in goals()},
+            "verdicts": {
+                f"{row.key}: {goal.text}": self.is_met(row, goal) for row, goal in goals()
+            },
             "others_share_of_cores": self.others,
             "failures": self.failures,
         }
         path.write_text(json.dumps(whole, indent=1) + "\n")
 
     def is_met(self, row: Row, goal: Goal) -> bool | None:
-        """Tell whether our median meets a goal; None if something for it was not measured."""
+        """Tell whether our median meets a goal; None if what it takes was not measured."""
+        if self.quick and row.sized:
+            return None
         try:
             mine, limit = self.median("ours", row.key), goal.limit(self.median)
         except KeyError:
@@ -104,7 +109,11 @@ class Results:
         for goal in row.goals:
             met = self.is_met(row, goal)
             if met is not None:
-                exact = "" if goal.text[-1].isdigit() and " " not in goal.text else self._exact(row, goal)
+                exact = (
+                    ""
+                    if goal.text[-1].isdigit() and " " not in goal.text
+                    else self._exact(row, goal)
+                )
                 said.append(f"{sign} {goal.text}{exact} {'met' if met else 'NOT'}")
         return "; ".join(said)
 

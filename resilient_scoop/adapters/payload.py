@@ -19,9 +19,10 @@ Invariant: no value, however broken, ends a sender or a receiver; it becomes an 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
-from resilient_scoop.adapters import payload_codec, payload_errors
+from resilient_scoop.adapters import payload_codec, payload_dill, payload_errors
 from resilient_scoop.adapters.payload_codec import Parts, dumps
 from resilient_scoop.adapters.payload_errors import (
     RemoteTracebackError,
@@ -45,6 +46,8 @@ __all__ = [
     "dumps_exception",
     "dumps_large",
     "dumps_result",
+    "keep_by_value",
+    "lacking_in_workers",
     "loads",
     "loads_exception",
 ]
@@ -64,6 +67,16 @@ class Store(Protocol):
 
     def get(self, ref: bytes) -> memoryview:
         """Return the bytes of that name."""
+
+
+def keep_by_value(names: Iterable[str]) -> None:
+    """Have functions and classes of `__main__` with these names travel by value."""
+    payload_dill.guarded.update(names)
+
+
+def lacking_in_workers(name: str | None) -> bool:
+    """Tell whether workers lack a name of `__main__`."""
+    return name in payload_dill.guarded
 
 
 class Encoded(NamedTuple):

@@ -14,6 +14,7 @@ import io
 import pickle
 import struct
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, Final, cast
 
 from resilient_scoop.adapters import payload_dill, payload_path
@@ -58,10 +59,21 @@ def dumps_parts(obj: object, what: str = "value", root: str = "") -> Parts:
     return _lay_out(head, [buffer.raw() for buffer in buffers]) if buffers else [head]
 
 
+class _WaryPickler(pickle.Pickler):
+    """Sees every function and class: slower, and only where some of them must go by value."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Refuse what no worker can find by its name."""
+        if isinstance(obj, FunctionType | type) and payload_dill.is_guarded(obj):
+            raise pickle.PicklingError(f"{obj.__qualname__} is not there in workers")
+        return NotImplemented
+
+
 def plain(obj: object, callback: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:
     """Return the plain pickle of `obj`; raises what pickle and the objects' own methods raise."""
     out = io.BytesIO()
-    pickler = pickle.Pickler(out, PROTOCOL, buffer_callback=callback)
+    make = _WaryPickler if payload_dill.guarded else pickle.Pickler
+    pickler = make(out, PROTOCOL, buffer_callback=callback)
     pickler.dispatch_table = dispatch_table()
     pickler.dump(obj)
     return out.getvalue()

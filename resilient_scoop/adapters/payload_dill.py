@@ -30,6 +30,16 @@ _REFUSED: Final = (
 )
 
 
+guarded: set[str] = set()
+"""Names of `__main__` here that its namesake in a worker lacks: what the script binds under
+`if __name__ == "__main__":`. Functions and classes of these names travel by value."""
+
+
+def is_guarded(obj: type | types.FunctionType) -> bool:
+    """Tell whether a function or class is of `__main__` and has no namesake in workers."""
+    return obj.__module__ == "__main__" and obj.__qualname__.partition(".")[0] in guarded
+
+
 def dumps(obj: object) -> bytes:
     """Return dill's pickle of `obj`; raises what dill and the objects' own methods raise."""
     import dill
@@ -76,7 +86,7 @@ def _standard_streams() -> tuple[object, ...]:
 
 def _importable(obj: type | types.FunctionType) -> bool:
     found: object = sys.modules.get(obj.__module__ or "")
-    if found is None:
+    if found is None or is_guarded(obj):
         return False
     for name in obj.__qualname__.split("."):
         found = getattr(found, name, None)

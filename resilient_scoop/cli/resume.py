@@ -14,6 +14,7 @@ from resilient_scoop.cli.script import find_module, find_script, installed_versi
 from resilient_scoop.cli.start import Start, start
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.rundir import RunDir, RunInfo
+from resilient_scoop.runtime.survey import Changed
 
 ALL: Final = "*"
 """Of `--reuse-changed` and `--recompute-changed`: every function."""
@@ -88,6 +89,10 @@ def command(  # noqa: PLR0913  one parameter per option
     if finished is not None:
         note(f"run {run.id} has finished; `rscoop logs {run.id}` shows its output")
         return finished
+    changed = _changed(run, info)
+    reuse_changed = _resolve(run, "--reuse-changed", reuse_changed, changed)
+    recompute_changed = _resolve(run, "--recompute-changed", recompute_changed, changed)
+    _check_changed(run, changed, {*reuse_changed, *recompute_changed})
     return start(
         run,
         Start(
@@ -135,6 +140,45 @@ def _enter(info: RunInfo) -> None:
         find_script(info.script or "", Path(info.cwd))
 
 
+def _changed(run: RunDir, info: RunInfo) -> list[Changed]:
+    """Return the functions with results whose code has changed since."""
+    from resilient_scoop.runtime.figures import open_view
+    from resilient_scoop.runtime.survey import changed_functions
+
+    view = open_view(run)
+    if view is None:
+        return []
+    with view:
+        return changed_functions(run, info, view)
+
+
+def _resolve(
+    run: RunDir, flag: str, given: tuple[str, ...], changed: list[Changed]
+) -> tuple[str, ...]:
+    """Return full names for those that the user typed; what names nothing that has changed is said."""
+    found: list[str] = []
+    for word in given:
+        fits = [each for each in changed if word in {each.title, *each.names}]
+        if word != ALL and not fits:
+            known = ", ".join(each.title for each in changed) or "none"
+            note(f"{flag}={word}: run {run.id} has no such changed function (changed: {known})")
+        found += [word, *(name for each in fits for name in each.names)]
+    return tuple(dict.fromkeys(found))
+
+
+def _check_changed(run: RunDir, changed: list[Changed], decided: set[str]) -> None:
+    """Raise UsageError where the user has not said what to do with a changed function's results."""
+    if ALL in decided:
+        return
+    left = [each for each in changed if not each.names & decided]
+    if left:
+        named = ", ".join(f"{each.title} ({each.results} results)" for each in left)
+        raise UsageError(
+            f"the code behind results of run {run.id} has changed: {named}; add --recompute-changed "
+            f"to compute them again, or --reuse-changed to keep them (for one function: =NAME)"
+        )
+
+
 def _finished_code(run: RunDir) -> int | None:
     """Return 0 if the run's script came to a good end, else None."""
     from resilient_scoop.runtime.figures import open_view, read_ended
@@ -156,6 +200,8 @@ def _foretell(run: RunDir, info: RunInfo) -> int:
     click.echo(f"  to do      {figures.in_flight} items that are known, and what follows from them")
     if figures.failed:
         click.echo(f"  raised     {figures.failed} items; --retry-failed computes them again")
+    for each in _changed(run, info):
+        click.echo(f"  changed    {each.title}: the code behind {each.results} results")
     for batch in figures.batches:
         click.echo(f"  call       {batch.path} {batch.name}: {batch.done}/{batch.total} kept")
     return 0

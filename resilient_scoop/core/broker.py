@@ -162,6 +162,7 @@ class Broker:
     def _handle(self, peer: Peer, message: wire.Up, raw: bytes, now: float) -> None:  # noqa: C901, PLR0912
         match message:
             case wire.Outcomes():
+                peer.stuck = False
                 self.ledger.outcomes(peer, message, raw)
             case wire.Define():
                 self.ledger.define(message, raw)
@@ -173,6 +174,10 @@ class Broker:
                 lease = peer.leases.get(attempt)
                 if lease is not None:
                     self.scheduler.park(lease, index)
+            case wire.Stuck(attempt=attempt, index=index):
+                lease = peer.leases.get(attempt)
+                if lease is not None and self.scheduler.evict(lease, index):
+                    self.ledger.send(peer.id, wire.encode(wire.Evict(attempt, index)))
             case wire.Returned(attempt=attempt, stop=stop):
                 self._returned(peer, attempt, stop)
             case wire.HistoryWanted():

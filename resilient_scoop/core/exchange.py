@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
+from resilient_scoop.core.admission import check
 from resilient_scoop.core.events import (
     Change,
     Erase,
@@ -30,7 +31,6 @@ from resilient_scoop.core.events import (
     Table,
     Tick,
 )
-from resilient_scoop.core.admission import check
 from resilient_scoop.core.link import Link
 from resilient_scoop.ids import KEY_BYTES, PeerId
 from resilient_scoop.wire import messages as wire

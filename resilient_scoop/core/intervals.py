@@ -80,6 +80,8 @@ class Intervals:
 
     def discard(self, start: int, stop: int) -> None:
         """Remove `[start, stop)`; what is not there is no error."""
+        if start >= stop:
+            return
         if len(self.starts) == 1 and start <= self.starts[0] and self.stops[0] <= stop:
             self.starts.clear()
             self.stops.clear()
@@ -106,6 +108,8 @@ class Intervals:
 
     def overlap(self, start: int, stop: int) -> list[tuple[int, int]]:
         """Return the runs of `[start, stop)` that are in the set."""
+        if start >= stop:
+            return []
         if len(self.starts) == 1:
             first, last = self.starts[0], self.stops[0]
             if first < start:

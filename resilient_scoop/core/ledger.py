@@ -122,7 +122,7 @@ class Ledger:
             spans = self.state.apply_part(parent, part, record, offset, args if keep else None)
             for each, start, stop in spans:
                 self.scheduler.enqueue(each, [(start, stop)], resumes=False)
-            new = new or bool(spans) or not known
+            new = new or bool(spans) or not known or part.fresh
             offset += part.count
         if new:
             self.log(parent, raw, forced=False)
@@ -133,14 +133,9 @@ class Ledger:
 
     def _clear_changed(self, parent: Parent, batch: Batch, part: wire.Part) -> None:
         """Take back what is under way of items that turn out to be others."""
-        stop = part.start + part.count
-        changed = [
-            (low, high)
-            for low, high in batch.undone.overlap(part.start, stop)
-            if part.fresh or not self.state.same(batch, part, low, high)
-        ]
+        changed = self.state.differing(batch, part)
         if part.last:
-            changed += batch.undone.overlap(stop, 1 << 62)
+            changed += batch.undone.overlap(part.start + part.count, 1 << 62)
         for low, high in changed:
             self.scheduler.withdraw(batch, low, high)
             self.release(batch, [(low, high)])
@@ -230,7 +225,7 @@ class Ledger:
             if parent is not None and spans:
                 counted.append((outcome, spans))
                 # At once: two attempts of one item may have ended on one worker.
-                self._settle(parent.batches[outcome.call], spans)
+                self._settle(parent.batches[outcome.call], spans, outcome.task)
         if parent is not None and counted:
             if not whole:
                 parts = [part for each, spans in counted for part in parts_of(each, spans)]
@@ -252,7 +247,7 @@ class Ledger:
                 again = lease.batch.undone.overlap(start, stop)
                 self.scheduler.enqueue(lease.batch, again, resumes=False)
 
-    def _settle(self, batch: Batch, spans: Spans) -> None:
+    def _settle(self, batch: Batch, spans: Spans, by: wire.Attempt | None = None) -> None:
         """Items are done: update the queue, all leases, what hung below them, the state."""
         parent, call = batch.parent, batch.call
         for start, stop in spans:
@@ -261,6 +256,8 @@ class Ledger:
             self._drop_kids(parent.path, call, start, stop)
             for lease in list(batch.leases):
                 self.scheduler.settle(lease, start, stop)
+                if not lease.left and lease.attempt != by:
+                    self.send(lease.peer.id, wire.encode(wire.Drop([lease.attempt])))
         self.state.apply_done(parent, call, spans)
 
     def settle_error(self, batch: Batch, index: int, payload: bytes) -> None:

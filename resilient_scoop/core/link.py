@@ -23,11 +23,17 @@ from resilient_scoop.wire.messages import BEAT, RESEND, Header
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_PATIENCE_S = 0.05
+_PATIENCE_S_MAX = 2.0
+
 
 class Link:
     """Numbers what goes out, filters what comes in; holds no socket and no clock."""
 
-    __slots__ = ("acked", "asked_at", "epoch", "received", "run", "sent", "told", "unacked")
+    __slots__ = (
+        "acked", "asked_at", "asked_for", "epoch", "patience_s", "received", "run",
+        "sent", "told", "unacked",
+    )  # fmt: skip
 
     def __init__(self, run: bytes, epoch: int) -> None:
         self.run = run
@@ -37,6 +43,8 @@ class Link:
         self.acked = 0  # what we tell the other end; <= received
         self.told = 0  # the last `acked` that left with a message
         self.asked_at = -1.0  # when we last asked for a repetition
+        self.asked_for = -1  # and what we had received then
+        self.patience_s = _PATIENCE_S
         self.unacked: OrderedDict[int, Sequence[bytes]] = OrderedDict()
 
     def pack(self, frames: Sequence[bytes]) -> list[bytes]:
@@ -68,8 +76,11 @@ class Link:
                 self.received += 1
             elif not wanted:
                 answers.append(self.beat())  # a repetition: tell where we are
-        if wanted and now - self.asked_at >= 0.05:
-            self.asked_at = now
+        if wanted and now - self.asked_at >= self.patience_s:
+            # Asking again while the first repetition is on its way would only add to the jam.
+            stuck = self.asked_for == self.received
+            self.patience_s = min(2 * self.patience_s, _PATIENCE_S_MAX) if stuck else _PATIENCE_S
+            self.asked_at, self.asked_for = now, self.received
             answers.append([self._head(RESEND, self.sent)])
         return fresh, answers
 

@@ -46,6 +46,7 @@ class Peer:
     functions: set[bytes] = field(default_factory=set)
     load_s: float = 0.0  # estimated time of what it holds and is not parked
     items: int = 0  # how many that is
+    stuck: bool = False  # in one item for long, while others of its own could go on
 
     def take(self, lease: Lease, count: int) -> None:
         """Count items as its load."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.ledger import parts_of
 from resilient_scoop.core.state import State
-from resilient_scoop.wire.broker_errors import is_cancelled
 from resilient_scoop.ids import KEY_BYTES, ROOT, item_path, parse_item
+from resilient_scoop.wire.broker_errors import is_cancelled
 from resilient_scoop.wire.messages import (
     Calls,
     Crashed,

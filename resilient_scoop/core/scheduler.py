@@ -140,7 +140,20 @@ class Scheduler:
                 best = peer
         return best
 
+    def evict(self, lease: Lease, index: int) -> bool:
+        """Have a parked item go on elsewhere, if a worker has room; return whether it will."""
+        if index not in lease.parked:
+            return False
+        lease.peer.stuck = True
+        if self._roomiest() is None:
+            return False
+        self.settle(lease, index, index + 1)
+        self.enqueue(lease.batch, [(index, index + 1)], resumes=True)
+        return True
+
     def _has_room(self, peer: Peer) -> bool:
+        if peer.stuck:
+            return False
         if peer.load_s < self.config.slice_s:
             return True
         return peer.items == 1 and peer.load_s < self.config.prefetch_s

@@ -22,7 +22,15 @@ from resilient_scoop.core.intervals import Intervals
 
 if TYPE_CHECKING:
     from resilient_scoop.core.peers import Lease
-    from resilient_scoop.wire.messages import Calls, Crashed, Define, Intent, Observed, Outcome, Part
+    from resilient_scoop.wire.messages import (
+        Calls,
+        Crashed,
+        Define,
+        Intent,
+        Observed,
+        Outcome,
+        Part,
+    )
 
 _INDEX_STRIDE = 256
 
@@ -134,7 +142,7 @@ class Parent:
 
     __slots__ = (
         "batches", "cancelled", "crashes", "depth", "finished", "index", "intents", "logged",
-        "next_observation", "path", "prefix", "sizes",
+        "next_observation", "path", "prefix", "renewed", "sizes",
     )  # fmt: skip
 
     def __init__(self, path: str, prefix: bytes) -> None:
@@ -144,6 +152,7 @@ class Parent:
         self.batches: dict[int, Batch] = {}
         self.finished = Intervals()
         self.sizes: dict[int, int] = {}  # of finished calls: their items, if not one
+        self.renewed: dict[int, dict[int, bytes]] = {}  # items once fresh: function and digest
         self.logged = False  # has outcomes or observations: a new attempt replays
         self.next_observation = 0
         self.index: list[tuple[int, int]] = []  # (call, sequence number), sparse, ascending
@@ -215,7 +224,7 @@ class State:
         batch = parent.batches.get(call)
         if batch is None:
             size = parent.size_of(call)
-            if size is not None and stop <= size and not part.fresh:
+            if size is not None and stop <= size and not self._renewed(parent, part):
                 return []
             batch = parent.batches[call] = Batch(parent, call)
             if size is not None:  # a script that was changed asks for more, or again
@@ -238,6 +247,7 @@ class State:
             batch.undone.add(low, high)
             self.items_known += high - low
             parent.forget(call, low, high)
+        self._mark(parent, part, spans)
         if not spans:
             self._finish(batch)
         return [(batch, low, high) for low, high in spans]
@@ -256,14 +266,9 @@ class State:
         """Return what of a part is not known as it is, forgetting what is known otherwise."""
         if not batch.pieces and not batch.done:
             return [(start, stop)] if start < stop else []
-        if part.fresh:
-            stale = [(start, stop)]
-        else:
-            stale = [
-                (low, high)
-                for low, high in batch.undone.overlap(start, stop)
-                if not self.same(batch, part, low, high)
-            ]
+        stale = self.differing(batch, part)
+        renewed = self._renewed(batch.parent, part)
+        stale += [(index, index + 1) for index in renewed if index in batch.done]
         spans = Intervals(stale)
         known = Intervals([*batch.undone.overlap(start, stop), *batch.done.overlap(start, stop)])
         for low, high in stale:
@@ -274,6 +279,43 @@ class State:
         for low, high in known.gaps(start, stop):
             spans.add(low, high)
         return list(spans)
+
+    def differing(self, batch: Batch, part: Part) -> list[tuple[int, int]]:
+        """Return the undone items of a part that are others than those of the batch."""
+        found = Intervals()
+        for low, high in batch.undone.overlap(part.start, part.start + part.count):
+            if not self.same(batch, part, low, high):
+                for index in range(low, high):
+                    if not self.same(batch, part, index, index + 1):
+                        found.add(index, index + 1)
+        return list(found)
+
+    def _renewed(self, parent: Parent, part: Part) -> list[int]:
+        """Return which items of a fresh part were not asked for so before.
+
+        The parent may ask again because it did not live to see what came of its asking.
+        """
+        if not part.fresh:
+            return []
+        marks = parent.renewed.get(part.call, {})
+        indexes = range(part.start, part.start + part.count)
+        return [index for index in indexes if marks.get(index) != self._mark_of(part, index)]
+
+    def _mark_of(self, part: Part, index: int) -> bytes:
+        at = (index - part.start) * ids.DIGEST_BYTES
+        return self.fingerprint(part.fn) + part.digests[at : at + ids.DIGEST_BYTES]
+
+    def _mark(self, parent: Parent, part: Part, spans: list[tuple[int, int]]) -> None:
+        """Note what items that were ever asked for anew are now."""
+        marks = parent.renewed.get(part.call)
+        if part.fresh:
+            marks = parent.renewed.setdefault(part.call, {})
+            spans = [(part.start, part.start + part.count)]
+        if marks is not None:
+            for low, high in spans:
+                for index in range(low, high):
+                    if part.fresh or index in marks:
+                        marks[index] = self._mark_of(part, index)
 
     def same(self, batch: Batch, part: Part, low: int, high: int) -> bool:
         """Tell whether the known items `[low, high)` are those of the part."""

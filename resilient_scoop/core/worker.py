@@ -260,6 +260,8 @@ class Worker:
                 self.retract.append(attempt)
             case wire.Drop(attempts=attempts):
                 self._drop(attempts)
+            case wire.Evict(attempt=attempt, index=index):
+                self._evict(attempt, index)
             case wire.CancelAnswer():
                 key = (message.parent, message.call, message.index)
                 self.cancels[key] = message.cancelled
@@ -273,6 +275,18 @@ class Worker:
                 self.out.insert(0, self._again())
             case _:
                 pass  # History has a bundle of its own; Kill is for agents
+
+    def _evict(self, attempt: wire.Attempt, index: int) -> None:
+        """One item of a slice goes on elsewhere."""
+        work = self.works.get(attempt)
+        if work is None:
+            return
+        work.left.discard(index, index + 1)
+        if not work.left:
+            self.works.pop(attempt, None)
+        path = ids.item_path(work.task.parent, work.task.call, index)
+        if self.parents.pop(path, None) is not None:
+            self.fenced.append(path)
 
     def _again(self) -> bytes:
         held = [self._held(work) for work in self.works.values() if work.left]

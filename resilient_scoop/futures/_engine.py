@@ -61,11 +61,11 @@ def here() -> Here | None:
         ScriptGuardError: the script makes calls while a worker imports it.
         RuntimeError: a thread of the user's own calls.
     """
+    if Process.importing is not None:
+        raise ScriptGuardError(Process.importing)
     session = Process.session
     if session is None:
         return None
-    if Process.importing is not None:
-        raise ScriptGuardError(Process.importing)
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(
             "futures were used in a thread of your own: a future's identity is the order of its "

@@ -3,6 +3,7 @@
   H1  Ready parents go before leaves, deeper items before shallower ones.
   H2  The hub's greenlet never runs user code; whatever waits is in `parked` with what it waits for.
   H3  A parent takes its random streams with it when it waits, and finds them again.
+  H4  A parent that could go on does not wait behind a long item for long: another worker replays it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from resilient_scoop.adapters import rng
 from resilient_scoop.adapters.green import GreenletExit, getcurrent, greenlet
 from resilient_scoop.runtime.session import FLUSH_S
+from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.session import Context, Session
 
 _IDLE_S = 0.25
+STUCK_S = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +48,10 @@ class Hub:
         self.open: list[Work] = []  # slices of which an item waits and others are not begun
         self.green = getcurrent()
         self.pump_at = 0.0
+        self.looped_at = time.monotonic()
+        self.stuck_at = 0.0
         session.waiter = self
+        session.say_stuck = self.say_stuck
 
     # --- called by items ----------------------------------------------------------------------
 
@@ -86,6 +92,19 @@ class Hub:
             if frame is not None:
                 self.session.machine.out.append(frame)
 
+    def say_stuck(self) -> None:
+        """Tell the broker of parents that could go on while one item keeps the worker (H4)."""
+        now = time.monotonic()
+        if not self.parked or now - max(self.looped_at, self.stuck_at) < STUCK_S:
+            return
+        self.stuck_at = now
+        machine = self.session.machine
+        for parked in list(self.parked.values()):
+            work = parked.context.work
+            if work is not None and not work.dropped and parked.ready():
+                stuck = wire.Stuck(work.attempt, parked.context.index)
+                machine.out.append(wire.encode(stuck))
+
     # --- the loop -----------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -93,6 +112,7 @@ class Hub:
         session, machine = self.session, self.session.machine
         while machine.stopping is None:
             self._pump()
+            self.looped_at = time.monotonic()
             self._fence()
             if self._resume_ready() or machine.stopping is not None:
                 continue
@@ -112,7 +132,7 @@ class Hub:
     def _pick(self) -> Work | None:
         """Return the next slice for a running greenlet; None sends it back to the hub."""
         session, machine = self.session, self.session.machine
-        now = time.monotonic()
+        now = self.looped_at = time.monotonic()
         if now - session.flushed_at > FLUSH_S or not (self.open or machine.queue):
             with session.lock:
                 session.pump()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
 from resilient_scoop.adapters import rng
+from resilient_scoop.adapters.payload import keep_by_value, lacking_in_workers
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.runtime import script
@@ -124,7 +125,6 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     session = Session("origin", settings, node="local", pid=os.getpid())
     announce(session, settings)
-    rng.watch_imports(session.seed_here)
     Process.say = say
     root = Root(session)
     session.waiter = root
@@ -184,6 +184,7 @@ def _run(session: Session, settings: ChildSettings) -> tuple[int, bool, str]:
     rng.seed(ids.seed_of(session.machine.seed, ids.ROOT))
     try:
         script.prepare(settings.script)
+        keep_by_value(script.names_under_guard(settings.script))
         script.run_as_main(settings.script)
         _drain(session)
     except SystemExit as error:
@@ -224,6 +225,11 @@ def _show(error: BaseException) -> None:
         trace = trace.tb_next
     if isinstance(sys.stderr, Errors):
         sys.stderr.parent = None
+    if isinstance(error, NameError) and lacking_in_workers(error.name):
+        error.add_note(
+            f"`{error.name}` is set under `if __name__ == \"__main__\":`, which workers do not run: "
+            "pass it as an argument, set it with shared.setConst, or move it above"
+        )
     traceback.print_exception(type(error), error, trace)
     sys.stderr.flush()
 

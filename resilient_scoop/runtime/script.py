@@ -7,6 +7,7 @@ that functions and classes of the script are found under one identity whoever pi
 
 from __future__ import annotations
 
+import ast
 import importlib.machinery
 import importlib.util
 import io
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Final
 from resilient_scoop.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from resilient_scoop.runtime.child import ScriptSpec
 
 ALIAS: Final = "__rscoop_main__"
@@ -40,6 +43,49 @@ def run_as_main(spec: ScriptSpec) -> None:
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = sys.modules[ALIAS] = module
     _execute(spec, module, "__main__")
+
+
+def names_under_guard(spec: ScriptSpec) -> frozenset[str]:
+    """Return what the program binds only under `if __name__ == "__main__":`: workers lack it."""
+    source, path = _source(spec)
+    try:
+        body = ast.parse(source, path).body
+    except (SyntaxError, ValueError):
+        return frozenset()  # running it says so
+    bound: dict[bool, set[str]] = {False: set(), True: set()}
+    for statement in body:
+        is_guard = isinstance(statement, ast.If) and "__name__" in ast.dump(statement.test)
+        parts = statement.body if is_guard and isinstance(statement, ast.If) else [statement]
+        for part in parts:
+            bound[is_guard].update(_bound(part))
+    return frozenset(bound[True] - bound[False])
+
+
+def _bound(statement: ast.AST) -> Iterator[str]:
+    """Yield the names that a statement binds in its module."""
+    match statement:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case ast.Lambda():
+            return
+        case ast.Name(id=name, ctx=ast.Store()):
+            yield name
+        case ast.alias(name=name, asname=asname):
+            yield asname or name.partition(".")[0]
+        case _:
+            for child in ast.iter_child_nodes(statement):
+                yield from _bound(child)
+
+
+def _source(spec: ScriptSpec) -> tuple[bytes, str]:
+    path = spec.script
+    if spec.module is not None:
+        found = _find(spec.module)
+        path = None if found is None else found.origin
+    if path is None:
+        return b"", ""
+    with io.open_code(path) as file:
+        return file.read(), path
 
 
 def import_for_workers(spec: ScriptSpec) -> None:
@@ -71,12 +117,18 @@ def _code(
         assert spec.script is not None, "a run has a script or a module"
         with io.open_code(spec.script) as file:
             return compile(file.read(), spec.script, "exec", dont_inherit=True), None, spec.script
-    found = importlib.util.find_spec(spec.module)
-    if found is not None and found.submodule_search_locations is not None:
-        found = importlib.util.find_spec(f"{spec.module}.__main__")
+    found = _find(spec.module)
     loader = None if found is None else found.loader
     if found is None or not isinstance(loader, importlib.machinery.SourceFileLoader):
         raise UsageError(f"no module named {spec.module} with Python source in {spec.cwd}")
     code = loader.get_code(found.name)
     assert code is not None, "source files have code"
     return code, found, found.origin or spec.module
+
+
+def _find(name: str) -> importlib.machinery.ModuleSpec | None:
+    """Return the module, or a package's `__main__`."""
+    found = importlib.util.find_spec(name)
+    if found is not None and found.submodule_search_locations is not None:
+        found = importlib.util.find_spec(f"{name}.__main__")
+    return found

@@ -86,6 +86,7 @@ class Session:
         self.flushed_at = 0.0
         self.beat_at = 0.0
         self.on_stop: Callable[[], None] | None = None
+        self.say_stuck: Callable[[], None] | None = None  # the deputy asks it, holding the lock
         self._closed = threading.Event()
 
     def seed_here(self) -> int:
@@ -159,6 +160,8 @@ class Session:
                 running = self.running
                 if running is not None:
                     self.machine.settle(running, time.monotonic())
+                if self.say_stuck is not None:
+                    self.say_stuck()
                 self.pump()
             finally:
                 self.lock.release()

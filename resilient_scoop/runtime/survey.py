@@ -1,0 +1,162 @@
+"""Has the code that made journaled results changed? Asked before a run is resumed.
+
+A child process imports the script as a worker does, loads each callable that has results from its
+journaled definition (a name, which now finds the new code) and takes its fingerprint. What travels by
+value (lambdas, local functions) carries its old code with it, and what cannot be loaded any more has no
+code to compare: both are left to the replay, which sees the calls themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from resilient_scoop.core.events import Table
+from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.runtime import child, script
+from resilient_scoop.wire.messages import Calls, Define, Outcomes, decode_logged, decode_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from resilient_scoop.runtime.figures import Readable
+    from resilient_scoop.runtime.rundir import RunDir, RunInfo
+
+_TIMEOUT_S: Final = 120.0
+_BY_VALUE: Final = b"D"
+_Spans = dict[tuple[str, int], dict[bytes, Intervals]]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A function with results whose code is not what it was."""
+
+    names: frozenset[str]  # as the journal has it, and as `name=` calls it
+    results: int
+
+    @property
+    def title(self) -> str:
+        """What the user calls it."""
+        return min(self.names, key=lambda name: (":" in name, name)).rpartition(":")[2]
+
+
+def changed_functions(run: RunDir, info: RunInfo, view: Readable) -> list[Changed]:
+    """Return the functions with results whose code has changed, in the order of their names."""
+    counts = _results(view)
+    defines = [define for define in _defines(view) if define.fingerprint in counts]
+    asked = [each for each in defines if not each.payload.startswith(_BY_VALUE)]
+    if not asked:
+        return []
+    found: dict[str, Changed] = {}
+    counted: set[bytes] = set()
+    for define, now in zip(asked, _ask(run, info, asked), strict=True):
+        if now in (b"", define.fingerprint) or define.fingerprint in counted:
+            continue
+        counted.add(define.fingerprint)
+        before = found.get(define.name, Changed(frozenset(), 0))
+        names = before.names | {define.name} | ({define.options.name} - {None})
+        results = before.results + counts[define.fingerprint]
+        found[define.name] = Changed(frozenset(filter(None, names)), results)
+    return [found[name] for name in sorted(found)]
+
+
+def _defines(view: Readable) -> Iterator[Define]:
+    for _, raw in view.scan(Table.DEFINE):
+        record = decode_up(raw)
+        if isinstance(record, Define):
+            yield record
+
+
+def _results(view: Readable) -> dict[bytes, int]:
+    """Return how many results there are by the fingerprint of what made them; later ones replace."""
+    spans: _Spans = {}
+    for _, raw in view.scan(Table.LOG):
+        record = decode_logged(raw)
+        if isinstance(record, Outcomes):
+            for item in record.items:
+                made = spans.setdefault((record.parent, item.call), {})
+                stop = item.start + len(item.values)
+                _discard(made, item.start, stop)
+                made.setdefault(item.fingerprint, Intervals()).add(item.start, stop)
+        elif isinstance(record, Calls):
+            for part in record.parts:
+                if part.fresh:
+                    _discard(
+                        spans.get((record.parent, part.call), {}), part.start, part.start + part.count
+                    )
+    counts: dict[bytes, int] = {}
+    for made in spans.values():
+        for fingerprint, each in made.items():
+            counts[fingerprint] = counts.get(fingerprint, 0) + each.count()
+    return {fingerprint: count for fingerprint, count in counts.items() if count}
+
+
+def _discard(made: dict[bytes, Intervals], start: int, stop: int) -> None:
+    for each in made.values():
+        each.discard(start, stop)
+
+
+def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> list[bytes]:
+    """Have a child take the fingerprints as of now; empty where there is none to be had."""
+    settings = child.ChildSettings(
+        run_dir=str(run.path),
+        run_id=run.id,
+        run=bytes.fromhex(info.uuid),
+        seed=info.seed,
+        script=child.ScriptSpec(
+            script=info.script, module=info.module, argv=info.argv, cwd=info.cwd
+        ),
+        workers=info.workers,
+        name="survey",
+    )
+    process = child.start(
+        "survey", settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, user_code=True,
+    )  # fmt: skip
+    asked = msgspec.msgpack.encode([define.payload for define in defines])
+    try:
+        told, _ = process.communicate(asked, timeout=_TIMEOUT_S)
+        answers = msgspec.msgpack.decode(told, type=list[bytes])
+    except (subprocess.TimeoutExpired, msgspec.MsgspecError):
+        return [b""] * len(defines)  # the script cannot be imported: its replay will say why
+    finally:
+        process.kill()
+        process.wait()
+    return answers
+
+
+def main() -> int:
+    """Run the child."""
+    from resilient_scoop.adapters import payload
+    from resilient_scoop.adapters.fingerprint import fingerprint
+    from resilient_scoop.adapters.store import LargeStore
+    from resilient_scoop.runtime.current import Process
+
+    settings = child.take_settings()
+    asked = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[bytes])
+    answer = os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1):
+        os.dup2(null, stream)  # what the script reads and writes is not for us
+    Process.importing = settings.script.script or settings.script.module
+    try:
+        script.prepare(settings.script)
+        script.import_for_workers(settings.script)
+    except BaseException:  # noqa: BLE001, S110 - user code: what is there by now is compared
+        pass
+    store = LargeStore(Path(settings.run_dir) / "payloads")
+    found = []
+    for each in asked:
+        try:
+            found.append(fingerprint(payload.loads(each, store)))
+        except Exception:  # noqa: BLE001 - user code: unpickling runs it
+            found.append(b"")
+    with os.fdopen(answer, "wb") as stream_out:
+        stream_out.write(msgspec.msgpack.encode(found))
+    os._exit(0)

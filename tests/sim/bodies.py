@@ -1,0 +1,179 @@
+"""What the bodies of simulated futures ask for, answered by the real `Parent` machine.
+
+Each operation gives a question that is asked again after every message until it has an answer; questions
+whose answer could have come out differently first look into the history (`Operations._recall`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from resilient_scoop import ids
+from resilient_scoop.core.parent import Call, Parent
+from resilient_scoop.core.worker import Work, Worker
+from resilient_scoop.wire import messages as wire
+from tests.sim import programs
+from tests.sim.programs import Fn
+from tests.sim.world import World
+
+Ready = tuple[Any] | None
+
+
+class Frame:
+    """A future whose body runs here."""
+
+    def __init__(self, path: str, fn: Fn, body: programs.Body, work: Work | None, index: int) -> None:
+        self.path = path
+        self.fn = fn
+        self.body = body
+        self.work = work
+        self.index = index
+        self.parent: Parent | None = None
+        self.args: dict[int, list[Any]] = {}
+        self.fns: dict[int, Fn] = {}
+        self.calls: dict[int, Call] = {}
+        self.ready: Callable[[], Ready] | None = None
+        self.told: Any = None
+        self.until = 0.0
+        self.parked = False
+
+
+class Operations:
+    """The part of a worker's shell that serves bodies."""
+
+    world: World
+    machine: Worker
+
+    def make_parent(self, path: str, attempt: wire.Attempt, task: wire.Task) -> Parent:
+        made = Parent(path, attempt, task.replay, say=self._said)
+        self.machine.parents[path] = made
+        return made
+
+    def _said(self, text: str) -> None:
+        self.world.checks.diverged(text)
+
+    def operate(  # noqa: C901, PLR0911, PLR0912 - a table
+        self, frame: Frame, op: programs.Op
+    ) -> Callable[[], Ready]:
+        """Begin an operation; what is returned gives its answer as soon as there is one."""
+        parent = frame.parent
+        if parent is None:
+            assert frame.work is not None
+            parent = self.make_parent(frame.path, frame.work.attempt, frame.work.task)
+            frame.parent = parent
+        match op:
+            case ("map", fn, args):
+                call = self._open(frame, fn)
+                self._add(frame, call, args, last=True)
+                return lambda: (call.number,)
+            case ("open", fn):
+                call = self._open(frame, fn)
+                return lambda: (call.number,)
+            case ("add", number, args, last):
+                self._add(frame, frame.calls[number], args, last=last)
+                return lambda: (None,)
+            case ("print", data):
+                self.machine.written += data
+                return lambda: (None,)
+            case ("result", number, index):
+                return lambda: self._result(frame, number, index)
+            case ("wait_any", pending):
+                return lambda: self._any(frame, pending)
+            case ("once",):
+                return lambda: self._told(frame, "once", lambda: self.world.rng.getrandbits(30))
+            case ("poll", number, index):
+                call = frame.calls[number]
+                return lambda: self._told(frame, "poll", lambda: call.find(index) is not None)
+            case ("cancel", number, index):
+                return lambda: self._cancel(frame, number, index)
+            case _:
+                raise AssertionError(op)
+
+    def _open(self, frame: Frame, name: str) -> Call:
+        fn, parent = programs.FNS[name], frame.parent
+        assert parent is not None
+        self.machine.define(fn.define())
+        call = parent.begin(fn.id, fn.id)
+        frame.args[call.number], frame.fns[call.number] = [], fn
+        frame.calls[call.number] = call
+        return call
+
+    def _add(self, frame: Frame, call: Call, args: list[Any], *, last: bool) -> None:
+        assert frame.parent is not None
+        frame.args[call.number] += args
+        raw = [programs.encode_arg(arg) for arg in args]
+        frame.parent.add(call, b"".join(map(programs.digest, raw)), raw, last=last)
+
+    def _result(self, frame: Frame, number: int, index: int) -> Ready:
+        assert frame.parent is not None
+        chunk = frame.calls[number].find(index)
+        if chunk is None:
+            return None
+        payload, failed = chunk.values[index - chunk.start], index in chunk.failed
+        path = ids.item_path(frame.path, number, index)
+        arg = frame.args[number][index]
+        self.world.checks.seen(frame.fns[number], path, arg, payload, failed=failed)
+        return (programs.read_outcome(payload, failed=failed),)
+
+    def _recall(self, frame: Frame, kind: str) -> tuple[bool, Any]:
+        """Return (whether to go on, what was told before or None)."""
+        parent = frame.parent
+        assert parent is not None
+        if parent.needs_page() or (parent.replaying and parent.diverged(kind)):
+            return False, None
+        raw = parent.recall(kind)
+        return True, None if raw is None else programs.decode_arg(raw)
+
+    def _told(self, frame: Frame, kind: str, draw: Callable[[], Any]) -> Ready:
+        ready, answer = self._recall(frame, kind)
+        if not ready:
+            return None
+        if answer is None:
+            assert frame.parent is not None
+            answer = draw()
+            frame.parent.observe(kind, programs.encode_arg(answer))
+        return (answer,)
+
+    def _any(self, frame: Frame, pending: Sequence[tuple[int, int]]) -> Ready:
+        parent = frame.parent
+        assert parent is not None
+        if frame.told is None:
+            ready, answer = self._recall(frame, "done")
+            if not ready:
+                return None
+            frame.told = None if answer is None else tuple(answer)
+        if frame.told is not None:
+            number, index = frame.told
+            if frame.calls[number].find(index) is None:
+                return None
+            found, frame.told = frame.told, None
+            return (found,)
+        arrived = [
+            (chunk.arrival, each)
+            for each in pending
+            if (chunk := frame.calls[each[0]].find(each[1])) is not None
+        ]
+        if not arrived:
+            return None
+        first = min(arrived)[1]
+        parent.observe("done", programs.encode_arg(list(first)))
+        return (first,)
+
+    def _cancel(self, frame: Frame, number: int, index: int) -> Ready:
+        parent, machine = frame.parent, self.machine
+        assert parent is not None
+        if frame.told is None:
+            ready, answer = self._recall(frame, "cancel")
+            if not ready or answer is not None:
+                return None if not ready else (answer,)
+            frame.told = "asked"
+            machine.out += parent.frames()
+            asked = wire.Cancel(frame.path, parent.attempt, number, index)
+            machine.out.append(wire.encode(asked))
+        answer = machine.cancels.pop((frame.path, number, index), None)
+        if answer is None:
+            return None
+        frame.told = None
+        parent.observe("cancel", programs.encode_arg(answer))
+        return (answer,)

@@ -1,0 +1,132 @@
+"""A broker on the bench: a clock turned by hand, every invariant checked after every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from resilient_scoop.config import BrokerConfig
+from resilient_scoop.core.broker import Broker
+from resilient_scoop.core.events import Action, Erase, Heard, Offer, Put, Send, Table, Tick
+from resilient_scoop.core.recovery import recover
+from resilient_scoop.core.state import State
+from resilient_scoop.ids import ROOT, PeerId
+from resilient_scoop.wire import messages as wire
+
+RUN = b"r" * 16
+ORIGIN, W1, W2, AGENT = PeerId(b"Oorigin.."), PeerId(b"Wworker1."), PeerId(b"Wworker2."), PeerId(b"A")
+FN, ONCE = b"fn-plain........", b"fn-once........."
+PLAIN = wire.Define(FN, FN, "m:plain", b"code", wire.Options())
+RISKY = wire.Define(ONCE, ONCE, "m:risky", b"code", wire.Options(idempotent=False))
+
+
+def digests(*args: int, salt: int = 0) -> bytes:
+    """Return digests that differ where arguments or `salt` do."""
+    return b"".join((salt << 32 | arg).to_bytes(8, "big") for arg in args)
+
+
+def part(call: int, start: int, stop: int, *, fn: bytes = FN, **more: Any) -> wire.Part:
+    salt = more.pop("salt", 0)
+    last = more.pop("last", True)
+    marks = digests(*range(start, stop), salt=salt)
+    return wire.Part(call, start, stop - start, fn, marks, last, **more)
+
+
+def calls(*parts: wire.Part, parent: str = ROOT, attempt: wire.Attempt) -> list[wire.Up]:
+    args = [b"arg%d" % i for p in parts for i in range(p.start, p.start + p.count)]
+    return [wire.Calls(parent, attempt, list(parts)), wire.Args(args)]
+
+
+def outcomes(
+    call: int, start: int, stop: int, *, parent: str = ROOT, **more: Any
+) -> wire.Outcomes:
+    salt, fn, task = more.get("salt", 0), more.get("fn", FN), more.get("task")
+    values = [b"Vvalue%d" % index for index in range(start, stop)]
+    marks = digests(*range(start, stop), salt=salt)
+    return wire.Outcomes(parent, [wire.Outcome(call, start, fn, marks, values, [], 0.01, task)])
+
+
+class Bench:
+    """Drives a broker without sleeping, and keeps a journal of what it writes."""
+
+    def __init__(self, *, epoch: int = 1, state: State | None = None, **config: Any) -> None:
+        self.now = 100.0
+        self.config = replace(BrokerConfig(), **config)
+        self.journal: dict[tuple[Table, bytes], bytes] = {}
+        self.broker = Broker(self.config, state or State(RUN), epoch=epoch, seed=7)
+
+    def feed(self, event: Any) -> list[Action]:
+        actions = self.broker.step(event, self.now)
+        self.broker.check()
+        for action in actions:
+            if isinstance(action, Put):
+                self.journal[action.table, action.key] = action.value
+            elif isinstance(action, Erase):
+                for key in [k for k in self.journal if k[0] is action.table]:
+                    if key[1].startswith(action.prefix):
+                        del self.journal[key]
+        return actions
+
+    def tell(self, peer: PeerId, *messages: wire.Up) -> list[Action]:
+        """Let the broker hear one bundle."""
+        return self.feed(Heard(peer, list(messages), [wire.encode(m) for m in messages]))
+
+    def wait(self, seconds: float, *, vouched: Sequence[PeerId] = ()) -> list[Action]:
+        """Let time pass, a second at a time; the agent, if there is one, vouches for some."""
+        found: list[Action] = []
+        for _ in range(int(seconds)):
+            self.now += 1.0
+            if vouched:
+                found += self.tell(AGENT, wire.Alive(list(vouched)))
+            found += self.feed(Tick())
+        return found
+
+    def arrive(self, peer: PeerId, **more: Any) -> list[Action]:
+        role = {b"O": "origin", b"W": "worker", b"A": "agent"}[peer[:1]]
+        return self.tell(peer, wire.Hello(role, "n0", peer.decode(), 1, **more))
+
+    def begin(self, *workers: PeerId) -> wire.Attempt:
+        """Let origin and workers arrive; return the root's attempt."""
+        self.arrive(AGENT)
+        self.arrive(ORIGIN)
+        for worker in workers:
+            self.arrive(worker)
+        assert self.broker.ledger.root is not None
+        return self.broker.ledger.root[0]
+
+    def again(self, *, adopt: bool = True) -> Bench:
+        """Return a new broker on what this one has written."""
+        defines = [d for d in self._all(Table.DEFINE) if isinstance(d, wire.Define)]
+        log = [
+            (key, wire.decode_logged(raw))
+            for (table, key), raw in sorted(self.journal.items())
+            if table is Table.LOG
+        ]
+        state = recover(RUN, defines, log, self.broker.state.output_bytes)
+        other = Bench(epoch=self.broker.epoch + 1, state=state, adopt=adopt)
+        other.journal, other.now = dict(self.journal), self.now
+        return other
+
+    def _all(self, wanted: Table) -> list[wire.Up]:
+        return [wire.decode_up(raw) for (table, _), raw in self.journal.items() if table is wanted]
+
+    def logged(self) -> list[Any]:
+        """Return the records of the log, as they were written."""
+        found = [(key[16:], raw) for (t, key), raw in self.journal.items() if t is Table.LOG]
+        return [wire.decode_logged(raw) for _, raw in sorted(found)]
+
+
+def sent(actions: Sequence[Action], to: PeerId, kind: type) -> list[Any]:
+    """Return the messages of a kind that go to a peer, at once or after the commit."""
+    return [
+        message
+        for action in actions
+        if isinstance(action, Send | Offer) and action.to == to
+        for message in map(wire.decode_down, action.frames)
+        if isinstance(message, kind)
+    ]
+
+
+def granted(actions: Sequence[Action], to: PeerId) -> list[wire.Task]:
+    return [task for grant in sent(actions, to, wire.Grant) for task in grant.tasks]

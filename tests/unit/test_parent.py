@@ -1,0 +1,241 @@
+"""The parent machine: calls, histories, observations."""
+
+from __future__ import annotations
+
+import pytest
+
+from resilient_scoop.core.parent import Call, Parent, Policy
+from resilient_scoop.errors import ReplayDivergedError
+from resilient_scoop.ids import ROOT
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import FN, digests, outcomes
+
+NOW = wire.Attempt(2, 1)
+
+
+def parent(**more: object) -> Parent:
+    said: list[str] = []
+    made = Parent(ROOT, NOW, say=said.append, **more)  # type: ignore[arg-type]
+    return made
+
+
+def call(of: Parent, start: int, stop: int, *, salt: int = 0, last: bool = True) -> Call:
+    made = of.begin(FN, FN)
+    more(of, made, start, stop, salt=salt, last=last)
+    return made
+
+
+def more(of: Parent, to: Call, start: int, stop: int, *, salt: int = 0, last: bool = True) -> None:
+    args = [b"arg%d" % index for index in range(start, stop)]
+    of.add(to, digests(*range(start, stop), salt=salt), args, last=last)
+
+
+def page(of: Parent, *records: wire.Outcomes | wire.Observed, last: bool = True, calls: int = 1) -> None:
+    of.page(wire.History(ROOT, NOW, 9, last, calls), list(records))
+
+
+def asked(of: Parent) -> list[tuple[int, int, int, bool]]:
+    """Return what is sent: call, start, stop, fresh."""
+    found = []
+    for message in map(wire.decode_up, of.frames()):
+        if isinstance(message, wire.Calls):
+            found += [(p.call, p.start, p.start + p.count, p.fresh) for p in message.parts]
+    return found
+
+
+def value(of: Call, index: int) -> bytes | None:
+    chunk = of.find(index)
+    return None if chunk is None else chunk.values[index - chunk.start]
+
+
+def told(no: int, kind: str, at_call: int, answer: bytes = b"a") -> wire.Observed:
+    return wire.Observed(ROOT, NOW, [wire.Observation(no, kind, at_call, answer)])
+
+
+def test_calls_are_numbered_and_sent_once_with_their_arguments() -> None:
+    of = parent()
+    call(of, 0, 2)
+    call(of, 0, 1)
+
+    calls, args = map(wire.decode_up, of.frames())
+
+    assert isinstance(calls, wire.Calls)
+    assert [(p.call, p.count, p.last) for p in calls.parts] == [(0, 2, True), (1, 1, True)]
+    assert args == wire.Args([b"arg0", b"arg1", b"arg0"])
+    assert of.frames() == []
+
+
+def test_an_outcome_settles_its_items_once() -> None:
+    of = parent()
+    made = call(of, 0, 3)
+
+    of.outcomes(outcomes(0, 1, 2))
+    assert [value(made, index) for index in range(3)] == [None, b"Vvalue1", None]
+    other = wire.Outcome(0, 1, FN, digests(1), [b"another"])
+    of.outcomes(wire.Outcomes(ROOT, [other]))
+
+    assert value(made, 1) == b"Vvalue1"
+    assert list(made.left) == [(0, 1), (2, 3)]
+
+
+def test_a_settled_call_is_let_go() -> None:
+    of = parent()
+    call(of, 0, 2)
+    of.outcomes(outcomes(0, 0, 2))
+
+    assert of.calls == {}
+    assert of.outstanding_bytes == 0
+
+
+def test_a_replay_sends_only_what_the_history_does_not_settle() -> None:
+    # Given a parent that replays and makes a call of five
+    of = parent(replaying=True)
+    made = call(of, 0, 5)
+    assert asked(of) == []
+
+    # When the history has three of them
+    page(of, outcomes(0, 1, 4), told(0, "once", 1))
+
+    # Then the others are sent
+    assert asked(of) == [(0, 0, 1, False), (0, 4, 5, False)]
+    assert value(made, 2) == b"Vvalue2"
+    assert of.recovered == 3
+
+
+def test_what_the_history_has_of_later_calls_waits_for_them() -> None:
+    of = parent(replaying=True)
+    page(of, outcomes(1, 0, 1), calls=2)
+    call(of, 0, 1)
+
+    made = call(of, 0, 1)
+
+    assert value(made, 0) == b"Vvalue0"
+
+
+def test_a_lazy_map_finds_the_outcomes_of_items_that_come_later() -> None:
+    of = parent(replaying=True)
+    page(of, outcomes(0, 0, 4))
+    made = of.begin(FN, FN)
+
+    more(of, made, 0, 2, last=False)
+    more(of, made, 2, 4, last=True)
+
+    assert [value(made, index) for index in (0, 3)] == [b"Vvalue0", b"Vvalue3"]
+
+
+def test_an_outcome_of_other_arguments_makes_its_item_fresh_once() -> None:
+    # Given a replay whose call has other arguments than the journal
+    of = parent(replaying=True)
+    made = call(of, 0, 2, salt=7)
+
+    # When the page comes, and the same outcomes once more from elsewhere
+    page(of, outcomes(0, 0, 2))
+    assert asked(of) == [(0, 0, 1, True), (0, 1, 2, True)]
+    of.outcomes(outcomes(0, 0, 2))
+
+    # Then nothing stale has settled them, and they were asked for once
+    assert value(made, 0) is None
+    assert asked(of) == []
+    of.outcomes(outcomes(0, 0, 2, salt=7))
+    assert value(made, 0) == b"Vvalue0"
+
+
+def test_a_later_outcome_of_the_history_makes_a_stale_one_harmless() -> None:
+    of = parent(replaying=True)
+    made = call(of, 0, 1, salt=7)
+
+    page(of, outcomes(0, 0, 1), outcomes(0, 0, 1, salt=7))
+
+    assert value(made, 0) == b"Vvalue0"
+    assert asked(of) == []
+
+
+def test_a_strict_replay_does_not_recompute() -> None:
+    of = parent(replaying=True, policy=Policy(strict=True))
+    call(of, 0, 1, salt=7)
+
+    with pytest.raises(ReplayDivergedError):
+        page(of, outcomes(0, 0, 1))
+
+
+def test_observations_leave_in_front_of_the_next_call() -> None:
+    of = parent()
+    call(of, 0, 1)
+    of.frames()
+
+    of.observe("done", b"0")
+    call(of, 0, 1)
+
+    assert [type(wire.decode_up(f)) for f in of.frames()] == [wire.Observed, wire.Calls, wire.Args]
+
+
+def test_observations_are_told_again_in_their_order() -> None:
+    # Given a replay with two recorded answers on two pages
+    of = parent(replaying=True)
+    assert of.needs_page()
+    page(of, told(0, "once", 0, b"first"), last=False)
+
+    # When it asks again, then it is told the same, and needs the next page for the second
+    assert of.recall("once") == b"first"
+    assert of.needs_page()
+    page(of, told(1, "once", 0, b"second"))
+    assert of.recall("once") == b"second"
+
+    # And behind the last one it is told anew, with the next number
+    assert of.recall("once") is None
+    of.observe("once", b"third")
+    (message,) = map(wire.decode_up, of.frames())
+    assert isinstance(message, wire.Observed)
+    assert [each.no for each in message.observations] == [2]
+
+
+def test_an_answer_for_another_place_ends_the_use_of_the_history() -> None:
+    # Given a history that goes on with another question
+    said: list[str] = []
+    of = Parent(ROOT, NOW, replaying=True, say=said.append)
+    page(of, told(0, "done", 4), told(1, "done", 5))
+
+    # When the parent asks something else, then it is told anew, said, and marked
+    assert of.diverged("once")
+    assert of.recall("once") is None
+    assert "told anew" in said[0]
+    of.observe("once", b"new")
+    (message,) = map(wire.decode_up, of.frames())
+    assert isinstance(message, wire.Observed)
+    assert [(each.no, each.kind) for each in message.observations] == [(2, "rewind"), (3, "once")]
+
+
+def test_a_replay_behind_a_divergence_follows_the_mark() -> None:
+    of = parent(replaying=True)
+    page(of, told(0, "done", 4), told(1, "rewind", 0, b"0"), told(2, "once", 0, b"new"))
+
+    assert of.recall("once") == b"new"
+
+
+def test_a_page_that_comes_twice_is_used_once() -> None:
+    of = parent(replaying=True)
+    page(of, told(0, "once", 0), last=False)
+    page(of, told(0, "once", 0), last=False)
+
+    assert of.recall("once") == b"a"
+    assert of.needs_page()
+
+
+def test_one_that_outlives_its_broker_asks_from_the_first_call_that_it_misses() -> None:
+    # Given a live parent that waits for its second call
+    of = parent()
+    call(of, 0, 1)
+    made = call(of, 0, 1)
+    of.outcomes(outcomes(0, 0, 1))
+
+    # When there is a new broker, then it asks for a page
+    of.reconnect()
+    wanted = of.page_wanted()
+    assert wanted is not None
+    assert wire.decode_up(wanted) == wire.HistoryWanted(ROOT, NOW, 0, 1)
+    assert of.page_wanted() is None
+
+    # And what it missed arrives with it
+    page(of, outcomes(1, 0, 1))
+    assert value(made, 0) == b"Vvalue0"
+    assert of.page_wanted() is None

@@ -1,0 +1,202 @@
+"""The durable state: a fold over records, the same live and in recovery."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resilient_scoop.core.recovery import recover
+from resilient_scoop.core.state import Batch, State
+from resilient_scoop.ids import ROOT, item_path
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import FN, ORIGIN, PLAIN, RUN, W1, Bench, calls, outcomes, part
+
+
+def put(state: State, each: wire.Part, record: int = 1) -> list[tuple[int, int]]:
+    args = [b"x" * 10] * each.count
+    found = state.apply_part(state.parent(ROOT), each, record, 0, args)
+    return [(low, high) for _, low, high in found]
+
+
+def end(state: State, *spans: tuple[int, int], salt: int = 0) -> None:
+    parent = state.parent(ROOT)
+    for low, high in spans:
+        (outcome,) = outcomes(0, low, high, salt=salt).items
+        counted = state.wanted(parent, outcome)
+        if counted:
+            state.apply_done(parent, 0, counted)
+
+
+def batch(state: State, call: int = 0) -> Batch:
+    return state.parent(ROOT).batches[call]
+
+
+def test_a_part_that_is_known_brings_nothing_new() -> None:
+    state = State(RUN)
+
+    assert put(state, part(0, 0, 5)) == [(0, 5)]
+    assert put(state, part(0, 0, 5)) == []
+    assert state.items_known == 5
+
+
+def test_a_part_with_other_arguments_takes_the_place_of_what_is_not_done() -> None:
+    # Given a batch of five with one done
+    state = State(RUN)
+    put(state, part(0, 0, 5))
+    end(state, (0, 1))
+
+    # When the parent comes back with others
+    assert put(state, part(0, 0, 5, salt=1), record=2) == [(1, 5)]
+
+    # Then outcomes of the old ones do not count any more, and those of the new ones do
+    end(state, (1, 3))
+    assert list(batch(state).done) == [(0, 1)]
+    end(state, (1, 3), salt=1)
+    assert list(batch(state).done) == [(0, 3)]
+    assert state.items_known == 5
+
+
+def test_a_fresh_part_takes_the_place_of_what_is_done() -> None:
+    state = State(RUN)
+    put(state, part(0, 0, 2))
+    end(state, (0, 2))
+    assert 0 in state.parent(ROOT).finished
+
+    assert put(state, part(0, 1, 2, salt=1, fresh=True), record=2) == [(1, 2)]
+
+    assert list(batch(state).done) == [(0, 1)]
+    end(state, (1, 2), salt=1)
+    assert state.parent(ROOT).batches == {}
+
+
+def test_a_finished_map_that_a_changed_script_makes_longer_is_taken_up_again() -> None:
+    state = State(RUN)
+    put(state, part(0, 0, 3))
+    end(state, (0, 3))
+
+    assert put(state, part(0, 0, 5), record=2) == [(3, 5)]
+
+
+def test_a_map_that_a_changed_script_makes_shorter_is_cut_off() -> None:
+    state = State(RUN)
+    put(state, part(0, 0, 5))
+
+    assert put(state, part(0, 0, 2), record=2) == []
+
+    assert list(batch(state).undone) == [(0, 2)]
+    assert state.items_known == 2
+
+
+def test_a_finished_batch_keeps_neither_items_nor_arguments() -> None:
+    state = State(RUN)
+    put(state, part(0, 0, 1000))
+    assert state.args_bytes > 0
+
+    end(state, (0, 500), (500, 1000))
+
+    parent = state.parent(ROOT)
+    assert (parent.batches, list(parent.finished), state.args_bytes) == ({}, [(0, 1)], 0)
+
+
+def test_arguments_that_are_replaced_or_dropped_are_not_counted_any_more() -> None:
+    state = State(RUN)
+    put(state, part(0, 0, 4))
+    once = state.args_bytes
+    put(state, part(0, 1, 3, salt=2, last=False), record=2)
+    assert state.args_bytes == once
+
+    path = item_path(ROOT, 0, 0)
+    state.apply_part(state.parent(path), part(0, 0, 3), 3, 0, [b"x"] * 3)
+    state.drop(path)
+    assert state.args_bytes == once
+
+
+def test_a_parent_that_is_dropped_takes_its_descendants_along() -> None:
+    state = State(RUN)
+    put(state, part(0, 0, 1))
+    child, grandchild = item_path(ROOT, 0, 0), item_path(item_path(ROOT, 0, 0), 0, 0)
+    prefixes = {state.parent(child).prefix, state.parent(grandchild).prefix}
+
+    assert set(state.drop(child)) == prefixes
+    assert list(state.parents) == [ROOT]
+    assert (state.kids, state.kid_items) == ({}, {})
+
+
+def test_deaths_count_for_the_arguments_that_caused_them_only() -> None:
+    state = State(RUN)
+    parent = state.parent(ROOT)
+
+    def crashed(digest: bytes) -> int:
+        return state.apply_crashed(parent, wire.Crashed(ROOT, 0, 0, -11, "crash", digest))
+
+    assert [crashed(b"1"), crashed(b"1"), crashed(b"2")] == [1, 2, 1]
+
+
+def test_a_map_without_items_is_finished_at_once() -> None:
+    state = State(RUN)
+
+    assert put(state, part(0, 0, 0)) == []
+    assert list(state.parent(ROOT).finished) == [(0, 1)]
+
+
+edits = st.lists(
+    st.one_of(
+        st.tuples(st.just("calls"), st.integers(0, 3), st.integers(0, 6), st.integers(0, 1)),
+        st.tuples(st.just("fresh"), st.integers(0, 3), st.integers(0, 5), st.integers(0, 1)),
+        st.tuples(st.just("done"), st.integers(0, 3), st.integers(0, 5), st.integers(0, 1)),
+        st.tuples(st.just("lost"), st.just(0), st.just(0), st.just(0)),
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(edits)
+def test_what_is_recovered_is_what_was_known(steps: list[tuple[str, int, int, int]]) -> None:
+    # Given a broker that was told all sorts of things
+    bench = Bench()
+    root = bench.begin(W1)
+    for kind, call, size, salt in steps:
+        if kind == "calls":
+            asked = part(call, 0, size, salt=salt)
+            bench.tell(ORIGIN, PLAIN, *calls(asked, attempt=root))
+        elif kind == "fresh":
+            asked = part(call, size, size + 1, salt=salt, last=False, fresh=True)
+            bench.tell(ORIGIN, PLAIN, *calls(asked, attempt=root))
+        elif kind == "done":
+            bench.tell(W1, outcomes(call, size, size + 1, salt=salt))
+        else:
+            bench.arrive(W1)
+
+    # When a new one reads what it has written
+    theirs = bench.again().broker.state
+    ours = bench.broker.state
+
+    # Then it knows the same
+    mine, found = ours.parent(ROOT), theirs.parent(ROOT)
+    assert list(found.finished) == list(mine.finished)
+    assert found.sizes == mine.sizes
+    assert found.batches.keys() == mine.batches.keys()
+    for number, old in mine.batches.items():
+        new = found.batches[number]
+        assert (list(new.undone), list(new.done), new.last) == (
+            list(old.undone), list(old.done), old.last,
+        )  # fmt: skip
+        for low, high in old.undone:
+            for index in range(low, high):
+                assert new.digests_of(index, index + 1) == old.digests_of(index, index + 1)
+    assert theirs.seq <= ours.seq
+
+
+def test_a_parent_that_was_done_is_dropped_again() -> None:
+    # Given records of a child whose erasure was lost
+    state = State(RUN)
+    key = state.parent(item_path(ROOT, 0, 0)).prefix
+    log: list[tuple[bytes, wire.Logged]] = [
+        (key + bytes(7) + b"\x02", wire.Calls(item_path(ROOT, 0, 0), wire.Attempt(1, 1), [part(0, 0, 1)]))
+    ]
+
+    recovered = recover(RUN, [PLAIN], log, 0)
+
+    assert list(recovered.parents) in ([], [ROOT])
+    assert FN in recovered.defines

@@ -1,0 +1,271 @@
+"""The worker machine: what it holds, owes and is told, between one broker and the next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resilient_scoop.core.link import Link
+from resilient_scoop.core.parent import Parent
+from resilient_scoop.core.worker import Work, Worker
+from resilient_scoop.ids import ROOT, item_path
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import FN, PLAIN, digests
+
+RUN = b"8 bytes."
+
+
+class Desk:
+    """A worker with a broker's end of its link beside it."""
+
+    def __init__(self, epoch: int = 1) -> None:
+        self.worker = Worker(role="worker", node="n", name="w", pid=1, run=RUN)
+        self.meet(epoch)
+
+    def meet(self, epoch: int, *, dropped: list[wire.Attempt] | None = None) -> list[wire.Up]:
+        """Let a broker of this epoch appear; return the bundle of the worker's Hello."""
+        self.link = Link(RUN, epoch)
+        (hello,) = self.hear_raw(self.link.beat())
+        self.link.take(wire.unpack_header(hello[0]), 0.0)
+        self.hear(wire.Welcome(epoch, 7, 10.0, dropped or []))
+        return [wire.decode_up(frame) for frame in hello[1:]]
+
+    def hear_raw(self, message: list[bytes]) -> list[list[bytes]]:
+        return self.worker.hear(wire.unpack_header(message[0]), message[1:], 0.0)
+
+    def hear(self, *messages: Any) -> list[list[bytes]]:
+        return self.hear_raw(self.link.pack([wire.encode(message) for message in messages]))
+
+    def said(self, *, acknowledge: bool = False) -> list[wire.Up]:
+        """Return what the worker sends now."""
+        message = self.worker.flush()
+        if message is None:
+            return []
+        self.link.take(wire.unpack_header(message[0]), 0.0)
+        if acknowledge:
+            self.link.acked = self.link.received
+            self.hear_raw(self.link.beat())
+        return [wire.decode_up(frame) for frame in message[1:]]
+
+    def grant(self, start: int = 0, stop: int = 3, *, no: int = 1, call: int = 0) -> Work:
+        args = [b"arg%d" % index for index in range(start, stop)]
+        task = wire.Task(no, ROOT, call, start, FN, digests(*range(start, stop)), args)
+        self.hear(PLAIN, wire.Grant([task]))
+        return self.worker.works[wire.Attempt(self.link.epoch, no)]
+
+    def run(self, work: Work, count: int) -> None:
+        """Let items end, without saying so."""
+        for _ in range(count):
+            work.values.append(b"Vvalue%d" % work.next)
+            work.next += 1
+
+
+def test_it_says_nothing_before_it_is_welcome() -> None:
+    worker = Worker(role="worker", node="n", name="w", pid=1, run=RUN)
+    worker.define(PLAIN)
+
+    assert worker.flush() is None
+
+
+def test_finished_items_of_a_slice_leave_in_one_outcome_with_their_digests() -> None:
+    desk = Desk()
+    work = desk.grant(2, 6)
+    desk.run(work, 3)
+    work.failed.append(3)
+
+    desk.worker.settle(work, 1.0)
+    (message,) = desk.said()
+
+    assert isinstance(message, wire.Outcomes)
+    (outcome,) = message.items
+    assert (outcome.start, outcome.values) == (2, [b"Vvalue2", b"Vvalue3", b"Vvalue4"])
+    assert (outcome.failed, outcome.digests) == ([1], digests(2, 3, 4))
+    assert (outcome.fingerprint, outcome.task) == (FN, wire.Attempt(1, 1))
+    assert list(work.left) == [(5, 6)]
+
+
+def test_a_slice_is_forgotten_when_all_of_it_is_sent() -> None:
+    desk = Desk()
+    work = desk.grant(0, 2)
+    desk.run(work, 2)
+
+    desk.worker.settle(work, 1.0)
+
+    assert desk.worker.works == {}
+
+
+def test_a_new_broker_hears_what_is_owed_and_what_is_held_in_one_bundle() -> None:
+    # Given a worker that has sent one outcome which nobody acknowledged, and has another one made
+    desk = Desk()
+    work = desk.grant(0, 4)
+    desk.run(work, 1)
+    desk.worker.settle(work, 1.0)
+    desk.said()
+    desk.run(work, 1)
+    desk.worker.settle(work, 1.0)
+
+    # When there is a new broker
+    hello, *owed = desk.meet(2)
+
+    # Then it is told of both, and that the rest is still held
+    assert isinstance(hello, wire.Hello)
+    assert [(held.attempt, held.spans) for held in hello.held] == [(wire.Attempt(1, 1), [(2, 4)])]
+    assert hello.held[0].digests == digests(2, 3)
+    starts = [o.start for m in owed if isinstance(m, wire.Outcomes) for o in m.items]
+    assert starts == [0, 1]
+
+
+def test_what_was_acknowledged_is_not_said_again() -> None:
+    desk = Desk()
+    work = desk.grant(0, 2)
+    desk.run(work, 1)
+    desk.worker.settle(work, 1.0)
+    desk.said(acknowledge=True)
+
+    hello, *owed = desk.meet(2)
+
+    assert [type(message) for message in owed] == []
+
+
+def test_what_an_older_broker_still_says_is_not_heard() -> None:
+    desk = Desk()
+    old = desk.link
+    desk.meet(2)
+
+    late = old.pack([wire.encode(wire.Stop("asked"))])
+
+    assert desk.hear_raw(late) == []
+    assert desk.worker.stopping is None
+
+
+def test_a_slice_that_a_new_broker_refuses_sends_nothing_more() -> None:
+    desk = Desk()
+    work = desk.grant(0, 4)
+    desk.meet(2, dropped=[work.attempt])
+
+    desk.run(work, 1)
+    desk.worker.settle(work, 1.0)
+
+    assert desk.said() == []
+    assert work.dropped
+    assert desk.worker.works == {}
+
+
+def test_what_is_retracted_is_given_back_from_the_first_item_not_begun() -> None:
+    # Given a slice of which two items are begun
+    desk = Desk()
+    work = desk.grant(0, 5)
+    work.next = 2
+
+    # When the rest is asked for and given back
+    desk.hear(wire.Retract(work.attempt))
+    assert desk.worker.retract == [work.attempt]
+    desk.worker.give_back_from(work, work.next)
+
+    # Then the broker is told from where, and the worker stops there
+    assert desk.said() == [wire.Returned(work.attempt, 2)]
+    assert (work.stop, list(work.left)) == (2, [(0, 2)])
+
+
+def test_deeper_work_goes_first() -> None:
+    desk = Desk()
+    desk.grant(no=1)
+    below = item_path(ROOT, 0, 0)
+    deep = wire.Task(2, below, 0, 0, FN, digests(0), [b"arg"])
+    desk.hear(wire.Grant([deep]))
+    desk.grant(no=3)
+
+    assert [work.attempt.no for work in desk.worker.queue] == [2, 1, 3]
+
+
+def test_work_waits_for_the_definition_of_its_function() -> None:
+    desk = Desk()
+    task = wire.Task(1, ROOT, 0, 0, FN, digests(0), [b"arg"])
+    desk.hear(wire.Grant([task]))
+    assert not desk.worker.queue
+
+    desk.hear(PLAIN)
+    assert [work.attempt.no for work in desk.worker.queue] == [1]
+
+
+def test_a_function_is_announced_once_by_everybody_who_calls_it() -> None:
+    # Given a worker that knows a function from the broker
+    desk = Desk()
+    desk.hear(PLAIN)
+
+    # When it calls it itself, then it announces it: the broker may have forgotten
+    desk.worker.define(PLAIN)
+    desk.worker.define(PLAIN)
+    assert desk.said() == [PLAIN]
+
+
+def parent_on(desk: Desk, work: Work) -> Parent:
+    path = item_path(ROOT, 0, work.next)
+    made = Parent(path, work.attempt)
+    desk.worker.parents[path] = made
+    work.next += 1
+    return made
+
+
+def test_a_dropped_slice_takes_its_parents_along() -> None:
+    desk = Desk()
+    work = desk.grant(0, 1)
+    parent = parent_on(desk, work)
+
+    desk.hear(wire.Drop([work.attempt]))
+
+    assert desk.worker.fenced == [parent.path]
+    assert desk.worker.parents == {}
+
+
+def test_a_parents_last_words_leave_in_front_of_its_outcome() -> None:
+    # Given a parent that was told something and then returns
+    desk = Desk()
+    work = desk.grant(0, 1)
+    parent = parent_on(desk, work)
+    parent.observe("once", b"drawn")
+
+    # When its outcome is sent
+    desk.worker.settle_one(work, 0, b"Vdone", failed=False)
+
+    # Then both are in one message, the observation first
+    assert [type(message) for message in desk.said()] == [wire.Observed, wire.Outcomes]
+
+
+def test_a_live_parent_catches_up_with_a_new_broker_by_itself() -> None:
+    # Given a parent that waits for a call
+    desk = Desk()
+    work = desk.grant(0, 1)
+    parent = parent_on(desk, work)
+    call = parent.begin(FN, FN)
+    parent.add(call, digests(0), [b"arg"], last=True)
+    desk.said(acknowledge=True)
+
+    # When there is a new broker, then it is asked for what was missed
+    bundle = desk.meet(2)
+    (wanted,) = [message for message in bundle if isinstance(message, wire.HistoryWanted)]
+    assert (wanted.parent, wanted.attempt, wanted.from_call) == (parent.path, work.attempt, 0)
+
+    # And for the next page, as long as there is one
+    desk.hear(wire.History(parent.path, work.attempt, 5, last=False, calls=1))
+    (wanted,) = [m for m in desk.said() if isinstance(m, wire.HistoryWanted)]
+    assert wanted.after == 5
+
+
+def test_output_is_sent_with_its_place_and_only_once() -> None:
+    desk = Desk()
+    desk.worker.root = wire.Attempt(1, 9)
+    desk.worker.written += b"one"
+    first = desk.said()
+    desk.worker.written += b"two"
+
+    assert first == [wire.Output(wire.Attempt(1, 9), 0, b"one")]
+    assert desk.said() == [wire.Output(wire.Attempt(1, 9), 3, b"two")]
+
+
+def test_the_end_of_the_run_is_the_last_thing_said() -> None:
+    desk = Desk()
+    desk.worker.root = wire.Attempt(1, 9)
+    desk.worker.ended = wire.RunEnded(wire.Attempt(1, 9), 0, failed=False)
+    desk.worker.written += b"bye"
+
+    assert [type(message) for message in desk.said()] == [wire.Output, wire.RunEnded]
