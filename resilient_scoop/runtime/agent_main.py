@@ -33,6 +33,8 @@ ALIVE_S = 0.5
 CHECK_S = 0.1
 BACKOFF_S_MAX = 30.0
 HASTY_S = 1.0
+STILLBORN_MAX = 5
+HOPELESS = 70
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +50,7 @@ class Slot:
     started_at: float = 0.0
     start_at: float = 0.0
     hasty: int = 0  # how often in a row it died at once
+    stillborn: int = 0  # how often in a row it ended before it ran anything
     killed_for: str = ""
     ended: bool = False  # its work is done: it has no successor
 
@@ -64,6 +67,7 @@ class Agent:
         self.slots = [Slot("origin", "origin")]
         self.slots += [Slot("worker", f"w{n + 1}") for n in range(settings.workers)]
         self.greeted = False
+        self.hopeless = False
         self.stopping: str | None = None
         self.stop_at = 0.0
         self.alive_at = 0.0
@@ -127,8 +131,20 @@ class Agent:
         if reason == "crash" and slot.role == "worker":
             self.say(f"{slot.name} died ({_how(code)}); it is replaced and its work goes on")
         slot.hasty = slot.hasty + 1 if now - slot.started_at < HASTY_S else 0
+        slot.stillborn = slot.stillborn + 1 if code > 0 and on_cpu is None and not orderly else 0
+        if slot.stillborn >= STILLBORN_MAX:
+            self._give_up(slot, code)
         wait_s = 0.0 if slot.hasty < 3 else min(BACKOFF_S_MAX, 0.25 * 2 ** (slot.hasty - 3))
         slot.process, slot.record, slot.start_at = None, None, now + wait_s
+
+    def _give_up(self, slot: Slot, code: int) -> None:
+        """A process ends before it has begun, again and again: the run cannot go on."""
+        self.say(
+            f"{slot.name} cannot start: it ended {slot.stillborn} times before it began "
+            f"({_how(code)}); {self.logs} holds what it said"
+        )
+        self.hopeless = True
+        self.stop("cannot start", time.monotonic())
 
     def _kill_group(self, pid: int) -> None:
         """End what a process of ours has left behind."""
@@ -258,7 +274,7 @@ class Agent:
     def _end(self) -> int:
         self.tell(wire.Bye())
         self.socket.close()
-        return 0
+        return HOPELESS if self.hopeless else 0
 
 
 def _is_running(slot: Slot) -> bool:

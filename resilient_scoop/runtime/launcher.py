@@ -203,7 +203,7 @@ class Launcher:
             self._broker_ended(code)
         else:
             os.close(self.agent_control)
-            self._agent_ended()
+            self._agent_ended(code)
 
     def _broker_ended(self, code: int) -> None:
         over = code in (0, STOPPED) or code in _FATAL or self.said_fatal in _FATAL
@@ -219,12 +219,12 @@ class Launcher:
         if self.signals:
             self._ask_stop()
 
-    def _agent_ended(self) -> None:
+    def _agent_ended(self, code: int) -> None:
         if self.broker_code is not None or self.report.ended or self.signals:
             return
-        if self._is_hopeless(self.agent, 0):
-            if self.broker.process is not None:
-                self.broker.process.kill()
+        if code in _FATAL or self._is_hopeless(self.agent, code):
+            self.said_fatal = self.said_fatal or code
+            self._ask_stop()
             return
         self.display.note("the agent died; its workers are started again")
         self.start_agent()
