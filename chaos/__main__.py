@@ -23,7 +23,7 @@ _ROUNDS = 200
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    if not given or given[0].startswith("-") and given[0] not in ("-h", "--help"):
+    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
         given = ["rounds", *given]
     options = _parser().parse_args(given)
     match options.command:

@@ -1,7 +1,8 @@
 """What a death costs: the time a run takes longer than undisturbed, by who was killed.
 
-One kill per run, at a drawn moment in its middle; the median over the runs counts. The work that was
-lost with a worker is part of what is measured (on average half a call, 25 ms, on one of two workers).
+One kill per run, at a drawn moment in its middle; the median over the runs counts. The work that
+was lost with a worker is part of what is measured (on average half a call, 25 ms, on one of two
+workers).
 """
 
 from __future__ import annotations

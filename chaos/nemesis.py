@@ -1,8 +1,8 @@
 """What is done to a run, drawn from a seed before it begins, and how it is done.
 
 A kill is a role and a moment. Most moments are uniform over what is left of the undisturbed run's
-duration; the others aim at where mistakes hide: the start-up, the recovery from the kill before, the
-instant behind a line of output, the very end. A kill counts only where a live process was hit.
+duration; the others aim at where mistakes hide: the start-up, the recovery from the kill before,
+the instant behind a line of output, the very end. A kill counts only where a live process was hit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STARTUP_S = 0.9
 RECOVERY_S = 0.7
 END_S = 0.4
 OUTPUT_S = 0.003
-_PATIENCE_S = 0.5
+_PATIENCE_S = 1.5
 _POLL_S, _POLL_OUTPUT_S = 0.004, 0.0003
 _KILLS_MAX = 4
 _WORKER_KILLS_MAX = 2  # a third could hit the same item, which then fails as it should

@@ -5,8 +5,8 @@
     if __name__ == "__main__":
         print(sum(futures.map(work, range(1000))))
 
-Start it with `rscoop run script.py`; after any disaster, `rscoop resume RUN`. The attributes below are
-SCOOP's; they tell a process what it is, and are set before the script is imported.
+Start it with `rscoop run script.py`; after any disaster, `rscoop resume RUN`. The attributes below
+are SCOOP's; they tell a process what it is, and are set before the script is imported.
 """
 
 from __future__ import annotations

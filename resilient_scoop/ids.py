@@ -1,9 +1,9 @@
 """Names of things, and the places in a run that they stand for.
 
-A future's path is its identity: `0` is the script, `0.3` the script's fourth call, `0.3[17]` item 17
-of that call. It depends on nothing but the order of the parent's own calls: not on time, worker,
-slices or the order of results. Keys of the journal are digests of (run, path), so that an id that is
-used again in another run can never meet this run's records.
+A future's path is its identity: `0` is the script, `0.3` the script's fourth call, `0.3[17]` item
+17 of that call. It depends on nothing but the order of the parent's own calls: not on time, worker,
+slices or the order of results. Keys of the journal are digests of (run, path), so that an id that
+is used again in another run can never meet this run's records.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import hashlib
 import time
 
 from chaos.workloads.ledger import running
-
 from resilient_scoop import futures
 
 ITEMS, PENDING = 90, 6

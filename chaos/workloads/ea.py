@@ -6,8 +6,8 @@ import random
 import time
 
 import numpy as np
-from chaos.workloads.ledger import running
 
+from chaos.workloads.ledger import running
 from resilient_scoop import futures, shared
 
 GENERATIONS, SIZE, BITS = 9, 20, 24

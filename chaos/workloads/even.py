@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from chaos.workloads.ledger import running
-
 from resilient_scoop import futures
 
 ITEMS, ITEM_S = 200, 0.05

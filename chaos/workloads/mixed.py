@@ -7,9 +7,9 @@ import time
 from concurrent.futures import CancelledError
 
 import numpy as np
-from chaos.workloads.ledger import ONCE, running
 from numpy.typing import NDArray
 
+from chaos.workloads.ledger import ONCE, running
 from resilient_scoop import futures, shared
 from resilient_scoop.errors import WorkerLostError
 

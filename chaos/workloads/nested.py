@@ -6,7 +6,6 @@ import random
 import time
 
 from chaos.workloads.ledger import running
-
 from resilient_scoop import futures
 
 WAVES, BRANCHES, TWIGS, LEAVES = 3, 3, 2, 5

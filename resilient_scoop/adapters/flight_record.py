@@ -1,8 +1,8 @@
 """What a worker is executing right now, in memory that outlives it.
 
 The agent makes the record (an anonymous file: nothing to clean up) and hands its descriptor to the
-process; the process writes a few words at every switch; after a death the agent reads who was on the
-CPU. Nothing that user code does to its interpreter can keep the agent from reading it.
+process; the process writes a few words at every switch; after a death the agent reads who was on
+the CPU. Nothing that user code does to its interpreter can keep the agent from reading it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Retries of a failing item by tenacity, with waits that draw from a stream of their own.
 
-tenacity's jittered waits draw from the global `random`, which belongs to the user's item: its state is
-put aside while a wait is computed.
+tenacity's jittered waits draw from the global `random`, which belongs to the user's item: its state
+is put aside while a wait is computed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def retried(
 ) -> Any:
     """Call until it succeeds, at most `retries` times more, or as the pickled policy says.
 
-    The last error is raised as itself. `Exception`s are retried, others (SystemExit) are not, unless
-    the policy says so.
+    The last error is raised as itself. `Exception`s are retried, others (SystemExit) are not,
+    unless the policy says so.
     """
     import tenacity
 

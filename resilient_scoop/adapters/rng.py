@@ -2,7 +2,7 @@
 
 Every item starts with streams seeded from (run seed, its path), and a parent that waits takes its
 streams with it, so that what it draws does not depend on what else its worker runs (SAME-ANSWER).
-NumPy's stream is touched only where the process has imported it. NumPy itself imports it on first use,
+NumPy's stream is touched only where the process has imported it. NumPy itself does so on first use,
 which is in the middle of an item: `watch_imports` has it seeded then, with that item's number.
 """
 
@@ -64,7 +64,7 @@ class _SeedingLoader(importlib.abc.Loader):
 
 
 def watch_imports(number_here: Callable[[], int]) -> None:
-    """Have NumPy's stream seeded when it is imported; `number_here` says with what at that moment."""
+    """Have NumPy's stream seeded when it is imported, with what `number_here` says then."""
     _watchers[:] = [_Late(number_here)]
     sys.meta_path.insert(0, _watchers[0])
 

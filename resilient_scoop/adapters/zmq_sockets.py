@@ -1,9 +1,9 @@
 """The sockets of a run: one ROUTER at the broker, one DEALER at every other process.
 
-Options follow what was measured of libzmq: ROUTER_MANDATORY, so that a message to nobody is an error
-and not a silence; ROUTER_HANDOVER, so that a peer that reconnects is heard; no high-water mark, since
-the links keep count and a dropped message would only be sent again; LINGER bounded, so that nothing
-hangs at exit. Losses at a reconnect are the links' business.
+Options follow what was measured of libzmq: ROUTER_MANDATORY, so that a message to nobody is an
+error and not a silence; ROUTER_HANDOVER, so that a peer that reconnects is heard; no high-water
+mark, since the links keep count and a dropped message would only be sent again; LINGER bounded, so
+that nothing hangs at exit. Losses at a reconnect are the links' business.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a bundle must be before the broker's machine sees it (NOBODY-IN).
 
-msgspec has checked the types; here are the relations between fields on which the machine relies: counts
-that agree, digests of the right length, paths that are paths. A peer that breaks them is of another
-version or worse; its bundle changes nothing.
+msgspec has checked the types; here are the relations between fields on which the machine relies:
+counts that agree, digests of the right length, paths that are paths. A peer that breaks them is of
+another version or worse; its bundle changes nothing.
 """
 
 from __future__ import annotations

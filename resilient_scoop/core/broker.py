@@ -1,7 +1,7 @@
 """The broker as a pure machine: events and time in, actions out.
 
-It owns three parts, whose modules name their invariants: the ledger (facts), the scheduler (who runs
-what), the membership (who is there). `check` asserts, beside theirs:
+It owns three parts, whose modules name their invariants: the ledger (facts), the scheduler (who
+runs what), the membership (who is there). `check` asserts, beside theirs:
 
   B1  Every known undone item is ready or in exactly one lease.
   B2  Nothing that rests on a record is an `Offer`: outcomes, answers, greetings, grants of

@@ -1,7 +1,8 @@
 """What the machines take in, and what they ask their shells to do.
 
-A shell carries out a machine's actions in their order with one exception: `Offer` rests on nothing and
-may leave at once, while everything else of a turn waits until the turn's `Put`s and `Drop`s are committed.
+A shell carries out a machine's actions in their order with one exception: `Offer` rests on nothing
+and may leave at once, while everything else of a turn waits until the turn's `Put`s and `Drop`s are
+committed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The broker's end of all links, still without a socket: messages in, turns, messages out.
 
-A turn is everything that came in since the last one. Its `Offer`s leave at once; its records go to the
-writer; when they are durable, `committed` gives what rests on them: sends, pages of history, and the
-acknowledgements of the very messages that were handled (disk before wire).
+A turn is everything that came in since the last one. Its `Offer`s leave at once; its records go to
+the writer; when they are durable, `committed` gives what rests on them: sends, pages of history,
+and the acknowledgements of the very messages that were handled (disk before wire).
 
   X1  An acknowledgement never covers a message whose records are not durable.
   X2  Per peer, messages leave in the order in which their turns were committed.

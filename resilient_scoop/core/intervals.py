@@ -112,10 +112,8 @@ class Intervals:
             return []
         if len(self.starts) == 1:
             first, last = self.starts[0], self.stops[0]
-            if first < start:
-                first = start
-            if last > stop:
-                last = stop
+            first = max(first, start)
+            last = min(last, stop)
             return [(first, last)] if first < last else []
         low = bisect_right(self.stops, start)
         high = bisect_left(self.starts, stop)

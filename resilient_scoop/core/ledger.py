@@ -1,9 +1,9 @@
 """What was asked for and what came of it: the facts that the broker writes down.
 
-  L1  Only the current attempt of a parent changes what the parent owns (one writer).
-  L2  A record is logged exactly when it changes the state, before anybody is told of it: outcomes and
-      answers are `Send`, which waits for the commit. A record of another shape than what arrived (part
-      of an outcome came too late) is made anew.
+L1  Only the current attempt of a parent changes what the parent owns (one writer).
+L2  A record is logged exactly when it changes the state, before anybody is told of it: outcomes and
+answers are `Send`, which waits for the commit. A record of another shape than what arrived (part
+of an outcome came too late) is made anew.
 """
 
 from __future__ import annotations
@@ -116,8 +116,7 @@ class Ledger:
             batch = parent.batches.get(part.call)
             known = batch is not None or (part.call in parent.finished and not part.fresh)
             if batch is not None:
-                beyond = part.last and batch.undone.overlap(part.start + part.count, 1 << 62)
-                new = new or (part.last and not batch.last) or bool(beyond)
+                new = new or (part.last and self._ends_anew(batch, part.start + part.count))
                 self._clear_changed(parent, batch, part)
             spans = self.state.apply_part(parent, part, record, offset, args if keep else None)
             for each, start, stop in spans:
@@ -130,6 +129,11 @@ class Ledger:
             self.actions.append(Put(Table.ARGS, key, raw_args, forced=False))
             if calls.parent == ids.ROOT:
                 self.root_deaths = 0
+
+    def _ends_anew(self, batch: Batch, stop: int) -> bool:
+        """Tell whether it is news that a batch ends at `stop`."""
+        beyond = batch.undone.overlap(stop, 1 << 62) or batch.done.overlap(stop, 1 << 62)
+        return not batch.last or bool(beyond)
 
     def _clear_changed(self, parent: Parent, batch: Batch, part: wire.Part) -> None:
         """Take back what is under way of items that turn out to be others."""

@@ -1,13 +1,14 @@
 """One end of a link: in order, once each, over connections that may lose and repeat.
 
 ZeroMQ loses what is in flight when a connection breaks, silently and on both sides, and repeats
-nothing; our own resending repeats. So both directions are numbered from 1 and kept until acknowledged
-(go-back-N). The receiver takes the next number only; on a gap it asks for everything after the last
-that it has. Signs of life carry the last number sent, so the loss of the very last message shows too.
+nothing; our own resending repeats. So both directions are numbered from 1 and kept until
+acknowledged (go-back-N). The receiver takes the next number only; on a gap it asks for everything
+after the last that it has. Signs of life carry the last number sent, so the loss of the very last
+message shows too.
 
-A link lives in one epoch. When the other end is a new broker, the sender makes a new `Link` and puts
-what was not acknowledged through it again, behind its Hello: what the old broker had committed comes
-out as a repetition, which the machines recognize by its content (ONE-COMMIT).
+A link lives in one epoch. When the other end is a new broker, the sender makes a new `Link` and
+puts what was not acknowledged through it again, behind its Hello: what the old broker had committed
+comes out as a repetition, which the machines recognize by its content (ONE-COMMIT).
 
 `acked` of the broker's end moves only when the records of a message are durable; a worker's end
 acknowledges what it has taken in.

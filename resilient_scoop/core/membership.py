@@ -1,9 +1,9 @@
 """Who is there: arrivals, adoption after a restart, deaths, blame, leases that run out.
 
-  M1  A live lease is on a live peer, and both know it.
-  M2  A death is blamed on the item that was on the CPU and on nothing else; prefetched items and waiting
-      parents are innocent. A process that was told to end blames nobody (BLAST-RADIUS).
-  M3  An item of an `idempotent=False` call whose worker is lost is never ready again (AT-MOST-ONCE).
+M1  A live lease is on a live peer, and both know it.
+M2  A death is blamed on the item that was on the CPU and on nothing else; prefetched items and
+waiting parents are innocent. A process that was told to end blames nobody (BLAST-RADIUS).
+M3  An item of an `idempotent=False` call whose worker is lost is never ready again (AT-MOST-ONCE).
 """
 
 from __future__ import annotations
@@ -129,6 +129,9 @@ class Membership:
             if each.parent == ids.ROOT and self.ledger.root is None:
                 self.ledger.root = (each.attempt, peer.id)
                 return
+        if self.ledger.root is not None and self.ledger.root[1] != peer.id:
+            old, at = self.ledger.root  # should it live after all, it is to make room
+            self.ledger.send(at, wire.encode(wire.Drop([old])))
         attempt = self.scheduler.next_attempt()
         self.ledger.root = (attempt, peer.id)
         replay = root.logged or root.next_call() > 0 or self.state.output_bytes > 0
@@ -273,8 +276,8 @@ class Membership:
     def revive(self, peer_id: PeerId, now: float) -> Peer | None:
         """One that was taken for lost is heard again: it is told which leases it no longer has.
 
-        What it says counts from its first word: a message that was acknowledged and not handled would
-        be lost for good.
+        What it says counts from its first word: a message that was acknowledged and not handled
+        would be lost for good.
         """
         peer = self.silent.pop(peer_id, None)
         if peer is None:

@@ -1,17 +1,20 @@
 """A parent as a pure machine: it numbers its calls, replays what it was told, and records what it is told.
 
-A parent that starts again runs its function from the top. Its history comes in pages, in the order of
-commits. While more may come, calls are not sent; a page's outcome settles the items it fits, and what
-no page settles is sent when the last page is there (items that are already under way are recognized by
-the broker). So a replay costs no round trip per call.
+A parent that starts again runs its function from the top. Its history comes in pages, in the order
+of commits. While more may come, calls are not sent; a page's outcome settles the items it fits, and
+what no page settles is sent when the last page is there (items that are already under way are
+recognized by the broker). So a replay costs no round trip per call.
 
-  P1  An item is settled once, by an outcome whose fingerprint and digest are its own (NO-WRONG). One
+  P1  An item is settled once, by an outcome whose fingerprint and digest are its own (NO-WRONG).
+  One
       that does not fit makes the item `fresh`: it is sent again, to be computed again, and said.
-  P2  Observations are numbered without gap; those of the history are used up in their order before a new
-      one is made. One that does not fit its place ends the use of the history, and is said; the mark
-      that is left ("rewind") lets a later replay of the same code go on behind it.
+  P2  Observations are numbered without gap; those of the history are used up in their order before
+  a new
+      one is made. One that does not fit its place ends the use of the history, and is said; the
+      mark that is left ("rewind") lets a later replay of the same code go on behind it.
   P3  An observation leaves in the same bundle as whatever the parent does next, in front of it.
-  P4  Arguments are kept until their item is settled wherever a stale outcome may still come: for calls
+  P4  Arguments are kept until their item is settled wherever a stale outcome may still come: for
+  calls
       that an earlier attempt may have made.
 
 `reuse` and `recompute` say what to do with outcomes of functions whose code has changed.
@@ -152,12 +155,12 @@ class Parent:
             self._close(call)
             return
         call.args.update(zip(range(start, start + count), args, strict=True))
-        if self.replaying:
-            self._held.setdefault(call.number, []).append((part, args))
-        else:
-            self._queue(part, args)
+        self._held.setdefault(call.number, []).append((part, args))
         for outcome in self._stash.pop(call.number, ()):
             self._settle(call, outcome)
+        if not self.replaying:
+            for left, left_args in self._held.pop(call.number, ()):
+                self._queue(left, left_args)
         self._close(call)
 
     def _close(self, call: Call) -> None:
@@ -255,7 +258,7 @@ class Parent:
         digest = bytes(call.digests[index * _WIDTH : (index + 1) * _WIDTH])
         last = call.last and index == call.count - 1
         part = wire.Part(call.number, index, 1, call.fn, digest, last, fresh=True)
-        if self.replaying:
+        if self.replaying or call.number in self._held:
             self._unhold(call.number, index, index + 1)
             self._held.setdefault(call.number, []).append((part, [arg]))
         else:
@@ -268,7 +271,7 @@ class Parent:
         failed = frozenset(low + i - a for i in outcome.failed if a <= i < b)
         call.put(Chunk(low, high, values, failed, self.arrivals))
         call.left.discard(low, high)
-        if self.replaying:
+        if self.replaying or call.number in self._held:
             self.recovered += high - low
             self._unhold(call.number, low, high)
         if call.args is not None:

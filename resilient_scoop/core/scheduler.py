@@ -1,10 +1,10 @@
 """Who runs what next: the queue of ready items, measured durations, slices, take-over.
 
-Ready parents (items with a history) go before leaves, deeper before shallower, then first come first
-served; `priority=` overrides. A slice is sized to about `slice_s` of measured work, and never more than
-its fair share of what is ready, so that slices shrink towards the end of a batch (guided
-self-scheduling, Polychronopoulos and Kuck 1987). While a worker has nothing and nothing is ready, it is
-given what others hold and have not started.
+Ready parents (items with a history) go before leaves, deeper before shallower, then first come
+first served; `priority=` overrides. A slice is sized to about `slice_s` of measured work, and never
+more than its fair share of what is ready, so that slices shrink towards the end of a batch (guided
+self-scheduling, Polychronopoulos and Kuck 1987). While a worker has nothing and nothing is ready,
+it is given what others hold and have not started.
 
   Q1  An item is in `ready` of its batch, or in `left` of exactly one lease, or done.
 """

@@ -7,8 +7,8 @@
       `finished`. A million finished items cost interval records, not objects.
   S4  `seq` is above every sequence number in the journal.
 
-Records of one parent are applied in the order of their sequence numbers; records of different parents
-commute, so recovery may scan the table in key order.
+Records of one parent are applied in the order of their sequence numbers; records of different
+parents commute, so recovery may scan the table in key order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from resilient_scoop.core.intervals import Intervals
 if TYPE_CHECKING:
     from resilient_scoop.core.peers import Lease
     from resilient_scoop.wire.messages import (
-        Calls,
         Crashed,
         Define,
         Intent,

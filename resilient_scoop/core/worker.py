@@ -1,10 +1,11 @@
 """A worker (or the origin) as a pure machine: what it holds, what it owes, what it is told.
 
-It decides nothing about when code runs: its shell takes tasks from it, runs them, and gives back what
-came out. All that goes to the broker passes through `out` and leaves as one bundle per `flush`, so that
-what belongs together is committed together.
+It decides nothing about when code runs: its shell takes tasks from it, runs them, and gives back
+what came out. All that goes to the broker passes through `out` and leaves as one bundle per
+`flush`, so that what belongs together is committed together.
 
-  W1  What was sent and not acknowledged is kept, and sent again to a new broker in one bundle with the
+  W1  What was sent and not acknowledged is kept, and sent again to a new broker in one bundle with
+  the
       Hello (NO-LOST): the broker never sees a Hello that lacks an outcome already made.
   W2  An item is in `left` of its task until its outcome is sent, and is sent once.
   W3  A task that was dropped sends nothing more; its parents are fenced.
@@ -95,7 +96,8 @@ class Worker:
         return self.link.pack([wire.encode(hello), *owed])
 
     def _held(self, work: Work) -> wire.Held:
-        # What is finished and not flushed goes out behind the Hello, and is the worker's until then.
+        # What is finished and not flushed goes out behind the Hello, and is the worker's until
+        # then.
         spans = list(work.left)
         digests = b"".join(work.digests(start, stop) for start, stop in spans)
         task = work.task

@@ -1,13 +1,14 @@
 """Futures: have functions computed by the run's workers, from the script or from tasks, at any depth.
 
-The names and meanings are SCOOP's and `concurrent.futures`'. Every future has an identity that depends
-only on the order of its parent's calls, so that a parent that starts again finds its results.
+The names and meanings are SCOOP's and `concurrent.futures`'. Every future has an identity that
+depends only on the order of its parent's calls, so that a parent that starts again finds its
+results.
 """
 
 from __future__ import annotations
 
 from resilient_scoop.futures._api import (
-    map,  # noqa: A004 - SCOOP's and concurrent.futures' name
+    map,
     map_as_completed,
     once,
     options,

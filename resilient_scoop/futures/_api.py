@@ -56,7 +56,7 @@ def _submit(
     return Future(at, call, define.name)
 
 
-def map(  # noqa: A001 - SCOOP's and concurrent.futures' name
+def map(
     func: Callable[..., T],
     *iterables: Iterable[Any],
     timeout: float | None = None,
@@ -66,8 +66,8 @@ def map(  # noqa: A001 - SCOOP's and concurrent.futures' name
     """Return an iterator over `func(*row)` for the rows of the zipped iterables, in their order.
 
     Iterables with a length are submitted whole at once; others are read ahead by `buffersize` items
-    (1,024 unless told), so that an endless one is slowed and not swallowed. `chunksize` is accepted and
-    not needed: slices are sized by measured time. The first failing item raises at its place.
+    (1,024 unless told), so that an endless one is slowed and not swallowed. `chunksize` is accepted
+    and not needed: slices are sized by measured time. The first failing item raises at its place.
 
     Raises:
         TimeoutError: at an item that is not there `timeout` seconds after the call.
@@ -123,8 +123,8 @@ def _map_as_completed(
 def once(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     """Run `fn` here, once in the life of the run, and return its value; a replay gets the same value.
 
-    For everything that varies: the clock, UUIDs, files, the network. What `fn` raises is raised again
-    on replay, too. A crash in the middle of `fn` has it run again.
+    For everything that varies: the clock, UUIDs, files, the network. What `fn` raises is raised
+    again on replay, too. A crash in the middle of `fn` has it run again.
 
     Raises:
         PicklingFailedError: the value cannot be kept.
@@ -209,9 +209,10 @@ def options(
     """Return an object with `submit` and `map` whose calls have these options.
 
     `timeout`: seconds an item may take; then its worker is killed, and the item is tried again
-    (`retries`) or fails with `TaskTimeoutError`. `retries`: how often an item that raises is tried again;
-    `retry`: a tenacity policy instead. `idempotent=False`: never started twice; if its worker is lost it
-    fails with `WorkerLostError`. `priority`: higher ones go first. `name`: for eyes.
+    (`retries`) or fails with `TaskTimeoutError`. `retries`: how often an item that raises is tried
+    again; `retry`: a tenacity policy instead. `idempotent=False`: never started twice; if its
+    worker is lost it fails with `WorkerLostError`. `priority`: higher ones go first. `name`: for
+    eyes.
 
     Raises:
         UsageError: a value is out of its range, or two contradict each other.

@@ -24,9 +24,9 @@ _LOG = logging.getLogger("resilient_scoop")
 class Future(Generic[T]):
     """An item of a call: its value or exception, now or later.
 
-    The methods are those of `concurrent.futures.Future`; what they tell is recorded where it could have
-    come out differently, so that a resumed run is told the same. Attributes: `index` (place in its
-    call), `callable` (its name), `path` (its identity in the run).
+    The methods are those of `concurrent.futures.Future`; what they tell is recorded where it could
+    have come out differently, so that a resumed run is told the same. Attributes: `index` (place in
+    its call), `callable` (its name), `path` (its identity in the run).
     """
 
     def __init__(self, at: Here | None, call: Call | None, name: str, index: int = 0) -> None:
@@ -177,13 +177,13 @@ class Future(Generic[T]):
     def add_done_callback(
         self,
         fn: Callable[[Future[T]], Any],
-        inCallbackThread: object = None,  # noqa: N803 - SCOOP's name
-        inCallbackGroup: object = None,  # noqa: N803 - SCOOP's name
+        inCallbackThread: object = None,
+        inCallbackGroup: object = None,
     ) -> None:
         """Call `fn(self)` in this parent when the outcome is learnt: when the parent next waits.
 
-        What a callback raises is logged and goes no further. SCOOP's further arguments are accepted and
-        mean nothing here: callbacks run where the future was made.
+        What a callback raises is logged and goes no further. SCOOP's further arguments are accepted
+        and mean nothing here: callbacks run where the future was made.
         """
         del inCallbackThread, inCallbackGroup
         self._callbacks.append(fn)

@@ -48,8 +48,8 @@ def _runs(rows: list[Any], count: int) -> list[list[Any]]:
 
 
 def map_reduce(
-    mapFunc: Callable[..., Any],  # noqa: N803 - SCOOP's name
-    reductionOp: Callable[[T, T], T],  # noqa: N803 - SCOOP's name
+    mapFunc: Callable[..., Any],
+    reductionOp: Callable[[T, T], T],
     *iterables: Iterable[Any],
 ) -> T:
     """Return the reduction of `mapFunc(*row)` over the rows of the zipped iterables.
@@ -70,8 +70,8 @@ def map_reduce(
 
 
 def map_scan(
-    mapFunc: Callable[..., Any],  # noqa: N803 - SCOOP's name
-    reductionOp: Callable[[T, T], T],  # noqa: N803 - SCOOP's name
+    mapFunc: Callable[..., Any],
+    reductionOp: Callable[[T, T], T],
     *iterables: Iterable[Any],
 ) -> list[T]:
     """Return all inclusive prefix reductions of `mapFunc(*row)`, in the order of the rows."""

@@ -1,11 +1,11 @@
 """The agent of a host: starts its processes, learns of their deaths from the kernel, replaces them.
 
-It runs no user code, so nothing can keep it from vouching for those that do. A worker that is stopped
-(state T) is not vouched for. A call's `timeout=` is kept here: the flight record says what is on the CPU
-and until when it may be.
+It runs no user code, so nothing can keep it from vouching for those that do. A worker that is
+stopped (state T) is not vouched for. A call's `timeout=` is kept here: the flight record says what
+is on the CPU and until when it may be.
 
-The origin is one of its processes on the launcher's host. A process that keeps dying at once is started
-again ever later, up to half a minute.
+The origin is one of its processes on the launcher's host. A process that keeps dying at once is
+started again ever later, up to half a minute.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The broker's shell: the only place where its machine, socket, journal and clock meet.
 
 One turn: wait, take in all that has come, step, hand the records to the writer, send what rests on
-nothing; when the writer says that a turn is durable, send what rests on it. A failed commit ends the
-process (the launcher starts it again from the disk), except for a full disk: then nothing is handed out
-until there is room.
+nothing; when the writer says that a turn is durable, send what rests on it. A failed commit ends
+the process (the launcher starts it again from the disk), except for a full disk: then nothing is
+handed out until there is room.
 
-Standard input is the launcher: a line `stop REASON` asks for an orderly end, end of file means that the
-launcher is gone. Standard output tells the launcher, one JSON line each, how the run goes.
+Standard input is the launcher: a line `stop REASON` asks for an orderly end, end of file means that
+the launcher is gone. Standard output tells the launcher, one JSON line each, how the run goes.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Running the items of tasks in a worker.
 
-Slices run in greenlets. One greenlet runs items one after another, slice after slice, until an item has
-to wait for others: then that greenlet is the item's, and another goes on with the rest. So an item that
-never waits costs no greenlet.
+Slices run in greenlets. One greenlet runs items one after another, slice after slice, until an item
+has to wait for others: then that greenlet is the item's, and another goes on with the rest. So an
+item that never waits costs no greenlet.
 
-For SAME-ANSWER every item starts with random streams of its own; a function that provably draws nothing
-(`adapters.purity`) on plain arguments is spared that.
+For SAME-ANSWER every item starts with random streams of its own; a function that provably draws
+nothing (`adapters.purity`) on plain arguments is spared that.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A worker's main loop: it resumes parents that can go on, and runs slices otherwise.
 
-  H1  Ready parents go before leaves, deeper items before shallower ones.
-  H2  The hub's greenlet never runs user code; whatever waits is in `parked` with what it waits for.
-  H3  A parent takes its random streams with it when it waits, and finds them again.
-  H4  A parent that could go on does not wait behind a long item for long: another worker replays it.
+H1  Ready parents go before leaves, deeper items before shallower ones.
+H2  The hub's greenlet never runs user code; whatever waits is in `parked` with what it waits for.
+H3  A parent takes its random streams with it when it waits, and finds them again.
+H4  A parent that could go on does not wait behind a long item for long: another worker replays it.
 """
 
 from __future__ import annotations

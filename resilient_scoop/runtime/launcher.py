@@ -1,10 +1,11 @@
 """The launcher: starts the broker and the local agent, restarts them, shows the run, ends it in order.
 
-It decides nothing about the work. What it shows comes from the broker's reports and from the journal's
-OUTPUT table, so that what is on screen is what is on disk.
+It decides nothing about the work. What it shows comes from the broker's reports and from the
+journal's OUTPUT table, so that what is on screen is what is on disk.
 
-A first Ctrl-C, SIGTERM or SIGHUP stops the run in order: nothing more is handed out, what is finished is
-kept, what runs has a few seconds. A second one ends everything now. Either way `rscoop resume` goes on.
+A first Ctrl-C, SIGTERM or SIGHUP stops the run in order: nothing more is handed out, what is
+finished is kept, what runs has a few seconds. A second one ends everything now. Either way `rscoop
+resume` goes on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The origin: runs the script itself, as the root future.
 
-What the script writes to `sys.stdout` goes to the broker, which records it before the launcher shows it;
-on a replay what was recorded is not sent again, and a prefix that differs is said. Text for standard
-error goes straight there, but not while the script is only told again what it was told before.
+What the script writes to `sys.stdout` goes to the broker, which records it before the launcher
+shows it; on a replay what was recorded is not sent again, and a prefix that differs is said. Text
+for standard error goes straight there, but not while the script is only told again what it was told
+before.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     session = Session("origin", settings, node="local", pid=os.getpid())
     announce(session, settings)
+    rng.watch_imports(session.seed_here)
     Process.say = say
     root = Root(session)
     session.waiter = root
@@ -227,7 +229,7 @@ def _show(error: BaseException) -> None:
         sys.stderr.parent = None
     if isinstance(error, NameError) and lacking_in_workers(error.name):
         error.add_note(
-            f"`{error.name}` is set under `if __name__ == \"__main__\":`, which workers do not run: "
+            f'`{error.name}` is set under `if __name__ == "__main__":`, which workers do not run: '
             "pass it as an argument, set it with shared.setConst, or move it above"
         )
     traceback.print_exception(type(error), error, trace)

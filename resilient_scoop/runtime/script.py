@@ -1,8 +1,9 @@
 """The user's program: run as `__main__` in the origin, imported once as a module in every worker.
 
-In a worker its name is `__rscoop_main__`, so that what stands under `if __name__ == "__main__":` is not
-run; there `__main__` is the same module under a second name, and in the origin `__rscoop_main__` is, so
-that functions and classes of the script are found under one identity whoever pickled them.
+In a worker its name is `__rscoop_main__`, so that what stands under `if __name__ == "__main__":` is
+not run; there `__main__` is the same module under a second name, and in the origin
+`__rscoop_main__` is, so that functions and classes of the script are found under one identity
+whoever pickled them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A worker's or the origin's life at the broker: its machine, its socket, and the lock between two threads.
 
 User code runs in the main thread. Between items and while it waits, the main thread itself does the
-receiving and sending. While it is in user code for long, a deputy thread does: it acknowledges, answers
-retractions, sends finished items, and greets a new broker. Whoever touches the machine holds `lock`.
-The deputy cannot run while user code holds the interpreter's lock; nobody's life depends on it then,
-since the agent vouches for the process.
+receiving and sending. While it is in user code for long, a deputy thread does: it acknowledges,
+answers retractions, sends finished items, and greets a new broker. Whoever touches the machine
+holds `lock`. The deputy cannot run while user code holds the interpreter's lock; nobody's life
+depends on it then, since the agent vouches for the process.
 """
 
 from __future__ import annotations
@@ -140,8 +140,7 @@ class Session:
             # The main thread moves `next` before it looks at `stop`, and looks again under the lock
             # where it fails; so one of the two sees what the other did.
             work.stop = work.next
-            if work.next > work.stop:
-                work.stop = work.next
+            work.stop = max(work.stop, work.next)
             self.machine.give_back_from(work, work.stop)
 
     # --- the deputy ---------------------------------------------------------------------------

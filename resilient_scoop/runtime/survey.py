@@ -1,9 +1,9 @@
 """Has the code that made journaled results changed? Asked before a run is resumed.
 
 A child process imports the script as a worker does, loads each callable that has results from its
-journaled definition (a name, which now finds the new code) and takes its fingerprint. What travels by
-value (lambdas, local functions) carries its old code with it, and what cannot be loaded any more has no
-code to compare: both are left to the replay, which sees the calls themselves.
+journaled definition (a name, which now finds the new code) and takes its fingerprint. What travels
+by value (lambdas, local functions) carries its old code with it, and what cannot be loaded any more
+has no code to compare: both are left to the replay, which sees the calls themselves.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def _results(view: Readable) -> dict[bytes, int]:
             for part in record.parts:
                 if part.fresh:
                     _discard(
-                        spans.get((record.parent, part.call), {}), part.start, part.start + part.count
+                        spans.get((record.parent, part.call), {}), part.start, part.start +
+                        part.count
                     )
     counts: dict[bytes, int] = {}
     for made in spans.values():

@@ -50,6 +50,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     session = Session("worker", settings, node="local", pid=os.getpid())
     announce(session, settings)
+    rng.watch_imports(session.seed_here)
     functions = Functions(session.store)
     executor = Executor(session, functions, f"worker {settings.name}")
 

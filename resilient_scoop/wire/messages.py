@@ -2,13 +2,13 @@
 
 A transport message is a header frame (`Header`) and then body frames, each one struct encoded with
 `encode`; the frames of one message are a bundle and are handled, and journaled, together or not at
-all. Some frames travel and are stored as they came: an `Outcomes` frame made by a worker is what the
-journal's `log` table holds and what the parent receives.
+all. Some frames travel and are stored as they came: an `Outcomes` frame made by a worker is what
+the journal's `log` table holds and what the parent receives.
 
 Words and units: `call` is the parent's call number, `start`/`stop`/`count` index items of a batch,
 `digests` holds `ids.DIGEST_BYTES` per item, `*_s` are seconds. `args`, `values` and `payload` are
-opaque to the broker: it never unpickles (NOBODY-IN). An attempt is the pair (epoch, no) of the grant
-in which a future runs; the root's is given by `Grant` like any other.
+opaque to the broker: it never unpickles (NOBODY-IN). An attempt is the pair (epoch, no) of the
+grant in which a future runs; the root's is given by `Grant` like any other.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
     fn: bytes
     digests: bytes
     last: bool  # no items follow
-    fresh: bool = False  # on replay: what the journal has for these items does not fit; compute again
+    fresh: bool = False  # on replay: the journal has these items otherwise; compute again
 
 
 class Calls(_Struct, frozen=True):

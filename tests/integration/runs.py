@@ -1,7 +1,7 @@
 """Real runs for tests: scripts started as a user starts them, in a folder of their own.
 
-Every process of a test inherits the test's state folder by its environment, so that what a run has left
-behind can be found, whatever its command line says.
+Every process of a test inherits the test's state folder by its environment, so that what a run has
+left behind can be found, whatever its command line says.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 RSCOOP: Final = [sys.executable, "-m", "resilient_scoop"]
-TIMEOUT_S: Final = 60.0
+TIMEOUT_S: Final = 30.0
 LEFT_S: Final = 3.0
 """How long the processes of a run may take to be gone after its launcher."""
 
@@ -112,7 +112,7 @@ class Place:
         wait_until(lambda: not self.processes(), LEFT_S, lambda: f"left: {self.processes()}")
         for run in self.runs():
             assert not (run / "sock").exists(), f"{run / 'sock'} is left"
-            assert not list(Path("/tmp").glob(f"*{run.name}*")), f"/tmp has files of {run.name}"  # noqa: S108
+            assert not list(Path("/tmp").glob(f"*{run.name}*")), f"/tmp has files of {run.name}"
 
 
 def finish(

@@ -1,4 +1,4 @@
-"""`python -m tests.sim SEED [--trace]` replays one seed; `COUNT seeds from SEED` is for measuring."""
+"""`python -m tests.sim SEED [--trace]` replays one seed; `FIRST COUNT` runs many and measures."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from collections import Counter
 from tests.sim.world import World
 
 
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
 def replay(seed: int, *, trace: bool) -> None:
     """Run one seed and say how it went."""
-    world = World(seed, say=print if trace else None)
-    print(world.climate, *world.steps, sep="\n")
+    world = World(seed, say=say if trace else None)
+    say(f"{world.climate}\n{world.steps}")
     world.run()
-    print(f"seed {seed}: {world.now:.2f} s, {world.events} events, trace {world.trace:08x}")
-    print(dict(world.faults))
+    say(f"seed {seed}: {world.now:.2f} s, {world.events} events, trace {world.trace:08x}")
+    say(str(dict(world.faults)))
 
 
 def many(first: int, count: int) -> None:
-    """Run many seeds and print the figures."""
-    began, events, seconds = time.monotonic(), 0, 0.0
+    """Run many seeds and say the figures."""
+    began, events, seconds, broken = time.monotonic(), 0, 0.0, 0
     faults: Counter[str] = Counter()
-    broken = 0
     for seed in range(first, first + count):
         world = World(seed)
         try:
             world.run()
-        except AssertionError as error:
+        except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
             broken += 1
             where = traceback.extract_tb(error.__traceback__)[-1]
-            print(f"seed {seed}: {str(error)[:300]} ({where.name}:{where.lineno})")
-        except Exception as error:
-            broken += 1
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            print(f"seed {seed}: {error!r} ({where.filename.split('/')[-1]} {where.name}:{where.lineno})")
+            say(f"seed {seed}: {error!r:.300} ({where.name}, line {where.lineno})")
         events += world.events
         seconds += world.now
         faults += world.faults
-    took = time.monotonic() - began
-    print(
-        f"{count} seeds, {broken} broken, {sum(faults.values())} faults, {events} events in {took:.1f} s: "
-        f"{count / took:.0f} seeds/s, {events / took:.0f} events/s, {seconds / took:.0f} virtual s/s"
+    took_s = time.monotonic() - began
+    say(f"{count} seeds, {broken} broken, {sum(faults.values())} faults, {events} events")
+    say(
+        f"in {took_s:.1f} s: {count / took_s:.0f} seeds/s, {events / took_s:.0f} events/s, "
+        f"{seconds / took_s:.0f} virtual s/s"
     )
-    print(dict(faults))
+    say(str(dict(faults)))
 
 
 if __name__ == "__main__":

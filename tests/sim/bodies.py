@@ -1,7 +1,8 @@
 """What the bodies of simulated futures ask for, answered by the real `Parent` machine.
 
-Each operation gives a question that is asked again after every message until it has an answer; questions
-whose answer could have come out differently first look into the history (`Operations._recall`).
+Each operation gives a question that is asked again after every message until it has an answer;
+questions whose answer could have come out differently first look into the history
+(`Operations._recall`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ Ready = tuple[Any] | None
 class Frame:
     """A future whose body runs here."""
 
-    def __init__(self, path: str, fn: Fn, body: programs.Body, work: Work | None, index: int) -> None:
+    def __init__(
+        self, path: str, fn: Fn, body: programs.Body, work: Work | None, index: int
+    ) -> None:
         self.path = path
         self.fn = fn
         self.body = body

@@ -71,6 +71,7 @@ class Launcher:
                 world.at(at_s, None, self.fault, kind)
 
     def fault(self, kind: str) -> None:
+        """Let something fail."""
         world = self.world
         if world.stopping:
             return
@@ -81,18 +82,20 @@ class Launcher:
             case "worker" | "origin":
                 self._kill_worker(kind)
             case "agent":
-                agent = self._one([a for a in world.agents if a is not None and a.alive])
-                if agent is not None:
-                    agent.die()
+                self._kill(self._one(self._agents()))
             case "broker":
-                if world.broker is not None and world.broker.alive:
-                    world.broker.die()
+                self._kill(world.broker)
             case "both":
                 self._kill_worker("origin")
-                if world.broker is not None and world.broker.alive:
-                    world.broker.die()
+                self._kill(world.broker)
             case "power":
                 self.power_cut()
+            case _:
+                self._hinder(kind, seconds)
+
+    def _hinder(self, kind: str, seconds: float) -> None:
+        world = self.world
+        match kind:
             case "pause":
                 process = self._one(self._everybody())
                 if process is not None:
@@ -102,7 +105,7 @@ class Launcher:
                 if process is not None:
                     world.cut(process.id, min(seconds, 20.0))
             case "apart":
-                agent = self._one([a for a in world.agents if a is not None and a.alive])
+                agent = self._one(self._agents())
                 for peer in [] if agent is None else [agent.id, *agent.children]:
                     world.cut(peer, min(seconds, 20.0))
             case "slow":
@@ -116,6 +119,13 @@ class Launcher:
             case _:
                 raise AssertionError(kind)
 
+    def _agents(self) -> list[AgentShell]:
+        return [a for a in self.world.agents if a is not None and a.alive]
+
+    def _kill(self, process: Process | None) -> None:
+        if process is not None and process.alive:
+            process.die()
+
     def _kill_worker(self, role: str) -> None:
         worker = self._one([w for w in self.world.workers.values() if w.role == role])
         if worker is not None and worker.may_crash():
@@ -124,7 +134,7 @@ class Launcher:
     def _everybody(self) -> list[Process]:
         world = self.world
         found: list[Process] = [*world.workers.values()]
-        found += [a for a in world.agents if a is not None and a.alive]
+        found += self._agents()
         if world.broker is not None and world.broker.alive:
             found.append(world.broker)
         return found

@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from resilient_scoop.core import exchange, recovery
 from resilient_scoop.core.broker import Broker
 from resilient_scoop.core.events import Erase, Put, Table
@@ -311,9 +313,7 @@ def _page_cut_short() -> Sequence[Patch]:
         frames = page(send, journal, *more)
         head = wire.decode_down(frames[0])
         assert isinstance(head, wire.History)
-        whole = wire.History(
-            head.parent, head.attempt, head.upto, True, head.calls, head.output_bytes
-        )
+        whole = msgspec.structs.replace(head, last=True)
         return [wire.encode(whole), *frames[1:]]
 
     return [(exchange, "_page", bug)]

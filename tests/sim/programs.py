@@ -1,12 +1,13 @@
 """The scripts that the simulator runs: generators that yield operations, and what they must come to.
 
-A body yields one operation at a time and is sent its answer. The same bodies run in two ways: in the
-world, by workers that die; and here, by `truth`, which knows no workers at all. Every answer that may
-differ between two undisturbed runs (an order of completion, a draw, whether a cancellation came in time)
-is written down by the body as soon as it is told, so that `truth` can be told the same.
+A body yields one operation at a time and is sent its answer. The same bodies run in two ways: in
+the world, by workers that die; and here, by `truth`, which knows no workers at all. Every answer
+that may differ between two undisturbed runs (an order of completion, a draw, whether a cancellation
+came in time) is written down by the body as soon as it is told, so that `truth` can be told the
+same.
 
-Values are a function of the item's path and its arguments, so a result that is given to another call
-shows.
+Values are a function of the item's path and its arguments, so a result that is given to another
+call shows.
 """
 
 from __future__ import annotations
@@ -269,14 +270,18 @@ FNS: dict[str, Fn] = {
 BY_ID: dict[bytes, Fn] = {fn.id: fn for fn in FNS.values()}
 
 
-def draw(rng: random.Random, plain: bool = False) -> list[Step]:
+def draw(rng: random.Random, *, plain: bool = False) -> list[Step]:
     """Return some script; a plain one is told nothing that may differ."""
     if plain:
         return [_plain_step(rng) for _ in range(rng.randint(2, 5))]
     makers: list[Callable[[], Step]] = [
         lambda: ("map", "leaf", list(range(rng.randint(0, 25)))),
         lambda: ("map", "slow", list(range(rng.randint(1, 6)))),
-        lambda: ("map", "fan", [[rng.randint(1, 2), rng.randint(1, 4), "leaf"]] * rng.randint(1, 3)),
+        lambda: (
+            "map",
+            "fan",
+            [[rng.randint(1, 2), rng.randint(1, 4), "leaf"]] * rng.randint(1, 3),
+        ),
         lambda: ("map", "fan", [[1, 2, rng.choice(["slow", "poison", "fails"])]]),
         lambda: ("map", "fails", [1]),
         lambda: ("map", "poison", [1] * rng.randint(1, 2)),
@@ -323,7 +328,7 @@ def edit(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
 # --- what it must come to ---------------------------------------------------------------------
 
 
-class Untrue(AssertionError):
+class Untrue(AssertionError):  # noqa: N818 - a verdict, not an error of ours
     """The world's history is none that an undisturbed run could have had."""
 
 
@@ -385,7 +390,9 @@ def check_output(steps: Sequence[Step], output: bytes) -> None:
         raise Untrue(f"printed {output!r}, not {bytes(printed)!r}")
 
 
-def _pure(body: Body, path: str, teller: _Teller, printed: bytearray | None) -> Any:
+def _pure(  # noqa: C901, PLR0912 - a table of operations
+    body: Body, path: str, teller: _Teller, printed: bytearray | None
+) -> Any:
     calls: list[tuple[str, list[Any]]] = []
     cancelled: set[tuple[int, int]] = set()
     answer: Any = None

@@ -1,7 +1,7 @@
 """The processes of the simulated world: thin shells around the real machines.
 
-What a shell does in a real process (receive, take turns, commit, run items) it does here in virtual time,
-and at each place where it is interesting to die, it may (`World.point`).
+What a shell does in a real process (receive, take turns, commit, run items) it does here in virtual
+time, and at each place where it is interesting to die, it may (`World.point`).
 """
 
 from __future__ import annotations

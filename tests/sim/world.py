@@ -1,8 +1,8 @@
 """The world in which the real machines live: virtual time, one source of chance, a network, a disk.
 
 Everything that happens is an entry of one heap, drawn from one seed: the same seed gives the same
-history to the last byte (`trace`). A process that is paused does what was due when it wakes; what was
-due in one that has died never happens.
+history to the last byte (`trace`). A process that is paused does what was due when it wakes; what
+was due in one that has died never happens.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ KINDS = (
     "stop",
 )  # fmt: skip
 POINTS = ("turn", "commit", "boot", "recovered", "settled", "flushed", "greeted", "intent")
+
+
+Entry = tuple[float, int, "Process | None", Callable[..., None], tuple[Any, ...]]
+"""When, which of those, who does it (None: the world itself), what, with what."""
 
 
 class Died(BaseException):
@@ -105,9 +109,9 @@ class World:
         self.now = 0.0
         self.say = say
         self.climate = Climate.draw(self.rng) if climate is None else climate
-        self.steps = programs.draw(self.rng, self.climate.edits) if steps is None else steps
+        self.steps = programs.draw(self.rng, plain=self.climate.edits) if steps is None else steps
         self.edited = False
-        self.heap: list[tuple[float, int, Process | None, Callable[..., None], tuple[Any, ...]]] = []
+        self.heap: list[Entry] = []
         self.count = 0
         self.events = 0
         self.trace = 0

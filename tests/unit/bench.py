@@ -15,7 +15,12 @@ from resilient_scoop.ids import ROOT, PeerId
 from resilient_scoop.wire import messages as wire
 
 RUN = b"r" * 16
-ORIGIN, W1, W2, AGENT = PeerId(b"Oorigin.."), PeerId(b"Wworker1."), PeerId(b"Wworker2."), PeerId(b"A")
+ORIGIN, W1, W2, AGENT = (
+    PeerId(b"Oorigin.."),
+    PeerId(b"Wworker1."),
+    PeerId(b"Wworker2."),
+    PeerId(b"A"),
+)
 FN, ONCE = b"fn-plain........", b"fn-once........."
 PLAIN = wire.Define(FN, FN, "m:plain", b"code", wire.Options())
 RISKY = wire.Define(ONCE, ONCE, "m:risky", b"code", wire.Options(idempotent=False))
@@ -38,9 +43,7 @@ def calls(*parts: wire.Part, parent: str = ROOT, attempt: wire.Attempt) -> list[
     return [wire.Calls(parent, attempt, list(parts)), wire.Args(args)]
 
 
-def outcomes(
-    call: int, start: int, stop: int, *, parent: str = ROOT, **more: Any
-) -> wire.Outcomes:
+def outcomes(call: int, start: int, stop: int, *, parent: str = ROOT, **more: Any) -> wire.Outcomes:
     salt, fn, task = more.get("salt", 0), more.get("fn", FN), more.get("task")
     values = [b"Vvalue%d" % index for index in range(start, stop)]
     marks = digests(*range(start, stop), salt=salt)

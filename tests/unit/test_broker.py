@@ -70,7 +70,8 @@ def test_a_second_outcome_of_an_item_changes_nothing() -> None:
     attempt = grant_one(bench, W1)
     bench.tell(W1, outcomes(0, 0, 1, task=attempt))
 
-    # When it comes again, from there and from elsewhere, then nothing is recorded and nobody is told
+    # When it comes again, from there and from elsewhere, then nothing is recorded and nobody is
+    # told
     assert bench.tell(W1, outcomes(0, 0, 1, task=attempt)) == []
     bench.arrive(W2)
     assert bench.tell(W2, outcomes(0, 0, 1)) == []
@@ -215,10 +216,9 @@ def test_a_silent_peer_is_lost_after_its_lease_and_heard_again() -> None:
     assert [task.start for task in granted(actions, W2)] == [0]
     assert [d.attempts for d in sent(actions, W1, wire.Drop)] == [[attempt]]
 
-    # And when its outcome comes after all, then it counts: the item is done only once
+    # And when its outcome comes after all, then it counts, and it is there again
     actions = bench.tell(W1, outcomes(0, 0, 1, task=attempt))
     assert sent(actions, ORIGIN, wire.Outcomes)
-    assert sent(actions, W2, wire.Drop)
     assert W1 in bench.broker.ledger.peers
 
 
@@ -257,12 +257,55 @@ def test_an_older_attempt_of_a_parent_is_fenced() -> None:
     assert [d.attempts for d in sent(actions, ORIGIN, wire.Drop)] == [[old]]
 
 
+def test_an_origin_that_is_replaced_is_told_to_make_room() -> None:
+    bench = Bench()
+    old = bench.begin(W1)
+
+    actions = bench.arrive(PeerId(b"Osecond.."))
+
+    assert [d.attempts for d in sent(actions, ORIGIN, wire.Drop)] == [[old]]
+
+
+def test_a_worker_that_computes_what_is_done_is_told_to_stop() -> None:
+    # Given an item that moved to another worker when its own fell silent
+    bench = Bench()
+    attempt = grant_one(bench, W1)
+    bench.arrive(W2)
+    (task,) = granted(bench.wait(11, vouched=[ORIGIN, W2]), W2)
+
+    # When the first one is done with it
+    actions = bench.tell(W1, outcomes(0, 0, 1, task=attempt))
+
+    # Then the second one need not be
+    assert [d.attempts for d in sent(actions, W2, wire.Drop)] == [[wire.Attempt(1, task.no)]]
+
+
+def test_a_fresh_item_that_is_asked_for_twice_is_computed_once() -> None:
+    # Given an item that a changed script has asked for anew, and which is done
+    bench = Bench()
+    root = bench.begin(W1)
+    bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
+    bench.tell(W1, outcomes(0, 0, 1))
+    fresh = calls(part(0, 0, 1, salt=3, fresh=True), attempt=root)
+    bench.tell(ORIGIN, *fresh)
+    bench.tell(W1, outcomes(0, 0, 1, salt=3))
+
+    # When the next attempt asks again, having seen only the first outcome
+    actions = bench.tell(ORIGIN, *fresh)
+
+    # Then it is not
+    assert not granted(actions, W1)
+    assert bench.broker.scheduler.ready == 0
+
+
 def test_a_parents_end_drops_what_hangs_below_it() -> None:
     # Given an item that has become a parent, with a child that runs
     bench = Bench()
     attempt = grant_one(bench, W1, W2)
     path = item_path(ROOT, 0, 0)
-    actions = bench.tell(W1, wire.Parked(attempt, 0), *calls(part(0, 0, 1), parent=path, attempt=attempt))
+    actions = bench.tell(
+        W1, wire.Parked(attempt, 0), *calls(part(0, 0, 1), parent=path, attempt=attempt)
+    )
     assert granted(actions, W1) or granted(actions, W2)
 
     # When it ends without waiting

@@ -154,7 +154,10 @@ WRONG: dict[str, list[wire.Up]] = {
     "calls without arguments": [wire.Calls(ROOT, ATTEMPT, [part(0, 0, 1)])],
     "arguments without calls": [wire.Args([b"x"])],
     "too few arguments": [wire.Calls(ROOT, ATTEMPT, [part(0, 0, 2)]), wire.Args([b"x"])],
-    "short digests": [wire.Calls(ROOT, ATTEMPT, [wire.Part(0, 0, 1, FN, b"x", True)]), wire.Args([b""])],
+    "short digests": [
+        wire.Calls(ROOT, ATTEMPT, [wire.Part(0, 0, 1, FN, b"x", last=True)]),
+        wire.Args([b""]),
+    ],
     "no path": calls(part(0, 0, 1), parent="0.x]", attempt=ATTEMPT),
     "an empty outcome": [wire.Outcomes(ROOT, [wire.Outcome(0, 0, FN, b"", [])])],
     "a failure of none": [wire.Outcomes(ROOT, [wire.Outcome(0, 0, FN, digests(0), [b"v"], [3])])],

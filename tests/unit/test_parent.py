@@ -14,9 +14,7 @@ NOW = wire.Attempt(2, 1)
 
 
 def parent(**more: object) -> Parent:
-    said: list[str] = []
-    made = Parent(ROOT, NOW, say=said.append, **more)  # type: ignore[arg-type]
-    return made
+    return Parent(ROOT, NOW, say=lambda _: None, **more)  # type: ignore[arg-type]
 
 
 def call(of: Parent, start: int, stop: int, *, salt: int = 0, last: bool = True) -> Call:
@@ -30,7 +28,9 @@ def more(of: Parent, to: Call, start: int, stop: int, *, salt: int = 0, last: bo
     of.add(to, digests(*range(start, stop), salt=salt), args, last=last)
 
 
-def page(of: Parent, *records: wire.Outcomes | wire.Observed, last: bool = True, calls: int = 1) -> None:
+def page(
+    of: Parent, *records: wire.Outcomes | wire.Observed, last: bool = True, calls: int = 1
+) -> None:
     of.page(wire.History(ROOT, NOW, 9, last, calls), list(records))
 
 
@@ -239,3 +239,17 @@ def test_one_that_outlives_its_broker_asks_from_the_first_call_that_it_misses() 
     page(of, outcomes(1, 0, 1))
     assert value(made, 0) == b"Vvalue0"
     assert of.page_wanted() is None
+
+
+def test_a_call_that_the_history_has_settled_is_not_sent_at_all() -> None:
+    # Given a history that came whole before the calls were made
+    of = parent(replaying=True)
+    page(of, outcomes(0, 0, 3))
+    assert not of.replaying
+
+    # When the call is made, with one item more than then
+    made = call(of, 0, 4)
+
+    # Then only that one is sent
+    assert asked(of) == [(0, 3, 4, False)]
+    assert value(made, 2) == b"Vvalue2"

@@ -193,7 +193,10 @@ def test_a_parent_that_was_done_is_dropped_again() -> None:
     state = State(RUN)
     key = state.parent(item_path(ROOT, 0, 0)).prefix
     log: list[tuple[bytes, wire.Logged]] = [
-        (key + bytes(7) + b"\x02", wire.Calls(item_path(ROOT, 0, 0), wire.Attempt(1, 1), [part(0, 0, 1)]))
+        (
+            key + bytes(7) + b"\x02",
+            wire.Calls(item_path(ROOT, 0, 0), wire.Attempt(1, 1), [part(0, 0, 1)]),
+        )
     ]
 
     recovered = recover(RUN, [PLAIN], log, 0)
