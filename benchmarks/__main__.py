@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime as dt
 import os
 import platform
@@ -17,10 +18,12 @@ from pathlib import Path
 
 from benchmarks.goals import CASES, LEFT_OUT, ROWS, WHOLE
 from benchmarks.grids import OPEN
-from benchmarks.outside import HERE, Bench, MeasureError, take
+from benchmarks.outside import HERE, Bench, MeasureError, new_mark, notes, take
 from benchmarks.report import Results
 
 _QUICK = 0.1
+_QUIET = 0.1
+"""Share of the cores that others may have while the machine counts as quiet."""
 _IN_MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
 
 
@@ -43,6 +46,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, default=Path("/var/tmp"),
         help="where runs are kept, on the disk that counts (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--wait", type=float, default=0.0, metavar="SECONDS",
+        help="before each measurement, wait so long at most for the machine to be quiet",
     )  # fmt: skip
     options = parser.parse_args()
     for given, known in ((options.only, CASES), (options.peers, tuple(OPEN))):
@@ -85,6 +92,19 @@ class Load:
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
         return cls(time.monotonic(), busy, children.ru_utime + children.ru_stime)
 
+    @classmethod
+    def quiet(cls, wait_s: float) -> Load:
+        """Return the load once a quarter of a second was quiet, or `wait_s` have passed."""
+        until = time.monotonic() + wait_s
+        last = cls.now()
+        while last.at < until:
+            time.sleep(0.25)
+            now = cls.now()
+            if now.others_since(last) < _QUIET:
+                return now
+            last = now
+        return last
+
     def others_since(self, before: Load) -> float:
         """Return the share of all cores that others used."""
         took_s = max(1e-3, self.at - before.at) * (os.cpu_count() or 1)
@@ -116,10 +136,10 @@ def ours_only() -> set[str]:
 
 def one(bench: Bench, results: Results, peer: str, case: str) -> None:
     """Take one measurement; a failed one is said and goes into the table."""
-    before = Load.now()
+    before = Load.quiet(bench.wait_s)
     part = 1.0 if case in WHOLE else bench.part
     try:
-        figures = take(Bench(bench.folder, bench.peer_python, part), peer, case)
+        figures = take(dataclasses.replace(bench, part=part, mark=new_mark()), peer, case)
     except (MeasureError, OSError, ValueError) as error:
         last = bench.errors.read_text().strip().splitlines()[-1:] if bench.errors.exists() else []
         results.failures.append(
@@ -129,6 +149,7 @@ def one(bench: Bench, results: Results, peer: str, case: str) -> None:
         return
     others = Load.now().others_since(before)
     results.add(peer, case, figures)
+    results.notes += [f"{case}: {note}" for note in notes(bench)] if peer == "ours" else []
     results.others.setdefault(case, []).append(others)
     text = "  ".join(f"{name} {value:,.3f}" for name, value in figures.items())
     print(f"{case:<17}{peer:<8}{text}   (others {others:.0%})", file=sys.stderr, flush=True)
@@ -138,7 +159,8 @@ def main() -> int:
     """Measure, print the table; 1 if a goal was missed or a measurement failed."""
     options = parse()
     home = Path(tempfile.mkdtemp(prefix="rscoop-bench-", dir=options.folder))
-    bench = Bench(home, options.peer_python, _QUICK if options.quick else 1.0)
+    part = _QUICK if options.quick else 1.0
+    bench = Bench(home, options.peer_python, part, options.wait)
     results = Results(
         facts={
             "when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

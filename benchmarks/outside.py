@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -38,14 +38,20 @@ class MeasureError(Exception):
     """A measurement gave no figures; the text says what its process wrote last."""
 
 
+def new_mark() -> str:
+    """Return a mark that no other measurement has, so that another is never killed."""
+    return f"{_MARK}={os.getpid()}.{next(_numbers)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """How one measurement is made. Its mark is on its processes only: another is never killed."""
+    """How one measurement is made."""
 
     folder: Path  # on a real disk
     peer_python: str  # an interpreter that has the peers
     part: float = 1.0
-    mark: str = field(default_factory=lambda: f"{_MARK}={os.getpid()}.{next(_numbers)}")
+    wait_s: float = 0.0  # for a quiet machine, at most
+    mark: str = ""  # stands in the environment of its processes
 
     @property
     def state(self) -> Path:
@@ -149,6 +155,11 @@ def kill_family(bench: Bench) -> None:
         psutil.wait_procs(found, timeout=1)
 
 
+def notes(bench: Bench) -> list[str]:
+    """Return what a run of ours had to say: where nothing is killed, that should be nothing."""
+    return [line for line in bench.errors.read_text().splitlines() if line.startswith("rscoop:")]
+
+
 def line_of(process: subprocess.Popen[str], mark: str) -> str:
     """Return what follows `mark` on the line that begins with it."""
     assert process.stdout is not None
@@ -210,13 +221,13 @@ def million(bench: Bench, process: subprocess.Popen[str]) -> Figures:
 
 
 def _watch_peaks(bench: Bench, process: subprocess.Popen[str], peaks: dict[str, float]) -> None:
-    pids: dict[str, int] = {}
+    """Look at the high-water marks; a restarted broker, or a child of it, counts as one too."""
     while process.poll() is None:
-        if len(pids) < 2:  # noqa: PLR2004  broker and origin
-            pids |= {role: found.pid for found in family(bench) if (role := _role(found))}
-        for role, pid in pids.items():
-            peaks[role] = max(peaks.get(role, 0.0), _peak_mb(pid))
-        time.sleep(_POLL_S)
+        for found in family(bench):
+            role = _role(found)
+            if role:
+                peaks[role] = max(peaks.get(role, 0.0), _peak_mb(found.pid))
+        time.sleep(_POLL_S * 3)
 
 
 def _role(process: psutil.Process) -> str:

@@ -22,6 +22,7 @@ class Results:
 
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what our runs said; nothing was killed
     others: dict[str, list[float]] = field(default_factory=dict)  # case -> share of the machine
     facts: dict[str, str] = field(default_factory=dict)
     quick: bool = False  # a part of the work: what depends on its amount is not judged
@@ -50,6 +51,7 @@ class Results:
             },
             "others_share_of_cores": self.others,
             "failures": self.failures,
+            "notes": self.notes,
         }
         path.write_text(json.dumps(whole, indent=1) + "\n")
 
@@ -73,6 +75,8 @@ class Results:
                 yield self._line(row, shown)
         for failure in self.failures:
             yield f"failed: {failure}"
+        for note in self.notes:
+            yield f"said, and should not: {note}"
         shares = [share for found in self.others.values() for share in found]
         if shares:
             yield (

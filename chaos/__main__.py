@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from chaos import cost, rounds
+from chaos import cost, nemesis, processes, rounds
 from chaos.checker import Guarantee
 from chaos.rounds import Reference, Result, RunHangsError
 
@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--minutes", type=float, help="begin no round later than this")
     play.add_argument("--seed", type=int, default=1, help="seed of the first round; others follow")
     play.add_argument("--workload", choices=rounds.WORKLOADS, action="append")
-    play.add_argument("--script", type=Path, help="a script of your own, with the same output always")
+    play.add_argument(
+        "--script", type=Path, help="a script of your own, with the same output always"
+    )
     play.add_argument("--keep", type=Path, help="where what failed is kept")
     commands.add_parser("list", help="workloads, roles, moments")
     price = commands.add_parser("cost", help="what a death costs, by role")
@@ -57,9 +59,9 @@ def _list() -> None:
     for name in rounds.WORKLOADS:
         text = rounds.script_of(name).read_text().partition('"""')[2].partition("\n")[0]
         print(f"workload {name:13s} {text}")
-    for role in rounds.Role:
+    for role in processes.Role:
         print(f"role     {role}")
-    for moment in rounds.nemesis.Moment:
+    for moment in nemesis.Moment:
         print(f"moment   {moment}")
 
 
@@ -99,17 +101,18 @@ def summary(results: list[Result]) -> str:
         hits += result.by_role()
     moments = Counter(str(kill.moment) for r in results for kill, hit in r.hits if hit)
     bad = [result for result in results if result.violations]
+    silence_s = max((r.silence_s for r in results), default=0.0)
     roles = ", ".join(f"{count} {role}" for role, count in hits.most_common())
     lines = [
         f"{len(results)} rounds, {hits.total()} kills that hit ({roles})",
         "moments: " + ", ".join(f"{count} {moment}" for moment, count in moments.most_common()),
-        f"{sum(r.resumes for r in results)} resumes, {sum(r.repeated for r in results)} items run "
-        f"to their end twice, silence behind a dead launcher within "
-        f"{max((r.silence_s for r in results), default=0):.1f} s",
+        f"{sum(r.resumes for r in results)} resumes",
+        f"{sum(r.repeated for r in results)} items ran to their end more than once",
+        f"silence behind the end within {silence_s:.1f} s",
         f"{len(bad)} rounds with violations",
     ]
     lines += [
-        f"  seed {r.seed}: {', '.join(sorted({str(v.guarantee) for v in r.violations}))}; {r.folder}"
+        f"  seed {r.seed}: {', '.join(sorted({v.guarantee for v in r.violations}))}; {r.folder}"
         for r in bad
     ]
     return "\n".join(lines)

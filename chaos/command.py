@@ -65,10 +65,10 @@ class Place:
     def run(self) -> Path | None:
         """Return the folder of the run, once there is one."""
         try:
-            names = [name for name in os.listdir(self.state / "runs") if name[0] != "."]
+            runs = [path for path in (self.state / "runs").iterdir() if path.name[0] != "."]
         except FileNotFoundError:
             return None
-        return self.state / "runs" / names[0] if names else None
+        return runs[0] if runs else None
 
     def said(self) -> bytes:
         """Return what standard output has so far."""

@@ -71,7 +71,8 @@ def _duration(reference: Reference, base_s: float, role: Role, number: int) -> f
             began,
         )
         time.sleep(_WARM_S)
-        hit = nemesis.strike(Kill(role, Moment.UNIFORM, rng.random() * 0.9, rng.randrange(99)), target)
+        kill = Kill(role, Moment.UNIFORM, rng.random() * 0.9, rng.randrange(99))
+        hit = nemesis.strike(kill, target)
         code = command.await_end(process, began + _DEADLINE_S)
         took_s = time.monotonic() - began
         if code != 0 or not hit:

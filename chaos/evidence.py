@@ -65,7 +65,7 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The items that had a durable outcome at a moment, and how long the ledger was then or later."""
+    """The items that had a durable outcome at a moment; the ledger was not longer then."""
 
     acknowledged: frozenset[str]
     ledger_lines: int
@@ -123,8 +123,10 @@ def await_silence(token: str, patience_s: float) -> dict[int, str]:
 
 
 def leftovers(run: Path, temporary: Path, *, drafts: bool) -> list[str]:
-    """Return what lies around of a run that has ended; `drafts` allows for a start that was killed."""
-    found = [f"in the run folder: {each.name}" for each in run.iterdir() if each.name not in _OF_A_RUN]
+    """Return what lies around of a run that has ended; `drafts`: its start was killed."""
+    found = [
+        f"in the run folder: {each.name}" for each in run.iterdir() if each.name not in _OF_A_RUN
+    ]
     found += [f"unfinished file: {each}" for each in run.rglob("*.tmp")]
     found += [f"in TMPDIR: {each.name}" for each in temporary.iterdir()]
     found += [f"in /tmp: {each.name}" for each in Path("/tmp").glob(f"*{run.name}*")]
@@ -134,6 +136,8 @@ def leftovers(run: Path, temporary: Path, *, drafts: bool) -> list[str]:
         for each in run.parent.iterdir()
         if each != run and not (drafts and each.name.startswith(".new-"))
     ]
-    found += [f"in the state folder: {e.name}" for e in run.parent.parent.iterdir() if e != run.parent]
+    found += [
+        f"in the state folder: {e.name}" for e in run.parent.parent.iterdir() if e != run.parent
+    ]
     sockets = Path("/proc/net/unix").read_text().splitlines()
     return found + [f"open socket: {line.split()[-1]}" for line in sockets if run.name in line]

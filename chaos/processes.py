@@ -51,7 +51,7 @@ def role_of(pid: int, run_id: str) -> Role | None:
     rest = words[words.index(_MODULE) + 1 :]
     if len(rest) < _ARGUMENTS_MIN or rest[1] != run_id:
         return None
-    return Role(rest[0])
+    return Role(rest[0]) if rest[0] in set(Role) else None
 
 
 def of_run(run_id: str) -> list[Process]:
@@ -88,4 +88,4 @@ def kill(pid: int) -> bool:
 
 
 def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]

@@ -102,7 +102,9 @@ def measure(script: Path) -> Reference:
         if code != 0:
             process.kill()
             process.wait()
-            raise RunHangsError(f"{script} undisturbed: exit {code}; {place.err.read_text()[-2000:]}")
+            raise RunHangsError(
+                f"{script} undisturbed: exit {code}; {place.err.read_text()[-2000:]}"
+            )
         return Reference(script, place.said(), took_s)
 
 
@@ -110,7 +112,12 @@ def play(seed: int, references: list[Reference], kept: Path) -> Result:
     """Play the round of a seed; what it leaves is kept in a folder if a guarantee was broken."""
     rng = random.Random(seed)
     reference = references[rng.randrange(len(references))]
-    result = Result(seed, reference.script, nemesis.draw(rng))
+    return play_kills(seed, reference, nemesis.draw(rng), kept)
+
+
+def play_kills(seed: int, reference: Reference, kills: list[Kill], kept: Path) -> Result:
+    """Play a round of given kills; the seed is but its name."""
+    result = Result(seed, reference.script, kills)
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
         round_ = _Round(result, reference, Place(Path(folder) / "r", f"{seed}-{time.time_ns()}"))
         began = time.monotonic()

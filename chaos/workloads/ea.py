@@ -1,4 +1,4 @@
-"""An evolutionary run with a barrier per generation; its evaluations are noisy and need a constant."""
+"""An evolutionary run with a barrier per generation; its evaluations draw and need a constant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def evaluate(path: str, genome: Genome) -> float:
         time.sleep(0.005 + random.random() * 0.03)
         target = shared.getConst("target")
         noise = random.gauss(0, 0.1) + float(np.random.normal(0, 0.1))  # noqa: NPY002
-        return sum(a == b for a, b in zip(genome, target, strict=True)) + noise
+        hits: int = sum(a == b for a, b in zip(genome, target, strict=True))
+        return hits + noise
 
 
 def breed(population: list[Genome], fitness: list[float]) -> list[Genome]:

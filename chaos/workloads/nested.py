@@ -1,4 +1,4 @@
-"""Maps of maps of maps: parents that wait on workers, slow leaves among quick ones, streams in each."""
+"""Maps of maps of maps: parents that wait, slow leaves among quick ones, streams in each."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from chaos.workloads.ledger import running
 from resilient_scoop import futures
 
 WAVES, BRANCHES, TWIGS, LEAVES = 3, 3, 2, 5
+SLOW = 0.1  # of the leaves
 
 
 def leaf(path: str, weight: float) -> float:
     """Return a number drawn here; one leaf in ten is slow."""
     with running(path):
-        slow = random.random() < 0.1
+        slow = random.random() < SLOW
         time.sleep(0.25 if slow else 0.02 + 0.02 * random.random())
         return weight * random.random()
 

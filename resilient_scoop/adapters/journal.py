@@ -55,6 +55,7 @@ from resilient_scoop.errors import (
 RUN_KEY: Final = b"run"
 FORMAT_KEY: Final = b"format"
 GENERATION_KEY: Final = b"generation"
+_BIRTH_KEYS: Final = (RUN_KEY, FORMAT_KEY, GENERATION_KEY)
 _WHOLE_BYTES_MAX: Final = 64 << 20
 """Larger journals get their structure checked after a reboot only: it takes 10 s per GB."""
 _REAP_EVERY: Final = 1000
@@ -77,6 +78,8 @@ class Journal(Reader):
     def create(cls, directory: Path, run: bytes, *, allow_network: bool = False) -> Self:
         """Make the journal of a new run (16 bytes) in a directory of its own, mode 0700.
 
+        One whose making was cut short, which holds nothing yet, is made again.
+
         Raises:
             JournalPlaceError: the directory is not safe for it.
             JournalFormatError: there is one already.
@@ -86,10 +89,11 @@ class Journal(Reader):
         with ExitStack() as undo:
             lock = journal_lock.acquire(directory)
             undo.callback(lock.release)
-            if (directory / GENERATION_FILE).exists() or (directory / DATA_FILE).exists():
+            if (directory / GENERATION_FILE).exists():
                 raise JournalFormatError(str(directory), "there is a journal already")
             self = cls(directory, lock, open_store(directory, create=True), run)
             undo.callback(self.store.leave)
+            self._check_unborn()
             self._begin()
             undo.pop_all()
         return self
@@ -159,6 +163,13 @@ class Journal(Reader):
         self._lock.release()
 
     # --- opening ------------------------------------------------------------------------------
+
+    def _check_unborn(self) -> None:
+        """Refuse to begin anew on top of records whose `generation.json` is what is missing."""
+        used = [table for table in Table if table is not Table.META and self.count(table)]
+        if used or any(key not in _BIRTH_KEYS for key, _ in self.scan(Table.META)):
+            reason = f"there is a journal already, but no {GENERATION_FILE}; restore that file"
+            raise JournalFormatError(str(self.directory), reason)
 
     def _begin(self) -> None:
         self.commit(

@@ -87,6 +87,7 @@ def command(  # noqa: PLR0913  one parameter per option
     if dry_run:
         return _foretell(run, info)
     if finished is not None:
+        _conclude(run)
         note(f"run {run.id} has finished; `rscoop logs {run.id}` shows its output")
         return finished
     changed = _changed(run, info)
@@ -177,6 +178,12 @@ def _check_changed(run: RunDir, changed: list[Changed], decided: set[str]) -> No
             f"the code behind results of run {run.id} has changed: {named}; add --recompute-changed "
             f"to compute them again, or --reuse-changed to keep them (for one function: =NAME)"
         )
+
+
+def _conclude(run: RunDir) -> None:
+    from resilient_scoop.runtime.aftermath import conclude
+
+    conclude(run)
 
 
 def _finished_code(run: RunDir) -> int | None:

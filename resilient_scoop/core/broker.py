@@ -111,7 +111,8 @@ class Broker:
                 ready += batch.ready.count()
                 for start, stop in batch.undone:
                     assert not batch.done.overlap(start, stop), "S1"
-                    assert batch.piece_at(start) and batch.piece_at(stop - 1), "S1 no piece"
+                    assert batch.piece_at(start), "S1 no piece"
+                    assert batch.piece_at(stop - 1), "S1 no piece"
         assert ready == self.scheduler.ready, "Q1 count of ready items"
 
     def _enqueue_all(self) -> None:

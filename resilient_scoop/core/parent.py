@@ -22,80 +22,23 @@ recognized by the broker). So a replay costs no round trip per call.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
-from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.call import Call, Chunk, Policy
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+__all__ = ["Call", "Chunk", "Parent", "Policy"]
+
 _WIDTH = ids.DIGEST_BYTES
 PART_ITEMS = 4096
 PART_BYTES = 1 << 19
-
-
-@dataclass(slots=True)
-class Chunk:
-    """Outcomes of consecutive items; `failed` holds item numbers."""
-
-    start: int
-    stop: int
-    values: list[bytes]
-    failed: frozenset[int]
-    arrival: int
-
-
-class Call:
-    """One call of the parent: what was asked, what is settled."""
-
-    __slots__ = (
-        "args", "chunks", "cost_bytes", "count", "digests", "fingerprint", "fn", "fresh", "last",
-        "left", "number", "said",
-    )  # fmt: skip
-
-    def __init__(self, number: int, fn: bytes, fingerprint: bytes) -> None:
-        self.number = number
-        self.fn = fn
-        self.fingerprint = fingerprint
-        self.count = 0
-        self.last = False
-        self.digests = bytearray()
-        self.left = Intervals()
-        self.chunks: list[Chunk] = []
-        self.args: dict[int, bytes] | None = None  # P4
-        self.cost_bytes = 0
-        self.fresh: set[int] = set()  # items asked for anew
-        self.said = False
-
-    def find(self, index: int) -> Chunk | None:
-        """Return the chunk that settles an item, or None."""
-        at = bisect_right(self.chunks, index, key=lambda chunk: chunk.start) - 1
-        if at >= 0 and index < self.chunks[at].stop:
-            return self.chunks[at]
-        return None
-
-    def put(self, chunk: Chunk) -> None:
-        """Add a chunk of items that no other chunk holds."""
-        if not self.chunks or self.chunks[-1].start < chunk.start:
-            self.chunks.append(chunk)
-        else:
-            at = bisect_right(self.chunks, chunk.start, key=lambda each: each.start)
-            self.chunks.insert(at, chunk)
-
-
-@dataclass(slots=True)
-class Policy:
-    """What a replay does where code has changed: names of functions, or `*`."""
-
-    strict: bool = False
-    reuse: tuple[str, ...] = ()
-    recompute: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -112,6 +55,7 @@ class Parent:
     calls: dict[int, Call] = field(default_factory=dict)
     arrivals: int = 0
     outstanding_bytes: int = 0
+    ended_big: list[int] = field(default_factory=list)  # calls whose files may go
     recovered: int = 0  # items settled from the history
     after: int = 0
     catching_up: bool = False  # live, but the broker is new: outcomes may be missing
@@ -167,6 +111,9 @@ class Parent:
         """Keep nothing of a call that is settled; whoever waits for it holds it."""
         if call.last and not call.left:
             self.calls.pop(call.number, None)
+            if call.big:
+                call.big = False
+                self.ended_big.append(call.number)
 
     def _queue(self, part: wire.Part, args: list[bytes]) -> None:
         self._parts.append(part)

@@ -92,3 +92,22 @@ def succeeded(outcome: Outcome) -> list[Outcome]:
     for index in outcome.failed:
         spans.discard(outcome.start + index, outcome.start + index + 1)
     return parts_of(outcome, list(spans))
+
+
+def forget_items(state: State, record: int, indexes: set[int]) -> int:
+    """Forget undone items whose arguments, at these places of an ARGS record, are lost.
+
+    Their parents replay and ask for them again, as for new ones. Return how many there were.
+    """
+    forgotten = 0
+    for parent in state.parents.values():
+        for batch in list(parent.batches.values()):
+            for piece in list(batch.pieces):
+                if piece.record != record:
+                    continue
+                for index in range(piece.start, piece.stop):
+                    at = piece.offset + index - piece.start
+                    if at in indexes and index in batch.undone:
+                        forgotten += 1
+                        state.forget_item(batch, index)
+    return forgotten

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
+from resilient_scoop.core.batch import Batch, Parent, Piece
 from resilient_scoop.core.intervals import Intervals
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.peers import Lease
     from resilient_scoop.wire.messages import (
         Crashed,
         Define,
@@ -31,161 +31,9 @@ if TYPE_CHECKING:
         Part,
     )
 
+__all__ = ["Batch", "Parent", "Piece", "State"]
+
 _INDEX_STRIDE = 256
-
-
-@dataclass(slots=True)
-class Piece:
-    """A run of a batch's items as it was sent: where its arguments are."""
-
-    start: int
-    stop: int
-    fn: bytes
-    digests: bytes
-    record: int  # sequence number of the `Calls` record
-    offset: int  # index of the first item's arguments in the record's `Args`
-    args: list[bytes] | None = None  # in memory, or to be read back
-
-    def size(self) -> int:
-        """Return the bytes of arguments that it keeps in memory."""
-        args = self.args
-        if args is None:
-            return 0
-        if len(args) == 1:
-            return len(args[0]) + 64
-        return sum(map(len, args)) + 64 * len(args)
-
-
-class Batch:
-    """One call of a parent, while any of its items is not done."""
-
-    __slots__ = (
-        "call", "done", "last", "leases", "parent", "pieces", "queued", "ready", "resumed",
-        "undone",
-    )  # fmt: skip
-
-    def __init__(self, parent: Parent, call: int) -> None:
-        self.parent = parent
-        self.call = call
-        self.pieces: list[Piece] = []
-        self.undone = Intervals()
-        self.done = Intervals()
-        self.last = False
-        self.ready = Intervals()  # volatile: undone and not leased
-        self.resumed: list[int] = []  # volatile: a heap of ready items that have a history
-        self.queued = False  # volatile: has an entry in the queue
-        self.leases: list[Lease] = []  # volatile: who holds items of it
-
-    def piece_at(self, index: int) -> Piece | None:
-        """Return the piece that holds an item."""
-        if len(self.pieces) == 1:
-            only = self.pieces[0]
-            return only if only.start <= index < only.stop else None
-        at = bisect_right(self.pieces, index, key=lambda piece: piece.start) - 1
-        if at >= 0 and index < self.pieces[at].stop:
-            return self.pieces[at]
-        return None
-
-    def digests_of(self, start: int, stop: int) -> bytes:
-        """Return the digests of known items `[start, stop)` within one piece."""
-        piece = self.piece_at(start)
-        assert piece is not None, f"S1 {self.parent.path}.{self.call}[{start}]"
-        width = ids.DIGEST_BYTES
-        return piece.digests[(start - piece.start) * width : (stop - piece.start) * width]
-
-    def put(self, piece: Piece) -> int:
-        """Lay a piece over what is there, cutting away what it covers; return the bytes it adds."""
-        if not self.pieces or self.pieces[-1].stop <= piece.start:
-            self.pieces.append(piece)
-            return piece.size()
-        before = self.size()
-        kept: list[Piece] = []
-        for old in self.pieces:
-            kept += _cut(old, piece.start, piece.stop)
-        kept.append(piece)
-        kept.sort(key=lambda each: each.start)
-        self.pieces = kept
-        return self.size() - before
-
-    def size(self) -> int:
-        """Return the bytes of arguments that it keeps in memory."""
-        if len(self.pieces) == 1:
-            return self.pieces[0].size()
-        return sum(piece.size() for piece in self.pieces)
-
-
-def _cut(piece: Piece, start: int, stop: int) -> list[Piece]:
-    """Return what is left of a piece without `[start, stop)`."""
-    if stop <= piece.start or piece.stop <= start:
-        return [piece]
-    left = []
-    for low, high in ((piece.start, min(start, piece.stop)), (max(stop, piece.start), piece.stop)):
-        if low < high:
-            a, b = low - piece.start, high - piece.start
-            left.append(
-                Piece(
-                    low,
-                    high,
-                    piece.fn,
-                    piece.digests[a * ids.DIGEST_BYTES : b * ids.DIGEST_BYTES],
-                    piece.record,
-                    piece.offset + a,
-                    None if piece.args is None else piece.args[a:b],
-                )
-            )
-    return left
-
-
-class Parent:
-    """A future that spawned others, while it is not done."""
-
-    __slots__ = (
-        "batches", "cancelled", "crashes", "depth", "finished", "index", "intents", "logged",
-        "next_observation", "path", "prefix", "renewed", "sizes",
-    )  # fmt: skip
-
-    def __init__(self, path: str, prefix: bytes) -> None:
-        self.path = path
-        self.prefix = prefix
-        self.depth = ids.depth(path)
-        self.batches: dict[int, Batch] = {}
-        self.finished = Intervals()
-        self.sizes: dict[int, int] = {}  # of finished calls: their items, if not one
-        self.renewed: dict[int, dict[int, bytes]] = {}  # items once fresh: function and digest
-        self.logged = False  # has outcomes or observations: a new attempt replays
-        self.next_observation = 0
-        self.index: list[tuple[int, int]] = []  # (call, sequence number), sparse, ascending
-        self.crashes: dict[tuple[int, int], list[Crashed]] = {}
-        self.intents: dict[int, Intervals] = {}  # call -> idempotent=False items once granted
-        self.cancelled: dict[int, Intervals] = {}  # call -> items that ended so
-
-    def size_of(self, call: int) -> int | None:
-        """Return how many items a finished call has; None if it is not finished."""
-        return self.sizes.get(call, 1) if call in self.finished else None
-
-    def next_call(self) -> int:
-        """Return the number above every call of it that is known."""
-        done = self.finished.stops[-1] if self.finished else 0
-        return max(done, max(self.batches, default=-1) + 1)
-
-    def forget(self, call: int, low: int, high: int) -> None:
-        """Items are done, or new ones stand in their place: what was noted of them is void."""
-        if self.crashes:
-            for key in [k for k in self.crashes if k[0] == call and low <= k[1] < high]:
-                del self.crashes[key]
-        if not self.intents and not self.cancelled:
-            return
-        for noted in (self.intents, self.cancelled):
-            spans = noted.get(call)
-            if spans is not None:
-                spans.discard(low, high)
-                if not spans:
-                    del noted[call]
-
-    def record_before(self, call: int) -> int:
-        """Return a sequence number at or below that of the call's first record."""
-        at = bisect_right(self.index, (call, -1)) - 1
-        return self.index[at][1] - 1 if at >= 0 else 0
 
 
 @dataclass(slots=True)
@@ -409,6 +257,13 @@ class State:
             parent.sizes[batch.call] = size
         parent.intents.pop(batch.call, None)
         return True
+
+    def forget_item(self, batch: Batch, index: int) -> None:
+        """Forget an undone item whose arguments are lost: its parent asks for it again."""
+        batch.undone.discard(index, index + 1)
+        batch.cut_away(index, index + 1)
+        batch.last = False  # whoever asks for the item again tells the batch's end again
+        self.items_known -= 1
 
     def apply_cancelled(self, parent: Parent, call: int, index: int) -> None:
         """Note that a done item was cancelled: the question may be asked again."""

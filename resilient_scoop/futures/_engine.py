@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 ONE, STAR, KEYWORDS = 0, 1, 2
 PLAIN = Options()
 OUTSTANDING_BYTES_MAX = 32 << 20
+_FILE = b"B"
 _SEND_S = 0.001
 _SEND_ITEMS = 64
 _DEFINITIONS_MAX = 512
@@ -147,6 +148,10 @@ def add(at: Here, call: Call, define: Define, args: Sequence[Any], *, last: bool
     """Add items to a call, waiting while too much is under way."""
     digests, payloads = encode(at, define, args)
     parent = at.parent
+    files = [payload[1:] for payload in payloads if payload[:1] == _FILE]
+    if files:
+        call.big = True
+        at.session.keep_files(parent.path, call.number, files)
     with at.session.lock:
         parent.add(call, digests, payloads, last=last)
     nudge(at)

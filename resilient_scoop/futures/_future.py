@@ -163,8 +163,7 @@ class Future(Generic[T]):
         def live() -> bytes:
             with at.session.lock:
                 wanted = Cancel(parent.path, parent.attempt, call.number, self.index)
-                at.session.flush(time.monotonic())
-                machine.out.append(encode(wanted))
+                machine.out += [*parent.frames(), encode(wanted)]  # behind the call itself
             _engine.block(at, lambda: key in machine.cancels or self.settled())
             return b"1" if machine.cancels.pop(key, False) else b"0"
 

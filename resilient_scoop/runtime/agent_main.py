@@ -52,6 +52,8 @@ class Slot:
     hasty: int = 0  # how often in a row it died at once
     stillborn: int = 0  # how often in a row it ended before it ran anything
     killed_for: str = ""
+    code: int = 0  # how it ended last
+    alike: int = 0  # how often in a row it ended so
     ended: bool = False  # its work is done: it has no successor
 
 
@@ -123,7 +125,7 @@ class Agent:
         slot.ended = slot.record.has_ended
         slot.record.close()
         self._kill_group(slot.process.pid)
-        orderly = code == 0 or slot.ended or self.stopping is not None
+        orderly = slot.ended or self.stopping is not None
         reason = slot.killed_for or ("asked" if orderly else "crash")
         attempt = None if on_cpu is None else wire.Attempt(on_cpu.epoch, on_cpu.no)
         index = 0 if on_cpu is None else on_cpu.item
@@ -134,8 +136,27 @@ class Agent:
         slot.stillborn = slot.stillborn + 1 if code > 0 and on_cpu is None and not orderly else 0
         if slot.stillborn >= STILLBORN_MAX:
             self._give_up(slot, code)
+        elif slot.role == "origin" and reason == "crash":
+            self._origin_died(slot, code)
         wait_s = 0.0 if slot.hasty < 3 else min(BACKOFF_S_MAX, 0.25 * 2 ** (slot.hasty - 3))
         slot.process, slot.record, slot.start_at = None, None, now + wait_s
+
+    def _origin_died(self, slot: Slot, code: int) -> None:
+        """The script is started again, but not for ever where it always ends in the same way.
+
+        A SIGKILL is nothing that a script does to itself.
+        """
+        slot.alike = slot.alike + 1 if code == slot.code else 1
+        slot.code = code
+        if code == -signal.SIGKILL or slot.alike < self.settings.crashes_max:
+            self.say(f"the script's process died ({_how(code)}); it starts again where it was")
+            return
+        self.say(
+            f"the script ended its own process {slot.alike} times ({_how(code)}), with nothing to "
+            "tell about it: look for native code that crashes, or os._exit, outside of tasks"
+        )
+        self.hopeless = True
+        self.stop("the script crashes", time.monotonic())
 
     def _give_up(self, slot: Slot, code: int) -> None:
         """A process ends before it has begun, again and again: the run cannot go on."""
@@ -198,8 +219,6 @@ class Agent:
                 for slot in self.slots:
                     if slot.incarnation == incarnation and slot.process is not None:
                         self.kill(slot, reason)
-            case wire.Greet():
-                self._meet(self.link.epoch)
             case _:
                 pass  # Welcome; nothing else is for agents
 

@@ -20,14 +20,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from resilient_scoop import ids
 from resilient_scoop.adapters.committer import Committer
 from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.adapters.journal_place import GENERATION_FILE
 from resilient_scoop.adapters.zmq_sockets import RouterSocket, local_endpoint
 from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker import Broker
 from resilient_scoop.core.events import Change, Erase, Interrupt, Put, Table
 from resilient_scoop.core.exchange import Exchange
-from resilient_scoop.core.recovery import recover, succeeded
+from resilient_scoop.core.recovery import forget_items, recover, succeeded
 from resilient_scoop.errors import RscoopError
 from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.reports import Report, broker_report
@@ -39,13 +41,15 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.child import ChildSettings
 
 _REPORT_S = 0.2
+LOST_AT_BOOT = b"Ba"  # how a payload begins that names an argument's file
 _FAREWELL_S = 8.0
+_FAREWELL_MIN_S = 1.0
 
 
 def open_journal(settings: ChildSettings) -> Journal:
     """Open the run's journal for writing, made on first use."""
     directory = Path(settings.run_dir) / "journal"
-    if directory.is_dir() and (directory / "data.mdb").exists():
+    if (directory / GENERATION_FILE).exists():
         return Journal.open(directory, run=settings.run)
     return Journal.create(directory, settings.run)
 
@@ -67,15 +71,40 @@ def load_state(journal: Journal, run: bytes) -> tuple[State, dict[str, bytes]]:
     return recover(run, defines, log, output), consts
 
 
-def next_epoch(journal: Journal) -> int:
+def read_ended(journal: Journal) -> wire.RunEnded | None:
+    """Return how the script came to its end, if it has."""
+    raw = journal.get(Table.META, b"ended")
+    ended = None if raw is None else wire.decode_up(raw)
+    assert ended is None or isinstance(ended, wire.RunEnded), "a foreign record as `ended`"
+    return ended
+
+
+def next_epoch(journal: Journal, *, goes_on: bool) -> int:
     """Begin a new epoch: committed before any connection is accepted."""
     raw = journal.get(Table.META, b"epoch")
     epoch = (0 if raw is None else int.from_bytes(raw, "big")) + 1
     changes: list[Change] = [Put(Table.META, b"epoch", epoch.to_bytes(4, "big"))]
-    if journal.get(Table.META, b"ended") is not None:
+    if goes_on and read_ended(journal) is not None:
         changes.append(Erase(Table.META, b"ended"))  # a failed run goes on
     journal.commit(changes)
     return epoch
+
+
+def forget_lost_arguments(journal: Journal, state: State) -> int:
+    """After another boot, forget items whose large arguments were never synced; return how many."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+    known = journal.get(Table.META, b"boot")
+    if known == boot:
+        return 0
+    forgotten = 0
+    for key, raw in journal.scan(Table.ARGS) if known is not None else ():
+        frame = wire.decode_up(raw)
+        assert isinstance(frame, wire.Args), "a foreign record in ARGS"
+        lost = {at for at, arg in enumerate(frame.args) if arg[:2] == LOST_AT_BOOT}
+        if lost:
+            forgotten += forget_items(state, int.from_bytes(key[ids.KEY_BYTES :], "big"), lost)
+    journal.commit([Put(Table.META, b"boot", boot)])
+    return forgotten
 
 
 def forget_failures(journal: Journal) -> int:
@@ -104,12 +133,19 @@ class BrokerShell:
         if settings.retry_failed and not settings.adopt:
             forget_failures(self.journal)
         state, consts = load_state(self.journal, settings.run)
+        forget_lost_arguments(self.journal, state)
         self.recovered = state.items_done
-        epoch = next_epoch(self.journal)
+        epoch = next_epoch(self.journal, goes_on=not settings.adopt)
         config = BrokerConfig(
             adopt=settings.adopt, crashes_max=settings.crashes_max, lease_s=settings.lease_s
         )
         self.broker = Broker(config, state, epoch=epoch, seed=settings.seed, consts=consts)
+        # The broker before us died behind the end of the script: its peers are still to be told.
+        self.broker.ended = read_ended(self.journal)
+        self.farewell_min_at = 0.0
+        if self.broker.ended is not None:
+            self.broker.membership.stopping = "ended"
+            self.farewell_min_at = time.monotonic() + _FAREWELL_MIN_S
         self.exchange = Exchange(self.broker, settings.run[:8], self.say)
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.committer = Committer(self.journal, lambda: os.eventfd_write(self.wake, 1))
@@ -201,6 +237,8 @@ class BrokerShell:
             return False
         if self.farewell_at is None:
             self.farewell_at = now + _FAREWELL_S + self.settings.stop_grace_s
+        if now < self.farewell_min_at:
+            return False
         return not self.broker.ledger.peers or now > self.farewell_at
 
     def _end(self) -> int:

@@ -204,6 +204,8 @@ def make_parent(session: Session, policy: Policy, say: Callable[[str], None]) ->
     work = context.work
     assert work is not None, "the root is made by the origin"
     machine = session.machine
+    if work.dropped:
+        raise GreenletExit  # another attempt is the item's one writer
     parent = Parent(
         context.path, work.attempt, work.task.replay, policy, say, lambda fn: name_of(session, fn)
     )

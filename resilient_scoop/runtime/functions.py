@@ -21,12 +21,16 @@ SHARED_BYTES_MIN = 1 << 20
 to them; beyond this size they are shared within a worker, since making them would cost too much."""
 
 
+_FROZEN = frozenset({int, float, bool, str, bytes, type(None), complex})
+
+
 def is_stateless(function: object) -> bool:
     """Tell whether items cannot leave anything behind in a callable for one another."""
     if isinstance(function, functools.partial):
         return not function.args and not function.keywords and is_stateless(function.func)
     if isinstance(function, types.FunctionType):
-        return not function.__closure__
+        defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+        return not function.__closure__ and _FROZEN.issuperset(map(type, defaults))
     return isinstance(function, types.BuiltinFunctionType | type)
 
 

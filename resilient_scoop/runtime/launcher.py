@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from resilient_scoop.adapters.journal_view import JournalView
-from resilient_scoop.core.events import Table
-from resilient_scoop.errors import JournalError
+from resilient_scoop.adapters.store import remove_arguments
 from resilient_scoop.runtime import child
+from resilient_scoop.runtime.aftermath import show_new, tidy
 from resilient_scoop.runtime.display import Display, Progress, Rate, duration, eta_s
+from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.reports import Report
-from resilient_scoop.wire import messages as wire
+from resilient_scoop.runtime.shown import Shown
 
 if TYPE_CHECKING:
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
@@ -91,7 +92,8 @@ class Launcher:
         self.report = Report()
         self.rate = Rate()
         self.view: JournalView | None = None
-        self.shown = run.shown_bytes()
+        self.shown = Shown(run.shown, sys.stdout.fileno())
+        self.tail = OutputTail(self.shown.count)
         self.buffer = b""
         self.signals: list[int] = []
         self.said_fatal = 0
@@ -207,7 +209,8 @@ class Launcher:
             self._agent_ended(code)
 
     def _broker_ended(self, code: int) -> None:
-        over = code in (0, STOPPED) or code in _FATAL or self.said_fatal in _FATAL
+        killed = self.kill_at is not None and time.monotonic() >= self.kill_at
+        over = killed or code in (0, STOPPED) or code in _FATAL or self.said_fatal in _FATAL
         if over or self._is_hopeless(self.broker, code):
             self.broker_code = code
             if self.kill_at is None:
@@ -249,11 +252,7 @@ class Launcher:
         if not self.signals:
             return
         if len(self.signals) == 1:
-            running = self.report.running
-            self.display.note(
-                f"stopping: {running} running item{'s have' if running != 1 else ' has'} a few "
-                "seconds to end; once more to stop now"
-            )
+            self.display.note("stopping: what runs has a few seconds to end; once more to stop now")
             self._ask_stop()
         else:
             self.kill_at = time.monotonic()
@@ -318,7 +317,7 @@ class Launcher:
 
     def _show(self) -> None:
         """Show what is new of the output, and how far the run is."""
-        if self.report.output_bytes > self.shown:
+        if self.report.output_bytes > self.shown.count:
             self._show_output()
         report = self.report
         total = None if report.open else report.known
@@ -335,29 +334,21 @@ class Launcher:
     def _show_output(self) -> None:
         if self.view is None:
             self.view = JournalView.open(self.run.journal)
-        after = None if self.shown == 0 else (self.shown - 1).to_bytes(8, "big")
-        for key, raw in self.view.read(Table.OUTPUT, after=after):
-            output = wire.decode_up(raw)
-            assert isinstance(output, wire.Output), "a foreign record in OUTPUT"
-            if int.from_bytes(key, "big") != self.shown:
-                raise JournalError(
-                    str(self.run.journal), "show the script's output", f"a gap at byte {self.shown}"
-                )
-            self.display.output(output.data)
-            self.shown += len(output.data)
-            self.run.set_shown_bytes(self.shown)
+        show_new(self.run, self.view, self.tail, self.shown, self.display)
 
     # --- ending -------------------------------------------------------------------------------
 
     def _finish(self) -> int:
-        if self.report.output_bytes > self.shown:
+        if self.report.output_bytes > self.shown.count:
             self._show_output()
         if self.view is not None:
             self.view.close()
         self.display.close()
-        self.run.remove_socket_dir()
+        self.shown.close()
+        tidy(self.run)
         report = self.report
         if report.ended and self.broker_code == 0:
+            remove_arguments(self.run.path / "payloads")
             return self._finish_ended(report)
         resume = f"`rscoop resume {self.run.id}`"
         if self.said_fatal:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -68,6 +69,7 @@ class Root:
 def leave_if_stopped(session: Session) -> None:
     """End at once where the run is interrupted: what is journaled is what a resume begins with."""
     if session.machine.stopping is not None and session.machine.stopping != "ended":
+        session.record.end()
         session.close()
         os._exit(STOPPED)
 
@@ -227,9 +229,10 @@ def _show(error: BaseException) -> None:
         trace = trace.tb_next
     if isinstance(sys.stderr, Errors):
         sys.stderr.parent = None
-    if isinstance(error, NameError) and lacking_in_workers(error.name):
+    missing = re.search(r"name '(\w+)'", str(error)) if isinstance(error, NameError) else None
+    if missing and lacking_in_workers(missing[1]):
         error.add_note(
-            f'`{error.name}` is set under `if __name__ == "__main__":`, which workers do not run: '
+            f'`{missing[1]}` is set under `if __name__ == "__main__":`, which workers do not run: '
             "pass it as an argument, set it with shared.setConst, or move it above"
         )
     traceback.print_exception(type(error), error, trace)

@@ -112,7 +112,7 @@ class RunDir:
 
     @property
     def shown(self) -> Path:
-        """File that holds how many bytes of the script's output were displayed."""
+        """File that holds how much of the script's output was displayed (`runtime.shown`)."""
         return self.path / "shown"
 
     @property
@@ -154,21 +154,6 @@ class RunDir:
     def remove_socket_dir(self) -> None:
         """Remove the folder of the sockets with what is in it (NO-LEFTOVERS)."""
         shutil.rmtree(self.socket_dir, ignore_errors=True)
-
-    def shown_bytes(self) -> int:
-        """Return how much of the script's output has been displayed."""
-        try:
-            return int(self.shown.read_text("ascii"))
-        except (FileNotFoundError, ValueError):
-            return 0  # shown twice is better than not at all
-
-    def set_shown_bytes(self, count: int) -> None:
-        """Remember that output up to `count` has been displayed. Not synced: it is for eyes."""
-        fd = os.open(self.shown, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.pwrite(fd, b"%020d" % count, 0)  # fixed width: one write never leaves a mixture
-        finally:
-            os.close(fd)
 
     @contextmanager
     def hold(self) -> Iterator[None]:

@@ -85,6 +85,7 @@ class Session:
         self.heard_at = self.pumped_at
         self.flushed_at = 0.0
         self.beat_at = 0.0
+        self._files: dict[tuple[str, int], list[bytes]] = {}
         self.on_stop: Callable[[], None] | None = None
         self.say_stuck: Callable[[], None] | None = None  # the deputy asks it, holding the lock
         self._closed = threading.Event()
@@ -92,6 +93,17 @@ class Session:
     def seed_here(self) -> int:
         """Return the seed of the running future's random streams."""
         return seed_of(self.machine.seed, self.context.path)
+
+    def keep_files(self, path: str, call: int, refs: list[bytes]) -> None:
+        """Remember the files of a call's arguments, to be removed at its end."""
+        self._files.setdefault((path, call), []).extend(refs)
+
+    def _remove_files(self) -> None:
+        for parent in self.machine.parents.values():
+            ended, parent.ended_big = parent.ended_big, []
+            for call in ended:
+                for ref in self._files.pop((parent.path, call), ()):
+                    self.store.remove(ref)
 
     # --- receiving and sending (hold the lock) ------------------------------------------------
 
@@ -111,6 +123,8 @@ class Session:
         if heard:
             self.heard_at = now
             self._give_back()
+            if self._files:
+                self._remove_files()
             self.flush(now)
             link = self.machine.link
             if link.acked - link.told >= ACK_MESSAGES:

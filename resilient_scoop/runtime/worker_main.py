@@ -66,6 +66,7 @@ def main() -> int:
     hub.run()
     with session.lock:
         session.machine.out.append(encode(Bye()))
+    session.record.end()
     session.close()
     sys.stdout.flush()
     sys.stderr.flush()

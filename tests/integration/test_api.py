@@ -97,7 +97,7 @@ def test_waiting_has_ends(place: Place) -> None:
             done, not_done = futures.wait(
                 [slow, futures.submit(fail, 0.01)], return_when=futures.FIRST_EXCEPTION)
             print(len(done), len(not_done))
-            many = [futures.submit(sleep, 0.3) for _ in range(12)]
+            many = [futures.submit(sleep, 0.3) for _ in range(60)]
             came = [f.cancel() for f in reversed(many)]
             print("cancelled", came[0], many[-1].cancelled(), many[-1].done())
             try: many[-1].result()

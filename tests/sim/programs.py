@@ -1,4 +1,4 @@
-"""The scripts that the simulator runs: generators that yield operations, and what they must come to.
+"""Scripts of the simulated world: generators of operations, and what they must come to.
 
 A body yields one operation at a time and is sent its answer. The same bodies run in two ways: in
 the world, by workers that die; and here, by `truth`, which knows no workers at all. Every answer

@@ -138,16 +138,6 @@ def test_sockets_have_a_folder_of_their_own_that_goes_with_them(tmp_path: Path) 
     assert not folder.exists()
 
 
-def test_the_mark_of_what_was_shown_is_kept(tmp_path: Path) -> None:
-    run = new(tmp_path)
-    assert run.shown_bytes() == 0
-    run.set_shown_bytes(10**12)
-    run.set_shown_bytes(7)
-    assert run.shown_bytes() == 7
-    run.shown.write_bytes(b"")
-    assert run.shown_bytes() == 0
-
-
 # --- who holds it ---
 
 

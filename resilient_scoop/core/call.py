@@ -1,0 +1,67 @@
+"""What a parent knows of one call of its own: what was asked, what is settled."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from resilient_scoop.core.intervals import Intervals
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Outcomes of consecutive items; `failed` holds item numbers."""
+
+    start: int
+    stop: int
+    values: list[bytes]
+    failed: frozenset[int]
+    arrival: int
+
+
+class Call:
+    """One call of the parent: what was asked, what is settled."""
+
+    __slots__ = (
+        "args", "big", "chunks", "cost_bytes", "count", "digests", "fingerprint", "fn", "fresh", "last",
+        "left", "number", "said",
+    )  # fmt: skip
+
+    def __init__(self, number: int, fn: bytes, fingerprint: bytes) -> None:
+        self.number = number
+        self.fn = fn
+        self.fingerprint = fingerprint
+        self.count = 0
+        self.last = False
+        self.digests = bytearray()
+        self.left = Intervals()
+        self.chunks: list[Chunk] = []
+        self.args: dict[int, bytes] | None = None  # P4
+        self.cost_bytes = 0
+        self.fresh: set[int] = set()  # items asked for anew
+        self.said = False
+        self.big = False  # has arguments in files, to be removed at its end
+
+    def find(self, index: int) -> Chunk | None:
+        """Return the chunk that settles an item, or None."""
+        at = bisect_right(self.chunks, index, key=lambda chunk: chunk.start) - 1
+        if at >= 0 and index < self.chunks[at].stop:
+            return self.chunks[at]
+        return None
+
+    def put(self, chunk: Chunk) -> None:
+        """Add a chunk of items that no other chunk holds."""
+        if not self.chunks or self.chunks[-1].start < chunk.start:
+            self.chunks.append(chunk)
+        else:
+            at = bisect_right(self.chunks, chunk.start, key=lambda each: each.start)
+            self.chunks.insert(at, chunk)
+
+
+@dataclass(slots=True)
+class Policy:
+    """What a replay does where code has changed: names of functions, or `*`."""
+
+    strict: bool = False
+    reuse: tuple[str, ...] = ()
+    recompute: tuple[str, ...] = ()

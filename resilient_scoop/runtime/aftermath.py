@@ -1,0 +1,51 @@
+"""What is to be done for a run whose processes have all ended: its last output, its leftovers."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from resilient_scoop.adapters.blobs import BlobStore
+from resilient_scoop.adapters.journal_view import JournalView
+from resilient_scoop.errors import JournalError
+from resilient_scoop.runtime.display import Display
+from resilient_scoop.runtime.figures import OutputTail
+from resilient_scoop.runtime.shown import Shown
+
+if TYPE_CHECKING:
+    from resilient_scoop.runtime.rundir import RunDir
+
+
+def show_new(run: RunDir, view: JournalView, tail: OutputTail, shown: Shown, to: Display) -> None:
+    """Display what the script wrote and nobody has displayed yet.
+
+    Raises:
+        JournalError: the journal lacks a piece of the output.
+    """
+    for piece in tail.pieces(view):
+        if tail.offset != shown.count + len(piece):
+            gap = f"a gap at byte {shown.count}"
+            raise JournalError(str(run.journal), "showing the script's output", gap)
+        known = shown.begin(piece)
+        to.output(piece[known:])
+        shown.end()
+
+
+def tidy(run: RunDir) -> None:
+    """Remove sockets, and files that those who were killed had not finished (NO-LEFTOVERS)."""
+    BlobStore(run.path / "payloads").sweep(lambda _: True)
+    run.remove_socket_dir()
+
+
+def conclude(run: RunDir) -> None:
+    """Do, for a run that has ended, what its launcher was killed before.
+
+    Raises:
+        RunBusyError: its launcher lives.
+    """
+    with run.hold(), JournalView.open(run.journal) as view:
+        shown = Shown(run.shown, sys.stdout.fileno())
+        display = Display(sys.stdout, sys.stderr, run.id, tty=False, quiet=True)
+        show_new(run, view, OutputTail(shown.count), shown, display)
+        shown.close()
+        tidy(run)

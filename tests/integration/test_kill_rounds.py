@@ -1,0 +1,78 @@
+"""Real runs under `kill -9`: a few rounds of `python -m chaos` as tests, many when asked."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from chaos import checker, nemesis, rounds
+from chaos.evidence import Ledger, Snapshot
+from chaos.nemesis import Kill, Moment
+from chaos.processes import Role
+from chaos.rounds import Reference
+
+SEEDS = (1, 2, 6, 11, 13, 100, 101, 102)
+CAMPAIGN_SEEDS = range(1000, 1200)
+
+
+@pytest.fixture(scope="module")
+def references() -> list[Reference]:
+    return [rounds.measure(rounds.script_of(name)) for name in rounds.WORKLOADS]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_run_that_is_killed_gives_the_same_answer_and_leaves_nothing(
+    seed: int, references: list[Reference], tmp_path: Path
+) -> None:
+    result = rounds.play(seed, references, tmp_path)
+    assert not result.violations, str(result)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("role", Role)
+def test_a_run_survives_the_death_of_any_part(
+    role: Role, references: list[Reference], tmp_path: Path
+) -> None:
+    kill = Kill(role, Moment.UNIFORM, 0.5, 0)
+    result = rounds.play_kills(0, references[0], [kill], tmp_path)
+    assert not result.violations, str(result)
+    assert result.by_role() == {str(role): 1}
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(7200)
+def test_two_hundred_rounds_break_no_guarantee(references: list[Reference], tmp_path: Path) -> None:
+    results = [rounds.play(seed, references, tmp_path) for seed in CAMPAIGN_SEEDS]
+    assert [str(result) for result in results if result.violations] == []
+
+
+# --- the harness itself ---
+
+
+def test_a_seed_draws_the_same_kills_each_time() -> None:
+    assert nemesis.draw(random.Random(5)) == nemesis.draw(random.Random(5))
+
+
+def test_the_checker_sees_an_acknowledged_item_that_starts_again(tmp_path: Path) -> None:
+    file = tmp_path / "ledger"
+    file.write_text("start 0.1[0] 7\nend 0.1[0] 7\nstart 0.1[0].0[3] 8\n")
+    snapshot = Snapshot(frozenset({"0.1[0]"}), 2)
+    (violation,) = checker.check_ledger(Ledger(file), [snapshot], kills=1)
+    assert violation.guarantee is checker.Guarantee.NO_LOST
+    assert "0.1[0].0[3]" in violation.text
+
+
+def test_the_checker_sees_a_letter_that_is_sent_twice(tmp_path: Path) -> None:
+    file = tmp_path / "ledger"
+    file.write_text("once 0.2[0] 7\nonce 0.2[0] 8\n")
+    (violation,) = checker.check_ledger(Ledger(file), [], kills=1)
+    assert violation.guarantee is checker.Guarantee.AT_MOST_ONCE
+
+
+@pytest.mark.parametrize("said", [b"a\nb\n", b"a\nb\nb\nc\n", b"a\nc\nb\n"])
+def test_the_checker_sees_lines_that_are_missing_doubled_or_swapped(said: bytes) -> None:
+    assert checker.check_output(b"a\nb\nc\n", b"a\nb\nc\n") == []
+    assert checker.check_output(said, b"a\nb\nc\n")

@@ -1,0 +1,74 @@
+"""What a launcher that is killed had displayed, and what its successor makes of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.runtime.shown import Shown
+
+FIRST, SECOND = b"first line\n", b"second line\n"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    yield fd
+    os.close(fd)
+
+
+def display(shown: Shown, out: int, piece: bytes) -> None:
+    known = shown.begin(piece)
+    os.write(out, piece[known:])
+    shown.end()
+
+
+def test_what_was_displayed_is_counted(tmp_path: Path, out: int) -> None:
+    shown = Shown(tmp_path / "shown", out)
+    display(shown, out, FIRST)
+    display(shown, out, SECOND)
+
+    assert Shown(tmp_path / "shown", out).count == len(FIRST + SECOND)
+
+
+@pytest.mark.parametrize("written", [0, 4, len(SECOND)])
+def test_a_piece_that_was_on_its_way_is_displayed_once(
+    tmp_path: Path, out: int, written: int
+) -> None:
+    # Given a launcher that was killed within the display of its second piece
+    shown = Shown(tmp_path / "shown", out)
+    display(shown, out, FIRST)
+    shown.begin(SECOND)
+    os.write(out, SECOND[:written])
+
+    # When its successor goes on behind the first
+    successor = Shown(tmp_path / "shown", out)
+    assert successor.count == len(FIRST)
+    display(successor, out, SECOND)
+
+    # Then all is there once
+    assert (tmp_path / "out").read_bytes() == FIRST + SECOND
+    assert successor.count == len(FIRST + SECOND)
+
+
+def test_a_piece_is_found_behind_what_others_wrote_to_the_file(tmp_path: Path, out: int) -> None:
+    shown = Shown(tmp_path / "shown", out)
+    shown.begin(FIRST)
+    os.write(out, b"rscoop: a note\n" + FIRST)
+
+    assert Shown(tmp_path / "shown", out).begin(FIRST) == len(FIRST)
+
+
+def test_where_nobody_can_look_a_piece_is_displayed_again(tmp_path: Path, out: int) -> None:
+    ours, theirs = os.pipe()
+    shown = Shown(tmp_path / "shown", theirs)
+    shown.begin(FIRST)
+    os.write(theirs, FIRST)
+
+    for fd in (theirs, out):
+        assert Shown(tmp_path / "shown", fd).begin(FIRST) == 0
+    os.close(ours)
+    os.close(theirs)
