@@ -18,7 +18,7 @@ from chaos.processes import Process, Role
 
 STARTUP_S = 0.9
 RECOVERY_S = 0.7
-END_S = 0.4
+END_S = 0.12
 OUTPUT_S = 0.003
 _PATIENCE_S = 1.5
 _POLL_S, _POLL_OUTPUT_S = 0.004, 0.0003
@@ -53,7 +53,7 @@ _ROLES = {
     Role.WORKER: 3, Role.BROKER: 4, Role.ORIGIN: 3, Role.AGENT: 3,
     Role.LAUNCHER: 3, Role.EVERYTHING: 3,
 }  # fmt: skip
-_MOMENTS = {Moment.UNIFORM: 9, Moment.OUTPUT: 4, Moment.STARTUP: 3, Moment.END: 3}
+_MOMENTS = {Moment.UNIFORM: 9, Moment.OUTPUT: 4, Moment.STARTUP: 3, Moment.END: 4}
 _NEXT_MOMENTS = {Moment.UNIFORM: 5, Moment.RECOVERY: 5, Moment.OUTPUT: 2, Moment.END: 2}
 
 

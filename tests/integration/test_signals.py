@@ -146,7 +146,7 @@ def test_a_detached_run_is_watched_listed_and_finished(place: Place) -> None:
     report = place.status("bg")
     assert (report["id"], report["state"]) == (run, "running")
     assert report["launcher"]["pid"] in place.processes()
-    rows = json.loads(place.rscoop("runs", "--json").expect())
+    rows = json.loads(place.rscoop("runs", "--json").expect())["runs"]
     assert rows[0]["id"] == run
     busy = place.rscoop("resume", "last")
     busy.expect(73)
@@ -182,9 +182,13 @@ def test_old_runs_are_removed_when_asked(place: Place) -> None:
     place.run("print(1)").expect()
     place.run("import sys\nsys.exit(3)").expect(3)
     assert len(place.runs()) == 2
-    place.rscoop("gc", "--older-than", "0s", "--yes").expect()
-    left = [json.loads((run / "run.json").read_text()) for run in place.runs()]
-    assert len(left) <= 1, "a finished run is removed; one that failed may be kept"
+    first, failed = place.runs()
+    assert first.name in place.rscoop("gc", "--older-than", "0s", "--dry-run").expect()
+    assert place.runs() == [first, failed]
+    place.rscoop("gc", "--older-than", "0s").expect()
+    assert place.runs() == [failed], "one that could be resumed is kept"
+    place.rscoop("gc", "--older-than", "0s", "--all").expect()
+    assert place.runs() == []
 
 
 def terminal(place: Place, *args: str, timeout_s: float = 20.0) -> str:

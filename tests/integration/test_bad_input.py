@@ -1,0 +1,416 @@
+"""What goes wrong at users' hands: each says what happened, to what, and what to do next."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.runs import RSCOOP, Place, finish, wait_until
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def place(tmp_path: Path, state_dir: Path) -> Place:
+    return Place(tmp_path, state_dir)
+
+
+def limited(place: Place, limits: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run `rscoop ARGS` from a shell with `ulimit LIMITS`."""
+    return subprocess.run(
+        ["bash", "-c", f'ulimit {limits}; exec "$@"', "-", *RSCOOP, *args],  # noqa: S607
+        cwd=place.folder, env=place.env(), capture_output=True, text=True, timeout=40,
+        check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+# --- the command line -------------------------------------------------------------------------
+
+
+def test_an_unknown_run_is_named_with_those_that_are_alike(place: Place) -> None:
+    place.write("print(1)")
+    place.rscoop("run", "-q", "-n", "1", "--name", "evolution", "script.py").expect()
+    for command in (["status"], ["resume"], ["logs"], ["attach"], ["cancel"]):
+        done = place.rscoop(*command, "evolutoin")
+        done.expect(2)
+        assert "there is no run 'evolutoin'; did you mean evolution?" in done.err
+
+
+def test_there_is_no_last_run_where_there_is_none(place: Place) -> None:
+    done = place.rscoop("resume", "last")
+    done.expect(2)
+    assert "no run" in done.err
+
+
+def test_a_run_that_goes_on_is_not_resumed(place: Place) -> None:
+    place.write("""
+        import time
+        open("begun", "w").close()
+        time.sleep(20)
+    """)
+    process = place.start("run", "-q", "-n", "1", "script.py")
+    wait_until((place.folder / "begun").exists)
+    refused = place.rscoop("resume", "last")
+    refused.expect(73)
+    assert f"process {process.pid} on {os.uname().nodename}" in refused.err
+    process.terminate()
+    finish(process).expect(143)
+    place.assert_nothing_left()
+
+
+def test_a_finished_run_says_so_when_it_is_resumed(place: Place) -> None:
+    place.run("print('out')").expect()
+    done = place.rscoop("resume", "last")
+    assert done.expect(0) == ""
+    assert "has finished" in done.err
+    assert "rscoop logs" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "code"),
+    [
+        (None, "can't open file", 2),
+        ("def broken(:\n", "SyntaxError", 1),
+        ("\x00\x01", "null bytes", 1),
+        ("\x7fELF\x02\x01\x01", "SyntaxError", 1),
+    ],
+)
+def test_what_is_no_script_leaves_no_run(
+    place: Place, text: str | None, says: str, code: int
+) -> None:
+    if text is not None:
+        place.write(text)
+    done = place.rscoop("run", "-q", "script.py")
+    done.expect(code)
+    assert says in done.err
+    assert place.runs() == []
+
+
+# --- the journal and the disk -----------------------------------------------------------------
+
+COUNT = """
+from resilient_scoop import futures
+def work(x):
+    with open("ledger", "a") as file: file.write(f"{x}\\n")
+    return x * x
+if __name__ == "__main__":
+    values = list(futures.map(work, range(30)))
+    print(sum(values))
+    if not __import__("os").path.exists("go"): raise SystemExit(5)
+"""
+
+
+def ledger(place: Place) -> list[str]:
+    return (place.folder / "ledger").read_text().split()
+
+
+def test_a_damaged_journal_is_named_and_says_what_to_do(place: Place) -> None:
+    place.run(COUNT).expect(5)
+    data = place.runs()[0] / "journal" / "data.mdb"
+    content = bytearray(data.read_bytes())
+    for at in range(8192, len(content), 37):
+        content[at] ^= 0x5A
+    data.write_bytes(content)
+    for command in (["resume", "-q"], ["status"], ["logs"]):
+        done = place.rscoop(*command, "last")
+        done.expect(74)
+        assert "damaged" in done.err, done.err
+        assert "rscoop journal" in done.err, done.err
+        assert str(data.parent) in done.err, done.err
+        assert "Traceback" not in done.err, done.err
+    place.assert_nothing_left()
+
+
+def test_other_versions_of_dependencies_are_said_with_both_numbers(place: Place) -> None:
+    place.run(COUNT).expect(5)
+    path = place.runs()[0] / "run.json"
+    info = json.loads(path.read_text())
+    info["versions"]["dill"] = "0.1.0"
+    info["python_version"] = "3.11.0"
+    path.write_text(json.dumps(info))
+    (place.folder / "go").touch()
+    done = place.rscoop("resume", "-q", "last")
+    done.expect()
+    assert "dill was 0.1.0 when the run began and is " in done.err
+    assert "Python was 3.11.0" in done.err
+
+
+def test_changed_code_behind_results_has_to_be_decided_on(place: Place) -> None:
+    place.run(COUNT).expect(5)
+    place.write(COUNT.replace("return x * x", "return x + 1"))
+    (place.folder / "go").touch()
+
+    stopped = place.rscoop("resume", "-q", "last")
+    stopped.expect(2)
+    assert "work (30 results)" in stopped.err
+    assert "--recompute-changed" in stopped.err
+    assert "--reuse-changed" in stopped.err
+    assert len(ledger(place)) == 30
+    foretold = place.rscoop("resume", "--dry-run", "last")
+    assert "work: the code behind 30 results" in foretold.expect()
+
+    again = place.rscoop("resume", "-q", "--recompute-changed=work", "last")
+    assert again.expect().splitlines()[-1] == str(sum(x + 1 for x in range(30)))
+    assert len(ledger(place)) == 60
+    place.assert_nothing_left()
+
+
+def test_results_of_changed_code_are_kept_when_asked(place: Place) -> None:
+    place.run(COUNT).expect(5)
+    place.write(COUNT.replace("return x * x", "return x + 1"))
+    (place.folder / "go").touch()
+    kept = place.rscoop("resume", "-q", "--reuse-changed", "last")
+    kept.expect()
+    assert place.rscoop("logs", "last").expect() == f"{sum(x * x for x in range(30))}\n"
+    assert len(ledger(place)) == 30
+
+
+def test_other_words_around_the_same_code_are_no_change(place: Place) -> None:
+    place.run(COUNT).expect(5)
+    place.write(
+        COUNT.replace("def work(x):", "# moved\n\ndef other(): pass\ndef work(x):  # why\n")
+        .replace("return x * x", '"""Square."""\n    return (x * x)')
+        .replace('    with open("ledger"', '    with open( "ledger"')
+        .replace('"""Square."""\n    ', "")
+    )
+    (place.folder / "go").touch()
+    place.rscoop("resume", "-q", "last").expect()
+    assert len(ledger(place)) == 30
+
+
+def test_maps_reductions_and_methods_are_no_false_alarm_at_resume(place: Place) -> None:
+    place.run("""
+        import functools, operator, os, random
+        from resilient_scoop import futures
+        class Model:
+            def __init__(self, k): self.k = k
+            def score(self, x): return self.k * x
+            def __call__(self, x): return self.k + x
+        def square(x): return x * x
+        def total(n): return sum(futures.map(square, range(n)))
+        def power(a, b): return a ** b
+        if __name__ == "__main__":
+            print(futures.mapReduce(square, operator.add, range(20)))
+            print(futures.mapScan(square, operator.add, range(5)))
+            print(list(futures.map(Model(2).score, [1])), list(futures.map(Model(2), [1])))
+            print(list(futures.map(functools.partial(power, b=2), [3])), list(futures.map(len, ["a"])))
+            print(list(futures.map(lambda x: -x, [1])), futures.submit(total, 4).result())
+            if not os.path.exists("go"): raise SystemExit(5)
+    """).expect(5)
+    (place.folder / "go").touch()
+    done = place.rscoop("resume", "-q", "last")
+    done.expect()
+    assert "changed" not in done.err
+    assert "recomputed" not in done.err
+
+
+def test_a_file_size_limit_keeps_what_is_done_and_says_so(place: Place) -> None:
+    place.write("""
+        from resilient_scoop import futures
+        def work(x): return bytes(600_000)
+        if __name__ == "__main__":
+            print(sum(map(len, futures.map(work, range(60)))))
+    """)
+    done = limited(place, "-f 6000", "run", "-q", "-n", "2", "script.py")
+    assert done.returncode in (74, 75), done
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "rscoop resume" in done.stderr, done.stderr
+    place.assert_nothing_left()
+    resumed = place.rscoop("resume", "-q", "last")
+    assert resumed.expect() == "36000000\n"
+
+
+def test_a_state_folder_that_cannot_be_written_is_named(place: Place) -> None:
+    place.write("print(1)")
+    done = place.rscoop("--state-dir", "/proc/nowhere", "run", "-q", "script.py")
+    done.expect(2)
+    assert "/proc/nowhere" in done.err
+    assert "--state-dir" in done.err
+    (place.folder / "file").touch()
+    done = place.rscoop("--state-dir", "file", "run", "-q", "script.py")
+    done.expect(2)
+    assert "not a folder" in done.err
+
+
+def test_few_descriptors_processes_or_memory_end_with_a_sentence(place: Place) -> None:
+    place.write("""
+        from resilient_scoop import futures
+        if __name__ == "__main__":
+            print(list(futures.map(abs, [-1])))
+    """)
+    for limits in ("-n 12", "-n 24", "-v 60000", "-v 200000"):
+        began = time.monotonic()
+        done = limited(place, limits, "run", "-q", "-n", "2", "script.py")
+        assert time.monotonic() - began < 25, limits
+        if done.returncode:
+            assert done.stderr.strip(), limits
+        else:
+            assert done.stdout == "[1]\n"
+        place.assert_nothing_left()
+    assert limited(place, "-n 64", "run", "-q", "-n", "2", "script.py").stdout == "[1]\n"
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+def test_what_cannot_travel_is_named_by_its_path(place: Place) -> None:
+    done = place.run("""
+        import threading
+        from resilient_scoop import futures
+        class Box:
+            def __init__(self): self.parts = [1, {"lock": threading.Lock()}]
+        def give(_): return Box()
+        def take(box): return 1
+        if __name__ == "__main__":
+            for call in (lambda: futures.submit(take, Box()), lambda: futures.map(take, [1, Box()]),
+                         lambda: futures.submit(give, 1).result(),
+                         lambda: futures.submit(Box().parts.__contains__, 1)):
+                try: call()
+                except Exception as error: print(type(error).__name__, error)
+            print(list(futures.map(take, [1])))
+            for wrong in (None, 7, "name"):
+                for call in (futures.submit, futures.map):
+                    try: call(wrong, [1])
+                    except TypeError as error: print("TypeError", error)
+            print(list(futures.map(take, [])), list(futures.map_as_completed(take, [])))
+            try: futures.map(take)
+            except TypeError as error: print("TypeError", error)
+    """)
+    lines = done.expect().splitlines()
+    assert all(line.startswith("PicklingFailedError") for line in lines[:4]), lines[:4]
+    assert "arg.parts[1]['lock'] is a lock" in lines[0].replace("_thread.", "")
+    assert "value.parts[1]['lock']" in lines[2]
+    assert lines[4] == "[1]"
+    assert all("is not callable" in line for line in lines[5:11])
+    assert lines[11] == "[] []"
+    assert lines[12].startswith("TypeError map() must have at least one iterable")
+
+
+def test_big_results_many_arguments_and_endless_iterables_are_fine(place: Place) -> None:
+    done = place.run("""
+        import itertools, resource
+        from resilient_scoop import futures
+        def big(n): return bytes(n)
+        def inc(x): return x + 1
+        if __name__ == "__main__":
+            print(len(futures.submit(big, 200_000_000).result()))
+            print(sum(futures.map(inc, range(200_000))))
+            print(list(itertools.islice(futures.map(inc, itertools.count()), 5)))
+            print(next(futures.map_as_completed(inc, itertools.count())) > 0)
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1_500_000)
+    """)
+    assert done.expect().splitlines() == [
+        "200000000", str(sum(range(1, 200_001))), "[1, 2, 3, 4, 5]", "True", "True"
+    ]  # fmt: skip
+
+
+def test_deep_recursion_is_an_error_of_the_item_alone(place: Place) -> None:
+    done = place.run("""
+        from resilient_scoop import futures
+        def recurse(n): return 0 if n == 0 else 1 + recurse(n - 1)
+        def take(x): return 1
+        if __name__ == "__main__":
+            print(futures.submit(recurse, 500).result())
+            try: futures.submit(recurse, 5_000).result()
+            except RecursionError as error: print("RecursionError", error)
+            deep = []
+            for _ in range(5_000): deep = [deep]
+            try: print(futures.submit(take, deep).result())
+            except Exception as error: print(type(error).__name__, error)
+            print(futures.submit(recurse, 100).result())
+    """)
+    lines = done.expect().splitlines()
+    assert lines[:2] == ["500", "RecursionError maximum recursion depth exceeded in comparison"]
+    assert lines[2] == "1" or "nested too deeply" in lines[2]
+    assert lines[3] == "100"
+
+
+# --- workers ----------------------------------------------------------------------------------
+
+
+def test_an_item_that_kills_its_worker_fails_alone(place: Place) -> None:
+    done = place.run("""
+        import ctypes, os, sys
+        from resilient_scoop import futures
+        def work(x):
+            with open(f"tries{x}", "a") as file: file.write("x")
+            if x == 5: ctypes.string_at(0)
+            if x == 6: os._exit(0)
+            if x == 7: os._exit(41)
+            if x == 8: sys.exit(3)
+            return x
+        if __name__ == "__main__":
+            fs = [futures.submit(work, x) for x in range(12)]
+            for f in fs:
+                try: print(f.result())
+                except BaseException as error: print(type(error).__name__, error)
+            print([os.path.getsize(f"tries{x}") for x in (5, 6, 7)])
+    """)
+    lines = done.expect().splitlines()
+    assert [lines[x] for x in (0, 1, 2, 3, 4, 9, 10, 11)] == ["0", "1", "2", "3", "4", "9", "10", "11"]
+    for x, exits in ((5, "SIGSEGV, SIGSEGV, SIGSEGV"), (6, "exit status 0"), (7, "exit status 41")):
+        assert lines[x].startswith(f"WorkerCrashedError item 0.{x}[0] (__main__:work)"), lines[x]
+        assert "killed its worker 3 times" in lines[x]
+        assert exits in lines[x]
+    assert lines[8] == "SystemExit 3"
+    assert lines[12] == "[3, 3, 3]"
+
+
+def test_a_timeout_ends_what_sleeps_and_what_holds_the_interpreter(place: Place) -> None:
+    done = place.run("""
+        import re, time
+        from resilient_scoop import futures
+        def sleep(_): time.sleep(60)
+        def hold(_): return re.match(r"(a+)+$", "a" * 40 + "b")
+        def quick(x): return x
+        if __name__ == "__main__":
+            calls = futures.options(timeout=0.5)
+            for fn in (sleep, hold):
+                began = time.monotonic()
+                try: calls.submit(fn, 0).result()
+                except TimeoutError as error:
+                    print(type(error).__name__, time.monotonic() - began < 3, error)
+            print(list(calls.map(quick, range(5))))
+    """)
+    lines = done.expect().splitlines()
+    for line in lines[:2]:
+        assert line.startswith("TaskTimeoutError True item 0."), line
+        assert "ran longer than its timeout of 0.5 s" in line
+    assert lines[2] == "[0, 1, 2, 3, 4]"
+
+
+def test_what_is_not_idempotent_is_started_once(place: Place) -> None:
+    done = place.run("""
+        import os
+        from resilient_scoop import futures
+        def pay(x):
+            with open("ledger", "a") as file: file.write(f"{x}\\n")
+            if x == 2: os.kill(os.getpid(), 9)
+            return x
+        if __name__ == "__main__":
+            fs = [futures.options(idempotent=False).submit(pay, x) for x in range(4)]
+            for f in fs:
+                try: print(f.result())
+                except Exception as error: print(type(error).__name__, error)
+    """)
+    lines = done.expect().splitlines()
+    assert lines[2].startswith("WorkerLostError item 0.2[0] (__main__:pay) was started")
+    assert sorted(ledger(place)) == sorted(set(ledger(place)))
+    assert "2" in ledger(place)
+
+
+def test_a_script_that_kills_its_own_process_ends_with_a_sentence(place: Place) -> None:
+    done = place.run("""
+        import os
+        from resilient_scoop import futures
+        if __name__ == "__main__":
+            print(futures.submit(abs, -1).result(), flush=True)
+            os._exit(9)
+    """)
+    assert done.code not in (0, -9)
+    assert "the script ended its own process 3 times (exit status 9)" in done.err
