@@ -19,6 +19,8 @@ RscoopError                 exit 1
     WorkerLostError         the worker of an `idempotent=False` item was lost
     TaskTimeoutError        the item ran longer than its `timeout=` (TimeoutError)
     PicklingFailedError     a value cannot travel (pickle.PicklingError)
+    UnpicklingFailedError   a value cannot be had here (adapters.payload_errors)
+    UnpicklableExceptionError   stands for an error that cannot travel (there, too)
     NotStartedError         futures were used in a process that rscoop did not start
     ScriptGuardError        the script makes calls while it is being imported
 

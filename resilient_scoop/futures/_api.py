@@ -50,7 +50,7 @@ def _submit(
         call = _engine.open_call(at, define)
     try:
         _engine.add(at, call, define, [arg], last=True)
-    except BaseException:
+    except BaseException:  # user code: pickling runs it
         at.parent.abandon(call)
         raise
     return Future(at, call, define.name)

@@ -15,6 +15,8 @@ from resilient_scoop.runtime.shown import Shown
 if TYPE_CHECKING:
     from resilient_scoop.runtime.rundir import RunDir
 
+STDOUT = 1  # the process', whatever `sys.stdout` is
+
 
 def show_new(run: RunDir, view: JournalView, tail: OutputTail, shown: Shown, to: Display) -> None:
     """Display what the script wrote and nobody has displayed yet.
@@ -44,7 +46,7 @@ def conclude(run: RunDir) -> None:
         RunBusyError: its launcher lives.
     """
     with run.hold(), JournalView.open(run.journal) as view:
-        shown = Shown(run.shown, sys.stdout.fileno())
+        shown = Shown(run.shown, STDOUT)
         display = Display(sys.stdout, sys.stderr, run.id, tty=False, quiet=True)
         show_new(run, view, OutputTail(shown.count), shown, display)
         shown.close()
