@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.goals import CASES, LEFT_OUT, ROWS, WHOLE
+from benchmarks.goals import CASES, CUT_SHORT, LEFT_OUT, ROWS, WHOLE
 from benchmarks.grids import OPEN
 from benchmarks.outside import HERE, Bench, MeasureError, new_mark, notes, take
 from benchmarks.report import Results
@@ -149,7 +149,8 @@ def one(bench: Bench, results: Results, peer: str, case: str) -> None:
         return
     others = Load.now().others_since(before)
     results.add(peer, case, figures)
-    results.notes += [f"{case}: {note}" for note in notes(bench)] if peer == "ours" else []
+    if peer == "ours" and case not in CUT_SHORT:
+        results.notes += [f"{case}: {note}" for note in notes(bench)]
     results.others.setdefault(case, []).append(others)
     text = "  ".join(f"{name} {value:,.3f}" for name, value in figures.items())
     print(f"{case:<17}{peer:<8}{text}   (others {others:.0%})", file=sys.stderr, flush=True)

@@ -98,6 +98,8 @@ ROWS: Final = (
 CASES: Final = tuple(dict.fromkeys(row.case for row in ROWS))
 WHOLE: Final = frozenset({"first", "idle"})
 """Cases that `--quick` does not make smaller."""
+CUT_SHORT: Final = frozenset({"first", "idle", "resume"})
+"""Cases that kill the run when they have seen what they wanted; its notes say so."""
 LEFT_OUT: Final[dict[str, frozenset[str]]] = {
     "nested": frozenset({"ppe", "pool", "loky", "parsl"}),  # can't
     "million": frozenset({"dask", "ray", "parsl"}),  # have no chunks of their own: minutes

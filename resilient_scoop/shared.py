@@ -34,7 +34,9 @@ def set_const(**constants: Any) -> None:
 
 def _set(at: _engine.Here, name: str, value: Any) -> None:
     if len(name.encode()) > NAME_BYTES_MAX:
-        raise ValueError(f"the constant's name {name[:20]!r}… is longer than {NAME_BYTES_MAX} bytes")
+        raise ValueError(
+            f"the constant's name {name[:20]!r}… is longer than {NAME_BYTES_MAX} bytes"
+        )
     machine = at.session.machine
     payload = codec.dumps_large(value, at.session.store, what=f"constant {name}", root=name)
     const = Const(name, hashlib.blake2b(payload, digest_size=16).digest(), payload)

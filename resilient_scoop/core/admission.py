@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _is_path = re.compile(r"0(?:\.\d{1,18}\[\d{1,18}\])*").fullmatch
 
 
-def check(messages: Sequence[wire.Up]) -> None:  # noqa: PLR0912 - a table
+def check(messages: Sequence[wire.Up]) -> None:  # noqa: C901, PLR0912 - a table
     """Pass a bundle.
 
     Raises:

@@ -268,9 +268,7 @@ class Broker:
     def _intend(self, each: Slice) -> None:
         parent = each.lease.batch.parent
         count = each.lease.left.count()
-        intent = wire.Intent(
-            parent.path, each.task.call, each.task.start, count, each.task.digests
-        )
+        intent = wire.Intent(parent.path, each.task.call, each.task.start, count, each.task.digests)
         self.ledger.log(parent, wire.encode(intent))
         self.state.apply_intent(parent, intent)
 

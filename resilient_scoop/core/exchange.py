@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.broker import Broker
 
 ACK_S = 0.1
+REFUSALS_SAID = 10
 ACK_MESSAGES = 16
 
 
@@ -97,10 +98,11 @@ class Exchange:
         """Take in one message of a peer."""
         try:
             header = wire.unpack_header(frames[0])
-            if header.run != self.run:
-                raise ValueError("another run's")
         except (ValueError, IndexError) as error:
             self._refuse(peer, str(error))
+            return
+        if header.run != self.run:
+            self._refuse(peer, "it is another run's")
             return
         if header.epoch != self.broker.epoch:
             # Of another life of the broker: our number makes it say Hello.
@@ -127,7 +129,7 @@ class Exchange:
 
     def _refuse(self, peer: PeerId, why: str) -> None:
         self.refused += 1
-        if self.refused <= 10:
+        if self.refused <= REFUSALS_SAID:
             self.say(f"refused a message of {peer.hex()}: {why}")
 
     def add(self, event: Event) -> None:
@@ -231,7 +233,5 @@ def _page(send: SendHistory, journal: Reader, size_bytes: int) -> list[bytes]:
         if isinstance(wire.decode_logged(raw), wire.Outcomes | wire.Observed):
             frames.append(raw)
     last = upto >= send.upto or not journal.read(Table.LOG, send.prefix, after, 1)
-    head = wire.History(
-        send.parent, send.attempt, upto, last, send.calls, send.output_bytes
-    )
+    head = wire.History(send.parent, send.attempt, upto, last, send.calls, send.output_bytes)
     return [wire.encode(head), *frames]

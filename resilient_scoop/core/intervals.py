@@ -117,9 +117,7 @@ class Intervals:
             return [(first, last)] if first < last else []
         low = bisect_right(self.stops, start)
         high = bisect_left(self.starts, stop)
-        return [
-            (max(start, self.starts[k]), min(stop, self.stops[k])) for k in range(low, high)
-        ]
+        return [(max(start, self.starts[k]), min(stop, self.stops[k])) for k in range(low, high)]
 
     def gaps(self, start: int, stop: int) -> list[tuple[int, int]]:
         """Return the runs of `[start, stop)` that are not in the set."""

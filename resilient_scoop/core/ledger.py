@@ -183,12 +183,11 @@ class Ledger:
             return
         parent = self.state.parent(wanted.parent)
         after = max(wanted.after, parent.record_before(wanted.from_call))
-        self.actions.append(
-            SendHistory(
-                peer.id, wanted.parent, wanted.attempt, parent.prefix, after, self.state.seq,
-                parent.next_call(), self.state.output_bytes,
-            )  # fmt: skip
-        )
+        page = SendHistory(
+            peer.id, wanted.parent, wanted.attempt, parent.prefix, after, self.state.seq,
+            parent.next_call(), self.state.output_bytes,
+        )  # fmt: skip
+        self.actions.append(page)
 
     def cancel(self, peer: Peer, wanted: wire.Cancel) -> None:
         """Cancel an item that nobody has; otherwise it came too late."""

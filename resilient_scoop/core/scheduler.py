@@ -285,7 +285,7 @@ class Scheduler:
         most = 0.0
         for peer in self.workers.values():
             stuck = peer.items > 1 and now - peer.heard_at > self.config.slice_s
-            if peer.items < 2 or not (stuck or peer.load_s > self.config.slice_s / 4):
+            if peer.items <= 1 or not (stuck or peer.load_s > self.config.slice_s / 4):
                 continue
             for lease in peer.leases.values():
                 worth = lease.busy() * lease.item_s

@@ -234,7 +234,9 @@ class Worker:
             if parent is not None and parent.attempt == head.attempt:
                 records = messages[1:]
                 self.touched.add(head.parent)
-                parent.page(head, [r for r in records if isinstance(r, wire.Outcomes | wire.Observed)])
+                parent.page(
+                    head, [r for r in records if isinstance(r, wire.Outcomes | wire.Observed)]
+                )
                 if parent.catching_up:
                     self._ask_page(parent)
             return

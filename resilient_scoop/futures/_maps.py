@@ -117,7 +117,9 @@ class Mapping:
                 return b"1" if _engine.block(at, settled, until) else b"0"
 
             if _engine.told(at, "map", live) == b"0":
-                raise TimeoutError(f"item {index} of {self.define.name} has no result after {timeout} s")
+                raise TimeoutError(
+                    f"item {index} of {self.define.name} has no result after {timeout} s"
+                )
         if not settled():
             _engine.block(at, settled)
         run_callbacks(at)

@@ -36,7 +36,9 @@ def make(
     if retries < 0 or int(retries) != retries:
         raise UsageError(f"retries={retries!r} must be a whole number from 0")
     if not idempotent and (retries or retry is not None):
-        raise UsageError("idempotent=False calls are never started twice: leave out retries and retry")
+        raise UsageError(
+            "idempotent=False calls are never started twice: leave out retries and retry"
+        )
     if int(priority) != priority:
         raise UsageError(f"priority={priority!r} must be a whole number; higher ones go first")
     policy = None if retry is None else pickle.dumps(retry)

@@ -11,14 +11,13 @@ from resilient_scoop.futures._future import Future
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_warned = False
+_WARNED: list[bool] = []
 
 
 def warn_once() -> None:
     """Say, once per process, how to start the script in parallel."""
-    global _warned
-    if not _warned:
-        _warned = True
+    if not _WARNED:
+        _WARNED.append(True)
         script = sys.argv[0] or "script.py"
         warnings.warn(
             f"futures run one after another in this process; start it with `rscoop run {script}` "

@@ -10,6 +10,7 @@ started again ever later, up to half a minute.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -33,6 +34,7 @@ ALIVE_S = 0.5
 CHECK_S = 0.1
 BACKOFF_S_MAX = 30.0
 HASTY_S = 1.0
+HASTY_MIN = 3
 STILLBORN_MAX = 5
 HOPELESS = 70
 
@@ -76,7 +78,7 @@ class Agent:
         self.logs = Path(settings.run_dir) / "logs"
         self.logs.mkdir(mode=0o700, exist_ok=True)
         self.control_fd = settings.control_fd
-        os.set_inheritable(self.control_fd, False)
+        os.set_inheritable(self.control_fd, False)  # noqa: FBT003 - the system call takes it so
         self.socket.watch(self.control_fd)
 
     # --- processes ----------------------------------------------------------------------------
@@ -138,7 +140,9 @@ class Agent:
             self._give_up(slot, code)
         elif slot.role == "origin" and reason == "crash":
             self._origin_died(slot, code)
-        wait_s = 0.0 if slot.hasty < 3 else min(BACKOFF_S_MAX, 0.25 * 2 ** (slot.hasty - 3))
+        wait_s = 0.0
+        if slot.hasty >= HASTY_MIN:
+            wait_s = min(BACKOFF_S_MAX, 0.25 * 2 ** (slot.hasty - HASTY_MIN))
         slot.process, slot.record, slot.start_at = None, None, now + wait_s
 
     def _origin_died(self, slot: Slot, code: int) -> None:
@@ -169,10 +173,8 @@ class Agent:
 
     def _kill_group(self, pid: int) -> None:
         """End what a process of ours has left behind."""
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it left nothing
             os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it left nothing
 
     # --- talking ------------------------------------------------------------------------------
 

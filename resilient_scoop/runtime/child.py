@@ -70,7 +70,7 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def start(
+def start(  # noqa: PLR0913 - the streams are three, as everywhere
     role: str,
     settings: ChildSettings,
     *,
@@ -93,7 +93,7 @@ def start(
             environ.setdefault(f"{library}_NUM_THREADS", "1")
     parent = os.getpid()
     command = [sys.executable, "-m", "resilient_scoop.runtime.proc", role, settings.run_id]
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
         [*command, settings.name] if settings.name else command,
         stdin=stdin,
         stdout=stdout,

@@ -61,9 +61,9 @@ class Executor:
         while True:
             index = work.next
             work.next = index + 1
-            if index >= work.stop or session.machine.stopping is not None:
-                if not self._may_go_on(work, index):
-                    break
+            stop = index >= work.stop or session.machine.stopping is not None
+            if stop and not self._may_go_on(work, index):
+                break
             words[INDEX] = context.index = index
             if timeout_s is not None:
                 words[DEADLINE] = round((now + timeout_s) * 1e9)
@@ -152,7 +152,7 @@ class Executor:
             value = self._load(loaded, arg)
             rng.seed(self.session.seed_here())
             if options.retries or options.retry is not None:
-                value = self._retried(context, loaded, arg)
+                value = self._retried(loaded, arg)
             else:
                 value = self._call(loaded, value)
         except GreenletExit:
@@ -172,7 +172,7 @@ class Executor:
             return function(*value)
         return function(*value[0], **value[1])
 
-    def _retried(self, context: Context, loaded: Loaded, arg: bytes) -> Any:
+    def _retried(self, loaded: Loaded, arg: bytes) -> Any:
         from resilient_scoop.adapters.retrying import retried
 
         def call() -> Any:

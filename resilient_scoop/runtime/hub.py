@@ -8,6 +8,7 @@ H4  A parent that could go on does not wait behind a long item for long: another
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -124,10 +125,8 @@ class Hub:
             self._hand_back()
 
     def _body(self) -> None:
-        try:
+        with contextlib.suppress(GreenletExit):
             self.executor.run(self._pick)
-        except GreenletExit:
-            pass
 
     def _pick(self) -> Work | None:
         """Return the next slice for a running greenlet; None sends it back to the hub."""

@@ -353,7 +353,9 @@ class Launcher:
         resume = f"`rscoop resume {self.run.id}`"
         if self.said_fatal:
             return self.said_fatal
-        self.display.note(f"run {self.run.id} stopped; {report.done} results are kept; {resume} goes on")
+        self.display.note(
+            f"run {self.run.id} stopped; {report.done} results are kept; {resume} goes on"
+        )
         return _SIGNALS.get(signal.Signals(self.signals[0]), STOPPED) if self.signals else STOPPED
 
     def _finish_ended(self, report: Report) -> int:

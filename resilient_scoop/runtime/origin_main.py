@@ -216,7 +216,7 @@ def _exit_status(error: SystemExit) -> int:
         return 0
     if isinstance(error.code, int):
         return error.code & 0xFF
-    print(error.code, file=sys.stderr)
+    sys.stderr.write(f"{error.code}\n")
     return 1
 
 
@@ -251,4 +251,3 @@ def _end(session: Session, code: int, *, failed: bool, message: str) -> int:
     session.record.end()
     session.close()
     os._exit(code)
-

@@ -108,7 +108,7 @@ def _execute(spec: ScriptSpec, module: types.ModuleType, name: str) -> None:
     )
     if spec.module is not None:
         sys.argv[0] = path
-    exec(code, module.__dict__)  # the user's program
+    exec(code, module.__dict__)  # noqa: S102 - the user's program
 
 
 def _code(

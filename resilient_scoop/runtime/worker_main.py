@@ -23,7 +23,8 @@ from resilient_scoop.wire.messages import Bye, encode
 
 def say(text: str) -> None:
     """Say something in the worker's log."""
-    print(f"rscoop: {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"rscoop: {text}\n")
+    sys.stderr.flush()
 
 
 def import_script(session: Session, functions: Functions) -> None:

@@ -23,7 +23,7 @@ def place(tmp_path: Path, state_dir: Path) -> Place:
 def limited(place: Place, limits: str, *args: str) -> subprocess.CompletedProcess[str]:
     """Run `rscoop ARGS` from a shell with `ulimit LIMITS`."""
     return subprocess.run(
-        ["bash", "-c", f'ulimit {limits}; exec "$@"', "-", *RSCOOP, *args],  # noqa: S607
+        ["bash", "-c", f'ulimit {limits}; exec "$@"', "-", *RSCOOP, *args],
         cwd=place.folder, env=place.env(), capture_output=True, text=True, timeout=40,
         check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
@@ -352,7 +352,16 @@ def test_an_item_that_kills_its_worker_fails_alone(place: Place) -> None:
             print([os.path.getsize(f"tries{x}") for x in (5, 6, 7)])
     """)
     lines = done.expect().splitlines()
-    assert [lines[x] for x in (0, 1, 2, 3, 4, 9, 10, 11)] == ["0", "1", "2", "3", "4", "9", "10", "11"]
+    assert [lines[x] for x in (0, 1, 2, 3, 4, 9, 10, 11)] == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "9",
+        "10",
+        "11",
+    ]
     for x, exits in ((5, "SIGSEGV, SIGSEGV, SIGSEGV"), (6, "exit status 0"), (7, "exit status 41")):
         assert lines[x].startswith(f"WorkerCrashedError item 0.{x}[0] (__main__:work)"), lines[x]
         assert "killed its worker 3 times" in lines[x]

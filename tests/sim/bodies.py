@@ -56,7 +56,7 @@ class Operations:
     def _said(self, text: str) -> None:
         self.world.checks.diverged(text)
 
-    def operate(  # noqa: C901, PLR0911, PLR0912 - a table
+    def operate(  # noqa: PLR0911 - a table
         self, frame: Frame, op: programs.Op
     ) -> Callable[[], Ready]:
         """Begin an operation; what is returned gives its answer as soon as there is one."""

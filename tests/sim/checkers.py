@@ -27,7 +27,7 @@ Key = tuple[str, bytes]
 """An item as it was asked for: its path, and the digests of its function and its arguments."""
 
 
-class Broken(AssertionError):  # noqa: N818 - a verdict, not an error of ours
+class Broken(AssertionError):
     """A guarantee does not hold."""
 
 

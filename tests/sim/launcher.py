@@ -93,7 +93,7 @@ class Launcher:
             case _:
                 self._hinder(kind, seconds)
 
-    def _hinder(self, kind: str, seconds: float) -> None:  # noqa: C901, PLR0912 - a table
+    def _hinder(self, kind: str, seconds: float) -> None:
         world = self.world
         match kind:
             case "pause":

@@ -328,7 +328,7 @@ def edit(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
 # --- what it must come to ---------------------------------------------------------------------
 
 
-class Untrue(AssertionError):  # noqa: N818 - a verdict, not an error of ours
+class Untrue(AssertionError):
     """The world's history is none that an undisturbed run could have had."""
 
 
@@ -390,9 +390,7 @@ def check_output(steps: Sequence[Step], output: bytes) -> None:
         raise Untrue(f"printed {output!r}, not {bytes(printed)!r}")
 
 
-def _pure(  # noqa: C901, PLR0912 - a table of operations
-    body: Body, path: str, teller: _Teller, printed: bytearray | None
-) -> Any:
+def _pure(body: Body, path: str, teller: _Teller, printed: bytearray | None) -> Any:
     calls: list[tuple[str, list[Any]]] = []
     cancelled: set[tuple[int, int]] = set()
     answer: Any = None
