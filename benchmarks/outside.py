@@ -202,6 +202,8 @@ def first(bench: Bench, peer: str) -> Figures:
 def memory(bench: Bench) -> Figures:
     """Return the memory of all processes: their own (USS), and with their shares (PSS)."""
     infos = [process.memory_full_info() for process in family(bench)]
+    if not any(info.uss for info in infos):
+        raise MeasureError("had ended when it should have been idle")
     return {
         "uss_mb": sum(info.uss for info in infos) / 1e6,
         "pss_mb": sum(info.pss for info in infos) / 1e6,

@@ -184,6 +184,7 @@ class Launcher:
             return self._finish()
         finally:
             self._kill_all()
+            self.run.remove_socket_dir()
             self.display.close()
             signal.set_wakeup_fd(-1)
 

@@ -325,7 +325,8 @@ def test_deep_recursion_is_an_error_of_the_item_alone(place: Place) -> None:
             print(futures.submit(recurse, 100).result())
     """)
     lines = done.expect().splitlines()
-    assert lines[:2] == ["500", "RecursionError maximum recursion depth exceeded in comparison"]
+    assert lines[0] == "500"
+    assert lines[1].startswith("RecursionError maximum recursion depth exceeded")
     assert lines[2] == "1" or "nested too deeply" in lines[2]
     assert lines[3] == "100"
 

@@ -228,7 +228,7 @@ def test_an_ambiguous_prefix_lists_what_it_may_mean(tmp_path: Path) -> None:
 def test_an_unknown_run_names_what_is_alike(tmp_path: Path) -> None:
     new(tmp_path, "evolution")
     with pytest.raises(RunNotFoundError, match="did you mean evolution"):
-        rundirs.select(tmp_path, "evoluton")
+        rundirs.select(tmp_path, "evolutiom")
     with pytest.raises(RunNotFoundError):
         rundirs.select(tmp_path, "")
     with pytest.raises(RunNotFoundError):
