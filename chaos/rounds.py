@@ -143,6 +143,7 @@ class _Round:
         self.snapshots: list[Snapshot] = []
         self.due = list(result.kills)
         self.kills = 0
+        self.drafts = False  # a start was killed before it had published its run
         self.deadline_s = 30.0 + 4 * reference.duration_s
 
     def violate(self, guarantee: Guarantee, text: str) -> None:
@@ -154,6 +155,7 @@ class _Round:
             self._mourn()
             run = self.place.run()
             if run is None:  # killed before there was a run: the user types it again
+                self.drafts = True
                 code = self._command(command.run_arguments(self.reference.script))
             else:
                 self.result.resumes += 1
@@ -261,8 +263,7 @@ class _Round:
         outcomes = Journal(run / "journal").outcomes()
         violations += checker.check_outcomes(Counter() if outcomes is None else outcomes)
         self._check_commands(run)
-        drafts = any(kill.moment is nemesis.Moment.STARTUP for kill in self.result.kills)
-        for text in evidence.leftovers(run, self.place.temporary, drafts=drafts):
+        for text in evidence.leftovers(run, self.place.temporary, drafts=self.drafts):
             self.violate(Guarantee.NO_LEFTOVERS, text)
 
     def _check_commands(self, run: Path) -> None:

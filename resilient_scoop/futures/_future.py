@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from resilient_scoop.adapters import payload as codec
 from resilient_scoop.futures import _engine
+from resilient_scoop.wire.broker_errors import is_cancelled
 from resilient_scoop.wire.messages import Cancel, encode
 
 if TYPE_CHECKING:
@@ -165,13 +166,21 @@ class Future(Generic[T]):
                 wanted = Cancel(parent.path, parent.attempt, call.number, self.index)
                 machine.out += [*parent.frames(), encode(wanted)]  # behind the call itself
             _engine.block(at, lambda: key in machine.cancels or self.settled())
-            return b"1" if machine.cancels.pop(key, False) else b"0"
+            cancelled = machine.cancels.pop(key, None)
+            if cancelled is None:  # the outcome came before the answer, and says as much
+                cancelled = self._ended_cancelled()
+            return b"1" if cancelled else b"0"
 
         if _engine.told(at, "cancel", live) == b"0":
             return False
         _engine.block(at, self.settled)
         self.learn()
         return True
+
+    def _ended_cancelled(self) -> bool:
+        chunk = None if self._call is None else self._call.find(self.index)
+        assert chunk is not None, "only what is settled has ended"
+        return self.index in chunk.failed and is_cancelled(chunk.values[self.index - chunk.start])
 
     def add_done_callback(
         self,

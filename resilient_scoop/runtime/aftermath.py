@@ -36,6 +36,9 @@ def show_new(run: RunDir, view: JournalView, tail: OutputTail, shown: Shown, to:
 def tidy(run: RunDir) -> None:
     """Remove sockets, and files that those who were killed had not finished (NO-LEFTOVERS)."""
     BlobStore(run.path / "payloads").sweep(lambda _: True)
+    for folder in (run.path, run.journal):
+        for unfinished in folder.glob("*.tmp"):
+            unfinished.unlink(missing_ok=True)
     run.remove_socket_dir()
 
 

@@ -157,7 +157,7 @@ class BrokerShell:
         self.launcher = True
         self.reported_at = 0.0
         self.reported = b""
-        self.output_bytes = self.broker.state.output_bytes
+        self.output_bytes = self.output_durable = self.broker.state.output_bytes
         self.put_turn = 0  # the last turn that had records
         self.output_turn = 0  # the turn that recorded output which was not reported yet
         self.farewell_at: float | None = None
@@ -201,9 +201,10 @@ class BrokerShell:
         self._send(self.exchange.beats(now))
         shown = self.output_turn and self.committer.committed >= self.output_turn
         if shown or now - self.reported_at >= _REPORT_S:
-            self.output_turn = 0 if shown else self.output_turn
+            if shown:
+                self.output_turn, self.output_durable = 0, self.output_bytes
             self.reported_at = now
-            self._report(broker_report(self.broker, self.recovered))
+            self._report(broker_report(self.broker, self.recovered, self.output_durable))
 
     def _mind_disk(self) -> None:
         full = self.committer.full
@@ -245,7 +246,7 @@ class BrokerShell:
         if self.committer.flush(5.0):
             self._send(self.exchange.committed(1 << 62, self.journal))
         self.reported = b""
-        self._report(broker_report(self.broker, self.recovered))
+        self._report(broker_report(self.broker, self.recovered, self.broker.state.output_bytes))
         self.committer.close()
         self.journal.close(clean=True)
         self.socket.close()

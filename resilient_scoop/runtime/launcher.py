@@ -10,6 +10,7 @@ resume` goes on.
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import signal
@@ -17,12 +18,14 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.store import remove_arguments
+from resilient_scoop.errors import RunStoppedError
 from resilient_scoop.runtime import child
 from resilient_scoop.runtime.aftermath import show_new, tidy
 from resilient_scoop.runtime.display import Display, Progress, Rate, duration, eta_s
@@ -70,9 +73,13 @@ def launch(run: RunDir, options: LaunchOptions) -> int:
 
     Raises:
         RunBusyError: another launcher holds the run.
+        RunStoppedError: the system refused what a run needs; nothing is lost.
     """
     with run.hold():
-        return Launcher(run, options).serve()
+        try:
+            return Launcher(run, options).serve()
+        except OSError as error:
+            raise RunStoppedError(run.id, _refusal(error)) from error
 
 
 class Launcher:
@@ -241,7 +248,7 @@ class Launcher:
             return False
         self.display.note(
             f"the {part.role} died {len(part.deaths)} times in {_RESTART_WINDOW_S:.0f} s "
-            f"({_how(code)}); see {self.run.logs}"
+            f"({_how(code)}{_last_words(self.run.logs / f'{part.role}.log')}); see {self.run.logs}"
         )
         self.said_fatal = self.said_fatal or 70
         return True
@@ -374,6 +381,21 @@ class Launcher:
                 f"{report.crashes} crashes"
             )
         return report.code
+
+
+def _refusal(error: OSError) -> str:
+    """Return what the system refused, and what may be raised."""
+    limit = {errno.EMFILE: " (`ulimit -n` raises it)", errno.EAGAIN: " (see `ulimit -u`)"}
+    return f"the system refused it a process or a file: {error}{limit.get(error.errno or 0, '')}"
+
+
+def _last_words(log: Path) -> str:
+    """Return the last line of a log, for eyes."""
+    try:
+        lines = log.read_text("utf-8", "replace").split("\n")
+    except OSError:
+        return ""
+    return next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
 
 
 def _how(code: int) -> str:

@@ -15,16 +15,19 @@ import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
 from resilient_scoop.adapters import rng
+from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.payload import keep_by_value, lacking_in_workers
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.runtime import script
 from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.current import Process, announce
+from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.session import BEAT_S, Session
 from resilient_scoop.wire.messages import RunEnded
 
@@ -77,12 +80,13 @@ def leave_if_stopped(session: Session) -> None:
 class Output(io.RawIOBase):
     """The script's standard output, on its way to the broker."""
 
-    def __init__(self, session: Session, *, tty: bool) -> None:
+    def __init__(self, session: Session, recorded: bytes, *, tty: bool) -> None:
         super().__init__()
         self._session = session
         self._tty = tty
+        self._recorded = recorded  # what an earlier attempt wrote
         self._seen = 0  # bytes the script has written
-        self._told = False
+        self._diverged = False
 
     def writable(self) -> bool:
         """Return True."""
@@ -100,14 +104,37 @@ class Output(io.RawIOBase):
         """Take in bytes; those that an earlier attempt wrote are not sent again."""
         text = bytes(memoryview(data))  # type: ignore[arg-type]
         machine = self._session.machine
+        before = self._recorded[self._seen : self._seen + len(text)]
+        if before and not self._diverged and not text.startswith(before):
+            self._diverge(before, text)
         with self._session.lock:
             recorded = machine.output_bytes + len(machine.written)
-            new = text[max(0, recorded - self._seen) :]
+            new = text if self._diverged else text[max(0, recorded - self._seen) :]
             self._seen += len(text)
             machine.written += new
             if len(machine.written) > 1 << 16:
                 self._session.flush(time.monotonic())
         return len(text)
+
+    def _diverge(self, before: bytes, text: bytes) -> None:
+        """The script writes something else than before: from here on all of it is shown."""
+        self._diverged = True
+        then, now = (f"{_line(each)!r}" for each in (before, text))
+        if Process.policy.strict:
+            raise ReplayDivergedError("the script's output", then, now)
+        say(f"replay: the script now writes {now} where it wrote {then}; from here on all is shown")
+
+
+def _line(text: bytes) -> str:
+    """Return the beginning of a first line, for eyes."""
+    line = text.split(b"\n", 1)[0][:60].decode(errors="replace")
+    return line if len(text) <= len(line) + 1 else f"{line}…"
+
+
+def _recorded_output(settings: ChildSettings) -> bytes:
+    """Return what earlier attempts wrote."""
+    with JournalView.open(Path(settings.run_dir) / "journal") as view:
+        return b"".join(OutputTail().pieces(view))
 
 
 class Errors(io.TextIOWrapper):
@@ -168,7 +195,8 @@ def _begin(session: Session) -> Parent:
 
 
 def _redirect(session: Session, settings: ChildSettings, parent: Parent) -> io.TextIOWrapper:
-    raw = Output(session, tty=settings.tty)
+    recorded = _recorded_output(settings) if session.machine.output_bytes else b""
+    raw = Output(session, recorded, tty=settings.tty)
     encoding, errors = sys.stdout.encoding, sys.stdout.errors
     output = io.TextIOWrapper(
         io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=True

@@ -32,8 +32,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str = ""
 
 
-def broker_report(broker: Broker, recovered: int) -> Report:
-    """Return how the run goes, as the broker knows it."""
+def broker_report(broker: Broker, recovered: int, output_bytes: int) -> Report:
+    """Return how the run goes; `output_bytes` of the script's output are on disk."""
     state, ended = broker.state, broker.ended
     root = state.parents.get("0")
     batches = [] if root is None else list(root.batches.values())
@@ -48,7 +48,7 @@ def broker_report(broker: Broker, recovered: int) -> Report:
         crashes=state.crashes,
         resubmitted=broker.membership.resubmitted,
         recovered=recovered,
-        output_bytes=state.output_bytes,
+        output_bytes=output_bytes,
         batch="" if not batches else f"0.{batches[-1].call}",
         ended=ended is not None,
         code=0 if ended is None else ended.code,
