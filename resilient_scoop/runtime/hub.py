@@ -132,7 +132,7 @@ class Hub:
         """Return the next slice for a running greenlet; None sends it back to the hub."""
         session, machine = self.session, self.session.machine
         now = self.looped_at = time.monotonic()
-        if now - session.flushed_at > FLUSH_S or not (self.open or machine.queue):
+        if now - session.pumped_at > FLUSH_S or not (self.open or machine.queue):
             with session.lock:
                 session.pump()
         if machine.stopping is not None or machine.fenced or self._is_anyone_ready():
