@@ -11,8 +11,10 @@ import mmap
 import os
 from typing import Final, NamedTuple
 
-_WORDS: Final = 6
-_BUSY, _EPOCH, _NO, INDEX, DEADLINE, _ENDED = range(_WORDS)
+_WORDS: Final = 8
+_BUSY, _EPOCH, _NO, INDEX, DEADLINE, _ENDED, _CALL, _PATH_BYTES = range(_WORDS)
+_PATH_AT: Final = 8 * _WORDS
+_PATH_BYTES_MAX: Final = mmap.PAGESIZE - _PATH_AT
 
 
 class OnCpu(NamedTuple):
@@ -20,6 +22,8 @@ class OnCpu(NamedTuple):
 
     epoch: int
     no: int
+    parent: str  # path of the item's parent; empty where it is too long to be noted
+    call: int
     item: int
     deadline_ns: int
 
@@ -34,6 +38,7 @@ class FlightRecord:
         self.fd = fd
         self._memory = mmap.mmap(fd, mmap.PAGESIZE)
         self.words = memoryview(self._memory).cast("Q")
+        self._parent = ""
 
     @classmethod
     def create(cls, name: str) -> FlightRecord:
@@ -42,11 +47,18 @@ class FlightRecord:
         os.ftruncate(fd, mmap.PAGESIZE)
         return cls(fd)
 
-    def begin(self, epoch: int, no: int, index: int, deadline_ns: int = 0) -> None:
+    def begin(self, epoch: int, no: int, parent: str, call: int, index: int) -> None:
         """Note what is on the CPU from now on."""
         words = self.words
-        words[_EPOCH], words[_NO], words[INDEX] = epoch, no, index
-        words[DEADLINE] = deadline_ns
+        words[_BUSY] = 0  # a death in between blames nobody
+        if parent != self._parent:
+            self._parent = parent
+            path = parent.encode()[: _PATH_BYTES_MAX + 1]
+            path = b"" if len(path) > _PATH_BYTES_MAX else path
+            self._memory[_PATH_AT : _PATH_AT + len(path)] = path
+            words[_PATH_BYTES] = len(path)
+        words[_EPOCH], words[_NO], words[_CALL], words[INDEX] = epoch, no, call, index
+        words[DEADLINE] = 0
         words[_BUSY] = 1
 
     def idle(self) -> None:
@@ -67,7 +79,8 @@ class FlightRecord:
         words = self.words
         if not words[_BUSY]:
             return None
-        return OnCpu(words[_EPOCH], words[_NO], words[INDEX], words[DEADLINE])
+        parent = self._memory[_PATH_AT : _PATH_AT + words[_PATH_BYTES]].decode()
+        return OnCpu(words[_EPOCH], words[_NO], parent, words[_CALL], words[INDEX], words[DEADLINE])
 
     def close(self) -> None:
         """Let go of the memory and the descriptor."""

@@ -150,6 +150,7 @@ class Membership:
         self.dead.append(ids.PeerId(lost.incarnation))
         peer = self.peers.get(ids.PeerId(lost.incarnation))
         if peer is None:
+            self._blame_unseen(lost)
             return
         if peer.role == "origin" and lost.reason != "asked":
             self.ledger.root_deaths += 1
@@ -165,7 +166,7 @@ class Membership:
         for lease in list(peer.leases.values()):
             self.scheduler.end(lease)
             if lost is not None and lost.on_cpu == lease.attempt and lost.index in lease.left:
-                self._blame(lease, lost)
+                self._blame(lease.batch, lease.fn, lost)
             self.give_back(lease, list(lease.left))
 
     def give_back(self, lease: Lease, spans: Spans) -> None:
@@ -210,29 +211,38 @@ class Membership:
         define = self.state.defines.get(fn)
         return "?" if define is None else (define.options.name or define.name)
 
-    def _blame(self, lease: Lease, lost: wire.ProcessLost) -> None:
+    def _blame_unseen(self, lost: wire.ProcessLost) -> None:
+        """Blame for a death that an earlier broker should have heard of, or a process never seen."""
+        parent = self.state.parents.get(lost.parent)
+        batch = None if parent is None else parent.batches.get(lost.call)
+        if lost.on_cpu is None or batch is None or lost.index not in batch.ready:
+            return  # nothing was on the CPU, or it is done, or another worker has it
+        piece = batch.piece_at(lost.index)
+        assert piece is not None, f"S1 {lost.parent}.{lost.call}[{lost.index}]"
+        self._blame(batch, piece.fn, lost)
+
+    def _blame(self, batch: Batch, fn: bytes, lost: wire.ProcessLost) -> None:
         """Note that an item was on the CPU; give it up where it was so too often."""
-        if lost.reason == "asked":
+        parent, index = batch.parent, lost.index
+        deaths = parent.crashes.get((batch.call, index), ())
+        if lost.reason == "asked" or any(d.incarnation == lost.incarnation for d in deaths):
             return
-        batch, index = lease.batch, lost.index
-        parent = batch.parent
         crashed = wire.Crashed(
             parent.path, batch.call, index, lost.exit, lost.reason,
-            batch.digests_of(index, index + 1),
+            batch.digests_of(index, index + 1), lost.incarnation,
         )  # fmt: skip
         self.ledger.log(parent, wire.encode(crashed))
         self.state.apply_crashed(parent, crashed)
-        payload = self._verdict(lease, lost)
+        payload = self._verdict(batch, fn, lost)
         if payload is not None:
             self.scheduler.enqueue(batch, [(index, index + 1)], resumes=False)
             self.ledger.settle_error(batch, index, payload)
-            lease.left.discard(index, index + 1)
 
-    def _verdict(self, lease: Lease, lost: wire.ProcessLost) -> bytes | None:
+    def _verdict(self, batch: Batch, fn: bytes, lost: wire.ProcessLost) -> bytes | None:
         """Return the outcome of an item that may not be tried again, or None."""
-        batch, index = lease.batch, lost.index
+        index = lost.index
         deaths = batch.parent.crashes[batch.call, index]
-        options, name = self.scheduler.options(lease.fn), self._name(lease.fn)
+        options, name = self.scheduler.options(fn), self._name(fn)
         path = ids.item_path(batch.parent.path, batch.call, index)
         late = sum(each.reason == "timeout" for each in deaths)
         if lost.reason == "timeout" and (late > options.retries or not options.idempotent):

@@ -277,9 +277,11 @@ class State:
 
     def apply_crashed(self, parent: Parent, crashed: Crashed) -> int:
         """Note a death; return how often this item, as it now stands, was on the CPU at one."""
-        self.crashes += 1
         deaths = parent.crashes.setdefault((crashed.call, crashed.index), [])
         deaths[:] = [each for each in deaths if each.digest == crashed.digest]
+        if any(each.incarnation == crashed.incarnation != b"" for each in deaths):
+            return len(deaths)
+        self.crashes += 1
         deaths.append(crashed)
         return len(deaths)
 

@@ -72,6 +72,7 @@ class Agent:
         self.slots += [Slot("worker", f"w{n + 1}") for n in range(settings.workers)]
         self.greeted = False
         self.hopeless = False
+        self.ooms = _oom_kills()
         self.stopping: str | None = None
         self.stop_at = 0.0
         self.alive_at = 0.0
@@ -128,17 +129,24 @@ class Agent:
         slot.record.close()
         self._kill_group(slot.process.pid)
         orderly = slot.ended or self.stopping is not None
-        reason = slot.killed_for or ("asked" if orderly else "crash")
-        attempt = None if on_cpu is None else wire.Attempt(on_cpu.epoch, on_cpu.no)
-        index = 0 if on_cpu is None else on_cpu.item
-        self.tell(wire.ProcessLost(slot.incarnation, code, reason, attempt, index))
-        if reason == "crash" and slot.role == "worker":
-            self.say(f"{slot.name} died ({_how(code)}); it is replaced and its work goes on")
+        ooms, self.ooms = self.ooms, _oom_kills()
+        died = "oom" if code == -signal.SIGKILL and self.ooms > ooms else "crash"
+        reason = slot.killed_for or ("asked" if orderly else died)
+        lost = wire.ProcessLost(slot.incarnation, code, reason)
+        if on_cpu is not None:
+            attempt = wire.Attempt(on_cpu.epoch, on_cpu.no)
+            lost = wire.ProcessLost(
+                slot.incarnation, code, reason, attempt, on_cpu.item, on_cpu.parent, on_cpu.call
+            )
+        self.tell(lost)
+        if reason in ("crash", "oom") and slot.role == "worker":
+            how = "out of memory" if reason == "oom" else _how(code)
+            self.say(f"{slot.name} died ({how}); it is replaced and its work goes on")
         slot.hasty = slot.hasty + 1 if now - slot.started_at < HASTY_S else 0
         slot.stillborn = slot.stillborn + 1 if code > 0 and on_cpu is None and not orderly else 0
         if slot.stillborn >= STILLBORN_MAX:
             self._give_up(slot, code)
-        elif slot.role == "origin" and reason == "crash":
+        elif slot.role == "origin" and reason in ("crash", "oom"):
             self._origin_died(slot, code)
         wait_s = 0.0
         if slot.hasty >= HASTY_MIN:
@@ -296,6 +304,15 @@ class Agent:
         self.tell(wire.Bye())
         self.socket.close()
         return HOPELESS if self.hopeless else 0
+
+
+def _oom_kills() -> int:
+    """Return how many processes the kernel of this host has killed for memory since its boot."""
+    try:
+        lines = Path("/proc/vmstat").read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def _is_running(slot: Slot) -> bool:

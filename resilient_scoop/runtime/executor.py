@@ -56,7 +56,8 @@ class Executor:
         args, first, values = work.task.args, work.task.start, work.values
         context = self._context(work)
         session.running = work
-        session.record.begin(attempt.epoch, attempt.no, work.next)
+        task = work.task
+        session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, work.next)
         now = work.since = time.monotonic()
         while True:
             index = work.next

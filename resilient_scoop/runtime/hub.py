@@ -70,7 +70,8 @@ class Hub:
         rng.restore(streams)
         work = context.work
         assert work is not None, "a waiting item belongs to a slice"
-        session.record.begin(work.attempt.epoch, work.attempt.no, context.index)
+        attempt, task = work.attempt, work.task
+        session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, context.index)
         return in_time
 
     def _park(self, context: Context) -> None:

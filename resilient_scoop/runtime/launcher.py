@@ -10,7 +10,6 @@ resume` goes on.
 
 from __future__ import annotations
 
-import errno
 import os
 import selectors
 import signal
@@ -18,7 +17,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -32,6 +31,7 @@ from resilient_scoop.runtime.display import Display, Progress, Rate, duration, e
 from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.reports import Report
 from resilient_scoop.runtime.shown import Shown
+from resilient_scoop.runtime.words import last_words, refusal
 
 if TYPE_CHECKING:
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
@@ -79,7 +79,7 @@ def launch(run: RunDir, options: LaunchOptions) -> int:
         try:
             return Launcher(run, options).serve()
         except OSError as error:
-            raise RunStoppedError(run.id, _refusal(error)) from error
+            raise RunStoppedError(run.id, refusal(error)) from error
 
 
 class Launcher:
@@ -221,8 +221,7 @@ class Launcher:
         over = killed or code in (0, STOPPED) or code in _FATAL or self.said_fatal in _FATAL
         if over or self._is_hopeless(self.broker, code):
             self.broker_code = code
-            if self.kill_at is None:
-                self.kill_at = time.monotonic() + 5.0
+            self.kill_at = min(self.kill_at or inf, time.monotonic() + (1 if self.signals else 5))
             if code not in (0, STOPPED) and self.agent.process is not None:
                 self.agent.process.kill()
             return
@@ -248,7 +247,7 @@ class Launcher:
             return False
         self.display.note(
             f"the {part.role} died {len(part.deaths)} times in {_RESTART_WINDOW_S:.0f} s "
-            f"({_how(code)}{_last_words(self.run.logs / f'{part.role}.log')}); see {self.run.logs}"
+            f"({_how(code)}{last_words(self.run.logs / f'{part.role}.log')}); see {self.run.logs}"
         )
         self.said_fatal = self.said_fatal or 70
         return True
@@ -332,7 +331,7 @@ class Launcher:
         rate = self.rate.add(time.monotonic(), report.done)
         self.display.progress(
             Progress(
-                done=report.done, total=total, running=report.running, workers=report.workers,
+                done=report.done, total=total, running=min(report.running, report.workers), workers=report.workers,
                 workers_max=self.options.workers, crashes=report.crashes,
                 resubmitted=report.resubmitted, recovered=report.recovered, rate_per_s=rate,
                 eta_s=eta_s(report.done, total, rate), batch=report.batch,
@@ -381,21 +380,6 @@ class Launcher:
                 f"{report.crashes} crashes"
             )
         return report.code
-
-
-def _refusal(error: OSError) -> str:
-    """Return what the system refused, and what may be raised."""
-    limit = {errno.EMFILE: " (`ulimit -n` raises it)", errno.EAGAIN: " (see `ulimit -u`)"}
-    return f"the system refused it a process or a file: {error}{limit.get(error.errno or 0, '')}"
-
-
-def _last_words(log: Path) -> str:
-    """Return the last line of a log, for eyes."""
-    try:
-        lines = log.read_text("utf-8", "replace").split("\n")
-    except OSError:
-        return ""
-    return next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
 
 
 def _how(code: int) -> str:

@@ -190,7 +190,7 @@ def _begin(session: Session) -> Parent:
         assert session.waiter is not None, "the origin waits by receiving"
         session.waiter.wait(lambda: parent.after > 0 or not parent.replaying, None)
         machine.output_bytes = parent.output_known
-    session.record.begin(machine.root.epoch, machine.root.no, 0)
+    session.record.begin(machine.root.epoch, machine.root.no, "", 0, 0)
     return parent
 
 

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from resilient_scoop import ids
+
 if TYPE_CHECKING:
     from resilient_scoop.core.broker import Broker
+    from resilient_scoop.core.state import Batch, State
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -32,6 +35,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str = ""
 
 
+def _batch(state: State, batch: Batch) -> str:
+    """Return a call's path and the name of its function, for eyes."""
+    define = state.defines.get(batch.pieces[-1].fn) if batch.pieces else None
+    if define is None:
+        return ids.batch_path(batch.parent.path, batch.call)
+    name = define.options.name or define.name.rpartition(":")[2]
+    return f"{ids.batch_path(batch.parent.path, batch.call)} {name}"
+
+
 def broker_report(broker: Broker, recovered: int, output_bytes: int) -> Report:
     """Return how the run goes; `output_bytes` of the script's output are on disk."""
     state, ended = broker.state, broker.ended
@@ -49,7 +61,7 @@ def broker_report(broker: Broker, recovered: int, output_bytes: int) -> Report:
         resubmitted=broker.membership.resubmitted,
         recovered=recovered,
         output_bytes=output_bytes,
-        batch="" if not batches else f"0.{batches[-1].call}",
+        batch="" if not batches else _batch(state, batches[-1]),
         ended=ended is not None,
         code=0 if ended is None else ended.code,
         failed=ended is not None and ended.failed,

@@ -175,6 +175,7 @@ class Crashed(_Struct, frozen=True):
     exit: int  # as waitpid tells it: exit status, or minus the signal
     reason: str  # "crash", "oom", "timeout"
     digest: bytes
+    incarnation: bytes = b""  # whose death it was: each counts once
 
 
 class Intent(_Struct, frozen=True):
@@ -286,6 +287,8 @@ class ProcessLost(_Struct, frozen=True):
     reason: str  # "crash", "oom", "timeout", "asked"
     on_cpu: Attempt | None = None
     index: int = 0
+    parent: str = ""  # with `call`: for a broker that knows neither process nor attempt
+    call: int = 0
 
 
 class Bye(_Struct, frozen=True):

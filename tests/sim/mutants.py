@@ -288,10 +288,11 @@ def _numbers_used_again() -> Sequence[Patch]:
 def _blame_for_all() -> Sequence[Patch]:
     blame = Membership._blame
 
-    def bug(self: Membership, lease: Any, lost: wire.ProcessLost) -> None:
-        blame(self, lease, lost)
-        if lost.index in lease.left:
-            blame(self, lease, lost)
+    def bug(self: Membership, batch: Any, fn: bytes, lost: wire.ProcessLost) -> None:
+        blame(self, batch, fn, lost)
+        if lost.index in batch.undone:
+            other = lost.incarnation[:-1] + b"?"  # as if another process had died
+            blame(self, batch, fn, msgspec.structs.replace(lost, incarnation=other))
 
     return [(Membership, "_blame", bug)]
 

@@ -266,10 +266,12 @@ class AgentShell(Process):
     def _reap(self, child: WorkerShell, reason: str) -> None:
         del self.children[child.id]
         on_cpu = child.on_cpu
-        lost = wire.ProcessLost(
-            child.id, -9, reason, None if on_cpu is None else on_cpu[0],
-            0 if on_cpu is None else on_cpu[1],
-        )  # fmt: skip
+        lost = wire.ProcessLost(child.id, -9, reason)
+        if on_cpu is not None:
+            task = on_cpu[0].task
+            lost = wire.ProcessLost(
+                child.id, -9, reason, on_cpu[0].attempt, on_cpu[1], task.parent, task.call
+            )
         self._say(lost)
         if not child.done:
             self.world.at(0.05 + 0.2 * self.world.rng.random(), self, self.start_child, child.name)

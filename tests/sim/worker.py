@@ -35,7 +35,7 @@ class WorkerShell(Operations, Process):
         self.done = False
         self.machine = Worker(role=self.role, node=f"n{agent.node}", name=name, pid=0, run=RUN8)
         self.busy: Frame | Work | None = None
-        self.on_cpu: tuple[wire.Attempt, int] | None = None
+        self.on_cpu: tuple[Work, int] | None = None
         self.on_cpu_path = ""
         self.work: Work | None = None
         self.open: list[Work] = []
@@ -153,7 +153,7 @@ class WorkerShell(Operations, Process):
 
     def _take_cpu(self, busy: Frame | Work, work: Work | None, index: int, path: str) -> None:
         self.busy = busy
-        self.on_cpu = None if work is None else (work.attempt, index)
+        self.on_cpu = None if work is None else (work, index)
         self.on_cpu_path = path
 
     def _start(self, work: Work) -> None:

@@ -1,0 +1,24 @@
+"""What the launcher says when the system or one of its processes lets it down."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def refusal(error: OSError) -> str:
+    """Return what the system refused, and what may be raised."""
+    limit = {errno.EMFILE: " (`ulimit -n` raises it)", errno.EAGAIN: " (see `ulimit -u`)"}
+    return f"the system refused it a process or a file: {error}{limit.get(error.errno or 0, '')}"
+
+
+def last_words(log: Path) -> str:
+    """Return the last line of a log behind a colon, for eyes; nothing where there is none."""
+    try:
+        lines = log.read_text("utf-8", "replace").split("\n")
+    except OSError:
+        return ""
+    return next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
