@@ -31,6 +31,7 @@ class LedgerLine:
     mark: str
     path: str
     pid: int
+    at_s: float  # monotonic
 
     @property
     def is_start(self) -> bool:
@@ -55,7 +56,12 @@ class Ledger:
         except FileNotFoundError:
             return []
         words = [line.split() for line in text.splitlines()]
-        return [LedgerLine(mark, path, int(pid)) for mark, path, pid in words]
+        return [LedgerLine(mark, path, int(pid), float(at)) for mark, path, pid, at in words]
+
+    def span_s(self) -> float:
+        """Return the time from the first start to the last end."""
+        instants = [line.at_s for line in self.lines()]
+        return max(instants) - min(instants)
 
     def repeated(self) -> int:
         """Return how many complete executions were in vain: their items ran to their end again."""

@@ -42,6 +42,7 @@ class Reference:
     script: Path
     output: bytes
     duration_s: float
+    span_s: float  # of the work alone, without start and end; 0 where the script keeps no ledger
 
     @property
     def lines(self) -> int:
@@ -105,7 +106,9 @@ def measure(script: Path) -> Reference:
             raise RunHangsError(
                 f"{script} undisturbed: exit {code}; {place.err.read_text()[-2000:]}"
             )
-        return Reference(script, place.said(), took_s)
+        ledger = Ledger(place.root / "ledger")
+        span_s = ledger.span_s() if ledger.length() else 0.0
+        return Reference(script, place.said(), took_s, span_s)
 
 
 def play(seed: int, references: list[Reference], kept: Path) -> Result:

@@ -1,13 +1,14 @@
 """The ground truth outside the system: which items were really started and ended, and how often.
 
 Each line is appended by one `write` (O_APPEND), so that lines of many processes never mix and
-nothing that was written before a `kill -9` is lost. `path` is the future's place as its script
+nothing that was written before a `kill -9` is lost: mark, path, process, moment (monotonic seconds). `path` is the future's place as its script
 knows it: the number of the call and of the item.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,7 +23,7 @@ def note(mark: str, path: str) -> None:
         return
     fd = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, f"{mark} {path} {os.getpid()}\n".encode())
+        os.write(fd, f"{mark} {path} {os.getpid()} {time.monotonic():.6f}\n".encode())
     finally:
         os.close(fd)
 

@@ -58,7 +58,7 @@ def test_a_seed_draws_the_same_kills_each_time() -> None:
 
 def test_the_checker_sees_an_acknowledged_item_that_starts_again(tmp_path: Path) -> None:
     file = tmp_path / "ledger"
-    file.write_text("start 0.1[0] 7\nend 0.1[0] 7\nstart 0.1[0].0[3] 8\n")
+    file.write_text("start 0.1[0] 7 1.0\nend 0.1[0] 7 2.0\nstart 0.1[0].0[3] 8 3.0\n")
     snapshot = Snapshot(frozenset({"0.1[0]"}), 2)
     (violation,) = checker.check_ledger(Ledger(file), [snapshot], kills=1)
     assert violation.guarantee is checker.Guarantee.NO_LOST
@@ -67,7 +67,7 @@ def test_the_checker_sees_an_acknowledged_item_that_starts_again(tmp_path: Path)
 
 def test_the_checker_sees_a_letter_that_is_sent_twice(tmp_path: Path) -> None:
     file = tmp_path / "ledger"
-    file.write_text("once 0.2[0] 7\nonce 0.2[0] 8\n")
+    file.write_text("once 0.2[0] 7 1.0\nonce 0.2[0] 8 2.0\n")
     (violation,) = checker.check_ledger(Ledger(file), [], kills=1)
     assert violation.guarantee is checker.Guarantee.AT_MOST_ONCE
 

@@ -15,10 +15,11 @@ from resilient_scoop.ids import ROOT, PeerId
 from resilient_scoop.wire import messages as wire
 
 RUN = b"r" * 16
-ORIGIN, W1, W2, AGENT = (
+ORIGIN, W1, W2, W3, AGENT = (
     PeerId(b"Oorigin.."),
     PeerId(b"Wworker1."),
     PeerId(b"Wworker2."),
+    PeerId(b"Wworker3."),
     PeerId(b"A"),
 )
 FN, ONCE = b"fn-plain........", b"fn-once........."

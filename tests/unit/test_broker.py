@@ -15,6 +15,7 @@ from tests.unit.bench import (
     RISKY,
     W1,
     W2,
+    W3,
     Bench,
     calls,
     digests,
@@ -123,23 +124,42 @@ def test_an_item_that_kills_its_worker_three_times_fails_alone_even_over_a_resta
     root = bench.broker.ledger.root
     assert root is not None
     actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root[0]))
-    for _ in range(2):
-        (task,) = granted(actions, W1)
-        bench.tell(AGENT, lost(W1, wire.Attempt(1, task.no)))
-        actions = bench.arrive(W1)
+    for worker, successor in ((W1, W2), (W2, W3)):
+        (task,) = granted(actions, worker)
+        bench.tell(AGENT, lost(worker, wire.Attempt(1, task.no)))
+        actions = bench.arrive(successor)
     bench = bench.again(adopt=False)
 
     # When it kills a third one
     bench.arrive(AGENT)
     bench.arrive(ORIGIN)
-    actions = bench.arrive(W1)
+    actions = bench.arrive(W3)
     (grant,) = [action for action in actions if isinstance(action, GrantStored)]
     assert grant.tasks[0].tries == 2
-    bench.tell(AGENT, lost(W1, wire.Attempt(2, grant.tasks[0].no)))
+    bench.tell(AGENT, lost(W3, wire.Attempt(2, grant.tasks[0].no)))
 
     # Then it has failed, and nothing is left to do
     assert told_error(bench) == "crashed"
     assert bench.broker.scheduler.ready == 0
+
+
+def test_a_death_that_the_last_broker_did_not_hear_of_is_blamed_once() -> None:
+    # Given an item that was on the CPU when the broker died, and then its worker did
+    bench = Bench()
+    bench.begin(W1)
+    root = bench.broker.ledger.root
+    assert root is not None
+    (task,) = granted(bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root[0])), W1)
+    death = wire.ProcessLost(W1, -11, "crash", wire.Attempt(1, task.no), 0, task.parent, task.call)
+    bench = bench.again(adopt=True)
+
+    # When its agent tells the new broker of it, twice
+    bench.arrive(AGENT)
+    bench.tell(AGENT, death)
+    bench.tell(AGENT, death)
+
+    # Then it counts once
+    assert len([each for each in bench.logged() if isinstance(each, wire.Crashed)]) == 1
 
 
 def test_a_call_that_must_not_run_twice_is_journaled_before_it_is_granted() -> None:
