@@ -1,8 +1,9 @@
 """The ground truth outside the system: which items were really started and ended, and how often.
 
 Each line is appended by one `write` (O_APPEND), so that lines of many processes never mix and
-nothing that was written before a `kill -9` is lost: mark, path, process, moment (monotonic seconds). `path` is the future's place as its script
-knows it: the number of the call and of the item.
+nothing that was written before a `kill -9` is lost. It has a mark, the item's path, the process, and
+the moment (monotonic seconds). `path` is the future's place as its script knows it: the number of
+the call and of the item.
 """
 
 from __future__ import annotations

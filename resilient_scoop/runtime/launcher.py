@@ -328,10 +328,11 @@ class Launcher:
             self._show_output()
         report = self.report
         total = None if report.open else report.known
+        running = min(report.running, report.workers)  # others wait in a worker's queue
         rate = self.rate.add(time.monotonic(), report.done)
         self.display.progress(
             Progress(
-                done=report.done, total=total, running=min(report.running, report.workers), workers=report.workers,
+                done=report.done, total=total, running=running, workers=report.workers,
                 workers_max=self.options.workers, crashes=report.crashes,
                 resubmitted=report.resubmitted, recovered=report.recovered, rate_per_s=rate,
                 eta_s=eta_s(report.done, total, rate), batch=report.batch,

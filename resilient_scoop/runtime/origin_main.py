@@ -8,6 +8,7 @@ before.
 
 from __future__ import annotations
 
+import builtins
 import io
 import os
 import re
@@ -20,14 +21,12 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
 from resilient_scoop.adapters import rng
-from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.payload import keep_by_value, lacking_in_workers
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.runtime import script
 from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.current import Process, announce
-from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.session import BEAT_S, Session
 from resilient_scoop.wire.messages import RunEnded
 
@@ -133,6 +132,9 @@ def _line(text: bytes) -> str:
 
 def _recorded_output(settings: ChildSettings) -> bytes:
     """Return what earlier attempts wrote."""
+    from resilient_scoop.adapters.journal_view import JournalView
+    from resilient_scoop.runtime.figures import OutputTail
+
     with JournalView.open(Path(settings.run_dir) / "journal") as view:
         return b"".join(OutputTail().pieces(view))
 
@@ -202,6 +204,8 @@ def _redirect(session: Session, settings: ChildSettings, parent: Parent) -> io.T
         io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=True
     )
     sys.stdout = output
+    if settings.tty:
+        builtins.input = _ask  # the terminal is the launcher's: Python's own would write past it
     error = Errors(
         sys.stderr.buffer, encoding=sys.stderr.encoding, errors="backslashreplace",
         line_buffering=True,
@@ -209,6 +213,16 @@ def _redirect(session: Session, settings: ChildSettings, parent: Parent) -> io.T
     error.parent = parent
     sys.stderr = error
     return output
+
+
+def _ask(prompt: object = "", /) -> str:
+    """Stand for `input`: the prompt goes the way of all output."""
+    sys.stdout.write(str(prompt))
+    sys.stdout.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError("EOF when reading a line")
+    return line.removesuffix("\n")
 
 
 def _run(session: Session, settings: ChildSettings) -> tuple[int, bool, str]:

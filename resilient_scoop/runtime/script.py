@@ -8,7 +8,6 @@ whoever pickled them.
 
 from __future__ import annotations
 
-import ast
 import importlib.machinery
 import importlib.util
 import io
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from resilient_scoop.errors import UsageError
 
 if TYPE_CHECKING:
+    import ast
     from collections.abc import Iterator
 
     from resilient_scoop.runtime.child import ScriptSpec
@@ -48,6 +48,8 @@ def run_as_main(spec: ScriptSpec) -> None:
 
 def names_under_guard(spec: ScriptSpec) -> frozenset[str]:
     """Return what the program binds only under `if __name__ == "__main__":`: workers lack it."""
+    import ast
+
     source, path = _source(spec)
     try:
         body = ast.parse(source, path).body
@@ -64,6 +66,8 @@ def names_under_guard(spec: ScriptSpec) -> frozenset[str]:
 
 def _bound(statement: ast.AST) -> Iterator[str]:
     """Yield the names that a statement binds in its module."""
+    import ast
+
     match statement:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             yield name

@@ -157,7 +157,7 @@ def main() -> int:
     for each in asked:
         try:
             found.append(fingerprint(payload.loads(each, store)))
-        except Exception:
+        except Exception:  # user code: unpickling runs it
             found.append(b"")
     with os.fdopen(answer, "wb") as stream_out:
         stream_out.write(msgspec.msgpack.encode(found))

@@ -82,7 +82,7 @@ def test_waiting_has_ends(place: Place) -> None:
         def other(s): time.sleep(s)
         def fail(s): time.sleep(s); raise KeyError(s)
         if __name__ == "__main__":
-            slow = futures.submit(sleep, 1.2)
+            slow = futures.submit(sleep, 3)
             fast = futures.submit(sleep, 0.01)
             done, not_done = futures.wait([slow, fast], return_when=futures.FIRST_COMPLETED)
             print(done == {fast}, not_done == {slow})

@@ -191,8 +191,11 @@ def test_old_runs_are_removed_when_asked(place: Place) -> None:
     assert place.runs() == []
 
 
-def terminal(place: Place, *args: str, timeout_s: float = 20.0) -> str:
-    """Run a command on a terminal of its own; return every byte that came to the screen."""
+def terminal(place: Place, *args: str, typed: str = "", timeout_s: float = 20.0) -> str:
+    """Run a command on a terminal of its own; return every byte that came to the screen.
+
+    `typed` is typed as soon as the screen shows a question mark.
+    """
     pid, screen = pty.fork()
     if pid == 0:
         os.chdir(place.folder)
@@ -208,6 +211,9 @@ def terminal(place: Place, *args: str, timeout_s: float = 20.0) -> str:
         except OSError:
             break  # the other side is closed
         seen += data
+        if typed and b"?" in seen:
+            os.write(screen, typed.encode())
+            typed = ""
     os.close(screen)
     os.waitpid(pid, 0)
     return seen.decode()
@@ -225,6 +231,19 @@ def rendered(screen: str) -> list[str]:
                 shown += part
         lines.append(shown)
     return lines
+
+
+def test_a_question_is_seen_and_its_answer_reaches_the_script(place: Place) -> None:
+    place.write("""
+        import time
+        from resilient_scoop import futures
+        if __name__ == "__main__":
+            name = input("Name? ")
+            print("hello", name, list(futures.map(abs, [-1])))
+    """)
+    screen = terminal(place, "run", "-n", "1", "script.py", typed="Bob\n")
+    lines = [line for line in rendered(screen) if line]
+    assert lines == ["Name? Bob", "hello Bob [1]"]
 
 
 def test_a_terminal_shows_the_output_whole_and_one_live_line(place: Place) -> None:
