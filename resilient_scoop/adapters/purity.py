@@ -21,7 +21,7 @@ import inspect
 import math
 from collections.abc import Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 _DEPTH_MAX: Final = 8
 _ITEMS_MAX: Final = 1024
@@ -123,7 +123,7 @@ def _is_pure(function: FunctionType, under: frozenset[int], depth: int) -> bool:
         return False
 
     def is_safe_name(name: str) -> bool:
-        known = function.__builtins__  # type: ignore[attr-defined]
+        known = cast("Any", function).__builtins__  # typed by some versions of the checkers only
         value = function.__globals__.get(name, known.get(name, _MISSING))
         return value is not _MISSING and _is_safe(value, under, depth)
 
