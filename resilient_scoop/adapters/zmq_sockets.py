@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 LINGER_MS: Final = 300
+_RETRY_MS_MAX: Final = 1000
+_LOCAL_RETRY_MS_MAX: Final = 100
+"""A new broker is there 0.4 s after the old one died; whoever tries again later keeps it waiting."""
 _MESSAGE_BYTES_MAX: Final = 1 << 31
 _UNIX_PATH_MAX: Final = 100
 
@@ -104,7 +107,10 @@ class DealerSocket(_Socket):
         super().__init__(zmq.DEALER)
         self._socket.setsockopt(zmq.IDENTITY, identity)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        local = endpoint.startswith("ipc:")
+        self._socket.setsockopt(
+            zmq.RECONNECT_IVL_MAX, _LOCAL_RETRY_MS_MAX if local else _RETRY_MS_MAX
+        )
         self._socket.connect(endpoint)
 
     def receive(self) -> list[bytes] | None:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.child import ChildSettings
 
 BEAT_S = 0.25
-DEPUTY_S = 0.05
-FLUSH_S = 0.02
+DEPUTY_S = 0.1
+FLUSH_S = 0.05
 ACK_MESSAGES = 16
 
 
