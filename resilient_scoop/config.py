@@ -21,6 +21,8 @@ class BrokerConfig:
     beat_s: float = 1.0
     slice_s: float = 0.1
     """Work per slice: a lost worker costs about this, and a grant costs 1/500 of it."""
+    slice_s_min: float = 0.008
+    """Work per slice at a batch's end: some round trips of a grant."""
     prefetch_s: float = 1.0
     """Calls shorter than this get a second one queued behind them, to hide the round trip."""
     crashes_max: int = 3

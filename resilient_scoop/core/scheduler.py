@@ -76,6 +76,7 @@ class Scheduler:
     _queue: list[_Entry] = field(default_factory=list)
     _count: int = 0
     _attempts: int = 0
+    _hold_s: float = 0.1
 
     def enqueue(self, batch: Batch, spans: Iterable[tuple[int, int]], *, resumes: bool) -> None:
         """Make items ready; with `resumes`, those of them that have a history go first."""
@@ -118,6 +119,7 @@ class Scheduler:
 
     def choose(self, now: float) -> tuple[Peer, list[Slice]] | None:
         """Return a worker with room and slices for it, leased; None when there is nothing to do."""
+        self._hold_s = self._target_s()
         peer = self._roomiest()
         if peer is None or not self.ready:
             return None
@@ -132,6 +134,22 @@ class Scheduler:
             share -= len(chosen.task.digests) // ids.DIGEST_BYTES
             room_bytes -= sum(map(len, chosen.task.args))
         return (peer, slices) if slices else None
+
+    def _target_s(self) -> float:
+        """Return how much work a worker may hold: less and less as what is ready runs out.
+
+        So that all come to the end together, although what a worker has done since it last said
+        so is not known here.
+        """
+        slice_s = self.config.slice_s
+        if not self._queue or not self.workers:
+            return slice_s
+        pieces = self._queue[0].batch.pieces
+        estimate = self.estimates.get(pieces[0].fn) if pieces else None
+        if estimate is None:
+            return slice_s
+        left_s = estimate.mean_s * self.ready / (2 * len(self.workers))
+        return min(slice_s, max(self.config.slice_s_min, left_s))
 
     def _roomiest(self) -> Peer | None:
         best = None
@@ -154,7 +172,7 @@ class Scheduler:
     def _has_room(self, peer: Peer) -> bool:
         if peer.stuck:
             return False
-        if peer.load_s < self.config.slice_s:
+        if peer.load_s < self._hold_s:
             return True
         return peer.items == 1 and peer.load_s < self.config.prefetch_s
 
@@ -226,7 +244,7 @@ class Scheduler:
         if estimate is None:
             return self.config.slice_s / 2, 1
         item_s = max(estimate.mean_s, 1e-7)
-        fits = int((self.config.slice_s - min(peer.load_s, self.config.slice_s)) / item_s)
+        fits = int((self._hold_s - min(peer.load_s, self._hold_s)) / item_s)
         return item_s, max(1, min(fits, 16 * estimate.samples, 100_000))
 
     def lease(
