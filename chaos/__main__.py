@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list() -> None:
     for name in rounds.WORKLOADS:
-        text = rounds.script_of(name).read_text().partition('"""')[2].partition("\n")[0]
+        text = rounds.script_of(name).read_text().partition('"""')[2].splitlines()[0].rstrip('"')
         print(f"workload {name:13s} {text}")
     for role in processes.Role:
         print(f"role     {role}")

@@ -11,7 +11,7 @@ from tests.sim.world import World
 
 QUICK_SEEDS = 150
 BLOCKS = 40
-MUTANT_SEEDS = 400
+MUTANT_SEEDS = 1200
 
 
 def run_seed(seed: int) -> World:
