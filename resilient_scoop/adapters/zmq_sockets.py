@@ -23,6 +23,9 @@ _RETRY_MS_MAX: Final = 1000
 _LOCAL_RETRY_MS_MAX: Final = 100
 """A new broker is there 0.4 s after the old one died; whoever tries again later keeps it waiting."""
 _MESSAGE_BYTES_MAX: Final = 1 << 31
+# As plain numbers: pyzmq's are enums, and `|` on those takes as long as the sending itself.
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_MORE: Final = int(zmq.SNDMORE)
 _UNIX_PATH_MAX: Final = 100
 
 
@@ -65,6 +68,25 @@ class _Socket:
         ready = self._poller.poll(max(0, round(timeout_s * 1000)))
         return {what for what, _ in ready if isinstance(what, int)}
 
+    def _take(self) -> list[bytes]:
+        """Return the frames of a message; zmq.Again if there is none."""
+        receive = self._socket.recv
+        frame = receive(_NOBLOCK, copy=False)
+        frames = [frame.bytes]
+        while frame.more:
+            frame = receive(_NOBLOCK, copy=False)
+            frames.append(frame.bytes)
+        return frames
+
+    def _put(self, first: bytes, rest: Sequence[bytes], flags: int = 0) -> None:
+        """Send the frames of a message, which leaves when the last is there."""
+        send = self._socket.send
+        left = len(rest)
+        send(first, flags | _MORE if left else flags)
+        for frame in rest:
+            left -= 1
+            send(frame, flags | _MORE if left else flags)
+
     def close(self) -> None:
         """Close; what is not sent within the linger time is lost."""
         self._socket.close()
@@ -84,7 +106,7 @@ class RouterSocket(_Socket):
         """Yield what has come in, without waiting."""
         for _ in range(limit):
             try:
-                who, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                who, *frames = self._take()
             except zmq.Again:
                 return
             yield PeerId(who), frames
@@ -92,7 +114,7 @@ class RouterSocket(_Socket):
     def send(self, to: PeerId, frames: Sequence[bytes]) -> bool:
         """Send; return False when the peer has no connection."""
         try:
-            self._socket.send_multipart([to, *frames], zmq.NOBLOCK)
+            self._put(to, frames, _NOBLOCK)
         except (zmq.Again, zmq.ZMQError) as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 return False
@@ -116,10 +138,10 @@ class DealerSocket(_Socket):
     def receive(self) -> list[bytes] | None:
         """Return the frames of a message that has come in, or None."""
         try:
-            return self._socket.recv_multipart(zmq.NOBLOCK)
+            return self._take()
         except zmq.Again:
             return None
 
     def send(self, frames: Sequence[bytes]) -> None:
         """Send, or queue until there is a connection."""
-        self._socket.send_multipart(frames)
+        self._put(frames[0], frames[1:])

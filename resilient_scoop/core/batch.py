@@ -11,7 +11,7 @@ from resilient_scoop.core.intervals import Intervals
 
 if TYPE_CHECKING:
     from resilient_scoop.core.peers import Lease
-    from resilient_scoop.wire.messages import Crashed
+    from resilient_scoop.wire.messages import Crashed, Part
 
 
 @dataclass(slots=True)
@@ -44,13 +44,14 @@ class Batch:
         "undone",
     )  # fmt: skip
 
-    def __init__(self, parent: Parent, call: int) -> None:
+    def __init__(self, parent: Parent, call: int, whole: Piece | None = None) -> None:
+        """Make a batch without items, or one that is this piece and ends with it."""
         self.parent = parent
         self.call = call
-        self.pieces: list[Piece] = []
-        self.undone = Intervals()
+        self.pieces: list[Piece] = [] if whole is None else [whole]
+        self.undone = Intervals() if whole is None else Intervals.run(whole.start, whole.stop)
         self.done = Intervals()
-        self.last = False
+        self.last = whole is not None
         self.ready = Intervals()  # volatile: undone and not leased
         self.resumed: list[int] = []  # volatile: a heap of ready items that have a history
         self.queued = False  # volatile: has an entry in the queue
@@ -146,6 +147,18 @@ class Parent:
     def size_of(self, call: int) -> int | None:
         """Return how many items a finished call has; None if it is not finished."""
         return self.sizes.get(call, 1) if call in self.finished else None
+
+    def begins(self, part: Part) -> bool:
+        """Tell whether a part is the whole of a call that was never heard of: by far most are."""
+        stops = self.finished.stops
+        return (
+            part.last
+            and part.start == 0 < part.count
+            and not part.fresh
+            and not self.renewed
+            and part.call not in self.batches
+            and (not stops or part.call >= stops[-1])
+        )
 
     def next_call(self) -> int:
         """Return the number above every call of it that is known."""

@@ -226,7 +226,7 @@ class Broker:
         if self.busy_disk or self.membership.stopping or self.membership.recovering(now):
             return
         self.membership.settle_doubts()
-        while (chosen := self.scheduler.choose(now)) is not None:
+        while self.scheduler.ready and (chosen := self.scheduler.choose(now)) is not None:
             self._grant(*chosen)
         lease = self.scheduler.take_over(now)
         if lease is not None:

@@ -136,6 +136,11 @@ class Exchange:
         """Put an event of the shell's own into the coming turn."""
         self._events.append(event)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether something has come in since the last turn."""
+        return bool(self._events or self._answers or self._acks)
+
     def turn(self, now: float) -> tuple[int, list[Change], list[Mail]]:
         """Step the machine; return (turn's number, its records, what may leave at once)."""
         self._number += 1
@@ -146,8 +151,9 @@ class Exchange:
         if not events or now >= self._tick_at:
             self._tick_at = now + self.broker.config.beat_s / 4
             events.append(Tick())
+        last = events[-1]
         for event in events:
-            for action in self.broker.step(event, now):
+            for action in self.broker.step(event, now, more=event is not last):
                 if isinstance(action, Put | Erase):
                     changes.append(action)
                 elif isinstance(action, Offer):

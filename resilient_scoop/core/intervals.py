@@ -52,6 +52,10 @@ class Intervals:
         at = bisect_right(self.starts, number) - 1
         return at >= 0 and number < self.stops[at]
 
+    def is_run(self, start: int, stop: int) -> bool:
+        """Tell whether the set is just `[start, stop)`."""
+        return len(self.starts) == 1 and self.starts[0] == start and self.stops[0] == stop
+
     def end_of(self, number: int) -> int:
         """Return where the run ends that holds a number of the set."""
         return self.stops[bisect_right(self.starts, number) - 1]
@@ -66,9 +70,13 @@ class Intervals:
         """Add `[start, stop)`; what is already there stays."""
         if start >= stop:
             return
-        if not self.starts:
+        stops = self.stops
+        if not stops or stops[-1] < start:
             self.starts.append(start)
-            self.stops.append(stop)
+            stops.append(stop)
+            return
+        if stops[-1] == start:
+            stops[-1] = stop
             return
         low = bisect_left(self.stops, start)  # first run that ends at or behind start
         high = bisect_right(self.starts, stop)  # first run that begins beyond stop

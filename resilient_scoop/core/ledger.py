@@ -113,6 +113,12 @@ class Ledger:
         keep = self.state.args_bytes + len(raw_args) <= self.scheduler.config.args_bytes_max
         record, offset, new = self.state.seq + 1, 0, False
         for part in calls.parts:
+            if parent.begins(part):
+                whole = self.state.begin_whole(parent, part, record, offset, args if keep else None)
+                self.scheduler.enqueue_whole(whole)
+                new = True
+                offset += part.count
+                continue
             batch = parent.batches.get(part.call)
             known = batch is not None or (part.call in parent.finished and not part.fresh)
             if batch is not None:
@@ -221,8 +227,12 @@ class Ledger:
         counted: list[tuple[wire.Outcome, Spans]] = []
         whole = True
         for outcome in outcomes.items:
-            if outcome.task is not None and (lease := peer.leases.get(outcome.task)):
+            lease = None if outcome.task is None else peer.leases.get(outcome.task)
+            if lease is not None:
                 self.scheduler.measure(lease.fn, len(outcome.values), outcome.spent_s)
+                if self._end_whole(lease, parent, outcome):
+                    counted.append((outcome, [(0, len(outcome.values))]))
+                    continue
             spans = [] if parent is None else self.state.wanted(parent, outcome)
             whole = whole and spans == [(outcome.start, outcome.start + len(outcome.values))]
             if parent is not None and spans:
@@ -237,6 +247,20 @@ class Ledger:
             self.tell(parent, raw)
         if not whole:
             self._forget_late(peer, outcomes)
+
+    def _end_whole(self, lease: Lease, parent: Parent | None, outcome: wire.Outcome) -> bool:
+        """Settle a batch of which one worker had all and has done all: by far most are so."""
+        batch = lease.batch
+        if batch.parent is not parent or batch.call != outcome.call or len(batch.leases) != 1:
+            return False
+        kids = self.state.kid_items
+        if lease.parked or (kids and (batch.parent.path, batch.call) in kids):
+            return False
+        if batch.ready or not self.state.is_whole(batch, outcome):
+            return False
+        self.scheduler.end(lease)
+        self.state.end_whole(batch)
+        return True
 
     def _forget_late(self, peer: Peer, outcomes: wire.Outcomes) -> None:
         """A worker has no more of what it reported, whether or not it counted."""

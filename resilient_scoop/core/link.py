@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from resilient_scoop.wire.messages import BEAT, RESEND, Header
+from resilient_scoop.wire.messages import BEAT, RESEND, Header, pack_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,4 +99,4 @@ class Link:
 
     def _head(self, flags: int, seq: int) -> bytes:
         self.told = self.acked
-        return Header(self.run, flags, self.epoch, seq, self.acked).pack()
+        return pack_header(self.run, flags, self.epoch, seq, self.acked)

@@ -93,16 +93,25 @@ class Scheduler:
         if batch.ready and (not batch.queued or kids):
             self._push(batch, resumes=bool(kids))
 
+    def enqueue_whole(self, batch: Batch) -> None:
+        """Make all items of a new batch ready."""
+        count = batch.pieces[0].stop
+        self.ready += count
+        batch.ready.add(0, count)
+        self._push(batch, resumes=False)
+
     def withdraw(self, batch: Batch, start: int, stop: int) -> None:
         """Make items not ready (cancelled, done, or held by a worker after all)."""
-        for low, high in batch.ready.overlap(start, stop):
+        ready = batch.ready
+        for low, high in ready.overlap(start, stop):
             self.ready -= high - low
-        batch.ready.discard(start, stop)
+        ready.discard(start, stop)
 
     def _push(self, batch: Batch, *, resumes: bool) -> None:
         self._count += 1
         batch.queued = True
-        piece = batch.piece_at(batch.ready.starts[0])
+        pieces = batch.pieces
+        piece = pieces[0] if len(pieces) == 1 else batch.piece_at(batch.ready.starts[0])
         options = self.options(piece.fn) if piece is not None else _PLAIN
         leaf, depth = 0 if resumes else 1, batch.parent.depth
         heapq.heappush(self._queue, _Entry(-options.priority, leaf, -depth, self._count, batch))
@@ -206,7 +215,7 @@ class Scheduler:
     def _slice(
         self, batch: Batch, start: int, peer: Peer, share: int, room_bytes: int, now: float
     ) -> Slice:
-        piece = batch.piece_at(start)
+        piece = batch.pieces[0] if len(batch.pieces) == 1 else batch.piece_at(start)
         assert piece is not None, f"S1 {batch.parent.path}.{batch.call}[{start}]"
         options = self.options(piece.fn)
         item_s, most = self._size(piece.fn, peer)
@@ -225,15 +234,18 @@ class Scheduler:
         if piece.args is not None:
             at = start - piece.start
             args = piece.args[at : at + stop - start]
-            stop = start + _fitting(args, room_bytes)
-            args = args[: stop - start]
+            if len(args) > 1:
+                stop = start + _fitting(args, room_bytes)
+                args = args[: stop - start]
         self.withdraw(batch, start, stop)
         left = Intervals.run(start, stop)
-        lease = self.lease(self.next_attempt(), batch, left, peer, item_s, now)
+        attempt = self.next_attempt()
+        lease = self._hold(Lease(attempt, batch, left, peer, piece.fn, item_s, now))
         crashes = batch.parent.crashes
+        whole = start == piece.start and stop == piece.stop
         task = Task(
             lease.attempt.no, batch.parent.path, batch.call, start, piece.fn,
-            batch.digests_of(start, stop), args, replay,
+            piece.digests if whole else batch.digests_of(start, stop), args, replay,
             len(crashes.get((batch.call, start), ())) if crashes else 0,
         )  # fmt: skip
         return Slice(lease, task, piece, options)
@@ -253,7 +265,10 @@ class Scheduler:
         """Lease items, which are no longer ready, to a worker."""
         piece = batch.piece_at(left.starts[0])
         assert piece is not None, f"S1 {batch.parent.path}.{batch.call}"
-        lease = Lease(attempt, batch, left, peer, piece.fn, item_s, now)
+        return self._hold(Lease(attempt, batch, left, peer, piece.fn, item_s, now))
+
+    def _hold(self, lease: Lease) -> Lease:
+        attempt, batch, left, peer = lease.attempt, lease.batch, lease.left, lease.peer
         peer.leases[attempt] = self.leases[attempt] = lease
         batch.leases.append(lease)
         peer.take(lease, left.count())
@@ -297,7 +312,7 @@ class Scheduler:
 
     def take_over(self, now: float) -> Lease | None:
         """Return a lease whose unstarted items an idle worker should have, if there is one."""
-        if self.ready or all(peer.items for peer in self.workers.values()):
+        if self.ready or not self.leases or all(peer.items for peer in self.workers.values()):
             return None
         best: Lease | None = None
         most = 0.0

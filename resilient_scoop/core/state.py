@@ -99,6 +99,22 @@ class State:
             self._finish(batch)
         return [(batch, low, high) for low, high in spans]
 
+    def begin_whole(
+        self, parent: Parent, part: Part, record: int, offset: int, args: list[bytes] | None
+    ) -> Batch:
+        """Do what `apply_part` does, for a part of which `Parent.begins` holds."""
+        call, count = part.call, part.count
+        kept = None if args is None else args[offset : offset + count]
+        piece = Piece(0, count, part.fn, part.digests, record, offset, kept)
+        batch = parent.batches[call] = Batch(parent, call, piece)
+        if not parent.index or call >= parent.index[-1][0] + _INDEX_STRIDE:
+            parent.index.append((call, record))
+        if kept is not None:
+            self.args_bytes += piece.size()
+        self.items_known += count
+        parent.forget(call, 0, count)
+        return batch
+
     def _cut_off(self, batch: Batch, stop: int) -> None:
         """Forget items from `stop` on: an earlier attempt of the parent had more of them."""
         for spans in (batch.undone, batch.done):
@@ -212,6 +228,34 @@ class State:
                     spans.append((at, end))
                 at = end
         return spans
+
+    def is_whole(self, batch: Batch, outcome: Outcome) -> bool:
+        """Tell whether an outcome is that of a batch's every item, and counts (S2)."""
+        if len(batch.pieces) != 1 or not batch.last or batch.done:
+            return False
+        piece = batch.pieces[0]
+        return (
+            outcome.start == piece.start == 0
+            and len(outcome.values) == piece.stop
+            and batch.undone.is_run(0, piece.stop)
+            and outcome.digests == piece.digests
+            and self.fingerprint(piece.fn) == outcome.fingerprint
+        )
+
+    def end_whole(self, batch: Batch) -> None:
+        """Do what `apply_done` does, for an outcome of which `is_whole` holds."""
+        parent, call, count = batch.parent, batch.call, batch.pieces[0].stop
+        parent.logged = True
+        self.items_done += count
+        parent.forget(call, 0, count)
+        self.args_bytes -= batch.pieces[0].size()
+        batch.undone, batch.done, batch.pieces = batch.done, batch.undone, []
+        del parent.batches[call]
+        parent.finished.add(call, call + 1)
+        if count != 1:
+            parent.sizes[call] = count
+        if parent.intents:
+            parent.intents.pop(call, None)
 
     def apply_done(self, parent: Parent, call: int, spans: list[tuple[int, int]]) -> bool:
         """Mark items done that `wanted` returned; return whether the batch is finished."""

@@ -158,6 +158,7 @@ class BrokerShell:
         self.reported_at = 0.0
         self.reported = b""
         self.output_bytes = self.output_durable = self.broker.state.output_bytes
+        self.turn = 0  # the last turn
         self.put_turn = 0  # the last turn that had records
         self.output_turn = 0  # the turn that recorded output which was not reported yet
         self.farewell_at: float | None = None
@@ -173,31 +174,43 @@ class BrokerShell:
             now = time.monotonic()
             timeout_s = max(0.0, min(self.broker.deadline(now) - now, _REPORT_S))
             ready = self.socket.wait(timeout_s)
-            if self.wake in ready:
+            committed = self.wake in ready
+            if committed:
                 os.eventfd_read(self.wake)
+                self._send_durable()  # first of all: somebody waits for it
             if 0 in ready:
                 self._hear_launcher()
             now = time.monotonic()
             for peer, frames in self.socket.receive():
                 self.exchange.receive(peer, frames, now)
-            self._turn(now)
+            if self._mind_disk() or self.exchange.has_work or not committed:
+                self._turn(now)
+            self._tell(now)
             if self._is_over(now):
                 return self._end()
 
     def _turn(self, now: float) -> None:
-        self._mind_disk()
         number, changes, mails = self.exchange.turn(now)
+        self.turn = number
         self._send(mails)
         if changes:
-            self.committer.put(number, changes)
+            # Where no worker has anything to do, whoever is there waits for this commit.
+            self.committer.put(number, changes, here=not self.broker.scheduler.leases)
             self.put_turn = number
         if self.broker.state.output_bytes != self.output_bytes:
             self.output_bytes, self.output_turn = self.broker.state.output_bytes, number
+        self._send_durable()
+
+    def _send_durable(self) -> None:
+        """Send what rests on turns that are on disk by now."""
         if self.committer.error is not None:
             raise self.committer.error
         committed = self.committer.committed
-        durable = number if committed >= self.put_turn else committed
+        durable = self.turn if committed >= self.put_turn else committed
         self._send(self.exchange.committed(durable, self.journal))
+
+    def _tell(self, now: float) -> None:
+        """Show that we live, to the peers and to the launcher."""
         self._send(self.exchange.beats(now))
         shown = self.output_turn and self.committer.committed >= self.output_turn
         if shown or now - self.reported_at >= _REPORT_S:
@@ -206,7 +219,8 @@ class BrokerShell:
             self.reported_at = now
             self._report(broker_report(self.broker, self.recovered, self.output_durable))
 
-    def _mind_disk(self) -> None:
+    def _mind_disk(self) -> bool:
+        """Hand out nothing while the disk is full; return whether that has changed."""
         full = self.committer.full
         self.broker.busy_disk = full
         if full and not self.full_said:
@@ -216,7 +230,8 @@ class BrokerShell:
             )
         elif self.full_said and not full:
             self.say("there is room for the journal again; the run goes on")
-        self.full_said = full
+        changed, self.full_said = full != self.full_said, full
+        return changed
 
     def _send(self, mails: list[Mail]) -> None:
         for to, frames in mails:

@@ -133,7 +133,15 @@ class Hub:
         """Return the next slice for a running greenlet; None sends it back to the hub."""
         session, machine = self.session, self.session.machine
         now = self.looped_at = time.monotonic()
-        if now - session.pumped_at > FLUSH_S or not (self.open or machine.queue):
+        if not (self.open or machine.queue):
+            with session.lock:
+                session.pump()
+            if not (self.open or machine.queue or self.parked or machine.stopping is not None):
+                # Nobody could be switched to: wait here, where the next slice starts at once.
+                session.record.idle()
+                with session.lock:
+                    session.pump(_IDLE_S)
+        elif now - session.pumped_at > FLUSH_S:
             with session.lock:
                 session.pump()
         if machine.stopping is not None or machine.fenced or self._is_anyone_ready():

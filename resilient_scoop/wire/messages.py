@@ -13,39 +13,11 @@ grant in which a future runs; the root's is given by `Grant` like any other.
 
 from __future__ import annotations
 
-import struct
-from typing import Final, NamedTuple
-
 import msgspec
 
-MAGIC: Final = b"RS01"
-_HEADER: Final = struct.Struct("!4s8sBIQQ")
-BEAT: Final = 1  # flag: nothing but a sign of life; `seq` is the last number sent
-RESEND: Final = 2  # flag: something is missing; send again everything after `ack`
+from resilient_scoop.wire.header import BEAT, RESEND, Header, pack_header, unpack_header
 
-
-class Header(NamedTuple):
-    """First frame of every message: whose run, which life of the broker, and the link's counters."""
-
-    run: bytes  # first 8 bytes of the run's UUID
-    flags: int
-    epoch: int  # the sender's view; 0 before the first Welcome
-    seq: int  # this message's number, from 1 in each epoch of the link
-    ack: int  # highest number received in order (by a broker: committed)
-
-    def pack(self) -> bytes:
-        """Return the frame."""
-        return _HEADER.pack(MAGIC, self.run, self.flags, self.epoch, self.seq, self.ack)
-
-
-def unpack_header(frame: bytes) -> Header:
-    """Return the header; ValueError says what is wrong with it."""
-    if len(frame) != _HEADER.size:
-        raise ValueError(f"header of {len(frame)} bytes, not {_HEADER.size}")
-    magic, run, flags, epoch, seq, ack = _HEADER.unpack(frame)
-    if magic != MAGIC:
-        raise ValueError(f"magic {magic!r}, not {MAGIC!r}: another protocol or version")
-    return Header(run, flags, epoch, seq, ack)
+__all__ = ["BEAT", "RESEND", "Header", "pack_header", "unpack_header"]
 
 
 class _Struct(
