@@ -42,7 +42,8 @@ def prepare(store: Store, changes: Sequence[Change]) -> list[Puts | Erase]:
     """
     steps: list[Puts | Erase] = []
     current: dict[Table, Puts] = {}
-    for change in changes:
+    erased = {(c.table, c.prefix): at for at, c in enumerate(changes) if isinstance(c, Erase)}
+    for at, change in enumerate(changes):
         table = change.table
         if isinstance(change, Erase):
             current.pop(table, None)
@@ -51,6 +52,8 @@ def prepare(store: Store, changes: Sequence[Change]) -> list[Puts | Erase]:
         key, value = change.key, change.value
         if not 0 < len(key) <= KEY_BYTES_MAX:
             raise ValueError(f"a key of {len(key)} bytes, not 1 to {KEY_BYTES_MAX}")
+        if erased and erased.get((table, key), -1) > at:
+            continue  # gone again within this transaction: it need not be written
         puts = current.get(table)
         if puts is None:
             puts = current[table] = Puts(table)

@@ -125,7 +125,7 @@ class Parent:
     """A future that spawned others, while it is not done."""
 
     __slots__ = (
-        "batches", "cancelled", "crashes", "depth", "finished", "index", "intents", "logged",
+        "args_left", "batches", "cancelled", "crashes", "depth", "finished", "index", "intents", "logged",
         "next_observation", "path", "prefix", "renewed", "sizes",
     )  # fmt: skip
 
@@ -134,6 +134,7 @@ class Parent:
         self.prefix = prefix
         self.depth = ids.depth(path)
         self.batches: dict[int, Batch] = {}
+        self.args_left: dict[int, int] = {}  # record of `Args` -> its items that are not done
         self.finished = Intervals()
         self.sizes: dict[int, int] = {}  # of finished calls: their items, if not one
         self.renewed: dict[int, dict[int, bytes]] = {}  # items once fresh: function and digest

@@ -238,13 +238,15 @@ class Ledger:
             if parent is not None and spans:
                 counted.append((outcome, spans))
                 # At once: two attempts of one item may have ended on one worker.
-                self._settle(parent.batches[outcome.call], spans, outcome.task)
+                failed = bool(outcome.failed)
+                self._settle(parent.batches[outcome.call], spans, outcome.task, failed=failed)
         if parent is not None and counted:
             if not whole:
                 parts = [part for each, spans in counted for part in parts_of(each, spans)]
                 raw = wire.encode(wire.Outcomes(outcomes.parent, parts))
             self.log(parent, raw)
             self.tell(parent, raw)
+            self._erase_spent()
         if not whole:
             self._forget_late(peer, outcomes)
 
@@ -259,7 +261,7 @@ class Ledger:
         if batch.ready or not self.state.is_whole(batch, outcome):
             return False
         self.scheduler.end(lease)
-        self.state.end_whole(batch)
+        self.state.end_whole(batch, failed=bool(outcome.failed))
         return True
 
     def _forget_late(self, peer: Peer, outcomes: wire.Outcomes) -> None:
@@ -274,7 +276,15 @@ class Ledger:
                 again = lease.batch.undone.overlap(start, stop)
                 self.scheduler.enqueue(lease.batch, again, resumes=False)
 
-    def _settle(self, batch: Batch, spans: Spans, by: wire.Attempt | None = None) -> None:
+    def _erase_spent(self) -> None:
+        """Keep no arguments that nobody will ask for: most never reach the disk."""
+        if self.state.spent:
+            self.actions += [Erase(Table.ARGS, key) for key in self.state.spent]
+            self.state.spent.clear()
+
+    def _settle(
+        self, batch: Batch, spans: Spans, by: wire.Attempt | None = None, *, failed: bool
+    ) -> None:
         """Items are done: update the queue, all leases, what hung below them, the state."""
         parent, call = batch.parent, batch.call
         for start, stop in spans:
@@ -285,7 +295,7 @@ class Ledger:
                 self.scheduler.settle(lease, start, stop)
                 if not lease.left and lease.attempt != by:
                     self.send(lease.peer.id, wire.encode(wire.Drop([lease.attempt])))
-        self.state.apply_done(parent, call, spans)
+        self.state.apply_done(parent, call, spans, failed=failed)
 
     def settle_error(self, batch: Batch, index: int, payload: bytes) -> None:
         """End an item with an outcome of the broker's own making."""
@@ -298,7 +308,7 @@ class Ledger:
         )  # fmt: skip
         raw = wire.encode(wire.Outcomes(parent.path, [outcome]))
         self.log(parent, raw)
-        self._settle(batch, [(index, index + 1)])
+        self._settle(batch, [(index, index + 1)], failed=True)
         self.tell(parent, raw)
 
     def _drop_kids(self, path: str, call: int, start: int, stop: int) -> None:

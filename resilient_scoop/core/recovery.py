@@ -21,7 +21,7 @@ from resilient_scoop.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 def recover(
@@ -38,6 +38,7 @@ def recover(
         seq = int.from_bytes(key[KEY_BYTES:], "big")
         state.seq = max(state.seq, seq)
         apply(state, record, seq)
+    state.spent.clear()  # the very commits that made them so have erased them
     _drop_ended(state)
     return state
 
@@ -55,7 +56,7 @@ def apply(state: State, record: Logged, seq: int) -> None:
             for outcome in items:
                 spans = state.wanted(parent, outcome)
                 if spans:
-                    state.apply_done(parent, outcome.call, spans)
+                    state.apply_done(parent, outcome.call, spans, failed=bool(outcome.failed))
                     if outcome.task is None and is_cancelled(outcome.values[0]):
                         state.apply_cancelled(parent, outcome.call, outcome.start)
         case Observed():
@@ -92,6 +93,30 @@ def succeeded(outcome: Outcome) -> list[Outcome]:
     for index in outcome.failed:
         spans.discard(outcome.start + index, outcome.start + index + 1)
     return parts_of(outcome, list(spans))
+
+
+def forget_without_args(state: State, has_args: Callable[[bytes], bool]) -> int:
+    """Forget undone items whose arguments the journal lacks, as one that was repaired may.
+
+    Their parents replay and ask for them again. Return how many there were.
+    """
+    known: dict[bytes, bool] = {}
+    forgotten = 0
+    for parent in state.parents.values():
+        for batch in list(parent.batches.values()):
+            for piece in list(batch.pieces):
+                key = parent.prefix + piece.record.to_bytes(8, "big")
+                spans = batch.undone.overlap(piece.start, piece.stop)
+                if not spans:
+                    continue
+                if key not in known:
+                    known[key] = has_args(key)
+                if known[key]:
+                    continue
+                for index in [i for low, high in spans for i in range(low, high)]:
+                    forgotten += 1
+                    state.forget_item(batch, index)
+    return forgotten
 
 
 def forget_items(state: State, record: int, indexes: set[int]) -> int:

@@ -6,6 +6,8 @@
   S3  A batch whose items are all done and whose last part is known is dropped; its number stays in
       `finished`. A million finished items cost interval records, not objects.
   S4  `seq` is above every sequence number in the journal.
+  S5  Arguments are kept in the journal until all items of their record are done, and for good if one
+      of them failed: it may be tried again.
 
 Records of one parent are applied in the order of their sequence numbers; records of different
 parents commute, so recovery may scan the table in key order.
@@ -51,6 +53,7 @@ class State:
     items_done: int = 0
     crashes: int = 0
     args_bytes: int = 0  # of arguments kept in memory
+    spent: list[bytes] = field(default_factory=list)  # keys of arguments that nobody needs now
 
     def parent(self, path: str) -> Parent:
         """Return the parent's record, made on first sight."""
@@ -91,6 +94,7 @@ class State:
             kept = None if args is None else args[offset + a : offset + b]
             piece = Piece(low, high, part.fn, digests, record, offset + a, kept)
             self.args_bytes += batch.put(piece)
+            parent.args_left[record] = parent.args_left.get(record, 0) + high - low
             batch.undone.add(low, high)
             self.items_known += high - low
             parent.forget(call, low, high)
@@ -111,6 +115,7 @@ class State:
             parent.index.append((call, record))
         if kept is not None:
             self.args_bytes += piece.size()
+        parent.args_left[record] = parent.args_left.get(record, 0) + count
         self.items_known += count
         parent.forget(call, 0, count)
         return batch
@@ -242,13 +247,15 @@ class State:
             and self.fingerprint(piece.fn) == outcome.fingerprint
         )
 
-    def end_whole(self, batch: Batch) -> None:
+    def end_whole(self, batch: Batch, *, failed: bool) -> None:
         """Do what `apply_done` does, for an outcome of which `is_whole` holds."""
         parent, call, count = batch.parent, batch.call, batch.pieces[0].stop
+        if failed:
+            parent.args_left.pop(batch.pieces[0].record, None)
         parent.logged = True
         self.items_done += count
         parent.forget(call, 0, count)
-        self.args_bytes -= batch.pieces[0].size()
+        self._spend(parent, batch.pieces[0])
         batch.undone, batch.done, batch.pieces = batch.done, batch.undone, []
         del parent.batches[call]
         parent.finished.add(call, call + 1)
@@ -257,11 +264,33 @@ class State:
         if parent.intents:
             parent.intents.pop(call, None)
 
-    def apply_done(self, parent: Parent, call: int, spans: list[tuple[int, int]]) -> bool:
-        """Mark items done that `wanted` returned; return whether the batch is finished."""
+    def _spend(self, parent: Parent, piece: Piece) -> None:
+        """Let go of a piece that is done, and of its record where that was the last (S5)."""
+        self.args_bytes -= piece.size()
+        left = parent.args_left.get(piece.record)
+        if left is None:
+            return
+        left -= piece.stop - piece.start
+        if left > 0:
+            parent.args_left[piece.record] = left
+        else:
+            del parent.args_left[piece.record]
+            self.spent.append(parent.prefix + piece.record.to_bytes(8, "big"))
+
+    def apply_done(
+        self, parent: Parent, call: int, spans: list[tuple[int, int]], *, failed: bool = False
+    ) -> bool:
+        """Mark items done that `wanted` returned; return whether the batch is finished.
+
+        `failed`: some of them are; what they were called with is kept.
+        """
         batch = parent.batches[call]
         parent.logged = True
         for low, high in spans:
+            if failed:
+                for piece in batch.pieces:
+                    if piece.start < high and low < piece.stop:
+                        parent.args_left.pop(piece.record, None)
             batch.undone.discard(low, high)
             if batch.ready:
                 batch.ready.discard(low, high)
@@ -283,13 +312,14 @@ class State:
                 if batch.undone.overlap(piece.start, piece.stop):
                     kept.append(piece)
                 else:
-                    self.args_bytes -= piece.size()
+                    self._spend(batch.parent, piece)
             batch.pieces[first:last] = kept
 
     def _finish(self, batch: Batch) -> bool:
         if batch.undone:
             return False
-        self.args_bytes -= batch.size()
+        for piece in batch.pieces:
+            self._spend(batch.parent, piece)
         batch.pieces = []
         if not batch.last:
             return False

@@ -29,7 +29,7 @@ from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker import Broker
 from resilient_scoop.core.events import Change, Erase, Interrupt, Put, Table
 from resilient_scoop.core.exchange import Exchange
-from resilient_scoop.core.recovery import forget_items, recover, succeeded
+from resilient_scoop.core.recovery import forget_items, forget_without_args, recover, succeeded
 from resilient_scoop.errors import RscoopError
 from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.reports import Report, broker_report
@@ -134,6 +134,7 @@ class BrokerShell:
             forget_failures(self.journal)
         state, consts = load_state(self.journal, settings.run)
         forget_lost_arguments(self.journal, state)
+        forget_without_args(state, lambda key: self.journal.get(Table.ARGS, key) is not None)
         self.recovered = state.items_done
         epoch = next_epoch(self.journal, goes_on=not settings.adopt)
         config = BrokerConfig(

@@ -102,6 +102,17 @@ def test_tables_do_not_see_each_other(world: World) -> None:
     assert world.journal.get(Table.ARGS, b"k") is None
 
 
+def test_what_is_put_and_erased_in_one_commit_was_never_there(world: World) -> None:
+    put = Put(Table.ARGS, b"key", b"args")
+    world.journal.commit([put, Erase(Table.ARGS, b"key")])
+    assert world.journal.get(Table.ARGS, b"key") is None
+    world.journal.commit([put])
+    world.journal.commit([Erase(Table.ARGS, b"key"), put])  # the order is kept
+    assert world.journal.get(Table.ARGS, b"key") == b"args"
+    world.journal.commit([put, Erase(Table.ARGS, b"ke")])
+    assert world.journal.get(Table.ARGS, b"key") is None
+
+
 def test_a_new_journal_knows_its_run_and_generation(world: World) -> None:
     assert world.journal.get(Table.META, b"run") == RUN
     assert world.journal.generation == 1

@@ -285,6 +285,17 @@ def _numbers_used_again() -> Sequence[Patch]:
     return [(shells, "recover", bug)]
 
 
+def _arguments_let_go() -> Sequence[Patch]:
+    spend = State._spend
+
+    def bug(self: State, parent: Any, piece: Any) -> None:
+        if piece.record in parent.args_left:
+            parent.args_left[piece.record] -= 1  # a part of the record is counted twice
+        spend(self, parent, piece)
+
+    return [(State, "_spend", bug)]
+
+
 def _blame_for_all() -> Sequence[Patch]:
     blame = Membership._blame
 
@@ -361,4 +372,5 @@ MUTANTS = (
     Mutant("numbers of records used again", _numbers_used_again),
     Mutant("deaths counted twice", _blame_for_all, (("map", "poison", [1]),)),
     Mutant("output recorded twice", _outputs_twice),
+    Mutant("arguments let go too early", _arguments_let_go),
 )

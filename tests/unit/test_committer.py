@@ -181,3 +181,48 @@ def test_turns_come_in_order(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
     bench.committer.put(2, [put(b"2", forced=False)])
     with pytest.raises(InvariantError, match="out of order"):
         bench.committer.put(2, [put(b"2")])
+
+
+def test_a_caller_with_nothing_else_to_do_commits_itself(bench: Bench) -> None:
+    bench.committer.put(1, [put(b"a", forced=False)], here=True)  # may wait: it does not hurry
+    assert bench.committer.committed == 0
+    bench.committer.put(2, [put(b"b")], here=True)
+    assert bench.committer.committed == 2  # without any news: the caller knows
+    assert [len(each) for each in bench.disk.commits] == [2]
+    assert not bench.news.acquire(blocking=False)
+
+
+def test_a_caller_does_not_commit_while_the_writer_does(bench: Bench) -> None:
+    bench.disk.may_end.clear()
+    bench.committer.put(1, [put(b"1")])
+    assert bench.disk.begun.wait(LONG_S)
+    bench.committer.put(2, [put(b"2")], here=True)  # would wait for the disk
+    assert bench.committer.committed == 0
+    bench.disk.may_end.set()
+    assert bench.committer.flush(LONG_S)
+    assert [len(each) for each in bench.disk.commits] == [1, 1]
+
+
+def test_a_caller_does_not_commit_where_the_disk_is_slow(bench: Bench) -> None:
+    bench.committer._mean_s = 2 * module.HERE_S_MAX
+    bench.disk.may_end.clear()
+    bench.committer.put(1, [put(b"1")], here=True)
+    bench.disk.may_end.set()
+    assert bench.committer.flush(LONG_S)
+
+
+def test_no_space_in_the_callers_own_commit_is_the_writers_to_wait_for(bench: Bench) -> None:
+    bench.disk.errors = [JournalFullError("/j", "a commit", "full"), JournalFullError("/j", "", "")]
+    bench.committer.put(1, [put(b"1")], here=True)
+    bench.wait_for_news()
+    assert bench.committer.full
+    bench.wait_for_news()
+    assert (bench.committer.full, bench.committer.committed) == (False, 1)
+
+
+def test_any_other_error_in_the_callers_own_commit_ends_the_writer(bench: Bench) -> None:
+    bench.disk.errors = [JournalError("/j", "a commit", "I/O error")]
+    bench.committer.put(1, [put(b"1")], here=True)
+    assert isinstance(bench.committer.error, JournalError)
+    with pytest.raises(JournalError):
+        bench.committer.put(2, [put(b"2")])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
-from resilient_scoop.core.recovery import recover
+from resilient_scoop.core.events import Table
+from resilient_scoop.core.recovery import forget_without_args, recover
 from resilient_scoop.core.state import Batch, State
 from resilient_scoop.ids import ROOT, item_path
 from resilient_scoop.wire import messages as wire
-from tests.unit.bench import FN, ORIGIN, PLAIN, RUN, W1, Bench, calls, outcomes, part
+from tests.unit.bench import FN, ORIGIN, PLAIN, RUN, W1, Bench, calls, granted, outcomes, part
 
 
 def put(state: State, each: wire.Part, record: int = 1) -> list[tuple[int, int]]:
@@ -176,16 +178,63 @@ def test_what_is_recovered_is_what_was_known(steps: list[tuple[str, int, int, in
     mine, found = ours.parent(ROOT), theirs.parent(ROOT)
     assert list(found.finished) == list(mine.finished)
     assert found.sizes == mine.sizes
+    assert found.args_left == mine.args_left
     assert found.batches.keys() == mine.batches.keys()
     for number, old in mine.batches.items():
         new = found.batches[number]
         assert (list(new.undone), list(new.done), new.last) == (
             list(old.undone), list(old.done), old.last,
         )  # fmt: skip
+        for piece in old.pieces:
+            if old.undone.overlap(piece.start, piece.stop):
+                key = mine.prefix + piece.record.to_bytes(8, "big")
+                assert (Table.ARGS, key) in bench.journal
         for low, high in old.undone:
             for index in range(low, high):
                 assert new.digests_of(index, index + 1) == old.digests_of(index, index + 1)
     assert theirs.seq <= ours.seq
+
+
+def test_arguments_are_erased_with_the_last_outcome_of_their_record() -> None:
+    # Given one record with a batch of two and a batch of one
+    bench = Bench()
+    root = bench.begin(W1)
+    (sent,) = granted(
+        bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 2), part(1, 0, 1), attempt=root)), W1
+    )[:1]
+
+    # When all but one are done, they are kept; with the last one they go
+    bench.tell(W1, outcomes(0, 0, 1))
+    bench.tell(W1, outcomes(1, 0, 1))
+    assert [key for table, key in bench.journal if table is Table.ARGS]
+    bench.tell(W1, outcomes(0, 1, 2))
+    assert not [key for table, key in bench.journal if table is Table.ARGS]
+    assert bench.broker.state.parent(ROOT).args_left == {}
+    assert sent.call == 0
+
+
+def test_arguments_of_what_failed_are_kept_for_another_try() -> None:
+    bench = Bench()
+    root = bench.begin(W1)
+    bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 2), attempt=root))
+    failed = outcomes(0, 0, 1)
+    item = structs.replace(failed.items[0], failed=[0])
+    bench.tell(W1, wire.Outcomes(ROOT, [item]))
+    bench.tell(W1, outcomes(0, 1, 2))
+    assert [key for table, key in bench.journal if table is Table.ARGS]
+    assert bench.broker.state.parent(ROOT).args_left == {}
+
+
+def test_items_whose_arguments_are_missing_are_forgotten_so_that_they_are_asked_for_again() -> None:
+    state = State(RUN)
+    put(state, part(0, 0, 3))
+    put(state, part(1, 0, 2), record=2)
+    lacking = state.parent(ROOT).prefix + (2).to_bytes(8, "big")
+
+    assert forget_without_args(state, lambda key: key != lacking) == 2
+    assert list(batch(state, 0).undone) == [(0, 3)]
+    assert not batch(state, 1).undone
+    assert put(state, part(1, 0, 2), record=3) == [(0, 2)]
 
 
 def test_a_parent_that_was_done_is_dropped_again() -> None:
