@@ -16,7 +16,7 @@ import hashlib
 import os
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,6 +29,9 @@ for 200 MB)."""
 _REF: Final = struct.Struct(">32sQ")
 _TMP: Final = ".tmp"
 _NAME_CHARS: Final = 64
+_PARTS_MAX: Final = 512
+"""Of one writev(2); the kernel takes 1,024."""
+Parts = Sequence[bytes | memoryview]
 
 
 class BlobRef(NamedTuple):
@@ -59,8 +62,8 @@ class BlobStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def put(self, payload: bytes, *, sync: bool = True) -> BlobRef:
-        """Store one payload; durable on return unless `sync` is False.
+    def put(self, payload: bytes | Parts, *, sync: bool = True) -> BlobRef:
+        """Store one payload, or its parts behind one another; durable on return unless not `sync`.
 
         Raises:
             OSError: nothing was stored; the caller tells "no space" from other errors by errno.
@@ -70,12 +73,13 @@ class BlobStore:
             self.sync_names()
         return ref
 
-    def write(self, payload: bytes, *, sync: bool = True) -> BlobRef:
+    def write(self, payload: bytes | Parts, *, sync: bool = True) -> BlobRef:
         """Store one payload as `put` does; the name is durable after `sync_names`."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
         temporary = self._directory / f"{os.getpid()}-{threading.get_ident()}{_TMP}"
+        parts = [payload] if isinstance(payload, bytes) else payload
         try:
-            ref = _write_hashed(temporary, payload, sync=sync)
+            ref = _write_hashed(temporary, parts, sync=sync)
             temporary.rename(self.path(ref.digest))
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -97,9 +101,17 @@ class BlobStore:
         Raises:
             BlobError: the file is missing, cut or changed.
         """
+        return bytes(self.load(ref))
+
+    def load(self, ref: BlobRef) -> memoryview:
+        """As `read`, into memory that the caller may write to.
+
+        Raises:
+            BlobError: the file is missing, cut or changed.
+        """
         try:
             with self.path(ref.digest).open("rb", buffering=0) as file:
-                payload = _read_exactly(file.fileno(), ref.size_bytes)
+                payload = read_exactly(file.fileno(), ref.size_bytes)
         except FileNotFoundError as error:
             raise BlobError(f"the file {ref.digest.hex()} is missing") from error
         except OSError as error:
@@ -160,7 +172,7 @@ def write_durably(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + _TMP)
     fd = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        _write_all(fd, content)
+        write_parts(fd, [content])
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -168,15 +180,22 @@ def write_durably(path: Path, content: bytes) -> None:
     sync_directory(path.parent)
 
 
-def _write_hashed(path: Path, payload: bytes, *, sync: bool) -> BlobRef:
+def _write_hashed(path: Path, parts: Parts, *, sync: bool) -> BlobRef:
     digest = hashlib.sha256()
+    views = [memoryview(part).cast("B") for part in parts if len(part)]
+    size_bytes = sum(map(len, views))
+
+    def take_in() -> None:
+        for view in views:
+            digest.update(view)
+
     aside = None
-    if len(payload) >= _ASIDE_BYTES_MIN:
-        aside = threading.Thread(target=digest.update, args=(payload,), name="blob-digest")
+    if size_bytes >= _ASIDE_BYTES_MIN:
+        aside = threading.Thread(target=take_in, name="blob-digest")
         aside.start()
     fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        _write_all(fd, payload)
+        write_parts(fd, views)
         if sync:
             os.fsync(fd)
     finally:
@@ -184,24 +203,33 @@ def _write_hashed(path: Path, payload: bytes, *, sync: bool) -> BlobRef:
         if aside is not None:
             aside.join()
     if aside is None:
-        digest.update(payload)
-    return BlobRef(digest.digest(), len(payload))
+        take_in()
+    return BlobRef(digest.digest(), size_bytes)
 
 
-def _write_all(fd: int, payload: bytes) -> None:
-    rest = memoryview(payload)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
+def write_parts(fd: int, parts: Parts) -> None:
+    """Write parts behind one another, uncopied."""
+    views = [memoryview(each).cast("B") for each in parts if len(each)]
+    while views:
+        written = os.writev(fd, views[:_PARTS_MAX])
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if written:
+            views[0] = views[0][written:]
 
 
-def _read_exactly(fd: int, size_bytes: int) -> bytes | None:
-    """Return the whole file if it has this size; no size in a name can make us take more memory."""
+def read_exactly(fd: int, size_bytes: int) -> memoryview | None:
+    """Return the whole file if it has this size; no size in a name can make us take more memory.
+
+    It is memory of the allocator's, which uses it again: fresh pages cost more than the reading.
+    """
     if os.fstat(fd).st_size != size_bytes:
         return None
-    payload = os.read(fd, size_bytes)
-    while 0 < len(payload) < size_bytes:  # one read returns 2 GiB at most
-        more = os.read(fd, size_bytes - len(payload))
+    whole = memoryview(bytearray(size_bytes))
+    at = 0
+    while at < size_bytes:  # one read returns 2 GiB at most
+        more = os.preadv(fd, [whole[at:]], at)
         if not more:
             return None
-        payload += more
-    return payload
+        at += more
+    return whole

@@ -23,7 +23,7 @@ class Call:
     """One call of the parent: what was asked, what is settled."""
 
     __slots__ = (
-        "args", "big", "chunks", "cost_bytes", "count", "digests", "fingerprint", "fn", "fresh", "last",
+        "args", "chunks", "cost_bytes", "count", "digests", "files", "fingerprint", "fn", "fresh", "last",
         "left", "number", "said",
     )  # fmt: skip
 
@@ -40,7 +40,7 @@ class Call:
         self.cost_bytes = 0
         self.fresh: set[int] = set()  # items asked for anew
         self.said = False
-        self.big = False  # has arguments in files, to be removed at its end
+        self.files: dict[int, int] | None = None  # unsettled items -> size of the argument's file
 
     def find(self, index: int) -> Chunk | None:
         """Return the chunk that settles an item, or None."""

@@ -55,7 +55,9 @@ class Parent:
     calls: dict[int, Call] = field(default_factory=dict)
     arrivals: int = 0
     outstanding_bytes: int = 0
-    ended_big: list[int] = field(default_factory=list)  # calls whose files may go
+    files: int = 0  # unsettled items whose arguments are in files
+    file_bytes: int = 0
+    ended_files: list[tuple[int, int]] = field(default_factory=list)  # (call, item): may go
     recovered: int = 0  # items settled from the history
     after: int = 0
     catching_up: bool = False  # live, but the broker is new: outcomes may be missing
@@ -83,9 +85,25 @@ class Parent:
             call.args = {}
         return call
 
-    def add(self, call: Call, digests: bytes, args: list[bytes], *, last: bool) -> None:
-        """Add items to a call; they are sent unless the history settles them."""
+    def add(
+        self,
+        call: Call,
+        digests: bytes,
+        args: list[bytes],
+        *,
+        last: bool,
+        files: dict[int, int] | None = None,
+    ) -> None:
+        """Add items to a call; they are sent unless the history settles them.
+
+        `files`: of those (by place in `args`) whose argument is a file, its size in bytes.
+        """
         start, count = call.count, len(args)
+        if files:
+            call.files = {} if call.files is None else call.files
+            call.files.update((start + at, size) for at, size in files.items())
+            self.files += len(files)
+            self.file_bytes += sum(files.values())
         call.count += count
         call.last = last
         call.digests += digests
@@ -111,9 +129,6 @@ class Parent:
         """Keep nothing of a call that is settled; whoever waits for it holds it."""
         if call.last and not call.left:
             self.calls.pop(call.number, None)
-            if call.big:
-                call.big = False
-                self.ended_big.append(call.number)
 
     def _queue(self, part: wire.Part, args: list[bytes]) -> None:
         self._parts.append(part)
@@ -218,6 +233,8 @@ class Parent:
         failed = frozenset(low + i - a for i in outcome.failed if a <= i < b)
         call.put(Chunk(low, high, values, failed, self.arrivals))
         call.left.discard(low, high)
+        if call.files:
+            self._let_go(call, low, high)
         if self.replaying or call.number in self._held:
             self.recovered += high - low
             self._unhold(call.number, low, high)
@@ -228,6 +245,14 @@ class Parent:
         call.cost_bytes -= share
         self.outstanding_bytes -= share
         self._close(call)
+
+    def _let_go(self, call: Call, low: int, high: int) -> None:
+        """The files of settled items' arguments are nobody's any more."""
+        assert call.files is not None, "only a call with files lets go of some"
+        for index in [index for index in call.files if low <= index < high]:
+            self.files -= 1
+            self.file_bytes -= call.files.pop(index)
+            self.ended_files.append((call.number, index))
 
     def _unhold(self, number: int, low: int, high: int) -> None:
         """Take settled items out of what waits for the end of the history."""
@@ -247,8 +272,8 @@ class Parent:
             self._held[number] = kept
 
     def abandon(self, call: Call) -> None:
-        """A call came to nothing (its arguments cannot travel): it is one of no items."""
-        if call.number in self.calls and call.count == 0:
+        """A call's further arguments cannot travel: it ends with those that it has."""
+        if call.number in self.calls and not call.last:
             self.add(call, b"", [], last=True)
 
     # --- history ------------------------------------------------------------------------------

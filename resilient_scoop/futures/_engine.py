@@ -20,6 +20,7 @@ from resilient_scoop.adapters.digest import digest_many
 from resilient_scoop.adapters.fingerprint import FingerprintCache, describe
 from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.purity import draws_nothing
+from resilient_scoop.adapters.store import size_of
 from resilient_scoop.errors import ScriptGuardError
 from resilient_scoop.runtime.current import Process
 from resilient_scoop.wire.messages import Define, Options
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 ONE, STAR, KEYWORDS = 0, 1, 2
 PLAIN = Options()
 OUTSTANDING_BYTES_MAX = 32 << 20
+FILE_BYTES_MAX = 64 << 20
+FILES_PER_WORKER = 4
+"""Beyond both of these a parent waits: some are computed, some are on their way, one is being made."""
+STEP_BYTES = 4 << 20
 _FILE = b"B"
 _SEND_S = 0.001
 _SEND_ITEMS = 64
@@ -126,16 +131,31 @@ def _content(cell: types.CellType) -> object:
         return []  # not filled yet: not constant
 
 
-def encode(at: Here, define: Define, args: Sequence[Any]) -> tuple[bytes, list[bytes]]:
-    """Return (digests, payloads) of items' arguments: snapshots, from now on out of the user's reach."""
-    store = at.session.store
-    payloads = [
-        pickle.dumps(arg, 5)
-        if type(arg) in _SCALARS
-        else codec.dumps_large(arg, store, what=f"argument of {define.name}", root="arg")
-        for arg in args
-    ]
-    return digest_many(args, payloads), payloads
+def encode(
+    at: Here, define: Define, args: Sequence[Any]
+) -> tuple[bytes, list[bytes], dict[int, int]]:
+    """Return (digests, payloads, sizes of files by place) of the first items, one at least.
+
+    The payloads are snapshots, from now on out of the user's reach. Those that are not small come
+    few at a time: they are files, and a parent may make only so many before some are done.
+    """
+    store, what = at.session.store, f"argument of {define.name}"
+    payloads: list[bytes] = []
+    files: dict[int, int] = {}
+    left = STEP_BYTES
+    for arg in args:
+        if type(arg) in _SCALARS:
+            payloads.append(pickle.dumps(arg, 5))
+            continue
+        payload = codec.dumps_large(arg, store, what=what, root="arg")
+        payloads.append(payload)
+        left -= len(payload)
+        if payload[:1] == _FILE:
+            files[len(payloads) - 1] = size = size_of(payload)
+            left -= size
+        if left <= 0:
+            break
+    return digest_many(args[: len(payloads)], payloads), payloads, files
 
 
 def open_call(at: Here, define: Define) -> Call:
@@ -146,17 +166,30 @@ def open_call(at: Here, define: Define) -> Call:
 
 def add(at: Here, call: Call, define: Define, args: Sequence[Any], *, last: bool) -> None:
     """Add items to a call, waiting while too much is under way."""
-    digests, payloads = encode(at, define, args)
+    parent, session = at.parent, at.session
+    while True:
+        digests, payloads, files = encode(at, define, args) if args else (b"", [], {})
+        if files:
+            refs = {call.count + place: payloads[place][1:] for place in files}
+            session.keep_files(parent.path, call.number, refs)
+        args = args[len(payloads) :]
+        with session.lock:
+            parent.add(call, digests, payloads, last=last and not args, files=files)
+        nudge(at)
+        if _has_enough(at):
+            block(at, lambda: not _has_enough(at))
+        if not args:
+            return
+
+
+def _has_enough(at: Here) -> bool:
+    """Tell whether so much is under way that the workers have enough to do."""
     parent = at.parent
-    files = [payload[1:] for payload in payloads if payload[:1] == _FILE]
-    if files:
-        call.big = True
-        at.session.keep_files(parent.path, call.number, files)
-    with at.session.lock:
-        parent.add(call, digests, payloads, last=last)
-    nudge(at)
     if parent.outstanding_bytes > OUTSTANDING_BYTES_MAX:
-        block(at, lambda: parent.outstanding_bytes <= OUTSTANDING_BYTES_MAX)
+        return True
+    if parent.file_bytes <= FILE_BYTES_MAX:
+        return False
+    return parent.files >= FILES_PER_WORKER * at.session.settings.workers
 
 
 def nudge(at: Here) -> None:

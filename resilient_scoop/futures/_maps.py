@@ -65,7 +65,11 @@ class Mapping:
             self._chunk = min(_CHUNK_MAX, self._chunk * 2)
             if left is not None:
                 left -= len(rows)
-            _engine.add(self.at, self.call, self.define, rows, last=self._exhausted)
+            try:
+                _engine.add(self.at, self.call, self.define, rows, last=self._exhausted)
+            except BaseException:  # user code: pickling runs it
+                self.at.parent.abandon(self.call)
+                raise
         if count is None or self._exhausted:
             self._rows = iter(())
 

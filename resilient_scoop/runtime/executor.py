@@ -195,6 +195,7 @@ class Executor:
             if not context.parked:
                 session.machine.settle(work, time.monotonic())
                 work.first = context.index + 1
+            session.remove_files_of(context.path)
             if not context.fenced:
                 session.machine.settle_one(work, context.index, value, failed=failed)
 

@@ -85,7 +85,7 @@ class Session:
         self.heard_at = self.pumped_at
         self.flushed_at = 0.0
         self.beat_at = 0.0
-        self._files: dict[tuple[str, int], list[bytes]] = {}
+        self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # by parent, call and item
         self.on_stop: Callable[[], None] | None = None
         self.say_stuck: Callable[[], None] | None = None  # the deputy asks it, holding the lock
         self._closed = threading.Event()
@@ -94,16 +94,22 @@ class Session:
         """Return the seed of the running future's random streams."""
         return seed_of(self.machine.seed, self.context.path)
 
-    def keep_files(self, path: str, call: int, refs: list[bytes]) -> None:
-        """Remember the files of a call's arguments, to be removed at its end."""
-        self._files.setdefault((path, call), []).extend(refs)
+    def keep_files(self, path: str, call: int, refs: dict[int, bytes]) -> None:
+        """Remember the files of items' arguments, to be removed when the items are settled."""
+        self._files.setdefault(path, {}).update(((call, i), ref) for i, ref in refs.items())
 
     def _remove_files(self) -> None:
-        for parent in self.machine.parents.values():
-            ended, parent.ended_big = parent.ended_big, []
-            for call in ended:
-                for ref in self._files.pop((parent.path, call), ()):
-                    self.store.remove(ref)
+        for path, refs in self._files.items():
+            parent = self.machine.parents.get(path)
+            if parent is not None and parent.ended_files:
+                ended, parent.ended_files = parent.ended_files, []
+                for key in ended:
+                    self.store.remove(refs.pop(key))
+
+    def remove_files_of(self, path: str) -> None:
+        """Remove what a parent that has ended left: calls that it did not wait for."""
+        for ref in self._files.pop(path, {}).values():
+            self.store.remove(ref)
 
     # --- receiving and sending (hold the lock) ------------------------------------------------
 

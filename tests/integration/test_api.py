@@ -346,3 +346,41 @@ def test_a_seed_gives_the_same_bits_on_any_number_of_workers(place: Place) -> No
     assert answer(3, 42) == alone
     assert answer(2, 43) != alone
     place.assert_nothing_left()
+
+
+# --- large arguments --------------------------------------------------------------------------
+
+LARGE = """
+import os, sys, time
+from pathlib import Path
+from resilient_scoop import futures
+FOLDER = Path(os.environ["RSCOOP_STATE_DIR"]) / "runs" / os.environ["RSCOOP_RUN_ID"] / "payloads"
+def stored(): return sum(path.stat().st_size for path in FOLDER.glob("arg-*"))
+def measure(data): return len(data), stored()
+def parent(n): return [length for length, _ in futures.map(measure, [bytes(3 << 20)] * n)]
+def broken(n):
+    futures.submit(measure, bytes(3 << 20))  # nobody waits for it
+    return list(futures.map(measure, [bytes(3 << 20), open(os.devnull)]))
+if __name__ == "__main__":
+    sizes = list(futures.map(measure, (bytes([n]) * (4 << 20) for n in range(64))))
+    print({length for length, _ in sizes}, max(most for _, most in sizes) < 100 << 20, stored())
+    print(futures.submit(parent, 5).result())
+    try:
+        futures.submit(broken, 1).result()
+    except Exception as error:
+        print(type(error).__name__)
+    try:
+        list(futures.map(measure, [b"x"] * 100 + [open(os.devnull)]))
+    except Exception as error:
+        print(type(error).__name__)
+    print(futures.submit(len, "abc").result(), stored())
+"""
+
+
+def test_large_arguments_are_few_at_a_time_and_leave_nothing(place: Place) -> None:
+    done = place.run(LARGE)
+    assert done.expect() == (
+        f"{{{4 << 20}}} True 0\n{[3 << 20] * 5}\nPicklingFailedError\nPicklingFailedError\n3 0\n"
+    )
+    (run,) = place.runs()
+    assert not list((run / "payloads").glob("arg-*"))

@@ -253,3 +253,29 @@ def test_a_call_that_the_history_has_settled_is_not_sent_at_all() -> None:
     # Then only that one is sent
     assert asked(of) == [(0, 3, 4, False)]
     assert value(made, 2) == b"Vvalue2"
+
+
+def test_files_of_arguments_are_counted_until_their_items_are_settled() -> None:
+    of = parent()
+    made = of.begin(FN, FN)
+    of.add(made, digests(0, 1, 2), [b"Bfile", b"small", b"Bfile"], last=False, files={0: 10, 2: 30})
+    of.add(made, digests(3), [b"Bfile"], last=True, files={0: 50})
+    assert (of.files, of.file_bytes) == (3, 90)
+
+    of.outcomes(outcomes(0, 1, 3))
+    assert (of.files, of.file_bytes, of.ended_files) == (2, 60, [(0, 2)])
+    of.outcomes(outcomes(0, 0, 4))
+    assert (of.files, of.file_bytes, sorted(of.ended_files)) == (0, 0, [(0, 0), (0, 2), (0, 3)])
+
+
+def test_a_call_whose_further_arguments_cannot_travel_ends_with_those_it_has() -> None:
+    of = parent()
+    made = call(of, 0, 2, last=False)
+    of.abandon(made)
+    parts = [
+        p for m in map(wire.decode_up, of.frames()) if isinstance(m, wire.Calls) for p in m.parts
+    ]
+    assert [(p.start, p.count, p.last) for p in parts] == [(0, 2, False), (2, 0, True)]
+
+    of.outcomes(outcomes(0, 0, 2))
+    assert not of.calls

@@ -1,0 +1,55 @@
+"""Files of large payloads: two kinds of names, and what a reader gets."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.adapters.blobs import BlobError
+from resilient_scoop.adapters.store import ARGUMENT, LargeStore, remove_arguments, size_of
+
+PARTS = [b"head", memoryview(bytes(range(256)) * 100), b"", b"tail"]
+WHOLE = b"".join(PARTS)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LargeStore:
+    return LargeStore(tmp_path / "payloads")
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_parts_come_back_joined_and_writable(store: LargeStore, sync: bool) -> None:  # noqa: FBT001
+    ref = store.put(PARTS, sync)
+    got = store.get(ref)
+    assert bytes(got) == WHOLE
+    got[0] = 7  # the caller's own
+    assert bytes(store.get(ref)) == WHOLE
+
+
+def test_a_result_is_not_taken_for_an_argument_whatever_its_digest_begins_with(
+    store: LargeStore,
+) -> None:
+    numbers = (b"%d" % number for number in range(100_000))
+    payload = next(n for n in numbers if hashlib.sha256(n).digest()[:1] == ARGUMENT)
+    assert bytes(store.get(store.put([payload], True))) == payload
+
+
+def test_an_arguments_file_tells_its_size_and_goes_when_told(store: LargeStore) -> None:
+    ref = store.put(PARTS, False)
+    assert size_of(ref) == len(WHOLE)
+    store.remove(ref)
+    store.remove(ref)  # gone already: no error
+    with pytest.raises(BlobError, match="large argument"):
+        store.get(ref)
+
+
+def test_what_is_left_of_arguments_is_removed_and_results_are_kept(
+    store: LargeStore, tmp_path: Path
+) -> None:
+    store.put(PARTS, False)
+    kept = store.put(PARTS, True)
+    remove_arguments(tmp_path / "payloads")
+    assert len(list((tmp_path / "payloads").iterdir())) == 1
+    assert bytes(store.get(kept)) == WHOLE
