@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BUFFER = 1024
 """Items that a map over something without a length keeps under way."""
-_CHUNK_MIN, _CHUNK_MAX = 64, 4096
+_CHUNK_MIN, _CHUNK_MAX = 16, 4096
 
 
 class Mapping:

@@ -54,7 +54,7 @@ class Executor:
         item = self._quick if loaded.is_quick else self._item
         words, attempt = session.record.words, work.attempt
         args, first, values = work.task.args, work.task.start, work.values
-        context = self._context(work)
+        context, queue = self._context(work), session.machine.queue
         session.running = work
         task = work.task
         session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, work.next)
@@ -65,6 +65,8 @@ class Executor:
             stop = index >= work.stop or session.machine.stopping is not None
             if stop and not self._may_go_on(work, index):
                 break
+            if index == work.stop - 1 and values and not queue:
+                self._breathe(work)  # so that the next slice is here when the last item is done
             words[INDEX] = context.index = index
             if timeout_s is not None:
                 words[DEADLINE] = round((now + timeout_s) * 1e9)
