@@ -1,7 +1,8 @@
 """The broker as a pure machine: events and time in, actions out.
 
-It owns three parts, whose modules name their invariants: the ledger (facts), the scheduler (who
-runs what), the membership (who is there). `check` asserts, beside theirs:
+It owns four parts, whose modules name their invariants: the ledger (facts), the scheduler (who
+runs what), the membership (who is there), the questions (cancellations that are asked for). `check`
+asserts, beside theirs:
 
   B1  Every known undone item is ready or in exactly one lease.
   B2  Nothing that rests on a record is an `Offer`: outcomes, answers, greetings, grants of
@@ -29,6 +30,7 @@ from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.ledger import Ledger
 from resilient_scoop.core.membership import Membership
 from resilient_scoop.core.peers import Peer
+from resilient_scoop.core.questions import Questions
 from resilient_scoop.core.scheduler import Scheduler, Slice
 from resilient_scoop.wire import messages as wire
 
@@ -57,6 +59,7 @@ class Broker:
         self.scheduler = Scheduler(state, config, epoch)
         self.ledger = Ledger(state, self.scheduler, {} if consts is None else consts)
         self.membership = Membership(config, epoch, seed, self.ledger)
+        self.questions = Questions(self.ledger)
         self.ended: wire.RunEnded | None = None
         self.busy_disk = False  # no space: hand out nothing
         self._stepped_at: float | None = None
@@ -147,6 +150,7 @@ class Broker:
             if isinstance(message, wire.Calls):
                 args = event.messages[at + 1]
                 assert isinstance(args, wire.Args), "Calls without Args"
+                peer.moved_at = now
                 self.ledger.calls(peer, message, args.args, event.raw[at], event.raw[at + 1])
             else:
                 self._handle(peer, message, event.raw[at], now)
@@ -163,7 +167,7 @@ class Broker:
     def _handle(self, peer: Peer, message: wire.Up, raw: bytes, now: float) -> None:  # noqa: C901, PLR0912
         match message:
             case wire.Outcomes():
-                peer.stuck = False
+                peer.stuck, peer.moved_at = False, now
                 self.ledger.outcomes(peer, message, raw)
             case wire.Define():
                 self.ledger.define(message, raw)
@@ -172,6 +176,7 @@ class Broker:
             case wire.Output():
                 self.ledger.output(peer, message, raw)
             case wire.Parked(attempt=attempt, index=index):
+                peer.moved_at = now
                 lease = peer.leases.get(attempt)
                 if lease is not None:
                     self.scheduler.park(lease, index)
@@ -179,12 +184,12 @@ class Broker:
                 lease = peer.leases.get(attempt)
                 if lease is not None and self.scheduler.evict(lease, index):
                     self.ledger.send(peer.id, wire.encode(wire.Evict(attempt, index)))
-            case wire.Returned(attempt=attempt, stop=stop):
-                self._returned(peer, attempt, stop)
+            case wire.Returned():
+                self._returned(peer, message)
             case wire.HistoryWanted():
                 self.ledger.history(peer, message)
             case wire.Cancel():
-                self.ledger.cancel(peer, message)
+                self.questions.ask(peer, message)
             case wire.Const():
                 self.ledger.const(message, raw)
             case wire.Alive(incarnations=incarnations):
@@ -200,13 +205,15 @@ class Broker:
             case _:
                 assert_never(message)
 
-    def _returned(self, peer: Peer, attempt: wire.Attempt, stop: int) -> None:
-        """A worker gives back what it has not started."""
-        lease = peer.leases.get(attempt)
+    def _returned(self, peer: Peer, returned: wire.Returned) -> None:
+        """A worker gives back what it has not started, or says of an item that it has."""
+        if returned.begun >= 0:
+            self.questions.begun(returned.attempt, returned.begun)
+        lease = peer.leases.get(returned.attempt)
         if lease is None:
             return
         # `retracting` stays: what is left is begun, there is nothing more to be had.
-        spans = lease.left.overlap(stop, 1 << 62)
+        spans = lease.left.overlap(returned.stop, 1 << 62)
         for low, high in spans:
             self.scheduler.settle(lease, low, high)
             again = lease.batch.undone.overlap(low, high)
@@ -226,6 +233,8 @@ class Broker:
         if self.busy_disk or self.membership.stopping or self.membership.recovering(now):
             return
         self.membership.settle_doubts()
+        if self.questions.open:
+            self.questions.settle()
         while self.scheduler.ready and (chosen := self.scheduler.choose(now)) is not None:
             self._grant(*chosen)
         lease = self.scheduler.take_over(now)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from resilient_scoop import ids
 from resilient_scoop.core.events import Action, Erase, Offer, Put, Send, SendHistory, Table
 from resilient_scoop.wire import messages as wire
-from resilient_scoop.wire.broker_errors import broker_error
 
 if TYPE_CHECKING:
     from resilient_scoop.core.peers import Lease, Peer
@@ -194,21 +193,6 @@ class Ledger:
             parent.next_call(), self.state.output_bytes,
         )  # fmt: skip
         self.actions.append(page)
-
-    def cancel(self, peer: Peer, wanted: wire.Cancel) -> None:
-        """Cancel an item that nobody has; otherwise it came too late."""
-        if not self.current(peer, wanted.parent, wanted.attempt):
-            return
-        parent = self.state.parent(wanted.parent)
-        batch = parent.batches.get(wanted.call)
-        path = ids.item_path(wanted.parent, wanted.call, wanted.index)
-        cancelled = wanted.index in parent.cancelled.get(wanted.call, ())  # asked again
-        if batch is not None and wanted.index in batch.ready:
-            cancelled = True
-            self.settle_error(batch, wanted.index, broker_error("cancelled", path))
-            self.state.apply_cancelled(parent, wanted.call, wanted.index)
-        answer = wire.CancelAnswer(wanted.parent, wanted.call, wanted.index, cancelled)
-        self.send(peer.id, wire.encode(answer))
 
     def const(self, const: wire.Const, raw: bytes) -> None:
         """Keep a constant and hand it to everybody; the first of a name stands."""

@@ -266,6 +266,7 @@ class Membership:
         for peer in self.peers.values():
             peer.alive_at += gap_s
             peer.heard_at += gap_s
+            peer.moved_at += gap_s
         if self._grace_until is not None:
             self._grace_until += gap_s
 

@@ -65,6 +65,8 @@ class Parent:
     known_calls: int = 0
     output_known: int = 0
     next_observation: int = 0
+    cancelled: bool | None = None  # the answer to `ask_cancel`
+    _asked: wire.Cancel | None = None  # not answered
     _recorded: deque[wire.Observation] = field(default_factory=deque)
     _told: list[wire.Observation] = field(default_factory=list)
     _stash: dict[int, list[wire.Outcome]] = field(default_factory=dict)
@@ -318,6 +320,26 @@ class Parent:
         if not self.replaying:
             self.catching_up = True
             self.after = 0
+        if self._asked is not None:
+            self._frames.append(wire.encode(self._asked))
+
+    # --- cancellation -------------------------------------------------------------------------
+
+    def ask_cancel(self, call: int, index: int) -> None:
+        """Ask to have an item cancelled; `cancelled` is the answer, None until it has come.
+
+        One question at a time: who asks, waits. The item's outcome may come before the answer.
+        """
+        self.cancelled = None
+        self._asked = wire.Cancel(self.path, self.attempt, call, index)
+        self._seal()  # the call itself goes in front
+        self._frames.append(wire.encode(self._asked))
+
+    def cancel_answered(self, answer: wire.CancelAnswer) -> None:
+        """Take in an answer; one that nobody waits for changes nothing."""
+        asked = self._asked
+        if asked is not None and (asked.call, asked.index) == (answer.call, answer.index):
+            self._asked, self.cancelled = None, answer.cancelled
 
     # --- observations -------------------------------------------------------------------------
 

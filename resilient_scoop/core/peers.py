@@ -26,6 +26,7 @@ class Lease:
     granted_at: float
     parked: set[int] = field(default_factory=set)  # items that wait for others
     retracting: bool = False
+    urgency: int = 0  # the lower, the sooner: minus the priority
 
     def busy(self) -> int:
         """Return how many items of it take up the worker."""
@@ -46,6 +47,7 @@ class Peer:
     functions: set[bytes] = field(default_factory=set)
     load_s: float = 0.0  # estimated time of what it holds and is not parked
     items: int = 0  # how many that is
+    moved_at: float = 0.0  # when it last ended an item, made a call, began to wait or got work
     stuck: bool = False  # in one item for long, while others of its own could go on
 
     def take(self, lease: Lease, count: int) -> None:

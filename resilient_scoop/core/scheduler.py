@@ -6,6 +6,10 @@ more than its fair share of what is ready, so that slices shrink towards the end
 self-scheduling, Polychronopoulos and Kuck 1987). While a worker has nothing and nothing is ready,
 it is given what others hold and have not started.
 
+What is more urgent than work that fills a worker may go there too, and goes first there: at most
+about as much again (`_overtaken`). Nothing is queued behind an item that takes long, and what was
+comes back (`_behind_long`), so that the first worker that is free has what is first in the queue.
+
   Q1  An item is in `ready` of its batch, or in `left` of exactly one lease, or done.
 """
 
@@ -77,6 +81,9 @@ class Scheduler:
     _count: int = 0
     _attempts: int = 0
     _hold_s: float = 0.1
+    _now: float = 0.0
+    _lax: int | None = None  # the least urgent that was ever queued
+    _ahead_s: float | None = None  # of what an overtaken worker holds: what is not overtaken
 
     def enqueue(self, batch: Batch, spans: Iterable[tuple[int, int]], *, resumes: bool) -> None:
         """Make items ready; with `resumes`, those of them that have a history go first."""
@@ -112,9 +119,11 @@ class Scheduler:
         batch.queued = True
         pieces = batch.pieces
         piece = pieces[0] if len(pieces) == 1 else batch.piece_at(batch.ready.starts[0])
-        options = self.options(piece.fn) if piece is not None else _PLAIN
+        urgency = -self.options(piece.fn).priority if piece is not None else 0
+        if self._lax is None or urgency > self._lax:
+            self._lax = urgency
         leaf, depth = 0 if resumes else 1, batch.parent.depth
-        heapq.heappush(self._queue, _Entry(-options.priority, leaf, -depth, self._count, batch))
+        heapq.heappush(self._queue, _Entry(urgency, leaf, -depth, self._count, batch))
 
     def options(self, fn: bytes) -> Options:
         """Return the options of a function; plain ones while its definition is not known."""
@@ -128,14 +137,16 @@ class Scheduler:
 
     def choose(self, now: float) -> tuple[Peer, list[Slice]] | None:
         """Return a worker with room and slices for it, leased; None when there is nothing to do."""
-        self._hold_s = self._target_s()
+        self._hold_s, self._now, self._ahead_s = self._target_s(), now, None
         peer = self._roomiest()
+        if peer is None and self.ready:
+            peer = self._overtaken()
         if peer is None or not self.ready:
             return None
         share = max(1, -(-self.ready // (2 * len(self.workers))))
         slices: list[Slice] = []
         room_bytes = self.config.grant_bytes_max
-        while share > 0 and room_bytes > 0 and self.ready and self._has_room(peer):
+        while share > 0 and room_bytes > 0 and self.ready and (not slices or self._has_room(peer)):
             chosen = self._take(peer, share, room_bytes, now)
             if chosen is None:
                 break
@@ -167,6 +178,28 @@ class Scheduler:
                 best = peer
         return best
 
+    def _overtaken(self) -> Peer | None:
+        """Return a full worker that holds work less urgent than what is first in the queue."""
+        queue = self._queue
+        while queue and not queue[0].batch.ready:
+            heapq.heappop(queue).batch.queued = False
+        if not queue or self._lax is None or queue[0].urgency >= self._lax:
+            return None
+        best: Peer | None = None
+        for peer in self.workers.values():
+            held = [(lease.urgency, lease.busy() * lease.item_s) for lease in peer.leases.values()]
+            lax = max((urgency for urgency, _ in held), default=queue[0].urgency)
+            if peer.stuck or self._is_long(peer) or queue[0].urgency >= lax:
+                continue
+            ahead_s = sum(load_s for urgency, load_s in held if urgency < lax)
+            if ahead_s < (self._hold_s if self._ahead_s is None else self._ahead_s):
+                best, self._ahead_s = peer, ahead_s
+        return best
+
+    def _is_long(self, peer: Peer) -> bool:
+        """Tell whether what a worker is in the middle of takes long."""
+        return peer.items > 0 and self._now - peer.moved_at > self.config.prefetch_s
+
     def evict(self, lease: Lease, index: int) -> bool:
         """Have a parked item go on elsewhere, if a worker has room; return whether it will."""
         if index not in lease.parked:
@@ -179,7 +212,7 @@ class Scheduler:
         return True
 
     def _has_room(self, peer: Peer) -> bool:
-        if peer.stuck:
+        if peer.stuck or self._is_long(peer):
             return False
         if peer.load_s < self._hold_s:
             return True
@@ -240,7 +273,8 @@ class Scheduler:
         self.withdraw(batch, start, stop)
         left = Intervals.run(start, stop)
         attempt = self.next_attempt()
-        lease = self._hold(Lease(attempt, batch, left, peer, piece.fn, item_s, now))
+        urgency = -options.priority
+        lease = self._hold(Lease(attempt, batch, left, peer, piece.fn, item_s, now, urgency=urgency))
         crashes = batch.parent.crashes
         whole = start == piece.start and stop == piece.stop
         task = Task(
@@ -256,7 +290,8 @@ class Scheduler:
         if estimate is None:
             return self.config.slice_s / 2, 1
         item_s = max(estimate.mean_s, 1e-7)
-        fits = int((self._hold_s - min(peer.load_s, self._hold_s)) / item_s)
+        load_s = peer.load_s if self._ahead_s is None else self._ahead_s
+        fits = int((self._hold_s - min(load_s, self._hold_s)) / item_s)
         return item_s, max(1, min(fits, 16 * estimate.samples, 100_000))
 
     def lease(
@@ -265,10 +300,14 @@ class Scheduler:
         """Lease items, which are no longer ready, to a worker."""
         piece = batch.piece_at(left.starts[0])
         assert piece is not None, f"S1 {batch.parent.path}.{batch.call}"
-        return self._hold(Lease(attempt, batch, left, peer, piece.fn, item_s, now))
+        urgency = -self.options(piece.fn).priority
+        lease = Lease(attempt, batch, left, peer, piece.fn, item_s, now, urgency=urgency)
+        return self._hold(lease)
 
     def _hold(self, lease: Lease) -> Lease:
         attempt, batch, left, peer = lease.attempt, lease.batch, lease.left, lease.peer
+        if not peer.items:
+            peer.moved_at = lease.granted_at
         peer.leases[attempt] = self.leases[attempt] = lease
         batch.leases.append(lease)
         peer.take(lease, left.count())
@@ -311,20 +350,36 @@ class Scheduler:
             self.estimates.setdefault(fn, Estimate()).add(items, spent_s)
 
     def take_over(self, now: float) -> Lease | None:
-        """Return a lease whose unstarted items an idle worker should have, if there is one."""
-        if self.ready or not self.leases or all(peer.items for peer in self.workers.values()):
+        """Return a lease whose unstarted items are better in the queue or with an idle worker."""
+        self._now = now
+        if not self.leases:
             return None
+        if self.ready or all(peer.items for peer in self.workers.values()):
+            return self._behind_long()
         best: Lease | None = None
         most = 0.0
         for peer in self.workers.values():
             stuck = peer.items > 1 and now - peer.heard_at > self.config.slice_s
             if peer.items <= 1 or not (stuck or peer.load_s > self.config.slice_s / 4):
                 continue
+            begun = True  # most likely, the first of them is
             for lease in peer.leases.values():
                 worth = lease.busy() * lease.item_s
+                if begun and lease.busy() == 1:
+                    worth /= 1e6  # there is nothing to be had of it
+                begun = begun and not lease.busy()
                 if not lease.retracting and worth > most:
                     best, most = lease, worth
         return best
+
+    def _behind_long(self) -> Lease | None:
+        """Return a lease of a worker that has been in one item for long, and holds others."""
+        for peer in self.workers.values():
+            if peer.items > 1 and self._is_long(peer):
+                for lease in peer.leases.values():
+                    if not lease.retracting and lease.busy():
+                        return lease
+        return None
 
 
 def _fitting(args: list[bytes], room_bytes: int) -> int:

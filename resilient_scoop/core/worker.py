@@ -40,6 +40,7 @@ class Work:
     first: int = 0  # where `values` begin
     values: list[bytes] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)  # item numbers
+    rank: tuple[int, int, int] = (0, 1, 0)  # the lower, the sooner
     since: float = 0.0  # when the first of `values` began, on the shell's clock
     dropped: bool = False
 
@@ -64,14 +65,13 @@ class Worker:
         self.greeted = False
         self.stopping: str | None = None
         self.works: dict[wire.Attempt, Work] = {}
-        self.queue: deque[Work] = deque()  # not begun
+        self.queue: deque[Work] = deque()  # with items that are not begun, in the order of rank
         self.undefined: list[Work] = []  # wait for the definition of their function
         self.functions: dict[bytes, wire.Define] = {}
         self.announced: set[bytes] = set()  # of these, what this process has told the broker
         self.consts: dict[str, wire.Const] = {}
         self.parents: dict[str, Parent] = {}
         self.fenced: list[str] = []  # parents whose greenlets are to be ended
-        self.cancels: dict[tuple[str, int, int], bool] = {}
         self.root_task: wire.Task | None = None
         self.root: wire.Attempt | None = None
         self.written = bytearray()  # the script's output, not sent
@@ -79,7 +79,7 @@ class Worker:
         self.ended: wire.RunEnded | None = None
         self.out: list[bytes] = []
         self.due: dict[str, list[wire.Outcome]] = {}  # outcomes to send, by parent
-        self.retract: list[wire.Attempt] = []  # asked for, to be answered by the shell
+        self.retract: list[wire.Retract] = []  # asked for, to be answered by the shell
         self.touched: set[str] = set()  # parents that were told something
 
     # --- sending ------------------------------------------------------------------------------
@@ -183,6 +183,12 @@ class Worker:
         """Say that an item waits for others."""
         self.out.append(wire.encode(wire.Parked(work.attempt, index)))
 
+    def keep(self, asked: wire.Retract) -> None:
+        """Say that an item which is to be cancelled is begun (or was, in a task that has ended)."""
+        if asked.start >= 0:
+            answer = wire.Returned(asked.attempt, 1 << 62, asked.start)
+            self.out.append(wire.encode(answer))
+
     def give_back_from(self, work: Work, stop: int) -> None:
         """Say that the items of a task from `stop` on will not be started here."""
         self.out.append(wire.encode(wire.Returned(work.attempt, stop)))
@@ -260,16 +266,17 @@ class Worker:
                 self.greeted = True
                 self.seed, self.lease_s = message.seed, message.lease_s
                 self._drop(message.dropped)
-            case wire.Retract(attempt=attempt):
-                self.retract.append(attempt)
+            case wire.Retract():
+                self.retract.append(message)
             case wire.Drop(attempts=attempts):
                 self._drop(attempts)
             case wire.Evict(attempt=attempt, index=index):
                 self._evict(attempt, index)
             case wire.CancelAnswer():
-                key = (message.parent, message.call, message.index)
-                self.cancels[key] = message.cancelled
-                self.touched.add(message.parent)
+                parent = self.parents.get(message.parent)
+                if parent is not None:
+                    self.touched.add(message.parent)
+                    parent.cancel_answered(message)
             case wire.Const():
                 self.consts.setdefault(message.name, message)
                 self.touched.update(self.parents)
@@ -313,11 +320,24 @@ class Worker:
             self.undefined.append(work)
 
     def _enqueue(self, work: Work) -> None:
-        """Queue behind what is as deep or deeper: children before their parents' siblings."""
+        """Queue in the broker's order: priority, ready parents, deeper ones, first come."""
+        priority = self.functions[work.task.fn].options.priority
+        work.rank = (-priority, 0 if work.task.replay else 1, -work.depth)
         at = len(self.queue)
-        while at and self.queue[at - 1].depth < work.depth:
+        while at and self.queue[at - 1].rank > work.rank:
             at -= 1
         self.queue.insert(at, work)
+
+    def outranked(self, work: Work) -> bool:
+        """Queue the rest of a slice again if another one goes before it; return whether it does."""
+        queue = self.queue
+        if not queue or queue[0].rank >= work.rank or work.next >= work.stop or work.dropped:
+            return False
+        at = 1
+        while at < len(queue) and queue[at].rank < work.rank:
+            at += 1
+        queue.insert(at, work)
+        return True
 
     def _defined(self) -> None:
         waiting, self.undefined = self.undefined, []

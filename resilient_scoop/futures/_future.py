@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from resilient_scoop.adapters import payload as codec
 from resilient_scoop.futures import _engine
 from resilient_scoop.wire.broker_errors import is_cancelled
-from resilient_scoop.wire.messages import Cancel, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,21 +151,21 @@ class Future(Generic[T]):
         return isinstance(self._error, concurrent.futures.CancelledError)
 
     def cancel(self) -> bool:
-        """Try to cancel it; return whether that came in time: no worker had it yet."""
+        """Try to cancel it; return whether that came in time: no worker had begun it yet."""
         if self._seen:
             return self.cancelled()
         at, call = self._at, self._call
         assert at is not None, "a future without a parent is born seen"
         assert call is not None, "a future without a parent is born seen"
-        machine, parent = at.session.machine, at.parent
-        key = (parent.path, call.number, self.index)
+        parent = at.parent
 
         def live() -> bytes:
+            if self.settled():
+                return b"1" if self._ended_cancelled() else b"0"
             with at.session.lock:
-                wanted = Cancel(parent.path, parent.attempt, call.number, self.index)
-                machine.out += [*parent.frames(), encode(wanted)]  # behind the call itself
-            _engine.block(at, lambda: key in machine.cancels or self.settled())
-            cancelled = machine.cancels.pop(key, None)
+                parent.ask_cancel(call.number, self.index)
+            _engine.block(at, lambda: parent.cancelled is not None or self.settled())
+            cancelled = parent.cancelled
             if cancelled is None:  # the outcome came before the answer, and says as much
                 cancelled = self._ended_cancelled()
             return b"1" if cancelled else b"0"

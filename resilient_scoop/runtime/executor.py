@@ -81,8 +81,8 @@ class Executor:
                 work.failed.append(index)
             values.append(value)
             now = time.monotonic()
-            if now - session.flushed_at > FLUSH_S:
-                self._breathe(work)
+            if now - session.flushed_at > FLUSH_S and self._breathe(work):
+                break
         session.record.idle()
         with session.lock:
             session.machine.settle(work, time.monotonic())
@@ -103,8 +103,8 @@ class Executor:
             work.next = index
         return False
 
-    def _breathe(self, work: Work) -> None:
-        """Send what is finished, and hear what there is."""
+    def _breathe(self, work: Work) -> bool:
+        """Send what is finished, hear what there is; return whether something else goes first."""
         session = self.session
         with session.lock:
             session.machine.settle(work, time.monotonic())
@@ -113,6 +113,8 @@ class Executor:
         if late > session.machine.lease_s:
             # We were stopped or cut off for longer than the lease: ask before anything is started.
             self._ask_again()
+        with session.lock:
+            return session.machine.outranked(work)
 
     def _ask_again(self) -> None:
         session = self.session

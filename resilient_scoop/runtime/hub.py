@@ -1,6 +1,6 @@
 """A worker's main loop: it resumes parents that can go on, and runs slices otherwise.
 
-H1  Ready parents go before leaves, deeper items before shallower ones.
+H1  Ready parents go before leaves; slices in the order of the broker's queue (`Work.rank`).
 H2  The hub's greenlet never runs user code; whatever waits is in `parked` with what it waits for.
 H3  A parent takes its random streams with it when it waits, and finds them again.
 H4  A parent that could go on does not wait behind a long item for long: another worker replays it.
@@ -147,9 +147,13 @@ class Hub:
         if machine.stopping is not None or machine.fenced or self._is_anyone_ready():
             return None
         with session.lock:
-            if machine.queue and (not self.open or machine.queue[0].depth > self.open[-1].depth):
+            if not self.open:
+                return machine.queue.popleft() if machine.queue else None
+            # Of equal ones the latest: most likely it was opened below the others.
+            at = min(range(len(self.open)), key=lambda each: (self.open[each].rank, -each))
+            if machine.queue and machine.queue[0].rank < self.open[at].rank:
                 return machine.queue.popleft()
-            return self.open.pop() if self.open else None
+            return self.open.pop(at)
 
     def _is_anyone_ready(self) -> bool:
         return bool(self.parked) and bool(self.session.machine.touched)

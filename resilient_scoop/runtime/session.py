@@ -153,15 +153,21 @@ class Session:
     def _give_back(self) -> None:
         """Answer retractions: what is not begun goes back, all but the item under way."""
         asked, self.machine.retract = self.machine.retract, []
-        for attempt in asked:
-            work = self.machine.works.get(attempt)
+        for each in asked:
+            work = self.machine.works.get(each.attempt)
             if work is None:
+                self.machine.keep(each)
                 continue
             # The main thread moves `next` before it looks at `stop`, and looks again under the lock
             # where it fails; so one of the two sees what the other did.
-            work.stop = work.next
-            work.stop = max(work.stop, work.next)
-            self.machine.give_back_from(work, work.stop)
+            stop = work.stop
+            work.stop = min(stop, max(each.start, work.next))
+            if 0 <= each.start < work.next:
+                work.stop = stop
+                self.machine.keep(each)
+            else:
+                work.stop = max(work.stop, work.next)
+                self.machine.give_back_from(work, work.stop)
 
     # --- the deputy ---------------------------------------------------------------------------
 

@@ -7,8 +7,7 @@ the journal's `log` table holds and what the parent receives.
 
 Words and units: `call` is the parent's call number, `start`/`stop`/`count` index items of a batch,
 `digests` holds `ids.DIGEST_BYTES` per item, `*_s` are seconds. `args`, `values` and `payload` are
-opaque to the broker: it never unpickles (NOBODY-IN). An attempt is the pair (epoch, no) of the
-grant in which a future runs; the root's is given by `Grant` like any other.
+opaque to the broker: it never unpickles (NOBODY-IN). An attempt is (epoch, no) of a future's grant.
 """
 
 from __future__ import annotations
@@ -221,13 +220,13 @@ class Returned(_Struct, frozen=True):
 
     attempt: Attempt
     stop: int
+    begun: int = -1  # the item that was to be given back, where it comes too late
 
 
 class HistoryWanted(_Struct, frozen=True):
-    """A parent wants the page of its history after record `after`.
+    """A parent wants the page of its history after record `after`; 0 is the beginning.
 
-    A replaying one begins with 0. One that outlived its broker begins with the first call of which
-    it misses an outcome: `from_call`.
+    One that outlived its broker begins with the first call that misses an outcome: `from_call`.
     """
 
     parent: str
@@ -319,6 +318,7 @@ class Retract(_Struct, frozen=True):
     """Give back what of this slice is not started (others are idle)."""
 
     attempt: Attempt
+    start: int = -1  # from this item on, which is to be cancelled; nothing where it is begun
 
 
 class Greet(_Struct, frozen=True):
@@ -339,7 +339,7 @@ class Evict(_Struct, frozen=True):
 
 
 class CancelAnswer(_Struct, frozen=True):
-    """Whether `Cancel` came in time."""
+    """Whether `Cancel` came in time: behind the outcome, if there is one."""
 
     parent: str
     call: int

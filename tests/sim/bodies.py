@@ -164,17 +164,15 @@ class Operations:
         return (first,)
 
     def _cancel(self, frame: Frame, number: int, index: int) -> Ready:
-        parent, machine = frame.parent, self.machine
+        parent = frame.parent
         assert parent is not None
         if frame.told is None:
             ready, answer = self._recall(frame, "cancel")
             if not ready or answer is not None:
                 return None if not ready else (answer,)
             frame.told = "asked"
-            machine.out += parent.frames()
-            asked = wire.Cancel(frame.path, parent.attempt, number, index)
-            machine.out.append(wire.encode(asked))
-        answer = machine.cancels.pop((frame.path, number, index), None)
+            parent.ask_cancel(number, index)
+        answer = parent.cancelled
         if answer is None:
             return None
         frame.told = None

@@ -23,6 +23,7 @@ from resilient_scoop.core.ledger import Ledger
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.membership import Membership
 from resilient_scoop.core.parent import Call, Parent
+from resilient_scoop.core.questions import Questions
 from resilient_scoop.core.state import State
 from resilient_scoop.core.worker import Worker
 from resilient_scoop.wire import messages as wire
@@ -207,15 +208,11 @@ def _leases_of_the_dead_kept() -> Sequence[Patch]:
 
 
 def _cancelled_after_grant() -> Sequence[Patch]:
-    cancel = Ledger.cancel
+    def bug(self: Questions, parent: Any, call: int, index: int) -> None:
+        answer = wire.CancelAnswer(parent.path, call, index, cancelled=True)
+        self.ledger.tell(parent, wire.encode(answer))
 
-    def bug(self: Ledger, peer: Any, wanted: wire.Cancel) -> None:
-        cancel(self, peer, wanted)
-        answer = wire.CancelAnswer(wanted.parent, wanted.call, wanted.index, cancelled=True)
-        if self.actions and isinstance(getattr(self.actions[-1], "frames", None), list):
-            self.actions[-1].frames[-1] = wire.encode(answer)  # type: ignore[union-attr]
-
-    return [(Ledger, "cancel", bug)]
+    return [(Questions, "_answer", bug)]
 
 
 def _no_catching_up() -> Sequence[Patch]:

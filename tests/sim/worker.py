@@ -79,10 +79,12 @@ class WorkerShell(Operations, Process):
         machine = self.machine
         self._fence()
         asked, machine.retract = machine.retract, []
-        for attempt in asked:
-            work = machine.works.get(attempt)
-            if work is not None:
-                machine.give_back_from(work, work.next)
+        for each in asked:
+            work = machine.works.get(each.attempt)
+            if work is None or 0 <= each.start < work.next:
+                machine.keep(each)
+            else:
+                machine.give_back_from(work, min(work.stop, max(each.start, work.next)))
         if machine.stopping is not None:
             self._leave()
             return
@@ -140,7 +142,8 @@ class WorkerShell(Operations, Process):
 
     def _pick(self) -> Work | None:
         work, queue = self.work, self.machine.queue
-        if work is not None and work.next < work.stop and not work.dropped:
+        more = work is not None and work.next < work.stop and not work.dropped
+        if work is not None and more and not self.machine.outranked(work):
             return work
         if work is not None:
             self._settle(work)

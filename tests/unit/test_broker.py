@@ -354,16 +354,6 @@ def test_a_cancellation_comes_in_time_for_what_nobody_has_and_stays_so() -> None
     assert told_error(bench) == "cancelled"
 
 
-def test_a_cancellation_comes_too_late_for_what_runs() -> None:
-    bench = Bench()
-    grant_one(bench, W1)
-    assert bench.broker.ledger.root is not None
-
-    actions = bench.tell(ORIGIN, wire.Cancel(ROOT, bench.broker.ledger.root[0], 0, 0))
-
-    assert [a.cancelled for a in sent(actions, ORIGIN, wire.CancelAnswer)] == [False]
-
-
 def test_a_full_disk_hands_out_nothing_and_forgets_nothing() -> None:
     bench = Bench()
     root = bench.begin(W1)

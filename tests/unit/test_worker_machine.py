@@ -156,12 +156,63 @@ def test_what_is_retracted_is_given_back_from_the_first_item_not_begun() -> None
 
     # When the rest is asked for and given back
     desk.hear(wire.Retract(work.attempt))
-    assert desk.worker.retract == [work.attempt]
+    assert desk.worker.retract == [wire.Retract(work.attempt)]
     desk.worker.give_back_from(work, work.next)
 
     # Then the broker is told from where, and the worker stops there
     assert desk.said() == [wire.Returned(work.attempt, 2)]
     assert (work.stop, list(work.left)) == (2, [(0, 2)])
+
+
+def test_an_item_that_is_to_be_cancelled_is_said_to_be_begun() -> None:
+    desk = Desk()
+    work = desk.grant(0, 5)
+    work.next = 2
+    asked = wire.Retract(work.attempt, 1)
+
+    desk.worker.keep(asked)
+
+    assert desk.said() == [wire.Returned(work.attempt, 1 << 62, 1)]
+    assert (work.stop, list(work.left)) == (5, [(0, 5)])
+
+
+def test_higher_priority_goes_first_then_ready_parents_then_deeper_ones() -> None:
+    # Given slices that come in the order of their numbers
+    desk = Desk()
+    urgent = wire.Define(b"urgent", b"urgent", "m:urgent", b"code", wire.Options(priority=1))
+    below = item_path(ROOT, 0, 0)
+    desk.hear(PLAIN, urgent)
+
+    def grant(no: int, fn: bytes = FN, parent: str = ROOT, *, replay: bool = False) -> None:
+        desk.hear(wire.Grant([wire.Task(no, parent, no, 0, fn, digests(0), [b"arg"], replay)]))
+
+    grant(1)
+    grant(2, parent=below)
+    grant(3, replay=True)
+    grant(4, urgent.fn)
+    grant(5, urgent.fn)
+
+    # Then they are queued as the broker would have them
+    assert [work.attempt.no for work in desk.worker.queue] == [4, 5, 3, 2, 1]
+
+
+def test_a_slice_is_left_for_one_that_goes_before_it() -> None:
+    # Given a slice under way, and one of its kind behind it
+    desk = Desk()
+    desk.grant(0, 4, no=1)
+    desk.grant(4, 8, no=2)
+    work = desk.worker.queue.popleft()
+    desk.run(work, 2)
+    assert not desk.worker.outranked(work)
+
+    # When one of higher priority comes
+    urgent = wire.Define(b"urgent", b"urgent", "m:urgent", b"code", wire.Options(priority=1))
+    task = wire.Task(3, ROOT, 9, 0, urgent.fn, digests(0), [b"arg"])
+    desk.hear(urgent, wire.Grant([task]))
+
+    # Then the rest waits behind that, in front of its own kind
+    assert desk.worker.outranked(work)
+    assert [(each.attempt.no, each.next) for each in desk.worker.queue] == [(3, 0), (1, 2), (2, 4)]
 
 
 def test_deeper_work_goes_first() -> None:
