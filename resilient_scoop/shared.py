@@ -53,8 +53,9 @@ def get_const(name: str, timeout: float | None = None) -> Any:
     if at is None:
         return _values.get(name)
     machine = at.session.machine
-    until = None if timeout is None else time.monotonic() + timeout
-    if name not in machine.consts:
+    if timeout is not None:
+        # Told always, known or not: on a replay it may be known sooner than it was.
+        until = time.monotonic() + timeout
         found = _engine.told(
             at,
             "const",
@@ -62,6 +63,7 @@ def get_const(name: str, timeout: float | None = None) -> Any:
         )
         if found == b"0":
             return None
+    if name not in machine.consts:
         _engine.block(at, lambda: name in machine.consts)
     if name not in _values:
         payload = machine.consts[name].payload

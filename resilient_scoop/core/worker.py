@@ -9,6 +9,9 @@ what came out. All that goes to the broker passes through `out` and leaves as on
       Hello (NO-LOST): the broker never sees a Hello that lacks an outcome already made.
   W2  An item is in `left` of its task until its outcome is sent, and is sent once.
   W3  A task that was dropped sends nothing more; its parents are fenced.
+  W4  No item is both begun and given back. The shell begins items without a lock: it moves `next`,
+  then looks at `stop` and, where that is reached, looks again under the lock. `give_back` lowers
+  `stop` and then looks at `next`: so one of the two sees what the other did.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """A task as the worker holds it. The shell moves `next`; `stop` may be lowered by a retraction."""
+    """A task as the worker holds it. The shell moves `next`; `stop` is lowered by retractions (W4)."""
 
     attempt: wire.Attempt
     task: wire.Task
@@ -79,7 +82,7 @@ class Worker:
         self.ended: wire.RunEnded | None = None
         self.out: list[bytes] = []
         self.due: dict[str, list[wire.Outcome]] = {}  # outcomes to send, by parent
-        self.retract: list[wire.Retract] = []  # asked for, to be answered by the shell
+        self.retract: list[wire.Retract] = []  # asked for, not answered
         self.touched: set[str] = set()  # parents that were told something
 
     # --- sending ------------------------------------------------------------------------------
@@ -183,11 +186,22 @@ class Worker:
         """Say that an item waits for others."""
         self.out.append(wire.encode(wire.Parked(work.attempt, index)))
 
-    def keep(self, asked: wire.Retract) -> None:
-        """Say that an item which is to be cancelled is begun (or was, in a task that has ended)."""
-        if asked.start >= 0:
-            answer = wire.Returned(asked.attempt, 1 << 62, asked.start)
-            self.out.append(wire.encode(answer))
+    def give_back(self) -> None:
+        """Answer retractions (W4): what is not begun goes back, all but the item under way."""
+        asked, self.retract = self.retract, []
+        for each in asked:
+            work = self.works.get(each.attempt)
+            if work is not None:
+                stop = work.stop
+                lowered = work.stop = min(stop, max(each.start, work.next))
+                kept = min(stop, max(lowered, work.next))
+                if not 0 <= each.start < kept:
+                    work.stop = kept
+                    self.give_back_from(work, kept)
+                    continue
+                work.stop = stop
+            if each.start >= 0:  # it is begun, or was, in a task that has ended
+                self.out.append(wire.encode(wire.Returned(each.attempt, 1 << 62, each.start)))
 
     def give_back_from(self, work: Work, stop: int) -> None:
         """Say that the items of a task from `stop` on will not be started here."""

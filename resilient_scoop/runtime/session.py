@@ -128,7 +128,7 @@ class Session:
         self.pumped_at = now
         if heard:
             self.heard_at = now
-            self._give_back()
+            self.machine.give_back()
             if self._files:
                 self._remove_files()
             self.flush(now)
@@ -149,25 +149,6 @@ class Session:
         """Show that we live and what we have received."""
         self.socket.send(self.machine.link.beat())
         self.beat_at = now
-
-    def _give_back(self) -> None:
-        """Answer retractions: what is not begun goes back, all but the item under way."""
-        asked, self.machine.retract = self.machine.retract, []
-        for each in asked:
-            work = self.machine.works.get(each.attempt)
-            if work is None:
-                self.machine.keep(each)
-                continue
-            # The main thread moves `next` before it looks at `stop`, and looks again under the lock
-            # where it fails; so one of the two sees what the other did.
-            stop = work.stop
-            work.stop = min(stop, max(each.start, work.next))
-            if 0 <= each.start < work.next:
-                work.stop = stop
-                self.machine.keep(each)
-            else:
-                work.stop = max(work.stop, work.next)
-                self.machine.give_back_from(work, work.stop)
 
     # --- the deputy ---------------------------------------------------------------------------
 

@@ -78,13 +78,7 @@ class WorkerShell(Operations, Process):
     def _react(self) -> None:
         machine = self.machine
         self._fence()
-        asked, machine.retract = machine.retract, []
-        for each in asked:
-            work = machine.works.get(each.attempt)
-            if work is None or 0 <= each.start < work.next:
-                machine.keep(each)
-            else:
-                machine.give_back_from(work, min(work.stop, max(each.start, work.next)))
+        machine.give_back()
         if machine.stopping is not None:
             self._leave()
             return
