@@ -297,4 +297,6 @@ class Membership:
         self.peers[peer_id] = peer
         if peer.role == "worker":
             self.scheduler.workers[peer_id] = peer
+        if peer.role != "agent" and self.ledger.consts:
+            self.ledger.send(peer_id, *self.ledger.consts.values())  # some may be new to it
         return peer

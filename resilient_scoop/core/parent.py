@@ -14,8 +14,7 @@ recognized by the broker). So a replay costs no round trip per call.
       mark that is left ("rewind") lets a later replay of the same code go on behind it.
   P3  An observation leaves in the same bundle as whatever the parent does next, in front of it.
   P4  Arguments are kept until their item is settled wherever a stale outcome may still come: for
-  calls
-      that an earlier attempt may have made.
+  calls that an earlier attempt may have made.
 
 `reuse` and `recompute` say what to do with outcomes of functions whose code has changed.
 """
@@ -326,10 +325,7 @@ class Parent:
     # --- cancellation -------------------------------------------------------------------------
 
     def ask_cancel(self, call: int, index: int) -> None:
-        """Ask to have an item cancelled; `cancelled` is the answer, None until it has come.
-
-        One question at a time: who asks, waits. The item's outcome may come before the answer.
-        """
+        """Ask to have an item cancelled; the answer comes as `cancelled`. Who asks, waits for it."""
         self.cancelled = None
         self._asked = wire.Cancel(self.path, self.attempt, call, index)
         self._seal()  # the call itself goes in front

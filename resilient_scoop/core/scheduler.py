@@ -274,7 +274,9 @@ class Scheduler:
         left = Intervals.run(start, stop)
         attempt = self.next_attempt()
         urgency = -options.priority
-        lease = self._hold(Lease(attempt, batch, left, peer, piece.fn, item_s, now, urgency=urgency))
+        lease = self._hold(
+            Lease(attempt, batch, left, peer, piece.fn, item_s, now, urgency=urgency)
+        )
         crashes = batch.parent.crashes
         whole = start == piece.start and stop == piece.stop
         task = Task(

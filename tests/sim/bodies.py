@@ -90,6 +90,11 @@ class Operations:
                 return lambda: self._told(frame, "poll", lambda: call.find(index) is not None)
             case ("cancel", number, index):
                 return lambda: self._cancel(frame, number, index)
+            case ("set_const", name, value):
+                self._set_const(name, value)
+                return lambda: (None,) if name in self.machine.consts else None
+            case ("get_const", name):
+                return lambda: self._get_const(name)
             case _:
                 raise AssertionError(op)
 
@@ -163,6 +168,15 @@ class Operations:
         parent.observe("done", programs.encode_arg(list(first)))
         return (first,)
 
+    def _set_const(self, name: str, value: Any) -> None:
+        payload = programs.encode_value(value)
+        const = wire.Const(name, programs.digest(payload), payload)
+        self.machine.out.append(wire.encode(const))
+
+    def _get_const(self, name: str) -> Ready:
+        const = self.machine.consts.get(name)
+        return None if const is None else (programs.read_outcome(const.payload, failed=False),)
+
     def _cancel(self, frame: Frame, number: int, index: int) -> Ready:
         parent = frame.parent
         assert parent is not None
@@ -176,5 +190,8 @@ class Operations:
         if answer is None:
             return None
         frame.told = None
+        if not answer:
+            path = ids.item_path(frame.path, number, index)
+            self.world.checks.too_late(frame.fns[number], path, frame.args[number][index])
         parent.observe("cancel", programs.encode_arg(answer))
         return (answer,)

@@ -7,6 +7,7 @@ were told, and compare it with what an undisturbed run would have come to (`prog
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
@@ -14,6 +15,7 @@ from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.core.state import Batch, Parent, State
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs
+from tests.sim.cancels import Broken, Cancels, Key
 
 RUN = b"run of the simul"
 
@@ -22,13 +24,6 @@ if TYPE_CHECKING:
     from tests.sim.programs import Fn
     from tests.sim.shells import BrokerShell
     from tests.sim.world import World
-
-Key = tuple[str, bytes]
-"""An item as it was asked for: its path, and the digests of its function and its arguments."""
-
-
-class Broken(AssertionError):
-    """A guarantee does not hold."""
 
 
 class Checks:
@@ -41,6 +36,10 @@ class Checks:
         self.starts: Counter[Key] = Counter()
         self.deaths: Counter[str] = Counter()  # with the item on the CPU
         self.blamed: Counter[Key] = Counter()  # the same, as recorded
+        self.deaths_late: Counter[str] = Counter()  # because the item ran out of its time
+        self.late: Counter[Key] = Counter()  # the same, as recorded
+        self.cancels = Cancels(world, self.durable, self.starts)
+        self.urgent = any("urgent" in step[:2] for step in world.steps)
         self.fns: dict[str, Fn] = {}
         self.output = b""
         self.commits = 0
@@ -52,8 +51,13 @@ class Checks:
     def may_die(self, path: str) -> bool:
         return self.deaths[path] < 2 or self._fn_at(path).poison
 
-    def died_running(self, path: str) -> None:
-        self.deaths[path] += 1
+    def died_running(self, path: str, reason: str) -> None:
+        self.deaths[path] += reason == "crash"
+        self.deaths_late[path] += reason == "timeout"
+
+    def too_late(self, fn: Fn, path: str, arg: Any) -> None:
+        """A parent is told that it cancelled too late."""
+        self.cancels.too_late((path, fn.id + programs.digest(programs.encode_arg(arg))))
 
     def _fn_at(self, path: str) -> Fn:
         return self.fns.get(path, programs.SCRIPT)
@@ -65,14 +69,26 @@ class Checks:
         self.starts[key] += 1
         if not fn.idempotent and self.starts[key] > 1:
             raise Broken(f"AT-MOST-ONCE: {path} was started {self.starts[key]} times")
+        self.cancels.started(key, work)
+
+    def chosen(self, work: Work, queue: Sequence[Work]) -> None:
+        """A worker goes on with a slice although others wait there."""
+        for other in queue:
+            if _priority(other) > _priority(work) and other.next < other.stop:
+                raise Broken(f"PRIORITY: {work.task.parent}.{work.task.call} goes before "
+                             f"{other.task.parent}.{other.task.call}")  # fmt: skip
 
     def opened(self, shell: BrokerShell) -> None:
         """A broker has recovered."""
         self.granted_no = 0
+        self.cancels.held = []
 
-    def turned(self, shell: BrokerShell) -> None:
+    def turned(self, shell: BrokerShell, changes: list[Change]) -> None:
         """A broker has taken a turn: look at the leases that are new."""
         leases = shell.broker.scheduler.leases
+        self.cancels.turned(shell, changes)
+        if self.urgent:
+            self._check_urgent(shell)
         newest = self.granted_no
         for attempt, lease in leases.items():
             if attempt.epoch != shell.epoch or attempt.no <= self.granted_no:
@@ -88,6 +104,22 @@ class Checks:
                         raise Broken(f"NO-LOST: {path} is granted again, its outcome is durable")
         self.granted_no = newest
 
+    def _check_urgent(self, shell: BrokerShell) -> None:
+        """What goes first waits for no worker that has nothing as urgent, and is getting on."""
+        broker, now = shell.broker, self.world.now
+        scheduler, membership = broker.scheduler, broker.membership
+        if broker.busy_disk or membership.stopping or membership._awaited is not None:
+            return
+        for parent in broker.state.parents.values():
+            for batch in parent.batches.values():
+                if not batch.ready or scheduler.options(batch.pieces[0].fn).priority <= 0:
+                    continue
+                for peer in scheduler.workers.values():
+                    busy = [lease for lease in peer.leases.values() if lease.busy()]
+                    getting_on = not peer.stuck and now - peer.moved_at < 1.0
+                    if getting_on and not any(lease.urgency < 0 for lease in busy):
+                        raise Broken(f"PRIORITY: {parent.path}.{batch.call} waits for {peer.name}")
+
     def committed(self, shell: BrokerShell, changes: list[Change]) -> None:
         """Changes have become durable."""
         self.commits += 1
@@ -98,7 +130,8 @@ class Checks:
                     self._outcomes(record)
                 elif isinstance(record, wire.Crashed):
                     path = ids.item_path(record.parent, record.call, record.index)
-                    self.blamed[path, record.digest] += 1
+                    blame = self.late if record.reason == "timeout" else self.blamed
+                    blame[path, record.digest] += 1
             elif isinstance(change, Put) and change.table is Table.OUTPUT:
                 self._output(change)
             elif isinstance(change, Put) and change.key == b"ended":
@@ -159,6 +192,10 @@ class Checks:
                 f"BLAST-RADIUS: {path} failed after {self.blamed[path, key[1][16:]]} deaths"
             )
 
+        if value == programs.Failed("timeout") and self.late[path, key[1][16:]] != _tries(fn):
+            raise Broken(f"BLAST-RADIUS: {path} failed after {self.late[path, key[1][16:]]} "
+                         f"times out of {_tries(fn)}")  # fmt: skip
+
     def diverged(self, text: str) -> None:
         """A replay differed: none of our scripts gives it reason to."""
         if not self.world.edited:
@@ -215,6 +252,10 @@ class Checks:
         calm = not any(kind not in ("slow", "full") for kind in self.world.faults)
         for key, payload in self.durable.items():
             value = programs.read_outcome(payload, failed=payload[:1] != b"V")
+            if value == programs.Failed("timeout"):
+                died = self.deaths_late[key[0]]
+                if calm and died != _tries(self._fn_at(key[0])):
+                    raise Broken(f"BLAST-RADIUS: {key[0]} ran out of its time {died} times")
             if value != programs.Failed("crashed"):
                 continue
             blamed, deaths = self.blamed[key[0], key[1][16:]], self.deaths[key[0]]
@@ -226,13 +267,14 @@ class Checks:
         state, scheduler = shell.broker.state, shell.broker.scheduler
         left: dict[str, Any] = {
             "parents": [path for path in state.parents if path != ids.ROOT],
-            "batches": list(state.parents[ids.ROOT].batches) if ids.ROOT in state.parents else [],
+            "batches": _undone(state),
             "kids": list(state.kids),
             "kid items": list(state.kid_items),
             "arguments": state.args_bytes,
             "ready": scheduler.ready,
             "leases": list(scheduler.leases),
             "crashes": [p.path for p in state.parents.values() if p.crashes or p.intents],
+            "questions": list(shell.broker.questions.open),
             "loads": [p.name for p in scheduler.workers.values() if p.items or p.load_s > 1e-9],
         }
         if self.world.edited:
@@ -244,6 +286,21 @@ class Checks:
         strangers = [key for key, _ in shell.journal.scan(Table.LOG) if not key.startswith(root)]
         if strangers and not self.world.edited:
             raise Broken(f"growth: {len(strangers)} records of futures that are done")
+
+
+def _undone(state: State) -> list[int]:
+    """Return the root's calls with items to do; of others, the end may not have been told any more."""
+    root = state.parents.get(ids.ROOT)
+    return [] if root is None else [call for call, batch in root.batches.items() if batch.undone]
+
+
+def _tries(fn: Fn) -> int:
+    """Return how often an item is killed for being late before it fails."""
+    return fn.retries + 1 if fn.idempotent else 1
+
+
+def _priority(work: Work) -> int:
+    return programs.BY_ID[work.task.fn].priority
 
 
 def durable_part(state: State) -> dict[str, Any]:

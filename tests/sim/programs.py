@@ -36,7 +36,11 @@ _decode = msgspec.msgpack.Decoder().decode
 class Failed:
     """What a body is sent in place of the value of an item that failed."""
 
-    kind: str  # raised, crashed, lost, cancelled
+    kind: str  # raised, crashed, lost, cancelled, timeout
+
+
+class RaisedError(Exception):
+    """What a body raises that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +54,25 @@ class Fn:
     poison: bool = False
     raises: bool = False
     tells: bool = False  # its value holds what it was told: [answers, result]
+    timeout_s: float | None = None
+    late: float = 0.0  # chance that a start of it takes longer than that
+    retries: int = 0  # of what came too late
+    priority: int = 0
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether any two undisturbed runs come to the same, cancellations apart."""
+        return self.idempotent and self.late in (0.0, 1.0)
 
     @property
     def id(self) -> bytes:
         return name_digest(self.name)
 
     def define(self) -> wire.Define:
-        options = wire.Options(idempotent=self.idempotent)
+        options = wire.Options(
+            timeout_s=self.timeout_s, retries=self.retries, idempotent=self.idempotent,
+            priority=self.priority,
+        )  # fmt: skip
         return wire.Define(self.id, self.id, self.name, b"code of " + self.name.encode(), options)
 
 
@@ -151,6 +167,37 @@ def _steady(total: int, tell: Callable[[Any], None]) -> Generator[Op, Any, int]:
     return chain
 
 
+def flaky(arg: Any) -> Body:
+    """Fail some times, waiting longer and longer in between, and then succeed or give up."""
+    for tries in range(3):
+        yield ("compute", 0.02)
+        if tries == arg % 4:
+            return mix("flaky", arg)
+        yield ("sleep", 0.05 * 2**tries)
+    raise RaisedError
+
+
+def user(arg: Any) -> Body:
+    """Use a constant, waiting for it where it is not set yet."""
+    name, more = arg
+    yield ("compute", 0.01)
+    return mix((yield ("get_const", name)), more)
+
+
+def quitter(arg: Any) -> Body:
+    """Cancel what was asked for, below the script."""
+    count, waits = arg
+    told = []
+    call = yield ("map", "slow", list(range(count)))
+    for at, wait in enumerate(waits):
+        yield ("sleep", wait)
+        told.append((yield ("cancel", call, (at * 2 + 1) % count)))
+    total = 0
+    for index in range(count):
+        total = mix(total, repr((yield ("result", call, index))))
+    return [told, total]
+
+
 # --- the script -------------------------------------------------------------------------------
 
 Step = tuple[Any, ...]
@@ -241,17 +288,71 @@ def _cancel_step(count: int) -> Body:
     yield _say("cancel", total)
 
 
+def _cancels_step(fn: str, count: int, moments: list[Any]) -> Body:
+    """Cancel items at some moments, and see that each comes to what the answer said."""
+    call = yield ("map", fn, list(range(count)))
+    gone = set()
+    for wait, victim in moments:
+        yield ("sleep", wait)
+        in_time = yield ("cancel", call, victim)
+        yield _say("told", in_time)
+        gone |= {victim} if in_time else set()
+    for index in range(count):
+        value = yield ("result", call, index)
+        said = index in gone
+        assert (value == Failed("cancelled")) == said, f"item {index}: told {said}, is {value}"
+        if index not in gone and not FNS[fn].is_certain:
+            yield _say("told", value.kind if isinstance(value, Failed) else "")
+        yield _say("cancels", repr(value))
+
+
+def _const_step(name: str, value: int, before: int, after: int) -> Body:
+    """Set a constant that some wait for and others find."""
+    early = yield ("map", "user", [[name, more] for more in range(before)])
+    yield ("sleep", 0.05)
+    yield ("set_const", name, value)
+    late = yield ("map", "user", [[name, more] for more in range(after)])
+    total = yield ("get_const", name)
+    for call, count in ((late, after), (early, before)):
+        for index in range(count):
+            total = mix(total, (yield ("result", call, index)))
+    yield _say("const", total)
+
+
+def _urgent_step(fn: str, count: int, waits: list[float]) -> Body:
+    """Ask for what goes first while much else is under way."""
+    calls = [((yield ("map", fn, list(range(count)))), count)]
+    for wait in waits:
+        yield ("sleep", wait)
+        calls.append(((yield ("map", "urgent", [1, 2])), 2))
+    total = 0
+    for call, many in calls:
+        for index in range(many):
+            total = mix(total, (yield ("result", call, index)))
+    yield _say("urgent", total)
+
+
+def _late_step(fn: str, count: int) -> Body:
+    call = yield ("map", fn, list(range(count)))
+    for index in range(count):
+        value = yield ("result", call, index)
+        if not FNS[fn].is_certain:
+            yield _say("told", value.kind if isinstance(value, Failed) else "")
+        yield _say("late", repr(value))
+
+
 def _risky_step(count: int) -> Body:
     call = yield ("map", "risky", list(range(count)))
     for index in range(count):
         value = yield ("result", call, index)
-        yield _say("told", isinstance(value, Failed))
+        yield _say("told", value.kind if isinstance(value, Failed) else "")
         yield _say("risky", repr(value))
 
 
 _STEPS: dict[str, Callable[..., Body]] = {
     "map": _map_step, "overlap": _overlap_step, "lazy": _lazy_step, "steady": _steady_step,
-    "once": _once_step, "cancel": _cancel_step, "risky": _risky_step,
+    "once": _once_step, "cancel": _cancel_step, "risky": _risky_step, "cancels": _cancels_step,
+    "const": _const_step, "urgent": _urgent_step, "late": _late_step,
 }  # fmt: skip
 
 FNS: dict[str, Fn] = {
@@ -262,6 +363,13 @@ FNS: dict[str, Fn] = {
         Fn("fails", raises=True),
         Fn("poison", 0.05, poison=True),
         Fn("risky", 0.2, idempotent=False),
+        Fn("urgent", 0.05, priority=1),
+        Fn("hangs", timeout_s=0.5, late=1.0, retries=1),
+        Fn("laggard", 0.1, timeout_s=1.0, late=0.3, retries=1),
+        Fn("hasty", 0.1, timeout_s=0.5, late=0.3, idempotent=False),
+        Fn("flaky", body=flaky),
+        Fn("user", body=user),
+        Fn("quitter", body=quitter, tells=True),
         Fn("fan", body=fan),
         Fn("dice", body=dice, tells=True),
         Fn("race", body=race, tells=True),
@@ -294,8 +402,32 @@ def draw(rng: random.Random, *, plain: bool = False) -> list[Step]:
         lambda: ("once",),
         lambda: ("cancel", rng.randint(2, 6)),
         lambda: ("risky", rng.randint(1, 3)),
+        lambda: _cancels(rng),
+        lambda: _cancels(rng),
+        lambda: ("map", "quitter", [[rng.randint(2, 5), _waits(rng)]] * rng.randint(1, 2)),
+        lambda: ("map", "flaky", list(range(rng.randint(1, 5)))),
+        lambda: _const(rng),
+        lambda: ("urgent", "slow", rng.randint(2, 12), _waits(rng)),
+        lambda: ("urgent", "leaf", rng.randint(20, 60), _waits(rng)),
+        lambda: ("late", rng.choice(["hangs", "laggard", "hasty"]), rng.randint(1, 3)),
     ]
     return [rng.choice(makers)() for _ in range(rng.randint(1, 5))]
+
+
+def _waits(rng: random.Random) -> list[float]:
+    return [rng.choice((0.0, 0.01, 0.1, 0.5)) * rng.random() for _ in range(rng.randint(1, 3))]
+
+
+def _cancels(rng: random.Random) -> Step:
+    fn = rng.choice(["leaf", "slow", "slow", "risky", "flaky", "laggard", "hasty", "urgent"])
+    count = rng.randint(2, 9)
+    return ("cancels", fn, count, [[wait, rng.randrange(count)] for wait in _waits(rng)])
+
+
+def _const(rng: random.Random) -> Step:
+    # A name for each: the first value of a name stands, whoever sets it again.
+    number = rng.getrandbits(30)
+    return ("const", f"c{number}", number, rng.randint(0, 3), rng.randint(0, 3))
 
 
 def _plain_step(rng: random.Random) -> Step:
@@ -352,8 +484,9 @@ class _Teller:
 def check_value(fn: Fn, path: str, arg: Any, value: Any) -> None:
     """Raise `Untrue` if an item cannot have this outcome."""
     if isinstance(value, Failed):
-        allowed = {"raised"} if fn.raises else {"crashed"} if fn.poison else {"cancelled"}
-        allowed |= set() if fn.idempotent else {"lost"}
+        allowed = {"cancelled"} | ({"raised"} if fn.raises or fn.name == "flaky" else set())
+        allowed |= ({"crashed"} if fn.poison else set()) | (set() if fn.idempotent else {"lost"})
+        allowed |= {"timeout"} if fn.late else set()
         if value.kind not in allowed:
             raise Untrue(f"{path} = {fn.name}({arg}) failed as {value.kind}, not as {allowed}")
         return
@@ -369,9 +502,14 @@ def truth(fn: Fn, path: str, arg: Any, told: Sequence[Any] = ()) -> Any:
         return Failed("raised")
     if fn.poison:
         return Failed("crashed")
+    if fn.late == 1.0:
+        return Failed("timeout")
     if fn.body is None:
         return leaf_value(path, arg)
-    return _pure(fn.body(arg), path, _Teller(told), None)
+    try:
+        return _pure(fn.body(arg), path, _Teller(told), None)
+    except RaisedError:
+        return Failed("raised")
 
 
 def check_output(steps: Sequence[Step], output: bytes) -> None:
@@ -419,6 +557,8 @@ def _pure(body: Body, path: str, teller: _Teller, printed: bytearray | None) -> 
             case ("cancel", call, index):
                 answer = teller.next(op)
                 cancelled |= {(call, index)} if answer else set()
+            case ("get_const", name):
+                answer = int(name[1:])
             case ("once" | "wait_any" | "poll", *_):
                 answer = teller.next(op)
             case _:
@@ -432,8 +572,8 @@ def _item(path: str, call: tuple[str, list[Any]], number: int, index: int, telle
         value = teller.next(("result",))
         check_value(fn, item, args[index], value)
         return value
-    if not fn.idempotent and teller.next(("result",)):
-        return Failed("lost")
+    if not fn.is_certain and (kind := teller.next(("result",))):
+        return Failed(kind)
     return truth(fn, item, args[index])
 
 

@@ -27,6 +27,7 @@ from tests.sim.checkers import RUN
 from tests.sim.world import Wire, World
 
 if TYPE_CHECKING:
+    from resilient_scoop.core.worker import Work
     from tests.sim.launcher import Launcher
     from tests.sim.worker import WorkerShell
 
@@ -157,7 +158,7 @@ class BrokerShell(Process):
         self.broker.busy_disk = self.full
         number, changes, mails = self.exchange.turn(now)
         self.broker.check()
-        world.checks.turned(self)
+        world.checks.turned(self, changes)
         self._send(mails)
         world.point("turn", self)
         if changes:
@@ -259,6 +260,12 @@ class AgentShell(Process):
 
         child = WorkerShell(self.world, self, name)
         self.children[child.id] = child
+
+    def end_late(self, child: WorkerShell, work: Work, index: int) -> None:
+        """An item has run out of its time."""
+        if child.alive and child.on_cpu == (work, index):
+            child.killed_for = "timeout"
+            child.die()
 
     def child_died(self, child: WorkerShell, reason: str) -> None:
         self.world.at(0.001, self, self._reap, child, reason)

@@ -33,6 +33,7 @@ class WorkerShell(Operations, Process):
         super().__init__(world, name, world.new_id(self.role))
         self.agent = agent
         self.done = False
+        self.killed_for = ""
         self.machine = Worker(role=self.role, node=f"n{agent.node}", name=name, pid=0, run=RUN8)
         self.busy: Frame | Work | None = None
         self.on_cpu: tuple[Work, int] | None = None
@@ -47,11 +48,11 @@ class WorkerShell(Operations, Process):
         world.at(0.01, self, self._beat)
 
     def die(self) -> None:
-        reason = "crash" if self.may_crash() else "asked"
+        reason = self.killed_for or ("crash" if self.may_crash() else "asked")
         super().die()
         self.world.workers.pop(self.id, None)
-        if self.on_cpu is not None and reason == "crash":
-            self.world.checks.died_running(self.on_cpu_path)
+        if self.on_cpu is not None:
+            self.world.checks.died_running(self.on_cpu_path, reason)
         if self.agent.alive:
             self.agent.child_died(self, reason)
 
@@ -154,8 +155,35 @@ class WorkerShell(Operations, Process):
         self.on_cpu_path = path
 
     def _start(self, work: Work) -> None:
-        index, task = work.next, work.task
-        work.next += 1
+        """Begin an item as the real loop does: the deputy may come in at each of three places."""
+        self.world.checks.chosen(work, self.machine.queue)
+        index = work.next
+        work.next = index + 1
+        look_first = self.world.chance(0.9)
+        seen = look_first and index < work.stop
+        if self.world.chance(0.1):
+            self.busy = work
+            self.world.at(
+                0.002 * self.world.rng.random(), self, self._look_later, work, index, seen
+            )
+        else:
+            self._look(work, index, seen)
+
+    def _look(self, work: Work, index: int, seen: bool) -> None:
+        if seen or index < work.stop:
+            self._begin(work, index)
+        else:
+            work.next = index
+
+    def _look_later(self, work: Work, index: int, seen: bool) -> None:
+        self.busy = None
+        self._look(work, index, seen)
+        self._run()
+        if self.alive:
+            self._flush()
+
+    def _begin(self, work: Work, index: int) -> None:
+        task = work.task
         fn = programs.BY_ID[task.fn]
         assert self.machine.functions[task.fn].payload, "a task without its function"
         raw = task.args[index - task.start]
@@ -168,8 +196,11 @@ class WorkerShell(Operations, Process):
             self._step(frame, None)
             return
         spent_s = fn.mean_s * (0.2 + 1.6 * self.world.rng.random())
-        if spent_s > _FLUSH_S:
-            self._settle(work)
+        if fn.timeout_s is not None:
+            late = self.world.chance(fn.late)
+            spent_s = 1e9 if late else min(spent_s, fn.timeout_s / 2)
+            until_s = fn.timeout_s + 0.1 * self.world.rng.random()
+            self.world.at(until_s, self.agent, self.agent.end_late, self, work, index)
         if fn.poison:
             self.world.at(spent_s, self, self.die)
         else:
@@ -214,6 +245,9 @@ class WorkerShell(Operations, Process):
             except StopIteration as stop:
                 self._end(frame, stop.value)
                 return
+            except programs.RaisedError:
+                self._end(frame, None, failed=True)
+                return
             if op[0] == "sleep":
                 frame.until = self.world.now + op[1]
                 frame.ready = lambda: (None,) if self.world.now >= frame.until else None
@@ -255,8 +289,7 @@ class WorkerShell(Operations, Process):
         self._flush()
 
     def _ask(self, frame: Frame) -> None:
-        assert frame.parent is not None
-        wanted = frame.parent.page_wanted()
+        wanted = None if frame.parent is None else frame.parent.page_wanted()
         if wanted is not None:
             self.machine.out.append(wanted)
 
@@ -269,7 +302,7 @@ class WorkerShell(Operations, Process):
             del self.frames[frame.path]
             self.runnable.append((frame, found[0]))
 
-    def _end(self, frame: Frame, value: Any) -> None:
+    def _end(self, frame: Frame, value: Any, *, failed: bool = False) -> None:
         self._idle()
         machine, work = self.machine, frame.work
         if work is None:
@@ -280,4 +313,5 @@ class WorkerShell(Operations, Process):
         if not frame.parked:
             self._settle(work)
             work.first = frame.index + 1
-        machine.settle_one(work, frame.index, programs.encode_value(value), failed=False)
+        payload = b"X" if failed else programs.encode_value(value)
+        machine.settle_one(work, frame.index, payload, failed=failed)

@@ -1,0 +1,104 @@
+"""CANCELLED: what was cancelled in time is never begun afterwards; what was too late had begun.
+
+The answer comes behind the record of the cancellation, so the record is what is looked at. Who had
+the item in his hands before that turn must not begin it later: a yes means that he gave it back.
+Whose lease was taken from him otherwise (he was silent for too long) may not know it yet.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from resilient_scoop import ids
+from resilient_scoop.core.events import Change, Put, Table
+from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.broker_errors import is_cancelled
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.worker import Work
+    from tests.sim.shells import BrokerShell
+    from tests.sim.worker import WorkerShell
+    from tests.sim.world import World
+
+Key = tuple[str, bytes]
+"""An item as it was asked for: its path, and the digests of its function and its arguments."""
+
+
+class Broken(AssertionError):
+    """A guarantee does not hold."""
+
+
+class _Held(NamedTuple):
+    attempt: wire.Attempt
+    parent: str
+    call: int
+    spans: list[tuple[int, int]]
+
+    def has(self, parent: str, call: int, index: int) -> bool:
+        return (self.parent, self.call) == (parent, call) and any(
+            low <= index < high for low, high in self.spans
+        )
+
+
+class Cancels:
+    """Knows who had what was cancelled."""
+
+    def __init__(self, world: World, durable: dict[Key, bytes], starts: Counter[Key]) -> None:
+        self.world = world
+        self.durable = durable
+        self.starts = starts
+        self.held: list[_Held] = []  # at the end of the last turn
+        self.barred: dict[Key, set[wire.Attempt]] = {}
+        self.watching = any(
+            step[0] in ("cancel", "cancels") or step[1:2] == ("quitter",) for step in world.steps
+        )
+
+    def turned(self, shell: BrokerShell, changes: list[Change]) -> None:
+        """A broker has taken a turn: look at what was cancelled in it."""
+        if not self.watching:
+            return
+        for change in changes:
+            if isinstance(change, Put) and change.table is Table.LOG:
+                record = wire.decode_logged(change.value)
+                if isinstance(record, wire.Outcomes) and is_cancelled(record.items[0].values[0]):
+                    self._cancelled(shell, record.parent, record.items[0])
+        self.held = [
+            _Held(attempt, lease.batch.parent.path, lease.batch.call, list(lease.left))
+            for attempt, lease in shell.broker.scheduler.leases.items()
+        ]
+
+    def _cancelled(self, shell: BrokerShell, parent: str, outcome: wire.Outcome) -> None:
+        path = ids.item_path(parent, outcome.call, outcome.start)
+        held = list(self.held)
+        if (
+            shell.broker.membership._awaited is not None
+        ):  # they may yet come and keep what they have
+            held += [
+                _Held(attempt, work.task.parent, work.task.call, list(work.left))
+                for worker in self.world.workers.values()
+                for attempt, work in worker.machine.works.items()
+            ]
+        here = (parent, outcome.call, outcome.start)
+        barred = {each.attempt for each in held if each.has(*here)}
+        self.barred[path, outcome.fingerprint + outcome.digests] = barred
+
+    def started(self, key: Key, work: Work) -> None:
+        """An item is begun."""
+        if work.attempt in self.barred.get(key, ()):
+            raise Broken(f"CANCELLED: {key[0]} is begun after it was cancelled")
+
+    def too_late(self, key: Key) -> None:
+        """A parent is told that it cancelled too late."""
+        if self.starts[key] or key in self.durable or self.world.edited:
+            return
+        if not any(self._counted(worker, key[0]) for worker in self.world.workers.values()):
+            raise Broken(f"CANCELLED: {key[0]} was not begun, and could not be cancelled")
+
+    def _counted(self, worker: WorkerShell, path: str) -> bool:
+        """Tell whether a worker has moved on to an item, and is about to begin it."""
+        place = ids.parse_item(path)
+        return place is not None and any(
+            place[:2] == (work.task.parent, work.task.call) and place[2] < work.next
+            for work in worker.machine.works.values()
+        )
