@@ -183,7 +183,8 @@ class Broker:
             case wire.Stuck(attempt=attempt, index=index):
                 lease = peer.leases.get(attempt)
                 if lease is not None and self.scheduler.evict(lease, index):
-                    self.ledger.send(peer.id, wire.encode(wire.Evict(attempt, index)))
+                    # In front of another grant of the item, which waits for nothing either.
+                    self.ledger.offer(peer.id, wire.encode(wire.Evict(attempt, index)))
             case wire.Returned():
                 self._returned(peer, message)
             case wire.HistoryWanted():

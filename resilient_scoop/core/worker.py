@@ -310,7 +310,9 @@ class Worker:
         if not work.left:
             self.works.pop(attempt, None)
         path = ids.item_path(work.task.parent, work.task.call, index)
-        if self.parents.pop(path, None) is not None:
+        parent = self.parents.get(path)
+        if parent is not None and parent.attempt == attempt:  # it may be here again already
+            del self.parents[path]
             self.fenced.append(path)
 
     def _again(self) -> bytes:

@@ -39,6 +39,7 @@ class Frame:
         self.ready: Callable[[], Ready] | None = None
         self.told: Any = None
         self.until = 0.0
+        self.ready_at = 0.0
         self.parked = False
 
 

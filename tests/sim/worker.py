@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.sim.shells import AgentShell
 
 _FLUSH_S = 0.1
+_DEPUTY_S = 0.1
+_STUCK_S = 0.3
 
 
 class WorkerShell(Operations, Process):
@@ -201,10 +203,26 @@ class WorkerShell(Operations, Process):
             spent_s = 1e9 if late else min(spent_s, fn.timeout_s / 2)
             until_s = fn.timeout_s + 0.1 * self.world.rng.random()
             self.world.at(until_s, self.agent, self.agent.end_late, self, work, index)
+        if spent_s > _DEPUTY_S:
+            self.world.at(_DEPUTY_S, self, self._deputize, work, index)
         if fn.poison:
             self.world.at(spent_s, self, self.die)
         else:
             self.world.at(spent_s, self, self._end_leaf, work, index, fn, raw, path)
+
+    def _deputize(self, work: Work, index: int) -> None:
+        """An item keeps the CPU: another thread says what is finished, and who waits for it."""
+        if self.on_cpu != (work, index):
+            return
+        self._settle(work)
+        for frame, _ in self.runnable:
+            if frame.parent is None or frame.work is None or frame.work.dropped:
+                continue
+            if self.world.now - frame.ready_at > _STUCK_S:
+                stuck = wire.Stuck(frame.work.attempt, frame.index)
+                self.machine.out.append(wire.encode(stuck))
+        self._flush()
+        self.world.at(_DEPUTY_S, self, self._deputize, work, index)
 
     def _end_leaf(self, work: Work, index: int, fn: Fn, raw: bytes, path: str) -> None:
         self._idle()
@@ -300,6 +318,7 @@ class WorkerShell(Operations, Process):
             self._ask(frame)
         else:
             del self.frames[frame.path]
+            frame.ready_at = self.world.now
             self.runnable.append((frame, found[0]))
 
     def _end(self, frame: Frame, value: Any, *, failed: bool = False) -> None:

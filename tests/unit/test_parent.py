@@ -279,3 +279,24 @@ def test_a_call_whose_further_arguments_cannot_travel_ends_with_those_it_has() -
 
     of.outcomes(outcomes(0, 0, 2))
     assert not of.calls
+
+
+def test_a_question_that_a_broker_did_not_answer_is_put_to_the_next_one() -> None:
+    # Given a parent that asks to cancel an item
+    parent = Parent(ROOT, wire.Attempt(1, 1))
+    call = parent.begin(FN, FN)
+    parent.add(call, digests(0), [b"arg"], last=True)
+    parent.ask_cancel(0, 0)
+    asked = [wire.decode_up(frame) for frame in parent.frames()]
+    assert [type(each) for each in asked] == [wire.Calls, wire.Args, wire.Cancel]
+
+    # When the broker is another one, then it asks again
+    parent.reconnect()
+    assert [wire.decode_up(frame) for frame in parent.frames()] == [asked[-1]]
+
+    # And what is answered is not asked again; answers to nobody's question change nothing
+    parent.cancel_answered(wire.CancelAnswer(ROOT, 0, 0, cancelled=True))
+    parent.cancel_answered(wire.CancelAnswer(ROOT, 0, 0, cancelled=False))
+    assert parent.cancelled is True
+    parent.reconnect()
+    assert parent.frames() == []

@@ -411,3 +411,18 @@ def test_the_end_of_the_run_is_the_last_thing_said() -> None:
     desk.worker.written += b"bye"
 
     assert [type(message) for message in desk.said()] == [wire.Output, wire.RunEnded]
+
+
+def test_an_item_that_goes_on_elsewhere_may_be_here_again_when_that_is_heard() -> None:
+    # Given a parent that was evicted and granted again, to the same worker
+    desk = Desk()
+    work = desk.grant(0, 1, no=1)
+    parent_on(desk, work)
+    again = parent_on(desk, desk.grant(0, 1, no=2))
+
+    # When the eviction is heard only now
+    desk.hear(wire.Evict(work.attempt, 0))
+
+    # Then the new attempt goes on
+    assert desk.worker.fenced == []
+    assert desk.worker.parents == {again.path: again}
