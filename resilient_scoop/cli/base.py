@@ -121,6 +121,21 @@ def run_argument(command: _Command) -> _Command:
     return click.argument("run", type=RUN, metavar="RUN")(command)
 
 
+def determinism_options(command: _Command) -> _Command:
+    """Give a command the flags that find what would differ in a replay."""
+    audit = click.option(
+        "--audit", is_flag=True,
+        help="Report, once per place, clocks, UUIDs, random bytes, file writes, sockets and "
+        "subprocesses that a parent uses outside of futures.once.",
+    )  # fmt: skip
+    always = click.option(
+        "--always-replay", is_flag=True,
+        help="Drop and replay every parent whenever it has waited, so that what differs in a "
+        "replay shows now. Slow; for tests.",
+    )  # fmt: skip
+    return audit(always(command))
+
+
 def json_option(command: _Command) -> _Command:
     """Give a command its --json flag."""
     text = "Print one JSON value on standard output."

@@ -9,7 +9,13 @@ from typing import Final
 
 import click
 
-from resilient_scoop.cli.base import EXIT_CODES, SETTINGS, note, run_argument
+from resilient_scoop.cli.base import (
+    EXIT_CODES,
+    SETTINGS,
+    determinism_options,
+    note,
+    run_argument,
+)
 from resilient_scoop.cli.script import find_module, find_script, installed_versions
 from resilient_scoop.cli.start import Start, start
 from resilient_scoop.errors import UsageError
@@ -60,6 +66,7 @@ Examples:
 @click.option("--dry-run", is_flag=True, help="Say what would be kept and what computed.")
 @click.option("--detach", is_flag=True, help="Leave the run in the background.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@determinism_options
 def command(  # noqa: PLR0913  one parameter per option
     *,
     run: RunDir,
@@ -71,6 +78,8 @@ def command(  # noqa: PLR0913  one parameter per option
     dry_run: bool,
     detach: bool,
     quiet: bool,
+    audit: bool,
+    always_replay: bool,
 ) -> int:
     """Go on with RUN: the script starts again, and what it had computed is taken from the journal.
 
@@ -105,6 +114,8 @@ def command(  # noqa: PLR0913  one parameter per option
             strict=strict or info.strict,
             quiet=quiet,
             detach=detach,
+            audit=audit,
+            always_replay=always_replay,
         ),
     )
 

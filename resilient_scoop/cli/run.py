@@ -15,7 +15,7 @@ from typing import Final
 
 import click
 
-from resilient_scoop.cli.base import EXIT_CODES, SETTINGS, state_folder
+from resilient_scoop.cli.base import EXIT_CODES, SETTINGS, determinism_options, state_folder
 from resilient_scoop.cli.script import Target, find_module, find_script, installed_versions
 from resilient_scoop.cli.start import Start, start
 from resilient_scoop.errors import JournalPlaceError, UsageError
@@ -49,6 +49,7 @@ Examples:
 @click.option("--strict", is_flag=True, help="Stop (70) where a replay differs from the journal.")
 @click.option("--detach", is_flag=True, help="Leave the run in the background; print its id.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@determinism_options
 @click.option("-m", "as_module", is_flag=True, help="SCRIPT is a module's name, as python -m.")
 @click.argument("script", metavar="SCRIPT")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
@@ -60,6 +61,8 @@ def command(  # noqa: PLR0913  one parameter per option
     strict: bool,
     detach: bool,
     quiet: bool,
+    audit: bool,
+    always_replay: bool,
     as_module: bool,
     script: str,
     args: tuple[str, ...],
@@ -96,7 +99,11 @@ def command(  # noqa: PLR0913  one parameter per option
 
     now = time.time()  # noqa: TID251  labels the run and makes its id
     run = rundirs.create(state_folder(), describe, now)
-    return _started(run, Start(workers=count, strict=strict, quiet=quiet, detach=detach))
+    how = Start(
+        workers=count, strict=strict, quiet=quiet, detach=detach, audit=audit,
+        always_replay=always_replay,
+    )  # fmt: skip
+    return _started(run, how)
 
 
 def check_name(name: str | None) -> None:

@@ -30,6 +30,8 @@ class Start:
     strict: bool = False
     quiet: bool = False
     detach: bool = False
+    always_replay: bool = False
+    audit: bool = False
 
 
 def start(run: RunDir, how: Start) -> int:
@@ -53,6 +55,8 @@ def _launch(run: RunDir, how: Start) -> int:
             strict=how.strict,
             quiet=how.quiet,
             display=not how.detach,
+            always_replay=how.always_replay,
+            audit=how.audit,
         ),
     )
 

@@ -58,6 +58,7 @@ class Parent:
     file_bytes: int = 0
     ended_files: list[tuple[int, int]] = field(default_factory=list)  # (call, item): may go
     recovered: int = 0  # items settled from the history
+    lived: int = 0  # items settled as they were computed
     after: int = 0
     catching_up: bool = False  # live, but the broker is new: outcomes may be missing
     page_asked: bool = False
@@ -239,6 +240,8 @@ class Parent:
         if self.replaying or call.number in self._held:
             self.recovered += high - low
             self._unhold(call.number, low, high)
+        else:
+            self.lived += high - low
         if call.args is not None:
             for index in range(low, high):
                 call.args.pop(index, None)

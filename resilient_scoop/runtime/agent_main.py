@@ -128,7 +128,8 @@ class Agent:
         slot.ended = slot.record.has_ended
         slot.record.close()
         self._kill_group(slot.process.pid)
-        orderly = slot.ended or self.stopping is not None
+        anew = self.settings.always_replay and code == child.START_AGAIN
+        orderly = slot.ended or self.stopping is not None or anew
         ooms, self.ooms = self.ooms, _oom_kills()
         died = "oom" if code == -signal.SIGKILL and self.ooms > ooms else "crash"
         reason = slot.killed_for or ("asked" if orderly else died)
@@ -142,7 +143,7 @@ class Agent:
         if reason in ("crash", "oom") and slot.role == "worker":
             how = "out of memory" if reason == "oom" else _how(code)
             self.say(f"{slot.name} died ({how}); it is replaced and its work goes on")
-        slot.hasty = slot.hasty + 1 if now - slot.started_at < HASTY_S else 0
+        slot.hasty = slot.hasty + 1 if now - slot.started_at < HASTY_S and not anew else 0
         slot.stillborn = slot.stillborn + 1 if code > 0 and on_cpu is None and not orderly else 0
         if slot.stillborn >= STILLBORN_MAX:
             self._give_up(slot, code)

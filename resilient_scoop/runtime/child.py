@@ -17,6 +17,8 @@ import msgspec
 
 _VARIABLE: Final = "RSCOOP_CHILD"
 _PDEATHSIG: Final = 1
+START_AGAIN: Final = 79
+"""Exit status of an origin that, under `always_replay`, wants to be started anew at once."""
 
 
 class ScriptSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +52,8 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float = 10.0
     stop_grace_s: float = 3.0
     tty: bool = False
+    always_replay: bool = False  # a parent is dropped and replayed at every wait
+    audit: bool = False  # report what parents do that is not journaled
 
 
 def take_settings() -> ChildSettings:

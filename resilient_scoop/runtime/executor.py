@@ -89,6 +89,17 @@ class Executor:
             session.running = None
         return True
 
+    def again(self, work: Work, index: int) -> None:
+        """Run an item that was a waiting parent and was dropped, from the top (a greenlet's body)."""
+        session, task, attempt = self.session, work.task, work.attempt
+        loaded = self.functions.get(session.machine.functions[task.fn])
+        context = self._context(work)
+        context.index, context.parked, context.again = index, True, True
+        session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, index)
+        item = self._quick if loaded.is_quick else self._item
+        value, failed = item(context, loaded, task.args[index - task.start])
+        self._end_parent(context, value, failed=failed)
+
     def _context(self, work: Work) -> Context:
         """Return a fresh context: an item that made calls keeps its own."""
         context = Context(ids.batch_path(work.task.parent, work.task.call), work)
@@ -213,8 +224,9 @@ def make_parent(session: Session, policy: Policy, say: Callable[[str], None]) ->
     if work.dropped:
         raise GreenletExit  # another attempt is the item's one writer
     parent = Parent(
-        context.path, work.attempt, work.task.replay, policy, say, lambda fn: name_of(session, fn)
-    )
+        context.path, work.attempt, work.task.replay or context.again, policy, say,
+        lambda fn: name_of(session, fn),
+    )  # fmt: skip
     context.parent = machine.parents[context.path] = parent
     return parent
 

@@ -4,6 +4,9 @@ H1  Ready parents go before leaves; slices in the order of the broker's queue (`
 H2  The hub's greenlet never runs user code; whatever waits is in `parked` with what it waits for.
 H3  A parent takes its random streams with it when it waits, and finds them again.
 H4  A parent that could go on does not wait behind a long item for long: another worker replays it.
+H5  With `always_replay`, a parent that was told an outcome while it waited does not go on: it is
+ended and runs again from the top. That outcome is in its history by then, so that each of its
+lives comes further than the one before.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ class Parked:
     green: Any
     ready: Callable[[], bool]
     until: float | None
+    lived: int  # outcomes that its parent machine had taken in live
 
 
 class Hub:
@@ -64,7 +68,8 @@ class Hub:
                 return True
             self._park(context)
         streams = rng.save()
-        self.parked[context.path] = Parked(context, getcurrent(), ready, until)
+        lived = 0 if context.parent is None else context.parent.lived
+        self.parked[context.path] = Parked(context, getcurrent(), ready, until, lived)
         in_time: bool = self.green.switch()
         session.context = context
         rng.restore(streams)
@@ -186,8 +191,34 @@ class Hub:
             if ready or (parked.until is not None and parked.until <= now):
                 del self.parked[path]
                 resumed = True
-                parked.green.switch(ready)
+                if ready and self._is_to_replay(parked):
+                    self._replay(parked)
+                else:
+                    parked.green.switch(ready)
         return resumed
+
+    def _is_to_replay(self, parked: Parked) -> bool:
+        """Tell whether a parent has to run again from the top, now that it could go on (H5)."""
+        if not self.session.settings.always_replay:
+            return False
+        parent, work = parked.context.parent, parked.context.work
+        if parent is None or work is None or work.dropped:
+            return False
+        return parent.lived > parked.lived and not (parent.replaying or parent.page_asked)
+
+    def _replay(self, parked: Parked) -> None:
+        """End a parent's greenlet and run it again, under the same attempt, with its history."""
+        machine, context = self.session.machine, parked.context
+        with self.session.lock:
+            parent = machine.parents.pop(context.path)
+            machine.out += parent.frames()  # what it was told is part of its history
+        context.fenced = True
+        parked.green.throw(GreenletExit)
+        greenlet(self._body_again).switch(context.work, context.index)
+
+    def _body_again(self, work: Work, index: int) -> None:
+        with contextlib.suppress(GreenletExit):
+            self.executor.again(work, index)
 
     def _fence(self) -> None:
         """End the greenlets of parents that are no longer ours to run."""

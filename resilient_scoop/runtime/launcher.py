@@ -56,6 +56,8 @@ class LaunchOptions:
     strict: bool = False
     quiet: bool = False
     display: bool = True
+    always_replay: bool = False
+    audit: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -130,6 +132,8 @@ class Launcher:
             recompute_changed=list(options.recompute_changed),
             retry_failed=options.retry_failed,
             tty=sys.stdout.isatty(),
+            always_replay=options.always_replay,
+            audit=options.audit,
         )
 
     def start_broker(self, *, adopt: bool) -> None:

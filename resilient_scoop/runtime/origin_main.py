@@ -25,7 +25,7 @@ from resilient_scoop.adapters.payload import keep_by_value, lacking_in_workers
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.runtime import script
-from resilient_scoop.runtime.child import take_settings
+from resilient_scoop.runtime.child import START_AGAIN, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.session import BEAT_S, Session
 from resilient_scoop.wire.messages import RunEnded
@@ -52,10 +52,12 @@ class Root:
     def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
         """Receive until `ready()` holds (True) or the moment `until` (False)."""
         session = self.session
+        parent = session.context.parent
+        lived = 0 if parent is None else parent.lived
         while True:
             with session.lock:
                 if ready():
-                    return True
+                    break
                 parent = session.context.parent
                 frame = None if parent is None else parent.page_wanted()
                 if frame is not None:
@@ -66,6 +68,18 @@ class Root:
                     return ready()
                 session.pump(min(left, BEAT_S))
             leave_if_stopped(session)
+        if session.settings.always_replay and parent is not None and parent.lived > lived:
+            start_again(session)
+        return True
+
+
+def start_again(session: Session) -> None:
+    """End so that the agent starts the script anew, which replays it (`always_replay`).
+
+    What it was just told is in the journal, so it comes further each time.
+    """
+    session.close()
+    os._exit(START_AGAIN)
 
 
 def leave_if_stopped(session: Session) -> None:

@@ -16,6 +16,8 @@ def main() -> int:
         from resilient_scoop.runtime.worker_main import main as run
     elif role == "survey":
         from resilient_scoop.runtime.survey import main as run
+    elif role == "replay":
+        from resilient_scoop.runtime.replay_main import main as run
     else:
         from resilient_scoop.runtime.origin_main import main as run
     return run()

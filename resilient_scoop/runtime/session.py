@@ -36,7 +36,9 @@ ACK_MESSAGES = 16
 class Context:
     """The future that is running: what its calls belong to. `prefix` is its batch's path."""
 
-    __slots__ = ("fenced", "index", "listeners", "parent", "parked", "prefix", "rngs", "work")
+    __slots__ = (
+        "again", "fenced", "index", "listeners", "parent", "parked", "prefix", "rngs", "work",
+    )  # fmt: skip
 
     def __init__(self, prefix: str, work: Work | None) -> None:
         self.prefix = prefix
@@ -45,6 +47,7 @@ class Context:
         self.parent: Parent | None = None
         self.parked = False
         self.fenced = False
+        self.again = False  # runs from the top once more: it has a history
         self.listeners: list[Any] = []  # futures with callbacks to call
         self.rngs = 0  # how many streams `futures.rng()` has given out
 

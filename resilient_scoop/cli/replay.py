@@ -1,0 +1,132 @@
+"""`rscoop replay`: does the code still do what the journal says? A test for one's own CI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, print_json, run_argument
+from resilient_scoop.cli.resume import ResumeCommand
+from resilient_scoop.cli.script import find_module, find_script
+from resilient_scoop.errors import UsageError
+from resilient_scoop.runtime.replays import Played, replay, spec_of
+from resilient_scoop.runtime.rundir import RunDir
+
+DIFFERS = 1
+
+
+class ReplayReport(msgspec.Struct, frozen=True):
+    """What `--json` prints; `parents` are those that were replayed up to the first difference."""
+
+    schema: int
+    id: str
+    clean: bool
+    parents: list[Played]
+
+
+@click.command(
+    cls=ResumeCommand,
+    context_settings=SETTINGS,
+    epilog="""\b
+Examples:
+    rscoop replay last
+    rscoop replay --code . tests/runs/k3x0q7am       in a CI: does the new code still fit?
+    rscoop replay --reuse-changed=evaluate last      evaluate may have changed
+    rscoop replay last --json | jq '.parents[].difference'
+\b
+Exit codes:
+    0    clean: the same calls, arguments, answers and output as in the journal
+    1    something differs; the first difference is printed
+    2    the command can't be carried out as given
+    74   the journal is damaged
+""",
+)
+@run_argument
+@click.option(
+    "--code", type=click.Path(path_type=Path), metavar="FOLDER",
+    help="Take the script from FOLDER, which stands for the folder the run was started in.",
+)  # fmt: skip
+@click.option(
+    "--reuse-changed", multiple=True, metavar="[=FUNCTION]",
+    help="Changed code of tasks is no difference: of all, or of this function.",
+)  # fmt: skip
+@click.option("--output", "shows", is_flag=True, help="Show the script's own output.")
+@json_option
+def command(
+    *, run: RunDir, code: Path | None, reuse_changed: tuple[str, ...], shows: bool, as_json: bool
+) -> int:
+    """Replay RUN's parents against its journal, without workers.
+
+    The script, and every nested parent that is not done, runs from the top and is given what the
+    journal has. What they ask for, with which arguments, what they are told and what they print is
+    compared. No task is computed and nothing is journaled, but THE SCRIPT'S OWN CODE RUNS: what
+    it does to files or the network outside of tasks and `futures.once` is done again.
+
+    Where the history of a run that is not finished ends, the replay ends, too. RUN may be live, or
+    the folder of a copied run.
+    """
+    info = run.load()
+    spec = spec_of(info, code)
+    if not Path(spec.cwd).is_dir():
+        raise UsageError(
+            f"run {run.id} works in {spec.cwd}, which is not there; name the code's folder: --code"
+        )
+    if spec.script is not None:
+        find_script(spec.script, Path(spec.cwd))
+    elif spec.module is not None:
+        find_module(spec.module, Path(spec.cwd))
+    played = replay(run, info, spec, reuse_changed, shows=shows)
+    clean = not any(each.difference for each in played)
+    if as_json:
+        print_json(ReplayReport(SCHEMA, run.id, clean, played))
+    else:
+        click.echo(f"replay of run {run.id} ({info.title}): {'clean' if clean else 'differs'}")
+        for each in played:
+            click.echo("\n".join(_lines(each)))
+    return 0 if clean else DIFFERS
+
+
+def _lines(played: Played) -> list[str]:
+    counts = f"{played.calls} calls, {played.items} results"
+    if played.observations:
+        counts += f", {played.observations} answers"
+    if played.output_bytes:
+        counts += f", {played.output_bytes} bytes of output"
+    head = f"  {played.path} {played.name}: {counts}"
+    found = played.difference
+    if found is None and played.complete:
+        return [f"{head}; came to its end"]
+    if found is None:
+        return [f"{head}; clean so far, its history ends there:", f"    it {played.stands}"]
+    lines = [
+        f"{head}; then, at {found.path}, {_WHAT[found.what]}",
+        f"    expected   {found.expected}",
+        f"    found      {found.found}",
+    ]
+    if found.place is not None:
+        place = found.place
+        lines.append(f"    at         {place.file}:{place.line}, in {place.function}")
+        lines += [f"                 {place.text}"] if place.text else []
+    return [*lines, f"  {_ADVICE[found.what]}"]
+
+
+_WHAT = {
+    "call": "another call is made",
+    "arguments": "an argument differs",
+    "code": "a function's code has changed",
+    "observation": "another answer is asked for",
+    "output": "other output is written",
+    "end": "it ends otherwise",
+}
+_ADVICE = {
+    "code": "`rscoop resume` would ask whether the results still count; if they do: --reuse-changed",
+    "arguments": "`rscoop resume` would compute that item again; what varies (time, files, network) "
+    "belongs into futures.once",
+}
+for _each in _WHAT:
+    _ADVICE.setdefault(
+        _each, "what varies (time, files, network) belongs into futures.once; if the code was changed "
+        "on purpose, `rscoop resume` computes what differs",
+    )  # fmt: skip

@@ -1,0 +1,239 @@
+"""A parent that is replayed against its journal and nothing else: what differs, and where it ends.
+
+It is the machine of `core.parent` itself; pages of the history come from whoever reads the journal.
+What is added is a comparison, made at the moment at which the parent does something:
+
+  D1  A call is compared with what the journal says was asked under its number: function, count,
+      arguments. One above all journaled numbers lies behind the end of the history.
+  D2  An observation that is asked for where none was recorded is a difference if the journal has
+      later calls (it would have been journaled with the next of them), else the history's end.
+  D3  Nothing is computed and nothing new is told: at the end of the history the parent stands still.
+
+The first difference, or the end, goes to `halt`, which must not return.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn
+
+from resilient_scoop import ids
+from resilient_scoop.core.batch import Batch, Piece
+from resilient_scoop.core.batch import Parent as Spawner
+from resilient_scoop.core.call import Call, Policy
+from resilient_scoop.core.parent import Parent
+from resilient_scoop.errors import InvariantError, ReplayDivergedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from resilient_scoop.wire import messages as wire
+
+_WIDTH = ids.DIGEST_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why a replay stands still. `expected` is empty where it is no difference."""
+
+    what: str  # "history", or what differs: call, arguments, code, observation, output, end
+    expected: str
+    found: str
+    call: int = -1
+    item: int = -1  # of the first one that differs
+    piece: Piece | None = None  # where the journal has that item's arguments
+    arg: bytes | None = None  # what it is now, pickled
+
+    @property
+    def differs(self) -> bool:
+        """Whether the replay did not do what the journal says."""
+        return self.what != "history"
+
+
+@dataclass(slots=True)
+class Asked:
+    """What one parent asked for, by call: a fold of its `Calls` records in their order."""
+
+    path: str
+    defines: dict[bytes, wire.Define]
+    calls: dict[int, Batch] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)  # of calls whose last item is known
+    observations: int = 0
+    upto: int = 0
+
+    def take(self, seq: int, record: wire.Calls) -> None:
+        """Take in a record."""
+        offset = 0
+        for part in record.parts:
+            batch = self.calls.get(part.call)
+            if batch is None:
+                batch = self.calls[part.call] = Batch(Spawner(self.path, b""), part.call)
+            stop = part.start + part.count
+            if part.count:
+                batch.put(Piece(part.start, stop, part.fn, part.digests, seq, offset))
+            if part.last:
+                batch.cut_away(stop, 1 << 62)
+                self.sizes[part.call] = stop
+            offset += part.count
+
+    @property
+    def next_call(self) -> int:
+        """The number above every call that is known."""
+        return max(self.calls, default=-1) + 1
+
+    def name(self, fn: bytes) -> str:
+        """Return a function's name, for eyes."""
+        define = self.defines.get(fn)
+        return fn.hex() if define is None else define.options.name or define.name
+
+    def fingerprint(self, fn: bytes) -> bytes:
+        """Return a function's fingerprint; an unknown id stands for itself."""
+        define = self.defines.get(fn)
+        return fn if define is None else define.fingerprint
+
+    def told(self, number: int) -> str:
+        """Return what was asked under a call's number, for eyes."""
+        pieces = self.calls[number].pieces
+        name = short(self.name(pieces[0].fn)) if pieces else "nothing"
+        size = self.sizes.get(number)
+        known = pieces[-1].stop if pieces else 0
+        return f"{name}, {_items(size)}" if size is not None else f"{name}, {_items(known)} or more"
+
+
+class Replayed(Parent):
+    """One parent, replayed."""
+
+    def __init__(
+        self,
+        attempt: wire.Attempt,
+        asked: Asked,
+        reuse: Iterable[str],
+        halt: Callable[[End], NoReturn],
+        name_of: Callable[[bytes], str],
+    ) -> None:
+        super().__init__(
+            asked.path, attempt, replaying=True,
+            policy=Policy(strict=True, reuse=tuple(reuse)), name_of=name_of,
+        )  # fmt: skip
+        self.asked = asked
+        self.halt = halt
+        self.told_count = 0
+        self.known_calls = asked.next_call  # an earlier attempt made them (P4)
+        self.ended = False  # the journal has the parent's end: it may do no more than is there
+
+    # --- calls (D1) ---------------------------------------------------------------------------
+
+    def add(self, call: Call, digests: bytes, args: list[bytes], *, last: bool) -> None:
+        """Add items to a call, once they are found to be those of the journal."""
+        batch = self.asked.calls.get(call.number)
+        if batch is None:
+            if self.ended or call.number < self.asked.next_call:
+                found = f"call {self._at(call.number)} of {short(self.name_of(call.fn))}"
+                self._differ("call", "no such call", found, call.number)
+        else:
+            self._compare(call, batch, digests, args, last=last)
+        try:
+            super().add(call, digests, args, last=last)
+        except ReplayDivergedError as error:
+            self._differ("code", error.expected, error.found, call.number)
+
+    def _compare(
+        self, call: Call, batch: Batch, digests: bytes, args: list[bytes], *, last: bool
+    ) -> None:
+        number, stop = call.number, call.count + len(args)
+        size, name = self.asked.sizes.get(number), short(self.name_of(call.fn))
+        if batch.pieces and short(self.asked.name(batch.pieces[0].fn)) != name:
+            self._differ("call", self.asked.told(number), f"{name}, {_items(stop)}", number)
+        for index in range(call.count, stop):
+            piece = batch.piece_at(index)
+            if piece is not None:
+                at = index - call.count
+                self._compare_item(call, piece, index, digests[at * _WIDTH : (at + 1) * _WIDTH], args[at])
+        too_many = size is not None and stop > size
+        if too_many or (last and size is not None and stop < size):
+            more = "" if last else " or more"
+            self._differ("call", self.asked.told(number), f"{name}, {_items(stop)}{more}", number)
+
+    def _compare_item(
+        self, call: Call, piece: Piece, index: int, digest: bytes, arg: bytes
+    ) -> None:
+        at = index - piece.start
+        if self.asked.fingerprint(piece.fn) != call.fingerprint and not self._reusable(call):
+            name = short(self.name_of(call.fn))
+            self._differ("code", f"{name} as it was", f"{name} with other code", call.number, index)
+        if piece.digests[at * _WIDTH : (at + 1) * _WIDTH] != digest:
+            self.halt(
+                End("arguments", "the argument that was journaled", "another", call.number, index,
+                    piece, arg)
+            )  # fmt: skip
+
+    # --- the history --------------------------------------------------------------------------
+
+    def page(self, head: wire.History, records: list[wire.Outcomes | wire.Observed]) -> None:
+        """Take in a page."""
+        try:
+            super().page(head, records)
+        except ReplayDivergedError as error:
+            self._differ("code", error.expected, f"{error.found} ({error.path})")
+
+    def recall(self, kind: str) -> bytes | None:
+        """Return what was told at this point; where nothing was, that is the end (D2)."""
+        try:
+            answer = super().recall(kind)
+        except ReplayDivergedError as error:
+            self._differ("observation", error.expected, error.found, self.next_call)
+        if answer is None and not self.replaying:
+            asks = f"`{kind}` before call {self.next_call}"
+            if self.ended or self.next_call < self.asked.next_call:
+                self._differ("observation", "nothing that was told here", asks, self.next_call)
+            self.halt(End("history", "", f"asks for {asks}, which was not told yet", self.next_call))
+        self.told_count += answer is not None
+        return answer
+
+    def observe(self, kind: str, answer: bytes) -> None:
+        """Refuse to record anything (D3)."""
+        if kind != "rewind":
+            raise InvariantError(f"D3 a replay was told `{kind}` {answer!r}")
+
+    def stand_still(self) -> NoReturn:
+        """Halt where the parent waits for what the journal does not have."""
+        waits = [number for number, call in self.calls.items() if call.left]
+        number = min(waits, default=self.next_call)
+        call = self.calls.get(number)
+        index = call.left.starts[0] if call is not None and call.left else -1
+        place = self._at(number) if index < 0 else f"{self._at(number)}[{index}]"
+        found = f"waits for {place}, which has no outcome in the journal"
+        if self.ended:
+            self._differ("end", "an end without it", found, number)
+        self.halt(End("history", "", found, number, index))
+
+    def finish(self, found: str, *, failed: bool, journaled: str | None) -> None:
+        """Compare the parent's end; `journaled` is how the journal says that it ended."""
+        if self.next_call < self.asked.next_call:
+            number = self.next_call
+            told = f"call {self._at(number)} of {self.asked.told(number)}"
+            self._differ("end", told, found, number)
+        if self._recorded and not self.replaying:
+            first = self._recorded[0]
+            self._differ("end", f"`{first.kind}` at call {first.at_call}", found, self.next_call)
+        if journaled is not None and journaled != found:
+            self._differ("end", journaled, found, self.next_call)
+        if journaled is None and failed:
+            self._differ("end", "no error so far", found, self.next_call)
+
+    def _at(self, number: int) -> str:
+        return ids.batch_path(self.path, number)
+
+    def _differ(
+        self, what: str, expected: str, found: str, call: int = -1, item: int = -1
+    ) -> NoReturn:
+        self.halt(End(what, expected, found, call, item))
+
+
+def short(name: str) -> str:
+    """Return a function's name without its module."""
+    return name.rpartition(":")[2]
+
+
+def _items(count: int) -> str:
+    return "1 item" if count == 1 else f"{count} items"

@@ -1,0 +1,164 @@
+"""What a replay without workers says, and how its processes are started.
+
+The parents run in child processes with the environment of a run's own (hash seed, threads), one for
+the script and one for all nested parents that are not done; what they find comes back as JSON lines.
+Nothing is written to the run's folder.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.core.events import Table
+from resilient_scoop.core.recovery import is_open, recover
+from resilient_scoop.errors import UsageError
+from resilient_scoop.runtime import child
+from resilient_scoop.wire.messages import Define, decode_logged, decode_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from resilient_scoop.core.state import State
+    from resilient_scoop.runtime.figures import Readable
+    from resilient_scoop.runtime.rundir import RunDir, RunInfo
+
+_LAST_WORDS: Final = 5
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A line of the user's source."""
+
+    file: str
+    line: int
+    function: str
+    text: str
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """What a parent did otherwise than its history."""
+
+    what: str  # call, arguments, code, observation, output, end
+    path: str  # of the call or item, or of the parent
+    expected: str
+    found: str
+    place: Place | None
+
+
+class Played(msgspec.Struct, frozen=True):
+    """One parent's replay."""
+
+    path: str
+    name: str
+    calls: int
+    items: int
+    observations: int
+    output_bytes: int
+    complete: bool  # it came to its end; else `stands` says where the history ended
+    stands: str = ""
+    difference: Difference | None = None
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a child is to replay."""
+
+    nested: list[str] = []  # paths; none: the script
+    shows: bool = False  # the script's output is passed on to standard error
+
+
+def read_defines(view: Readable) -> dict[bytes, Define]:
+    """Return the callables of a journal."""
+    records = (decode_up(raw) for _, raw in view.scan(Table.DEFINE))
+    return {record.fn: record for record in records if isinstance(record, Define)}
+
+
+def read_state(view: Readable, run: bytes) -> State:
+    """Return the state that a broker would begin with."""
+    log = ((key, decode_logged(raw)) for key, raw in view.scan(Table.LOG))
+    return recover(run, read_defines(view).values(), log, 0)
+
+
+def open_parents(state: State) -> list[str]:
+    """Return the nested parents that are not done, shallow ones first."""
+    paths = [path for path in state.parents if path != ids.ROOT and is_open(state, path)]
+    return sorted(paths, key=lambda path: (ids.depth(path), path))
+
+
+def replay(
+    run: RunDir, info: RunInfo, spec: child.ScriptSpec, reuse: Iterable[str], *, shows: bool
+) -> list[Played]:
+    """Replay all parents of a run; `spec` says which code.
+
+    Raises:
+        JournalError: the journal cannot be read.
+        UsageError: a child ended without having said what it found.
+    """
+    from resilient_scoop.adapters.journal_view import JournalView
+
+    with JournalView.open(run.journal) as view:
+        nested = open_parents(read_state(view, bytes.fromhex(info.uuid)))
+    settings = child.ChildSettings(
+        run_dir=str(run.path), run_id=run.id, run=bytes.fromhex(info.uuid), seed=info.seed,
+        script=spec, workers=info.workers, name="replay", reuse_changed=list(reuse),
+    )  # fmt: skip
+    played = _play(settings, Wanted(shows=shows))
+    if nested and not any(each.difference for each in played):
+        played += _play(settings, Wanted(nested, shows))
+    return played
+
+
+def _play(settings: child.ChildSettings, wanted: Wanted) -> list[Played]:
+    process = child.start(
+        "replay", settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=None if wanted.shows else subprocess.PIPE, user_code=True,
+        cwd=settings.script.cwd,
+    )  # fmt: skip
+    try:
+        told, said = process.communicate(msgspec.json.encode(wanted))
+    finally:
+        process.kill()
+        process.wait()
+    played = [msgspec.json.decode(line, type=Played) for line in told.splitlines()]
+    if process.returncode != 0:
+        raise UsageError(_died(process.returncode, said or b""))
+    return played
+
+
+def _died(code: int, said: bytes) -> str:
+    how = f"by signal {-code}" if code < 0 else f"with exit status {code}"
+    words = said.decode(errors="replace").strip().splitlines()[-_LAST_WORDS:]
+    last = ": " + " | ".join(words) if words else ""
+    return (
+        f"the process that replays the code ended {how} before it came to a verdict{last}; "
+        "the script may end its own process (os._exit, native code)"
+    )
+
+
+def spec_of(info: RunInfo, code: Path | None) -> child.ScriptSpec:
+    """Return the program as the run has it, or as it is found in `code`.
+
+    That folder stands for the one in which the run was started.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    if code is None:
+        return child.ScriptSpec(
+            script=info.script, module=info.module, argv=info.argv, cwd=info.cwd
+        )
+    folder = code.absolute()
+    if not folder.is_dir():
+        raise UsageError(f"--code {code}: there is no such folder")
+    script = None
+    if info.script is not None:
+        path = Path(info.script)
+        inside = path.relative_to(info.cwd) if path.is_relative_to(info.cwd) else Path(path.name)
+        found = next((p for p in (folder / inside, folder / path.name) if p.is_file()), None)
+        if found is None:
+            raise UsageError(f"--code {code}: there is no {inside} in it")
+        script = str(found)
+    return child.ScriptSpec(script=script, module=info.module, argv=info.argv, cwd=str(folder))
