@@ -56,6 +56,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float  # seconds since 1970, wall clock
     host: str
     user: str
+    forked_from: str | None = None  # the run, and where, whose results it began with
     format: int = FORMAT
 
     @property
