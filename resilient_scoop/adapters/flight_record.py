@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from typing import Final, NamedTuple
 
-_WORDS: Final = 8
-_BUSY, _EPOCH, _NO, INDEX, DEADLINE, _ENDED, _CALL, _PATH_BYTES = range(_WORDS)
+_WORDS: Final = 9
+_BUSY, _EPOCH, _NO, INDEX, DEADLINE, _ENDED, _CALL, _PATH_BYTES, _SINCE = range(_WORDS)
 _PATH_AT: Final = 8 * _WORDS
 _PATH_BYTES_MAX: Final = mmap.PAGESIZE - _PATH_AT
 
@@ -26,6 +27,7 @@ class OnCpu(NamedTuple):
     call: int
     item: int
     deadline_ns: int
+    since_ns: int  # when this process began the slice, on CLOCK_MONOTONIC
 
 
 class FlightRecord:
@@ -34,9 +36,10 @@ class FlightRecord:
     `words` is open to the executor's inner loop, which notes an item in 30 ns.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, readonly: bool = False) -> None:
         self.fd = fd
-        self._memory = mmap.mmap(fd, mmap.PAGESIZE)
+        access = mmap.ACCESS_READ if readonly else mmap.ACCESS_WRITE
+        self._memory = mmap.mmap(fd, mmap.PAGESIZE, access=access)
         self.words = memoryview(self._memory).cast("Q")
         self._parent = ""
 
@@ -46,6 +49,18 @@ class FlightRecord:
         fd = os.memfd_create(f"rscoop-{name}")
         os.ftruncate(fd, mmap.PAGESIZE)
         return cls(fd)
+
+    @classmethod
+    def of_process(cls, pid: int) -> FlightRecord | None:
+        """Open another process' record to read it; None if it has none or is not ours to look at."""
+        folder = f"/proc/{pid}/fd"
+        try:
+            for name in os.listdir(folder):
+                if os.readlink(f"{folder}/{name}").startswith("/memfd:rscoop-"):
+                    return cls(os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC), readonly=True)
+        except OSError:
+            return None  # it has just ended
+        return None
 
     def begin(self, epoch: int, no: int, parent: str, call: int, index: int) -> None:
         """Note what is on the CPU from now on."""
@@ -59,6 +74,7 @@ class FlightRecord:
             words[_PATH_BYTES] = len(path)
         words[_EPOCH], words[_NO], words[_CALL], words[INDEX] = epoch, no, call, index
         words[DEADLINE] = 0
+        words[_SINCE] = time.monotonic_ns()
         words[_BUSY] = 1
 
     def idle(self) -> None:
@@ -80,7 +96,10 @@ class FlightRecord:
         if not words[_BUSY]:
             return None
         parent = self._memory[_PATH_AT : _PATH_AT + words[_PATH_BYTES]].decode()
-        return OnCpu(words[_EPOCH], words[_NO], parent, words[_CALL], words[INDEX], words[DEADLINE])
+        return OnCpu(
+            words[_EPOCH], words[_NO], parent, words[_CALL], words[INDEX], words[DEADLINE],
+            words[_SINCE],
+        )  # fmt: skip
 
     def close(self) -> None:
         """Let go of the memory and the descriptor."""

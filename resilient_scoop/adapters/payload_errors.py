@@ -18,7 +18,7 @@ import pickle
 import traceback
 from collections.abc import Iterator
 from types import SimpleNamespace, TracebackType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -122,6 +122,25 @@ def dumps_exception(error: BaseException, remote_where: str) -> bytes:
     text = "".join(traceback.format_exception(error))[-_TEXT_MAX:]
     told = _Told(remote_where, text, _tell(error, {id(error)}))
     return b"X" + _encode(told)
+
+
+class Failure(NamedTuple):
+    """An exception as text; nothing of it was unpickled."""
+
+    type_name: str
+    text: str
+    where: str
+    traceback_text: str
+
+
+def describe_failure(payload: bytes) -> Failure:
+    """Return what an exception's payload says, for eyes: safe in any process."""
+    if payload[0] == BROKER_ERROR:
+        kind = msgspec.msgpack.decode(payload[1:], type=_BrokerError).kind
+        error = loads_exception(payload)
+        return Failure(_KINDS.get(kind, kind), str(error), "the broker", "")
+    told = msgspec.msgpack.decode(payload[1:], type=_Told)
+    return Failure(told.node.type_name, told.node.text, told.where, told.text)
 
 
 def loads_exception(payload: bytes | memoryview) -> BaseException:

@@ -229,7 +229,7 @@ class Membership:
             return
         crashed = wire.Crashed(
             parent.path, batch.call, index, lost.exit, lost.reason,
-            batch.digests_of(index, index + 1), lost.incarnation,
+            batch.digests_of(index, index + 1), lost.incarnation, lost.at,
         )  # fmt: skip
         self.ledger.log(parent, wire.encode(crashed))
         self.state.apply_crashed(parent, crashed)

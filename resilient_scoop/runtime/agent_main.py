@@ -133,11 +133,12 @@ class Agent:
         ooms, self.ooms = self.ooms, _oom_kills()
         died = "oom" if code == -signal.SIGKILL and self.ooms > ooms else "crash"
         reason = slot.killed_for or ("asked" if orderly else died)
-        lost = wire.ProcessLost(slot.incarnation, code, reason)
+        at = time.time()  # noqa: TID251  a label for eyes
+        lost = wire.ProcessLost(slot.incarnation, code, reason, at=at)
         if on_cpu is not None:
             attempt = wire.Attempt(on_cpu.epoch, on_cpu.no)
             lost = wire.ProcessLost(
-                slot.incarnation, code, reason, attempt, on_cpu.item, on_cpu.parent, on_cpu.call
+                slot.incarnation, code, reason, attempt, on_cpu.item, on_cpu.parent, on_cpu.call, at
             )
         self.tell(lost)
         if reason in ("crash", "oom") and slot.role == "worker":

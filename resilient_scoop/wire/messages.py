@@ -147,6 +147,7 @@ class Crashed(_Struct, frozen=True):
     reason: str  # "crash", "oom", "timeout"
     digest: bytes
     incarnation: bytes = b""  # whose death it was: each counts once
+    at: float = 0.0  # seconds since 1970, for eyes
 
 
 class Intent(_Struct, frozen=True):
@@ -260,6 +261,7 @@ class ProcessLost(_Struct, frozen=True):
     index: int = 0
     parent: str = ""  # with `call`: for a broker that knows neither process nor attempt
     call: int = 0
+    at: float = 0.0  # seconds since 1970, for eyes
 
 
 class Bye(_Struct, frozen=True):

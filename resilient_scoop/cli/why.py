@@ -1,0 +1,69 @@
+"""`rscoop why`: why an item is not running, was run again, failed, or is in doubt."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, print_json, run_argument
+from resilient_scoop.errors import UsageError
+from resilient_scoop.runtime.figures import open_view
+from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.runtime.whys import How, Inquiry, Why, parse_path
+
+
+class WhyReport(msgspec.Struct, frozen=True):
+    """What `--json` prints."""
+
+    schema: int
+    id: str
+    answer: Why
+
+
+@click.command(
+    context_settings=SETTINGS,
+    epilog="""\b
+Examples:
+    rscoop why last 0.3[17]         item 17 of the script's fourth call
+    rscoop why last 0.3             the call as a whole
+    rscoop why last 0               the script
+    rscoop why last 0.3[17] --json | jq -r .answer.how
+\b
+Exit codes:
+    0    the answer is printed
+    1    the run knows no such item
+    2    the command can't be carried out as given
+    74   the journal is damaged
+""",
+)
+@run_argument
+@click.argument("path", metavar="ID")
+@json_option
+def command(*, run: RunDir, path: str, as_json: bool) -> int:
+    """Say how it is with a future of RUN, and why.
+
+    ID is a future's or a call's path, as error messages and `rscoop status` show it. The answer comes
+    from the journal and from what the workers are executing; it costs the run nothing and works on
+    dead runs. Nothing is unpickled: of an exception you see what its worker wrote down.
+    """
+    run.load()
+    wanted = parse_path(path)
+    view = open_view(run)
+    if view is None:
+        raise UsageError(f"run {run.id} has not begun: its journal holds nothing yet")
+    with view:
+        answer = Inquiry(run, view).answer(wanted)
+    if as_json:
+        print_json(WhyReport(SCHEMA, run.id, answer))
+    else:
+        click.echo("\n".join(_lines(answer)))
+    return 1 if answer.how is How.UNKNOWN else 0
+
+
+def _lines(why: Why) -> list[str]:
+    name = f" {why.name}" if why.name else ""
+    lines = [f"{why.path}{name}: {why.how}", f"  {why.text}"]
+    lines += [f"  - {each}" for each in why.history]
+    if why.traceback:
+        lines += ["  its worker wrote:", *(f"    {line}" for line in why.traceback.rstrip().split("\n"))]
+    return [*lines, f"  next: {why.advice}"] if why.advice else lines
