@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from pathlib import Path
 from typing import Final, NamedTuple
 
 _WORDS: Final = 9
@@ -53,11 +54,12 @@ class FlightRecord:
     @classmethod
     def of_process(cls, pid: int) -> FlightRecord | None:
         """Open another process' record to read it; None if it has none or is not ours to look at."""
-        folder = f"/proc/{pid}/fd"
+        folder = Path(f"/proc/{pid}/fd")
         try:
-            for name in os.listdir(folder):
-                if os.readlink(f"{folder}/{name}").startswith("/memfd:rscoop-"):
-                    return cls(os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC), readonly=True)
+            for path in folder.iterdir():
+                if str(path.readlink()).startswith("/memfd:rscoop-"):
+                    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                    return cls(fd, readonly=True)
         except OSError:
             return None  # it has just ended
         return None

@@ -63,7 +63,11 @@ Examples:
     help="Compute again what functions whose code has changed had computed.",
 )  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Compute again what raised an exception.")
-@click.option("--dry-run", is_flag=True, help="Say what would be kept and what computed.")
+@click.option(
+    "--dry-run", is_flag=True,
+    help="Say what would be kept and computed, and what that saves and costs; change nothing.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Of --dry-run: print one JSON value.")
 @click.option("--detach", is_flag=True, help="Leave the run in the background.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @determinism_options
@@ -76,6 +80,7 @@ def command(  # noqa: PLR0913  one parameter per option
     recompute_changed: tuple[str, ...],
     retry_failed: bool,
     dry_run: bool,
+    as_json: bool,
     detach: bool,
     quiet: bool,
     audit: bool,
@@ -87,6 +92,8 @@ def command(  # noqa: PLR0913  one parameter per option
     """
     info = run.load()
     _check_flags(reuse_changed, recompute_changed)
+    if as_json and not dry_run:
+        raise UsageError("--json is for --dry-run; a resumed run prints what its script prints")
     if run.is_held():
         raise run.busy_error()
     _enter(info)
@@ -94,7 +101,12 @@ def command(  # noqa: PLR0913  one parameter per option
         note(text)
     finished = None if retry_failed else _finished_code(run)
     if dry_run:
-        return _foretell(run, info)
+        from resilient_scoop.cli.foretell import dry_run as foretold
+
+        return foretold(
+            run, info, reuse=reuse_changed, recompute=recompute_changed,
+            retry_failed=retry_failed, as_json=as_json,
+        )  # fmt: skip
     if finished is not None:
         _conclude(run)
         note(f"run {run.id} has finished; `rscoop logs {run.id}` shows its output")
@@ -207,19 +219,3 @@ def _finished_code(run: RunDir) -> int | None:
     with view:
         ended = read_ended(view)
     return 0 if ended is not None and ended.code == 0 and not ended.failed else None
-
-
-def _foretell(run: RunDir, info: RunInfo) -> int:
-    from resilient_scoop.runtime.figures import read_figures, state_of
-
-    figures = read_figures(run, info)
-    click.echo(f"run {run.id} ({info.title}) is {state_of(run, figures.ended)}")
-    click.echo(f"  kept       {figures.done} items, {figures.output_bytes} bytes of output")
-    click.echo(f"  to do      {figures.in_flight} items that are known, and what follows from them")
-    if figures.failed:
-        click.echo(f"  raised     {figures.failed} items; --retry-failed computes them again")
-    for each in _changed(run, info):
-        click.echo(f"  changed    {each.title}: the code behind {each.results} results")
-    for batch in figures.batches:
-        click.echo(f"  call       {batch.path} {batch.name}: {batch.done}/{batch.total} kept")
-    return 0

@@ -16,6 +16,7 @@ from resilient_scoop.cli.base import (
     size,
     utc,
 )
+from resilient_scoop.runtime.audit import Finding, read_findings
 from resilient_scoop.runtime.display import duration
 from resilient_scoop.runtime.figures import (
     BatchFigures,
@@ -55,6 +56,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     computed_s: float
     output_bytes: int
     journal_bytes: int
+    audit: list[Finding]
     folder: str
 
 
@@ -115,6 +117,7 @@ def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
         computed_s=figures.computed_s,
         output_bytes=figures.output_bytes,
         journal_bytes=figures.journal_bytes,
+        audit=read_findings(run.logs),
         folder=str(run.path),
     )
 
@@ -135,6 +138,7 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
     ]
     if report.crashes:
         lines.append(f"  crashes   {report.crashes}, {report.resubmitted} items tried again")
+    lines += [f"  {each.said}" for each in report.audit]
     lines += [_batch_line(batch) for batch in report.batches]
     return [*lines, f"  next      {_advice(report)}"]
 

@@ -65,5 +65,8 @@ def _lines(why: Why) -> list[str]:
     lines = [f"{why.path}{name}: {why.how}", f"  {why.text}"]
     lines += [f"  - {each}" for each in why.history]
     if why.traceback:
-        lines += ["  its worker wrote:", *(f"    {line}" for line in why.traceback.rstrip().split("\n"))]
+        lines += [
+            "  its worker wrote:",
+            *(f"    {line}" for line in why.traceback.rstrip().split("\n")),
+        ]
     return [*lines, f"  next: {why.advice}"] if why.advice else lines

@@ -148,7 +148,9 @@ class Replayed(Parent):
             piece = batch.piece_at(index)
             if piece is not None:
                 at = index - call.count
-                self._compare_item(call, piece, index, digests[at * _WIDTH : (at + 1) * _WIDTH], args[at])
+                self._compare_item(
+                    call, piece, index, digests[at * _WIDTH : (at + 1) * _WIDTH], args[at]
+                )
         too_many = size is not None and stop > size
         if too_many or (last and size is not None and stop < size):
             more = "" if last else " or more"
@@ -186,7 +188,9 @@ class Replayed(Parent):
             asks = f"`{kind}` before call {self.next_call}"
             if self.ended or self.next_call < self.asked.next_call:
                 self._differ("observation", "nothing that was told here", asks, self.next_call)
-            self.halt(End("history", "", f"asks for {asks}, which was not told yet", self.next_call))
+            self.halt(
+                End("history", "", f"asks for {asks}, which was not told yet", self.next_call)
+            )
         self.told_count += answer is not None
         return answer
 

@@ -28,8 +28,10 @@ class Busy:
     @property
     def text(self) -> str:
         """What it does, for eyes."""
-        return f"{self.name} is in {self.path} ({self.since_s:.1f} s)" if self.path else (
-            f"{self.name} is idle"
+        return (
+            f"{self.name} is in {self.path} ({self.since_s:.1f} s)"
+            if self.path
+            else (f"{self.name} is idle")
         )
 
 

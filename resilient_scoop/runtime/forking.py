@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-
 from resilient_scoop import ids
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_view import JournalView
@@ -63,8 +62,6 @@ def cut(record: wire.Logged, at: int | None) -> wire.Logged | None:
             return wire.Observed(record.parent, record.attempt, told) if told else None
         case wire.Crashed(call=call) | wire.Intent(call=call):
             return record if call < at else None
-        case _:
-            return None
 
 
 def root_call(path: str) -> int:
@@ -199,5 +196,3 @@ def parse_batch(text: str) -> int | None:
     """Return the number of one of the script's calls: `0.17`, `17`; None for anything else."""
     number = text.removeprefix(f"{ids.ROOT}.")
     return int(number) if number.isdecimal() else None
-
-

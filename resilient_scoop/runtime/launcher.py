@@ -31,9 +31,10 @@ from resilient_scoop.runtime.display import Display, Progress, Rate, duration, e
 from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.reports import Report
 from resilient_scoop.runtime.shown import Shown
-from resilient_scoop.runtime.words import last_words, refusal
+from resilient_scoop.runtime.words import how, last_words, refusal
 
 if TYPE_CHECKING:
+    from resilient_scoop.runtime.audit import AuditTail
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
 
 STOPPED = 75
@@ -110,6 +111,11 @@ class Launcher:
         self.reports_fd = -1
         self.kill_at: float | None = None
         self.said_recovered = False
+        self.audit: AuditTail | None = None
+        if options.audit:
+            from resilient_scoop.runtime.audit import AuditTail
+
+            self.audit = AuditTail(run.logs)
         self.started_at = time.monotonic()
 
     # --- starting -----------------------------------------------------------------------------
@@ -229,7 +235,7 @@ class Launcher:
             if code not in (0, STOPPED) and self.agent.process is not None:
                 self.agent.process.kill()
             return
-        self.display.note(f"the broker died ({_how(code)}); it is started again from the journal")
+        self.display.note(f"the broker died ({how(code)}); it is started again from the journal")
         self.start_broker(adopt=True)
         if self.signals:
             self._ask_stop()
@@ -251,7 +257,7 @@ class Launcher:
             return False
         self.display.note(
             f"the {part.role} died {len(part.deaths)} times in {_RESTART_WINDOW_S:.0f} s "
-            f"({_how(code)}{last_words(self.run.logs / f'{part.role}.log')}); see {self.run.logs}"
+            f"({how(code)}{last_words(self.run.logs / f'{part.role}.log')}); see {self.run.logs}"
         )
         self.said_fatal = self.said_fatal or 70
         return True
@@ -330,6 +336,7 @@ class Launcher:
         """Show what is new of the output, and how far the run is."""
         if self.report.output_bytes > self.shown.count:
             self._show_output()
+        self._say_audit()
         report = self.report
         total = None if report.open else report.known
         running = min(report.running, report.workers)  # others wait in a worker's queue
@@ -343,6 +350,10 @@ class Launcher:
             )
         )  # fmt: skip
 
+    def _say_audit(self) -> None:
+        for finding in () if self.audit is None else self.audit.new():
+            self.display.note(finding.said)
+
     def _show_output(self) -> None:
         if self.view is None:
             self.view = JournalView.open(self.run.journal)
@@ -353,6 +364,7 @@ class Launcher:
     def _finish(self) -> int:
         if self.report.output_bytes > self.shown.count:
             self._show_output()
+        self._say_audit()
         if self.view is not None:
             self.view.close()
         self.display.close()
@@ -385,7 +397,3 @@ class Launcher:
                 f"{report.crashes} crashes"
             )
         return report.code
-
-
-def _how(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

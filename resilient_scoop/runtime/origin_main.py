@@ -186,6 +186,10 @@ def main() -> int:
         os._exit(STOPPED)
     parent = _begin(session)
     output = _redirect(session, settings, parent)
+    if settings.audit:
+        from resilient_scoop.runtime.audit import Audit
+
+        Audit(session).start()
     code, failed, message = _run(session, settings)
     output.flush()
     return _end(session, code, failed=failed, message=message)

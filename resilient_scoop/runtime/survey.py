@@ -39,6 +39,7 @@ class Changed:
 
     names: frozenset[str]  # as the journal has it, and as `name=` calls it
     results: int
+    fingerprints: frozenset[bytes] = frozenset()  # of the code that made them
 
     @property
     def title(self) -> str:
@@ -62,7 +63,8 @@ def changed_functions(run: RunDir, info: RunInfo, view: Readable) -> list[Change
         before = found.get(define.name, Changed(frozenset(), 0))
         names = before.names | {define.name} | ({define.options.name} - {None})
         results = before.results + counts[define.fingerprint]
-        found[define.name] = Changed(frozenset(filter(None, names)), results)
+        made_by = before.fingerprints | {define.fingerprint}
+        found[define.name] = Changed(frozenset(filter(None, names)), results, made_by)
     return [found[name] for name in sorted(found)]
 
 
@@ -141,6 +143,7 @@ def main() -> int:
     from resilient_scoop.runtime.current import Process
 
     settings = child.take_settings()
+    sys.dont_write_bytecode = True  # who only asks leaves no trace
     asked = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[bytes])
     answer = os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)

@@ -293,7 +293,9 @@ class Story:
         if self._made_by is None:
             self.told.append(f"it was asked for: {self.name}")
         elif now != self._made_by:
-            what = "its code has changed" if now[0] != self._made_by[0] else "its arguments differed"
+            what = (
+                "its code has changed" if now[0] != self._made_by[0] else "its arguments differed"
+            )
             self.told.append(f"it was asked for again, to be recomputed: {what}")
         elif self.outcome is not None and part.fresh:
             self.told.append("it was asked for again, to be recomputed")
@@ -306,8 +308,10 @@ class Story:
         self.outcome, self.failed = item.values[at], at in item.failed
         each_s = item.spent_s / max(1, len(item.values))
         self.spent = f", after {each_s:.3g} s" if item.spent_s > 0 else ""
-        who = "by the broker" if item.task is None else (
-            f"by attempt {item.task.no} of broker life {item.task.epoch}"
+        who = (
+            "by the broker"
+            if item.task is None
+            else (f"by attempt {item.task.no} of broker life {item.task.epoch}")
         )
         self.told.append(f"it {'failed' if self.failed else 'was done'}, {who}{self.spent}")
 
@@ -323,7 +327,9 @@ def _death(crashed: wire.Crashed) -> str:
     when = ""
     if crashed.at:
         when = f" at {datetime.fromtimestamp(crashed.at, UTC).isoformat(timespec='seconds')}"
-    why = {"oom": " (out of memory)", "timeout": " (it ran into its timeout=)"}.get(crashed.reason, "")
+    why = {"oom": " (out of memory)", "timeout": " (it ran into its timeout=)"}.get(
+        crashed.reason, ""
+    )
     return f"its worker died{when}, {how}{why}, while it was on the CPU"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,3 +23,8 @@ def last_words(log: Path) -> str:
     except OSError:
         return ""
     return next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
+
+
+def how(code: int) -> str:
+    """Return how a process ended, for eyes."""
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

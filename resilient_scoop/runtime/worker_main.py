@@ -60,6 +60,10 @@ def main() -> int:
 
     Process.say, Process.make_parent = say, parent_here
     import_script(session, functions)
+    if settings.audit:
+        from resilient_scoop.runtime.audit import Audit
+
+        Audit(session).start()
     hub = Hub(session, executor)
     session.start_deputy()
     with session.lock:

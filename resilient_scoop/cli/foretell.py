@@ -1,0 +1,125 @@
+"""`rscoop resume --dry-run`: what would be kept, what computed, and what that saves and costs."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from resilient_scoop.cli.base import SCHEMA, print_json
+from resilient_scoop.runtime.display import duration
+from resilient_scoop.runtime.figures import OutputTail, RunState, open_view, read_ended, state_of
+from resilient_scoop.runtime.foretelling import Foretold, FunctionForetold, foretell
+from resilient_scoop.runtime.replays import read_state
+from resilient_scoop.runtime.rundir import RunDir, RunInfo
+from resilient_scoop.runtime.survey import changed_functions
+
+_COLUMNS = ("reused", "changed", "failed", "in flight", "in doubt", "saved", "needed")
+
+
+class DryRunReport(msgspec.Struct, frozen=True):
+    """What `--dry-run --json` prints. `undecided` names what has changed and was not decided on."""
+
+    schema: int
+    id: str
+    state: RunState
+    output_bytes: int
+    undecided: list[str]
+    saved_s: float
+    needed_s: float
+    foretold: Foretold
+
+
+def dry_run(
+    run: RunDir,
+    info: RunInfo,
+    *,
+    reuse: tuple[str, ...],
+    recompute: tuple[str, ...],
+    retry_failed: bool,
+    as_json: bool,
+) -> int:
+    """Say what a resume with these options would do; nothing on disk changes."""
+    view = open_view(run)
+    if view is None:
+        click.echo(
+            f"run {run.id} ({info.title}) has not begun: a resume starts it from the beginning"
+        )
+        return 0
+    with view:
+        changed = changed_functions(run, info, view)
+        kept = [each for each in changed if {"*", each.title, *each.names} & set(reuse)]
+        told = {"*", *recompute}
+        undecided = [
+            each.title
+            for each in changed
+            if each not in kept
+            and not ("*" in recompute or {each.title, *each.names} & (told - {"*"}))
+        ]
+        lost = {mark for each in changed if each not in kept for mark in each.fingerprints}
+        found = foretell(view, read_state(view, view.run), lost, retry_failed=retry_failed)
+        output_bytes = sum(len(piece) for piece in OutputTail().pieces(view))
+        state = state_of(run, read_ended(view))
+    report = DryRunReport(
+        SCHEMA, run.id, state, output_bytes, undecided, found.total("saved_s"),
+        found.total("needed_s"), found,
+    )  # fmt: skip
+    if as_json:
+        print_json(report)
+    else:
+        click.echo("\n".join(_lines(run, info, report)))
+    return 0
+
+
+def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
+    found = report.foretold
+    lines = [f"run {run.id} ({info.title}) is {report.state}; a resume would find:", *_table(found)]
+    saved, needed = _time(report.saved_s), _time(report.needed_s)
+    unmeasured = int(found.total("unmeasured"))
+    more = f", and {unmeasured} items of which no time is known" if unmeasured else ""
+    lines += [
+        f"  saved      {saved} of computing; {report.output_bytes} bytes of output are kept",
+        f"  needed     about {needed} of computing for what is in flight or recomputed{more}",
+        "             and then what the script asks for next, of which nothing is known",
+        f"  replay     about {_time(found.replay_s)}, besides the script's own time",
+        "  arguments  are compared during the replay; items whose arguments differ are recomputed",
+    ]
+    if renewed := int(found.total("renewed")):
+        lines.append(f"             (an earlier replay had {renewed} such items)")
+    if (failed := int(found.total("failed"))) and not found.retry_failed:
+        lines.append(f"  failed     {failed} items; --retry-failed computes them again")
+    if doubt := int(found.total("in_doubt")):
+        lines.append(
+            f"  in doubt   {doubt} idempotent=False items, which end as WorkerLostError; or say what "
+            f"became of them: rscoop resolve {run.id}"
+        )
+    for each in report.undecided:
+        lines.append(
+            f"  changed    {each}: say --recompute-changed={each} or --reuse-changed={each}; a resume "
+            "without that stops here"
+        )
+    return lines
+
+
+def _table(found: Foretold) -> list[str]:
+    if not found.functions:
+        return ["  nothing that was asked for"]
+    rows: list[tuple[str, ...]] = [("function", *_COLUMNS)]
+    rows += [_row(each) for each in found.functions]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *cells in rows:
+        shown = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  " + "  ".join([name.ljust(widths[0]), *shown]))
+    return lines
+
+
+def _row(each: FunctionForetold) -> tuple[str, ...]:
+    needed = _time(each.needed_s) if each.needed_s else ("?" if each.unmeasured else "-")
+    counts = (each.reused, each.changed, each.failed, each.in_flight, each.in_doubt)
+    saved = _time(each.saved_s) if each.saved_s else "-"
+    return (each.name, *(str(count) if count else "-" for count in counts), saved, needed)
+
+
+def _time(seconds: float) -> str:
+    """Return a time for eyes, short ones with their fractions."""
+    return duration(seconds) if seconds >= 100 else f"{seconds:.2g}s"  # noqa: PLR2004

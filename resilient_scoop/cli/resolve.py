@@ -1,0 +1,122 @@
+"""`rscoop resolve`: what became of an item that must not be started twice."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+import msgspec
+
+from resilient_scoop.adapters.payload import dumps
+from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, note, print_json, run_argument
+from resilient_scoop.errors import UsageError
+from resilient_scoop.runtime.figures import is_live, open_view
+from resilient_scoop.runtime.replays import read_state
+from resilient_scoop.runtime.resolving import Verdict, doubts, resolve
+from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.runtime.whys import parse_path
+
+
+class Doubt(msgspec.Struct, frozen=True):
+    """One item in doubt."""
+
+    path: str
+    name: str
+
+
+class DoubtsReport(msgspec.Struct, frozen=True):
+    """What `--json` prints."""
+
+    schema: int
+    id: str
+    in_doubt: list[Doubt]
+
+
+@click.command(
+    context_settings=SETTINGS,
+    epilog="""\b
+Examples:
+    rscoop resolve last                                what is in doubt?
+    rscoop resolve last 0.3[17] --again                it had no effect: start it once more
+    rscoop resolve last 0.3[17] --done '{"receipt": 4711}'
+    rscoop resolve last 0.3[17] --failed               its parent is told WorkerLostError
+\b
+Exit codes:
+    0    it is written down, or the list is printed
+    2    the command can't be carried out as given: the item is not in doubt, the value is no JSON
+    73   the run is live
+    74   the journal is damaged, or the disk refuses
+""",
+)
+@run_argument
+@click.argument("path", metavar="[ID]", required=False)
+@click.option(
+    "--again", is_flag=True, help="It had no effect, or may have it twice: start it again."
+)
+@click.option("--done", "value", metavar="JSON", help="It had its effect; this is its value.")
+@click.option("--failed", is_flag=True, help="End it: its parent is told WorkerLostError.")
+@json_option
+def command(
+    *,
+    run: RunDir,
+    path: str | None,
+    again: bool,
+    value: str | None,
+    failed: bool,
+    as_json: bool,
+) -> None:
+    """Say what became of an item of RUN that is in doubt, before you resume the run.
+
+    An item of an idempotent=False call is in doubt when it was about to be started and its worker,
+    or the whole run, was lost before its outcome was known. It is never started twice by itself: a
+    resume ends it as WorkerLostError. If you have looked whether it had its effect, say so here.
+    Without an ID, the items in doubt are listed.
+    """
+    info = run.load()
+    chosen = [
+        verdict
+        for verdict, given in (
+            (Verdict.AGAIN, again), (Verdict.DONE, value is not None), (Verdict.FAILED, failed),
+        )
+        if given
+    ]  # fmt: skip
+    if path is None:
+        if chosen:
+            raise UsageError(f"name the item that is {chosen[0]}: rscoop resolve {run.id} ID …")
+        _list(run, as_json=as_json)
+        return
+    if len(chosen) != 1:
+        raise UsageError("say one of --again, --done JSON and --failed")
+    view = open_view(run)
+    if view is None:
+        raise UsageError(f"run {run.id} has not begun: nothing is in doubt")
+    view.close()
+    payload = b"" if value is None else dumps(_parsed(value), "value", "value")
+    text = resolve(run, info, parse_path(path), chosen[0], payload)
+    note(f"{text}; go on with `rscoop resume {run.id}`")
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--done {text}: no JSON ({error}); write 3, null, '\"text\"' or '{{\"key\": 1}}'"
+        ) from error
+
+
+def _list(run: RunDir, *, as_json: bool) -> None:
+    view = open_view(run)
+    found: list[Doubt] = []
+    if view is not None and not is_live(run):
+        with view:
+            found = [Doubt(path, name) for path, name in doubts(read_state(view, view.run))]
+    if as_json:
+        print_json(DoubtsReport(SCHEMA, run.id, found))
+        return
+    if not found:
+        live = " while it is live" if is_live(run) else ""
+        click.echo(f"nothing of run {run.id} is in doubt{live}")
+    for each in found:
+        click.echo(f"{each.path} {each.name}")

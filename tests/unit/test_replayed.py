@@ -1,0 +1,191 @@
+"""A parent against its journal: the first difference, or where the history ends."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import pytest
+
+from resilient_scoop.core.replayed import Asked, End, Replayed
+from resilient_scoop.ids import ROOT
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import FN, ONCE, PLAIN, RISKY, digests, outcomes, part
+
+NOW = wire.Attempt(1, 1)
+OTHER = wire.Define(b"fn-other........", b"other-code......", "m:plain", b"code", wire.Options())
+DEFINES = {each.fn: each for each in (PLAIN, RISKY, OTHER)}
+
+
+class Halted(BaseException):
+    def __init__(self, end: End) -> None:
+        super().__init__(end)
+        self.end = end
+
+
+def halt(end: End) -> NoReturn:
+    raise Halted(end)
+
+
+def asked(*records: tuple[wire.Part, ...]) -> Asked:
+    found = Asked(ROOT, DEFINES)
+    for seq, parts in enumerate(records, 1):
+        found.take(seq, wire.Calls(ROOT, NOW, list(parts)))
+        found.upto = seq
+    return found
+
+
+def parent(journal: Asked, *reuse: str) -> Replayed:
+    return Replayed(NOW, journal, reuse, halt, lambda fn: DEFINES[fn].name)
+
+
+def call(
+    of: Replayed, start: int, stop: int, *, fn: bytes = FN, salt: int = 0, last: bool = True
+) -> None:
+    made = of.begin(fn, DEFINES[fn].fingerprint)
+    args = [b"arg%d" % index for index in range(start, stop)]
+    of.add(made, digests(*range(start, stop), salt=salt), args, last=last)
+
+
+def page(of: Replayed, *records: wire.Outcomes | wire.Observed, last: bool = True) -> None:
+    assert of.page_wanted() is not None
+    of.page(wire.History(ROOT, NOW, 9, last, of.asked.next_call), list(records))
+
+
+def told(no: int, kind: str, at_call: int) -> wire.Observed:
+    return wire.Observed(ROOT, NOW, [wire.Observation(no, kind, at_call, b"a")])
+
+
+def test_the_same_calls_are_no_difference() -> None:
+    of = parent(asked((part(0, 0, 3),), (part(1, 0, 2, last=False), part(1, 2, 4))))
+    page(of, outcomes(0, 0, 3), outcomes(1, 0, 4))
+    call(of, 0, 3)
+    made = of.begin(FN, FN)
+    of.add(made, digests(0, 1, 2), [b"a"] * 3, last=False)
+    of.add(made, digests(3), [b"a"], last=True)
+    assert of.recovered == 7
+    of.finish("its end", failed=False, journaled="its end")
+
+
+@pytest.mark.parametrize(
+    ("fn", "stop", "salt", "what", "expected", "found"),
+    [
+        (ONCE, 3, 0, "call", "plain, 3 items", "risky, 3 items"),
+        (FN, 2, 0, "call", "plain, 3 items", "plain, 2 items"),
+        (FN, 4, 0, "call", "plain, 3 items", "plain, 4 items"),
+        (FN, 3, 5, "arguments", "the argument that was journaled", "another"),
+        (OTHER.fn, 3, 0, "code", "plain as it was", "plain with other code"),
+    ],
+)
+def test_another_call_is_a_difference(
+    fn: bytes, stop: int, salt: int, what: str, expected: str, found: str
+) -> None:
+    of = parent(asked((part(0, 0, 3),)))
+
+    with pytest.raises(Halted) as halted:
+        call(of, 0, stop, fn=fn, salt=salt)
+
+    assert halted.value.end.differs
+    assert (halted.value.end.what, halted.value.end.expected, halted.value.end.found) == (
+        what, expected, found,
+    )  # fmt: skip
+
+
+def test_the_first_argument_that_differs_is_named_with_its_place_in_the_journal() -> None:
+    of = parent(asked((part(0, 0, 2), part(1, 0, 3))))
+    call(of, 0, 2)
+    made = of.begin(FN, FN)
+
+    with pytest.raises(Halted) as halted:
+        of.add(made, digests(0) + digests(1, salt=9) + digests(2), [b"a", b"b", b"c"], last=True)
+
+    end = halted.value.end
+    assert (end.call, end.item, end.arg) == (1, 1, b"b")
+    assert end.piece is not None
+    assert (end.piece.record, end.piece.offset) == (1, 2)
+
+
+def test_changed_code_that_may_be_reused_is_no_difference() -> None:
+    of = parent(asked((part(0, 0, 3),)), "m:plain")
+    page(of, outcomes(0, 0, 3))
+    call(of, 0, 3, fn=OTHER.fn)
+    assert of.recovered == 3
+
+
+def test_what_was_asked_for_anew_counts_and_not_what_it_replaced() -> None:
+    of = parent(asked((part(0, 0, 3),), (part(0, 1, 2, salt=7, fresh=True, last=False),)))
+    made = of.begin(FN, FN)
+    of.add(made, digests(0) + digests(1, salt=7) + digests(2), [b"a", b"b", b"c"], last=True)
+    assert list(made.left) == [(0, 3)]
+
+
+def test_a_call_beyond_the_journal_is_its_end_unless_the_run_had_ended() -> None:
+    of = parent(asked((part(0, 0, 1),)))
+    page(of, outcomes(0, 0, 1))
+    call(of, 0, 1)
+    call(of, 0, 1)
+    with pytest.raises(Halted) as halted:
+        of.stand_still()
+    assert not halted.value.end.differs
+    assert "0.1[0]" in halted.value.end.found
+
+    over = parent(asked((part(0, 0, 1),)))
+    over.ended = True
+    page(over, outcomes(0, 0, 1))
+    call(over, 0, 1)
+    with pytest.raises(Halted) as halted:
+        call(over, 0, 1)
+    assert halted.value.end.differs
+
+
+def test_answers_are_told_again_and_their_end_is_the_history_s() -> None:
+    of = parent(asked((part(0, 0, 1),)))
+    page(of, told(0, "once", 0), outcomes(0, 0, 1))
+    assert of.recall("once") == b"a"
+    call(of, 0, 1)
+
+    with pytest.raises(Halted) as halted:
+        of.recall("done")
+
+    assert not halted.value.end.differs
+    assert of.told_count == 1
+
+
+def test_an_answer_that_was_never_told_is_a_difference_where_later_calls_are_known() -> None:
+    of = parent(asked((part(0, 0, 1),), (part(1, 0, 1),)))
+    page(of, outcomes(0, 0, 1))
+    call(of, 0, 1)
+    with pytest.raises(Halted) as halted:
+        of.recall("once")
+    assert halted.value.end.differs
+
+
+def test_another_answer_than_was_told_is_a_difference() -> None:
+    of = parent(asked((part(0, 0, 1),)))
+    page(of, told(0, "once", 0))
+    with pytest.raises(Halted) as halted:
+        of.recall("settled")
+    assert halted.value.end.what == "observation"
+    assert halted.value.end.expected == "`once` at call 0"
+
+
+def test_an_end_before_the_journal_s_last_call_or_answer_is_a_difference() -> None:
+    of = parent(asked((part(0, 0, 1),)))
+    page(of)
+    with pytest.raises(Halted) as halted:
+        of.finish("its end", failed=False, journaled=None)
+    assert halted.value.end.expected == "call 0.0 of plain, 1 item"
+
+    left = parent(asked())
+    page(left, told(0, "once", 0))
+    with pytest.raises(Halted) as halted:
+        left.finish("its end", failed=False, journaled=None)
+    assert halted.value.end.expected == "`once` at call 0"
+
+
+def test_another_end_is_a_difference() -> None:
+    for failed, journaled in ((False, "exit code 3"), (True, None)):
+        of = parent(asked())
+        page(of)
+        with pytest.raises(Halted) as halted:
+            of.finish("its end", failed=failed, journaled=journaled)
+        assert halted.value.end.what == "end"
