@@ -130,8 +130,8 @@ def determinism_options(command: _Command) -> _Command:
     )  # fmt: skip
     always = click.option(
         "--always-replay", is_flag=True,
-        help="Drop and replay every parent whenever it has waited, so that what differs in a "
-        "replay shows now. Slow; for tests.",
+        help="Drop and replay every parent whenever it has waited, and stop (70) where a replay "
+        "differs: what would show after a crash shows now. Slow; for tests.",
     )  # fmt: skip
     return audit(always(command))
 

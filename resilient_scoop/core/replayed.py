@@ -183,11 +183,11 @@ class Replayed(Parent):
         try:
             answer = super().recall(kind)
         except ReplayDivergedError as error:
-            self._differ("observation", error.expected, error.found, self.next_call)
+            self._differ("observation", error.expected, f"{error.found} at call {self.next_call}")
         if answer is None and not self.replaying:
             asks = f"`{kind}` before call {self.next_call}"
             if self.ended or self.next_call < self.asked.next_call:
-                self._differ("observation", "nothing that was told here", asks, self.next_call)
+                self._differ("observation", "nothing that was told here", asks)
             self.halt(
                 End("history", "", f"asks for {asks}, which was not told yet", self.next_call)
             )
@@ -216,14 +216,14 @@ class Replayed(Parent):
         if self.next_call < self.asked.next_call:
             number = self.next_call
             told = f"call {self._at(number)} of {self.asked.told(number)}"
-            self._differ("end", told, found, number)
+            self._differ("end", told, found)
         if self._recorded and not self.replaying:
             first = self._recorded[0]
-            self._differ("end", f"`{first.kind}` at call {first.at_call}", found, self.next_call)
+            self._differ("end", f"`{first.kind}` at call {first.at_call}", found)
         if journaled is not None and journaled != found:
-            self._differ("end", journaled, found, self.next_call)
+            self._differ("end", journaled, found)
         if journaled is None and failed:
-            self._differ("end", "no error so far", found, self.next_call)
+            self._differ("end", "no error so far", found)
 
     def _at(self, number: int) -> str:
         return ids.batch_path(self.path, number)

@@ -117,9 +117,8 @@ class Fork:
         mine = ids.log_prefix(self.run, record.parent) + key[ids.KEY_BYTES :]
         if isinstance(record, wire.Calls) and isinstance(kept, wire.Calls):
             args = self._args(key, record, kept)
-            if args is None:
-                return  # erased meanwhile: a nested parent has ended
-            yield Put(Table.ARGS, mine, wire.encode(args))
+            if args is not None:  # else its items are all done
+                yield Put(Table.ARGS, mine, wire.encode(args))
         self._count(kept)
         yield Put(Table.LOG, mine, raw if kept is record else wire.encode(kept))
 

@@ -133,7 +133,7 @@ class Launcher:
             ),
             workers=options.workers,
             adopt=adopt,
-            strict=options.strict or info.strict,
+            strict=options.strict or info.strict or options.always_replay,
             reuse_changed=list(options.reuse_changed),
             recompute_changed=list(options.recompute_changed),
             retry_failed=options.retry_failed,

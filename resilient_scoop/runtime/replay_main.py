@@ -143,10 +143,12 @@ class Theater:
         prefix = ids.log_prefix(self.settings.run, place[0])
         raw = self.view.get(Table.ARGS, prefix + piece.record.to_bytes(8, "big"))
         frame = None if raw is None else wire.decode_up(raw)
-        assert isinstance(frame, wire.Args), "the arguments of an undone item are kept"
-        arg = frame.args[piece.offset + place[2] - piece.start]
         define = self.defines[piece.fn]
         stage.name = short(define.options.name or define.name)
+        if not isinstance(frame, wire.Args):
+            lack = "cannot be run: the journal lacks its arguments, as one that was repaired may"
+            return Played(path, stage.name, 0, 0, 0, 0, complete=False, stands=lack)
+        arg = frame.args[piece.offset + place[2] - piece.start]
         return stage.play(lambda stage: self._item(stage, define, arg))
 
     def _item(self, stage: Stage, define: wire.Define, arg: bytes) -> None:

@@ -167,8 +167,8 @@ class Stage:
             difference = self._difference(end)
         return Played(
             self.asked.path, self.name, self.parent.next_call, self.parent.recovered,
-            self.parent.told_count, self.output_bytes, end is None, "" if end is None or end.differs else end.found,
-            difference,
+            self.parent.told_count, self.output_bytes, end is None,
+            "" if end is None or end.differs else end.found, difference,
         )  # fmt: skip
 
     def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
@@ -225,7 +225,7 @@ class Stage:
         key = self.prefix + piece.record.to_bytes(8, "big")
         raw = self.view.get(Table.ARGS, key)
         frame = None if raw is None else wire.decode_up(raw)
-        before = "an argument that the journal no longer has"
+        before = "another argument (the journal keeps those of undone and failed items)"
         if isinstance(frame, wire.Args):
             before = self._shown(frame.args[piece.offset + index - piece.start])
         now = self._shown(arg)

@@ -33,12 +33,12 @@ SAME_WITHOUT_RSCOOP = ["onemax.py", "sweep.py"]
 pytestmark = pytest.mark.real
 
 
-def python(arguments: list[str], folder: Path) -> str:
+def python(arguments: list[str], folder: Path, **environ: str) -> str:
     """Run the interpreter in `folder` and return what it wrote to its standard output."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env={**os.environ, "MPLCONFIGDIR": str(folder)},
+        env={**os.environ, "MPLCONFIGDIR": str(folder), **environ},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -64,6 +64,21 @@ def test_an_example_says_the_same_on_any_number_of_workers(script: str, tmp_path
 
     assert together == alone
     assert together.splitlines()[-1].startswith(LAST_LINE[script])
+
+
+@pytest.mark.parametrize("script", SMALL)
+def test_an_example_says_the_same_where_every_parent_is_replayed_at_every_wait(
+    script: str, tmp_path: Path
+) -> None:
+    words = [*RSCOOP, "-n", "2", "--seed", "7", str(EXAMPLES / script), *SMALL[script]]
+    plain = python(words, tmp_path)
+    replayed = python(words, tmp_path, RSCOOP_ALWAYS_REPLAY="1")
+
+    # Who acts on the order of completion has one history per run, and another in another run.
+    if script == "steady_state.py":
+        assert replayed.splitlines()[-1].startswith("optimum found: ")
+    else:
+        assert replayed == plain
 
 
 @pytest.mark.parametrize("script", SAME_WITHOUT_RSCOOP)
