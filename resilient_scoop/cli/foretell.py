@@ -16,6 +16,13 @@ from resilient_scoop.runtime.survey import changed_functions
 _COLUMNS = ("reused", "changed", "failed", "in flight", "in doubt", "saved", "needed")
 
 
+class Undecided(msgspec.Struct, frozen=True):
+    """A function with results whose code has changed, and nobody has said what that means."""
+
+    name: str
+    results: int
+
+
 class DryRunReport(msgspec.Struct, frozen=True):
     """What `--dry-run --json` prints. `undecided` names what has changed and was not decided on."""
 
@@ -23,7 +30,7 @@ class DryRunReport(msgspec.Struct, frozen=True):
     id: str
     state: RunState
     output_bytes: int
-    undecided: list[str]
+    undecided: list[Undecided]
     saved_s: float
     needed_s: float
     foretold: Foretold
@@ -41,19 +48,21 @@ def dry_run(
     """Say what a resume with these options would do; nothing on disk changes."""
     view = open_view(run)
     if view is None:
-        click.echo(
-            f"run {run.id} ({info.title}) has not begun: a resume starts it from the beginning"
-        )
+        if as_json:
+            nothing = Foretold(functions=[], retry_failed=retry_failed, calls_open=0, replay_s=0.0)
+            print_json(DryRunReport(SCHEMA, run.id, RunState.STOPPED, 0, [], 0.0, 0.0, nothing))
+        else:
+            click.echo(
+                f"run {run.id} ({info.title}) has not begun: a resume starts it from its top"
+            )
         return 0
     with view:
         changed = changed_functions(run, info, view)
         kept = [each for each in changed if {"*", each.title, *each.names} & set(reuse)]
-        told = {"*", *recompute}
         undecided = [
-            each.title
+            Undecided(each.title, each.results)
             for each in changed
-            if each not in kept
-            and not ("*" in recompute or {each.title, *each.names} & (told - {"*"}))
+            if each not in kept and not {"*", each.title, *each.names} & set(recompute)
         ]
         lost = {mark for each in changed if each not in kept for mark in each.fingerprints}
         found = foretell(view, read_state(view, view.run), lost, retry_failed=retry_failed)
@@ -94,8 +103,8 @@ def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
         )
     for each in report.undecided:
         lines.append(
-            f"  changed    {each}: say --recompute-changed={each} or --reuse-changed={each}; a resume "
-            "without that stops here"
+            f"  changed    {each.name}: the code behind {each.results} results; a resume wants to be "
+            f"told --recompute-changed={each.name} or --reuse-changed={each.name}"
         )
     return lines
 

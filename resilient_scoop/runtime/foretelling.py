@@ -75,6 +75,7 @@ class _Made:
 @dataclass(slots=True)
 class _Call:
     made: list[_Made] = field(default_factory=list)
+    known: Intervals = field(default_factory=Intervals)  # items of `made`
     renewed: Intervals = field(default_factory=Intervals)
 
     def add(self, item: wire.Outcome) -> None:
@@ -83,11 +84,13 @@ class _Call:
         failed = frozenset(item.start + at for at in item.failed)
         each_s = item.spent_s / len(item.values) if item.spent_s >= 0 and item.values else -1.0
         self.made.append(_Made(item.start, stop, item.fingerprint, failed, each_s))
+        self.known.add(item.start, stop)
 
     def drop(self, start: int, stop: int) -> None:
         """Forget results that were replaced."""
-        if not any(each.start < stop and start < each.stop for each in self.made):
+        if not self.known.overlap(start, stop):
             return
+        self.known.discard(start, stop)
         kept = []
         for each in self.made:
             for low, high in (

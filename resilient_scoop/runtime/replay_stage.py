@@ -76,9 +76,9 @@ class ReplaySession(Session):
         self.waiter = None
         self.flushed_at = 0.0
 
-    def keep_files(self, path: str, call: int, refs: list[bytes]) -> None:  # noqa: ARG002
+    def keep_files(self, path: str, call: int, refs: dict[int, bytes]) -> None:  # noqa: ARG002
         """Remove the files of a call's arguments: nobody reads them."""
-        for ref in refs:
+        for ref in refs.values():
             self.store.remove(ref)
 
     def pump(self, timeout_s: float = 0.0) -> None:  # noqa: ARG002 - the base's signature

@@ -131,7 +131,7 @@ def test_a_finished_run_replays_clean_and_computes_nothing(place: Place) -> None
         ("x * 2", "x * 3", "code", "0.0[0]", "work as it was", "work with other code"),
     ],
 )  # fmt: skip
-def test_the_first_difference_is_named_with_its_line(  # noqa: PLR0913
+def test_the_first_difference_is_named_with_its_line(  # noqa: PLR0913, PLR0917
     place: Place, old: str, new: str, what: str, where: str, expected: str, found: str
 ) -> None:
     place.run(STEPS).expect()
