@@ -1,0 +1,126 @@
+"""What the audit sees, in this very process: with a session that only has a running future."""
+
+# The clocks of all kinds that a user may call, called as a user calls them:
+# ruff: noqa: DTZ005, DTZ011, ICN001, PLW0108, TID251
+
+from __future__ import annotations
+
+import datetime
+import os
+import random
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from resilient_scoop.runtime import audit as module
+from resilient_scoop.runtime.audit import Audit, AuditTail, read_findings
+
+
+@pytest.fixture
+def audit(tmp_path: Path) -> Audit:
+    (tmp_path / "logs").mkdir()
+    context = SimpleNamespace(parent=object(), work=None, path="0")
+    settings = SimpleNamespace(run_dir=str(tmp_path))
+    session: Any = SimpleNamespace(settings=settings, context=context)
+    return Audit(session)
+
+
+def seen(audit: Audit, *actions: Callable[[], object]) -> list[tuple[str, str]]:
+    """Do something under the profiler; return (kind, call) of what was found."""
+    before = sys.getprofile()
+    sys.setprofile(audit._profile)
+    try:
+        for action in actions:
+            action()
+    finally:
+        sys.setprofile(before)
+    return [(each.kind, each.call) for each in read_findings(audit.file.parent)]
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "call"),
+    [
+        (lambda: time.time(), "clock", "time.time"),
+        (lambda: time.perf_counter_ns(), "clock", "time.perf_counter_ns"),
+        (lambda: datetime.datetime.now(), "clock", "datetime.now"),
+        (lambda: datetime.date.today(), "clock", "date.today"),
+        (lambda: os.urandom(2), "chance", "os.urandom"),
+        (lambda: random.Random(), "chance", "random.__init__"),
+        (lambda: random.SystemRandom().random(), "chance", "random.random"),
+        (lambda: uuid.uuid4(), "uuid", "uuid.uuid4"),
+        (lambda: uuid.uuid1(), "uuid", "uuid.uuid1"),
+    ],
+)
+def test_what_varies_is_seen(
+    audit: Audit, action: Callable[[], object], kind: str, call: str
+) -> None:
+    assert (kind, call) in seen(audit, action)
+
+
+def test_what_is_the_same_again_is_not_seen(audit: Audit) -> None:
+    same = (
+        lambda: random.Random(3), lambda: time.sleep(0), lambda: datetime.date(2024, 1, 1),
+        lambda: random.random(), lambda: sorted([2, 1]),
+    )  # fmt: skip
+    assert seen(audit, *same) == []
+
+
+def test_a_place_is_told_once_with_its_line(audit: Audit) -> None:
+    def clock() -> float:
+        return time.time()  # here
+
+    seen(audit, clock, clock, clock)
+    (found,) = read_findings(audit.file.parent)
+    assert (found.function, found.file, found.parent) == ("clock", __file__, "0")
+    assert found.text == "return time.time()  # here"
+    assert f"{__file__}:{found.line}" in found.said
+
+
+def test_what_a_library_does_is_told_where_it_was_called(audit: Audit) -> None:
+    import tempfile
+
+    seen(audit, lambda: tempfile.mkdtemp(dir=audit.file.parent))
+    assert {each.file for each in read_findings(audit.file.parent)} <= {__file__}
+
+
+def test_a_leaf_is_left_alone_and_a_parent_is_not(audit: Audit) -> None:
+    leaf: Any = SimpleNamespace(parent=None, work=object(), path="0.0[0]")
+    audit.session.context = leaf
+    assert seen(audit, lambda: time.time()) == []
+
+    parent: Any = SimpleNamespace(parent=None, work=object(), path="0.0[1]")
+    audit.session.context = parent
+    assert seen(audit, lambda: time.monotonic()) == []
+    parent.parent = object()
+    audit._became_parent()
+    assert seen(audit) == [("clock", "time.monotonic")]
+
+
+def test_files_that_are_written_are_told_from_those_that_are_read() -> None:
+    writes = [("f", "w", 0), ("f", "r+", 0), ("f", "xb", 0), ("f", None, os.O_WRONLY | os.O_CREAT)]
+    reads = [
+        ("f", "r", 0),
+        ("f", "rb", 0),
+        ("f", None, os.O_RDONLY),
+        (os.devnull, "w", 0),
+        (3, "w", 0),
+    ]
+    assert [module._writes(*each) for each in (*writes, *reads)] == [True] * 4 + [False] * 5
+
+
+def test_findings_are_read_as_they_come_and_half_a_line_is_left_for_later(audit: Audit) -> None:
+    tail = AuditTail(audit.file.parent)
+    assert tail.new() == []
+    seen(audit, lambda: time.time())
+    data = audit.file.read_bytes()
+    audit.file.write_bytes(data[:-5])
+    assert tail.new() == []
+    audit.file.write_bytes(data + data)
+    assert len(tail.new()) == 1
+    assert tail.new() == []

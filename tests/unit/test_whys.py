@@ -1,0 +1,82 @@
+"""Paths as they are typed, and what the journal tells of one item."""
+
+from __future__ import annotations
+
+import pytest
+
+from resilient_scoop.core.state import State
+from resilient_scoop.errors import UsageError
+from resilient_scoop.runtime.whys import Story, parse_path
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import (
+    AGENT,
+    FN,
+    ORIGIN,
+    PLAIN,
+    W1,
+    Bench,
+    calls,
+    digests,
+    granted,
+    outcomes,
+    part,
+)
+
+NOW = wire.Attempt(1, 1)
+
+
+@pytest.mark.parametrize("text", ["0", "0.3", "0.3[17]", "0.3[17].0", "0.3[17].0[2]", " 0.3 [17] "])
+def test_a_path_is_taken_as_it_is_shown(text: str) -> None:
+    assert parse_path(text) == text.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "0.", "0.3[", "0.3[x]", "0.3[1][2]", "0[3]", "last", "0.3.4"]
+)
+def test_what_names_no_future_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="names no future"):
+        parse_path(text)
+
+
+def story(*records: wire.Logged) -> Story:
+    state = State(b"r" * 16)
+    state.defines[FN] = PLAIN
+    told = Story(state, 1, 0)
+    for record in records:
+        told.take(record)
+    return told
+
+
+def asked(salt: int = 0, *, fresh: bool = False) -> wire.Calls:
+    return wire.Calls("0", NOW, [part(0, 0, 3, salt=salt, fresh=fresh)])
+
+
+def test_an_item_s_story_is_told_in_its_order() -> None:
+    death = wire.Crashed("0", 0, 1, -11, "crash", digests(1), b"w", 1_700_000_000.0)
+    other = wire.Crashed("0", 0, 2, -9, "oom", digests(2))
+    found = story(asked(), death, other, outcomes(0, 0, 3))
+    assert found.told == [
+        "it was asked for: plain",
+        "its worker died at 2023-11-14T22:13:20+00:00, SIGSEGV, while it was on the CPU",
+        "it was done, by the broker, after 0.00333 s",
+    ]
+    assert (found.outcome, found.failed) == (b"Vvalue1", False)
+
+
+def test_what_was_asked_for_again_says_why() -> None:
+    found = story(asked(), outcomes(0, 0, 3), asked(4, fresh=True))
+    assert found.told[-1] == "it was asked for again, to be recomputed: its arguments differed"
+    assert found.outcome is None
+    same = story(asked(), outcomes(0, 0, 3), asked())
+    assert same.outcome == b"Vvalue1"
+
+
+def test_a_death_is_journaled_with_its_moment() -> None:
+    bench = Bench()
+    root = bench.begin(W1)
+    bench.tell(ORIGIN, PLAIN)
+    (task,) = granted(bench.tell(ORIGIN, *calls(part(0, 0, 1), attempt=root)), W1)
+    on_cpu = wire.Attempt(1, task.no)
+    bench.tell(AGENT, wire.ProcessLost(W1, -11, "crash", on_cpu, 0, "0", 0, 1_700_000_000.0))
+    (crashed,) = [each for each in bench.logged() if isinstance(each, wire.Crashed)]
+    assert (crashed.exit, crashed.at) == (-11, 1_700_000_000.0)
