@@ -11,6 +11,7 @@ from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, print_json, 
 from resilient_scoop.cli.resume import ResumeCommand
 from resilient_scoop.cli.script import find_module, find_script
 from resilient_scoop.errors import UsageError
+from resilient_scoop.runtime.figures import open_view
 from resilient_scoop.runtime.replays import Played, replay, spec_of
 from resilient_scoop.runtime.rundir import RunDir
 
@@ -68,6 +69,10 @@ def command(
     the folder of a copied run.
     """
     info = run.load()
+    view = open_view(run)
+    if view is None:
+        raise UsageError(f"run {run.id} has not begun: there is no history to replay")
+    view.close()
     spec = spec_of(info, code)
     if not Path(spec.cwd).is_dir():
         raise UsageError(

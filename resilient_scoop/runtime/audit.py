@@ -268,6 +268,12 @@ class AuditTail:
         self._offset = 0
         self._seen: set[tuple[str, int, str]] = set()
 
+    @classmethod
+    def anew(cls, logs: Path) -> AuditTail:
+        """Begin a new audit: what an earlier one found was of the code as it was then."""
+        (logs / FILE).unlink(missing_ok=True)
+        return cls(logs)
+
     def new(self) -> list[Finding]:
         """Return what was found since the last time and is a place that was not told before."""
         try:

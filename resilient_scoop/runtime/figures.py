@@ -119,7 +119,7 @@ class _Count:
                     at = (parent, item.call)
                     batch = self.batches.setdefault(at, _Batch())
                     batch.done.add(item.start, item.start + len(item.values))
-                    self.computed_s += item.spent_s
+                    self.computed_s += max(0.0, item.spent_s)  # parents are not measured
                     if item.failed:
                         failed = self.failed.setdefault(at, set())
                         failed.update(item.start + index for index in item.failed)

@@ -115,7 +115,7 @@ class Launcher:
         if options.audit:
             from resilient_scoop.runtime.audit import AuditTail
 
-            self.audit = AuditTail(run.logs)
+            self.audit = AuditTail.anew(run.logs)
         self.started_at = time.monotonic()
 
     # --- starting -----------------------------------------------------------------------------

@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shutil
 import sys
-import tempfile
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,13 +48,11 @@ if TYPE_CHECKING:
 class Theater:
     """All parents that this process replays."""
 
-    def __init__(
-        self, settings: ChildSettings, view: JournalView, wanted: Wanted, scratch: Path
-    ) -> None:
+    def __init__(self, settings: ChildSettings, view: JournalView, wanted: Wanted) -> None:
         self.settings = settings
         self.view = view
         self.wanted = wanted
-        self.store = ReadOnlyStore(Path(settings.run_dir) / "payloads", scratch)
+        self.store = ReadOnlyStore(Path(settings.run_dir) / "payloads", Path(wanted.scratch))
         self.defines = read_defines(view)
         self.consts = [wire.decode_up(raw) for _, raw in view.scan(Table.CONST)]
         names = {d.options.name or d.name for d in self.defines.values()}
@@ -191,14 +187,10 @@ def main() -> int:
     os.dup2(null, 0)
     os.dup2(2 if wanted.shows else null, 1)
     sys.stdin = open(0, encoding=sys.stdin.encoding, closefd=False)  # noqa: SIM115
-    scratch = Path(tempfile.mkdtemp(prefix="rscoop-replay-"))
-    try:
-        with JournalView.open(Path(settings.run_dir) / "journal") as view:
-            theater = Theater(settings, view, wanted, scratch)
-            rng.watch_imports(_seed_here)
-            played = theater.nested() if wanted.nested else [theater.root()]
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with JournalView.open(Path(settings.run_dir) / "journal") as view:
+        theater = Theater(settings, view, wanted)
+        rng.watch_imports(_seed_here)
+        played = theater.nested() if wanted.nested else [theater.root()]
     for each in played:
         os.write(verdicts, msgspec.json.encode(each) + b"\n")
     os._exit(0)  # nothing of the user's may run on

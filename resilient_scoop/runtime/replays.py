@@ -8,6 +8,7 @@ Nothing is written to the run's folder.
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -68,6 +69,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
     nested: list[str] = []  # paths; none: the script
     shows: bool = False  # the script's output is passed on to standard error
+    scratch: str = ""  # folder for what is made on the way
 
 
 def read_defines(view: Readable) -> dict[bytes, Define]:
@@ -105,9 +107,10 @@ def replay(
         run_dir=str(run.path), run_id=run.id, run=bytes.fromhex(info.uuid), seed=info.seed,
         script=spec, workers=info.workers, name="replay", reuse_changed=list(reuse),
     )  # fmt: skip
-    played = _play(settings, Wanted(shows=shows))
-    if nested and not any(each.difference for each in played):
-        played += _play(settings, Wanted(nested, shows))
+    with tempfile.TemporaryDirectory(prefix="rscoop-replay-") as scratch:
+        played = _play(settings, Wanted([], shows, scratch))
+        if nested and not any(each.difference for each in played):
+            played += _play(settings, Wanted(nested, shows, scratch))
     return played
 
 
