@@ -5,16 +5,14 @@ of commits. While more may come, calls are not sent; a page's outcome settles th
 what no page settles is sent when the last page is there (items that are already under way are
 recognized by the broker). So a replay costs no round trip per call.
 
-  P1  An item is settled once, by an outcome whose fingerprint and digest are its own (NO-WRONG).
-  One
+  P1  An item is settled once, by an outcome whose fingerprint and digest are its own (NO-WRONG). One
       that does not fit makes the item `fresh`: it is sent again, to be computed again, and said.
-  P2  Observations are numbered without gap; those of the history are used up in their order before
-  a new
-      one is made. One that does not fit its place ends the use of the history, and is said; the
+  P2  Observations are numbered without gap; those of the history are used up in their order before a
+      new one is made. One that does not fit its place ends the use of the history, and is said; the
       mark that is left ("rewind") lets a later replay of the same code go on behind it.
   P3  An observation leaves in the same bundle as whatever the parent does next, in front of it.
   P4  Arguments are kept until their item is settled wherever a stale outcome may still come: for
-  calls that an earlier attempt may have made.
+      calls that an earlier attempt may have made.
 
 `reuse` and `recompute` say what to do with outcomes of functions whose code has changed.
 """
@@ -58,7 +56,7 @@ class Parent:
     file_bytes: int = 0
     ended_files: list[tuple[int, int]] = field(default_factory=list)  # (call, item): may go
     recovered: int = 0  # items settled from the history
-    lived: int = 0  # items settled as they were computed
+    settled: int = 0  # items settled, those included
     after: int = 0
     catching_up: bool = False  # live, but the broker is new: outcomes may be missing
     page_asked: bool = False
@@ -230,6 +228,7 @@ class Parent:
 
     def _put(self, call: Call, outcome: wire.Outcome, low: int, high: int) -> None:
         self.arrivals += 1
+        self.settled += high - low
         a, b = low - outcome.start, high - outcome.start
         values = outcome.values if b - a == len(outcome.values) else outcome.values[a:b]
         failed = frozenset(low + i - a for i in outcome.failed if a <= i < b)
@@ -240,8 +239,6 @@ class Parent:
         if self.replaying or call.number in self._held:
             self.recovered += high - low
             self._unhold(call.number, low, high)
-        else:
-            self.lived += high - low
         if call.args is not None:
             for index in range(low, high):
                 call.args.pop(index, None)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_scoop.adapters import rng
 from resilient_scoop.adapters.green import GreenletExit, getcurrent, greenlet
-from resilient_scoop.runtime.session import FLUSH_S
+from resilient_scoop.runtime.session import FLUSH_S, lived
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class Hub:
                 return True
             self._park(context)
         streams = rng.save()
-        lived = 0 if context.parent is None else context.parent.lived
-        self.parked[context.path] = Parked(context, getcurrent(), ready, until, lived)
+        so_far = lived(context.parent)
+        self.parked[context.path] = Parked(context, getcurrent(), ready, until, so_far)
         in_time: bool = self.green.switch()
         session.context = context
         rng.restore(streams)
@@ -204,7 +204,7 @@ class Hub:
         parent, work = parked.context.parent, parked.context.work
         if parent is None or work is None or work.dropped:
             return False
-        return parent.lived > parked.lived and not (parent.replaying or parent.page_asked)
+        return lived(parent) > parked.lived and not (parent.replaying or parent.page_asked)
 
     def _replay(self, parked: Parked) -> None:
         """End a parent's greenlet and run it again, under the same attempt, with its history."""

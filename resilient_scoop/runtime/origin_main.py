@@ -27,7 +27,7 @@ from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.runtime import script
 from resilient_scoop.runtime.child import START_AGAIN, take_settings
 from resilient_scoop.runtime.current import Process, announce
-from resilient_scoop.runtime.session import BEAT_S, Session
+from resilient_scoop.runtime.session import BEAT_S, Session, lived
 from resilient_scoop.wire.messages import RunEnded
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Root:
         """Receive until `ready()` holds (True) or the moment `until` (False)."""
         session = self.session
         parent = session.context.parent
-        lived = 0 if parent is None else parent.lived
+        before = lived(parent)
         while True:
             with session.lock:
                 if ready():
@@ -68,7 +68,7 @@ class Root:
                     return ready()
                 session.pump(min(left, BEAT_S))
             leave_if_stopped(session)
-        if session.settings.always_replay and parent is not None and parent.lived > lived:
+        if session.settings.always_replay and lived(parent) > before:
             start_again(session)
         return True
 

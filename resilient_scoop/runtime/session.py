@@ -57,6 +57,11 @@ class Context:
         return self.prefix if self.work is None else f"{self.prefix}[{self.index}]"
 
 
+def lived(parent: Parent | None) -> int:
+    """Return how many of a parent's items were settled as they were computed, not by its history."""
+    return 0 if parent is None else parent.settled - parent.recovered
+
+
 class Waiter(Protocol):
     """How this process waits: the origin by receiving, a worker by running something else."""
 

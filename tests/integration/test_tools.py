@@ -47,6 +47,8 @@ HALFWAY = """
     def work(x):
         with open("ledger", "a") as file:
             file.write(f"{x}\\n")
+        while x == 4 and not os.path.exists("paid"):
+            time.sleep(0.02)  # until the other worker is in pay
         while x >= 5 and not os.path.exists("go"):
             time.sleep(0.02)
         return x * x
