@@ -250,8 +250,8 @@ def _silent_for_ever() -> Sequence[Patch]:
 def _descendants_kept() -> Sequence[Patch]:
     step = Broker.step
 
-    def bug(self: Broker, event: Any, now: float) -> Any:
-        return [each for each in step(self, event, now) if not isinstance(each, Erase)]
+    def bug(self: Broker, event: Any, now: float, **more: Any) -> Any:
+        return [each for each in step(self, event, now, **more) if not isinstance(each, Erase)]
 
     return [(Broker, "step", bug)]
 
@@ -263,8 +263,8 @@ def _cancel_asked_again() -> Sequence[Patch]:
 def _calls_not_journaled() -> Sequence[Patch]:
     step = Broker.step
 
-    def bug(self: Broker, event: Any, now: float) -> Any:
-        actions = step(self, event, now)
+    def bug(self: Broker, event: Any, now: float, **more: Any) -> Any:
+        actions = step(self, event, now, **more)
         return [e for e in actions if not isinstance(e, Put) or e.forced or e.table != Table.LOG]
 
     return [(Broker, "step", bug)]
@@ -391,8 +391,8 @@ def _never_in_time() -> Sequence[Patch]:
 def _consts_not_journaled() -> Sequence[Patch]:
     step = Broker.step
 
-    def bug(self: Broker, event: Any, now: float) -> Any:
-        actions = step(self, event, now)
+    def bug(self: Broker, event: Any, now: float, **more: Any) -> Any:
+        actions = step(self, event, now, **more)
         return [e for e in actions if not isinstance(e, Put) or e.table != Table.CONST]
 
     return [(Broker, "step", bug)]
