@@ -24,7 +24,7 @@ import msgspec
 
 from resilient_scoop.adapters.blobs import BlobError, BlobStore, unpack_ref
 from resilient_scoop.adapters.journal_envelope import BLOB, EnvelopeError, unseal
-from resilient_scoop.adapters.journal_place import DATA_FILE
+from resilient_scoop.adapters.journal_place import DATA_FILE, data_folder, read_generation
 from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalDamagedError, JournalError
 
@@ -85,9 +85,10 @@ class Verdict(msgspec.Struct, frozen=True):
             raise JournalDamagedError(str(directory), first.text + more, first.table, key)
 
 
-def check(directory: Path, depth: Depth, *, blobs: Path | None = None) -> Verdict:
-    """Check a journal that nobody writes to; of a copy, `blobs` names the original's directory."""
-    where = [str(directory), depth.name, str(blobs or directory)]
+def check(directory: Path, depth: Depth, *, data: Path | None = None) -> Verdict:
+    """Check a journal that nobody writes to; `data` is another folder to find its data file in."""
+    folder = data or data_folder(directory, read_generation(directory))
+    where = [str(folder), depth.name, str(directory)]
     done = subprocess.run(  # noqa: S603 - our own interpreter and code
         [sys.executable, "-P", "-c", _CHILD, _PACKAGE_PARENT, *where],
         capture_output=True,
@@ -194,6 +195,8 @@ def _check_records(directory: Path, blobs: Path, depth: Depth, report: _Report) 
         return
 
     def records(store: Store, table: Table) -> Iterator[tuple[bytes, memoryview]]:
+        if store.tables[table] is None:
+            return
         with store.begin() as txn:
             for key, value in txn.cursor(store.tables[table]).iternext():
                 yield bytes(key), value

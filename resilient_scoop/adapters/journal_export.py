@@ -23,7 +23,7 @@ from resilient_scoop.adapters.journal_place import (
     read_meta,
     write_generation,
 )
-from resilient_scoop.adapters.journal_store import Reader, translate
+from resilient_scoop.adapters.journal_store import Reader, page_use, table_pages, translate
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalFormatError
@@ -63,26 +63,24 @@ class JournalStats(msgspec.Struct, frozen=True):
 
 def stats(view: JournalView) -> JournalStats:
     """Return the numbers of a journal, without reading its records."""
-    store = view.store
     try:
-        with store.reading, store.begin() as txn:
+        with view.reading() as (store, txn):
             tables = [
-                TableStats(table.name.lower(), found["entries"], _pages(found))
-                for table in Table
-                for found in [txn.stat(store.tables[table])]
+                TableStats(table.name.lower(), found["entries"], table_pages(found))
+                for table, handle in store.tables.items()
+                if handle is not None
+                for found in [txn.stat(handle)]
             ]
-            kept = sum(table.pages for table in tables) + _pages(txn.stat(store.refs))
-        info, found = store.env.info(), store.env.stat()
+            use, info = page_use(store, txn), store.env.info()
     except lmdb.Error as error:
         translate(view.directory, "reading", error)
-    pages = info["last_pgno"] + 1
     return JournalStats(
         run=view.run.hex(),
         generation=view.generation,
         size_bytes=view.size_bytes(),
-        page_bytes=found["psize"],
-        pages=pages,
-        free_pages=max(0, pages - kept - _pages(found) - 2),
+        page_bytes=use.page_bytes,
+        pages=use.pages,
+        free_pages=use.free,
         map_bytes=info["map_size"],
         readers=info["num_readers"],
         tables=tables,
@@ -114,8 +112,8 @@ def backup(view: JournalView, target: Path) -> None:
     if any(target.iterdir()):
         raise JournalFormatError(str(target), "it is not empty; name a new folder")
     try:
-        with view.store.reading:
-            view.store.env.copy(str(target), compact=True)
+        with view.reading() as (store, _):
+            store.env.copy(str(target), compact=True)
     except lmdb.Error as error:
         translate(target, "copying", error)
     (target / DATA_FILE).chmod(0o600)
@@ -125,10 +123,6 @@ def backup(view: JournalView, target: Path) -> None:
     run = view.run.hex()
     write_generation(target, Generation(run, FORMAT, view.generation, read_meta(target).txn))
     sync_directory(target)
-
-
-def _pages(found: Any) -> int:
-    return int(found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"])
 
 
 def _record(table: Table, payload: bytes) -> dict[str, Any]:
