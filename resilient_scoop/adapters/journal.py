@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -95,6 +96,7 @@ class Journal(Reader):
         self.files = directory.parent / result_files.FOLDER
         self.data = ""  # folder of the data file
         self.upkeep = Upkeep(self)
+        self._remover: threading.Thread | None = None
         self._lock = lock
         self._failed: JournalError | None = None
         self._closed = False
@@ -188,6 +190,7 @@ class Journal(Reader):
             return
         self._closed = True
         self.upkeep.close()
+        self._await_remover()
         txn = self.store.env.info()["last_txnid"]
         self.store.leave()
         if clean and self._failed is None:
@@ -222,6 +225,7 @@ class Journal(Reader):
         """
         self._check_usable()
         self.upkeep.compact()
+        self._await_remover()
 
     def take_place(self, new: Store, folder: str) -> None:
         """Put a data file in the place of the one that is open; the old one is removed.
@@ -242,8 +246,18 @@ class Journal(Reader):
         with old.reading:
             self.store = new
         self.data = folder
+        self._remover = threading.Thread(target=self._remove, args=(old, folder), name="remover")
+        self._remover.start()
+
+    def _remove(self, old: Store, folder: str) -> None:
+        """Remove the old data file: of a gigabyte that takes the kernel some 200 ms."""
         old.leave()
-        remove_data(self.directory, folder)
+        remove_data(self.directory, folder, newer=False)
+
+    def _await_remover(self) -> None:
+        if self._remover is not None:
+            self._remover.join()
+            self._remover = None
 
     def _is_uncertain(self, folder: str) -> bool:
         """Tell whether the new file may count already, though its rename may not be durable."""

@@ -191,14 +191,15 @@ def compact_number(name: str) -> int:
     return int(found[1]) if found else 0
 
 
-def remove_data(directory: Path, keep: str) -> None:
+def remove_data(directory: Path, keep: str, *, newer: bool = True) -> None:
     """Remove every data file of a journal but the one in the folder `keep`; errors are ignored.
 
     What a killed compaction left, or one that was done and had not come to remove the old one.
+    Without `newer`, one that may be under way is left alone.
     """
-    names = [path.name for path in directory.iterdir() if _is_compact(path.name)]
-    for name in names:
-        if name != keep:
+    kept_number = compact_number(keep)
+    for name in [path.name for path in directory.iterdir() if _is_compact(path.name)]:
+        if name != keep and (newer or compact_number(name) < kept_number):
             shutil.rmtree(directory / name, ignore_errors=True)
     if keep:
         for name in (DATA_FILE, DATA_LOCK_FILE):
