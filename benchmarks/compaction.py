@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 from statistics import median
 
-from resilient_scoop.adapters import journal_upkeep
 from resilient_scoop.adapters.committer import Committer
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.core.events import Erase, Put, Table
@@ -73,16 +72,16 @@ class Load:
 
 def measure(folder: Path, size_bytes: int, pause_s: float = 0.001) -> dict[str, float]:
     """Return the figures of one compaction."""
-    least, journal_upkeep.COMPACT_BYTES_MIN = journal_upkeep.COMPACT_BYTES_MIN, 1 << 62
     journal = Journal.create(folder / "journal", b"r" * 16)
     fill(journal, size_bytes)
+    least, journal.upkeep.bytes_min = journal.upkeep.bytes_min, 1 << 62
     before_bytes = journal.size_bytes()
     load = Load(journal, pause_s)
     before: list[float] = []
     until = time.monotonic() + _BEFORE_S
     while time.monotonic() < until:
         before.append(load.turn())
-    journal_upkeep.COMPACT_BYTES_MIN = least
+    journal.upkeep.bytes_min = least
     began = time.monotonic()
     during: list[float] = []
     while not journal.data:

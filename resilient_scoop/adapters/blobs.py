@@ -62,9 +62,7 @@ class BlobStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def put(
-        self, payload: bytes | Parts, *, sync: bool = True, name: str | None = None
-    ) -> BlobRef:
+    def put(self, payload: bytes | Parts, *, sync: bool = True, name: str | None = None) -> BlobRef:
         """Store one payload, or its parts behind one another; durable on return unless not `sync`.
 
         With a `name`, which must be new, the file has that and not its digest's: then it is its

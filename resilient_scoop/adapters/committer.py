@@ -83,7 +83,7 @@ class Committer:
         self._full = False
         self._busy = False  # a commit or the upkeep is under way
         self._mean_s = HERE_S_MAX  # of recent commits
-        self._tended = False  # a commit has gone before the upkeep that is due
+        self._upkeep_next = False  # a commit has gone before the upkeep that is due
         self._hurry = 0  # `flush` and `close` want everything up to this turn now
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -234,10 +234,10 @@ class Committer:
                     return []
                 self._changed.wait(self._rest_s())
             self._busy = True
-            if self._tended and time.monotonic() >= self._upkeep_at:
-                self._tended = False
+            if self._upkeep_next and time.monotonic() >= self._upkeep_at:
+                self._upkeep_next = False
                 return []
-            self._tended = True
+            self._upkeep_next = True
             return self._take()
 
     def _rest_s(self) -> float | None:

@@ -24,7 +24,6 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn, Self
 
@@ -60,7 +59,6 @@ from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.journal_write import (
     Gone,
     Puts,
-    is_file_named,
     is_named,
     prepare,
     write,
@@ -202,9 +200,7 @@ class Journal(Reader):
 
         To be called where no worker of this run is at work; fresh ones are left all the same.
         """
-        with self.reading() as (store, txn):
-            named = partial(is_file_named, txn, store)
-            return result_files.sweep(self.files, named, all_ages=False)
+        return result_files.sweep(self.files, self.names_file, all_ages=False)
 
     # --- compaction (see `journal_upkeep`) ------------------------------------------------------
 

@@ -309,6 +309,17 @@ class Reader:
         except lmdb.Error as error:
             translate(self.directory, "reading", error)
 
+    def names_file(self, file_id: bytes) -> bool:
+        """Return whether a record names the file of a large result (`result_files`)."""
+        try:
+            with self.reading() as (store, txn):
+                if store.files is None:
+                    return False
+                cursor = txn.cursor(store.files)
+                return cursor.set_range(file_id) and cursor.key()[: len(file_id)] == file_id
+        except lmdb.Error as error:
+            translate(self.directory, "reading", error)
+
     def _page(
         self, table: Table, prefix: bytes, after: bytes | None, limit_bytes: int | None
     ) -> list[_Stored]:

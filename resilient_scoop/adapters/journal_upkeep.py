@@ -49,6 +49,7 @@ class Upkeep:
 
     def __init__(self, journal: CanSwap) -> None:
         self._journal = journal
+        self.bytes_min = COMPACT_BYTES_MIN
         self._compaction: Compaction | None = None
         self._not_before = 0.0
         self._again_s = _AGAIN_S
@@ -106,7 +107,7 @@ class Upkeep:
         store = self._journal.store
         with store.begin() as txn:
             use = page_use(store, txn)
-        return use.size_bytes >= COMPACT_BYTES_MIN and 2 * use.free >= use.pages
+        return use.size_bytes >= self.bytes_min and 2 * use.free >= use.pages
 
     def _begin(self) -> Compaction:
         journal = self._journal

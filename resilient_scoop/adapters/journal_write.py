@@ -122,11 +122,6 @@ def is_named(store: Store, digest: bytes) -> bool:
         return _begins(txn.cursor(store.refs), digest)
 
 
-def is_file_named(txn: lmdb.Transaction[memoryview], store: Store, file_id: bytes) -> bool:
-    """Return whether a record names the result's file of this id."""
-    return store.files is not None and _begins(txn.cursor(store.files), file_id)
-
-
 def _put_file(store: Store, puts: Puts, key: bytes, value: bytes) -> None:
     name = store.blobs.write(value)
     puts.records.append((key, seal(puts.table, key, name.pack(), BLOB)))

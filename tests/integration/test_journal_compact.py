@@ -19,7 +19,7 @@ from resilient_scoop.adapters import journal_compact, journal_upkeep
 from resilient_scoop.adapters.blobs import BLOB_BYTES_MIN
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_check import Depth, check
-from resilient_scoop.adapters.journal_place import read_generation
+from resilient_scoop.adapters.journal_place import Generation, read_generation, write_generation
 from resilient_scoop.adapters.journal_upkeep import REFUSED_FILE, WANTED_FILE
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.errors import JournalError
@@ -204,11 +204,10 @@ def test_a_failed_swap_is_given_up_only_where_the_old_file_surely_counts(
 ) -> None:
     directory = tmp_path / "journal"
     journal = filled(directory)
-    real = journal_module.write_generation
 
-    def failing(where: Path, known: journal_module.Generation) -> None:
+    def failing(where: Path, known: Generation) -> None:
         if renamed:
-            real(where, known)  # and then the sync of the folder fails
+            write_generation(where, known)  # and then the sync of the folder fails
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(journal_module, "write_generation", failing)
