@@ -31,6 +31,7 @@ from resilient_scoop.wire import messages
 
 _DECODERS: Final[dict[Table, Any]] = {
     Table.LOG: messages.decode_logged,
+    Table.HISTORY: messages.decode_logged,
     Table.ARGS: messages.decode_up,
     Table.DEFINE: messages.decode_up,
     Table.CONST: messages.decode_up,
@@ -99,11 +100,12 @@ def export(reader: Reader, tables: tuple[Table, ...] = tuple(Table)) -> Iterator
             yield msgspec.json.encode(line) + b"\n"
 
 
-def backup(view: JournalView, target: Path) -> None:
+def backup(view: JournalView, target: Path, *, blobs: bool = True) -> None:
     """Write a compact copy of a journal, live or dead, that opens as a journal of its own.
 
     Files of large payloads are copied after the database, so that one that goes meanwhile is
-    missing only if the copy does not name it or the run has dropped it since.
+    missing only if the copy does not name it or the run has dropped it since; without `blobs` the
+    caller sees to them.
 
     Raises:
         JournalFormatError: the target holds something.
@@ -118,7 +120,7 @@ def backup(view: JournalView, target: Path) -> None:
         translate(target, "copying", error)
     (target / DATA_FILE).chmod(0o600)
     source = view.directory / BLOB_FOLDER
-    if source.is_dir():
+    if blobs and source.is_dir():
         shutil.copytree(source, target / BLOB_FOLDER, ignore=shutil.ignore_patterns("*.tmp"))
     run = view.run.hex()
     write_generation(target, Generation(run, FORMAT, view.generation, read_meta(target).txn))
