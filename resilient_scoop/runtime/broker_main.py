@@ -27,6 +27,7 @@ from resilient_scoop.adapters.journal_place import GENERATION_FILE
 from resilient_scoop.adapters.zmq_sockets import RouterSocket, local_endpoint
 from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker import Broker
+from resilient_scoop.core.defines import Defines
 from resilient_scoop.core.events import Change, Erase, Interrupt, Put, Table
 from resilient_scoop.core.exchange import Exchange
 from resilient_scoop.core.recovery import forget_items, forget_without_args, recover, succeeded
@@ -153,7 +154,8 @@ class BrokerShell:
         if self.broker.ended is not None:
             self.broker.membership.stopping = "ended"
             self.farewell_min_at = time.monotonic() + _FAREWELL_MIN_S
-        self.exchange = Exchange(self.broker, settings.run[:8], self.say)
+        defines = Defines(self.broker, lambda fn: self.journal.get(Table.DEFINE, fn))
+        self.exchange = Exchange(self.broker, settings.run[:8], self.say, defines)
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.committer = Committer(
             self.journal, lambda: os.eventfd_write(self.wake, 1), self.journal.tend
