@@ -10,7 +10,7 @@ import pytest
 from resilient_scoop.adapters.blobs import BlobError
 from resilient_scoop.adapters.store import ARGUMENT, LargeStore, remove_arguments, size_of
 
-PARTS = [b"head", memoryview(bytes(range(256)) * 100), b"", b"tail"]
+PARTS: list[bytes | memoryview] = [b"head", memoryview(bytes(range(256)) * 100), b"", b"tail"]
 WHOLE = b"".join(PARTS)
 
 
