@@ -38,7 +38,10 @@ def _set(at: _engine.Here, name: str, value: Any) -> None:
             f"the constant's name {name[:20]!r}… is longer than {NAME_BYTES_MAX} bytes"
         )
     machine = at.session.machine
-    payload = codec.dumps_large(value, at.session.store, what=f"constant {name}", root=name)
+    # Synced: a constant is a record, and nobody makes it again after a power cut.
+    payload = codec.dumps_large(
+        value, at.session.store, sync=True, what=f"constant {name}", root=name
+    )
     const = Const(name, hashlib.blake2b(payload, digest_size=16).digest(), payload)
     with at.session.lock:
         machine.out.append(encode(const))

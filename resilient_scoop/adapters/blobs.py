@@ -62,25 +62,30 @@ class BlobStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def put(self, payload: bytes | Parts, *, sync: bool = True) -> BlobRef:
+    def put(self, payload: bytes | Parts, *, sync: bool = True, name: str | None = None) -> BlobRef:
         """Store one payload, or its parts behind one another; durable on return unless not `sync`.
+
+        With a `name`, which must be new, the file has that and not its digest's: then it is its
+        maker's alone, and may be removed without asking who else has written the same.
 
         Raises:
             OSError: nothing was stored; the caller tells "no space" from other errors by errno.
         """
-        ref = self.write(payload, sync=sync)
+        ref = self.write(payload, sync=sync, name=name)
         if sync:
             self.sync_names()
         return ref
 
-    def write(self, payload: bytes | Parts, *, sync: bool = True) -> BlobRef:
+    def write(
+        self, payload: bytes | Parts, *, sync: bool = True, name: str | None = None
+    ) -> BlobRef:
         """Store one payload as `put` does; the name is durable after `sync_names`."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
         temporary = self._directory / f"{os.getpid()}-{threading.get_ident()}{_TMP}"
         parts = [payload] if isinstance(payload, bytes) else payload
         try:
             ref = _write_hashed(temporary, parts, sync=sync)
-            temporary.rename(self.path(ref.digest))
+            temporary.rename(self._directory / name if name else self.path(ref.digest))
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
@@ -95,42 +100,43 @@ class BlobStore:
         """Return where the file of this digest stands."""
         return self._directory / digest.hex()
 
-    def read(self, ref: BlobRef) -> bytes:
-        """Return the payload, checked against its name.
+    def read(self, ref: BlobRef, name: str | None = None) -> bytes:
+        """Return the payload, checked against its digest.
 
         Raises:
             BlobError: the file is missing, cut or changed.
         """
-        return bytes(self.load(ref))
+        return bytes(self.load(ref, name))
 
-    def load(self, ref: BlobRef) -> memoryview:
+    def load(self, ref: BlobRef, name: str | None = None) -> memoryview:
         """As `read`, into memory that the caller may write to.
 
         Raises:
             BlobError: the file is missing, cut or changed.
         """
+        name = name or ref.digest.hex()
         try:
-            with self.path(ref.digest).open("rb", buffering=0) as file:
+            with (self._directory / name).open("rb", buffering=0) as file:
                 payload = read_exactly(file.fileno(), ref.size_bytes)
         except FileNotFoundError as error:
-            raise BlobError(f"the file {ref.digest.hex()} is missing") from error
+            raise BlobError(f"the file {name} is missing") from error
         except OSError as error:
-            raise BlobError(f"the file {ref.digest.hex()}: {error.strerror}") from error
+            raise BlobError(f"the file {name}: {error.strerror}") from error
         if payload is None:
-            raise BlobError(f"the file {ref.digest.hex()} is not {ref.size_bytes} bytes long")
+            raise BlobError(f"the file {name} is not {ref.size_bytes} bytes long")
         if hashlib.sha256(payload).digest() != ref.digest:
-            raise BlobError(f"the content of the file {ref.digest.hex()} has changed")
+            raise BlobError(f"the content of the file {name} has changed")
         return payload
 
-    def look(self, ref: BlobRef) -> None:
+    def look(self, ref: BlobRef, name: str | None = None) -> None:
         """Raise BlobError unless the file is there in its size; its content is not read."""
+        name = name or ref.digest.hex()
         try:
-            size_bytes = self.path(ref.digest).stat().st_size
+            size_bytes = (self._directory / name).stat().st_size
         except OSError as error:
-            raise BlobError(f"the file {ref.digest.hex()}: {error.strerror}") from error
+            raise BlobError(f"the file {name}: {error.strerror}") from error
         if size_bytes != ref.size_bytes:
-            reason = f"is {size_bytes} bytes long, not {ref.size_bytes}"
-            raise BlobError(f"the file {ref.digest.hex()} {reason}")
+            raise BlobError(f"the file {name} is {size_bytes} bytes long, not {ref.size_bytes}")
 
     def remove(self, digest: bytes) -> None:
         """Remove the file of a digest that no record names any more."""

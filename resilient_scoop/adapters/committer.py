@@ -8,6 +8,8 @@ thousands a second share one. `committed` rises in the order of turns, and only 
   `HOLD_S`; it counts as committed only when it is.
 - No space: nothing is given up; `full` is True, and the oldest turn alone is tried every `RETRY_S`
   until there is room. The caller watches `queued_bytes` and stops taking in more.
+- Between commits the thread does the journal's upkeep, some milliseconds at a time: `upkeep` returns
+  in how many seconds it wants to be called again.
 - Any other error ends the thread: `error` holds it, and nothing put later is ever written.
 - A caller who has nothing else to do may commit in its own thread (`here`): handing over and being
   woken take as long as a fifth of a commit. That is done only for a little, while the writer is
@@ -23,6 +25,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Final, NamedTuple, Protocol
 
 from resilient_scoop.core.events import Change, Put
@@ -60,9 +63,16 @@ class _Turn(NamedTuple):
 class Committer:
     """Commits turns in order; `put` from one thread, everything else from any."""
 
-    def __init__(self, journal: CanCommit, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        journal: CanCommit,
+        wake: Callable[[], None],
+        upkeep: Callable[[], float] | None = None,
+    ) -> None:
         self._journal = journal
         self._wake = wake
+        self._upkeep = upkeep
+        self._upkeep_at = inf if upkeep is None else 0.0
         self._turns: deque[_Turn] = deque()
         self._changed = threading.Condition()
         self._forced = 0  # turns waiting that may not be held back
@@ -71,8 +81,9 @@ class Committer:
         self._committed = 0
         self._error: BaseException | None = None
         self._full = False
-        self._busy = False  # a commit is under way
+        self._busy = False  # a commit or the upkeep is under way
         self._mean_s = HERE_S_MAX  # of recent commits
+        self._upkeep_next = False  # a commit has gone before the upkeep that is due
         self._hurry = 0  # `flush` and `close` want everything up to this turn now
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -181,7 +192,10 @@ class Committer:
                 self._end(unforeseen)
 
     def _work(self) -> None:
-        while group := self._next_group():
+        while (group := self._next_group()) is not None:
+            if not group:
+                self._tend()
+                continue
             try:
                 self._commit(group)
             except JournalFullError:
@@ -191,6 +205,13 @@ class Committer:
             self._done(group)
             self._wake()
 
+    def _tend(self) -> None:
+        assert self._upkeep is not None, "only then is it due"
+        self._upkeep_at = time.monotonic() + self._upkeep()
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+
     def _commit(self, group: list[_Turn]) -> None:
         changes = [change for turn in group for change in turn.changes]
         if changes:
@@ -198,21 +219,34 @@ class Committer:
             self._journal.commit(changes)
             self._mean_s += (time.monotonic() - began - self._mean_s) / 8
 
-    def _next_group(self) -> list[_Turn]:
-        """Wait until something is due; return it, oldest first, or nothing at the end."""
+    def _next_group(self) -> list[_Turn] | None:
+        """Wait until turns are due and return them, oldest first.
+
+        Nothing is returned when it is time for the upkeep, and None at the end. Either goes before
+        the other only once: commits wait for one piece of upkeep, which waits for one commit.
+        """
         with self._changed:
             while not self._is_due():
                 if self._closing and not self._busy:
+                    return None
+                if not self._busy and time.monotonic() >= self._upkeep_at:
+                    self._busy = True
                     return []
                 self._changed.wait(self._rest_s())
             self._busy = True
+            if self._upkeep_next and time.monotonic() >= self._upkeep_at:
+                self._upkeep_next = False
+                return []
+            self._upkeep_next = True
             return self._take()
 
     def _rest_s(self) -> float | None:
-        """Return how long the oldest turn may still wait; None if somebody tells when to look."""
-        if self._busy or not self._turns:
+        """Return how long there is nothing to do; None if somebody tells when to look."""
+        if self._busy:
             return None
-        return self._turns[0].put_at + HOLD_S - time.monotonic()
+        oldest = self._turns[0].put_at + HOLD_S if self._turns else inf
+        left_s = min(oldest, self._upkeep_at) - time.monotonic()
+        return None if left_s == inf else max(0.0, left_s)
 
     def _is_due(self) -> bool:
         if self._busy or not self._turns:

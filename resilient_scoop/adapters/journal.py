@@ -7,17 +7,21 @@ Invariants:
 - NO-MORE      after a commit error other than "no space", the object refuses further use: LMDB
                would go on after a failed fsync as if nothing had been lost
 - NAMED-LAST   a record that names the file of a large payload is committed after the file is
-               durable, and the file is removed after the commit that drops its last record
+               durable, and the file is removed after the commit that drops its last record;
+               likewise the files of large results (`result_files`), which workers make
 - SAME-RUN     run id and generation agree with the second file (`journal_place`)
 
 LMDB runs with sync and metasync and without writemap: the one mode that lost nothing in power cuts.
-`read`, `get` and `scan` may be called from another thread than `commit`.
+`read`, `get` and `scan` may be called from another thread than `commit`. `tend`, called between
+commits by the thread that commits, has the data file compacted when half of it is free.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import threading
+from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,9 +29,10 @@ from typing import Final, NoReturn, Self
 
 import lmdb
 
-from resilient_scoop.adapters import journal_lock
+from resilient_scoop.adapters import journal_lock, result_files
 from resilient_scoop.adapters.blobs import sync_directory
 from resilient_scoop.adapters.journal_check import SMALL_BYTES_MAX, Depth, check, check_here
+from resilient_scoop.adapters.journal_compact import GivenUpError
 from resilient_scoop.adapters.journal_lock import JournalLock
 from resilient_scoop.adapters.journal_place import (
     DATA_FILE,
@@ -36,13 +41,28 @@ from resilient_scoop.adapters.journal_place import (
     Generation,
     check_place,
     check_sequence,
+    data_folder,
     read_generation,
     read_meta,
+    remove_data,
     write_generation,
 )
-from resilient_scoop.adapters.journal_store import NO_SPACE, Reader, Store, open_store, translate
+from resilient_scoop.adapters.journal_store import (
+    NO_SPACE,
+    Reader,
+    Store,
+    open_store,
+    translate,
+)
+from resilient_scoop.adapters.journal_upkeep import Upkeep
 from resilient_scoop.adapters.journal_view import JournalView
-from resilient_scoop.adapters.journal_write import Puts, is_named, prepare, write
+from resilient_scoop.adapters.journal_write import (
+    Gone,
+    Puts,
+    is_named,
+    prepare,
+    write,
+)
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.errors import (
     InvariantError,
@@ -69,6 +89,12 @@ class Journal(Reader):
         super().__init__(store, directory)
         self.run = run
         self.generation = 0  # how often this journal was opened for writing, this time included
+        self.keep_history = False  # records that are dropped go to HISTORY
+        self.notes: deque[str] = deque()  # for the user; another thread may take them
+        self.files = directory.parent / result_files.FOLDER
+        self.data = ""  # folder of the data file
+        self.upkeep = Upkeep(self)
+        self._remover: threading.Thread | None = None
         self._lock = lock
         self._failed: JournalError | None = None
         self._closed = False
@@ -91,7 +117,7 @@ class Journal(Reader):
             undo.callback(lock.release)
             if (directory / GENERATION_FILE).exists():
                 raise JournalFormatError(str(directory), "there is a journal already")
-            self = cls(directory, lock, open_store(directory, create=True), run)
+            self = cls(directory, lock, open_store(directory, directory, create=True), run)
             undo.callback(self.store.leave)
             self._check_unborn()
             self._begin()
@@ -120,7 +146,9 @@ class Journal(Reader):
             lock = journal_lock.acquire(directory)
             undo.callback(lock.release)
             known = _examine(directory, lock, run)
-            self = cls(directory, lock, open_store(directory), bytes.fromhex(known.run))
+            store = open_store(directory, data_folder(directory, known))
+            self = cls(directory, lock, store, bytes.fromhex(known.run))
+            self.data = known.data
             undo.callback(self.store.leave)
             self._continue(known)
             undo.pop_all()
@@ -144,8 +172,12 @@ class Journal(Reader):
             steps = prepare(self.store, changes)
         except OSError as error:
             self._fail_file(error)
-        for digest in self._write(steps):
+        gone = self._write(steps)
+        self.upkeep.note(changes, gone.kept)
+        for digest in gone.blobs:
             self.store.blobs.remove(digest)
+        for file_id in gone.files:
+            result_files.remove(self.files, file_id)
         self._commits += 1
         if self._commits % _REAP_EVERY == 0:
             self.store.env.reader_check()
@@ -155,12 +187,80 @@ class Journal(Reader):
         if self._closed:
             return
         self._closed = True
+        self.upkeep.close()
+        self._await_remover()
         txn = self.store.env.info()["last_txnid"]
         self.store.leave()
         if clean and self._failed is None:
-            known = Generation(self.run.hex(), FORMAT, self.generation, txn)
-            write_generation(self.directory, known)
+            write_generation(self.directory, self._known(self.data, txn))
         self._lock.release()
+
+    def sweep_files(self) -> int:
+        """Remove files of large results that no record names; return how many.
+
+        To be called where no worker of this run is at work; fresh ones are left all the same.
+        """
+        return result_files.sweep(self.files, self.names_file, all_ages=False)
+
+    # --- compaction (see `journal_upkeep`) ------------------------------------------------------
+
+    def tend(self) -> float:
+        """Do some milliseconds of upkeep; return in how many seconds to call again.
+
+        Raises:
+            JournalError: the journal refuses further use.
+        """
+        self._check_usable()
+        return self.upkeep.tend()
+
+    def compact(self) -> None:
+        """Compact now and return when it is done; for a journal that nobody writes to meanwhile.
+
+        Raises:
+            JournalError: it could not be done, and why; the journal is as it was.
+        """
+        self._check_usable()
+        self.upkeep.compact()
+        self._await_remover()
+
+    def take_place(self, new: Store, folder: str) -> None:
+        """Put a data file in the place of the one that is open; the old one is removed.
+
+        Raises:
+            GivenUpError: the disk refused, and all is as it was.
+            JournalError: the disk refused, and nobody knows which of them counts.
+        """
+        try:
+            write_generation(self.directory, self._known(folder))
+        except OSError as error:
+            if self._is_uncertain(folder):
+                reason = f"{GENERATION_FILE}: {error.strerror}"
+                self._failed = JournalError(str(self.directory), "a compaction", reason)
+                raise self._failed from error
+            raise GivenUpError(str(error.strerror)) from error
+        old = self.store
+        with old.reading:
+            self.store = new
+        self.data = folder
+        self._remover = threading.Thread(target=self._remove, args=(old, folder), name="remover")
+        self._remover.start()
+
+    def _remove(self, old: Store, folder: str) -> None:
+        """Remove the old data file: of a gigabyte that takes the kernel some 200 ms."""
+        old.leave()
+        remove_data(self.directory, folder, newer=False)
+
+    def _await_remover(self) -> None:
+        if self._remover is not None:
+            self._remover.join()
+            self._remover = None
+
+    def _is_uncertain(self, folder: str) -> bool:
+        """Tell whether the new file may count already, though its rename may not be durable."""
+        try:
+            return read_generation(self.directory).data == folder
+        except JournalError:
+            return True
 
     # --- opening ------------------------------------------------------------------------------
 
@@ -193,12 +293,16 @@ class Journal(Reader):
             raise JournalDamagedError(str(self.directory), reason)
         self.store.env.reader_check()
         self._next_generation(stored)
+        remove_data(self.directory, self.data)
         self.store.blobs.sweep(lambda digest: is_named(self.store, digest))
 
     def _next_generation(self, stored: int) -> None:
         self.generation = stored + 1
         self.commit([Put(Table.META, GENERATION_KEY, self.generation.to_bytes(8, "big"))])
-        write_generation(self.directory, Generation(self.run.hex(), FORMAT, self.generation))
+        write_generation(self.directory, self._known(self.data))
+
+    def _known(self, data: str, closed_txn: int = 0) -> Generation:
+        return Generation(self.run.hex(), FORMAT, self.generation, closed_txn, data)
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -210,10 +314,10 @@ class Journal(Reader):
         if self.store.pid != os.getpid():
             raise InvariantError(f"commit to {self.directory} from a forked child")
 
-    def _write(self, steps: Sequence[Puts | Erase]) -> list[bytes]:
+    def _write(self, steps: Sequence[Puts | Erase]) -> Gone:
         while True:
             try:
-                return write(self.store, steps)
+                return write(self.store, steps, keep_history=self.keep_history)
             except lmdb.MapFullError:
                 self._grow()
             except lmdb.Error as error:
@@ -256,11 +360,12 @@ def _examine(directory: Path, lock: JournalLock, run: bytes | None) -> Generatio
     if run is not None and run.hex() != known.run:
         reason = f"it belongs to run {known.run}, not to {run.hex()}"
         raise JournalFormatError(str(directory), reason)
-    meta = read_meta(directory)
-    check_sequence(directory, meta)
+    folder = data_folder(directory, known)
+    meta = read_meta(folder)
+    check_sequence(folder, meta)
     if known.closed_txn and known.closed_txn == meta.txn:
         if meta.size_bytes <= SMALL_BYTES_MAX:
-            check_here(directory)
+            check_here(folder)
         return known
     rebooted = lock.previous is None or lock.previous.boot_id != journal_lock.boot_id()
     whole = rebooted or meta.size_bytes <= _WHOLE_BYTES_MAX

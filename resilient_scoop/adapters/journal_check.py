@@ -8,6 +8,9 @@ finding too. Three depths:
              name are there in their size: half a million records/s
 - STRUCTURE  also LMDB's own invariants, page by page in pure Python: 100 MB/s
 - CONTENTS   also the digest of every file: 1.3 GB/s
+
+A file that is missing is a problem of the record that names it; a large result's file (which workers
+make, beside the journal) is looked at like the journal's own.
 """
 
 from __future__ import annotations
@@ -18,13 +21,14 @@ import sys
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
+from resilient_scoop.adapters import result_files
 from resilient_scoop.adapters.blobs import BlobError, BlobStore, unpack_ref
 from resilient_scoop.adapters.journal_envelope import BLOB, EnvelopeError, unseal
-from resilient_scoop.adapters.journal_place import DATA_FILE
+from resilient_scoop.adapters.journal_place import DATA_FILE, data_folder, read_generation
 from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalDamagedError, JournalError
 
@@ -85,9 +89,10 @@ class Verdict(msgspec.Struct, frozen=True):
             raise JournalDamagedError(str(directory), first.text + more, first.table, key)
 
 
-def check(directory: Path, depth: Depth, *, blobs: Path | None = None) -> Verdict:
-    """Check a journal that nobody writes to; of a copy, `blobs` names the original's directory."""
-    where = [str(directory), depth.name, str(blobs or directory)]
+def check(directory: Path, depth: Depth, *, data: Path | None = None) -> Verdict:
+    """Check a journal that nobody writes to; `data` is another folder to find its data file in."""
+    folder = data or data_folder(directory, read_generation(directory))
+    where = [str(folder), depth.name, str(directory)]
     done = subprocess.run(  # noqa: S603 - our own interpreter and code
         [sys.executable, "-P", "-c", _CHILD, _PACKAGE_PARENT, *where],
         capture_output=True,
@@ -194,32 +199,46 @@ def _check_records(directory: Path, blobs: Path, depth: Depth, report: _Report) 
         return
 
     def records(store: Store, table: Table) -> Iterator[tuple[bytes, memoryview]]:
+        if store.tables[table] is None:
+            return
         with store.begin() as txn:
             for key, value in txn.cursor(store.tables[table]).iternext():
                 yield bytes(key), value
 
+    results = blobs.parent / result_files.FOLDER
+    files = _Files(store.blobs, results, depth >= Depth.CONTENTS)
     for table in Table:
         try:
             for key, value in records(store, table):
-                _check_record(table, key, value, store.blobs, depth, report)
+                _check_record(table, key, value, files, report)
         except lmdb.Error as error:
             report.problem(f"reading on is not possible: {error}", table)
 
 
+class _Files(NamedTuple):
+    """Where the files are that records name."""
+
+    blobs: BlobStore
+    results: Path
+    contents: bool  # they are read, and not just looked at
+
+
 def _check_record(
-    table: Table, key: bytes, value: memoryview, blobs: BlobStore, depth: Depth, report: _Report
+    table: Table, key: bytes, value: memoryview, files: _Files, report: _Report
 ) -> None:
     report.records += 1
     try:
         flags, payload = unseal(table, key, value)
-        if not flags & BLOB:
-            report.payload_bytes += len(payload)
-            return
-        ref = unpack_ref(payload)
-        report.payload_bytes += ref.size_bytes
-        if depth >= Depth.CONTENTS:
-            blobs.read(ref)
+        if flags & BLOB:
+            ref = unpack_ref(payload)
+            report.payload_bytes += ref.size_bytes
+            if not files.contents:
+                files.blobs.look(ref)
+                return
+            payload = files.blobs.read(ref)
         else:
-            blobs.look(ref)
+            report.payload_bytes += len(payload)
+        for text in result_files.problems(files.results, payload, contents=files.contents):
+            report.problem(text, table, key)
     except (EnvelopeError, BlobError, ValueError) as error:
         report.problem(str(error), table, key)

@@ -23,7 +23,7 @@ from resilient_scoop.adapters.journal_place import (
     read_meta,
     write_generation,
 )
-from resilient_scoop.adapters.journal_store import Reader, translate
+from resilient_scoop.adapters.journal_store import Reader, page_use, table_pages, translate
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalFormatError
@@ -31,6 +31,7 @@ from resilient_scoop.wire import messages
 
 _DECODERS: Final[dict[Table, Any]] = {
     Table.LOG: messages.decode_logged,
+    Table.HISTORY: messages.decode_logged,
     Table.ARGS: messages.decode_up,
     Table.DEFINE: messages.decode_up,
     Table.CONST: messages.decode_up,
@@ -63,26 +64,24 @@ class JournalStats(msgspec.Struct, frozen=True):
 
 def stats(view: JournalView) -> JournalStats:
     """Return the numbers of a journal, without reading its records."""
-    store = view.store
     try:
-        with store.reading, store.begin() as txn:
+        with view.reading() as (store, txn):
             tables = [
-                TableStats(table.name.lower(), found["entries"], _pages(found))
-                for table in Table
-                for found in [txn.stat(store.tables[table])]
+                TableStats(table.name.lower(), found["entries"], table_pages(found))
+                for table, handle in store.tables.items()
+                if handle is not None
+                for found in [txn.stat(handle)]
             ]
-            kept = sum(table.pages for table in tables) + _pages(txn.stat(store.refs))
-        info, found = store.env.info(), store.env.stat()
+            use, info = page_use(store, txn), store.env.info()
     except lmdb.Error as error:
         translate(view.directory, "reading", error)
-    pages = info["last_pgno"] + 1
     return JournalStats(
         run=view.run.hex(),
         generation=view.generation,
         size_bytes=view.size_bytes(),
-        page_bytes=found["psize"],
-        pages=pages,
-        free_pages=max(0, pages - kept - _pages(found) - 2),
+        page_bytes=use.page_bytes,
+        pages=use.pages,
+        free_pages=use.free,
         map_bytes=info["map_size"],
         readers=info["num_readers"],
         tables=tables,
@@ -101,11 +100,12 @@ def export(reader: Reader, tables: tuple[Table, ...] = tuple(Table)) -> Iterator
             yield msgspec.json.encode(line) + b"\n"
 
 
-def backup(view: JournalView, target: Path) -> None:
+def backup(view: JournalView, target: Path, *, blobs: bool = True) -> None:
     """Write a compact copy of a journal, live or dead, that opens as a journal of its own.
 
     Files of large payloads are copied after the database, so that one that goes meanwhile is
-    missing only if the copy does not name it or the run has dropped it since.
+    missing only if the copy does not name it or the run has dropped it since; without `blobs` the
+    caller sees to them.
 
     Raises:
         JournalFormatError: the target holds something.
@@ -114,21 +114,17 @@ def backup(view: JournalView, target: Path) -> None:
     if any(target.iterdir()):
         raise JournalFormatError(str(target), "it is not empty; name a new folder")
     try:
-        with view.store.reading:
-            view.store.env.copy(str(target), compact=True)
+        with view.reading() as (store, _):
+            store.env.copy(str(target), compact=True)
     except lmdb.Error as error:
         translate(target, "copying", error)
     (target / DATA_FILE).chmod(0o600)
     source = view.directory / BLOB_FOLDER
-    if source.is_dir():
+    if blobs and source.is_dir():
         shutil.copytree(source, target / BLOB_FOLDER, ignore=shutil.ignore_patterns("*.tmp"))
     run = view.run.hex()
     write_generation(target, Generation(run, FORMAT, view.generation, read_meta(target).txn))
     sync_directory(target)
-
-
-def _pages(found: Any) -> int:
-    return int(found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"])
 
 
 def _record(table: Table, payload: bytes) -> dict[str, Any]:

@@ -4,9 +4,10 @@ LMDB maps its file into memory, so a file that was cut kills the process that re
 a file of length 0 opens as a new, empty database: a lost journal would look like a fresh start. So
 two things are looked at first, with plain reads:
 
-- `generation.json`, a second file: the run, how often the journal was opened for writing, and, if
-  it was closed in order, LMDB's last transaction then. It is replaced as a whole, after the commit
-  that raises the generation inside the database; the database may be ahead of it, never behind.
+- `generation.json`, a second file: the run, how often the journal was opened for writing, the
+  folder of the data file (a compaction makes a new one), and, if it was closed in order, LMDB's last
+  transaction then. It is replaced as a whole, after the commit that raises the generation inside
+  the database; the database may be ahead of it, never behind.
 - the two meta pages of the data file: magic, page size, last page, last transaction.
 
 The folder has to be ours alone (what it holds is unpickled by workers) and on a local file system
@@ -16,6 +17,8 @@ The folder has to be ours alone (what it holds is unpickled by workers) and on a
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import stat
 import struct
 from pathlib import Path
@@ -27,10 +30,11 @@ from resilient_scoop.adapters.blobs import write_durably
 from resilient_scoop.errors import JournalDamagedError, JournalFormatError, JournalPlaceError
 
 DATA_FILE: Final = "data.mdb"
+DATA_LOCK_FILE: Final = "lock.mdb"
 BLOB_FOLDER: Final = "blobs"
 GENERATION_FILE: Final = "generation.json"
 FORMAT: Final = 1
-"""Format of tables and envelopes; another number is refused."""
+"""Format of tables and envelopes; a higher number is refused, lower ones are opened."""
 
 # statfs(2) and the kernel's magic.h; FUSE covers sshfs, s3fs, gcsfuse, GlusterFS, and more.
 NETWORK_TYPES: Final = {
@@ -55,6 +59,7 @@ NETWORK_TYPES: Final = {
     0xBACBACBC: "VMware shared folders",
 }
 
+_is_compact: Final = re.compile(r"compact-([1-9]\d{0,17})").fullmatch
 _MAGIC: Final = 0xBEEFC0DE
 _DATA_VERSION: Final = 1
 _PAGE_HEADER_BYTES: Final = 16
@@ -69,6 +74,7 @@ class Generation(msgspec.Struct, frozen=True):
     format: int
     generation: int
     closed_txn: int = 0  # 0: open, or its last writer was killed
+    data: str = ""  # folder of the data file below the journal's own; "" is that itself
 
 
 class DataMeta(NamedTuple):
@@ -149,10 +155,55 @@ def read_generation(directory: Path) -> Generation:
         found = msgspec.json.decode(content, type=Generation)
     except msgspec.DecodeError as error:
         raise JournalDamagedError(str(directory), f"{GENERATION_FILE}: {error}") from error
-    if found.format != FORMAT:
-        reason = f"its format is {found.format}, this version reads {FORMAT}"
+    if found.format > FORMAT:
+        reason = (
+            f"its format is {found.format}, this version reads up to {FORMAT}; "
+            f"use the version of rscoop that wrote it"
+        )
         raise JournalFormatError(str(directory), reason)
+    if found.data and not _is_compact(found.data):
+        raise JournalDamagedError(str(directory), f"{GENERATION_FILE} names folder {found.data!r}")
     return found
+
+
+def data_folder(directory: Path, known: Generation) -> Path:
+    """Return the folder that holds the data file of a journal."""
+    return directory / known.data if known.data else directory
+
+
+def data_file(directory: Path) -> Path:
+    """Return where the data file of a journal is now; a compaction may move it at any time.
+
+    Raises:
+        JournalFormatError, JournalDamagedError: see `read_generation`.
+    """
+    return data_folder(directory, read_generation(directory)) / DATA_FILE
+
+
+def compact_folder(number: int) -> str:
+    """Return the name of the folder of the data file that a compaction makes."""
+    return f"compact-{number}"
+
+
+def compact_number(name: str) -> int:
+    """Return the number of such a folder; 0 for the data file that a journal begins with."""
+    found = _is_compact(name)
+    return int(found[1]) if found else 0
+
+
+def remove_data(directory: Path, keep: str, *, newer: bool = True) -> None:
+    """Remove every data file of a journal but the one in the folder `keep`; errors are ignored.
+
+    What a killed compaction left, or one that was done and had not come to remove the old one.
+    Without `newer`, one that may be under way is left alone.
+    """
+    kept_number = compact_number(keep)
+    for name in [path.name for path in directory.iterdir() if _is_compact(path.name)]:
+        if name != keep and (newer or compact_number(name) < kept_number):
+            shutil.rmtree(directory / name, ignore_errors=True)
+    if keep:
+        for name in (DATA_FILE, DATA_LOCK_FILE):
+            (directory / name).unlink(missing_ok=True)
 
 
 def write_generation(directory: Path, generation: Generation) -> None:
@@ -167,7 +218,10 @@ def read_meta(directory: Path) -> DataMeta:
         JournalDamagedError: the file is missing, cut or no data file.
     """
     older, newest = sorted(meta_pages(directory), key=lambda meta: meta.txn)
-    size_bytes = (directory / DATA_FILE).stat().st_size
+    try:
+        size_bytes = (directory / DATA_FILE).stat().st_size
+    except OSError as error:
+        raise JournalDamagedError(str(directory), f"{DATA_FILE}: {error.strerror}") from error
     newest = newest._replace(before_txn=older.txn)
     if size_bytes < newest.size_bytes:
         reason = f"{DATA_FILE} was cut: {size_bytes} of {newest.size_bytes} bytes are left"

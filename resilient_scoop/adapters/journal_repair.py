@@ -5,6 +5,10 @@ that was cut would kill its reader at the first missing page). Each table is rea
 that did not reach the end, again in small steps, forward and backward. What the children have
 committed to the new journal stays when damage ends them. A record whose checksum is wrong is left
 out and named.
+
+What is left must fit together. Behind a gap in the script's output, or in what a parent was told,
+the rest cannot be used: it is left out as well, and written, or decided, again by the replay. What
+else is missing the replay asks for again: a result is computed anew, a constant set anew.
 """
 
 from __future__ import annotations
@@ -24,10 +28,20 @@ from resilient_scoop.adapters import journal_lock
 from resilient_scoop.adapters.blobs import BlobError, unpack_ref
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_envelope import BLOB, EnvelopeError, unseal
-from resilient_scoop.adapters.journal_place import DATA_FILE, meta_pages, read_generation
+from resilient_scoop.adapters.journal_place import (
+    DATA_FILE,
+    FORMAT,
+    GENERATION_FILE,
+    Generation,
+    compact_number,
+    data_folder,
+    meta_pages,
+    read_generation,
+)
 from resilient_scoop.adapters.journal_store import Store, open_copy
-from resilient_scoop.core.events import Change, Put, Table
-from resilient_scoop.errors import JournalError
+from resilient_scoop.core.events import Change, Erase, Put, Table
+from resilient_scoop.errors import JournalDamagedError, JournalError, JournalFormatError
+from resilient_scoop.wire.messages import Observed, Output, decode_logged, decode_up
 
 OWN_KEYS: Final = (b"run", b"format", b"generation")
 """META records that a journal writes about itself."""
@@ -47,8 +61,10 @@ class Repaired(msgspec.Struct, frozen=True):
     lost: list[str]
 
 
-def repair(directory: Path, target: Path) -> Repaired:
+def repair(directory: Path, target: Path, *, run: bytes | None = None) -> Repaired:
     """Write every record of `directory` that is whole to a new journal at `target`.
+
+    `run` is needed where the file that names it (`generation.json`) is lost too.
 
     Raises:
         RunBusyError: a process that lives has the journal open.
@@ -57,8 +73,8 @@ def repair(directory: Path, target: Path) -> Repaired:
     lock = journal_lock.acquire(directory)
     copy = target.with_name(target.name + ".source")
     try:
-        known = read_generation(directory)
-        _copy(directory, copy)
+        known = _known(directory, run)
+        _copy(directory, data_folder(directory, known), copy)
         Journal.create(target, bytes.fromhex(known.run)).close(clean=True)
         lost: list[str] = []
         for table in Table:
@@ -67,6 +83,7 @@ def repair(directory: Path, target: Path) -> Repaired:
                 lost += [text for text in found if text not in lost]
                 if complete:
                     break
+        lost += _mend(target)
         with Journal.view(target) as view:
             kept = {table.name.lower(): view.count(table) for table in Table}
         return Repaired(kept, lost)
@@ -75,10 +92,27 @@ def repair(directory: Path, target: Path) -> Repaired:
         lock.release()
 
 
-def _copy(directory: Path, copy: Path) -> None:
+def _known(directory: Path, run: bytes | None) -> Generation:
+    """Return what `generation.json` says, or what can be said without it."""
+    try:
+        return read_generation(directory)
+    except JournalFormatError:
+        if run is None or (directory / GENERATION_FILE).exists():
+            raise  # of a newer version
+    except JournalDamagedError:
+        if run is None:
+            raise
+    # Of two data files the older one is whole: it is removed when the newer one counts.
+    folders = sorted(directory.glob("compact-*"), key=lambda path: compact_number(path.name))
+    names = ["", *(path.name for path in folders)]
+    data = next((name for name in names if (directory / name / DATA_FILE).exists()), "")
+    return Generation(run.hex(), FORMAT, 0, data=data)
+
+
+def _copy(directory: Path, folder: Path, copy: Path) -> None:
     copy.mkdir(mode=0o700, parents=True)
     try:
-        shutil.copyfile(directory / DATA_FILE, copy / DATA_FILE)
+        shutil.copyfile(folder / DATA_FILE, copy / DATA_FILE)
     except OSError as error:
         raise JournalError(str(directory), "reading", f"{DATA_FILE}: {error.strerror}") from error
     need_bytes = max(meta.size_bytes for meta in meta_pages(copy))
@@ -106,6 +140,51 @@ def _read_table(
     return False, [*lines, f"table {name}: some pages cannot be read"]
 
 
+def _mend(target: Path) -> list[str]:
+    """Leave out what is behind a gap; return what that was."""
+    journal = Journal.open(target)
+    try:
+        lost, changes = _behind_gaps(journal)
+        # Files of arguments that were never synced are not to be relied upon.
+        changes.append(Put(Table.META, b"boot", b"repaired"))
+        journal.commit(changes)
+    finally:
+        journal.close(clean=True)
+    return lost
+
+
+def _behind_gaps(journal: Journal) -> tuple[list[str], list[Change]]:
+    lost: list[str] = []
+    changes: list[Change] = []
+    at = 0
+    for key, raw in journal.scan(Table.OUTPUT):
+        piece = decode_up(raw)
+        if isinstance(piece, Output) and piece.offset <= at:
+            at = max(at, piece.offset + len(piece.data))
+            continue
+        if not changes:
+            lost.append(f"table output: a gap at byte {at}; what follows is left out")
+        changes.append(Erase(Table.OUTPUT, key))
+    told: dict[str, int] = {}
+    broken: set[str] = set()
+    for key, raw in journal.scan(Table.LOG):
+        record = decode_logged(raw)
+        if not isinstance(record, Observed):
+            continue
+        parent, first = record.parent, record.observations[0].no
+        if parent in broken or first > told.get(parent, 0):
+            if parent not in broken:
+                lost.append(
+                    f"table log: of what {parent} was told, number {told.get(parent, 0)} is missing; "
+                    f"what follows is left out"
+                )
+            broken.add(parent)
+            changes.append(Erase(Table.LOG, key))
+        else:
+            told[parent] = record.observations[-1].no + 1
+    return lost, changes
+
+
 # --- the child --------------------------------------------------------------------------------
 
 
@@ -127,6 +206,8 @@ def main(copy: str, directory: str, target: str, table_name: str, way: str) -> N
 def _groups(store: Store, table: Table, way: str) -> Iterator[list[Change]]:
     group: list[Change] = []
     size_bytes = 0
+    if store.tables[table] is None:
+        return
     try:
         with store.begin() as txn:
             cursor = txn.cursor(store.tables[table])

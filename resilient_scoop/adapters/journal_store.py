@@ -3,7 +3,11 @@
 LMDB allows one open environment per file and process, so all users of one file in a process share a
 `Store`; the last to leave closes it. A read is one short transaction (a long one keeps every page
 that was replaced since, for good). The map may be moved only while nobody reads: readers hold
-`Store.reading` for as long as their transaction lives, and so does who grows the map.
+`Store.reading` for as long as their transaction lives, and so does who grows the map, or puts
+another environment in its place (a compaction).
+
+Tables that an older version did not know are missing in its journals: they read as empty, and are
+made when the journal is opened for writing.
 """
 
 from __future__ import annotations
@@ -12,8 +16,9 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import lmdb
 
@@ -28,6 +33,12 @@ MAP_BYTES: Final = 1 << 30
 MAP_BYTES_MIN: Final = 16 << 20
 REFS: Final = b"blob"
 """Table of our own: digest + table + key of each record that names a file -> nothing."""
+FILES: Final = b"file"
+"""Table of our own: id + table + key of each record that names a large result -> nothing."""
+_OWN_TABLES: Final = 2
+_META_PAGES: Final = 2
+_FIRST_FORMAT_LAST: Final = Table.EVENT
+"""The last table that every journal has; None stands for a later one that is missing."""
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READERS_MAX: Final = 512
 _SCAN_BYTES: Final = 4 << 20
@@ -51,7 +62,7 @@ class _Stored(NamedTuple):
 
 
 class Store:
-    """The environment and its tables."""
+    """The environment and its tables; `directory` is the folder of its data file."""
 
     def __init__(self, directory: Path, env: lmdb.Environment, blobs: BlobStore) -> None:
         self.directory = directory
@@ -60,9 +71,16 @@ class Store:
         self.reading = threading.Lock()
         self.pid = os.getpid()
         self.users = 1
+        self.id = (0, 0)  # of the data file, once it is open to others
         create = not env.flags()["readonly"]
-        self.tables = {t: env.open_db(t.name.lower().encode(), create=create) for t in Table}
         self.refs = env.open_db(REFS, create=create)
+        self.files = _open_table(env, FILES, create=create)
+        self.tables = {
+            table: _open_table(env, table.name.lower().encode(), create=create)
+            if table > _FIRST_FORMAT_LAST
+            else env.open_db(table.name.lower().encode(), create=create)
+            for table in Table
+        }
 
     def leave(self) -> None:
         """Close the environment if nobody else in this process uses it."""
@@ -70,7 +88,8 @@ class Store:
             self.users -= 1
             if self.users > 0 or self.pid != os.getpid():
                 return
-            _OPEN.pop(_file_id(self.directory), None)
+            if _OPEN.get(self.id) is self:
+                del _OPEN[self.id]
             self.env.close()
 
     def begin(self) -> lmdb.Transaction[memoryview]:
@@ -86,26 +105,58 @@ _OPEN: Final[dict[tuple[int, int], Store]] = {}
 _opening: Final = threading.Lock()
 
 
-def open_store(directory: Path, *, readonly: bool = False, create: bool = False) -> Store:
-    """Open the environment of a journal, or join the one that this process has open.
+def open_store(
+    directory: Path, folder: Path, *, readonly: bool = False, create: bool = False
+) -> Store:
+    """Open a journal's environment in `folder`, or join the one that this process has open.
 
     Raises:
         JournalError: LMDB or the system refused; JournalDamagedError if the file makes no sense.
     """
     with _opening:
-        store = _OPEN.get(_file_id(directory))
+        file_id = _file_id(folder)  # its name is never given to another file
+        store = None if file_id is None else _OPEN.get(file_id)
         if store is not None and store.pid == os.getpid():
             if not readonly:
                 raise JournalError(str(directory), "opening", "this process has it open already")
             store.users += 1
             return store
         try:
-            env = _open_env(directory, readonly=readonly, create=create)
-            store = Store(directory, env, BlobStore(directory / BLOB_FOLDER))
+            env = _open_env(folder, readonly=readonly, create=create)
+            store = Store(folder, env, BlobStore(directory / BLOB_FOLDER))
         except lmdb.Error as error:
             translate(directory, "opening", error)
-        _OPEN[_file_id(directory)] = store
+        store.id = file_id or _file_id(folder) or (0, 0)
+        _OPEN[store.id] = store
         return store
+
+
+class PageUse(NamedTuple):
+    """How the pages of a data file are used; free ones are used again before it grows."""
+
+    pages: int
+    free: int
+    page_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the size of the file."""
+        return self.pages * self.page_bytes
+
+
+def page_use(store: Store, txn: lmdb.Transaction[memoryview]) -> PageUse:
+    """Return how the pages are used, from counters only."""
+    found = store.env.stat()
+    handles = [store.refs, store.files, *store.tables.values()]
+    used = sum(table_pages(txn.stat(handle)) for handle in handles if handle is not None)
+    pages = store.env.info()["last_pgno"] + 1
+    free = max(0, pages - used - table_pages(found) - _META_PAGES)
+    return PageUse(pages, free, found["psize"])
+
+
+def table_pages(found: Any) -> int:
+    """Return how many pages LMDB counts for a table."""
+    return int(found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"])
 
 
 def open_copy(copy: Path, directory: Path) -> Store:
@@ -126,12 +177,19 @@ def translate(directory: Path, what: str, error: lmdb.Error) -> NoReturn:
     raise JournalError(str(directory), what, str(error)) from error
 
 
-def _file_id(directory: Path) -> tuple[int, int]:
+def _file_id(folder: Path) -> tuple[int, int] | None:
     try:
-        status = (directory / DATA_FILE).stat()
+        status = (folder / DATA_FILE).stat()
     except FileNotFoundError:
-        return (0, 0)
+        return None
     return (status.st_dev, status.st_ino)
+
+
+def _open_table(env: lmdb.Environment, name: bytes, *, create: bool) -> Any:
+    try:
+        return env.open_db(name, create=create)
+    except lmdb.NotFoundError:
+        return None
 
 
 def _open_env(
@@ -149,7 +207,7 @@ def _open_env(
                 create=create,
                 lock=lock,
                 mode=0o600,
-                max_dbs=len(Table) + 1,
+                max_dbs=len(Table) + _OWN_TABLES,
                 max_readers=_READERS_MAX,
                 max_spare_txns=2,
                 lib_version=0,  # else an environment variable of the site chooses the file format
@@ -222,29 +280,58 @@ class Reader:
                 if payload is not None:
                     yield record.key, payload
 
+    @contextmanager
+    def reading(self) -> Iterator[tuple[Store, lmdb.Transaction[memoryview]]]:
+        """Give one moment of the journal, to be read and let go of soon."""
+        while True:
+            store = self._current()
+            with store.reading:
+                if store is self.store:  # else another took its place before we had the lock
+                    with store.begin() as txn:
+                        yield store, txn
+                    return
+
+    def _current(self) -> Store:
+        """Return the store to read now."""
+        return self.store
+
     def size_bytes(self) -> int:
         """Return what the journal takes on disk, files of large payloads included."""
-        return _data_bytes(self.directory) + self.store.blobs.size_bytes()
+        with self.reading() as (store, txn):
+            return page_use(store, txn).size_bytes + store.blobs.size_bytes()
 
     def count(self, table: Table) -> int:
         """Return the number of records of a table, without reading them."""
-        store = self.store
         try:
-            with store.reading, store.begin() as txn:
-                return txn.stat(store.tables[table])["entries"]
+            with self.reading() as (store, txn):
+                handle = store.tables[table]
+                return 0 if handle is None else txn.stat(handle)["entries"]
+        except lmdb.Error as error:
+            translate(self.directory, "reading", error)
+
+    def names_file(self, file_id: bytes) -> bool:
+        """Return whether a record names the file of a large result (`result_files`)."""
+        try:
+            with self.reading() as (store, txn):
+                if store.files is None:
+                    return False
+                cursor = txn.cursor(store.files)
+                return cursor.set_range(file_id) and cursor.key()[: len(file_id)] == file_id
         except lmdb.Error as error:
             translate(self.directory, "reading", error)
 
     def _page(
         self, table: Table, prefix: bytes, after: bytes | None, limit_bytes: int | None
     ) -> list[_Stored]:
-        store = self.store
         start = prefix if after is None else max(prefix, after + b"\0")
         found: list[_Stored] = []
         taken_bytes = 0
         try:
-            with store.reading, store.begin() as txn:
-                cursor = txn.cursor(store.tables[table])
+            with self.reading() as (store, txn):
+                handle = store.tables[table]
+                if handle is None:
+                    return found
+                cursor = txn.cursor(handle)
                 if not (cursor.set_range(start) if start else cursor.first()):
                     return found
                 for view, value in cursor.iternext():
@@ -261,10 +348,10 @@ class Reader:
         return found
 
     def _one(self, table: Table, key: bytes) -> _Stored | None:
-        store = self.store
         try:
-            with store.reading, store.begin() as txn:
-                value = txn.get(key, db=store.tables[table])
+            with self.reading() as (store, txn):
+                handle = store.tables[table]
+                value = None if handle is None else txn.get(key, db=handle)
                 return None if value is None else self._open(table, key, value)
         except lmdb.Error as error:
             translate(self.directory, f"reading table {table.name.lower()}", error)

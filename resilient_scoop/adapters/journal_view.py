@@ -5,6 +5,10 @@ a run that is live, on one that is dead, and on a folder that may only be read: 
 file even to read, so there a private copy is read. A dead journal is looked at first, because
 damage would end the process that reads it: a small one as bytes, a large one that was not closed in
 order in a child.
+
+While a view is open, a compaction may put another data file in the place of the one it reads. What
+it has open stays readable, but nothing new comes in there; so a view looks at `generation.json`
+before each reading (2 us) and follows.
 """
 
 from __future__ import annotations
@@ -24,16 +28,18 @@ from resilient_scoop.adapters.journal_check import (
 from resilient_scoop.adapters.journal_lock import Holder
 from resilient_scoop.adapters.journal_place import (
     DATA_FILE,
+    GENERATION_FILE,
     DataMeta,
     Generation,
     check_place,
     check_sequence,
+    data_folder,
     read_generation,
     read_meta,
 )
 from resilient_scoop.adapters.journal_store import Reader, Store, open_copy, open_store
 from resilient_scoop.core.events import Table
-from resilient_scoop.errors import JournalDamagedError, JournalFormatError
+from resilient_scoop.errors import JournalDamagedError, JournalError, JournalFormatError
 
 _COPIES_MAX: Final = 3
 """A copy taken while the broker commits may not fit together; then another is taken."""
@@ -46,6 +52,8 @@ class JournalView(Reader):
         super().__init__(store, directory)
         self.run = bytes.fromhex(known.run)
         self.generation = known.generation
+        self._data = known.data
+        self._stamp: tuple[int, int] | None = None
         self._closed = False
 
     @classmethod
@@ -60,18 +68,40 @@ class JournalView(Reader):
         if not directory.is_dir():
             raise JournalFormatError(str(directory), "there is no such directory")
         check_place(directory, allow_network=True)  # reading is safe there; writing was refused
+        stamp = _stamp(directory)
         known = read_generation(directory)
-        meta = read_meta(directory)
-        if not os.access(directory, os.W_OK):
-            return cls(directory, _copied(directory), known)
-        live = journal_lock.holder(directory) is not None
-        if not live:
-            _examine(directory, meta, clean=known.closed_txn == meta.txn)
-        view = cls(directory, open_store(directory, readonly=True), known)
+        view = None
+        while view is None:
+            try:
+                view = cls(directory, _opened(directory, known), known)
+            except JournalError:
+                before, known = known, read_generation(directory)
+                if known.data == before.data:
+                    raise
+        view._stamp = stamp
         if view.get(Table.META, b"run") != view.run:
             view.close()
             raise JournalDamagedError(str(directory), f"{DATA_FILE} holds another run or none")
         return view
+
+    def _current(self) -> Store:
+        """Return the store of the data file as it is now."""
+        stamp = _stamp(self.directory)
+        if stamp != self._stamp and not self._closed:
+            self._follow()
+            self._stamp = stamp
+        return self.store
+
+    def _follow(self) -> None:
+        while (known := read_generation(self.directory)).data != self._data:
+            try:
+                store = _opened(self.directory, known)
+            except JournalError:
+                if read_generation(self.directory).data == known.data:
+                    raise
+                continue
+            old, self.store, self._data = self.store, store, known.data
+            old.leave()
 
     def holder(self) -> Holder | None:
         """Return the process that has the journal open for writing, None if the run is dead."""
@@ -90,16 +120,35 @@ class JournalView(Reader):
         self.close()
 
 
-def _examine(directory: Path, meta: DataMeta, *, clean: bool) -> None:
+def _stamp(directory: Path) -> tuple[int, int] | None:
+    """Return what changes whenever `generation.json` does; None if it is not there."""
+    try:
+        found = (directory / GENERATION_FILE).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _opened(directory: Path, known: Generation) -> Store:
+    folder = data_folder(directory, known)
+    meta = read_meta(folder)
+    if not os.access(directory, os.W_OK):
+        return _copied(directory, folder)
+    if journal_lock.holder(directory) is None:
+        _examine(directory, folder, meta, clean=known.closed_txn == meta.txn)
+    return open_store(directory, folder, readonly=True)
+
+
+def _examine(directory: Path, folder: Path, meta: DataMeta, *, clean: bool) -> None:
     """Look at a journal that nobody holds before LMDB maps it into this process."""
-    check_sequence(directory, meta)
+    check_sequence(folder, meta)
     if meta.size_bytes <= SMALL_BYTES_MAX:
-        check_here(directory)
+        check_here(folder)
     elif not clean:
         check(directory, Depth.RECORDS).raise_if_damaged(directory)
 
 
-def _copied(directory: Path) -> Store:
+def _copied(directory: Path, folder: Path) -> Store:
     import shutil
     import tempfile
 
@@ -107,8 +156,8 @@ def _copied(directory: Path) -> Store:
     try:
         verdict = Verdict([])
         for _ in range(_COPIES_MAX):
-            shutil.copyfile(directory / DATA_FILE, copy / DATA_FILE)
-            verdict = check(copy, Depth.STRUCTURE, blobs=directory)
+            shutil.copyfile(folder / DATA_FILE, copy / DATA_FILE)
+            verdict = check(directory, Depth.STRUCTURE, data=copy)
             if verdict.sound:
                 break
         verdict.raise_if_damaged(directory)

@@ -2,7 +2,10 @@
 
 So an array of any size crosses the broker as a name.
 
-  results (`sync`)   content-addressed, synced before their name is sent, checked when read
+  results (`sync`)   under a random name, synced before the name is sent, checked when read. The file
+                     is removed when the last record that holds its name is dropped
+                     (`adapters.result_files`); since no two writers share a name, that can never be
+                     the file of a result that is only on its way to the journal
   arguments          under a random name, not synced and not hashed: whoever made them can make them
                      again. They are whole for as long as the machine stays up, and the broker
                      forgets those of an earlier boot. Their maker removes them when the item is done.
@@ -17,13 +20,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from resilient_scoop.adapters.blobs import BlobError, BlobStore, unpack_ref, write_parts
+from resilient_scoop.adapters import result_files
+from resilient_scoop.adapters.blobs import BlobError, BlobStore, write_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ARGUMENT: Final = b"a"
-_NAME_BYTES: Final = 16
+_NAME_BYTES: Final = result_files.ID_BYTES
 _REF_BYTES: Final = len(ARGUMENT) + _NAME_BYTES + 8
 
 
@@ -37,7 +41,9 @@ class LargeStore:
     def put(self, buffers: Sequence[bytes | memoryview], sync: bool) -> bytes:  # noqa: FBT001
         """Keep the parts behind one another; `sync` makes them durable before this returns."""
         if sync:
-            return self._blobs.put(buffers, sync=True).pack()
+            name = os.urandom(_NAME_BYTES)
+            ref = self._blobs.put(buffers, name=result_files.name_of(name))
+            return result_files.TAG + name + ref.pack()
         self._directory.mkdir(mode=0o700, exist_ok=True)
         name = os.urandom(_NAME_BYTES)
         fd = os.open(self.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -57,7 +63,7 @@ class LargeStore:
             BlobError: the file is missing or is not what was written.
         """
         if len(ref) != _REF_BYTES:
-            return self._blobs.load(unpack_ref(ref))
+            return self._blobs.load(*result_files.unpack(ref))
         try:
             with self.path(_name(ref)).open("rb") as file:
                 return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))

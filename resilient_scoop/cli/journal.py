@@ -1,4 +1,4 @@
-"""`rscoop journal`: is it whole, what is in it, and all of it as text."""
+"""`rscoop journal`: is it whole, what is in it, and all of it as text; and what is done to it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from resilient_scoop.cli.base import (
     run_argument,
     size,
 )
+from resilient_scoop.cli.journal_copies import backup, restore
+from resilient_scoop.cli.journal_mend import check_begun, compact, repair_command
 from resilient_scoop.core.events import Table
-from resilient_scoop.errors import JournalFormatError, RunBusyError
+from resilient_scoop.errors import RunBusyError
 from resilient_scoop.runtime.rundir import RunDir
 from resilient_scoop.wire.messages import decode_logged, decode_up
 
@@ -66,7 +68,13 @@ class ExportedRecord(msgspec.Struct, frozen=True):
 
 @click.group(context_settings=SETTINGS)
 def command() -> None:
-    """Look into a run's journal: verify, stats, export."""
+    """Look into a run's journal, make it smaller or sound again, copy it elsewhere."""
+
+
+command.add_command(compact)
+command.add_command(repair_command, "repair")
+command.add_command(backup)
+command.add_command(restore)
 
 
 @command.command(
@@ -89,8 +97,7 @@ def verify(*, run: RunDir, depth: str, as_json: bool) -> int:
     holder = journal_lock.holder(run.journal)
     if holder is not None:
         raise RunBusyError(str(run.journal), holder.pid, holder.host, holder.started)
-    if not run.journal.is_dir() or not any(run.journal.iterdir()):
-        raise JournalFormatError(str(run.journal), "the run has not begun; it holds nothing yet")
+    check_begun(run)
     verdict = check(run.journal, Depth[depth.upper()])
     if as_json:
         print_json(VerifyReport(SCHEMA, run.id, depth, verdict.sound, verdict))
@@ -103,6 +110,11 @@ def verify(*, run: RunDir, depth: str, as_json: bool) -> int:
             f"journal of {run.id} {found}: "
             f"{verdict.records} records, {size(verdict.payload_bytes)} of payload"
         )
+        if not verdict.sound:
+            click.echo(
+                f"`rscoop journal repair {run.id}` keeps every record that is whole, and the damaged "
+                f"journal aside; or restore a backup: `rscoop journal restore`"
+            )
     return 0 if verdict.sound else _DAMAGED_EXIT
 
 
@@ -152,7 +164,7 @@ def export(*, run: RunDir, tables: tuple[str, ...]) -> None:
 
 def _decoded(table: Table, value: bytes) -> Any:
     try:
-        if table is Table.LOG:
+        if table in {Table.LOG, Table.HISTORY}:
             return msgspec.to_builtins(_named(decode_logged(value)))
         if table in _WIRE:
             return msgspec.to_builtins(_named(decode_up(value)))

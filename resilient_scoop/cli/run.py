@@ -47,6 +47,11 @@ Examples:
     "workers.  [default: drawn, and kept for resume]",
 )  # fmt: skip
 @click.option("--strict", is_flag=True, help="Stop (70) where a replay differs from the journal.")
+@click.option(
+    "--keep-history", is_flag=True,
+    help="Keep what is not needed any more to go on: what the children of ended calls did, and "
+    "results behind a checkpoint. The journal grows with the run.",
+)  # fmt: skip
 @click.option("--detach", is_flag=True, help="Leave the run in the background; print its id.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @determinism_options
@@ -59,6 +64,7 @@ def command(  # noqa: PLR0913  one parameter per option
     name: str | None,
     seed: int | None,
     strict: bool,
+    keep_history: bool,
     detach: bool,
     quiet: bool,
     audit: bool,
@@ -91,6 +97,7 @@ def command(  # noqa: PLR0913  one parameter per option
             versions=installed_versions(),
             seed=drawn,
             strict=strict,
+            keep_history=keep_history,
             workers=count,
             created_at=now,
             host=os.uname().nodename,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
 from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.sizes import Sizes
 
 if TYPE_CHECKING:
     from resilient_scoop.core.peers import Lease
@@ -136,7 +137,7 @@ class Parent:
         self.batches: dict[int, Batch] = {}
         self.args_left: dict[int, int] = {}  # record of `Args` -> its items that are not done
         self.finished = Intervals()
-        self.sizes: dict[int, int] = {}  # of finished calls: their items, if not one
+        self.sizes = Sizes()  # of finished calls: their items
         self.renewed: dict[int, dict[int, bytes]] = {}  # items once fresh: function and digest
         self.logged = False  # has outcomes or observations: a new attempt replays
         self.next_observation = 0
@@ -147,7 +148,7 @@ class Parent:
 
     def size_of(self, call: int) -> int | None:
         """Return how many items a finished call has; None if it is not finished."""
-        return self.sizes.get(call, 1) if call in self.finished else None
+        return self.sizes[call] if call in self.finished else None
 
     def begins(self, part: Part) -> bool:
         """Tell whether a part is the whole of a call that was never heard of: by far most are."""

@@ -24,6 +24,7 @@ class Table(IntEnum):
     CONST = 4  # name (utf-8) -> `Const` frame
     OUTPUT = 5  # offset u64 -> `Output` frame
     EVENT = 6  # sequence u64 -> msgpack, for eyes only
+    HISTORY = 15  # table u8 + key of a record that was dropped (--keep-history) -> that record
 
 
 # --- actions ----------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilient_scoop.core.broker import Broker
+    from resilient_scoop.core.defines import Defines
 
 ACK_S = 0.1
 REFUSALS_SAID = 10
@@ -78,8 +79,15 @@ class _Turn:
 class Exchange:
     """Feeds a broker machine and obeys it; a shell does the receiving, committing and sending."""
 
-    def __init__(self, broker: Broker, run: bytes, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        run: bytes,
+        say: Callable[[str], None],
+        defines: Defines | None = None,
+    ) -> None:
         self.broker = broker
+        self.defines = defines
         self.run = run
         self.say = say
         self.links: dict[PeerId, Link] = {}
@@ -153,6 +161,8 @@ class Exchange:
             events.append(Tick())
         last = events[-1]
         for event in events:
+            if self.defines is not None and isinstance(event, Heard):
+                self.defines.recall(event.messages)
             for action in self.broker.step(event, now, more=event is not last):
                 if isinstance(action, Put | Erase):
                     changes.append(action)
@@ -161,6 +171,8 @@ class Exchange:
                 else:
                     turn.sends.append(action)
         self._turns.append(turn)
+        if self.defines is not None:
+            self.defines.note(turn.number, changes)
         return turn.number, changes, mails
 
     def _pack(self, to: PeerId, frames: list[bytes]) -> Mail:
@@ -179,6 +191,8 @@ class Exchange:
                 link.acked = received
                 acks[peer] = link
             mails += [self._carry_out(send, journal) for send in turn.sends]
+        if self.defines is not None:
+            self.defines.let_go(number)
         # Most acknowledgements ride with other messages or with the next sign of life.
         late = [(p, link) for p, link in acks.items() if link.acked - link.told >= ACK_MESSAGES]
         return mails + [Mail(peer, link.beat()) for peer, link in late]

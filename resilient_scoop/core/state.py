@@ -79,7 +79,7 @@ class State:
             batch = parent.batches[call] = Batch(parent, call)
             if size is not None:  # a script that was changed asks for more, or again
                 parent.finished.discard(call, call + 1)
-                parent.sizes.pop(call, None)
+                parent.sizes.forget(call)
                 batch.done.add(0, size)
                 batch.last = True
             if not parent.index or call >= parent.index[-1][0] + _INDEX_STRIDE:
@@ -327,8 +327,7 @@ class State:
         parent.batches.pop(batch.call, None)
         parent.finished.add(batch.call, batch.call + 1)
         size = batch.done.stops[-1] if batch.done else 0
-        if size != 1:
-            parent.sizes[batch.call] = size
+        parent.sizes[batch.call] = size
         parent.intents.pop(batch.call, None)
         return True
 

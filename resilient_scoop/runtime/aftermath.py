@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from resilient_scoop.adapters import result_files
 from resilient_scoop.adapters.blobs import BlobStore
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.errors import JournalError
@@ -36,10 +37,23 @@ def show_new(run: RunDir, view: JournalView, tail: OutputTail, shown: Shown, to:
 def tidy(run: RunDir) -> None:
     """Remove sockets, and files that those who were killed had not finished (NO-LEFTOVERS)."""
     BlobStore(run.path / "payloads").sweep(lambda _: True)
+    _sweep_results(run)
     for folder in (run.path, run.journal):
         for unfinished in folder.glob("*.tmp"):
             unfinished.unlink(missing_ok=True)
     run.remove_socket_dir()
+
+
+def _sweep_results(run: RunDir) -> None:
+    """Remove results' files that no record names: of attempts that were cut short or came too late."""
+    folder = run.path / result_files.FOLDER
+    if not any(folder.glob("res-*")):
+        return
+    try:
+        with JournalView.open(run.journal) as view:
+            result_files.sweep(folder, view.names_file, all_ages=True)
+    except JournalError:
+        return  # whoever asks for this run is told
 
 
 def conclude(run: RunDir) -> None:

@@ -27,6 +27,7 @@ from resilient_scoop.adapters.journal_place import GENERATION_FILE
 from resilient_scoop.adapters.zmq_sockets import RouterSocket, local_endpoint
 from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker import Broker
+from resilient_scoop.core.defines import Defines
 from resilient_scoop.core.events import Change, Erase, Interrupt, Put, Table
 from resilient_scoop.core.exchange import Exchange
 from resilient_scoop.core.recovery import forget_items, forget_without_args, recover, succeeded
@@ -50,8 +51,13 @@ def open_journal(settings: ChildSettings) -> Journal:
     """Open the run's journal for writing, made on first use."""
     directory = Path(settings.run_dir) / "journal"
     if (directory / GENERATION_FILE).exists():
-        return Journal.open(directory, run=settings.run)
-    return Journal.create(directory, settings.run)
+        journal = Journal.open(directory, run=settings.run)
+    else:
+        journal = Journal.create(directory, settings.run)
+    journal.keep_history = settings.keep_history
+    if not settings.adopt:
+        journal.sweep_files()
+    return journal
 
 
 def load_state(journal: Journal, run: bytes) -> tuple[State, dict[str, bytes]]:
@@ -118,6 +124,7 @@ def forget_failures(journal: Journal) -> int:
         elif isinstance(record, wire.Outcomes) and any(item.failed for item in record.items):
             kept = [part for item in record.items for part in succeeded(item)]
             forgotten += sum(len(item.failed) for item in record.items)
+            changes.append(Erase(Table.LOG, key))  # with the names of the files that go
             changes.append(Put(Table.LOG, key, wire.encode(wire.Outcomes(record.parent, kept))))
     if changes:
         journal.commit(changes)
@@ -147,9 +154,12 @@ class BrokerShell:
         if self.broker.ended is not None:
             self.broker.membership.stopping = "ended"
             self.farewell_min_at = time.monotonic() + _FAREWELL_MIN_S
-        self.exchange = Exchange(self.broker, settings.run[:8], self.say)
+        defines = Defines(self.broker, lambda fn: self.journal.get(Table.DEFINE, fn))
+        self.exchange = Exchange(self.broker, settings.run[:8], self.say, defines)
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.committer = Committer(self.journal, lambda: os.eventfd_write(self.wake, 1))
+        self.committer = Committer(
+            self.journal, lambda: os.eventfd_write(self.wake, 1), self.journal.tend
+        )
         self.socket = RouterSocket(local_endpoint(str(Path(settings.run_dir) / "sock")))
         self.socket.watch(self.wake)
         self.socket.watch(0)
@@ -222,6 +232,8 @@ class BrokerShell:
 
     def _mind_disk(self) -> bool:
         """Hand out nothing while the disk is full; return whether that has changed."""
+        while self.journal.notes:
+            self.say(self.journal.notes.popleft())
         full = self.committer.full
         self.broker.busy_disk = full
         if full and not self.full_said:

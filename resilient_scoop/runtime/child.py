@@ -48,6 +48,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     reuse_changed: list[str] = []
     recompute_changed: list[str] = []
     retry_failed: bool = False
+    keep_history: bool = False
     crashes_max: int = 3
     lease_s: float = 10.0
     stop_grace_s: float = 3.0

@@ -15,10 +15,11 @@ from typing import Final, Protocol
 import msgspec
 
 from resilient_scoop.adapters import journal_lock
-from resilient_scoop.adapters.journal_place import DATA_FILE, GENERATION_FILE
+from resilient_scoop.adapters.journal_place import GENERATION_FILE, data_file
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.errors import JournalError
 from resilient_scoop.ids import batch_path
 from resilient_scoop.runtime.rundir import RunDir, RunInfo, write_synced
 from resilient_scoop.wire.messages import (
@@ -293,7 +294,7 @@ class _Kept(msgspec.Struct, frozen=True):
 def _stamp(run: RunDir) -> tuple[int, int] | None:
     """Return what changes with every commit: size and time of the journal's data file."""
     try:
-        found = (run.journal / DATA_FILE).stat()
-    except OSError:
+        found = data_file(run.journal).stat()
+    except (OSError, JournalError):
         return None
     return found.st_size, found.st_mtime_ns

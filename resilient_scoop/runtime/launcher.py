@@ -137,6 +137,7 @@ class Launcher:
             reuse_changed=list(options.reuse_changed),
             recompute_changed=list(options.recompute_changed),
             retry_failed=options.retry_failed,
+            keep_history=info.keep_history,
             tty=sys.stdout.isatty(),
             always_replay=options.always_replay,
             audit=options.audit,

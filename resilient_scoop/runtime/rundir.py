@@ -3,6 +3,7 @@
     <state dir>/runs/<run-id>/
         run.json     what was started (`RunInfo`); written once, before anything else runs
         journal/     what happened; the only truth of recovery; large payloads in journal/blobs/
+        payloads/    files of large arguments and results, which workers make
         logs/        what workers, agents and the launcher say
         sock/        local sockets (`adapters.zmq_sockets` reaches them however long the path is)
         lock         held (flock) by the run's launcher for as long as it lives
@@ -52,6 +53,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str] = {}  # distribution -> version, of what results depend on
     seed: int  # 64 bits
     strict: bool = False
+    keep_history: bool = False  # records of what ended parents' children did are kept
     workers: int
     created_at: float  # seconds since 1970, wall clock
     host: str

@@ -2,7 +2,7 @@
 
 `<state dir>/runs/` holds one folder per run, named by the run's id: the second of its creation and
 two random characters, so that ids sort by age, can be read out, and a short prefix usually does.
-What begins with a dot is a draft (`.new-`) or on its way out (`.gone-`) and is no run.
+What begins with a dot is a draft (`.new-`, `.restore-`) or on its way out (`.gone-`) and is no run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ID_LENGTH: Final = 8
 LAST: Final = "last"
 """Selects the newest run; no run may have this name."""
 _MISTYPED: Final = str.maketrans("ilo", "110")
-_DRAFT, _GONE = ".new-", ".gone-"
+_DRAFT, _GONE, _RESTORE = ".new-", ".gone-", ".restore-"
 _DRAWS_MAX: Final = 100
 
 
@@ -81,6 +81,37 @@ def create(state: Path, describe: Callable[[str], RunInfo], now: float) -> RunDi
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)
         raise _translated(state, error) from error
+
+
+def restore(state: Path, run_id: str, fill: Callable[[Path], None]) -> RunDir:
+    """Bring a run back under its id; `fill` is given an empty folder to put its files into.
+
+    Raises:
+        UsageError: there is a run of this id, or the state folder can't be used.
+        JournalError: the disk is full or broken.
+    """
+    runs = state / "runs"
+    final = runs / run_id
+    draft: Path | None = None
+    try:
+        if final.exists():
+            raise UsageError(
+                f"run {run_id} is there ({final}); remove it first with `rscoop gc`, or restore "
+                f"into another place with --state-dir"
+            )
+        runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f"{_RESTORE}{os.getpid()}-", dir=runs))
+        fill(draft)
+        (draft / "logs").mkdir(mode=0o700, exist_ok=True)
+        sync_folder(draft)
+        draft.rename(final)
+        sync_folder(runs)
+    except OSError as error:
+        raise _translated(state, error) from error
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+    return RunDir(final)
 
 
 def list_runs(state: Path) -> list[RunEntry]:
@@ -149,10 +180,16 @@ def remove_rests(state: Path) -> int:
         for path in runs.iterdir()
         if path.name.startswith(_GONE)
         or (path.name.startswith(_DRAFT) and path.lstat().st_mtime < fresh)
+        or (path.name.startswith(_RESTORE) and not _maker_lives(path))
     ]
     for path in rests:
         shutil.rmtree(path, ignore_errors=True)
     return len(rests)
+
+
+def _maker_lives(draft: Path) -> bool:
+    """Tell whether the process that restores a run, which may take long, is at it."""
+    return Path("/proc", draft.name.removeprefix(_RESTORE).partition("-")[0]).is_dir()
 
 
 def _folders(state: Path) -> list[RunDir]:

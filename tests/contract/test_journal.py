@@ -13,7 +13,7 @@ from resilient_scoop.adapters.blobs import BLOB_BYTES_MIN
 from resilient_scoop.adapters.committer import Committer
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_store import Store
-from resilient_scoop.adapters.journal_write import KEY_BYTES_MAX, Puts, write
+from resilient_scoop.adapters.journal_write import KEY_BYTES_MAX, Gone, Puts, write
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.errors import InvariantError, JournalError, JournalFullError
 from tests.fakes import Failure, MemoryCommitter, MemoryJournal
@@ -56,14 +56,14 @@ class World:
             self.patch.setattr(journal_module, "write", failing(failure))
 
 
-def failing(failure: Failure) -> Callable[[Store, list[Puts | Erase]], list[bytes]]:
+def failing(failure: Failure) -> Callable[..., Gone]:
     """Return a `write` that fails once as LMDB does, at its commit."""
     code = {Failure.NO_SPACE: 28}.get(failure, 5)
     left = [1]
 
-    def failing_write(store: Store, steps: list[Puts | Erase]) -> list[bytes]:
+    def failing_write(store: Store, steps: list[Puts | Erase], **how: bool) -> Gone:
         if not left or failure is Failure.IO_ERROR_BUT_WRITTEN:
-            done = write(store, steps)
+            done = write(store, steps, **how)
             if not left:
                 return done
         left.clear()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker import Broker
+from resilient_scoop.core.defines import Defines
 from resilient_scoop.core.events import Change, Interrupt, Put, Table
 from resilient_scoop.core.exchange import Exchange, Mail
 from resilient_scoop.core.link import Link
@@ -118,7 +119,10 @@ class BrokerShell(Process):
         self.broker = Broker(
             self.config, state, epoch=self.epoch, seed=programs.RUN_SEED, consts=consts
         )
-        self.exchange = Exchange(self.broker, RUN8, self._refused)
+        # With every other seed none is kept but what is in use: each is read back when it is named.
+        kept_max = 1000 * (1 - world.seed % 2)
+        defines = Defines(self.broker, lambda fn: self.journal.get(Table.DEFINE, fn), kept_max)
+        self.exchange = Exchange(self.broker, RUN8, self._refused, defines)
         self.broker.check()
         world.point("recovered", self)
         self.open = True

@@ -226,3 +226,52 @@ def test_any_other_error_in_the_callers_own_commit_ends_the_writer(bench: Bench)
     assert isinstance(bench.committer.error, JournalError)
     with pytest.raises(JournalError):
         bench.committer.put(2, [put(b"2")])
+
+
+# --- upkeep -----------------------------------------------------------------------------------
+
+
+def test_upkeep_is_done_in_the_pauses_it_asks_for_and_never_during_a_commit() -> None:
+    # Given a disk on which a commit and a piece of upkeep may be seen at the same time
+    disk, news, tended = Disk(), threading.Semaphore(0), threading.Semaphore(0)
+    inside = threading.Lock()
+
+    def commit(changes: Sequence[Change]) -> None:
+        assert inside.acquire(blocking=False)
+        Disk.commit(disk, changes)
+        inside.release()
+
+    def tend() -> float:
+        assert inside.acquire(blocking=False)
+        tended.release()
+        inside.release()
+        return 0.0  # as often as possible
+
+    disk.commit = commit  # type: ignore[method-assign]
+    committer = Committer(disk, news.release, tend)
+
+    # When turns come from two sides while there is always upkeep to do
+    for turn in range(1, 200):
+        committer.put(turn, [put(b"%d" % turn)], here=turn % 2 == 0)
+    assert committer.flush(LONG_S)
+
+    # Then both have been done, in turn
+    assert committer.committed == 199
+    for _ in range(10):
+        assert tended.acquire(timeout=LONG_S)
+    committer.close()
+    assert committer.error is None
+
+
+def test_an_error_of_the_upkeep_ends_the_committer() -> None:
+    news = threading.Semaphore(0)
+
+    def tend() -> float:
+        raise JournalError("j", "a compaction", "Input/output error")
+
+    committer = Committer(Disk(), news.release, tend)
+    assert news.acquire(timeout=LONG_S)
+    assert isinstance(committer.error, JournalError)
+    with pytest.raises(JournalError):
+        committer.put(1, [put(b"a")])
+    committer.close()

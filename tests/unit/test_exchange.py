@@ -8,6 +8,7 @@ import pytest
 
 from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker import Broker
+from resilient_scoop.core.defines import Defines
 from resilient_scoop.core.events import Put, Table
 from resilient_scoop.core.exchange import Exchange, Mail
 from resilient_scoop.core.link import Link
@@ -28,7 +29,9 @@ class Office:
         self.refusals: list[str] = []
         self.journal = MemoryJournal(RUN)
         broker = Broker(BrokerConfig(**config), State(RUN), epoch=1, seed=7)  # type: ignore[arg-type]
-        self.exchange = Exchange(broker, RUN[:8], self.refusals.append)
+        find = lambda fn: self.journal.get(Table.DEFINE, fn)  # noqa: E731
+        defines = Defines(broker, find, kept_max=4)
+        self.exchange = Exchange(broker, RUN[:8], self.refusals.append, defines)
         self.ends: dict[PeerId, Link] = {}
         self.number = 0
 
@@ -276,3 +279,68 @@ def test_what_a_broken_connection_held_is_sent_again() -> None:
 
     assert [type(m) for m in read(again, W1)] == [wire.Welcome]
     assert office.exchange.reconnected(PeerId(b"nobody")) == []
+
+
+# --- callables --------------------------------------------------------------------------------
+
+
+def other(number: int) -> wire.Define:
+    """Return a lambda in a loop, as it were."""
+    fn = b"%016d" % number
+    return wire.Define(fn, fn[::-1], "m:f", b"pickle", wire.Options())
+
+
+def asked(number: int, attempt: wire.Attempt) -> list[wire.Up]:
+    parts = [wire.Part(number, 0, 1, other(number).fn, digests(0), last=True)]
+    return [wire.Calls(ROOT, attempt, parts), wire.Args([b"arg"])]
+
+
+def answer(number: int) -> wire.Outcomes:
+    print_ = other(number).fingerprint
+    return wire.Outcomes(ROOT, [wire.Outcome(number, 0, print_, digests(0), [b"v"], [])])
+
+
+def test_callables_that_are_not_in_use_are_let_go_and_come_back_when_named() -> None:
+    # Given many calls, each of another callable, and one of the first that is not done
+    office = Office()
+    root = office.begin()
+    office.say(ORIGIN, other(0), *asked(0, root))
+    for number in range(1, 30):
+        office.say(ORIGIN, other(number), *asked(number, root))
+        office.step()
+        office.say(W1, answer(number))
+        office.step()
+
+    # Then only the latest are kept, with the one that is in use
+    broker = office.exchange.broker
+    assert len(broker.state.defines) <= 5
+    assert other(0).fn in broker.state.defines
+    assert len(broker.ledger.peers[W1].functions) <= 5
+    assert len(broker.scheduler.estimates) <= 5
+
+    # When one that was let go is asked for again, without its definition
+    again = [wire.Part(40, 0, 1, other(3).fn, digests(0), last=True)]
+    office.say(ORIGIN, wire.Calls(ROOT, root, again), wire.Args([b"arg"]))
+    granted = read(office.step(), W1)
+
+    # Then the worker is sent its definition, and what it answers counts
+    assert [each.fn for each in granted if isinstance(each, wire.Define)] == [other(3).fn]
+    office.say(
+        W1,
+        wire.Outcomes(ROOT, [wire.Outcome(40, 0, other(3).fingerprint, digests(0), [b"v"], [])]),
+    )
+    office.step()
+    assert 40 in broker.state.parent(ROOT).finished
+
+
+def test_what_is_not_durable_is_not_let_go() -> None:
+    office = Office()
+    root = office.begin()
+    for number in range(30):
+        office.say(ORIGIN, other(number), *asked(number, root))
+        office.turn()
+        office.say(W1, answer(number))
+        office.turn()
+    assert len(office.exchange.broker.state.defines) == 30
+    office.commit()
+    assert len(office.exchange.broker.state.defines) <= 4

@@ -93,7 +93,7 @@ def test_the_journal_of_another_run_or_format_is_refused(tmp_path: Path) -> None
 
     second = directory / GENERATION_FILE
     second.write_text(second.read_text().replace('"format":1', '"format":9'))
-    with pytest.raises(JournalFormatError, match="format is 9, this version reads 1"):
+    with pytest.raises(JournalFormatError, match="format is 9, this version reads up to 1"):
         Journal.open(directory)
     second.write_text("{")
     with pytest.raises(JournalDamagedError, match=GENERATION_FILE):

@@ -1,0 +1,102 @@
+"""`rscoop journal backup` and `restore`: copies of a run that leave its folder, sealed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from resilient_scoop.adapters.journal_backup import (
+    Manifest,
+    make_key,
+    read_key,
+    read_manifest,
+    unpack_backup,
+    write_backup,
+)
+from resilient_scoop.cli.base import (
+    SCHEMA,
+    SETTINGS,
+    json_option,
+    print_json,
+    run_argument,
+    size,
+    state_folder,
+)
+from resilient_scoop.cli.journal_mend import check_begun
+from resilient_scoop.errors import UsageError
+from resilient_scoop.runtime import rundirs
+from resilient_scoop.runtime.rundir import RunDir
+
+
+class CopyReport(msgspec.Struct, frozen=True):
+    """What `backup --json` and `restore --json` print."""
+
+    schema: int
+    id: str
+    path: str
+    files: int
+    size_bytes: int
+
+
+@click.command(
+    context_settings=SETTINGS,
+    epilog="""\b
+Examples:
+    rscoop journal backup last /mnt/nas/evolve.tar
+    rscoop journal backup last /mnt/nas/evolve        a folder
+""",
+)
+@run_argument
+@click.argument("target", type=click.Path(path_type=Path), metavar="TARGET")
+@json_option
+def backup(*, run: RunDir, target: Path, as_json: bool) -> None:
+    """Write a copy of RUN, live or not, to TARGET: one file if its name ends in .tar, else a folder.
+
+    It is sealed with a key of yours (`backup.key` in the configuration folder of rscoop), so that
+    `restore` can tell whether somebody has changed it. Keep that key: without it a copy is refused.
+    """
+    run.load()
+    check_begun(run)
+    manifest = write_backup(run.path, target.absolute(), make_key(key_path()))
+    _report(manifest, target.absolute(), as_json=as_json, verb="saved")
+
+
+@click.command(
+    context_settings=SETTINGS,
+    epilog="""\b
+Examples:
+    rscoop journal restore /mnt/nas/evolve.tar && rscoop resume last
+""",
+)
+@click.argument("source", type=click.Path(path_type=Path), metavar="SOURCE")
+@json_option
+def restore(*, source: Path, as_json: bool) -> None:
+    """Bring a run back from SOURCE, which `backup` wrote; then it can be resumed.
+
+    Nothing in it is opened before its seal was found right. A run that is still there is not
+    touched.
+    """
+    manifest = read_manifest(source.absolute(), read_key(key_path()))
+    if not manifest.id.isalnum():
+        raise UsageError(f"{source} is of a run with an impossible id, {manifest.id!r}")
+    run = rundirs.restore(
+        state_folder(), manifest.id, lambda draft: unpack_backup(source.absolute(), manifest, draft)
+    )
+    _report(manifest, run.path, as_json=as_json, verb="restored")
+
+
+def key_path() -> Path:
+    """Return where the user's key is."""
+    from platformdirs import user_config_path
+
+    return user_config_path("rscoop") / "backup.key"
+
+
+def _report(manifest: Manifest, path: Path, *, as_json: bool, verb: str) -> None:
+    count = len(manifest.files)
+    if as_json:
+        print_json(CopyReport(SCHEMA, manifest.id, str(path), count, manifest.size_bytes))
+    else:
+        click.echo(f"{verb} run {manifest.id}: {count} files, {size(manifest.size_bytes)}: {path}")

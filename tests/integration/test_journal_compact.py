@@ -1,0 +1,451 @@
+"""A data file that is replaced by a compact copy, while it is written and read (ALWAYS-OPENS)."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.adapters import journal as journal_module
+from resilient_scoop.adapters import journal_compact, journal_upkeep
+from resilient_scoop.adapters.blobs import BLOB_BYTES_MIN
+from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.adapters.journal_check import Depth, check
+from resilient_scoop.adapters.journal_place import Generation, read_generation, write_generation
+from resilient_scoop.adapters.journal_upkeep import REFUSED_FILE, WANTED_FILE
+from resilient_scoop.core.events import Change, Erase, Put, Table
+from resilient_scoop.errors import JournalError
+from tests.integration import powercut
+
+pytestmark = pytest.mark.real
+
+RUN = b"r" * 16
+LIMIT_S = 60.0
+
+
+def key(turn: int, index: int) -> bytes:
+    return b"%08d.%04d" % (turn, index)
+
+
+def filled(directory: Path, turns: int = 60, kept: int = 20, size_bytes: int = 700) -> Journal:
+    """Return a journal of which a third is in use, with files of large payloads."""
+    journal = Journal.create(directory, RUN)
+    for turn in range(turns):
+        journal.commit([Put(Table.LOG, key(turn, i), b"%d" % turn * size_bytes) for i in range(50)])
+    large = b"l" * (BLOB_BYTES_MIN + 1)
+    journal.commit([Put(Table.ARGS, b"a", large), Put(Table.ARGS, b"b", large + b"b")])
+    journal.commit([Erase(Table.LOG, b"%08d" % turn) for turn in range(turns - kept)])
+    return journal
+
+
+def tend_until(journal: Journal, holds: Callable[[], bool], between: Callable[[], None]) -> None:
+    until = time.monotonic() + LIMIT_S
+    while not holds():
+        assert time.monotonic() < until, list(journal.notes)
+        journal.tend()
+        between()
+
+
+def content(journal: Journal) -> dict[tuple[Table, bytes], bytes]:
+    return {(table, k): v for table in Table for k, v in journal.scan(table)}
+
+
+@pytest.fixture(autouse=True)
+def _small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_upkeep, "COMPACT_BYTES_MIN", 1 << 16)
+
+
+def test_half_free_it_is_compacted_by_itself_and_keeps_every_commit(tmp_path: Path) -> None:
+    # Given a journal that is mostly free space, a view of it, and a double of what it should hold
+    directory, chance = tmp_path / "journal", random.Random(1)
+    journal = filled(directory)
+    before_bytes = journal.size_bytes()
+    expected = content(journal)
+    turn = [100]
+
+    def commit(changes: list[Change]) -> None:
+        for change in changes:
+            if isinstance(change, Put):
+                expected[change.table, change.key] = change.value
+            else:
+                for place in [p for p in expected if p[0] is change.table]:
+                    if place[1].startswith(change.prefix):
+                        del expected[place]
+        journal.commit(changes)
+
+    def some_commit() -> None:
+        turn[0] += 1
+        changes: list[Change] = [Put(Table.LOG, key(turn[0], i), b"new") for i in range(9)]
+        changes.append(Erase(Table.LOG, b"%08d" % chance.randrange(40, turn[0])))
+        changes.append(Put(Table.LOG, key(chance.randrange(40, 60), 7), b"put again"))
+        if turn[0] % 9 == 0:
+            changes += [Erase(Table.ARGS, b""), Put(Table.ARGS, b"b", b"b" * (BLOB_BYTES_MIN + 1))]
+        commit(changes)
+
+    # When it is tended between commits of all kinds
+    with Journal.view(directory) as view:
+        tend_until(journal, lambda: journal.data == "compact-1", some_commit)
+        some_commit()
+
+        # Then the small new file holds exactly what the old one would, and the view has followed
+        expected[Table.META, b"generation"] = journal.get(Table.META, b"generation") or b""
+        assert content(journal) == expected
+        assert {(Table.LOG, k): v for k, v in view.scan(Table.LOG)} == {
+            place: value for place, value in expected.items() if place[0] is Table.LOG
+        }
+    assert journal.size_bytes() < before_bytes / 1.5
+    assert not journal.notes
+    journal.close(clean=True)
+    assert not (directory / "data.mdb").exists()
+    assert not (directory / "lock.mdb").exists()
+    assert check(directory, Depth.CONTENTS).sound
+    assert len(list((directory / "blobs").iterdir())) == 1
+
+    # And it is opened, written and compacted again
+    journal = Journal.open(directory, run=RUN)
+    assert content(journal) | {(Table.META, b"generation"): b""} == expected | {
+        (Table.META, b"generation"): b""
+    }
+    journal.compact()
+    assert journal.data == "compact-2"
+    assert sorted(path.name for path in directory.glob("compact-*")) == ["compact-2"]
+    journal.close(clean=True)
+    assert check(directory, Depth.CONTENTS).sound
+
+
+def test_what_is_small_or_mostly_in_use_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = filled(tmp_path / "full", kept=50)
+    for _ in range(3):
+        assert journal.tend() == journal_upkeep.LOOK_S
+    journal.close(clean=True)
+    monkeypatch.setattr(journal_upkeep, "COMPACT_BYTES_MIN", 16 << 20)
+    journal = filled(tmp_path / "small", kept=1)
+    for _ in range(3):
+        assert journal.tend() == journal_upkeep.LOOK_S
+    assert journal.data == ""
+    journal.close(clean=True)
+
+
+def test_who_asks_is_served_and_told_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "journal"
+    journal = filled(directory, kept=60)
+    (directory / WANTED_FILE).touch()
+    tend_until(journal, lambda: not (directory / WANTED_FILE).exists(), lambda: None)
+    assert journal.data == "compact-1"
+    assert not (directory / REFUSED_FILE).exists()
+
+    monkeypatch.setattr(journal_compact, "NOTED_MAX", 10)
+    (directory / WANTED_FILE).touch()
+    more = [Put(Table.LOG, key(900, i), b"v") for i in range(20)]
+    tend_until(
+        journal,
+        lambda: not (directory / WANTED_FILE).exists(),
+        lambda: journal.commit(more),
+    )
+    assert "faster than" in (directory / REFUSED_FILE).read_text()
+    assert journal.data == "compact-1"
+    assert len(journal.notes) == 1
+    journal.close(clean=True)
+
+
+def test_a_journal_that_is_closed_meanwhile_leaves_nothing_of_it(tmp_path: Path) -> None:
+    directory = tmp_path / "journal"
+    journal = filled(directory)
+    journal.tend()
+    assert (directory / "compact-1").is_dir()
+    journal.close(clean=True)
+    assert not (directory / "compact-1").exists()
+    assert read_generation(directory).data == ""
+    assert check(directory, Depth.CONTENTS).sound
+
+
+def test_damage_is_never_copied_over_what_could_be_repaired(tmp_path: Path) -> None:
+    # Given records with a flipped bit
+    directory = tmp_path / "journal"
+    filled(directory).close(clean=True)
+    data = (directory / "data.mdb").read_bytes()
+    (directory / "data.mdb").write_bytes(data.replace(b"59" * 300, b"59" * 299 + b"58"))
+    journal = Journal.open(directory)  # small and closed in order: records are not looked at
+
+    # When it is to be compacted, then that is given up, and said once
+    until = time.monotonic() + LIMIT_S
+    while not journal.notes:
+        assert time.monotonic() < until
+        journal.tend()
+    assert "table log" in journal.notes[0]
+    assert "verify" in journal.notes[0]
+    assert journal.data == ""
+    assert not (directory / "compact-1").exists()
+    with pytest.raises(JournalError, match="compacting failed: table log"):
+        journal.compact()
+    journal.commit([Put(Table.LOG, b"k", b"v")])
+    assert journal.get(Table.LOG, b"k") == b"v"
+    journal.close(clean=False)
+
+
+# --- the swap ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_failed_swap_is_given_up_only_where_the_old_file_surely_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, renamed: bool
+) -> None:
+    directory = tmp_path / "journal"
+    journal = filled(directory)
+
+    def failing(where: Path, known: Generation) -> None:
+        if renamed:
+            write_generation(where, known)  # and then the sync of the folder fails
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(journal_module, "write_generation", failing)
+    if renamed:
+        with pytest.raises(JournalError, match="Input/output"):
+            journal.compact()
+        with pytest.raises(JournalError, match="Input/output"):
+            journal.commit([Put(Table.LOG, b"k", b"v")])
+        monkeypatch.undo()
+        journal.close(clean=False)
+        journal = Journal.open(directory)
+        assert journal.data == "compact-1"
+    else:
+        with pytest.raises(JournalError, match="Input/output"):
+            journal.compact()
+        monkeypatch.undo()
+        journal.commit([Put(Table.LOG, b"k", b"v")])
+        assert journal.data == ""
+        assert not (directory / "compact-1").exists()
+    assert journal.count(Table.LOG) == 1000 + (not renamed)
+    journal.close(clean=True)
+
+
+def test_threads_and_processes_read_on_while_files_are_swapped(tmp_path: Path) -> None:
+    # Given readers in this process and in another one
+    directory = tmp_path / "journal"
+    journal = filled(directory)
+    done = threading.Event()
+    counts: list[int] = []
+
+    def read() -> None:
+        while not done.is_set():
+            found = journal.read(Table.LOG, b"0000005")
+            assert len(found) == 500
+            assert journal.get(Table.LOG, key(59, 0)) == b"59" * 700
+            counts.append(len(found))
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    command = [sys.executable, "-c", VIEWER, str(directory)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "begin\n"
+
+    # When the file is swapped a few times
+    for number in range(8):
+        journal.compact()
+        journal.commit([Put(Table.EVENT, b"%d" % number, b"v")])
+    journal.commit([Put(Table.EVENT, b"end", b"v")])
+    done.set()
+    for thread in threads:
+        thread.join()
+
+    # Then all have read whole data throughout, and the other process saw the last commit
+    out, _ = child.communicate(timeout=LIMIT_S)
+    assert child.returncode == 0, out
+    assert out == "end\n"
+    assert len(counts) > 8
+    journal.close(clean=True)
+
+
+VIEWER = """
+import sys, time
+from pathlib import Path
+from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.core.events import Table
+print("begin", flush=True)
+until = time.monotonic() + 60
+with Journal.view(Path(sys.argv[1])) as kept:
+    while kept.get(Table.EVENT, b"end") is None:
+        assert time.monotonic() < until
+        assert len(kept.read(Table.LOG, b"0000005")) == 500
+        with Journal.view(Path(sys.argv[1])) as fresh:
+            assert len(fresh.read(Table.LOG, b"0000005")) == 500
+            assert len(list(fresh.scan(Table.LOG))) == 1000
+print("end")
+"""
+
+# --- killed, cut off --------------------------------------------------------------------------
+
+WRITER = """
+import os, sys, threading
+from pathlib import Path
+from resilient_scoop.adapters import journal_upkeep
+from resilient_scoop.adapters.committer import Committer
+from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.core.events import Erase, Put, Table
+journal_upkeep.COMPACT_BYTES_MIN = 1 << 16
+journal = Journal.open(Path(sys.argv[1]))
+news = threading.Semaphore(0)
+committer = Committer(journal, news.release, journal.tend)
+turn = int(sys.argv[2])
+while turn < int(sys.argv[3]):
+    turn += 1
+    changes = [Put(Table.LOG, b"%08d.%d" % (turn, i), b"%d " % turn * 500) for i in range(10)]
+    if turn % 150 == 0:
+        changes += [Erase(Table.LOG, b"%08d" % old) for old in range(turn - 290, turn - 20)]
+    committer.put(turn, changes)
+    news.acquire()
+    while committer.committed < turn:
+        news.acquire()
+    os.write(1, b"%d %s\\n" % (turn, journal.data.encode()))
+committer.close()
+journal.close(clean=True)
+"""
+
+
+def missing(journal: Journal, last: int) -> list[int]:
+    return [
+        turn
+        for turn in range(max(1, last - 19), last + 1)
+        if [v for _, v in journal.read(Table.LOG, b"%08d" % turn)] != [b"%d " % turn * 500] * 10
+    ]
+
+
+def checked(directory: Path, acknowledged: int) -> tuple[int, str]:
+    """Open what a kill or a power cut left; return the last turn and the folder of the data."""
+    journal = Journal.open(directory, run=RUN)
+    try:
+        records = journal.read(Table.LOG)
+        last = int(records[-1][0].partition(b".")[0]) if records else 0
+        assert last >= acknowledged
+        assert missing(journal, last) == []
+        assert [path.name for path in directory.glob("compact-*")] == [journal.data][
+            : bool(journal.data)
+        ]
+        return last, journal.data
+    finally:
+        journal.close(clean=False)
+
+
+def test_kill_nine_at_any_moment_of_a_compaction_loses_nothing(tmp_path: Path) -> None:
+    directory, chance = tmp_path / "journal", random.Random(2)
+    Journal.create(directory, RUN).close(clean=True)
+    acknowledged, seen = 0, set()
+    for _ in range(25):
+        command = [sys.executable, "-c", WRITER, str(directory), str(acknowledged), "1000000"]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        heard = child.stdout.readline()
+        time.sleep(chance.uniform(0, 0.7))
+        child.kill()
+        heard += child.stdout.read()
+        child.stdout.close()
+        assert child.wait() == -signal.SIGKILL
+        acknowledged, data = checked(directory, int(heard.splitlines()[-1].split()[0]))
+        seen.add(data)
+    assert len(seen) > 3  # else no compaction came to its end
+
+
+STEPS = """
+import os, sys
+from pathlib import Path
+from resilient_scoop.adapters import journal_upkeep
+from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.core.events import Erase, Put, Table
+journal_upkeep.COMPACT_BYTES_MIN = 1 << 16
+journal = Journal.open(Path(sys.argv[1]))
+turn = int(sys.argv[2])
+def commit():
+    global turn
+    turn += 1
+    journal.commit([Put(Table.LOG, b"%08d.%d" % (turn, i), b"%d " % turn * 500) for i in range(10)])
+    os.write(1, b"ACK %d\\n" % turn)
+commit()
+while journal.data == "":
+    journal.tend()
+    if journal.upkeep._compaction and turn < int(sys.argv[2]) + 6:
+        commit()
+commit()
+commit()
+journal.close(clean=True)
+os.write(1, b"END\\n")
+"""
+
+
+def mostly_free(directory: Path) -> int:
+    """Make a journal of which most is free space; return its last turn."""
+    journal = Journal.create(directory, RUN)
+    for turn in range(1, 61):
+        value = b"%d " % turn * 500
+        journal.commit([Put(Table.LOG, b"%08d.%d" % (turn, i), value) for i in range(10)])
+    journal.commit([Erase(Table.LOG, b"%08d" % turn) for turn in range(1, 41)])
+    journal.close(clean=True)
+    return 60
+
+
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+
+
+@needs_strace
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "call", ["write", "pwrite64", "writev", "fsync", "fdatasync", "rename", "unlink", "mkdir",
+             "rmdir", "unlinkat", "vfork,clone,clone3,fork", "flock"],
+)  # fmt: skip
+def test_kill_nine_after_each_system_call_leaves_a_whole_journal(tmp_path: Path, call: str) -> None:
+    original = tmp_path / "original"
+    last = mostly_free(original)
+    for number in range(1, 400):
+        directory = shutil.copytree(original, tmp_path / f"journal-{number}")
+        inject = f"inject={call}:signal=KILL:when={number}"
+        command = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject]
+        done = subprocess.run(
+            [*command, sys.executable, "-c", STEPS, str(directory), str(last)],
+            capture_output=True, text=True, check=False, timeout=LIMIT_S,
+        )  # fmt: skip
+        if "ptrace" in done.stderr:
+            pytest.skip(f"strace may not trace here: {done.stderr[:200]}")
+        said = [int(line[4:]) for line in done.stdout.splitlines() if line.startswith("ACK")]
+        checked(directory, max(said, default=last))
+        shutil.rmtree(directory)
+        if done.stdout.endswith("END\n"):
+            return
+    raise AssertionError(f"{call} never came to an end")
+
+
+@needs_strace
+@pytest.mark.timeout(600)
+def test_a_power_cut_after_any_write_of_a_compaction_leaves_a_whole_journal(tmp_path: Path) -> None:
+    # Given all that a compaction writes, its child's part too, and its commits meanwhile
+    directory, log, chance = tmp_path / "journal", tmp_path / "trace", random.Random(3)
+    last = mostly_free(directory)
+    disk = powercut.Disk.of(directory)
+    disk.acknowledged = last
+    status = powercut.record([sys.executable, "-c", STEPS, str(directory), str(last)], log)
+    if not log.exists() or log.stat().st_size == 0:
+        pytest.skip("strace may not trace here")
+    assert status == 0
+
+    # When the power goes at any of these moments, with any part of what was not synced on disk
+    seen = set()
+    for number, _call in enumerate(powercut.replay(disk, log)):
+        image = tmp_path / f"image-{number}"
+        disk.image(chance, chance.choice((0.0, 0.5, 1.0)), image)
+
+        # Then the journal opens and holds what was acknowledged
+        seen.add(checked(image, disk.acknowledged)[1])
+        shutil.rmtree(image)
+    assert seen == {"", "compact-1"}

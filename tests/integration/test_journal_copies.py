@@ -1,0 +1,234 @@
+"""A run's journal made smaller, sound again, saved and brought back, by the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.adapters.journal_check import Depth, check
+from resilient_scoop.adapters.journal_place import data_file, read_generation
+from resilient_scoop.core.events import Put, Table
+from resilient_scoop.wire.messages import Attempt, Output, encode
+from tests.integration.runs import Place, wait_until
+
+pytestmark = pytest.mark.real
+
+SCRIPT = """
+import os, random, sys, time
+from resilient_scoop import futures
+
+def work(n):
+    if n >= 400 and not os.path.exists(sys.argv[1]):
+        time.sleep(60)
+    return [random.random(), b"x" * (1_500_000 if n % 100 == 0 else 10)]
+
+if __name__ == "__main__":
+    print("begin", flush=True)
+    for part in range(5):
+        found = list(futures.map(work, range(100 * part, 100 * part + 100)))
+        print(part, sum(first for first, _ in found), sum(len(rest) for _, rest in found), flush=True)
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, state_dir: Path) -> Place:
+    return Place(tmp_path, state_dir, {"XDG_CONFIG_HOME": str(tmp_path / "config")})
+
+
+def killed(place: Place) -> Path:
+    """Return the folder of a run that was killed when four of five maps were done."""
+    place.write(SCRIPT)
+    process = place.start(
+        "run", "-q", "-n", "2", "--seed", "5", "script.py", str(place.folder / "go")
+    )
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("3 "):
+        assert process.poll() is None
+    for pid in place.processes():
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+    wait_until(lambda: not place.processes())
+    (run,) = place.runs()
+    return run
+
+
+def undisturbed(place: Place) -> str:
+    """Return what a run prints that nothing happens to."""
+    (place.folder / "go").touch()
+    other = Place(place.folder, place.folder / "other", place.environ)
+    out = other.rscoop("run", "-q", "-n", "2", "--seed", "5", "script.py", str(place.folder / "go"))
+    return out.expect()
+
+
+def test_a_saved_run_comes_back_elsewhere_and_goes_on(place: Place) -> None:
+    # Given a run that was killed, and two copies of it
+    run = killed(place)
+    for target in ("copy.tar", "copy"):
+        report = json.loads(place.rscoop("journal", "backup", "last", target, "--json").expect())
+        assert report["id"] == run.name
+        assert report["files"] >= 7  # the journal's two, run.json, shown, four results
+    again = place.rscoop("journal", "backup", "last", "copy")
+    assert again.code == 74
+    assert "there already" in again.err
+    key = place.folder / "config" / "rscoop" / "backup.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+
+    # When they are brought back in other places, then they go on as if nothing had happened
+    expected = undisturbed(place)
+    done_lines = expected.splitlines(keepends=True)
+    for number, target in enumerate(("copy.tar", "copy")):
+        other = Place(place.folder, place.folder / f"back-{number}", place.environ)
+        assert run.name in other.rscoop("journal", "restore", target).expect()
+        assert other.rscoop("journal", "restore", target).code == 2
+        assert "400 results recovered" in (done := other.rscoop("resume", "last")).err
+        assert done.expect() == "".join(done_lines[-1:])
+        assert other.rscoop("logs", "last").expect() == expected
+        other.assert_nothing_left()
+
+
+class Elsewhere(Place):
+    """A place to which copies are brought back."""
+
+    def assert_refused(self, target: str, word: str, code: int = 74) -> None:
+        done = self.rscoop("journal", "restore", target)
+        assert done.code == code, done
+        assert word in done.err
+        assert self.runs() == []
+        assert not list(self.state.glob("runs/.*"))
+
+
+def test_a_changed_copy_is_refused_before_anything_in_it_is_opened(place: Place) -> None:
+    run = killed(place)
+    place.rscoop("journal", "backup", "last", "copy").expect()
+    place.rscoop("journal", "backup", "last", "copy.tar").expect()
+    elsewhere = Elsewhere(place.folder, place.folder / "elsewhere", place.environ)
+    refused = elsewhere.assert_refused
+    copy = place.folder / "copy"
+    for name in ("journal/data.mdb", "run.json", next((copy / "payloads").iterdir()).name):
+        path = copy / name if (copy / name).exists() else copy / "payloads" / name
+        before = path.read_bytes()
+        path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        refused("copy", "is not what was saved")
+        path.write_bytes(before + b"more")
+        refused("copy", "is not what was saved")
+        path.unlink()
+        refused("copy", "missing")
+        path.symlink_to(run / "run.json")
+        refused("copy", "missing")
+        path.unlink()
+        path.write_bytes(before)
+    manifest = copy / "manifest.json"
+    before = manifest.read_bytes()
+    manifest.write_bytes(before.replace(run.name.encode(), b"aaaaaaaa"))
+    refused("copy", "seal does not fit")
+    manifest.write_bytes(before)
+
+    with tarfile.open(place.folder / "copy.tar", "a") as tar:  # what it does not name is left out
+        tar.add(place.folder / "script.py", "../../evil.py")
+    elsewhere.rscoop("journal", "restore", "copy.tar").expect()
+    assert not list(elsewhere.state.rglob("evil.py"))
+
+
+def test_what_is_no_copy_or_has_no_key_here_is_refused(place: Place) -> None:
+    killed(place)
+    place.rscoop("journal", "backup", "last", "copy").expect()
+    elsewhere = Elsewhere(place.folder, place.folder / "elsewhere", place.environ)
+    refused = elsewhere.assert_refused
+    (place.folder / "text").write_text("no backup")
+    refused("text", "no backup")
+    refused("nothing", "no such file")
+    key = place.folder / "config" / "rscoop" / "backup.key"
+    key.chmod(0o644)
+    refused("copy", "chmod 600", 2)
+    key.unlink()
+    refused("copy", "there is no key", 2)
+    key.write_bytes(bytes(32))
+    key.chmod(0o600)
+    refused("copy", "another key")
+
+
+def test_a_repaired_run_goes_on_to_the_same_answer(place: Place) -> None:
+    # Given a killed run with a page of its journal overwritten
+    run = killed(place)
+    data = bytearray(data_file(run / "journal").read_bytes())
+    for at in range(8 * 4096, len(data) - 4096, 4096):
+        if at // 4096 % 3 == 0:
+            data[at : at + 4096] = b"\x5a" * 4096
+    data_file(run / "journal").write_bytes(data)
+
+    # Then that is said, with what to do
+    refused = place.rscoop("resume", "last")
+    assert refused.code == 74
+    assert "journal repair" in refused.err
+    verified = place.rscoop("journal", "verify", "last")
+    assert verified.code == 74
+    assert f"journal repair {run.name}" in verified.out
+
+    # When it is repaired, then the rest is computed again
+    repaired = place.rscoop("journal", "repair", "last").expect()
+    assert "lost: " in repaired
+    assert "computes again" in repaired
+    assert (run / "journal.aside-1" / "data.mdb").exists()
+    assert place.rscoop("journal", "verify", "last").code == 0
+    expected = undisturbed(place)
+    assert place.rscoop("resume", "last").code == 0
+    assert place.rscoop("logs", "last").expect() == expected
+    place.assert_nothing_left()
+
+
+def test_a_sound_run_is_repaired_without_a_loss_also_where_its_second_file_is_lost(
+    place: Place,
+) -> None:
+    run = killed(place)
+    place.rscoop("journal", "compact", "last").expect()
+    assert read_generation(run / "journal").data == "compact-1"
+    (run / "journal" / "generation.json").unlink()
+    report = json.loads(place.rscoop("journal", "repair", "last", "--json").expect())
+    assert report["lost"] == []
+    assert report["kept"]["log"] > 0
+    expected = undisturbed(place)
+    place.rscoop("resume", "last").expect()
+    assert place.rscoop("logs", "last").expect() == expected
+
+
+def test_what_is_behind_a_gap_is_left_out(tmp_path: Path) -> None:
+    from resilient_scoop.adapters.journal_repair import repair
+
+    journal = Journal.create(tmp_path / "journal", b"r" * 16)
+    attempt = Attempt(1, 1)
+    output = {at: encode(Output(attempt, at, b"12345")) for at in (0, 5, 15)}
+    journal.commit([Put(Table.OUTPUT, at.to_bytes(8, "big"), raw) for at, raw in output.items()])
+    journal.close(clean=True)
+    found = repair(tmp_path / "journal", tmp_path / "new")
+    assert found.lost == ["table output: a gap at byte 10; what follows is left out"]
+    with Journal.view(tmp_path / "new") as view:
+        assert [int.from_bytes(key, "big") for key, _ in view.scan(Table.OUTPUT)] == [0, 5]
+
+
+def test_a_live_run_is_asked_to_compact_and_not_repaired(place: Place) -> None:
+    place.write(SCRIPT)
+    process = place.start("run", "-q", "-n", "2", "script.py", str(place.folder / "go"))
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("3 "):
+        assert process.poll() is None
+    (run,) = place.runs()
+    for _ in range(2):
+        place.rscoop("journal", "compact", "last").expect()
+    assert read_generation(run / "journal").data == "compact-2"
+    assert place.rscoop("journal", "repair", "last").code == 73
+    assert place.status()["done"] == 400
+    (place.folder / "go").touch()
+    for pid, words in place.processes().items():
+        if " worker " in words:
+            os.kill(pid, signal.SIGKILL)  # they sleep; what comes after goes at once
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.startswith("4 ")
+    assert check(run / "journal", Depth.CONTENTS).sound
+    place.assert_nothing_left()

@@ -1,0 +1,49 @@
+"""Sizes of finished calls: right for any order of coming and going, and small."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilient_scoop.core.sizes import Sizes
+
+CALLS = st.integers(0, 30)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("set"), CALLS, st.integers(0, 3)),
+        st.tuples(st.just("forget"), CALLS, st.just(0)),
+        st.tuples(st.just("below"), CALLS, st.just(0)),
+    )
+)
+
+
+@given(STEPS)
+def test_it_is_a_map_with_a_default(steps: list[tuple[str, int, int]]) -> None:
+    sizes, expected = Sizes(), dict[int, int]()
+    for what, call, size in steps:
+        if what == "set":
+            sizes[call] = size
+            expected[call] = size
+        elif what == "forget":
+            sizes.forget(call)
+            expected.pop(call, None)
+        else:
+            sizes.forget_below(call)
+            expected = {key: value for key, value in expected.items() if key >= call}
+        assert [sizes[each] for each in range(32)] == [expected.get(each, 1) for each in range(32)]
+        filled = [(key, expected[key]) for key in sorted(expected) if expected[key] != 1]
+        runs = sum(
+            1
+            for at, (key, value) in enumerate(filled)
+            if not at or filled[at - 1] != (key - 1, value)
+        )
+        assert len(sizes) == runs
+
+
+def test_calls_that_are_alike_cost_nothing_more() -> None:
+    sizes = Sizes()
+    for call in range(0, 100_000, 2):
+        sizes[call] = 50
+    for call in range(1, 100_000, 2):
+        sizes[call] = 50
+    assert len(sizes) == 1
