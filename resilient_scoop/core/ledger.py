@@ -182,6 +182,20 @@ class Ledger:
         self.state.output_bytes = end
         self.actions.append(Put(Table.OUTPUT, known.to_bytes(8, "big"), raw))
 
+    def progress(self, peer: Peer, said: wire.Progress, raw: bytes) -> None:
+        """Keep what a running item said of itself, if it is still to do."""
+        if not said.parent and self.root != (said.attempt, peer.id):
+            return
+        key = self.state.apply_progress(said)
+        if key is not None:
+            self.erase_stale()  # before this, where it stands in the place of one
+            self.actions.append(Put(Table.PROGRESS, key, raw, forced=False))
+
+    def erase_stale(self) -> None:
+        """Erase what was said by items that are done or gone (K1)."""
+        stale, self.state.kept.stale = self.state.kept.stale, []
+        self.actions += [Erase(Table.PROGRESS, key) for key in stale]
+
     def history(self, peer: Peer, wanted: wire.HistoryWanted) -> None:
         """Answer with a page of the parent's log."""
         if not self.current(peer, wanted.parent, wanted.attempt):

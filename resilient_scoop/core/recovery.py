@@ -18,6 +18,7 @@ from resilient_scoop.wire.messages import (
     Observed,
     Outcome,
     Outcomes,
+    Progress,
 )
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 
 
 def recover(
-    run: bytes, defines: Iterable[Define], log: Iterable[tuple[bytes, Logged]], output_bytes: int
+    run: bytes,
+    defines: Iterable[Define],
+    log: Iterable[tuple[bytes, Logged]],
+    output_bytes: int,
+    progress: Iterable[tuple[bytes, Progress]] = (),
 ) -> State:
     """Fold the records, given in key order, into the state that they were written from.
 
@@ -40,6 +45,9 @@ def recover(
         apply(state, record, seq)
     state.spent.clear()  # the very commits that made them so have erased them
     _drop_ended(state)
+    for key, said in progress:
+        if state.apply_progress(said) is None:
+            state.kept.stale.append(key)
     return state
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from resilient_scoop import ids
 from resilient_scoop.core.batch import Batch, Parent, Piece
 from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.kept import Keeping
 
 if TYPE_CHECKING:
     from resilient_scoop.wire.messages import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         Observed,
         Outcome,
         Part,
+        Progress,
     )
 
 __all__ = ["Batch", "Parent", "Piece", "State"]
@@ -54,6 +56,10 @@ class State:
     crashes: int = 0
     args_bytes: int = 0  # of arguments kept in memory
     spent: list[bytes] = field(default_factory=list)  # keys of arguments that nobody needs now
+    kept: Keeping = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.kept = Keeping(self.run)
 
     def parent(self, path: str) -> Parent:
         """Return the parent's record, made on first sight."""
@@ -98,6 +104,9 @@ class State:
             batch.undone.add(low, high)
             self.items_known += high - low
             parent.forget(call, low, high)
+            if self.kept.within(parent.path, call):
+                marks = {index: self._mark_of(part, index) for index in range(low, high)}
+                self.kept.forget_others(parent.path, call, marks)
         self._mark(parent, part, spans)
         if not spans:
             self._finish(batch)
@@ -129,6 +138,7 @@ class State:
             if beyond:
                 spans.discard(stop, 1 << 62)
                 batch.parent.forget(batch.call, stop, 1 << 62)
+                self.kept.forget(batch.parent.path, batch.call, stop, 1 << 62)
 
     def _new_spans(self, batch: Batch, part: Part, start: int, stop: int) -> list[tuple[int, int]]:
         """Return what of a part is not known as it is, forgetting what is known otherwise."""
@@ -297,6 +307,8 @@ class State:
             batch.done.add(low, high)
             self.items_done += high - low
             parent.forget(call, low, high)
+            if self.kept.batches:
+                self.kept.forget(parent.path, call, low, high)
         if batch.undone:
             self._trim(batch, spans)
             return False
@@ -364,6 +376,19 @@ class State:
         spans = parent.intents.setdefault(intent.call, Intervals())
         spans.add(intent.start, intent.start + intent.count)
 
+    def apply_progress(self, said: Progress) -> bytes | None:
+        """Take in what a running item said; return its record's key if it counts (K1, K2)."""
+        if said.parent:
+            parent = self.parents.get(said.parent)
+            batch = None if parent is None else parent.batches.get(said.call)
+            piece = None if batch is None else batch.piece_at(said.index)
+            if batch is None or piece is None or said.index not in batch.undone:
+                return None
+            mine = self.fingerprint(piece.fn) + batch.digests_of(said.index, said.index + 1)
+            if mine != said.fingerprint + said.digest:
+                return None
+        return self.kept.put(said)
+
     def drop(self, path: str) -> list[bytes]:
         """Forget a parent that is done and all below it; return their journal prefixes."""
         prefixes: list[bytes] = []
@@ -382,6 +407,8 @@ class State:
             if parent is not None:
                 prefixes.append(parent.prefix)
                 self.args_bytes -= sum(batch.size() for batch in parent.batches.values())
+                if self.kept.batches:
+                    self.kept.forget_parent(each, list(parent.batches))
         return prefixes
 
     def _disown(self, path: str, place: tuple[str, int, int]) -> None:
