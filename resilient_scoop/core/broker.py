@@ -27,6 +27,7 @@ from resilient_scoop.core.events import (
     Tick,
 )
 from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.kept import SCRIPT
 from resilient_scoop.core.ledger import Ledger
 from resilient_scoop.core.membership import Membership
 from resilient_scoop.core.peers import Peer
@@ -231,6 +232,7 @@ class Broker:
             self.ledger.send(peer.id, wire.encode(wire.Drop([ended.attempt])))
             return
         self.ended = ended
+        self.state.kept.forget(*SCRIPT, 0, 1)
         self.ledger.actions.append(Put(Table.META, b"ended", raw))
         self._stop("ended")
 
