@@ -232,7 +232,7 @@ class Broker:
             self.ledger.send(peer.id, wire.encode(wire.Drop([ended.attempt])))
             return
         self.ended = ended
-        self.state.kept.forget(*SCRIPT, 0, 1)
+        self.state.kept.drop_all(SCRIPT[0])
         self.ledger.actions.append(Put(Table.META, b"ended", raw))
         self._stop("ended")
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 from resilient_scoop import ids
 
 if TYPE_CHECKING:
+    from resilient_scoop.core.batch import Parent
+    from resilient_scoop.core.state import State
     from resilient_scoop.wire.messages import Attempt, Progress
 
 _Place = tuple[str, int]
@@ -33,6 +35,7 @@ class Kept:
     """The last word of one item; `mark` is its function's fingerprint and its arguments' digest."""
 
     key: bytes
+    fn: bytes
     mark: bytes
     attempt: Attempt
     tries: int
@@ -45,56 +48,69 @@ class Kept:
 class Keeping:
     """The words of all items."""
 
-    run: bytes
     batches: dict[_Place, dict[int, Kept]] = field(default_factory=dict)
     stale: list[bytes] = field(default_factory=list)  # keys of records that are to be erased
 
-    def key(self, parent: str, call: int, index: int) -> bytes:
-        """Return the key of an item's record."""
-        place = call.to_bytes(8, "big") + index.to_bytes(8, "big")
-        return ids.log_prefix(self.run, parent) + place
-
-    def put(self, said: Progress) -> bytes | None:
+    def put(self, said: Progress, fn: bytes, run: bytes) -> bytes | None:
         """Keep an item's word; return its record's key, or None if a later attempt spoke (K2)."""
         batch = self.batches.setdefault((said.parent, said.call), {})
         old = batch.get(said.index)
         mine = (said.attempt.epoch, said.attempt.no)
         if old is not None and (old.attempt.epoch, old.attempt.no) > mine:
             return None
-        key = old.key if old is not None else self.key(said.parent, said.call, said.index)
+        place = said.call.to_bytes(8, "big") + said.index.to_bytes(8, "big")
+        key = old.key if old is not None else ids.log_prefix(run, said.parent) + place
         mark = said.fingerprint + said.digest
         has_payload = bool(said.payload)
         batch[said.index] = Kept(
-            key, mark, said.attempt, said.tries, said.done, said.total, has_payload
+            key, fn, mark, said.attempt, said.tries, said.done, said.total, has_payload
         )
         if key in self.stale:
             self.stale.remove(key)
         return key
 
-    def forget(self, path: str, call: int, low: int, high: int) -> None:
-        """Items are done, or are no more."""
-        batch = self.batches.get((path, call))
-        if batch is not None:
-            for index in [index for index in batch if low <= index < high]:
-                self._drop(path, call, index)
+    def sift(self, parent: Parent, call: int, low: int, high: int) -> None:
+        """Forget what items said that are done by now, or are others (K1)."""
+        said = self.batches.get((parent.path, call))
+        if said is None:
+            return
+        batch = parent.batches.get(call)
+        for index in [index for index in said if low <= index < high]:
+            piece = None if batch is None or index not in batch.undone else batch.piece_at(index)
+            if piece is not None and batch is not None:
+                digest = batch.digests_of(index, index + 1)
+                if (piece.fn, digest) == (said[index].fn, said[index].mark[-ids.DIGEST_BYTES :]):
+                    continue
+            self.drop(parent.path, call, index)
 
-    def forget_others(self, path: str, call: int, marks: dict[int, bytes]) -> None:
-        """Items are asked for: what is known of other ones in their places is void (K1)."""
-        batch = self.batches.get((path, call), {})
-        for index in [i for i, kept in batch.items() if i in marks and marks[i] != kept.mark]:
-            self._drop(path, call, index)
-
-    def forget_parent(self, path: str, calls: list[int]) -> None:
-        """A parent is done, and all that it asked for in these calls."""
-        for call in calls:
-            self.forget(path, call, 0, 1 << 62)
+    def drop_all(self, path: str) -> None:
+        """A parent is done: forget what the items of its calls said."""
+        for place in [place for place in self.batches if place[0] == path]:
+            for index in list(self.batches[place]):
+                self.drop(*place, index)
 
     def within(self, path: str, call: int) -> dict[int, Kept] | None:
         """Return what items of a batch said, if any did."""
         return self.batches.get((path, call)) if self.batches else None
 
-    def _drop(self, path: str, call: int, index: int) -> None:
+    def drop(self, path: str, call: int, index: int) -> None:
+        """Forget what an item said, and have its record erased."""
         batch = self.batches[path, call]
         self.stale.append(batch.pop(index).key)
         if not batch:
             del self.batches[path, call]
+
+
+def apply_progress(state: State, said: Progress) -> bytes | None:
+    """Take in what a running item, or the script, said; return its record's key if it counts (K1)."""
+    if not said.parent:
+        return state.kept.put(said, b"", state.run)
+    parent = state.parents.get(said.parent)
+    batch = None if parent is None else parent.batches.get(said.call)
+    piece = None if batch is None else batch.piece_at(said.index)
+    if batch is None or piece is None or said.index not in batch.undone:
+        return None
+    mine = state.fingerprint(piece.fn) + batch.digests_of(said.index, said.index + 1)
+    if mine != said.fingerprint + said.digest:
+        return None
+    return state.kept.put(said, piece.fn, state.run)

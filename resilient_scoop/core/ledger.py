@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
 from resilient_scoop.core.events import Action, Erase, Offer, Put, Send, SendHistory, Table
+from resilient_scoop.core.kept import apply_progress
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class Ledger:
         """Keep what a running item said of itself, if it is still to do."""
         if not said.parent and self.root != (said.attempt, peer.id):
             return
-        key = self.state.apply_progress(said)
+        key = apply_progress(self.state, said)
         if key is not None:
             self.erase_stale()  # before this, where it stands in the place of one
             self.actions.append(Put(Table.PROGRESS, key, raw, forced=False))
@@ -325,6 +326,8 @@ class Ledger:
             for batch in () if parent is None else list(parent.batches.values()):
                 self.scheduler.withdraw(batch, 0, 1 << 62)
                 self.release(batch, list(batch.undone))
+            if self.state.kept.batches:
+                self.state.kept.drop_all(each)
         for prefix in self.state.drop(path):
             self.actions += [Erase(Table.LOG, prefix), Erase(Table.ARGS, prefix)]
 

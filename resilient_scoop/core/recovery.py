@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.kept import apply_progress
 from resilient_scoop.core.ledger import parts_of
 from resilient_scoop.core.state import State
 from resilient_scoop.ids import KEY_BYTES, ROOT, item_path, parse_item
@@ -46,7 +47,7 @@ def recover(
     state.spent.clear()  # the very commits that made them so have erased them
     _drop_ended(state)
     for key, said in progress:
-        if state.apply_progress(said) is None:
+        if apply_progress(state, said) is None:
             state.kept.stale.append(key)
     return state
 

@@ -25,15 +25,7 @@ from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.kept import Keeping
 
 if TYPE_CHECKING:
-    from resilient_scoop.wire.messages import (
-        Crashed,
-        Define,
-        Intent,
-        Observed,
-        Outcome,
-        Part,
-        Progress,
-    )
+    from resilient_scoop.wire.messages import Crashed, Define, Intent, Observed, Outcome, Part
 
 __all__ = ["Batch", "Parent", "Piece", "State"]
 
@@ -55,17 +47,15 @@ class State:
     items_done: int = 0
     crashes: int = 0
     args_bytes: int = 0  # of arguments kept in memory
+    kept: Keeping = field(default_factory=Keeping)  # what running items said of themselves
     spent: list[bytes] = field(default_factory=list)  # keys of arguments that nobody needs now
-    kept: Keeping = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.kept = Keeping(self.run)
 
     def parent(self, path: str) -> Parent:
         """Return the parent's record, made on first sight."""
         found = self.parents.get(path)
         if found is None:
-            found = self.parents[path] = Parent(path, ids.log_prefix(self.run, path))
+            found = Parent(path, ids.log_prefix(self.run, path), self.kept)
+            self.parents[path] = found
             place = ids.parse_item(path)
             if place is not None:
                 self.kids.setdefault(place[0], {})[path] = None
@@ -104,9 +94,6 @@ class State:
             batch.undone.add(low, high)
             self.items_known += high - low
             parent.forget(call, low, high)
-            if self.kept.within(parent.path, call):
-                marks = {index: self._mark_of(part, index) for index in range(low, high)}
-                self.kept.forget_others(parent.path, call, marks)
         self._mark(parent, part, spans)
         if not spans:
             self._finish(batch)
@@ -138,7 +125,6 @@ class State:
             if beyond:
                 spans.discard(stop, 1 << 62)
                 batch.parent.forget(batch.call, stop, 1 << 62)
-                self.kept.forget(batch.parent.path, batch.call, stop, 1 << 62)
 
     def _new_spans(self, batch: Batch, part: Part, start: int, stop: int) -> list[tuple[int, int]]:
         """Return what of a part is not known as it is, forgetting what is known otherwise."""
@@ -264,10 +250,10 @@ class State:
             parent.args_left.pop(batch.pieces[0].record, None)
         parent.logged = True
         self.items_done += count
-        parent.forget(call, 0, count)
         self._spend(parent, batch.pieces[0])
         batch.undone, batch.done, batch.pieces = batch.done, batch.undone, []
         del parent.batches[call]
+        parent.forget(call, 0, count)
         parent.finished.add(call, call + 1)
         if count != 1:
             parent.sizes[call] = count
@@ -307,8 +293,6 @@ class State:
             batch.done.add(low, high)
             self.items_done += high - low
             parent.forget(call, low, high)
-            if self.kept.batches:
-                self.kept.forget(parent.path, call, low, high)
         if batch.undone:
             self._trim(batch, spans)
             return False
@@ -376,19 +360,6 @@ class State:
         spans = parent.intents.setdefault(intent.call, Intervals())
         spans.add(intent.start, intent.start + intent.count)
 
-    def apply_progress(self, said: Progress) -> bytes | None:
-        """Take in what a running item said; return its record's key if it counts (K1, K2)."""
-        if said.parent:
-            parent = self.parents.get(said.parent)
-            batch = None if parent is None else parent.batches.get(said.call)
-            piece = None if batch is None else batch.piece_at(said.index)
-            if batch is None or piece is None or said.index not in batch.undone:
-                return None
-            mine = self.fingerprint(piece.fn) + batch.digests_of(said.index, said.index + 1)
-            if mine != said.fingerprint + said.digest:
-                return None
-        return self.kept.put(said)
-
     def drop(self, path: str) -> list[bytes]:
         """Forget a parent that is done and all below it; return their journal prefixes."""
         prefixes: list[bytes] = []
@@ -407,8 +378,6 @@ class State:
             if parent is not None:
                 prefixes.append(parent.prefix)
                 self.args_bytes -= sum(batch.size() for batch in parent.batches.values())
-                if self.kept.batches:
-                    self.kept.forget_parent(each, list(parent.batches))
         return prefixes
 
     def _disown(self, path: str, place: tuple[str, int, int]) -> None:

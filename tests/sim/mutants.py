@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from resilient_scoop.core import exchange, recovery
+from resilient_scoop.core import exchange, ledger, recovery
 from resilient_scoop.core.broker import Broker
 from resilient_scoop.core.events import Erase, Put, Table
 from resilient_scoop.core.exchange import Exchange
@@ -485,8 +485,8 @@ def _progress_forgotten() -> Sequence[Patch]:
 
 
 def _progress_of_others() -> Sequence[Patch]:
-    def put(self: State, said: wire.Progress) -> bytes | None:
-        return self.kept.put(said)
+    def put(state: State, said: wire.Progress) -> bytes | None:
+        return state.kept.put(said, b"", state.run)
 
     def read(task: wire.Task, where: Any, journal: Any) -> wire.Task:
         said = wire.decode_up(journal.get(Table.PROGRESS, where.key))
@@ -494,8 +494,9 @@ def _progress_of_others() -> Sequence[Patch]:
         return msgspec.structs.replace(task, resume=said.payload)
 
     return [
-        (State, "apply_progress", put),
-        (Keeping, "forget_others", lambda *_: None),
+        (ledger, "apply_progress", put),
+        (recovery, "apply_progress", put),
+        (Keeping, "sift", lambda *_: None),
         (exchange, "_with_resume", read),
     ]
 
@@ -507,9 +508,9 @@ def _progress_kept_for_good() -> Sequence[Patch]:
 def _first_word_stands() -> Sequence[Patch]:
     put = Keeping.put
 
-    def bug(self: Keeping, said: wire.Progress) -> bytes | None:
+    def bug(self: Keeping, said: wire.Progress, *more: Any) -> bytes | None:
         old = (self.within(said.parent, said.call) or {}).get(said.index)
-        return put(self, said) if old is None else None
+        return put(self, said, *more) if old is None else None
 
     return [(Keeping, "put", bug)]
 

@@ -119,7 +119,7 @@ def test_it_is_erased_in_the_commit_of_the_outcome() -> None:
 
     actions = bench.tell(holder(bench), outcomes(0, 0, 1, task=attempt))
 
-    assert [a.table for a in actions if isinstance(a, Erase)] == [Table.PROGRESS]
+    assert Table.PROGRESS in [a.table for a in actions if isinstance(a, Erase)]
     assert not kept(bench)
     assert not bench.broker.state.kept.batches
 
