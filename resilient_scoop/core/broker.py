@@ -27,12 +27,12 @@ from resilient_scoop.core.events import (
     Tick,
 )
 from resilient_scoop.core.intervals import Intervals
-from resilient_scoop.core.kept import SCRIPT
 from resilient_scoop.core.ledger import Ledger
 from resilient_scoop.core.membership import Membership
 from resilient_scoop.core.peers import Peer
 from resilient_scoop.core.questions import Questions
 from resilient_scoop.core.scheduler import Scheduler, Slice
+from resilient_scoop.core.words import SCRIPT
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Broker:
                 assert_never(event)
         if not more:
             self._assign(now)
-        if self.state.kept.stale:
+        if self.state.words.stale:
             self.ledger.erase_stale()
         return self.ledger.actions
 
@@ -232,7 +232,7 @@ class Broker:
             self.ledger.send(peer.id, wire.encode(wire.Drop([ended.attempt])))
             return
         self.ended = ended
-        self.state.kept.drop_all(SCRIPT[0])
+        self.state.words.drop_all(SCRIPT[0])
         self.ledger.actions.append(Put(Table.META, b"ended", raw))
         self._stop("ended")
 

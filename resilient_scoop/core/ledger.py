@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
 from resilient_scoop.core.events import Action, Erase, Offer, Put, Send, SendHistory, Table
-from resilient_scoop.core.kept import apply_progress
+from resilient_scoop.core.words import apply_progress
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class Ledger:
 
     def erase_stale(self) -> None:
         """Erase what was said by items that are done or gone (K1)."""
-        stale, self.state.kept.stale = self.state.kept.stale, []
+        stale, self.state.words.stale = self.state.words.stale, []
         self.actions += [Erase(Table.PROGRESS, key) for key in stale]
 
     def history(self, peer: Peer, wanted: wire.HistoryWanted) -> None:
@@ -326,8 +326,8 @@ class Ledger:
             for batch in () if parent is None else list(parent.batches.values()):
                 self.scheduler.withdraw(batch, 0, 1 << 62)
                 self.release(batch, list(batch.undone))
-            if self.state.kept.batches:
-                self.state.kept.drop_all(each)
+            if self.state.words.batches:
+                self.state.words.drop_all(each)
         for prefix in self.state.drop(path):
             self.actions += [Erase(Table.LOG, prefix), Erase(Table.ARGS, prefix)]
 

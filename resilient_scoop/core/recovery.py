@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilient_scoop.core.intervals import Intervals
-from resilient_scoop.core.kept import apply_progress
 from resilient_scoop.core.ledger import parts_of
 from resilient_scoop.core.state import State
+from resilient_scoop.core.words import apply_progress
 from resilient_scoop.ids import KEY_BYTES, ROOT, item_path, parse_item
 from resilient_scoop.wire.broker_errors import is_cancelled
 from resilient_scoop.wire.messages import (
@@ -48,7 +48,7 @@ def recover(
     _drop_ended(state)
     for key, said in progress:
         if apply_progress(state, said) is None:
-            state.kept.stale.append(key)
+            state.words.stale.append(key)
     return state
 
 

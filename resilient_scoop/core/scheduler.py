@@ -265,11 +265,13 @@ class Scheduler:
             # The first item with a history cuts the slice: that one travels alone.
             path, call = batch.parent.path, batch.call
             stop = min(self.state.kids_within(path, call, start + 1, stop), default=stop)
-        kept = self.state.kept.within(batch.parent.path, batch.call)
-        if kept:  # an item that said something travels alone, too
-            ends = start + 1 if start in kept else min([i for i in kept if i > start], default=stop)
+        words = self.state.words.within(batch.parent.path, batch.call)
+        if words:  # an item that said something travels alone, too
+            ends = (
+                start + 1 if start in words else min([i for i in words if i > start], default=stop)
+            )
             stop = min(stop, ends)
-        said = kept.get(start) if kept else None
+        said = words.get(start) if words else None
         args: list[bytes] = []
         if piece.args is not None:
             at = start - piece.start

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from resilient_scoop import ids
 from resilient_scoop.core.batch import Batch, Parent, Piece
 from resilient_scoop.core.intervals import Intervals
-from resilient_scoop.core.kept import Keeping
+from resilient_scoop.core.words import Words
 
 if TYPE_CHECKING:
     from resilient_scoop.wire.messages import Crashed, Define, Intent, Observed, Outcome, Part
@@ -47,14 +47,14 @@ class State:
     items_done: int = 0
     crashes: int = 0
     args_bytes: int = 0  # of arguments kept in memory
-    kept: Keeping = field(default_factory=Keeping)  # what running items said of themselves
+    words: Words = field(default_factory=Words)  # what running items said of themselves
     spent: list[bytes] = field(default_factory=list)  # keys of arguments that nobody needs now
 
     def parent(self, path: str) -> Parent:
         """Return the parent's record, made on first sight."""
         found = self.parents.get(path)
         if found is None:
-            found = Parent(path, ids.log_prefix(self.run, path), self.kept)
+            found = Parent(path, ids.log_prefix(self.run, path), self.words)
             self.parents[path] = found
             place = ids.parse_item(path)
             if place is not None:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from resilient_scoop import ids
-from resilient_scoop.core.kept import SCRIPT
+from resilient_scoop.core.words import SCRIPT
 from resilient_scoop.runtime.display import steps
 
 if TYPE_CHECKING:
     from resilient_scoop.core.broker import Broker
-    from resilient_scoop.core.kept import Keeping
     from resilient_scoop.core.state import Batch, State
+    from resilient_scoop.core.words import Words
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -48,23 +48,23 @@ def _batch(state: State, batch: Batch) -> str:
     return f"{ids.batch_path(batch.parent.path, batch.call)} {name}"
 
 
-def items_text(kept: Keeping) -> str:
+def items_text(words: Words) -> str:
     """Return how far the running items are, in a few words; empty if none said so."""
-    words = []
-    script = kept.batches.get(SCRIPT)
+    texts = []
+    script = words.batches.get(SCRIPT)
     if script is not None:
-        words += [f"script {steps(each.done, each.total)}" for each in script.values()]
+        texts += [f"script {steps(each.done, each.total)}" for each in script.values()]
     said = [
-        (place, i, k) for place, b in kept.batches.items() if place != SCRIPT for i, k in b.items()
+        (place, i, k) for place, b in words.batches.items() if place != SCRIPT for i, k in b.items()
     ]
     if len(said) == 1:
         (path, call), index, only = said[0]
-        words.append(f"{ids.item_path(path, call, index)} {steps(only.done, only.total)}")
+        texts.append(f"{ids.item_path(path, call, index)} {steps(only.done, only.total)}")
     elif said:
         shares = [k.done / k.total for _, _, k in said if k.total]
         mean = f" at {100 * sum(shares) / len(shares):.0f} %" if shares else ""
-        words.append(f"{len(said)} items{mean}")
-    return ", ".join(words)
+        texts.append(f"{len(said)} items{mean}")
+    return ", ".join(texts)
 
 
 def broker_report(broker: Broker, recovered: int, output_bytes: int) -> Report:
@@ -85,7 +85,7 @@ def broker_report(broker: Broker, recovered: int, output_bytes: int) -> Report:
         recovered=recovered,
         output_bytes=output_bytes,
         batch="" if not batches else _batch(state, batches[-1]),
-        items=items_text(state.kept),
+        items=items_text(state.words),
         ended=ended is not None,
         code=0 if ended is None else ended.code,
         failed=ended is not None and ended.failed,

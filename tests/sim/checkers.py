@@ -324,7 +324,7 @@ class Checks:
             "arguments": state.args_bytes,
             "ready": scheduler.ready,
             "leases": list(scheduler.leases),
-            "progress": list(state.kept.batches) or list(shell.journal.scan(Table.PROGRESS)),
+            "progress": list(state.words.batches) or list(shell.journal.scan(Table.PROGRESS)),
             "crashes": [p.path for p in state.parents.values() if p.crashes or p.intents],
             "questions": list(shell.broker.questions.open),
             "loads": [p.name for p in scheduler.workers.values() if p.items or p.load_s > 1e-9],
@@ -360,7 +360,7 @@ def durable_part(state: State) -> dict[str, Any]:
     parents = {path: _parent_part(parent) for path, parent in sorted(state.parents.items())}
     return {
         "output": state.output_bytes,
-        "kept": state.kept.batches,
+        "kept": state.words.batches,
         "parents": {path: part for path, part in parents.items() if part is not None},
     }
 

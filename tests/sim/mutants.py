@@ -19,7 +19,6 @@ from resilient_scoop.core.broker import Broker
 from resilient_scoop.core.events import Erase, Put, Table
 from resilient_scoop.core.exchange import Exchange
 from resilient_scoop.core.intervals import Intervals
-from resilient_scoop.core.kept import Keeping
 from resilient_scoop.core.ledger import Ledger
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.membership import Membership
@@ -27,6 +26,7 @@ from resilient_scoop.core.parent import Call, Parent
 from resilient_scoop.core.questions import Questions
 from resilient_scoop.core.scheduler import Scheduler
 from resilient_scoop.core.state import State
+from resilient_scoop.core.words import Words
 from resilient_scoop.core.worker import Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim.programs import Step
@@ -486,7 +486,7 @@ def _progress_forgotten() -> Sequence[Patch]:
 
 def _progress_of_others() -> Sequence[Patch]:
     def put(state: State, said: wire.Progress) -> bytes | None:
-        return state.kept.put(said, b"", state.run)
+        return state.words.put(said, b"", state.run)
 
     def read(task: wire.Task, where: Any, journal: Any) -> wire.Task:
         said = wire.decode_up(journal.get(Table.PROGRESS, where.key))
@@ -496,7 +496,7 @@ def _progress_of_others() -> Sequence[Patch]:
     return [
         (ledger, "apply_progress", put),
         (recovery, "apply_progress", put),
-        (Keeping, "sift", lambda *_: None),
+        (Words, "sift", lambda *_: None),
         (exchange, "_with_resume", read),
     ]
 
@@ -506,13 +506,13 @@ def _progress_kept_for_good() -> Sequence[Patch]:
 
 
 def _first_word_stands() -> Sequence[Patch]:
-    put = Keeping.put
+    put = Words.put
 
-    def bug(self: Keeping, said: wire.Progress, *more: Any) -> bytes | None:
+    def bug(self: Words, said: wire.Progress, *more: Any) -> bytes | None:
         old = (self.within(said.parent, said.call) or {}).get(said.index)
         return put(self, said, *more) if old is None else None
 
-    return [(Keeping, "put", bug)]
+    return [(Words, "put", bug)]
 
 
 def _progress_not_handed_out() -> Sequence[Patch]:

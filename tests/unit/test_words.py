@@ -121,7 +121,7 @@ def test_it_is_erased_in_the_commit_of_the_outcome() -> None:
 
     assert Table.PROGRESS in [a.table for a in actions if isinstance(a, Erase)]
     assert not kept(bench)
-    assert not bench.broker.state.kept.batches
+    assert not bench.broker.state.words.batches
 
 
 def test_a_word_of_another_call_counts_for_nothing() -> None:
@@ -158,8 +158,8 @@ def test_it_stays_when_the_very_same_call_is_made_again() -> None:
 
     bench.broker.state.apply_part(bench.broker.state.parents[ROOT], part_again, 99, 0, [b"arg0"])
 
-    assert not bench.broker.state.kept.stale
-    assert bench.broker.state.kept.within(ROOT, 0)
+    assert not bench.broker.state.words.stale
+    assert bench.broker.state.words.within(ROOT, 0)
 
 
 def test_an_older_attempt_does_not_overwrite_a_later_one() -> None:
@@ -228,19 +228,19 @@ def test_the_script_s_own_word_is_kept_until_the_run_ends() -> None:
     script = wire.Progress("", root, 0, 0, b"", b"", 120, 500)
 
     bench.tell(W1, script)  # not the script's one writer
-    assert not items_text(bench.broker.state.kept)
+    assert not items_text(bench.broker.state.words)
     bench.tell(ORIGIN, script)
-    assert items_text(bench.broker.state.kept) == "script 120/500"
+    assert items_text(bench.broker.state.words) == "script 120/500"
 
     bench.tell(ORIGIN, wire.RunEnded(root, 0, failed=False))
-    assert not bench.broker.state.kept.batches
+    assert not bench.broker.state.words.batches
 
 
 def test_the_progress_line_names_one_item_and_counts_more() -> None:
     bench, attempt = running(items=2)
     bench.tell(holder(bench), word(attempt, 1))
-    assert items_text(bench.broker.state.kept) == "0.0[0] 1/10"
+    assert items_text(bench.broker.state.words) == "0.0[0] 1/10"
 
     (other,) = [x for x in bench.broker.scheduler.leases.values() if 1 in x.left]
     bench.tell(other.peer.id, word(other.attempt, 8, index=1))
-    assert items_text(bench.broker.state.kept) == "2 items at 45 %"
+    assert items_text(bench.broker.state.words) == "2 items at 45 %"

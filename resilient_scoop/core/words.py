@@ -8,7 +8,7 @@
       reads it back then: an attempt is given what is durable, and nothing older than what was
       durable when it was granted.
 
-Kept: at most one record of an undone item that was started, and one of the script.
+There is at most one record of an undone item that was started, and one of the script.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCRIPT: _Place = ("", 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Word:
     """The last word of one item; `mark` is its function's fingerprint and its arguments' digest."""
 
     key: bytes
@@ -45,10 +45,10 @@ class Kept:
 
 
 @dataclass(slots=True)
-class Keeping:
+class Words:
     """The words of all items."""
 
-    batches: dict[_Place, dict[int, Kept]] = field(default_factory=dict)
+    batches: dict[_Place, dict[int, Word]] = field(default_factory=dict)
     stale: list[bytes] = field(default_factory=list)  # keys of records that are to be erased
 
     def put(self, said: Progress, fn: bytes, run: bytes) -> bytes | None:
@@ -62,7 +62,7 @@ class Keeping:
         key = old.key if old is not None else ids.log_prefix(run, said.parent) + place
         mark = said.fingerprint + said.digest
         has_payload = bool(said.payload)
-        batch[said.index] = Kept(
+        batch[said.index] = Word(
             key, fn, mark, said.attempt, said.tries, said.done, said.total, has_payload
         )
         if key in self.stale:
@@ -89,7 +89,7 @@ class Keeping:
             for index in list(self.batches[place]):
                 self.drop(*place, index)
 
-    def within(self, path: str, call: int) -> dict[int, Kept] | None:
+    def within(self, path: str, call: int) -> dict[int, Word] | None:
         """Return what items of a batch said, if any did."""
         return self.batches.get((path, call)) if self.batches else None
 
@@ -104,7 +104,7 @@ class Keeping:
 def apply_progress(state: State, said: Progress) -> bytes | None:
     """Take in what a running item, or the script, said; return its record's key if it counts (K1)."""
     if not said.parent:
-        return state.kept.put(said, b"", state.run)
+        return state.words.put(said, b"", state.run)
     parent = state.parents.get(said.parent)
     batch = None if parent is None else parent.batches.get(said.call)
     piece = None if batch is None else batch.piece_at(said.index)
@@ -113,4 +113,4 @@ def apply_progress(state: State, said: Progress) -> bytes | None:
     mine = state.fingerprint(piece.fn) + batch.digests_of(said.index, said.index + 1)
     if mine != said.fingerprint + said.digest:
         return None
-    return state.kept.put(said, piece.fn, state.run)
+    return state.words.put(said, piece.fn, state.run)
