@@ -265,13 +265,7 @@ class Scheduler:
             # The first item with a history cuts the slice: that one travels alone.
             path, call = batch.parent.path, batch.call
             stop = min(self.state.kids_within(path, call, start + 1, stop), default=stop)
-        words = self.state.words.within(batch.parent.path, batch.call)
-        if words:  # an item that said something travels alone, too
-            ends = (
-                start + 1 if start in words else min([i for i in words if i > start], default=stop)
-            )
-            stop = min(stop, ends)
-        said = words.get(start) if words else None
+        word, stop = self.state.words.cut(batch.parent.path, batch.call, start, stop)
         args: list[bytes] = []
         if piece.args is not None:
             at = start - piece.start
@@ -288,11 +282,9 @@ class Scheduler:
         )
         crashes = batch.parent.crashes
         tries = len(crashes.get((batch.call, start), ())) if crashes else 0
-        resume = None
-        if said is not None:
-            tries = max(tries, said.tries + 1)
-            if said.has_payload and not replay:
-                resume = StoredResume(said.key, said.mark)
+        if word is not None:
+            tries = max(tries, word.tries + 1)
+        resume = None if word is None or replay else word.resume()
         whole = start == piece.start and stop == piece.stop
         task = Task(
             lease.attempt.no, batch.parent.path, batch.call, start, piece.fn,

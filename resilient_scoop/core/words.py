@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
+from resilient_scoop.core.events import StoredResume
 
 if TYPE_CHECKING:
     from resilient_scoop.core.batch import Parent
@@ -42,6 +43,10 @@ class Word:
     done: float
     total: float | None
     has_payload: bool
+
+    def resume(self) -> StoredResume | None:
+        """Return where the payload is, if there is one."""
+        return StoredResume(self.key, self.mark) if self.has_payload else None
 
 
 @dataclass(slots=True)
@@ -82,6 +87,18 @@ class Words:
                 if (piece.fn, digest) == (said[index].fn, said[index].mark[-ids.DIGEST_BYTES :]):
                     continue
             self.drop(parent.path, call, index)
+
+    def cut(self, path: str, call: int, start: int, stop: int) -> tuple[Word | None, int]:
+        """Return what the first item of a slice said, and where the slice ends.
+
+        An item that said something travels alone.
+        """
+        said = self.within(path, call)
+        if said is None:
+            return None, stop
+        if start in said:
+            return said[start], start + 1
+        return None, min((index for index in said if start < index < stop), default=stop)
 
     def drop_all(self, path: str) -> None:
         """A parent is done: forget what the items of its calls said."""
