@@ -21,6 +21,7 @@ RscoopError                 exit 1
     PicklingFailedError     a value cannot travel (pickle.PicklingError)
     UnpicklingFailedError   a value cannot be had here (adapters.payload_errors)
     UnpicklableExceptionError   stands for an error that cannot travel (there, too)
+    ProgressRefusedError    what `futures.progress` was given cannot be kept
     NotStartedError         futures were used in a process that rscoop did not start
     ScriptGuardError        the script makes calls while it is being imported
 
@@ -313,6 +314,19 @@ class PicklingFailedError(TaskError, pickle.PicklingError):
     def __str__(self) -> str:
         advice = self.hint or "make it where it is used, or leave it out with __getstate__"
         return f"the {self.what} cannot be pickled: {self.path} is a {self.kind}; {advice}"
+
+
+class ProgressRefusedError(TaskError):
+    """What `futures.progress` was given cannot be kept; what was kept before stands."""
+
+    def __init__(self, path: str, why: str, advice: str) -> None:
+        super().__init__(path, why, advice)
+        self.path = path
+        self.why = why
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"the progress of {self.path} cannot be kept: {self.why}; {self.advice}"
 
 
 class NotStartedError(TaskError):

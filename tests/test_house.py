@@ -32,7 +32,7 @@ HOMES = {
     "zmq": ["adapters/zmq_*.py"],
     "lmdb": ["adapters/journal*.py"],
     "dill": ["adapters/payload*.py"],
-    "deap": ["adapters/payload_deap.py"],
+    "deap": ["adapters/payload_deap.py", "contrib/deap.py"],
     "paramiko": ["adapters/ssh*.py"],
     "greenlet": ["adapters/greenlet*.py", "adapters/*green*.py"],
     "psutil": ["adapters/*.py"],

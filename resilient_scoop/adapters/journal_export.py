@@ -37,6 +37,7 @@ _DECODERS: Final[dict[Table, Any]] = {
     Table.CONST: messages.decode_up,
     Table.OUTPUT: messages.decode_up,
     Table.EVENT: msgspec.msgpack.decode,
+    Table.PROGRESS: messages.decode_up,
 }
 
 

@@ -27,7 +27,7 @@ from resilient_scoop.runtime.rundir import RunDir
 from resilient_scoop.wire.messages import decode_logged, decode_up
 
 _DAMAGED_EXIT: Final = 74
-_WIRE: Final = {Table.DEFINE, Table.CONST, Table.OUTPUT}
+_WIRE: Final = {Table.DEFINE, Table.CONST, Table.OUTPUT, Table.PROGRESS}
 
 
 class VerifyReport(msgspec.Struct, frozen=True):

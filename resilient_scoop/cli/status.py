@@ -17,9 +17,10 @@ from resilient_scoop.cli.base import (
     utc,
 )
 from resilient_scoop.runtime.audit import Finding, read_findings
-from resilient_scoop.runtime.display import duration
+from resilient_scoop.runtime.display import duration, steps
 from resilient_scoop.runtime.figures import (
     BatchFigures,
+    ItemFigures,
     RunFigures,
     RunState,
     read_figures,
@@ -50,6 +51,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     failed: int
     batches: list[BatchFigures]
+    items: list[ItemFigures]
     batches_done: int
     crashes: int
     resubmitted: int
@@ -111,6 +113,7 @@ def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
         in_flight=figures.in_flight,
         failed=figures.failed,
         batches=list(figures.batches),
+        items=list(figures.items),
         batches_done=figures.batches_done,
         crashes=figures.crashes,
         resubmitted=figures.resubmitted,
@@ -140,12 +143,18 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
         lines.append(f"  crashes   {report.crashes}, {report.resubmitted} items tried again")
     lines += [f"  {each.said}" for each in report.audit]
     lines += [_batch_line(batch) for batch in report.batches]
+    lines += [_item_line(item) for item in report.items]
     return [*lines, f"  next      {_advice(report)}"]
 
 
 def _batch_line(batch: BatchFigures) -> str:
     total = batch.total if batch.whole else f"{batch.total}+"
     return f"  call      {batch.path} {batch.name}: {batch.done}/{total}"
+
+
+def _item_line(item: ItemFigures) -> str:
+    keeps = ", goes on from there" if item.keeps else ""
+    return f"  item      {item.path} {item.name}: {steps(item.done, item.total)}{keeps}"
 
 
 def _state(report: StatusReport) -> str:

@@ -42,6 +42,8 @@ def check(messages: Sequence[wire.Up]) -> None:  # noqa: C901, PLR0912 - a table
             case wire.Cancel(parent=parent) | wire.HistoryWanted(parent=parent):
                 if not _is_path(parent):
                     raise ValueError(f"no path: {parent!r}")
+            case wire.Progress():
+                _check_progress(message)
             case wire.Hello(held=held):
                 for each in held:
                     _check_held(each)
@@ -69,6 +71,15 @@ def _check_calls(calls: wire.Calls, args: wire.Up | None) -> None:
         total += part.count
     if total != len(args.args):
         raise ValueError(f"calls of {total} items with {len(args.args)} arguments")
+
+
+def _check_progress(said: wire.Progress) -> None:
+    if said.parent and not _is_path(said.parent):
+        raise ValueError(f"no path: {said.parent!r}")
+    if not 0 <= said.call < 1 << 63 or not 0 <= said.index < 1 << 63:
+        raise ValueError(f"progress of item {said.index} of call {said.call}")
+    if said.parent and len(said.digest) != DIGEST_BYTES:
+        raise ValueError(f"progress with {len(said.digest)} bytes of digest")
 
 
 def _check_held(held: wire.Held) -> None:

@@ -12,6 +12,7 @@ from resilient_scoop.core.sizes import Sizes
 
 if TYPE_CHECKING:
     from resilient_scoop.core.peers import Lease
+    from resilient_scoop.core.words import Words
     from resilient_scoop.wire.messages import Crashed, Part
 
 
@@ -126,13 +127,14 @@ class Parent:
     """A future that spawned others, while it is not done."""
 
     __slots__ = (
-        "args_left", "batches", "cancelled", "crashes", "depth", "finished", "index", "intents", "logged",
-        "next_observation", "path", "prefix", "renewed", "sizes",
+        "args_left", "batches", "cancelled", "crashes", "depth", "finished", "index", "intents",
+        "logged", "next_observation", "path", "prefix", "renewed", "sizes", "words",
     )  # fmt: skip
 
-    def __init__(self, path: str, prefix: bytes) -> None:
+    def __init__(self, path: str, prefix: bytes, words: Words) -> None:
         self.path = path
         self.prefix = prefix
+        self.words = words  # of all parents
         self.depth = ids.depth(path)
         self.batches: dict[int, Batch] = {}
         self.args_left: dict[int, int] = {}  # record of `Args` -> its items that are not done
@@ -172,6 +174,8 @@ class Parent:
         if self.crashes:
             for key in [k for k in self.crashes if k[0] == call and low <= k[1] < high]:
                 del self.crashes[key]
+        if self.words.batches:
+            self.words.sift(self, call, low, high)
         if not self.intents and not self.cancelled:
             return
         for noted in (self.intents, self.cancelled):

@@ -32,6 +32,7 @@ from resilient_scoop.core.membership import Membership
 from resilient_scoop.core.peers import Peer
 from resilient_scoop.core.questions import Questions
 from resilient_scoop.core.scheduler import Scheduler, Slice
+from resilient_scoop.core.words import SCRIPT
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class Broker:
                 assert_never(event)
         if not more:
             self._assign(now)
+        if self.state.words.stale:
+            self.ledger.erase_stale()
         return self.ledger.actions
 
     def deadline(self, now: float) -> float:
@@ -158,13 +161,15 @@ class Broker:
             self.membership.succeed_agent(peer, event.messages[0])
 
     def _hear_dead(self, event: Heard, now: float) -> None:
-        """The last words of one whose death is known: its outcomes count if still wanted."""
+        """The last words of one whose death is known: what it did counts if still wanted."""
         ghost = Peer(event.peer, "worker", "", "", now, now)
         for message, raw in zip(event.messages, event.raw, strict=True):
             if isinstance(message, wire.Outcomes):
                 self.ledger.outcomes(ghost, message, raw)
+            elif isinstance(message, wire.Progress):
+                self.ledger.progress(ghost, message, raw)
 
-    def _handle(self, peer: Peer, message: wire.Up, raw: bytes, now: float) -> None:  # noqa: C901, PLR0912
+    def _handle(self, peer: Peer, message: wire.Up, raw: bytes, now: float) -> None:  # noqa: C901, PLR0912, PLR0915
         match message:
             case wire.Outcomes():
                 peer.stuck, peer.moved_at = False, now
@@ -197,6 +202,8 @@ class Broker:
                 self.membership.vouch(incarnations, now)
             case wire.ProcessLost():
                 self.membership.process_lost(message)
+            case wire.Progress():
+                self.ledger.progress(peer, message, raw)
             case wire.RunEnded():
                 self._run_ended(peer, message, raw)
             case wire.Bye():
@@ -225,6 +232,7 @@ class Broker:
             self.ledger.send(peer.id, wire.encode(wire.Drop([ended.attempt])))
             return
         self.ended = ended
+        self.state.words.drop_all(SCRIPT[0])
         self.ledger.actions.append(Put(Table.META, b"ended", raw))
         self._stop("ended")
 
@@ -246,9 +254,10 @@ class Broker:
 
     def _grant(self, peer: Peer, slices: list[Slice]) -> None:
         """Send slices; what needs a record or the disk first goes apart from the rest."""
-        plain = [s for s in slices if s.task.args and s.options.idempotent]
-        once = [s for s in slices if s.task.args and not s.options.idempotent]
-        stored = [s for s in slices if not s.task.args]
+        whole = [s for s in slices if s.task.args and s.resume is None]
+        plain = [s for s in whole if s.options.idempotent]
+        once = [s for s in whole if not s.options.idempotent]
+        stored = [s for s in slices if not s.task.args or s.resume is not None]
         if plain:
             frames = self._definitions(peer, plain)
             grant = wire.Grant([s.task for s in plain])
@@ -261,9 +270,9 @@ class Broker:
             self.ledger.send(peer.id, *frames, wire.encode(wire.Grant([s.task for s in once])))
         if stored:
             frames = self._definitions(peer, stored)
-            where = [_where(each) for each in stored]
-            tasks = [each.task for each in stored]
-            self.ledger.actions.append(GrantStored(peer.id, frames, tasks, where))
+            where = [None if each.task.args else _where(each) for each in stored]
+            tasks, resumes = [each.task for each in stored], [each.resume for each in stored]
+            self.ledger.actions.append(GrantStored(peer.id, frames, tasks, where, resumes))
 
     def _definitions(self, peer: Peer, slices: list[Slice]) -> list[bytes]:
         """Return the frames of callables that the worker does not know."""

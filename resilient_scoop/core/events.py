@@ -24,6 +24,7 @@ class Table(IntEnum):
     CONST = 4  # name (utf-8) -> `Const` frame
     OUTPUT = 5  # offset u64 -> `Output` frame
     EVENT = 6  # sequence u64 -> msgpack, for eyes only
+    PROGRESS = 8  # log_prefix(parent) + call u64 + index u64 -> `Progress` frame
     HISTORY = 15  # table u8 + key of a record that was dropped (--keep-history) -> that record
 
 
@@ -88,13 +89,22 @@ class StoredArgs:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredResume:
+    """Where the payload of a task's item is: the PROGRESS record `key`, if it has this mark."""
+
+    key: bytes
+    mark: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class GrantStored:
-    """Send a grant whose tasks lack their arguments, read back once this turn is durable."""
+    """Send a grant whose tasks lack a part, read back once this turn is durable."""
 
     to: PeerId
     before: list[bytes]  # frames to go in front
     tasks: list[Task]
-    args: list[StoredArgs]
+    args: list[StoredArgs | None]  # None: the task has its arguments
+    resumes: list[StoredResume | None]  # None: there is no payload for it
 
 
 Change = Put | Erase

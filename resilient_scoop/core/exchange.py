@@ -28,6 +28,8 @@ from resilient_scoop.core.events import (
     Put,
     Send,
     SendHistory,
+    StoredArgs,
+    StoredResume,
     Table,
     Tick,
 )
@@ -203,14 +205,11 @@ class Exchange:
         if isinstance(send, SendHistory):
             return self._pack(send.to, _page(send, journal, self.broker.config.page_bytes))
         tasks = []
-        for task, where in zip(send.tasks, send.args, strict=True):
-            raw = journal.get(Table.ARGS, where.key)
-            if raw is None:
+        for task, where, resume in zip(send.tasks, send.args, send.resumes, strict=True):
+            whole = task if where is None else _with_args(task, where, journal)
+            if whole is None:
                 continue  # a later turn of the same commit ended the parent and dropped the lease
-            args = wire.decode_up(raw)
-            assert isinstance(args, wire.Args), "a foreign record in ARGS"
-            part = args.args[where.offset : where.offset + where.count]
-            tasks.append(msgspec.structs.replace(task, args=part))
+            tasks.append(whole if resume is None else _with_resume(whole, resume, journal))
         return self._pack(send.to, [*send.before, wire.encode(wire.Grant(tasks))])
 
     def beats(self, now: float) -> list[Mail]:
@@ -238,6 +237,28 @@ class Exchange:
         """A peer's connection is a new one: send again what it has not acknowledged."""
         link = self.links.get(peer)
         return [] if link is None else [Mail(peer, frames) for frames in link.again()]
+
+
+def _with_args(task: wire.Task, where: StoredArgs, journal: Reader) -> wire.Task | None:
+    raw = journal.get(Table.ARGS, where.key)
+    if raw is None:
+        return None
+    args = wire.decode_up(raw)
+    assert isinstance(args, wire.Args), "a foreign record in ARGS"
+    part = args.args[where.offset : where.offset + where.count]
+    return msgspec.structs.replace(task, args=part)
+
+
+def _with_resume(task: wire.Task, where: StoredResume, journal: Reader) -> wire.Task:
+    """Return the task with what its item kept, unless that was erased or is another call's (K1)."""
+    raw = journal.get(Table.PROGRESS, where.key)
+    if raw is None:
+        return task
+    said = wire.decode_up(raw)
+    assert isinstance(said, wire.Progress), "a foreign record in PROGRESS"
+    if said.fingerprint + said.digest != where.mark:
+        return task
+    return msgspec.structs.replace(task, resume=said.payload)
 
 
 def _page(send: SendHistory, journal: Reader, size_bytes: int) -> list[bytes]:

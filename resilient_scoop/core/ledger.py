@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
 from resilient_scoop.core.events import Action, Erase, Offer, Put, Send, SendHistory, Table
+from resilient_scoop.core.words import apply_progress
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -182,6 +183,20 @@ class Ledger:
         self.state.output_bytes = end
         self.actions.append(Put(Table.OUTPUT, known.to_bytes(8, "big"), raw))
 
+    def progress(self, peer: Peer, said: wire.Progress, raw: bytes) -> None:
+        """Keep what a running item said of itself, if it is still to do."""
+        if not said.parent and self.root != (said.attempt, peer.id):
+            return
+        key = apply_progress(self.state, said)
+        if key is not None:
+            self.erase_stale()  # before this, where it stands in the place of one
+            self.actions.append(Put(Table.PROGRESS, key, raw, forced=False))
+
+    def erase_stale(self) -> None:
+        """Erase what was said by items that are done or gone (K1)."""
+        stale, self.state.words.stale = self.state.words.stale, []
+        self.actions += [Erase(Table.PROGRESS, key) for key in stale]
+
     def history(self, peer: Peer, wanted: wire.HistoryWanted) -> None:
         """Answer with a page of the parent's log."""
         if not self.current(peer, wanted.parent, wanted.attempt):
@@ -311,6 +326,8 @@ class Ledger:
             for batch in () if parent is None else list(parent.batches.values()):
                 self.scheduler.withdraw(batch, 0, 1 << 62)
                 self.release(batch, list(batch.undone))
+            if self.state.words.batches:
+                self.state.words.drop_all(each)
         for prefix in self.state.drop(path):
             self.actions += [Erase(Table.LOG, prefix), Erase(Table.ARGS, prefix)]
 

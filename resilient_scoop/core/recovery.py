@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.ledger import parts_of
 from resilient_scoop.core.state import State
+from resilient_scoop.core.words import apply_progress
 from resilient_scoop.ids import KEY_BYTES, ROOT, item_path, parse_item
 from resilient_scoop.wire.broker_errors import is_cancelled
 from resilient_scoop.wire.messages import (
@@ -18,6 +19,7 @@ from resilient_scoop.wire.messages import (
     Observed,
     Outcome,
     Outcomes,
+    Progress,
 )
 
 if TYPE_CHECKING:
@@ -25,7 +27,11 @@ if TYPE_CHECKING:
 
 
 def recover(
-    run: bytes, defines: Iterable[Define], log: Iterable[tuple[bytes, Logged]], output_bytes: int
+    run: bytes,
+    defines: Iterable[Define],
+    log: Iterable[tuple[bytes, Logged]],
+    output_bytes: int,
+    progress: Iterable[tuple[bytes, Progress]] = (),
 ) -> State:
     """Fold the records, given in key order, into the state that they were written from.
 
@@ -40,6 +46,9 @@ def recover(
         apply(state, record, seq)
     state.spent.clear()  # the very commits that made them so have erased them
     _drop_ended(state)
+    for key, said in progress:
+        if apply_progress(state, said) is None:
+            state.words.stale.append(key)
     return state
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from resilient_scoop import ids
+from resilient_scoop.core.events import StoredResume
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.peers import Lease, Peer
 from resilient_scoop.wire.messages import Attempt, Options, Task
@@ -54,6 +55,7 @@ class Slice(NamedTuple):
     task: Task
     piece: Piece
     options: Options
+    resume: StoredResume | None  # where the (single) item's payload must be read from
 
 
 class _Entry(NamedTuple):
@@ -263,6 +265,7 @@ class Scheduler:
             # The first item with a history cuts the slice: that one travels alone.
             path, call = batch.parent.path, batch.call
             stop = min(self.state.kids_within(path, call, start + 1, stop), default=stop)
+        word, stop = self.state.words.cut(batch.parent.path, batch.call, start, stop)
         args: list[bytes] = []
         if piece.args is not None:
             at = start - piece.start
@@ -278,13 +281,16 @@ class Scheduler:
             Lease(attempt, batch, left, peer, piece.fn, item_s, now, urgency=urgency)
         )
         crashes = batch.parent.crashes
+        tries = len(crashes.get((batch.call, start), ())) if crashes else 0
+        if word is not None:
+            tries = max(tries, word.tries + 1)
+        resume = None if word is None or replay else word.resume()
         whole = start == piece.start and stop == piece.stop
         task = Task(
             lease.attempt.no, batch.parent.path, batch.call, start, piece.fn,
-            piece.digests if whole else batch.digests_of(start, stop), args, replay,
-            len(crashes.get((batch.call, start), ())) if crashes else 0,
+            piece.digests if whole else batch.digests_of(start, stop), args, replay, tries,
         )  # fmt: skip
-        return Slice(lease, task, piece, options)
+        return Slice(lease, task, piece, options, resume)
 
     def _size(self, fn: bytes, peer: Peer) -> tuple[float, int]:
         """Return (estimated seconds per item, items per slice)."""

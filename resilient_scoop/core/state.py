@@ -22,16 +22,10 @@ from typing import TYPE_CHECKING
 from resilient_scoop import ids
 from resilient_scoop.core.batch import Batch, Parent, Piece
 from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.words import Words
 
 if TYPE_CHECKING:
-    from resilient_scoop.wire.messages import (
-        Crashed,
-        Define,
-        Intent,
-        Observed,
-        Outcome,
-        Part,
-    )
+    from resilient_scoop.wire.messages import Crashed, Define, Intent, Observed, Outcome, Part
 
 __all__ = ["Batch", "Parent", "Piece", "State"]
 
@@ -53,13 +47,15 @@ class State:
     items_done: int = 0
     crashes: int = 0
     args_bytes: int = 0  # of arguments kept in memory
+    words: Words = field(default_factory=Words)  # what running items said of themselves
     spent: list[bytes] = field(default_factory=list)  # keys of arguments that nobody needs now
 
     def parent(self, path: str) -> Parent:
         """Return the parent's record, made on first sight."""
         found = self.parents.get(path)
         if found is None:
-            found = self.parents[path] = Parent(path, ids.log_prefix(self.run, path))
+            found = Parent(path, ids.log_prefix(self.run, path), self.words)
+            self.parents[path] = found
             place = ids.parse_item(path)
             if place is not None:
                 self.kids.setdefault(place[0], {})[path] = None
@@ -254,10 +250,10 @@ class State:
             parent.args_left.pop(batch.pieces[0].record, None)
         parent.logged = True
         self.items_done += count
-        parent.forget(call, 0, count)
         self._spend(parent, batch.pieces[0])
         batch.undone, batch.done, batch.pieces = batch.done, batch.undone, []
         del parent.batches[call]
+        parent.forget(call, 0, count)
         parent.finished.add(call, call + 1)
         if count != 1:
             parent.sizes[call] = count

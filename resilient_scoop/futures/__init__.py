@@ -18,6 +18,7 @@ from resilient_scoop.futures._api import (
     task,
 )
 from resilient_scoop.futures._future import Future
+from resilient_scoop.futures._progress import TaskInfo, progress, task_info
 from resilient_scoop.futures._reduce import map_reduce, map_scan, mapReduce, mapScan
 from resilient_scoop.futures._waits import (
     ALL_COMPLETED,
@@ -34,6 +35,7 @@ __all__ = [
     "FIRST_EXCEPTION",
     "DoneAndNotDoneFutures",
     "Future",
+    "TaskInfo",
     "as_completed",
     "map",
     "mapReduce",
@@ -43,9 +45,11 @@ __all__ = [
     "map_scan",
     "once",
     "options",
+    "progress",
     "rng",
     "shutdown",
     "submit",
     "task",
+    "task_info",
     "wait",
 ]

@@ -87,7 +87,7 @@ def _map(
     at = _engine.here()
     if at is None:
         _serial.warn_once()
-        return iter(builtins.map(func, *iterables))
+        return iter(builtins.map(_serial.Item(func), *iterables))
     mapping = Mapping(at, func, iterables, _options.of(func, given), buffersize)
     return mapping.in_order(timeout)
 
@@ -115,7 +115,7 @@ def _map_as_completed(
     at = _engine.here()
     if at is None:
         _serial.warn_once()
-        return iter(builtins.map(func, *iterables))
+        return iter(builtins.map(_serial.Item(func), *iterables))
     mapping = Mapping(at, func, iterables, _options.of(func, given), buffersize)
     return mapping.as_completed(timeout)
 

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resilient_scoop import ids
 from resilient_scoop.futures._future import Future
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _WARNED: list[bool] = []
+_calls = itertools.count()
+running: list[Running] = []
+"""Calls that are being computed here and now, the innermost last."""
+
+
+class Running(NamedTuple):
+    """A call that is being computed here and now."""
+
+    path: str
+    function: str
+
+
+class Item:
+    """A function, each call of which is an item of one batch."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._name = getattr(function, "__qualname__", type(function).__name__)
+        self._call = next(_calls)
+        self._indexes = itertools.count()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        path = ids.item_path(ids.ROOT, self._call, next(self._indexes))
+        running.append(Running(path, self._name))
+        try:
+            return self._function(*args, **kwargs)
+        finally:
+            running.pop()
 
 
 def warn_once() -> None:
@@ -36,7 +67,7 @@ def submit(
     warn_once()
     future: Future[Any] = Future(None, None, getattr(function, "__qualname__", repr(function)))
     try:
-        value = function(*args, **kwargs)
+        value = Item(function)(*args, **kwargs)
     except Exception as error:  # user code: what it raises is the future's
         future.settle(None, error)
     else:

@@ -74,7 +74,12 @@ def load_state(journal: Journal, run: bytes) -> tuple[State, dict[str, bytes]]:
         assert isinstance(written, wire.Output), "a foreign record in OUTPUT"
         output = max(output, int.from_bytes(key, "big") + len(written.data))
     consts = {key.decode(): raw for key, raw in journal.scan(Table.CONST)}
-    return recover(run, defines, log, output), consts
+    progress = (
+        (key, said)
+        for key, raw in journal.scan(Table.PROGRESS)
+        if isinstance(said := wire.decode_up(raw), wire.Progress)
+    )
+    return recover(run, defines, log, output, progress), consts
 
 
 def read_ended(journal: Journal) -> wire.RunEnded | None:

@@ -44,6 +44,7 @@ class Progress:
     batch: str = ""  # path and function of the call under way
     batch_done: int = 0
     batch_total: int | None = None
+    items: str = ""  # how far the running items are, by their own word
 
 
 class Rate:
@@ -224,6 +225,8 @@ def progress_line(at: Progress) -> str:
     if at.batch:
         of = "" if at.batch_total is None else f" {at.batch_done}/{at.batch_total}"
         parts.append(f"{at.batch}{of}")
+    if at.items:
+        parts.append(at.items)
     parts.append(f"{at.workers}/{at.workers_max} workers")
     if at.rate_per_s > 0:
         parts.append(f"{at.rate_per_s:.1f}/s")
@@ -234,6 +237,11 @@ def progress_line(at: Progress) -> str:
     if at.crashes:
         parts.append(f"lost {at.crashes}, resubmitted {at.resubmitted}")
     return " | ".join(parts)
+
+
+def steps(done: float, total: float | None) -> str:
+    """Return how far an item is by its own word: 120/500, or 120 where it does not know the end."""
+    return f"{done:.12g}" if total is None else f"{done:.12g}/{total:.12g}"
 
 
 def duration(seconds: float) -> str:

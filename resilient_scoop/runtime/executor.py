@@ -168,7 +168,7 @@ class Executor:
             value = self._load(loaded, arg)
             rng.seed(self.session.seed_here())
             if options.retries or options.retry is not None:
-                value = self._retried(loaded, arg)
+                value = self._retried(context, loaded, arg)
             else:
                 value = self._call(loaded, value)
         except GreenletExit:
@@ -188,10 +188,17 @@ class Executor:
             return function(*value)
         return function(*value[0], **value[1])
 
-    def _retried(self, loaded: Loaded, arg: bytes) -> Any:
+    def _retried(self, context: Context, loaded: Loaded, arg: bytes) -> Any:
         from resilient_scoop.adapters.retrying import retried
 
+        is_first = True
+
         def call() -> Any:
+            nonlocal is_first
+            if not is_first and context.work is not None:
+                with self.session.lock:
+                    self.session.reporter.try_again(context.path, context.work, context.index)
+            is_first = False
             rng.seed(self.session.seed_here())
             return self._call(loaded, self._load(loaded, arg))
 

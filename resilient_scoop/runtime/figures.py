@@ -20,7 +20,7 @@ from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.errors import JournalError
-from resilient_scoop.ids import batch_path
+from resilient_scoop.ids import ROOT, batch_path, item_path
 from resilient_scoop.runtime.rundir import RunDir, RunInfo, write_synced
 from resilient_scoop.wire.messages import (
     Calls,
@@ -29,6 +29,7 @@ from resilient_scoop.wire.messages import (
     Outcomes,
     Output,
     Part,
+    Progress,
     RunEnded,
     decode_logged,
     decode_up,
@@ -69,6 +70,17 @@ class BatchFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemFigures:
+    """What an item that is not done said last with `futures.progress`."""
+
+    path: str
+    name: str  # of the function
+    done: float
+    total: float | None
+    keeps: bool  # the next attempt goes on from there
+
+
+@dataclass(frozen=True, slots=True)
 class RunFigures:
     """A run in numbers, at one moment."""
 
@@ -76,6 +88,7 @@ class RunFigures:
     total_known: int = 0  # items asked for so far; a parent may always ask for more
     failed: int = 0  # of those done, how many raised
     batches: tuple[BatchFigures, ...] = ()  # unfinished ones, at most BATCHES_SHOWN_MAX
+    items: tuple[ItemFigures, ...] = ()  # that said how far they are, at most BATCHES_SHOWN_MAX
     batches_done: int = 0
     crashes: int = 0
     resubmitted: int = 0  # items that were on the CPU when a worker died, and were tried again
@@ -160,11 +173,13 @@ def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> Ru
         if not (batch.whole and batch.done.count() >= batch.known)
     ]
     opened.sort(key=_by_place)
+    fns = {at: names.get(batch.fn, "?") for at, batch in count.batches.items()}
     return RunFigures(
         done=sum(batch.done.count() for batch in count.batches.values()),
         total_known=sum(max(b.known, b.done.count()) for b in count.batches.values()),
         failed=sum(len(each) for each in count.failed.values()),
         batches=tuple(opened[:BATCHES_SHOWN_MAX]),
+        items=tuple(_items(view, fns)),
         batches_done=len(count.batches) - len(opened),
         crashes=count.crashes,
         resubmitted=len(count.crashed),
@@ -174,6 +189,17 @@ def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> Ru
         journal_bytes=journal_bytes,
         computed_s=count.computed_s,
     )
+
+
+def _items(view: Readable, fns: dict[tuple[str, int], str]) -> Iterator[ItemFigures]:
+    for shown, (_, value) in enumerate(view.scan(Table.PROGRESS)):
+        said = decode_up(value)
+        if shown >= BATCHES_SHOWN_MAX:
+            return
+        if isinstance(said, Progress):
+            path = item_path(said.parent, said.call, said.index) if said.parent else ROOT
+            name = fns.get((said.parent, said.call), "?") if said.parent else "script"
+            yield ItemFigures(path, name, said.done, said.total, bool(said.payload))
 
 
 class OutputTail:

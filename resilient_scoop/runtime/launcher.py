@@ -348,6 +348,7 @@ class Launcher:
                 workers_max=self.options.workers, crashes=report.crashes,
                 resubmitted=report.resubmitted, recovered=report.recovered, rate_per_s=rate,
                 eta_s=eta_s(report.done, total, rate), batch=report.batch,
+                items=report.items,
             )
         )  # fmt: skip
 

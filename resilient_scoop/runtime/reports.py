@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from resilient_scoop import ids
+from resilient_scoop.core.words import SCRIPT
+from resilient_scoop.runtime.display import steps
 
 if TYPE_CHECKING:
     from resilient_scoop.core.broker import Broker
     from resilient_scoop.core.state import Batch, State
+    from resilient_scoop.core.words import Words
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -29,6 +32,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recovered: int = 0
     output_bytes: int = 0
     batch: str = ""
+    items: str = ""  # how far the running items are, by their own word
     ended: bool = False
     code: int = 0
     failed: bool = False
@@ -42,6 +46,25 @@ def _batch(state: State, batch: Batch) -> str:
         return ids.batch_path(batch.parent.path, batch.call)
     name = define.options.name or define.name.rpartition(":")[2]
     return f"{ids.batch_path(batch.parent.path, batch.call)} {name}"
+
+
+def items_text(words: Words) -> str:
+    """Return how far the running items are, in a few words; empty if none said so."""
+    texts = []
+    script = words.batches.get(SCRIPT)
+    if script is not None:
+        texts += [f"script {steps(each.done, each.total)}" for each in script.values()]
+    said = [
+        (place, i, k) for place, b in words.batches.items() if place != SCRIPT for i, k in b.items()
+    ]
+    if len(said) == 1:
+        (path, call), index, only = said[0]
+        texts.append(f"{ids.item_path(path, call, index)} {steps(only.done, only.total)}")
+    elif said:
+        shares = [k.done / k.total for _, _, k in said if k.total]
+        mean = f" at {100 * sum(shares) / len(shares):.0f} %" if shares else ""
+        texts.append(f"{len(said)} items{mean}")
+    return ", ".join(texts)
 
 
 def broker_report(broker: Broker, recovered: int, output_bytes: int) -> Report:
@@ -62,6 +85,7 @@ def broker_report(broker: Broker, recovered: int, output_bytes: int) -> Report:
         recovered=recovered,
         output_bytes=output_bytes,
         batch="" if not batches else _batch(state, batches[-1]),
+        items=items_text(state.words),
         ended=ended is not None,
         code=0 if ended is None else ended.code,
         failed=ended is not None and ended.failed,

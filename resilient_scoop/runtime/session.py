@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.adapters.store import LargeStore
 from resilient_scoop.adapters.zmq_sockets import DealerSocket, local_endpoint
+from resilient_scoop.core.reporter import Reporter
 from resilient_scoop.core.worker import Work, Worker
 from resilient_scoop.ids import seed_of
 from resilient_scoop.wire.messages import unpack_header
@@ -31,6 +32,8 @@ BEAT_S = 0.25
 DEPUTY_S = 0.1
 FLUSH_S = 0.09
 ACK_MESSAGES = 16
+UNACKED_MAX = 32
+"""Messages not acknowledged beyond which progress waits: the broker's disk may be full for hours."""
 
 
 class Context:
@@ -81,6 +84,7 @@ class Session:
         # Grants may overtake the greeting, which tells the seed too.
         self.machine.seed = settings.seed
         self.lock = threading.Lock()
+        self.reporter = Reporter()
         self.record = FlightRecord(settings.record_fd)
         self.store = LargeStore(Path(settings.run_dir) / "payloads")
         self.socket = DealerSocket(
@@ -148,7 +152,10 @@ class Session:
 
     def flush(self, now: float) -> None:
         """Send what is due."""
-        message = self.machine.flush()
+        machine = self.machine
+        if self.reporter.items and machine.greeted and len(machine.link.unacked) < UNACKED_MAX:
+            machine.out += self.reporter.due(now, everything=machine.stopping is not None)
+        message = machine.flush()
         if message is not None:
             self.socket.send(message)
             self.flushed_at = self.beat_at = now

@@ -160,6 +160,21 @@ class Intent(_Struct, frozen=True):
     digests: bytes
 
 
+class Progress(_Struct, frozen=True):
+    """What a running item says of itself; the newest of an item is journaled, in a table of its own."""
+
+    parent: str  # "" for the script itself, whose figures are kept and nothing else
+    attempt: Attempt
+    call: int
+    index: int
+    fingerprint: bytes
+    digest: bytes
+    done: int | float
+    total: int | float | None
+    payload: bytes = b""  # what the next attempt finds; opaque
+    tries: int = 0  # as in the attempt's `Task`
+
+
 class RunEnded(_Struct, frozen=True):
     """The script came to its end: `code` is its exit status, `failed` that it raised."""
 
@@ -270,7 +285,7 @@ class Bye(_Struct, frozen=True):
 
 Up = (
     Hello | Define | Calls | Args | Outcomes | Observed | Output | Const | Parked | Stuck | Returned
-    | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye
+    | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye | Progress
 )  # fmt: skip
 
 # --- down: broker to the others ---------------------------------------------------------------
@@ -296,7 +311,8 @@ class Task(msgspec.Struct, frozen=True, array_like=True, gc=False):
     digests: bytes
     args: list[bytes]
     replay: bool = False  # the (single) item has a history: ask for it
-    tries: int = 0  # earlier attempts that ended with their worker
+    tries: int = 0  # earlier attempts, as far as is known
+    resume: bytes = b""  # the payload that an earlier attempt of the (single) item kept
 
 
 class Grant(_Struct, frozen=True):

@@ -41,6 +41,11 @@ class Checks:
         self.cancels = Cancels(world, self.durable, self.starts)
         self.urgent = any("urgent" in step[:2] for step in world.steps)
         self.fns: dict[str, Fn] = {}
+        self.said: dict[bytes, list[wire.Progress | None]] = {}  # as committed; None: erased
+        self.floors: dict[
+            tuple[wire.Attempt, str], int
+        ] = {}  # of a grant: how many of these before
+        self.resumes = 0
         self.output = b""
         self.commits = 0
         self.granted_no = 0
@@ -78,6 +83,45 @@ class Checks:
                 raise Broken(f"PRIORITY: {work.task.parent}.{work.task.call} goes before "
                              f"{other.task.parent}.{other.task.call}")  # fmt: skip
 
+    def resumed(self, fn: Fn, path: str, raw: bytes, work: Work, given: bytes) -> None:
+        """A long leaf begins, with what it is given.
+
+        It is what the item itself kept, and no older than what was durable when this attempt was
+        granted; nothing is given only where nothing was durable, or it was erased since.
+        """
+        said = self.said.get(self._said_key(path), [])
+        floor = self.floors.get((work.attempt, path), 0)
+        mine = [self._payload(each, fn, raw) for each in said]
+        allowed = [*(mine[floor - 1 :] if floor else [b"", *mine])]
+        if given not in allowed:
+            raise Broken(f"NO-LOST: {path} goes on from {given!r}, durable was {allowed}")
+        if given:
+            self.resumes += 1
+            if programs.decode_arg(given)[:2] != [path, programs.decode_arg(raw)]:
+                raise Broken(f"NO-WRONG: {path} goes on from {given!r}, which another call kept")
+
+    def acknowledged(self, said: wire.Progress) -> None:
+        """A worker need not keep a word any more: it is durable, or nobody can ever need it."""
+        path = ids.item_path(said.parent, said.call, said.index)
+        mine = (said.attempt.epoch, said.attempt.no)
+        for each in self.said.get(self._said_key(path), ()):
+            if each is not None and (each.attempt.epoch, each.attempt.no) > mine:
+                return
+            if each is not None and each.payload == said.payload:
+                return
+        if not self.world.edited and (path, said.fingerprint + said.digest) not in self.durable:
+            raise Broken(f"NO-LOST: what {path} said at {said.done} is acknowledged, not durable")
+
+    def _payload(self, said: wire.Progress | None, fn: Fn, raw: bytes) -> bytes:
+        mark = fn.id + programs.digest(raw)
+        return b"" if said is None or said.fingerprint + said.digest != mark else said.payload
+
+    def _said_key(self, path: str) -> bytes:
+        place = ids.parse_item(path)
+        assert place is not None
+        number = place[1].to_bytes(8, "big") + place[2].to_bytes(8, "big")
+        return ids.log_prefix(RUN, place[0]) + number
+
     def opened(self, shell: BrokerShell) -> None:
         """A broker has recovered."""
         self.granted_no = 0
@@ -98,6 +142,7 @@ class Checks:
             for start, stop in lease.left:
                 for index in range(start, stop):
                     path = ids.item_path(batch.parent.path, batch.call, index)
+                    self.floors[attempt, path] = len(self.said.get(self._said_key(path), ()))
                     if self.world.edited and ids.depth(path) > 1:
                         continue  # below an item in whose place another one stands now
                     if (path, _key_of(shell.broker.state, batch, index)) in self.durable:
@@ -134,6 +179,12 @@ class Checks:
                     blame[path, record.digest] += 1
             elif isinstance(change, Put) and change.table is Table.OUTPUT:
                 self._output(change)
+            elif isinstance(change, Put) and change.table is Table.PROGRESS:
+                said = wire.decode_up(change.value)
+                assert isinstance(said, wire.Progress)
+                self.said.setdefault(change.key, []).append(said)
+            elif isinstance(change, Erase) and change.table is Table.PROGRESS:
+                self.said[change.prefix].append(None)
             elif isinstance(change, Put) and change.key == b"ended":
                 self.world.ended = True
             elif isinstance(change, Erase):
@@ -273,6 +324,7 @@ class Checks:
             "arguments": state.args_bytes,
             "ready": scheduler.ready,
             "leases": list(scheduler.leases),
+            "progress": list(state.words.batches) or list(shell.journal.scan(Table.PROGRESS)),
             "crashes": [p.path for p in state.parents.values() if p.crashes or p.intents],
             "questions": list(shell.broker.questions.open),
             "loads": [p.name for p in scheduler.workers.values() if p.items or p.load_s > 1e-9],
@@ -308,6 +360,7 @@ def durable_part(state: State) -> dict[str, Any]:
     parents = {path: _parent_part(parent) for path, parent in sorted(state.parents.items())}
     return {
         "output": state.output_bytes,
+        "kept": state.words.batches,
         "parents": {path: part for path, part in parents.items() if part is not None},
     }
 

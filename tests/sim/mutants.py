@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from resilient_scoop.core import exchange, recovery
+from resilient_scoop.core import exchange, ledger, recovery
 from resilient_scoop.core.broker import Broker
 from resilient_scoop.core.events import Erase, Put, Table
 from resilient_scoop.core.exchange import Exchange
@@ -26,6 +26,7 @@ from resilient_scoop.core.parent import Call, Parent
 from resilient_scoop.core.questions import Questions
 from resilient_scoop.core.scheduler import Scheduler
 from resilient_scoop.core.state import State
+from resilient_scoop.core.words import Words
 from resilient_scoop.core.worker import Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim.programs import Step
@@ -470,6 +471,55 @@ _CANCELS_IN_SLICES = (("cancels", "leaf", 120, [[0.01, at] for at in range(20, 1
 _CONSTS = tuple(("const", f"c{number}", number, 2, 2) for number in range(4))
 _LATE = (("late", "hangs", 2), ("late", "hangs", 1))
 _URGENT = (("urgent", "slow", 12, [0.1, 0.3, 0.5]), ("urgent", "leaf", 60, [0.2, 0.2, 0.1]))
+
+
+def _progress_forgotten() -> Sequence[Patch]:
+    recover = recovery.recover
+
+    def bug(run: bytes, defines: Any, log: Any, output_bytes: int, _: Any) -> State:
+        return recover(run, defines, log, output_bytes)
+
+    from tests.sim import shells
+
+    return [(shells, "recover", bug)]
+
+
+def _progress_of_others() -> Sequence[Patch]:
+    def put(state: State, said: wire.Progress) -> bytes | None:
+        return state.words.put(said, b"", state.run)
+
+    def read(task: wire.Task, where: Any, journal: Any) -> wire.Task:
+        said = wire.decode_up(journal.get(Table.PROGRESS, where.key))
+        assert isinstance(said, wire.Progress)
+        return msgspec.structs.replace(task, resume=said.payload)
+
+    return [
+        (ledger, "apply_progress", put),
+        (recovery, "apply_progress", put),
+        (Words, "sift", lambda *_: None),
+        (exchange, "_with_resume", read),
+    ]
+
+
+def _progress_kept_for_good() -> Sequence[Patch]:
+    return [(Ledger, "erase_stale", lambda _: None)]
+
+
+def _first_word_stands() -> Sequence[Patch]:
+    put = Words.put
+
+    def bug(self: Words, said: wire.Progress, *more: Any) -> bytes | None:
+        old = (self.within(said.parent, said.call) or {}).get(said.index)
+        return put(self, said, *more) if old is None else None
+
+    return [(Words, "put", bug)]
+
+
+def _progress_not_handed_out() -> Sequence[Patch]:
+    return [(exchange, "_with_resume", lambda task, *_: task)]
+
+
+_LONG = (("map", "long", [3, 4, 5]), ("map", "long", [6]))
 _RISKY = (("risky", 3), ("risky", 2))
 _CANCEL = (("cancel", 5), ("cancel", 4), ("cancel", 3))
 _STEADY = (("steady", 9), ("steady", 9))
@@ -527,4 +577,9 @@ MUTANTS = (
     Mutant("slices not left for urgent ones", _slices_not_left, _URGENT),
     Mutant("nobody overtaken", _nobody_overtaken, _URGENT),
     Mutant("failures taken for values", _failures_taken_for_values, (("map", "flaky", [3, 1]),)),
+    Mutant("progress forgotten at restart", _progress_forgotten, _LONG),
+    Mutant("progress of another call taken", _progress_of_others, _LONG, {"edits": True}),
+    Mutant("progress never erased", _progress_kept_for_good, _LONG),
+    Mutant("the first word stands", _first_word_stands, _LONG),
+    Mutant("progress not handed out", _progress_not_handed_out, _LONG),
 )

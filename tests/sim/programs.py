@@ -53,6 +53,7 @@ class Fn:
     idempotent: bool = True
     poison: bool = False
     raises: bool = False
+    steps: int = 0  # a long leaf: says after each how far it is, and keeps what it has
     tells: bool = False  # its value holds what it was told: [answers, result]
     timeout_s: float | None = None
     late: float = 0.0  # chance that a start of it takes longer than that
@@ -116,6 +117,11 @@ def mix(*parts: Any) -> int:
 def leaf_value(path: str, arg: Any) -> int:
     """Return what any leaf returns: a draw from the item's own random stream, and its argument."""
     return mix(ids.seed_of(RUN_SEED, path), arg)
+
+
+def step_value(value: int, step: int) -> int:
+    """Return what a long leaf has after one more step."""
+    return mix(value, step)
 
 
 # --- bodies of parents ------------------------------------------------------------------------
@@ -370,6 +376,7 @@ FNS: dict[str, Fn] = {
         Fn("flaky", body=flaky),
         Fn("user", body=user),
         Fn("quitter", body=quitter, tells=True),
+        Fn("long", 4.0, steps=10),
         Fn("fan", body=fan),
         Fn("dice", body=dice, tells=True),
         Fn("race", body=race, tells=True),
@@ -430,6 +437,15 @@ def _const(rng: random.Random) -> Step:
     return ("const", f"c{number}", number, rng.randint(0, 3), rng.randint(0, 3))
 
 
+def lengthen(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
+    """Return the script, in every fourth world with long leaves somewhere."""
+    longer = list(steps)
+    if rng.random() < 0.25:
+        args = [rng.randint(0, 9) for _ in range(rng.randint(1, 4))]
+        longer.insert(rng.randint(0, len(longer)), ("map", "long", args))
+    return longer
+
+
 def _plain_step(rng: random.Random) -> Step:
     return rng.choice(
         [
@@ -446,7 +462,7 @@ def edit(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
     edited = list(steps)
     at = rng.randrange(len(edited))
     match edited[at]:
-        case ("map", ("leaf" | "slow") as fn, args) if rng.random() < 0.7:
+        case ("map", ("leaf" | "slow" | "long") as fn, args) if rng.random() < 0.7:
             offset = rng.randint(100, 10**6)
             changed = [arg + offset if rng.random() < 0.5 else arg for arg in args]
             edited[at] = ("map", fn, changed[: rng.randint(1, 9)])
@@ -505,7 +521,10 @@ def truth(fn: Fn, path: str, arg: Any, told: Sequence[Any] = ()) -> Any:
     if fn.late == 1.0:
         return Failed("timeout")
     if fn.body is None:
-        return leaf_value(path, arg)
+        value = leaf_value(path, arg)
+        for step in range(fn.steps):
+            value = step_value(value, step)
+        return value
     try:
         return _pure(fn.body(arg), path, _Teller(told), None)
     except RaisedError:

@@ -69,7 +69,12 @@ def load(journal: MemoryJournal) -> tuple[State, dict[str, bytes]]:
     ]
     log = ((key, wire.decode_logged(raw)) for key, raw in journal.scan(Table.LOG))
     consts = {key.decode(): raw for key, raw in journal.scan(Table.CONST)}
-    return recover(RUN, defines, log, len(shown(journal))), consts
+    progress = [
+        (key, said)
+        for key, raw in journal.scan(Table.PROGRESS)
+        if isinstance(said := wire.decode_up(raw), wire.Progress)
+    ]
+    return recover(RUN, defines, log, len(shown(journal)), progress), consts
 
 
 def shown(journal: MemoryJournal) -> bytes:

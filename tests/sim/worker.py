@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
+from resilient_scoop.core.link import Link
+from resilient_scoop.core.reporter import Reporter
 from resilient_scoop.core.worker import Work, Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs
@@ -37,6 +39,10 @@ class WorkerShell(Operations, Process):
         self.done = False
         self.killed_for = ""
         self.machine = Worker(role=self.role, node=f"n{agent.node}", name=name, pid=0, run=RUN8)
+        self.reporter = Reporter()
+        self.words: list[
+            tuple[Link, int, wire.Progress]
+        ] = []  # sent: on which link, in which message
         self.busy: Frame | Work | None = None
         self.on_cpu: tuple[Work, int] | None = None
         self.on_cpu_path = ""
@@ -76,7 +82,17 @@ class WorkerShell(Operations, Process):
         header = wire.unpack_header(frames[0])
         for answer in self.machine.hear(header, list(frames[1:]), self.world.now):
             self.world.send_up(self.id, answer)
+        self._see_acknowledged()
         self._react()
+
+    def _see_acknowledged(self) -> None:
+        link, waiting = self.machine.link, []
+        for on, number, said in self.words:
+            if on is link and number in link.unacked:
+                waiting.append((on, number, said))
+            elif on is link:
+                self.world.checks.acknowledged(said)
+        self.words = waiting
 
     def _react(self) -> None:
         machine = self.machine
@@ -101,7 +117,12 @@ class WorkerShell(Operations, Process):
         raise Died
 
     def _flush(self) -> None:
+        words = self.reporter.due(self.world.now) if self.machine.greeted else []
+        self.machine.out += words
         message = self.machine.flush()
+        for said in map(wire.decode_up, words):
+            assert isinstance(said, wire.Progress)
+            self.words.append((self.machine.link, self.machine.link.sent, said))
         if message is not None:
             self.flushed_at = self.world.now
             self.world.send_up(self.id, message)
@@ -205,7 +226,12 @@ class WorkerShell(Operations, Process):
             self.world.at(until_s, self.agent, self.agent.end_late, self, work, index)
         if spent_s > _DEPUTY_S:
             self.world.at(_DEPUTY_S, self, self._deputize, work, index)
-        if fn.poison:
+        if fn.steps:
+            given = task.resume if index == task.start else b""
+            self.world.checks.resumed(fn, path, raw, work, given)
+            at, value = programs.decode_arg(given)[2:] if given else (0, None)
+            self._long(work, index, fn, raw, at, value)
+        elif fn.poison:
             self.world.at(spent_s, self, self.die)
         else:
             self.world.at(spent_s, self, self._end_leaf, work, index, fn, raw, path)
@@ -224,13 +250,44 @@ class WorkerShell(Operations, Process):
         self._flush()
         self.world.at(_DEPUTY_S, self, self._deputize, work, index)
 
-    def _end_leaf(self, work: Work, index: int, fn: Fn, raw: bytes, path: str) -> None:
+    def _long(self, work: Work, index: int, fn: Fn, raw: bytes, at: int, value: Any) -> None:
+        """A long leaf: `at` of its steps are done, and `value` is what it has."""
+        path = ids.item_path(work.task.parent, work.task.call, index)
+        arg = programs.decode_arg(raw)
+        if work.dropped:
+            self._idle()
+            self._run()
+        elif at == fn.steps:
+            self._end_leaf(work, index, fn, raw, path, value)
+            return
+        else:
+            if at:
+                self._say(work, index, fn, [path, arg, at, value])
+            value = programs.leaf_value(path, arg) if value is None else value
+            step_s = fn.mean_s / fn.steps * (0.2 + 1.6 * self.world.rng.random())
+            value = programs.step_value(value, at)
+            self.world.at(step_s, self, self._long, work, index, fn, raw, at + 1, value)
+        if self.alive and at:
+            self._flush()
+
+    def _say(self, work: Work, index: int, fn: Fn, kept: list[Any]) -> None:
+        task = work.task
+        said = wire.Progress(
+            task.parent, work.attempt, task.call, index, fn.id, work.digests(index, index + 1),
+            kept[2], fn.steps, programs.encode_arg(kept), task.tries,
+        )  # fmt: skip
+        self.reporter.say(kept[0], work, index, said, self.world.now)
+
+    def _end_leaf(
+        self, work: Work, index: int, fn: Fn, raw: bytes, path: str, value: Any = None
+    ) -> None:
         self._idle()
         if fn.raises:
             work.failed.append(index)
             work.values.append(b"X")
         else:
-            value = programs.leaf_value(path, programs.decode_arg(raw))
+            if value is None:
+                value = programs.leaf_value(path, programs.decode_arg(raw))
             work.values.append(programs.encode_value(value))
         if self.world.now - self.flushed_at > _FLUSH_S:
             self._settle(work)

@@ -109,7 +109,10 @@ class World:
         self.now = 0.0
         self.say = say
         self.climate = Climate.draw(self.rng) if climate is None else climate
-        self.steps = programs.draw(self.rng, plain=self.climate.edits) if steps is None else steps
+        if steps is None:
+            drawn = programs.draw(self.rng, plain=self.climate.edits)
+            steps = programs.lengthen(random.Random(f"long {seed}"), drawn)
+        self.steps = steps
         self.edited = False
         self.heap: list[Entry] = []
         self.count = 0

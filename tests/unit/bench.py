@@ -107,7 +107,13 @@ class Bench:
             for (table, key), raw in sorted(self.journal.items())
             if table is Table.LOG
         ]
-        state = recover(RUN, defines, log, self.broker.state.output_bytes)
+        said = [
+            (key, wire.decode_up(raw))
+            for (table, key), raw in sorted(self.journal.items())
+            if table is Table.PROGRESS
+        ]
+        progress = [(key, each) for key, each in said if isinstance(each, wire.Progress)]
+        state = recover(RUN, defines, log, self.broker.state.output_bytes, progress)
         other = Bench(epoch=self.broker.epoch + 1, state=state, adopt=adopt)
         other.journal, other.now = dict(self.journal), self.now
         return other

@@ -1,0 +1,305 @@
+"""DEAP's loops, checkpointed: the same calls, the same results, and a crash costs seconds.
+
+    from resilient_scoop.contrib.deap import eaSimple
+
+    population, logbook = eaSimple(population, toolbox, cxpb=0.5, mutpb=0.2, ngen=10_000)
+
+Signatures, order of random draws, statistics and output are those of `deap.algorithms`: for equal
+random streams the results are equal to the last bit. After every generation the loop's state
+(population, hall of fame, logbook, strategy, number of the generation) can become a checkpoint;
+`every_s` thins them out ("auto": so that they take 1 % of the time at most), `name` tells several
+loops of one parent apart. A restart brings `random` and `numpy.random` back with them.
+
+What comes back is put into the objects that the caller gave: whoever holds the population, the hall
+of fame or the strategy holds the restored one. Statistics and operators are taken as given, so an
+operator that keeps state of its own must not.
+
+Without `rscoop` they are DEAP's loops and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from typing import TYPE_CHECKING, Any
+
+from resilient_scoop import checkpoint
+from resilient_scoop.errors import UsageError
+
+try:
+    from deap import tools
+    from deap.algorithms import varAnd, varOr
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "resilient_scoop.contrib.deap needs DEAP: pip install deap", name=error.name
+    ) from error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    Population = list[Any]
+    Result = tuple[Population, Any]
+    EveryS = float | str | None
+
+__all__ = ["eaGenerateUpdate", "eaMuCommaLambda", "eaMuPlusLambda", "eaSimple"]
+
+
+def eaSimple(
+    population: Population,
+    toolbox: Any,
+    cxpb: float,
+    mutpb: float,
+    ngen: int,
+    stats: Any = None,
+    halloffame: Any = None,
+    verbose: bool = __debug__,
+    *,
+    every_s: EveryS = "auto",
+    name: str | None = None,
+) -> Result:
+    """As `deap.algorithms.eaSimple`: select, vary, replace all; return (population, logbook)."""
+    loop = _Loop(toolbox, stats, halloffame, verbose, every_s, name or "eaSimple")
+
+    def breed() -> Population:
+        chosen = toolbox.select(population, len(population))
+        return list(varAnd(chosen, toolbox, cxpb, mutpb))
+
+    return loop.evolve(population, ngen, breed, lambda offspring: offspring)
+
+
+def eaMuPlusLambda(
+    population: Population,
+    toolbox: Any,
+    mu: int,
+    lambda_: int,
+    cxpb: float,
+    mutpb: float,
+    ngen: int,
+    stats: Any = None,
+    halloffame: Any = None,
+    verbose: bool = __debug__,
+    *,
+    every_s: EveryS = "auto",
+    name: str | None = None,
+) -> Result:
+    """As `deap.algorithms.eaMuPlusLambda`: the best `mu` of parents and offspring go on."""
+    loop = _Loop(toolbox, stats, halloffame, verbose, every_s, name or "eaMuPlusLambda")
+
+    def breed() -> Population:
+        return list(varOr(population, toolbox, lambda_, cxpb, mutpb))
+
+    return loop.evolve(
+        population, ngen, breed, lambda offspring: toolbox.select(population + offspring, mu)
+    )
+
+
+def eaMuCommaLambda(
+    population: Population,
+    toolbox: Any,
+    mu: int,
+    lambda_: int,
+    cxpb: float,
+    mutpb: float,
+    ngen: int,
+    stats: Any = None,
+    halloffame: Any = None,
+    verbose: bool = __debug__,
+    *,
+    every_s: EveryS = "auto",
+    name: str | None = None,
+) -> Result:
+    """As `deap.algorithms.eaMuCommaLambda`: the best `mu` of the offspring alone go on.
+
+    Raises:
+        UsageError: `lambda_` is smaller than `mu`.
+    """
+    if lambda_ < mu:
+        raise UsageError(f"lambda_={lambda_} offspring are too few to choose mu={mu} of them")
+    loop = _Loop(toolbox, stats, halloffame, verbose, every_s, name or "eaMuCommaLambda")
+
+    def breed() -> Population:
+        return list(varOr(population, toolbox, lambda_, cxpb, mutpb))
+
+    return loop.evolve(population, ngen, breed, lambda offspring: toolbox.select(offspring, mu))
+
+
+def eaGenerateUpdate(
+    toolbox: Any,
+    ngen: int,
+    halloffame: Any = None,
+    stats: Any = None,
+    verbose: bool = __debug__,
+    *,
+    strategy: Any = None,
+    every_s: EveryS = "auto",
+    name: str | None = None,
+) -> Result:
+    """As `deap.algorithms.eaGenerateUpdate`: ask `toolbox.generate`, tell `toolbox.update`.
+
+    What these two remember (CMA-ES: the centroid, the step size, the covariances) is part of the
+    checkpoint. It is found where they are methods of an object, as in
+    `toolbox.register("generate", strategy.generate, creator.Individual)`. Where they are not, give
+    the object, or a tuple of objects, as `strategy`; `()` says that there is nothing to remember.
+
+    Raises:
+        UsageError: `generate` or `update` is not registered, or its object cannot be found.
+    """
+    loop = _Loop(toolbox, stats, halloffame, verbose, every_s, name or "eaGenerateUpdate")
+    return loop.generate(ngen, _strategies(toolbox, strategy))
+
+
+class _Loop:
+    """What the four have in common."""
+
+    def __init__(
+        self, toolbox: Any, stats: Any, halloffame: Any, verbose: bool, every_s: EveryS, name: str
+    ) -> None:
+        self.toolbox = toolbox
+        self.stats = stats
+        self.halloffame = halloffame
+        self.verbose = verbose
+        self.every_s = every_s
+        self.name = name
+        self.logbook = tools.Logbook()
+        self.logbook.header = ["gen", "nevals", *(stats.fields if stats else [])]
+
+    def evolve(
+        self,
+        population: Population,
+        ngen: int,
+        breed: Callable[[], Population],
+        succeed: Callable[[Population], Population],
+    ) -> Result:
+        """Evaluate the population, then breed and replace `ngen` times."""
+        with self._durable(population, ()) as state:
+            if state.gen >= 0:
+                population[:] = state.population
+                state.population = population
+                self._take_back(state, ())
+            for gen in range(state.gen + 1, ngen + 1):
+                offspring = breed() if gen else population
+                unknown = [each for each in offspring if not each.fitness.valid]
+                self._assess(unknown, offspring)
+                if gen:
+                    population[:] = succeed(offspring)
+                self._end(state, gen, len(unknown), population)
+        return population, self.logbook
+
+    def generate(self, ngen: int, strategies: tuple[Any, ...]) -> Result:
+        """Ask and tell `ngen` times."""
+        population: Population = []
+        with self._durable(population, strategies) as state:
+            if state.gen >= 0:
+                population = state.population
+                self._take_back(state, strategies)
+            for gen in range(state.gen + 1, ngen):
+                population = state.population = self.toolbox.generate()
+                self._assess(population, population)
+                self.toolbox.update(population)
+                self._end(state, gen, len(population), population)
+        return population, self.logbook
+
+    def _assess(self, unknown: Population, offspring: Population) -> None:
+        """Evaluate those whose fitness is not known; look for the best among all."""
+        fitnesses: Iterable[Any] = self.toolbox.map(self.toolbox.evaluate, unknown)
+        for individual, fitness in zip(unknown, fitnesses, strict=True):
+            individual.fitness.values = fitness
+        if self.halloffame is not None:
+            self.halloffame.update(offspring)
+
+    def _end(self, state: Any, gen: int, evaluated: int, population: Population) -> None:
+        """A generation is over: note it, print it, keep it."""
+        record = self.stats.compile(population) if self.stats is not None else {}
+        self.logbook.record(gen=gen, nevals=evaluated, **record)
+        if self.verbose:
+            print(self.logbook.stream)  # noqa: T201 - as DEAP does
+        state.gen = gen
+        state.commit(every_s=self.every_s)
+
+    # --- the checkpoint -----------------------------------------------------------------------
+
+    def _durable(self, population: Population, strategies: tuple[Any, ...]) -> Any:
+        """Open the block. All goes by functions: an object that can be called would be."""
+        return checkpoint.durable(
+            self.name,
+            population=lambda: population,
+            halloffame=lambda: self.halloffame,
+            strategies=lambda: strategies,
+            logbook=lambda: self.logbook,
+            gen=-1,
+        )
+
+    def _take_back(self, state: Any, strategies: tuple[Any, ...]) -> None:
+        """After a restart, put what came back into the objects that the caller holds."""
+        self.logbook = state.logbook
+        if self.halloffame is not None and state.halloffame is not None:
+            _become(self.halloffame, state.halloffame)
+        if [type(each) for each in state.strategies] != [type(each) for each in strategies]:
+            raise UsageError(
+                f"the checkpoint of {self.name} holds {_kinds(state.strategies)}, the toolbox now "
+                f"has {_kinds(strategies)}: register the same kind of strategy again, or give the "
+                "loop another name= to begin anew"
+            )
+        for mine, kept in zip(strategies, state.strategies, strict=True):
+            _become(mine, kept)
+        state.halloffame, state.strategies = self.halloffame, strategies
+
+
+def _kinds(objects: Sequence[Any]) -> str:
+    return ", ".join(type(each).__name__ for each in objects) or "no strategy"
+
+
+def _become(mine: Any, kept: Any) -> None:
+    """Give an object the state of another one of its class, as unpickling would."""
+    state = kept.__getstate__()
+    if hasattr(mine, "__setstate__"):
+        mine.__setstate__(state)
+        return
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    if hasattr(mine, "__dict__"):
+        vars(mine).clear()
+        vars(mine).update(attributes or {})
+    for name, value in (slots or {}).items():
+        setattr(mine, name, value)
+
+
+# --- the strategy behind a toolbox --------------------------------------------------------------
+
+
+def _strategies(toolbox: Any, given: Any) -> tuple[Any, ...]:
+    """Return the objects whose state `toolbox.generate` and `toolbox.update` change, each once."""
+    for alias in ("generate", "update"):
+        if not hasattr(toolbox, alias):
+            raise UsageError(
+                f"the toolbox has no `{alias}`: register it, as in "
+                f"toolbox.register({alias!r}, strategy.{alias}, ...)"
+            )
+    if given is not None:
+        return tuple(given) if isinstance(given, tuple | list) else (given,)
+    found: list[Any] = []
+    for alias in ("generate", "update"):
+        owner = _owner(getattr(toolbox, alias))
+        if owner is None:
+            raise UsageError(
+                f"toolbox.{alias} is no method of an object, so its state cannot be found and "
+                "would be missing in the checkpoint: give the object (or a tuple of objects) as "
+                "strategy=, or strategy=() if there is nothing to remember"
+            )
+        if not any(owner is each for each in found):
+            found.append(owner)
+    return tuple(found)
+
+
+def _owner(function: Any) -> Any:
+    """Return the object whose method this is, below what `register` and decorators put around it."""
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(owner := getattr(function, "__self__", None), type | types.ModuleType):
+            return None
+        elif owner is not None:
+            return owner
+        elif hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        else:
+            return None

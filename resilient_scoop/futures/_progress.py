@@ -1,0 +1,299 @@
+"""Progress of long calls, and what a call can know of itself.
+
+What a leaf keeps with `progress(resume=…)` is one pickle of its own object and of the random
+streams as they were then: an attempt that goes on from there draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import pickle
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from resilient_scoop.adapters import payload as codec
+from resilient_scoop.adapters import rng
+from resilient_scoop.adapters.green import GreenletExit
+from resilient_scoop.errors import ProgressRefusedError, ScriptGuardError
+from resilient_scoop.futures import _serial
+from resilient_scoop.runtime.current import Process
+from resilient_scoop.wire.messages import Attempt, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.core.worker import Work
+    from resilient_scoop.runtime.session import Context, Session
+
+RESUME_BYTES_MAX: Final = 1 << 20
+"""A payload is a record of the journal every second; what is larger belongs into a file."""
+_SHARE: Final = 0.05
+"""Of a call's time, what pickling its payloads may take at most."""
+_NOTHING: Final = object()
+_SERIAL_KEY: Final = os.urandom(16)
+
+
+class _Payload(msgspec.Struct, frozen=True, array_like=True):
+    value: bytes
+    streams: bytes
+
+
+class TaskInfo:
+    """What a call can know of itself; returned by `task_info`."""
+
+    __slots__ = (
+        "_loaded",
+        "_resume",
+        "attempt",
+        "deadline",
+        "function",
+        "id",
+        "idempotency_key",
+        "run",
+    )
+
+    def __init__(  # noqa: PLR0913 - made here only
+        self,
+        *,
+        id: str,  # noqa: A002 - the name that the user reads
+        function: str,
+        attempt: int = 1,
+        idempotency_key: str,
+        deadline: float | None = None,
+        run: str | None = None,
+        resume: Callable[[], Any] = lambda: None,
+    ) -> None:
+        self.id = id
+        """Its path: `0.3[17]` is item 17 of the script's fourth call. The same in every attempt."""
+        self.function = function
+        self.attempt = attempt
+        """1 for the first; counts the earlier attempts that are known of (those that the journal
+        heard of, and tries under `retries=`)."""
+        self.idempotency_key = idempotency_key
+        """The same in every attempt and after every resume, and of no other call of any run: give
+        it to a service that is to act once."""
+        self.deadline = deadline
+        """When its `timeout=` ends it, on the clock of `time.monotonic`; None without one."""
+        self.run = run
+        """The id of the run; None without `rscoop`."""
+        self._resume = resume
+        self._loaded: Any = _NOTHING
+
+    @property
+    def remaining_s(self) -> float | None:
+        """The seconds until `deadline`."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    @property
+    def resume(self) -> Any:
+        """What an earlier attempt kept last with `progress(resume=…)`, or None.
+
+        The first look in an attempt puts `random` and `numpy.random` where they were at that call.
+
+        Raises:
+            UnpicklingFailedError: it cannot be had here; the text names the types that it needs.
+        """
+        if self._loaded is _NOTHING:
+            self._loaded = self._resume()
+        return self._loaded
+
+    def __repr__(self) -> str:
+        return f"TaskInfo(id={self.id!r}, function={self.function!r}, attempt={self.attempt})"
+
+
+def task_info() -> TaskInfo | None:
+    """Return what the running call can know of itself; None outside of any: in the script itself.
+
+    Without `rscoop`, a call's first attempt is its only one, and its key holds for this process.
+    """
+    session = _session()
+    if session is None:
+        return _serial_info()
+    context = session.context
+    work = context.work
+    if work is None:
+        return None
+    task = work.task
+    with session.lock:
+        tries = session.reporter.tries(context.path, work)
+    on_cpu = session.record.read()
+    deadline_ns = 0 if on_cpu is None else on_cpu.deadline_ns
+    define = session.machine.functions[task.fn]
+    mark = hashlib.blake2b(context.path.encode(), key=session.settings.run, digest_size=16)
+    mark.update(work.digests(context.index, context.index + 1))
+    return TaskInfo(
+        id=context.path,
+        function=define.options.name or define.name,
+        attempt=1 + (task.tries if context.index == task.start else 0) + tries,
+        idempotency_key=mark.hexdigest(),
+        deadline=deadline_ns / 1e9 if deadline_ns else None,
+        run=session.settings.run_id,
+        resume=lambda: _load(session, context.path, work, context.index, define.name),
+    )
+
+
+def _serial_info() -> TaskInfo | None:
+    if not _serial.running:
+        return None
+    path, function = _serial.running[-1]
+    mark = hashlib.blake2b(path.encode(), key=_SERIAL_KEY, digest_size=16)
+    return TaskInfo(id=path, function=function, idempotency_key=mark.hexdigest())
+
+
+def _load(session: Session, path: str, work: Work, index: int, name: str) -> Any:
+    with session.lock:
+        raw = session.reporter.given(path, work)
+        is_first = session.reporter.resume(path, work, index)
+    if not raw:
+        return None
+    kept = msgspec.msgpack.decode(raw, type=_Payload)
+    value = codec.loads(kept.value, session.store, f"what {name} kept with progress(resume=…)")
+    if is_first:
+        rng.restore(pickle.loads(kept.streams))
+    return value
+
+
+def progress(
+    done: float,
+    total: float | None = None,
+    *,
+    resume: Any = _NOTHING,
+) -> None:
+    """Say how far the running call is, and keep what its next attempt needs to go on from here.
+
+    `rscoop status` and the progress line show the figures. `resume` is any object that pickles to
+    at most 1 MiB; it is a snapshot, and the next attempt finds it as `task_info().resume`. Call it
+    as often as you like: at most one word a second is journaled, the last one. What was said in the
+    last second before a crash may be lost. Without `resume=` the payload that was kept stays.
+
+    A call that nobody wants any more (canceled, or done elsewhere) ends here.
+
+    Raises:
+        ProgressRefusedError: the payload is too large; or the call has made calls of its own, or is
+            the script: there `resilient_scoop.checkpoint` is what keeps state.
+        PicklingFailedError: the payload cannot be kept; it names which part.
+        ValueError: the figures are none.
+    """
+    if not _is_figure(done) or not (total is None or _is_figure(total)):
+        raise ValueError(
+            f"progress({done!r}, {total!r}): both must be numbers from 0, and total may be None"
+        )
+    session = _session()
+    if session is None:
+        if resume is not _NOTHING and _serial.running:
+            path, function = _serial.running[-1]
+            _dump(resume, path, function)
+        return
+    context = session.context
+    work = context.work
+    if work is not None and work.dropped:
+        raise GreenletExit  # another attempt is the item's one writer, or nobody wants it
+    if resume is not _NOTHING:
+        _check_is_leaf(context)
+    if work is None:
+        _say(session, context, None, _of_script(session, done, total))
+        return
+    if resume is _NOTHING:
+        with session.lock:
+            kept = b"" if _is_parent(context) else session.reporter.payload(context.path, work)
+    else:
+        began = time.monotonic()
+        if session.reporter.is_too_soon(context.path, work, began):
+            return
+        name = session.machine.functions[work.task.fn].name
+        kept = _dump(resume, context.path, name)
+        with session.lock:
+            cost_s = time.monotonic() - began
+            session.reporter.hold_off(context.path, work, context.index, began + cost_s / _SHARE)
+    _say(session, context, work, _of_item(session, context, work, (done, total), kept))
+
+
+def _say(session: Session, context: Context, work: Work | None, said: Progress) -> None:
+    with session.lock:
+        now = time.monotonic()
+        if session.reporter.say(context.path, work, context.index, said, now):
+            session.pump()
+
+
+def _of_item(
+    session: Session,
+    context: Context,
+    work: Work,
+    figures: tuple[float, float | None],
+    kept: bytes,
+) -> Progress:
+    task, index = work.task, context.index
+    tries = session.reporter.tries(context.path, work)
+    tries += task.tries if index == task.start else 0
+    return Progress(
+        task.parent, work.attempt, task.call, index,
+        session.machine.functions[task.fn].fingerprint, work.digests(index, index + 1),
+        *figures, kept, tries,
+    )  # fmt: skip
+
+
+def _of_script(session: Session, done: float, total: float | None) -> Progress:
+    attempt = session.machine.root
+    return Progress("", attempt or Attempt(0, 0), 0, 0, b"", b"", done, total)
+
+
+def _is_figure(number: object) -> bool:
+    return isinstance(number, int | float) and math.isfinite(number) and 0 <= number < 1 << 63
+
+
+def _is_parent(context: Context) -> bool:
+    """Tell whether the running call has a history: it replays, and needs no payload."""
+    parent = context.parent
+    return parent is not None and (
+        parent.replaying or parent.next_call > 0 or parent.next_observation > 0
+    )
+
+
+def _check_is_leaf(context: Context) -> None:
+    if context.work is not None and not _is_parent(context):
+        return
+    what = "it has made calls of its own" if context.work is not None else "it is the script itself"
+    raise ProgressRefusedError(
+        context.path,
+        f"resume= is for calls that make none, and {what}",
+        "keep its state with `resilient_scoop.checkpoint`; done and total alone are welcome",
+    )
+
+
+def _dump(value: Any, path: str, name: str) -> bytes:
+    encoded = codec.dumps(value, f"resume payload of {name}", "resume")
+    if len(encoded) > RESUME_BYTES_MAX:
+        raise ProgressRefusedError(
+            path,
+            f"its resume payload is {len(encoded):,} bytes, more than the {RESUME_BYTES_MAX:,} "
+            "that may be kept",
+            "keep less, or write it to a file of your own and keep the file's name",
+        )
+    return msgspec.msgpack.encode(_Payload(encoded, pickle.dumps(rng.save(), 5)))
+
+
+def _session() -> Session | None:
+    """Return this process' session, if `rscoop` started it.
+
+    Raises:
+        ScriptGuardError: a worker is importing the script.
+        RuntimeError: a thread of the user's own asks.
+    """
+    if Process.importing is not None:
+        raise ScriptGuardError(Process.importing)
+    session = Process.session
+    if session is None:
+        return None
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "progress() and task_info() were used in a thread of your own, which belongs to no "
+            "call; use them in the main thread of a task, and pass on what you need"
+        )
+    if session.context.fenced:
+        raise GreenletExit
+    return session

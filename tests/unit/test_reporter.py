@@ -1,0 +1,109 @@
+"""A worker's end of progress: throttled, the last word kept, nothing of what has ended."""
+
+from __future__ import annotations
+
+from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.reporter import KEEP_S, Reporter
+from resilient_scoop.core.worker import Work
+from resilient_scoop.ids import ROOT
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import FN, digests
+
+PATH = "0.0[0]"
+ATTEMPT = wire.Attempt(1, 1)
+
+
+def make_work(resume: bytes = b"", tries: int = 0) -> Work:
+    task = wire.Task(
+        1, ROOT, 0, 0, FN, digests(0), [b"arg"], tries=tries, resume=resume
+    )  # fmt: skip
+    return Work(ATTEMPT, task, 1, 1, Intervals([(0, 1)]), 0)
+
+
+def word(done: int) -> wire.Progress:
+    return wire.Progress(ROOT, ATTEMPT, 0, 0, FN, digests(0), done, 10, b"at %d" % done)
+
+
+def say(reporter: Reporter, work: Work, done: int, now: float) -> bool:
+    return reporter.say(PATH, work, 0, word(done), now)
+
+
+def heard(frames: list[bytes]) -> list[float]:
+    said = [wire.decode_up(frame) for frame in frames]
+    return [each.done for each in said if isinstance(each, wire.Progress)]
+
+
+def test_the_first_word_is_due_at_once_and_the_next_after_a_while() -> None:
+    reporter, work = Reporter(), make_work()
+    assert say(reporter, work, 1, 10.0)
+    assert heard(reporter.due(10.0)) == [1]
+
+    assert not say(reporter, work, 2, 10.1)
+    assert not say(reporter, work, 3, 10.2)
+    assert heard(reporter.due(10.3)) == []
+    assert heard(reporter.due(10.0 + KEEP_S)) == [3]
+    assert heard(reporter.due(20.0)) == []
+
+
+def test_at_a_stop_the_last_word_does_not_wait() -> None:
+    reporter, work = Reporter(), make_work()
+    say(reporter, work, 1, 10.0)
+    reporter.due(10.0)
+    say(reporter, work, 2, 10.1)
+
+    assert heard(reporter.due(10.2, everything=True)) == [2]
+
+
+def test_nothing_is_sent_of_an_item_that_has_ended_or_was_dropped() -> None:
+    for end in ("done", "dropped"):
+        reporter, work = Reporter(), make_work()
+        say(reporter, work, 1, 10.0)
+        if end == "done":
+            work.left.discard(0, 1)
+        else:
+            work.dropped = True
+
+        assert reporter.due(10.0) == []
+        assert not reporter.items
+
+
+def test_a_try_in_the_same_worker_finds_what_the_one_before_kept() -> None:
+    reporter, work = Reporter(), make_work(resume=b"from the journal", tries=2)
+    assert reporter.given(PATH, work) == b"from the journal"
+    assert reporter.resume(PATH, work, 0)
+    assert not reporter.resume(PATH, work, 0)
+
+    say(reporter, work, 4, 10.0)
+    assert reporter.given(PATH, work) == b"from the journal"
+    reporter.try_again(PATH, work, 0)
+
+    assert reporter.given(PATH, work) == b"at 4"
+    assert reporter.tries(PATH, work) == 1
+    assert reporter.resume(PATH, work, 0)
+
+
+def test_a_try_that_kept_nothing_leaves_what_there_was() -> None:
+    reporter, work = Reporter(), make_work(resume=b"from the journal")
+    reporter.try_again(PATH, work, 0)
+
+    assert reporter.given(PATH, work) == b"from the journal"
+
+
+def test_another_attempt_at_the_same_item_begins_with_its_own_task() -> None:
+    reporter, first = Reporter(), make_work()
+    say(reporter, first, 4, 10.0)
+
+    second = make_work(resume=b"at 3")
+
+    assert reporter.given(PATH, second) == b"at 3"
+    assert reporter.payload(PATH, second) == b"at 3"
+    assert reporter.tries(PATH, second) == 0
+
+
+def test_payloads_are_made_as_often_as_their_cost_allows() -> None:
+    reporter, work = Reporter(), make_work()
+    assert not reporter.is_too_soon(PATH, work, 10.0)
+    reporter.hold_off(PATH, work, 0, 12.0)
+
+    assert reporter.is_too_soon(PATH, work, 11.9)
+    assert not reporter.is_too_soon(PATH, work, 12.0)
