@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from resilient_scoop.core.checkpoints import apply_checkpoint, apply_trimmed
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.ledger import parts_of
 from resilient_scoop.core.state import State
@@ -11,6 +12,7 @@ from resilient_scoop.ids import KEY_BYTES, ROOT, item_path, parse_item
 from resilient_scoop.wire.broker_errors import is_cancelled
 from resilient_scoop.wire.messages import (
     Calls,
+    Checkpoint,
     Crashed,
     Define,
     Intent,
@@ -18,6 +20,7 @@ from resilient_scoop.wire.messages import (
     Observed,
     Outcome,
     Outcomes,
+    Trimmed,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +68,10 @@ def apply(state: State, record: Logged, seq: int) -> None:
             state.apply_crashed(parent, record)
         case Intent():
             state.apply_intent(parent, record)
+        case Checkpoint():
+            apply_checkpoint(parent, record, seq)
+        case Trimmed():
+            apply_trimmed(state, parent, record, seq)
 
 
 def _drop_ended(state: State) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
 from resilient_scoop.core.batch import Batch, Parent, Piece
+from resilient_scoop.core.checkpoints import ask_again
 from resilient_scoop.core.intervals import Intervals
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class State:
         call, start, stop = part.call, part.start, part.start + part.count
         batch = parent.batches.get(call)
         if batch is None:
+            if parent.dropped:
+                ask_again(parent, call)
             size = parent.size_of(call)
             if size is not None and stop <= size and not self._renewed(parent, part):
                 return []

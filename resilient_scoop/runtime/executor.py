@@ -182,6 +182,7 @@ class Executor:
 
         def call() -> Any:
             rng.seed(self.session.seed_here())
+            self.session.context.rngs = None
             return self._call(loaded, self._load(loaded, arg))
 
         options = loaded.define.options

@@ -24,6 +24,7 @@ from resilient_scoop.wire.messages import unpack_header
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from resilient_scoop.adapters.rng import StreamBook
     from resilient_scoop.core.parent import Parent
     from resilient_scoop.runtime.child import ChildSettings
 
@@ -46,12 +47,22 @@ class Context:
         self.parked = False
         self.fenced = False
         self.listeners: list[Any] = []  # futures with callbacks to call
-        self.rngs = 0  # how many streams `futures.rng()` has given out
+        self.rngs: StreamBook | None = None  # the streams that `futures.rng()` has given out
 
     @property
     def path(self) -> str:
         """The future's path."""
         return self.prefix if self.work is None else f"{self.prefix}[{self.index}]"
+
+
+class Position(Protocol):
+    """Where the script's output stands."""
+
+    def written(self) -> int:
+        """Return how many bytes the script has written."""
+
+    def skip_to(self, position: int) -> None:
+        """Take all output before a position for written."""
 
 
 class Waiter(Protocol):
@@ -86,6 +97,10 @@ class Session:
         self.flushed_at = 0.0
         self.beat_at = 0.0
         self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # by parent, call and item
+        self.output: Position | None = None  # the origin's: how much the script has written
+        self.checkpoint_asked = 0
+        """How often everybody was asked for a checkpoint: a parent's next `commit` writes one, whatever
+        its thinning says, if it has written none since this last rose."""
         self.on_stop: Callable[[], None] | None = None
         self.say_stuck: Callable[[], None] | None = None  # the deputy asks it, holding the lock
         self._closed = threading.Event()

@@ -14,22 +14,12 @@ from __future__ import annotations
 
 import msgspec
 
+from resilient_scoop.wire.checkpoints import Checkpoint, Halted, Mark, Saved, Span, Trimmed, Verified
+from resilient_scoop.wire.frame import Attempt
+from resilient_scoop.wire.frame import Frame as _Struct
 from resilient_scoop.wire.header import BEAT, RESEND, Header, pack_header, unpack_header
 
 __all__ = ["BEAT", "RESEND", "Header", "pack_header", "unpack_header"]
-
-
-class _Struct(
-    msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
-):
-    """Base of every frame."""
-
-
-class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One try at a future: `no` is unique within `epoch`."""
-
-    epoch: int
-    no: int
 
 
 # --- facts that are both sent and journaled ---------------------------------------------------
@@ -268,7 +258,7 @@ class Bye(_Struct, frozen=True):
 
 Up = (
     Hello | Define | Calls | Args | Outcomes | Observed | Output | Const | Parked | Stuck | Returned
-    | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye
+    | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye | Checkpoint | Verified | Halted
 )  # fmt: skip
 
 # --- down: broker to the others ---------------------------------------------------------------
@@ -304,7 +294,7 @@ class Grant(_Struct, frozen=True):
 
 
 class History(_Struct, frozen=True):
-    """Head of a page: the `Outcomes` and `Observed` frames that follow it are records up to `upto`."""
+    """Head of a page: the frames that follow it (outcomes, observations, checkpoints) are records up to `upto`."""
 
     parent: str
     attempt: Attempt
@@ -312,6 +302,9 @@ class History(_Struct, frozen=True):
     last: bool
     calls: int  # the parent's calls that were ever journaled have numbers below this
     output_bytes: int = 0  # of the script's output, how much was recorded
+    checkpoints: list[Mark] = []  # that the log holds, this page or not
+    dropped: list[Span] = []  # calls of which it no longer holds anything
+    untold: list[Span] = []  # observations, likewise
 
 
 class Retract(_Struct, frozen=True):
@@ -362,9 +355,9 @@ class Stop(_Struct, frozen=True):
 
 Down = (
     Welcome | Define | Grant | History | Outcomes | Observed | Retract | Drop | Evict | CancelAnswer
-    | Const | Kill | Stop | Greet
+    | Const | Kill | Stop | Greet | Checkpoint | Saved
 )  # fmt: skip
-Logged = Calls | Outcomes | Observed | Crashed | Intent
+Logged = Calls | Outcomes | Observed | Crashed | Intent | Checkpoint | Trimmed
 
 encode = msgspec.msgpack.Encoder().encode
 decode_up = msgspec.msgpack.Decoder(Up).decode
