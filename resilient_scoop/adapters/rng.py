@@ -164,17 +164,17 @@ class StreamBook:
             if mark in numbered:
                 each.setstate(numbered[mark])
 
-    def again(self, mark: str | int, state: Any) -> random.Random:
-        """Return the stream of a mark in a state: the very object, if it was obtained here."""
-        found = self._named.get(mark) if isinstance(mark, str) else self._numbered.get(mark)
-        if found is None:
-            found = random.Random()  # noqa: S311 - simulation, not cryptography
-            if isinstance(mark, str):
-                self._named[mark] = found
-            else:
-                self._numbered[mark] = found
-        found.setstate(state)
-        return found
+    def find(self, mark: str | int) -> random.Random | None:
+        """Return the stream that was obtained under a mark, if it is still in use."""
+        return self._named.get(mark) if isinstance(mark, str) else self._numbered.get(mark)
+
+    def adopt(self, mark: str | int, obj: random.Random) -> None:
+        """Take a stream for the one that was obtained under a mark."""
+        if isinstance(mark, str):
+            self._named[mark] = obj
+            self._saved.pop(mark, None)
+        else:
+            self._numbered[mark] = obj
 
 
 def _seed_numpy(module: Any, number: int) -> None:

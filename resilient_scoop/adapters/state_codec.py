@@ -77,17 +77,17 @@ class _Pickler(pickle.Pickler):
         return self._reduce(obj)
 
 
-def dumps(state: object, own: Mapping[type, Reducer], what: str, root: str) -> Dumped:
-    """Return the bytes of a state; `own` says how to reduce instances of some types.
+def dumps(state: object, more: object, own: Mapping[type, Reducer], what: str, root: str) -> Dumped:
+    """Return the bytes of (state, more); `own` says how to reduce instances of some types.
 
     Raises:
         PicklingFailedError: naming the path from `root` to what cannot be saved, and its type.
     """
     seen = _Seen(own)
     try:
-        payload = _plain(state, seen)
+        payload = _plain((state, more), seen)
     except Exception as error:  # noqa: BLE001 - pickling runs user code
-        payload = [_by_value(state, seen, error, what, root)]
+        payload = [_by_value(state, more, seen, error, what, root)]
     fields = {}
     for cls in seen.classes:
         found = state_shape.fields_of(cls)
@@ -107,10 +107,12 @@ def _plain(state: object, seen: _Seen) -> Parts:
     return payload_codec.lay_out(out.getvalue(), views) if views else [out.getvalue()]
 
 
-def _by_value(state: object, seen: _Seen, error: Exception, what: str, root: str) -> bytes:
+def _by_value(
+    state: object, more: object, seen: _Seen, error: Exception, what: str, root: str
+) -> bytes:
     if not isinstance(error, RecursionError):
         try:
-            return b"D" + payload_dill.dumps_state(state, seen.reduce)
+            return b"D" + payload_dill.dumps_state((state, more), seen.reduce)
         except Exception as refused:  # noqa: BLE001 - pickling runs user code
             error = refused
     if isinstance(error, RecursionError):
@@ -146,7 +148,7 @@ def _hint(culprit: payload_path.Culprit, error: Exception) -> str:
 
 
 def loads(content: bytes | memoryview, what: str) -> Any:
-    """Return the state; buffers of a writable content are used in place.
+    """Return (state, more); buffers of a writable content are used in place.
 
     Raises:
         CheckpointUnusableError: it cannot be had, or would not be right; it names class and field.
@@ -202,4 +204,3 @@ def _advice(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "it needs more memory than there is"
     return ""
-

@@ -172,7 +172,7 @@ class Broker:
             if isinstance(message, wire.Outcomes):
                 self.ledger.outcomes(ghost, message, raw)
 
-    def _handle(self, peer: Peer, message: wire.Up, raw: bytes, now: float) -> None:  # noqa: C901, PLR0912
+    def _handle(self, peer: Peer, message: wire.Up, raw: bytes, now: float) -> None:  # noqa: C901, PLR0912, PLR0915
         match message:
             case wire.Outcomes():
                 peer.stuck, peer.moved_at = False, now

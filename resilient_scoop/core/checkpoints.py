@@ -113,6 +113,12 @@ def _find(block: list[Kept], gen: int) -> Kept | None:
     return next((each for each in block if each.gen == gen), None)
 
 
+def files(state: State) -> list[bytes]:
+    """Return the files that the log names."""
+    blocks = [block for parent in state.parents.values() for block in parent.blocks.values()]
+    return [kept.file for block in blocks for kept in block if kept.file]
+
+
 def unnamed(state: State, gone: Iterable[Kept]) -> list[bytes]:
     """Return the files of generations that are gone, but those that others name, too."""
     names = {kept.file for kept in gone if kept.file}
@@ -186,7 +192,8 @@ def _forget(state: State, parent: Parent, low: int, high: int) -> None:
         batch = parent.batches.pop(call)  # of records that are half erased
         state.items_known -= batch.undone.count() + batch.done.count()
         state.items_done -= batch.done.count()
-        state.args_bytes -= batch.size()
+        for piece in batch.pieces:
+            state.spend(parent, piece)
     for noted in (parent.renewed, parent.cancelled, parent.intents):
         for call in [each for each in noted if low <= each < high]:
             del noted[call]

@@ -1,13 +1,13 @@
 """A parent's own side of checkpoints: which blocks are open, and where it goes on from.
 
-  D1  A block is entered at the same place on every replay: (name, opening) is its identity.
-  D2  Only the innermost open block makes checkpoints: what is inside is over by then, and what is
-      around it comes back first.
-  D3  A checkpoint takes no call number and no observation number, so it does not matter for a
-      replay which of them were made.
-  D4  The counters never go back. What an older state makes anew under its old number is matched by
-      digest, like everything else.
-  D5  A generation is fallen back to only if nothing that came after it has been trimmed.
+D1  A block is entered at the same place on every replay: (name, opening) is its identity.
+D2  Only the innermost open block makes checkpoints: what is inside is over by then, and what is
+    around it comes back first.
+D3  A checkpoint takes no call number and no observation number, so it does not matter for a
+    replay which of them were made.
+D4  The counters never go back. What an older state makes anew under its old number is matched by
+    digest, like everything else.
+D5  A generation is fallen back to only if nothing that came after it has been trimmed.
 """
 
 from __future__ import annotations

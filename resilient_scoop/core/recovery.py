@@ -46,7 +46,7 @@ def recover(
     return state
 
 
-def apply(state: State, record: Logged, seq: int) -> None:
+def apply(state: State, record: Logged, seq: int) -> None:  # noqa: C901, PLR0912 - a table
     """Apply one LOG record as it was applied when it was written."""
     parent = state.parent(record.parent)
     match record:

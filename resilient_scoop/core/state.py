@@ -258,7 +258,7 @@ class State:
         parent.logged = True
         self.items_done += count
         parent.forget(call, 0, count)
-        self._spend(parent, batch.pieces[0])
+        self.spend(parent, batch.pieces[0])
         batch.undone, batch.done, batch.pieces = batch.done, batch.undone, []
         del parent.batches[call]
         parent.finished.add(call, call + 1)
@@ -267,7 +267,7 @@ class State:
         if parent.intents:
             parent.intents.pop(call, None)
 
-    def _spend(self, parent: Parent, piece: Piece) -> None:
+    def spend(self, parent: Parent, piece: Piece) -> None:
         """Let go of a piece that is done, and of its record where that was the last (S5)."""
         self.args_bytes -= piece.size()
         left = parent.args_left.get(piece.record)
@@ -315,14 +315,14 @@ class State:
                 if batch.undone.overlap(piece.start, piece.stop):
                     kept.append(piece)
                 else:
-                    self._spend(batch.parent, piece)
+                    self.spend(batch.parent, piece)
             batch.pieces[first:last] = kept
 
     def _finish(self, batch: Batch) -> bool:
         if batch.undone:
             return False
         for piece in batch.pieces:
-            self._spend(batch.parent, piece)
+            self.spend(batch.parent, piece)
         batch.pieces = []
         if not batch.last:
             return False

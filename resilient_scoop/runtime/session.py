@@ -37,7 +37,9 @@ ACK_MESSAGES = 16
 class Context:
     """The future that is running: what its calls belong to. `prefix` is its batch's path."""
 
-    __slots__ = ("fenced", "index", "listeners", "parent", "parked", "prefix", "rngs", "work")
+    __slots__ = (
+        "blocks", "fenced", "index", "listeners", "parent", "parked", "prefix", "rngs", "work",
+    )  # fmt: skip
 
     def __init__(self, prefix: str, work: Work | None) -> None:
         self.prefix = prefix
@@ -47,6 +49,7 @@ class Context:
         self.parked = False
         self.fenced = False
         self.listeners: list[Any] = []  # futures with callbacks to call
+        self.blocks: dict[str, Any] = {}  # opened by `checkpoint.restore`
         self.rngs: StreamBook | None = None  # the streams that `futures.rng()` has given out
 
     @property

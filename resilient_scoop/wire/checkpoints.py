@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import msgspec
 
-from resilient_scoop.wire.frame import Attempt, Frame
+from resilient_scoop.wire.attempt import Attempt
 
 Span = tuple[int, int]
 
 
-class Checkpoint(Frame, frozen=True):
+class _Struct(
+    msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
+):
+    """Base of every frame."""
+
+
+class Checkpoint(_Struct, frozen=True):
     """A parent's state as of a point of its own; one record, forced. `payload` is opaque."""
 
     parent: str
@@ -36,7 +42,7 @@ class Checkpoint(Frame, frozen=True):
     code: bytes = b""  # digest of the code that holds the block
 
 
-class Verified(Frame, frozen=True):
+class Verified(_Struct, frozen=True):
     """A stored checkpoint has been loaded successfully: what its base covers may be dropped."""
 
     parent: str
@@ -46,7 +52,7 @@ class Verified(Frame, frozen=True):
     gen: int
 
 
-class Halted(Frame, frozen=True):
+class Halted(_Struct, frozen=True):
     """A future cannot go on, and must not end with an outcome: the run is to stop, all is kept."""
 
     parent: str
@@ -54,7 +60,7 @@ class Halted(Frame, frozen=True):
     reason: str
 
 
-class Saved(Frame, frozen=True):
+class Saved(_Struct, frozen=True):
     """Answer to `Checkpoint`: it is durable."""
 
     parent: str
@@ -71,7 +77,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     gen: int
 
 
-class Trimmed(Frame, frozen=True):
+class Trimmed(_Struct, frozen=True):
     """As of this record, the log no longer vouches for these calls and observations of a parent.
 
     All that is known of them is that they are done. Absolute: it stands for all that was trimmed

@@ -14,12 +14,25 @@ from __future__ import annotations
 
 import msgspec
 
-from resilient_scoop.wire.checkpoints import Checkpoint, Halted, Mark, Saved, Span, Trimmed, Verified
-from resilient_scoop.wire.frame import Attempt
-from resilient_scoop.wire.frame import Frame as _Struct
+from resilient_scoop.wire.attempt import Attempt
+from resilient_scoop.wire.checkpoints import (
+    Checkpoint,
+    Halted,
+    Mark,
+    Saved,
+    Span,
+    Trimmed,
+    Verified,
+)
 from resilient_scoop.wire.header import BEAT, RESEND, Header, pack_header, unpack_header
 
 __all__ = ["BEAT", "RESEND", "Header", "pack_header", "unpack_header"]
+
+
+class _Struct(
+    msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
+):
+    """Base of every frame."""
 
 
 # --- facts that are both sent and journaled ---------------------------------------------------
@@ -294,7 +307,7 @@ class Grant(_Struct, frozen=True):
 
 
 class History(_Struct, frozen=True):
-    """Head of a page: the frames that follow it (outcomes, observations, checkpoints) are records up to `upto`."""
+    """Head of a page: the `Outcomes`, `Observed` and `Checkpoint` frames behind it are up to `upto`."""
 
     parent: str
     attempt: Attempt

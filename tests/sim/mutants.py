@@ -284,14 +284,14 @@ def _numbers_used_again() -> Sequence[Patch]:
 
 
 def _arguments_let_go() -> Sequence[Patch]:
-    spend = State._spend
+    spend = State.spend
 
     def bug(self: State, parent: Any, piece: Any) -> None:
         if piece.record in parent.args_left:
             parent.args_left[piece.record] -= 1  # a part of the record is counted twice
         spend(self, parent, piece)
 
-    return [(State, "_spend", bug)]
+    return [(State, "spend", bug)]
 
 
 def _blame_for_all() -> Sequence[Patch]:
