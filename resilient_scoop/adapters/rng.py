@@ -8,6 +8,7 @@ which is in the middle of an item: `watch_imports` has it seeded then, with that
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import random
@@ -98,6 +99,13 @@ def restore(streams: Streams) -> None:
         module.set_state(streams.numpy)
     elif _watchers:
         _seed_numpy(module, _watchers[0].number_here())  # another item imported it meanwhile
+
+
+def bring_back(streams: Streams) -> None:
+    """As `restore`, in a process that may not have imported what had a stream of its own."""
+    if streams.numpy is not None:
+        importlib.import_module(_NUMPY)
+    restore(streams)
 
 
 def stream(number: int) -> random.Random:

@@ -37,9 +37,12 @@ class Migration:
             reason = f"{module}:{name}, which it holds, is not there any more ({error})"
             advice = f"keep it, or set `{name.partition('.')[0]}` in {module} to what replaces it"
             raise CheckpointUnusableError(self.what, reason, advice) from error
-        if not isinstance(found, type):
-            return found
         saved = self.fields.get(f"{module}:{name}")
+        if not isinstance(found, type):
+            if saved is None:
+                return found
+            reason = f"{module}:{name} was a class and is now a {type(found).__name__}"
+            raise CheckpointUnusableError(self.what, reason, "make it the class again")
         now = state_shape.fields_of(found)
         if saved is None or (now is None and not hasattr(found, HOOK)) or saved == now:
             return found

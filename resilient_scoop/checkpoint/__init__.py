@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import Any, Literal, TypeVar
 
 from resilient_scoop.checkpoint._block import Block, current_block
-from resilient_scoop.checkpoint._state import State, Value, value
+from resilient_scoop.checkpoint._state import State, Value, initialize, value
 from resilient_scoop.errors import UsageError
 
 __all__ = ["State", "Value", "durable", "restore", "save", "value"]
@@ -57,11 +57,17 @@ class durable:  # noqa: N801 - used like a function
 
     def __enter__(self) -> State:
         state: State | None = self._block.enter()
-        if state is None:
-            state = State()
-        for attribute, initial in self._initial.items():
-            if attribute not in vars(state):
-                setattr(state, attribute, self._block.initialize(initial))
+        begun = False
+        try:
+            if state is None:
+                state = State()
+            for attribute, initial in self._initial.items():
+                if attribute not in vars(state):
+                    setattr(state, attribute, initialize(initial, attribute))
+            begun = True
+        finally:
+            if not begun:
+                self._block.leave()
         state._rscoop_block = self._block  # noqa: SLF001 - its own
         return state
 
@@ -79,7 +85,7 @@ def restore(default: T | Any = None, *, name: str = "main", on_unsavable: Unsava
     """
     block = Block(name, on_unsavable)
     state: T | None = block.enter(kept=True)
-    return block.initialize(default) if state is None else state
+    return initialize(default, "default") if state is None else state
 
 
 def save(state: Any, *, name: str = "main", every_s: EverySeconds = None) -> None:

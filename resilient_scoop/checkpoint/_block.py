@@ -18,7 +18,6 @@ from resilient_scoop.adapters import source
 from resilient_scoop.adapters.blobs import BlobError
 from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.state_store import INLINE_BYTES_MAX, StateStore
-from resilient_scoop.checkpoint import _state
 from resilient_scoop.checkpoint._content import Loading, Saving
 from resilient_scoop.checkpoint._pace import Pace
 from resilient_scoop.core.admission import NAME_BYTES_MAX
@@ -90,9 +89,15 @@ class Block:
         self._code = _code_digest()
         with at.session.lock:
             self._machine = parent.durable.enter(parent, self.name)
+        entered = False
+        try:
+            state = self._restore(at, self._machine)
+            entered = True
+        finally:
+            if not entered:
+                self.leave()
         if kept:
             at.context.blocks[self.name] = self
-        state = self._restore(at, self._machine)
         book = at.context.rngs
         self._asked = at.session.checkpoint_asked
         self._young = 0 if book is None else book.count
@@ -104,10 +109,6 @@ class Block:
                 f"the block {self.name!r} is open already: give each a name of its own"
             )
         _alone[self.name] = self
-
-    def initialize(self, initial: Any) -> Any:
-        """Return an initial value, made if it is to be made."""
-        return _state.initialize(initial)
 
     def leave(self) -> None:
         """Close the block."""

@@ -100,7 +100,7 @@ class Loading:
                 at.context.rngs.adopt(mark, obj)
         for each, kept in self.futures:
             each.revive(at, kept)
-        rng.restore(rng.Streams(*streams))
+        rng.bring_back(rng.Streams(*streams))
 
     def stream(self, mark: Mark, position: Any) -> random.Random:
         """Return the stream of a mark: the very object, if the parent has obtained it already."""

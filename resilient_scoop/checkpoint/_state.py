@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 from typing import TYPE_CHECKING, Any, Literal
+
+from resilient_scoop.errors import UsageError
 
 if TYPE_CHECKING:
     from resilient_scoop.checkpoint._block import Block
@@ -28,11 +31,26 @@ def value(given: Any) -> Value:
     return Value(given)
 
 
-def initialize(initial: Any) -> Any:
-    """Return the value that an initializer stands for."""
+def initialize(initial: Any, name: str) -> Any:
+    """Return the value that an initializer stands for.
+
+    Raises:
+        UsageError: it is a function that needs arguments.
+    """
     if isinstance(initial, Value):
         return initial.value
-    return initial() if isinstance(initial, _MAKERS) else initial
+    if not isinstance(initial, _MAKERS):
+        return initial
+    try:
+        inspect.signature(initial).bind()
+    except TypeError as error:
+        raise UsageError(
+            f"{name}={initial!r}: an initializer is called without arguments ({error}); to have the "
+            f"function itself as the value, write {name}=checkpoint.value(…)"
+        ) from None
+    except ValueError:
+        pass  # a builtin that does not tell its signature
+    return initial()
 
 
 class State:
