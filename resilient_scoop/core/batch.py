@@ -129,7 +129,7 @@ class Parent:
     __slots__ = (
         "args_left", "batches", "blocks", "cancelled", "crashes", "depth", "dropped", "dropped_items",
         "finished", "index", "intents", "logged", "next_observation", "path", "prefix", "renewed", "saved",
-        "sizes", "trims", "untold",
+        "sizes", "trimmed_by", "trims", "untold",
     )  # fmt: skip
 
     def __init__(self, path: str, prefix: bytes) -> None:
@@ -153,6 +153,7 @@ class Parent:
         self.dropped = Intervals()  # calls of which nothing is kept
         self.dropped_items = 0  # how many items those had
         self.untold = Intervals()  # observations of which nothing is kept
+        self.trimmed_by: list[tuple[str, int]] = []  # blocks whose checkpoints cover those
         self.trims: dict[int, Trimmed] = {}  # by sequence number
 
     def size_of(self, call: int) -> int | None:

@@ -105,7 +105,7 @@ def supersede(parent: Parent, verified: Verified) -> Superseded:
     for other in parent.blocks.values():
         gone += [each for each in other if key in each.outer and each.seq < base.seq]
     _remove(parent, gone)
-    trimmed, first = _trim(parent, base)
+    trimmed, first = _trim(parent, key, base)
     return Superseded(trimmed, gone, min(after, parent.record_before(first)))
 
 
@@ -136,7 +136,7 @@ def _remove(parent: Parent, gone: list[Kept]) -> None:
                 del parent.blocks[key]
 
 
-def _trim(parent: Parent, base: Kept) -> tuple[Trimmed | None, int]:
+def _trim(parent: Parent, key: Key, base: Kept) -> tuple[Trimmed | None, int]:
     """Return the record that trims what a generation covers, and the first call that is news in it."""
     calls = Intervals([(base.entry, base.calls)])
     kept = {call for each in parent.blocks.values() for one in each for call in one.pending}
@@ -152,6 +152,7 @@ def _trim(parent: Parent, base: Kept) -> tuple[Trimmed | None, int]:
         list(Intervals([*parent.dropped, *fresh])),
         list(Intervals([*parent.untold, *told])),
         items,
+        [*(each for each in parent.trimmed_by if each in parent.blocks and each != key), key],
     )
     return trimmed, fresh[0][0] if fresh else base.calls
 
@@ -178,6 +179,7 @@ def apply_trimmed(state: State, parent: Parent, record: Trimmed, seq: int) -> No
     if parent.untold:
         parent.next_observation = max(parent.next_observation, parent.untold.stops[-1])
     parent.trims[seq] = record
+    parent.trimmed_by = list(record.blocks)
     parent.logged = True
     _thin_index(parent, dropped)
 

@@ -7,7 +7,8 @@ D3  A checkpoint takes no call number and no observation number, so it does not 
     replay which of them were made.
 D4  The counters never go back. What an older state makes anew under its old number is matched by
     digest, like everything else.
-D5  A generation is fallen back to only if nothing that came after it has been trimmed.
+D5  Whatever generation the log holds can be fallen back to: those behind which something was
+trimmed went with it. The beginning of a block can be, as long as it has trimmed nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Durable:
     known: dict[Key, int] = field(default_factory=dict)  # newest generation that is durable
     read: dict[Key, list[wire.Checkpoint]] = field(default_factory=dict)  # from the history
     dropped: Intervals = field(default_factory=Intervals)
-    untold: Intervals = field(default_factory=Intervals)
+    trimmed_by: set[Key] = field(default_factory=set)
     heads: int = 0  # pages seen
 
     # --- what the broker says -----------------------------------------------------------------
@@ -56,7 +57,7 @@ class Durable:
     def page(self, head: wire.History) -> None:
         """Take in what a page's head says of checkpoints."""
         self.heads += 1
-        self.dropped, self.untold = Intervals(head.dropped), Intervals(head.untold)
+        self.dropped, self.trimmed_by = Intervals(head.dropped), set(head.trimmed_by)
         for mark in head.checkpoints:
             self.note(mark.name, mark.opening, mark.gen)
 
@@ -100,16 +101,11 @@ class Durable:
 
     def candidates(self, block: Block) -> list[wire.Checkpoint]:
         """Return the generations that can be gone on from, newest first (D5)."""
-        found = sorted(self.read.get(block.key, ()), key=lambda each: -each.gen)
-        return [each for each in found if self._is_whole(each.calls, each.observations)]
+        return sorted(self.read.get(block.key, ()), key=lambda each: -each.gen)
 
     def can_begin(self, block: Block) -> bool:
         """Tell whether a block can begin without any checkpoint and find all its history."""
-        return self._is_whole(block.entry, block.entry_observation)
-
-    def _is_whole(self, calls: int, observations: int) -> bool:
-        far = 1 << 62
-        return not self.dropped.overlap(calls, far) and not self.untold.overlap(observations, far)
+        return block.key not in self.trimmed_by
 
     def go_on(self, parent: Parent, block: Block, record: wire.Checkpoint) -> None:
         """Go on from a generation: everything before it is over (D4)."""

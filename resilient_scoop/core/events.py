@@ -78,7 +78,7 @@ class SendHistory:
     output_bytes: int
     checkpoints: list[Mark] = field(default_factory=list)
     dropped: list[Span] = field(default_factory=list)
-    untold: list[Span] = field(default_factory=list)
+    trimmed_by: list[tuple[str, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 ACK_S = 0.1
 REFUSALS_SAID = 10
 ACK_MESSAGES = 16
-SWEEP_BYTES = 1 << 18
 _TOLD = wire.Outcomes | wire.Observed | wire.Checkpoint
 
 
@@ -186,7 +185,7 @@ class Exchange:
                 acks[peer] = link
             for send in turn.sends:
                 if isinstance(send, Sweep):
-                    self._events.append(_swept(send, journal))
+                    self._events.append(_swept(send, journal, self.broker.config.sweep_bytes))
                 elif isinstance(send, Discard):
                     self.garbage.append(send.name)
                 else:
@@ -253,16 +252,16 @@ def _page(send: SendHistory, journal: Reader, size_bytes: int) -> list[bytes]:
     last = upto >= send.upto or not journal.read(Table.LOG, send.prefix, after, 1)
     head = wire.History(
         send.parent, send.attempt, upto, last, send.calls, send.output_bytes, send.checkpoints,
-        send.dropped, send.untold,
+        send.dropped, send.trimmed_by,
     )  # fmt: skip
     return [wire.encode(head), *frames]
 
 
-def _swept(sweep: Sweep, journal: Reader) -> Swept:
+def _swept(sweep: Sweep, journal: Reader, size_bytes: int) -> Swept:
     """Return a page of records to be looked at; each turn looks at one."""
     after = sweep.prefix + sweep.after.to_bytes(8, "big")
     found, upto, last = [], sweep.seq, True
-    page = journal.read(Table.LOG, sweep.prefix, after, SWEEP_BYTES)
+    page = journal.read(Table.LOG, sweep.prefix, after, size_bytes)
     for key, raw in page:
         seq = int.from_bytes(key[KEY_BYTES:], "big")
         if seq >= sweep.seq:

@@ -193,7 +193,7 @@ class Ledger:
         page = SendHistory(
             peer.id, wanted.parent, wanted.attempt, parent.prefix, after, self.state.seq,
             parent.next_call(), self.state.output_bytes, checkpoints.marks(parent),
-            list(parent.dropped), list(parent.untold),
+            list(parent.dropped), list(parent.trimmed_by),
         )  # fmt: skip
         self.actions.append(page)
 

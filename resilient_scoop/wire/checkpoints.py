@@ -88,3 +88,4 @@ class Trimmed(_Struct, frozen=True):
     calls: list[Span]
     told: list[Span]
     items: int  # how many items these calls had
+    blocks: list[tuple[str, int]]  # (name, opening) of those whose checkpoints cover them

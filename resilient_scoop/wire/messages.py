@@ -317,7 +317,7 @@ class History(_Struct, frozen=True):
     output_bytes: int = 0  # of the script's output, how much was recorded
     checkpoints: list[Mark] = []  # that the log holds, this page or not
     dropped: list[Span] = []  # calls of which it no longer holds anything
-    untold: list[Span] = []  # observations, likewise
+    trimmed_by: list[tuple[str, int]] = []  # the blocks that cover these
 
 
 class Retract(_Struct, frozen=True):
