@@ -158,10 +158,11 @@ class Checks:
         """A script that was changed may ask for trimmed calls again."""
         for key in list(self.durable):
             place = ids.parse_item(key[0])
-            if place is not None and place[0] == record.parent:
-                if any(low <= place[1] < high for low, high in record.calls):
-                    self.trimmed[key] = self.durable.pop(key)
-                    self.told.pop(key, None)
+            if place is None or place[0] != record.parent:
+                continue
+            if any(low <= place[1] < high for low, high in record.calls):
+                self.trimmed[key] = self.durable.pop(key)
+                self.told.pop(key, None)
 
     def _prefix(self, key: Key) -> bytes:
         place = ids.parse_item(key[0])

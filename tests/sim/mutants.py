@@ -498,7 +498,7 @@ def _covered_too_early() -> Sequence[Patch]:
 
 def _pending_trimmed() -> Sequence[Patch]:
     def bug(parent: Any, key: Any, base: Any) -> Any:
-        kept = {call: each for call, each in parent.batches.items()}
+        kept = dict(parent.batches)
         blocks = parent.blocks
         parent.blocks = {k: [replace(e, pending=()) for e in v] for k, v in blocks.items()}
         try:
