@@ -146,11 +146,8 @@ class StreamBook:
 
     def mark_of(self, obj: random.Random) -> str | int | None:
         """Return the name or the number under which a stream was obtained, if it is one of these."""
-        for marks in (self._named, self._numbered):
-            for mark, each in list(marks.items()):  # type: ignore[attr-defined]
-                if each is obj:
-                    return mark  # type: ignore[no-any-return]
-        return None
+        marks = [*self._named.items(), *self._numbered.items()]
+        return next((mark for mark, each in marks if each is obj), None)
 
     def younger(self, count: int) -> list[tuple[int, random.Random]]:
         """Return the streams without a name from a number on that are still in use."""

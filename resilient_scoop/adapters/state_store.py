@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from resilient_scoop.adapters.blobs import BlobError, BlobRef, sync_directory, unpack_ref
+from resilient_scoop.adapters.blobs import BlobError, BlobStore, unpack_ref
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,7 +21,6 @@ FOLDER: Final = "checkpoints"
 INLINE_BYTES_MAX: Final = 1 << 19
 """Larger states are files: a message of a megabyte would hold up all others in the broker."""
 _SLICE_BYTES: Final = 8 << 20
-_TMP: Final = ".tmp"
 
 
 class StateStore:
@@ -30,6 +28,7 @@ class StateStore:
 
     def __init__(self, run_dir: Path) -> None:
         self.directory = run_dir / FOLDER
+        self._blobs = BlobStore(self.directory)
 
     def put(self, parts: Sequence[bytes | memoryview]) -> bytes:
         """Write the parts behind one another; return their name when they are durable.
@@ -37,17 +36,7 @@ class StateStore:
         Raises:
             OSError: nothing was stored; errno tells "no space" from other errors.
         """
-        self.directory.mkdir(mode=0o700, exist_ok=True)
-        temporary = self.directory / f"{os.getpid()}-{threading.get_ident()}{_TMP}"
-        try:
-            ref = _write(temporary, parts)
-            temporary.rename(self._path(ref.digest))
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(self.directory)
-        sync_directory(self.directory.parent)
-        return ref.pack()
+        return self._blobs.put(parts).pack()
 
     def get(self, name: bytes) -> memoryview:
         """Return the content in memory of the caller's own: a private mapping, checked.
@@ -59,7 +48,7 @@ class StateStore:
             ref = unpack_ref(name)
         except ValueError as error:
             raise BlobError(str(error)) from error
-        path = self._path(ref.digest)
+        path = self._blobs.path(ref.digest)
         try:
             with path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size != ref.size_bytes:
@@ -76,7 +65,7 @@ class StateStore:
 
     def remove(self, name: bytes) -> None:
         """Remove a file; one that is gone is no error."""
-        self._path(unpack_ref(name).digest).unlink(missing_ok=True)
+        self._blobs.path(unpack_ref(name).digest).unlink(missing_ok=True)
 
     def sweep(self, named: Iterable[bytes]) -> int:
         """Remove all files but those named, while nobody writes any; return how many."""
@@ -87,24 +76,3 @@ class StateStore:
                 path.unlink(missing_ok=True)
                 removed += 1
         return removed
-
-    def _path(self, digest: bytes) -> Path:
-        return self.directory / digest.hex()
-
-
-def _write(path: Path, parts: Sequence[bytes | memoryview]) -> BlobRef:
-    digest, size_bytes = hashlib.sha256(), 0
-    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        for part in parts:
-            view = memoryview(part).cast("B")
-            for at in range(0, len(view), _SLICE_BYTES):
-                rest = view[at : at + _SLICE_BYTES]
-                digest.update(rest)
-                size_bytes += len(rest)
-                while rest:
-                    rest = rest[os.write(fd, rest) :]
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    return BlobRef(digest.digest(), size_bytes)

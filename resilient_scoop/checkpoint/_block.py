@@ -51,7 +51,7 @@ class Block:
     """See `durable` and `restore` for what a block is to the user."""
 
     def __init__(self, name: str, on_unsavable: Literal["raise", "warn"]) -> None:
-        if not isinstance(name, str) or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
+        if not 0 < len(name.encode()) <= NAME_BYTES_MAX:
             raise UsageError(
                 f"a block's name must be a string of 1 to {NAME_BYTES_MAX} bytes, not {name!r:.40}"
             )
@@ -288,26 +288,29 @@ class Block:
         """Return what the record holds: the state, or the name of its file."""
         if dumped.size_bytes <= INLINE_BYTES_MAX:
             return b"".join(dumped.parts)
-        said = False
-        while True:
-            try:
-                name = _store(at).put(dumped.parts)
-                break
-            except OSError as error:
-                folder = str(_store(at).directory)
-                if error.errno not in _NO_SPACE:
-                    reason = error.strerror or str(error)
-                    raise JournalError(folder, f"saving {self._title()}", reason) from error
-                if not said:
-                    said = True
-                    Process.say(
-                        f"no space left in {folder} for a checkpoint of {dumped.size_bytes} bytes: "
-                        f"{self._title()} waits, nothing is lost; it goes on when there is room"
-                    )
+        store, said = _store(at), False
+        while (name := self._put(store, dumped)) is None:
+            if not said:
+                said = True
+                Process.say(
+                    f"no space left in {store.directory} for a checkpoint of {dumped.size_bytes} "
+                    f"bytes: {self._title()} waits, nothing is lost; it goes on when there is room"
+                )
             _engine.block(at, lambda: False, time.monotonic() + _RETRY_S)
         if said:
             Process.say(f"there is room for the checkpoint of {self._title()}; it goes on")
         return _FILE + name
+
+    def _put(self, store: StateStore, dumped: Dumped) -> bytes | None:
+        """Write a state's file and return its name; None if there is no space for it."""
+        try:
+            return store.put(dumped.parts)
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                return None
+            reason = error.strerror or str(error)
+            what = f"saving {self._title()}"
+            raise JournalError(str(store.directory), what, reason) from error
 
 
 def current_block(name: str) -> Block | None:

@@ -53,8 +53,10 @@ class Saving:
         if kept.error is not None:
             packed = payload.dumps_exception(kept.error, f"future {kept.path}")
             return future, tuple(kept._replace(error=None, payload=packed, failed=True))
-        place = None if kept.place is None else tuple(kept.place)
-        return future, tuple(kept._replace(place=place, callbacks=list(kept.callbacks)))
+        fields = kept._replace(callbacks=list(kept.callbacks))
+        if kept.place is None:
+            return future, tuple(fields)
+        return future, tuple(tuple(each) if each is kept.place else each for each in fields)
 
     def _random(self, obj: random.Random) -> Any:
         book = self.at.context.rngs

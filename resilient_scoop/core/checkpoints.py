@@ -44,6 +44,7 @@ class Kept:
     observations: int
     pending: tuple[int, ...]
     outer: tuple[Key, ...]
+    openings: dict[str, int]
     file: bytes  # the name of its file, if it has one
 
 
@@ -66,7 +67,7 @@ def apply_checkpoint(parent: Parent, record: Checkpoint, seq: int) -> list[Kept]
     """Take in a generation; return those whose place it takes, which are to be erased."""
     kept = Kept(
         seq, record.gen, record.base, record.entry, record.entry_observation, record.calls,
-        record.observations, tuple(record.pending), tuple(record.outer),
+        record.observations, tuple(record.pending), tuple(record.outer), record.openings,
         record.payload[1:] if record.payload[:1] == FILE else b"",
     )  # fmt: skip
     parent.logged = True
@@ -102,8 +103,9 @@ def supersede(parent: Parent, verified: Verified) -> Superseded:
         return Superseded(None, gone)
     prior = _find(block, base.base)
     after = parent.record_before(base.entry - 1) if prior is None else prior.seq
-    for other in parent.blocks.values():
-        gone += [each for each in other if key in each.outer and each.seq < base.seq]
+    for (name, opening), other in parent.blocks.items():
+        if opening < base.openings.get(name, 0):  # else it is opened behind the base
+            gone += [each for each in other if key in each.outer]
     _remove(parent, gone)
     trimmed, first = _trim(parent, key, base)
     return Superseded(trimmed, gone, min(after, parent.record_before(first)))

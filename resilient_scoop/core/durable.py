@@ -16,8 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from resilient_scoop import ids
 from resilient_scoop.core.call import Call
 from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.ids import DIGEST_BYTES
 from resilient_scoop.wire import messages as wire
 
@@ -51,6 +53,7 @@ class Durable:
     dropped: Intervals = field(default_factory=Intervals)
     trimmed_by: set[Key] = field(default_factory=set)
     heads: int = 0  # pages seen
+    lacked: bool = False  # it was said that dropped outcomes are missing
 
     # --- what the broker says -----------------------------------------------------------------
 
@@ -66,6 +69,18 @@ class Durable:
         found = self.read.setdefault((record.name, record.opening), [])
         if all(each.gen != record.gen for each in found):
             found.append(record)
+
+    def lack(self, parent: Parent, call: Call) -> None:
+        """A call is made whose outcomes were dropped: a checkpoint that covers it was not entered."""
+        where = f"{ids.batch_path(parent.path, call.number)} ({parent.name_of(call.fn)})"
+        if parent.policy.strict:
+            raise ReplayDivergedError(where, "a checkpoint that covers it", "the call itself")
+        if not self.lacked:
+            self.lacked = True
+            parent.say(
+                f"replay: {where} and others are covered by a checkpoint that the code does not "
+                "enter any more; they are computed again"
+            )
 
     def note(self, name: str, opening: int, gen: int) -> None:
         """A generation is durable."""
@@ -111,7 +126,7 @@ class Durable:
         """Go on from a generation: everything before it is over (D4)."""
         block.base = block.gen = record.gen
         self.openings = dict(record.openings)
-        parent.jump(record.calls, record.observations, record.pending)
+        jump(parent, record.calls, record.observations, record.pending)
         self.read.pop(block.key, None)
 
     def make(
@@ -122,7 +137,8 @@ class Durable:
         assert not parent.replaying, "a checkpoint is made behind the history"
         assert self.open[-1] is block, "D2"
         block.gen = max(block.gen, self.known.get(block.key, 0)) + 1
-        parent.put(
+        put(
+            parent,
             wire.Checkpoint(
                 parent.path, parent.attempt, *block.key, block.gen, block.base, block.entry,
                 block.entry_observation, parent.next_call, parent.next_observation, payload,
@@ -139,7 +155,7 @@ class Durable:
         """Say that the last generation has been loaded back."""
         block.base = block.gen
         block.saved += 1
-        parent.put(wire.Verified(parent.path, parent.attempt, *block.key, block.gen))
+        put(parent, wire.Verified(parent.path, parent.attempt, *block.key, block.gen))
 
 
 def revive(
@@ -157,5 +173,26 @@ def revive(
         call.digests += bytes(missing * DIGEST_BYTES)
     call.digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = digest
     call.left.add(index, index + 1)
-    parent.resettle(call)
+    for outcome in parent._stash.get(number, ()):  # noqa: SLF001
+        parent._settle(call, outcome)  # noqa: SLF001
     return call
+
+
+# These three are parts of `Parent`, apart from the rest of it: it has grown long enough.
+
+
+def put(parent: Parent, frame: wire.Checkpoint | wire.Verified) -> None:
+    """Send a frame behind all that the parent has done."""
+    parent._seal()  # noqa: SLF001
+    parent._frames.append(wire.encode(frame))  # noqa: SLF001
+
+
+def jump(parent: Parent, calls: int, observations: int, pending: list[int]) -> None:
+    """Go on from where a checkpoint was made; what came before is settled or `pending`."""
+    parent.next_call = max(parent.next_call, calls)
+    parent.next_observation = max(parent.next_observation, observations)
+    recorded, stash = parent._recorded, parent._stash  # noqa: SLF001
+    while recorded and recorded[0].no < parent.next_observation:
+        recorded.popleft()
+    for number in [n for n in stash if n < parent.next_call and n not in pending]:
+        del stash[number]

@@ -37,7 +37,7 @@ class Kept(NamedTuple):
     """What a checkpoint keeps of a future: its outcome, or where it comes from."""
 
     callable: str
-    index: int
+    item: int
     path: str
     value: Any = None
     error: BaseException | None = None
@@ -101,7 +101,7 @@ class Future(Generic[T]):
     @classmethod
     def kept(cls, kept: Kept) -> Future[Any]:
         """Return the future of which this was kept; one that waits is revived by `revive`."""
-        future: Future[Any] = cls(None, None, kept.callable, kept.index)
+        future: Future[Any] = cls(None, None, kept.callable, kept.item)
         future.path = kept.path
         if kept.place is None:
             future._seen, future._value, future._error = True, kept.value, kept.error

@@ -26,7 +26,10 @@ from resilient_scoop.wire.checkpoints import (
 )
 from resilient_scoop.wire.header import BEAT, RESEND, Header, pack_header, unpack_header
 
-__all__ = ["BEAT", "RESEND", "Header", "pack_header", "unpack_header"]
+__all__ = [
+    "BEAT", "RESEND", "Attempt", "Checkpoint", "Halted", "Header", "Mark", "Saved", "Span", "Trimmed",
+    "Verified", "pack_header", "unpack_header",
+]  # fmt: skip
 
 
 class _Struct(

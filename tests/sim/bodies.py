@@ -252,11 +252,11 @@ class Operations:
                 made.append(world.chance(world.climate.unloadable))
                 self._make(frame, block, state, pending, bad=made[0])
                 self._flush()
-                world.point("checkpointed", self)
+                self._point("checkpointed")
             if not parent.durable.is_saved(block):
                 return None
             world.checks.saved[frame.path, *block.key] = block.gen
-            world.point("saved", self)
+            self._point("saved")
             if not made[0]:
                 parent.durable.verify(parent, block)
             return (None,)
@@ -282,6 +282,9 @@ class Operations:
         frame.parent.durable.make(frame.parent, block, payload, waited, output, b"")
 
     def _flush(self) -> None:
+        raise NotImplementedError
+
+    def _point(self, label: str) -> None:
         raise NotImplementedError
 
     def _cancel(self, frame: Frame, number: int, index: int) -> Ready:

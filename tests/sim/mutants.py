@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from resilient_scoop.core import checkpoints, exchange, keeper, recovery
+from resilient_scoop.core import checkpoints, durable, exchange, keeper, recovery
 from resilient_scoop.core.broker import Broker
 from resilient_scoop.core.events import Erase, Offer, Put, Send, Table
 from resilient_scoop.core.exchange import Exchange
@@ -88,8 +88,8 @@ def _sent_before_commit() -> Sequence[Patch]:
     def bug(self: Exchange, now: float) -> Any:
         number, changes, mails = turn(self, now)
         last = self._turns[-1]
-        early = [send for send in last.sends if hasattr(send, "frames")]
-        last.sends = [send for send in last.sends if not hasattr(send, "frames")]
+        early = [send for send in last.sends if isinstance(send, Send)]
+        last.sends = [send for send in last.sends if not isinstance(send, Send)]
         return number, changes, [*mails, *(self._pack(s.to, s.frames) for s in early)]
 
     return [(Exchange, "turn", bug)]
@@ -511,21 +511,21 @@ def _pending_trimmed() -> Sequence[Patch]:
 
 
 def _counter_wrong(calls_off: int, told_off: int) -> Callable[[], Sequence[Patch]]:
-    jump = Parent.jump
+    jump = durable.jump
 
-    def bug(self: Parent, calls: int, observations: int, pending: list[int]) -> None:
-        jump(self, calls + calls_off, max(0, observations + told_off), pending)
+    def bug(parent: Parent, calls: int, observations: int, pending: list[int]) -> None:
+        jump(parent, calls + calls_off, max(0, observations + told_off), pending)
 
-    return lambda: [(Parent, "jump", bug)]
+    return lambda: [(durable, "jump", bug)]
 
 
 def _observations_not_restored() -> Sequence[Patch]:
-    jump = Parent.jump
+    jump = durable.jump
 
-    def bug(self: Parent, calls: int, observations: int, pending: list[int]) -> None:
-        jump(self, calls, self.next_observation, pending)
+    def bug(parent: Parent, calls: int, observations: int, pending: list[int]) -> None:
+        jump(parent, calls, parent.next_observation, pending)
 
-    return [(Parent, "jump", bug)]
+    return [(durable, "jump", bug)]
 
 
 def _checkpoint_not_fenced() -> Sequence[Patch]:
@@ -578,10 +578,10 @@ def _saved_before_commit() -> Sequence[Patch]:
 
 
 def _calls_overtaken() -> Sequence[Patch]:
-    def bug(self: Parent, frame: Any) -> None:
-        self._frames.insert(0, wire.encode(frame))
+    def bug(parent: Parent, frame: Any) -> None:
+        parent._frames.insert(0, wire.encode(frame))
 
-    return [(Parent, "put", bug)]
+    return [(durable, "put", bug)]
 
 
 _RISKY = (("risky", 3), ("risky", 2))

@@ -100,6 +100,9 @@ class WorkerShell(Operations, Process):
         self.die()
         raise Died
 
+    def _point(self, label: str) -> None:
+        self.world.point(label, self)
+
     def _flush(self) -> None:
         message = self.machine.flush()
         if message is not None:
