@@ -271,6 +271,7 @@ class Block:
             sys.stdout.flush()
         saving = Saving(at)
         stored = self._stored(at, saving.dumps(state, what))
+        at.session.sync_files(parent.path, saving.pending)
         self._held = saving.streams
         output = at.session.output if at.context.work is None else None
         with at.session.lock:

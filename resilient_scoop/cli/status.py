@@ -19,6 +19,7 @@ from resilient_scoop.cli.base import (
 from resilient_scoop.runtime.display import duration
 from resilient_scoop.runtime.figures import (
     BatchFigures,
+    ReplayFigures,
     RunFigures,
     RunState,
     read_figures,
@@ -56,6 +57,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     output_bytes: int
     journal_bytes: int
     folder: str
+    replays: list[ReplayFigures]
 
 
 @click.command(
@@ -116,6 +118,7 @@ def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
         output_bytes=figures.output_bytes,
         journal_bytes=figures.journal_bytes,
         folder=str(run.path),
+        replays=list(figures.replays),
     )
 
 
@@ -136,12 +139,20 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
     if report.crashes:
         lines.append(f"  crashes   {report.crashes}, {report.resubmitted} items tried again")
     lines += [_batch_line(batch) for batch in report.batches]
+    lines += [_replay_line(each) for each in report.replays if report.state != RunState.FINISHED]
     return [*lines, f"  next      {_advice(report)}"]
 
 
 def _batch_line(batch: BatchFigures) -> str:
     total = batch.total if batch.whole else f"{batch.total}+"
     return f"  call      {batch.path} {batch.name}: {batch.done}/{total}"
+
+
+def _replay_line(replay: ReplayFigures) -> str:
+    return (
+        f"  replay    {replay.path} has {replay.results} results to replay when it starts again "
+        f"({size(replay.size_bytes)}): a block of checkpoint.durable would keep that short"
+    )
 
 
 def _state(report: StatusReport) -> str:

@@ -86,6 +86,8 @@ class Broker:
                 self.keeper.swept(event)
             case _:
                 assert_never(event)
+        if self.keeper.halted:
+            self._stop(self.keeper.halted)
         if not more:
             self.keeper.sweep()
             self._assign(now)
@@ -214,8 +216,7 @@ class Broker:
             case wire.Verified():
                 self.keeper.verified(peer, message)
             case wire.Halted():
-                if self.keeper.halt(peer, message):
-                    self._stop(message.reason)
+                self.keeper.halt(peer, message)
             case wire.Hello() | wire.Calls() | wire.Args():
                 pass  # handled with their bundle
             case _:

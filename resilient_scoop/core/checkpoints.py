@@ -141,8 +141,7 @@ def _remove(parent: Parent, gone: list[Kept]) -> None:
 def _trim(parent: Parent, key: Key, base: Kept) -> tuple[Trimmed | None, int]:
     """Return the record that trims what a generation covers, and the first call that is news in it."""
     calls = Intervals([(base.entry, base.calls)])
-    kept = {call for each in parent.blocks.values() for one in each for call in one.pending}
-    for call in kept.union(parent.batches):
+    for call in pending(parent).union(parent.batches):
         calls.discard(call, call + 1)
     fresh = [gap for low, high in calls for gap in parent.dropped.gaps(low, high)]
     told = parent.untold.gaps(base.entry_observation, base.observations)
@@ -157,6 +156,22 @@ def _trim(parent: Parent, key: Key, base: Kept) -> tuple[Trimmed | None, int]:
         [*(each for each in parent.trimmed_by if each in parent.blocks and each != key), key],
     )
     return trimmed, fresh[0][0] if fresh else base.calls
+
+
+def pending(parent: Parent) -> set[int]:
+    """Return the calls whose futures some generation waits for."""
+    return {call for block in parent.blocks.values() for one in block for call in one.pending}
+
+
+def lost(parent: Parent, verified: Verified) -> list[int]:
+    """Return the calls that a generation waits for and that the journal does not know (repaired)."""
+    this = _find(parent.blocks.get(key_of(verified), []), verified.gen)
+    known = parent.batches
+    return [
+        call
+        for call in (() if this is None else this.pending)
+        if call not in known and (call in parent.dropped or call not in parent.finished)
+    ]
 
 
 def _items(parent: Parent, low: int, high: int) -> tuple[int, list[int]]:

@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from resilient_scoop import ids
 from resilient_scoop.core import checkpoints
 from resilient_scoop.core.events import Discard, Erase, Sweep, Swept, Table
 from resilient_scoop.core.intervals import Intervals
@@ -94,6 +95,14 @@ class Keeper:
         if not ledger.current(peer, record.parent, record.attempt):
             return
         parent = ledger.state.parent(record.parent)
+        lost = checkpoints.lost(parent, record)
+        if lost:
+            where = ids.batch_path(record.parent, lost[0])
+            self.halted = (
+                f"checkpoint {record.gen} of block {record.name!r} of {record.parent} waits for future "
+                f"{where}[0], and the journal does not know it: it was damaged; start the run anew"
+            )
+            return
         found = checkpoints.supersede(parent, record)
         self._erase(parent, found.gone)
         if found.trimmed is not None:
@@ -101,12 +110,10 @@ class Keeper:
             checkpoints.apply_trimmed(ledger.state, parent, found.trimmed, seq)
             self._plan(parent, seq, found.after)
 
-    def halt(self, peer: Peer, halted: wire.Halted) -> bool:
-        """Note why a future cannot go on; return whether it is that future's one writer who says so."""
-        if not self.ledger.current(peer, halted.parent, halted.attempt):
-            return False
-        self.halted = self.halted or halted.reason
-        return True
+    def halt(self, peer: Peer, halted: wire.Halted) -> None:
+        """Note why a future cannot go on."""
+        if self.ledger.current(peer, halted.parent, halted.attempt):
+            self.halted = self.halted or halted.reason
 
     def _erase(self, parent: Parent, gone: Sequence[Kept]) -> None:
         actions = self.ledger.actions

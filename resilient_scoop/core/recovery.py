@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilient_scoop.core.checkpoints import apply_checkpoint, apply_trimmed
+from resilient_scoop.core.checkpoints import apply_checkpoint, apply_trimmed, pending
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.ledger import parts_of
 from resilient_scoop.core.state import State
@@ -130,12 +130,14 @@ def forget_items(state: State, record: int, indexes: set[int]) -> int:
     """Forget undone items whose arguments, at these places of an ARGS record, are lost.
 
     Their parents replay and ask for them again, as for new ones. Return how many there were.
+    Those that a checkpoint waits for are kept: nobody would ask, and their arguments were synced.
     """
     forgotten = 0
     for parent in state.parents.values():
+        kept = pending(parent)
         for batch in list(parent.batches.values()):
             for piece in list(batch.pieces):
-                if piece.record != record:
+                if piece.record != record or batch.call in kept:
                     continue
                 for index in range(piece.start, piece.stop):
                     at = piece.offset + index - piece.start

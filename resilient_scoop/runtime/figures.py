@@ -23,17 +23,22 @@ from resilient_scoop.ids import batch_path
 from resilient_scoop.runtime.rundir import RunDir, RunInfo, write_synced
 from resilient_scoop.wire.messages import (
     Calls,
+    Checkpoint,
     Crashed,
     Define,
     Outcomes,
     Output,
     Part,
     RunEnded,
+    Trimmed,
     decode_logged,
     decode_up,
 )
 
 BATCHES_SHOWN_MAX: Final = 20
+REPLAY_RESULTS: Final = 200_000
+"""A replay of so many results takes some seconds besides the parent's own time: worth a checkpoint."""
+REPLAY_BYTES: Final = 256 << 20
 _PAGE_BYTES: Final = 1 << 20
 
 
@@ -67,6 +72,15 @@ class BatchFigures:
     whole: bool  # no more items follow: `total` is the end
 
 
+@dataclass(slots=True)
+class ReplayFigures:
+    """What a parent that starts again replays: what came since its last checkpoint, or ever."""
+
+    path: str
+    results: int = 0
+    size_bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class RunFigures:
     """A run in numbers, at one moment."""
@@ -83,6 +97,7 @@ class RunFigures:
     ended: RunEnded | None = None
     journal_bytes: int = 0
     computed_s: float = 0.0  # what the items took, all workers together
+    replays: tuple[ReplayFigures, ...] = ()  # parents that a resume would replay for long
 
     @property
     def in_flight(self) -> int:
@@ -107,15 +122,25 @@ class _Count:
     crashed: set[tuple[str, int, int]] = field(default_factory=set)
     crashes: int = 0
     computed_s: float = 0.0
+    replays: dict[str, ReplayFigures] = field(default_factory=dict)
+    trimmed: dict[str, int] = field(default_factory=dict)  # items whose records are gone
 
     def take(self, value: bytes) -> None:
         record = decode_logged(value)
+        replay = self.replays.setdefault(record.parent, ReplayFigures(record.parent))
+        replay.size_bytes += len(value)
         match record:
+            case Checkpoint(parent=parent):
+                self.replays[parent] = ReplayFigures(parent)
+            case Trimmed(parent=parent, calls=spans, items=items):
+                self.trimmed[parent] = items
+                self._trim(parent, Intervals(spans))
             case Calls(parent=parent, parts=parts):
                 for part in parts:
                     self._part(parent, part)
             case Outcomes(parent=parent, items=items):
                 for item in items:
+                    replay.results += len(item.values)
                     at = (parent, item.call)
                     batch = self.batches.setdefault(at, _Batch())
                     batch.done.add(item.start, item.start + len(item.values))
@@ -128,6 +153,11 @@ class _Count:
                 self.crashed.add((parent, call, index))
             case _:
                 pass  # observations and intents are not counted
+
+    def _trim(self, parent: str, calls: Intervals) -> None:
+        for held in (self.batches, self.failed):
+            for at in [at for at in held if at[0] == parent and at[1] in calls]:
+                del held[at]  # type: ignore[attr-defined]
 
     def _part(self, parent: str, part: Part) -> None:
         batch = self.batches.setdefault((parent, part.call), _Batch())
@@ -159,9 +189,11 @@ def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> Ru
         if not (batch.whole and batch.done.count() >= batch.known)
     ]
     opened.sort(key=_by_place)
+    trimmed = sum(count.trimmed.values())
+    long = [r for r in count.replays.values() if _is_long(r)]
     return RunFigures(
-        done=sum(batch.done.count() for batch in count.batches.values()),
-        total_known=sum(max(b.known, b.done.count()) for b in count.batches.values()),
+        done=trimmed + sum(batch.done.count() for batch in count.batches.values()),
+        total_known=trimmed + sum(max(b.known, b.done.count()) for b in count.batches.values()),
         failed=sum(len(each) for each in count.failed.values()),
         batches=tuple(opened[:BATCHES_SHOWN_MAX]),
         batches_done=len(count.batches) - len(opened),
@@ -172,7 +204,12 @@ def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> Ru
         ended=read_ended(view),
         journal_bytes=journal_bytes,
         computed_s=count.computed_s,
+        replays=tuple(sorted(long, key=lambda each: -each.results)[:BATCHES_SHOWN_MAX]),
     )
+
+
+def _is_long(replay: ReplayFigures) -> bool:
+    return replay.results >= REPLAY_RESULTS or replay.size_bytes >= REPLAY_BYTES
 
 
 class OutputTail:

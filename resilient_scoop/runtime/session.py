@@ -116,6 +116,12 @@ class Session:
         """Remember the files of items' arguments, to be removed when the items are settled."""
         self._files.setdefault(path, {}).update(((call, i), ref) for i, ref in refs.items())
 
+    def sync_files(self, path: str, calls: set[int]) -> None:
+        """Make the files of calls' arguments durable."""
+        refs = [ref for (call, _), ref in self._files.get(path, {}).items() if call in calls]
+        if refs:
+            self.store.sync(refs)
+
     def _remove_files(self) -> None:
         for path, refs in self._files.items():
             parent = self.machine.parents.get(path)
