@@ -146,7 +146,8 @@ class StreamBook:
 
     def mark_of(self, obj: random.Random) -> str | int | None:
         """Return the name or the number under which a stream was obtained, if it is one of these."""
-        marks = [*self._named.items(), *self._numbered.items()]
+        marks: list[tuple[str | int, random.Random]] = [*self._named.items()]
+        marks += self._numbered.items()
         return next((mark for mark, each in marks if each is obj), None)
 
     def younger(self, count: int) -> list[tuple[int, random.Random]]:

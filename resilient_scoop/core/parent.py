@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
-from resilient_scoop.core.call import Call, Chunk, Policy
+from resilient_scoop.core.call import Call, Chunk, Policy, cut_out
 from resilient_scoop.core.durable import Durable
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.wire import messages as wire
@@ -262,18 +262,7 @@ class Parent:
 
     def _unhold(self, number: int, low: int, high: int) -> None:
         """Take settled items out of what waits for the end of the history."""
-        kept: list[tuple[wire.Part, list[bytes]]] = []
-        for part, args in self._held.pop(number, ()):
-            start, stop = part.start, part.start + part.count
-            if stop <= low or high <= start:
-                kept.append((part, args))
-                continue
-            for a, b in ((start, min(low, stop)), (max(high, start), stop)):
-                if a < b:
-                    digests = part.digests[(a - start) * _WIDTH : (b - start) * _WIDTH]
-                    last = part.last and b == stop
-                    piece = wire.Part(number, a, b - a, part.fn, digests, last, part.fresh)
-                    kept.append((piece, args[a - start : b - start]))
+        kept = cut_out(self._held.pop(number, ()), low, high)
         if kept:
             self._held[number] = kept
 

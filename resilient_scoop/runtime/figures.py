@@ -157,7 +157,7 @@ class _Count:
     def _trim(self, parent: str, calls: Intervals) -> None:
         for held in (self.batches, self.failed):
             for at in [at for at in held if at[0] == parent and at[1] in calls]:
-                del held[at]  # type: ignore[attr-defined]
+                del held[at]
 
     def _part(self, parent: str, part: Part) -> None:
         batch = self.batches.setdefault((parent, part.call), _Batch())

@@ -14,12 +14,11 @@ from typing import Any
 
 import msgspec
 
-from resilient_scoop.core import checkpoints, durable, exchange, keeper, recovery
+from resilient_scoop.core import exchange, recovery
 from resilient_scoop.core.broker import Broker
-from resilient_scoop.core.events import Erase, Offer, Put, Send, Table
+from resilient_scoop.core.events import Erase, Put, Send, Table
 from resilient_scoop.core.exchange import Exchange
 from resilient_scoop.core.intervals import Intervals
-from resilient_scoop.core.keeper import Keeper
 from resilient_scoop.core.ledger import Ledger
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.membership import Membership
@@ -175,14 +174,14 @@ def _adopted_unchecked() -> Sequence[Patch]:
 
 
 def _crashes_forgotten() -> Sequence[Patch]:
-    return _patched_apply(wire.Crashed)
+    return patched_apply(wire.Crashed)
 
 
 def _intents_forgotten() -> Sequence[Patch]:
-    return _patched_apply(wire.Intent)
+    return patched_apply(wire.Intent)
 
 
-def _patched_apply(kind: type) -> Sequence[Patch]:
+def patched_apply(kind: type) -> Sequence[Patch]:
     apply = recovery.apply
 
     def bug(state: State, record: wire.Logged, seq: int) -> None:
@@ -473,117 +472,6 @@ _LATE = (("late", "hangs", 2), ("late", "hangs", 1))
 _URGENT = (("urgent", "slow", 12, [0.1, 0.3, 0.5]), ("urgent", "leaf", 60, [0.2, 0.2, 0.1]))
 
 
-def _trimmed_before_verified() -> Sequence[Patch]:
-    checkpoint = Keeper.checkpoint
-
-    def bug(self: Keeper, peer: Any, record: wire.Checkpoint, raw: bytes) -> None:
-        checkpoint(self, peer, record, raw)
-        verified = wire.Verified(
-            record.parent, record.attempt, record.name, record.opening, record.gen
-        )
-        self.verified(peer, verified)
-
-    return [(Keeper, "checkpoint", bug)]
-
-
-def _covered_too_early() -> Sequence[Patch]:
-    trim = checkpoints._trim
-
-    def bug(parent: Any, key: Any, base: Any) -> Any:
-        newest = parent.blocks[key][-1]
-        return trim(parent, key, newest)
-
-    return [(checkpoints, "_trim", bug)]
-
-
-def _pending_trimmed() -> Sequence[Patch]:
-    def bug(parent: Any, key: Any, base: Any) -> Any:
-        kept = dict(parent.batches)
-        blocks = parent.blocks
-        parent.blocks = {k: [replace(e, pending=()) for e in v] for k, v in blocks.items()}
-        try:
-            return trim(parent, key, base)
-        finally:
-            parent.blocks, parent.batches = blocks, kept
-
-    trim = checkpoints._trim
-    return [(checkpoints, "_trim", bug)]
-
-
-def _counter_wrong(calls_off: int, told_off: int) -> Callable[[], Sequence[Patch]]:
-    jump = durable.jump
-
-    def bug(parent: Parent, calls: int, observations: int, pending: list[int]) -> None:
-        jump(parent, calls + calls_off, max(0, observations + told_off), pending)
-
-    return lambda: [(durable, "jump", bug)]
-
-
-def _observations_not_restored() -> Sequence[Patch]:
-    jump = durable.jump
-
-    def bug(parent: Parent, calls: int, observations: int, pending: list[int]) -> None:
-        jump(parent, calls, parent.next_observation, pending)
-
-    return [(durable, "jump", bug)]
-
-
-def _checkpoint_not_fenced() -> Sequence[Patch]:
-    checkpoint, verified = Keeper.checkpoint, Keeper.verified
-
-    def unfenced(method: Any) -> Any:
-        def bug(self: Keeper, peer: Any, record: Any, *raw: bytes) -> None:
-            current, self.ledger.current = self.ledger.current, lambda *_: True  # type: ignore[method-assign]
-            try:
-                method(self, peer, record, *raw)
-            finally:
-                self.ledger.current = current  # type: ignore[method-assign]
-
-        return bug
-
-    return [(Keeper, "checkpoint", unfenced(checkpoint)), (Keeper, "verified", unfenced(verified))]
-
-
-def _half_covered_erased() -> Sequence[Patch]:
-    covers = keeper._Job.covers
-
-    def bug(self: Any, record: wire.Logged) -> bool:
-        if isinstance(record, wire.Calls):
-            return any(part.call in self.calls for part in record.parts)
-        if isinstance(record, wire.Outcomes):
-            return any(item.call in self.calls for item in record.items)
-        return covers(self, record)
-
-    return [(keeper._Job, "covers", bug)]
-
-
-def _trims_forgotten() -> Sequence[Patch]:
-    return _patched_apply(wire.Trimmed)
-
-
-def _checkpoints_forgotten() -> Sequence[Patch]:
-    return _patched_apply(wire.Checkpoint)
-
-
-def _saved_before_commit() -> Sequence[Patch]:
-    checkpoint = Keeper.checkpoint
-
-    def bug(self: Keeper, peer: Any, record: wire.Checkpoint, raw: bytes) -> None:
-        checkpoint(self, peer, record, raw)
-        last = self.ledger.actions[-1]
-        if isinstance(last, Send):
-            self.ledger.actions[-1] = Offer(last.to, last.frames)
-
-    return [(Keeper, "checkpoint", bug)]
-
-
-def _calls_overtaken() -> Sequence[Patch]:
-    def bug(parent: Parent, frame: Any) -> None:
-        parent._frames.insert(0, wire.encode(frame))
-
-    return [(durable, "put", bug)]
-
-
 _RISKY = (("risky", 3), ("risky", 2))
 _CANCEL = (("cancel", 5), ("cancel", 4), ("cancel", 3))
 _STEADY = (("steady", 9), ("steady", 9))
@@ -597,16 +485,6 @@ _FORGETFUL = {
     "workers": 3,
 }
 """The broker and the origin die together and forget what was not committed; workers do not."""
-
-_LOOP = (("durable", "block", 9, 3), ("durable", "other", 6, 1), ("map", "saver", [[6, 2], [5, 1]]))
-_DRIZZLE = {
-    "rates": {"both": 0.5, "worker": 0.5, "broker": 0.5, "cut": 0.5},
-    "until": 8.0,
-    "written": 0.7,
-    "unloadable": 0.2,
-    "fallback": 0.3,
-    "edits": False,
-}
 
 MUTANTS = (
     Mutant("acknowledged before commit", _acknowledged_before_commit),
@@ -635,21 +513,6 @@ MUTANTS = (
     Mutant("numbers of records used again", _numbers_used_again),
     Mutant("deaths counted twice", _blame_for_all, (("map", "poison", [1]),)),
     Mutant("output recorded twice", _outputs_twice),
-    Mutant(
-        "trimmed before verified", _trimmed_before_verified, _LOOP, {**_DRIZZLE, "fallback": 0.0}
-    ),
-    Mutant("covered too early", _covered_too_early, _LOOP, _DRIZZLE),
-    Mutant("pending calls trimmed", _pending_trimmed, _LOOP, _DRIZZLE),
-    Mutant("call counter one too high", _counter_wrong(1, 0), _LOOP, _DRIZZLE),
-    Mutant("call counter one too low", _counter_wrong(-1, 0), _LOOP, _DRIZZLE),
-    Mutant("observation counter not restored", _observations_not_restored, _LOOP, _DRIZZLE),
-    Mutant("observation counter one too high", _counter_wrong(0, 1), _LOOP, _DRIZZLE),
-    Mutant("checkpoints of old parents", _checkpoint_not_fenced, _LOOP, _DRIZZLE),
-    Mutant("what is half covered erased", _half_covered_erased, _LOOP, _DRIZZLE),
-    Mutant("trims forgotten at restart", _trims_forgotten, _LOOP, _DRIZZLE),
-    Mutant("checkpoints forgotten at restart", _checkpoints_forgotten, _LOOP, _DRIZZLE),
-    Mutant("saved before commit", _saved_before_commit, _LOOP, _DRIZZLE),
-    Mutant("checkpoints overtake calls", _calls_overtaken, _LOOP, _DRIZZLE),
     Mutant("arguments let go too early", _arguments_let_go),
     Mutant("cancelled under its holder", _cancelled_under_its_holder, _CANCELS),
     Mutant("given back and begun", _given_back_and_begun, _CANCELS_IN_SLICES),
