@@ -34,6 +34,8 @@ class BrokerConfig:
     grant_bytes_max: int = 1 << 20
     page_bytes: int = 1 << 20
     """Of a parent's history in one message."""
+    sweep_bytes: int = 1 << 18
+    """Of a log looked at in one turn for what a checkpoint has made superfluous."""
     adopt: bool = False
     """Whether processes of an earlier broker may still be there."""
 

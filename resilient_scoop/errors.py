@@ -13,6 +13,8 @@ RscoopError                 exit 1
     JournalFullError        no space; the journal stays usable                    exit 74
     JournalFormatError      no journal, or one of an unknown format               exit 74
   RunStoppedError           the run was stopped and can be resumed                exit 75
+  CheckpointUnusableError   one generation of a checkpoint cannot be gone on from  exit 70
+    CheckpointsLostError    no generation can, and their history is gone          exit 70
   ConstExistsError          `shared.setConst` of a name that is set (TypeError)   exit 1
   TaskError                 one call cannot deliver its value; raised in user code
     WorkerCrashedError      the item killed its worker too often
@@ -204,6 +206,36 @@ class RunStoppedError(RscoopError):
 
     def __str__(self) -> str:
         return f"run {self.run} stopped: {self.reason}; go on with `rscoop resume {self.run}`"
+
+
+class CheckpointUnusableError(RscoopError):
+    """A checkpoint that is stored cannot be gone on from, or its state would not be right.
+
+    `what` names it, `reason` says what is wrong, `advice` what would help.
+    """
+
+    exit_code = 70
+
+    def __init__(self, what: str, reason: str, advice: str = "") -> None:
+        super().__init__(what, reason, advice)
+        self.what = what
+        self.reason = reason
+        self.advice = advice
+
+    def __str__(self) -> str:
+        text = f"{self.what} cannot be used: {self.reason}"
+        return f"{text}; {self.advice}" if self.advice else text
+
+
+class CheckpointsLostError(CheckpointUnusableError):
+    """None of a block's checkpoints can be used, and the results that they cover are dropped."""
+
+    def __str__(self) -> str:
+        advice = self.advice or "make it loadable again"
+        return (
+            f"{self.what} cannot go on: {self.reason}. The results before its checkpoints are dropped, "
+            f"so it cannot begin anew in this run; nothing was changed: {advice}, then `rscoop resume`"
+        )
 
 
 class ConstExistsError(RscoopError, TypeError):

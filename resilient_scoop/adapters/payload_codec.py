@@ -56,7 +56,7 @@ def dumps_parts(obj: object, what: str = "value", root: str = "") -> Parts:
         head = plain(obj, buffers.append)
     except Exception as error:  # noqa: BLE001 - pickling runs user code
         return [_by_value(obj, error, what, root or what)]
-    return _lay_out(head, [buffer.raw() for buffer in buffers]) if buffers else [head]
+    return lay_out(head, [buffer.raw() for buffer in buffers]) if buffers else [head]
 
 
 class _WaryPickler(pickle.Pickler):
@@ -91,7 +91,8 @@ def loads(payload: bytes | memoryview) -> Any:
     if tag == DILL:
         return payload_dill.loads(payload[1:])
     if tag == BUFFERS:
-        return _loads_buffers(memoryview(payload))
+        head, buffers = take_apart(memoryview(payload))
+        return pickle.loads(head, buffers=buffers)
     raise pickle.UnpicklingError(f"unknown codec {tag:#x}: written by another version, or damaged")
 
 
@@ -120,7 +121,8 @@ def _fails(obj: object) -> bool:
     return True
 
 
-def _lay_out(head: bytes, buffers: list[memoryview]) -> Parts:
+def lay_out(head: bytes, buffers: list[memoryview]) -> Parts:
+    """Return the parts of a payload of codec `O`."""
     lengths = [buffer.nbytes for buffer in buffers]
     front = _HEAD.pack(b"O", len(buffers), len(head))
     front += struct.pack(f"<{len(buffers)}Q", *lengths) + head
@@ -136,7 +138,8 @@ def _padding(length: int) -> bytes:
     return bytes(-length % _ALIGN_BYTES)
 
 
-def _loads_buffers(view: memoryview) -> Any:
+def take_apart(view: memoryview) -> tuple[memoryview, list[memoryview | bytearray]]:
+    """Return the pickle and the buffers of a payload of codec `O`."""
     _, count, head_bytes = _HEAD.unpack_from(view)
     lengths = struct.unpack_from(f"<{count}Q", view, _HEAD.size)
     start = _HEAD.size + 8 * count
@@ -150,4 +153,4 @@ def _loads_buffers(view: memoryview) -> Any:
         buffer = view[at : at + length]
         buffers.append(bytearray(buffer) if view.readonly else buffer)
         at += length
-    return pickle.loads(head, buffers=buffers)
+    return head, buffers

@@ -14,6 +14,7 @@ import io
 import pickle
 import sys
 import types
+from collections.abc import Callable
 from typing import Any, Final
 
 from resilient_scoop.adapters import payload_deap
@@ -57,6 +58,42 @@ def loads(data: bytes | memoryview) -> Any:
     import dill
 
     unpickler = dill.Unpickler(io.BytesIO(data))
+    unpickler._main = _main()  # noqa: SLF001
+    return unpickler.load()
+
+
+def dumps_state(obj: object, first: Callable[[Any], Any]) -> bytes:
+    """Return dill's pickle of a checkpoint's state: `first` is asked how to reduce each object.
+
+    What the script binds under its guard is there when the script runs again, and travels by name.
+    """
+    import dill
+
+    def reduce(each: Any) -> Any:
+        found = first(each)
+        return _reduce(each) if found is NotImplemented else found
+
+    names, out = guarded.copy(), io.BytesIO()
+    guarded.clear()
+    try:
+        pickler = dill.Pickler(out, _PROTOCOL, byref=False, recurse=False)
+        pickler._main = _main()  # noqa: SLF001
+        pickler.reducer_override = reduce
+        pickler.dump(obj)
+    finally:
+        guarded.update(names)
+    return out.getvalue()
+
+
+def loads_state(data: bytes | memoryview, find: Callable[..., Any]) -> Any:
+    """Return what `dumps_state` pickled; `find` is asked for each class, and given dill's own way."""
+    import dill
+
+    class Unpickler(dill.Unpickler):  # type: ignore[misc]
+        def find_class(self, module: str, name: str) -> Any:
+            return find(module, name, super().find_class)
+
+    unpickler = Unpickler(io.BytesIO(data))
     unpickler._main = _main()  # noqa: SLF001
     return unpickler.load()
 

@@ -8,10 +8,12 @@ which is in the middle of an item: `watch_imports` has it seeded then, with that
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import random
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -99,9 +101,86 @@ def restore(streams: Streams) -> None:
         _seed_numpy(module, _watchers[0].number_here())  # another item imported it meanwhile
 
 
+def bring_back(streams: Streams) -> None:
+    """As `restore`, in a process that may not have imported what had a stream of its own."""
+    if streams.numpy is not None:
+        importlib.import_module(_NUMPY)
+    restore(streams)
+
+
 def stream(number: int) -> random.Random:
     """Return a stream of its own."""
     return random.Random(number)  # noqa: S311 - simulation, not cryptography
+
+
+class StreamBook:
+    """The streams that one future has obtained: those with a name, and the others by their number.
+
+    One with a name is the same each time that it is asked for. Of the others only those are kept in
+    mind that are still in use.
+    """
+
+    __slots__ = ("_named", "_numbered", "_saved", "count")
+
+    def __init__(self) -> None:
+        self.count = 0  # how many streams without a name were obtained
+        self._named: dict[str, random.Random] = {}
+        self._numbered: weakref.WeakValueDictionary[int, random.Random] = (
+            weakref.WeakValueDictionary()
+        )
+        self._saved: dict[str, Any] = {}  # states of streams that were not asked for again yet
+
+    def obtain(self, name: str | None, seed: Callable[[str], int]) -> random.Random:
+        """Return a stream; `seed` gives the seed for what stands behind the future's path."""
+        if name is None:
+            made = stream(seed(f"#{self.count}"))
+            self._numbered[self.count] = made
+            self.count += 1
+            return made
+        found = self._named.get(name)
+        if found is None:
+            found = self._named[name] = stream(seed(f"#{name}"))
+            if name in self._saved:
+                found.setstate(self._saved.pop(name))
+        return found
+
+    def mark_of(self, obj: random.Random) -> str | int | None:
+        """Return the name or the number under which a stream was obtained, if it is one of these."""
+        marks: list[tuple[str | int, random.Random]] = [*self._named.items()]
+        marks += self._numbered.items()
+        return next((mark for mark, each in marks if each is obj), None)
+
+    def younger(self, count: int) -> list[tuple[int, random.Random]]:
+        """Return the streams without a name from a number on that are still in use."""
+        return [(mark, each) for mark, each in sorted(self._numbered.items()) if mark >= count]
+
+    def save(self) -> tuple[int, dict[str, Any], dict[int, Any]]:
+        """Return the state of all streams."""
+        named = self._saved | {name: each.getstate() for name, each in self._named.items()}
+        numbered = {mark: each.getstate() for mark, each in sorted(self._numbered.items())}
+        return self.count, named, numbered
+
+    def restore(self, saved: tuple[int, dict[str, Any], dict[int, Any]]) -> None:
+        """Put all streams where they were, also those that are asked for later."""
+        self.count, self._saved, numbered = saved[0], dict(saved[1]), saved[2]
+        for name, each in self._named.items():
+            if name in self._saved:
+                each.setstate(self._saved.pop(name))
+        for mark, each in self._numbered.items():
+            if mark in numbered:
+                each.setstate(numbered[mark])
+
+    def find(self, mark: str | int) -> random.Random | None:
+        """Return the stream that was obtained under a mark, if it is still in use."""
+        return self._named.get(mark) if isinstance(mark, str) else self._numbered.get(mark)
+
+    def adopt(self, mark: str | int, obj: random.Random) -> None:
+        """Take a stream for the one that was obtained under a mark."""
+        if isinstance(mark, str):
+            self._named[mark] = obj
+            self._saved.pop(mark, None)
+        else:
+            self._numbered[mark] = obj
 
 
 def _seed_numpy(module: Any, number: int) -> None:

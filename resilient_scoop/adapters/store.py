@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from resilient_scoop.adapters import result_files
-from resilient_scoop.adapters.blobs import BlobError, BlobStore, write_parts
+from resilient_scoop.adapters.blobs import BlobError, BlobStore, sync_directory, write_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +69,20 @@ class LargeStore:
                 return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         except OSError as error:
             raise BlobError(f"the file of a large argument: {error.strerror}") from error
+
+    def sync(self, refs: Sequence[bytes]) -> None:
+        """Make arguments' files durable: a checkpoint is about to rely on them.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        for ref in refs:
+            fd = os.open(self.path(_name(ref)), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        sync_directory(self._directory)
 
     def remove(self, ref: bytes) -> None:
         """Remove an argument's file; one that is gone is no error."""

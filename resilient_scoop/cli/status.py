@@ -21,6 +21,7 @@ from resilient_scoop.runtime.display import duration, steps
 from resilient_scoop.runtime.figures import (
     BatchFigures,
     ItemFigures,
+    ReplayFigures,
     RunFigures,
     RunState,
     read_figures,
@@ -60,6 +61,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     journal_bytes: int
     audit: list[Finding]
     folder: str
+    replays: list[ReplayFigures]
 
 
 @click.command(
@@ -122,6 +124,7 @@ def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
         journal_bytes=figures.journal_bytes,
         audit=read_findings(run.logs),
         folder=str(run.path),
+        replays=list(figures.replays),
     )
 
 
@@ -144,6 +147,7 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
     lines += [f"  {each.said}" for each in report.audit]
     lines += [_batch_line(batch) for batch in report.batches]
     lines += [_item_line(item) for item in report.items]
+    lines += [_replay_line(each) for each in report.replays if report.state != RunState.FINISHED]
     return [*lines, f"  next      {_advice(report)}"]
 
 
@@ -155,6 +159,13 @@ def _batch_line(batch: BatchFigures) -> str:
 def _item_line(item: ItemFigures) -> str:
     keeps = ", goes on from there" if item.keeps else ""
     return f"  item      {item.path} {item.name}: {steps(item.done, item.total)}{keeps}"
+
+
+def _replay_line(replay: ReplayFigures) -> str:
+    return (
+        f"  replay    {replay.path} has {replay.results} results to replay when it starts again "
+        f"({size(replay.size_bytes)}): a block of checkpoint.durable would keep that short"
+    )
 
 
 def _state(report: StatusReport) -> str:

@@ -16,6 +16,7 @@ from resilient_scoop.wire import messages as wire
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+NAME_BYTES_MAX = 200
 _is_path = re.compile(r"0(?:\.\d{1,18}\[\d{1,18}\])*").fullmatch
 
 
@@ -44,6 +45,11 @@ def check(messages: Sequence[wire.Up]) -> None:  # noqa: C901, PLR0912 - a table
                     raise ValueError(f"no path: {parent!r}")
             case wire.Progress():
                 _check_progress(message)
+            case wire.Verified(parent=parent) | wire.Halted(parent=parent):
+                if not _is_path(parent):
+                    raise ValueError(f"no path: {parent!r}")
+            case wire.Checkpoint():
+                _check_checkpoint(message)
             case wire.Hello(held=held):
                 for each in held:
                     _check_held(each)
@@ -90,3 +96,16 @@ def _check_held(held: wire.Held) -> None:
         total += stop - start
     if len(held.digests) != total * DIGEST_BYTES:
         raise ValueError(f"held {total} items, {len(held.digests)} bytes of digests")
+
+
+def _check_checkpoint(record: wire.Checkpoint) -> None:
+    if not _is_path(record.parent) or len(record.name.encode()) > NAME_BYTES_MAX:
+        raise ValueError(f"no checkpoint: {record.name[:20]!r} of {record.parent[:20]!r}")
+    if not 0 <= record.base < record.gen or record.opening < 0:
+        raise ValueError(f"checkpoint {record.gen} on {record.base}, opening {record.opening}")
+    calls = 0 <= record.entry <= record.calls
+    told = 0 <= record.entry_observation <= record.observations
+    if not calls or not told or not record.payload:
+        raise ValueError(f"checkpoint of calls {record.entry} to {record.calls}")
+    if any(not 0 <= call < record.calls for call in record.pending):
+        raise ValueError("checkpoint: a pending call that was not made")

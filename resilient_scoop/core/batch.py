@@ -11,8 +11,10 @@ from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.sizes import Sizes
 
 if TYPE_CHECKING:
+    from resilient_scoop.core.checkpoints import Kept
     from resilient_scoop.core.peers import Lease
     from resilient_scoop.core.words import Words
+    from resilient_scoop.wire.checkpoints import Trimmed
     from resilient_scoop.wire.messages import Crashed, Part
 
 
@@ -127,8 +129,9 @@ class Parent:
     """A future that spawned others, while it is not done."""
 
     __slots__ = (
-        "args_left", "batches", "cancelled", "crashes", "depth", "finished", "index", "intents",
-        "logged", "next_observation", "path", "prefix", "renewed", "sizes", "words",
+        "args_left", "batches", "blocks", "cancelled", "crashes", "depth", "dropped", "dropped_items",
+        "finished", "index", "intents", "logged", "next_observation", "path", "prefix", "renewed", "saved",
+        "sizes", "trimmed_by", "trims", "untold", "words",
     )  # fmt: skip
 
     def __init__(self, path: str, prefix: bytes, words: Words) -> None:
@@ -147,6 +150,14 @@ class Parent:
         self.crashes: dict[tuple[int, int], list[Crashed]] = {}
         self.intents: dict[int, Intervals] = {}  # call -> idempotent=False items once granted
         self.cancelled: dict[int, Intervals] = {}  # call -> items that ended so
+        # Of checkpoints (`core.checkpoints`):
+        self.blocks: dict[tuple[str, int], list[Kept]] = {}  # generations, ascending
+        self.saved = 0  # volatile: checkpoints taken in, in this epoch and before
+        self.dropped = Intervals()  # calls of which nothing is kept
+        self.dropped_items = 0  # how many items those had
+        self.untold = Intervals()  # observations of which nothing is kept
+        self.trimmed_by: list[tuple[str, int]] = []  # blocks whose checkpoints cover those
+        self.trims: dict[int, Trimmed] = {}  # by sequence number
 
     def size_of(self, call: int) -> int | None:
         """Return how many items a finished call has; None if it is not finished."""

@@ -1,8 +1,8 @@
 """The broker as a pure machine: events and time in, actions out.
 
-It owns four parts, whose modules name their invariants: the ledger (facts), the scheduler (who
-runs what), the membership (who is there), the questions (cancellations that are asked for). `check`
-asserts, beside theirs:
+It owns five parts, whose modules name their invariants: the ledger (facts), the keeper (checkpoints),
+the scheduler (who runs what), the membership (who is there), the questions (cancellations that are
+asked for). `check` asserts, beside theirs:
 
   B1  Every known undone item is ready or in exactly one lease.
   B2  Nothing that rests on a record is an `Offer`: outcomes, answers, greetings, grants of
@@ -23,10 +23,12 @@ from resilient_scoop.core.events import (
     Interrupt,
     Put,
     StoredArgs,
+    Swept,
     Table,
     Tick,
 )
 from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.keeper import Keeper
 from resilient_scoop.core.ledger import Ledger
 from resilient_scoop.core.membership import Membership
 from resilient_scoop.core.peers import Peer
@@ -59,6 +61,7 @@ class Broker:
         self.epoch = epoch
         self.scheduler = Scheduler(state, config, epoch)
         self.ledger = Ledger(state, self.scheduler, {} if consts is None else consts)
+        self.keeper = Keeper(self.ledger)
         self.membership = Membership(config, epoch, seed, self.ledger)
         self.questions = Questions(self.ledger)
         self.ended: wire.RunEnded | None = None
@@ -80,9 +83,14 @@ class Broker:
                 self._stop(reason)
             case Tick():
                 self.membership.expire(now)
+            case Swept():
+                self.keeper.swept(event)
             case _:
                 assert_never(event)
+        if self.keeper.halted:
+            self._stop(self.keeper.halted)
         if not more:
+            self.keeper.sweep()
             self._assign(now)
         if self.state.words.stale:
             self.ledger.erase_stale()
@@ -92,6 +100,8 @@ class Broker:
         """Return when the next `Tick` is due."""
         if self.membership.recovering(now):
             return now + 0.05
+        if self.keeper.is_sweeping:
+            return now + 0.005
         if not self.scheduler.ready and any(p.items > 1 for p in self.scheduler.workers.values()):
             return now + self.config.slice_s
         return now + self.config.beat_s
@@ -208,6 +218,12 @@ class Broker:
                 self._run_ended(peer, message, raw)
             case wire.Bye():
                 self.membership.lose(peer, None)
+            case wire.Checkpoint():
+                self.keeper.checkpoint(peer, message, raw)
+            case wire.Verified():
+                self.keeper.verified(peer, message)
+            case wire.Halted():
+                self.keeper.halt(peer, message)
             case wire.Hello() | wire.Calls() | wire.Args():
                 pass  # handled with their bundle
             case _:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.ids import DIGEST_BYTES
+from resilient_scoop.wire.messages import Part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Asked = tuple[Part, list[bytes]]
 
 
 @dataclass(slots=True)
@@ -56,6 +64,23 @@ class Call:
         else:
             at = bisect_right(self.chunks, chunk.start, key=lambda each: each.start)
             self.chunks.insert(at, chunk)
+
+
+def cut_out(held: Iterable[Asked], low: int, high: int) -> list[Asked]:
+    """Return what is left of parts and their arguments without the items `[low, high)`."""
+    kept: list[Asked] = []
+    for part, args in held:
+        start, stop = part.start, part.start + part.count
+        if stop <= low or high <= start:
+            kept.append((part, args))
+            continue
+        for a, b in ((start, min(low, stop)), (max(high, start), stop)):
+            if a < b:
+                digests = part.digests[(a - start) * DIGEST_BYTES : (b - start) * DIGEST_BYTES]
+                last = part.last and b == stop
+                piece = Part(part.call, a, b - a, part.fn, digests, last, part.fresh)
+                kept.append((piece, args[a - start : b - start]))
+    return kept
 
 
 @dataclass(slots=True)

@@ -7,11 +7,12 @@ committed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from resilient_scoop.ids import PeerId
-from resilient_scoop.wire.messages import Attempt, Task, Up
+from resilient_scoop.wire.checkpoints import Mark, Span
+from resilient_scoop.wire.messages import Attempt, Logged, Task, Up
 
 
 class Table(IntEnum):
@@ -77,6 +78,9 @@ class SendHistory:
     upto: int
     calls: int
     output_bytes: int
+    checkpoints: list[Mark] = field(default_factory=list)
+    dropped: list[Span] = field(default_factory=list)
+    trimmed_by: list[tuple[str, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,23 @@ class GrantStored:
     resumes: list[StoredResume | None]  # None: there is no payload for it
 
 
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Look at a page of LOG records (after, seq] of `prefix` once this turn is durable: `Swept`."""
+
+    parent: str
+    prefix: bytes
+    seq: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Remove the file of a checkpoint once this turn is durable."""
+
+    name: bytes
+
+
 Change = Put | Erase
 
 
@@ -134,5 +155,16 @@ class Interrupt:
     reason: str
 
 
-Action = Put | Erase | Send | Offer | SendHistory | GrantStored
-Event = Heard | Tick | Interrupt
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """The page that a `Sweep` asked for."""
+
+    parent: str
+    seq: int
+    records: list[tuple[int, Logged]]
+    upto: int
+    last: bool
+
+
+Action = Put | Erase | Send | Offer | SendHistory | GrantStored | Sweep | Discard
+Event = Heard | Tick | Interrupt | Swept

@@ -20,6 +20,7 @@ import msgspec
 from resilient_scoop.core.admission import check
 from resilient_scoop.core.events import (
     Change,
+    Discard,
     Erase,
     Event,
     GrantStored,
@@ -30,6 +31,8 @@ from resilient_scoop.core.events import (
     SendHistory,
     StoredArgs,
     StoredResume,
+    Sweep,
+    Swept,
     Table,
     Tick,
 )
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 ACK_S = 0.1
 REFUSALS_SAID = 10
 ACK_MESSAGES = 16
+_TOLD = wire.Outcomes | wire.Observed | wire.Checkpoint
 
 
 class Mail(NamedTuple):
@@ -74,7 +78,7 @@ class Reader(Protocol):
 @dataclass(slots=True)
 class _Turn:
     number: int
-    sends: list[Send | SendHistory | GrantStored] = field(default_factory=list)
+    sends: list[Send | SendHistory | GrantStored | Sweep | Discard] = field(default_factory=list)
     acks: dict[PeerId, tuple[Link, int]] = field(default_factory=dict)
 
 
@@ -94,6 +98,7 @@ class Exchange:
         self.say = say
         self.links: dict[PeerId, Link] = {}
         self.refused = 0
+        self.garbage: list[bytes] = []  # files that no durable record names: the shell removes them
         self._turns: deque[_Turn] = deque()
         self._number = 0
         self._events: list[Event] = []
@@ -192,7 +197,13 @@ class Exchange:
             for peer, (link, received) in turn.acks.items():
                 link.acked = received
                 acks[peer] = link
-            mails += [self._carry_out(send, journal) for send in turn.sends]
+            for send in turn.sends:
+                if isinstance(send, Sweep):
+                    self._events.append(_swept(send, journal, self.broker.config.sweep_bytes))
+                elif isinstance(send, Discard):
+                    self.garbage.append(send.name)
+                else:
+                    mails.append(self._carry_out(send, journal))
         if self.defines is not None:
             self.defines.let_go(number)
         # Most acknowledgements ride with other messages or with the next sign of life.
@@ -262,7 +273,7 @@ def _with_resume(task: wire.Task, where: StoredResume, journal: Reader) -> wire.
 
 
 def _page(send: SendHistory, journal: Reader, size_bytes: int) -> list[bytes]:
-    """Return a page of a parent's log: its outcomes and observations, not its calls."""
+    """Return a page of a parent's log: outcomes, observations, checkpoints, and not its calls."""
     after = send.prefix + send.after.to_bytes(8, "big")
     records = journal.read(Table.LOG, send.prefix, after, size_bytes)
     frames, upto = [], send.after
@@ -271,8 +282,27 @@ def _page(send: SendHistory, journal: Reader, size_bytes: int) -> list[bytes]:
         if seq > send.upto:
             break
         upto, after = seq, key
-        if isinstance(wire.decode_logged(raw), wire.Outcomes | wire.Observed):
+        if isinstance(wire.decode_logged(raw), _TOLD):
             frames.append(raw)
     last = upto >= send.upto or not journal.read(Table.LOG, send.prefix, after, 1)
-    head = wire.History(send.parent, send.attempt, upto, last, send.calls, send.output_bytes)
+    head = wire.History(
+        send.parent, send.attempt, upto, last, send.calls, send.output_bytes, send.checkpoints,
+        send.dropped, send.trimmed_by,
+    )  # fmt: skip
     return [wire.encode(head), *frames]
+
+
+def _swept(sweep: Sweep, journal: Reader, size_bytes: int) -> Swept:
+    """Return a page of records to be looked at; each turn looks at one."""
+    after = sweep.prefix + sweep.after.to_bytes(8, "big")
+    found, upto, last = [], sweep.seq, True
+    page = journal.read(Table.LOG, sweep.prefix, after, size_bytes)
+    for key, raw in page:
+        seq = int.from_bytes(key[KEY_BYTES:], "big")
+        if seq >= sweep.seq:
+            break
+        found.append((seq, wire.decode_logged(raw)))
+    else:
+        if page:
+            upto, last = found[-1][0], False
+    return Swept(sweep.parent, sweep.seq, found, upto, last)

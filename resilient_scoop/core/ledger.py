@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
-from resilient_scoop.core.events import Action, Erase, Offer, Put, Send, SendHistory, Table
+from resilient_scoop.core import checkpoints
+from resilient_scoop.core.events import Action, Discard, Erase, Offer, Put, Send, SendHistory, Table
 from resilient_scoop.core.words import apply_progress
 from resilient_scoop.wire import messages as wire
 
@@ -120,7 +121,8 @@ class Ledger:
                 offset += part.count
                 continue
             batch = parent.batches.get(part.call)
-            known = batch is not None or (part.call in parent.finished and not part.fresh)
+            finished = part.call in parent.finished and part.call not in parent.dropped
+            known = batch is not None or (finished and not part.fresh)
             if batch is not None:
                 new = new or (part.last and self._ends_anew(batch, part.start + part.count))
                 self._clear_changed(parent, batch, part)
@@ -205,7 +207,8 @@ class Ledger:
         after = max(wanted.after, parent.record_before(wanted.from_call))
         page = SendHistory(
             peer.id, wanted.parent, wanted.attempt, parent.prefix, after, self.state.seq,
-            parent.next_call(), self.state.output_bytes,
+            parent.next_call(), self.state.output_bytes, checkpoints.marks(parent),
+            list(parent.dropped), list(parent.trimmed_by),
         )  # fmt: skip
         self.actions.append(page)
 
@@ -318,11 +321,13 @@ class Ledger:
 
     def _drop(self, path: str) -> None:
         """A parent is done: its descendants are nobody's any more."""
-        gone = [path]
+        gone, kept = [path], list[checkpoints.Kept]()
         while gone:
             each = gone.pop()
             gone += self.state.kids.get(each, ())
             parent = self.state.parents.get(each)
+            if parent is not None and parent.blocks:
+                kept += [one for block in parent.blocks.values() for one in block]
             for batch in () if parent is None else list(parent.batches.values()):
                 self.scheduler.withdraw(batch, 0, 1 << 62)
                 self.release(batch, list(batch.undone))
@@ -330,6 +335,8 @@ class Ledger:
                 self.state.words.drop_all(each)
         for prefix in self.state.drop(path):
             self.actions += [Erase(Table.LOG, prefix), Erase(Table.ARGS, prefix)]
+        if kept:
+            self.actions += [Discard(name) for name in checkpoints.unnamed(self.state, kept)]
 
 
 def parts_of(outcome: wire.Outcome, spans: Spans) -> list[wire.Outcome]:

@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
-from resilient_scoop.core.call import Call, Chunk, Policy
+from resilient_scoop.core.call import Call, Chunk, Policy, cut_out
+from resilient_scoop.core.durable import Durable
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.wire import messages as wire
 
@@ -36,6 +37,7 @@ __all__ = ["Call", "Chunk", "Parent", "Policy"]
 _WIDTH = ids.DIGEST_BYTES
 PART_ITEMS = 4096
 PART_BYTES = 1 << 19
+Told = wire.Outcomes | wire.Observed | wire.Checkpoint
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class Parent:
     next_observation: int = 0
     cancelled: bool | None = None  # the answer to `ask_cancel`
     _asked: wire.Cancel | None = None  # not answered
+    durable: Durable = field(default_factory=Durable)
     _recorded: deque[wire.Observation] = field(default_factory=deque)
     _told: list[wire.Observation] = field(default_factory=list)
     _stash: dict[int, list[wire.Outcome]] = field(default_factory=dict)
@@ -81,6 +84,8 @@ class Parent:
         call = Call(self.next_call, fn, fingerprint)
         self.next_call += 1
         self.calls[call.number] = call
+        if call.number in self.durable.dropped:
+            self.durable.lack(self, call)
         if self.replaying or call.number < self.known_calls:
             call.args = {}
         return call
@@ -257,18 +262,7 @@ class Parent:
 
     def _unhold(self, number: int, low: int, high: int) -> None:
         """Take settled items out of what waits for the end of the history."""
-        kept: list[tuple[wire.Part, list[bytes]]] = []
-        for part, args in self._held.pop(number, ()):
-            start, stop = part.start, part.start + part.count
-            if stop <= low or high <= start:
-                kept.append((part, args))
-                continue
-            for a, b in ((start, min(low, stop)), (max(high, start), stop)):
-                if a < b:
-                    digests = part.digests[(a - start) * _WIDTH : (b - start) * _WIDTH]
-                    last = part.last and b == stop
-                    piece = wire.Part(number, a, b - a, part.fn, digests, last, part.fresh)
-                    kept.append((piece, args[a - start : b - start]))
+        kept = cut_out(self._held.pop(number, ()), low, high)
         if kept:
             self._held[number] = kept
 
@@ -288,17 +282,22 @@ class Parent:
         first = 0 if self.replaying else min(waited, default=self.next_call)
         return wire.encode(wire.HistoryWanted(self.path, self.attempt, self.after, first))
 
-    def page(self, head: wire.History, records: list[wire.Outcomes | wire.Observed]) -> None:
+    def page(self, head: wire.History, records: list[Told]) -> None:
         """Take in a page."""
         self.page_asked = False
         self.after = head.upto
         self.known_calls = max(self.known_calls, head.calls)
         self.output_known = max(self.output_known, head.output_bytes)
+        self.durable.page(head)
         for record in records:
             if isinstance(record, wire.Outcomes):
                 self.outcomes(record)
-            elif self.replaying:
-                known = self.next_observation + len(self._recorded)
+            elif not self.replaying:
+                continue
+            elif isinstance(record, wire.Checkpoint):
+                self.durable.take(record)
+            else:
+                known = self._recorded[-1].no + 1 if self._recorded else self.next_observation
                 self._recorded += [each for each in record.observations if each.no >= known]
         if head.last:
             self.catching_up = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from resilient_scoop.core.checkpoints import apply_checkpoint, apply_trimmed, pending
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.ledger import parts_of
 from resilient_scoop.core.state import State
@@ -12,6 +13,7 @@ from resilient_scoop.ids import KEY_BYTES, ROOT, item_path, parse_item
 from resilient_scoop.wire.broker_errors import is_cancelled
 from resilient_scoop.wire.messages import (
     Calls,
+    Checkpoint,
     Crashed,
     Define,
     Intent,
@@ -20,6 +22,7 @@ from resilient_scoop.wire.messages import (
     Outcome,
     Outcomes,
     Progress,
+    Trimmed,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ def recover(
     return state
 
 
-def apply(state: State, record: Logged, seq: int) -> None:
+def apply(state: State, record: Logged, seq: int) -> None:  # noqa: C901, PLR0912 - a table
     """Apply one LOG record as it was applied when it was written."""
     parent = state.parent(record.parent)
     match record:
@@ -74,6 +77,10 @@ def apply(state: State, record: Logged, seq: int) -> None:
             state.apply_crashed(parent, record)
         case Intent():
             state.apply_intent(parent, record)
+        case Checkpoint():
+            apply_checkpoint(parent, record, seq)
+        case Trimmed():
+            apply_trimmed(state, parent, record, seq)
 
 
 def _drop_ended(state: State) -> None:
@@ -132,12 +139,14 @@ def forget_items(state: State, record: int, indexes: set[int]) -> int:
     """Forget undone items whose arguments, at these places of an ARGS record, are lost.
 
     Their parents replay and ask for them again, as for new ones. Return how many there were.
+    Those that a checkpoint waits for are kept: nobody would ask, and their arguments were synced.
     """
     forgotten = 0
     for parent in state.parents.values():
+        kept = pending(parent)
         for batch in list(parent.batches.values()):
             for piece in list(batch.pieces):
-                if piece.record != record:
+                if piece.record != record or batch.call in kept:
                     continue
                 for index in range(piece.start, piece.stop):
                     at = piece.offset + index - piece.start

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
 from resilient_scoop.core.batch import Batch, Parent, Piece
+from resilient_scoop.core.checkpoints import ask_again
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.words import Words
 
@@ -69,6 +70,8 @@ class State:
         call, start, stop = part.call, part.start, part.start + part.count
         batch = parent.batches.get(call)
         if batch is None:
+            if parent.dropped:
+                ask_again(parent, call)
             size = parent.size_of(call)
             if size is not None and stop <= size and not self._renewed(parent, part):
                 return []
@@ -250,7 +253,7 @@ class State:
             parent.args_left.pop(batch.pieces[0].record, None)
         parent.logged = True
         self.items_done += count
-        self._spend(parent, batch.pieces[0])
+        self.spend(parent, batch.pieces[0])
         batch.undone, batch.done, batch.pieces = batch.done, batch.undone, []
         del parent.batches[call]
         parent.forget(call, 0, count)
@@ -260,7 +263,7 @@ class State:
         if parent.intents:
             parent.intents.pop(call, None)
 
-    def _spend(self, parent: Parent, piece: Piece) -> None:
+    def spend(self, parent: Parent, piece: Piece) -> None:
         """Let go of a piece that is done, and of its record where that was the last (S5)."""
         self.args_bytes -= piece.size()
         left = parent.args_left.get(piece.record)
@@ -308,14 +311,14 @@ class State:
                 if batch.undone.overlap(piece.start, piece.stop):
                     kept.append(piece)
                 else:
-                    self._spend(batch.parent, piece)
+                    self.spend(batch.parent, piece)
             batch.pieces[first:last] = kept
 
     def _finish(self, batch: Batch) -> bool:
         if batch.undone:
             return False
         for piece in batch.pieces:
-            self._spend(batch.parent, piece)
+            self.spend(batch.parent, piece)
         batch.pieces = []
         if not batch.last:
             return False

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from resilient_scoop import ids
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.link import Link
-from resilient_scoop.core.parent import Parent
+from resilient_scoop.core.parent import Parent, Told
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -252,11 +252,8 @@ class Worker:
         if isinstance(head, wire.History):
             parent = self.parents.get(head.parent)
             if parent is not None and parent.attempt == head.attempt:
-                records = messages[1:]
                 self.touched.add(head.parent)
-                parent.page(
-                    head, [r for r in records if isinstance(r, wire.Outcomes | wire.Observed)]
-                )
+                parent.page(head, [each for each in messages[1:] if isinstance(each, Told)])
                 if parent.catching_up:
                     self._ask_page(parent)
             return
@@ -270,6 +267,11 @@ class Worker:
                 if parent is not None:
                     self.touched.add(message.parent)
                     parent.outcomes(message)
+            case wire.Saved(parent=path, name=name, opening=opening, gen=gen):
+                parent = self.parents.get(path)
+                if parent is not None:
+                    self.touched.add(path)
+                    parent.durable.note(name, opening, gen)
             case wire.Grant(tasks=tasks):
                 for task in tasks:
                     self._accept(task)

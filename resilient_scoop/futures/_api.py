@@ -149,19 +149,18 @@ def once(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
 def rng(name: str | None = None) -> random.Random:
     """Return a random stream of the running future's own, seeded from the run's seed and its path.
 
-    Each call gives another stream; with a `name`, the stream of that name, so that a new stream
-    elsewhere does not shift this one.
+    Each call gives another stream; with a `name`, it is the stream of that name, the same one each
+    time, so that a new stream elsewhere does not shift it.
     """
     at = _engine.here()
     if at is None:
         return random.Random(name)  # noqa: S311 - simulation, not cryptography
     context = at.context
-    if name is None:
-        mark = f"#{context.rngs}"
-        context.rngs += 1
-    else:
-        mark = f"#{name}"
-    return streams.stream(ids.seed_of(at.session.machine.seed, context.path + mark))
+    if context.rngs is None:
+        context.rngs = streams.StreamBook()
+    return context.rngs.obtain(
+        name, lambda mark: ids.seed_of(at.session.machine.seed, context.path + mark)
+    )
 
 
 class Calls:

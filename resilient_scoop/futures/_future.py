@@ -5,20 +5,47 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from resilient_scoop import ids
 from resilient_scoop.adapters import payload as codec
+from resilient_scoop.core.call import Call, Chunk
+from resilient_scoop.core.durable import revive
 from resilient_scoop.futures import _engine
 from resilient_scoop.wire.broker_errors import is_cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from resilient_scoop.core.parent import Call
     from resilient_scoop.futures._engine import Here
 
 T = TypeVar("T")
+_FILE = b"B"
 _LOG = logging.getLogger("resilient_scoop")
+
+
+class Place(NamedTuple):
+    """Which call a future that waits belongs to."""
+
+    call: int
+    fn: bytes
+    fingerprint: bytes
+    digest: bytes
+
+
+class Kept(NamedTuple):
+    """What a checkpoint keeps of a future: its outcome, or where it comes from."""
+
+    callable: str
+    item: int
+    path: str
+    value: Any = None
+    error: BaseException | None = None
+    place: Place | None = None  # of one whose outcome its parent has not been told
+    payload: bytes | None = None  # the outcome, if it has arrived
+    failed: bool = False
+    callbacks: Sequence[Callable[[Future[Any]], Any]] = ()
 
 
 class Future(Generic[T]):
@@ -49,6 +76,55 @@ class Future(Generic[T]):
             f"future {self.path} cannot be sent to a task: it belongs to the parent that made it; "
             "send its result, or have the task make the call"
         )
+
+    def keep(self, at: Here) -> Kept:
+        """Return what a checkpoint of its parent keeps of it.
+
+        Raises:
+            TypeError: it is another parent's.
+        """
+        if self._seen:
+            return Kept(self.callable, self.index, self.path, self._value, self._error)
+        if self._at is None or self._call is None or self._at.parent is not at.parent:
+            raise TypeError(f"future {self.path} belongs to another parent, {self.path}'s own")
+        call, index, width = self._call, self.index, ids.DIGEST_BYTES
+        place = Place(
+            call.number, call.fn, call.fingerprint,
+            bytes(call.digests[index * width : (index + 1) * width]),
+        )  # fmt: skip
+        chunk = call.find(index)
+        payload = None if chunk is None else chunk.values[index - chunk.start]
+        if payload is not None and payload[:1] == _FILE:
+            payload = None  # a file goes with the last record that names it: that one is kept
+        failed = payload is not None and chunk is not None and index in chunk.failed
+        return Kept(
+            self.callable, index, self.path, None, None, place, payload, failed, self._callbacks
+        )
+
+    @classmethod
+    def kept(cls, kept: Kept) -> Future[Any]:
+        """Return the future of which this was kept; one that waits is revived by `revive`."""
+        future: Future[Any] = cls(None, None, kept.callable, kept.item)
+        future.path = kept.path
+        if kept.place is None:
+            future._seen, future._value, future._error = True, kept.value, kept.error
+        return future
+
+    def revive(self, at: Here, kept: Kept) -> None:
+        """Have a kept future wait for its outcome again, in the parent that goes on."""
+        place = kept.place
+        assert place is not None, "what is settled does not wait"
+        self._at, self._callbacks = at, list(kept.callbacks)
+        if self._callbacks:
+            at.context.listeners.append(self)
+        if kept.payload is None:
+            self._call = revive(
+                at.parent, place.call, place.fn, place.fingerprint, self.index, place.digest
+            )
+            return
+        self._call = Call(place.call, place.fn, place.fingerprint)
+        failed = frozenset([self.index] if kept.failed else [])
+        self._call.put(Chunk(self.index, self.index + 1, [kept.payload], failed, 0))
 
     # --- what is known ------------------------------------------------------------------------
 

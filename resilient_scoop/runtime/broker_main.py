@@ -24,9 +24,11 @@ from resilient_scoop import ids
 from resilient_scoop.adapters.committer import Committer
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_place import GENERATION_FILE
+from resilient_scoop.adapters.state_store import StateStore
 from resilient_scoop.adapters.zmq_sockets import RouterSocket, local_endpoint
 from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker import Broker
+from resilient_scoop.core.checkpoints import files as checkpoint_files
 from resilient_scoop.core.defines import Defines
 from resilient_scoop.core.events import Change, Erase, Interrupt, Put, Table
 from resilient_scoop.core.exchange import Exchange
@@ -147,6 +149,9 @@ class BrokerShell:
         state, consts = load_state(self.journal, settings.run)
         forget_lost_arguments(self.journal, state)
         forget_without_args(state, lambda key: self.journal.get(Table.ARGS, key) is not None)
+        self.states = StateStore(Path(settings.run_dir))
+        if not settings.adopt:  # nobody writes any now
+            self.states.sweep(checkpoint_files(state))
         self.recovered = state.items_done
         epoch = next_epoch(self.journal, goes_on=not settings.adopt)
         config = BrokerConfig(
@@ -179,6 +184,7 @@ class BrokerShell:
         self.output_turn = 0  # the turn that recorded output which was not reported yet
         self.farewell_at: float | None = None
         self.full_said = False
+        self.halt_said = False
 
     def say(self, text: str) -> None:
         """Tell the launcher something for the user."""
@@ -202,8 +208,15 @@ class BrokerShell:
             if self._mind_disk() or self.exchange.has_work or not committed:
                 self._turn(now)
             self._tell(now)
+            self._mind_halt()
             if self._is_over(now):
                 return self._end()
+
+    def _mind_halt(self) -> None:
+        """Say why a future cannot go on."""
+        if self.broker.keeper.halted and not self.halt_said:
+            self.halt_said = True
+            self.say(self.broker.keeper.halted)
 
     def _turn(self, now: float) -> None:
         number, changes, mails = self.exchange.turn(now)
@@ -224,6 +237,10 @@ class BrokerShell:
         committed = self.committer.committed
         durable = self.turn if committed >= self.put_turn else committed
         self._send(self.exchange.committed(durable, self.journal))
+        if self.exchange.garbage:
+            garbage, self.exchange.garbage = self.exchange.garbage, []
+            for name in garbage:
+                self.states.remove(name)
 
     def _tell(self, now: float) -> None:
         """Show that we live, to the peers and to the launcher."""

@@ -200,6 +200,7 @@ class Executor:
                     self.session.reporter.try_again(context.path, context.work, context.index)
             is_first = False
             rng.seed(self.session.seed_here())
+            self.session.context.rngs = None
             return self._call(loaded, self._load(loaded, arg))
 
         options = loaded.define.options

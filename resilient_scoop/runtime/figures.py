@@ -24,6 +24,7 @@ from resilient_scoop.ids import ROOT, batch_path, item_path
 from resilient_scoop.runtime.rundir import RunDir, RunInfo, write_synced
 from resilient_scoop.wire.messages import (
     Calls,
+    Checkpoint,
     Crashed,
     Define,
     Outcomes,
@@ -31,11 +32,15 @@ from resilient_scoop.wire.messages import (
     Part,
     Progress,
     RunEnded,
+    Trimmed,
     decode_logged,
     decode_up,
 )
 
 BATCHES_SHOWN_MAX: Final = 20
+REPLAY_RESULTS: Final = 200_000
+"""A replay of so many results takes some seconds besides the parent's own time: worth a checkpoint."""
+REPLAY_BYTES: Final = 256 << 20
 _PAGE_BYTES: Final = 1 << 20
 
 
@@ -69,6 +74,15 @@ class BatchFigures:
     whole: bool  # no more items follow: `total` is the end
 
 
+@dataclass(slots=True)
+class ReplayFigures:
+    """What a parent that starts again replays: what came since its last checkpoint, or ever."""
+
+    path: str
+    results: int = 0
+    size_bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ItemFigures:
     """What an item that is not done said last with `futures.progress`."""
@@ -97,6 +111,7 @@ class RunFigures:
     ended: RunEnded | None = None
     journal_bytes: int = 0
     computed_s: float = 0.0  # what the items took, all workers together
+    replays: tuple[ReplayFigures, ...] = ()  # parents that a resume would replay for long
 
     @property
     def in_flight(self) -> int:
@@ -121,15 +136,25 @@ class _Count:
     crashed: set[tuple[str, int, int]] = field(default_factory=set)
     crashes: int = 0
     computed_s: float = 0.0
+    replays: dict[str, ReplayFigures] = field(default_factory=dict)
+    trimmed: dict[str, int] = field(default_factory=dict)  # items whose records are gone
 
     def take(self, value: bytes) -> None:
         record = decode_logged(value)
+        replay = self.replays.setdefault(record.parent, ReplayFigures(record.parent))
+        replay.size_bytes += len(value)
         match record:
+            case Checkpoint(parent=parent):
+                self.replays[parent] = ReplayFigures(parent)
+            case Trimmed(parent=parent, calls=spans, items=items):
+                self.trimmed[parent] = items
+                self._trim(parent, Intervals(spans))
             case Calls(parent=parent, parts=parts):
                 for part in parts:
                     self._part(parent, part)
             case Outcomes(parent=parent, items=items):
                 for item in items:
+                    replay.results += len(item.values)
                     at = (parent, item.call)
                     batch = self.batches.setdefault(at, _Batch())
                     batch.done.add(item.start, item.start + len(item.values))
@@ -142,6 +167,11 @@ class _Count:
                 self.crashed.add((parent, call, index))
             case _:
                 pass  # observations and intents are not counted
+
+    def _trim(self, parent: str, calls: Intervals) -> None:
+        for held in (self.batches, self.failed):
+            for at in [at for at in held if at[0] == parent and at[1] in calls]:
+                del held[at]
 
     def _part(self, parent: str, part: Part) -> None:
         batch = self.batches.setdefault((parent, part.call), _Batch())
@@ -174,9 +204,11 @@ def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> Ru
     ]
     opened.sort(key=_by_place)
     fns = {at: names.get(batch.fn, "?") for at, batch in count.batches.items()}
+    trimmed = sum(count.trimmed.values())
+    long = [r for r in count.replays.values() if _is_long(r)]
     return RunFigures(
-        done=sum(batch.done.count() for batch in count.batches.values()),
-        total_known=sum(max(b.known, b.done.count()) for b in count.batches.values()),
+        done=trimmed + sum(batch.done.count() for batch in count.batches.values()),
+        total_known=trimmed + sum(max(b.known, b.done.count()) for b in count.batches.values()),
         failed=sum(len(each) for each in count.failed.values()),
         batches=tuple(opened[:BATCHES_SHOWN_MAX]),
         items=tuple(_items(view, fns)),
@@ -188,6 +220,7 @@ def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> Ru
         ended=read_ended(view),
         journal_bytes=journal_bytes,
         computed_s=count.computed_s,
+        replays=tuple(sorted(long, key=lambda each: -each.results)[:BATCHES_SHOWN_MAX]),
     )
 
 
@@ -200,6 +233,10 @@ def _items(view: Readable, fns: dict[tuple[str, int], str]) -> Iterator[ItemFigu
             path = item_path(said.parent, said.call, said.index) if said.parent else ROOT
             name = fns.get((said.parent, said.call), "?") if said.parent else "script"
             yield ItemFigures(path, name, said.done, said.total, bool(said.payload))
+
+
+def _is_long(replay: ReplayFigures) -> bool:
+    return replay.results >= REPLAY_RESULTS or replay.size_bytes >= REPLAY_BYTES
 
 
 class OutputTail:

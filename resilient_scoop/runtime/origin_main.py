@@ -23,7 +23,7 @@ from resilient_scoop import ids
 from resilient_scoop.adapters import rng
 from resilient_scoop.adapters.payload import keep_by_value, lacking_in_workers
 from resilient_scoop.core.parent import Parent
-from resilient_scoop.errors import ReplayDivergedError
+from resilient_scoop.errors import CheckpointUnusableError, ReplayDivergedError
 from resilient_scoop.runtime import script
 from resilient_scoop.runtime.child import START_AGAIN, take_settings
 from resilient_scoop.runtime.current import Process, announce
@@ -100,6 +100,7 @@ class Output(io.RawIOBase):
         self._recorded = recorded  # what an earlier attempt wrote
         self._seen = 0  # bytes the script has written
         self._diverged = False
+        session.output = self
 
     def writable(self) -> bool:
         """Return True."""
@@ -128,6 +129,14 @@ class Output(io.RawIOBase):
             if len(machine.written) > 1 << 16:
                 self._session.flush(time.monotonic())
         return len(text)
+
+    def written(self) -> int:
+        """Return how many bytes the script has written."""
+        return self._seen
+
+    def skip_to(self, position: int) -> None:
+        """Take all output before a position for written."""
+        self._seen = max(self._seen, position)
 
     def _diverge(self, before: bytes, text: bytes) -> None:
         """The script writes something else than before: from here on all of it is shown."""
@@ -253,7 +262,7 @@ def _run(session: Session, settings: ChildSettings) -> tuple[int, bool, str]:
         _drain(session)
     except SystemExit as error:
         return _exit_status(error), False, ""
-    except ReplayDivergedError as error:
+    except (ReplayDivergedError, CheckpointUnusableError) as error:
         say(str(error))
         return error.exit_code, True, str(error)
     except BaseException as error:  # user code: the script itself

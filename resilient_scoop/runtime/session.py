@@ -25,6 +25,7 @@ from resilient_scoop.wire.messages import unpack_header
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from resilient_scoop.adapters.rng import StreamBook
     from resilient_scoop.core.parent import Parent
     from resilient_scoop.runtime.child import ChildSettings
 
@@ -40,7 +41,7 @@ class Context:
     """The future that is running: what its calls belong to. `prefix` is its batch's path."""
 
     __slots__ = (
-        "again", "fenced", "index", "listeners", "parent", "parked", "prefix", "rngs", "work",
+        "again", "blocks", "fenced", "index", "listeners", "parent", "parked", "prefix", "rngs", "work",
     )  # fmt: skip
 
     def __init__(self, prefix: str, work: Work | None) -> None:
@@ -52,7 +53,8 @@ class Context:
         self.fenced = False
         self.again = False  # runs from the top once more: it has a history
         self.listeners: list[Any] = []  # futures with callbacks to call
-        self.rngs = 0  # how many streams `futures.rng()` has given out
+        self.blocks: dict[str, Any] = {}  # opened by `checkpoint.restore`
+        self.rngs: StreamBook | None = None  # the streams that `futures.rng()` has given out
 
     @property
     def path(self) -> str:
@@ -63,6 +65,16 @@ class Context:
 def lived(parent: Parent | None) -> int:
     """Return how many of a parent's items were settled as they were computed, not by its history."""
     return 0 if parent is None else parent.settled - parent.recovered
+
+
+class Position(Protocol):
+    """Where the script's output stands."""
+
+    def written(self) -> int:
+        """Return how many bytes the script has written."""
+
+    def skip_to(self, position: int) -> None:
+        """Take all output before a position for written."""
 
 
 class Waiter(Protocol):
@@ -98,6 +110,10 @@ class Session:
         self.flushed_at = 0.0
         self.beat_at = 0.0
         self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # by parent, call and item
+        self.output: Position | None = None  # the origin's: how much the script has written
+        self.checkpoint_asked = 0
+        """How often everybody was asked for a checkpoint: a parent's next `commit` writes one, whatever
+        its thinning says, if it has written none since this last rose."""
         self.on_stop: Callable[[], None] | None = None
         self.say_stuck: Callable[[], None] | None = None  # the deputy asks it, holding the lock
         self._closed = threading.Event()
@@ -109,6 +125,12 @@ class Session:
     def keep_files(self, path: str, call: int, refs: dict[int, bytes]) -> None:
         """Remember the files of items' arguments, to be removed when the items are settled."""
         self._files.setdefault(path, {}).update(((call, i), ref) for i, ref in refs.items())
+
+    def sync_files(self, path: str, calls: set[int]) -> None:
+        """Make the files of calls' arguments durable."""
+        refs = [ref for (call, _), ref in self._files.get(path, {}).items() if call in calls]
+        if refs:
+            self.store.sync(refs)
 
     def _remove_files(self) -> None:
         for path, refs in self._files.items():

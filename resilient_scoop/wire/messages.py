@@ -14,22 +14,28 @@ from __future__ import annotations
 
 import msgspec
 
+from resilient_scoop.wire.attempt import Attempt
+from resilient_scoop.wire.checkpoints import (
+    Checkpoint,
+    Halted,
+    Mark,
+    Saved,
+    Span,
+    Trimmed,
+    Verified,
+)
 from resilient_scoop.wire.header import BEAT, RESEND, Header, pack_header, unpack_header
 
-__all__ = ["BEAT", "RESEND", "Header", "pack_header", "unpack_header"]
+__all__ = [
+    "BEAT", "RESEND", "Attempt", "Checkpoint", "Halted", "Header", "Mark", "Saved", "Span", "Trimmed",
+    "Verified", "pack_header", "unpack_header",
+]  # fmt: skip
 
 
 class _Struct(
     msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
 ):
     """Base of every frame."""
-
-
-class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One try at a future: `no` is unique within `epoch`."""
-
-    epoch: int
-    no: int
 
 
 # --- facts that are both sent and journaled ---------------------------------------------------
@@ -285,7 +291,8 @@ class Bye(_Struct, frozen=True):
 
 Up = (
     Hello | Define | Calls | Args | Outcomes | Observed | Output | Const | Parked | Stuck | Returned
-    | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye | Progress
+    | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye | Progress | Checkpoint | Verified
+    | Halted
 )  # fmt: skip
 
 # --- down: broker to the others ---------------------------------------------------------------
@@ -322,7 +329,7 @@ class Grant(_Struct, frozen=True):
 
 
 class History(_Struct, frozen=True):
-    """Head of a page: the `Outcomes` and `Observed` frames that follow it are records up to `upto`."""
+    """Head of a page: the `Outcomes`, `Observed` and `Checkpoint` frames behind it are up to `upto`."""
 
     parent: str
     attempt: Attempt
@@ -330,6 +337,9 @@ class History(_Struct, frozen=True):
     last: bool
     calls: int  # the parent's calls that were ever journaled have numbers below this
     output_bytes: int = 0  # of the script's output, how much was recorded
+    checkpoints: list[Mark] = []  # that the log holds, this page or not
+    dropped: list[Span] = []  # calls of which it no longer holds anything
+    trimmed_by: list[tuple[str, int]] = []  # the blocks that cover these
 
 
 class Retract(_Struct, frozen=True):
@@ -380,9 +390,9 @@ class Stop(_Struct, frozen=True):
 
 Down = (
     Welcome | Define | Grant | History | Outcomes | Observed | Retract | Drop | Evict | CancelAnswer
-    | Const | Kill | Stop | Greet
+    | Const | Kill | Stop | Greet | Checkpoint | Saved
 )  # fmt: skip
-Logged = Calls | Outcomes | Observed | Crashed | Intent
+Logged = Calls | Outcomes | Observed | Crashed | Intent | Checkpoint | Trimmed
 
 encode = msgspec.msgpack.Encoder().encode
 decode_up = msgspec.msgpack.Decoder(Up).decode

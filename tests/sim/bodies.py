@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from resilient_scoop import ids
-from resilient_scoop.core.parent import Call, Parent
+from resilient_scoop.core.durable import Block, revive
+from resilient_scoop.core.parent import Call, Chunk, Parent
 from resilient_scoop.core.worker import Work, Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs
@@ -41,6 +42,8 @@ class Frame:
         self.until = 0.0
         self.ready_at = 0.0
         self.parked = False
+        self.draws = 0
+        self.blocks: dict[str, Block] = {}
 
 
 class Operations:
@@ -96,6 +99,18 @@ class Operations:
                 return lambda: (None,) if name in self.machine.consts else None
             case ("get_const", name):
                 return lambda: self._get_const(name)
+            case ("draw",):
+                frame.draws += 1
+                drawn = programs.draw_value(frame.path, frame.draws)
+                return lambda: (drawn,)
+            case ("durable", name):
+                block = frame.blocks[name] = parent.durable.enter(parent, name)
+                return lambda: self._enter(frame, block)
+            case ("commit", name, state, pending):
+                return self._commit(frame, frame.blocks[name], state, pending)
+            case ("leave", name):
+                parent.durable.leave(frame.blocks.pop(name))
+                return lambda: (None,)
             case _:
                 raise AssertionError(op)
 
@@ -177,6 +192,100 @@ class Operations:
     def _get_const(self, name: str) -> Ready:
         const = self.machine.consts.get(name)
         return None if const is None else (programs.read_outcome(const.payload, failed=False),)
+
+    # --- checkpoints --------------------------------------------------------------------------
+
+    def _enter(self, frame: Frame, block: Block) -> Ready:
+        """Go on from a checkpoint: mostly the newest one, now and then one that is fallen back to."""
+        parent = frame.parent
+        assert parent is not None
+        if not parent.durable.is_here(parent, block):
+            return None
+        self.world.checks.entered(frame.path, block.key, parent.durable.known.get(block.key, 0))
+        found = [each for each in parent.durable.candidates(block) if each.payload[:1] == b"G"]
+        if not parent.durable.can_begin(block) and not self.world.edited:
+            # Where none was given up yet, there must be one more to fall back to.
+            needed = 1 if self.world.climate.fallback else 2
+            if len(found) < needed:
+                raise AssertionError(
+                    f"NO-LOST: {frame.path} has {len(found)} checkpoints to go on from"
+                )
+        if not found:
+            return (None,)
+        back = self.world.chance(self.world.climate.fallback)
+        record = found[min(len(found) - 1, 1 if back else 0)]
+        if back and len(found) == 1 and parent.durable.can_begin(block):
+            return (None,)
+        state, frame.draws, kept = programs.decode_arg(record.payload[1:])
+        parent.durable.go_on(parent, block, record)
+        for number, name, args, index, payload, failed in kept:
+            fn = programs.FNS[name]
+            frame.args[number], frame.fns[number] = args, fn
+            if payload is None:
+                raw = programs.encode_arg(args[index])
+                call = revive(parent, number, fn.id, fn.id, index, programs.digest(raw))
+            else:
+                call = Call(number, fn.id, fn.id)
+                lost = frozenset([index] if failed else [])
+                call.put(Chunk(index, index + 1, [payload], lost, 0))
+            frame.calls[number] = call
+        if frame.work is None:
+            self.machine.written.clear()
+            self.machine.output_bytes = record.output_bytes
+        parent.durable.verify(parent, block)
+        self.world.checks.restored += 1
+        return (state,)
+
+    def _commit(
+        self, frame: Frame, block: Block, state: Any, pending: Sequence[Any]
+    ) -> Callable[[], Ready]:
+        world, parent = self.world, frame.parent
+        assert parent is not None
+        if not world.chance(world.climate.written):
+            return lambda: (None,)
+        made: list[bool] = []
+
+        def ready() -> Ready:
+            if parent.replaying:
+                return None
+            if not made:
+                made.append(world.chance(world.climate.unloadable))
+                self._make(frame, block, state, pending, bad=made[0])
+                self._flush()
+                self._point("checkpointed")
+            if not parent.durable.is_saved(block):
+                return None
+            world.checks.saved[frame.path, *block.key] = block.gen
+            self._point("saved")
+            if not made[0]:
+                parent.durable.verify(parent, block)
+            return (None,)
+
+        return ready
+
+    def _make(
+        self, frame: Frame, block: Block, state: Any, pending: Sequence[Any], *, bad: bool
+    ) -> None:
+        kept, waited = [], []
+        for number, index in pending:
+            chunk = frame.calls[number].find(index)
+            payload = None if chunk is None else chunk.values[index - chunk.start]
+            failed = chunk is not None and index in chunk.failed
+            name, args = frame.fns[number].name, frame.args[number]
+            kept.append([number, name, args, index, payload, failed])
+            if chunk is None:
+                waited.append(number)
+        content = programs.encode_arg([state, frame.draws, kept])
+        output = self.machine.output_bytes + len(self.machine.written) if frame.work is None else 0
+        assert frame.parent is not None
+        payload = (b"X" if bad else b"G") + content
+        frame.parent.durable.make(frame.parent, block, payload, waited, output, b"")
+
+    def _flush(self) -> None:
+        raise NotImplementedError
+
+    def _point(self, label: str) -> None:
+        raise NotImplementedError
 
     def _cancel(self, frame: Frame, number: int, index: int) -> Ready:
         parent = frame.parent

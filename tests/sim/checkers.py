@@ -50,6 +50,9 @@ class Checks:
         self.commits = 0
         self.granted_no = 0
         self.compared = 0
+        self.trimmed: dict[Key, bytes] = {}  # outcomes that may be computed again
+        self.saved: dict[tuple[str, str, int], int] = {}  # the generation a parent was told of
+        self.restored = 0  # checkpoints gone on from
 
     # --- what happens -------------------------------------------------------------------------
 
@@ -173,6 +176,8 @@ class Checks:
                 record = wire.decode_logged(change.value)
                 if isinstance(record, wire.Outcomes):
                     self._outcomes(record)
+                elif isinstance(record, wire.Trimmed) and self.world.climate.edits:
+                    self._trimmed(record)
                 elif isinstance(record, wire.Crashed):
                     path = ids.item_path(record.parent, record.call, record.index)
                     blame = self.late if record.reason == "timeout" else self.blamed
@@ -197,7 +202,17 @@ class Checks:
         """A future is done, or another stands in its place: the same items may come again."""
         if self.world.climate.edits:
             for key in [k for k in self.durable if self._prefix(k) == prefix]:
-                self.durable.pop(key)
+                self.trimmed[key] = self.durable.pop(key)
+                self.told.pop(key, None)
+
+    def _trimmed(self, record: wire.Trimmed) -> None:
+        """A script that was changed may ask for trimmed calls again."""
+        for key in list(self.durable):
+            place = ids.parse_item(key[0])
+            if place is None or place[0] != record.parent:
+                continue
+            if any(low <= place[1] < high for low, high in record.calls):
+                self.trimmed[key] = self.durable.pop(key)
                 self.told.pop(key, None)
 
     def _prefix(self, key: Key) -> bytes:
@@ -225,11 +240,12 @@ class Checks:
     def seen(self, fn: Fn, path: str, arg: Any, payload: bytes, *, failed: bool) -> None:
         """A parent is told an outcome."""
         key = (path, fn.id + programs.digest(programs.encode_arg(arg)))
-        if key not in self.durable:
+        durable = self.durable.get(key, self.trimmed.get(key))
+        if durable is None:
             if self.world.edited:
                 return  # told to one that is about to be dropped: another call stands in its place
             raise Broken(f"NO-LOST: a parent is told the outcome of {path}, which is not durable")
-        if self.durable[key] != payload:
+        if durable != payload:
             raise Broken(f"ONE-COMMIT: a parent is told another outcome of {path} than is recorded")
         if self.told.setdefault(key, payload) != payload:
             raise Broken(f"ONE-COMMIT: the outcome of {path} has changed under its parent")
@@ -246,6 +262,14 @@ class Checks:
         if value == programs.Failed("timeout") and self.late[path, key[1][16:]] != _tries(fn):
             raise Broken(f"BLAST-RADIUS: {path} failed after {self.late[path, key[1][16:]]} "
                          f"times out of {_tries(fn)}")  # fmt: skip
+
+    def entered(self, path: str, key: tuple[str, int], newest: int) -> None:
+        """A block is entered, and a generation is the newest that the journal holds."""
+        saved = self.saved.get((path, *key), 0)
+        if newest < saved and not self.world.edited:
+            raise Broken(
+                f"NO-LOST: {path} was told that {key} {saved} is durable; {newest} is there"
+            )
 
     def diverged(self, text: str) -> None:
         """A replay differed: none of our scripts gives it reason to."""
@@ -373,7 +397,9 @@ def _parent_part(parent: Parent) -> tuple[Any, ...] | None:
     crashes = {key: len(each) for key, each in parent.crashes.items() if each}
     intents = {call: list(spans) for call, spans in parent.intents.items() if spans}
     cancelled = {call: list(spans) for call, spans in parent.cancelled.items() if spans}
-    noted = (crashes, intents, cancelled)
+    blocks = {key: [kept.gen for kept in each] for key, each in parent.blocks.items()}
+    trimmed = (list(parent.dropped), list(parent.untold), blocks)
+    noted = (crashes, intents, cancelled, trimmed)
     if not (batches or parent.finished or parent.next_observation):
         return None
     finished = (list(parent.finished), parent.sizes)

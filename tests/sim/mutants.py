@@ -16,7 +16,7 @@ import msgspec
 
 from resilient_scoop.core import exchange, ledger, recovery
 from resilient_scoop.core.broker import Broker
-from resilient_scoop.core.events import Erase, Put, Table
+from resilient_scoop.core.events import Erase, Put, Send, Table
 from resilient_scoop.core.exchange import Exchange
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.ledger import Ledger
@@ -88,8 +88,8 @@ def _sent_before_commit() -> Sequence[Patch]:
     def bug(self: Exchange, now: float) -> Any:
         number, changes, mails = turn(self, now)
         last = self._turns[-1]
-        early = [send for send in last.sends if hasattr(send, "frames")]
-        last.sends = [send for send in last.sends if not hasattr(send, "frames")]
+        early = [send for send in last.sends if isinstance(send, Send)]
+        last.sends = [send for send in last.sends if not isinstance(send, Send)]
         return number, changes, [*mails, *(self._pack(s.to, s.frames) for s in early)]
 
     return [(Exchange, "turn", bug)]
@@ -175,14 +175,14 @@ def _adopted_unchecked() -> Sequence[Patch]:
 
 
 def _crashes_forgotten() -> Sequence[Patch]:
-    return _patched_apply(wire.Crashed)
+    return patched_apply(wire.Crashed)
 
 
 def _intents_forgotten() -> Sequence[Patch]:
-    return _patched_apply(wire.Intent)
+    return patched_apply(wire.Intent)
 
 
-def _patched_apply(kind: type) -> Sequence[Patch]:
+def patched_apply(kind: type) -> Sequence[Patch]:
     apply = recovery.apply
 
     def bug(state: State, record: wire.Logged, seq: int) -> None:
@@ -285,14 +285,14 @@ def _numbers_used_again() -> Sequence[Patch]:
 
 
 def _arguments_let_go() -> Sequence[Patch]:
-    spend = State._spend
+    spend = State.spend
 
     def bug(self: State, parent: Any, piece: Any) -> None:
         if piece.record in parent.args_left:
             parent.args_left[piece.record] -= 1  # a part of the record is counted twice
         spend(self, parent, piece)
 
-    return [(State, "_spend", bug)]
+    return [(State, "spend", bug)]
 
 
 def _blame_for_all() -> Sequence[Patch]:

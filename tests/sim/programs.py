@@ -124,6 +124,11 @@ def step_value(value: int, step: int) -> int:
     return mix(value, step)
 
 
+def draw_value(path: str, draws: int) -> int:
+    """Return a draw from a parent's own stream."""
+    return mix(ids.seed_of(RUN_SEED, path), "draw", draws)
+
+
 # --- bodies of parents ------------------------------------------------------------------------
 
 
@@ -202,6 +207,55 @@ def quitter(arg: Any) -> Body:
     for index in range(count):
         total = mix(total, repr((yield ("result", call, index))))
     return [told, total]
+
+
+def saver(arg: Any) -> Body:
+    """Go on from checkpoints of its own."""
+    total, width = arg
+    told: list[Any] = []
+    chain = yield from _durable("main", total, width, told, None)
+    return [told, chain]
+
+
+def _durable(
+    name: str, total: int, width: int, told: list[Any], tell: Callable[..., Op] | None
+) -> Generator[Op, Any, int]:
+    """A loop over generations, with futures that outlive them, draws, and a commit at each end."""
+    state = yield ("durable", name)
+    gen, chain, pending, told[:] = (0, 0, [], []) if state is None else state
+    while gen < total:
+        drawn = yield ("draw",)
+        args = [gen, chain % 97, drawn % 89, gen % 2][:width]
+        call = yield ("map", "leaf", args)
+        pending.append([(yield ("map", "slow" if gen % 3 else "leaf", [drawn % 83])), 0])
+        if len(pending) > 2:
+            chain = mix(chain, (yield from _next(pending, told, tell)))
+        for index in reversed(range(len(args))):
+            chain = mix(chain, (yield ("result", call, index)))
+        if gen % 2:
+            told.append((yield ("once",)))
+            if tell is not None:
+                yield tell("told", told.pop())
+        if tell is not None:
+            yield tell("gen", gen, chain)
+        gen += 1
+        yield ("commit", name, [gen, chain, pending, told], pending)
+    while pending:
+        chain = mix(chain, (yield from _next(pending, told, tell)))
+    yield ("leave", name)
+    return mix(chain, (yield ("draw",)))
+
+
+def _next(
+    pending: list[Any], told: list[Any], tell: Callable[..., Op] | None
+) -> Generator[Op, Any, int]:
+    call, index = yield ("wait_any", tuple(map(tuple, pending)))
+    told.append([call, index])
+    if tell is not None:
+        yield tell("told", told.pop())
+    pending.remove([call, index])
+    value: int = yield ("result", call, index)
+    return value
 
 
 # --- the script -------------------------------------------------------------------------------
@@ -355,10 +409,27 @@ def _risky_step(count: int) -> Body:
         yield _say("risky", repr(value))
 
 
+def _durable_step(name: str, total: int, width: int) -> Body:
+    yield _say("durable", name, (yield from _durable(name, total, width, [], _say)))
+
+
+def _around_step(rounds: int, total: int, width: int) -> Body:
+    """Blocks that are opened again and again inside of another one."""
+    state = yield ("durable", "around")
+    at, chain = (0, 0) if state is None else state
+    while at < rounds:
+        chain = mix(chain, (yield from _durable("inside", total, width, [], _say)))
+        yield _say("around", at, chain)
+        at += 1
+        yield ("commit", "around", [at, chain], [])
+    yield ("leave", "around")
+
+
 _STEPS: dict[str, Callable[..., Body]] = {
     "map": _map_step, "overlap": _overlap_step, "lazy": _lazy_step, "steady": _steady_step,
     "once": _once_step, "cancel": _cancel_step, "risky": _risky_step, "cancels": _cancels_step,
     "const": _const_step, "urgent": _urgent_step, "late": _late_step,
+    "durable": _durable_step, "around": _around_step,
 }  # fmt: skip
 
 FNS: dict[str, Fn] = {
@@ -380,6 +451,7 @@ FNS: dict[str, Fn] = {
         Fn("fan", body=fan),
         Fn("dice", body=dice, tells=True),
         Fn("race", body=race, tells=True),
+        Fn("saver", body=saver, tells=True),
     )
 }
 BY_ID: dict[bytes, Fn] = {fn.id: fn for fn in FNS.values()}
@@ -444,6 +516,23 @@ def lengthen(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
         args = [rng.randint(0, 9) for _ in range(rng.randint(1, 4))]
         longer.insert(rng.randint(0, len(longer)), ("map", "long", args))
     return longer
+
+
+def with_checkpoints(rng: random.Random, steps: list[Step]) -> list[Step]:
+    """Return a script with checkpoints in it, or, more often than not, the same one."""
+    if rng.random() < 0.6:
+        return steps
+    added = list(steps)
+    for at in range(rng.randint(1, 2)):
+        step: Step = rng.choice([
+            ("durable", f"block {at}", rng.randint(2, 12), rng.randint(0, 4)),
+            ("durable", f"block {at}", rng.randint(2, 12), rng.randint(1, 4)),
+            ("around", rng.randint(2, 4), rng.randint(1, 5), rng.randint(0, 2)),
+            ("map", "saver", [[rng.randint(2, 8), rng.randint(1, 3)]] * rng.randint(1, 2)),
+        ])  # fmt: skip
+        if step[0] != "around" or not any(each[0] == "around" for each in added):
+            added.insert(rng.randint(0, len(added)), step)
+    return added
 
 
 def _plain_step(rng: random.Random) -> Step:
@@ -551,6 +640,7 @@ def _pure(body: Body, path: str, teller: _Teller, printed: bytearray | None) -> 
     calls: list[tuple[str, list[Any]]] = []
     cancelled: set[tuple[int, int]] = set()
     answer: Any = None
+    draws = 0
     while True:
         try:
             op = body.send(answer)
@@ -573,6 +663,9 @@ def _pure(body: Body, path: str, teller: _Teller, printed: bytearray | None) -> 
                     answer = _item(path, calls[call], call, index, teller)
             case ("print", data) if printed is not None:
                 printed += data
+            case ("draw",):
+                draws += 1
+                answer = draw_value(path, draws)
             case ("cancel", call, index):
                 answer = teller.next(op)
                 cancelled |= {(call, index)} if answer else set()

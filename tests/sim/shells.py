@@ -99,6 +99,7 @@ class BrokerShell(Process):
         small = world.climate.small
         self.config = BrokerConfig(
             adopt=adopt, lease_s=world.climate.lease_s, page_bytes=150 if small else 1 << 20,
+            sweep_bytes=100 if small else 1 << 18,
             args_bytes_max=0 if small else 1 << 20, grant_bytes_max=8 if small else 1 << 20,
         )  # fmt: skip
         self.queue: deque[tuple[int, list[Change]]] = deque()

@@ -7,10 +7,12 @@ from collections import Counter
 import pytest
 
 from tests.sim.mutants import MUTANTS, Mutant, found_by
+from tests.sim.mutants_checkpoints import CHECKPOINT_MUTANTS
 from tests.sim.world import World
 
 QUICK_SEEDS = 150
 BLOCKS = 40
+ALL = (*MUTANTS, *CHECKPOINT_MUTANTS)
 MUTANT_SEEDS = 1200
 
 
@@ -50,7 +52,7 @@ def test_one_seed_is_one_history(seed: int) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
+@pytest.mark.parametrize("mutant", ALL, ids=[mutant.name for mutant in ALL])
 def test_a_planted_bug_is_found(mutant: Mutant) -> None:
     assert found_by(mutant, MUTANT_SEEDS) is not None
 

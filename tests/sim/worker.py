@@ -116,6 +116,9 @@ class WorkerShell(Operations, Process):
         self.die()
         raise Died
 
+    def _point(self, label: str) -> None:
+        self.world.point(label, self)
+
     def _flush(self) -> None:
         words = self.reporter.due(self.world.now) if self.machine.greeted else []
         self.machine.out += words

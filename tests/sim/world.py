@@ -12,7 +12,7 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop.ids import PeerId
@@ -32,7 +32,7 @@ KINDS = (
     "stop",
 )  # fmt: skip
 POINTS = ("turn", "commit", "boot", "recovered", "settled", "flushed", "greeted", "intent")
-
+CHECKPOINT_POINTS = ("checkpointed", "saved")
 
 Entry = tuple[float, int, "Process | None", Callable[..., None], tuple[Any, ...]]
 """When, which of those, who does it (None: the world itself), what, with what."""
@@ -59,6 +59,9 @@ class Climate:
     workers: int  # on each
     small: bool  # pages, grants and the memory for arguments
     edits: bool  # the script is another one after a full stop
+    written: float = 0.7  # chance that a commit is written down
+    unloadable: float = 0.0  # chance that a checkpoint cannot be loaded
+    fallback: float = 0.0  # chance that an older one is gone on from
 
     @classmethod
     def draw(cls, rng: random.Random) -> Climate:
@@ -109,10 +112,12 @@ class World:
         self.now = 0.0
         self.say = say
         self.climate = Climate.draw(self.rng) if climate is None else climate
+        self.steps_drawn = steps is None
         if steps is None:
             drawn = programs.draw(self.rng, plain=self.climate.edits)
             steps = programs.lengthen(random.Random(f"long {seed}"), drawn)
         self.steps = steps
+        self._add_checkpoints(drawn=climate is None)
         self.edited = False
         self.heap: list[Entry] = []
         self.count = 0
@@ -130,6 +135,19 @@ class World:
         self.stopping = False
         self.ended = False
         self.life = 0  # of the launcher
+
+    def _add_checkpoints(self, *, drawn: bool) -> None:
+        """Draw what has to do with checkpoints, apart: other worlds stay as they were before."""
+        rng = random.Random(f"checkpoints of {self.seed}")
+        chances = [rng.choice((1.0, 0.7, 0.3)), rng.choice((0.0, 0.0, 0.2)), rng.choice((0.0, 0.3))]
+        points = {each: rng.choice((0.02, 0.2)) for each in CHECKPOINT_POINTS if rng.random() < 0.4}
+        self.climate = replace(self.climate, points={**self.climate.points, **points})
+        if drawn:
+            self.climate = replace(
+                self.climate, written=chances[0], unloadable=chances[1], fallback=chances[2]
+            )
+        if self.steps_drawn:
+            self.steps = programs.with_checkpoints(rng, self.steps)
 
     # --- time ---------------------------------------------------------------------------------
 

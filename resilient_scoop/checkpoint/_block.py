@@ -1,0 +1,345 @@
+"""One block of one parent: entered, committed, left.
+
+In a process that `rscoop` did not start, blocks begin with their initial values and commits do
+nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from resilient_scoop import ids
+from resilient_scoop.adapters import source
+from resilient_scoop.adapters.blobs import BlobError
+from resilient_scoop.adapters.green import GreenletExit
+from resilient_scoop.adapters.state_store import INLINE_BYTES_MAX, StateStore
+from resilient_scoop.checkpoint._content import Loading, Saving
+from resilient_scoop.checkpoint._pace import Pace
+from resilient_scoop.core.admission import NAME_BYTES_MAX
+from resilient_scoop.errors import (
+    CheckpointsLostError,
+    CheckpointUnusableError,
+    JournalError,
+    PicklingFailedError,
+    ReplayDivergedError,
+    UsageError,
+)
+from resilient_scoop.futures import _engine
+from resilient_scoop.runtime.current import Process
+from resilient_scoop.wire.messages import Halted, encode
+
+if TYPE_CHECKING:
+    from resilient_scoop.adapters.state_codec import Dumped
+    from resilient_scoop.core.durable import Block as Machine
+    from resilient_scoop.futures._engine import Here
+    from resilient_scoop.wire.messages import Checkpoint
+
+_FILE: Final = b"B"
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_RETRY_S: Final = 0.5
+
+_alone: dict[str, Block] = {}
+"""The open blocks of a process without a run."""
+
+
+class Block:
+    """See `durable` and `restore` for what a block is to the user."""
+
+    def __init__(self, name: str, on_unsavable: Literal["raise", "warn"]) -> None:
+        if not 0 < len(name.encode()) <= NAME_BYTES_MAX:
+            raise UsageError(
+                f"a block's name must be a string of 1 to {NAME_BYTES_MAX} bytes, not {name!r:.40}"
+            )
+        if on_unsavable not in ("raise", "warn"):
+            raise UsageError(f'on_unsavable={on_unsavable!r} must be "raise" or "warn"')
+        self.name = name
+        self._warns = on_unsavable == "warn"
+        self._at: Here | None = None
+        self._machine: Machine | None = None
+        self._pace = Pace()
+        self._asked = 0  # `Session.checkpoint_asked` when it was last saved
+        self._young = 0  # streams without a name that were obtained before the block
+        self._drawn: dict[int, Any] = {}  # of younger ones: where they stood at the last commit
+        self._held: set[str | int] = set()  # streams that the state itself holds
+        self._said: set[str] = set()
+        self._code = b""
+
+    # --- entering -----------------------------------------------------------------------------
+
+    def enter(self, *, kept: bool = False) -> Any:
+        """Open the block; return the state of its last checkpoint, None if it begins anew.
+
+        Raises: see `durable`.
+        """
+        at = self._at = _engine.here()
+        if at is None:
+            self._enter_alone()
+            return None
+        parent = at.parent
+        if parent.durable.is_open(self.name):
+            raise UsageError(
+                f"the block {self.name!r} of {parent.path} is open already: give each "
+                f"durable() and restore() in one parent a name of its own, or leave the first one"
+            )
+        self._code = _code_digest()
+        with at.session.lock:
+            self._machine = parent.durable.enter(parent, self.name)
+        entered = False
+        try:
+            state = self._restore(at, self._machine)
+            entered = True
+        finally:
+            if not entered:
+                self.leave()
+        if kept:
+            at.context.blocks[self.name] = self
+        book = at.context.rngs
+        self._asked = at.session.checkpoint_asked
+        self._young = 0 if book is None else book.count
+        return state
+
+    def _enter_alone(self) -> None:
+        if self.name in _alone:
+            raise UsageError(
+                f"the block {self.name!r} is open already: give each a name of its own"
+            )
+        _alone[self.name] = self
+
+    def leave(self) -> None:
+        """Close the block."""
+        if self._at is None:
+            _alone.pop(self.name, None)
+        elif self._machine is not None:
+            self._at.parent.durable.leave(self._machine)
+        self._machine = None
+
+    def _restore(self, at: Here, block: Machine) -> Any:
+        """Go on from the newest checkpoint that can be used."""
+        parent, durable = at.parent, at.parent.durable
+        _engine.block(at, lambda: durable.is_here(parent, block))
+        found = durable.candidates(block)
+        failures: list[CheckpointUnusableError] = []
+        for record in found:
+            what = f"checkpoint {record.gen} of {self._title()}"
+            loading = Loading(at)
+            try:
+                state = loading.loads(self._content(at, record.payload, what), what)
+            except CheckpointUnusableError as error:
+                failures.append(error)
+                continue
+            self._say_fallen(failures, f"falling back to checkpoint {record.gen}")
+            self._go_on(at, block, record, loading)
+            return state
+        if failures or durable.known.get(block.key):
+            self._begin_anew(at, block, failures)
+        return None
+
+    def _begin_anew(
+        self, at: Here, block: Machine, failures: list[CheckpointUnusableError]
+    ) -> None:
+        """There are checkpoints, and none can be used: replay everything, if everything is there."""
+        if at.parent.durable.can_begin(block):
+            self._say_fallen(failures, "all of the block is replayed")
+            return
+        why = (
+            "; ".join(f"{each.what} {each.reason}" for each in failures) or "the journal lacks them"
+        )
+        advice = next((each.advice for each in failures if each.advice), "")
+        error = CheckpointsLostError(self._title(), why, advice)
+        if at.context.work is None:
+            raise error
+        # An outcome would be for good, and would take the item's checkpoints with it.
+        with at.session.lock:
+            halted = Halted(at.parent.path, at.parent.attempt, str(error))
+            at.session.machine.out.append(encode(halted))
+        _engine.block(at, lambda: False)
+        raise GreenletExit
+
+    def _say_fallen(self, failures: list[CheckpointUnusableError], so: str) -> None:
+        for error in failures:
+            Process.say(f"{error}; {so}")
+
+    def _go_on(self, at: Here, block: Machine, record: Checkpoint, loading: Loading) -> None:
+        parent = at.parent
+        self._compare(block, record)
+        with at.session.lock:
+            parent.durable.go_on(parent, block, record)
+            loading.apply()
+            parent.durable.verify(parent, block)
+        if at.context.work is None and at.session.output is not None:
+            sys.stdout.flush()
+            at.session.output.skip_to(record.output_bytes)
+
+    def _compare(self, block: Machine, record: Checkpoint) -> None:
+        """Say where the code is not what it was when the checkpoint was made."""
+        changed = ""
+        if (record.entry, record.entry_observation) != (block.entry, block.entry_observation):
+            changed = f"was entered behind call {record.entry}, and now behind call {block.entry}"
+        elif record.code != self._code:
+            changed = "has other code around it than when its checkpoint was made"
+        if not changed:
+            return
+        if Process.policy.strict:
+            raise ReplayDivergedError(self._title(), "its checkpoint", f"a block that {changed}")
+        Process.say(f"replay: {self._title()} {changed}; its state is used as it was saved")
+
+    def _title(self) -> str:
+        path = "" if self._at is None else f" of {self._at.parent.path}"
+        return f"block {self.name!r}{path}"
+
+    def _content(self, at: Here, stored: bytes, what: str) -> bytes | memoryview:
+        if stored[:1] != _FILE:
+            return stored
+        try:
+            return _store(at).get(stored[1:])
+        except BlobError as error:
+            raise CheckpointUnusableError(what, str(error), "restore the file") from error
+
+    # --- committing ---------------------------------------------------------------------------
+
+    def commit(self, state: Any, every_s: float | Literal["auto"] | None) -> None:
+        """Save the state, unless it is not due. See `State.commit`."""
+        now = time.monotonic()
+        at = _engine.here()
+        if at is None:
+            self._pace.is_due(every_s, now)
+            return
+        block = self._check(at)
+        self._check_streams(at)
+        asked = at.session.checkpoint_asked
+        if not self._pace.is_due(every_s, now) and asked <= self._asked:
+            return
+        try:
+            self._save(at, block, state)
+        except (PicklingFailedError, CheckpointUnusableError) as error:
+            if not self._warns:
+                raise
+            if str(error) not in self._said:
+                self._said.add(str(error))
+                Process.say(f"{error}; the run goes on without this checkpoint")
+        self._asked = asked
+        self._pace.wrote(now, time.monotonic())
+
+    def _check(self, at: Here) -> Machine:
+        block = self._machine
+        if block is None or self._at is None:
+            raise UsageError(f"the block {self.name!r} is not open: commit inside of the `with`")
+        parent = at.parent
+        if parent is not self._at.parent:
+            raise UsageError(
+                f"{self._title()} was committed in {parent.path}: each future commits its own blocks"
+            )
+        if parent.durable.open[-1] is not block:
+            inner = parent.durable.open[-1].key[0]
+            raise UsageError(
+                f"{self._title()} was committed while {inner!r}, opened inside of it, is open: "
+                f"leave that one first, or keep its values in this one's state"
+            )
+        if at.context.work is not None and not parent.next_call and not parent.next_observation:
+            raise UsageError(
+                f"{parent.path} has made no calls, and a checkpoint is for parents: in a leaf use "
+                f"futures.progress(done, total, resume=…); a task that makes calls commits behind "
+                f"the first of them"
+            )
+        return block
+
+    def _check_streams(self, at: Here) -> None:
+        """Refuse what a restart could not bring back: streams without a name, obtained inside."""
+        book = at.context.rngs
+        if book is None or book.count == self._young:
+            return
+        young = {mark: stream.getstate() for mark, stream in book.younger(self._young)}
+        for mark, position in young.items():
+            if self._drawn.get(mark, position) != position and mark not in self._held:
+                raise UsageError(
+                    f"a stream of futures.rng() that was obtained inside of {self._title()} is drawn "
+                    f"from across commits: obtain it in front of the block, or give it a name, or "
+                    f"keep it in the state"
+                )
+        self._drawn = young
+
+    def _save(self, at: Here, block: Machine, state: Any) -> None:
+        parent, durable = at.parent, at.parent.durable
+        what = f"checkpoint of {self._title()}"
+        _engine.block(at, lambda: not parent.replaying)
+        if at.context.work is None:
+            sys.stdout.flush()
+        saving = Saving(at)
+        stored = self._stored(at, saving.dumps(state, what))
+        at.session.sync_files(parent.path, saving.pending)
+        self._held = saving.streams
+        output = at.session.output if at.context.work is None else None
+        with at.session.lock:
+            durable.make(
+                parent, block, stored, sorted(saving.pending),
+                0 if output is None else output.written(), self._code,
+            )  # fmt: skip
+            at.session.pump()
+        _engine.block(at, lambda: durable.is_saved(block))
+        Loading(None).loads(self._content(at, stored, what), what)
+        with at.session.lock:
+            durable.verify(parent, block)
+
+    def _stored(self, at: Here, dumped: Dumped) -> bytes:
+        """Return what the record holds: the state, or the name of its file."""
+        if dumped.size_bytes <= INLINE_BYTES_MAX:
+            return b"".join(dumped.parts)
+        store, said = _store(at), False
+        while (name := self._put(store, dumped)) is None:
+            if not said:
+                said = True
+                Process.say(
+                    f"no space left in {store.directory} for a checkpoint of {dumped.size_bytes} "
+                    f"bytes: {self._title()} waits, nothing is lost; it goes on when there is room"
+                )
+            _engine.block(at, lambda: False, time.monotonic() + _RETRY_S)
+        if said:
+            Process.say(f"there is room for the checkpoint of {self._title()}; it goes on")
+        return _FILE + name
+
+    def _put(self, store: StateStore, dumped: Dumped) -> bytes | None:
+        """Write a state's file and return its name; None if there is no space for it."""
+        try:
+            return store.put(dumped.parts)
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                return None
+            reason = error.strerror or str(error)
+            what = f"saving {self._title()}"
+            raise JournalError(str(store.directory), what, reason) from error
+
+
+def current_block(name: str) -> Block | None:
+    """Return the block that `restore` has opened; None in a process without a run.
+
+    Raises:
+        UsageError: it has not.
+    """
+    at = _engine.here()
+    found = _alone.get(name) if at is None else at.context.blocks.get(name)
+    if found is None:
+        raise UsageError(
+            f"checkpoint.save(…, name={name!r}) without checkpoint.restore: nothing would read it "
+            f"back; begin with state = checkpoint.restore(default, name={name!r})"
+        )
+    return found
+
+
+def _store(at: Here) -> StateStore:
+    return StateStore(Path(at.session.settings.run_dir))
+
+
+def _code_digest() -> bytes:
+    """Return a digest of the code that holds the block."""
+    frame = sys._getframe(2)  # noqa: SLF001 - the only way
+    own = __name__.rpartition(".")[0]
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(own):
+        frame = frame.f_back
+    code = frame.f_code
+    text = source.normalized(code) or source.bytecode(code)
+    return hashlib.blake2b(text.encode(), digest_size=ids.DIGEST_BYTES).digest()

@@ -1,0 +1,143 @@
+"""What a checkpoint holds beside the user's state, and how futures and streams in it live again.
+
+Pickles name the functions `state`, `future` and `stream` of this module: they are part of the
+format. While a state is loaded nothing outside of it is touched; what is to be done to the parent
+is done by `Loading.apply`, when all could be loaded.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from resilient_scoop.adapters import payload, rng, state_codec
+from resilient_scoop.checkpoint._state import State
+from resilient_scoop.futures._future import Future, Kept, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.futures._engine import Here
+
+Mark = str | int
+
+
+@dataclass(slots=True)
+class Saving:
+    """One state that is being pickled."""
+
+    at: Here
+    pending: set[int] = field(default_factory=set)  # calls
+    streams: set[Mark] = field(default_factory=set)  # that the state itself holds
+
+    def dumps(self, value: Any, what: str) -> state_codec.Dumped:
+        """Return the bytes of a state and of all streams.
+
+        Raises:
+            PicklingFailedError: something in the state cannot be saved.
+        """
+        book = self.at.context.rngs
+        own: dict[type, Callable[[Any], Any]] = {
+            State: lambda each: (state, (), vars(each)),
+            Future: self._future,
+            random.Random: self._random,
+        }
+        more = (tuple(rng.save()), None if book is None else book.save())
+        return state_codec.dumps(value, more, own, what, "state")
+
+    def _future(self, each: Future[Any]) -> Any:
+        kept = each.keep(self.at)
+        if kept.place is not None and kept.payload is None:
+            self.pending.add(kept.place.call)
+        if kept.error is not None:
+            packed = payload.dumps_exception(kept.error, f"future {kept.path}")
+            return future, tuple(kept._replace(error=None, payload=packed, failed=True))
+        fields = kept._replace(callbacks=list(kept.callbacks))
+        if kept.place is None:
+            return future, tuple(fields)
+        return future, tuple(tuple(each) if each is kept.place else each for each in fields)
+
+    def _random(self, obj: random.Random) -> Any:
+        book = self.at.context.rngs
+        mark = None if book is None else book.mark_of(obj)
+        if mark is None:
+            return NotImplemented
+        self.streams.add(mark)
+        return stream, (mark, obj.getstate())
+
+
+@dataclass(slots=True)
+class Loading:
+    """One state that is being loaded: to go on from, or, without `at`, only to see that it can be."""
+
+    at: Here | None
+    futures: list[tuple[Future[Any], Kept]] = field(default_factory=list)
+    streams: dict[Mark, tuple[random.Random, Any]] = field(default_factory=dict)
+    more: Any = None
+
+    def loads(self, content: bytes | memoryview, what: str) -> Any:
+        """Return the state.
+
+        Raises:
+            CheckpointUnusableError: it cannot be had, or would not be right.
+        """
+        _loading.append(self)
+        try:
+            value, self.more = state_codec.loads(content, what)
+        finally:
+            _loading.pop()
+        return value
+
+    def apply(self) -> None:
+        """Put the streams where they were, and have the futures wait again."""
+        assert self.at is not None, "only loaded to see that it can be"
+        at, (streams, book) = self.at, self.more
+        if book is not None and at.context.rngs is None:
+            at.context.rngs = rng.StreamBook()
+        if at.context.rngs is not None and book is not None:
+            at.context.rngs.restore(book)
+            for mark, (obj, position) in self.streams.items():
+                obj.setstate(position)
+                at.context.rngs.adopt(mark, obj)
+        for each, kept in self.futures:
+            each.revive(at, kept)
+        rng.bring_back(rng.Streams(*streams))
+
+    def stream(self, mark: Mark, position: Any) -> random.Random:
+        """Return the stream of a mark: the very object, if the parent has obtained it already."""
+        if mark not in self.streams:
+            book = None if self.at is None else self.at.context.rngs
+            found = None if book is None else book.find(mark)
+            made = random.Random() if found is None else found  # noqa: S311 - no cryptography
+            self.streams[mark] = (made, position)
+        return self.streams[mark][0]
+
+
+_loading: list[Loading] = []
+
+
+# --- named in pickles -------------------------------------------------------------------------
+
+
+def state() -> State:
+    """Return an empty state, to be filled."""
+    return State()
+
+
+def stream(mark: Mark, position: Any) -> random.Random:
+    """Return the stream that was obtained under a mark."""
+    return _loading[-1].stream(mark, position)
+
+
+def future(*fields: Any) -> Future[Any]:
+    """Return a future that was kept."""
+    kept = Kept(*fields)
+    if kept.place is not None:
+        kept = kept._replace(place=Place(*kept.place))
+    elif kept.payload is not None:
+        kept = kept._replace(error=payload.loads(kept.payload), payload=None)
+    made = Future.kept(kept)
+    if kept.place is not None:
+        _loading[-1].futures.append((made, kept))
+    return made

@@ -1,0 +1,89 @@
+"""What a block's state is: an object with the user's attributes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from typing import TYPE_CHECKING, Any, Literal
+
+from resilient_scoop.errors import UsageError
+
+if TYPE_CHECKING:
+    from resilient_scoop.checkpoint._block import Block
+
+_MAKERS = (
+    types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial, type,
+)  # fmt: skip
+
+
+class Value:
+    """A value that is itself a function or a class; made by `value`."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def value(given: Any) -> Value:
+    """Have `durable` take a function or a class as the value itself, and not call it."""
+    return Value(given)
+
+
+def initialize(initial: Any, name: str) -> Any:
+    """Return the value that an initializer stands for.
+
+    Raises:
+        UsageError: it is a function that needs arguments.
+    """
+    if isinstance(initial, Value):
+        return initial.value
+    if not isinstance(initial, _MAKERS):
+        return initial
+    try:
+        inspect.signature(initial).bind()
+    except TypeError as error:
+        raise UsageError(
+            f"{name}={initial!r}: an initializer is called without arguments ({error}); to have the "
+            f"function itself as the value, write {name}=checkpoint.value(…)"
+        ) from None
+    except ValueError:
+        pass  # a builtin that does not tell its signature
+    return initial()
+
+
+class State:
+    """The state of a `durable` block: whatever attributes are set on it are saved by `commit`."""
+
+    __slots__ = ("__dict__", "__weakref__", "_rscoop_block")
+
+    def __repr__(self) -> str:
+        return f"<state of {', '.join(vars(self)) or 'nothing'}>"
+
+    def __reduce__(self) -> str:
+        raise TypeError(
+            "the state of a durable block belongs to its parent: send attributes of it to tasks"
+        )
+
+    def commit(self, every_s: float | Literal["auto"] | None = None) -> None:
+        """Save the state; it is on disk when this returns.
+
+        `every_s`: only if the last time is so many seconds ago. "auto": as often as costs at most
+        1 % of the time (Young's and Daly's interval of the measured cost, if that is longer). What
+        was left out is computed again after a crash, to the same end. Nothing tells whether a
+        commit was left out, since the program must not depend on it.
+
+        Raises:
+            PicklingFailedError: something in the state cannot be saved; it says which and what to do.
+            UsageError: another block, opened inside, is open; or this is a leaf, without calls.
+            CheckpointUnusableError: what was saved cannot be loaded back.
+            JournalError: the run's folder cannot be written to. (A full disk is waited for.)
+        """
+        self._rscoop_block.commit(self, every_s)
+
+    if TYPE_CHECKING:
+        _rscoop_block: Block
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...

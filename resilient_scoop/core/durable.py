@@ -1,0 +1,198 @@
+"""A parent's own side of checkpoints: which blocks are open, and where it goes on from.
+
+D1  A block is entered at the same place on every replay: (name, opening) is its identity.
+D2  Only the innermost open block makes checkpoints: what is inside is over by then, and what is
+    around it comes back first.
+D3  A checkpoint takes no call number and no observation number, so it does not matter for a
+    replay which of them were made.
+D4  The counters never go back. What an older state makes anew under its old number is matched by
+    digest, like everything else.
+D5  Whatever generation the log holds can be fallen back to: those behind which something was
+trimmed went with it. The beginning of a block can be, as long as it has trimmed nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from resilient_scoop import ids
+from resilient_scoop.core.call import Call
+from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.errors import ReplayDivergedError
+from resilient_scoop.ids import DIGEST_BYTES
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.parent import Parent
+
+Key = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Block:
+    """An open block."""
+
+    key: Key
+    entry: int
+    entry_observation: int
+    outer: list[Key]
+    base: int = 0  # the generation that its state goes on from
+    gen: int = 0  # the last one that was made
+    saved: int = 0  # how many checkpoints it has made that are durable
+
+
+@dataclass(slots=True)
+class Durable:
+    """What one attempt at a parent knows of its checkpoints."""
+
+    open: list[Block] = field(default_factory=list)
+    openings: dict[str, int] = field(default_factory=dict)
+    known: dict[Key, int] = field(default_factory=dict)  # newest generation that is durable
+    read: dict[Key, list[wire.Checkpoint]] = field(default_factory=dict)  # from the history
+    dropped: Intervals = field(default_factory=Intervals)
+    trimmed_by: set[Key] = field(default_factory=set)
+    heads: int = 0  # pages seen
+    lacked: bool = False  # it was said that dropped outcomes are missing
+
+    # --- what the broker says -----------------------------------------------------------------
+
+    def page(self, head: wire.History) -> None:
+        """Take in what a page's head says of checkpoints."""
+        self.heads += 1
+        self.dropped, self.trimmed_by = Intervals(head.dropped), set(head.trimmed_by)
+        for mark in head.checkpoints:
+            self.note(mark.name, mark.opening, mark.gen)
+
+    def take(self, record: wire.Checkpoint) -> None:
+        """Take in a generation of the history."""
+        found = self.read.setdefault((record.name, record.opening), [])
+        if all(each.gen != record.gen for each in found):
+            found.append(record)
+
+    def lack(self, parent: Parent, call: Call) -> None:
+        """A call is made whose outcomes were dropped: a checkpoint that covers it was not entered."""
+        where = f"{ids.batch_path(parent.path, call.number)} ({parent.name_of(call.fn)})"
+        if parent.policy.strict:
+            raise ReplayDivergedError(where, "a checkpoint that covers it", "the call itself")
+        if not self.lacked:
+            self.lacked = True
+            parent.say(
+                f"replay: {where} and others are covered by a checkpoint that the code does not "
+                "enter any more; they are computed again"
+            )
+
+    def note(self, name: str, opening: int, gen: int) -> None:
+        """A generation is durable."""
+        key = (name, opening)
+        self.known[key] = max(self.known.get(key, 0), gen)
+
+    # --- blocks -------------------------------------------------------------------------------
+
+    def is_open(self, name: str) -> bool:
+        """Tell whether a block of this name is open."""
+        return any(block.key[0] == name for block in self.open)
+
+    def enter(self, parent: Parent, name: str) -> Block:
+        """Open a block here (D1)."""
+        opening = self.openings.get(name, 0)
+        self.openings[name] = opening + 1
+        outer = [block.key for block in self.open]
+        block = Block((name, opening), parent.next_call, parent.next_observation, outer)
+        self.open.append(block)
+        return block
+
+    def leave(self, block: Block) -> None:
+        """Close a block, and what was left open inside of it."""
+        if block in self.open:
+            del self.open[self.open.index(block) :]
+
+    def is_here(self, parent: Parent, block: Block) -> bool:
+        """Tell whether all generations of a block are here that the log holds."""
+        if not parent.replaying:
+            return True
+        newest = max((each.gen for each in self.read.get(block.key, ())), default=0)
+        return self.heads > 0 and newest >= self.known.get(block.key, 0)
+
+    def candidates(self, block: Block) -> list[wire.Checkpoint]:
+        """Return the generations that can be gone on from, newest first (D5)."""
+        return sorted(self.read.get(block.key, ()), key=lambda each: -each.gen)
+
+    def can_begin(self, block: Block) -> bool:
+        """Tell whether a block can begin without any checkpoint and find all its history."""
+        return block.key not in self.trimmed_by
+
+    def go_on(self, parent: Parent, block: Block, record: wire.Checkpoint) -> None:
+        """Go on from a generation: everything before it is over (D4)."""
+        block.base = block.gen = record.gen
+        self.openings = dict(record.openings)
+        jump(parent, record.calls, record.observations, record.pending)
+        self.read.pop(block.key, None)
+
+    def make(
+        self, parent: Parent, block: Block, payload: bytes, pending: list[int], output_bytes: int,
+        code: bytes,
+    ) -> int:  # fmt: skip
+        """Put a checkpoint behind all that the parent has done; return its generation."""
+        assert not parent.replaying, "a checkpoint is made behind the history"
+        assert self.open[-1] is block, "D2"
+        block.gen = max(block.gen, self.known.get(block.key, 0)) + 1
+        put(
+            parent,
+            wire.Checkpoint(
+                parent.path, parent.attempt, *block.key, block.gen, block.base, block.entry,
+                block.entry_observation, parent.next_call, parent.next_observation, payload,
+                pending, block.outer, dict(self.openings), output_bytes, code,
+            )
+        )  # fmt: skip
+        return block.gen
+
+    def is_saved(self, block: Block) -> bool:
+        """Tell whether the last generation that was made is durable."""
+        return self.known.get(block.key, 0) >= block.gen
+
+    def verify(self, parent: Parent, block: Block) -> None:
+        """Say that the last generation has been loaded back."""
+        block.base = block.gen
+        block.saved += 1
+        put(parent, wire.Verified(parent.path, parent.attempt, *block.key, block.gen))
+
+
+def revive(
+    parent: Parent, number: int, fn: bytes, fingerprint: bytes, index: int, digest: bytes
+) -> Call:
+    """Wait again for an item of a call that was made before the checkpoint."""
+    call = parent.calls.get(number)
+    if call is None:
+        call = Call(number, fn, fingerprint)
+        call.last = True
+        parent.calls[number] = call
+    missing = index + 1 - call.count
+    if missing > 0:
+        call.count += missing
+        call.digests += bytes(missing * DIGEST_BYTES)
+    call.digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = digest
+    call.left.add(index, index + 1)
+    for outcome in parent._stash.get(number, ()):  # noqa: SLF001
+        parent._settle(call, outcome)  # noqa: SLF001
+    return call
+
+
+# These three are parts of `Parent`, apart from the rest of it: it has grown long enough.
+
+
+def put(parent: Parent, frame: wire.Checkpoint | wire.Verified) -> None:
+    """Send a frame behind all that the parent has done."""
+    parent._seal()  # noqa: SLF001
+    parent._frames.append(wire.encode(frame))  # noqa: SLF001
+
+
+def jump(parent: Parent, calls: int, observations: int, pending: list[int]) -> None:
+    """Go on from where a checkpoint was made; what came before is settled or `pending`."""
+    parent.next_call = max(parent.next_call, calls)
+    parent.next_observation = max(parent.next_observation, observations)
+    recorded, stash = parent._recorded, parent._stash  # noqa: SLF001
+    while recorded and recorded[0].no < parent.next_observation:
+        recorded.popleft()
+    for number in [n for n in stash if n < parent.next_call and n not in pending]:
+        del stash[number]

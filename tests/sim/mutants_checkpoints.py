@@ -1,0 +1,154 @@
+"""Planted bugs in what makes checkpoints, relies on them, and clears away behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from resilient_scoop.core import checkpoints, durable, keeper
+from resilient_scoop.core.events import Offer, Send
+from resilient_scoop.core.keeper import Keeper
+from resilient_scoop.core.parent import Parent
+from resilient_scoop.wire import messages as wire
+from tests.sim.mutants import Mutant, Patch, patched_apply
+
+
+def _trimmed_before_verified() -> Sequence[Patch]:
+    checkpoint = Keeper.checkpoint
+
+    def bug(self: Keeper, peer: Any, record: wire.Checkpoint, raw: bytes) -> None:
+        checkpoint(self, peer, record, raw)
+        verified = wire.Verified(
+            record.parent, record.attempt, record.name, record.opening, record.gen
+        )
+        self.verified(peer, verified)
+
+    return [(Keeper, "checkpoint", bug)]
+
+
+def _covered_too_early() -> Sequence[Patch]:
+    trim = checkpoints._trim
+
+    def bug(parent: Any, key: Any, base: Any) -> Any:
+        newest = parent.blocks[key][-1]
+        return trim(parent, key, newest)
+
+    return [(checkpoints, "_trim", bug)]
+
+
+def _pending_trimmed() -> Sequence[Patch]:
+    def bug(parent: Any, key: Any, base: Any) -> Any:
+        kept = dict(parent.batches)
+        blocks = parent.blocks
+        parent.blocks = {k: [replace(e, pending=()) for e in v] for k, v in blocks.items()}
+        try:
+            return trim(parent, key, base)
+        finally:
+            parent.blocks, parent.batches = blocks, kept
+
+    trim = checkpoints._trim
+    return [(checkpoints, "_trim", bug)]
+
+
+def _counter_wrong(calls_off: int, told_off: int) -> Callable[[], Sequence[Patch]]:
+    jump = durable.jump
+
+    def bug(parent: Parent, calls: int, observations: int, pending: list[int]) -> None:
+        jump(parent, calls + calls_off, max(0, observations + told_off), pending)
+
+    return lambda: [(durable, "jump", bug)]
+
+
+def _observations_not_restored() -> Sequence[Patch]:
+    jump = durable.jump
+
+    def bug(parent: Parent, calls: int, observations: int, pending: list[int]) -> None:
+        jump(parent, calls, parent.next_observation, pending)
+
+    return [(durable, "jump", bug)]
+
+
+def _checkpoint_not_fenced() -> Sequence[Patch]:
+    checkpoint, verified = Keeper.checkpoint, Keeper.verified
+
+    def unfenced(method: Any) -> Any:
+        def bug(self: Keeper, peer: Any, record: Any, *raw: bytes) -> None:
+            current, self.ledger.current = self.ledger.current, lambda *_: True  # type: ignore[method-assign]
+            try:
+                method(self, peer, record, *raw)
+            finally:
+                self.ledger.current = current  # type: ignore[method-assign]
+
+        return bug
+
+    return [(Keeper, "checkpoint", unfenced(checkpoint)), (Keeper, "verified", unfenced(verified))]
+
+
+def _half_covered_erased() -> Sequence[Patch]:
+    covers = keeper._Job.covers
+
+    def bug(self: Any, record: wire.Logged) -> bool:
+        if isinstance(record, wire.Calls):
+            return any(part.call in self.calls for part in record.parts)
+        if isinstance(record, wire.Outcomes):
+            return any(item.call in self.calls for item in record.items)
+        return covers(self, record)
+
+    return [(keeper._Job, "covers", bug)]
+
+
+def _trims_forgotten() -> Sequence[Patch]:
+    return patched_apply(wire.Trimmed)
+
+
+def _checkpoints_forgotten() -> Sequence[Patch]:
+    return patched_apply(wire.Checkpoint)
+
+
+def _saved_before_commit() -> Sequence[Patch]:
+    checkpoint = Keeper.checkpoint
+
+    def bug(self: Keeper, peer: Any, record: wire.Checkpoint, raw: bytes) -> None:
+        checkpoint(self, peer, record, raw)
+        last = self.ledger.actions[-1]
+        if isinstance(last, Send):
+            self.ledger.actions[-1] = Offer(last.to, last.frames)
+
+    return [(Keeper, "checkpoint", bug)]
+
+
+def _calls_overtaken() -> Sequence[Patch]:
+    def bug(parent: Parent, frame: Any) -> None:
+        parent._frames.insert(0, wire.encode(frame))
+
+    return [(durable, "put", bug)]
+
+
+_LOOP = (("durable", "block", 9, 3), ("durable", "other", 6, 1), ("map", "saver", [[6, 2], [5, 1]]))
+_DRIZZLE = {
+    "rates": {"both": 0.5, "worker": 0.5, "broker": 0.5, "cut": 0.5},
+    "until": 8.0,
+    "written": 0.7,
+    "unloadable": 0.2,
+    "fallback": 0.3,
+    "edits": False,
+}
+
+CHECKPOINT_MUTANTS = (
+    Mutant(
+        "trimmed before verified", _trimmed_before_verified, _LOOP, {**_DRIZZLE, "fallback": 0.0}
+    ),
+    Mutant("covered too early", _covered_too_early, _LOOP, _DRIZZLE),
+    Mutant("pending calls trimmed", _pending_trimmed, _LOOP, _DRIZZLE),
+    Mutant("call counter one too high", _counter_wrong(1, 0), _LOOP, _DRIZZLE),
+    Mutant("call counter one too low", _counter_wrong(-1, 0), _LOOP, _DRIZZLE),
+    Mutant("observation counter not restored", _observations_not_restored, _LOOP, _DRIZZLE),
+    Mutant("observation counter one too high", _counter_wrong(0, 1), _LOOP, _DRIZZLE),
+    Mutant("checkpoints of old parents", _checkpoint_not_fenced, _LOOP, _DRIZZLE),
+    Mutant("what is half covered erased", _half_covered_erased, _LOOP, _DRIZZLE),
+    Mutant("trims forgotten at restart", _trims_forgotten, _LOOP, _DRIZZLE),
+    Mutant("checkpoints forgotten at restart", _checkpoints_forgotten, _LOOP, _DRIZZLE),
+    Mutant("saved before commit", _saved_before_commit, _LOOP, _DRIZZLE),
+    Mutant("checkpoints overtake calls", _calls_overtaken, _LOOP, _DRIZZLE),
+)
