@@ -147,7 +147,7 @@ def _trim(parent: Parent, key: Key, base: Kept) -> tuple[Trimmed | None, int]:
     told = parent.untold.gaps(base.entry_observation, base.observations)
     if not fresh and not told:
         return None, 0
-    items = parent.dropped_items + sum(_items(parent, low, high)[0] for low, high in fresh)
+    items = parent.dropped_items + sum(_items(parent, low, high) for low, high in fresh)
     trimmed = Trimmed(
         parent.path,
         list(Intervals([*parent.dropped, *fresh])),
@@ -174,11 +174,10 @@ def lost(parent: Parent, verified: Verified) -> list[int]:
     ]
 
 
-def _items(parent: Parent, low: int, high: int) -> tuple[int, list[int]]:
-    """Return (how many items finished calls have, those of them that have other than one)."""
-    sized = [call for call in parent.sizes if low <= call < high]
-    finished = sum(b - a for a, b in parent.finished.overlap(low, high))
-    return finished + sum(parent.sizes[call] - 1 for call in sized), sized
+def _items(parent: Parent, low: int, high: int) -> int:
+    """Return how many items finished calls have."""
+    more = sum((b - a) * (size - 1) for a, b, size in parent.sizes.runs(low, high))
+    return more + sum(b - a for a, b in parent.finished.overlap(low, high))
 
 
 def apply_trimmed(state: State, parent: Parent, record: Trimmed, seq: int) -> None:
@@ -202,11 +201,10 @@ def apply_trimmed(state: State, parent: Parent, record: Trimmed, seq: int) -> No
 
 
 def _forget(state: State, parent: Parent, low: int, high: int) -> None:
-    count, sized = _items(parent, low, high)
+    count = _items(parent, low, high)
     state.items_known -= count
     state.items_done -= count
-    for call in sized:
-        del parent.sizes[call]
+    parent.sizes.forget_span(low, high)
     for call in [each for each in parent.batches if low <= each < high]:
         batch = parent.batches.pop(call)  # of records that are half erased
         state.items_known -= batch.undone.count() + batch.done.count()

@@ -21,7 +21,8 @@ from resilient_scoop import ids
 from resilient_scoop.core.batch import Batch, Piece
 from resilient_scoop.core.batch import Parent as Spawner
 from resilient_scoop.core.call import Call, Policy
-from resilient_scoop.core.parent import Parent
+from resilient_scoop.core.parent import Parent, Told
+from resilient_scoop.core.words import Words
 from resilient_scoop.errors import InvariantError, ReplayDivergedError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Asked:
         for part in record.parts:
             batch = self.calls.get(part.call)
             if batch is None:
-                batch = self.calls[part.call] = Batch(Spawner(self.path, b""), part.call)
+                batch = self.calls[part.call] = Batch(Spawner(self.path, b"", Words()), part.call)
             stop = part.start + part.count
             if part.count:
                 batch.put(Piece(part.start, stop, part.fn, part.digests, seq, offset))
@@ -187,7 +188,7 @@ class Replayed(Parent):
 
     # --- the history --------------------------------------------------------------------------
 
-    def page(self, head: wire.History, records: list[wire.Outcomes | wire.Observed]) -> None:
+    def page(self, head: wire.History, records: list[Told]) -> None:
         """Take in a page."""
         try:
             super().page(head, records)

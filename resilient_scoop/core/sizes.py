@@ -72,14 +72,27 @@ class Sizes:
         if start < call:
             self._insert(at, start, call, size)
 
-    def forget_below(self, call: int) -> None:
-        """Take out all calls below a number (a checkpoint covers them)."""
-        at = bisect_right(self._starts, call)
-        if at and call < self._stops[at - 1]:
-            at -= 1
-            self._starts[at] = call
-        for column in (self._starts, self._stops, self._sizes):
-            del column[:at]
+    def runs(self, low: int, high: int) -> list[tuple[int, int, int]]:
+        """Return the runs (start, stop, size) within `[low, high)` of calls that have not one item."""
+        at = max(0, bisect_right(self._starts, low) - 1)
+        found = []
+        while at < len(self) and self._starts[at] < high:
+            start, stop = max(low, self._starts[at]), min(high, self._stops[at])
+            if start < stop:
+                found.append((start, stop, self._sizes[at]))
+            at += 1
+        return found
+
+    def forget_span(self, low: int, high: int) -> None:
+        """Take out all calls `[low, high)` (a checkpoint covers them)."""
+        for start, stop, size in self.runs(low, high):
+            at = bisect_right(self._starts, start) - 1
+            first, last = self._starts[at], self._stops[at]
+            self._remove(at)
+            if stop < last:
+                self._insert(at, stop, last, size)
+            if first < start:
+                self._insert(at, first, start, size)
 
     def _insert(self, at: int, start: int, stop: int, size: int) -> None:
         self._starts.insert(at, start)

@@ -44,7 +44,7 @@ class Taken:
     calls: int = 0  # of the script
 
 
-def cut(record: wire.Logged, at: int | None) -> wire.Logged | None:
+def cut(record: wire.Logged, at: int | None) -> wire.Logged | None:  # noqa: PLR0911 - a table
     """Return what of a record belongs to the time before the script's call `at` (F1, F2)."""
     if at is None:
         return record
@@ -62,6 +62,10 @@ def cut(record: wire.Logged, at: int | None) -> wire.Logged | None:
             return wire.Observed(record.parent, record.attempt, told) if told else None
         case wire.Crashed(call=call) | wire.Intent(call=call):
             return record if call < at else None
+        case wire.Checkpoint(calls=calls):
+            return record if calls <= at else None
+        case wire.Trimmed():
+            return record if all(stop <= at for _, stop in record.calls) else None
 
 
 def root_call(path: str) -> int:

@@ -27,6 +27,7 @@ from resilient_scoop.adapters.store import remove_arguments
 from resilient_scoop.errors import RunStoppedError
 from resilient_scoop.runtime import child
 from resilient_scoop.runtime.aftermath import show_new, tidy
+from resilient_scoop.runtime.audit import AuditTail
 from resilient_scoop.runtime.display import Display, Progress, Rate, duration, eta_s
 from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.reports import Report
@@ -34,7 +35,6 @@ from resilient_scoop.runtime.shown import Shown
 from resilient_scoop.runtime.words import how, last_words, refusal
 
 if TYPE_CHECKING:
-    from resilient_scoop.runtime.audit import AuditTail
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
 
 STOPPED = 75
@@ -111,11 +111,7 @@ class Launcher:
         self.reports_fd = -1
         self.kill_at: float | None = None
         self.said_recovered = False
-        self.audit: AuditTail | None = None
-        if options.audit:
-            from resilient_scoop.runtime.audit import AuditTail
-
-            self.audit = AuditTail.anew(run.logs)
+        self.audit = AuditTail.anew(run.logs) if options.audit else None
         self.started_at = time.monotonic()
 
     # --- starting -----------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from resilient_scoop.adapters.green import getcurrent, greenlet
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.store import LargeStore
 from resilient_scoop.core.events import Table
+from resilient_scoop.core.parent import Told
 from resilient_scoop.core.replayed import Asked, End, Replayed
 from resilient_scoop.core.worker import Worker
 from resilient_scoop.errors import InvariantError
@@ -187,7 +188,8 @@ class Stage:
         if parent.page_wanted() is None:
             return False
         after = self.prefix + parent.after.to_bytes(8, "big")
-        records, upto = [], parent.after
+        records: list[Told] = []
+        upto = parent.after
         page = self.view.read(Table.LOG, self.prefix, after, _PAGE_BYTES)
         for key, raw in page:
             seq = int.from_bytes(key[ids.KEY_BYTES :], "big")
@@ -195,7 +197,7 @@ class Stage:
                 break
             upto = seq
             record = wire.decode_logged(raw)
-            if isinstance(record, wire.Outcomes | wire.Observed):
+            if isinstance(record, Told):
                 records.append(record)
         last = not page or upto >= self.asked.upto
         head = wire.History(self.asked.path, _ATTEMPT, upto, last, self.asked.next_call)

@@ -79,7 +79,7 @@ class FakeDurable:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     found = Disk()
-    monkeypatch.setattr(contrib.checkpoint, "durable", functools.partial(FakeDurable, found))
+    monkeypatch.setattr("resilient_scoop.checkpoint.durable", functools.partial(FakeDurable, found))
     return found  # type: ignore[return-value]
 
 

@@ -12,7 +12,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("set"), CALLS, st.integers(0, 3)),
         st.tuples(st.just("forget"), CALLS, st.just(0)),
-        st.tuples(st.just("below"), CALLS, st.just(0)),
+        st.tuples(st.just("span"), CALLS, st.integers(0, 9)),
     )
 )
 
@@ -28,8 +28,13 @@ def test_it_is_a_map_with_a_default(steps: list[tuple[str, int, int]]) -> None:
             sizes.forget(call)
             expected.pop(call, None)
         else:
-            sizes.forget_below(call)
-            expected = {key: value for key, value in expected.items() if key >= call}
+            sizes.forget_span(call, call + size)
+            gone = range(call, call + size)
+            expected = {key: value for key, value in expected.items() if key not in gone}
+            runs_within = [(a, b) for a, b, _ in sizes.runs(call - 3, call + 3)]
+            assert [each for a, b in runs_within for each in range(a, b)] == [
+                each for each in range(call - 3, call + 3) if expected.get(each, 1) != 1
+            ]
         assert [sizes[each] for each in range(32)] == [expected.get(each, 1) for each in range(32)]
         filled = [(key, expected[key]) for key in sorted(expected) if expected[key] != 1]
         runs = sum(
