@@ -17,7 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -158,7 +158,7 @@ def _behind_gaps(journal: Journal) -> tuple[list[str], list[Change]]:
     changes: list[Change] = []
     at = 0
     for key, raw in journal.scan(Table.OUTPUT):
-        piece = decode_up(raw)
+        piece = _decoded(decode_up, raw)
         if isinstance(piece, Output) and piece.offset <= at:
             at = max(at, piece.offset + len(piece.data))
             continue
@@ -168,7 +168,7 @@ def _behind_gaps(journal: Journal) -> tuple[list[str], list[Change]]:
     told: dict[str, int] = {}
     broken: set[str] = set()
     for key, raw in journal.scan(Table.LOG):
-        record = decode_logged(raw)
+        record = _decoded(decode_logged, raw)
         if not isinstance(record, Observed):
             continue
         parent, first = record.parent, record.observations[0].no
@@ -183,6 +183,14 @@ def _behind_gaps(journal: Journal) -> tuple[list[str], list[Change]]:
         else:
             told[parent] = record.observations[-1].no + 1
     return lost, changes
+
+
+def _decoded(decode: Callable[[bytes], object], raw: bytes) -> object:
+    """Return a record, or None for one of another version, which is kept as it is."""
+    try:
+        return decode(raw)
+    except msgspec.DecodeError:
+        return None
 
 
 # --- the child --------------------------------------------------------------------------------
