@@ -94,7 +94,7 @@ class Migration:
                 new = {**old, **{field: state_shape.default_of(cls, field) for field in added}}
             else:
                 new = self._hook(cls, old)
-            obj.__class__ = cls
+            object.__setattr__(obj, "__class__", cls)  # frozen ones, too
             self._fill(obj, cls, new)
 
     def _hook(self, cls: type, old: Any) -> Any:

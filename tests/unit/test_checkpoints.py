@@ -1,0 +1,489 @@
+"""Checkpoints in the machines: taken in, relied on, cleared away behind; and a parent that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from resilient_scoop.core.admission import check
+from resilient_scoop.core.durable import Block, revive
+from resilient_scoop.core.events import Discard, Erase, Put, Send, Sweep, Swept, Table
+from resilient_scoop.core.parent import Parent
+from resilient_scoop.ids import ROOT, log_prefix
+from resilient_scoop.wire import messages as wire
+from tests.sim.checkers import durable_part
+from tests.unit.bench import FN, ORIGIN, PLAIN, RUN, W1, Bench, calls, digests, outcomes, part, sent
+
+FILE = b"Bfile of %d"
+
+
+class Desk(Bench):
+    """A bench whose root makes calls and checkpoints."""
+
+    asked: Sequence[Sweep] = ()  # the last sweep that was asked for
+
+    def start(self) -> Desk:
+        self.root = self.begin(W1)
+        self.tell(ORIGIN, PLAIN)
+        return self
+
+    def call(self, number: int, items: int = 1, *, done: bool = True) -> None:
+        self.tell(ORIGIN, *calls(part(number, 0, items), attempt=self.root))
+        if done:
+            self.tell(W1, outcomes(number, 0, items))
+
+    def told(self, no: int, at_call: int) -> None:
+        self.tell(ORIGIN, wire.Observed(ROOT, self.root, [wire.Observation(no, "k", at_call, b"")]))
+
+    def save(self, gen: int, calls: int, **more: Any) -> list[Any]:
+        return self.tell(ORIGIN, record(self.root, gen, calls, **more))
+
+    def verify(self, gen: int, name: str = "main", opening: int = 0) -> list[Any]:
+        return self.tell(ORIGIN, wire.Verified(ROOT, self.root, name, opening, gen))
+
+    def sweep(self, size: int = 3) -> int:
+        """Answer all sweeps, a few records at a time; return how many pages that took."""
+        pages = 0
+        while self.broker.keeper.is_sweeping:
+            pages += 1
+            assert pages < 100, "a sweep without end"
+            (wanted,) = self.asked or [a for a in self.feed_tick() if isinstance(a, Sweep)]
+            self.answer(wanted, size)
+        return pages
+
+    def feed_tick(self) -> list[Any]:
+        return self.wait(1)
+
+    def answer(self, wanted: Sweep, size: int) -> None:
+        start = wanted.prefix + wanted.after.to_bytes(8, "big")
+        stop = wanted.prefix + wanted.seq.to_bytes(8, "big")
+        keys = sorted(k for t, k in self.journal if t is Table.LOG and start < k < stop)
+        page = [
+            (int.from_bytes(k[16:], "big"), wire.decode_logged(self.journal[Table.LOG, k]))
+            for k in keys[:size]
+        ]
+        last = len(keys) <= size
+        upto = wanted.seq if last else page[-1][0]
+        actions = self.feed(Swept(wanted.parent, wanted.seq, page, upto, last))
+        self.asked = [a for a in actions if isinstance(a, Sweep)]
+
+    def feed(self, event: Any) -> list[Any]:
+        actions = super().feed(event)
+        found = [a for a in actions if isinstance(a, Sweep)]
+        self.asked = found or self.asked
+        return actions
+
+    def kept_calls(self) -> list[int]:
+        found = [r for r in self.logged() if isinstance(r, wire.Calls)]
+        return [part.call for r in found for part in r.parts]
+
+
+def record(attempt: wire.Attempt, gen: int, calls: int, **more: Any) -> wire.Checkpoint:
+    base = more.pop("base", gen - 1)
+    fields: dict[str, Any] = {
+        "name": "main", "opening": 0, "entry": 0, "entry_observation": 0, "observations": 0,
+        "payload": b"state", **more,
+    }  # fmt: skip
+    return wire.Checkpoint(ROOT, attempt, gen=gen, base=base, calls=calls, **fields)
+
+
+def loop(desk: Desk, generations: int, *, verify: bool = True, **more: Any) -> None:
+    """Let the root make one call, and one checkpoint, for each generation."""
+    for gen in range(1, generations + 1):
+        desk.call(gen - 1, 2)
+        desk.save(gen, gen, **more)
+        if verify:
+            desk.verify(gen)
+
+
+# --- taken in ---------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_forced_and_confirmed_after_its_commit() -> None:
+    desk = Desk().start()
+    desk.call(0)
+
+    actions = desk.save(1, 1)
+
+    (put,) = [a for a in actions if isinstance(a, Put)]
+    assert put.forced
+    assert put.table is Table.LOG
+    (answer,) = [a for a in actions if isinstance(a, Send)]
+    assert wire.decode_down(answer.frames[0]) == wire.Saved(ROOT, "main", 0, 1)
+
+
+def test_a_checkpoint_that_comes_again_is_confirmed_and_not_written_again() -> None:
+    desk = Desk().start()
+    desk.save(1, 0)
+
+    actions = desk.save(1, 0)
+
+    assert not [a for a in actions if isinstance(a, Put)]
+    assert sent(actions, ORIGIN, wire.Saved)
+
+
+def test_a_fenced_parent_makes_no_checkpoint() -> None:
+    desk = Desk().start()
+    loop(desk, 2)
+    old = wire.Attempt(desk.root.epoch, desk.root.no + 7)
+
+    actions = desk.tell(ORIGIN, record(old, 3, 2)) + desk.tell(
+        ORIGIN, wire.Verified(ROOT, old, "main", 0, 2)
+    )
+
+    assert not [a for a in actions if isinstance(a, Put | Erase)]
+    assert not sent(actions, ORIGIN, wire.Saved)
+    assert sent(actions, ORIGIN, wire.Drop)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"parent": "1"}, {"gen": 0}, {"base": 3}, {"entry": 3}, {"observations": -1},
+     {"payload": b""}, {"pending": [2]}, {"name": "n" * 201}, {"opening": -1}],
+)  # fmt: skip
+def test_a_checkpoint_that_makes_no_sense_is_not_let_in(change: dict[str, Any]) -> None:
+    import msgspec
+
+    good = record(wire.Attempt(1, 1), 3, 2)
+    check([good])
+    with pytest.raises(ValueError, match="checkpoint"):
+        check([msgspec.structs.replace(good, **change)])
+
+
+# --- what is dropped when ---------------------------------------------------------------------
+
+
+def test_nothing_is_trimmed_before_a_second_generation_is_verified() -> None:
+    desk = Desk().start()
+    loop(desk, 1)
+    desk.call(1, 2)
+    actions = desk.save(2, 2)
+
+    assert not [a for a in actions if isinstance(a, Erase | Sweep)]
+    assert desk.kept_calls() == [0, 1]
+
+
+def test_what_the_base_of_a_verified_generation_covers_goes() -> None:
+    desk = Desk().start()
+    loop(desk, 2)
+    desk.sweep()
+
+    assert desk.kept_calls() == [1], "what came behind the base must stay"
+    kept = [r for r in desk.logged() if isinstance(r, wire.Outcomes)]
+    assert [item.call for r in kept for item in r.items] == [1]
+    root = desk.broker.state.parents[ROOT]
+    assert list(root.finished) == [(0, 2)]
+    assert list(root.dropped) == [(0, 1)]
+    assert root.sizes == {1: 2}
+    assert desk.broker.state.items_done == desk.broker.state.items_known == 4
+
+
+def test_memory_and_journal_stay_flat_over_many_generations() -> None:
+    desk = Desk().start()
+    loop(desk, 300)
+    desk.sweep(50)
+
+    root = desk.broker.state.parents[ROOT]
+    assert len(desk.logged()) < 10, desk.logged()
+    assert len(root.sizes) <= 2
+    assert len(root.index) <= 3
+    assert len(root.trims) == 1
+    assert len(root.blocks["main", 0]) == 2
+    assert not [key for table, key in desk.journal if table is Table.ARGS]
+    assert desk.broker.state.items_done == 600
+
+
+def test_a_sweep_goes_over_a_log_page_by_page() -> None:
+    desk = Desk().start()
+    for call in range(20):
+        desk.call(call)
+    for gen in (1, 2):
+        desk.save(gen, 20)
+        desk.verify(gen)
+
+    assert desk.sweep(3) > 5
+    assert desk.kept_calls() == []
+
+
+def test_calls_before_the_block_and_behind_the_base_stay() -> None:
+    desk = Desk().start()
+    for call in range(6):
+        desk.call(call)
+    for gen, calls_ in ((1, 4), (2, 5)):
+        desk.save(gen, calls_, entry=2)
+        desk.verify(gen)
+    desk.sweep()
+
+    assert desk.kept_calls() == [0, 1, 4, 5]
+
+
+def test_a_pending_call_and_one_that_is_not_done_stay_until_they_are_done_with() -> None:
+    desk = Desk().start()
+    desk.call(0, done=False)
+    desk.call(1, done=False)
+    desk.call(2)
+    for gen in (1, 2):
+        desk.save(gen, 3, pending=[0])
+        desk.verify(gen)
+    desk.sweep()
+    assert desk.kept_calls() == [0, 1]
+
+    # When they are done, and no generation that is kept waits for them
+    desk.tell(W1, outcomes(0, 0, 1))
+    desk.tell(W1, outcomes(1, 0, 1))
+    for gen in (3, 4, 5):
+        desk.save(gen, 3)
+        desk.verify(gen)
+    desk.sweep()
+
+    assert desk.kept_calls() == []
+
+
+def test_a_record_that_is_half_covered_stays_whole() -> None:
+    desk = Desk().start()
+    desk.tell(ORIGIN, *calls(part(0, 0, 1), part(1, 0, 1), attempt=desk.root))
+    desk.tell(W1, outcomes(0, 0, 1), outcomes(1, 0, 1))
+    for gen, calls_ in ((1, 1), (2, 2)):
+        desk.save(gen, calls_)
+        desk.verify(gen)
+    desk.sweep()
+
+    assert desk.kept_calls() == [0, 1]
+    again = desk.again()
+    assert durable_part(again.broker.state) == durable_part(desk.broker.state)
+
+
+def test_observations_go_with_what_covers_them() -> None:
+    desk = Desk().start()
+    for no in range(4):
+        desk.told(no, 0)
+    for gen, told in ((1, 2), (2, 3)):
+        desk.save(gen, 0, entry_observation=1, observations=told)
+        desk.verify(gen)
+    desk.sweep()
+
+    kept = [r for r in desk.logged() if isinstance(r, wire.Observed)]
+    assert [each.no for r in kept for each in r.observations] == [0, 2, 3]
+    assert desk.again().broker.state.parents[ROOT].next_observation == 4
+
+
+def test_blocks_inside_go_with_what_is_around_them_and_not_before() -> None:
+    desk = Desk().start()
+    inner = {"name": "inner", "outer": [("main", 0)]}
+    for opening in range(3):
+        desk.call(opening)
+        for gen in (1, 2):
+            desk.save(gen, opening + 1, entry=opening, opening=opening, **inner)
+            desk.verify(gen, "inner", opening)
+        if opening == 0:
+            desk.save(1, 1, openings={"main": 1, "inner": 1})
+            desk.verify(1)
+    blocks = desk.broker.state.parents[ROOT].blocks
+    assert [key for key in blocks if key[0] == "inner"] == [("inner", n) for n in range(3)]
+
+    # When the outer block relies on what it made behind the first of them
+    desk.save(2, 2, openings={"main": 1, "inner": 2})
+    desk.verify(2)
+
+    assert [key for key in blocks if key[0] == "inner"] == [("inner", 1), ("inner", 2)]
+
+
+def test_generations_that_did_not_load_do_not_pile_up() -> None:
+    desk = Desk().start()
+    loop(desk, 3)
+    for gen in range(4, 40):
+        desk.call(gen - 1)
+        desk.save(gen, gen, base=3)
+
+    assert [kept.gen for kept in desk.broker.state.parents[ROOT].blocks["main", 0]] == [2, 3, 39]
+
+
+def test_a_file_is_removed_when_no_generation_names_it() -> None:
+    desk = Desk().start()
+    same = FILE % 0
+    discarded: list[bytes] = []
+    for gen, name in enumerate([same, same, FILE % 1, FILE % 2, FILE % 3], start=1):
+        found = desk.save(gen, 0, payload=name) + desk.verify(gen)
+        discarded += [a.name for a in found if isinstance(a, Discard)]
+
+    assert discarded == [same[1:], (FILE % 1)[1:]]
+
+
+# --- over restarts ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pages", range(8))
+def test_a_broker_that_dies_in_the_middle_of_a_sweep_knows_the_same(pages: int) -> None:
+    desk = Desk().start()
+    desk.call(0, done=False)
+    for call in range(1, 12):
+        desk.call(call, call % 3)
+    for gen, calls_ in ((1, 7), (2, 11)):
+        desk.save(gen, calls_, pending=[0])
+        desk.verify(gen)
+    for _ in range(pages):
+        if desk.asked and desk.broker.keeper.is_sweeping:
+            desk.answer(desk.asked[0], 2)
+
+    other = desk.again()
+
+    assert durable_part(other.broker.state) == durable_part(desk.broker.state)
+    assert other.broker.state.items_done == desk.broker.state.items_done
+    assert other.broker.keeper.is_sweeping, "what is left is gone over again"
+
+
+def test_a_trimmed_call_that_is_asked_for_again_is_a_new_one() -> None:
+    desk = Desk().start()
+    loop(desk, 3)
+    desk.sweep()
+
+    # When a script that was changed asks for it
+    desk.call(0, 3, done=False)
+
+    state = desk.broker.state.parents[ROOT]
+    assert list(state.batches[0].undone) == [(0, 3)]
+    assert durable_part(desk.again().broker.state) == durable_part(desk.broker.state)
+
+
+def test_a_future_that_the_journal_has_lost_halts_the_run() -> None:
+    desk = Desk().start()
+    desk.call(0)
+    desk.save(1, 3, pending=[2])
+
+    actions = desk.verify(1)
+
+    assert "waits for future 0.2[0]" in desk.broker.keeper.halted
+    assert sent(actions, ORIGIN, wire.Stop)
+
+
+def test_a_future_that_cannot_go_on_stops_the_run_and_says_why() -> None:
+    desk = Desk().start()
+    actions = desk.tell(ORIGIN, wire.Halted(ROOT, desk.root, "no checkpoint can be used"))
+
+    assert desk.broker.keeper.halted == "no checkpoint can be used"
+    assert sent(actions, ORIGIN, wire.Stop)
+
+
+# --- the parent's side ------------------------------------------------------------------------
+
+NOW = wire.Attempt(2, 1)
+
+
+def going_on(**more: Any) -> Parent:
+    return Parent(ROOT, NOW, True, say=lambda _: None, **more)
+
+
+def page(of: Parent, *records: Any, last: bool = True, **more: Any) -> None:
+    marks = [wire.Mark("main", 0, r.gen) for r in more.pop("all", records)
+             if isinstance(r, wire.Checkpoint)]  # fmt: skip
+    of.page(wire.History(ROOT, NOW, 9, last, 9, checkpoints=marks, **more), list(records))
+
+
+def entered(of: Parent) -> Block:
+    return of.durable.enter(of, "main")
+
+
+def test_a_block_waits_for_the_newest_generation_that_there_is() -> None:
+    of = going_on()
+    block = entered(of)
+    first, second = record(NOW, 1, 2), record(NOW, 2, 4)
+    assert not of.durable.is_here(of, block)
+
+    page(of, first, last=False, all=[first, second])
+    assert not of.durable.is_here(of, block)
+
+    page(of, second, last=False)
+    assert of.durable.is_here(of, block)
+    assert [each.gen for each in of.durable.candidates(block)] == [2, 1]
+
+
+def test_a_block_that_has_no_checkpoint_waits_for_one_page_only() -> None:
+    of = going_on()
+    block = entered(of)
+    page(of, last=False)
+    assert of.durable.is_here(of, block)
+    assert of.durable.can_begin(block)
+
+
+def test_a_parent_goes_on_with_the_counters_of_its_checkpoint() -> None:
+    of = going_on()
+    block = entered(of)
+    kept = record(NOW, 3, 5, observations=4, openings={"main": 1, "inner": 7})
+    told = [wire.Observation(no, "k", 5, b"%d" % no) for no in range(3, 6)]
+    page(of, outcomes(3, 0, 1), outcomes(5, 0, 1), wire.Observed(ROOT, NOW, told), kept)
+
+    of.durable.go_on(of, block, kept)
+
+    assert of.durable.openings == {"main": 1, "inner": 7}
+    assert of.recall("k") == b"4"
+    call = of.begin(FN, FN)
+    assert call.number == 5
+    of.add(call, digests(0), [b"arg"], last=True)
+    assert call.find(0) is not None, "what came behind the checkpoint is there"
+
+
+def test_the_counters_never_go_back() -> None:
+    of = Parent(ROOT, NOW, say=lambda _: None)
+    for _ in range(8):
+        of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
+    block = entered(of)
+
+    of.durable.go_on(of, block, record(NOW, 1, 5))
+
+    assert of.begin(FN, FN).number == 8
+
+
+def test_a_pending_future_is_settled_by_what_has_come_meanwhile() -> None:
+    of = going_on()
+    block = entered(of)
+    kept = record(NOW, 1, 5, pending=[2, 3])
+    page(of, outcomes(2, 0, 1), kept)
+    of.durable.go_on(of, block, kept)
+
+    first = revive(of, 2, FN, FN, 0, digests(0))
+    second = revive(of, 3, FN, FN, 0, digests(0))
+    assert first.find(0) is not None
+    assert second.find(0) is None
+
+    of.outcomes(outcomes(3, 0, 1, salt=1))
+    assert second.find(0) is None, "another call's outcome is no outcome"
+    of.outcomes(outcomes(3, 0, 1))
+    assert second.find(0) is not None
+
+
+def test_a_checkpoint_leaves_behind_calls_and_observations() -> None:
+    of = Parent(ROOT, NOW, say=lambda _: None)
+    of.observe("k", b"")
+    of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
+    block = entered(of)
+    of.observe("k", b"")
+    of.durable.make(of, block, b"state", [], 0, b"")
+
+    kinds = [type(wire.decode_up(frame)).__name__ for frame in of.frames()]
+    assert kinds == ["Observed", "Calls", "Args", "Checkpoint"]
+    assert not of.durable.is_saved(block)
+    of.durable.note("main", 0, 1)
+    assert of.durable.is_saved(block)
+
+
+def test_the_beginning_of_a_block_is_no_way_back_once_it_has_trimmed() -> None:
+    of = going_on()
+    block = entered(of)
+    page(of, dropped=[(0, 3)], trimmed_by=[("main", 0)])
+    assert not of.durable.can_begin(block)
+
+
+def test_calls_whose_outcomes_were_dropped_are_said() -> None:
+    said: list[str] = []
+    of = Parent(ROOT, NOW, True, say=said.append)
+    page(of, dropped=[(0, 3)])
+    of.begin(FN, FN)
+    of.begin(FN, FN)
+    assert len(said) == 1
+    assert "covered by a checkpoint that the code does not enter any more" in said[0]
+
+
+def test_the_prefix_of_the_log_is_the_parents_own() -> None:
+    assert Desk().start().broker.state.parent(ROOT).prefix == log_prefix(RUN, ROOT)

@@ -1,0 +1,78 @@
+"""Thinning of commits, and the streams that a future has obtained."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from resilient_scoop.adapters.rng import StreamBook
+from resilient_scoop.checkpoint._pace import FAILURE_S, Pace
+from resilient_scoop.errors import UsageError
+
+
+def seed(mark: str) -> int:
+    return hash(mark) & 0xFFFF
+
+
+def test_the_first_commit_is_always_due() -> None:
+    for every_s in (None, 0.0, 3600.0, "auto"):
+        assert Pace().is_due(every_s, 0.0)  # type: ignore[arg-type]
+
+
+def test_commits_are_thinned_by_time() -> None:
+    pace = Pace()
+    pace.wrote(10.0, 11.0)
+    assert pace.is_due(None, 11.1)
+    assert not pace.is_due(5.0, 15.9)
+    assert pace.is_due(5.0, 16.0)
+
+
+@pytest.mark.parametrize("cost_s", [0.0005, 0.01, 1.0, 60.0, 600.0])
+def test_auto_is_youngs_interval_and_costs_one_percent_at_most(cost_s: float) -> None:
+    pace = Pace()
+    pace.wrote(0.0, cost_s)
+    interval_s = pace.interval_s()
+    assert cost_s / interval_s <= 0.01 + 1e-9
+    assert math.isclose(interval_s, max(math.sqrt(2 * cost_s * FAILURE_S), 100 * cost_s))
+    assert not pace.is_due("auto", cost_s + 0.99 * interval_s)
+    assert pace.is_due("auto", cost_s + 1.01 * interval_s)
+
+
+@pytest.mark.parametrize("wrong", [-1, math.nan, "often"])
+def test_what_is_no_interval_is_refused(wrong: object) -> None:
+    with pytest.raises(UsageError, match="must be a number of seconds"):
+        Pace().is_due(wrong, 0.0)  # type: ignore[arg-type]
+
+
+def test_a_stream_with_a_name_is_one_stream() -> None:
+    book = StreamBook()
+    assert book.obtain("a", seed) is book.obtain("a", seed)
+    assert book.obtain(None, seed) is not book.obtain(None, seed)
+
+
+def test_streams_come_back_where_they_stood() -> None:
+    # Given a named stream, one without a name, and one that nobody holds any more
+    book = StreamBook()
+    named, first = book.obtain("a", seed), book.obtain(None, seed)
+    book.obtain(None, seed)
+    named.random(), first.random()
+    saved = book.save()
+    expected = [named.random(), first.random()]
+
+    # When another process obtains the one without a name, restores, and asks for the other later
+    other = StreamBook()
+    again = other.obtain(None, seed)
+    other.restore(saved)
+
+    assert [other.obtain("a", seed).random(), again.random()] == expected
+    assert other.count == 2
+    assert other.save()[1].keys() == {"a"}
+
+
+def test_streams_that_are_not_asked_for_again_are_still_saved() -> None:
+    book = StreamBook()
+    book.obtain("a", seed).random()
+    other = StreamBook()
+    other.restore(book.save())
+    assert other.save()[1] == book.save()[1]
