@@ -22,6 +22,7 @@ from resilient_scoop.core.batch import Batch, Piece
 from resilient_scoop.core.batch import Parent as Spawner
 from resilient_scoop.core.call import Call, Policy
 from resilient_scoop.core.parent import Parent
+from resilient_scoop.core.words import Words
 from resilient_scoop.errors import InvariantError, ReplayDivergedError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Asked:
         for part in record.parts:
             batch = self.calls.get(part.call)
             if batch is None:
-                batch = self.calls[part.call] = Batch(Spawner(self.path, b""), part.call)
+                batch = self.calls[part.call] = Batch(Spawner(self.path, b"", Words()), part.call)
             stop = part.start + part.count
             if part.count:
                 batch.put(Piece(part.start, stop, part.fn, part.digests, seq, offset))
