@@ -176,7 +176,7 @@ def test_what_the_base_of_a_verified_generation_covers_goes() -> None:
     root = desk.broker.state.parents[ROOT]
     assert list(root.finished) == [(0, 2)]
     assert list(root.dropped) == [(0, 1)]
-    assert root.sizes == {1: 2}
+    assert root.sizes.runs(0, 9) == [(1, 2, 2)]
     assert desk.broker.state.items_done == desk.broker.state.items_known == 4
 
 
