@@ -9,11 +9,11 @@ A backup is a folder, or one tar file:
 
     manifest.json   what is in it
     manifest.hmac   HMAC-SHA256 of that, hexadecimal
-    run.json, shown, journal/data.mdb, journal/blobs/…, payloads/res-…
+    run.json, shown, journal/data.mdb, journal/blobs/…, payloads/…, checkpoints/…
 
 It may be made of a live run. The database is copied at one moment; files that records name are
-linked aside before and after, so that the run may drop them meanwhile. Files of large arguments
-stay: they are not part of what is durable, and a resumed run asks for them again.
+linked aside before and after, so that the run may drop them meanwhile. Of large arguments' files
+only those count that a checkpoint waits for; a run that is brought back asks for the others again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from resilient_scoop.adapters.journal_check import Depth, Verdict, check
 from resilient_scoop.adapters.journal_export import backup
 from resilient_scoop.adapters.journal_place import BLOB_FOLDER
 from resilient_scoop.adapters.journal_view import JournalView
-from resilient_scoop.adapters.result_files import FOLDER
+from resilient_scoop.adapters.result_files import FOLDER as RESULTS
+from resilient_scoop.adapters.state_store import FOLDER as STATES
 from resilient_scoop.core.events import Put, Table
 from resilient_scoop.errors import JournalError, JournalFormatError, UsageError
 
@@ -47,12 +48,13 @@ MANIFEST: Final = "manifest.json"
 SEAL: Final = "manifest.hmac"
 BOOT_KEY: Final = b"boot"
 KEY_BYTES: Final = 32
+_FOLDERS: Final = (f"journal/{BLOB_FOLDER}", RESULTS, STATES)
 _TRIES: Final = 3
 _PIECE_BYTES: Final = 1 << 20
 _MANIFEST_BYTES_MAX: Final = 1 << 30
 _may_be_in_it = re.compile(
     r"run\.json|shown|journal/(?:data\.mdb|generation\.json|blobs/[0-9a-f]{64})"
-    r"|payloads/res-[0-9a-f]{32}"
+    r"|payloads/(?:res|arg)-[0-9a-f]{32}|checkpoints/[0-9a-f]{64}"
 ).fullmatch
 
 
@@ -176,7 +178,7 @@ def _staged(run: Path) -> Iterator[Path]:
 
 
 def _stage(run: Path, stage: Path) -> Verdict:
-    for folder in (f"journal/{BLOB_FOLDER}", FOLDER):
+    for folder in _FOLDERS:
         (stage / folder).mkdir(mode=0o700, parents=True)
     _link(run, stage)
     with JournalView.open(run / "journal") as view:
@@ -192,7 +194,7 @@ def _stage(run: Path, stage: Path) -> Verdict:
 
 
 def _link(run: Path, stage: Path) -> None:
-    for folder in (f"journal/{BLOB_FOLDER}", FOLDER):
+    for folder in _FOLDERS:
         if not (run / folder).is_dir():
             continue
         for path in (run / folder).iterdir():
@@ -289,7 +291,9 @@ def unpack_backup(source: Path, manifest: Manifest, folder: Path) -> None:
             path.chmod(0o600)
     check(folder / "journal", Depth.CONTENTS).raise_if_damaged(folder / "journal")
     journal = Journal.open(folder / "journal", run=bytes.fromhex(manifest.run))
-    journal.commit([Put(Table.META, BOOT_KEY, b"restored")])  # files of arguments are not here
+    journal.commit(
+        [Put(Table.META, BOOT_KEY, b"restored")]
+    )  # of arguments only what was synced counts
     journal.close(clean=True)
 
 

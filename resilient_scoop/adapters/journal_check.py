@@ -29,9 +29,14 @@ from resilient_scoop.adapters import result_files
 from resilient_scoop.adapters.blobs import BlobError, BlobStore, unpack_ref
 from resilient_scoop.adapters.journal_envelope import BLOB, EnvelopeError, unseal
 from resilient_scoop.adapters.journal_place import DATA_FILE, data_folder, read_generation
+from resilient_scoop.adapters.state_store import FOLDER as STATES
 from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalDamagedError, JournalError
+from resilient_scoop.wire.messages import Checkpoint, decode_logged
 
+CHECKPOINT_MARK: Final = b"\xaaCheckpoint"
+"""The tag in the frame of such a record (msgpack)."""
+CHECKPOINT_HEAD_BYTES: Final = 16
 SMALL_BYTES_MAX: Final = 8 << 20
 """Up to here `check_here` takes less time (80 ms) than to start a child."""
 PROBLEMS_MAX: Final = 1000
@@ -206,7 +211,7 @@ def _check_records(directory: Path, blobs: Path, depth: Depth, report: _Report) 
                 yield bytes(key), value
 
     results = blobs.parent / result_files.FOLDER
-    files = _Files(store.blobs, results, depth >= Depth.CONTENTS)
+    files = _Files(store.blobs, BlobStore(blobs.parent / STATES), results, depth >= Depth.CONTENTS)
     for table in Table:
         try:
             for key, value in records(store, table):
@@ -215,10 +220,19 @@ def _check_records(directory: Path, blobs: Path, depth: Depth, report: _Report) 
             report.problem(f"reading on is not possible: {error}", table)
 
 
+def _check_state(payload: bytes, files: _Files) -> None:
+    """Look at the file of a checkpoint, if it has one."""
+    record = decode_logged(payload)
+    if isinstance(record, Checkpoint) and record.payload[:1] == b"B":
+        ref = unpack_ref(record.payload[1:])
+        (files.states.read if files.contents else files.states.look)(ref)
+
+
 class _Files(NamedTuple):
     """Where the files are that records name."""
 
     blobs: BlobStore
+    states: BlobStore
     results: Path
     contents: bool  # they are read, and not just looked at
 
@@ -238,6 +252,8 @@ def _check_record(
             payload = files.blobs.read(ref)
         else:
             report.payload_bytes += len(payload)
+        if CHECKPOINT_MARK in payload[:CHECKPOINT_HEAD_BYTES]:
+            _check_state(payload, files)
         for text in result_files.problems(files.results, payload, contents=files.contents):
             report.problem(text, table, key)
     except (EnvelopeError, BlobError, ValueError) as error:

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -40,8 +41,16 @@ from resilient_scoop.adapters.journal_place import (
 )
 from resilient_scoop.adapters.journal_store import Store, open_copy
 from resilient_scoop.core.events import Change, Erase, Put, Table
+from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.errors import JournalDamagedError, JournalError, JournalFormatError
-from resilient_scoop.wire.messages import Observed, Output, decode_logged, decode_up
+from resilient_scoop.wire.messages import (
+    Checkpoint,
+    Observed,
+    Output,
+    Trimmed,
+    decode_logged,
+    decode_up,
+)
 
 OWN_KEYS: Final = (b"run", b"format", b"generation")
 """META records that a journal writes about itself."""
@@ -154,35 +163,65 @@ def _mend(target: Path) -> list[str]:
 
 
 def _behind_gaps(journal: Journal) -> tuple[list[str], list[Change]]:
-    lost: list[str] = []
+    lost, changes = _behind_output(journal)
+    told = _Told()
+    for key, raw in journal.scan(Table.LOG):
+        told.take(key, _decoded(decode_logged, raw))
+    more_lost, more_changes = told.behind_gaps()
+    return lost + more_lost, changes + more_changes
+
+
+def _behind_output(journal: Journal) -> tuple[list[str], list[Change]]:
     changes: list[Change] = []
     at = 0
     for key, raw in journal.scan(Table.OUTPUT):
         piece = _decoded(decode_up, raw)
         if isinstance(piece, Output) and piece.offset <= at:
             at = max(at, piece.offset + len(piece.data))
-            continue
-        if not changes:
-            lost.append(f"table output: a gap at byte {at}; what follows is left out")
-        changes.append(Erase(Table.OUTPUT, key))
-    told: dict[str, int] = {}
-    broken: set[str] = set()
-    for key, raw in journal.scan(Table.LOG):
-        record = _decoded(decode_logged, raw)
-        if not isinstance(record, Observed):
-            continue
-        parent, first = record.parent, record.observations[0].no
-        if parent in broken or first > told.get(parent, 0):
-            if parent not in broken:
+        else:
+            changes.append(Erase(Table.OUTPUT, key))
+    lost = f"table output: a gap at byte {at}; what follows is left out"
+    return [lost] if changes else [], changes
+
+
+@dataclass(slots=True)
+class _Told:
+    """What parents were told, by number, and from where on a replay may have to know it."""
+
+    records: dict[str, list[tuple[bytes, int]]] = field(default_factory=dict)  # (key, first number)
+    known: dict[str, Intervals] = field(default_factory=dict)  # there, or trimmed on purpose
+    starts: dict[str, set[int]] = field(default_factory=dict)  # 0, and where checkpoints stand
+
+    def take(self, key: bytes, record: object) -> None:
+        match record:
+            case Observed(parent=parent, observations=observations):
+                first, last = observations[0].no, observations[-1].no
+                self.records.setdefault(parent, []).append((key, first))
+                self.known.setdefault(parent, Intervals()).add(first, last + 1)
+            case Checkpoint(parent=parent, observations=at):
+                self.starts.setdefault(parent, set()).add(at)
+            case Trimmed(parent=parent, told=told):
+                for low, high in told:
+                    self.known.setdefault(parent, Intervals()).add(low, high)
+            case _:
+                pass
+
+    def behind_gaps(self) -> tuple[list[str], list[Change]]:
+        lost: list[str] = []
+        changes: list[Change] = []
+        for parent, records in self.records.items():
+            known = self.known[parent]
+            starts = {0} | self.starts.get(parent, set())
+            usable = Intervals([(at, known.end_of(at)) for at in starts if at in known])
+            gone = [(key, first) for key, first in records if first not in usable]
+            if gone:
+                at = min(first for _, first in gone)
                 lost.append(
-                    f"table log: of what {parent} was told, number {told.get(parent, 0)} is missing; "
+                    f"table log: what {parent} was told before number {at} is missing in part; "
                     f"what follows is left out"
                 )
-            broken.add(parent)
-            changes.append(Erase(Table.LOG, key))
-        else:
-            told[parent] = record.observations[-1].no + 1
-    return lost, changes
+            changes += [Erase(Table.LOG, key) for key, _ in gone]
+        return lost, changes
 
 
 def _decoded(decode: Callable[[bytes], object], raw: bytes) -> object:

@@ -35,6 +35,8 @@ class Sizes:
 
     __hash__ = None  # type: ignore[assignment]  # it changes
 
+    __iter__ = None  # else Python would try call after call, without end
+
     def __getitem__(self, call: int) -> int:
         at = bisect_right(self._starts, call) - 1
         return self._sizes[at] if at >= 0 and call < self._stops[at] else self.ONE

@@ -42,7 +42,7 @@ def unpacked(place: Place, which: str) -> Golden:
         folder.chmod(0o700)
     (run / "logs").mkdir()
     info = json.loads((run / "run.json").read_text())
-    info["script"], info["cwd"] = str(GOLDEN / "script.py"), str(GOLDEN)
+    info["script"], info["cwd"] = str(GOLDEN / told["script"]), str(GOLDEN)
     info["argv"] = [str(place.folder / "go")]
     (run / "run.json").write_text(json.dumps(info))
     (place.folder / "go").touch()
@@ -91,3 +91,23 @@ def test_a_killed_one_goes_on_with_all_that_it_had(place: Place, number: str) ->
     assert place.rscoop("logs", "last").expect() == golden.printed + "190\nend\n"
     assert check(golden.run.journal, Depth.CONTENTS).sound
     place.assert_nothing_left()
+
+
+@pytest.mark.parametrize("number", FORMATS)
+def test_a_checkpointed_one_goes_on_behind_its_checkpoint(place: Place, number: str) -> None:
+    golden = unpacked(place, f"{number}-checkpointed")
+    assert check(golden.run.journal, Depth.CONTENTS).problems == []
+    assert list((golden.run.path / "checkpoints").iterdir())
+    done = place.rscoop("resume", "last")
+    assert done.expect() == "16466 700000\n"
+    assert place.rscoop("logs", "last").expect() == golden.printed + "16466 700000\n"
+    assert check(golden.run.journal, Depth.CONTENTS).sound
+    place.assert_nothing_left()
+
+
+def test_the_file_of_a_state_is_looked_at(place: Place) -> None:
+    golden = unpacked(place, f"{FORMATS[-1]}-checkpointed")
+    for path in (golden.run.path / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert check(golden.run.journal, Depth.STRUCTURE).sound
+    assert check(golden.run.journal, Depth.CONTENTS).problems_total >= 1
