@@ -177,15 +177,16 @@ class Block:
 
     def _compare(self, block: Machine, record: Checkpoint) -> None:
         """Say where the code is not what it was when the checkpoint was made."""
-        changed = ""
         if (record.entry, record.entry_observation) != (block.entry, block.entry_observation):
             changed = f"was entered behind call {record.entry}, and now behind call {block.entry}"
+            if Process.policy.strict:
+                raise ReplayDivergedError(
+                    self._title(), "its checkpoint", f"a block that {changed}"
+                )
         elif record.code != self._code:
             changed = "has other code around it than when its checkpoint was made"
-        if not changed:
+        else:
             return
-        if Process.policy.strict:
-            raise ReplayDivergedError(self._title(), "its checkpoint", f"a block that {changed}")
         Process.say(f"replay: {self._title()} {changed}; its state is used as it was saved")
 
     def _title(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -435,3 +437,95 @@ def test_a_task_whose_checkpoint_cannot_be_used_halts_the_run_and_keeps_it(place
         (folder / name).write_bytes(content)
     assert resumed(place).expect() == "island 30 30.0\n"
     assert (place.folder / "ledger").read_text().split() == [str(n) for n in range(1, 31)]
+
+
+# --- more -------------------------------------------------------------------------------------
+
+FUTURES = """
+import sys, time
+from pathlib import Path
+from resilient_scoop import checkpoint, futures
+def big(x): return bytes([x]) * 3_000_000
+def late(x):
+    while not Path("go").exists(): time.sleep(0.01)
+    return x * x
+def fails(x): raise ValueError(f"no {x}")
+def size(data): return len(data)
+if __name__ == "__main__":
+    with checkpoint.durable(gen=0) as s:
+        if s.gen == 0:
+            s.seen = futures.submit(late if Path("go").exists() else size, b"abc")
+            s.known = futures.submit(size, b"12345")
+            s.known.result()
+            s.arrived, s.large = futures.submit(size, b"x" * 7), futures.submit(big, 7)
+            s.failed, s.unseen = futures.submit(fails, 1), futures.submit(fails, 2)
+            try: s.failed.result()
+            except ValueError: pass
+            s.waiting = [futures.submit(late, n) for n in (3, 4)]
+            s.argument = futures.submit(size, bytes(2_000_000))
+            time.sleep(0.5)
+            for s.gen in range(1, 6):
+                list(futures.map(size, [b"x"] * 5))
+                s.commit()
+            Path("now").touch()
+            while True: pass
+        print(s.known.result(), s.known.done(), s.arrived.result(), len(s.large.result()))
+        print(repr(s.failed.exception()), repr(s.unseen.exception()), s.argument.result())
+        print(sorted(f.result() for f in futures.as_completed(s.waiting)), s.seen.result())
+        print(list(futures.map(size, [b"new"])))
+"""
+
+
+def test_futures_in_the_state_live_again(place: Place) -> None:
+    killed_at(place, FUTURES, "now")
+    (place.folder / "go").touch()
+
+    assert resumed(place).expect().splitlines() == [
+        "5 True 7 3000000", "ValueError('no 1') ValueError('no 2') 2000000", "[9, 16] 3", "[3]",
+    ]  # fmt: skip
+
+
+FULL = """
+import resource, threading
+import numpy
+from resilient_scoop import checkpoint, futures
+def work(x): return x + 1
+def make_room(): resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+if __name__ == "__main__":
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with checkpoint.durable(data=lambda: numpy.arange(200_000), gen=0) as s:
+        while s.gen < 5:
+            s.gen, = futures.map(work, [s.gen])
+            if s.gen == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, unlimited[1]))
+                threading.Timer(1.2, make_room).start()
+            s.commit()
+    print("end", s.gen, s.data.sum())
+"""
+
+
+def test_a_commit_waits_for_space(place: Place) -> None:
+    done = place.run(FULL)
+
+    assert done.expect() == f"end 5 {sum(range(200_000))}\n"
+    assert "no space left in" in done.err
+    assert "waits, nothing is lost" in done.err
+    assert "there is room for the checkpoint" in done.err
+    assert not list((place.runs()[-1] / "checkpoints").glob("*.tmp"))
+
+
+def test_a_script_with_checkpoints_runs_without_rscoop(place: Place) -> None:
+    path = place.write(LOOP)
+    done = subprocess.run(
+        [sys.executable, path.name, "3"], cwd=place.folder, env=place.env(), text=True,
+        capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "end True"
+
+
+def test_checkpoints_stand_a_replay_at_every_wait(place: Place) -> None:
+    place.write(LOOP)
+    whole = place.rscoop("run", "-q", "-n", "2", "--seed", "7", "script.py", "8").expect()
+    place.environ["RSCOOP_ALWAYS_REPLAY"] = "1"
+    again = place.rscoop("run", "-q", "-n", "2", "--seed", "7", "script.py", "8").expect()
+    assert masked(again) == masked(whole)
