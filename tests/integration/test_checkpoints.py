@@ -36,15 +36,18 @@ def kill_all(place: Place) -> None:
         time.sleep(0.01)
 
 
-def killed_at(place: Place, text: str, seen: str, *args: str) -> str:
+def killed_at(place: Place, text: str, seen: str, *args: str, workers: int = 2) -> str:
     """Start a script, kill everything when a file of this name appears; return what it wrote."""
     path = place.write(text)
     out = place.folder / "out"
     with out.open("ab") as file:
-        process = place.start("run", "-q", "-n", "2", path.name, *args, stdout=file, stderr=file)
-        wait_until(lambda: (place.folder / seen).exists() or process.poll() is not None)
-        kill_all(place)
-        process.wait()
+        command = ["run", "-q", "-n", str(workers), path.name, *args]
+        process = place.start(*command, stdout=file, stderr=file)
+        try:
+            wait_until(lambda: (place.folder / seen).exists() or process.poll() is not None)
+        finally:
+            kill_all(place)
+            process.wait()
     return out.read_text()
 
 
@@ -477,7 +480,7 @@ if __name__ == "__main__":
 
 
 def test_futures_in_the_state_live_again(place: Place) -> None:
-    killed_at(place, FUTURES, "now")
+    killed_at(place, FUTURES, "now", workers=4)
     (place.folder / "go").touch()
 
     assert resumed(place).expect().splitlines() == [
