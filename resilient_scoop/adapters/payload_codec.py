@@ -27,6 +27,8 @@ SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 Parts = list[bytes | memoryview]
 
 _ALIGN_BYTES: Final = 64
+_LONG_BYTES: Final = 1 << 20
+"""Bytes from here on are not copied into a pickle, but made one by what stands around them."""
 _HEAD: Final = struct.Struct("<cxxxIQ")
 _TOO_DEEP: Final = (
     "it is nested too deeply: send a flat form of it (a list of nodes and indexes), or give its "
@@ -51,6 +53,8 @@ def dumps(obj: object, what: str = "value", root: str = "") -> bytes:
 
 def dumps_parts(obj: object, what: str = "value", root: str = "") -> Parts:
     """Return a payload as parts to be written behind one another; buffers in it are not copied."""
+    if type(obj) is bytes and len(obj) > _LONG_BYTES:
+        return [b"\x80\x05\x8e" + len(obj).to_bytes(8, "little"), memoryview(obj), b"."]
     buffers: list[pickle.PickleBuffer] = []
     try:
         head = plain(obj, buffers.append)

@@ -145,8 +145,10 @@ def encode(
     left = STEP_BYTES
     for arg in args:
         if type(arg) in _SCALARS:
-            payloads.append(pickle.dumps(arg, 5))
-            continue
+            payload = pickle.dumps(arg, 5)
+            if len(payload) <= codec.LARGE_BYTES:
+                payloads.append(payload)
+                continue
         payload = codec.dumps_large(arg, store, what=what, root="arg")
         payloads.append(payload)
         left -= len(payload)

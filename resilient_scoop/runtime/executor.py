@@ -143,7 +143,9 @@ class Executor:
                 rng.seed(self.session.seed_here())
             value = loaded.function(value)  # type: ignore[misc]
             if type(value) in _PLAIN:
-                return pickle.dumps(value, 5), False
+                plain = pickle.dumps(value, 5)
+                if len(plain) <= payload.LARGE_BYTES:
+                    return plain, False
         except GreenletExit:
             raise
         except BaseException as error:  # user code: whatever it raises is its outcome

@@ -480,3 +480,24 @@ def test_a_script_that_kills_its_own_process_ends_with_a_sentence(place: Place) 
     """)
     assert done.code not in (0, -9)
     assert "the script ended its own process 3 times (exit status 9)" in done.err
+
+
+def test_large_plain_values_go_past_the_broker_both_ways(place: Place) -> None:
+    done = place.run("""
+        from resilient_scoop import futures
+        import os, resource
+        def echo(x): return x
+        def peaks():
+            run = os.environ["RSCOOP_RUN_ID"].encode()
+            for pid in filter(str.isdigit, os.listdir("/proc")):
+                try: words = open(f"/proc/{pid}/cmdline", "rb").read().split(b"\\0")
+                except OSError: continue
+                if b"broker" in words and run in words:
+                    yield int(open(f"/proc/{pid}/status").read().split("VmHWM:")[1].split()[0])
+        if __name__ == "__main__":
+            for value in (b"\\x01" * 100_000_000, "ä" * 50_000_000, 1 << 200_000_000):
+                assert futures.submit(echo, value).result() == value
+            (peak_kb,) = peaks()
+            print(peak_kb < 80_000, peak_kb)
+    """)
+    assert done.expect().startswith("True"), done

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.adapters import payload
+from resilient_scoop.adapters import payload, payload_codec
 from resilient_scoop.errors import PicklingFailedError, TaskError, WorkerCrashedError
 
 WHERE = "worker w1 on a, item 0.3[17]"
@@ -388,3 +388,12 @@ def test_broker_errors_need_no_pickle() -> None:
     assert back.exits == ((-9, "oom"),)
     assert type(payload.loads(payload.dumps_broker_error("TimeoutError", ["t"]))) is TimeoutError
     assert type(payload.loads(payload.dumps_broker_error("NewError", [1]))) is TaskError
+
+
+def test_long_bytes_become_a_pickle_uncopied() -> None:
+    data = bytes(range(256)) * 8192
+    head, body, end = payload_codec.dumps_parts(data)
+    assert isinstance(body, memoryview)
+    assert body.obj is data
+    assert pickle.loads(bytes(head) + body + end) == data
+    assert payload_codec.dumps_parts(b"short") == [pickle.dumps(b"short", 5)]
