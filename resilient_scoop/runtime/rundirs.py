@@ -27,7 +27,7 @@ from resilient_scoop.errors import (
 from resilient_scoop.runtime.rundir import RunDir, RunInfo, check_owner, sync_folder, write_synced
 
 EPOCH_S: Final = 1_704_067_200
-"""2024-01-01 UTC: ids count seconds from here; six characters last 34 years."""
+"""2024-01-01 UTC: ids count 1/1024 s from here; eight characters last 34 years."""
 ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32: no i, l, o, u, so that an id can be read out and typed."""
 ID_LENGTH: Final = 8
@@ -35,7 +35,7 @@ LAST: Final = "last"
 """Selects the newest run; no run may have this name."""
 _MISTYPED: Final = str.maketrans("ilo", "110")
 _DRAFT, _GONE, _RESTORE = ".new-", ".gone-", ".restore-"
-_DRAWS_MAX: Final = 100
+_STEPS_MAX: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,12 @@ def state_dir(override: str | None = None) -> Path:
     return user_state_path("rscoop")
 
 
-def new_id(now: float, chance: bytes) -> str:
-    """Return an id for a run that begins at `now` (seconds since 1970); `chance` is two bytes."""
-    number = (max(0, int(now) - EPOCH_S) << 10) | (int.from_bytes(chance, "big") & 0x3FF)
+def new_id(now: float, step: int = 0) -> str:
+    """Return an id for a run that begins at `now` (seconds since 1970); ids of later runs are greater.
+
+    `step` leads past those of the same 1/1024 s.
+    """
+    number = max(0, int((now - EPOCH_S) * 1024)) + step
     return "".join(ALPHABET[(number >> shift) & 31] for shift in range(5 * ID_LENGTH - 5, -1, -5))
 
 
@@ -239,12 +242,12 @@ def _ambiguous(selector: str, fits: list[RunDir]) -> str:
 def _nearest(selector: str, ids: list[str], names: list[str]) -> tuple[str, ...]:
     from difflib import get_close_matches
 
-    return tuple(get_close_matches(selector, [*names, *ids], n=3, cutoff=0.5))
+    return tuple(get_close_matches(selector, [LAST, *names, *ids], n=3, cutoff=0.5))
 
 
 def _publish(draft: Path, runs: Path, describe: Callable[[str], RunInfo], now: float) -> RunDir:
-    for _ in range(_DRAWS_MAX):
-        identity = new_id(now, os.urandom(2))
+    for step in range(_STEPS_MAX):
+        identity = new_id(now, step)
         final = runs / identity
         if final.exists():
             continue
@@ -254,7 +257,7 @@ def _publish(draft: Path, runs: Path, describe: Callable[[str], RunInfo], now: f
             draft.rename(final)
         except OSError as error:
             if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
-                continue  # another run of this second drew the same id
+                continue  # another run of this moment was quicker
             raise
         sync_folder(runs)
         return RunDir(final)
@@ -266,6 +269,8 @@ def _translated(state: Path, error: OSError) -> UsageError | JournalError:
     where = error.filename or state
     elsewhere = "name another place with --state-dir or RSCOOP_STATE_DIR"
     reason = error.strerror or str(error)
+    if error.errno == errno.EFBIG:
+        return JournalError(str(state), "creating a run", f"{reason} (`ulimit -f` raises it)")
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
         hint = f"{reason} (`rscoop gc` removes old runs)"
         return JournalError(str(state), "creating a run", hint)
