@@ -76,7 +76,7 @@ class RunNotFoundError(UsageError):
         text = f"there is no run {self.name!r}"
         if self.nearest:
             return f"{text}; did you mean {' or '.join(self.nearest)}?"
-        return f"{text}; `rscoop list` shows all runs"
+        return f"{text}; `rscoop runs` lists all"
 
 
 class JournalPlaceError(UsageError):
@@ -130,7 +130,7 @@ class RunBusyError(RscoopError):
         since = f" since {self.started}" if self.started else ""
         return (
             f"the journal {self.directory} is in use by process {self.pid} on {self.host}{since}; "
-            f"watch it with `rscoop status`, or end it with `rscoop stop` first"
+            f"watch it with `rscoop status`, or end it with `rscoop cancel` first"
         )
 
 
@@ -179,7 +179,8 @@ class JournalFullError(JournalError):
     def __str__(self) -> str:
         return (
             f"journal {self.directory}: no room for {self.what}: {self.reason}; nothing is lost: "
-            f"make room and the run goes on by itself"
+            f"make room (`rscoop gc`, `ulimit -f`), and the run goes on by itself or with "
+            f"`rscoop resume`"
         )
 
 

@@ -27,7 +27,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from resilient_scoop.adapters.blobs import write_durably
-from resilient_scoop.errors import JournalDamagedError, JournalFormatError, JournalPlaceError
+from resilient_scoop.errors import (
+    JournalDamagedError,
+    JournalError,
+    JournalFormatError,
+    JournalPlaceError,
+)
 
 DATA_FILE: Final = "data.mdb"
 DATA_LOCK_FILE: Final = "lock.mdb"
@@ -150,7 +155,7 @@ def read_generation(directory: Path) -> Generation:
         reason = f"it has no {GENERATION_FILE}, so no journal was ever completed here"
         raise JournalFormatError(str(directory), reason) from error
     except OSError as error:
-        raise JournalDamagedError(str(directory), f"{GENERATION_FILE}: {error}") from error
+        raise _unreadable(directory, GENERATION_FILE, error) from error
     try:
         found = msgspec.json.decode(content, type=Generation)
     except msgspec.DecodeError as error:
@@ -251,7 +256,14 @@ def meta_pages(directory: Path) -> list[DataMeta]:
             first = _meta(directory, file.fileno(), 0)
             return [first, _meta(directory, file.fileno(), first.page_bytes)]
     except OSError as error:
-        raise JournalDamagedError(str(directory), f"{DATA_FILE}: {error.strerror}") from error
+        raise _unreadable(directory, DATA_FILE, error) from error
+
+
+def _unreadable(directory: Path, name: str, error: OSError) -> JournalError:
+    """Return the error for a file that cannot be read: what is not ours to read is not damaged."""
+    if isinstance(error, PermissionError):
+        return JournalError(str(directory), f"reading {name}", str(error.strerror))
+    return JournalDamagedError(str(directory), f"{name}: {error.strerror}")
 
 
 def _meta(directory: Path, fd: int, offset: int) -> DataMeta:

@@ -9,6 +9,7 @@ that nothing hangs at exit. Losses at a reconnect are the links' business.
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, Final
 
 import zmq
@@ -26,6 +27,8 @@ _MESSAGE_BYTES_MAX: Final = 1 << 31
 # As plain numbers: pyzmq's are enums, and `|` on those takes as long as the sending itself.
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.SNDMORE)
+_THREADS: Final = 4
+"""libzmq starts two, we one or two more."""
 _UNIX_PATH_MAX: Final = 100
 
 
@@ -42,10 +45,26 @@ def local_endpoint(folder: str) -> str:
     return f"ipc://{path}"
 
 
+def _try_threads() -> None:
+    """Raise RuntimeError where threads are refused: libzmq would end the process without a word."""
+    gate = threading.Event()
+    threads = [threading.Thread(target=gate.wait, daemon=True) for _ in range(_THREADS)]
+    begun = 0
+    try:
+        for thread in threads:
+            thread.start()
+            begun += 1
+    finally:
+        gate.set()
+        for thread in threads[:begun]:
+            thread.join()
+
+
 class _Socket:
     """What both ends share."""
 
     def __init__(self, kind: int) -> None:
+        _try_threads()
         self._context = zmq.Context()
         self._socket = self._context.socket(kind)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)

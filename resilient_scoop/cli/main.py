@@ -16,6 +16,7 @@ import click
 from resilient_scoop._version import __version__
 from resilient_scoop.cli.base import EXIT_CODES, SETTINGS
 from resilient_scoop.errors import InvariantError, RscoopError
+from resilient_scoop.runtime.words import limit_met
 
 COMMANDS: Final = {
     "run": "run",
@@ -37,6 +38,7 @@ COMMANDS: Final = {
 """Commands in the order of `--help`, each with its module in `resilient_scoop.cli`."""
 ALIASES: Final = {"list": "runs", "ls": "runs", "ps": "runs", "stop": "cancel", "prune": "gc"}
 _SIGINT_EXIT: Final = 130
+_DISK_EXIT: Final = 74
 
 
 class Rscoop(click.Group):
@@ -90,6 +92,12 @@ class Rscoop(click.Group):
         except click.ClickException as error:
             error.show()
             code = error.exit_code
+        except OSError as error:
+            limit = limit_met(error)
+            if limit is None:
+                raise  # a bug of ours: the traceback is the message
+            click.echo(f"rscoop: {limit}", err=True)
+            code = _DISK_EXIT
         except click.Abort:
             code = _SIGINT_EXIT
         if not standalone_mode:

@@ -12,9 +12,11 @@ import click
 
 from resilient_scoop.cli.base import note
 from resilient_scoop.errors import RscoopError
+from resilient_scoop.runtime.decisions import Decision
 from resilient_scoop.runtime.rundir import RunDir
 
 _POLL_S: Final = 0.02
+_STDERR: Final = 2
 _LOG: Final = "launcher.log"
 
 
@@ -26,6 +28,7 @@ class Start:
     resume: bool = False
     reuse_changed: tuple[str, ...] = ()
     recompute_changed: tuple[str, ...] = ()
+    decisions: tuple[Decision, ...] = ()  # new ones, to be kept with the run
     retry_failed: bool = False
     strict: bool = False
     quiet: bool = False
@@ -36,13 +39,22 @@ class Start:
 
 def start(run: RunDir, how: Start) -> int:
     """Launch the run and return its exit code, or, detached, 0 once it is under way."""
+    _hold_standard_streams()
     if how.detach:
         return _detached(run, how)
     return _launch(run, how)
 
 
+def _hold_standard_streams() -> None:
+    """Take the place of closed standard streams: else the next file opened would be one of them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(fd, True)  # noqa: FBT003 - the system call takes it so
+    os.close(fd)
+
+
 def _launch(run: RunDir, how: Start) -> int:
-    from resilient_scoop.runtime.launcher import LaunchOptions, launch
+    from resilient_scoop.runtime.launcher import launch
+    from resilient_scoop.runtime.launching import LaunchOptions
 
     return launch(
         run,
@@ -51,6 +63,7 @@ def _launch(run: RunDir, how: Start) -> int:
             resume=how.resume,
             reuse_changed=how.reuse_changed,
             recompute_changed=how.recompute_changed,
+            decisions=how.decisions,
             retry_failed=how.retry_failed,
             strict=how.strict,
             quiet=how.quiet,

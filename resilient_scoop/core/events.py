@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Final
 
 from resilient_scoop.ids import PeerId
 from resilient_scoop.wire.checkpoints import Mark, Span
@@ -18,7 +19,7 @@ from resilient_scoop.wire.messages import Attempt, Logged, Task, Up
 class Table(IntEnum):
     """A table of the journal; the comment gives its key and value."""
 
-    META = 0  # name -> bytes: run, format, epoch, ended
+    META = 0  # name -> bytes: run, format, epoch, ended; INPUT_KEY + number u64 -> `Input` frame
     LOG = 1  # log_prefix(parent) + sequence u64 -> a `Logged` frame
     ARGS = 2  # key of the LOG record (a `Calls`) -> its `Args` frame
     DEFINE = 3  # FnId -> `Define` frame
@@ -28,6 +29,8 @@ class Table(IntEnum):
     PROGRESS = 8  # log_prefix(parent) + call u64 + index u64 -> `Progress` frame
     HISTORY = 15  # table u8 + key of a record that was dropped (--keep-history) -> that record
 
+
+INPUT_KEY: Final = b"input"
 
 # --- actions ----------------------------------------------------------------------------------
 

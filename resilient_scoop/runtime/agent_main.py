@@ -25,6 +25,7 @@ from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.adapters.zmq_sockets import DealerSocket, local_endpoint
 from resilient_scoop.core.link import Link
 from resilient_scoop.runtime import child
+from resilient_scoop.runtime.words import REFUSED, how, last_words, limit_met
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ HASTY_S = 1.0
 HASTY_MIN = 3
 STILLBORN_MAX = 5
 HOPELESS = 70
+STOPPED = 75
+REFUSED_AGAIN_S = 1.0
+REFUSED_S_MAX = 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +55,7 @@ class Slot:
     pidfd: int = -1
     started_at: float = 0.0
     start_at: float = 0.0
+    refused_at: float = 0.0  # since when the system has had no room for it
     hasty: int = 0  # how often in a row it died at once
     stillborn: int = 0  # how often in a row it ended before it ran anything
     killed_for: str = ""
@@ -71,7 +76,7 @@ class Agent:
         self.slots = [Slot("origin", "origin")]
         self.slots += [Slot("worker", f"w{n + 1}") for n in range(settings.workers)]
         self.greeted = False
-        self.hopeless = False
+        self.hopeless = 0  # exit status of an agent that gives up
         self.ooms = _oom_kills()
         self.stopping: str | None = None
         self.stop_at = 0.0
@@ -79,7 +84,9 @@ class Agent:
         self.logs = Path(settings.run_dir) / "logs"
         self.logs.mkdir(mode=0o700, exist_ok=True)
         self.control_fd = settings.control_fd
-        os.set_inheritable(self.control_fd, False)  # noqa: FBT003 - the system call takes it so
+        for fd in (self.control_fd, settings.stdin_fd):
+            if fd >= 0:
+                os.set_inheritable(fd, False)  # noqa: FBT003 - the system call takes it so
         self.socket.watch(self.control_fd)
 
     # --- processes ----------------------------------------------------------------------------
@@ -97,16 +104,28 @@ class Agent:
         except OSError as error:
             slot.record.close()
             slot.record = None
-            slot.start_at = now + 1.0
-            self.say(f"cannot start {slot.name}: {error.strerror}; trying again in a second")
+            self._refused(slot, limit_met(error) or str(error), now)
             return
         slot.pidfd = os.pidfd_open(slot.process.pid)
         slot.started_at, slot.killed_for = now, ""
         self.socket.watch(slot.pidfd)
 
+    def _refused(self, slot: Slot, why: str, now: float) -> None:
+        """The system has no room for a process: try again, as long as it is of any use."""
+        slot.start_at = now + REFUSED_AGAIN_S
+        if not slot.refused_at:
+            slot.refused_at = now
+            self.say(f"{slot.name} cannot start: {why}; it is tried again every second")
+        others = [s for s in self.slots if s.role == slot.role and s.process is not None]
+        if now - slot.refused_at > REFUSED_S_MAX and not others and self.stopping is None:
+            self.say(f"the run stops, since there is no room for its {slot.role}: {why}")
+            self.hopeless = STOPPED
+            self.stop("no room", now)
+
     def _spawn(self, slot: Slot, settings: ChildSettings) -> subprocess.Popen[bytes]:
         if slot.role == "origin":
             return child.start("origin", settings, stdin=0, stdout=1, stderr=2, user_code=True)
+        settings = msgspec.structs.replace(settings, stdin_fd=-1)
         with (self.logs / f"{slot.name}.log").open("ab") as log:
             return child.start(
                 "worker", settings, stdin=subprocess.DEVNULL, stdout=log.fileno(),
@@ -129,7 +148,7 @@ class Agent:
         slot.record.close()
         self._kill_group(slot.process.pid)
         anew = self.settings.always_replay and code == child.START_AGAIN
-        orderly = slot.ended or self.stopping is not None or anew
+        orderly = slot.ended or self.stopping is not None or anew or code == REFUSED
         ooms, self.ooms = self.ooms, _oom_kills()
         died = "oom" if code == -signal.SIGKILL and self.ooms > ooms else "crash"
         reason = slot.killed_for or ("asked" if orderly else died)
@@ -142,8 +161,8 @@ class Agent:
             )
         self.tell(lost)
         if reason in ("crash", "oom") and slot.role == "worker":
-            how = "out of memory" if reason == "oom" else _how(code)
-            self.say(f"{slot.name} died ({how}); it is replaced and its work goes on")
+            died_of = "out of memory" if reason == "oom" else how(code)
+            self.say(f"{slot.name} died ({died_of}); it is replaced and its work goes on")
         slot.hasty = slot.hasty + 1 if now - slot.started_at < HASTY_S and not anew else 0
         slot.stillborn = slot.stillborn + 1 if code > 0 and on_cpu is None and not orderly else 0
         if slot.stillborn >= STILLBORN_MAX:
@@ -154,6 +173,11 @@ class Agent:
         if slot.hasty >= HASTY_MIN:
             wait_s = min(BACKOFF_S_MAX, 0.25 * 2 ** (slot.hasty - HASTY_MIN))
         slot.process, slot.record, slot.start_at = None, None, now + wait_s
+        if now - slot.started_at > REFUSED_S_MAX:
+            slot.refused_at = 0.0
+        if code == REFUSED and not slot.ended:
+            why = last_words(self.logs / f"{slot.name}.log") if slot.role == "worker" else ""
+            self._refused(slot, why.removeprefix(f": rscoop: {slot.name}: ") or "see above", now)
 
     def _origin_died(self, slot: Slot, code: int) -> None:
         """The script is started again, but not for ever where it always ends in the same way.
@@ -163,22 +187,22 @@ class Agent:
         slot.alike = slot.alike + 1 if code == slot.code else 1
         slot.code = code
         if code == -signal.SIGKILL or slot.alike < self.settings.crashes_max:
-            self.say(f"the script's process died ({_how(code)}); it starts again where it was")
+            self.say(f"the script's process died ({how(code)}); it starts again where it was")
             return
         self.say(
-            f"the script ended its own process {slot.alike} times ({_how(code)}), with nothing to "
+            f"the script ended its own process {slot.alike} times ({how(code)}), with nothing to "
             "tell about it: look for native code that crashes, or os._exit, outside of tasks"
         )
-        self.hopeless = True
+        self.hopeless = HOPELESS
         self.stop("the script crashes", time.monotonic())
 
     def _give_up(self, slot: Slot, code: int) -> None:
         """A process ends before it has begun, again and again: the run cannot go on."""
         self.say(
             f"{slot.name} cannot start: it ended {slot.stillborn} times before it began "
-            f"({_how(code)}); {self.logs} holds what it said"
+            f"({how(code)}); {self.logs} holds what it said"
         )
-        self.hopeless = True
+        self.hopeless = HOPELESS
         self.stop("cannot start", time.monotonic())
 
     def _kill_group(self, pid: int) -> None:
@@ -305,7 +329,7 @@ class Agent:
     def _end(self) -> int:
         self.tell(wire.Bye())
         self.socket.close()
-        return HOPELESS if self.hopeless else 0
+        return self.hopeless
 
 
 def _oom_kills() -> int:
@@ -325,13 +349,6 @@ def _is_running(slot: Slot) -> bool:
     except OSError:
         return False
     return stat.rpartition(") ")[2][:1] not in "TtZX"
-
-
-def _how(code: int) -> str:
-    """Return how a process ended, for eyes."""
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit status {code}"
 
 
 def main() -> int:

@@ -42,6 +42,8 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     incarnation: bytes = b""
     record_fd: int = -1
+    stdin_fd: int = -1  # the origin's end of the script's standard input (`runtime.script_input`)
+    stdin_source: bytes = b""
     control_fd: int = -1  # an agent's: end of file means that the launcher is gone
     adopt: bool = False
     strict: bool = False
@@ -106,6 +108,8 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
         env=environ,
         cwd=cwd,
         start_new_session=True,
-        pass_fds=[fd for fd in (settings.record_fd, settings.control_fd) if fd >= 0],
+        pass_fds=[
+            fd for fd in (settings.record_fd, settings.control_fd, settings.stdin_fd) if fd >= 0
+        ],
         preexec_fn=lambda: _die_with_parent(parent),  # noqa: PLW1509 - no threads run yet here
     )

@@ -8,6 +8,7 @@ children did is not counted any more. Values are counted, never unpickled.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
@@ -345,7 +346,10 @@ def cached_figures(run: RunDir, info: RunInfo) -> RunFigures:
         pass  # none, or of another version: made anew
     figures = read_figures(run, info)
     if _stamp(run) == stamp:
-        write_synced(path, msgspec.json.encode(_Kept(stamp, figures)))
+        with suppress(
+            OSError
+        ):  # a full disk, a folder that may only be read: counted again next time
+            write_synced(path, msgspec.json.encode(_Kept(stamp, figures)))
     return figures
 
 

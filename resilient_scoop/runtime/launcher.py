@@ -25,14 +25,16 @@ import msgspec
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.store import remove_arguments
 from resilient_scoop.errors import RunStoppedError
-from resilient_scoop.runtime import child
+from resilient_scoop.runtime import child, decisions
 from resilient_scoop.runtime.aftermath import show_new, tidy
 from resilient_scoop.runtime.audit import AuditTail
 from resilient_scoop.runtime.display import Display, Progress, Rate, duration, eta_s
 from resilient_scoop.runtime.figures import OutputTail
+from resilient_scoop.runtime.launching import LaunchOptions
 from resilient_scoop.runtime.reports import Report
+from resilient_scoop.runtime.script_input import Feeder
 from resilient_scoop.runtime.shown import Shown
-from resilient_scoop.runtime.words import how, last_words, refusal
+from resilient_scoop.runtime.words import REFUSED, hopeless, how, refusal
 
 if TYPE_CHECKING:
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
@@ -40,25 +42,9 @@ if TYPE_CHECKING:
 STOPPED = 75
 REPLAY_PER_S = 50_000  # journaled items of small values; measured by `benchmarks`
 _FATAL = frozenset({70, 73, 74})
-_RESTARTS_MAX = 8
+_RESTARTS_MAX, _STILLBORN_MAX = 8, 2
 _RESTART_WINDOW_S = 20.0
 _SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchOptions:
-    """How a run is to be started or resumed."""
-
-    workers: int
-    resume: bool = False
-    reuse_changed: tuple[str, ...] = ()
-    recompute_changed: tuple[str, ...] = ()
-    retry_failed: bool = False
-    strict: bool = False
-    quiet: bool = False
-    display: bool = True
-    always_replay: bool = False
-    audit: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +66,7 @@ def launch(run: RunDir, options: LaunchOptions) -> int:
     """
     with run.hold():
         try:
+            decisions.save(run.path, options.decisions)
             return Launcher(run, options).serve()
         except OSError as error:
             raise RunStoppedError(run.id, refusal(error)) from error
@@ -97,6 +84,7 @@ class Launcher:
             sys.stdout, sys.stderr, run.id, tty, quiet=options.quiet or not options.display
         )
         self.selector = selectors.DefaultSelector()
+        self.feeder = Feeder(self.selector)
         self.broker = Part("broker")
         self.agent = Part("agent")
         self.report = Report()
@@ -105,6 +93,7 @@ class Launcher:
         self.shown = Shown(run.shown, sys.stdout.fileno())
         self.tail = OutputTail(self.shown.count)
         self.buffer = b""
+        self.wake: tuple[int, ...] = ()
         self.signals: list[int] = []
         self.said_fatal = 0
         self.broker_code: int | None = None
@@ -160,8 +149,9 @@ class Launcher:
         """Start the local agent; it learns from its control pipe that we are gone."""
         theirs, ours = os.pipe()
         settings = msgspec.structs.replace(
-            self.settings(adopt=False), incarnation=b"a" + os.urandom(8), control_fd=theirs
-        )
+            self.settings(adopt=False), incarnation=b"a" + os.urandom(8), control_fd=theirs,
+            stdin_fd=self.feeder.child_fd, stdin_source=self.feeder.source,
+        )  # fmt: skip
         process = child.start("agent", settings, cwd=str(self.run.path))
         os.close(theirs)
         self.agent_control = ours
@@ -178,17 +168,10 @@ class Launcher:
 
     def serve(self) -> int:
         """Supervise until the run has ended or is stopped."""
-        self.run.logs.mkdir(mode=0o700, exist_ok=True)
-        self.run.make_socket_dir()
-        wake, theirs = os.pipe()
-        os.set_blocking(theirs, False)
-        os.set_blocking(wake, False)
-        signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-        for number in _SIGNALS:
-            signal.signal(number, lambda *_: None)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        self.selector.register(wake, selectors.EVENT_READ, lambda: self._hear_signals(wake))
         try:
+            self.run.logs.mkdir(mode=0o700, exist_ok=True)
+            self.run.make_socket_dir()
+            self._watch_signals()
             self.start_broker(adopt=False)
             self.start_agent()
             while self.broker.process is not None or self.agent.process is not None:
@@ -198,9 +181,21 @@ class Launcher:
             return self._finish()
         finally:
             self._kill_all()
-            self.run.remove_socket_dir()
+            self.feeder.close()
             self.display.close()
+            self.selector.close()
             signal.set_wakeup_fd(-1)
+            for fd in self.wake:
+                os.close(fd)
+            self.run.remove_socket_dir()  # last: it takes descriptors, which may have run out
+
+    def _watch_signals(self) -> None:
+        wake, theirs = self.wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        self.selector.register(wake, selectors.EVENT_READ, lambda: self._hear_signals(wake))
 
     def _timeout_s(self) -> float:
         if self.kill_at is None:
@@ -232,7 +227,9 @@ class Launcher:
             if code not in (0, STOPPED) and self.agent.process is not None:
                 self.agent.process.kill()
             return
-        self.display.note(f"the broker died ({how(code)}); it is started again from the journal")
+        if code != REFUSED:
+            died = how(code)
+            self.display.note(f"the broker died ({died}); it is started again from the journal")
         self.start_broker(adopt=True)
         if self.signals:
             self._ask_stop()
@@ -240,23 +237,23 @@ class Launcher:
     def _agent_ended(self, code: int) -> None:
         if self.broker_code is not None or self.report.ended or self.signals:
             return
-        if code in _FATAL or self._is_hopeless(self.agent, code):
+        if code in _FATAL or code == STOPPED or self._is_hopeless(self.agent, code):
             self.said_fatal = self.said_fatal or code
             self._ask_stop()
             return
-        self.display.note("the agent died; its workers are started again")
+        if code != REFUSED:
+            self.display.note("the agent died; its workers are started again")
         self.start_agent()
 
     def _is_hopeless(self, part: Part, code: int) -> bool:
+        """Tell whether a part that has died is not to be started again, and say so."""
         now = time.monotonic()
         part.deaths = [at for at in part.deaths if now - at < _RESTART_WINDOW_S] + [now]
-        if len(part.deaths) <= _RESTARTS_MAX:
+        stillborn = code == REFUSED or not self.report.epoch
+        if len(part.deaths) <= (_STILLBORN_MAX if stillborn else _RESTARTS_MAX):
             return False
-        self.display.note(
-            f"the {part.role} died {len(part.deaths)} times in {_RESTART_WINDOW_S:.0f} s "
-            f"({how(code)}{last_words(self.run.logs / f'{part.role}.log')}); see {self.run.logs}"
-        )
-        self.said_fatal = self.said_fatal or 70
+        self.display.note(hopeless(part.role, len(part.deaths), code, self.run.logs))
+        self.said_fatal = self.said_fatal or (STOPPED if code == REFUSED else 70)
         return True
 
     def _hear_signals(self, wake: int) -> None:
@@ -373,11 +370,10 @@ class Launcher:
             remove_arguments(self.run.path / "payloads")
             return self._finish_ended(report)
         resume = f"`rscoop resume {self.run.id}`"
-        if self.said_fatal:
+        if self.said_fatal not in (0, STOPPED):
             return self.said_fatal
-        self.display.note(
-            f"run {self.run.id} stopped; {report.done} results are kept; {resume} goes on"
-        )
+        kept = f"{report.done} results are kept" if report.epoch else "what it had done is kept"
+        self.display.note(f"run {self.run.id} stopped; {kept}; {resume} goes on")
         return _SIGNALS.get(signal.Signals(self.signals[0]), STOPPED) if self.signals else STOPPED
 
     def _finish_ended(self, report: Report) -> int:

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> int:
+    """Run the process; one that meets a limit of the system says so and ends with `words.REFUSED`."""
+    try:
+        return _run()
+    except (OSError, MemoryError, RuntimeError) as error:
+        from resilient_scoop.runtime.words import REFUSED, limit_met
+
+        limit = limit_met(error)
+        if limit is None:
+            raise
+        os.write(2, f"rscoop: {' '.join(sys.argv[3:]) or sys.argv[1]}: {limit}\n".encode())
+        os._exit(REFUSED)  # whatever threads there are
+
+
+def _run() -> int:
     """Run the process that the command line names; what it is told is in its environment."""
     role = sys.argv[1]
     if role == "broker":

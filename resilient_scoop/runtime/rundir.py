@@ -133,6 +133,8 @@ class RunDir:
         check_owner(self.path)
         try:
             info = msgspec.json.decode(self.info.read_bytes(), type=RunInfo)
+        except PermissionError as error:
+            raise UsageError(f"{self.info}: {error.strerror}; see `ls -ld {self.path}`") from error
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise JournalFormatError(
                 str(self.path),

@@ -10,10 +10,36 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+REFUSED = 71
+"""Exit status of a process of ours to which the system refused what it needs (EX_OSERR)."""
+_LIMITS = {
+    errno.EMFILE: "too many open files; `ulimit -n` raises it",
+    errno.ENFILE: "too many open files on this host",
+    errno.EAGAIN: "no more processes or threads; see `ulimit -u`",
+    errno.ENOMEM: "no more memory; see `ulimit -v`",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "read-only file system",
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "no space left in the disk quota",
+    errno.EFBIG: "a file may not grow so large; see `ulimit -f`",
+}
+
+
 def refusal(error: OSError) -> str:
     """Return what the system refused, and what may be raised."""
-    limit = {errno.EMFILE: " (`ulimit -n` raises it)", errno.EAGAIN: " (see `ulimit -u`)"}
-    return f"the system refused it a process or a file: {error}{limit.get(error.errno or 0, '')}"
+    return f"the system refused it what it needs: {limit_met(error) or error}"
+
+
+def limit_met(error: BaseException) -> str | None:
+    """Return which limit of the system an error comes of, for eyes; None if it is another error."""
+    if isinstance(error, MemoryError):
+        return _LIMITS[errno.ENOMEM]
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return f"{_LIMITS[errno.EAGAIN]} and `ulimit -v`"  # a thread's stack takes address space
+    if not isinstance(error, OSError) or error.errno not in _LIMITS:
+        return None
+    return f"{f'{error.filename}: ' if error.filename else ''}{_LIMITS[error.errno]}"
 
 
 def last_words(log: Path) -> str:
@@ -28,3 +54,12 @@ def last_words(log: Path) -> str:
 def how(code: int) -> str:
     """Return how a process ended, for eyes."""
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+def hopeless(role: str, deaths: int, code: int, logs: Path) -> str:
+    """Return why a process is not started again."""
+    last = last_words(logs / f"{role}.log")
+    if code == REFUSED:
+        limit = last.removeprefix(f": rscoop: {role}: ")
+        return f"the {role} cannot start, tried {deaths} times{f': {limit}' if limit else ''}"
+    return f"the {role} died {deaths} times in a row ({how(code)}{last}); see {logs}"

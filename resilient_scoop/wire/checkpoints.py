@@ -40,6 +40,7 @@ class Checkpoint(_Struct, frozen=True):
     openings: dict[str, int] = {}  # how many blocks of each name the parent had opened
     output_bytes: int = 0  # what the script had written
     code: bytes = b""  # digest of the code that holds the block
+    input_bytes: int = 0  # what the script had read
 
 
 class Verified(_Struct, frozen=True):

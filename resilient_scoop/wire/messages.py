@@ -25,10 +25,11 @@ from resilient_scoop.wire.checkpoints import (
     Verified,
 )
 from resilient_scoop.wire.header import BEAT, RESEND, Header, pack_header, unpack_header
+from resilient_scoop.wire.streams import Input, Output
 
 __all__ = [
-    "BEAT", "RESEND", "Attempt", "Checkpoint", "Halted", "Header", "Mark", "Saved", "Span", "Trimmed",
-    "Verified", "pack_header", "unpack_header",
+    "BEAT", "RESEND", "Attempt", "Checkpoint", "Halted", "Header", "Input", "Mark", "Output", "Saved",
+    "Span", "Trimmed", "Verified", "pack_header", "unpack_header",
 ]  # fmt: skip
 
 
@@ -125,14 +126,6 @@ class Observed(_Struct, frozen=True):
     parent: str
     attempt: Attempt
     observations: list[Observation]
-
-
-class Output(_Struct, frozen=True):
-    """What the script wrote to its standard output."""
-
-    attempt: Attempt
-    offset: int  # bytes before it
-    data: bytes
 
 
 class Const(_Struct, frozen=True):
@@ -290,9 +283,9 @@ class Bye(_Struct, frozen=True):
 
 
 Up = (
-    Hello | Define | Calls | Args | Outcomes | Observed | Output | Const | Parked | Stuck | Returned
-    | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye | Progress | Checkpoint | Verified
-    | Halted
+    Hello | Define | Calls | Args | Outcomes | Observed | Output | Input | Const | Parked | Stuck
+    | Returned | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye | Progress | Checkpoint
+    | Verified | Halted
 )  # fmt: skip
 
 # --- down: broker to the others ---------------------------------------------------------------

@@ -1,0 +1,341 @@
+"""The script's standard input: read by the launcher, one piece at a time, and journaled by the origin.
+
+What was read from a pipe or a terminal is gone from it. So the launcher reads, only when the script
+asks, and keeps each piece until the origin says that it is in the journal: an origin that dies in
+between has a successor that asks for the same piece again. The pieces that are journaled come first
+in every later attempt, with the same boundaries; then the launcher's own standard input goes on.
+
+The two talk over a pair of sockets that keeps messages apart. A request names the piece that is wanted
+(counted from 0 for each launcher) and the first one that is not journaled yet; it may be repeated
+freely. A reply holds the errno of a failed read, or the piece; an empty one is the end of file,
+which a terminal may follow with more.
+
+Not journaled: what the script or its children read from descriptor 0 themselves.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import selectors
+import socket
+import stat
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from resilient_scoop.adapters.journal_view import JournalView
+from resilient_scoop.runtime.recorded import recorded_input
+from resilient_scoop.wire.messages import Input, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from resilient_scoop.core.link import Link
+    from resilient_scoop.runtime.child import ChildSettings
+    from resilient_scoop.runtime.session import Session
+
+PIECE_BYTES: Final = 1 << 16
+SOURCE_BYTES: Final = 8
+_REQUEST: Final = struct.Struct("!QQ")  # piece, first not journaled
+_REPLY: Final = struct.Struct("!QI")  # piece, errno
+_ASK_AGAIN_S: Final = 5.0
+_UNSAVED_MAX: Final = 256
+"""Pieces that may be on their way to the journal: 16 MB."""
+
+
+class Piece(NamedTuple):
+    """What one read gave."""
+
+    data: bytes
+    error: int
+
+
+class Feeder:
+    """The launcher's end: reads its standard input when the script asks for it."""
+
+    def __init__(self, selector: selectors.BaseSelector, fd: int = 0) -> None:
+        self.source = os.urandom(SOURCE_BYTES)
+        self._selector = selector
+        self._fd = fd
+        self._reading = -1  # what is watched: a description of our own, where that can be had
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._ours.setblocking(False)  # noqa: FBT003 - the library takes it so
+        self._first = 0  # number of the first piece that is kept
+        self._kept: deque[Piece] = deque()
+        self._wanted: int | None = None
+        selector.register(self._ours, selectors.EVENT_READ, self._hear)
+
+    @property
+    def child_fd(self) -> int:
+        """Descriptor of the origin's end, to be inherited."""
+        return self._theirs.fileno()
+
+    def close(self) -> None:
+        """Let go of everything but the standard input itself."""
+        self._rest()
+        self._selector.unregister(self._ours)
+        self._ours.close()
+        self._theirs.close()
+        if self._reading not in (-1, self._fd):
+            os.close(self._reading)
+        self._reading = -1
+
+    def _hear(self) -> None:
+        try:
+            request = self._ours.recv(_REQUEST.size)
+        except BlockingIOError:
+            return
+        wanted, unsaved = _REQUEST.unpack(request)
+        while self._kept and self._first < min(unsaved, wanted):
+            self._kept.popleft()
+            self._first += 1
+        if wanted < self._first + len(self._kept):
+            self._answer(wanted)
+        elif self._wanted is None:
+            self._wanted = wanted
+            self._await()
+
+    def _await(self) -> None:
+        """Read as soon as there is something, without ever blocking."""
+        if self._reading < 0:
+            self._reading = _unblocking(self._fd)
+        try:
+            self._selector.register(self._reading, selectors.EVENT_READ, self._read)
+        except (OSError, ValueError):  # a file, or closed: reading it waits for nobody
+            self._read()
+
+    def _rest(self) -> None:
+        """Watch the standard input no more: type-ahead is for whoever reads next."""
+        self._wanted = None
+        if self._reading >= 0 and self._reading in self._selector.get_map():
+            self._selector.unregister(self._reading)
+
+    def _read(self) -> None:
+        try:
+            piece = Piece(os.read(self._reading, PIECE_BYTES), 0)
+        except BlockingIOError:
+            return  # another process was quicker
+        except OSError as error:
+            piece = Piece(b"", error.errno or 0)
+        wanted = self._wanted
+        self._rest()
+        assert wanted is not None, "nothing is read that nobody asked for"
+        self._kept.append(piece)
+        self._answer(wanted)
+
+    def _answer(self, number: int) -> None:
+        piece = self._kept[number - self._first]
+        try:
+            self._ours.send(_REPLY.pack(number, piece.error) + piece.data)
+        except BlockingIOError:
+            return  # what a dead origin left unread is in the way: it is asked for again
+
+
+def _unblocking(fd: int) -> int:
+    """Return a description of the same pipe or terminal whose reads don't block, else `fd` itself.
+
+    The flag must not be set on the one that we were given: the shell has it, too.
+    """
+    try:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd):
+            path = f"/proc/self/fd/{fd}"
+            return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return fd  # another user's terminal: a read may wait, if someone else reads there, too
+    return fd
+
+
+class Pieces:
+    """The origin's end: what was read before, then what the launcher reads."""
+
+    def __init__(self, session: Session, settings: ChildSettings) -> None:
+        self._session = session
+        self._settings = settings
+        self._socket: socket.socket | None = None
+        if settings.stdin_fd >= 0:
+            self._socket = socket.socket(fileno=settings.stdin_fd)
+            self._socket.set_inheritable(False)
+        self._recorded: Iterator[Input] | None = None
+        self._no = 0  # of the run's next piece
+        self._piece = 0  # of the launcher's next piece
+        self._unsaved: deque[tuple[Link, int]] = deque()  # where these pieces went
+
+    def next(self) -> Piece:
+        """Return the next piece, waiting for it; one that is new is on its way to the journal."""
+        if self._recorded is None:
+            self._recorded = self._replay()
+        read = next(self._recorded, None)
+        if read is not None:
+            self._no += 1
+            self._piece += read.source == self._settings.stdin_source
+            return Piece(read.data, read.error)
+        piece = self._live()
+        session = self._session
+        with session.lock:
+            root = session.machine.root
+            assert root is not None, "the script runs"
+            source = self._settings.stdin_source
+            frame = encode(Input(root, self._no, source, piece.data, piece.error))
+            session.machine.out.append(frame)
+            session.pump()
+            self._unsaved.append((session.machine.link, session.machine.link.sent))
+        self._no += 1
+        self._piece += 1
+        return piece
+
+    def _replay(self) -> Iterator[Input]:
+        with JournalView.open(Path(self._settings.run_dir) / "journal") as view:
+            yield from recorded_input(view)
+
+    def _live(self) -> Piece:
+        """Ask the launcher; what the script has written and asked for goes out first."""
+        session, asked_at = self._session, -_ASK_AGAIN_S
+        with session.lock:
+            session.pump()
+        if self._saved() + _UNSAVED_MAX <= self._piece:
+            assert session.waiter is not None, "the origin waits by receiving"
+            session.waiter.wait(lambda: self._saved() + _UNSAVED_MAX > self._piece, None)
+        if self._socket is None:
+            return Piece(b"", 0)
+        while True:
+            now = time.monotonic()
+            if now - asked_at >= _ASK_AGAIN_S:
+                asked_at = now
+                self._socket.send(_REQUEST.pack(self._piece, self._saved()))
+            self._socket.settimeout(_ASK_AGAIN_S)
+            try:
+                reply = self._socket.recv(_REPLY.size + PIECE_BYTES)
+            except TimeoutError:
+                continue
+            if not reply:
+                self._socket = None  # the launcher is gone, and so will this process be
+                return Piece(b"", 0)
+            number, error = _REPLY.unpack_from(reply)
+            if number == self._piece:
+                return Piece(reply[_REPLY.size :], error)
+
+    def _saved(self) -> int:
+        """Return how many of the launcher's pieces are known to be in the journal."""
+        link = self._session.machine.link
+        first = next(iter(link.unacked), link.sent + 1)
+        # A new broker's link owes, in its first bundle, all that the one before was not told of.
+        while self._unsaved and first > (self._unsaved[0][1] if self._unsaved[0][0] is link else 1):
+            self._unsaved.popleft()
+        return self._piece - len(self._unsaved)
+
+
+class ScriptInput(io.BufferedIOBase):
+    """What the script reads from: `sys.stdin.buffer`.
+
+    Whoever asks for some text is given a line at most, so that nothing is read ahead: what the script
+    has read is exactly what it was given, and a checkpoint can tell where it stood.
+    """
+
+    name = "<stdin>"
+    mode = "rb"
+
+    def __init__(self, pieces: Callable[[], Piece]) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._lock = threading.RLock()
+        self._rest = b""
+        self._at = 0  # what of it is given out
+        self._given = 0
+
+    @property
+    def raw(self) -> ScriptInput:
+        """Return this: there is no other buffer."""
+        return self
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor behind it, for those who wait for it or want its terminal."""
+        return 0
+
+    def isatty(self) -> bool:
+        """Return whether the launcher's standard input is a terminal."""
+        return os.isatty(0)
+
+    def position(self) -> int:
+        """Return how many bytes the script has read."""
+        return self._given
+
+    def skip_to(self, position: int) -> None:
+        """Take all input before a position for read."""
+        while self._given < position and self.read(min(PIECE_BYTES, position - self._given)):
+            pass
+
+    def peek(self, _size: int = 0, /) -> bytes:
+        """Return what can be had with one read at most, without taking it."""
+        with self._lock:
+            self._fill()
+            return self._rest[self._at :]
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return `size` bytes, or all until the end of file."""
+        found = bytearray()
+        with self._lock:
+            while (size is None or size < 0 or len(found) < size) and self._fill():
+                found += self._take(-1 if size is None or size < 0 else size - len(found))
+        return bytes(found)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Return a line, or what there is of one, with one read at most."""
+        with self._lock:
+            self._fill()
+            return self._take(size, self._rest.find(b"\n", self._at) + 1)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Return a line, cut off at `size` bytes."""
+        found = bytearray()
+        left = -1 if size is None else size
+        with self._lock:
+            while left != 0 and not found.endswith(b"\n") and self._fill():
+                part = self._take(left, self._rest.find(b"\n", self._at) + 1)
+                found += part
+                left -= len(part) if left > 0 else 0
+        return bytes(found)
+
+    def readinto(self, buffer: object, /) -> int:
+        """Fill a buffer, or what is left until the end of file."""
+        into = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        data = self.read(len(into))
+        into[: len(data)] = data
+        return len(data)
+
+    def _fill(self) -> bool:
+        """Have something to give; return False at an end of file."""
+        if self._at < len(self._rest):
+            return True
+        piece = self._pieces()
+        if piece.error:
+            raise OSError(piece.error, os.strerror(piece.error), self.name)
+        self._rest, self._at = piece.data, 0
+        return bool(piece.data)
+
+    def _take(self, size: int, stop: int = 0) -> bytes:
+        """Take some of what there is: `size` bytes, or all, but not beyond `stop` if that is set."""
+        stop = stop or len(self._rest)
+        if size >= 0:
+            stop = min(stop, self._at + size)
+        data = self._rest[self._at : stop]
+        self._at = stop
+        self._given += len(data)
+        return data
+
+
+def script_stdin(pieces: Callable[[], Piece]) -> tuple[ScriptInput, io.TextIOWrapper]:
+    """Return what is to stand for the script's `sys.stdin`, and what it reads from."""
+    source = ScriptInput(pieces)
+    encoding, errors = ("utf-8", "strict")
+    if sys.stdin is not None:
+        encoding, errors = sys.stdin.encoding, sys.stdin.errors or "strict"
+    return source, io.TextIOWrapper(source, encoding=encoding, errors=errors)
