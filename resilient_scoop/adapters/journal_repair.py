@@ -40,7 +40,7 @@ from resilient_scoop.adapters.journal_place import (
     read_generation,
 )
 from resilient_scoop.adapters.journal_store import Store, open_copy
-from resilient_scoop.core.events import Change, Erase, Put, Table
+from resilient_scoop.core.events import INPUT_KEY, Change, Erase, Put, Table
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.errors import JournalDamagedError, JournalError, JournalFormatError
 from resilient_scoop.wire.messages import (
@@ -164,6 +164,8 @@ def _mend(target: Path) -> list[str]:
 
 def _behind_gaps(journal: Journal) -> tuple[list[str], list[Change]]:
     lost, changes = _behind_output(journal)
+    unread, erased = _behind_input(journal)
+    lost, changes = lost + unread, changes + erased
     told = _Told()
     for key, raw in journal.scan(Table.LOG):
         told.take(key, _decoded(decode_logged, raw))
@@ -181,6 +183,15 @@ def _behind_output(journal: Journal) -> tuple[list[str], list[Change]]:
         else:
             changes.append(Erase(Table.OUTPUT, key))
     lost = f"table output: a gap at byte {at}; what follows is left out"
+    return [lost] if changes else [], changes
+
+
+def _behind_input(journal: Journal) -> tuple[list[str], list[Change]]:
+    keys = [key for key, _ in journal.scan(Table.META) if key.startswith(INPUT_KEY)]
+    numbers = [int.from_bytes(key[len(INPUT_KEY) :], "big") for key in keys]
+    first = next((at for at, number in enumerate(numbers) if number != at), len(keys))
+    lost = f"table meta: read {first} of the script's input; what it read next is left out"
+    changes: list[Change] = [Erase(Table.META, key) for key in keys[first:]]
     return [lost] if changes else [], changes
 
 

@@ -171,9 +171,15 @@ class Block:
             parent.durable.go_on(parent, block, record)
             loading.apply()
             parent.durable.verify(parent, block)
-        if at.context.work is None and at.session.output is not None:
+        if at.context.work is None:
             sys.stdout.flush()
-            at.session.output.skip_to(record.output_bytes)
+            for stream, position in zip(
+                (at.session.output, at.session.input),
+                (record.output_bytes, record.input_bytes),
+                strict=True,
+            ):
+                if stream is not None:
+                    stream.skip_to(position)
 
     def _compare(self, block: Machine, record: Checkpoint) -> None:
         """Say where the code is not what it was when the checkpoint was made."""
@@ -274,11 +280,12 @@ class Block:
         stored = self._stored(at, saving.dumps(state, what))
         at.session.sync_files(parent.path, saving.pending)
         self._held = saving.streams
-        output = at.session.output if at.context.work is None else None
+        streams = (at.session.output, at.session.input) if at.context.work is None else ()
+        positions = [0 if each is None else each.position() for each in streams]
         with at.session.lock:
             durable.make(
                 parent, block, stored, sorted(saving.pending),
-                0 if output is None else output.written(), self._code,
+                (positions[0], positions[1]) if positions else (0, 0), self._code,
             )  # fmt: skip
             at.session.pump()
         _engine.block(at, lambda: durable.is_saved(block))

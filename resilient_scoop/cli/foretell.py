@@ -6,6 +6,7 @@ import click
 import msgspec
 
 from resilient_scoop.cli.base import SCHEMA, print_json
+from resilient_scoop.cli.changed import weigh
 from resilient_scoop.runtime.display import duration
 from resilient_scoop.runtime.figures import OutputTail, RunState, open_view, read_ended, state_of
 from resilient_scoop.runtime.foretelling import Foretold, FunctionForetold, foretell
@@ -57,14 +58,9 @@ def dry_run(
             )
         return 0
     with view:
-        changed = changed_functions(run, info, view)
-        kept = [each for each in changed if {"*", each.title, *each.names} & set(reuse)]
-        undecided = [
-            Undecided(each.title, each.results)
-            for each in changed
-            if each not in kept and not {"*", each.title, *each.names} & set(recompute)
-        ]
-        lost = {mark for each in changed if each not in kept for mark in each.fingerprints}
+        verdict = weigh(run, changed_functions(run, info, view), reuse, recompute)
+        undecided = [Undecided(title, results) for title, results in verdict.undecided.items()]
+        lost = set(verdict.lost)
         found = foretell(view, read_state(view, view.run), lost, retry_failed=retry_failed)
         output_bytes = sum(len(piece) for piece in OutputTail().pieces(view))
         state = state_of(run, read_ended(view))

@@ -123,6 +123,7 @@ _WHAT = {
     "code": "a function's code has changed",
     "observation": "another answer is asked for",
     "output": "other output is written",
+    "input": "other input is read",
     "end": "it ends otherwise",
 }
 _ADVICE = {

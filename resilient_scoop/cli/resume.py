@@ -16,14 +16,13 @@ from resilient_scoop.cli.base import (
     note,
     run_argument,
 )
+from resilient_scoop.cli.changed import ALL, check_flags, decide
 from resilient_scoop.cli.script import find_module, find_script, installed_versions
 from resilient_scoop.cli.start import Start, start
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.rundir import RunDir, RunInfo
 from resilient_scoop.runtime.survey import Changed
 
-ALL: Final = "*"
-"""Of `--reuse-changed` and `--recompute-changed`: every function."""
 _OPTIONAL_VALUE: Final = {"--reuse-changed", "--recompute-changed"}
 
 
@@ -91,7 +90,7 @@ def command(  # noqa: PLR0913  one parameter per option
     Functions whose code has changed since are named, and you say whether their results still count.
     """
     info = run.load()
-    _check_flags(reuse_changed, recompute_changed)
+    check_flags(reuse_changed, recompute_changed)
     if as_json and not dry_run:
         raise UsageError("--json is for --dry-run; a resumed run prints what its script prints")
     if run.is_held():
@@ -111,17 +110,15 @@ def command(  # noqa: PLR0913  one parameter per option
         _conclude(run)
         note(f"run {run.id} has finished; `rscoop logs {run.id}` shows its output")
         return finished
-    changed = _changed(run, info)
-    reuse_changed = _resolve(run, "--reuse-changed", reuse_changed, changed)
-    recompute_changed = _resolve(run, "--recompute-changed", recompute_changed, changed)
-    _check_changed(run, changed, {*reuse_changed, *recompute_changed})
+    verdict = decide(run, _changed(run, info), reuse_changed, recompute_changed)
     return start(
         run,
         Start(
             workers=workers or info.workers,
             resume=True,
-            reuse_changed=reuse_changed,
-            recompute_changed=recompute_changed,
+            reuse_changed=verdict.reuse,
+            recompute_changed=verdict.recompute,
+            decisions=verdict.decisions,
             retry_failed=retry_failed,
             strict=strict or info.strict,
             quiet=quiet,
@@ -141,13 +138,6 @@ def changed_versions(info: RunInfo) -> list[str]:
         for name in sorted(then)
         if now.get(name) != then[name]
     ]
-
-
-def _check_flags(reuse: tuple[str, ...], recompute: tuple[str, ...]) -> None:
-    both = set(reuse) & set(recompute)
-    if both:
-        what = "everything" if ALL in both else ", ".join(sorted(both))
-        raise UsageError(f"--reuse-changed and --recompute-changed both name {what}; choose one")
 
 
 def _enter(info: RunInfo) -> None:
@@ -174,33 +164,6 @@ def _changed(run: RunDir, info: RunInfo) -> list[Changed]:
         return []
     with view:
         return changed_functions(run, info, view)
-
-
-def _resolve(
-    run: RunDir, flag: str, given: tuple[str, ...], changed: list[Changed]
-) -> tuple[str, ...]:
-    """Return full names for those that the user typed; what names nothing that has changed is said."""
-    found: list[str] = []
-    for word in given:
-        fits = [each for each in changed if word in {each.title, *each.names}]
-        if word != ALL and not fits:
-            known = ", ".join(each.title for each in changed) or "none"
-            note(f"{flag}={word}: run {run.id} has no such changed function (changed: {known})")
-        found += [word, *(name for each in fits for name in each.names)]
-    return tuple(dict.fromkeys(found))
-
-
-def _check_changed(run: RunDir, changed: list[Changed], decided: set[str]) -> None:
-    """Raise UsageError where the user has not said what to do with a changed function's results."""
-    if ALL in decided:
-        return
-    left = [each for each in changed if not each.names & decided]
-    if left:
-        named = ", ".join(f"{each.title} ({each.results} results)" for each in left)
-        raise UsageError(
-            f"the code behind results of run {run.id} has changed: {named}; add --recompute-changed "
-            f"to compute them again, or --reuse-changed to keep them (for one function: =NAME)"
-        )
 
 
 def _conclude(run: RunDir) -> None:

@@ -16,6 +16,7 @@ from resilient_scoop.cli.base import (
     size,
     utc,
 )
+from resilient_scoop.runtime import decisions
 from resilient_scoop.runtime.audit import Finding, read_findings
 from resilient_scoop.runtime.display import duration, steps
 from resilient_scoop.runtime.figures import (
@@ -28,6 +29,15 @@ from resilient_scoop.runtime.figures import (
     state_of,
 )
 from resilient_scoop.runtime.rundir import Holder, RunDir, RunInfo
+
+
+class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user decided about results of code that has changed since."""
+
+    function: str
+    keep: bool
+    results: int  # 0 where the replay found them
+    decided_at: str
 
 
 class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +72,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     audit: list[Finding]
     folder: str
     replays: list[ReplayFigures]
+    decisions: list[DecisionReport]  # on results of changed code; the last one of each change
 
 
 @click.command(
@@ -125,7 +136,14 @@ def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
         audit=read_findings(run.logs),
         folder=str(run.path),
         replays=list(figures.replays),
-    )
+        decisions=[
+            DecisionReport(
+                function=each.title, keep=each.keep, results=each.results,
+                decided_at=utc(each.decided_at),
+            )
+            for each in decisions.load(run.path).values()
+        ],
+    )  # fmt: skip
 
 
 def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
@@ -148,6 +166,7 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
     lines += [_batch_line(batch) for batch in report.batches]
     lines += [_item_line(item) for item in report.items]
     lines += [_replay_line(each) for each in report.replays if report.state != RunState.FINISHED]
+    lines += [_decision_line(each) for each in report.decisions]
     return [*lines, f"  next      {_advice(report)}"]
 
 
@@ -166,6 +185,12 @@ def _replay_line(replay: ReplayFigures) -> str:
         f"  replay    {replay.path} has {replay.results} results to replay when it starts again "
         f"({size(replay.size_bytes)}): a block of checkpoint.durable would keep that short"
     )
+
+
+def _decision_line(each: DecisionReport) -> str:
+    count = f"{each.results} results" if each.results else "results"
+    what = "kept" if each.keep else "computed again"
+    return f"  decided   {each.function}: {count} of changed code are {what} ({each.decided_at})"
 
 
 def _state(report: StatusReport) -> str:

@@ -188,8 +188,8 @@ class Broker:
                 self.ledger.define(message, raw)
             case wire.Observed():
                 self.ledger.observed(peer, message, raw)
-            case wire.Output():
-                self.ledger.output(peer, message, raw)
+            case wire.Output() | wire.Input():
+                self.ledger.stream(peer, message, raw)
             case wire.Parked(attempt=attempt, index=index):
                 peer.moved_at = now
                 lease = peer.leases.get(attempt)

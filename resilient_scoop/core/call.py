@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from resilient_scoop.core.intervals import Intervals
@@ -11,9 +11,10 @@ from resilient_scoop.ids import DIGEST_BYTES
 from resilient_scoop.wire.messages import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 Asked = tuple[Part, list[bytes]]
+"""Items that wait to be sent, and their arguments."""
 
 
 @dataclass(slots=True)
@@ -31,8 +32,8 @@ class Call:
     """One call of the parent: what was asked, what is settled."""
 
     __slots__ = (
-        "args", "chunks", "cost_bytes", "count", "digests", "files", "fingerprint", "fn", "fresh", "last",
-        "left", "number", "said",
+        "args", "chunks", "cost_bytes", "count", "digests", "doubts", "files", "fingerprint", "fn",
+        "fresh", "last", "left", "number", "said",
     )  # fmt: skip
 
     def __init__(self, number: int, fn: bytes, fingerprint: bytes) -> None:
@@ -47,6 +48,7 @@ class Call:
         self.args: dict[int, bytes] | None = None  # P4
         self.cost_bytes = 0
         self.fresh: set[int] = set()  # items asked for anew
+        self.doubts: dict[int, str] = {}  # items whose journaled outcome is another's, and how
         self.said = False
         self.files: dict[int, int] | None = None  # unsettled items -> size of the argument's file
 
@@ -83,10 +85,37 @@ def cut_out(held: Iterable[Asked], low: int, high: int) -> list[Asked]:
     return kept
 
 
+def doubtful(calls: dict[int, Call], numbers: set[int]) -> Iterator[tuple[Call, int, str]]:
+    """Yield, of calls with doubts, the first item that nothing has settled, if one, and its doubt."""
+    for call in [calls[number] for number in sorted(numbers) if number in calls]:
+        found = next((index for index in sorted(call.doubts) if index in call.left), -1)
+        if found >= 0 and not call.said:
+            yield call, found, call.doubts[found]
+        call.doubts.clear()
+    numbers.clear()
+
+
 @dataclass(slots=True)
 class Policy:
-    """What a replay does where code has changed: names of functions, or `*`."""
+    """What a replay does where code has changed: names of functions, or `*`; a name goes first.
+
+    `kept` are pairs of fingerprints, then and now, whose results stand whatever the names say;
+    `keep` is told of each pair that a name has added to them.
+    """
 
     strict: bool = False
     reuse: tuple[str, ...] = ()
     recompute: tuple[str, ...] = ()
+    kept: set[tuple[bytes, bytes]] = field(default_factory=set)
+    keep: Callable[[bytes, bytes, str], None] | None = None
+
+    def reuses(self, then: bytes, now: bytes, name: str) -> bool:
+        """Tell whether the code `now` takes over what the code `then` has computed."""
+        if (then, now) in self.kept:
+            return True
+        if name not in self.reuse and ("*" not in self.reuse or name in self.recompute):
+            return False
+        self.kept.add((then, now))
+        if self.keep is not None:
+            self.keep(then, now, name)
+        return True

@@ -130,10 +130,13 @@ class Durable:
         self.read.pop(block.key, None)
 
     def make(
-        self, parent: Parent, block: Block, payload: bytes, pending: list[int], output_bytes: int,
-        code: bytes,
+        self, parent: Parent, block: Block, payload: bytes, pending: list[int],
+        streams: tuple[int, int], code: bytes,
     ) -> int:  # fmt: skip
-        """Put a checkpoint behind all that the parent has done; return its generation."""
+        """Put a checkpoint behind all that the parent has done; return its generation.
+
+        `streams` are the script's positions in its output and its input, in bytes.
+        """
         assert not parent.replaying, "a checkpoint is made behind the history"
         assert self.open[-1] is block, "D2"
         block.gen = max(block.gen, self.known.get(block.key, 0)) + 1
@@ -142,7 +145,7 @@ class Durable:
             wire.Checkpoint(
                 parent.path, parent.attempt, *block.key, block.gen, block.base, block.entry,
                 block.entry_observation, parent.next_call, parent.next_observation, payload,
-                pending, block.outer, dict(self.openings), output_bytes, code,
+                pending, block.outer, dict(self.openings), streams[0], code, streams[1],
             )
         )  # fmt: skip
         return block.gen

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
 from resilient_scoop.core import checkpoints
-from resilient_scoop.core.events import Action, Discard, Erase, Offer, Put, Send, SendHistory, Table
+from resilient_scoop.core.events import (
+    INPUT_KEY,
+    Action,
+    Discard,
+    Erase,
+    Offer,
+    Put,
+    Send,
+    SendHistory,
+    Table,
+)
 from resilient_scoop.core.words import apply_progress
 from resilient_scoop.wire import messages as wire
 
@@ -171,6 +181,13 @@ class Ledger:
             self.log(parent, raw)
             self.state.apply_observed(parent, observed)
 
+    def stream(self, peer: Peer, piece: wire.Output | wire.Input, raw: bytes) -> None:
+        """Keep what the script wrote or read."""
+        if isinstance(piece, wire.Input):
+            self.input(peer, piece, raw)
+        else:
+            self.output(peer, piece, raw)
+
     def output(self, peer: Peer, output: wire.Output, raw: bytes) -> None:
         """Keep what the script wrote; a repetition changes nothing."""
         if not self.current(peer, ids.ROOT, output.attempt):
@@ -198,6 +215,12 @@ class Ledger:
         """Erase what was said by items that are done or gone (K1)."""
         stale, self.state.words.stale = self.state.words.stale, []
         self.actions += [Erase(Table.PROGRESS, key) for key in stale]
+
+    def input(self, peer: Peer, read: wire.Input, raw: bytes) -> None:
+        """Keep what the script read; a repetition changes nothing."""
+        if self.current(peer, ids.ROOT, read.attempt) and read.no == self.state.inputs:
+            self.actions.append(Put(Table.META, INPUT_KEY + read.no.to_bytes(8, "big"), raw))
+            self.state.inputs += 1
 
     def history(self, peer: Peer, wanted: wire.HistoryWanted) -> None:
         """Answer with a page of the parent's log."""

@@ -134,7 +134,8 @@ class Membership:
             self.ledger.send(at, wire.encode(wire.Drop([old])))
         attempt = self.scheduler.next_attempt()
         self.ledger.root = (attempt, peer.id)
-        replay = root.logged or root.next_call() > 0 or self.state.output_bytes > 0
+        written = self.state.output_bytes + self.state.inputs > 0
+        replay = root.logged or root.next_call() > 0 or written
         task = wire.Task(
             attempt.no, "", 0, 0, b"", b"", [], replay=replay, tries=self.ledger.root_deaths
         )

@@ -6,7 +6,8 @@ what no page settles is sent when the last page is there (items that are already
 recognized by the broker). So a replay costs no round trip per call.
 
   P1  An item is settled once, by an outcome whose fingerprint and digest are its own (NO-WRONG). One
-      that does not fit makes the item `fresh`: it is sent again, to be computed again, and said.
+      that does not fit makes the item `fresh`: it is sent again, to be computed again, and said,
+      unless a later record settles it: then an earlier resume has said it.
   P2  Observations are numbered without gap; those of the history are used up in their order before a
       new one is made. One that does not fit its place ends the use of the history, and is said; the
       mark that is left ("rewind") lets a later replay of the same code go on behind it.
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
-from resilient_scoop.core.call import Call, Chunk, Policy, cut_out
+from resilient_scoop.core.call import Asked, Call, Chunk, Policy, cut_out, doubtful
 from resilient_scoop.core.durable import Durable
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.wire import messages as wire
@@ -71,7 +72,8 @@ class Parent:
     _recorded: deque[wire.Observation] = field(default_factory=deque)
     _told: list[wire.Observation] = field(default_factory=list)
     _stash: dict[int, list[wire.Outcome]] = field(default_factory=dict)
-    _held: dict[int, list[tuple[wire.Part, list[bytes]]]] = field(default_factory=dict)
+    _held: dict[int, list[Asked]] = field(default_factory=dict)
+    _doubted: set[int] = field(default_factory=set)  # calls that have items which nothing fits yet
     _parts: list[wire.Part] = field(default_factory=list)
     _args: list[bytes] = field(default_factory=list)
     _args_bytes: int = 0
@@ -126,6 +128,7 @@ class Parent:
         for outcome in self._stash.pop(call.number, ()):
             self._settle(call, outcome)
         if not self.replaying:
+            self._judge()
             for left, left_args in self._held.pop(call.number, ()):
                 self._queue(left, left_args)
         self._close(call)
@@ -179,13 +182,16 @@ class Parent:
                 self._settle(call, outcome)
             elif outcome.call >= self.next_call:
                 self._stash.setdefault(outcome.call, []).append(outcome)
+        if self._doubted and not self.replaying:
+            self._judge()
 
     def _settle(self, call: Call, outcome: wire.Outcome) -> None:
         start, stop = outcome.start, outcome.start + len(outcome.values)
         if stop > call.count and not call.last:
             # Items not made yet (a lazy map): keep the outcome until they are.
             self._stash.setdefault(call.number, []).append(outcome)
-        same = outcome.fingerprint == call.fingerprint or self._reusable(call)
+        then, now = outcome.fingerprint, call.fingerprint
+        same = then == now or self.policy.reuses(then, now, self.name_of(call.fn))
         for low, high in call.left.overlap(start, min(stop, call.count)):
             theirs = outcome.digests[(low - start) * _WIDTH : (high - start) * _WIDTH]
             if same and theirs == call.digests[low * _WIDTH : high * _WIDTH]:
@@ -206,19 +212,11 @@ class Parent:
             else:
                 self._refresh(call, index, same=same)
 
-    def _reusable(self, call: Call) -> bool:
-        return any(n in ("*", self.name_of(call.fn)) for n in self.policy.reuse)
-
     def _refresh(self, call: Call, index: int, *, same: bool) -> None:
         """Have an item computed again whose journaled outcome is another call's."""
-        what = "its arguments differ" if same else "its code has changed"
-        where = f"{ids.item_path(self.path, call.number, index)} ({self.name_of(call.fn)})"
-        if self.policy.strict:
-            raise ReplayDivergedError(where, "the outcome of another call", f"a call: {what}")
-        if not call.said:
-            call.said = True
-            self.say(f"replay: {where}: {what} from what is journaled; such items are recomputed")
-        if call.args is None or index not in call.args or index in call.fresh:
+        call.doubts.setdefault(index, "its arguments differ" if same else "its code has changed")
+        self._doubted.add(call.number)
+        if self.policy.strict or call.args is None or index not in call.args or index in call.fresh:
             return  # never asked for twice
         call.fresh.add(index)
         arg = call.args[index]
@@ -230,6 +228,15 @@ class Parent:
             self._held.setdefault(call.number, []).append((part, [arg]))
         else:
             self._queue(part, [arg])
+
+    def _judge(self) -> None:
+        """Say which items nothing in the history fits, once per call; strictly, at every look."""
+        for call, index, what in doubtful(self.calls, self._doubted):
+            where = f"{ids.item_path(self.path, call.number, index)} ({self.name_of(call.fn)})"
+            if self.policy.strict:
+                raise ReplayDivergedError(where, "another call's outcome", f"a call: {what}")
+            call.said = True
+            self.say(f"replay: {where}: {what} from what is journaled; all such are recomputed")
 
     def _put(self, call: Call, outcome: wire.Outcome, low: int, high: int) -> None:
         self.arrivals += 1
@@ -262,8 +269,7 @@ class Parent:
 
     def _unhold(self, number: int, low: int, high: int) -> None:
         """Take settled items out of what waits for the end of the history."""
-        kept = cut_out(self._held.pop(number, ()), low, high)
-        if kept:
+        if kept := cut_out(self._held.pop(number, ()), low, high):
             self._held[number] = kept
 
     def abandon(self, call: Call) -> None:
@@ -306,6 +312,7 @@ class Parent:
 
     def _go_live(self) -> None:
         """The history is at its end: ask for what it did not settle."""
+        self._judge()
         self.replaying = False
         held, self._held = self._held, {}
         for number in sorted(held):
@@ -365,18 +372,12 @@ class Parent:
 
     def diverged(self, kind: str) -> bool:
         """Tell whether the next recorded observation is of another place than this one."""
-        if not self._recorded:
-            return False
-        first = self._recorded[0]
-        return (first.kind, first.at_call) != (kind, self.next_call)
+        first = self._recorded[0] if self._recorded else None
+        return first is not None and (first.kind, first.at_call) != (kind, self.next_call)
 
     def _diverge(self, first: wire.Observation, kind: str) -> bytes | None:
-        at = first.no
-        marks = [
-            i
-            for i, each in enumerate(self._recorded)
-            if each.kind == "rewind" and each.answer == str(at).encode()
-        ]
+        mark = ("rewind", str(first.no).encode())
+        marks = [i for i, each in enumerate(self._recorded) if (each.kind, each.answer) == mark]
         end = self._recorded[-1].no + 1
         if marks:
             for _ in range(marks[-1] + 1):
@@ -389,7 +390,7 @@ class Parent:
         self.say(f"replay: {where}: {what}; from here on it is told anew")
         self._recorded.clear()
         self.next_observation = end
-        self.observe("rewind", str(at).encode())
+        self.observe(*mark)
         return None
 
     def observe(self, kind: str, answer: bytes) -> None:

@@ -37,7 +37,7 @@ _WIDTH = ids.DIGEST_BYTES
 class End:
     """Why a replay stands still. `expected` is empty where it is no difference."""
 
-    what: str  # "history", or what differs: call, arguments, code, observation, output, end
+    what: str  # "history", or what differs: call, arguments, code, observation, output, input, end
     expected: str
     found: str
     call: int = -1
@@ -177,7 +177,8 @@ class Replayed(Parent):
         self, call: Call, piece: Piece, index: int, digest: bytes, arg: bytes
     ) -> None:
         at = index - piece.start
-        if self.asked.fingerprint(piece.fn) != call.fingerprint and not self._reusable(call):
+        then, now = self.asked.fingerprint(piece.fn), call.fingerprint
+        if then != now and not self.policy.reuses(then, now, self.name_of(call.fn)):
             name = short(self.name_of(call.fn))
             self._differ("code", f"{name} as it was", f"{name} with other code", call.number, index)
         if piece.digests[at * _WIDTH : (at + 1) * _WIDTH] != digest:

@@ -44,6 +44,7 @@ class State:
     kid_items: dict[tuple[str, int], set[int]] = field(default_factory=dict)  # the same by batch
     defines: dict[bytes, Define] = field(default_factory=dict)
     output_bytes: int = 0
+    inputs: int = 0  # reads of the script's standard input that are recorded
     items_known: int = 0
     items_done: int = 0
     crashes: int = 0

@@ -79,6 +79,7 @@ class Worker:
         self.root: wire.Attempt | None = None
         self.written = bytearray()  # the script's output, not sent
         self.output_bytes = 0  # of it, how much was sent or was known before
+        self.output_at: int | None = None  # the next piece goes back to this byte of the script's
         self.ended: wire.RunEnded | None = None
         self.out: list[bytes] = []
         self.due: dict[str, list[wire.Outcome]] = {}  # outcomes to send, by parent
@@ -119,7 +120,8 @@ class Worker:
             if parent.queued or parent.has_told:
                 frames += parent.frames()
         if self.written and self.root is not None:
-            output = wire.Output(self.root, self.output_bytes, bytes(self.written))
+            output = wire.Output(self.root, self.output_bytes, bytes(self.written), self.output_at)
+            self.output_at = None
             self.output_bytes += len(self.written)
             self.written.clear()
             frames.append(wire.encode(output))

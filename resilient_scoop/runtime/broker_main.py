@@ -30,7 +30,7 @@ from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker import Broker
 from resilient_scoop.core.checkpoints import files as checkpoint_files
 from resilient_scoop.core.defines import Defines
-from resilient_scoop.core.events import Change, Erase, Interrupt, Put, Table
+from resilient_scoop.core.events import INPUT_KEY, Change, Erase, Interrupt, Put, Table
 from resilient_scoop.core.exchange import Exchange
 from resilient_scoop.core.recovery import forget_items, forget_without_args, recover, succeeded
 from resilient_scoop.errors import RscoopError
@@ -81,7 +81,11 @@ def load_state(journal: Journal, run: bytes) -> tuple[State, dict[str, bytes]]:
         for key, raw in journal.scan(Table.PROGRESS)
         if isinstance(said := wire.decode_up(raw), wire.Progress)
     )
-    return recover(run, defines, log, output, progress), consts
+    state = recover(run, defines, log, output, progress)
+    after = None
+    while page := journal.read(Table.META, INPUT_KEY, after, 1 << 20):
+        state.inputs, after = state.inputs + len(page), page[-1][0]
+    return state, consts
 
 
 def read_ended(journal: Journal) -> wire.RunEnded | None:

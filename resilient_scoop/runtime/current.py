@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import resilient_scoop
 from resilient_scoop.core.parent import Policy
+from resilient_scoop.runtime import decisions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,9 +31,17 @@ class Process:
 def announce(session: Session, settings: ChildSettings) -> None:
     """Set what users read from the package, and this process' session."""
     Process.session = session
+    run_dir = Path(settings.run_dir)
+
+    def keep(then: bytes, now: bytes, name: str) -> None:
+        at = time.time()  # noqa: TID251  a label for eyes
+        made = decisions.Decision(name=name, then=then, now=now, keep=True, decided_at=at)
+        decisions.save(run_dir, [made])
+
     Process.policy = Policy(
-        settings.strict, tuple(settings.reuse_changed), tuple(settings.recompute_changed)
-    )
+        settings.strict, tuple(settings.reuse_changed), tuple(settings.recompute_changed),
+        decisions.kept(run_dir), keep,
+    )  # fmt: skip
     resilient_scoop.IS_RUNNING = True
     resilient_scoop.IS_ORIGIN = session.role == "origin"
     resilient_scoop.WORKER = resilient_scoop.worker = settings.name

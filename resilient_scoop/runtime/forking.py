@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Final
 from resilient_scoop import ids
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_view import JournalView
-from resilient_scoop.core.events import Put, Table
+from resilient_scoop.core.events import INPUT_KEY, Put, Table
+from resilient_scoop.runtime import decisions
+from resilient_scoop.runtime.recorded import recorded_input
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -107,6 +109,8 @@ class Fork:
         boot = self.view.get(Table.META, b"boot")
         if boot is not None:
             yield Put(Table.META, b"boot", boot)
+        for read in recorded_input(self.view):
+            yield Put(Table.META, INPUT_KEY + read.no.to_bytes(8, "big"), wire.encode(read))
         for key, raw in self.view.scan(Table.LOG):
             yield from self._log(key, raw)
         known = sum(self._known.values())
@@ -149,6 +153,7 @@ def fork(source: RunDir, target: RunDir, run: bytes, at: int | None) -> Taken:
         JournalError: the source cannot be read or the target not be written.
     """
     _link_files(source.path / "payloads", target.path / "payloads")
+    decisions.save(target.path, decisions.load(source.path).values())
     with JournalView.open(source.journal) as view:
         filled = Fork(view, run, at)
         journal = Journal.create(target.journal, run)

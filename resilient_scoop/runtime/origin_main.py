@@ -9,6 +9,7 @@ before.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import io
 import os
 import re
@@ -27,6 +28,7 @@ from resilient_scoop.errors import CheckpointUnusableError, ReplayDivergedError
 from resilient_scoop.runtime import script
 from resilient_scoop.runtime.child import START_AGAIN, take_settings
 from resilient_scoop.runtime.current import Process, announce
+from resilient_scoop.runtime.script_input import Pieces, script_stdin
 from resilient_scoop.runtime.session import BEAT_S, Session, lived
 from resilient_scoop.wire.messages import RunEnded
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.child import ChildSettings
 
 STOPPED = 75
+_WIDE, _LINE_MAX = 400, 60  # bytes looked at, characters shown
 
 
 def say(text: str) -> None:
@@ -97,9 +100,10 @@ class Output(io.RawIOBase):
         super().__init__()
         self._session = session
         self._tty = tty
-        self._recorded = recorded  # what an earlier attempt wrote
+        self._recorded = recorded  # what earlier attempts wrote, as the script's own bytes
         self._seen = 0  # bytes the script has written
-        self._diverged = False
+        self.refusal: ReplayDivergedError | None = None  # of a divergence under --strict
+        self.text: io.TextIOWrapper | None = None  # what writes here
         session.output = self
 
     def writable(self) -> bool:
@@ -117,20 +121,20 @@ class Output(io.RawIOBase):
     def write(self, data: object) -> int:
         """Take in bytes; those that an earlier attempt wrote are not sent again."""
         text = bytes(memoryview(data))  # type: ignore[arg-type]
-        machine = self._session.machine
         before = self._recorded[self._seen : self._seen + len(text)]
-        if before and not self._diverged and not text.startswith(before):
+        if self.refusal is None and not text.startswith(before):
             self._diverge(before, text)
+        if self.refusal is not None:
+            return len(text)  # it has been raised; nothing of this may be recorded
+        machine = self._session.machine
         with self._session.lock:
-            recorded = machine.output_bytes + len(machine.written)
-            new = text if self._diverged else text[max(0, recorded - self._seen) :]
+            machine.written += text[max(0, len(self._recorded) - self._seen) :]
             self._seen += len(text)
-            machine.written += new
             if len(machine.written) > 1 << 16:
                 self._session.flush(time.monotonic())
         return len(text)
 
-    def written(self) -> int:
+    def position(self) -> int:
         """Return how many bytes the script has written."""
         return self._seen
 
@@ -139,27 +143,50 @@ class Output(io.RawIOBase):
         self._seen = max(self._seen, position)
 
     def _diverge(self, before: bytes, text: bytes) -> None:
-        """The script writes something else than before: from here on all of it is shown."""
-        self._diverged = True
-        then, now = (f"{_line(each)!r}" for each in (before, text))
+        """The script writes something else than before: from this line on all of it is shown.
+
+        What it is from here on is recorded as such, so that the next replay goes by it.
+        """
+        pairs = enumerate(zip(before, text, strict=False))
+        same = next((at for at, (a, b) in pairs if a != b), len(before))
+        at = text.rfind(b"\n", 0, same) + 1
+        before = self._recorded[self._seen + at :][:_WIDE]
+        then, now = (f"{_line(each)!r}" for each in (before, text[at:]))
         if Process.policy.strict:
-            raise ReplayDivergedError("the script's output", then, now)
+            self.refusal = ReplayDivergedError("the script's output", then, now)
+            raise self.refusal
         say(f"replay: the script now writes {now} where it wrote {then}; from here on all is shown")
+        self._recorded = self._recorded[: self._seen + at]
+        self._session.machine.output_at = len(self._recorded)
+
+    def finish(self) -> None:
+        """Take in what the script has not flushed."""
+        if self.text is not None and not self.text.closed:
+            self.text.flush()
+
+    def check_end(self) -> None:
+        """The script is at its end: say so where it has written less than before."""
+        if self.refusal is not None:
+            raise self.refusal  # the script has caught it
+        left = self._recorded[self._seen :]
+        if left and Process.policy.strict:
+            raise ReplayDivergedError("the script's output", repr(_line(left)), "the end")
+        if left:
+            say(f"replay: the script now ends where it wrote {_line(left)!r} before")
 
 
 def _line(text: bytes) -> str:
-    """Return the beginning of a first line, for eyes."""
-    line = text.split(b"\n", 1)[0][:60].decode(errors="replace")
-    return line if len(text) <= len(line) + 1 else f"{line}…"
+    """Return a first line, or the beginning of a long one, for eyes."""
+    line = text[:_WIDE].split(b"\n", 1)[0].decode(errors="replace")
+    return line if len(line) <= _LINE_MAX else f"{line[:_LINE_MAX]}…"
 
 
 def _recorded_output(settings: ChildSettings) -> bytes:
-    """Return what earlier attempts wrote."""
     from resilient_scoop.adapters.journal_view import JournalView
-    from resilient_scoop.runtime.figures import OutputTail
+    from resilient_scoop.runtime.recorded import recorded_output
 
     with JournalView.open(Path(settings.run_dir) / "journal") as view:
-        return b"".join(OutputTail().pieces(view))
+        return recorded_output(view)
 
 
 class Errors(io.TextIOWrapper):
@@ -199,8 +226,7 @@ def main() -> int:
         from resilient_scoop.runtime.audit import Audit
 
         Audit(session).start()
-    code, failed, message = _run(session, settings)
-    output.flush()
+    code, failed, message = _run(session, settings, output)
     return _end(session, code, failed=failed, message=message)
 
 
@@ -223,27 +249,29 @@ def _begin(session: Session) -> Parent:
     return parent
 
 
-def _redirect(session: Session, settings: ChildSettings, parent: Parent) -> io.TextIOWrapper:
+def _redirect(session: Session, settings: ChildSettings, parent: Parent) -> Output:
     recorded = _recorded_output(settings) if session.machine.output_bytes else b""
     raw = Output(session, recorded, tty=settings.tty)
     encoding, errors = sys.stdout.encoding, sys.stdout.errors
-    output = io.TextIOWrapper(
+    raw.text = sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=True
     )
-    sys.stdout = output
-    if settings.tty:
-        builtins.input = _ask  # the terminal is the launcher's: Python's own would write past it
+    session.input, sys.stdin = script_stdin(Pieces(session, settings).next)
+    sys.__stdin__ = sys.stdin  # type: ignore[misc]  # where `sys.stdin` is put back
+    builtins.input = _ask  # Python's own would use the terminal, past all this
     error = Errors(
         sys.stderr.buffer, encoding=sys.stderr.encoding, errors="backslashreplace",
         line_buffering=True,
     )  # fmt: skip
     error.parent = parent
     sys.stderr = error
-    return output
+    return raw
 
 
 def _ask(prompt: object = "", /) -> str:
     """Stand for `input`: the prompt goes the way of all output."""
+    if sys.stdin is None:  # the script has taken it away
+        raise RuntimeError("input(): lost sys.stdin")
     sys.stdout.write(str(prompt))
     sys.stdout.flush()
     line = sys.stdin.readline()
@@ -252,23 +280,29 @@ def _ask(prompt: object = "", /) -> str:
     return line.removesuffix("\n")
 
 
-def _run(session: Session, settings: ChildSettings) -> tuple[int, bool, str]:
+def _run(session: Session, settings: ChildSettings, output: Output) -> tuple[int, bool, str]:
     """Run the script; return (exit status, whether it raised, the error's line)."""
     rng.seed(ids.seed_of(session.machine.seed, ids.ROOT))
+    code = 0
     try:
-        script.prepare(settings.script)
-        keep_by_value(script.names_under_guard(settings.script))
-        script.run_as_main(settings.script)
-        _drain(session)
-    except SystemExit as error:
-        return _exit_status(error), False, ""
+        try:
+            script.prepare(settings.script)
+            keep_by_value(script.names_under_guard(settings.script))
+            script.run_as_main(settings.script)
+            _drain(session)
+        except SystemExit as error:
+            code = _exit_status(error)
+        output.finish()
+        output.check_end()
     except (ReplayDivergedError, CheckpointUnusableError) as error:
         say(str(error))
         return error.exit_code, True, str(error)
     except BaseException as error:  # user code: the script itself
         _show(error)
+        with contextlib.suppress(ReplayDivergedError):  # it fails as it is, and records no more
+            output.finish()
         return 1, True, traceback.format_exception_only(error)[-1].strip()
-    return 0, False, ""
+    return code, False, ""
 
 
 def _drain(session: Session) -> None:
@@ -310,7 +344,6 @@ def _show(error: BaseException) -> None:
 
 def _end(session: Session, code: int, *, failed: bool, message: str) -> int:
     """Tell the broker how the script ended, and wait until that is on disk."""
-    sys.stdout.flush()
     machine, waiter = session.machine, session.waiter
     assert machine.root is not None, "the root is granted"
     assert waiter is not None, "the origin waits by receiving"

@@ -23,8 +23,9 @@ from resilient_scoop.core.replayed import End, short
 from resilient_scoop.runtime import script
 from resilient_scoop.runtime.child import ChildSettings, take_settings
 from resilient_scoop.runtime.current import Process, announce
-from resilient_scoop.runtime.figures import OutputTail, read_ended
+from resilient_scoop.runtime.figures import read_ended
 from resilient_scoop.runtime.functions import Functions
+from resilient_scoop.runtime.recorded import recorded_input, recorded_output
 from resilient_scoop.runtime.replay_stage import (
     Compared,
     ReadOnlyStore,
@@ -39,9 +40,12 @@ from resilient_scoop.runtime.replays import (
     read_defines,
     read_state,
 )
+from resilient_scoop.runtime.script_input import Piece, script_stdin
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from resilient_scoop.core.parent import Parent
 
 
@@ -79,7 +83,7 @@ class Theater:
     def root(self) -> Played:
         """Replay the script."""
         stage = self.stage(ids.ROOT, "origin")
-        recorded = b"".join(OutputTail().pieces(self.view))
+        recorded = recorded_output(self.view)
         ended = read_ended(self.view)
         stage.parent.ended = ended is not None
         out = Compared(recorded, stage.halt, 2 if self.wanted.shows else -1)
@@ -88,8 +92,19 @@ class Theater:
             io.BufferedWriter(out), encoding=sys.stdout.encoding, errors=sys.stdout.errors,
             line_buffering=True,
         )  # fmt: skip
+        stage.session.output = out
+        stage.session.input, sys.stdin = script_stdin(self._pieces(stage).__next__)
         played = stage.play(lambda stage: self._script(stage, out, ended))
         return msgspec.structs.replace(played, output_bytes=out.seen)
+
+    def _pieces(self, stage: Stage) -> Iterator[Piece]:
+        """Yield what the script read; behind that the replay stands still."""
+        for read in recorded_input(self.view):
+            yield Piece(read.data, read.error)
+        if stage.parent.ended:
+            stage.halt(End("input", "an end without it", "a read of its standard input"))
+        found = "reads from its standard input, of which the journal has no more"
+        stage.halt(End("history", "", found))
 
     def _script(self, stage: Stage, out: Compared, ended: wire.RunEnded | None) -> None:
         """Run the script (the body of a greenlet)."""

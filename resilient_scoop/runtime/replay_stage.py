@@ -26,6 +26,7 @@ from resilient_scoop.core.replayed import Asked, End, Replayed
 from resilient_scoop.core.worker import Worker
 from resilient_scoop.errors import InvariantError
 from resilient_scoop.runtime.child import ChildSettings
+from resilient_scoop.runtime.current import Process
 from resilient_scoop.runtime.replays import (
     Difference,
     Place,
@@ -122,6 +123,14 @@ class Compared(io.RawIOBase):
         self.seen += len(text)
         return len(text)
 
+    def position(self) -> int:
+        """Return how many bytes the script has written."""
+        return self.seen
+
+    def skip_to(self, position: int) -> None:
+        """Take all output before a position for written."""
+        self.seen = max(self.seen, position)
+
     def left(self) -> str:
         """Return the first recorded line that was not written, if any."""
         return _line(self._recorded[self.seen :]) if self.seen < len(self._recorded) else ""
@@ -143,6 +152,7 @@ class Stage:
         self.asked = asked
         self.main = getcurrent()
         self.parent = Replayed(_ATTEMPT, asked, reuse, self.halt, self._name_of)
+        self.parent.policy.kept |= Process.policy.kept  # what the user has decided on before
         self.prefix = ids.log_prefix(session.settings.run, asked.path)
         self.end: End | None = None
         self.place: Place | None = None

@@ -68,13 +68,13 @@ def lived(parent: Parent | None) -> int:
 
 
 class Position(Protocol):
-    """Where the script's output stands."""
+    """Where the script stands in its output, or its input."""
 
-    def written(self) -> int:
-        """Return how many bytes the script has written."""
+    def position(self) -> int:
+        """Return how many bytes the script has written, or read."""
 
     def skip_to(self, position: int) -> None:
-        """Take all output before a position for written."""
+        """Take all before a position for written, or read."""
 
 
 class Waiter(Protocol):
@@ -86,6 +86,9 @@ class Waiter(Protocol):
 
 class Session:
     """One incarnation of a worker or the origin."""
+
+    output: Position | None = None  # the origin's
+    input: Position | None = None
 
     def __init__(self, role: str, settings: ChildSettings, node: str, pid: int) -> None:
         self.settings = settings
@@ -110,7 +113,6 @@ class Session:
         self.flushed_at = 0.0
         self.beat_at = 0.0
         self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # by parent, call and item
-        self.output: Position | None = None  # the origin's: how much the script has written
         self.checkpoint_asked = 0
         """How often everybody was asked for a checkpoint: a parent's next `commit` writes one, whatever
         its thinning says, if it has written none since this last rose."""

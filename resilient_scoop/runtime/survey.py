@@ -37,9 +37,14 @@ _Spans = dict[tuple[str, int], dict[bytes, Intervals]]
 class Changed:
     """A function with results whose code is not what it was."""
 
-    names: frozenset[str]  # as the journal has it, and as `name=` calls it
-    results: int
-    fingerprints: frozenset[bytes] = frozenset()  # of the code that made them
+    name: str  # as the journal has it
+    names: frozenset[str]  # that and what `name=` calls it
+    pairs: dict[tuple[bytes, bytes], int]  # fingerprints then and now -> how many results
+
+    @property
+    def results(self) -> int:
+        """How many results other code has made."""
+        return sum(self.pairs.values())
 
     @property
     def title(self) -> str:
@@ -60,11 +65,10 @@ def changed_functions(run: RunDir, info: RunInfo, view: Readable) -> list[Change
         if now in (b"", define.fingerprint) or define.fingerprint in counted:
             continue
         counted.add(define.fingerprint)
-        before = found.get(define.name, Changed(frozenset(), 0))
-        names = before.names | {define.name} | ({define.options.name} - {None})
-        results = before.results + counts[define.fingerprint]
-        made_by = before.fingerprints | {define.fingerprint}
-        found[define.name] = Changed(frozenset(filter(None, names)), results, made_by)
+        before = found.get(define.name, Changed(define.name, frozenset({define.name}), {}))
+        names = before.names | ({define.options.name} if define.options.name else set())
+        pairs = before.pairs | {(define.fingerprint, now): counts[define.fingerprint]}
+        found[define.name] = Changed(define.name, names, pairs)
     return [found[name] for name in sorted(found)]
 
 

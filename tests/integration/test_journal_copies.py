@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,8 +14,9 @@ import pytest
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_check import Depth, check
 from resilient_scoop.adapters.journal_place import data_file, read_generation
-from resilient_scoop.core.events import Put, Table
-from resilient_scoop.wire.messages import Attempt, Output, encode
+from resilient_scoop.core.events import INPUT_KEY, Put, Table
+from resilient_scoop.runtime.recorded import recorded_input
+from resilient_scoop.wire.messages import Attempt, Input, Output, encode
 from tests.integration.runs import Place, wait_until
 
 pytestmark = pytest.mark.real
@@ -51,7 +53,8 @@ def killed(place: Place) -> Path:
     while not process.stdout.readline().startswith("3 "):
         assert process.poll() is None
     for pid in place.processes():
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it went with the launcher
+            os.kill(pid, signal.SIGKILL)
     process.communicate()
     wait_until(lambda: not place.processes())
     (run,) = place.runs()
@@ -204,11 +207,19 @@ def test_what_is_behind_a_gap_is_left_out(tmp_path: Path) -> None:
     attempt = Attempt(1, 1)
     output = {at: encode(Output(attempt, at, b"12345")) for at in (0, 5, 15)}
     journal.commit([Put(Table.OUTPUT, at.to_bytes(8, "big"), raw) for at, raw in output.items()])
+    reads = {no: encode(Input(attempt, no, b"source..", b"line")) for no in (0, 1, 3)}
+    journal.commit(
+        [Put(Table.META, INPUT_KEY + no.to_bytes(8, "big"), raw) for no, raw in reads.items()]
+    )
     journal.close(clean=True)
     found = repair(tmp_path / "journal", tmp_path / "new")
-    assert found.lost == ["table output: a gap at byte 10; what follows is left out"]
+    assert found.lost == [
+        "table output: a gap at byte 10; what follows is left out",
+        "table meta: read 2 of the script's input; what it read next is left out",
+    ]
     with Journal.view(tmp_path / "new") as view:
         assert [int.from_bytes(key, "big") for key, _ in view.scan(Table.OUTPUT)] == [0, 5]
+        assert [read.no for read in recorded_input(view)] == [0, 1]
 
 
 def test_a_live_run_is_asked_to_compact_and_not_repaired(place: Place) -> None:

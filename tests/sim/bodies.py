@@ -279,7 +279,7 @@ class Operations:
         output = self.machine.output_bytes + len(self.machine.written) if frame.work is None else 0
         assert frame.parent is not None
         payload = (b"X" if bad else b"G") + content
-        frame.parent.durable.make(frame.parent, block, payload, waited, output, b"")
+        frame.parent.durable.make(frame.parent, block, payload, waited, (output, 0), b"")
 
     def _flush(self) -> None:
         raise NotImplementedError

@@ -459,7 +459,7 @@ def test_a_checkpoint_leaves_behind_calls_and_observations() -> None:
     of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
     block = entered(of)
     of.observe("k", b"")
-    of.durable.make(of, block, b"state", [], 0, b"")
+    of.durable.make(of, block, b"state", [], (0, 0), b"")
 
     kinds = [type(wire.decode_up(frame)).__name__ for frame in of.frames()]
     assert kinds == ["Observed", "Calls", "Args", "Checkpoint"]

@@ -300,3 +300,46 @@ def test_a_question_that_a_broker_did_not_answer_is_put_to_the_next_one() -> Non
     assert parent.cancelled is True
     parent.reconnect()
     assert parent.frames() == []
+
+
+# --- outcomes of other code, or of other arguments --------------------------------------------
+
+
+def doubtful(*, strict: bool = False) -> tuple[Parent, list[str]]:
+    said: list[str] = []
+    of = Parent(ROOT, NOW, replaying=True, policy=Policy(strict=strict), say=said.append)
+    return of, said
+
+
+def test_what_a_later_record_settles_is_no_news_and_not_asked_for_again() -> None:
+    for made_first in (True, False):
+        of, said = doubtful(strict=True)
+        made = call(of, 0, 2) if made_first else None
+        page(of, outcomes(0, 0, 2, salt=1), last=False)
+        page(of, outcomes(0, 0, 2))
+        made = made or call(of, 0, 2)
+        assert (said, asked(of)) == ([], [])
+        assert value(made, 1) == b"Vvalue1"
+
+
+def test_what_no_record_settles_is_said_once_and_asked_for_anew() -> None:
+    for made_first in (True, False):
+        of, said = doubtful()
+        if made_first:
+            call(of, 0, 2)
+        page(of, outcomes(0, 0, 2, salt=1), last=False)
+        page(of, outcomes(0, 0, 1))
+        if not made_first:
+            call(of, 0, 2)
+        assert len(said) == 1
+        assert "0.0[1]" in said[0]
+        assert asked(of) == [(0, 1, 2, True)]
+
+
+def test_strictly_it_is_an_error_at_every_look_and_nothing_is_asked_for() -> None:
+    of, _ = doubtful(strict=True)
+    call(of, 0, 2)
+    for _ in range(2):
+        with pytest.raises(ReplayDivergedError, match="its arguments differ"):
+            page(of, outcomes(0, 0, 2, salt=1))
+    assert asked(of) == []

@@ -1,0 +1,133 @@
+"""Whether results of changed code still count: what the user says at a resume, and has said before."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from resilient_scoop.cli.base import note, utc
+from resilient_scoop.errors import UsageError
+from resilient_scoop.runtime.decisions import Decision, Pair, load
+from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.runtime.survey import Changed
+
+ALL: Final = "*"
+"""Of `--reuse-changed` and `--recompute-changed`: every function."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a resume does about changed code: names for what nobody knows before the replay, and pairs."""
+
+    reuse: tuple[str, ...]
+    recompute: tuple[str, ...]
+    decisions: tuple[Decision, ...]  # new ones
+    undecided: dict[str, int]  # functions that nobody has decided on -> results of other code
+    lost: frozenset[bytes]  # fingerprints of code whose results are computed again
+
+
+def check_flags(reuse: tuple[str, ...], recompute: tuple[str, ...]) -> None:
+    """Raise UsageError where the two flags contradict each other."""
+    both = set(reuse) & set(recompute)
+    if both:
+        what = "everything" if ALL in both else ", ".join(sorted(both))
+        raise UsageError(f"--reuse-changed and --recompute-changed both name {what}; choose one")
+
+
+def decide(
+    run: RunDir, changed: list[Changed], reuse: tuple[str, ...], recompute: tuple[str, ...]
+) -> Verdict:
+    """Return what is to be done, saying what an earlier decision settles.
+
+    Raises:
+        UsageError: there are results of changed code that nobody has decided on.
+    """
+    verdict = weigh(run, changed, reuse, recompute)
+    if verdict.undecided:
+        named = ", ".join(f"{name} ({count} results)" for name, count in verdict.undecided.items())
+        raise UsageError(
+            f"the code behind results of run {run.id} has changed: {named}; add --recompute-changed "
+            f"to compute them again, or --reuse-changed to keep them (for one function: =NAME)"
+        )
+    return verdict
+
+
+def weigh(
+    run: RunDir, changed: list[Changed], reuse: tuple[str, ...], recompute: tuple[str, ...]
+) -> Verdict:
+    """As `decide`, without the decision: what nobody has decided on is computed again."""
+    known = load(run.path)
+    reuse = _resolve(run, "--reuse-changed", reuse, changed, known)
+    recompute = _resolve(run, "--recompute-changed", recompute, changed, known)
+    decisions: list[Decision] = []
+    undecided: dict[str, int] = {}
+    lost: set[bytes] = set()
+    for each in changed:
+        keep = _asked(each.names, reuse, recompute)
+        for pair, results in each.pairs.items():
+            if keep is not None:
+                decisions.append(_decision(each.name, pair, results, keep=keep))
+            elif pair in known:
+                _remind(known[pair], each.title, results)
+            else:
+                undecided[each.title] = undecided.get(each.title, 0) + results
+            if not (known[pair].keep if keep is None and pair in known else keep):
+                lost.add(pair[0])
+    about = {each.pair for each in decisions}
+    decisions += [  # of functions that only a replay can compare
+        _decision(before.name, before.pair, before.results, keep=False)
+        for before in known.values()
+        if before.keep and before.pair not in about
+        if _asked(frozenset({before.name}), reuse, recompute) is False
+    ]
+    return Verdict(reuse, recompute, tuple(decisions), undecided, frozenset(lost))
+
+
+def _asked(
+    names: frozenset[str], reuse: tuple[str, ...], recompute: tuple[str, ...]
+) -> bool | None:
+    """Return whether results are to be kept; None if this command does not say. A name goes first."""
+    if names & set(reuse):
+        return True
+    if names & set(recompute):
+        return False
+    if ALL in reuse:
+        return True
+    return False if ALL in recompute else None
+
+
+def _decision(name: str, pair: Pair, results: int, *, keep: bool) -> Decision:
+    now = time.time()  # noqa: TID251  a label for eyes
+    return Decision(
+        name=name, then=pair[0], now=pair[1], keep=keep, results=results, decided_at=now
+    )
+
+
+def _remind(before: Decision, title: str, results: int) -> None:
+    what, other = ("kept", "recompute") if before.keep else ("computed again", "reuse")
+    note(
+        f"{title}: {results} results of earlier code are {what}, as decided on "
+        f"{utc(before.decided_at)}; --{other}-changed={title} decides otherwise"
+    )
+
+
+def _resolve(
+    run: RunDir,
+    flag: str,
+    given: tuple[str, ...],
+    changed: list[Changed],
+    known: dict[Pair, Decision],
+) -> tuple[str, ...]:
+    """Return full names for those that the user typed; what names nothing that has changed is said."""
+    found: list[str] = []
+    for word in given:
+        names = [
+            name for each in changed if word in {each.title, *each.names} for name in each.names
+        ]
+        names += [each.name for each in known.values() if word in (each.title, each.name)]
+        if word != ALL and not names:
+            titles = ", ".join(each.title for each in changed) or "none"
+            note(f"{flag}={word}: run {run.id} has no such changed function (changed: {titles})")
+        found += [word, *names]
+    return tuple(dict.fromkeys(found))

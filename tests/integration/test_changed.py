@@ -1,0 +1,288 @@
+"""A script that changes between run and resume: what is decided once stays decided, what differed once
+is no news the next time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.integration.runs import Done, Place
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def place(tmp_path: Path, state_dir: Path) -> Place:
+    return Place(tmp_path, state_dir)
+
+
+def ledger(place: Place) -> int:
+    path = place.folder / "ledger"
+    return len(path.read_text().split()) if path.exists() else 0
+
+
+def resume(place: Place, *args: str) -> Done:
+    done = place.rscoop("resume", "-q", *args, "last")
+    place.assert_nothing_left()
+    return done
+
+
+TWO_STEPS: Final = """
+from resilient_scoop import futures
+def work(x):
+    with open("ledger", "a") as file: file.write(f"{x}\\n")
+    return x * x
+if __name__ == "__main__":
+    values = list(futures.map(work, range(30)))
+    if not __import__("os").path.exists("go"): raise SystemExit(5)
+    more = list(futures.map(work, range(30, 35)))
+    print(sum(values), sum(more))
+    if not __import__("os").path.exists("end"): raise SystemExit(6)
+"""
+OTHER: Final = TWO_STEPS.replace("return x * x", "return x + 1")
+THIRD: Final = TWO_STEPS.replace("return x * x", "return x - 1")
+SQUARES: Final = sum(x * x for x in range(30))
+MORE: Final = sum(x + 1 for x in range(30, 35))
+
+
+def test_results_that_are_kept_once_are_kept_at_every_later_resume(place: Place) -> None:
+    place.run(TWO_STEPS).expect(5)
+    place.write(OTHER)
+    (place.folder / "go").touch()
+    assert "work (30 results)" in resume(place).err
+    done = resume(place, "--reuse-changed")
+    assert done.expect(6) == f"{SQUARES} {MORE}\n"
+
+    foretold = json.loads(place.rscoop("resume", "--dry-run", "--json", "last").expect())
+    assert foretold["undecided"] == []
+    counts = [(each["reused"], each["changed"]) for each in foretold["foretold"]["functions"]]
+    assert counts == [(35, 0)]
+    assert place.rscoop("replay", "last").code == 0
+
+    again = resume(place)
+    assert again.expect(6) == ""
+    assert "work: 30 results of earlier code are kept, as decided on" in again.err
+    assert "recomputed" not in again.err
+    assert ledger(place) == 35
+
+    (decided,) = place.status()["decisions"]
+    assert (decided["function"], decided["keep"], decided["results"]) == ("work", True, 30)
+    told = place.rscoop("status", "last").expect()
+    assert "decided   work: 30 results of changed code are kept" in told
+
+    strictly = resume(place, "--strict")
+    strictly.expect(6)
+    assert ledger(place) == 35
+
+
+def test_a_decision_is_about_one_change_and_can_be_changed(place: Place) -> None:
+    place.run(TWO_STEPS).expect(5)
+    place.write(OTHER)
+    (place.folder / "go").touch()
+    resume(place, "--reuse-changed=work").expect(6)
+
+    place.write(THIRD)
+    stopped = resume(place)
+    stopped.expect(2)
+    assert "work (35 results)" in stopped.err
+    place.write(OTHER)
+    resume(place).expect(6)
+
+    anew = resume(place, "--recompute-changed=work")
+    assert f"{sum(x + 1 for x in range(30))} {MORE}" in anew.expect(6)
+    assert ledger(place) == 65
+    (place.folder / "end").touch()
+    last = resume(place)
+    last.expect(0)
+    assert "decided" not in last.err  # no results of other code are left
+    assert ledger(place) == 65
+
+
+def test_what_is_to_be_computed_again_is_so_if_that_was_cut_short(place: Place) -> None:
+    place.run("""
+        import os
+        from resilient_scoop import futures
+        def work(x):
+            with open("ledger", "a") as file: file.write(f"{x}\\n")
+            return x * x
+        if __name__ == "__main__":
+            print(sum(futures.map(work, range(30))))
+            raise SystemExit(5)
+    """).expect(5)
+    text = """
+        import os
+        from resilient_scoop import futures
+        def work(x):
+            with open("ledger", "a") as file: file.write(f"{x}\\n")
+            return x + 1
+        if __name__ == "__main__":
+            if not os.path.exists("go"): raise SystemExit(7)
+            print(sum(futures.map(work, range(30))))
+    """
+    place.write(text)
+    resume(place, "--recompute-changed").expect(7)  # ends before it comes to it
+    (place.folder / "go").touch()
+    done = resume(place)
+    assert done.expect(0) == f"{sum(x + 1 for x in range(30))}\n"
+    assert "work: 30 results of earlier code are computed again, as decided on" in done.err
+    assert ledger(place) == 60
+
+
+def test_a_lambda_whose_results_are_kept_is_no_news_either(place: Place) -> None:
+    text = """
+        import os
+        from resilient_scoop import futures
+        def main():
+            print(list(futures.map(lambda x: x * 2, range(4))))
+            raise SystemExit(6)
+        if __name__ == "__main__": main()
+    """
+    place.run(text).expect(6)
+    place.write(text.replace("x * 2", "x * 3"))
+    first = resume(place, "--reuse-changed")
+    assert (first.expect(6), first.err.count("replay:")) == ("", 0), first.err
+    for flags in ((), ("--strict",)):
+        later = resume(place, *flags)
+        assert (later.expect(6), later.err.count("replay:")) == ("", 0), later.err
+    (decided,) = place.status()["decisions"]
+    assert (decided["function"], decided["keep"]) == ("main.<locals>.<lambda>", True)
+    anew = resume(place, "--recompute-changed")
+    assert anew.expect(6) == "[0, 3, 6, 9]\n"
+
+
+def test_a_function_named_apart_is_treated_apart(place: Place) -> None:
+    text = """
+        from resilient_scoop import futures
+        def left(x): return x
+        def right(x): return x
+        if __name__ == "__main__":
+            print(list(futures.map(left, [1, 2])), list(futures.map(right, [1, 2])))
+            raise SystemExit(6)
+    """
+    place.run(text).expect(6)
+    place.write(text.replace("return x", "return -x"))
+    done = resume(place, "--reuse-changed", "--recompute-changed=right")
+    assert done.expect(6) == "[1, 2] [-1, -2]\n"
+
+
+def test_a_decision_cut_short_by_a_power_cut_is_asked_for_again(place: Place) -> None:
+    place.run(TWO_STEPS).expect(5)
+    place.write(OTHER)
+    (place.folder / "go").touch()
+    resume(place, "--reuse-changed").expect(6)
+    path = place.runs()[0] / "decisions.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    resume(place).expect(2)
+    resume(place, "--reuse-changed").expect(6)
+    resume(place).expect(6)
+    assert [json.loads(line)["keep"] for line in path.read_text().split("\n")[-2:-1]] == [True]
+
+
+def test_decisions_and_input_go_with_a_fork_and_a_backup(place: Place) -> None:
+    text = TWO_STEPS.replace("    values =", "    print(input())\n    values =")
+    place.write(text)
+    place.rscoop("run", "-q", "-n", "1", "script.py", stdin="told\n").expect(5)
+    place.write(text.replace("return x * x", "return x + 1"))
+    (place.folder / "go").touch()
+    resume(place, "--reuse-changed").expect(6)
+    place.rscoop("journal", "backup", "last", "copy").expect()
+    forked = place.rscoop("fork", "last").expect().strip()
+    done = place.rscoop("resume", "-q", forked)
+    assert done.expect(6) == f"told\n{SQUARES} {MORE}\n"
+    for run in place.runs():
+        shutil.rmtree(run)
+    place.rscoop("journal", "restore", "copy").expect()
+    (place.folder / "end").touch()
+    back = resume(place)
+    assert back.expect() == ""
+    assert "as decided on" in back.err
+    assert ledger(place) == 35
+
+
+# --- output and arguments that vary -----------------------------------------------------------
+
+VARYING: Final = """
+import os, sys, time
+from resilient_scoop import futures
+def same(x): return x
+if __name__ == "__main__":
+    def has(name): return os.path.exists(name)
+    print("first")
+    print("second, another" if has("other") else "second")
+    print("third", *futures.map(same, [1 if has("argument") else 0, 2, 3]))
+    if not has("go"): raise SystemExit(5)
+    print("fourth")
+    if not has("end"): raise SystemExit(6)
+    print("last")
+"""
+
+
+def test_output_that_took_another_way_is_the_record_from_then_on(place: Place) -> None:
+    place.run(VARYING).expect(5)
+    (place.folder / "other").touch()
+    strictly = resume(place, "--strict")
+    strictly.expect(70)
+    assert "the journal has 'second', the code now made 'second, another'" in strictly.err
+    once = resume(place)
+    assert once.expect(5) == "second, another\nthird 0 2 3\n"
+    assert once.err.count("replay: the script now writes 'second, another' where") == 1
+
+    for flags in ((), ("--strict",)):
+        again = resume(place, *flags)
+        assert (again.expect(5), again.err.count("replay:")) == ("", 0), again.err
+    (place.folder / "go").touch()
+    further = resume(place)
+    assert (further.expect(6), further.err.count("replay:")) == ("fourth\n", 0), further.err
+
+    (place.folder / "other").unlink()  # back to the first way: another one than the record's
+    back = resume(place)
+    assert back.expect(6) == "second\nthird 0 2 3\nfourth\n"
+    assert back.err.count("replay:") == 1
+    assert place.rscoop("replay", "last").code == 0
+    (place.folder / "end").touch()
+    end = resume(place)
+    assert (end.expect(0), end.err.count("replay:")) == ("last\n", 0), end.err
+    shown = place.rscoop("logs", "last").expect().splitlines()
+    assert shown == [
+        "first", "second", "third 0 2 3", "second, another", "third 0 2 3", "fourth", "second",
+        "third 0 2 3", "fourth", "last",
+    ]  # fmt: skip
+
+
+def test_an_argument_that_differed_is_said_once_and_computed_once(place: Place) -> None:
+    place.run(VARYING).expect(5)
+    (place.folder / "argument").touch()
+    once = resume(place)
+    assert once.expect(5) == "third 1 2 3\n"
+    assert once.err.count("its arguments differ from what is journaled") == 1
+    for flags in ((), ("--strict",)):
+        again = resume(place, *flags)
+        assert (again.expect(5), again.err.count("replay:")) == ("", 0), again.err
+
+
+def test_a_script_that_ends_sooner_than_before_is_told_so(place: Place) -> None:
+    place.run("print('one'); print('two'); raise SystemExit(5)").expect(5)
+    place.write("print('one')")
+    strictly = resume(place, "--strict")
+    strictly.expect(70)
+    assert "the journal has 'two', the code now made the end" in strictly.err
+    done = resume(place)
+    assert "replay: the script now ends where it wrote 'two' before" in done.err
+
+
+def test_a_script_that_catches_the_divergence_is_not_believed(place: Place) -> None:
+    place.run("print('one'); raise SystemExit(5)").expect(5)
+    place.write("""
+        try: print('other')
+        except Exception: pass
+        print('and on')
+    """)
+    for _ in range(2):
+        strictly = resume(place, "--strict")
+        strictly.expect(70)
+        assert strictly.out == ""
+    assert place.rscoop("logs", "last").expect() == "one\n"

@@ -1,0 +1,272 @@
+"""The script's streams and the user's decisions, as they are recorded."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import selectors
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.core.call import Policy
+from resilient_scoop.core.events import INPUT_KEY, Table
+from resilient_scoop.runtime import decisions
+from resilient_scoop.runtime.decisions import Decision
+from resilient_scoop.runtime.script_input import Feeder, Piece, ScriptInput, script_stdin
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import ORIGIN, W1, Bench
+
+
+def inputs(bench: Bench) -> list[bytes]:
+    return [
+        read.data
+        for (table, key), raw in sorted(bench.journal.items())
+        if table is Table.META and key.startswith(INPUT_KEY)
+        if isinstance(read := wire.decode_up(raw), wire.Input)
+    ]
+
+
+def test_what_the_script_read_is_kept_once_and_in_order() -> None:
+    bench = Bench()
+    root = bench.begin(W1)
+    first, second = (wire.Input(root, no, b"source..", b"line %d" % no) for no in (0, 1))
+    bench.tell(ORIGIN, first)
+    bench.tell(ORIGIN, first, second)  # sent again to a broker that had it
+    assert inputs(bench) == [b"line 0", b"line 1"]
+
+
+def test_what_a_fenced_script_read_is_not_kept() -> None:
+    bench = Bench()
+    bench.begin(W1)
+    bench.tell(ORIGIN, wire.Input(wire.Attempt(1, 999), 0, b"source..", b"line"))
+    assert inputs(bench) == []
+
+
+def test_output_that_is_known_in_part_loses_its_mark_with_its_beginning() -> None:
+    bench = Bench()
+    root = bench.begin(W1)
+    bench.tell(ORIGIN, wire.Output(root, 0, b"one\ntwo\n"))
+    bench.tell(ORIGIN, wire.Output(root, 8, b"TWO\n", 4))
+    bench.tell(ORIGIN, wire.Output(root, 8, b"TWO\nthree\n", 4))
+    kept = [
+        (int.from_bytes(key, "big"), read.data, read.at)
+        for (table, key), raw in sorted(bench.journal.items())
+        if table is Table.OUTPUT
+        if isinstance(read := wire.decode_up(raw), wire.Output)
+    ]
+    assert kept == [(0, b"one\ntwo\n", None), (8, b"TWO\n", 4), (12, b"three\n", None)]
+
+
+# --- what the script reads from ---------------------------------------------------------------
+
+
+def reading(*pieces: bytes) -> tuple[ScriptInput, io.TextIOWrapper]:
+    told = itertools.chain((Piece(each, 0) for each in pieces), itertools.repeat(Piece(b"", 0)))
+    return script_stdin(told.__next__)
+
+
+def test_lines_are_read_as_lines_however_they_come() -> None:
+    whole = "one\ntwo ü\r\n\nthree".encode()
+    for size in range(1, len(whole) + 1):
+        pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+        source, text = reading(*pieces)
+        text.reconfigure(encoding="utf-8")
+        assert list(text) == ["one\n", "two ü\n", "\n", "three"]
+        assert source.position() == len(whole)
+        source, _ = reading(*pieces)
+        assert list(source) == [b"one\n", b"two \xc3\xbc\r\n", b"\n", b"three"]
+
+
+def test_no_more_is_taken_than_what_the_script_was_given() -> None:
+    source, text = reading(b"one\ntwo\nth", b"ree\n")
+    assert text.readline() == "one\n"
+    assert source.position() == 4
+    assert source.peek() == b"two\nth"
+    assert source.readline(2) == b"tw"
+    assert source.read(5) == b"o\nthr"
+    assert source.position() == 11
+    assert source.read1() == b"ee\n"
+    assert source.read() == b""
+
+
+def test_a_buffer_is_filled_and_the_end_of_file_told() -> None:
+    source, text = reading(b"abc", b"defg")
+    buffer = bytearray(5)
+    assert source.readinto(buffer) == 5
+    assert bytes(buffer) == b"abcde"
+    assert text.read() == "fg"
+    assert (text.readline(), source.readline()) == ("", b"")
+
+
+def test_a_script_is_put_where_it_was() -> None:
+    source, text = reading(b"1\n2\n", b"3\n4\n")
+    assert text.readline() == "1\n"
+    source.skip_to(6)
+    assert text.readline() == "4\n"
+    source.skip_to(3)  # never back
+    assert source.position() == 8
+
+
+def test_a_failed_read_is_told_as_it_was() -> None:
+    source, _ = script_stdin(iter([Piece(b"a", 0), Piece(b"", 5)]).__next__)
+    assert source.read1() == b"a"
+    with pytest.raises(OSError, match="Input/output error"):
+        source.read1()
+
+
+# --- decisions --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reuse", "recompute", "name", "reused"),
+    [
+        ((), (), "f", False),
+        (("f",), (), "f", True),
+        (("*",), (), "f", True),
+        (("*",), ("f",), "f", False),
+        (("f",), ("*",), "f", True),
+        (("f",), ("*",), "g", False),
+    ],
+)
+def test_a_name_goes_before_all(
+    reuse: tuple[str, ...], recompute: tuple[str, ...], name: str, *, reused: bool
+) -> None:
+    assert Policy(reuse=reuse, recompute=recompute).reuses(b"then", b"now", name) is reused
+
+
+def test_what_a_name_has_kept_is_told_once_and_stays_kept() -> None:
+    told: list[tuple[bytes, bytes, str]] = []
+    policy = Policy(reuse=("f",), keep=lambda *pair: told.append(pair))
+    assert policy.reuses(b"then", b"now", "f")
+    assert policy.reuses(b"then", b"now", "f")
+    assert told == [(b"then", b"now", "f")]
+    assert Policy(kept=policy.kept).reuses(b"then", b"now", "f")
+    assert not Policy(kept=policy.kept).reuses(b"then", b"later", "f")
+
+
+def decision(then: bytes, *, keep: bool) -> Decision:
+    return Decision(name="m:f", then=then, now=b"\xff\x00", keep=keep)
+
+
+def test_the_last_decision_on_a_pair_counts(tmp_path: Path) -> None:
+    assert decisions.load(tmp_path) == {}
+    decisions.save(tmp_path, [decision(b"\x00a", keep=True), decision(b"\x00b", keep=True)])
+    decisions.save(tmp_path, [decision(b"\x00b", keep=False)])
+    assert decisions.kept(tmp_path) == {(b"\x00a", b"\xff\x00")}
+    assert len(decisions.load(tmp_path)) == 2
+
+
+def test_a_line_that_was_cut_short_takes_no_other_with_it(tmp_path: Path) -> None:
+    decisions.save(tmp_path, [decision(b"a", keep=True), decision(b"b", keep=True)])
+    path = tmp_path / decisions.FILE
+    path.write_bytes(path.read_bytes()[:-9])
+    decisions.save(tmp_path, [decision(b"c", keep=True)])
+    assert {then for then, _ in decisions.kept(tmp_path)} == {b"a", b"c"}
+
+
+# --- the launcher's end of the standard input -------------------------------------------------
+
+
+class Desk:
+    """A feeder on a pipe, and the origin's end of it."""
+
+    def __init__(self) -> None:
+        self.ours, self.typed = os.pipe()
+        self.selector = selectors.DefaultSelector()
+        self.feeder = Feeder(self.selector, self.ours)
+        self.origin = socket.socket(fileno=os.dup(self.feeder.child_fd))
+        self.origin.setblocking(False)
+
+    def ask(self, piece: int, unsaved: int = 0) -> None:
+        self.origin.send(struct.pack("!QQ", piece, unsaved))
+        self.turn()
+
+    def turn(self) -> None:
+        while ready := self.selector.select(0):
+            for key, _ in ready:
+                key.data()
+
+    def told(self) -> tuple[int, int, bytes] | None:
+        try:
+            reply = self.origin.recv(1 << 17)
+        except BlockingIOError:
+            return None
+        number, error = struct.unpack_from("!QI", reply)
+        return number, error, reply[12:]
+
+    def close(self) -> None:
+        self.feeder.close()
+        self.selector.close()
+        self.origin.close()
+        for fd in (self.ours, self.typed):
+            os.close(fd)
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    made = Desk()
+    yield made
+    made.close()
+
+
+def test_nothing_is_read_that_nobody_asked_for(desk: Desk) -> None:
+    os.write(desk.typed, b"one\n")
+    desk.turn()
+    assert desk.told() is None
+    desk.ask(0)
+    assert desk.told() == (0, 0, b"one\n")
+    os.write(desk.typed, b"two\n")
+    desk.turn()
+    assert os.read(desk.ours, 100) == b"two\n"
+
+
+def test_a_piece_is_given_again_until_it_is_in_the_journal(desk: Desk) -> None:
+    os.write(desk.typed, b"one\n")
+    desk.ask(0)
+    assert desk.told() == (0, 0, b"one\n")
+    desk.ask(0)  # the successor of one that died
+    assert desk.told() == (0, 0, b"one\n")
+    os.write(desk.typed, b"two\n")
+    desk.ask(1, 0)
+    assert desk.told() == (1, 0, b"two\n")
+    desk.ask(0)
+    assert desk.told() == (0, 0, b"one\n")
+    desk.ask(1, 1)
+    assert desk.told() == (1, 0, b"two\n")
+
+
+def test_an_impatient_origin_is_answered_once_there_is_something(desk: Desk) -> None:
+    for _ in range(3):
+        desk.ask(0)
+    assert desk.told() is None
+    os.write(desk.typed, b"at last\n")
+    desk.turn()
+    assert desk.told() == (0, 0, b"at last\n")
+    assert desk.told() is None
+
+
+def test_the_end_of_file_is_a_piece_too(desk: Desk) -> None:
+    os.close(desk.typed)
+    desk.ask(0)
+    assert desk.told() == (0, 0, b"")
+    desk.typed = os.open(os.devnull, os.O_RDONLY)
+
+
+def test_a_read_that_fails_says_how(tmp_path: Path) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY)
+    made = Desk()
+    made.feeder._fd = folder
+    made.ask(0)
+    assert made.told() == (0, 21, b"")  # EISDIR
+    made.close()
+    os.close(folder)
+
+
+def test_the_flags_of_the_shells_own_descriptor_are_left_alone(desk: Desk) -> None:
+    desk.ask(0)
+    assert os.get_blocking(desk.ours)
