@@ -111,6 +111,7 @@ class Session:
         self.beat_at = 0.0
         self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # by parent, call and item
         self.output: Position | None = None  # the origin's: how much the script has written
+        self.saves = True  # what `commit` is given; else it is only looked at
         self.checkpoint_asked = 0
         """How often everybody was asked for a checkpoint: a parent's next `commit` writes one, whatever
         its thinning says, if it has written none since this last rose."""
