@@ -9,7 +9,7 @@ A backup is a folder, or one tar file:
 
     manifest.json   what is in it
     manifest.hmac   HMAC-SHA256 of that, hexadecimal
-    run.json, shown, journal/data.mdb, journal/blobs/…, payloads/res-…
+    run.json, shown, journal/data.mdb, journal/blobs/…, payloads/res-…, checkpoints/…
 
 It may be made of a live run. The database is copied at one moment; files that records name are
 linked aside before and after, so that the run may drop them meanwhile. Files of large arguments
@@ -32,13 +32,13 @@ from typing import BinaryIO, Final, Protocol
 
 import msgspec
 
+from resilient_scoop.adapters import result_files, state_store
 from resilient_scoop.adapters.blobs import sync_directory
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_check import Depth, Verdict, check
 from resilient_scoop.adapters.journal_export import backup
 from resilient_scoop.adapters.journal_place import BLOB_FOLDER
 from resilient_scoop.adapters.journal_view import JournalView
-from resilient_scoop.adapters.result_files import FOLDER
 from resilient_scoop.core.events import Put, Table
 from resilient_scoop.errors import JournalError, JournalFormatError, UsageError
 
@@ -47,12 +47,14 @@ MANIFEST: Final = "manifest.json"
 SEAL: Final = "manifest.hmac"
 BOOT_KEY: Final = b"boot"
 KEY_BYTES: Final = 32
+_FOLDERS: Final = (f"journal/{BLOB_FOLDER}", result_files.FOLDER, state_store.FOLDER)
+"""Those whose files records name."""
 _TRIES: Final = 3
 _PIECE_BYTES: Final = 1 << 20
 _MANIFEST_BYTES_MAX: Final = 1 << 30
 _may_be_in_it = re.compile(
     r"run\.json|shown|journal/(?:data\.mdb|generation\.json|blobs/[0-9a-f]{64})"
-    r"|payloads/res-[0-9a-f]{32}"
+    r"|payloads/res-[0-9a-f]{32}|checkpoints/[0-9a-f]{64}"
 ).fullmatch
 
 
@@ -176,7 +178,7 @@ def _staged(run: Path) -> Iterator[Path]:
 
 
 def _stage(run: Path, stage: Path) -> Verdict:
-    for folder in (f"journal/{BLOB_FOLDER}", FOLDER):
+    for folder in _FOLDERS:
         (stage / folder).mkdir(mode=0o700, parents=True)
     _link(run, stage)
     with JournalView.open(run / "journal") as view:
@@ -188,11 +190,11 @@ def _stage(run: Path, stage: Path) -> Verdict:
     for name in ("run.json", "shown"):
         if (run / name).exists():
             shutil.copyfile(run / name, stage / name)
-    return check(stage / "journal", Depth.RECORDS)
+    return check(stage / "journal", Depth.RECORDS, states=True)
 
 
 def _link(run: Path, stage: Path) -> None:
-    for folder in (f"journal/{BLOB_FOLDER}", FOLDER):
+    for folder in _FOLDERS:
         if not (run / folder).is_dir():
             continue
         for path in (run / folder).iterdir():
@@ -287,7 +289,8 @@ def unpack_backup(source: Path, manifest: Manifest, folder: Path) -> None:
             with _member(source, files, entry.name) as file, path.open("xb") as copy:
                 _copy_checked(source, file, copy, entry)
             path.chmod(0o600)
-    check(folder / "journal", Depth.CONTENTS).raise_if_damaged(folder / "journal")
+    verdict = check(folder / "journal", Depth.CONTENTS, states=True)
+    verdict.raise_if_damaged(folder / "journal")
     journal = Journal.open(folder / "journal", run=bytes.fromhex(manifest.run))
     journal.commit([Put(Table.META, BOOT_KEY, b"restored")])  # files of arguments are not here
     journal.close(clean=True)

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from resilient_scoop.adapters import result_files
+from resilient_scoop.adapters import result_files, state_store
 from resilient_scoop.adapters.blobs import BlobError, BlobStore, unpack_ref
 from resilient_scoop.adapters.journal_envelope import BLOB, EnvelopeError, unseal
 from resilient_scoop.adapters.journal_place import DATA_FILE, data_folder, read_generation
@@ -89,10 +89,16 @@ class Verdict(msgspec.Struct, frozen=True):
             raise JournalDamagedError(str(directory), first.text + more, first.table, key)
 
 
-def check(directory: Path, depth: Depth, *, data: Path | None = None) -> Verdict:
-    """Check a journal that nobody writes to; `data` is another folder to find its data file in."""
+def check(
+    directory: Path, depth: Depth, *, data: Path | None = None, states: bool = False
+) -> Verdict:
+    """Check a journal that nobody writes to; `data` is another folder to find its data file in.
+
+    With `states` the files of checkpoints, too. A run can do without one that is lost: it goes on from
+    the checkpoint before.
+    """
     folder = data or data_folder(directory, read_generation(directory))
-    where = [str(folder), depth.name, str(directory)]
+    where = [str(folder), depth.name, str(directory), "states" if states else ""]
     done = subprocess.run(  # noqa: S603 - our own interpreter and code
         [sys.executable, "-P", "-c", _CHILD, _PACKAGE_PARENT, *where],
         capture_output=True,
@@ -164,7 +170,7 @@ class _Report:
         sys.stdout.buffer.flush()
 
 
-def main(directory: str, depth: str, blobs: str) -> None:
+def main(directory: str, depth: str, blobs: str, states: str) -> None:
     """Check and report on standard output; runs in the child."""
     import resource
 
@@ -172,7 +178,7 @@ def main(directory: str, depth: str, blobs: str) -> None:
     report = _Report()
     if Depth[depth] >= Depth.STRUCTURE:
         _check_structure(Path(directory), report)
-    _check_records(Path(directory), Path(blobs), Depth[depth], report)
+    _check_records(Path(directory), Path(blobs), Depth[depth], report, states=bool(states))
     report.line(Summary(report.records, report.payload_bytes, report.problems))
 
 
@@ -187,7 +193,9 @@ def _check_structure(directory: Path, report: _Report) -> None:
         report.problem(str(error))
 
 
-def _check_records(directory: Path, blobs: Path, depth: Depth, report: _Report) -> None:
+def _check_records(
+    directory: Path, blobs: Path, depth: Depth, report: _Report, *, states: bool
+) -> None:
     import lmdb
 
     from resilient_scoop.adapters.journal_store import Store, open_copy
@@ -206,7 +214,8 @@ def _check_records(directory: Path, blobs: Path, depth: Depth, report: _Report) 
                 yield bytes(key), value
 
     results = blobs.parent / result_files.FOLDER
-    files = _Files(store.blobs, results, depth >= Depth.CONTENTS)
+    folder = blobs.parent / state_store.FOLDER if states else None
+    files = _Files(store.blobs, results, folder, depth >= Depth.CONTENTS)
     for table in Table:
         try:
             for key, value in records(store, table):
@@ -220,6 +229,7 @@ class _Files(NamedTuple):
 
     blobs: BlobStore
     results: Path
+    states: Path | None  # None: they are not looked at
     contents: bool  # they are read, and not just looked at
 
 
@@ -240,5 +250,8 @@ def _check_record(
             report.payload_bytes += len(payload)
         for text in result_files.problems(files.results, payload, contents=files.contents):
             report.problem(text, table, key)
+        if table is Table.LOG and files.states is not None:
+            for text in state_store.problems(files.states, payload, contents=files.contents):
+                report.problem(text, table, key)
     except (EnvelopeError, BlobError, ValueError) as error:
         report.problem(str(error), table, key)

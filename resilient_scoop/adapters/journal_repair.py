@@ -24,7 +24,7 @@ from typing import Final
 import lmdb
 import msgspec
 
-from resilient_scoop.adapters import journal_lock
+from resilient_scoop.adapters import journal_lock, state_store
 from resilient_scoop.adapters.blobs import BlobError, unpack_ref
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_envelope import BLOB, EnvelopeError, unseal
@@ -40,8 +40,9 @@ from resilient_scoop.adapters.journal_place import (
 )
 from resilient_scoop.adapters.journal_store import Store, open_copy
 from resilient_scoop.core.events import Change, Erase, Put, Table
+from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.errors import JournalDamagedError, JournalError, JournalFormatError
-from resilient_scoop.wire.messages import Observed, Output, decode_logged, decode_up
+from resilient_scoop.wire.messages import Observed, Output, Trimmed, decode_logged, decode_up
 
 OWN_KEYS: Final = (b"run", b"format", b"generation")
 """META records that a journal writes about itself."""
@@ -83,7 +84,7 @@ def repair(directory: Path, target: Path, *, run: bytes | None = None) -> Repair
                 lost += [text for text in found if text not in lost]
                 if complete:
                     break
-        lost += _mend(target)
+        lost += _mend(target, directory.parent / state_store.FOLDER)
         with Journal.view(target) as view:
             kept = {table.name.lower(): view.count(table) for table in Table}
         return Repaired(kept, lost)
@@ -140,11 +141,15 @@ def _read_table(
     return False, [*lines, f"table {name}: some pages cannot be read"]
 
 
-def _mend(target: Path) -> list[str]:
-    """Leave out what is behind a gap; return what that was."""
+def _mend(target: Path, states: Path) -> list[str]:
+    """Leave out what is behind a gap, and checkpoints without their files; return what that was."""
     journal = Journal.open(target)
     try:
         lost, changes = _behind_gaps(journal)
+        for key, raw in journal.scan(Table.LOG):
+            for text in state_store.problems(states, raw, contents=True):
+                lost.append(f"table log: {text}; the one before it, if any, takes its place")
+                changes.append(Erase(Table.LOG, key))
         # Files of arguments that were never synced are not to be relied upon.
         changes.append(Put(Table.META, b"boot", b"repaired"))
         journal.commit(changes)
@@ -167,12 +172,15 @@ def _behind_gaps(journal: Journal) -> tuple[list[str], list[Change]]:
         changes.append(Erase(Table.OUTPUT, key))
     told: dict[str, int] = {}
     broken: set[str] = set()
+    untold = _untold(journal)
     for key, raw in journal.scan(Table.LOG):
         record = _decoded(decode_logged, raw)
         if not isinstance(record, Observed):
             continue
         parent, first = record.parent, record.observations[0].no
-        if parent in broken or first > told.get(parent, 0):
+        known = told.get(parent, 0)
+        covered = parent in untold and untold[parent].covers(known, first)
+        if parent in broken or (first > known and not covered):
             if parent not in broken:
                 lost.append(
                     f"table log: of what {parent} was told, number {told.get(parent, 0)} is missing; "
@@ -183,6 +191,16 @@ def _behind_gaps(journal: Journal) -> tuple[list[str], list[Change]]:
         else:
             told[parent] = record.observations[-1].no + 1
     return lost, changes
+
+
+def _untold(journal: Journal) -> dict[str, Intervals]:
+    """Return what of the things that parents were told was trimmed: checkpoints stand for it."""
+    found: dict[str, Intervals] = {}
+    for _, raw in journal.scan(Table.LOG):
+        record = _decoded(decode_logged, raw)
+        if isinstance(record, Trimmed):
+            found[record.parent] = Intervals(record.told)
+    return found
 
 
 def _decoded(decode: Callable[[bytes], object], raw: bytes) -> object:

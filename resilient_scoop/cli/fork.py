@@ -76,7 +76,7 @@ Exit codes:
 )
 @click.option("--name", metavar="NAME", help="A name for the new run, to be used like its id.")
 @json_option
-def command(  # noqa: PLR0913 - one per option
+def command(
     *,
     run: RunDir,
     at: str | None,

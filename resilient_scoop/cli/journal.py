@@ -98,7 +98,7 @@ def verify(*, run: RunDir, depth: str, as_json: bool) -> int:
     if holder is not None:
         raise RunBusyError(str(run.journal), holder.pid, holder.host, holder.started)
     check_begun(run)
-    verdict = check(run.journal, Depth[depth.upper()])
+    verdict = check(run.journal, Depth[depth.upper()], states=True)
     if as_json:
         print_json(VerifyReport(SCHEMA, run.id, depth, verdict.sound, verdict))
     else:

@@ -67,7 +67,9 @@ class Point:
         return kept.calls <= self.call and (self.seq is None or kept.seq <= self.seq)
 
 
-def cut(record: wire.Logged, at: Point | None, seq: int = 0) -> wire.Logged | None:
+def cut(  # noqa: PLR0911 - a table
+    record: wire.Logged, at: Point | None, seq: int = 0
+) -> wire.Logged | None:
     """Return what of a record, by its sequence number, lies before a point (F1, F2)."""
     if at is None:
         return record
