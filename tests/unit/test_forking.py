@@ -14,8 +14,10 @@ from resilient_scoop.core.events import Change, Put, Table
 from resilient_scoop.runtime.forking import (
     Fork,
     Point,
+    check_point,
     cut,
     cut_args,
+    first_call,
     parse_batch,
 )
 from resilient_scoop.runtime.replays import read_state
