@@ -273,6 +273,11 @@ class Block:
     def _save(self, at: Here, block: Machine, state: Any) -> None:
         parent, durable = at.parent, at.parent.durable
         what = f"checkpoint of {self._title()}"
+        if not at.session.saves:
+            saving = Saving(at)
+            saving.dumps(state, what)
+            self._held = saving.streams
+            return
         _engine.block(at, lambda: not parent.replaying)
         if at.context.work is None:
             sys.stdout.flush()

@@ -78,6 +78,8 @@ def dry_run(
 def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
     found = report.foretold
     lines = [f"run {run.id} ({info.title}) is {report.state}; a resume would find:", *_table(found)]
+    if found.covered:
+        lines.append(f"  covered    {found.covered} results by checkpoints: they are not replayed")
     saved, needed = _time(report.saved_s), _time(report.needed_s)
     unmeasured = int(found.total("unmeasured"))
     more = f", and {unmeasured} items of which no time is known" if unmeasured else ""
@@ -107,6 +109,8 @@ def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
 
 def _table(found: Foretold) -> list[str]:
     if not found.functions:
+        if found.covered:
+            return []
         return ["  nothing that was asked for"]
     rows: list[tuple[str, ...]] = [("function", *_COLUMNS)]
     rows += [_row(each) for each in found.functions]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import msgspec
@@ -23,6 +24,11 @@ from resilient_scoop.runtime import rundirs
 from resilient_scoop.runtime.figures import open_view
 from resilient_scoop.runtime.rundir import RunDir, RunInfo, user_name
 
+if TYPE_CHECKING:
+    from resilient_scoop.core.batch import Parent
+    from resilient_scoop.core.checkpoints import Kept
+    from resilient_scoop.runtime.forking import Point
+
 
 class ForkReport(msgspec.Struct, frozen=True):
     """What `--json` prints."""
@@ -31,9 +37,11 @@ class ForkReport(msgspec.Struct, frozen=True):
     id: str
     forked_from: str
     at: str | None
+    checkpoint: int | None
     calls: int
     results: int
     undone: int
+    covered: int
     folder: str
 
 
@@ -44,6 +52,7 @@ Examples:
     rscoop fork last                                 a copy to try something on
     rscoop fork --at 0.17 --name colder k3x0q7am     everything before the script's call 0.17
     rscoop resume colder
+    rscoop fork --at-checkpoint last k3x0q7am        as it was when its state was saved last
 \b
 Exit codes:
     0    the new run is there; its id is printed
@@ -57,9 +66,25 @@ Exit codes:
     help="Take what lies before this call of the script, as `rscoop status` shows it (0.17). "
     "[default: take everything]",
 )  # fmt: skip
+@click.option(
+    "--at-checkpoint", metavar="N",
+    help="Take what lies before this checkpoint of the script, and go on from it; `last` is the newest. "
+    "Two are kept.",
+)  # fmt: skip
+@click.option(
+    "--block", metavar="NAME", help="The block that --at-checkpoint is about, if there are several."
+)
 @click.option("--name", metavar="NAME", help="A name for the new run, to be used like its id.")
 @json_option
-def command(*, run: RunDir, at: str | None, name: str | None, as_json: bool) -> None:
+def command(
+    *,
+    run: RunDir,
+    at: str | None,
+    at_checkpoint: str | None,
+    block: str | None,
+    name: str | None,
+    as_json: bool,
+) -> None:
     """Make a new run that shares RUN's results, and go on there with `rscoop resume NEWRUN`.
 
     The new run has the same script, arguments and seed, and so comes to the same point with the
@@ -71,16 +96,21 @@ def command(*, run: RunDir, at: str | None, name: str | None, as_json: bool) -> 
 
     check_name(name)
     info = run.load()
-    call = None if at is None else forking.parse_batch(at)
-    if at is not None and call is None:
-        raise UsageError(
-            f"--at {at}: name a call of the script, as 0.17; a call of a nested parent is no place "
-            "to fork at, since the script waits for that parent as a whole"
-        )
-    _check_call(run, call)
+    if at is not None and at_checkpoint is not None:
+        raise UsageError("--at and --at-checkpoint name two places: give one of them")
+    if block is not None and at_checkpoint is None:
+        raise UsageError(f"--block {block}: it goes with --at-checkpoint")
+    root = _script_of(run)
+    found = None if at is None else _at_call(run, root, at)
+    made = None if at_checkpoint is None else _checkpoint(run, root, at_checkpoint, block)
+    source = run.id
+    if found is not None:
+        source = f"{run.id} at 0.{found.call}"
+    if made is not None:
+        found = forking.Point(made.kept.calls, made.kept.observations, made.kept.seq)
+        source = f"{run.id} at checkpoint {made.kept.gen} of {made.name!r}"
     now = time.time()  # noqa: TID251  labels the run and makes its id
     uuid = os.urandom(16)
-    source = run.id if at is None else f"{run.id} at 0.{call}"
 
     def describe(run_id: str) -> RunInfo:
         return msgspec.structs.replace(
@@ -88,43 +118,120 @@ def command(*, run: RunDir, at: str | None, name: str | None, as_json: bool) -> 
             host=os.uname().nodename, user=user_name(os.geteuid()),
         )  # fmt: skip
 
-    made = rundirs.create(state_folder(), describe, now)
+    target = rundirs.create(state_folder(), describe, now)
     try:
-        taken = forking.fork(run, made, uuid, call)
+        taken = forking.fork(run, target, uuid, found)
     except RscoopError:
-        rundirs.remove(made)
+        rundirs.remove(target)
         raise
     if as_json:
         print_json(
             ForkReport(
-                SCHEMA, made.id, run.id, at, taken.calls, taken.results, taken.undone,
-                str(made.path),
+                SCHEMA, target.id, run.id, at, None if made is None else made.kept.gen,
+                taken.calls, taken.results, taken.undone, taken.covered, str(target.path),
             )
         )  # fmt: skip
         return
-    click.echo(made.id)
+    click.echo(target.id)
+    more = f", {taken.covered} more covered by its checkpoints" if taken.covered else ""
     note(
-        f"run {made.id} has {taken.results} results of {taken.calls} calls from {source}; "
-        f"go on with `rscoop resume {made.id}`"
+        f"run {target.id} has {taken.results} results of {taken.calls} calls from {source}{more}; "
+        f"go on with `rscoop resume {target.id}`"
     )
 
 
-def _check_call(run: RunDir, call: int | None) -> None:
-    """Raise UsageError for a call that the run has not made: a fork there would promise too much."""
+class _Made(NamedTuple):
+    name: str
+    kept: Kept
+
+
+def _script_of(run: RunDir) -> Parent:
+    """Return what the journal has of the script.
+
+    Raises:
+        UsageError: there is no journal yet.
+    """
     from resilient_scoop import ids
     from resilient_scoop.runtime.replays import read_state
 
     view = open_view(run)
     if view is None:
         raise UsageError(f"run {run.id} has not begun: there is nothing to share yet")
-    if call is None:
-        view.close()
-        return
     with view:
-        state = read_state(view, view.run)
-    made = state.parent(ids.ROOT).next_call()
+        return read_state(view, view.run).parent(ids.ROOT)
+
+
+def _at_call(run: RunDir, root: Parent, text: str) -> Point:
+    """Return the place before a call of the script.
+
+    Raises:
+        UsageError: it is no call that the run has made, or what lies before it is not there any more.
+    """
+    from resilient_scoop.runtime import forking
+
+    call = forking.parse_batch(text)
+    if call is None:
+        raise UsageError(
+            f"--at {text}: name a call of the script, as 0.17; a call of a nested parent is no place "
+            "to fork at, since the script waits for that parent as a whole"
+        )
+    made = root.next_call()
     if call > made:
         raise UsageError(
             f"--at 0.{call}: the script of run {run.id} has made {made} calls so far, "
             f"0.0 to 0.{made - 1}"
         )
+    point = forking.Point(call)
+    if not forking.check_point(root, point):
+        first = forking.first_call(root)
+        raise UsageError(
+            f"--at 0.{call}: results before it were dropped, since checkpoints made later cover "
+            f"them; from 0.{first} on any call will do, or a checkpoint: --at-checkpoint with one of "
+            f"{_known(root)}"
+        )
+    return point
+
+
+def _checkpoint(run: RunDir, root: Parent, text: str, block: str | None) -> _Made:
+    """Return the checkpoint that is meant.
+
+    Raises:
+        UsageError: there is none, or it cannot be told which.
+    """
+    from resilient_scoop.runtime import forking
+
+    if not root.blocks:
+        raise UsageError(f"the script of run {run.id} has made no checkpoint; --at names a call")
+    if text != "last" and not text.isdecimal():
+        raise UsageError(f"--at-checkpoint {text}: a number, or `last`; there are {_known(root)}")
+    names = {name for name, _ in root.blocks}
+    if block is None and len(names) > 1:
+        raise UsageError(f"say which block with --block: there are {_known(root)}")
+    name = next(iter(names)) if block is None else block
+    found = [
+        kept
+        for (each, _), generations in sorted(root.blocks.items())
+        for kept in generations
+        if each == name and text in ("last", str(kept.gen))
+    ]
+    if not found:
+        raise UsageError(
+            f"checkpoint {text} of block {name!r} is not in the journal of run {run.id}, which keeps "
+            f"the last two; there are {_known(root)}"
+        )
+    kept = max(found, key=lambda each: each.seq)
+    if not forking.check_point(root, forking.Point(kept.calls, kept.observations, kept.seq)):
+        raise UsageError(
+            f"checkpoint {kept.gen} of block {name!r} goes on from results that were dropped since "
+            f"later ones were made; there are {_known(root)}"
+        )
+    return _Made(name, kept)
+
+
+def _known(root: Parent) -> str:
+    """Return the checkpoints that there are, for eyes."""
+    told = []
+    for (name, _), generations in sorted(root.blocks.items()):
+        numbers = " and ".join(str(kept.gen) for kept in generations)
+        told.append(f"{numbers} of block {name!r}")
+    return ", ".join(told)

@@ -163,6 +163,18 @@ def pending(parent: Parent) -> set[int]:
     return {call for block in parent.blocks.values() for one in block for call in one.pending}
 
 
+def covered(parent: Parent) -> Intervals:
+    """Return the calls that a parent which starts again does not make: all but those it waits for."""
+    found = Intervals(parent.dropped)
+    for block in parent.blocks.values():
+        if block and block[-1].entry < block[-1].calls:
+            found.add(block[-1].entry, block[-1].calls)
+    for block in parent.blocks.values():
+        for call in block[-1].pending if block else ():
+            found.discard(call, call + 1)
+    return found
+
+
 def lost(parent: Parent, verified: Verified) -> list[int]:
     """Return the calls that a generation waits for and that the journal does not know (repaired)."""
     this = _find(parent.blocks.get(key_of(verified), []), verified.gen)

@@ -21,14 +21,15 @@ from resilient_scoop import ids
 from resilient_scoop.core.batch import Batch, Piece
 from resilient_scoop.core.batch import Parent as Spawner
 from resilient_scoop.core.call import Call, Policy
+from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.parent import Parent, Told
 from resilient_scoop.core.words import Words
 from resilient_scoop.errors import InvariantError, ReplayDivergedError
+from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.checkpoints import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from resilient_scoop.wire import messages as wire
 
 _WIDTH = ids.DIGEST_BYTES
 
@@ -53,7 +54,7 @@ class End:
 
 @dataclass(slots=True)
 class Asked:
-    """What one parent asked for, by call: a fold of its `Calls` records in their order."""
+    """What one parent asked for, by call, and which checkpoints cover what is gone: a fold of its log."""
 
     path: str
     defines: dict[bytes, wire.Define]
@@ -61,12 +62,33 @@ class Asked:
     sizes: dict[int, int] = field(default_factory=dict)  # of calls whose last item is known
     observations: int = 0
     upto: int = 0
+    checkpoints: list[Mark] = field(default_factory=list)
+    covered: int = 0  # the number above every call that a checkpoint covers
+    dropped: Intervals = field(default_factory=Intervals)  # calls that were trimmed
+    trimmed_by: list[tuple[str, int]] = field(default_factory=list)
 
-    def take(self, seq: int, record: wire.Calls) -> None:
-        """Take in a record."""
+    def take(self, seq: int, record: wire.Logged) -> None:
+        """Take in a record; those that tell nothing of what was asked change nothing."""
+        match record:
+            case wire.Calls():
+                self._take_calls(seq, record)
+            case wire.Checkpoint():
+                self.checkpoints.append(Mark(record.name, record.opening, record.gen))
+                self.covered = max(self.covered, record.calls)
+            case wire.Trimmed():
+                self.dropped = Intervals(record.calls)
+                self.trimmed_by = list(record.blocks)
+                for number in [each for each in self.calls if each in self.dropped]:
+                    del self.calls[number]  # their records are half erased
+                    self.sizes.pop(number, None)
+            case _:
+                pass
+
+    def _take_calls(self, seq: int, record: wire.Calls) -> None:
         offset = 0
         for part in record.parts:
             batch = self.calls.get(part.call)
+            self.dropped.discard(part.call, part.call + 1)  # it was asked for again
             if batch is None:
                 batch = self.calls[part.call] = Batch(Spawner(self.path, b"", Words()), part.call)
             stop = part.start + part.count
@@ -80,7 +102,8 @@ class Asked:
     @property
     def next_call(self) -> int:
         """The number above every call that is known."""
-        return max(self.calls, default=-1) + 1
+        gone = self.dropped.stops[-1] if self.dropped else 0
+        return max(max(self.calls, default=-1) + 1, gone, self.covered)
 
     def name(self, fn: bytes) -> str:
         """Return a function's name, for eyes."""
@@ -94,6 +117,8 @@ class Asked:
 
     def told(self, number: int) -> str:
         """Return what was asked under a call's number, for eyes."""
+        if number not in self.calls:
+            return "what a checkpoint covers"
         pieces = self.calls[number].pieces
         name = short(self.name(pieces[0].fn)) if pieces else "nothing"
         size = self.sizes.get(number)
@@ -123,6 +148,14 @@ class Replayed(Parent):
         self.ended = False  # the journal has the parent's end: it may do no more than is there
 
     # --- calls (D1) ---------------------------------------------------------------------------
+
+    def begin(self, fn: bytes, fingerprint: bytes) -> Call:
+        """Open the next call, if a checkpoint does not stand in its place."""
+        number = self.next_call
+        try:
+            return super().begin(fn, fingerprint)
+        except ReplayDivergedError as error:
+            self._differ("call", error.expected, short(self.name_of(fn)), number)
 
     def add(
         self,

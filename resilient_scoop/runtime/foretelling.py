@@ -3,6 +3,7 @@
 T1  A result is *reused* if its parent is not done and its function's code is what it was (or the
     user wants to keep it): exactly those that a replay would settle from the history, as long as the
     parents make the same calls.
+    Results of calls that its newest checkpoints cover are counted apart: nobody asks for them.
 T2  Whether arguments are the same is known only to the replay, which makes them. What an earlier
     replay found to differ was asked for anew then, and is counted (`renewed`).
 T3  Needed time is an estimate: items times the mean of that function's measured results. Items of a
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from resilient_scoop.core import checkpoints
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.runtime.replays import read_defines
@@ -54,6 +56,7 @@ class Foretold(msgspec.Struct, frozen=True, kw_only=True):
     retry_failed: bool
     calls_open: int  # of the script: known, and not done
     replay_s: float
+    covered: int = 0  # items done before a checkpoint that the parent goes on from
 
     def total(self, what: str) -> float:
         """Return the sum of a column."""
@@ -131,6 +134,8 @@ class Forecast:
         self.retry_failed = retry_failed
         self.calls: dict[tuple[str, int], _Call] = {}
         self.functions: dict[str, _Function] = {}
+        self.over = {path: checkpoints.covered(parent) for path, parent in state.parents.items()}
+        self.covered = sum(parent.dropped_items for parent in state.parents.values())
         self.names = {
             each.fingerprint: (each.options.name or each.name).rpartition(":")[2]
             for each in defines.values()
@@ -156,7 +161,11 @@ class Forecast:
 
     def result(self) -> Foretold:
         """Return what was found."""
-        for call in self.calls.values():
+        for (path, number), call in self.calls.items():
+            if number in self.over[path]:
+                if number not in self.state.parents[path].dropped:  # else it is counted already
+                    self.covered += call.known.count()
+                continue
             for made in call.made:
                 self._count_made(made)
             for start, stop in call.renewed:
@@ -170,7 +179,7 @@ class Forecast:
         return Foretold(
             functions=found, retry_failed=self.retry_failed,
             calls_open=0 if root is None else len(root.batches),
-            replay_s=kept / REPLAY_PER_S + START_S,
+            replay_s=kept / REPLAY_PER_S + START_S, covered=self.covered,
         )  # fmt: skip
 
     def _function(self, fingerprint: bytes) -> _Function:

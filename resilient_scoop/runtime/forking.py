@@ -3,13 +3,17 @@
 Keys of a journal are digests of (run, path), so records are copied under the new run's keys and
 cannot be met by the old one's. What is shared is what is large: files of payloads are hard links,
 and both runs treat them as read-only. The new run has the old one's seed, and so its answer up to
-there; it has no output yet, since its replay writes that again.
+there; what it has no checkpoint for, of output too, its replay writes again.
 
-  F1  Everything of the script's calls below `at` is taken: what was asked, what came of it, blame,
-      and the nested parents under them that are not done.
-  F2  An observation is taken if it was told before call `at` was made; those are a prefix of the
-      history, so that their numbers stay without a gap.
+  F1  Everything of the script's calls below `Point.call` is taken: what was asked, what came of it,
+      blame, and the nested parents under them that are not done.
+  F2  An observation is taken if it was told before that point; those are a prefix of the history, so
+      that their numbers stay without a gap.
   F3  The source is only read, and may be live: a parent's records are read in their order.
+  F4  What was trimmed below the point is covered by a checkpoint that is taken, too, or there is no
+      fork (`check_point`); of what was trimmed behind it the new run knows nothing.
+  F5  A checkpoint says where the script's output stood, and nothing before it is written again: that
+      part of the output is taken.
 """
 
 from __future__ import annotations
@@ -21,9 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from resilient_scoop import ids
+from resilient_scoop.adapters import state_store
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import INPUT_KEY, Put, Table
+from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.runtime import decisions
 from resilient_scoop.runtime.recorded import recorded_input
 from resilient_scoop.wire import messages as wire
@@ -31,6 +37,8 @@ from resilient_scoop.wire import messages as wire
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from resilient_scoop.core.batch import Parent
+    from resilient_scoop.core.checkpoints import Kept
     from resilient_scoop.core.events import Change
     from resilient_scoop.runtime.rundir import RunDir
 
@@ -44,30 +52,82 @@ class Taken:
     results: int = 0
     undone: int = 0  # items that were asked for and have no outcome
     calls: int = 0  # of the script
+    checkpoints: int = 0
+    covered: int = 0  # items whose results a checkpoint stands for
 
 
-def cut(record: wire.Logged, at: int | None) -> wire.Logged | None:  # noqa: PLR0911 - a table
-    """Return what of a record belongs to the time before the script's call `at` (F1, F2)."""
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A place in the script's history: before its call `call` was made."""
+
+    call: int
+    observations: int | None = None  # those below; None: all that were told before the call
+    seq: int | None = None  # the newest checkpoint that counts; None: all made before the call
+
+    def has_made(self, kept: Kept) -> bool:
+        """Tell whether a checkpoint lies before the point."""
+        return kept.calls <= self.call and (self.seq is None or kept.seq <= self.seq)
+
+
+def cut(  # noqa: PLR0911 - a table
+    record: wire.Logged, at: Point | None, seq: int = 0
+) -> wire.Logged | None:
+    """Return what of a record, by its sequence number, lies before a point (F1, F2)."""
     if at is None:
         return record
     if record.parent != ids.ROOT:
-        return record if root_call(record.parent) < at else None
+        return record if root_call(record.parent) < at.call else None
     match record:
         case wire.Calls(parts=parts):
-            kept = [part for part in parts if part.call < at]
+            kept = [part for part in parts if part.call < at.call]
             return wire.Calls(record.parent, record.attempt, kept) if kept else None
         case wire.Outcomes(items=items):
-            outcomes = [item for item in items if item.call < at]
+            outcomes = [item for item in items if item.call < at.call]
             return wire.Outcomes(record.parent, outcomes) if outcomes else None
         case wire.Observed(observations=observations):
-            told = [each for each in observations if each.at_call <= at]
+            told = [each for each in observations if _was_told(each, at)]
             return wire.Observed(record.parent, record.attempt, told) if told else None
         case wire.Crashed(call=call) | wire.Intent(call=call):
-            return record if call < at else None
+            return record if call < at.call else None
         case wire.Checkpoint(calls=calls):
-            return record if calls <= at else None
+            return record if calls <= at.call and (at.seq is None or seq <= at.seq) else None
         case wire.Trimmed():
-            return record if all(stop <= at for _, stop in record.calls) else None
+            return _cut_trimmed(record, at)
+
+
+def _was_told(each: wire.Observation, at: Point) -> bool:
+    return each.at_call <= at.call if at.observations is None else each.no < at.observations
+
+
+def _cut_trimmed(record: wire.Trimmed, at: Point) -> wire.Trimmed | None:
+    """Return what was trimmed before a point; of a part of it, the items are those of single calls."""
+    calls = Intervals(record.calls).overlap(0, at.call)
+    told = record.told
+    if at.observations is not None:
+        told = Intervals(told).overlap(0, at.observations)
+    if calls == record.calls and told == record.told:
+        return record
+    if not calls and not told:
+        return None
+    items = min(record.items, Intervals(calls).count())
+    return wire.Trimmed(record.parent, calls, told, items, record.blocks)
+
+
+def check_point(parent: Parent, at: Point) -> bool:
+    """Tell whether everything before a point is there, or covered by a checkpoint before it (F4)."""
+    covered = Intervals()
+    for block in parent.blocks.values():
+        for kept in block:
+            if at.has_made(kept) and kept.calls > kept.entry:
+                covered.add(kept.entry, kept.calls)
+    return all(covered.covers(*span) for span in parent.dropped.overlap(0, at.call))
+
+
+def first_call(parent: Parent) -> int:
+    """Return the first call, of those that have one trimmed before them, that can be forked at."""
+    made = sorted(kept.calls for block in parent.blocks.values() for kept in block)
+    behind = parent.dropped.stops[-1] if parent.dropped else 0
+    return next((calls for calls in made if calls >= behind), parent.next_call())
 
 
 def root_call(path: str) -> int:
@@ -90,13 +150,17 @@ def cut_args(before: wire.Calls, after: wire.Calls, args: wire.Args) -> wire.Arg
 class Fork:
     """Copies one journal into another run's."""
 
-    def __init__(self, view: JournalView, run: bytes, at: int | None) -> None:
+    def __init__(self, view: JournalView, run: bytes, at: Point | None) -> None:
         self.view = view
         self.run = run
         self.at = at
         self.taken = Taken()
         self._calls: set[int] = set()
         self._known: dict[tuple[str, int], int] = {}
+        self._done: dict[tuple[str, int], int] = {}
+        self._trimmed: dict[str, int] = {}
+        self._output_bytes = 0  # how far the checkpoints say that it was written
+        self._blocks: set[tuple[str, int]] = set()  # of the script, with a checkpoint
 
     def changes(self) -> Iterator[Change]:
         """Yield the records of the new journal."""
@@ -113,15 +177,25 @@ class Fork:
             yield Put(Table.META, INPUT_KEY + read.no.to_bytes(8, "big"), wire.encode(read))
         for key, raw in self.view.scan(Table.LOG):
             yield from self._log(key, raw)
+        yield from self._output()
         known = sum(self._known.values())
+        self.taken.results = sum(self._done.values())
         self.taken.undone = max(0, known - self.taken.results)
         self.taken.calls = len(self._calls)
+        self.taken.covered = sum(self._trimmed.values())
 
     def _log(self, key: bytes, raw: bytes) -> Iterator[Change]:
         record = wire.decode_logged(raw)
-        kept = cut(record, self.at)
+        seq = int.from_bytes(key[ids.KEY_BYTES :], "big")
+        kept = cut(record, self.at, seq)
         if kept is None:
             return
+        if record.parent == ids.ROOT and isinstance(kept, wire.Checkpoint):
+            self._blocks.add((kept.name, kept.opening))
+            self._output_bytes = max(self._output_bytes, kept.output_bytes)
+        if kept is not record and isinstance(kept, wire.Trimmed):
+            blocks = [each for each in kept.blocks if each in self._blocks]
+            kept = wire.Trimmed(kept.parent, kept.calls, kept.told, kept.items, blocks)
         mine = ids.log_prefix(self.run, record.parent) + key[ids.KEY_BYTES :]
         if isinstance(record, wire.Calls) and isinstance(kept, wire.Calls):
             args = self._args(key, record, kept)
@@ -129,6 +203,18 @@ class Fork:
                 yield Put(Table.ARGS, mine, wire.encode(args))
         self._count(kept)
         yield Put(Table.LOG, mine, raw if kept is record else wire.encode(kept))
+
+    def _output(self) -> Iterator[Change]:
+        """Yield what the script had written by the newest checkpoint (F5)."""
+        for key, raw in self.view.scan(Table.OUTPUT):
+            piece = wire.decode_up(raw)
+            assert isinstance(piece, wire.Output), "a foreign record in OUTPUT"
+            if piece.offset >= self._output_bytes:
+                return
+            data = piece.data[: self._output_bytes - piece.offset]
+            cut_off = data != piece.data
+            piece = wire.Output(piece.attempt, piece.offset, data)
+            yield Put(Table.OUTPUT, key, wire.encode(piece) if cut_off else raw)
 
     def _args(self, key: bytes, record: wire.Calls, kept: wire.Calls) -> wire.Args | None:
         raw = self.view.get(Table.ARGS, key)
@@ -143,16 +229,26 @@ class Fork:
                 if record.parent == ids.ROOT:
                     self._calls.add(part.call)
         elif isinstance(record, wire.Outcomes):
-            self.taken.results += sum(len(item.values) for item in record.items)
+            for item in record.items:
+                at = (record.parent, item.call)
+                self._done[at] = self._done.get(at, 0) + len(item.values)
+        elif isinstance(record, wire.Trimmed):
+            self._trimmed[record.parent] = record.items
+            calls = Intervals(record.calls)
+            for counted in (self._known, self._done):  # of records that are erased in part
+                for at in [at for at in counted if at[0] == record.parent and at[1] in calls]:
+                    del counted[at]
+        elif isinstance(record, wire.Checkpoint):
+            self.taken.checkpoints += 1
 
 
-def fork(source: RunDir, target: RunDir, run: bytes, at: int | None) -> Taken:
+def fork(source: RunDir, target: RunDir, run: bytes, at: Point | None) -> Taken:
     """Fill the new run's journal from another's; `run` is the new run's UUID.
 
     Raises:
         JournalError: the source cannot be read or the target not be written.
     """
-    _link_files(source.path / "payloads", target.path / "payloads")
+    _link_all(source, target)
     decisions.save(target.path, decisions.load(source.path).values())
     with JournalView.open(source.journal) as view:
         filled = Fork(view, run, at)
@@ -160,6 +256,7 @@ def fork(source: RunDir, target: RunDir, run: bytes, at: int | None) -> Taken:
         clean = False
         try:
             _commit_all(journal, filled.changes())
+            _link_all(source, target)  # a live run may have made some, and named them, meanwhile
             clean = True
         finally:
             journal.close(clean=clean)
@@ -179,8 +276,13 @@ def _commit_all(journal: Journal, changes: Iterator[Change]) -> None:
         journal.commit(waiting)
 
 
+def _link_all(source: RunDir, target: RunDir) -> None:
+    for folder in ("payloads", state_store.FOLDER):
+        _link_files(source.path / folder, target.path / folder)
+
+
 def _link_files(source: Path, target: Path) -> None:
-    """Share the files of large payloads: they are never changed, only removed by name."""
+    """Share the files of large payloads and states: they are never changed, only removed by name."""
     if not source.is_dir():
         return
     target.mkdir(mode=0o700, exist_ok=True)
@@ -189,6 +291,8 @@ def _link_files(source: Path, target: Path) -> None:
             continue
         try:
             os.link(path, target / path.name)
+        except FileExistsError:
+            continue
         except FileNotFoundError:
             continue  # an argument whose call has just ended
         except OSError:  # another file system, or one without links

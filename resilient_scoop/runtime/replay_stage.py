@@ -77,6 +77,9 @@ class ReplaySession(Session):
         self.context = Context(ids.ROOT, None)
         self.waiter = None
         self.flushed_at = 0.0
+        self.output = None
+        self.saves = False
+        self.checkpoint_asked = 0
 
     def keep_files(self, path: str, call: int, refs: dict[int, bytes]) -> None:  # noqa: ARG002
         """Remove the files of a call's arguments: nobody reads them."""
@@ -210,7 +213,11 @@ class Stage:
             if isinstance(record, Told):
                 records.append(record)
         last = not page or upto >= self.asked.upto
-        head = wire.History(self.asked.path, _ATTEMPT, upto, last, self.asked.next_call)
+        asked = self.asked
+        head = wire.History(
+            asked.path, _ATTEMPT, upto, last, asked.next_call, 0, asked.checkpoints,
+            list(asked.dropped), asked.trimmed_by,
+        )  # fmt: skip
         parent.page(head, records)
         return True
 
@@ -274,8 +281,7 @@ def asked_of(view: JournalView, run: bytes, path: str, defines: dict[bytes, wire
             after = key
             asked.upto = int.from_bytes(key[ids.KEY_BYTES :], "big")
             record = wire.decode_logged(raw)
-            if isinstance(record, wire.Calls):
-                asked.take(asked.upto, record)
+            asked.take(asked.upto, record)
     return asked
 
 

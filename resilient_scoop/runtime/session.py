@@ -113,6 +113,7 @@ class Session:
         self.flushed_at = 0.0
         self.beat_at = 0.0
         self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # by parent, call and item
+        self.saves = True  # what `commit` is given; else it is only looked at
         self.checkpoint_asked = 0
         """How often everybody was asked for a checkpoint: a parent's next `commit` writes one, whatever
         its thinning says, if it has written none since this last rose."""

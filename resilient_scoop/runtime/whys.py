@@ -126,6 +126,8 @@ class Inquiry:
 
     def _item(self, path: str, parent: str, call: int, index: int) -> Why:
         known = self.state.parents[parent]
+        if call in known.dropped:
+            return _covered(path, known, call)
         story = Story(self.state, index, call)
         for record in self._records(known):
             story.take(record)
@@ -320,6 +322,17 @@ def name_of(state: State, fn: bytes) -> str:
     """Return a function's name, for eyes."""
     define = state.defines.get(fn)
     return "?" if define is None else (define.options.name or define.name).rpartition(":")[2]
+
+
+def _covered(path: str, parent: Parent, call: int) -> Why:
+    blocks = [
+        f"{kept[-1].gen} of block {name!r}"
+        for (name, _), kept in sorted(parent.blocks.items())
+        if kept and kept[-1].entry <= call < kept[-1].calls
+    ]
+    by = f" ({', '.join(blocks)})" if blocks else ""
+    text = f"it is done; a checkpoint of {parent.path}{by} covers it, and its records were dropped"
+    return Why(path, "", How.DONE, text, [])
 
 
 def _death(crashed: wire.Crashed) -> str:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from resilient_scoop import ids
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_view import JournalView
+from resilient_scoop.core.batch import Parent
 from resilient_scoop.core.events import Change, Put, Table
-from resilient_scoop.runtime.forking import Fork, cut, cut_args, parse_batch
+from resilient_scoop.runtime.forking import (
+    Fork,
+    Point,
+    check_point,
+    cut,
+    cut_args,
+    first_call,
+    parse_batch,
+)
 from resilient_scoop.runtime.replays import read_state
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import PLAIN, outcomes, part
@@ -29,32 +39,109 @@ def test_a_call_of_the_script_is_named_as_status_shows_it() -> None:
 def test_what_lies_before_a_call_is_kept() -> None:
     calls = wire.Calls(ids.ROOT, NOW, [part(1, 0, 2), part(2, 0, 3)])
     assert cut(calls, None) is calls
-    assert cut(calls, 2) == wire.Calls(ids.ROOT, NOW, [part(1, 0, 2)])
-    assert cut(calls, 1) is None
+    assert cut(calls, Point(2)) == wire.Calls(ids.ROOT, NOW, [part(1, 0, 2)])
+    assert cut(calls, Point(1)) is None
     both = wire.Outcomes(ids.ROOT, [outcomes(1, 0, 2).items[0], outcomes(2, 0, 3).items[0]])
-    assert cut(both, 2) == outcomes(1, 0, 2)
+    assert cut(both, Point(2)) == outcomes(1, 0, 2)
     crash, intent = wire.Crashed("0", 2, 0, -9, "crash", b""), wire.Intent("0", 2, 0, 1, b"")
-    assert [cut(each, at) is each for each in (crash, intent) for at in (2, 3)] == [
+    assert [cut(each, Point(at)) is each for each in (crash, intent) for at in (2, 3)] == [
         False, True, False, True,
     ]  # fmt: skip
 
 
 def test_answers_are_kept_up_to_the_making_of_the_call() -> None:
     told = [wire.Observation(no, "once", at, b"") for no, at in enumerate((1, 2, 2, 3))]
-    kept = cut(wire.Observed(ids.ROOT, NOW, told), 2)
+    kept = cut(wire.Observed(ids.ROOT, NOW, told), Point(2))
     assert kept == wire.Observed(ids.ROOT, NOW, told[:3])
-    assert cut(wire.Observed(ids.ROOT, NOW, told[3:]), 2) is None
+    assert cut(wire.Observed(ids.ROOT, NOW, told[3:]), Point(2)) is None
+
+
+def checkpoint(gen: int, calls: int, told: int, **more: Any) -> wire.Checkpoint:
+    fields: dict[str, Any] = {
+        "name": "main",
+        "opening": 0,
+        "base": gen - 1,
+        "entry": 1,
+        "entry_observation": 0,
+    }
+    return wire.Checkpoint(
+        ids.ROOT, NOW, gen=gen, calls=calls, observations=told, payload=b"", **{**fields, **more}
+    )
+
+
+def test_a_checkpoint_is_kept_that_was_made_before() -> None:
+    made = checkpoint(4, calls=7, told=3)
+    assert cut(made, Point(7), 50) is made
+    assert cut(made, Point(6), 50) is None
+    assert cut(made, Point(7, 3, 50), 50) is made
+    assert cut(made, Point(7, 3, 49), 50) is None, "made later, with no call in between"
+
+
+def test_of_answers_a_checkpoint_s_are_kept_and_none_told_behind_it() -> None:
+    told = [wire.Observation(no, "once", 2, b"") for no in range(5)]
+    kept = cut(wire.Observed(ids.ROOT, NOW, told), Point(2, 3, 50))
+    assert kept == wire.Observed(ids.ROOT, NOW, told[:3])
+
+
+def test_of_what_was_trimmed_only_what_lies_before_is_known() -> None:
+    trimmed = wire.Trimmed("0", [(1, 5), (8, 12)], [(0, 3), (4, 6)], 30, [("a", 0), ("b", 0)])
+    assert cut(trimmed, Point(12)) is trimmed
+    assert cut(trimmed, Point(10, 5, 50)) == wire.Trimmed(
+        "0", [(1, 5), (8, 10)], [(0, 3), (4, 5)], 6, [("a", 0), ("b", 0)]
+    )
+    assert cut(trimmed, Point(1, 0, 50)) is None
+
+
+def trimmed_parent(tmp_path: Path) -> Parent:
+    """Return a script that made calls 0 to 19, has blocks a and b, and whose calls 1 to 9 are trimmed."""
+    journal = Journal.create(tmp_path / "trimmed", OLD)
+    parts = wire.Calls("0", NOW, [part(call, 0, 2) for call in range(20)])
+    journal.commit([
+        Put(Table.DEFINE, PLAIN.fn, wire.encode(PLAIN)),
+        *put(1, parts, *[b"x"] * 40),
+        *[each for call in range(20) for each in put(2 + call, outcomes(call, 0, 2))],
+        *put(30, checkpoint(1, 4, 0, name="a", base=0)), *put(31, checkpoint(2, 5, 0, name="a")),
+        *put(32, checkpoint(6, 10, 0, name="b", entry=5)),
+        *put(33, checkpoint(7, 12, 0, name="b", entry=5)),
+        *put(34, wire.Trimmed("0", [(1, 4), (5, 10)], [], 16, [("a", 0), ("b", 0)])),
+    ])  # fmt: skip
+    state = read_state(journal, OLD)
+    journal.close(clean=True)
+    return state.parent("0")
+
+
+def test_no_point_is_one_before_which_results_lack(tmp_path: Path) -> None:
+    parent = trimmed_parent(tmp_path)
+    possible = [call for call in range(21) if check_point(parent, Point(call))]
+    assert possible == [0, 1, 4, 5, *range(10, 21)]
+    assert first_call(parent) == 10
+
+
+def test_a_fork_at_a_checkpoint_knows_nothing_of_later_blocks(tmp_path: Path) -> None:
+    trimmed_parent(tmp_path)
+    with JournalView.open(tmp_path / "trimmed") as view:
+        journal = Journal.create(tmp_path / "new", NEW)
+        fork = Fork(view, NEW, Point(5, 0, 31))
+        journal.commit(list(fork.changes()))
+        state = read_state(journal, NEW)
+        journal.close(clean=True)
+    parent = state.parent("0")
+    assert list(parent.blocks) == [("a", 0)]
+    assert parent.trimmed_by == [("a", 0)]
+    assert list(parent.dropped) == [(1, 4)]
+    assert parent.next_call() == 5
+    assert (fork.taken.calls, fork.taken.undone, fork.taken.checkpoints) == (5, 0, 2)
 
 
 def test_a_nested_parent_goes_with_the_call_of_the_script_it_descends_from() -> None:
     deep = wire.Calls("0.2[1].5[0]", NOW, [part(0, 0, 1)])
-    assert cut(deep, 3) is deep
-    assert cut(deep, 2) is None
+    assert cut(deep, Point(3)) is deep
+    assert cut(deep, Point(2)) is None
 
 
 def test_arguments_follow_their_parts() -> None:
     before = wire.Calls(ids.ROOT, NOW, [part(1, 0, 2), part(2, 0, 1), part(0, 5, 7)])
-    after = cut(before, 2)
+    after = cut(before, Point(2))
     assert isinstance(after, wire.Calls)
     args = wire.Args([b"a", b"b", b"c", b"d", b"e"])
     assert cut_args(before, after, args) == wire.Args([b"a", b"b", b"d", b"e"])
@@ -85,7 +172,7 @@ def test_a_fork_s_state_is_that_of_the_original_up_to_there(
     old.close(clean=True)
     with JournalView.open(tmp_path / "old") as view:
         new = Journal.create(tmp_path / "new", NEW)
-        fork = Fork(view, NEW, at)
+        fork = Fork(view, NEW, None if at is None else Point(at))
         new.commit(list(fork.changes()))
         state = read_state(new, NEW)
         epoch = new.get(Table.META, b"epoch")

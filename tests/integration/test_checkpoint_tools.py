@@ -1,0 +1,252 @@
+"""The tools on runs that have checkpoints, whose covered history is gone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.integration.runs import Place, wait_until
+from tests.integration.test_checkpoints import kill_all, records, resumed
+from tests.integration.test_tools import contents, replayed
+
+pytestmark = pytest.mark.real
+
+RUN = """
+import os, random, sys, time
+from pathlib import Path
+import numpy
+from resilient_scoop import checkpoint, futures
+
+def work(x):
+    with open("ledger", "a") as file: file.write(f"{x}\\n")
+    return x + 1
+def late(x):
+    while not Path("go").exists(): time.sleep(0.02)
+    return x * 100
+def deep(n):
+    with checkpoint.durable("deep", total=0, gen=0) as s:
+        while s.gen < n:
+            s.total += sum(futures.map(work, [1000 + s.gen, 2000 + s.gen]))
+            s.gen += 1
+            s.commit()
+            if s.gen == 8:
+                Path("deep").touch()
+                futures.submit(late, 2).result()
+    return s.total
+
+if __name__ == "__main__":
+    print("first", list(futures.map(work, [0, 1])))
+    with checkpoint.durable(data=lambda: numpy.zeros(100_000), gen=0, waiting=None) as s:
+        while s.gen < 12:
+            if s.gen == 1: s.waiting = futures.submit(late, 7), futures.submit(deep, 9)
+            s.data[s.gen], _ = futures.map(work, [100 + s.gen, 200 + s.gen])
+            drawn = futures.once(os.urandom, 2)
+            print(s.gen, s.data.sum(), random.random())
+            s.gen += 1
+            s.commit()
+            if s.gen == 9:
+                sys.stdout.flush()
+                while not Path("deep").exists(): time.sleep(0.01)
+                (last,) = futures.map(work, [99])
+                Path("now").touch()
+                if not Path("go").exists(): futures.submit(late, 1).result()
+    print("waited", [each.result() for each in s.waiting])
+    with checkpoint.durable("second", n=0) as s:
+        while s.n < 4:
+            list(futures.map(work, [500 + s.n]))
+            s.n += 1
+            s.commit()
+    print("end", random.random())
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, state_dir: Path) -> Place:
+    return Place(tmp_path, state_dir)
+
+
+def ledger(place: Place) -> list[str]:
+    return (place.folder / "ledger").read_text().split()
+
+
+def halfway(place: Place) -> str:
+    """Leave a run that was killed behind its ninth checkpoint; return what it should print."""
+    calm = Place(place.folder, place.folder / "calm")
+    (place.folder / "go").touch()
+    whole = calm.run(RUN, workers=4).expect()
+    (place.folder / "ledger").rename(place.folder / "whole")
+    for name in ("go", "now", "deep"):
+        (place.folder / name).unlink()
+    process = place.start("run", "-q", "-n", "4", "script.py")
+    wait_until((place.folder / "now").exists)
+    kill_all(place)
+    process.communicate()
+    return whole
+
+
+def words(text: str) -> list[str]:
+    """Return the lines without random numbers, which a seed of its own makes for each run."""
+    return [line.rpartition(" ")[0] for line in text.splitlines()]
+
+
+def test_a_replay_begins_at_the_checkpoint_and_writes_nothing(place: Place) -> None:
+    halfway(place)
+    files, done = contents(place.runs()[0]), ledger(place)
+
+    report = replayed(place, "last")
+
+    assert report["clean"] is True
+    script, nested = report["parents"]
+    assert script["items"] < 10, "what the checkpoint covers is not replayed"
+    assert "has no outcome in the journal" in script["stands"]
+    assert nested["name"] == "deep"
+    assert contents(place.runs()[0]) == files
+    assert ledger(place) == done
+
+    # A finished one comes to its end, and another end is a difference
+    (place.folder / "go").touch()
+    resumed(place).expect()
+    report = replayed(place, "last")
+    assert report["clean"] is True, report
+    assert report["parents"][0]["complete"] is True
+    place.write(RUN.replace('print("end"', 'print("END"'))
+    report = replayed(place, "last", code=1)
+    assert report["parents"][0]["difference"]["what"] == "output"
+
+
+def test_a_replay_tells_of_a_block_that_is_not_entered_any_more(place: Place) -> None:
+    halfway(place)
+    place.write(RUN.replace("checkpoint.durable(data", 'checkpoint.durable("other", data'))
+    report = replayed(place, "last", code=1)
+    difference = report["parents"][0]["difference"]
+    assert difference["what"] == "call"
+    assert difference["expected"] == "a checkpoint that covers it"
+
+
+@pytest.mark.parametrize("which", ["last", "8"])
+def test_a_fork_goes_on_from_a_checkpoint_on_its_own(place: Place, which: str) -> None:
+    whole = halfway(place)
+    first = place.runs()[0]
+    before = contents(first)
+    made = place.rscoop("fork", "--at-checkpoint", which, "--name", "side", "last", "--json")
+    report = json.loads(made.expect())
+    assert report["checkpoint"] == (9 if which == "last" else 8)
+    assert report["covered"] > 8
+    assert contents(first) == before
+    assert replayed(place, "side")["clean"] is True
+    (place.folder / "go").touch()
+    done = ledger(place)
+    shutil.rmtree(first)
+
+    # The whole output is the new run's; the states' files are its own
+    forked = place.rscoop("resume", "-q", "side")
+    place.assert_nothing_left()
+    assert words(forked.expect()) == words(whole)
+    again = ledger(place)[len(done) :]
+    assert ("108" in again) == (which == "8"), "the ninth generation"
+    assert not {"0", "100", "107", "1000"} & set(again)
+    assert replayed(place, "side")["clean"] is True
+
+
+def test_a_fork_of_everything_goes_on_where_the_run_would(place: Place) -> None:
+    whole = halfway(place)
+    place.rscoop("fork", "last").expect()
+    done = ledger(place)
+    (place.folder / "go").touch()
+    assert words(place.rscoop("resume", "-q", "last").expect()) == words(whole)
+    assert not {"108", "99", "1000"} & set(ledger(place)[len(done) :])
+
+
+def test_a_fork_where_history_is_gone_is_refused_with_what_there_is(place: Place) -> None:
+    halfway(place)
+    refusals = {
+        ("--at-checkpoint", "3"): "there are 8 and 9 of block 'main'",
+        ("--at-checkpoint", "x"): "a number, or `last`; there are 8 and 9",
+        ("--at-checkpoint", "9", "--block", "other"): "checkpoint 9 of block 'other' is not",
+        ("--at-checkpoint", "9", "--at", "0.5"): "two places",
+        ("--at", "0.5"): "--at-checkpoint with one of 8 and 9 of block 'main'",
+    }
+    said = ""
+    for arguments, told in refusals.items():
+        refused = place.rscoop("fork", *arguments, "last")
+        refused.expect(2)
+        said = refused.err
+        assert told in " ".join(said.split()), said
+    assert len(place.runs()) == 1
+    possible = said.replace("\n", " ").split("from 0.")[1].split()[0]
+    made = place.rscoop("fork", "--at", f"0.{possible}", "last")
+    made.expect()
+
+    # Of several blocks one is to be named
+    (place.folder / "go").touch()
+    assert words(resumed(place).expect())[-1] == "end"
+    ambiguous = place.rscoop("fork", "--at-checkpoint", "last", "last")
+    ambiguous.expect(2)
+    assert "say which block with --block" in ambiguous.err
+    report = json.loads(
+        place.rscoop("fork", "--at-checkpoint", "3", "--block", "second", "last", "--json").expect()
+    )
+    assert report["checkpoint"] == 3
+
+
+def test_what_was_trimmed_counts_as_done(place: Place) -> None:
+    halfway(place)
+    status = place.status()
+    assert status["done"] == len(ledger(place))
+    assert any(type(each).__name__ == "Trimmed" for each in records(place))
+    why = json.loads(place.rscoop("why", "last", "0.3[0]", "--json").expect())["answer"]
+    assert why["how"] == "done"
+    assert "checkpoint of 0 (9 of block 'main') covers it" in why["text"]
+    assert (
+        json.loads(place.rscoop("why", "last", "0.3", "--json").expect())["answer"]["how"] == "done"
+    )
+    told = json.loads(place.rscoop("resume", "--dry-run", "last", "--json").expect())["foretold"]
+    reused = sum(each["reused"] for each in told["functions"])
+    in_flight = sum(each["in_flight"] for each in told["functions"])
+    assert told["covered"] + reused == len(ledger(place))
+    assert in_flight >= 2
+    assert "results by checkpoints" in place.rscoop("resume", "--dry-run", "last").expect()
+
+
+def test_the_files_of_states_are_looked_after(place: Place) -> None:
+    whole = halfway(place)
+    run = place.runs()[0]
+    place.rscoop("journal", "verify", "--depth", "contents", "last").expect()
+    place.rscoop("journal", "stats", "last").expect()
+    assert '"Checkpoint"' in place.rscoop("journal", "export", "last").expect().replace("'", '"')
+
+    place.rscoop("journal", "backup", "last", "copy").expect()
+    assert len(list((place.folder / "copy" / "checkpoints").iterdir())) >= 2
+
+    newest = max((run / "checkpoints").iterdir(), key=lambda path: path.stat().st_mtime)
+    newest.unlink()
+    told = place.rscoop("journal", "verify", "last")
+    told.expect(74)
+    assert "checkpoint 9 of block 'main' of 0: " in told.out
+    told = place.rscoop("journal", "repair", "last")
+    told.expect()
+    assert "the one before it" in told.out + told.err
+    place.rscoop("journal", "verify", "last").expect()
+    (place.folder / "go").touch()
+    assert words(resumed(place).expect())[-1] == "end"
+
+    shutil.rmtree(run)
+    place.rscoop("journal", "restore", "copy").expect()
+    assert words(place.rscoop("resume", "last").expect())[-1] == "end"
+    assert words(place.rscoop("logs", "last").expect()) == words(whole)
+
+
+def test_a_parent_that_is_replayed_at_every_wait_goes_on_from_its_checkpoint(place: Place) -> None:
+    whole = halfway(place)
+    (place.folder / "go").touch()
+    (place.folder / "ledger").unlink()
+    again = Place(place.folder, place.folder / "again")
+    path = again.write(RUN)
+    env = {**again.env(), "RSCOOP_ALWAYS_REPLAY": "1"}
+    done = again.rscoop("run", "-q", "-n", "4", path.name, env=env)
+    again.assert_nothing_left()
+    assert words(done.expect()) == words(whole)
+    assert sorted(ledger(place)) == sorted((place.folder / "whole").read_text().split())
