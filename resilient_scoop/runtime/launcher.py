@@ -323,7 +323,7 @@ class Launcher:
         self.display.note(
             f"resuming run {self.run.id}: {report.recovered} results recovered, "
             f"{report.known - report.done} in flight; replaying them takes about "
-            f"{duration(report.recovered / REPLAY_PER_S + 0.5)}, besides the script's own time"
+            f"{duration(max(0, report.recovered - report.covered) / REPLAY_PER_S + 0.5)}, besides the script's own time"
         )
 
     def _show(self) -> None:

@@ -30,6 +30,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     crashes: int = 0
     resubmitted: int = 0
     recovered: int = 0
+    covered: int = 0  # of those, items that checkpoints cover: they are not replayed
     output_bytes: int = 0
     batch: str = ""
     items: str = ""  # how far the running items are, by their own word
@@ -83,6 +84,7 @@ def broker_report(broker: Broker, recovered: int, output_bytes: int) -> Report:
         crashes=state.crashes,
         resubmitted=broker.membership.resubmitted,
         recovered=recovered,
+        covered=sum(parent.dropped_items for parent in state.parents.values()),
         output_bytes=output_bytes,
         batch="" if not batches else _batch(state, batches[-1]),
         items=items_text(state.words),
