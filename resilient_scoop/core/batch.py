@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.peers import Lease
     from resilient_scoop.core.words import Words
     from resilient_scoop.wire.checkpoints import Trimmed
-    from resilient_scoop.wire.messages import Crashed, Part
+    from resilient_scoop.wire.messages import Attempt, Crashed, Part
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ class Parent:
     __slots__ = (
         "args_left", "batches", "blocks", "cancelled", "crashes", "depth", "dropped", "dropped_items",
         "finished", "index", "intents", "logged", "next_observation", "path", "prefix", "renewed", "saved",
-        "sizes", "trimmed_by", "trims", "untold", "words",
+        "sizes", "trimmed_by", "trims", "untold", "words", "writer",
     )  # fmt: skip
 
     def __init__(self, path: str, prefix: bytes, words: Words) -> None:
@@ -139,6 +139,7 @@ class Parent:
         self.prefix = prefix
         self.words = words  # of all parents
         self.depth = ids.depth(path)
+        self.writer: Attempt | None = None  # whose record is the last in its log
         self.batches: dict[int, Batch] = {}
         self.args_left: dict[int, int] = {}  # record of `Args` -> its items that are not done
         self.finished = Intervals()
@@ -158,6 +159,11 @@ class Parent:
         self.untold = Intervals()  # observations of which nothing is kept
         self.trimmed_by: list[tuple[str, int]] = []  # blocks whose checkpoints cover those
         self.trims: dict[int, Trimmed] = {}  # by sequence number
+
+    def is_past(self, attempt: Attempt) -> bool:
+        """Tell whether a later attempt than this has written: this one lacks what that was told."""
+        last = self.writer
+        return last is not None and (last.epoch, last.no) > (attempt.epoch, attempt.no)
 
     def size_of(self, call: int) -> int | None:
         """Return how many items a finished call has; None if it is not finished."""

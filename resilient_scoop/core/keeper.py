@@ -85,6 +85,7 @@ class Keeper:
         parent = ledger.state.parent(record.parent)
         if checkpoints.is_new(parent, record):
             seq = ledger.log(parent, raw)
+            parent.writer = record.attempt
             self._erase(parent, checkpoints.apply_checkpoint(parent, record, seq))
         saved = wire.Saved(record.parent, record.name, record.opening, record.gen)
         ledger.send(peer.id, wire.encode(saved))

@@ -143,6 +143,7 @@ class Ledger:
             offset += part.count
         if new:
             self.log(parent, raw, forced=False)
+            parent.writer = calls.attempt
             key = parent.prefix + record.to_bytes(8, "big")
             self.actions.append(Put(Table.ARGS, key, raw_args, forced=False))
             if calls.parent == ids.ROOT:
@@ -179,6 +180,7 @@ class Ledger:
         parent = self.state.parent(observed.parent)
         if observed.observations[-1].no >= parent.next_observation:
             self.log(parent, raw)
+            parent.writer = observed.attempt
             self.state.apply_observed(parent, observed)
 
     def stream(self, peer: Peer, piece: wire.Output | wire.Input, raw: bytes) -> None:

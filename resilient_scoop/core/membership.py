@@ -4,6 +4,8 @@ M1  A live lease is on a live peer, and both know it.
 M2  A death is blamed on the item that was on the CPU and on nothing else; prefetched items and
 waiting parents are innocent. A process that was told to end blames nobody (BLAST-RADIUS).
 M3  An item of an `idempotent=False` call whose worker is lost is never ready again (AT-MOST-ONCE).
+M4  A parent's attempt is not adopted behind which a later one has written: it lacks what that one was
+told. So there is one writer over restarts, too (L1).
 """
 
 from __future__ import annotations
@@ -110,11 +112,22 @@ class Membership:
             part = wire.Part(held.call, start, stop - start, held.fn, digests, last=False)
             if not batch.ready.covers(start, stop) or not self.state.same(batch, part, start, stop):
                 return False
+            if self._is_past(held, start, stop):
+                return False
         for start, stop in held.spans:
             self.scheduler.withdraw(batch, start, stop)
         item_s = self.config.slice_s / 2
         self.scheduler.lease(held.attempt, batch, Intervals(held.spans), peer, item_s, now)
         return True
+
+    def _is_past(self, held: wire.Held, start: int, stop: int) -> bool:
+        """Tell whether a later attempt at one of these items, as a parent, has written (M4)."""
+        parents = self.state.parents
+        for index in self.state.kids_within(held.parent, held.call, start, stop):
+            child = parents.get(ids.item_path(held.parent, held.call, index))
+            if child is not None and child.is_past(held.attempt):
+                return True
+        return False
 
     def _park_waiting(self, peer: Peer, hello: wire.Hello) -> None:
         for each in hello.waiting:

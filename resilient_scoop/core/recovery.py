@@ -58,6 +58,8 @@ def recover(
 def apply(state: State, record: Logged, seq: int) -> None:  # noqa: C901, PLR0912 - a table
     """Apply one LOG record as it was applied when it was written."""
     parent = state.parent(record.parent)
+    if isinstance(record, Calls | Observed | Checkpoint):
+        parent.writer = record.attempt
     match record:
         case Calls(parts=parts):
             offset = 0

@@ -320,10 +320,11 @@ class Launcher:
         if not self.options.resume or self.said_recovered:
             return
         self.said_recovered = True
+        took = duration(max(0, report.recovered - report.covered) / REPLAY_PER_S + 0.5)
         self.display.note(
             f"resuming run {self.run.id}: {report.recovered} results recovered, "
-            f"{report.known - report.done} in flight; replaying them takes about "
-            f"{duration(max(0, report.recovered - report.covered) / REPLAY_PER_S + 0.5)}, besides the script's own time"
+            f"{report.known - report.done} in flight; replaying them takes about {took}, besides "
+            "the script's own time"
         )
 
     def _show(self) -> None:

@@ -225,6 +225,32 @@ def test_a_new_broker_refuses_what_does_not_fit() -> None:
     assert [w.dropped for w in sent(actions, W1, wire.Welcome)] == [[attempt]]
 
 
+def test_a_parent_is_not_adopted_behind_which_a_later_attempt_has_written() -> None:
+    # Given a parent that lives on, unheard, on a worker that was taken for lost
+    bench = Bench()
+    first = grant_one(bench, W1)
+    path = item_path(ROOT, 0, 0)
+    bench.tell(W1, *calls(part(0, 0, 1), parent=path, attempt=first))
+    bench.arrive(W2)
+    bench.wait(11, vouched=[ORIGIN, W2])
+    held_now = bench.broker.scheduler.leases.values()
+    (lease,) = [each for each in held_now if each.batch.parent.path == ROOT]
+    assert lease.peer.id == W2
+
+    # When its next attempt was told something, and then there is a new broker
+    told = wire.Observed(path, lease.attempt, [wire.Observation(0, "done", 1, b"1")])
+    bench.tell(W2, told)
+    bench = bench.again()
+    held = wire.Held(first, ROOT, 0, FN, [(0, 1)], digests(0))
+    actions = bench.arrive(W1, held=[held], waiting=[wire.Waiting(path, first)])
+
+    # Then the first attempt is told to end, and the second goes on
+    assert [each.dropped for each in sent(actions, W1, wire.Welcome)] == [[first]]
+    held = wire.Held(lease.attempt, ROOT, 0, FN, [(0, 1)], digests(0))
+    actions = bench.arrive(W2, held=[held], waiting=[wire.Waiting(path, lease.attempt)])
+    assert [each.dropped for each in sent(actions, W2, wire.Welcome)] == [[]]
+
+
 def test_a_silent_peer_is_lost_after_its_lease_and_heard_again() -> None:
     # Given a worker with an item, which nobody vouches for
     bench = Bench()
