@@ -369,5 +369,6 @@ def _examine(directory: Path, lock: JournalLock, run: bytes | None) -> Generatio
         return known
     rebooted = lock.previous is None or lock.previous.boot_id != journal_lock.boot_id()
     whole = rebooted or meta.size_bytes <= _WHOLE_BYTES_MAX
-    check(directory, Depth.STRUCTURE if whole else Depth.RECORDS).raise_if_damaged(directory)
+    depth = Depth.STRUCTURE if whole else Depth.RECORDS
+    check(directory, depth, states=False).raise_if_damaged(directory)
     return known

@@ -94,10 +94,16 @@ class Verdict(msgspec.Struct, frozen=True):
             raise JournalDamagedError(str(directory), first.text + more, first.table, key)
 
 
-def check(directory: Path, depth: Depth, *, data: Path | None = None) -> Verdict:
-    """Check a journal that nobody writes to; `data` is another folder to find its data file in."""
+def check(
+    directory: Path, depth: Depth, *, data: Path | None = None, states: bool = True
+) -> Verdict:
+    """Check a journal that nobody writes to; `data` is another folder to find its data file in.
+
+    Without `states` the files of checkpoints are not looked at: a run can do without one that is lost,
+    since it goes on from the checkpoint before, and a journal must open for that.
+    """
     folder = data or data_folder(directory, read_generation(directory))
-    where = [str(folder), depth.name, str(directory)]
+    where = [str(folder), depth.name, str(directory), "states" if states else ""]
     done = subprocess.run(  # noqa: S603 - our own interpreter and code
         [sys.executable, "-P", "-c", _CHILD, _PACKAGE_PARENT, *where],
         capture_output=True,
@@ -169,7 +175,7 @@ class _Report:
         sys.stdout.buffer.flush()
 
 
-def main(directory: str, depth: str, blobs: str) -> None:
+def main(directory: str, depth: str, blobs: str, states: str) -> None:
     """Check and report on standard output; runs in the child."""
     import resource
 
@@ -177,7 +183,7 @@ def main(directory: str, depth: str, blobs: str) -> None:
     report = _Report()
     if Depth[depth] >= Depth.STRUCTURE:
         _check_structure(Path(directory), report)
-    _check_records(Path(directory), Path(blobs), Depth[depth], report)
+    _check_records(Path(directory), Path(blobs), Depth[depth], report, states=bool(states))
     report.line(Summary(report.records, report.payload_bytes, report.problems))
 
 
@@ -192,7 +198,9 @@ def _check_structure(directory: Path, report: _Report) -> None:
         report.problem(str(error))
 
 
-def _check_records(directory: Path, blobs: Path, depth: Depth, report: _Report) -> None:
+def _check_records(
+    directory: Path, blobs: Path, depth: Depth, report: _Report, *, states: bool
+) -> None:
     import lmdb
 
     from resilient_scoop.adapters.journal_store import Store, open_copy
@@ -211,7 +219,8 @@ def _check_records(directory: Path, blobs: Path, depth: Depth, report: _Report) 
                 yield bytes(key), value
 
     results = blobs.parent / result_files.FOLDER
-    files = _Files(store.blobs, BlobStore(blobs.parent / STATES), results, depth >= Depth.CONTENTS)
+    kept = BlobStore(blobs.parent / STATES) if states else None
+    files = _Files(store.blobs, kept, results, depth >= Depth.CONTENTS)
     for table in Table:
         try:
             for key, value in records(store, table):
@@ -222,6 +231,8 @@ def _check_records(directory: Path, blobs: Path, depth: Depth, report: _Report) 
 
 def _check_state(payload: bytes, files: _Files) -> None:
     """Look at the file of a checkpoint, if it has one."""
+    if files.states is None:
+        return
     record = decode_logged(payload)
     if isinstance(record, Checkpoint) and record.payload[:1] == b"B":
         ref = unpack_ref(record.payload[1:])
@@ -232,7 +243,7 @@ class _Files(NamedTuple):
     """Where the files are that records name."""
 
     blobs: BlobStore
-    states: BlobStore
+    states: BlobStore | None  # None: they are not looked at
     results: Path
     contents: bool  # they are read, and not just looked at
 

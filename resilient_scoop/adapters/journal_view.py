@@ -145,7 +145,7 @@ def _examine(directory: Path, folder: Path, meta: DataMeta, *, clean: bool) -> N
     if meta.size_bytes <= SMALL_BYTES_MAX:
         check_here(folder)
     elif not clean:
-        check(directory, Depth.RECORDS).raise_if_damaged(directory)
+        check(directory, Depth.RECORDS, states=False).raise_if_damaged(directory)
 
 
 def _copied(directory: Path, folder: Path) -> Store:
@@ -157,7 +157,7 @@ def _copied(directory: Path, folder: Path) -> Store:
         verdict = Verdict([])
         for _ in range(_COPIES_MAX):
             shutil.copyfile(folder / DATA_FILE, copy / DATA_FILE)
-            verdict = check(directory, Depth.STRUCTURE, data=copy)
+            verdict = check(directory, Depth.STRUCTURE, data=copy, states=False)
             if verdict.sound:
                 break
         verdict.raise_if_damaged(directory)

@@ -13,17 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from resilient_scoop.adapters.blobs import BlobError, BlobStore, unpack_ref
-from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
 FOLDER: Final = "checkpoints"
-FILE: Final = b"B"
-"""What the payload of a checkpoint begins with that is the name of a file."""
 INLINE_BYTES_MAX: Final = 1 << 19
 """Larger states are files: a message of a megabyte would hold up all others in the broker."""
-_TAG: Final = b"Checkpoint"
 _SLICE_BYTES: Final = 8 << 20
 
 
@@ -80,16 +76,3 @@ class StateStore:
                 path.unlink(missing_ok=True)
                 removed += 1
         return removed
-
-
-def problems(folder: Path, value: bytes, *, contents: bool) -> Iterator[str]:
-    """Yield what is wrong with the file that a record of the log names, if it is a checkpoint's."""
-    if _TAG not in value[: len(_TAG) + 4]:  # a frame begins with its head and its tag
-        return
-    record = wire.decode_logged(value)
-    if isinstance(record, wire.Checkpoint) and record.payload[:1] == FILE:
-        files = BlobStore(folder)
-        try:
-            (files.read if contents else files.look)(unpack_ref(record.payload[1:]))
-        except (BlobError, ValueError) as error:
-            yield f"checkpoint {record.gen} of block {record.name!r} of {record.parent}: {error}"

@@ -31,7 +31,7 @@ from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import INPUT_KEY, Put, Table
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.runtime import decisions
-from resilient_scoop.runtime.recorded import recorded_input
+from resilient_scoop.runtime.recorded import recorded_input, recorded_output
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.rundir import RunDir
 
 _COMMIT_BYTES: Final = 16 << 20
+_OUTPUT_BYTES: Final = 1 << 16  # of one record
+_NOBODY: Final = wire.Attempt(0, 0)  # older than any attempt of the new run
 
 
 @dataclass(slots=True)
@@ -206,15 +208,12 @@ class Fork:
 
     def _output(self) -> Iterator[Change]:
         """Yield what the script had written by the newest checkpoint (F5)."""
-        for key, raw in self.view.scan(Table.OUTPUT):
-            piece = wire.decode_up(raw)
-            assert isinstance(piece, wire.Output), "a foreign record in OUTPUT"
-            if piece.offset >= self._output_bytes:
-                return
-            data = piece.data[: self._output_bytes - piece.offset]
-            cut_off = data != piece.data
-            piece = wire.Output(piece.attempt, piece.offset, data)
-            yield Put(Table.OUTPUT, key, wire.encode(piece) if cut_off else raw)
+        if not self._output_bytes:
+            return
+        written = recorded_output(self.view)[: self._output_bytes]
+        for offset in range(0, len(written), _OUTPUT_BYTES):
+            piece = wire.Output(_NOBODY, offset, written[offset : offset + _OUTPUT_BYTES])
+            yield Put(Table.OUTPUT, offset.to_bytes(8, "big"), wire.encode(piece))
 
     def _args(self, key: bytes, record: wire.Calls, kept: wire.Calls) -> wire.Args | None:
         raw = self.view.get(Table.ARGS, key)

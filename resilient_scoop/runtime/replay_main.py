@@ -88,7 +88,6 @@ class Theater:
         stage.parent.ended = ended is not None
         out = Compared(recorded, stage.halt, 2 if self.wanted.shows else -1)
         out.ended = ended is not None
-        stage.session.output = out
         sys.stdout = io.TextIOWrapper(
             io.BufferedWriter(out), encoding=sys.stdout.encoding, errors=sys.stdout.errors,
             line_buffering=True,

@@ -77,7 +77,6 @@ class ReplaySession(Session):
         self.context = Context(ids.ROOT, None)
         self.waiter = None
         self.flushed_at = 0.0
-        self.output = None
         self.saves = False
         self.checkpoint_asked = 0
 

@@ -89,6 +89,7 @@ class Session:
 
     output: Position | None = None  # the origin's
     input: Position | None = None
+    saves = True  # what `commit` is given; else it is only looked at
 
     def __init__(self, role: str, settings: ChildSettings, node: str, pid: int) -> None:
         self.settings = settings
@@ -113,7 +114,6 @@ class Session:
         self.flushed_at = 0.0
         self.beat_at = 0.0
         self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # by parent, call and item
-        self.saves = True  # what `commit` is given; else it is only looked at
         self.checkpoint_asked = 0
         """How often everybody was asked for a checkpoint: a parent's next `commit` writes one, whatever
         its thinning says, if it has written none since this last rose."""

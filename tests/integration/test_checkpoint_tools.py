@@ -169,14 +169,12 @@ def test_a_fork_where_history_is_gone_is_refused_with_what_there_is(place: Place
         ("--at-checkpoint", "9", "--at", "0.5"): "two places",
         ("--at", "0.5"): "--at-checkpoint with one of 8 and 9 of block 'main'",
     }
-    said = ""
     for arguments, told in refusals.items():
         refused = place.rscoop("fork", *arguments, "last")
         refused.expect(2)
-        said = refused.err
-        assert told in " ".join(said.split()), said
+        assert told in " ".join(refused.err.split()), refused.err
     assert len(place.runs()) == 1
-    possible = said.replace("\n", " ").split("from 0.")[1].split()[0]
+    possible = refused.err.replace("\n", " ").split("from 0.")[1].split()[0]
     made = place.rscoop("fork", "--at", f"0.{possible}", "last")
     made.expect()
 
@@ -225,11 +223,7 @@ def test_the_files_of_states_are_looked_after(place: Place) -> None:
     newest.unlink()
     told = place.rscoop("journal", "verify", "last")
     told.expect(74)
-    assert "checkpoint 9 of block 'main' of 0: " in told.out
-    told = place.rscoop("journal", "repair", "last")
-    told.expect()
-    assert "the one before it" in told.out + told.err
-    place.rscoop("journal", "verify", "last").expect()
+    assert newest.name in told.out
     (place.folder / "go").touch()
     assert words(resumed(place).expect())[-1] == "end"
 
