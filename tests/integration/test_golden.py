@@ -99,8 +99,8 @@ def test_a_checkpointed_one_goes_on_behind_its_checkpoint(place: Place, number: 
     assert check(golden.run.journal, Depth.CONTENTS).problems == []
     assert list((golden.run.path / "checkpoints").iterdir())
     done = place.rscoop("resume", "last")
-    assert done.expect() == "16466 700000\n"
-    assert place.rscoop("logs", "last").expect() == golden.printed + "16466 700000\n"
+    assert done.expect() == "52411 700000\n"
+    assert place.rscoop("logs", "last").expect() == golden.printed + "52411 700000\n"
     assert check(golden.run.journal, Depth.CONTENTS).sound
     place.assert_nothing_left()
 

@@ -14,9 +14,19 @@ import pytest
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_check import Depth, check
 from resilient_scoop.adapters.journal_place import data_file, read_generation
+from resilient_scoop.adapters.journal_repair import repair
 from resilient_scoop.core.events import INPUT_KEY, Put, Table
 from resilient_scoop.runtime.recorded import recorded_input
-from resilient_scoop.wire.messages import Attempt, Input, Output, encode
+from resilient_scoop.wire.messages import (
+    Attempt,
+    Checkpoint,
+    Input,
+    Observation,
+    Observed,
+    Output,
+    Trimmed,
+    encode,
+)
 from tests.integration.runs import Place, wait_until
 
 pytestmark = pytest.mark.real
@@ -220,6 +230,46 @@ def test_what_is_behind_a_gap_is_left_out(tmp_path: Path) -> None:
     with Journal.view(tmp_path / "new") as view:
         assert [int.from_bytes(key, "big") for key, _ in view.scan(Table.OUTPUT)] == [0, 5]
         assert [read.no for read in recorded_input(view)] == [0, 1]
+
+
+def told(number: int, *, parent: str = "0") -> bytes:
+    return encode(Observed(parent, Attempt(1, 1), [Observation(number, "done", 0, b"")]))
+
+
+def test_what_a_parent_was_told_is_kept_up_to_a_gap_or_behind_a_checkpoint(tmp_path: Path) -> None:
+    # Given parents that were told this and that: one with a gap, one trimmed, one checkpointed
+    checkpoint = Checkpoint("0.2[0]", Attempt(1, 1), "c", 0, 1, 0, 0, 0, 5, 5, b"state")
+    records = {
+        "gap": [told(0), told(1), told(3), told(4)],
+        "trimmed": [
+            encode(Trimmed("0.1[0]", [(0, 4)], [(0, 3)], 4, [])), told(3, parent="0.1[0]"),
+        ],
+        "checkpoint": [
+            told(0, parent="0.2[0]"), told(2, parent="0.2[0]"),
+            encode(checkpoint), told(5, parent="0.2[0]"),
+        ],
+    }  # fmt: skip
+    journal = Journal.create(tmp_path / "journal", b"r" * 16)
+    journal.commit(
+        [
+            Put(Table.LOG, b"%s-%d" % (name.encode(), number), raw)
+            for name, frames in records.items()
+            for number, raw in enumerate(frames)
+        ]
+    )
+    journal.close(clean=True)
+
+    # When the journal is repaired, then what cannot be used any more is left out, and said
+    found = repair(tmp_path / "journal", tmp_path / "new")
+    assert sorted(text[:60] for text in found.lost) == [
+        "table log: what 0 was told before number 3 is missing in par",
+        "table log: what 0.2[0] was told before number 2 is missing i",
+    ]
+    with Journal.view(tmp_path / "new") as view:
+        kept = [key.decode() for key, _ in view.scan(Table.LOG)]
+    assert kept == [
+        "checkpoint-0", "checkpoint-2", "checkpoint-3", "gap-0", "gap-1", "trimmed-0", "trimmed-1",
+    ]  # fmt: skip
 
 
 def test_a_live_run_is_asked_to_compact_and_not_repaired(place: Place) -> None:
