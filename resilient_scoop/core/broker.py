@@ -193,8 +193,10 @@ class Broker:
             case wire.Parked(attempt=attempt, index=index):
                 peer.moved_at = now
                 lease = peer.leases.get(attempt)
-                if lease is not None:
+                if lease is not None and message.parked:
                     self.scheduler.park(lease, index)
+                elif lease is not None:
+                    lease.unpark(index)
             case wire.Stuck(attempt=attempt, index=index):
                 lease = peer.leases.get(attempt)
                 if lease is not None and self.scheduler.evict(lease, index):

@@ -28,6 +28,12 @@ class Lease:
     retracting: bool = False
     urgency: int = 0  # the lower, the sooner: minus the priority
 
+    def unpark(self, index: int) -> None:
+        """An item that waited goes on, and takes up the worker again."""
+        if index in self.parked:
+            self.parked.discard(index)
+            self.peer.take(self, 1)
+
     def busy(self) -> int:
         """Return how many items of it take up the worker."""
         return self.left.count() - len(self.parked)

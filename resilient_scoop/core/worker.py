@@ -188,6 +188,10 @@ class Worker:
         """Say that an item waits for others."""
         self.out.append(wire.encode(wire.Parked(work.attempt, index)))
 
+    def unpark(self, work: Work, index: int) -> None:
+        """Say that an item goes on: others must not wait behind it."""
+        self.out.append(wire.encode(wire.Parked(work.attempt, index, parked=False)))
+
     def give_back(self) -> None:
         """Answer retractions (W4): what is not begun goes back, all but the item under way."""
         asked, self.retract = self.retract, []

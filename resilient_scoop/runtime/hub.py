@@ -76,6 +76,8 @@ class Hub:
         work = context.work
         assert work is not None, "a waiting item belongs to a slice"
         attempt, task = work.attempt, work.task
+        with session.lock:
+            session.machine.unpark(work, context.index)
         session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, context.index)
         return in_time
 

@@ -217,10 +217,11 @@ class Hello(_Struct, frozen=True):
 
 
 class Parked(_Struct, frozen=True):
-    """An item became a waiting parent: it no longer takes up its worker."""
+    """An item waits and no longer takes up its worker; or, not `parked`, goes on and does again."""
 
     attempt: Attempt
     index: int
+    parked: bool = True
 
 
 class Stuck(_Struct, frozen=True):

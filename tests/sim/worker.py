@@ -154,6 +154,8 @@ class WorkerShell(Operations, Process):
             if self.runnable:
                 frame, answer = self.runnable.popleft()
                 self._take_cpu(frame, frame.work, frame.index, frame.path)
+                if frame.work is not None and frame.parked:
+                    self.machine.unpark(frame.work, frame.index)
                 self._step(frame, answer)
                 continue
             work = self._pick()

@@ -442,3 +442,26 @@ def test_a_ready_parent_goes_before_its_siblings() -> None:
     # Then the parent is the first thing that it is given
     first = granted(actions, W2)[0]
     assert (first.parent, first.start, first.replay) == (ROOT, 2, True)
+
+
+def test_what_is_queued_behind_a_parent_that_goes_on_is_taken_over() -> None:
+    # Given a worker with a parent that waits and two more items, and another one that is idle
+    bench = Bench()
+    attempt = grant_one(bench, W1)
+    path = item_path(ROOT, 0, 0)
+    root = bench.broker.ledger.root
+    assert root is not None
+    bench.tell(W1, *calls(part(0, 0, 1), parent=path, attempt=attempt), wire.Parked(attempt, 0))
+    (peer,) = bench.broker.scheduler.workers.values()
+    waiting = peer.items
+
+    # When the parent goes on and computes, then it counts again, and others can have the rest
+    bench.tell(W1, wire.Parked(attempt, 0, parked=False))
+    assert peer.items == waiting + 1
+    bench.arrive(W2)
+    actions = bench.wait(2, vouched=[ORIGIN, W1, W2])
+    assert [each.attempt for each in sent(actions, W1, wire.Retract)]
+
+    # And when it waits again, it does not
+    bench.tell(W1, wire.Parked(attempt, 0))
+    assert peer.items == waiting
