@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "replay": "replay",
     "fork": "fork",
     "attach": "attach",
+    "checkpoint": "checkpoint",
     "cancel": "cancel",
     "logs": "logs",
     "gc": "gc",

@@ -19,6 +19,7 @@ from resilient_scoop.cli.base import (
 from resilient_scoop.cli.changed import ALL, check_flags, decide
 from resilient_scoop.cli.script import find_module, find_script, installed_versions
 from resilient_scoop.cli.start import Start, start
+from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.rundir import RunDir, RunInfo
 from resilient_scoop.runtime.survey import Changed
@@ -69,6 +70,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Of --dry-run: print one JSON value.")
 @click.option("--detach", is_flag=True, help="Leave the run in the background.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@time_limit_option
 @determinism_options
 def command(  # noqa: PLR0913  one parameter per option
     *,
@@ -84,6 +86,7 @@ def command(  # noqa: PLR0913  one parameter per option
     quiet: bool,
     audit: bool,
     always_replay: bool,
+    time_limit: TimeLimit | None,
 ) -> int:
     """Go on with RUN: the script starts again, and what it had computed is taken from the journal.
 
@@ -125,6 +128,7 @@ def command(  # noqa: PLR0913  one parameter per option
             detach=detach,
             audit=audit,
             always_replay=always_replay,
+            limit=limit_of(time_limit),
         ),
     )
 

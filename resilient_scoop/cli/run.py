@@ -18,6 +18,7 @@ import click
 from resilient_scoop.cli.base import EXIT_CODES, SETTINGS, determinism_options, state_folder
 from resilient_scoop.cli.script import Target, find_module, find_script, installed_versions
 from resilient_scoop.cli.start import Start, start
+from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import JournalPlaceError, UsageError
 from resilient_scoop.runtime import rundirs
 from resilient_scoop.runtime.rundir import RunDir, RunInfo, user_name
@@ -54,6 +55,7 @@ Examples:
 )  # fmt: skip
 @click.option("--detach", is_flag=True, help="Leave the run in the background; print its id.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@time_limit_option
 @determinism_options
 @click.option("-m", "as_module", is_flag=True, help="SCRIPT is a module's name, as python -m.")
 @click.argument("script", metavar="SCRIPT")
@@ -69,6 +71,7 @@ def command(  # noqa: PLR0913  one parameter per option
     quiet: bool,
     audit: bool,
     always_replay: bool,
+    time_limit: TimeLimit | None,
     as_module: bool,
     script: str,
     args: tuple[str, ...],
@@ -108,7 +111,7 @@ def command(  # noqa: PLR0913  one parameter per option
     run = rundirs.create(state_folder(), describe, now)
     how = Start(
         workers=count, strict=strict, quiet=quiet, detach=detach, audit=audit,
-        always_replay=always_replay,
+        always_replay=always_replay, limit=limit_of(time_limit),
     )  # fmt: skip
     return _started(run, how)
 

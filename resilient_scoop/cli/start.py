@@ -6,7 +6,7 @@ import os
 import select
 import sys
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,6 +14,9 @@ from resilient_scoop.cli.base import note
 from resilient_scoop.errors import RscoopError
 from resilient_scoop.runtime.decisions import Decision
 from resilient_scoop.runtime.rundir import RunDir
+
+if TYPE_CHECKING:
+    from resilient_scoop.runtime.handover import Limit
 
 _POLL_S: Final = 0.02
 _STDERR: Final = 2
@@ -35,6 +38,7 @@ class Start:
     detach: bool = False
     always_replay: bool = False
     audit: bool = False
+    limit: Limit | None = None
 
 
 def start(run: RunDir, how: Start) -> int:
@@ -70,6 +74,7 @@ def _launch(run: RunDir, how: Start) -> int:
             display=not how.detach,
             always_replay=how.always_replay,
             audit=how.audit,
+            limit=how.limit,
         ),
     )
 

@@ -1,8 +1,8 @@
 """The broker as a pure machine: events and time in, actions out.
 
-It owns five parts, whose modules name their invariants: the ledger (facts), the keeper (checkpoints),
+It owns six parts, whose modules name their invariants: the ledger (facts), the keeper (checkpoints),
 the scheduler (who runs what), the membership (who is there), the questions (cancellations that are
-asked for). `check` asserts, beside theirs:
+asked for), the handover (checkpoints that are asked for). `check` asserts, beside theirs:
 
   B1  Every known undone item is ready or in exactly one lease.
   B2  Nothing that rests on a record is an `Offer`: outcomes, answers, greetings, grants of
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from resilient_scoop.core.events import (
     Action,
+    AskCheckpoints,
     Event,
     GrantStored,
     Heard,
@@ -27,6 +28,7 @@ from resilient_scoop.core.events import (
     Table,
     Tick,
 )
+from resilient_scoop.core.handover import Handover
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.keeper import Keeper
 from resilient_scoop.core.ledger import Ledger
@@ -64,6 +66,7 @@ class Broker:
         self.keeper = Keeper(self.ledger)
         self.membership = Membership(config, epoch, seed, self.ledger)
         self.questions = Questions(self.ledger)
+        self.handover = Handover(self.ledger, epoch)
         self.ended: wire.RunEnded | None = None
         self.busy_disk = False  # no space: hand out nothing
         self._stepped_at: float | None = None
@@ -81,6 +84,8 @@ class Broker:
                 self._hear(event, now)
             case Interrupt(reason):
                 self._stop(reason)
+            case AskCheckpoints():
+                self.handover.ask(event, now)
             case Tick():
                 self.membership.expire(now)
             case Swept():
@@ -90,6 +95,7 @@ class Broker:
         if self.keeper.halted:
             self._stop(self.keeper.halted)
         if not more:
+            self._hand_over(now)
             self.keeper.sweep()
             self._assign(now)
         if self.state.words.stale:
@@ -148,6 +154,13 @@ class Broker:
             self.membership.stopping = reason
             for peer in self.ledger.peers:
                 self.ledger.send(peer, wire.encode(wire.Stop(reason)))
+
+    def _hand_over(self, now: float) -> None:
+        """Stop where everybody was asked for a checkpoint and has made it."""
+        if self.handover.is_active:
+            recovering, stopping = self.membership.recovering(now), self.membership.stopping
+            if self.handover.settle(now, recovering=recovering, stopping=stopping is not None):
+                self._stop("handed over")
 
     def _hear(self, event: Heard, now: float) -> None:
         peer = self.ledger.peers.get(event.peer)
@@ -224,6 +237,8 @@ class Broker:
                 self.keeper.checkpoint(peer, message, raw)
             case wire.Verified():
                 self.keeper.verified(peer, message)
+            case wire.OpenBlocks():
+                self.handover.answered(peer, message)
             case wire.Halted():
                 self.keeper.halt(peer, message)
             case wire.Hello() | wire.Calls() | wire.Args():

@@ -159,6 +159,14 @@ class Interrupt:
 
 
 @dataclass(frozen=True, slots=True)
+class AskCheckpoints:
+    """Have every parent save at its next commit; then, with `hands_over`, stop as by `Interrupt`."""
+
+    hands_over: bool
+    grace_s: float  # how long to wait for them
+
+
+@dataclass(frozen=True, slots=True)
 class Swept:
     """The page that a `Sweep` asked for."""
 
@@ -170,4 +178,4 @@ class Swept:
 
 
 Action = Put | Erase | Send | Offer | SendHistory | GrantStored | Sweep | Discard
-Event = Heard | Tick | Interrupt | Swept
+Event = Heard | Tick | Interrupt | Swept | AskCheckpoints

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
+from resilient_scoop.core.handover import Asked
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.parent import Parent, Told
@@ -84,6 +85,7 @@ class Worker:
         self.out: list[bytes] = []
         self.due: dict[str, list[wire.Outcome]] = {}  # outcomes to send, by parent
         self.retract: list[wire.Retract] = []  # asked for, not answered
+        self.asked = Asked()  # for checkpoints
         self.touched: set[str] = set()  # parents that were told something
 
     # --- sending ------------------------------------------------------------------------------
@@ -119,6 +121,7 @@ class Worker:
         for parent in self.parents.values():
             if parent.queued or parent.has_told:
                 frames += parent.frames()
+        frames += self.asked.answer(self.parents)
         if self.written and self.root is not None:
             output = wire.Output(self.root, self.output_bytes, bytes(self.written), self.output_at)
             self.output_at = None
@@ -240,6 +243,7 @@ class Worker:
     def _meet(self, epoch: int) -> list[list[bytes]]:
         """Meet a new broker."""
         self.link.epoch = epoch
+        self.asked.meet()
         for parent in self.parents.values():
             lost = parent.page_asked
             parent.reconnect()
@@ -266,7 +270,7 @@ class Worker:
         for message in messages:
             self._handle(message)
 
-    def _handle(self, message: wire.Down) -> None:  # noqa: C901, PLR0912
+    def _handle(self, message: wire.Down) -> None:  # noqa: C901, PLR0912, PLR0915
         match message:
             case wire.Outcomes():
                 parent = self.parents.get(message.parent)
@@ -304,6 +308,8 @@ class Worker:
                 self.touched.update(self.parents)
             case wire.Stop(reason=reason):
                 self.stopping = reason
+            case wire.CheckpointWanted():
+                self.asked.hear(message)
             case wire.Greet():
                 self.out.insert(0, self._again())
             case _:

@@ -5,8 +5,9 @@ nothing; when the writer says that a turn is durable, send what rests on it. A f
 the process (the launcher starts it again from the disk), except for a full disk: then nothing is
 handed out until there is room.
 
-Standard input is the launcher: a line `stop REASON` asks for an orderly end, end of file means that
-the launcher is gone. Standard output tells the launcher, one JSON line each, how the run goes.
+Standard input is the launcher: a line `stop REASON` asks for an orderly end, `checkpoint NO hand-over
+SECONDS` (or `go-on`) for checkpoints, end of file means that the launcher is gone.
+Standard output tells the launcher, one JSON line each, how the run goes.
 """
 
 from __future__ import annotations
@@ -30,8 +31,17 @@ from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker import Broker
 from resilient_scoop.core.checkpoints import files as checkpoint_files
 from resilient_scoop.core.defines import Defines
-from resilient_scoop.core.events import INPUT_KEY, Change, Erase, Interrupt, Put, Table
+from resilient_scoop.core.events import (
+    INPUT_KEY,
+    AskCheckpoints,
+    Change,
+    Erase,
+    Interrupt,
+    Put,
+    Table,
+)
 from resilient_scoop.core.exchange import Exchange
+from resilient_scoop.core.handover import Stage
 from resilient_scoop.core.recovery import forget_items, forget_without_args, recover, succeeded
 from resilient_scoop.errors import RscoopError
 from resilient_scoop.runtime.child import take_settings
@@ -183,6 +193,10 @@ class BrokerShell:
         self.reported_at = 0.0
         self.reported = b""
         self.output_bytes = self.output_durable = self.broker.state.output_bytes
+        self.ask = 0  # the launcher's number of the last ask for checkpoints
+        self.over_no = self.over_turn = (
+            0  # of the last handover, and of the last records before its end
+        )
         self.turn = 0  # the last turn
         self.put_turn = 0  # the last turn that had records
         self.output_turn = 0  # the turn that recorded output which was not reported yet
@@ -230,6 +244,9 @@ class BrokerShell:
             # Where no worker has anything to do, whoever is there waits for this commit.
             self.committer.put(number, changes, here=not self.broker.scheduler.leases)
             self.put_turn = number
+        handover = self.broker.handover
+        if handover.stage is Stage.OVER and self.over_no != handover.no:
+            self.over_no, self.over_turn = handover.no, self.put_turn
         if self.broker.state.output_bytes != self.output_bytes:
             self.output_bytes, self.output_turn = self.broker.state.output_bytes, number
         self._send_durable()
@@ -254,7 +271,15 @@ class BrokerShell:
             if shown:
                 self.output_turn, self.output_durable = 0, self.output_bytes
             self.reported_at = now
-            self._report(broker_report(self.broker, self.recovered, self.output_durable))
+            self._report(self._how_it_goes(self.output_durable))
+
+    def _how_it_goes(self, output_bytes: int, *, durable: bool = False) -> Report:
+        """Return a report; checkpoints count as made when they are durable."""
+        durable = durable or self.committer.committed >= self.over_turn
+        over = self.broker.handover.stage is Stage.OVER and durable
+        return broker_report(
+            self.broker, self.recovered, output_bytes, ask=self.ask, asked_over=over
+        )
 
     def _mind_disk(self) -> bool:
         """Hand out nothing while the disk is full; return whether that has changed."""
@@ -285,6 +310,10 @@ class BrokerShell:
         for line in data.decode().splitlines():
             if line.startswith("stop"):
                 self.exchange.add(Interrupt(line[5:] or "asked"))
+            elif line.startswith("checkpoint"):
+                _, ask, what, grace_s = line.split()
+                self.ask = int(ask)
+                self.exchange.add(AskCheckpoints(what == "hand-over", float(grace_s)))
 
     def _is_over(self, now: float) -> bool:
         """Tell whether everybody who was told to stop is gone, or has had time enough."""
@@ -302,7 +331,7 @@ class BrokerShell:
         if self.committer.flush(0.0 if self.committer.full else 5.0):
             self._send(self.exchange.committed(1 << 62, self.journal))
         self.reported = b""
-        self._report(broker_report(self.broker, self.recovered, self.broker.state.output_bytes))
+        self._report(self._how_it_goes(self.broker.state.output_bytes, durable=True))
         self.committer.close()
         self.journal.close(clean=True)
         self.socket.close()

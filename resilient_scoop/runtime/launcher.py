@@ -3,9 +3,9 @@
 It decides nothing about the work. What it shows comes from the broker's reports and from the
 journal's OUTPUT table, so that what is on screen is what is on disk.
 
-A first Ctrl-C, SIGTERM or SIGHUP stops the run in order: nothing more is handed out, what is
-finished is kept, what runs has a few seconds. A second one ends everything now. Either way `rscoop
-resume` goes on.
+A first Ctrl-C or SIGHUP stops the run in order: nothing more is handed out, what is finished is
+kept, what runs has a few seconds. A first SIGTERM has parents checkpoint before. A second one ends
+everything now. Either way `rscoop resume` goes on. `runtime.handover` has it all.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from resilient_scoop.runtime.aftermath import show_new, tidy
 from resilient_scoop.runtime.audit import AuditTail
 from resilient_scoop.runtime.display import Display, Progress, Rate, duration, eta_s
 from resilient_scoop.runtime.figures import OutputTail
+from resilient_scoop.runtime.handover import HEARD, STOPPED, Handover
 from resilient_scoop.runtime.launching import LaunchOptions
 from resilient_scoop.runtime.reports import Report
 from resilient_scoop.runtime.script_input import Feeder
@@ -39,12 +40,10 @@ from resilient_scoop.runtime.words import REFUSED, hopeless, how, refusal
 if TYPE_CHECKING:
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
 
-STOPPED = 75
 REPLAY_PER_S = 50_000  # journaled items of small values; measured by `benchmarks`
 _FATAL = frozenset({70, 73, 74})
 _RESTARTS_MAX, _STILLBORN_MAX = 8, 2
 _RESTART_WINDOW_S = 20.0
-_SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
 @dataclass(slots=True, eq=False)
@@ -94,11 +93,10 @@ class Launcher:
         self.tail = OutputTail(self.shown.count)
         self.buffer = b""
         self.wake: tuple[int, ...] = ()
-        self.signals: list[int] = []
+        self.handover = Handover(run, self.display.note, self._tell_broker, options.limit)
         self.said_fatal = 0
         self.broker_code: int | None = None
         self.reports_fd = -1
-        self.kill_at: float | None = None
         self.said_recovered = False
         self.audit = AuditTail.anew(run.logs) if options.audit else None
         self.started_at = time.monotonic()
@@ -192,15 +190,13 @@ class Launcher:
     def _watch_signals(self) -> None:
         wake, theirs = self.wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-        for number in _SIGNALS:
+        for number in HEARD:
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         self.selector.register(wake, selectors.EVENT_READ, lambda: self._hear_signals(wake))
 
     def _timeout_s(self) -> float:
-        if self.kill_at is None:
-            return 1.0
-        return max(0.0, min(1.0, self.kill_at - time.monotonic()))
+        return min(1.0, self.handover.due_s(time.monotonic()))
 
     def _reap(self, part: Part) -> None:
         process = part.process
@@ -219,11 +215,12 @@ class Launcher:
             self._agent_ended(code)
 
     def _broker_ended(self, code: int) -> None:
-        killed = self.kill_at is not None and time.monotonic() >= self.kill_at
+        handover, now = self.handover, time.monotonic()
+        killed = handover.is_late(now)
         over = killed or code in (0, STOPPED) or code in _FATAL or self.said_fatal in _FATAL
         if over or self._is_hopeless(self.broker, code):
             self.broker_code = code
-            self.kill_at = min(self.kill_at or inf, time.monotonic() + (1 if self.signals else 5))
+            handover.kill_at = min(handover.kill_at or inf, now + (1 if handover.ends else 5))
             if code not in (0, STOPPED) and self.agent.process is not None:
                 self.agent.process.kill()
             return
@@ -231,15 +228,18 @@ class Launcher:
             died = how(code)
             self.display.note(f"the broker died ({died}); it is started again from the journal")
         self.start_broker(adopt=True)
-        if self.signals:
-            self._ask_stop()
+        if self.agent.process is None and not handover.stops:
+            self.start_agent()
+        handover.again()
 
     def _agent_ended(self, code: int) -> None:
-        if self.broker_code is not None or self.report.ended or self.signals:
+        if self.broker_code is not None or self.report.ended or self.handover.stops:
             return
+        if code == 0:
+            return  # the broker has sent it home
         if code in _FATAL or code == STOPPED or self._is_hopeless(self.agent, code):
             self.said_fatal = self.said_fatal or code
-            self._ask_stop()
+            self.handover.stop()
             return
         if code != REFUSED:
             self.display.note("the agent died; its workers are started again")
@@ -257,30 +257,21 @@ class Launcher:
         return True
 
     def _hear_signals(self, wake: int) -> None:
-        for number in os.read(wake, 64):
-            if number in _SIGNALS:
-                self.signals.append(number)
-        if not self.signals:
-            return
-        if len(self.signals) == 1:
-            self.display.note("stopping: what runs has a few seconds to end; once more to stop now")
-            self._ask_stop()
-        else:
-            self.kill_at = time.monotonic()
+        self.handover.hear(os.read(wake, 64))
 
-    def _ask_stop(self) -> None:
+    def _tell_broker(self, line: str) -> None:
         process = self.broker.process
         if process is not None and process.stdin is not None:
             try:
-                process.stdin.write(b"stop interrupted\n")
+                process.stdin.write(line.encode() + b"\n")
                 process.stdin.flush()
             except OSError:
                 return  # it is dead; its successor is asked again
-        if self.kill_at is None:
-            self.kill_at = time.monotonic() + 12.0
 
     def _end_late(self) -> None:
-        if self.kill_at is not None and time.monotonic() >= self.kill_at:
+        now = time.monotonic()
+        self.handover.look_at_clock(now)
+        if self.handover.is_late(now):
             self._kill_all()
 
     def _kill_all(self) -> None:
@@ -312,6 +303,7 @@ class Launcher:
             else:
                 self.report = report
                 self._say_recovered(report)
+                self.handover.hear_report(report)
         if lines:
             self._show()
 
@@ -366,6 +358,7 @@ class Launcher:
         self.display.close()
         self.shown.close()
         tidy(self.run)
+        self.handover.end()
         report = self.report
         if report.ended and self.broker_code == 0:
             remove_arguments(self.run.path / "payloads")
@@ -373,9 +366,10 @@ class Launcher:
         resume = f"`rscoop resume {self.run.id}`"
         if self.said_fatal not in (0, STOPPED):
             return self.said_fatal
+        ended = "handed over" if self.handover.whole and self.handover.ends else "stopped"
         kept = f"{report.done} results are kept" if report.epoch else "what it had done is kept"
-        self.display.note(f"run {self.run.id} stopped; {kept}; {resume} goes on")
-        return _SIGNALS.get(signal.Signals(self.signals[0]), STOPPED) if self.signals else STOPPED
+        self.display.note(f"run {self.run.id} {ended}; {kept}; {resume} goes on")
+        return self.handover.code
 
     def _finish_ended(self, report: Report) -> int:
         took_s = time.monotonic() - self.started_at

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from resilient_scoop.runtime.decisions import Decision
+    from resilient_scoop.runtime.handover import Limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,3 +25,4 @@ class LaunchOptions:
     display: bool = True
     always_replay: bool = False
     audit: bool = False
+    limit: Limit | None = None

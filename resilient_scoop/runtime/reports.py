@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from resilient_scoop import ids
+from resilient_scoop.core.handover import Stage
 from resilient_scoop.core.words import SCRIPT
 from resilient_scoop.runtime.display import steps
 
@@ -34,6 +35,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_bytes: int = 0
     batch: str = ""
     items: str = ""  # how far the running items are, by their own word
+    ask: int = 0  # the last ask for checkpoints that was heard
+    all_named: bool = False  # all parents with an open block are known
+    asked_over: bool = False  # nobody is waited for any more, and what was saved is durable
+    named: int = 0  # parents that were asked
+    saved: int = 0  # of these, how many have saved
+    left: int = 0  # and how many are waited for, or were not in time
     ended: bool = False
     code: int = 0
     failed: bool = False
@@ -68,9 +75,11 @@ def items_text(words: Words) -> str:
     return ", ".join(texts)
 
 
-def broker_report(broker: Broker, recovered: int, output_bytes: int) -> Report:
+def broker_report(
+    broker: Broker, recovered: int, output_bytes: int, *, ask: int, asked_over: bool
+) -> Report:
     """Return how the run goes; `output_bytes` of the script's output are on disk."""
-    state, ended = broker.state, broker.ended
+    state, ended, handover = broker.state, broker.ended, broker.handover
     root = state.parents.get("0")
     batches = [] if root is None else list(root.batches.values())
     workers = broker.scheduler.workers
@@ -88,6 +97,12 @@ def broker_report(broker: Broker, recovered: int, output_bytes: int) -> Report:
         output_bytes=output_bytes,
         batch="" if not batches else _batch(state, batches[-1]),
         items=items_text(state.words),
+        ask=ask,
+        all_named=handover.stage in (Stage.WAITING, Stage.OVER),
+        asked_over=asked_over,
+        named=handover.named,
+        saved=handover.saved,
+        left=len(handover.waiting),
         ended=ended is not None,
         code=0 if ended is None else ended.code,
         failed=ended is not None and ended.failed,

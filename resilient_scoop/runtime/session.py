@@ -114,12 +114,18 @@ class Session:
         self.flushed_at = 0.0
         self.beat_at = 0.0
         self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # by parent, call and item
-        self.checkpoint_asked = 0
-        """How often everybody was asked for a checkpoint: a parent's next `commit` writes one, whatever
-        its thinning says, if it has written none since this last rose."""
         self.on_stop: Callable[[], None] | None = None
         self.say_stuck: Callable[[], None] | None = None  # the deputy asks it, holding the lock
         self._closed = threading.Event()
+
+    @property
+    def checkpoint_asked(self) -> int:
+        """How often everybody was asked for a checkpoint.
+
+        A parent's next `commit` writes one, whatever its thinning says, if it has written none
+        since this last rose.
+        """
+        return self.machine.asked.count
 
     def seed_here(self) -> int:
         """Return the seed of the running future's random streams."""

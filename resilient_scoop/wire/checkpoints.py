@@ -70,6 +70,19 @@ class Saved(_Struct, frozen=True):
     gen: int
 
 
+class CheckpointWanted(_Struct, frozen=True):
+    """To origin and workers: every parent with an open block is to save at its next commit."""
+
+    no: int  # rises over all epochs
+
+
+class OpenBlocks(_Struct, frozen=True):
+    """Answer to `CheckpointWanted`, and said again when it changes: the parents with an open block."""
+
+    no: int
+    parents: list[str]
+
+
 class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A generation that the log of a parent holds."""
 

@@ -1,13 +1,11 @@
 """What crosses a process boundary and what the journal holds: one frozen struct per fact.
 
-A transport message is a header frame (`Header`) and then body frames, each one struct encoded with
-`encode`; the frames of one message are a bundle and are handled, and journaled, together or not at
-all. Some frames travel and are stored as they came: an `Outcomes` frame made by a worker is what
-the journal's `log` table holds and what the parent receives.
-
+A message is a header frame (`Header`) and then body frames, each one struct encoded with `encode`;
+its frames are a bundle: handled, and journaled, together or not at all. Some travel and are stored as
+they came: an `Outcomes` frame made by a worker is what the `log` table holds and its parent gets.
 Words and units: `call` is the parent's call number, `start`/`stop`/`count` index items of a batch,
-`digests` holds `ids.DIGEST_BYTES` per item, `*_s` are seconds. `args`, `values` and `payload` are
-opaque to the broker: it never unpickles (NOBODY-IN). An attempt is (epoch, no) of a future's grant.
+`digests` holds `ids.DIGEST_BYTES` per item, `*_s` are seconds. `args`, `values` and `payload` are opaque
+to the broker: it never unpickles (NOBODY-IN). An attempt is (epoch, no) of a future's grant.
 """
 
 from __future__ import annotations
@@ -17,19 +15,21 @@ import msgspec
 from resilient_scoop.wire.attempt import Attempt
 from resilient_scoop.wire.checkpoints import (
     Checkpoint,
+    CheckpointWanted,
     Halted,
     Mark,
+    OpenBlocks,
     Saved,
     Span,
     Trimmed,
     Verified,
-)
+)  # fmt: skip
 from resilient_scoop.wire.header import BEAT, RESEND, Header, pack_header, unpack_header
 from resilient_scoop.wire.streams import Input, Output
 
 __all__ = [
-    "BEAT", "RESEND", "Attempt", "Checkpoint", "Halted", "Header", "Input", "Mark", "Output", "Saved",
-    "Span", "Trimmed", "Verified", "pack_header", "unpack_header",
+    "BEAT", "RESEND", "Attempt", "Checkpoint", "CheckpointWanted", "Halted", "Header", "Input", "Mark",
+    "OpenBlocks", "Output", "Saved", "Span", "Trimmed", "Verified", "pack_header", "unpack_header",
 ]  # fmt: skip
 
 
@@ -286,7 +286,7 @@ class Bye(_Struct, frozen=True):
 Up = (
     Hello | Define | Calls | Args | Outcomes | Observed | Output | Input | Const | Parked | Stuck
     | Returned | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye | Progress | Checkpoint
-    | Verified | Halted
+    | Verified | Halted | OpenBlocks
 )  # fmt: skip
 
 # --- down: broker to the others ---------------------------------------------------------------
@@ -384,7 +384,7 @@ class Stop(_Struct, frozen=True):
 
 Down = (
     Welcome | Define | Grant | History | Outcomes | Observed | Retract | Drop | Evict | CancelAnswer
-    | Const | Kill | Stop | Greet | Checkpoint | Saved
+    | Const | Kill | Stop | Greet | Checkpoint | Saved | CheckpointWanted
 )  # fmt: skip
 Logged = Calls | Outcomes | Observed | Crashed | Intent | Checkpoint | Trimmed
 

@@ -1,0 +1,125 @@
+"""`rscoop checkpoint`: have a live run save its parents' states, and hand over or go on."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+from resilient_scoop.cli.base import DURATION, EXIT_CODES, SETTINGS, note, run_argument
+from resilient_scoop.cli.reach import open_process, send, whom_to_ask
+from resilient_scoop.errors import RunStoppedError, UsageError
+from resilient_scoop.runtime.figures import is_live
+from resilient_scoop.runtime.handover import GO_ON_SIGNAL, GRACE_S, Told, read_told
+from resilient_scoop.runtime.rundir import RunDir
+
+_POLL_S: Final = 0.05
+_YOUNG_S: Final = 5.0
+"""A launcher that has just begun hears signals within so long."""
+
+
+@click.command(
+    context_settings=SETTINGS,
+    epilog=f"""\b
+Examples:
+    rscoop checkpoint last                  save, stop, to be resumed here or elsewhere
+    rscoop checkpoint --go-on evolve-7      save, and go on
+    rscoop checkpoint --no-wait last
+{EXIT_CODES}""",
+)
+@run_argument
+@click.option("--go-on", is_flag=True, help="Do not stop the run behind the checkpoints.")
+@click.option("--no-wait", is_flag=True, help="Ask, and do not wait for what comes of it.")
+@click.option(
+    "--timeout", "timeout_s", type=DURATION, default=f"{GRACE_S + 30:.0f}s", metavar="DURATION",
+    help="How long to wait for it.  [default: 330s; the run itself gives up after 300s]",
+)  # fmt: skip
+def command(*, run: RunDir, go_on: bool, no_wait: bool, timeout_s: float) -> int:
+    """Have every parent of RUN that has a `durable` block open save at its next commit.
+
+    Then the run stops and can be resumed, or goes on. Exit code 75: a parent came to no commit.
+    """
+    if not is_live(run):
+        raise UsageError(
+            f"run {run.id} is not live, so there is nothing to save; `rscoop status {run.id}` says how "
+            f"it is"
+        )
+    process = whom_to_ask(run, "checkpoint")
+    pidfd = open_process(process.pid) if process.role == "launcher" else None
+    if pidfd is None:
+        raise UsageError(f"run {run.id} is ending; go on with `rscoop resume {run.id}`")
+    number = GO_ON_SIGNAL if go_on else signal.SIGUSR1
+    try:
+        _wait_until_heard(run, process.pid, number)
+        before = read_told(run)
+        send(pidfd, number)
+        if no_wait:
+            note(f"run {run.id} is asked for checkpoints")
+            return 0
+        told = _wait(run, pidfd, before, timeout_s, ends=not go_on)
+    finally:
+        os.close(pidfd)
+    return _say(run, told, go_on=go_on)
+
+
+def _wait_until_heard(run: RunDir, pid: int, number: int) -> None:
+    """Wait until the launcher has its handlers: before, the signal would kill it."""
+    until = time.monotonic() + _YOUNG_S
+    while not _hears(pid, number):
+        if time.monotonic() > until:
+            raise UsageError(
+                f"run {run.id} was started by a version of rscoop that can't be asked for checkpoints; "
+                f"`rscoop cancel {run.id}` stops it, and what it has computed is kept"
+            )
+        time.sleep(_POLL_S)
+
+
+def _hears(pid: int, number: int) -> bool:
+    """Tell whether a process catches a signal; one that has ended needs not."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return True
+    caught = next((line.split()[1] for line in lines if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def _wait(run: RunDir, pidfd: int, before: Told, timeout_s: float, *, ends: bool) -> Told:
+    """Wait for what comes of it; what was under way before is joined.
+
+    Raises:
+        RunStoppedError: the run ended otherwise, or it takes too long.
+    """
+    until = time.monotonic() + timeout_s
+    while True:
+        gone = bool(select.select([pidfd], [], [], _POLL_S)[0])
+        told = read_told(run)
+        new = told.ask > before.ask or not before.over
+        if gone or (new and told.over and not ends):
+            if not new:
+                raise UsageError(f"run {run.id} has ended meanwhile; see `rscoop status {run.id}`")
+            return told
+        if time.monotonic() > until:
+            raise UsageError(
+                f"run {run.id} was asked and is not done after {timeout_s:g} s; it goes on with it: "
+                f"`rscoop status {run.id}`"
+            )
+
+
+def _say(run: RunDir, told: Told, *, go_on: bool) -> int:
+    resume = f"go on with `rscoop resume {run.id}`"
+    then = "it goes on" if go_on else f"it has handed over; {resume}"
+    if told.left:
+        saved = f"{told.saved} of {told.named} parents saved, {told.left} came to no commit in time"
+        note(f"run {run.id}: {saved}; {then}")
+        return RunStoppedError.exit_code
+    if not told.named:
+        note(f"run {run.id}: no parent has a durable block open, so its results are all; {then}")
+        return 0
+    note(f"run {run.id}: {told.saved} of {told.named} parents saved; {then}")
+    return 0

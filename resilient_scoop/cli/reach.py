@@ -1,0 +1,71 @@
+"""Reaching a live run: the process that can be asked, and a signal that can't meet a stranger."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+
+from resilient_scoop.adapters import journal_lock
+from resilient_scoop.errors import UsageError
+from resilient_scoop.runtime.rundir import RunDir, boot_id, pid_started
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A process of a live run."""
+
+    pid: int
+    role: str
+
+
+def whom_to_ask(run: RunDir, command: str) -> Reached:
+    """Return the launcher, or, where it was killed, the broker it left; `command` is the user's.
+
+    Raises:
+        UsageError: it lives on another host, or nobody can be asked.
+    """
+    here = os.uname().nodename
+    holder = run.holder()
+    if holder is not None:
+        _check_host(run, holder.host, here, command)
+        if holder.boot != boot_id() or pid_started(holder.pid) != holder.pid_started:
+            raise UsageError(
+                f"run {run.id} is held, but not by process {holder.pid} that says it holds it; "
+                f"see who has {run.lock} open: fuser {run.lock}"
+            )
+        return Reached(holder.pid, "launcher")
+    broker = journal_lock.holder(run.journal)
+    if broker is not None:
+        _check_host(run, broker.host, here, command)
+        return Reached(broker.pid, "broker")
+    raise UsageError(f"run {run.id} is just starting or ending; try again")
+
+
+def _check_host(run: RunDir, host: str, here: str, command: str) -> None:
+    if host != here:
+        raise UsageError(
+            f"run {run.id} lives on {host}; ask it there: ssh {host} rscoop {command} {run.id}"
+        )
+
+
+def open_process(pid: int) -> int | None:
+    """Return a descriptor of a process; None if there is none any more."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+def send(pidfd: int, number: int) -> None:
+    """Send a signal by pidfd, which cannot meet a stranger that was given the same pid.
+
+    Raises:
+        UsageError: the process is another user's.
+    """
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise UsageError("the run belongs to another user; only they can ask it") from error

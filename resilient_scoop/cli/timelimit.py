@@ -1,0 +1,124 @@
+"""`--time-limit`, and what the batch system says where it is not given.
+
+SLURM tells when the job ends (SLURM_JOB_END_TIME, seconds since 1970), PBS how long it may run
+(PBS_WALLTIME, seconds from the job's start). LSF and Grid Engine tell a job nothing of the kind; they
+send signals, and those are heard.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from resilient_scoop.cli.base import note, parse_duration
+from resilient_scoop.runtime.rundir import pid_started
+
+if TYPE_CHECKING:
+    from resilient_scoop.runtime.handover import Limit
+
+MARGIN_S: Final = 120.0
+_SHARE: Final = 0.1
+"""Of a short job, the margin is at most this part."""
+_GRACE_SHARE: Final = 0.8
+"""Of the margin: the rest is for the run's own end."""
+_DAYS: Final = re.compile(r"(\d+)-(\d+:\d\d:\d\d)")
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimit:
+    """What was typed: seconds, or None for no limit whatever the batch system says."""
+
+    seconds: float | None
+
+
+class TimeLimitParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in some
+    """A time limit as users and batch systems write it."""
+
+    name = "time limit"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> TimeLimit:
+        """Return it; a bare number is refused, since it is minutes for some and seconds for others."""
+        if isinstance(value, TimeLimit):
+            return value
+        text = str(value).strip()
+        if text == "none":
+            return TimeLimit(None)
+        days = _DAYS.fullmatch(text)
+        seconds = parse_duration(days[2] if days else text)
+        if seconds is None or seconds <= 0:
+            self.fail(
+                f"{value!r} is no time limit; write 90s, 30m, 23h50m, 1d2h, HH:MM:SS or D-HH:MM:SS, "
+                f"or none",
+                param, ctx,
+            )  # fmt: skip
+        return TimeLimit(seconds + (int(days[1]) * 86400 if days else 0))
+
+
+def time_limit_option(command: _Command) -> _Command:
+    """Give a command its --time-limit."""
+    return click.option(
+        "--time-limit", type=TimeLimitParam(), metavar="DURATION",
+        help="Checkpoint and hand over after so long (23h50m, 90s, HH:MM:SS), to be resumed; none: "
+        "never.  [default: two minutes before the batch system ends the job]",
+    )(command)  # fmt: skip
+
+
+def limit_of(given: TimeLimit | None) -> Limit | None:
+    """Return when the run is to hand over, from now on, and say so where nobody typed it."""
+    from resilient_scoop.runtime.display import duration
+    from resilient_scoop.runtime.handover import Limit
+
+    if given is not None:
+        return None if given.seconds is None else Limit(given.seconds)
+    told = batch_left_s(os.environ, time.time())  # noqa: TID251  what SLURM tells is wall clock
+    if told is None:
+        return None
+    source, left_s = told
+    if left_s <= 0:
+        note(f"{source} names a moment that is past: no time limit; give one with --time-limit")
+        return None
+    margin_s = min(MARGIN_S, _SHARE * left_s)
+    note(
+        f"time limit from {source}: checkpoints and hands over in {duration(left_s - margin_s)}, "
+        f"{duration(margin_s)} before the job ends (--time-limit none: not)"
+    )
+    return Limit(left_s - margin_s, _GRACE_SHARE * margin_s)
+
+
+def batch_left_s(environ: Mapping[str, str], now: float) -> tuple[str, float] | None:
+    """Return which variable tells how long the job has left, and how long; None if none does."""
+    ends = environ.get("SLURM_JOB_END_TIME", "")
+    if ends.isdigit():
+        return "SLURM_JOB_END_TIME", int(ends) - now
+    walltime = environ.get("PBS_WALLTIME", "")
+    if walltime.isdigit():
+        job = environ.get("PBS_JOBID", "")
+        return "PBS_WALLTIME", int(walltime) - _job_age_s(f"PBS_JOBID={job}".encode())
+    return None
+
+
+def _job_age_s(mark: bytes) -> float:
+    """Return for how long the eldest process above this one has run that belongs to the job."""
+    pid, eldest = os.getpid(), os.getpid()
+    while pid > 1:
+        try:
+            if mark not in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                break
+            eldest = pid
+            stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+        except OSError:
+            break
+        pid = int(stat.rpartition(")")[2].split()[1])
+    began = (pid_started(eldest) or 0) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began)

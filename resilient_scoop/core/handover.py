@@ -1,0 +1,203 @@
+"""Everybody is asked for checkpoints: who was asked, whom to wait for, when it is over.
+
+  idle     nobody is asked
+  asked    origin and workers are asked; not all that hold a parent have answered
+  waiting  all have; not every parent that they named has saved
+  over     every named parent has saved, or needs not; or there was no more time
+
+    idle, over      ask                                    asked, under a new number
+    asked, waiting  ask                                    the same: it joins, and may shorten the time
+    asked           answers of all that hold a parent      waiting
+    waiting         nobody is waited for                   over, whole
+    asked, waiting  the grace is over, or the run stops    over, cut short
+
+  H1  A parent is waited for from the first answer that names it until a checkpoint of it has come
+      since, or its holder says that it has left its blocks, or it is done. The death of its holder
+      does not end that: another attempt comes to its block, too.
+  H2  What a process says later adds nobody: else a stream of short-lived parents would never end.
+  H3  Whoever arrives meanwhile is asked as well. Right after a restart nothing is over before the
+      workers have come.
+  H4  A new number is above all of earlier epochs, so that no late answer is taken for another's.
+
+All of it is volatile: whoever wanted it asks a new broker again. What is handed out does not change
+meanwhile: parents need their results to come to their next commit.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from resilient_scoop import ids
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.events import AskCheckpoints
+    from resilient_scoop.core.ledger import Ledger
+    from resilient_scoop.core.parent import Parent
+    from resilient_scoop.core.peers import Peer
+    from resilient_scoop.ids import PeerId
+
+_ASKS_MAX = 1 << 24  # in one epoch
+
+
+class Stage(Enum):
+    """How far it is; see the module's head."""
+
+    IDLE = "idle"
+    ASKED = "asked"
+    WAITING = "waiting"
+    OVER = "over"
+
+
+class Handover:
+    """What one life of the broker knows of the checkpoints that were asked for."""
+
+    def __init__(self, ledger: Ledger, epoch: int) -> None:
+        self.ledger = ledger
+        self.stage = Stage.IDLE
+        self.no = epoch * _ASKS_MAX
+        self.hands_over = False
+        self.until = 0.0
+        self.waiting: dict[str, int] = {}  # path -> its checkpoints when it was named
+        self.named = 0  # parents with an open block
+        self.saved = 0  # of these, how many have saved
+        self._asked: set[PeerId] = set()
+        self._open: dict[PeerId, set[str]] = {}  # what each has said last
+
+    @property
+    def is_active(self) -> bool:
+        """Whether somebody is waited for."""
+        return self.stage in (Stage.ASKED, Stage.WAITING)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it came to its end and nobody was left out."""
+        return self.stage is Stage.OVER and not self.waiting
+
+    # --- what happens -------------------------------------------------------------------------
+
+    def ask(self, wanted: AskCheckpoints, now: float) -> None:
+        """Begin, or join what is under way."""
+        until = now + wanted.grace_s
+        if self.is_active:
+            first = wanted.hands_over and not self.hands_over
+            self.until = until if first else min(self.until, until)
+            self.hands_over = self.hands_over or wanted.hands_over
+            return
+        self.stage, self.no = Stage.ASKED, self.no + 1
+        self.hands_over, self.until = wanted.hands_over, until
+        self.named = self.saved = 0
+        self.waiting.clear()
+        self._asked.clear()
+        self._open.clear()
+
+    def answered(self, peer: Peer, answer: wire.OpenBlocks) -> None:
+        """A process says which of its parents have an open block."""
+        if answer.no != self.no or not self.is_active:
+            return
+        said, before = set(answer.parents), self._open.get(peer.id)
+        self._open[peer.id] = said
+        if before is None:  # H2
+            for path in said:
+                if path not in self.waiting and self._holds(peer, path):
+                    self.waiting[path] = self._saved(path)
+                    self.named += 1
+            return
+        for path in before - said:
+            if path in self.waiting and self._holds(peer, path):
+                self._settle(path)
+
+    def settle(self, now: float, *, recovering: bool, stopping: bool) -> bool:
+        """Go on as far as it goes; return whether the run is to stop now, handed over."""
+        if not self.is_active:
+            return False
+        self._ask_newcomers()
+        for path in [p for p in self.waiting if self._saved(p) > self.waiting[p]]:
+            self._settle(path)
+        for path in [p for p in self.waiting if self._is_done(p)]:
+            self._settle(path)
+        if self.stage is Stage.ASKED and not recovering and self._all_answered():
+            self.stage = Stage.WAITING
+        if (self.stage is Stage.WAITING and not self.waiting) or stopping or now >= self.until:
+            self.stage = Stage.OVER
+            return self.hands_over
+        return False
+
+    # --- parents ------------------------------------------------------------------------------
+
+    def _settle(self, path: str) -> None:
+        """A parent is not waited for any more (H1)."""
+        self.saved += self._saved(path) > self.waiting.pop(path)
+
+    def _saved(self, path: str) -> int:
+        parent = self.ledger.state.parents.get(path)
+        return 0 if parent is None else parent.saved
+
+    def _is_done(self, path: str) -> bool:
+        place = ids.parse_item(path)
+        if place is None:
+            return False  # the script: the run ends with it
+        above = self.ledger.state.parents.get(place[0])
+        batch = None if above is None else above.batches.get(place[1])
+        return batch is None or place[2] not in batch.undone
+
+    def _holds(self, peer: Peer, path: str) -> bool:
+        """Tell whether a process runs the parent now."""
+        if path == ids.ROOT:
+            return self.ledger.root is not None and self.ledger.root[1] == peer.id
+        lease = self.ledger.lease_of(path)
+        return lease is not None and lease.peer is peer
+
+    # --- processes ----------------------------------------------------------------------------
+
+    def _ask_newcomers(self) -> None:
+        for peer in self.ledger.peers.values():
+            if peer.role != "agent" and peer.id not in self._asked:
+                self._asked.add(peer.id)
+                self.ledger.send(peer.id, wire.encode(wire.CheckpointWanted(self.no)))
+
+    def _all_answered(self) -> bool:
+        """Tell whether all that hold a parent have answered; others may be too busy, and need not."""
+        return all(
+            peer.id in self._open or not self._holds_any(peer)
+            for peer in self.ledger.peers.values()
+        )
+
+    def _holds_any(self, peer: Peer) -> bool:
+        if self._holds(peer, ids.ROOT):
+            return True
+        return any(
+            self.ledger.state.kids_within(lease.batch.parent.path, lease.batch.call, low, high)
+            for lease in peer.leases.values()
+            for low, high in lease.left
+        )
+
+
+class Asked:
+    """A process' own side: that it was asked, and what it has answered."""
+
+    def __init__(self) -> None:
+        self.count = 0  # how often it was asked
+        self._no = 0
+        self._said: list[str] | None = None
+
+    def hear(self, wanted: wire.CheckpointWanted) -> None:
+        """Take in that checkpoints are wanted; the same wish comes again where a link was broken."""
+        if wanted.no > self._no:
+            self._no, self._said = wanted.no, None
+            self.count += 1
+
+    def answer(self, parents: dict[str, Parent]) -> list[bytes]:
+        """Return what is to be said, behind whatever the parents themselves say."""
+        if not self._no:
+            return []
+        found = sorted(path for path, parent in list(parents.items()) if parent.durable.open)
+        if found == self._said:
+            return []
+        self._said = found
+        return [wire.encode(wire.OpenBlocks(self._no, found))]
+
+    def meet(self) -> None:
+        """The broker is a new one: it asks for itself."""
+        self._no, self._said = 0, None
