@@ -114,6 +114,9 @@ def _wait(run: RunDir, pidfd: int, before: Told, timeout_s: float, *, ends: bool
 def _say(run: RunDir, told: Told, *, go_on: bool) -> int:
     resume = f"go on with `rscoop resume {run.id}`"
     then = "it goes on" if go_on else f"it has handed over; {resume}"
+    if not told.whole and not told.left:
+        note(f"run {run.id}: not every process answered in time; {then}")
+        return RunStoppedError.exit_code
     if told.left:
         saved = f"{told.saved} of {told.named} parents saved, {told.left} came to no commit in time"
         note(f"run {run.id}: {saved}; {then}")

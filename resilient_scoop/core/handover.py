@@ -62,6 +62,7 @@ class Handover:
         self.waiting: dict[str, int] = {}  # path -> its checkpoints when it was named
         self.named = 0  # parents with an open block
         self.saved = 0  # of these, how many have saved
+        self.is_whole = False  # over, and nobody was left out
         self._asked: set[PeerId] = set()
         self._open: dict[PeerId, set[str]] = {}  # what each has said last
 
@@ -69,11 +70,6 @@ class Handover:
     def is_active(self) -> bool:
         """Whether somebody is waited for."""
         return self.stage in (Stage.ASKED, Stage.WAITING)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it came to its end and nobody was left out."""
-        return self.stage is Stage.OVER and not self.waiting
 
     # --- what happens -------------------------------------------------------------------------
 
@@ -85,7 +81,7 @@ class Handover:
             self.until = until if first else min(self.until, until)
             self.hands_over = self.hands_over or wanted.hands_over
             return
-        self.stage, self.no = Stage.ASKED, self.no + 1
+        self.stage, self.no, self.is_whole = Stage.ASKED, self.no + 1, False
         self.hands_over, self.until = wanted.hands_over, until
         self.named = self.saved = 0
         self.waiting.clear()
@@ -119,8 +115,9 @@ class Handover:
             self._settle(path)
         if self.stage is Stage.ASKED and not recovering and self._all_answered():
             self.stage = Stage.WAITING
-        if (self.stage is Stage.WAITING and not self.waiting) or stopping or now >= self.until:
-            self.stage = Stage.OVER
+        whole = self.stage is Stage.WAITING and not self.waiting
+        if whole or stopping or now >= self.until:
+            self.stage, self.is_whole = Stage.OVER, whole
             return self.hands_over
         return False
 

@@ -70,6 +70,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     named: int = 0
     saved: int = 0
     left: int = 0
+    whole: bool = False  # it came to its end, and nobody was left out
 
 
 def read_told(run: RunDir) -> Told:
@@ -198,13 +199,13 @@ class Handover:
             return
         told = Told(
             ask=report.ask, over=report.asked_over, hands_over=self.told.hands_over,
-            named=report.named, saved=report.saved, left=report.left,
+            named=report.named, saved=report.saved, left=report.left, whole=report.whole,
         )  # fmt: skip
         if report.all_named and report.named and not self.said_named:
             self.said_named = True
             self.say(f"{_parents(report.named)} asked for a checkpoint")
         if told.over:
-            self.whole = told.hands_over and told.named > 0 and not told.left
+            self.whole = told.hands_over and told.named > 0 and told.whole
             self._say_over(told)
             if self.level == Level.GOES_ON:
                 self.level = Level.NONE
@@ -217,6 +218,8 @@ class Handover:
                 f"{told.left} of {_parents(told.named)} came to no commit in time: what they did since "
                 "their last checkpoint is replayed"
             )
+        elif not told.whole:
+            self.say("not every process answered in time: what was not saved is replayed")
         elif not told.named:
             self.say("no parent has a block open: nothing to wait for")
         elif not self.ends:

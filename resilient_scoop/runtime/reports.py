@@ -41,6 +41,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     named: int = 0  # parents that were asked
     saved: int = 0  # of these, how many have saved
     left: int = 0  # and how many are waited for, or were not in time
+    whole: bool = False  # it is over, and nobody was left out
     ended: bool = False
     code: int = 0
     failed: bool = False
@@ -103,6 +104,7 @@ def broker_report(
         named=handover.named,
         saved=handover.saved,
         left=len(handover.waiting),
+        whole=handover.is_whole,
         ended=ended is not None,
         code=0 if ended is None else ended.code,
         failed=ended is not None and ended.failed,

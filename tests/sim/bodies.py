@@ -44,6 +44,9 @@ class Frame:
         self.parked = False
         self.draws = 0
         self.blocks: dict[str, Block] = {}
+        self.asked: dict[
+            str, int
+        ] = {}  # by block: how often its process was asked when it last saved
 
 
 class Operations:
@@ -105,11 +108,14 @@ class Operations:
                 return lambda: (drawn,)
             case ("durable", name):
                 block = frame.blocks[name] = parent.durable.enter(parent, name)
+                frame.asked[name] = -1 if self.machine.asked.count else 0
                 return lambda: self._enter(frame, block)
             case ("commit", name, state, pending):
                 return self._commit(frame, frame.blocks[name], state, pending)
             case ("leave", name):
                 parent.durable.leave(frame.blocks.pop(name))
+                if not frame.blocks:
+                    self.world.checks.saves.left(frame.path)
                 return lambda: (None,)
             case _:
                 raise AssertionError(op)
@@ -241,8 +247,10 @@ class Operations:
     ) -> Callable[[], Ready]:
         world, parent = self.world, frame.parent
         assert parent is not None
-        if not world.chance(world.climate.written):
+        name, asked = block.key[0], self.machine.asked.count
+        if not world.chance(world.climate.written) and asked <= frame.asked[name]:
             return lambda: (None,)
+        frame.asked[name] = asked
         made: list[bool] = []
 
         def ready() -> Ready:
@@ -279,7 +287,8 @@ class Operations:
         output = self.machine.output_bytes + len(self.machine.written) if frame.work is None else 0
         assert frame.parent is not None
         payload = (b"X" if bad else b"G") + content
-        frame.parent.durable.make(frame.parent, block, payload, waited, (output, 0), b"")
+        made = frame.parent.durable.make(frame.parent, block, payload, waited, (output, 0), b"")
+        self.world.checks.saves.made((frame.path, *block.key, made))
 
     def _flush(self) -> None:
         raise NotImplementedError

@@ -16,6 +16,7 @@ from resilient_scoop.core.state import Batch, Parent, State
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs
 from tests.sim.cancels import Broken, Cancels, Key
+from tests.sim.saves import Saves
 
 RUN = b"run of the simul"
 
@@ -53,6 +54,7 @@ class Checks:
         self.trimmed: dict[Key, bytes] = {}  # outcomes that may be computed again
         self.saved: dict[tuple[str, str, int], int] = {}  # the generation a parent was told of
         self.restored = 0  # checkpoints gone on from
+        self.saves = Saves(world)
 
     # --- what happens -------------------------------------------------------------------------
 
@@ -176,6 +178,8 @@ class Checks:
                 record = wire.decode_logged(change.value)
                 if isinstance(record, wire.Outcomes):
                     self._outcomes(record)
+                elif isinstance(record, wire.Checkpoint):
+                    self.saves.committed(record)
                 elif isinstance(record, wire.Trimmed) and self.world.climate.edits:
                     self._trimmed(record)
                 elif isinstance(record, wire.Crashed):

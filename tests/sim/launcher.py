@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, TypeVar
 
-from resilient_scoop.core.events import Table
+from resilient_scoop.core.events import AskCheckpoints, Table
 from tests.sim import programs
 from tests.sim.shells import AgentShell, BrokerShell, Process
 from tests.sim.world import KINDS
@@ -22,6 +23,9 @@ class Launcher:
     def __init__(self, world: World) -> None:
         self.world = world
         self.interrupted = False  # the user has asked for an end
+        self.asking: AskCheckpoints | None = None  # checkpoints; a new broker is asked again
+        self.asking_until = 0.0
+        self.chance = random.Random(f"asks of {world.seed}")  # other histories stay as they were
 
     def start(self, *, adopt: bool) -> None:
         """Begin a life: first, or `resume`."""
@@ -69,6 +73,32 @@ class Launcher:
             at_s = 0.0
             while rate > 0 and (at_s := at_s + world.rng.expovariate(rate)) < world.climate.until:
                 world.at(at_s, None, self.fault, kind)
+
+        rate, at_s = world.climate.asks, 0.0
+        while rate > 0 and (at_s := at_s + self.chance.expovariate(rate)) < world.climate.until + 2:
+            world.at(at_s, None, self.ask)
+
+    def ask(self) -> None:
+        """The user, or the batch system, wants checkpoints, mostly before the run is to end."""
+        world = self.world
+        if world.stopping or self.interrupted:
+            return
+        grace_s = self.chance.choice((0.5, 5.0, 30.0))
+        hands_over = self.chance.random() < 0.7
+        if self.asking is not None:
+            hands_over = hands_over or self.asking.hands_over
+        world.faults["asked"] += 1
+        world.note("asks for checkpoints", None, hands_over, grace_s)
+        self.asking = AskCheckpoints(hands_over, grace_s)
+        self.asking_until = world.now + grace_s
+        if world.broker is not None and world.broker.alive and world.broker.open:
+            world.broker.ask(self.asking)
+
+    def opened(self, broker: BrokerShell) -> None:
+        """A broker has begun: what is wanted of it, it is told again."""
+        if self.asking is not None:
+            left_s = max(0.0, self.asking_until - self.world.now)
+            broker.ask(AskCheckpoints(self.asking.hands_over, left_s))
 
     def fault(self, kind: str) -> None:
         """Let something fail."""
@@ -161,6 +191,7 @@ class Launcher:
         world = self.world
         if life == world.life:
             world.stopping = self.interrupted = False
+            self.asking = None
             world.workers.clear()
             if world.climate.edits and world.journal.get(Table.META, b"ended") is None:
                 world.edited = True

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from resilient_scoop import ids
 from resilient_scoop.core import checkpoints, durable, keeper
 from resilient_scoop.core.events import Offer, Send
+from resilient_scoop.core.handover import Handover
 from resilient_scoop.core.keeper import Keeper
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.wire import messages as wire
@@ -125,6 +127,48 @@ def _calls_overtaken() -> Sequence[Patch]:
     return [(durable, "put", bug)]
 
 
+def _nobody_waited_for() -> Sequence[Patch]:
+    answered = Handover.answered
+
+    def bug(self: Handover, peer: Any, answer: wire.OpenBlocks) -> None:
+        answered(self, peer, wire.OpenBlocks(answer.no, []))
+
+    return [(Handover, "answered", bug)]
+
+
+def _answers_not_waited_for() -> Sequence[Patch]:
+    return [(Handover, "_all_answered", lambda _self: True)]
+
+
+def _old_checkpoints_count() -> Sequence[Patch]:
+    answered = Handover.answered
+
+    def bug(self: Handover, peer: Any, answer: wire.OpenBlocks) -> None:
+        answered(self, peer, answer)
+        for path, count in self.waiting.items():
+            self.waiting[path] = min(count, 0)
+
+    return [(Handover, "answered", bug)]
+
+
+def _parents_of_the_dead_given_up() -> Sequence[Patch]:
+    def bug(self: Handover, path: str) -> bool:
+        if path == ids.ROOT:
+            return self.ledger.root is None
+        return self.ledger.lease_of(path) is None
+
+    return [(Handover, "_is_done", bug)]
+
+
+def _workers_not_awaited() -> Sequence[Patch]:
+    settle = Handover.settle
+
+    def bug(self: Handover, now: float, **more: Any) -> bool:
+        return settle(self, now, **{**more, "recovering": False})
+
+    return [(Handover, "settle", bug)]
+
+
 _LOOP = (("durable", "block", 9, 3), ("durable", "other", 6, 1), ("map", "saver", [[6, 2], [5, 1]]))
 _DRIZZLE = {
     "rates": {"both": 0.5, "worker": 0.5, "broker": 0.5, "cut": 0.5},
@@ -134,6 +178,8 @@ _DRIZZLE = {
     "fallback": 0.3,
     "edits": False,
 }
+_LONG = (("map", "saver", [[40, 2], [40, 2], [40, 1]]), ("durable", "block", 40, 2))
+_ASKED = {**_DRIZZLE, "asks": 0.7, "until": 10.0, "written": 0.3}
 
 CHECKPOINT_MUTANTS = (
     Mutant(
@@ -151,4 +197,9 @@ CHECKPOINT_MUTANTS = (
     Mutant("checkpoints forgotten at restart", _checkpoints_forgotten, _LOOP, _DRIZZLE),
     Mutant("saved before commit", _saved_before_commit, _LOOP, _DRIZZLE),
     Mutant("checkpoints overtake calls", _calls_overtaken, _LOOP, _DRIZZLE),
+    Mutant("nobody waited for", _nobody_waited_for, _LONG, _ASKED),
+    Mutant("answers not waited for", _answers_not_waited_for, _LONG, _ASKED),
+    Mutant("old checkpoints count", _old_checkpoints_count, _LONG, _ASKED),
+    Mutant("parents of the dead given up", _parents_of_the_dead_given_up, _LONG, _ASKED),
+    Mutant("workers not awaited", _workers_not_awaited, _LONG, _ASKED),
 )

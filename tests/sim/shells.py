@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker import Broker
 from resilient_scoop.core.defines import Defines
-from resilient_scoop.core.events import Change, Interrupt, Put, Table
+from resilient_scoop.core.events import AskCheckpoints, Change, Interrupt, Put, Table
 from resilient_scoop.core.exchange import Exchange, Mail
+from resilient_scoop.core.handover import Stage
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.recovery import recover
 from resilient_scoop.core.state import State
@@ -96,6 +97,7 @@ class BrokerShell(Process):
         self.launcher = launcher
         self.journal = world.journal
         self.open = False
+        self.decided = False  # to hand the run over
         small = world.climate.small
         self.config = BrokerConfig(
             adopt=adopt, lease_s=world.climate.lease_s, page_bytes=150 if small else 1 << 20,
@@ -134,6 +136,7 @@ class BrokerShell(Process):
         self.open = True
         world.checks.opened(self)
         world.broker_opened()
+        self.launcher.opened(self)
         self._turn()
 
     def _refused(self, text: str) -> None:
@@ -159,6 +162,10 @@ class BrokerShell(Process):
         self.exchange.add(Interrupt("asked"))
         self._soon()
 
+    def ask(self, wanted: AskCheckpoints) -> None:
+        self.exchange.add(wanted)
+        self._soon()
+
     def reconnected(self, peer: bytes = b"") -> None:
         self._send(self.exchange.reconnected(PeerId(peer)))
 
@@ -169,6 +176,11 @@ class BrokerShell(Process):
         number, changes, mails = self.exchange.turn(now)
         self.broker.check()
         world.checks.turned(self, changes)
+        if self.broker.handover.stage is Stage.OVER and not self.broker.handover.hands_over:
+            self.launcher.asking = None
+        if self.broker.membership.stopping == "handed over" and not self.decided:
+            self.decided = True
+            world.checks.saves.decided(self.broker.handover)
         self._send(mails)
         world.point("turn", self)
         if changes:
@@ -207,6 +219,8 @@ class BrokerShell(Process):
             return False
         if self.queue:
             return False
+        if self.broker.membership.stopping == "handed over":
+            self.world.checks.saves.handed_over()
         self.launcher.stopped()
         return True
 

@@ -58,6 +58,7 @@ class WorkerShell(Operations, Process):
     def die(self) -> None:
         reason = self.killed_for or ("crash" if self.may_crash() else "asked")
         super().die()
+        self.world.checks.saves.lost(self.id)
         self.world.workers.pop(self.id, None)
         if self.on_cpu is not None:
             self.world.checks.died_running(self.on_cpu_path, reason)
@@ -79,11 +80,19 @@ class WorkerShell(Operations, Process):
             self.world.send_up(self.id, frames)
 
     def hear(self, peer: bytes, frames: Sequence[bytes]) -> None:
-        header = wire.unpack_header(frames[0])
+        header, asked = wire.unpack_header(frames[0]), self.machine.asked.count
         for answer in self.machine.hear(header, list(frames[1:]), self.world.now):
             self.world.send_up(self.id, answer)
+        if self.machine.asked.count > asked:
+            self._note_open()
         self._see_acknowledged()
         self._react()
+
+    def _note_open(self) -> None:
+        """Everybody was asked for checkpoints: those parents are to save that have a block open."""
+        for path, parent in self.machine.parents.items():
+            if parent.durable.open:
+                self.world.checks.saves.asked(self.id, path)
 
     def _see_acknowledged(self) -> None:
         link, waiting = self.machine.link, []
@@ -134,6 +143,7 @@ class WorkerShell(Operations, Process):
     def _fence(self) -> None:
         fenced, self.machine.fenced = self.machine.fenced, []
         for path in fenced:
+            self.world.checks.saves.lost(self.id, path)
             if path == ids.ROOT:
                 self.on_cpu = None
                 self.die()
@@ -385,6 +395,7 @@ class WorkerShell(Operations, Process):
 
     def _end(self, frame: Frame, value: Any, *, failed: bool = False) -> None:
         self._idle()
+        self.world.checks.saves.left(frame.path)
         machine, work = self.machine, frame.work
         if work is None:
             assert machine.root is not None

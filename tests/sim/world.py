@@ -62,6 +62,7 @@ class Climate:
     written: float = 0.7  # chance that a commit is written down
     unloadable: float = 0.0  # chance that a checkpoint cannot be loaded
     fallback: float = 0.0  # chance that an older one is gone on from
+    asks: float = 0.0  # how often checkpoints are asked for, a second
 
     @classmethod
     def draw(cls, rng: random.Random) -> Climate:
@@ -148,6 +149,8 @@ class World:
             )
         if self.steps_drawn:
             self.steps = programs.with_checkpoints(rng, self.steps)
+        if drawn:
+            self.climate = replace(self.climate, asks=rng.choice((0.0, 0.0, 0.0, 0.3, 1.0)))
 
     # --- time ---------------------------------------------------------------------------------
 

@@ -1,0 +1,71 @@
+"""What must hold where checkpoints are asked for: who had a block open has saved before a hand-over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.sim.cancels import Broken
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.handover import Handover
+    from resilient_scoop.wire import messages as wire
+    from tests.sim.world import World
+
+Made = tuple[str, str, int, int]  # path, name, opening, generation
+
+
+@dataclass
+class _Owed:
+    peer: bytes
+    since: int  # only what is made from here on counts
+
+
+class Saves:
+    """Sees who is asked, what is made, and what of it is durable."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.count = 0
+        self.checked = 0  # parents that had to save before a hand-over
+        self._made: dict[Made, int] = {}
+        self._durable: dict[str, int] = {}  # path -> the latest that is durable
+        self._owed: dict[str, _Owed] = {}
+        self._due: dict[str, _Owed] = {}  # when the broker decided that it is over
+
+    def made(self, what: Made) -> None:
+        self.count += 1
+        self._made[what] = self.count
+
+    def committed(self, record: wire.Checkpoint) -> None:
+        made = self._made[record.parent, record.name, record.opening, record.gen]
+        self._durable[record.parent] = max(made, self._durable.get(record.parent, 0))
+
+    def asked(self, peer: bytes, path: str) -> None:
+        """A process hears the question, and this parent has a block open."""
+        self._owed[path] = _Owed(peer, self.count)
+
+    def left(self, path: str) -> None:
+        """A parent has left its last block, or is done."""
+        self._owed.pop(path, None)
+
+    def lost(self, peer: bytes, path: str = "") -> None:
+        """A process has lost a parent, or is dead: only what the broker knew of is still owed."""
+        broker = self.world.broker
+        known = broker is not None and broker.alive and broker.open
+        waited = broker.broker.handover.waiting if broker is not None and known else {}
+        for each, owed in list(self._owed.items()):
+            if owed.peer == peer and path in ("", each) and each not in waited:
+                del self._owed[each]
+
+    def decided(self, handover: Handover) -> None:
+        """The broker sends everybody home."""
+        self._due, self._owed = (self._owed if handover.is_whole else {}), {}
+
+    def handed_over(self) -> None:
+        """The run has come to the end that was asked for, and all that was recorded is durable."""
+        due, self._due = self._due, {}
+        for path, each in due.items():
+            self.checked += 1
+            if self._durable.get(path, 0) <= each.since:
+                raise Broken(f"HAND-OVER: {path} had a block open and has not saved")

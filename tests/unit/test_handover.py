@@ -1,0 +1,282 @@
+"""Asking for checkpoints at the broker: every stage with every input, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from resilient_scoop.core.events import Action, AskCheckpoints, Interrupt, Send, Tick
+from resilient_scoop.core.handover import Asked, Stage
+from resilient_scoop.core.parent import Parent
+from resilient_scoop.ids import ROOT
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import (
+    AGENT,
+    ORIGIN,
+    PLAIN,
+    W1,
+    W2,
+    Bench,
+    calls,
+    granted,
+    outcomes,
+    part,
+    sent,
+)
+
+KID = "0.0[0]"
+
+
+def asked(*, hands_over: bool = True, grace_s: float = 30.0) -> AskCheckpoints:
+    return AskCheckpoints(hands_over, grace_s)
+
+
+def checkpoint(path: str, attempt: wire.Attempt, gen: int = 1) -> wire.Checkpoint:
+    return wire.Checkpoint(path, attempt, "block", 0, gen, gen - 1, 0, 0, 0, 0, b"state")
+
+
+def opened(bench: Bench, *paths: str) -> wire.OpenBlocks:
+    return wire.OpenBlocks(bench.broker.handover.no, list(paths))
+
+
+def stops(actions: Sequence[Action]) -> list[str]:
+    return [stop.reason for stop in sent(actions, ORIGIN, wire.Stop)]
+
+
+def with_kid(bench: Bench, *workers: bytes) -> tuple[wire.Attempt, wire.Attempt]:
+    """Let a nested parent run on the first worker; return the attempts of the root and of it."""
+    root = bench.begin(*workers)  # type: ignore[arg-type]
+    actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
+    (task,) = granted(actions, W1)
+    kid = wire.Attempt(1, task.no)
+    bench.tell(W1, wire.Parked(kid, 0), *calls(part(0, 0, 1), parent=KID, attempt=kid))
+    return root, kid
+
+
+def test_origin_and_workers_are_asked_and_the_agent_is_not() -> None:
+    bench = Bench()
+    bench.begin(W1)
+    actions = bench.feed(asked())
+    number = bench.broker.handover.no
+    for peer in (ORIGIN, W1):
+        assert [each.no for each in sent(actions, peer, wire.CheckpointWanted)] == [number]
+    assert not sent(actions, AGENT, wire.CheckpointWanted)
+
+
+def test_without_an_open_block_the_run_stops_as_soon_as_that_is_known() -> None:
+    bench = Bench()
+    bench.begin(W1)
+    assert stops(bench.feed(asked())) == []
+    assert stops(bench.tell(ORIGIN, opened(bench))) == ["handed over"], "W1 holds no parent"
+    assert bench.broker.handover.is_whole
+
+
+def test_a_parent_is_waited_for_until_it_has_saved_and_the_stop_waits_for_the_commit() -> None:
+    bench = Bench()
+    root = bench.begin(W1)
+    bench.feed(asked())
+    assert stops(bench.tell(ORIGIN, opened(bench, ROOT))) == []
+    assert stops(bench.wait(20, vouched=[ORIGIN, W1])) == []
+    actions = bench.tell(ORIGIN, checkpoint(ROOT, root))
+    assert stops(actions) == ["handed over"]
+    assert all(isinstance(a, Send) for a in actions if stops([a])), "behind the record"
+    assert (bench.broker.handover.named, bench.broker.handover.saved) == (1, 1)
+
+
+def test_a_checkpoint_from_before_the_answer_does_not_count() -> None:
+    bench = Bench()
+    root = bench.begin(W1)
+    bench.feed(asked())
+    assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root), opened(bench, ROOT))) == []
+    assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root, 2))) == ["handed over"]
+
+
+def test_all_parents_are_waited_for_and_work_is_handed_out_meanwhile() -> None:
+    bench = Bench()
+    root, kid = with_kid(bench, W1)
+    bench.feed(asked())
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    assert bench.broker.handover.stage is Stage.ASKED, "W1 holds a parent"
+    bench.tell(W1, opened(bench, KID))
+    assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root))) == []
+    more = calls(part(1, 0, 1), parent=KID, attempt=kid)
+    assert granted(bench.tell(W1, *more), W1)
+    assert stops(bench.tell(W1, checkpoint(KID, kid))) == ["handed over"]
+
+
+def test_a_parent_that_is_done_or_has_left_its_block_is_not_waited_for() -> None:
+    bench = Bench()
+    _, kid = with_kid(bench, W1)
+    bench.feed(asked())
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    bench.tell(W1, opened(bench, KID))
+    assert stops(bench.tell(ORIGIN, opened(bench))) == []
+    assert stops(bench.tell(W1, outcomes(0, 0, 1, task=kid))) == ["handed over"]
+    assert (bench.broker.handover.named, bench.broker.handover.saved) == (2, 0)
+    assert bench.broker.handover.is_whole
+
+
+def test_a_parent_whose_worker_dies_is_waited_for_in_its_next_attempt() -> None:
+    bench = Bench()
+    _, kid = with_kid(bench, W1, W2)
+    bench.feed(asked())
+    bench.tell(ORIGIN, opened(bench))
+    bench.tell(W2, opened(bench))
+    bench.tell(W1, opened(bench, KID))
+    actions = bench.tell(AGENT, wire.ProcessLost(W1, -9, "crash", kid, 0))
+    again = wire.Attempt(1, next(t.no for t in granted(actions, W2) if t.parent == ROOT))
+    assert stops(actions) == []
+    assert stops(bench.tell(W2, opened(bench, KID))) == []
+    assert stops(bench.tell(W2, checkpoint(KID, again))) == ["handed over"]
+
+
+def test_what_a_fenced_process_says_does_not_count() -> None:
+    bench = Bench()
+    _, kid = with_kid(bench, W1, W2)
+    bench.feed(asked())
+    bench.tell(ORIGIN, opened(bench))
+    bench.tell(W2, opened(bench))
+    bench.tell(W1, opened(bench, KID))
+    bench.tell(W1, wire.Stuck(kid, 0))  # it goes on elsewhere
+    assert stops(bench.tell(W1, opened(bench))) == []
+    assert KID in bench.broker.handover.waiting
+
+
+def test_parents_that_open_a_block_later_are_not_waited_for() -> None:
+    bench = Bench()
+    root, _ = with_kid(bench, W1)
+    bench.feed(asked())
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    bench.tell(W1, opened(bench))
+    bench.tell(W1, opened(bench, KID))
+    assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root))) == ["handed over"]
+
+
+def test_who_arrives_meanwhile_is_asked_too() -> None:
+    bench = Bench()
+    bench.begin(W1)
+    bench.feed(asked())
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    assert sent(bench.arrive(W2), W2, wire.CheckpointWanted)
+
+
+def test_when_the_grace_is_over_the_run_stops_cut_short() -> None:
+    bench = Bench()
+    bench.begin(W1)
+    bench.feed(asked(grace_s=5.0))
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    assert stops(bench.wait(4)) == []
+    assert stops(bench.wait(2)) == ["handed over"]
+    assert not bench.broker.handover.is_whole
+    assert list(bench.broker.handover.waiting) == [ROOT]
+
+
+def test_one_that_never_answers_is_waited_for_no_longer_than_the_grace() -> None:
+    bench = Bench()
+    bench.begin(W1)
+    bench.feed(asked(grace_s=3.0))
+    assert stops(bench.wait(4, vouched=[ORIGIN, W1])) == ["handed over"]
+    assert not bench.broker.handover.is_whole
+
+
+def test_with_go_on_nothing_stops() -> None:
+    bench = Bench()
+    root = bench.begin(W1)
+    bench.feed(asked(hands_over=False))
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root))) == []
+    assert bench.broker.handover.is_whole
+    assert stops(bench.wait(9, vouched=[ORIGIN, W1])) == []
+
+
+def test_a_second_ask_joins_the_first_and_can_shorten_its_time() -> None:
+    bench = Bench()
+    bench.begin(W1)
+    bench.feed(asked(hands_over=False, grace_s=300.0))
+    number = bench.broker.handover.no
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    assert bench.feed(asked(grace_s=5.0)) == []
+    assert bench.broker.handover.no == number
+    assert stops(bench.wait(6, vouched=[ORIGIN, W1])) == ["handed over"]
+
+
+def test_a_later_ask_is_a_new_one() -> None:
+    bench = Bench()
+    root = bench.begin(W1)
+    bench.feed(asked(hands_over=False))
+    stale = opened(bench, ROOT)
+    bench.tell(ORIGIN, stale, checkpoint(ROOT, root))
+    bench.feed(asked())
+    assert stops(bench.tell(ORIGIN, stale)) == [], "the answer to another question"
+    assert stops(bench.tell(ORIGIN, opened(bench, ROOT))) == []
+    assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root, 2))) == ["handed over"]
+
+
+@pytest.mark.parametrize("stage", ["idle", "asked", "waiting", "over"])
+def test_an_interrupt_stops_at_once_in_every_stage(stage: str) -> None:
+    bench = Bench()
+    root = bench.begin(W1)
+    if stage != "idle":
+        bench.feed(asked(hands_over=False))
+    if stage in ("waiting", "over"):
+        bench.tell(ORIGIN, opened(bench, ROOT))
+    if stage == "over":
+        bench.tell(ORIGIN, checkpoint(ROOT, root))
+    assert bench.broker.handover.stage.value == stage
+    assert stops(bench.feed(Interrupt("asked"))) == ["asked"]
+    assert not bench.broker.handover.is_active
+    assert stops(bench.feed(asked())) == [], "everybody is sent home already"
+
+
+@pytest.mark.parametrize("stage", ["idle", "over"])
+def test_answers_that_nobody_waits_for_change_nothing(stage: str) -> None:
+    bench = Bench()
+    bench.begin(W1)
+    if stage == "over":
+        bench.feed(asked(hands_over=False))
+        bench.tell(ORIGIN, opened(bench))
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    bench.feed(Tick())
+    assert bench.broker.handover.stage.value == stage
+    assert not bench.broker.handover.waiting
+
+
+def test_a_new_broker_waits_for_the_workers_and_numbers_above_the_old_one() -> None:
+    bench = Bench()
+    root, kid = with_kid(bench, W1)
+    bench.feed(asked())
+    old = opened(bench, ROOT)
+    after = bench.again()
+    after.feed(asked())
+    assert after.broker.handover.no > old.no
+    after.tell(AGENT, wire.Hello("agent", "n0", "a", 1, incarnations=[ORIGIN, W1]))
+    after.arrive(ORIGIN, waiting=[wire.Waiting(ROOT, root)])
+    after.tell(ORIGIN, old)
+    assert stops(after.tell(ORIGIN, opened(after))) == [], "W1 may hold parents"
+    held = wire.Held(kid, ROOT, 0, PLAIN.fn, [(0, 1)], part(0, 0, 1).digests)
+    after.arrive(W1, held=[held], waiting=[wire.Waiting(KID, kid)])
+    assert stops(after.tell(W1, opened(after, KID))) == []
+    assert stops(after.tell(W1, checkpoint(KID, kid))) == ["handed over"]
+
+
+# --- a process' own side ----------------------------------------------------------------------
+
+
+def test_a_process_answers_once_and_again_when_it_changes() -> None:
+    parent = Parent(ROOT, wire.Attempt(1, 1))
+    asked_here, parents = Asked(), {ROOT: parent}
+    assert asked_here.answer(parents) == []
+    block = parent.durable.enter(parent, "block")
+    asked_here.hear(wire.CheckpointWanted(7))
+    asked_here.hear(wire.CheckpointWanted(7))
+    assert asked_here.count == 1
+    assert asked_here.answer(parents) == [wire.encode(wire.OpenBlocks(7, [ROOT]))]
+    assert asked_here.answer(parents) == []
+    parent.durable.leave(block)
+    assert asked_here.answer(parents) == [wire.encode(wire.OpenBlocks(7, []))]
+    asked_here.meet()
+    assert asked_here.answer(parents) == []
+    asked_here.hear(wire.CheckpointWanted(9))
+    assert asked_here.count == 2
+    assert asked_here.answer(parents) == [wire.encode(wire.OpenBlocks(9, []))]
