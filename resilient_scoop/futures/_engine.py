@@ -149,7 +149,12 @@ def encode(
             if len(payload) <= codec.LARGE_BYTES:
                 payloads.append(payload)
                 continue
-        payload = codec.dumps_large(arg, store, what=what, root="arg")
+        try:
+            payload = codec.dumps_large(arg, store, what=what, root="arg")
+        except BaseException:  # user code: pickling runs it
+            for place in files:
+                store.remove(payloads[place][1:])
+            raise
         payloads.append(payload)
         left -= len(payload)
         if payload[:1] == _FILE:

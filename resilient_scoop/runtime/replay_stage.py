@@ -78,7 +78,6 @@ class ReplaySession(Session):
         self.waiter = None
         self.flushed_at = 0.0
         self.saves = False
-        self.checkpoint_asked = 0
 
     def keep_files(self, path: str, call: int, refs: dict[int, bytes]) -> None:  # noqa: ARG002
         """Remove the files of a call's arguments: nobody reads them."""
