@@ -129,14 +129,15 @@ def test_the_command_hands_a_detached_run_over(place: Place) -> None:
 
 def test_the_command_saves_and_the_run_goes_on(place: Place) -> None:
     process = begun(place)
+    saved = len(lines(place, "replays"))  # it saves behind these, some time before we are told
     asked = place.rscoop("checkpoint", "--go-on", "last")
     asked.expect()
     assert "1 of 1 parents saved; it goes on" in asked.err
     assert process.poll() is None
-    saved = len(lines(place, "replays"))
     second = place.rscoop("checkpoint", "--go-on", "--no-wait", "last")
     second.expect()
-    wait_until(lambda: len(lines(place, "replays")) >= saved + 2, 20.0)
+    told = len(lines(place, "replays"))
+    wait_until(lambda: len(lines(place, "replays")) >= told + 2, 20.0)
     process.send_signal(signal.SIGKILL)
     process.wait()
     wait_until(lambda: not place.processes(), 20.0)

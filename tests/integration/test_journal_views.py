@@ -189,9 +189,9 @@ def test_only_what_was_not_closed_in_order_is_verified_in_a_child(
     checked: list[str] = []
     check = journal_check.check
 
-    def noted(directory: Path, depth: Depth) -> Verdict:
+    def noted(directory: Path, depth: Depth, *, states: bool = True) -> Verdict:
         checked.append(depth.name)
-        return check(directory, depth)
+        return check(directory, depth, states=states)
 
     monkeypatch.setattr(journal_module, "check", noted)
     Journal.create(tmp_path / "journal", RUN).close(clean=True)
