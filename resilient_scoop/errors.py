@@ -11,6 +11,7 @@ RscoopError                 exit 1
   JournalError              the journal cannot be used: disk error                exit 74
     JournalDamagedError     what is stored is not what was written                exit 74
     JournalFullError        no space; the journal stays usable                    exit 74
+    RunNotMadeError         no room for a new run                                 exit 74
     JournalFormatError      no journal, or one of an unknown format               exit 74
   RunStoppedError           the run was stopped and can be resumed                exit 75
   CheckpointUnusableError   one generation of a checkpoint cannot be gone on from  exit 70
@@ -150,6 +151,13 @@ class JournalError(RscoopError):
             f"journal {self.directory}: {self.what} failed: {self.reason}; everything acknowledged "
             f"before is kept: see to the disk, then `rscoop resume`"
         )
+
+
+class RunNotMadeError(JournalError):
+    """There was no room for a new run: nothing of it is left, and there is nothing to resume."""
+
+    def __str__(self) -> str:
+        return f"no run was made in {self.directory}: {self.reason}; nothing of it is left"
 
 
 class JournalDamagedError(JournalError):

@@ -22,6 +22,7 @@ from resilient_scoop.errors import (
     JournalError,
     RscoopError,
     RunNotFoundError,
+    RunNotMadeError,
     UsageError,
 )
 from resilient_scoop.runtime.rundir import RunDir, RunInfo, check_owner, sync_folder, write_synced
@@ -270,10 +271,10 @@ def _translated(state: Path, error: OSError) -> UsageError | JournalError:
     elsewhere = "name another place with --state-dir or RSCOOP_STATE_DIR"
     reason = error.strerror or str(error)
     if error.errno == errno.EFBIG:
-        return JournalError(str(state), "creating a run", f"{reason} (`ulimit -f` raises it)")
+        return RunNotMadeError(str(state), "creating a run", f"{reason} (`ulimit -f` raises it)")
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
         hint = f"{reason} (`rscoop gc` removes old runs)"
-        return JournalError(str(state), "creating a run", hint)
+        return RunNotMadeError(str(state), "creating a run", hint)
     if error.errno in {errno.ENOTDIR, errno.EEXIST}:
         reason = "not a folder"
     return UsageError(f"runs can't be kept in {state}: {where}: {reason}; {elsewhere}")
