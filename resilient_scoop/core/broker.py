@@ -158,7 +158,7 @@ class Broker:
     def _hand_over(self, now: float) -> None:
         """Stop where everybody was asked for a checkpoint and has made it."""
         if self.handover.is_active:
-            recovering, stopping = self.membership.recovering(now), self.membership.stopping
+            recovering, stopping = self.membership.arriving(now), self.membership.stopping
             if self.handover.settle(now, recovering=recovering, stopping=stopping is not None):
                 self._stop("handed over")
 

@@ -15,8 +15,9 @@
       since, or its holder says that it has left its blocks, or it is done. The death of its holder
       does not end that: another attempt comes to its block, too.
   H2  What a process says later adds nobody: else a stream of short-lived parents would never end.
-  H3  Whoever arrives meanwhile is asked as well. Right after a restart nothing is over before the
-      workers have come.
+  H3  Whoever arrives meanwhile is asked as well. Right after a restart nothing is over before
+      everybody has had time to come. A parent that has made no call yet is not waited for: nothing
+      of it is known that could be lost.
   H4  A new number is above all of earlier epochs, so that no late answer is taken for another's.
 
 All of it is volatile: whoever wanted it asks a new broker again. What is handed out does not change

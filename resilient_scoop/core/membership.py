@@ -99,6 +99,12 @@ class Membership:
         self._awaited = None
         return False
 
+    def arriving(self, now: float) -> bool:
+        """Tell whether processes of an earlier broker may still come that no agent has named yet."""
+        if not self.config.adopt:
+            return False
+        return self._grace_until is None or now < self._grace_until
+
     def _adopt(self, peer: Peer, held: wire.Held, now: float) -> bool:
         parent = self.state.parents.get(held.parent)
         batch = None if parent is None else parent.batches.get(held.call)

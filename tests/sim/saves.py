@@ -60,7 +60,14 @@ class Saves:
 
     def decided(self, handover: Handover) -> None:
         """The broker sends everybody home."""
-        self._due, self._owed = (self._owed if handover.is_whole else {}), {}
+        ledger = handover.ledger
+        known = {
+            path: owed
+            for path, owed in self._owed.items()
+            # Of others the broker has heard nothing that could be lost by not waiting for them.
+            if owed.peer in ledger.peers and path in ledger.state.parents
+        }
+        self._due, self._owed = (known if handover.is_whole else {}), {}
 
     def handed_over(self) -> None:
         """The run has come to the end that was asked for, and all that was recorded is durable."""
