@@ -16,7 +16,7 @@
       does not end that: another attempt comes to its block, too.
   H2  What a process says later adds nobody: else a stream of short-lived parents would never end.
   H3  Whoever arrives meanwhile is asked as well. Right after a restart nothing is over before
-      everybody has had time to come. A parent that has made no call yet is not waited for: nothing
+      the workers and the script have come. A parent that has made no call yet is not waited for: nothing
       of it is known that could be lost.
   H4  A new number is above all of earlier epochs, so that no late answer is taken for another's.
 

@@ -100,10 +100,11 @@ class Membership:
         return False
 
     def arriving(self, now: float) -> bool:
-        """Tell whether processes of an earlier broker may still come that no agent has named yet."""
-        if not self.config.adopt:
-            return False
-        return self._grace_until is None or now < self._grace_until
+        """As `recovering`, and as long as the script's process has not come, within the same time."""
+        if self.recovering(now):
+            return True
+        no_root = self.config.adopt and self.ledger.root is None
+        return no_root and self._grace_until is not None and now < self._grace_until
 
     def _adopt(self, peer: Peer, held: wire.Held, now: float) -> bool:
         parent = self.state.parents.get(held.parent)

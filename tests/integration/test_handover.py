@@ -139,7 +139,7 @@ def test_the_command_saves_and_the_run_goes_on(place: Place) -> None:
     told = len(lines(place, "replays"))
     wait_until(lambda: len(lines(place, "replays")) >= told + 2, 20.0)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     wait_until(lambda: not place.processes(), 20.0)
     before = len(lines(place, "replays"))
     assert place.rscoop("resume", "-q", "last").expect() == ANSWER

@@ -55,8 +55,16 @@ class Saves:
         known = broker is not None and broker.alive and broker.open
         waited = broker.broker.handover.waiting if broker is not None and known else {}
         for each, owed in list(self._owed.items()):
-            if owed.peer == peer and path in ("", each) and each not in waited:
-                del self._owed[each]
+            if owed.peer == peer and path in ("", each):
+                if each in waited:
+                    owed.peer = b""  # whoever is its next holder
+                else:
+                    del self._owed[each]
+
+    def _awaited(self) -> set[bytes]:
+        """Return who has been named to a new broker and has not come yet."""
+        assert self.world.broker is not None, "a broker decides"
+        return self.world.broker.broker.membership._awaited or set()
 
     def decided(self, handover: Handover) -> None:
         """The broker sends everybody home."""
@@ -65,7 +73,8 @@ class Saves:
             path: owed
             for path, owed in self._owed.items()
             # Of others the broker has heard nothing that could be lost by not waiting for them.
-            if owed.peer in ledger.peers and path in ledger.state.parents
+            if path in ledger.state.parents
+            and (not owed.peer or owed.peer in ledger.peers or owed.peer in self._awaited())
         }
         self._due, self._owed = (known if handover.is_whole else {}), {}
 
