@@ -42,6 +42,7 @@ from resilient_scoop.adapters.journal_place import (
     check_place,
     check_sequence,
     data_folder,
+    lengthen,
     read_generation,
     read_meta,
     remove_data,
@@ -363,6 +364,10 @@ def _examine(directory: Path, lock: JournalLock, run: bytes | None) -> Generatio
     folder = data_folder(directory, known)
     meta = read_meta(folder)
     check_sequence(folder, meta)
+    try:
+        lengthen(folder, meta)
+    except OSError as error:
+        raise JournalFullError(str(directory), "opening", str(error.strerror)) from error
     if known.closed_txn and known.closed_txn == meta.txn:
         if meta.size_bytes <= SMALL_BYTES_MAX:
             check_here(folder)

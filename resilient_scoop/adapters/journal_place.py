@@ -64,6 +64,9 @@ NETWORK_TYPES: Final = {
     0xBACBACBC: "VMware shared folders",
 }
 
+UNWRITTEN_BYTES_MAX: Final = 1 << 20
+"""Pages at the end that one transaction took and gave back again are counted by LMDB's meta page and
+never written: so much shorter than that says, by whole pages, a sound file may be."""
 _is_compact: Final = re.compile(r"compact-([1-9]\d{0,17})").fullmatch
 _MAGIC: Final = 0xBEEFC0DE
 _DATA_VERSION: Final = 1
@@ -228,10 +231,26 @@ def read_meta(directory: Path) -> DataMeta:
     except OSError as error:
         raise JournalDamagedError(str(directory), f"{DATA_FILE}: {error.strerror}") from error
     newest = newest._replace(before_txn=older.txn)
-    if size_bytes < newest.size_bytes:
+    short_bytes = newest.size_bytes - size_bytes
+    unwritten = not size_bytes % newest.page_bytes and short_bytes <= UNWRITTEN_BYTES_MAX
+    if short_bytes > 0 and not unwritten:
         reason = f"{DATA_FILE} was cut: {size_bytes} of {newest.size_bytes} bytes are left"
         raise JournalDamagedError(str(directory), reason)
     return newest
+
+
+def lengthen(directory: Path, meta: DataMeta) -> None:
+    """Make the data file as long as its meta page says, for whoever has it open for writing.
+
+    Should a page be missing that is in use after all, it reads as zeros then, which its checksum
+    shows, and does not end the process.
+    """
+    fd = os.open(directory / DATA_FILE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if os.fstat(fd).st_size < meta.size_bytes:
+            os.posix_fallocate(fd, 0, meta.size_bytes)
+    finally:
+        os.close(fd)
 
 
 def check_sequence(directory: Path, meta: DataMeta) -> None:

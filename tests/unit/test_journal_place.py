@@ -14,8 +14,11 @@ from resilient_scoop.adapters.journal_place import (
     NETWORK_TYPES,
     check_place,
     file_system_type,
+    lengthen,
+    read_meta,
     refuse_network,
 )
+from resilient_scoop.core.events import Put, Table
 from resilient_scoop.errors import (
     JournalDamagedError,
     JournalFormatError,
@@ -114,3 +117,28 @@ def test_a_journal_is_its_owners_alone(tmp_path: Path) -> None:
     Journal.create(directory, RUN).close(clean=True)
     assert directory.stat().st_mode & 0o777 == 0o700
     assert {file.stat().st_mode & 0o077 for file in directory.iterdir()} == {0}
+
+
+def test_a_file_that_lacks_pages_which_were_never_written_is_sound(tmp_path: Path) -> None:
+    # Given a journal whose last pages were taken and given back within one transaction
+    journal = Journal.create(tmp_path / "journal", bytes(16))
+    journal.commit([Put(Table.LOG, b"%04d" % n, bytes(900)) for n in range(400)])
+    journal.close(clean=False)
+    data = tmp_path / "journal" / "data.mdb"
+    meta = read_meta(tmp_path / "journal")
+    whole = data.read_bytes()
+    last = (meta.last_page).to_bytes(8, "little") + meta.txn.to_bytes(8, "little")
+    more = (meta.last_page + 3).to_bytes(8, "little") + meta.txn.to_bytes(8, "little")
+    assert whole.count(last) == 1
+    data.write_bytes(whole.replace(last, more))
+
+    # Then it is not taken for a cut one, and whoever writes to it makes it whole
+    meta = read_meta(tmp_path / "journal")
+    assert data.stat().st_size < meta.size_bytes
+    lengthen(tmp_path / "journal", meta)
+    assert data.stat().st_size == meta.size_bytes
+
+    # And one that lacks a part of a page, or very many pages, was cut
+    os.truncate(data, data.stat().st_size - 60)
+    with pytest.raises(JournalDamagedError, match="was cut"):
+        read_meta(tmp_path / "journal")
