@@ -1,13 +1,14 @@
 """A long run watched: does anything grow that should not?
 
-An evolutionary load without checkpoints runs for some minutes; the anonymous memory of broker, origin
-and workers and the size of the journal are taken every few seconds, and drawn.
+An evolutionary load, with checkpoints or without, runs for some minutes; the anonymous memory of
+broker, origin and workers and the size of the journal are taken every few seconds, and drawn.
 
     python -m benchmarks.soak --minutes 60 --out soak
 
-writes `soak.json` and `soak.png`. It exits with 1 if the broker's memory has grown by more than
-`--broker-mb` between the first fifth of the time, which is for warming up, and its end. The origin
-keeps nothing of past generations either; the journal of a run without checkpoints has to grow.
+writes `soak.json` and `soak.png`. It exits with 1 if the memory of broker or origin has grown by more
+than `--memory-mb`, or the journal by more than `--journal-mb`, between the first fifth of the time,
+which is for warming up, and its end. The journal of a run without checkpoints has to grow, so with
+`--plain` only memory is judged. `--rest` leaves the machine's cores to others between generations.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ _SCRIPT = """
 import random
 import sys
 import time
+from contextlib import nullcontext
 
-from resilient_scoop import futures
+from resilient_scoop import checkpoint, futures
 
 
 def evaluate(individual):
@@ -41,27 +43,43 @@ def vary(individual):
     return [gene + random.gauss(0, 0.1) if random.random() < 0.2 else gene for gene in individual]
 
 
-def main(seconds):
+def generation(population, fitness):
+    chosen = [min(random.sample(range(50), 3), key=fitness.__getitem__) for _ in range(50)]
+    offspring = [vary(population[index]) for index in chosen]
+    changed = [index for index in range(50) if offspring[index] != population[chosen[index]]]
+    values = [fitness[index] for index in chosen]
+    for index, value in zip(changed, futures.map(evaluate, [offspring[i] for i in changed])):
+        values[index] = value
+    return offspring, values
+
+
+def main(kind, seconds, rest_s):
     until = time.monotonic() + seconds
     population = [[random.uniform(-5, 5) for _ in range(20)] for _ in range(50)]
     fitness = list(futures.map(evaluate, population))
-    generation = 0
-    while time.monotonic() < until:
-        generation += 1
-        chosen = [min(random.sample(range(50), 3), key=fitness.__getitem__) for _ in range(50)]
-        offspring = [vary(population[index]) for index in chosen]
-        changed = [index for index in range(50) if offspring[index] != population[chosen[index]]]
-        values = [fitness[index] for index in chosen]
-        for index, value in zip(changed, futures.map(evaluate, [offspring[i] for i in changed])):
-            values[index] = value
-        population, fitness = offspring, values
-        if generation % 1000 == 0:
-            print(generation, min(fitness), flush=True)
-    print("generations", generation)
+    initial = {"population": lambda: population, "fitness": lambda: fitness, "count": 0}
+    with checkpoint.durable(**initial) if kind == "durable" else nullcontext(Plain(initial)) as s:
+        while time.monotonic() < until:
+            s.population, s.fitness = generation(s.population, s.fitness)
+            s.count += 1
+            if s.count % 1000 == 0:
+                print(s.count, min(s.fitness), flush=True)
+            time.sleep(rest_s)
+            s.commit("auto")
+    print("generations", s.count)
+
+
+class Plain:
+    def __init__(self, initial):
+        for name, value in initial.items():
+            setattr(self, name, value() if callable(value) else value)
+
+    def commit(self, every_s):
+        pass
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(sys.argv[1], *map(float, sys.argv[2:]))
 """
 _WARM_SHARE = 0.2
 _END_SHARE = 0.1
@@ -85,8 +103,18 @@ class Samples:
         return mean(of[last:]) - mean(of[first : first + width])
 
 
-def soak(seconds: float, workers: int, every_s: float) -> Samples:
-    """Run the load for so long; return what was seen.
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What runs, and for how long."""
+
+    kind: str  # "durable" or "plain"
+    seconds: float
+    rest_s: float = 0.0
+    workers: int = 2
+
+
+def soak(load: Load, every_s: float) -> Samples:
+    """Run the load; return what was seen every so many seconds.
 
     Raises:
         RuntimeError: the run failed.
@@ -95,12 +123,11 @@ def soak(seconds: float, workers: int, every_s: float) -> Samples:
     try:
         (folder / "evolve.py").write_text(_SCRIPT)
         env = {**os.environ, "RSCOOP_STATE_DIR": str(folder / "state")}
-        command = [sys.executable, "-m", "resilient_scoop", "run", "-q", "-n", str(workers)]
+        command = [sys.executable, "-m", "resilient_scoop", "run", "-q", "-n", str(load.workers)]
+        script = ["evolve.py", load.kind, str(load.seconds), str(load.rest_s)]
         began = time.monotonic()
         with (folder / "out").open("wb") as out:
-            process = subprocess.Popen(
-                [*command, "evolve.py", str(seconds)], cwd=folder, env=env, stdout=out
-            )
+            process = subprocess.Popen([*command, *script], cwd=folder, env=env, stdout=out)
         samples = Samples()
         while process.poll() is None:
             time.sleep(every_s)
@@ -137,7 +164,7 @@ def _look(samples: Samples, folder: Path, at_s: float) -> None:
     samples.journal_mb.append(size / 1e6)
 
 
-def draw(samples: Samples, path: Path) -> None:
+def draw(samples: Samples, kind: str, path: Path) -> None:
     """Draw the samples over time into a PNG."""
     import matplotlib as mpl
 
@@ -154,7 +181,7 @@ def draw(samples: Samples, path: Path) -> None:
     above.set_ylabel("anonymous memory, MB")
     above.set_ylim(bottom=0)
     above.legend()
-    above.set_title(f"{samples.generations} generations without a checkpoint")
+    above.set_title(f"{samples.generations} generations, {kind}")
     below.plot(minutes, samples.journal_mb, color="black")
     below.set_ylabel("journal, MB")
     below.set_ylim(bottom=0)
@@ -174,6 +201,8 @@ def report(samples: Samples) -> dict[str, Any]:
         "origin_growth_mb": round(samples.growth_mb(samples.origin_mb), 2),
         "workers_growth_mb": round(samples.growth_mb(samples.workers_mb), 2),
         "journal_mb": round(samples.journal_mb[-1], 1),
+        "journal_max_mb": round(max(samples.journal_mb), 1),
+        "journal_growth_mb": round(samples.growth_mb(samples.journal_mb), 2),
         "journal_bytes_per_generation": round(
             1e6 * samples.journal_mb[-1] / max(1, samples.generations)
         ),
@@ -187,14 +216,20 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two looks")
     parser.add_argument("--out", type=Path, default=Path("soak"), help="without the ending")
-    parser.add_argument("--broker-mb", type=float, default=5.0, help="what the broker may grow")
+    parser.add_argument("--plain", action="store_true", help="without checkpoints")
+    parser.add_argument("--rest", type=float, default=0.0, help="seconds between two generations")
+    parser.add_argument("--memory-mb", type=float, default=5.0, help="what a process may grow")
+    parser.add_argument("--journal-mb", type=float, default=5.0, help="what the journal may grow")
     given = parser.parse_args()
-    samples = soak(60 * given.minutes, given.workers, given.every)
+    kind = "plain" if given.plain else "durable"
+    samples = soak(Load(kind, 60 * given.minutes, given.rest, given.workers), given.every)
     figures = report(samples)
     print(json.dumps(figures))
     given.out.with_suffix(".json").write_text(json.dumps({**figures, "samples": asdict(samples)}))
-    draw(samples, given.out.with_suffix(".png"))
-    return int(figures["broker_growth_mb"] > given.broker_mb)
+    draw(samples, kind, given.out.with_suffix(".png"))
+    grown = max(figures["broker_growth_mb"], figures["origin_growth_mb"]) > given.memory_mb
+    journal = kind == "durable" and figures["journal_growth_mb"] > given.journal_mb
+    return int(grown or journal)
 
 
 if __name__ == "__main__":
