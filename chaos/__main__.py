@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from chaos import cost, nemesis, processes, rounds
+from chaos import cost, loops, nemesis, processes, rounds
 from chaos.checker import Guarantee
 from chaos.rounds import Reference, Result, RunHangsError
 
@@ -32,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         case "cost":
             return cost.report(options.kills, options.roles)
+        case "loops":
+            return _loops(options)
         case _:
             return _rounds(options)
 
@@ -49,6 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     play.add_argument("--keep", type=Path, help="where what failed is kept")
     commands.add_parser("list", help="workloads, roles, moments")
+    turns = commands.add_parser("loops", help="checkpointed loops, each killed once and resumed")
+    turns.add_argument("--kills", type=int, default=50, help="of each kind of loop")
+    turns.add_argument("--seed", type=int, default=1, help="of the first kill; others follow")
+    turns.add_argument("--kind", dest="kinds", action="append", choices=rounds.LOOPS)
+    turns.add_argument("--keep", type=Path, help="where what failed is kept")
     price = commands.add_parser("cost", help="what a death costs, by role")
     price.add_argument("--kills", type=int, default=10, help="of each role")
     price.add_argument("--role", dest="roles", action="append", choices=cost.ROLES)
@@ -75,10 +82,27 @@ def _rounds(options: argparse.Namespace) -> int:
         return 5
     for reference in references:
         print(f"undisturbed: {reference.script.stem} {reference.duration_s:.1f} s", flush=True)
-    kept = options.keep or Path(tempfile.gettempdir()) / "chaos-failures"
-    results = _play(options, references, kept)
+    results = _play(options, references, _kept(options))
     print(summary(results))
     return verdict(results)
+
+
+def _kept(options: argparse.Namespace) -> Path:
+    return options.keep or Path(tempfile.gettempdir()) / "chaos-failures"
+
+
+def _loops(options: argparse.Namespace) -> int:
+    try:
+        campaigns = [
+            loops.play(name, options.kills, options.seed, _kept(options))
+            for name in options.kinds or rounds.LOOPS
+        ]
+    except RunHangsError as error:
+        print(error)
+        return 5
+    for campaign in campaigns:
+        print(campaign)
+    return verdict([result for campaign in campaigns for result in campaign.results])
 
 
 def _play(options: argparse.Namespace, references: list[Reference], kept: Path) -> list[Result]:

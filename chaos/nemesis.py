@@ -31,6 +31,7 @@ class Moment(StrEnum):
     """When a kill comes."""
 
     UNIFORM = "uniform"
+    ANY = "any"  # as uniform, up to the very end: it may come too late
     STARTUP = "startup"
     RECOVERY = "recovery"
     OUTPUT = "output"
@@ -117,7 +118,8 @@ def _await_moment(kill: Kill, target: Target) -> bool:
         at = max(target.killed_at, target.started_at) + kill.fraction * RECOVERY_S
     else:
         left_s = max(0.5, target.started_at + target.duration_s - now)
-        at = now + kill.fraction * _MOST * left_s
+        most = 1.0 if kill.moment is Moment.ANY else _MOST
+        at = now + kill.fraction * most * left_s
     return _sleep_until(at, target)
 
 

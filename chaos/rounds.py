@@ -23,7 +23,9 @@ from chaos.nemesis import Kill, Target
 from chaos.processes import Process, Role
 from chaos.workloads import as_completed
 
-WORKLOADS = ("ea", "nested", "as_completed", "mixed")
+CALLS = ("ea", "nested", "as_completed", "mixed")
+LOOPS = ("ea_simple", "ea_plus", "ea_comma", "ea_cma", "ea_pymoo")  # with checkpoints
+WORKLOADS = CALLS + LOOPS
 _FOLDER = Path(__file__).parent / "workloads"
 _SILENCE_S = 5.0
 _RESUMES_MAX = 8
@@ -67,6 +69,7 @@ class Result:
     resumes: int = 0
     repeated: int = 0
     silence_s: float = 0.0  # the longest time until all had ended behind a dead launcher
+    lives_s: float = 0.0  # of all commands together, each from its start to its end
     took_s: float = 0.0
     folder: Path | None = None  # kept where something was violated
 
@@ -190,6 +193,7 @@ class _Round:
             elif hit:
                 self._snapshot()
         code = command.await_end(process, time.monotonic() + self.deadline_s)
+        self.result.lives_s += time.monotonic() - began
         if code is None:
             self._keep_picture()
             process.kill()

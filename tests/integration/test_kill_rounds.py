@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from chaos import checker, nemesis, rounds
+from chaos import checker, loops, nemesis, rounds
 from chaos.evidence import Ledger, Snapshot
+from chaos.loops import Campaign
 from chaos.nemesis import Kill, Moment
 from chaos.processes import Role
-from chaos.rounds import Reference
+from chaos.rounds import Reference, Result
 
 SEEDS = (1, 6, 11, 13, 100, 102)
 CAMPAIGN_SEEDS = range(1000, 1200)
@@ -19,7 +20,7 @@ CAMPAIGN_SEEDS = range(1000, 1200)
 
 @pytest.fixture(scope="module")
 def references() -> list[Reference]:
-    return [rounds.measure(rounds.script_of(name)) for name in rounds.WORKLOADS]
+    return [rounds.measure(rounds.script_of(name)) for name in rounds.CALLS]
 
 
 @pytest.mark.real
@@ -42,6 +43,18 @@ def test_a_run_survives_the_death_of_any_part(
     assert result.by_role() == {str(role): 1}
 
 
+@pytest.mark.real
+@pytest.mark.parametrize("name", rounds.LOOPS)
+def test_a_checkpointed_loop_that_is_killed_gives_the_same_answer(
+    name: str, tmp_path: Path
+) -> None:
+    reference = rounds.measure(rounds.script_of(name))
+    result = rounds.play_kills(0, reference, [Kill(Role.EVERYTHING, Moment.ANY, 0.6, 0)], tmp_path)
+    assert not result.violations, str(result)
+    assert result.by_role() == {"everything": 1}
+    assert result.resumes == 1
+
+
 @pytest.mark.chaos
 @pytest.mark.timeout(7200)
 def test_two_hundred_rounds_break_no_guarantee(references: list[Reference], tmp_path: Path) -> None:
@@ -50,6 +63,17 @@ def test_two_hundred_rounds_break_no_guarantee(references: list[Reference], tmp_
 
 
 # --- the harness itself ---
+
+
+def test_a_campaign_of_loops_says_what_a_kill_cost() -> None:
+    results = [Result(n, Path("ea.py"), [], lives_s=3.0 + n / 100) for n in range(101)]
+    campaign = Campaign("ea", [2.9, 3.0, 3.5], results)
+    assert "median 0.50 s, p99 0.99 s, at most 1.00 s" in str(campaign)
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.0, 1.0), (0.5, 2.0), (0.51, 3.0), (1.0, 4.0)])
+def test_a_percentile_is_a_value_that_was_measured(share: float, value: float) -> None:
+    assert loops.percentile([1.0, 2.0, 3.0, 4.0], share) == value
 
 
 def test_a_seed_draws_the_same_kills_each_time() -> None:
