@@ -173,3 +173,39 @@ def test_a_result_that_cannot_be_read_is_an_error_each_time(place: Place) -> Non
     done = place.run(COMMON + LOST)
 
     assert done.expect().splitlines() == ["UnpicklingFailedError True True"] * 2
+
+
+RETRIED = """
+import os
+def work(x):
+    with open("ledger", "a") as file: file.write(f"{x} ")
+    while x == 13 and not os.path.exists("saved"): time.sleep(0.01)
+    if x % 2 and not os.path.exists("mended"): raise OSError(f"no {x}")
+    return x
+def tried(x):
+    try: return futures.submit(work, x).result()
+    except OSError as error: return str(error)
+if __name__ == "__main__":
+    with checkpoint.durable(gen=0, told=list, f=None) as s:
+        while s.gen < 4:
+            s.told.append(tried(s.gen))
+            s.f = futures.submit(work, 10 + s.gen)
+            if s.gen < 3: futures.wait([s.f])
+            s.gen += 1
+            s.commit()
+    Path("saved").touch()
+    print(s.told, repr(s.f.exception()))
+    print(futures.submit(work, 5).result())
+"""
+
+
+def test_failures_that_a_checkpoint_covers_are_not_computed_again(place: Place) -> None:
+    """But for those that came behind it: of the last future in the state, and behind the block."""
+    place.run(COMMON + RETRIED).expect(1)
+    (place.folder / "ledger").unlink()
+    (place.folder / "mended").touch()
+
+    done = resumed(place, "-q", "--retry-failed")
+
+    assert done.expect().splitlines() == ["[0, 'no 1', 2, 'no 3'] None", "5"]
+    assert (place.folder / "ledger").read_text().split() == ["13", "5"]
