@@ -110,5 +110,5 @@ def _check_checkpoint(record: wire.Checkpoint) -> None:
     told = 0 <= record.entry_observation <= record.observations
     if not calls or not told or not record.payload:
         raise ValueError(f"checkpoint of calls {record.entry} to {record.calls}")
-    if any(not 0 <= call < record.calls for call in record.pending):
+    if any(not 0 <= call < record.calls for call in (*record.pending, *record.held)):
         raise ValueError("checkpoint: a pending call that was not made")

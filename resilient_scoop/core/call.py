@@ -13,6 +13,10 @@ from resilient_scoop.wire.messages import Part
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from resilient_scoop.wire.messages import Outcome
+
+FILE = b"B"
+"""How the payload of a value that is in a file begins."""
 Asked = tuple[Part, list[bytes]]
 """Items that wait to be sent, and their arguments."""
 
@@ -27,13 +31,26 @@ class Chunk:
     failed: frozenset[int]
     arrival: int
 
+    @classmethod
+    def of(cls, outcome: Outcome, low: int, high: int, arrival: int) -> Chunk:
+        """Return what an outcome tells of items `[low, high)`."""
+        a, b = low - outcome.start, high - outcome.start
+        values = outcome.values if b - a == len(outcome.values) else outcome.values[a:b]
+        failed = frozenset(low + i - a for i in outcome.failed if a <= i < b)
+        return cls(low, high, values, failed, arrival)
+
+    @property
+    def has_files(self) -> bool:
+        """Whether values are in files, which go with the last record that names them."""
+        return any(value[:1] == FILE for value in self.values)
+
 
 class Call:
     """One call of the parent: what was asked, what is settled."""
 
     __slots__ = (
-        "args", "chunks", "cost_bytes", "count", "digests", "doubts", "files", "fingerprint", "fn",
-        "fresh", "last", "left", "number", "said",
+        "__weakref__", "args", "chunks", "cost_bytes", "count", "digests", "doubts", "files", "fingerprint",
+        "fn", "fresh", "last", "left", "number", "said",
     )  # fmt: skip
 
     def __init__(self, number: int, fn: bytes, fingerprint: bytes) -> None:

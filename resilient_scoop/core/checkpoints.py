@@ -5,12 +5,17 @@ A generation counts as good when a process has loaded it back (`Verified`). Then
 done since, and the one before finds what was done between the two.
 
   C1  Nothing is trimmed but what the base of a verified generation covers: calls of the block that
-      were made before it and are done, and are no pending future of any generation that is kept.
+      were made before it and are done, and are no pending future of any generation that is kept
+      (nor held by one: C5).
   C2  Of a block, at most three generations are kept: the newest, its base, and the base's base.
       Those of a block inside of another go with what that one's base covers.
   C3  `Trimmed` is absolute and goes with the turn that decides it; the records are erased later, in
       bounded steps. With any of them there or not, the fold gives the same state.
   C4  A trimmed call that is asked for again (a script that was changed) is a new call.
+  C5  Of a call that is trimmed, the parent had read everything when it made each generation that is
+      kept: no item was without an outcome there, and no result in a file was unread by a future that
+      user code could reach. So neither the end of this broker nor the removal of files can take a
+      result from a living parent, be it in the state or not.
 """
 
 from __future__ import annotations
@@ -46,6 +51,7 @@ class Kept:
     outer: tuple[Key, ...]
     openings: dict[str, int]
     file: bytes  # the name of its file, if it has one
+    held: tuple[int, ...] = ()
 
 
 def key_of(record: Checkpoint | Verified) -> Key:
@@ -68,7 +74,7 @@ def apply_checkpoint(parent: Parent, record: Checkpoint, seq: int) -> list[Kept]
     kept = Kept(
         seq, record.gen, record.base, record.entry, record.entry_observation, record.calls,
         record.observations, tuple(record.pending), tuple(record.outer), record.openings,
-        record.payload[1:] if record.payload[:1] == FILE else b"",
+        record.payload[1:] if record.payload[:1] == FILE else b"", tuple(record.held),
     )  # fmt: skip
     parent.logged = True
     parent.next_observation = max(parent.next_observation, record.observations)
@@ -141,7 +147,8 @@ def _remove(parent: Parent, gone: list[Kept]) -> None:
 def _trim(parent: Parent, key: Key, base: Kept) -> tuple[Trimmed | None, int]:
     """Return the record that trims what a generation covers, and the first call that is news in it."""
     calls = Intervals([(base.entry, base.calls)])
-    for call in pending(parent).union(parent.batches):
+    held = {call for block in parent.blocks.values() for one in block for call in one.held}
+    for call in pending(parent).union(parent.batches, held):
         calls.discard(call, call + 1)
     fresh = [gap for low, high in calls for gap in parent.dropped.gaps(low, high)]
     told = parent.untold.gaps(base.entry_observation, base.observations)

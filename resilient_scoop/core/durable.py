@@ -9,12 +9,17 @@ D4  The counters never go back. What an older state makes anew under its old num
     digest, like everything else.
 D5  Whatever generation the log holds can be fallen back to: those behind which something was
 trimmed went with it. The beginning of a block can be, as long as it has trimmed nothing.
+D6  A generation names the calls of which this process has not read everything: those that miss
+    outcomes, and those whose results are in files that a living `Call` names. The journal keeps them.
+D7  A future from before the block may be in its state: what settled the call on replay has been let
+    go of by then, so the history is gone over once more.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from resilient_scoop import ids
 from resilient_scoop.core.call import Call
@@ -54,6 +59,9 @@ class Durable:
     trimmed_by: set[Key] = field(default_factory=set)
     heads: int = 0  # pages seen
     lacked: bool = False  # it was said that dropped outcomes are missing
+    again: bool = False  # the history is to be gone over again, behind its end
+    # Of this attempt, by number: calls with results in files, while anything can still read them.
+    unread: WeakValueDictionary[int, Call] = field(default_factory=WeakValueDictionary)
 
     # --- what the broker says -----------------------------------------------------------------
 
@@ -146,9 +154,15 @@ class Durable:
                 parent.path, parent.attempt, *block.key, block.gen, block.base, block.entry,
                 block.entry_observation, parent.next_call, parent.next_observation, payload,
                 pending, block.outer, dict(self.openings), streams[0], code, streams[1],
+                self.held(parent, block),
             )
         )  # fmt: skip
         return block.gen
+
+    def held(self, parent: Parent, block: Block) -> list[int]:
+        """Return the calls of a block of which something may still be read from the journal (D6)."""
+        open_ = {number for number, call in parent.calls.items() if call.count}
+        return sorted(each for each in open_.union(self.unread) if each >= block.entry)
 
     def is_saved(self, block: Block) -> bool:
         """Tell whether the last generation that was made is durable."""
@@ -178,10 +192,12 @@ def revive(
     call.left.add(index, index + 1)
     for outcome in parent._stash.get(number, ()):  # noqa: SLF001
         parent._settle(call, outcome)  # noqa: SLF001
+    if call.left and number < parent.durable.open[-1].entry:
+        look_again(parent)  # D7
     return call
 
 
-# These three are parts of `Parent`, apart from the rest of it: it has grown long enough.
+# These are parts of `Parent`, apart from the rest of it: it has grown long enough.
 
 
 def put(parent: Parent, frame: wire.Checkpoint | wire.Verified) -> None:
@@ -199,3 +215,10 @@ def jump(parent: Parent, calls: int, observations: int, pending: list[int]) -> N
         recorded.popleft()
     for number in [n for n in stash if n < parent.next_call and n not in pending]:
         del stash[number]
+
+
+def look_again(parent: Parent) -> None:
+    """Go over the history once more, from its beginning, when what is read of it now is at its end."""
+    parent.durable.again = parent.replaying or parent.catching_up
+    if not parent.durable.again:
+        parent.catching_up, parent.after = True, 0

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
 from resilient_scoop.core.call import Asked, Call, Chunk, Policy, cut_out, doubtful
-from resilient_scoop.core.durable import Durable
+from resilient_scoop.core.durable import Durable, look_again
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.wire import messages as wire
 
@@ -241,14 +241,13 @@ class Parent:
     def _put(self, call: Call, outcome: wire.Outcome, low: int, high: int) -> None:
         self.arrivals += 1
         self.settled += high - low
-        a, b = low - outcome.start, high - outcome.start
-        values = outcome.values if b - a == len(outcome.values) else outcome.values[a:b]
-        failed = frozenset(low + i - a for i in outcome.failed if a <= i < b)
-        call.put(Chunk(low, high, values, failed, self.arrivals))
+        call.put(chunk := Chunk.of(outcome, low, high, self.arrivals))
+        if chunk.has_files:
+            self.durable.unread[call.number] = call
         call.left.discard(low, high)
         if call.files:
             self._let_go(call, low, high)
-        if self.replaying or call.number in self._held:
+        if self.replaying or self.catching_up or call.number in self._held:
             self.recovered += high - low
             self._unhold(call.number, low, high)
         if call.args is not None:
@@ -309,6 +308,8 @@ class Parent:
             self.catching_up = False
             if self.replaying:
                 self._go_live()
+            if self.durable.again:
+                look_again(self)
 
     def _go_live(self) -> None:
         """The history is at its end: ask for what it did not settle."""
@@ -323,8 +324,7 @@ class Parent:
         """The broker is a new one: what it sent last may be lost."""
         self.page_asked = False
         if not self.replaying:
-            self.catching_up = True
-            self.after = 0
+            self.catching_up, self.after = True, 0
         if self._asked is not None:
             self._frames.append(wire.encode(self._asked))
 

@@ -146,13 +146,17 @@ class Future(Generic[T]):
         chunk = self._call.find(self.index)
         assert chunk is not None, "only what is settled is learnt"
         payload = chunk.values[self.index - chunk.start]
-        self._seen = True
-        value = codec.loads(payload, self._at.session.store, f"result of {self.callable}")
-        if self.index in chunk.failed:
-            self._error = value
+        what = f"result of {self.callable}"
+        try:
+            value = codec.loads(payload, self._at.session.store, what)
+        except codec.UnpicklingFailedError as error:
+            self._error = error  # whoever asks again is told again
         else:
-            self._value = value
-        self._call = None
+            if self.index in chunk.failed:
+                self._error = value
+            else:
+                self._value = value
+        self._seen, self._call = True, None
         self._call_back()
 
     def settle(self, value: Any, error: BaseException | None) -> None:

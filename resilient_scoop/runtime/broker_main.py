@@ -28,8 +28,8 @@ from resilient_scoop.adapters.journal_place import GENERATION_FILE
 from resilient_scoop.adapters.state_store import StateStore
 from resilient_scoop.adapters.zmq_sockets import RouterSocket, local_endpoint
 from resilient_scoop.config import BrokerConfig
+from resilient_scoop.core import checkpoints
 from resilient_scoop.core.broker import Broker
-from resilient_scoop.core.checkpoints import files as checkpoint_files
 from resilient_scoop.core.defines import Defines
 from resilient_scoop.core.events import (
     INPUT_KEY,
@@ -134,17 +134,29 @@ def forget_lost_arguments(journal: Journal, state: State) -> int:
     return forgotten
 
 
-def forget_failures(journal: Journal) -> int:
-    """Take the outcomes that are exceptions out of the journal; return how many there were."""
+def forget_failures(journal: Journal, state: State) -> int:
+    """Take the outcomes that are exceptions out of the journal; return how many there were.
+
+    Those that a checkpoint covers stay: no parent asks for them, so nothing would come of it.
+    """
+    over = {path: checkpoints.covered(parent) for path, parent in state.parents.items()}
     changes: list[Change] = []
     forgotten = 0
     for key, raw in journal.scan(Table.LOG):
         record = wire.decode_logged(raw)
         if isinstance(record, wire.Crashed):
             changes.append(Erase(Table.LOG, key))
-        elif isinstance(record, wire.Outcomes) and any(item.failed for item in record.items):
-            kept = [part for item in record.items for part in succeeded(item)]
-            forgotten += sum(len(item.failed) for item in record.items)
+        elif isinstance(record, wire.Outcomes):
+            known = over.get(record.parent, ())
+            failed = [item for item in record.items if item.failed and item.call not in known]
+            if not failed:
+                continue
+            kept = [
+                part
+                for item in record.items
+                for part in (succeeded(item) if item in failed else [item])
+            ]
+            forgotten += sum(len(item.failed) for item in failed)
             changes.append(Erase(Table.LOG, key))  # with the names of the files that go
             changes.append(Put(Table.LOG, key, wire.encode(wire.Outcomes(record.parent, kept))))
     if changes:
@@ -159,13 +171,13 @@ class BrokerShell:
         self.settings = settings
         self.journal = open_journal(settings)
         if settings.retry_failed and not settings.adopt:
-            forget_failures(self.journal)
+            forget_failures(self.journal, load_state(self.journal, settings.run)[0])
         state, consts = load_state(self.journal, settings.run)
         forget_lost_arguments(self.journal, state)
         forget_without_args(state, lambda key: self.journal.get(Table.ARGS, key) is not None)
         self.states = StateStore(Path(settings.run_dir))
         if not settings.adopt:  # nobody writes any now
-            self.states.sweep(checkpoint_files(state))
+            self.states.sweep(checkpoints.files(state))
         self.recovered = state.items_done
         epoch = next_epoch(self.journal, goes_on=not settings.adopt)
         config = BrokerConfig(

@@ -3,7 +3,8 @@
 A block is named by (name, opening): the n-th `durable` of that name in its parent. Its generations
 rise from 1; `base` is the generation that one goes on from. Counters are the parent's own: `entry`
 and `entry_observation` where the block was entered, `calls` and `observations` where the checkpoint
-was made. So it covers calls `[entry, calls)` but those that are `pending`.
+was made. So it covers calls `[entry, calls)` but those that are `pending`; what is recorded of those
+that are `held` stays, too, as long as the generation does.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Checkpoint(_Struct, frozen=True):
     output_bytes: int = 0  # what the script had written
     code: bytes = b""  # digest of the code that holds the block
     input_bytes: int = 0  # what the script had read
+    held: list[int] = []  # calls of which the process that made it had not read all: C5
 
 
 class Verified(_Struct, frozen=True):

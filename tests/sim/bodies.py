@@ -144,6 +144,8 @@ class Operations:
         path = ids.item_path(frame.path, number, index)
         arg = frame.args[number][index]
         self.world.checks.seen(frame.fns[number], path, arg, payload, failed=failed)
+        if frame.fns[number].large:
+            del frame.calls[number]  # as a `Future` that has been read
         return (programs.read_outcome(payload, failed=failed),)
 
     def _recall(self, frame: Frame, kind: str) -> tuple[bool, Any]:
@@ -278,10 +280,12 @@ class Operations:
         for number, index in pending:
             chunk = frame.calls[number].find(index)
             payload = None if chunk is None else chunk.values[index - chunk.start]
-            failed = chunk is not None and index in chunk.failed
+            if payload is not None and payload[:1] == b"B":
+                payload = None
+            failed = payload is not None and chunk is not None and index in chunk.failed
             name, args = frame.fns[number].name, frame.args[number]
             kept.append([number, name, args, index, payload, failed])
-            if chunk is None:
+            if payload is None:
                 waited.append(number)
         content = programs.encode_arg([state, frame.draws, kept])
         output = self.machine.output_bytes + len(self.machine.written) if frame.work is None else 0

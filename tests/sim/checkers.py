@@ -54,6 +54,7 @@ class Checks:
         self.trimmed: dict[Key, bytes] = {}  # outcomes that may be computed again
         self.saved: dict[tuple[str, str, int], int] = {}  # the generation a parent was told of
         self.restored = 0  # checkpoints gone on from
+        self.gone: set[tuple[str, int]] = set()  # calls whose records, and so files, are trimmed
         self.saves = Saves(world)
 
     # --- what happens -------------------------------------------------------------------------
@@ -180,8 +181,11 @@ class Checks:
                     self._outcomes(record)
                 elif isinstance(record, wire.Checkpoint):
                     self.saves.committed(record)
-                elif isinstance(record, wire.Trimmed) and self.world.climate.edits:
-                    self._trimmed(record)
+                elif isinstance(record, wire.Trimmed):
+                    spans = [range(*span) for span in record.calls]
+                    self.gone |= {(record.parent, call) for span in spans for call in span}
+                    if self.world.climate.edits:
+                        self._trimmed(record)
                 elif isinstance(record, wire.Crashed):
                     path = ids.item_path(record.parent, record.call, record.index)
                     blame = self.late if record.reason == "timeout" else self.blamed
@@ -244,6 +248,9 @@ class Checks:
     def seen(self, fn: Fn, path: str, arg: Any, payload: bytes, *, failed: bool) -> None:
         """A parent is told an outcome."""
         key = (path, fn.id + programs.digest(programs.encode_arg(arg)))
+        place = ids.parse_item(path)
+        if fn.large and place is not None and place[:2] in self.gone and not self.world.edited:
+            raise Broken(f"NO-LOST: {path} is read, and its file went with its record")
         durable = self.durable.get(key, self.trimmed.get(key))
         if durable is None:
             if self.world.edited:
@@ -271,6 +278,8 @@ class Checks:
         """A block is entered, and a generation is the newest that the journal holds."""
         saved = self.saved.get((path, *key), 0)
         if newest < saved and not self.world.edited:
+            if any(known[0] == path for known in self.durable):
+                return  # it is done: an attempt that was granted before that and is to be dropped
             raise Broken(
                 f"NO-LOST: {path} was told that {key} {saved} is durable; {newest} is there"
             )

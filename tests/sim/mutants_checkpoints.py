@@ -127,6 +127,23 @@ def _calls_overtaken() -> Sequence[Patch]:
     return [(durable, "put", bug)]
 
 
+def _nothing_held() -> Sequence[Patch]:
+    return [(durable.Durable, "held", lambda *_: [])]
+
+
+def _files_not_held() -> Sequence[Patch]:
+    held = durable.Durable.held
+
+    def bug(self: durable.Durable, parent: Parent, block: durable.Block) -> list[int]:
+        return [call for call in held(self, parent, block) if call in parent.calls]
+
+    return [(durable.Durable, "held", bug)]
+
+
+def _history_not_read_again() -> Sequence[Patch]:
+    return [(durable, "look_again", lambda _parent: None)]
+
+
 def _nobody_waited_for() -> Sequence[Patch]:
     answered = Handover.answered
 
@@ -178,6 +195,7 @@ _DRIZZLE = {
     "fallback": 0.3,
     "edits": False,
 }
+_CALM = {**_DRIZZLE, "rates": {}, "written": 1.0, "unloadable": 0.0, "fallback": 0.0}
 _LONG = (("map", "saver", [[40, 2], [40, 2], [40, 1]]), ("durable", "block", 40, 2))
 _ASKED = {**_DRIZZLE, "asks": 0.7, "until": 10.0, "written": 0.3}
 
@@ -197,6 +215,9 @@ CHECKPOINT_MUTANTS = (
     Mutant("checkpoints forgotten at restart", _checkpoints_forgotten, _LOOP, _DRIZZLE),
     Mutant("saved before commit", _saved_before_commit, _LOOP, _DRIZZLE),
     Mutant("checkpoints overtake calls", _calls_overtaken, _LOOP, _DRIZZLE),
+    Mutant("nothing held", _nothing_held, _LOOP, _CALM),
+    Mutant("unread files not held", _files_not_held, _LOOP, _CALM),
+    Mutant("history not read again", _history_not_read_again, _LOOP, _DRIZZLE),
     Mutant("nobody waited for", _nobody_waited_for, _LONG, _ASKED),
     Mutant("answers not waited for", _answers_not_waited_for, _LONG, _ASKED),
     Mutant("old checkpoints count", _old_checkpoints_count, _LONG, _ASKED),

@@ -59,6 +59,7 @@ class Fn:
     late: float = 0.0  # chance that a start of it takes longer than that
     retries: int = 0  # of what came too late
     priority: int = 0
+    large: bool = False  # its values are files, which go with the last record that names them
 
     @property
     def is_certain(self) -> bool:
@@ -94,8 +95,9 @@ def decode_arg(raw: bytes) -> Any:
     return _decode(raw)
 
 
-def encode_value(value: Any) -> bytes:
-    return b"V" + _encode(value)
+def encode_value(value: Any, *, large: bool = False) -> bytes:
+    """Return the payload of a value; `large`: as one whose content is in a file."""
+    return (b"B" if large else b"V") + _encode(value)
 
 
 def read_outcome(payload: bytes, *, failed: bool) -> Any:
@@ -220,14 +222,24 @@ def saver(arg: Any) -> Body:
 def _durable(
     name: str, total: int, width: int, told: list[Any], tell: Callable[..., Op] | None
 ) -> Generator[Op, Any, int]:
-    """A loop over generations, with futures that outlive them, draws, and a commit at each end."""
+    """A loop over generations, with futures that outlive them, draws, and a commit at each end.
+
+    Some were made in front of the block; some outlive generations and are not in the state: then
+    nothing of them may be either, but as long as the parent lives they can be read.
+    """
+    early = yield ("map", "large" if total % 2 else "slow", [total])
     state = yield ("durable", name)
-    gen, chain, pending, told[:] = (0, 0, [], []) if state is None else state
+    gen, chain, pending, told[:] = (0, 0, [[early, 0]], []) if state is None else state
+    held: list[int] = []
     while gen < total:
+        if gen % 3 == 0:
+            held.append((yield ("map", "large" if gen % 2 else "slow", [gen])))
+        if gen % 3 == 2 and held:
+            yield ("result", held.pop(), 0)
         drawn = yield ("draw",)
         args = [gen, chain % 97, drawn % 89, gen % 2][:width]
         call = yield ("map", "leaf", args)
-        pending.append([(yield ("map", "slow" if gen % 3 else "leaf", [drawn % 83])), 0])
+        pending.append([(yield ("map", ("leaf", "slow", "large")[gen % 3], [drawn % 83])), 0])
         if len(pending) > 2:
             chain = mix(chain, (yield from _next(pending, told, tell)))
         for index in reversed(range(len(args))):
@@ -240,6 +252,8 @@ def _durable(
             yield tell("gen", gen, chain)
         gen += 1
         yield ("commit", name, [gen, chain, pending, told], pending)
+    while held:
+        yield ("result", held.pop(), 0)
     while pending:
         chain = mix(chain, (yield from _next(pending, told, tell)))
     yield ("leave", name)
@@ -437,6 +451,7 @@ FNS: dict[str, Fn] = {
     for fn in (
         Fn("leaf", 0.02),
         Fn("slow", 0.4),
+        Fn("large", 0.05, large=True),
         Fn("fails", raises=True),
         Fn("poison", 0.05, poison=True),
         Fn("risky", 0.2, idempotent=False),

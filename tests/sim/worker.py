@@ -303,7 +303,7 @@ class WorkerShell(Operations, Process):
         else:
             if value is None:
                 value = programs.leaf_value(path, programs.decode_arg(raw))
-            work.values.append(programs.encode_value(value))
+            work.values.append(programs.encode_value(value, large=fn.large))
         if self.world.now - self.flushed_at > _FLUSH_S:
             self._settle(work)
         self._run()

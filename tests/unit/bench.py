@@ -46,7 +46,7 @@ def calls(*parts: wire.Part, parent: str = ROOT, attempt: wire.Attempt) -> list[
 
 def outcomes(call: int, start: int, stop: int, *, parent: str = ROOT, **more: Any) -> wire.Outcomes:
     salt, fn, task = more.get("salt", 0), more.get("fn", FN), more.get("task")
-    values = [b"Vvalue%d" % index for index in range(start, stop)]
+    values = [more.get("value") or b"Vvalue%d" % index for index in range(start, stop)]
     marks = digests(*range(start, stop), salt=salt)
     return wire.Outcomes(parent, [wire.Outcome(call, start, fn, marks, values, [], 0.01, task)])
 

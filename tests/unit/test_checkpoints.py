@@ -141,7 +141,7 @@ def test_a_fenced_parent_makes_no_checkpoint() -> None:
 @pytest.mark.parametrize(
     "change",
     [{"parent": "1"}, {"gen": 0}, {"base": 3}, {"entry": 3}, {"observations": -1},
-     {"payload": b""}, {"pending": [2]}, {"name": "n" * 201}, {"opening": -1}],
+     {"payload": b""}, {"pending": [2]}, {"held": [2]}, {"name": "n" * 201}, {"opening": -1}],
 )  # fmt: skip
 def test_a_checkpoint_that_makes_no_sense_is_not_let_in(change: dict[str, Any]) -> None:
     import msgspec
@@ -238,6 +238,23 @@ def test_a_pending_call_and_one_that_is_not_done_stay_until_they_are_done_with()
         desk.verify(gen)
     desk.sweep()
 
+    assert desk.kept_calls() == []
+
+
+def test_a_call_that_is_held_stays_as_long_as_a_generation_that_says_so() -> None:
+    desk = Desk().start()
+    for call in range(3):
+        desk.call(call)
+    for gen in (1, 2):
+        desk.save(gen, 3, held=[1] if gen == 1 else [])
+        desk.verify(gen)
+    desk.sweep()
+    assert desk.kept_calls() == [1]
+    assert durable_part(desk.again().broker.state) == durable_part(desk.broker.state)
+
+    desk.save(3, 3)
+    desk.verify(3)
+    desk.sweep()
     assert desk.kept_calls() == []
 
 
@@ -451,6 +468,79 @@ def test_a_pending_future_is_settled_by_what_has_come_meanwhile() -> None:
     assert second.find(0) is None, "another call's outcome is no outcome"
     of.outcomes(outcomes(3, 0, 1))
     assert second.find(0) is not None
+
+
+def checkpoint_made(of: Parent, block: Block) -> wire.Checkpoint:
+    of.durable.make(of, block, b"state", [], (0, 0), b"")
+    made = wire.decode_up(of.frames()[-1])
+    assert isinstance(made, wire.Checkpoint)
+    return made
+
+
+def test_a_generation_names_the_calls_that_are_not_done_and_those_with_unread_files() -> None:
+    of = Parent(ROOT, NOW, say=lambda _: None)
+    before = of.begin(FN, FN)
+    of.add(before, digests(0), [b"arg"], last=True)
+    block = entered(of)
+    small, large, late, empty = (of.begin(FN, FN) for _ in range(4))
+    for each in (small, large, late):
+        of.add(each, digests(0), [b"arg"], last=True)
+    of.outcomes(outcomes(small.number, 0, 1))
+    of.outcomes(outcomes(large.number, 0, 1, value=FILE))
+
+    # What is not done, and what can still be read from a file; not what is in memory, or has no items
+    assert checkpoint_made(of, block).held == [large.number, late.number]
+
+    # When what has come is read, nothing names the call any more
+    assert large.find(0) is not None
+    del each, large
+    of.outcomes(outcomes(late.number, 0, 1))
+    assert checkpoint_made(of, block).held == []
+    assert empty.count == 0
+
+
+def test_a_future_from_before_the_block_is_settled_by_going_over_the_history_again() -> None:
+    of = going_on()
+    of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
+    block = entered(of)
+    kept = record(NOW, 1, 3, pending=[0], entry=1)
+    page(of, outcomes(0, 0, 1), kept, last=False)
+    of.durable.go_on(of, block, kept)
+
+    # Given a call whose outcome has come and gone, and a page that is asked for already
+    again = revive(of, 0, FN, FN, 0, digests(0))
+    assert again.find(0) is None
+    assert of.page_wanted() is not None
+    page(of)
+    assert not of.replaying
+
+    # Then all is read once more, from the call on, and counts as recovered
+    wanted = of.page_wanted()
+    assert wanted is not None
+    assert wire.decode_up(wanted) == wire.HistoryWanted(ROOT, NOW, 0, 0)
+    page(of, outcomes(0, 0, 1))
+    assert again.find(0) is not None
+    assert of.settled == of.recovered
+    assert of.page_wanted() is None
+
+
+def test_a_block_that_is_entered_while_the_history_is_gone_over_has_it_gone_over_again() -> None:
+    of = going_on()
+    of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
+    kept = record(NOW, 1, 3, pending=[0], entry=1)
+    page(of, outcomes(0, 0, 1), kept)
+    of.reconnect()
+    assert of.page_wanted() is not None
+    block = entered(of)
+    of.durable.go_on(of, block, kept)
+
+    again = revive(of, 0, FN, FN, 0, digests(0))
+    page(of)  # what was under way begins behind the call
+
+    assert again.find(0) is None
+    assert of.page_wanted() is not None
+    page(of, outcomes(0, 0, 1))
+    assert again.find(0) is not None
 
 
 def test_a_checkpoint_leaves_behind_calls_and_observations() -> None:
