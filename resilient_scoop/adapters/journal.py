@@ -364,11 +364,7 @@ def _examine(directory: Path, lock: JournalLock, run: bytes | None) -> Generatio
     folder = data_folder(directory, known)
     meta = read_meta(folder)
     check_sequence(folder, meta)
-    try:
-        lengthen(folder, meta)
-    except OSError as error:
-        raise JournalFullError(str(directory), "opening", str(error.strerror)) from error
-    if known.closed_txn and known.closed_txn == meta.txn:
+    if known.closed_txn and known.closed_txn == meta.txn and not meta.is_short:
         if meta.size_bytes <= SMALL_BYTES_MAX:
             check_here(folder)
         return known
@@ -376,4 +372,9 @@ def _examine(directory: Path, lock: JournalLock, run: bytes | None) -> Generatio
     whole = rebooted or meta.size_bytes <= _WHOLE_BYTES_MAX
     depth = Depth.STRUCTURE if whole else Depth.RECORDS
     check(directory, depth, states=False).raise_if_damaged(directory)
+    if meta.is_short:  # by pages that nobody reads; who writes must find them
+        try:
+            lengthen(folder, meta)
+        except OSError as error:
+            raise JournalFullError(str(directory), "opening", str(error.strerror)) from error
     return known

@@ -92,6 +92,7 @@ class DataMeta(NamedTuple):
     last_page: int
     txn: int
     before_txn: int  # of the other meta page
+    is_short: bool = False  # pages at the end are missing: never written, or cut off
 
     @property
     def size_bytes(self) -> int:
@@ -230,13 +231,12 @@ def read_meta(directory: Path) -> DataMeta:
         size_bytes = (directory / DATA_FILE).stat().st_size
     except OSError as error:
         raise JournalDamagedError(str(directory), f"{DATA_FILE}: {error.strerror}") from error
-    newest = newest._replace(before_txn=older.txn)
     short_bytes = newest.size_bytes - size_bytes
     unwritten = not size_bytes % newest.page_bytes and short_bytes <= UNWRITTEN_BYTES_MAX
     if short_bytes > 0 and not unwritten:
         reason = f"{DATA_FILE} was cut: {size_bytes} of {newest.size_bytes} bytes are left"
         raise JournalDamagedError(str(directory), reason)
-    return newest
+    return newest._replace(before_txn=older.txn, is_short=short_bytes > 0)
 
 
 def lengthen(directory: Path, meta: DataMeta) -> None:

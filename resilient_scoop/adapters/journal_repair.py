@@ -6,9 +6,9 @@ that did not reach the end, again in small steps, forward and backward. What the
 committed to the new journal stays when damage ends them. A record whose checksum is wrong is left
 out and named.
 
-What is left must fit together. Behind a gap in the script's output, or in what a parent was told,
-the rest cannot be used: it is left out as well, and written, or decided, again by the replay. What
-else is missing the replay asks for again: a result is computed anew, a constant set anew.
+What is left must fit together (`journal_fit`): what rests on something that is lost is left out as
+well, and done again by the replay. What else is missing the replay asks for again: a result is
+computed anew, a constant set anew.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +28,7 @@ from resilient_scoop.adapters import journal_lock
 from resilient_scoop.adapters.blobs import BlobError, unpack_ref
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_envelope import BLOB, EnvelopeError, unseal
+from resilient_scoop.adapters.journal_fit import fit
 from resilient_scoop.adapters.journal_place import (
     DATA_FILE,
     FORMAT,
@@ -40,17 +40,8 @@ from resilient_scoop.adapters.journal_place import (
     read_generation,
 )
 from resilient_scoop.adapters.journal_store import Store, open_copy
-from resilient_scoop.core.events import INPUT_KEY, Change, Erase, Put, Table
-from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.events import Change, Put, Table
 from resilient_scoop.errors import JournalDamagedError, JournalError, JournalFormatError
-from resilient_scoop.wire.messages import (
-    Checkpoint,
-    Observed,
-    Output,
-    Trimmed,
-    decode_logged,
-    decode_up,
-)
 
 OWN_KEYS: Final = (b"run", b"format", b"generation")
 """META records that a journal writes about itself."""
@@ -150,97 +141,15 @@ def _read_table(
 
 
 def _mend(target: Path) -> list[str]:
-    """Leave out what is behind a gap; return what that was."""
+    """Leave out what cannot be used without what is lost; return what that was."""
     journal = Journal.open(target)
     try:
-        lost, changes = _behind_gaps(journal)
+        lost = fit(journal)
         # Files of arguments that were never synced are not to be relied upon.
-        changes.append(Put(Table.META, b"boot", b"repaired"))
-        journal.commit(changes)
+        journal.commit([Put(Table.META, b"boot", b"repaired")])
     finally:
         journal.close(clean=True)
     return lost
-
-
-def _behind_gaps(journal: Journal) -> tuple[list[str], list[Change]]:
-    lost, changes = _behind_output(journal)
-    unread, erased = _behind_input(journal)
-    lost, changes = lost + unread, changes + erased
-    told = _Told()
-    for key, raw in journal.scan(Table.LOG):
-        told.take(key, _decoded(decode_logged, raw))
-    more_lost, more_changes = told.behind_gaps()
-    return lost + more_lost, changes + more_changes
-
-
-def _behind_output(journal: Journal) -> tuple[list[str], list[Change]]:
-    changes: list[Change] = []
-    at = 0
-    for key, raw in journal.scan(Table.OUTPUT):
-        piece = _decoded(decode_up, raw)
-        if isinstance(piece, Output) and piece.offset <= at:
-            at = max(at, piece.offset + len(piece.data))
-        else:
-            changes.append(Erase(Table.OUTPUT, key))
-    lost = f"table output: a gap at byte {at}; what follows is left out"
-    return [lost] if changes else [], changes
-
-
-def _behind_input(journal: Journal) -> tuple[list[str], list[Change]]:
-    keys = [key for key, _ in journal.scan(Table.META) if key.startswith(INPUT_KEY)]
-    numbers = [int.from_bytes(key[len(INPUT_KEY) :], "big") for key in keys]
-    first = next((at for at, number in enumerate(numbers) if number != at), len(keys))
-    lost = f"table meta: read {first} of the script's input; what it read next is left out"
-    changes: list[Change] = [Erase(Table.META, key) for key in keys[first:]]
-    return [lost] if changes else [], changes
-
-
-@dataclass(slots=True)
-class _Told:
-    """What parents were told, by number, and from where on a replay may have to know it."""
-
-    records: dict[str, list[tuple[bytes, int]]] = field(default_factory=dict)  # (key, first number)
-    known: dict[str, Intervals] = field(default_factory=dict)  # there, or trimmed on purpose
-    starts: dict[str, set[int]] = field(default_factory=dict)  # 0, and where checkpoints stand
-
-    def take(self, key: bytes, record: object) -> None:
-        match record:
-            case Observed(parent=parent, observations=observations):
-                first, last = observations[0].no, observations[-1].no
-                self.records.setdefault(parent, []).append((key, first))
-                self.known.setdefault(parent, Intervals()).add(first, last + 1)
-            case Checkpoint(parent=parent, observations=at):
-                self.starts.setdefault(parent, set()).add(at)
-            case Trimmed(parent=parent, told=told):
-                for low, high in told:
-                    self.known.setdefault(parent, Intervals()).add(low, high)
-            case _:
-                pass
-
-    def behind_gaps(self) -> tuple[list[str], list[Change]]:
-        lost: list[str] = []
-        changes: list[Change] = []
-        for parent, records in self.records.items():
-            known = self.known[parent]
-            starts = {0} | self.starts.get(parent, set())
-            usable = Intervals([(at, known.end_of(at)) for at in starts if at in known])
-            gone = [(key, first) for key, first in records if first not in usable]
-            if gone:
-                at = min(first for _, first in gone)
-                lost.append(
-                    f"table log: what {parent} was told before number {at} is missing in part; "
-                    f"what follows is left out"
-                )
-            changes += [Erase(Table.LOG, key) for key, _ in gone]
-        return lost, changes
-
-
-def _decoded(decode: Callable[[bytes], object], raw: bytes) -> object:
-    """Return a record, or None for one of another version, which is kept as it is."""
-    try:
-        return decode(raw)
-    except msgspec.DecodeError:
-        return None
 
 
 # --- the child --------------------------------------------------------------------------------

@@ -135,12 +135,16 @@ def _opened(directory: Path, known: Generation) -> Store:
     if not os.access(directory, os.W_OK):
         return _copied(directory, folder)
     if journal_lock.holder(directory) is None:
-        _examine(directory, folder, meta, clean=known.closed_txn == meta.txn)
+        _examine(directory, folder, meta, clean=known.closed_txn == meta.txn and not meta.is_short)
     return open_store(directory, folder, readonly=True)
 
 
 def _examine(directory: Path, folder: Path, meta: DataMeta, *, clean: bool) -> None:
-    """Look at a journal that nobody holds before LMDB maps it into this process."""
+    """Look at a journal that nobody holds before LMDB maps it into this process.
+
+    A file that lacks pages at its end is read by a child first: if one of them is in use, reading it
+    ends the process.
+    """
     check_sequence(folder, meta)
     if meta.size_bytes <= SMALL_BYTES_MAX:
         check_here(folder)

@@ -205,7 +205,8 @@ class Block:
         try:
             return _store(at).get(stored[1:])
         except BlobError as error:
-            raise CheckpointUnusableError(what, str(error), "restore the file") from error
+            advice = "restore the file, or give it up with `rscoop journal repair`"
+            raise CheckpointUnusableError(what, str(error), advice) from error
 
     # --- committing ---------------------------------------------------------------------------
 

@@ -10,10 +10,11 @@ import msgspec
 
 from resilient_scoop.adapters.payload import dumps
 from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, note, print_json, run_argument
+from resilient_scoop.core.recovery import doubts
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.figures import is_live, open_view
 from resilient_scoop.runtime.replays import read_state
-from resilient_scoop.runtime.resolving import Verdict, doubts, resolve
+from resilient_scoop.runtime.resolving import Verdict, resolve
 from resilient_scoop.runtime.rundir import RunDir
 from resilient_scoop.runtime.whys import parse_path
 

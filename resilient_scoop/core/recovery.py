@@ -105,6 +105,28 @@ def is_open(state: State, path: str) -> bool:
     return batch is not None and index in batch.undone
 
 
+def name_of(state: State, fn: bytes) -> str:
+    """Return a function's name, for eyes."""
+    define = state.defines.get(fn)
+    return "?" if define is None else (define.options.name or define.name).rpartition(":")[2]
+
+
+def doubts(state: State) -> list[tuple[str, str]]:
+    """Return the items in doubt of a run that is not live: (path, function's name), in their order."""
+    found = []
+    for parent in state.parents.values():
+        for call, intents in parent.intents.items():
+            batch = parent.batches.get(call)
+            for low, high in () if batch is None else list(batch.undone):
+                for start, stop in intents.overlap(low, high):
+                    for index in range(start, stop):
+                        assert batch is not None, "S1"
+                        piece = batch.piece_at(index)
+                        name = "?" if piece is None else name_of(state, piece.fn)
+                        found.append((parent.path, call, index, name))
+    return [(item_path(path, call, index), name) for path, call, index, name in sorted(found)]
+
+
 def succeeded(outcome: Outcome) -> list[Outcome]:
     """Return the runs of an outcome whose items did not fail, as outcomes of their own."""
     spans = Intervals([(outcome.start, outcome.start + len(outcome.values))])

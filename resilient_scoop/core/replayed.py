@@ -8,6 +8,8 @@ What is added is a comparison, made at the moment at which the parent does somet
   D2  An observation that is asked for where none was recorded is a difference if the journal has
       later calls (it would have been journaled with the next of them), else the history's end.
   D3  Nothing is computed and nothing new is told: at the end of the history the parent stands still.
+  D4  A call below others that the journal knows, and unknown itself, was lost and left out by a repair:
+      the history of a parent that is not done ends there, and one that is done has no whole history.
 
 The first difference, or the end, goes to `halt`, which must not return.
 """
@@ -169,15 +171,24 @@ class Replayed(Parent):
         """Add items to a call, once they are found to be those of the journal."""
         batch = self.asked.calls.get(call.number)
         if batch is None:
-            if self.ended or call.number < self.asked.next_call:
-                found = f"call {self._at(call.number)} of {short(self.name_of(call.fn))}"
-                self._differ("call", "no such call", found, call.number)
+            self._look_for(call)
         else:
             self._compare(call, batch, digests, args, last=last)
         try:
             super().add(call, digests, args, last=last, files=files)
         except ReplayDivergedError as error:
             self._differ("code", error.expected, error.found, call.number)
+
+    def _look_for(self, call: Call) -> None:
+        """Halt at a call that the journal does not know, unless it lies behind the end (D1, D4)."""
+        found = f"call {self._at(call.number)} of {short(self.name_of(call.fn))}"
+        lacks = call.number < self.asked.next_call
+        if self.ended:
+            expected = "a call that a repair of the journal left out" if lacks else "no such call"
+            self._differ("call", expected, found, call.number)
+        if lacks:
+            so = "is not in the journal, which was repaired: what follows cannot be compared"
+            self.halt(End("history", "", f"{found} {so}", call.number))
 
     def _compare(
         self, call: Call, batch: Batch, digests: bytes, args: list[bytes], *, last: bool

@@ -45,7 +45,7 @@ from resilient_scoop.core.handover import Stage
 from resilient_scoop.core.recovery import forget_items, forget_without_args, recover, succeeded
 from resilient_scoop.errors import RscoopError
 from resilient_scoop.runtime.child import take_settings
-from resilient_scoop.runtime.reports import Report, broker_report
+from resilient_scoop.runtime.reports import Found, Report, broker_report
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class BrokerShell:
         self.states = StateStore(Path(settings.run_dir))
         if not settings.adopt:  # nobody writes any now
             self.states.sweep(checkpoints.files(state))
-        self.recovered = state.items_done
+        self.found = Found.of(state, adopt=settings.adopt)
         epoch = next_epoch(self.journal, goes_on=not settings.adopt)
         config = BrokerConfig(
             adopt=settings.adopt, crashes_max=settings.crashes_max, lease_s=settings.lease_s
@@ -289,9 +289,7 @@ class BrokerShell:
         """Return a report; checkpoints count as made when they are durable."""
         durable = durable or self.committer.committed >= self.over_turn
         over = self.broker.handover.stage is Stage.OVER and durable
-        return broker_report(
-            self.broker, self.recovered, output_bytes, ask=self.ask, asked_over=over
-        )
+        return broker_report(self.broker, self.found, output_bytes, ask=self.ask, asked_over=over)
 
     def _mind_disk(self) -> bool:
         """Hand out nothing while the disk is full; return whether that has changed."""

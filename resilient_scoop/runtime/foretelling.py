@@ -21,6 +21,7 @@ from resilient_scoop.core import checkpoints
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.runtime.replays import read_defines
+from resilient_scoop.runtime.reports import REPLAY_PER_S
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from resilient_scoop.core.state import Parent, State
     from resilient_scoop.runtime.figures import Readable
 
-REPLAY_PER_S: Final = 50_000
-"""Journaled items of small values that a replay takes in; measured by `benchmarks`."""
 START_S: Final = 0.5
 
 

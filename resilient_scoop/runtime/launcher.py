@@ -28,11 +28,11 @@ from resilient_scoop.errors import RunStoppedError
 from resilient_scoop.runtime import child, decisions
 from resilient_scoop.runtime.aftermath import show_new, tidy
 from resilient_scoop.runtime.audit import AuditTail
-from resilient_scoop.runtime.display import Display, Progress, Rate, duration, eta_s
+from resilient_scoop.runtime.display import Display, Progress, Rate, eta_s
 from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.handover import HEARD, STOPPED, Handover
 from resilient_scoop.runtime.launching import LaunchOptions
-from resilient_scoop.runtime.reports import Report
+from resilient_scoop.runtime.reports import Report, resuming
 from resilient_scoop.runtime.script_input import Feeder
 from resilient_scoop.runtime.shown import Shown
 from resilient_scoop.runtime.words import REFUSED, hopeless, how, refusal
@@ -40,7 +40,6 @@ from resilient_scoop.runtime.words import REFUSED, hopeless, how, refusal
 if TYPE_CHECKING:
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
 
-REPLAY_PER_S = 50_000  # journaled items of small values; measured by `benchmarks`
 _FATAL = frozenset({70, 73, 74})
 _RESTARTS_MAX, _STILLBORN_MAX = 8, 2
 _RESTART_WINDOW_S = 20.0
@@ -312,12 +311,8 @@ class Launcher:
         if not self.options.resume or self.said_recovered:
             return
         self.said_recovered = True
-        took = duration(max(0, report.recovered - report.covered) / REPLAY_PER_S + 0.5)
-        self.display.note(
-            f"resuming run {self.run.id}: {report.recovered} results recovered, "
-            f"{report.known - report.done} in flight; replaying them takes about {took}, besides "
-            "the script's own time"
-        )
+        for text in resuming(self.run.id, report):
+            self.display.note(text)
 
     def _show(self) -> None:
         """Show what is new of the output, and how far the run is."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core.handover import Stage
+from resilient_scoop.core.recovery import doubts
 from resilient_scoop.core.words import SCRIPT
-from resilient_scoop.runtime.display import steps
+from resilient_scoop.runtime.display import duration, steps
 
 if TYPE_CHECKING:
     from resilient_scoop.core.broker import Broker
     from resilient_scoop.core.state import Batch, State
     from resilient_scoop.core.words import Words
+
+REPLAY_PER_S: Final = 50_000
+"""Journaled items of small values that a replay takes in; measured by `benchmarks`."""
+_DOUBTS_NAMED_MAX: Final = 3
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,6 +36,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     crashes: int = 0
     resubmitted: int = 0
     recovered: int = 0
+    found_open: int = 0  # items that were known, not done and not in doubt when the broker began
+    doubts: int = 0  # idempotent=False items in doubt then: they end as WorkerLostError
+    doubted: list[str] = []  # the first of them
     covered: int = 0  # of those, items that checkpoints cover: they are not replayed
     output_bytes: int = 0
     batch: str = ""
@@ -46,6 +54,21 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: int = 0
     failed: bool = False
     message: str = ""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a broker found in the journal when it began."""
+
+    results: int
+    in_flight: int
+    doubts: list[str]  # items in doubt, each with its function's name
+
+    @classmethod
+    def of(cls, state: State, *, adopt: bool) -> Self:
+        """Look at a state that nothing has been done to; with workers to adopt, nothing is in doubt."""
+        doubted = [] if adopt else [f"{path} ({name})" for path, name in doubts(state)]
+        in_flight = state.items_known - state.items_done - len(doubted)
+        return cls(state.items_done, in_flight, doubted)
 
 
 def _batch(state: State, batch: Batch) -> str:
@@ -77,7 +100,7 @@ def items_text(words: Words) -> str:
 
 
 def broker_report(
-    broker: Broker, recovered: int, output_bytes: int, *, ask: int, asked_over: bool
+    broker: Broker, found: Found, output_bytes: int, *, ask: int, asked_over: bool
 ) -> Report:
     """Return how the run goes; `output_bytes` of the script's output are on disk."""
     state, ended, handover = broker.state, broker.ended, broker.handover
@@ -93,7 +116,10 @@ def broker_report(
         workers=len(workers),
         crashes=state.crashes,
         resubmitted=broker.membership.resubmitted,
-        recovered=recovered,
+        recovered=found.results,
+        found_open=found.in_flight,
+        doubts=len(found.doubts),
+        doubted=found.doubts[:_DOUBTS_NAMED_MAX],
         covered=sum(parent.dropped_items for parent in state.parents.values()),
         output_bytes=output_bytes,
         batch="" if not batches else _batch(state, batches[-1]),
@@ -110,3 +136,23 @@ def broker_report(
         failed=ended is not None and ended.failed,
         message="" if ended is None else ended.message,
     )
+
+
+def resuming(run_id: str, report: Report) -> list[str]:
+    """Return what a resume says, from its broker's first report: what it found."""
+    took = duration(max(0, report.recovered - report.covered) / REPLAY_PER_S + 0.5)
+    found = (
+        f"resuming run {run_id}: {report.recovered} results recovered, {report.found_open} in flight; "
+        f"replaying them takes about {took}, besides the script's own time"
+    )
+    if not report.doubts:
+        return [found]
+    first, more = report.doubted[0].partition(" ")[0], report.doubts - len(report.doubted)
+    named = ", ".join(report.doubted) + (f" and {more} more" if more else "")
+    doubt = (
+        f"{report.doubts} in doubt, started and without an outcome: {named}. They are "
+        "idempotent=False, so they are not started again and end as WorkerLostError. If you know "
+        "what became of one, stop the run and say so: "
+        f"rscoop resolve {run_id} '{first}' --again | --done JSON"
+    )
+    return [found, doubt]

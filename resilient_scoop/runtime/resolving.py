@@ -20,17 +20,17 @@ from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.ledger import parts_of
+from resilient_scoop.core.recovery import name_of
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.figures import read_ended
 from resilient_scoop.runtime.replays import read_state
-from resilient_scoop.runtime.whys import name_of
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import TAG, broker_error, read_broker_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resilient_scoop.core.state import Parent, State
+    from resilient_scoop.core.state import Parent
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
 
 
@@ -40,22 +40,6 @@ class Verdict(StrEnum):
     AGAIN = "again"  # it had no effect, or may have it twice: start it once more
     DONE = "done"  # it had its effect, and this is its value
     FAILED = "failed"  # its parent is told WorkerLostError
-
-
-def doubts(state: State) -> list[tuple[str, str]]:
-    """Return the items in doubt of a run that is not live: (path, function's name)."""
-    found = []
-    for parent in state.parents.values():
-        for call, intents in parent.intents.items():
-            batch = parent.batches.get(call)
-            for low, high in () if batch is None else list(batch.undone):
-                for start, stop in intents.overlap(low, high):
-                    for index in range(start, stop):
-                        assert batch is not None, "S1"
-                        piece = batch.piece_at(index)
-                        name = "?" if piece is None else name_of(state, piece.fn)
-                        found.append((ids.item_path(parent.path, call, index), name))
-    return sorted(found)
 
 
 def resolve(run: RunDir, info: RunInfo, path: str, verdict: Verdict, payload: bytes) -> str:

@@ -16,6 +16,7 @@ import msgspec
 from resilient_scoop import ids
 from resilient_scoop.adapters.payload_errors import describe_failure
 from resilient_scoop.core.events import Table
+from resilient_scoop.core.recovery import name_of
 from resilient_scoop.errors import UsageError, exit_text
 from resilient_scoop.runtime.busy import Busy, busy
 from resilient_scoop.runtime.figures import is_live, read_ended
@@ -316,12 +317,6 @@ class Story:
             else (f"by attempt {item.task.no} of broker life {item.task.epoch}")
         )
         self.told.append(f"it {'failed' if self.failed else 'was done'}, {who}{self.spent}")
-
-
-def name_of(state: State, fn: bytes) -> str:
-    """Return a function's name, for eyes."""
-    define = state.defines.get(fn)
-    return "?" if define is None else (define.options.name or define.name).rpartition(":")[2]
 
 
 def _covered(path: str, parent: Parent, call: int) -> Why:

@@ -245,6 +245,7 @@ def test_what_a_parent_was_told_is_kept_up_to_a_gap_or_behind_a_checkpoint(tmp_p
     records = {
         "gap": [told(0), told(1), told(3), told(4)],
         "trimmed": [
+            encode(Checkpoint("0.1[0]", Attempt(1, 1), "c", 0, 1, 0, 0, 0, 4, 3, b"state")),
             encode(Trimmed("0.1[0]", [(0, 4)], [(0, 3)], 4, [])), told(3, parent="0.1[0]"),
         ],
         "checkpoint": [
@@ -272,6 +273,7 @@ def test_what_a_parent_was_told_is_kept_up_to_a_gap_or_behind_a_checkpoint(tmp_p
         kept = [key.decode() for key, _ in view.scan(Table.LOG)]
     assert kept == [
         "checkpoint-0", "checkpoint-2", "checkpoint-3", "gap-0", "gap-1", "trimmed-0", "trimmed-1",
+        "trimmed-2",
     ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from resilient_scoop.adapters.blobs import BLOB_BYTES_MIN
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_check import Depth, Verdict
 from resilient_scoop.core.events import Erase, Put, Table
-from resilient_scoop.errors import InvariantError
+from resilient_scoop.errors import InvariantError, JournalDamagedError
 
 pytestmark = pytest.mark.real
 
@@ -214,3 +214,43 @@ def test_a_forked_child_may_not_write(tmp_path: Path) -> None:
     journal.commit([Put(Table.LOG, b"k", b"parent")])
     assert journal.get(Table.LOG, b"k") == b"parent"
     journal.close(clean=True)
+
+
+@pytest.mark.parametrize("pages", [1, 10, 250])
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_file_that_was_cut_by_whole_pages_does_not_end_who_looks_at_it(
+    tmp_path: Path, *, pages: int, clean: bool
+) -> None:
+    # Given a journal too large to be looked at as bytes, which was cut by whole pages
+    directory = tmp_path / "journal"
+    journal = Journal.create(directory, RUN)
+    for start in range(0, 4000, 500):
+        journal.commit([Put(Table.LOG, number(start + i), b"x" * 3000) for i in range(500)])
+    journal.close(clean=clean)
+    data = directory / "data.mdb"
+    size_bytes = data.stat().st_size - 4096 * pages
+    os.truncate(data, size_bytes)
+    look = """
+import sys
+from pathlib import Path
+from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.core.events import Table
+from resilient_scoop.errors import JournalDamagedError
+try:
+    with Journal.view(Path(sys.argv[1])) as view: print(len(list(view.scan(Table.LOG))))
+except JournalDamagedError as error: print(error)
+"""
+
+    # When it is viewed, then all is there, or the damage is named with what to do
+    command = [sys.executable, "-c", look, str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    assert done.stdout == "4000\n" or "rscoop journal repair" in done.stdout
+    assert (done.stdout == "4000\n") == (pages == 1), (
+        "the last page is one of the list of free ones"
+    )
+
+    # And opening it to write refuses it, and leaves it as it is
+    with pytest.raises(JournalDamagedError):
+        Journal.open(directory)
+    assert data.stat().st_size == size_bytes

@@ -405,6 +405,22 @@ def test_what_became_of_an_item_in_doubt_can_be_said(
     place.assert_nothing_left()
 
 
+def test_a_resume_says_what_is_in_doubt_and_what_becomes_of_it(place: Place) -> None:
+    stop_halfway(place)
+    (place.folder / "go").touch()
+
+    resumed = place.rscoop("resume", "last")
+
+    resumed.expect(1)
+    run = place.runs()[0].name
+    assert f"resuming run {run}: 9 results recovered, 3 in flight" in resumed.err
+    assert "1 in doubt, started and without an outcome: 0.2[0] (pay)" in resumed.err
+    assert f"rscoop resolve {run} '0.2[0]' --again | --done JSON" in resumed.err
+    again = place.rscoop("resume", "last")
+    assert "results recovered" in again.err
+    assert "in doubt" not in again.err
+
+
 def test_an_item_that_ended_as_lost_can_be_resolved_after_all(place: Place) -> None:
     stop_halfway(place)
     (place.folder / "go").touch()
