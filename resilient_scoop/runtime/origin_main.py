@@ -25,7 +25,7 @@ from resilient_scoop.adapters import rng
 from resilient_scoop.adapters.payload import keep_by_value, lacking_in_workers
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import CheckpointUnusableError, ReplayDivergedError
-from resilient_scoop.runtime import script
+from resilient_scoop.runtime import deaf, script
 from resilient_scoop.runtime.child import START_AGAIN, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.script_input import Pieces, script_stdin
@@ -205,6 +205,7 @@ def main() -> int:
     """Run the origin."""
     settings = take_settings()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    deaf.spare_children()
     session = Session("origin", settings, node="local", pid=os.getpid())
     announce(session, settings)
     rng.watch_imports(session.seed_here)
