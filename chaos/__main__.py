@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from chaos import cost, loops, nemesis, processes, rounds
+from chaos import cost, loops, nemesis, processes, rounds, signals
 from chaos.checker import Guarantee
 from chaos.rounds import Reference, Result, RunHangsError
 
@@ -50,6 +50,14 @@ def _parser() -> argparse.ArgumentParser:
         "--script", type=Path, help="a script of your own, with the same output always"
     )
     play.add_argument("--keep", type=Path, help="where what failed is kept")
+    asks = commands.add_parser("signals", help="rounds of signals that ask a run to end")
+    asks.add_argument("--rounds", type=int, help=f"how many  [default: {_ROUNDS}]")
+    asks.add_argument("--minutes", type=float, help="begin no round later than this")
+    asks.add_argument("--seed", type=int, default=1, help="seed of the first round; others follow")
+    asks.add_argument("--workload", choices=signals.SIGNAL_WORKLOADS, action="append")
+    asks.add_argument("--keep", type=Path, help="where what failed is kept")
+    asks.set_defaults(script=None, play=signals.play, workloads=signals.SIGNAL_WORKLOADS)
+    play.set_defaults(play=rounds.play, workloads=rounds.WORKLOADS)
     commands.add_parser("list", help="workloads, roles, moments")
     turns = commands.add_parser("loops", help="checkpointed loops, each killed once and resumed")
     turns.add_argument("--kills", type=int, default=50, help="of each kind of loop")
@@ -73,7 +81,7 @@ def _list() -> None:
 
 
 def _rounds(options: argparse.Namespace) -> int:
-    names = options.workload or rounds.WORKLOADS
+    names = options.workload or options.workloads
     scripts = [options.script.absolute()] if options.script else map(rounds.script_of, names)
     try:
         references = [rounds.measure(script) for script in scripts]
@@ -112,7 +120,7 @@ def _play(options: argparse.Namespace, references: list[Reference], kept: Path) 
     for seed in range(options.seed, options.seed + count):
         if until is not None and time.monotonic() > until:
             break
-        result = rounds.play(seed, references, kept)
+        result = options.play(seed, references, kept)
         results.append(result)
         print(result, flush=True)
     return results

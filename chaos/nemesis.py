@@ -87,8 +87,15 @@ class Target:
     killed_at: float = 0.0
 
 
-def strike(kill: Kill, target: Target) -> list[Process]:
-    """Wait for a kill's moment and carry it out; return whom it hit: nobody if the run was over."""
+Fire = Callable[[list[Process]], list[Process]]
+"""Does something to processes; returns those that it hit."""
+
+
+def strike(kill: Kill, target: Target, fire: Fire | None = None) -> list[Process]:
+    """Wait for a kill's moment and carry it out; return whom it hit: nobody if the run was over.
+
+    `fire` is done to the chosen processes in the place of killing them.
+    """
     known = _find(target) if kill.moment in (Moment.OUTPUT, Moment.END) else None
     if not _await_moment(kill, target):
         return []
@@ -96,7 +103,8 @@ def strike(kill: Kill, target: Target) -> list[Process]:
     while not target.is_over():
         victims = _choose(kill, _find(target) if known is None else known)
         run_id = target.run_id() or ""
-        hit = [each for each in victims if each.is_alive(run_id) and processes.kill(each.pid)]
+        alive = [each for each in victims if each.is_alive(run_id)]
+        hit = [e for e in alive if processes.kill(e.pid)] if fire is None else fire(alive)
         if hit:
             target.killed_at = time.monotonic()
             return hit

@@ -125,22 +125,29 @@ def play_kills(seed: int, reference: Reference, kills: list[Kill], kept: Path) -
     """Play a round of given kills; the seed is but its name."""
     result = Result(seed, reference.script, kills)
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
-        round_ = _Round(result, reference, Place(Path(folder) / "r", f"{seed}-{time.time_ns()}"))
+        round_ = Round(result, reference, Place(Path(folder) / "r", f"{seed}-{time.time_ns()}"))
         began = time.monotonic()
         round_.play()
         result.took_s = time.monotonic() - began
-        if result.violations:
-            result.folder = kept / f"seed-{seed}"
-            shutil.rmtree(result.folder, ignore_errors=True)
-            shutil.copytree(Path(folder) / "r", result.folder, ignore=_sockets)
+        keep(result, Path(folder) / "r", kept)
     return result
+
+
+def keep(result: Result, folder: Path, kept: Path) -> None:
+    """Keep what a round leaves, where a guarantee was broken."""
+    if result.violations:
+        result.folder = kept / f"seed-{result.seed}"
+        shutil.rmtree(result.folder, ignore_errors=True)
+        shutil.copytree(folder, result.folder, ignore=_sockets)
 
 
 def _sockets(folder: str, names: list[str]) -> set[str]:
     return {name for name in names if (Path(folder) / name).is_socket()}
 
 
-class _Round:
+class Round:
+    """A round under way."""
+
     def __init__(self, result: Result, reference: Reference, place: Place) -> None:
         self.result = result
         self.reference = reference
@@ -153,9 +160,11 @@ class _Round:
         self.deadline_s = 30.0 + 4 * reference.duration_s
 
     def violate(self, guarantee: Guarantee, text: str) -> None:
+        """Note that a guarantee was broken."""
         self.result.violations.append(Violation(guarantee, text))
 
     def play(self) -> None:
+        """Kill and resume until the run has ended; check it."""
         code = self._command(command.run_arguments(self.reference.script))
         while code == _KILLED and self.result.resumes < _RESUMES_MAX:
             self._mourn()
@@ -166,6 +175,10 @@ class _Round:
             else:
                 self.result.resumes += 1
                 code = self._command(["resume", run.name])
+        self.judge(code)
+
+    def judge(self, code: int | None) -> None:
+        """Check what the round has come to; the last command ended so (None: not at all)."""
         if code is None:
             self.violate(Guarantee.PROGRESS, self._picture())
         elif code != 0:

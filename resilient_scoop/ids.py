@@ -9,7 +9,10 @@ is used again in another run can never meet this run's records.
 from __future__ import annotations
 
 import hashlib
-from typing import Final, NewType
+from typing import TYPE_CHECKING, Final, NewType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RunId = NewType("RunId", str)
 PeerId = NewType("PeerId", bytes)
@@ -40,6 +43,14 @@ def parse_item(path: str) -> tuple[str, int, int] | None:
     batch, _, index = path[:-1].rpartition("[")
     parent, _, call = batch.rpartition(".")
     return parent, int(call), int(index)
+
+
+def lineage(path: str) -> Iterator[str]:
+    """Yield a future's own path, and those of the parents above it, up to the script's."""
+    yield path
+    while (place := parse_item(path)) is not None:
+        path = place[0]
+        yield path
 
 
 def depth(path: str) -> int:

@@ -61,7 +61,8 @@ def command(*, run: RunDir, now: bool, timeout_s: float) -> None:
 
 def _ask(pidfd: int, process: Reached, *, now: bool) -> None:
     """Send what Ctrl-C sends: unlike SIGTERM it waits for no checkpoints."""
-    number = signal.SIGINT if process.role == "launcher" else signal.SIGTERM
+    # A broker without a launcher is ending by itself, or in trouble; it hears nothing milder.
+    number = signal.SIGINT if process.role == "launcher" else signal.SIGKILL
     send(pidfd, number)
     if now:
         select.select([pidfd], [], [], _POLL_S)

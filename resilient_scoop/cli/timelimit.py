@@ -28,6 +28,7 @@ _SHARE: Final = 0.1
 """Of a short job, the margin is at most this part."""
 _GRACE_SHARE: Final = 0.8
 """Of the margin: the rest is for the run's own end."""
+_NUMBER: Final = re.compile(r"[0-9]{1,12}")
 _DAYS: Final = re.compile(r"(\d+)-(\d+:\d\d:\d\d)")
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -83,6 +84,10 @@ def limit_of(given: TimeLimit | None) -> Limit | None:
         return None if given.seconds is None else Limit(given.seconds)
     told = batch_left_s(os.environ, time.time())  # noqa: TID251  what SLURM tells is wall clock
     if told is None:
+        for name in ("SLURM_JOB_END_TIME", "PBS_WALLTIME"):
+            if os.environ.get(name, "").strip():
+                odd = f"{name}={os.environ[name]!r:.40}"
+                note(f"{odd} is no number of seconds: no time limit; give one with --time-limit")
         return None
     source, left_s = told
     if left_s <= 0:
@@ -98,14 +103,20 @@ def limit_of(given: TimeLimit | None) -> Limit | None:
 
 def batch_left_s(environ: Mapping[str, str], now: float) -> tuple[str, float] | None:
     """Return which variable tells how long the job has left, and how long; None if none does."""
-    ends = environ.get("SLURM_JOB_END_TIME", "")
-    if ends.isdigit():
-        return "SLURM_JOB_END_TIME", int(ends) - now
-    walltime = environ.get("PBS_WALLTIME", "")
-    if walltime.isdigit():
+    ends = _seconds(environ.get("SLURM_JOB_END_TIME", ""))
+    if ends is not None:
+        return "SLURM_JOB_END_TIME", ends - now
+    walltime = _seconds(environ.get("PBS_WALLTIME", ""))
+    if walltime is not None:
         job = environ.get("PBS_JOBID", "")
-        return "PBS_WALLTIME", int(walltime) - _job_age_s(f"PBS_JOBID={job}".encode())
+        return "PBS_WALLTIME", walltime - _job_age_s(f"PBS_JOBID={job}".encode())
     return None
+
+
+def _seconds(text: str) -> float | None:
+    """Return the seconds that a variable tells, also as HH:MM:SS; None where it tells none."""
+    text = text.strip()
+    return float(text) if _NUMBER.fullmatch(text) else parse_duration(text) if ":" in text else None
 
 
 def _job_age_s(mark: bytes) -> float:

@@ -45,7 +45,7 @@ class Batch:
 
     __slots__ = (
         "call", "done", "last", "leases", "parent", "pieces", "queued", "ready", "resumed",
-        "undone",
+        "spared", "undone",
     )  # fmt: skip
 
     def __init__(self, parent: Parent, call: int, whole: Piece | None = None) -> None:
@@ -59,6 +59,7 @@ class Batch:
         self.ready = Intervals()  # volatile: undone and not leased
         self.resumed: list[int] = []  # volatile: a heap of ready items that have a history
         self.queued = False  # volatile: has an entry in the queue
+        self.spared: set[int] | None = None  # volatile: held back, all but these
         self.leases: list[Lease] = []  # volatile: who holds items of it
 
     def piece_at(self, index: int) -> Piece | None:

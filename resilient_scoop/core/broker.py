@@ -29,6 +29,7 @@ from resilient_scoop.core.events import (
     Tick,
 )
 from resilient_scoop.core.handover import Handover
+from resilient_scoop.core.holdback import available
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.keeper import Keeper
 from resilient_scoop.core.ledger import Ledger
@@ -67,6 +68,7 @@ class Broker:
         self.membership = Membership(config, epoch, seed, self.ledger)
         self.questions = Questions(self.ledger)
         self.handover = Handover(self.ledger, epoch)
+        self.scheduler.held.asked = self.handover.spared
         self.ended: wire.RunEnded | None = None
         self.busy_disk = False  # no space: hand out nothing
         self._stepped_at: float | None = None
@@ -130,12 +132,12 @@ class Broker:
                 assert not any(batch.ready.overlap(*s) for s in leased.get(batch, ())), "Q1"
                 both = Intervals([*batch.ready, *leased.get(batch, Intervals())])
                 assert both == batch.undone, f"B1 {parent.path}.{batch.call} {both} {batch.undone}"
-                ready += batch.ready.count()
+                ready += available(batch, 0, 1 << 62)
                 for start, stop in batch.undone:
                     assert not batch.done.overlap(start, stop), "S1"
                     assert batch.piece_at(start), "S1 no piece"
                     assert batch.piece_at(stop - 1), "S1 no piece"
-        assert ready == self.scheduler.ready, "Q1 count of ready items"
+        assert ready == self.scheduler.ready, "Q2 count of ready items"
 
     def _enqueue_all(self) -> None:
         """Make ready, at the start of an epoch, whatever is not done."""
@@ -280,10 +282,10 @@ class Broker:
         while self.scheduler.ready and (chosen := self.scheduler.choose(now)) is not None:
             self._grant(*chosen)
         lease = self.scheduler.take_over(now)
-        if lease is not None:
-            lease.retracting = True
+        for each in [*self.handover.to_take_back(), *([] if lease is None else [lease])]:
+            each.retracting = True
             # Behind the grant of this lease, which may wait for a commit.
-            self.ledger.send(lease.peer.id, wire.encode(wire.Retract(lease.attempt)))
+            self.ledger.send(each.peer.id, wire.encode(wire.Retract(each.attempt)))
 
     def _grant(self, peer: Peer, slices: list[Slice]) -> None:
         """Send slices; what needs a record or the disk first goes apart from the rest."""

@@ -23,8 +23,8 @@ from weakref import WeakValueDictionary
 
 from resilient_scoop import ids
 from resilient_scoop.core.call import Call
+from resilient_scoop.core.divergence import refuse
 from resilient_scoop.core.intervals import Intervals
-from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.ids import DIGEST_BYTES
 from resilient_scoop.wire import messages as wire
 
@@ -82,7 +82,7 @@ class Durable:
         """A call is made whose outcomes were dropped: a checkpoint that covers it was not entered."""
         where = f"{ids.batch_path(parent.path, call.number)} ({parent.name_of(call.fn)})"
         if parent.policy.strict:
-            raise ReplayDivergedError(where, "a checkpoint that covers it", "the call itself")
+            refuse(parent, where, "a checkpoint that covers it", "the call itself")
         if not self.lacked:
             self.lacked = True
             parent.say(

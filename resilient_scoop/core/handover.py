@@ -19,9 +19,12 @@
       the workers and the script have come. A parent that has made no call yet is not waited for: nothing
       of it is known that could be lost.
   H4  A new number is above all of earlier epochs, so that no late answer is taken for another's.
+  H5  Before a hand-over, an item is held back where a parent above it has saved and nobody who is
+      waited for is above it or is the item itself: all that could come of it is lost or late. Who
+      has not saved gets all that is below it, whoever of those has saved: it may need their
+      results to come to its commit.
 
-All of it is volatile: whoever wanted it asks a new broker again. What is handed out does not change
-meanwhile: parents need their results to come to their next commit.
+All of it is volatile: whoever wanted it asks a new broker again.
 """
 
 from __future__ import annotations
@@ -33,10 +36,11 @@ from resilient_scoop import ids
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
+    from resilient_scoop.core.batch import Batch
     from resilient_scoop.core.events import AskCheckpoints
     from resilient_scoop.core.ledger import Ledger
     from resilient_scoop.core.parent import Parent
-    from resilient_scoop.core.peers import Peer
+    from resilient_scoop.core.peers import Lease, Peer
     from resilient_scoop.ids import PeerId
 
 _ASKS_MAX = 1 << 24  # in one epoch
@@ -62,8 +66,9 @@ class Handover:
         self.until = 0.0
         self.waiting: dict[str, int] = {}  # path -> its checkpoints when it was named
         self.named = 0  # parents with an open block
-        self.saved = 0  # of these, how many have saved
+        self.through: set[str] = set()  # of these, who has saved
         self.is_whole = False  # over, and nobody was left out
+        self._has_news = False  # other items than before may be held back
         self._asked: set[PeerId] = set()
         self._open: dict[PeerId, set[str]] = {}  # what each has said last
 
@@ -71,6 +76,11 @@ class Handover:
     def is_active(self) -> bool:
         """Whether somebody is waited for."""
         return self.stage in (Stage.ASKED, Stage.WAITING)
+
+    @property
+    def saved(self) -> int:
+        """How many of those who had a block open have saved."""
+        return len(self.through)
 
     # --- what happens -------------------------------------------------------------------------
 
@@ -81,11 +91,13 @@ class Handover:
             first = wanted.hands_over and not self.hands_over
             self.until = until if first else min(self.until, until)
             self.hands_over = self.hands_over or wanted.hands_over
+            self._has_news = True
             return
         self.stage, self.no, self.is_whole = Stage.ASKED, self.no + 1, False
         self.hands_over, self.until = wanted.hands_over, until
-        self.named = self.saved = 0
+        self.named = 0
         self.waiting.clear()
+        self.through.clear()
         self._asked.clear()
         self._open.clear()
 
@@ -97,9 +109,12 @@ class Handover:
         self._open[peer.id] = said
         if before is None:  # H2
             for path in said:
-                if path not in self.waiting and self._holds(peer, path):
+                known = path in self.waiting or path in self.through
+                if not known and self._holds(peer, path):
                     self.waiting[path] = self._saved(path)
                     self.named += 1
+                    self.ledger.scheduler.release()  # it may be below one that has saved
+                    self._has_news = True
             return
         for path in before - said:
             if path in self.waiting and self._holds(peer, path):
@@ -124,9 +139,34 @@ class Handover:
 
     # --- parents ------------------------------------------------------------------------------
 
+    def spared(self, batch: Batch) -> set[int] | None:
+        """Return which items of a batch may be handed out; None: any (H5)."""
+        if not (self.hands_over and self.through and self.is_active):
+            return None
+        above = list(ids.lineage(batch.parent.path))
+        if self.through.isdisjoint(above) or not self.waiting.keys().isdisjoint(above):
+            return None
+        places = map(ids.parse_item, self.waiting)
+        mine = (batch.parent.path, batch.call)
+        return {place[2] for place in places if place is not None and place[:2] == mine}
+
+    def to_take_back(self) -> list[Lease]:
+        """Return, once, leases of which workers are to return what they have not begun (H5)."""
+        if not (self._has_news and self.through):
+            return []
+        self._has_news = False
+        found = []
+        for lease in self.ledger.scheduler.leases.values():
+            spared = self.spared(lease.batch) if lease.busy() and not lease.retracting else None
+            if spared is not None and lease.busy() > sum(index in lease.left for index in spared):
+                found.append(lease)
+        return found
+
     def _settle(self, path: str) -> None:
         """A parent is not waited for any more (H1)."""
-        self.saved += self._saved(path) > self.waiting.pop(path)
+        if self._saved(path) > self.waiting.pop(path):
+            self.through.add(path)
+        self._has_news = True
 
     def _saved(self, path: str) -> int:
         parent = self.ledger.state.parents.get(path)

@@ -40,6 +40,7 @@ class Membership:
         self.dead: list[PeerId] = []  # who will never be heard again, to be taken by the exchange
         self.silent: dict[PeerId, Peer] = {}  # taken for lost; may only have slept
         self.stopping: str | None = None
+        self.agent_alive_at = 0.0  # when an agent was heard last
         self.resubmitted = 0
         self.workers_lost = 0
         self._awaited: set[bytes] | None = set() if config.adopt else None
@@ -277,6 +278,7 @@ class Membership:
 
     def vouch(self, incarnations: list[bytes], now: float) -> None:
         """An agent sees these running."""
+        self.agent_alive_at = now
         for each in incarnations:
             peer = self.peers.get(ids.PeerId(each)) or self.revive(ids.PeerId(each), now)
             if peer is not None:
@@ -284,6 +286,7 @@ class Membership:
 
     def extend(self, gap_s: float) -> None:
         """Nobody is declared dead for the time that the broker itself slept."""
+        self.agent_alive_at += gap_s
         for peer in self.peers.values():
             peer.alive_at += gap_s
             peer.heard_at += gap_s

@@ -25,13 +25,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
-from resilient_scoop.core.call import Asked, Call, Chunk, Policy, cut_out, doubtful
+from resilient_scoop.core.call import Asked, Call, Chunk, Policy, cut_out
+from resilient_scoop.core.divergence import judge, told_otherwise
 from resilient_scoop.core.durable import Durable, look_again
-from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from resilient_scoop.errors import ReplayDivergedError
 
 __all__ = ["Call", "Chunk", "Parent", "Policy"]
 
@@ -67,6 +69,7 @@ class Parent:
     output_known: int = 0
     next_observation: int = 0
     cancelled: bool | None = None  # the answer to `ask_cancel`
+    refusal: ReplayDivergedError | None = None  # of a strict replay; it stands
     _asked: wire.Cancel | None = None  # not answered
     durable: Durable = field(default_factory=Durable)
     _recorded: deque[wire.Observation] = field(default_factory=deque)
@@ -230,13 +233,8 @@ class Parent:
             self._queue(part, [arg])
 
     def _judge(self) -> None:
-        """Say which items nothing in the history fits, once per call; strictly, at every look."""
-        for call, index, what in doubtful(self.calls, self._doubted):
-            where = f"{ids.item_path(self.path, call.number, index)} ({self.name_of(call.fn)})"
-            if self.policy.strict:
-                raise ReplayDivergedError(where, "another call's outcome", f"a call: {what}")
-            call.said = True
-            self.say(f"replay: {where}: {what} from what is journaled; all such are recomputed")
+        """Say, or refuse, what nothing in the history fits."""
+        judge(self, self._doubted)
 
     def _put(self, call: Call, outcome: wire.Outcome, low: int, high: int) -> None:
         self.arrivals += 1
@@ -383,11 +381,7 @@ class Parent:
             for _ in range(marks[-1] + 1):
                 self._recorded.popleft()
             return self.recall(kind)
-        where = f"{self.path} at call {self.next_call}"
-        what = f"it was told `{first.kind}` at call {first.at_call} before, now asks `{kind}`"
-        if self.policy.strict:
-            raise ReplayDivergedError(where, f"`{first.kind}` at call {first.at_call}", f"`{kind}`")
-        self.say(f"replay: {where}: {what}; from here on it is told anew")
+        told_otherwise(self, first, kind)
         self._recorded.clear()
         self.next_observation = end
         self.observe(*mark)

@@ -11,61 +11,32 @@ about as much again (`_overtaken`). Nothing is queued behind an item that takes 
 comes back (`_behind_long`), so that the first worker that is free has what is first in the queue.
 
   Q1  An item is in `ready` of its batch, or in `left` of exactly one lease, or done.
+  Q2  Items that are held back (`core.holdback`) are not handed out, and `Scheduler.ready` does not
+      count them.
 """
 
 from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
-from resilient_scoop.core.events import StoredResume
+from resilient_scoop.core.holdback import HoldBack, available
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.peers import Lease, Peer
+from resilient_scoop.core.slices import Entry, Estimate, Slice, fitting
 from resilient_scoop.wire.messages import Attempt, Options, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from resilient_scoop.config import BrokerConfig
-    from resilient_scoop.core.state import Batch, Piece, State
+    from resilient_scoop.core.state import Batch, State
+
+__all__ = ["Scheduler", "Slice"]
 
 _PLAIN = Options()
-
-
-@dataclass(slots=True)
-class Estimate:
-    """Time per item of a function: a mean that forgets."""
-
-    mean_s: float = 0.0
-    samples: int = 0
-
-    def add(self, items: int, spent_s: float) -> None:
-        """Take in the measured time of some items."""
-        self.samples += items
-        weight = max(items / (items + 20), items / self.samples)
-        self.mean_s += weight * (spent_s / items - self.mean_s)
-
-
-class Slice(NamedTuple):
-    """A slice chosen for a worker. `task.args` is empty where `piece.args` must be read back."""
-
-    lease: Lease
-    task: Task
-    piece: Piece
-    options: Options
-    resume: StoredResume | None  # where the (single) item's payload must be read from
-
-
-class _Entry(NamedTuple):
-    """A batch's place in the queue, in the order of its fields."""
-
-    urgency: int
-    leaf: int  # 0 where it stands for the batch's ready parents only
-    height: int
-    order: int  # never the same
-    batch: Batch
 
 
 @dataclass(slots=True)
@@ -78,8 +49,9 @@ class Scheduler:
     workers: dict[bytes, Peer] = field(default_factory=dict)
     leases: dict[Attempt, Lease] = field(default_factory=dict)
     estimates: dict[bytes, Estimate] = field(default_factory=dict)
-    ready: int = 0
-    _queue: list[_Entry] = field(default_factory=list)
+    ready: int = 0  # that may be handed out
+    held: HoldBack = field(default_factory=HoldBack)
+    _queue: list[Entry] = field(default_factory=list)
     _count: int = 0
     _attempts: int = 0
     _hold_s: float = 0.1
@@ -93,10 +65,10 @@ class Scheduler:
         for start, stop in spans:
             if resumes:
                 kids += self.state.kids_within(batch.parent.path, batch.call, start, stop)
-            self.ready += stop - start
             if batch.ready:
-                self.ready -= sum(b - a for a, b in batch.ready.overlap(start, stop))
+                self.ready -= available(batch, start, stop)
             batch.ready.add(start, stop)
+            self.ready += stop - start if batch.spared is None else available(batch, start, stop)
         for index in kids:
             heapq.heappush(batch.resumed, index)
         if batch.ready and (not batch.queued or kids):
@@ -112,9 +84,15 @@ class Scheduler:
     def withdraw(self, batch: Batch, start: int, stop: int) -> None:
         """Make items not ready (cancelled, done, or held by a worker after all)."""
         ready = batch.ready
-        for low, high in ready.overlap(start, stop):
-            self.ready -= high - low
+        self.ready -= available(batch, start, stop)
         ready.discard(start, stop)
+
+    def release(self) -> None:
+        """Hold nothing back until it is looked at again."""
+        for batch, more in self.held.release():
+            self.ready += more
+            if batch.ready and not batch.queued:
+                self._push(batch, resumes=bool(batch.resumed))
 
     def _push(self, batch: Batch, *, resumes: bool) -> None:
         self._count += 1
@@ -125,7 +103,7 @@ class Scheduler:
         if self._lax is None or urgency > self._lax:
             self._lax = urgency
         leaf, depth = 0 if resumes else 1, batch.parent.depth
-        heapq.heappush(self._queue, _Entry(urgency, leaf, -depth, self._count, batch))
+        heapq.heappush(self._queue, Entry(urgency, leaf, -depth, self._count, batch))
 
     def options(self, fn: bytes) -> Options:
         """Return the options of a function; plain ones while its definition is not known."""
@@ -182,16 +160,15 @@ class Scheduler:
 
     def _overtaken(self) -> Peer | None:
         """Return a full worker that holds work less urgent than what is first in the queue."""
-        queue = self._queue
-        while queue and not queue[0].batch.ready:
-            heapq.heappop(queue).batch.queued = False
-        if not queue or self._lax is None or queue[0].urgency >= self._lax:
+        head = self._head()
+        if head is None or self._lax is None or head[0].urgency >= self._lax:
             return None
+        urgent = head[0].urgency
         best: Peer | None = None
         for peer in self.workers.values():
             held = [(lease.urgency, lease.busy() * lease.item_s) for lease in peer.leases.values()]
-            lax = max((urgency for urgency, _ in held), default=queue[0].urgency)
-            if peer.stuck or self._is_long(peer) or queue[0].urgency >= lax:
+            lax = max((urgency for urgency, _ in held), default=urgent)
+            if peer.stuck or self._is_long(peer) or urgent >= lax:
                 continue
             ahead_s = sum(load_s for urgency, load_s in held if urgency < lax)
             if ahead_s < (self._hold_s if self._ahead_s is None else self._ahead_s):
@@ -221,25 +198,36 @@ class Scheduler:
         return peer.items == 1 and peer.load_s < self.config.prefetch_s
 
     def _take(self, peer: Peer, share: int, room_bytes: int, now: float) -> Slice | None:
+        head = self._head()
+        if head is None:
+            assert not self.ready, "Q1 ready items without a place in the queue"
+            return None
+        batch = head[0].batch
+        chosen = self._slice(batch, head[1], peer, share, room_bytes, now)
+        if not batch.ready:
+            heapq.heappop(self._queue)
+            batch.queued = False
+        return chosen
+
+    def _head(self) -> tuple[Entry, int] | None:
+        """Return what is first in the queue, and which of its items; drop what has none (left)."""
         while self._queue:
             entry = self._queue[0]
-            batch, start = entry.batch, None
-            if entry.leaf == 0:
+            batch = entry.batch
+            if self.held.asked is not None or batch.spared is not None:
+                self.ready += self.held.look(batch)
+            if batch.spared is not None:
+                start = min((i for i in batch.spared if i in batch.ready), default=None)
+            elif entry.leaf == 0:
                 start = self._first_resumed(batch)
-            if not batch.ready or (entry.leaf == 0 and start is None):
-                heapq.heappop(self._queue)
-                batch.queued = False
-                if batch.ready:
-                    self._push(batch, resumes=False)
-                continue
-            if start is None:
-                start = batch.ready.starts[0]
-            chosen = self._slice(batch, start, peer, share, room_bytes, now)
-            if not batch.ready:
-                heapq.heappop(self._queue)
-                batch.queued = False
-            return chosen
-        assert not self.ready, "Q1 ready items without a place in the queue"
+            else:
+                start = batch.ready.starts[0] if batch.ready else None
+            if start is not None:
+                return entry, start
+            heapq.heappop(self._queue)
+            batch.queued = False
+            if batch.ready and batch.spared is None:
+                self._push(batch, resumes=False)
         return None
 
     def _first_resumed(self, batch: Batch) -> int | None:
@@ -257,7 +245,7 @@ class Scheduler:
         kid_items = self.state.kid_items
         kids = kid_items.get((batch.parent.path, batch.call)) if kid_items else None
         replay = kids is not None and start in kids
-        if not options.idempotent or replay:
+        if not options.idempotent or replay or batch.spared is not None:
             most = 1
         end = batch.ready.end_of(start)
         stop = min(end, piece.stop, start + min(most, share))
@@ -271,7 +259,7 @@ class Scheduler:
             at = start - piece.start
             args = piece.args[at : at + stop - start]
             if len(args) > 1:
-                stop = start + _fitting(args, room_bytes)
+                stop = start + fitting(args, room_bytes)
                 args = args[: stop - start]
         self.withdraw(batch, start, stop)
         left = Intervals.run(start, stop)
@@ -388,13 +376,3 @@ class Scheduler:
                     if not lease.retracting and lease.busy():
                         return lease
         return None
-
-
-def _fitting(args: list[bytes], room_bytes: int) -> int:
-    """Return how many of the arguments, one at least, fit into a message."""
-    total = 0
-    for count, arg in enumerate(args):
-        total += len(arg)
-        if total > room_bytes and count:
-            return count
-    return len(args)

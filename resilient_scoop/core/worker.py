@@ -17,6 +17,7 @@ what came out. All that goes to the broker passes through `out` and leaves as on
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from resilient_scoop.core.handover import Asked
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.parent import Parent, Told
+from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -263,7 +265,8 @@ class Worker:
             parent = self.parents.get(head.parent)
             if parent is not None and parent.attempt == head.attempt:
                 self.touched.add(head.parent)
-                parent.page(head, [each for each in messages[1:] if isinstance(each, Told)])
+                with suppress(ReplayDivergedError):  # it stands as `refusal`, for who waits
+                    parent.page(head, [each for each in messages[1:] if isinstance(each, Told)])
                 if parent.catching_up:
                     self._ask_page(parent)
             return
@@ -276,7 +279,8 @@ class Worker:
                 parent = self.parents.get(message.parent)
                 if parent is not None:
                     self.touched.add(message.parent)
-                    parent.outcomes(message)
+                    with suppress(ReplayDivergedError):
+                        parent.outcomes(message)
             case wire.Saved(parent=path, name=name, opening=opening, gen=gen):
                 parent = self.parents.get(path)
                 if parent is not None:

@@ -85,6 +85,8 @@ def here() -> Here | None:
     if parent is None:
         assert Process.make_parent is not None, "a started process can make parents"
         parent = Process.make_parent()
+    if parent.refusal is not None:
+        raise parent.refusal.with_traceback(None)
     return Here(session, context, parent)
 
 
@@ -209,9 +211,17 @@ def nudge(at: Here) -> None:
 
 
 def block(at: Here, ready: Callable[[], bool], until: float | None = None) -> bool:
-    """Wait until `ready()` holds (True) or the moment `until` (False)."""
+    """Wait until `ready()` holds (True) or the moment `until` (False).
+
+    Raises:
+        ReplayDivergedError: the replay is strict, and differs: what is waited for may never come.
+    """
     assert at.session.waiter is not None, "a started process can wait"
-    return at.session.waiter.wait(ready, until)
+    parent = at.parent
+    held = at.session.waiter.wait(lambda: parent.refusal is not None or ready(), until)
+    if parent.refusal is not None:
+        raise parent.refusal.with_traceback(None)
+    return held
 
 
 def told(at: Here, kind: str, live: Callable[[], bytes]) -> bytes:

@@ -54,7 +54,10 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.child import ChildSettings
 
 _REPORT_S = 0.2
+_SPEAK_S = 1.0
+"""The launcher hears of us at least so often (`runtime.watchdog`)."""
 LOST_AT_BOOT = b"Ba"  # how a payload begins that names an argument's file
+_QUIET_S = 3  # of an agent: less is not worth a word
 _FAREWELL_S = 8.0
 _FAREWELL_MIN_S = 1.0
 
@@ -184,6 +187,7 @@ class BrokerShell:
             adopt=settings.adopt, crashes_max=settings.crashes_max, lease_s=settings.lease_s
         )
         self.broker = Broker(config, state, epoch=epoch, seed=settings.seed, consts=consts)
+        self.broker.membership.agent_alive_at = time.monotonic()
         # The broker before us died behind the end of the script: its peers are still to be told.
         self.broker.ended = read_ended(self.journal)
         self.farewell_min_at = 0.0
@@ -203,7 +207,7 @@ class BrokerShell:
         os.set_blocking(1, False)
         self.launcher = True
         self.reported_at = 0.0
-        self.reported = b""
+        self.reported, self.spoke_at = b"", 0.0
         self.output_bytes = self.output_durable = self.broker.state.output_bytes
         self.ask = 0  # the launcher's number of the last ask for checkpoints
         self.over_no = self.over_turn = (
@@ -213,8 +217,7 @@ class BrokerShell:
         self.put_turn = 0  # the last turn that had records
         self.output_turn = 0  # the turn that recorded output which was not reported yet
         self.farewell_at: float | None = None
-        self.full_said = False
-        self.halt_said = False
+        self.full_said = self.halt_said = False
 
     def say(self, text: str) -> None:
         """Tell the launcher something for the user."""
@@ -222,6 +225,7 @@ class BrokerShell:
 
     def serve(self) -> int:
         """Run turns until the run has ended or was stopped; return the exit status."""
+        self._report(self._how_it_goes(self.output_durable))  # the journal is read
         while True:
             now = time.monotonic()
             timeout_s = max(0.0, min(self.broker.deadline(now) - now, _REPORT_S))
@@ -289,7 +293,11 @@ class BrokerShell:
         """Return a report; checkpoints count as made when they are durable."""
         durable = durable or self.committer.committed >= self.over_turn
         over = self.broker.handover.stage is Stage.OVER and durable
-        return broker_report(self.broker, self.found, output_bytes, ask=self.ask, asked_over=over)
+        quiet_s = int(time.monotonic() - self.broker.membership.agent_alive_at)
+        return broker_report(
+            self.broker, self.found, output_bytes, ask=self.ask, asked_over=over,
+            agent_quiet_s=quiet_s if quiet_s >= _QUIET_S else 0,
+        )  # fmt: skip
 
     def _mind_disk(self) -> bool:
         """Hand out nothing while the disk is full; return whether that has changed."""
@@ -348,11 +356,12 @@ class BrokerShell:
         return 0 if self.broker.ended is not None else 75
 
     def _report(self, report: Report) -> None:
-        line = msgspec.json.encode(report) + b"\n"
-        if line == self.reported or not self.launcher:
+        line, now = msgspec.json.encode(report) + b"\n", time.monotonic()
+        same = line == self.reported and now - self.spoke_at < _SPEAK_S
+        if same or not self.launcher:
             return
         if not report.note:
-            self.reported = line
+            self.reported, self.spoke_at = line, now
         try:
             os.write(1, line)
         except BlockingIOError:

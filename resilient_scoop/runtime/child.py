@@ -15,6 +15,8 @@ from typing import Final
 
 import msgspec
 
+from resilient_scoop.runtime import deaf
+
 _VARIABLE: Final = "RSCOOP_CHILD"
 _PDEATHSIG: Final = 1
 START_AGAIN: Final = 79
@@ -70,8 +72,9 @@ def hash_seed(seed: int) -> str:
     return str(seed % 4294967295 + 1)
 
 
-def _die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the thread that started it ends."""
+def _begin(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends; be deaf meanwhile."""
+    deaf.ignore()
     ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
@@ -111,5 +114,5 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
         pass_fds=[
             fd for fd in (settings.record_fd, settings.control_fd, settings.stdin_fd) if fd >= 0
         ],
-        preexec_fn=lambda: _die_with_parent(parent),  # noqa: PLW1509 - no threads run yet here
+        preexec_fn=lambda: _begin(parent),  # noqa: PLW1509 - no threads run yet here
     )

@@ -216,6 +216,10 @@ class Executor:
     def _end_parent(self, context: Context, value: bytes, *, failed: bool) -> None:
         work, session = context.work, self.session
         assert work is not None, "an item runs in a slice"
+        refusal = None if context.parent is None else context.parent.refusal
+        if refusal is not None and not failed:  # it has caught it
+            where = f"{self.where}, item {context.path}"
+            value, failed = payload.dumps_exception(refusal.with_traceback(None), where), True
         with session.lock:
             if not context.parked:
                 session.machine.settle(work, time.monotonic())

@@ -3,7 +3,8 @@
 What the launcher is asked for, from the mildest to the strongest:
 
   goes on     checkpoints, and nothing else            GO_ON_SIGNAL (`rscoop checkpoint --go-on`)
-  hands over  checkpoints, then an orderly stop        SIGUSR1, the time limit, `rscoop checkpoint`
+  hands over  checkpoints, then an orderly stop        SIGUSR1, SIGUSR2, the time limit,
+                                                       `rscoop checkpoint`
   presses     the same, with less time                 SIGTERM
   stops       an orderly stop at once                  SIGINT, SIGHUP, or the run cannot go on
   kills       everything ends now                      any of the last three, once more
@@ -40,7 +41,9 @@ STOPPED: Final = 75
 GO_ON_SIGNAL: Final = signal.SIGRTMIN + 1
 """One that no batch system sends."""
 CODES: Final = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
-HEARD: Final = (*CODES, signal.SIGUSR1, GO_ON_SIGNAL)
+WARNINGS: Final = (signal.SIGUSR1, signal.SIGUSR2)
+"""What batch systems send some time before the end, as they are told to or by themselves."""
+HEARD: Final = (*CODES, *WARNINGS, GO_ON_SIGNAL)
 
 
 class Level(IntEnum):
@@ -134,8 +137,8 @@ class Handover:
     def hear(self, numbers: Iterable[int]) -> None:
         """Take in signals."""
         for number in numbers:
-            if number == signal.SIGUSR1:
-                self._ask(Level.HANDS_OVER, "SIGUSR1", GRACE_S)
+            if number in WARNINGS:
+                self._ask(Level.HANDS_OVER, signal.Signals(number).name, GRACE_S)
             elif number == GO_ON_SIGNAL:
                 self._ask(Level.GOES_ON, "", GRACE_S)
             elif number in CODES:

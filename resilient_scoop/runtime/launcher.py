@@ -31,11 +31,12 @@ from resilient_scoop.runtime.audit import AuditTail
 from resilient_scoop.runtime.display import Display, Progress, Rate, eta_s
 from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.handover import HEARD, STOPPED, Handover
-from resilient_scoop.runtime.launching import LaunchOptions
+from resilient_scoop.runtime.launching import LaunchOptions, child_settings
 from resilient_scoop.runtime.reports import Report, resuming
 from resilient_scoop.runtime.script_input import Feeder
 from resilient_scoop.runtime.shown import Shown
-from resilient_scoop.runtime.words import REFUSED, hopeless, how, refusal
+from resilient_scoop.runtime.watchdog import KILLS_MAX, SAY_S, Watchdog
+from resilient_scoop.runtime.words import REFUSED, hopeless, hopeless_loop, how, refusal
 
 if TYPE_CHECKING:
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
@@ -98,32 +99,15 @@ class Launcher:
         self.reports_fd = -1
         self.said_recovered = False
         self.audit = AuditTail.anew(run.logs) if options.audit else None
-        self.started_at = time.monotonic()
+        self.broker_watch = Watchdog("broker", self.display.note)
+        self.agent_watch = Watchdog("agent", self.display.note, kills_sleepers=False)
+        self.started_at = self.looked_at = time.monotonic()
 
     # --- starting -----------------------------------------------------------------------------
 
     def settings(self, *, adopt: bool) -> child.ChildSettings:
         """Return what the processes are told."""
-        info, options = self.info, self.options
-        return child.ChildSettings(
-            run_dir=str(self.run.path),
-            run_id=self.run.id,
-            run=bytes.fromhex(info.uuid),
-            seed=info.seed,
-            script=child.ScriptSpec(
-                script=info.script, module=info.module, argv=info.argv, cwd=info.cwd
-            ),
-            workers=options.workers,
-            adopt=adopt,
-            strict=options.strict or info.strict or options.always_replay,
-            reuse_changed=list(options.reuse_changed),
-            recompute_changed=list(options.recompute_changed),
-            retry_failed=options.retry_failed,
-            keep_history=info.keep_history,
-            tty=sys.stdout.isatty(),
-            always_replay=options.always_replay,
-            audit=options.audit,
-        )
+        return child_settings(self.run, self.info, self.options, adopt=adopt)
 
     def start_broker(self, *, adopt: bool) -> None:
         """Start the broker; its reports come through a pipe."""
@@ -141,6 +125,7 @@ class Launcher:
         self.buffer = b""
         self.selector.register(self.reports_fd, selectors.EVENT_READ, self._hear_reports)
         self._watch(self.broker, process)
+        self.broker_watch.started()
 
     def start_agent(self) -> None:
         """Start the local agent; it learns from its control pipe that we are gone."""
@@ -153,6 +138,7 @@ class Launcher:
         os.close(theirs)
         self.agent_control = ours
         self._watch(self.agent, process)
+        self.agent_watch.started()
 
     agent_control = -1
 
@@ -269,9 +255,28 @@ class Launcher:
 
     def _end_late(self) -> None:
         now = time.monotonic()
+        self._mind_silence(now)
         self.handover.look_at_clock(now)
         if self.handover.is_late(now):
             self._kill_all()
+
+    def _mind_silence(self, now: float) -> None:
+        """See to a broker or an agent that says nothing; while all ends, `kill_at` sees to it."""
+        ran_s, self.looked_at = now - self.looked_at, now
+        broker, agent = self.broker.process, self.agent.process
+        if self.handover.stops or self.report.ended or broker is None:
+            return
+        if self.broker_watch.tick(broker.pid, ran_s):
+            if self.broker_watch.kills >= KILLS_MAX:
+                self.display.note(hopeless_loop(KILLS_MAX, self.run.id))
+                self.said_fatal = 70
+            broker.kill()
+        elif not self.report.agent_quiet_s:
+            self.agent_watch.heard()
+        elif agent is None or self.broker_watch.silent_s >= SAY_S:
+            return
+        elif self.agent_watch.tick(agent.pid, ran_s):
+            agent.kill()
 
     def _kill_all(self) -> None:
         for part in (self.agent, self.broker):
@@ -296,6 +301,7 @@ class Launcher:
         *lines, self.buffer = self.buffer.split(b"\n")
         for line in lines:
             report = msgspec.json.decode(line, type=Report)
+            self.broker_watch.heard()
             if report.note:
                 self.display.note(report.note)
                 self.said_fatal = self.said_fatal or report.fatal

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from resilient_scoop.runtime.child import ChildSettings, ScriptSpec
 
 if TYPE_CHECKING:
     from resilient_scoop.runtime.decisions import Decision
     from resilient_scoop.runtime.handover import Limit
+    from resilient_scoop.runtime.rundir import RunDir, RunInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,3 +30,26 @@ class LaunchOptions:
     always_replay: bool = False
     audit: bool = False
     limit: Limit | None = None
+
+
+def child_settings(
+    run: RunDir, info: RunInfo, options: LaunchOptions, *, adopt: bool
+) -> ChildSettings:
+    """Return what the processes of a run are told."""
+    return ChildSettings(
+        run_dir=str(run.path),
+        run_id=run.id,
+        run=bytes.fromhex(info.uuid),
+        seed=info.seed,
+        script=ScriptSpec(script=info.script, module=info.module, argv=info.argv, cwd=info.cwd),
+        workers=options.workers,
+        adopt=adopt,
+        strict=options.strict or info.strict or options.always_replay,
+        reuse_changed=list(options.reuse_changed),
+        recompute_changed=list(options.recompute_changed),
+        retry_failed=options.retry_failed,
+        keep_history=info.keep_history,
+        tty=sys.stdout.isatty(),
+        always_replay=options.always_replay,
+        audit=options.audit,
+    )

@@ -25,7 +25,7 @@ from resilient_scoop.adapters import rng
 from resilient_scoop.adapters.payload import keep_by_value, lacking_in_workers
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import CheckpointUnusableError, ReplayDivergedError
-from resilient_scoop.runtime import script
+from resilient_scoop.runtime import deaf, script
 from resilient_scoop.runtime.child import START_AGAIN, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.script_input import Pieces, script_stdin
@@ -205,6 +205,7 @@ def main() -> int:
     """Run the origin."""
     settings = take_settings()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    deaf.spare_children()
     session = Session("origin", settings, node="local", pid=os.getpid())
     announce(session, settings)
     rng.watch_imports(session.seed_here)
@@ -294,6 +295,7 @@ def _run(session: Session, settings: ChildSettings, output: Output) -> tuple[int
             code = _exit_status(error)
         output.finish()
         output.check_end()
+        _refuse(session)
     except (ReplayDivergedError, CheckpointUnusableError) as error:
         say(str(error))
         return error.exit_code, True, str(error)
@@ -305,12 +307,20 @@ def _run(session: Session, settings: ChildSettings, output: Output) -> tuple[int
     return code, False, ""
 
 
+def _refuse(session: Session) -> None:
+    """Raise again what the script has caught: a strict replay does not end as if nothing had been."""
+    parent = session.context.parent
+    if parent is not None and parent.refusal is not None:
+        raise parent.refusal
+
+
 def _drain(session: Session) -> None:
     """Wait for what was submitted and nobody waited for, as `concurrent.futures` does at exit."""
     parent, waiter = session.context.parent, session.waiter
     assert parent is not None, "the root is a parent"
     assert waiter is not None, "the origin waits by receiving"
-    waiter.wait(lambda: not any(call.left for call in parent.calls.values()), None)
+    calls = parent.calls
+    waiter.wait(lambda: bool(parent.refusal or not any(c.left for c in calls.values())), None)
 
 
 def _exit_status(error: SystemExit) -> int:

@@ -50,6 +50,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     saved: int = 0  # of these, how many have saved
     left: int = 0  # and how many are waited for, or were not in time
     whole: bool = False  # it is over, and nobody was left out
+    agent_quiet_s: int = 0  # for how long the local agent has said nothing; 0: it is well
     ended: bool = False
     code: int = 0
     failed: bool = False
@@ -100,7 +101,13 @@ def items_text(words: Words) -> str:
 
 
 def broker_report(
-    broker: Broker, found: Found, output_bytes: int, *, ask: int, asked_over: bool
+    broker: Broker,
+    found: Found,
+    output_bytes: int,
+    *,
+    ask: int,
+    asked_over: bool,
+    agent_quiet_s: int = 0,
 ) -> Report:
     """Return how the run goes; `output_bytes` of the script's output are on disk."""
     state, ended, handover = broker.state, broker.ended, broker.handover
@@ -131,6 +138,7 @@ def broker_report(
         saved=handover.saved,
         left=len(handover.waiting),
         whole=handover.is_whole,
+        agent_quiet_s=agent_quiet_s,
         ended=ended is not None,
         code=0 if ended is None else ended.code,
         failed=ended is not None and ended.failed,

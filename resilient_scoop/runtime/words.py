@@ -63,3 +63,11 @@ def hopeless(role: str, deaths: int, code: int, logs: Path) -> str:
         limit = last.removeprefix(f": rscoop: {role}: ")
         return f"the {role} cannot start, tried {deaths} times{f': {limit}' if limit else ''}"
     return f"the {role} died {deaths} times in a row ({how(code)}{last}); see {logs}"
+
+
+def hopeless_loop(kills: int, run_id: str) -> str:
+    """Return why a broker that came to nothing is not started again."""
+    return (
+        f"the broker came to nothing {kills} times and is not started again; what it had acknowledged "
+        f"is kept: `rscoop journal verify {run_id}` looks at it, `rscoop resume {run_id}` goes on"
+    )

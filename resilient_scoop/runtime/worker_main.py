@@ -11,7 +11,7 @@ import traceback
 from resilient_scoop.adapters import rng
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import ScriptGuardError
-from resilient_scoop.runtime import script
+from resilient_scoop.runtime import deaf, script
 from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.executor import Executor, make_parent
@@ -49,6 +49,7 @@ def main() -> int:
     """Run a worker."""
     settings = take_settings()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    deaf.spare_children()
     session = Session("worker", settings, node="local", pid=os.getpid())
     announce(session, settings)
     rng.watch_imports(session.seed_here)

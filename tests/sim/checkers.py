@@ -139,7 +139,7 @@ class Checks:
         self.cancels.turned(shell, changes)
         if self.urgent:
             self._check_urgent(shell)
-        newest = self.granted_no
+        newest, granted = self.granted_no, list[str]()
         for attempt, lease in leases.items():
             if attempt.epoch != shell.epoch or attempt.no <= self.granted_no:
                 continue
@@ -148,12 +148,14 @@ class Checks:
             for start, stop in lease.left:
                 for index in range(start, stop):
                     path = ids.item_path(batch.parent.path, batch.call, index)
+                    granted.append(path)
                     self.floors[attempt, path] = len(self.said.get(self._said_key(path), ()))
                     if self.world.edited and ids.depth(path) > 1:
                         continue  # below an item in whose place another one stands now
                     if (path, _key_of(shell.broker.state, batch, index)) in self.durable:
                         raise Broken(f"NO-LOST: {path} is granted again, its outcome is durable")
         self.granted_no = newest
+        self.saves.turned(shell, granted)
 
     def _check_urgent(self, shell: BrokerShell) -> None:
         """What goes first waits for no worker that has nothing as urgent, and is getting on."""
@@ -163,7 +165,8 @@ class Checks:
             return
         for parent in broker.state.parents.values():
             for batch in parent.batches.values():
-                if not batch.ready or scheduler.options(batch.pieces[0].fn).priority <= 0:
+                held = not batch.ready or batch.spared is not None
+                if held or scheduler.options(batch.pieces[0].fn).priority <= 0:
                     continue
                 for peer in scheduler.workers.values():
                     busy = [lease for lease in peer.leases.values() if lease.busy()]

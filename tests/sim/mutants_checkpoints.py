@@ -12,6 +12,7 @@ from resilient_scoop.core.events import Offer, Send
 from resilient_scoop.core.handover import Handover
 from resilient_scoop.core.keeper import Keeper
 from resilient_scoop.core.parent import Parent
+from resilient_scoop.core.scheduler import Scheduler
 from resilient_scoop.wire import messages as wire
 from tests.sim.mutants import Mutant, Patch, patched_apply
 
@@ -186,6 +187,36 @@ def _workers_not_awaited() -> Sequence[Patch]:
     return [(Handover, "settle", bug)]
 
 
+def _nothing_held_back() -> Sequence[Patch]:
+    return [(Handover, "spared", lambda _self, _batch: None)]
+
+
+def _held_back_below_who_waits() -> Sequence[Patch]:
+    spared = Handover.spared
+
+    def bug(self: Handover, batch: Any) -> set[int] | None:
+        above = set(ids.lineage(batch.parent.path))
+        waiting, self.waiting = self.waiting, {}
+        found = spared(self, batch)
+        self.waiting = waiting
+        return set() if above & self.through else found
+
+    return [(Handover, "spared", bug)]
+
+
+def _held_back_for_good() -> Sequence[Patch]:
+    return [(Scheduler, "release", lambda _self: None)]
+
+
+def _nobody_spared() -> Sequence[Patch]:
+    spared = Handover.spared
+
+    def bug(self: Handover, batch: Any) -> set[int] | None:
+        return None if spared(self, batch) is None else set()
+
+    return [(Handover, "spared", bug)]
+
+
 _LOOP = (("durable", "block", 9, 3), ("durable", "other", 6, 1), ("map", "saver", [[6, 2], [5, 1]]))
 _DRIZZLE = {
     "rates": {"both": 0.5, "worker": 0.5, "broker": 0.5, "cut": 0.5},
@@ -223,4 +254,8 @@ CHECKPOINT_MUTANTS = (
     Mutant("old checkpoints count", _old_checkpoints_count, _LONG, _ASKED),
     Mutant("parents of the dead given up", _parents_of_the_dead_given_up, _LONG, _ASKED),
     Mutant("workers not awaited", _workers_not_awaited, _LONG, _ASKED),
+    Mutant("nothing held back", _nothing_held_back, _LONG, _ASKED),
+    Mutant("held back below who waits", _held_back_below_who_waits, _LONG, _ASKED),
+    Mutant("held back for good", _held_back_for_good, _LONG, _ASKED),
+    Mutant("nobody spared", _nobody_spared, _LONG, _ASKED),
 )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from resilient_scoop import ids
 from tests.sim.cancels import Broken
 
 if TYPE_CHECKING:
+    from resilient_scoop.core.broker import Broker
     from resilient_scoop.core.handover import Handover
     from resilient_scoop.wire import messages as wire
+    from tests.sim.shells import BrokerShell
     from tests.sim.world import World
 
 Made = tuple[str, str, int, int]  # path, name, opening, generation
@@ -32,6 +35,7 @@ class Saves:
         self._durable: dict[str, int] = {}  # path -> the latest that is durable
         self._owed: dict[str, _Owed] = {}
         self._due: dict[str, _Owed] = {}  # when the broker decided that it is over
+        self._named: dict[tuple[int, str], int] = {}  # (ask, path): its checkpoints then
 
     def made(self, what: Made) -> None:
         self.count += 1
@@ -77,6 +81,47 @@ class Saves:
             and (not owed.peer or owed.peer in ledger.peers or owed.peer in self._awaited())
         }
         self._due, self._owed = (known if handover.is_whole else {}), {}
+
+    # --- what is handed out meanwhile ---------------------------------------------------------
+
+    def turned(self, shell: BrokerShell, granted: list[str]) -> None:
+        """A broker has taken a turn before a hand-over; these items it has granted."""
+        broker = shell.broker
+        handover, parents = broker.handover, broker.state.parents
+        if not handover.is_active:
+            self._named.clear()
+            return
+        for path in handover.waiting:
+            saved = parents[path].saved if path in parents else 0
+            self._named.setdefault((handover.no, path), saved)
+        if not handover.hands_over:
+            return
+        for path in granted:
+            if not self._is_of_use(broker, path):
+                raise Broken(f"HAND-OVER: {path} is granted, though what it is for has saved")
+        workers = broker.scheduler.workers.values()
+        idle = [peer for peer in workers if not (peer.leases or peer.stuck)]
+        halted = broker.busy_disk or broker.membership.stopping
+        if not idle or halted or broker.membership._awaited is not None:
+            return
+        for parent in parents.values():
+            for batch in parent.batches.values():
+                for index in [index for span in batch.ready for index in range(*span)]:
+                    path = ids.item_path(parent.path, batch.call, index)
+                    if self._is_of_use(broker, path):
+                        raise Broken(f"HAND-OVER: {path} is of use, and waits for {idle[0].name}")
+
+    def _is_of_use(self, broker: Broker, path: str) -> bool:
+        """Tell whether an item may bring somebody to a commit who has not saved; or nobody has."""
+        chain = list(ids.lineage(path))
+        if any(each in broker.handover.waiting for each in chain):
+            return True
+        return not any(self._has_saved(broker, each) for each in chain[1:])
+
+    def _has_saved(self, broker: Broker, path: str) -> bool:
+        before = self._named.get((broker.handover.no, path))
+        parent = broker.state.parents.get(path)
+        return before is not None and parent is not None and parent.saved > before
 
     def handed_over(self) -> None:
         """The run has come to the end that was asked for, and all that was recorded is durable."""

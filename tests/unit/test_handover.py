@@ -9,7 +9,7 @@ import pytest
 from resilient_scoop.core.events import Action, AskCheckpoints, Interrupt, Send, Tick
 from resilient_scoop.core.handover import Asked, Stage
 from resilient_scoop.core.parent import Parent
-from resilient_scoop.ids import ROOT
+from resilient_scoop.ids import ROOT, PeerId
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
     AGENT,
@@ -26,6 +26,7 @@ from tests.unit.bench import (
 )
 
 KID = "0.0[0]"
+W3 = PeerId(b"Wworker3.")
 
 
 def asked(*, hands_over: bool = True, grace_s: float = 30.0) -> AskCheckpoints:
@@ -42,6 +43,10 @@ def opened(bench: Bench, *paths: str) -> wire.OpenBlocks:
 
 def stops(actions: Sequence[Action]) -> list[str]:
     return [stop.reason for stop in sent(actions, ORIGIN, wire.Stop)]
+
+
+def anywhere(actions: Sequence[Action]) -> list[wire.Task]:
+    return granted(actions, W1) + granted(actions, W2)
 
 
 def with_kid(bench: Bench, *workers: bytes) -> tuple[wire.Attempt, wire.Attempt]:
@@ -103,6 +108,74 @@ def test_all_parents_are_waited_for_and_work_is_handed_out_meanwhile() -> None:
     more = calls(part(1, 0, 1), parent=KID, attempt=kid)
     assert granted(bench.tell(W1, *more), W1)
     assert stops(bench.tell(W1, checkpoint(KID, kid))) == ["handed over"]
+
+
+def below_the_kid(bench: Bench) -> tuple[wire.Attempt, wire.Attempt]:
+    """Let the script and its child on the first worker have a block open, and be asked."""
+    root, kid = with_kid(bench, W1, W2)
+    bench.feed(asked())
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    bench.tell(W2, opened(bench))
+    bench.tell(W1, opened(bench, KID))
+    return root, kid
+
+
+def test_below_a_parent_that_has_saved_nothing_more_is_handed_out() -> None:
+    bench = Bench()
+    root, kid = below_the_kid(bench)
+    bench.tell(ORIGIN, checkpoint(ROOT, root))
+    actions = bench.tell(ORIGIN, *calls(part(1, 0, 5), attempt=root))
+    assert not anywhere(actions)
+    assert bench.broker.scheduler.ready == 0
+    assert granted(bench.tell(W1, *calls(part(1, 0, 1), parent=KID, attempt=kid)), W2), "it waits"
+
+
+def test_what_is_below_a_parent_that_waits_is_handed_out_whoever_of_those_has_saved() -> None:
+    bench = Bench()
+    _, kid = below_the_kid(bench)
+    bench.tell(W1, checkpoint(KID, kid))
+    assert granted(bench.tell(W1, *calls(part(1, 0, 1), parent=KID, attempt=kid)), W2)
+
+
+def test_a_parent_that_is_waited_for_starts_again_below_one_that_has_saved() -> None:
+    bench = Bench()
+    root, kid = below_the_kid(bench)
+    bench.tell(ORIGIN, *calls(part(0, 1, 5), part(1, 0, 5), attempt=root))
+    bench.tell(ORIGIN, checkpoint(ROOT, root))
+    bench.tell(W2, wire.Bye())
+    actions = bench.tell(AGENT, wire.ProcessLost(W1, -9, "crash", kid, 0))
+    actions += bench.arrive(W3)
+    assert [t.start for t in granted(actions, W3) if t.parent == ROOT] == [0]
+
+
+def test_what_was_held_back_goes_out_when_one_below_is_named_after_all() -> None:
+    bench = Bench()
+    root, kid = with_kid(bench, W1, W2)
+    bench.feed(asked())
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    bench.tell(ORIGIN, checkpoint(ROOT, root))
+    assert not anywhere(bench.tell(W1, *calls(part(1, 0, 1), parent=KID, attempt=kid)))
+    assert anywhere(bench.tell(W1, opened(bench, KID)))
+
+
+def test_what_is_queued_in_a_worker_below_one_that_has_saved_is_taken_back() -> None:
+    bench = Bench()
+    root, _ = below_the_kid(bench)
+    assert len(granted(bench.tell(ORIGIN, *calls(part(1, 0, 4), attempt=root)), W2)) > 1
+    actions = bench.tell(ORIGIN, checkpoint(ROOT, root))
+    assert sent(actions, W2, wire.Retract)
+    assert not sent(bench.tell(ORIGIN, *calls(part(2, 0, 1), attempt=root)), W2, wire.Retract)
+
+
+def test_with_go_on_all_is_handed_out() -> None:
+    bench = Bench()
+    root, _ = with_kid(bench, W1, W2)
+    bench.feed(asked(hands_over=False))
+    bench.tell(ORIGIN, opened(bench, ROOT), checkpoint(ROOT, root))
+    bench.tell(W1, opened(bench, KID))
+    bench.tell(ORIGIN, checkpoint(ROOT, root, 2))
+    assert bench.broker.handover.saved == 1
+    assert anywhere(bench.tell(ORIGIN, *calls(part(1, 0, 1), attempt=root)))
 
 
 def test_a_parent_that_is_done_or_has_left_its_block_is_not_waited_for() -> None:

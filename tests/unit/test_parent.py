@@ -343,3 +343,4 @@ def test_strictly_it_is_an_error_at_every_look_and_nothing_is_asked_for() -> Non
         with pytest.raises(ReplayDivergedError, match="its arguments differ"):
             page(of, outcomes(0, 0, 2, salt=1))
     assert asked(of) == []
+    assert of.refusal is not None, "it stands for whoever asks next"

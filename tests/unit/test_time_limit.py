@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from resilient_scoop.cli.timelimit import TimeLimitParam, batch_left_s
+from resilient_scoop.cli.timelimit import TimeLimit, TimeLimitParam, batch_left_s, limit_of
 from resilient_scoop.runtime.handover import GO_ON_SIGNAL, Handover, Level, Limit, read_told
 from resilient_scoop.runtime.reports import Report
 from resilient_scoop.runtime.rundir import RunDir
@@ -30,6 +30,33 @@ def test_none_turns_it_off() -> None:
 def test_what_could_be_read_in_two_ways_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is no time limit; write 90s"):
         TimeLimitParam().convert(text, None, None)
+
+
+@pytest.mark.parametrize("name", ["SLURM_JOB_END_TIME", "PBS_WALLTIME"])
+@pytest.mark.parametrize("text", ["garbage", "\xb2", "9" * 5000, "-5", "1.5", "1e3", "10:30"])
+def test_what_a_batch_system_tells_and_nobody_can_read_is_said_and_is_no_limit(
+    name: str, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    monkeypatch.setenv(name, text)
+    assert limit_of(None) is None
+    assert f"{name}={text[:10]!r}"[:-1] in capsys.readouterr().err
+    assert limit_of(TimeLimit(5.0)) == Limit(5.0)
+    assert limit_of(TimeLimit(None)) is None
+
+
+def test_a_moment_that_is_past_is_said_and_is_no_limit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "1000")
+    assert limit_of(None) is None
+    assert "is past: no time limit" in capsys.readouterr().err
+
+
+def test_pbs_may_write_hours() -> None:
+    told = batch_left_s({"PBS_WALLTIME": "01:00:00", "PBS_JOBID": "1.none"}, 1000.0)
+    assert told is not None
+    assert 0 < 3600 - told[1] < 3600
 
 
 def test_slurm_tells_the_end_and_pbs_the_length() -> None:

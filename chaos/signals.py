@@ -1,0 +1,173 @@
+"""Rounds of signals: a run is asked to end at drawn moments, resumed, and its answer compared.
+
+A volley is one to three signals, to the launcher alone, to all processes at once (as batch systems
+and service managers do), or to one of the others alone, which hear nothing. The exit code must be one
+that the signals explain, and the resumes must come to the undisturbed run's output.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from chaos import command, nemesis, processes
+from chaos.checker import Guarantee
+from chaos.command import Place
+from chaos.nemesis import Kill, Moment
+from chaos.processes import Process, Role
+from chaos.rounds import WORKLOADS, Reference, Result, Round, keep
+
+SIGNAL_WORKLOADS: Final = (*WORKLOADS, "saves")
+_VOLLEYS_MAX: Final = 3
+_TAIL_S: Final = 60.0  # the longest grace, the farewell, and a loaded machine
+_CODES: Final = {
+    signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGUSR1: 75, signal.SIGUSR2: 75,
+}  # fmt: skip
+_NUMBERS: Final = {
+    signal.SIGTERM: 6, signal.SIGUSR1: 3, signal.SIGINT: 2, signal.SIGUSR2: 1, signal.SIGHUP: 1,
+}  # fmt: skip
+_TARGETS: Final = {
+    Role.LAUNCHER: 5, Role.EVERYTHING: 5, Role.ORIGIN: 1, Role.WORKER: 1, Role.BROKER: 1, Role.AGENT: 1,
+}  # fmt: skip
+_MOMENTS: Final = {Moment.UNIFORM: 8, Moment.STARTUP: 4, Moment.OUTPUT: 3, Moment.END: 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Volley:
+    """Signals to one target, the later ones so many seconds behind one another."""
+
+    at: Kill  # whom, and when
+    numbers: tuple[signal.Signals, ...]
+    gaps_s: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return f"{'+'.join(number.name for number in self.numbers)}:{self.at}"
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody hears it who is asked so."""
+        return self.at.role in (Role.LAUNCHER, Role.EVERYTHING)
+
+
+def draw(rng: random.Random) -> list[Volley]:
+    """Return the volleys of one round, in their order."""
+    volleys = []
+    for _ in range(rng.randrange(1, _VOLLEYS_MAX + 1)):
+        (role,) = rng.choices(list(_TARGETS), list(_TARGETS.values()))
+        (moment,) = rng.choices(list(_MOMENTS), list(_MOMENTS.values()))
+        (count,) = rng.choices((1, 2, 3), (6, 2, 1))
+        numbers = rng.choices(list(_NUMBERS), list(_NUMBERS.values()), k=count)
+        if role not in (
+            Role.LAUNCHER,
+            Role.EVERYTHING,
+        ):  # a SIGINT to a broker is a death of its own
+            numbers = [signal.SIGTERM if n == signal.SIGINT else n for n in numbers]
+        gaps_s = tuple(rng.choice((0.0, 0.05, 1.0)) * rng.random() for _ in numbers[1:])
+        kill = Kill(role, moment, rng.random(), rng.randrange(1 << 16))
+        volleys.append(Volley(kill, tuple(numbers), gaps_s))
+    return volleys
+
+
+def play(seed: int, references: list[Reference], kept: Path) -> Result:
+    """Play the round of a seed; what it leaves is kept in a folder if a guarantee was broken."""
+    rng = random.Random(f"signals {seed}")
+    reference = references[rng.randrange(len(references))]
+    return play_volleys(seed, reference, draw(rng), kept)
+
+
+def play_volleys(seed: int, reference: Reference, volleys: list[Volley], kept: Path) -> Result:
+    """Play a round of given volleys; the seed is but its name."""
+    result = Result(seed, reference.script, [volley.at for volley in volleys])
+    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
+        place = Place(Path(folder) / "r", f"{seed}-{time.time_ns()}")
+        round_ = _SignalRound(result, reference, place, volleys)
+        began = time.monotonic()
+        round_.play()
+        result.took_s = time.monotonic() - began
+        keep(result, Path(folder) / "r", kept)
+    return result
+
+
+@dataclass
+class _SignalRound(Round):
+    volleys: list[Volley] = field(default_factory=list)
+
+    def __init__(
+        self, result: Result, reference: Reference, place: Place, volleys: list[Volley]
+    ) -> None:
+        super().__init__(result, reference, place)
+        self.volleys = list(volleys)
+        self.explained: set[int] = set()
+        self.deadline_s += _TAIL_S
+
+    def play(self) -> None:
+        """Ask and resume until the run has ended; check it."""
+        code = self._command(command.run_arguments(self.reference.script))
+        while code in self.explained and code != 0:
+            self._silence()
+            run = self.place.run()
+            if run is None:
+                self.drafts = True
+                code = self._command(command.run_arguments(self.reference.script))
+            else:
+                self.result.resumes += 1
+                code = self._command(["resume", run.name])
+        self.judge(code)
+
+    def _command(self, arguments: list[str]) -> int | None:
+        """Run a command to its end, with the next volley in it."""
+        began = time.monotonic()
+        process = command.start(self.place, arguments)
+        self.explained = set()
+        target = self._target(process, began)
+        while self.volleys and process.poll() is None and not self.explained:
+            volley = self.volleys.pop(0)
+            hit = nemesis.strike(volley.at, target, functools.partial(self._fire, volley))
+            self.result.hits.append((volley.at, hit))
+            self.kills += bool(hit)
+            if hit and volley.is_heard:
+                for number in volley.numbers:
+                    self.explained |= {_CODES[number], -number}
+                if signal.SIGINT in volley.numbers and self.place.run() is None:
+                    self.explained.add(1)  # the interpreter's own, before a line of ours
+        return self._await_end(process)
+
+    def _fire(self, volley: Volley, found: Sequence[Process]) -> list[Process]:
+        """Send a volley to some processes; return which of them were there."""
+        if volley.at.role is Role.EVERYTHING:
+            pids = {*processes.with_token(self.place.token), *(each.pid for each in found)}
+            found = [*found, *(Process(p, Role.EVERYTHING) for p in pids - {f.pid for f in found})]
+        hit = [each for each in found if _send(each.pid, volley.numbers[0])]
+        for number, gap_s in zip(volley.numbers[1:], volley.gaps_s, strict=True):
+            time.sleep(gap_s)
+            for each in hit:
+                _send(each.pid, number)
+        return hit
+
+    def _await_end(self, process: subprocess.Popen[bytes]) -> int | None:
+        code = command.await_end(process, time.monotonic() + self.deadline_s)
+        if code is None:
+            self._keep_picture()
+            process.kill()
+            process.wait()
+            return None
+        if code not in self.explained | {0}:
+            self.violate(Guarantee.SOUND, f"exit code {code}, explained: {sorted(self.explained)}")
+        return code
+
+
+def _send(pid: int, number: signal.Signals) -> bool:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True

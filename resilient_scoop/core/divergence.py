@@ -1,0 +1,48 @@
+"""A replay that does not do what was done before: said, or refused where it is strict.
+
+A part of `Parent`, apart from the rest of it. A refusal stands (`Parent.refusal`): whatever the
+parent does next is refused again, since what it waits for may never be asked for. So a parent that
+catches the error cannot wait for ever, nor end as if nothing had been.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from resilient_scoop import ids
+from resilient_scoop.core.call import doubtful
+from resilient_scoop.errors import ReplayDivergedError
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.parent import Parent
+    from resilient_scoop.wire.messages import Observation
+
+
+def refuse(parent: Parent, where: str, expected: str, found: str) -> NoReturn:
+    """Refuse to go on, for good.
+
+    Raises:
+        ReplayDivergedError: always.
+    """
+    parent.refusal = ReplayDivergedError(where, expected, found)
+    raise parent.refusal
+
+
+def judge(parent: Parent, doubted: set[int]) -> None:
+    """Say which items nothing in the history fits, once per call; strictly, at every look."""
+    for call, index, what in doubtful(parent.calls, doubted):
+        name = parent.name_of(call.fn)
+        where = f"{ids.item_path(parent.path, call.number, index)} ({name})"
+        if parent.policy.strict:
+            refuse(parent, where, "another call's outcome", f"a call: {what}")
+        call.said = True
+        parent.say(f"replay: {where}: {what} from what is journaled; all such are recomputed")
+
+
+def told_otherwise(parent: Parent, first: Observation, kind: str) -> None:
+    """The parent asks for something else than it was told before: say it."""
+    where = f"{parent.path} at call {parent.next_call}"
+    if parent.policy.strict:
+        refuse(parent, where, f"`{first.kind}` at call {first.at_call}", f"`{kind}`")
+    what = f"it was told `{first.kind}` at call {first.at_call} before, now asks `{kind}`"
+    parent.say(f"replay: {where}: {what}; from here on it is told anew")

@@ -1,0 +1,42 @@
+"""Who hears the signals that ask a run to end: the launcher, and nobody else.
+
+Batch systems and service managers send theirs to every process that they find, at the same moment. A
+worker or broker that died of it could not save what the launcher is about to ask for. So all other
+processes of a run are deaf to these signals, from before their first instruction on: the launcher
+ends them, and the kernel does where it cannot.
+
+Where user code runs, what it starts must not inherit that. A handler that does nothing is undone by
+the kernel when another program is executed, and by us in a forked child.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final
+
+UNHEARD: Final = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+
+
+def ignore() -> None:
+    """Ignore the signals; to be called between fork and exec."""
+    for number in (*UNHEARD, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def spare_children() -> None:
+    """Stay deaf, but let user code's child processes hear; for the main thread of a worker or origin."""
+    for number in UNHEARD:
+        signal.signal(number, _nothing)
+        signal.siginterrupt(number, False)  # noqa: FBT003 - the system call takes it so
+    os.register_at_fork(after_in_child=_hear_again)
+
+
+def _nothing(_number: int, _frame: object) -> None:
+    """Do nothing."""
+
+
+def _hear_again() -> None:
+    for number in UNHEARD:
+        if signal.getsignal(number) is _nothing:
+            signal.signal(number, signal.SIG_DFL)

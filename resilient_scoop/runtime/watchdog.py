@@ -1,0 +1,141 @@
+"""Whether the broker and the agent still live: silence, counted in the launcher's own time.
+
+Only time in which the launcher itself ran counts: between two looks at most `LOOK_S`. So a laptop
+that slept, a frozen control group, a terminal that held the launcher up, kill nobody. What a silent
+process does is read from /proc:
+
+  stopped (SIGSTOP, a debugger)   said; never killed: who stopped it lets it go on
+  waits for a disk (state D)      said; never killed: that would not help, and it may come back
+  computes                        said after `SAY_S`; killed after `KILL_S` if it had the CPU meanwhile
+  sleeps                          the same, but of the agent it is only said: it may wait for a
+                                  terminal that somebody holds up
+
+A killed broker is started again from the journal as a crashed one is: its successor is not started
+before it is gone, and the journal's lock is the kernel's. One that has not said a word yet may have a
+long journal to read, and is not killed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SAY_S: Final = 10.0
+KILL_S: Final = 60.0
+OPENING_S: Final = 60.0
+LOOK_S: Final = 1.5
+_BURNT: Final = 0.4
+"""Of the time from `SAY_S` to `KILL_S`, how much it must have been on a CPU to be in a loop."""
+KILLS_MAX: Final = 3
+WELL_S: Final = 600.0
+"""Kills further apart than this have nothing to do with one another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What a process does: `T` stopped, `D` in the kernel, `R` computing, `S` asleep, `Z` ending."""
+
+    state: str
+    cpu_s: float
+
+
+def look_at(pid: int) -> Picture:
+    """Return what a process does; all its threads count."""
+    states, cpu_s = set[str](), 0.0
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            stat = (task / "stat").read_text("utf-8", "replace").rpartition(") ")[2].split()
+            states.add(stat[0].upper())
+            cpu_s += (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        return Picture("Z", 0.0)  # it is just ending
+    return Picture(next((state for state in "TDRS" if state in states), "Z"), cpu_s)
+
+
+@dataclass(slots=True)
+class Watchdog:
+    """The silence of one process."""
+
+    role: str
+    say: Callable[[str], None]
+    look: Callable[[int], Picture] = look_at
+    kills_sleepers: bool = True
+    silent_s: float = 0.0
+    spoke: bool = False  # since it was started
+    kills: int = 0  # not longer than `WELL_S` apart
+    _seen: str = ""  # what was said of it
+    _look_at_s: float = 0.0  # how long a silence is looked at next
+    _cpu_s: float = -1.0  # its processor time at the first look at this silence
+    _well_s: float = 0.0  # since it was last killed
+
+    def started(self) -> None:
+        """Another process is in its place."""
+        self.silent_s, self.spoke, self._seen = 0.0, False, ""
+        self._look_at_s, self._cpu_s = 0.0, -1.0
+
+    def heard(self) -> None:
+        """It says something."""
+        if self._seen:
+            self.say(f"the {self.role} goes on")
+        self.started()
+        self.spoke = True
+
+    def tick(self, pid: int, ran_s: float) -> bool:
+        """The launcher has run for so long without a word of it; return whether to kill it now."""
+        self.silent_s += min(ran_s, LOOK_S)
+        self._well_s += min(ran_s, LOOK_S)
+        if self._well_s > WELL_S:
+            self.kills = 0
+        if self.silent_s < max(SAY_S, self._look_at_s):
+            return False
+        picture, self._look_at_s = self.look(pid), self.silent_s + 1.0
+        if picture.state in "TDZ":
+            self.silent_s, self._look_at_s, self._cpu_s = SAY_S, SAY_S + 1.0, -1.0
+            self._say(picture.state, pid)
+            return False
+        if self._cpu_s < 0:
+            self._cpu_s = picture.cpu_s
+        if not self.spoke:
+            if self.silent_s >= OPENING_S:
+                self._say("opening", pid)
+            return False
+        self._say("R" if picture.state == "R" else "S", pid)
+        return self.silent_s >= KILL_S and self._is_to_die(picture)
+
+    def _is_to_die(self, picture: Picture) -> bool:
+        looping = picture.cpu_s - self._cpu_s >= _BURNT * (KILL_S - SAY_S)
+        if not (looping or (self.kills_sleepers and picture.state == "S")):
+            return False
+        self.kills, self._well_s, self._seen = self.kills + 1, 0.0, ""
+        self.say(f"the {self.role} has said nothing for {KILL_S:.0f} s and is killed")
+        return True
+
+    def _say(self, what: str, pid: int) -> None:
+        if what == self._seen or (what in "RS" and self._seen in ("R", "S")) or what == "Z":
+            return
+        self._seen = what
+        who = f"the {self.role} (process {pid})"
+        if what == "T":
+            self.say(
+                f"{who} is stopped: nothing is lost, and nothing goes on until `kill -CONT {pid}`"
+            )
+        elif what == "D":
+            self.say(
+                f"{who} waits for a disk that does not answer; the run goes on by itself when it does; "
+                f"if it never does, Ctrl-C, mend the disk, and resume"
+            )
+        elif what == "opening":
+            self.say(
+                f"{who} has not come to its first word within {OPENING_S:.0f} s: a long journal takes "
+                f"time; if it takes for ever, `kill -9 {pid}` has it start anew, and nothing is lost"
+            )
+        else:
+            then = f"after {KILL_S:.0f} s it is killed and started again; nothing is lost by that"
+            if what == "S" and not self.kills_sleepers:
+                then = f"if it does not go on, `kill -9 {pid}` has it start anew"
+            self.say(f"{who} has said nothing for {SAY_S:.0f} s; {then}")

@@ -1,0 +1,127 @@
+"""A broker or an agent that says nothing more: stopped by hand, or in a loop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.runs import Place, finish, wait_until
+
+pytestmark = pytest.mark.real
+
+TASKS = 300
+SCRIPT = f"""
+import os, time
+from resilient_scoop import futures
+
+def work(x):
+    time.sleep(0.04)
+    with open("ledger", "a") as file: file.write(f"{{x}}\\n")
+    return x
+
+if __name__ == "__main__":
+    print(sum(futures.map(work, range({TASKS}))))
+"""
+ANSWER = f"{sum(range(TASKS))}\n"
+QUICK = """
+import os, sys
+if "resilient_scoop" in sys.orig_argv:
+    from resilient_scoop.runtime import watchdog
+    watchdog.SAY_S, watchdog.KILL_S, watchdog.LOOK_S = 1.0, 3.0, 0.3
+
+def loop(name):
+    def turn(self, *args, _turn=None):
+        if os.path.exists(name):
+            if not os.path.exists("for-ever"): os.unlink(name)
+            while True: pass
+        return turns[name](self, *args)
+    return turn
+
+os.chdir(os.environ["HERE"]) if "broker" in sys.orig_argv or "agent" in sys.orig_argv else None
+turns = {}
+if "broker" in sys.orig_argv:
+    from resilient_scoop.runtime import broker_main
+    from resilient_scoop.runtime.broker_main import BrokerShell
+    broker_main._QUIET_S = 1
+    turns["loop-broker"], BrokerShell._turn = BrokerShell._turn, loop("loop-broker")
+if "agent" in sys.orig_argv:
+    from resilient_scoop.runtime.agent_main import Agent
+    turns["loop-agent"], Agent._vouch = Agent._vouch, loop("loop-agent")
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, state_dir: Path) -> Place:
+    """A place whose processes can be made to loop, and are thought dead sooner."""
+    found = Place(tmp_path, state_dir)
+    found.write(QUICK, "site/sitecustomize.py")
+    path = [str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]
+    found.environ.update(PYTHONPATH=os.pathsep.join(filter(None, path)), HERE=str(tmp_path))
+    return found
+
+
+def begun(place: Place, text: str = SCRIPT) -> subprocess.Popen[str]:
+    place.write(text)
+    process = place.start("run", "-q", "-n", "2", "script.py")
+    ledger = place.folder / "ledger"
+    wait_until(lambda: ledger.exists() and ledger.read_text().count("\n") > 20, 20.0)
+    return process
+
+
+def pid_of(place: Place, role: str) -> int:
+    return next(pid for pid, words in place.processes().items() if f"proc {role}" in words)
+
+
+def test_a_stopped_broker_is_said_and_goes_on_unharmed(place: Place) -> None:
+    process = begun(place)
+    broker = pid_of(place, "broker")
+    os.kill(broker, signal.SIGSTOP)
+    time.sleep(6.0)  # twice the time after which one that loops is killed
+    os.kill(broker, signal.SIGCONT)
+    done = finish(process)
+    assert done.expect() == ANSWER
+    assert f"the broker (process {broker}) is stopped" in done.err
+    assert "the broker goes on" in done.err
+    assert "died" not in done.err
+    place.assert_nothing_left()
+
+
+def test_a_run_that_is_stopped_as_a_whole_goes_on_unharmed(place: Place) -> None:
+    process = begun(place)
+    everybody = list(place.processes())
+    for pid in everybody:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(4.0)
+    for pid in everybody:
+        os.kill(pid, signal.SIGCONT)
+    done = finish(process)
+    assert (done.expect(), done.err) == (ANSWER, "")
+    assert len((place.folder / "ledger").read_text().split()) == TASKS, "nobody was taken for lost"
+
+
+@pytest.mark.parametrize("role", ["broker", "agent"])
+def test_one_that_loops_is_killed_and_started_again(place: Place, role: str) -> None:
+    process = begun(place, SCRIPT.replace("sleep(0.04)", "sleep(0.1)"))
+    (place.folder / f"loop-{role}").touch()
+    done = finish(process, timeout_s=60.0)
+    assert done.expect() == ANSWER
+    assert f"the {role} has said nothing for 3 s and is killed" in done.err
+    assert f"the {role} died" in done.err
+    place.assert_nothing_left()
+
+
+def test_a_broker_that_always_loops_is_given_up_and_nothing_is_lost(place: Place) -> None:
+    process = begun(place)
+    (place.folder / "for-ever").touch()
+    (place.folder / "loop-broker").touch()
+    done = finish(process, timeout_s=60.0)
+    done.expect(70)
+    assert "the broker came to nothing 3 times" in done.err
+    place.assert_nothing_left()
+    (place.folder / "loop-broker").unlink()
+    assert place.rscoop("resume", "-q", "last").expect() == ANSWER

@@ -1,0 +1,118 @@
+"""Whether a silent process is stopped, waits, or is in a loop: in the launcher's own time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from resilient_scoop.runtime.watchdog import KILL_S, OPENING_S, SAY_S, WELL_S, Picture, Watchdog
+
+PID = 4711
+
+
+@dataclass
+class Bench:
+    """A process that is as it is told to be."""
+
+    state: str = "R"
+    cpu: float = 1.0  # seconds of processor time that it takes per second
+    sleepers: bool = True
+    said: list[str] = field(default_factory=list)
+    cpu_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.dog = Watchdog("broker", self.said.append, self._look, kills_sleepers=self.sleepers)
+        self.dog.heard()
+
+    def _look(self, pid: int) -> Picture:
+        assert pid == PID
+        return Picture(self.state, self.cpu_s)
+
+    def run(self, seconds: float, step_s: float = 0.5) -> bool:
+        """Let time pass; return whether the process is to be killed."""
+        for _ in range(round(seconds / step_s)):
+            self.cpu_s += self.cpu * step_s
+            if self.dog.tick(PID, step_s):
+                return True
+        return False
+
+
+def test_one_that_speaks_is_never_looked_at() -> None:
+    bench = Bench("Z")
+    for _ in range(1000):
+        assert not bench.run(1)
+        bench.dog.heard()
+    assert bench.said == []
+
+
+def test_a_loop_is_said_and_then_killed() -> None:
+    bench = Bench()
+    assert not bench.run(SAY_S + 2)
+    assert len(bench.said) == 1
+    assert str(PID) in bench.said[0]
+    assert bench.run(KILL_S)
+    assert "is killed" in bench.said[1]
+
+
+def test_one_that_had_no_processor_is_not_in_a_loop() -> None:
+    bench = Bench(cpu=0.01)
+    assert not bench.run(3 * KILL_S)
+
+
+def test_one_that_sleeps_for_ever_is_killed_but_not_an_agent() -> None:
+    assert Bench("S", cpu=0.0).run(KILL_S + 3)
+    agent = Bench("S", cpu=0.0, sleepers=False)
+    assert not agent.run(3 * KILL_S)
+    assert "kill -9 4711" in agent.said[0]
+    assert Bench(sleepers=False).run(KILL_S + 3), "but where it loops"
+
+
+@pytest.mark.parametrize(("state", "word"), [("T", "kill -CONT 4711"), ("D", "disk")])
+def test_what_cannot_be_helped_is_said_once_and_never_killed(state: str, word: str) -> None:
+    bench = Bench(state, cpu=0.0)
+    assert not bench.run(20 * KILL_S)
+    (said,) = bench.said
+    assert word in said
+    bench.dog.heard()
+    assert bench.said[1] == "the broker goes on"
+
+
+def test_time_in_which_it_was_stopped_does_not_count() -> None:
+    bench = Bench()
+    bench.run(KILL_S - 5)
+    bench.state, bench.cpu = "T", 0.0
+    bench.run(KILL_S)
+    bench.state, bench.cpu = "R", 1.0
+    assert not bench.run(KILL_S - SAY_S - 5), "it has not had its time since"
+    assert bench.run(10)
+
+
+def test_time_in_which_the_launcher_did_not_run_does_not_count() -> None:
+    bench = Bench()
+    bench.run(SAY_S - 1)
+    for _ in range(5):  # a laptop that sleeps, wakes, and sleeps at once
+        assert not bench.dog.tick(PID, 3600.0)
+    assert bench.dog.silent_s < KILL_S
+
+
+def test_one_that_opens_a_long_journal_is_not_killed() -> None:
+    bench = Bench()
+    bench.dog.started()
+    assert not bench.run(20 * OPENING_S)
+    (said,) = bench.said
+    assert "first word" in said
+
+
+def test_kills_are_counted_while_they_are_near_one_another() -> None:
+    bench = Bench()
+    for kills in (1, 2):
+        bench.dog.started()
+        bench.dog.heard()
+        assert bench.run(KILL_S + 3)
+        assert bench.dog.kills == kills
+    bench.dog.started()
+    for _ in range(round(WELL_S) + 2):
+        bench.dog.heard()
+        bench.run(1)
+    assert bench.dog.kills == 0
