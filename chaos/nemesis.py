@@ -104,7 +104,7 @@ def strike(kill: Kill, target: Target, fire: Fire | None = None) -> list[Process
         victims = _choose(kill, _find(target) if known is None else known)
         run_id = target.run_id() or ""
         alive = [each for each in victims if each.is_alive(run_id)]
-        hit = [e for e in alive if processes.kill(e.pid)] if fire is None else fire(alive)
+        hit = (fire or _FIRE.get(kill.role, _kill))(alive)
         if hit:
             target.killed_at = time.monotonic()
             return hit
@@ -152,6 +152,18 @@ def _sleep_until(at: float, target: Target) -> bool:
     return not target.is_over()
 
 
+def _kill(alive: list[Process]) -> list[Process]:
+    return [each for each in alive if processes.kill(each.pid)]
+
+
+def _cut_power(alive: list[Process]) -> list[Process]:
+    killed = processes.cut_power([each.pid for each in alive])
+    return [each for each in alive if each.pid in killed]
+
+
+_FIRE = {Role.POWER: _cut_power}
+
+
 def _find(target: Target) -> list[Process]:
     run_id = target.run_id()
     found = [] if run_id is None else processes.of_run(run_id)
@@ -159,7 +171,7 @@ def _find(target: Target) -> list[Process]:
 
 
 def _choose(kill: Kill, found: list[Process]) -> list[Process]:
-    if kill.role is Role.EVERYTHING:
+    if kill.role in (Role.EVERYTHING, Role.POWER):
         turn = kill.which % len(found)
         return found[turn:] + found[:turn]
     fit = [process for process in found if process.role is kill.role]

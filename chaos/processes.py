@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +26,8 @@ class Role(StrEnum):
     ORIGIN = "origin"
     BROKER = "broker"
     LAUNCHER = "launcher"
-    EVERYTHING = "everything"
+    EVERYTHING = "everything"  # one after the other: those who live longer see the others die
+    POWER = "power"  # all at the same moment, as when the power fails
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,16 @@ def kill(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def cut_power(pids: list[int]) -> list[int]:
+    """Kill processes at the same moment: none sees another one die. Return those that were there."""
+    stopped = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            stopped.append(pid)
+    return [pid for pid in stopped if kill(pid)]
 
 
 def _pids() -> list[int]:

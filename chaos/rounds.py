@@ -87,6 +87,15 @@ class Result:
         return "\n".join([text, *(f"    {violation}" for violation in self.violations)])
 
 
+def _deaths(kill: Kill) -> int:
+    """Return how often a kill can have an item start again.
+
+    Where all are killed one after the other, a worker's death may have been seen, and its work been
+    started elsewhere, before the rest is dead.
+    """
+    return 2 if kill.role is Role.EVERYTHING else 1
+
+
 class RunHangsError(RuntimeError):
     """The undisturbed run of a script does not come to its end."""
 
@@ -200,7 +209,7 @@ class Round:
             kill = self.due.pop(0)
             hit = nemesis.strike(kill, target)
             self.result.hits.append((kill, hit))
-            self.kills += bool(hit)
+            self.kills += _deaths(kill) if hit else 0
             if any(each.role is Role.LAUNCHER for each in hit):
                 process.wait()
             elif hit:
