@@ -77,18 +77,30 @@ class BlobStore:
         return ref
 
     def write(
-        self, payload: bytes | Parts, *, sync: bool = True, name: str | None = None
+        self,
+        payload: bytes | Parts,
+        *,
+        sync: bool = True,
+        name: str | None = None,
+        check: Callable[[Path, BlobRef], None] | None = None,
     ) -> BlobRef:
-        """Store one payload as `put` does; the name is durable after `sync_names`."""
+        """Store one payload as `put` does; the name is durable after `sync_names`.
+
+        `check` sees the file before it gets its name; if it raises, nothing was stored.
+        """
         self._directory.mkdir(mode=0o700, exist_ok=True)
         temporary = self._directory / f"{os.getpid()}-{threading.get_ident()}{_TMP}"
         parts = [payload] if isinstance(payload, bytes) else payload
+        stored = False
         try:
             ref = _write_hashed(temporary, parts, sync=sync)
+            if check is not None:
+                check(temporary, ref)
             temporary.rename(self._directory / name if name else self.path(ref.digest))
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+            stored = True
+        finally:
+            if not stored:
+                temporary.unlink(missing_ok=True)
         return ref
 
     def sync_names(self) -> None:

@@ -15,7 +15,7 @@ import pickle
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from resilient_scoop.adapters import payload_deap
 
@@ -85,7 +85,7 @@ def dumps_state(obj: object, first: Callable[[Any], Any]) -> bytes:
     return out.getvalue()
 
 
-def loads_state(data: bytes | memoryview, find: Callable[..., Any]) -> Any:
+def loads_state(data: IO[bytes], find: Callable[..., Any]) -> Any:
     """Return what `dumps_state` pickled; `find` is asked for each class, and given dill's own way."""
     import dill
 
@@ -93,7 +93,7 @@ def loads_state(data: bytes | memoryview, find: Callable[..., Any]) -> Any:
         def find_class(self, module: str, name: str) -> Any:
             return find(module, name, super().find_class)
 
-    unpickler = Unpickler(io.BytesIO(data))
+    unpickler = Unpickler(data)
     unpickler._main = _main()  # noqa: SLF001
     return unpickler.load()
 

@@ -36,11 +36,13 @@ class Culprit(NamedTuple):
     hint: str
 
 
-def find(obj: object, root: str, fails: Callable[[object], bool]) -> Culprit:
+def find(
+    obj: object, root: str, fails: Callable[[object], bool], depth_max: int = _DEPTH_MAX
+) -> Culprit:
     """Return the innermost part of `obj`, called `root`, for which `fails` holds."""
     looks = iter(range(_LOOKS_MAX))
     path, seen = root, {id(obj)}
-    for _ in range(_DEPTH_MAX):
+    for _ in range(depth_max):
         for (suffix, part), _look in zip(_parts(obj), looks, strict=False):
             if id(part) not in seen and fails(part):
                 path, obj = path + suffix, part

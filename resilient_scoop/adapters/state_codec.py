@@ -18,7 +18,7 @@ import io
 import pickle
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 import msgspec
 
@@ -33,6 +33,7 @@ MAGIC: Final = b"RSCK"
 FORMAT: Final = 1
 _HEAD: Final = struct.Struct("<4sB3xQQ")
 _HEAD_BYTES: Final = 64
+_READ_BYTES: Final = 1 << 18
 
 Reducer = Callable[[Any], Any]
 
@@ -115,8 +116,6 @@ def _by_value(
             return b"D" + payload_dill.dumps_state((state, more), seen.reduce)
         except Exception as refused:  # noqa: BLE001 - pickling runs user code
             error = refused
-    if isinstance(error, RecursionError):
-        raise PicklingFailedError(what, root, payload_path.kind_of(state), _TOO_DEEP) from None
 
     def fails(part: object) -> bool:
         try:
@@ -128,6 +127,9 @@ def _by_value(
                 return True
         return False
 
+    if isinstance(error, RecursionError):
+        culprit = payload_path.find(state, root, fails, depth_max=1)
+        raise PicklingFailedError(what, culprit.path, culprit.kind, _TOO_DEEP) from None
     culprit = payload_path.find(state, root, fails)
     raise PicklingFailedError(what, culprit.path, culprit.kind, _hint(culprit, error)) from error
 
@@ -144,6 +146,23 @@ def _hint(culprit: payload_path.Culprit, error: Exception) -> str:
     return f"pickle says: {error}; {_LEAVE_OUT}"
 
 
+def find_unloadable(state: object, own: Mapping[type, Reducer], root: str) -> payload_path.Culprit:
+    """Return the innermost part of a state that can be saved and not loaded back."""
+
+    def fails(part: object) -> bool:
+        try:
+            content = b"".join(dumps(part, None, own, root, root).parts)
+        except PicklingFailedError:
+            return False
+        try:
+            loads(content, root)
+        except CheckpointUnusableError:
+            return True
+        return False
+
+    return payload_path.find(state, root, fails)
+
+
 # --- back -------------------------------------------------------------------------------------
 
 
@@ -157,12 +176,12 @@ def loads(content: bytes | memoryview, what: str) -> Any:
     migration = Migration(table.fields, what)
     try:
         if payload[0] == payload_codec.PICKLE:
-            state = _Unpickler(io.BytesIO(payload), migration).load()
+            state = _Unpickler(_reader(payload), migration).load()
         elif payload[0] == payload_codec.DILL:
-            state = payload_dill.loads_state(payload[1:], migration.find)
+            state = payload_dill.loads_state(_reader(payload[1:]), migration.find)
         else:
             head, buffers = payload_codec.take_apart(memoryview(payload))
-            state = _Unpickler(io.BytesIO(head), migration, buffers).load()
+            state = _Unpickler(_reader(head), migration, buffers).load()
         migration.finish()
     except CheckpointUnusableError:
         raise
@@ -172,8 +191,31 @@ def loads(content: bytes | memoryview, what: str) -> Any:
     return state
 
 
+class _View(io.RawIOBase):
+    """Reads memory without copying all of it, as `io.BytesIO` does: there may be gigabytes."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._at = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, into: Any) -> int:
+        """Fill the buffer from where the last reading ended."""
+        part = self._view[self._at : self._at + len(into)]
+        into[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+
+def _reader(view: memoryview) -> io.BufferedReader:
+    return io.BufferedReader(_View(view), _READ_BYTES)
+
+
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, data: io.BytesIO, migration: Migration, buffers: Any = ()) -> None:
+    def __init__(self, data: IO[bytes], migration: Migration, buffers: Any = ()) -> None:
         super().__init__(data, buffers=buffers)
         self._find = migration.find
 

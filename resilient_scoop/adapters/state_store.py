@@ -12,10 +12,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from resilient_scoop.adapters.blobs import BlobError, BlobStore, unpack_ref
+from resilient_scoop.adapters.blobs import BlobError, BlobRef, BlobStore, unpack_ref
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 FOLDER: Final = "checkpoints"
 INLINE_BYTES_MAX: Final = 1 << 19
@@ -30,13 +30,27 @@ class StateStore:
         self.directory = run_dir / FOLDER
         self._blobs = BlobStore(self.directory)
 
-    def put(self, parts: Sequence[bytes | memoryview]) -> bytes:
+    def put(
+        self,
+        parts: Sequence[bytes | memoryview],
+        check: Callable[[memoryview], None] | None = None,
+    ) -> bytes:
         """Write the parts behind one another; return their name when they are durable.
+
+        `check` is given what is on disk then; if it raises, nothing is stored.
 
         Raises:
             OSError: nothing was stored; errno tells "no space" from other errors.
+            BlobError: the disk gives something else back than was written.
         """
-        return self._blobs.put(parts).pack()
+
+        def look(path: Path, ref: BlobRef) -> None:
+            if check is not None:
+                check(_mapped(path, ref))
+
+        ref = self._blobs.write(parts, check=look)
+        self._blobs.sync_names()
+        return ref.pack()
 
     def get(self, name: bytes) -> memoryview:
         """Return the content in memory of the caller's own: a private mapping, checked.
@@ -48,20 +62,7 @@ class StateStore:
             ref = unpack_ref(name)
         except ValueError as error:
             raise BlobError(str(error)) from error
-        path = self._blobs.path(ref.digest)
-        try:
-            with path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size != ref.size_bytes:
-                    raise BlobError(f"the file {path.name} is not {ref.size_bytes} bytes long")
-                content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-        except OSError as error:
-            raise BlobError(f"the file {path.name}: {error.strerror}") from error
-        digest = hashlib.sha256()
-        for at in range(0, len(content), _SLICE_BYTES):
-            digest.update(content[at : at + _SLICE_BYTES])
-        if digest.digest() != ref.digest:
-            raise BlobError(f"the content of the file {path.name} has changed")
-        return content
+        return _mapped(self._blobs.path(ref.digest), ref)
 
     def remove(self, name: bytes) -> None:
         """Remove a file; one that is gone is no error."""
@@ -76,3 +77,20 @@ class StateStore:
                 path.unlink(missing_ok=True)
                 removed += 1
         return removed
+
+
+def _mapped(path: Path, ref: BlobRef) -> memoryview:
+    """Return a file's content, mapped and checked; raise BlobError if it is another."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != ref.size_bytes:
+                raise BlobError(f"the file {path.name} is not {ref.size_bytes} bytes long")
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    except OSError as error:
+        raise BlobError(f"the file {path.name}: {error.strerror}") from error
+    digest = hashlib.sha256()
+    for at in range(0, len(content), _SLICE_BYTES):
+        digest.update(content[at : at + _SLICE_BYTES])
+    if digest.digest() != ref.digest:
+        raise BlobError(f"the content of the file {path.name} has changed")
+    return content

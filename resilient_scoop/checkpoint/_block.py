@@ -34,6 +34,8 @@ from resilient_scoop.runtime.current import Process
 from resilient_scoop.wire.messages import Halted, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resilient_scoop.adapters.state_codec import Dumped
     from resilient_scoop.core.durable import Block as Machine
     from resilient_scoop.futures._engine import Here
@@ -283,7 +285,13 @@ class Block:
         if at.context.work is None:
             sys.stdout.flush()
         saving = Saving(at)
-        stored = self._stored(at, saving.dumps(state, what))
+        dumped = saving.dumps(state, what)
+
+        def load_back(content: bytes | memoryview) -> None:
+            dumped.parts.clear()  # there is no need for the memory of both
+            saving.load_back(state, content, what)
+
+        stored = self._stored(at, dumped, load_back)
         at.session.sync_files(parent.path, saving.pending)
         self._held = saving.streams
         streams = (at.session.output, at.session.input) if at.context.work is None else ()
@@ -295,16 +303,16 @@ class Block:
             )  # fmt: skip
             at.session.pump()
         _engine.block(at, lambda: durable.is_saved(block))
-        Loading(None).loads(self._content(at, stored, what), what)
         with at.session.lock:
             durable.verify(parent, block)
 
-    def _stored(self, at: Here, dumped: Dumped) -> bytes:
-        """Return what the record holds: the state, or the name of its file."""
+    def _stored(self, at: Here, dumped: Dumped, check: Callable[[Any], None]) -> bytes:
+        """Return what the record holds, checked: the state, or the name of its file."""
         if dumped.size_bytes <= INLINE_BYTES_MAX:
-            return b"".join(dumped.parts)
+            check(whole := b"".join(dumped.parts))
+            return whole
         store, said = _store(at), False
-        while (name := self._put(store, dumped)) is None:
+        while (name := self._put(store, dumped, check)) is None:
             if not said:
                 said = True
                 Process.say(
@@ -316,10 +324,13 @@ class Block:
             Process.say(f"there is room for the checkpoint of {self._title()}; it goes on")
         return _FILE + name
 
-    def _put(self, store: StateStore, dumped: Dumped) -> bytes | None:
+    def _put(self, store: StateStore, dumped: Dumped, check: Callable[[Any], None]) -> bytes | None:
         """Write a state's file and return its name; None if there is no space for it."""
         try:
-            return store.put(dumped.parts)
+            return store.put(dumped.parts, check)
+        except BlobError as error:
+            what = f"the checkpoint of {self._title()}"
+            raise CheckpointUnusableError(what, str(error), "look at the disk") from error
         except OSError as error:
             if error.errno in _NO_SPACE:
                 return None

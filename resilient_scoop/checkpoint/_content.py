@@ -11,8 +11,9 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from resilient_scoop.adapters import payload, rng, state_codec
+from resilient_scoop.adapters import payload, payload_path, rng, state_codec
 from resilient_scoop.checkpoint._state import State
+from resilient_scoop.errors import CheckpointUnusableError
 from resilient_scoop.futures._future import Future, Kept, Place
 
 if TYPE_CHECKING:
@@ -38,13 +39,30 @@ class Saving:
             PicklingFailedError: something in the state cannot be saved.
         """
         book = self.at.context.rngs
-        own: dict[type, Callable[[Any], Any]] = {
+        more = (tuple(rng.save()), None if book is None else book.save())
+        return state_codec.dumps(value, more, self._own(), what, "state")
+
+    def _own(self) -> dict[type, Callable[[Any], Any]]:
+        return {
             State: lambda each: (state, (), vars(each)),
             Future: self._future,
             random.Random: self._random,
         }
-        more = (tuple(rng.save()), None if book is None else book.save())
-        return state_codec.dumps(value, more, own, what, "state")
+
+    def load_back(self, value: Any, content: bytes | memoryview, what: str) -> None:
+        """See that what `dumps` has given can be loaded.
+
+        Raises:
+            CheckpointUnusableError: it cannot; it names the part of the state that is to blame.
+        """
+        loading = Loading(None)
+        try:
+            loading.loads(content, what)
+        except CheckpointUnusableError as error:
+            culprit = loading.find_unloadable(value, self._own())
+            reason = f"{error.reason}, when {culprit.path}, a {culprit.kind}, was loaded back"
+            advice = error.advice or "mend how it is pickled, or leave it out with __getstate__"
+            raise CheckpointUnusableError(what, reason, advice) from error
 
     def _future(self, each: Future[Any]) -> Any:
         kept = each.keep(self.at)
@@ -88,6 +106,16 @@ class Loading:
         finally:
             _loading.pop()
         return value
+
+    def find_unloadable(
+        self, value: Any, own: dict[type, Callable[[Any], Any]]
+    ) -> payload_path.Culprit:
+        """Return the part of a state that can be saved and not be loaded."""
+        _loading.append(self)
+        try:
+            return state_codec.find_unloadable(value, own, "state")
+        finally:
+            _loading.pop()
 
     def apply(self) -> None:
         """Put the streams where they were, and have the futures wait again."""

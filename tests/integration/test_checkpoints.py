@@ -202,6 +202,48 @@ def test_the_run_goes_on_without_a_checkpoint_if_told_so(place: Place) -> None:
     assert done.err.count("state.pop[3].cache.lock") == 1
 
 
+UNLOADABLE = """
+import sys, os
+from pathlib import Path
+import numpy
+from resilient_scoop import checkpoint, futures
+class Odd:
+    def __init__(self): self.x = 1
+    def __setstate__(self, state): raise ValueError("no setting of me")
+def work(x): return x
+if __name__ == "__main__":
+    with checkpoint.durable(gen=0, pad=lambda: numpy.zeros(100_000), on_unsavable=sys.argv[1]) as s:
+        while s.gen < 6:
+            list(futures.map(work, range(3)))
+            s.gen += 1
+            if s.gen == 4 and not Path("mended").exists(): s.pop = [1, Odd()]
+            s.commit()
+    print("end", s.gen)
+"""
+
+
+def test_what_cannot_be_loaded_back_is_no_checkpoint(place: Place) -> None:
+    """It is named by its path, and the run goes on from the one before."""
+    done = place.run(UNLOADABLE, "raise")
+    assert done.code == 70, str(done)
+    assert "ValueError: no setting of me, when state.pop[1], a __main__.Odd, was loaded" in done.err
+    assert len(list((place.runs()[-1] / "checkpoints").iterdir())) == 2
+    (place.folder / "mended").touch()
+
+    done = resumed(place)
+
+    assert done.expect() == "end 6\n"
+    assert "cannot be used" not in done.err
+
+
+def test_what_cannot_be_loaded_back_leaves_no_files_behind(place: Place) -> None:
+    done = place.run(UNLOADABLE, "warn")
+
+    assert done.expect() == "end 6\n"
+    assert done.err.count("no setting of me") == 1
+    assert len(list((place.runs()[-1] / "checkpoints").iterdir())) == 2
+
+
 # --- bad use ----------------------------------------------------------------------------------
 
 MISUSE = """

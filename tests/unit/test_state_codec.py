@@ -123,8 +123,10 @@ def test_a_state_that_is_nested_too_deeply_is_refused() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
-    with pytest.raises(PicklingFailedError, match="nested too deeply"):
-        dumped(deep)
+    with pytest.raises(
+        PicklingFailedError, match=r"state\['b'\] is a list; it is nested too deeply"
+    ):
+        dumped({"a": 1, "b": deep})
 
 
 @pytest.mark.parametrize("at", [0, 5, 63, 100])
@@ -144,6 +146,9 @@ def test_what_raises_while_it_is_loaded_is_said(user: Any) -> None:
     box = user.Box()
     box.x = 1
     assert "KeyError: 'oh'" in why(dumped(box))
+
+    culprit = state_codec.find_unloadable({"a": [1, box]}, {}, "state")
+    assert (culprit.path, culprit.kind) == ("state['a'][1]", "of_the_user.Box")
 
 
 # --- classes that change ----------------------------------------------------------------------
