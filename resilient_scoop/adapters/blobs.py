@@ -27,7 +27,7 @@ _ASIDE_BYTES_MIN: Final = 4 << 20
 """From here on hashing in a thread while the disk writes pays for the thread (280 ms against 365 ms
 for 200 MB)."""
 _REF: Final = struct.Struct(">32sQ")
-_TMP: Final = ".tmp"
+TMP: Final = ".tmp"
 _NAME_CHARS: Final = 64
 _PARTS_MAX: Final = 512
 """Of one writev(2); the kernel takes 1,024."""
@@ -89,7 +89,7 @@ class BlobStore:
         `check` sees the file before it gets its name; if it raises, nothing was stored.
         """
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        temporary = self._directory / f"{os.getpid()}-{threading.get_ident()}{_TMP}"
+        temporary = self._directory / f"{os.getpid()}-{threading.get_ident()}{TMP}"
         parts = [payload] if isinstance(payload, bytes) else payload
         stored = False
         try:
@@ -163,7 +163,7 @@ class BlobStore:
             return 0
         for name in entries:
             ours = len(name) == _NAME_CHARS and not name.strip("0123456789abcdef")
-            if name.endswith(_TMP) or (ours and not named(bytes.fromhex(name))):
+            if name.endswith(TMP) or (ours and not named(bytes.fromhex(name))):
                 (self._directory / name).unlink(missing_ok=True)
                 removed += 1
         return removed
@@ -187,7 +187,7 @@ def sync_directory(directory: Path) -> None:
 
 def write_durably(path: Path, content: bytes) -> None:
     """Replace a file as a whole: after any crash it holds the old content or the new."""
-    temporary = path.with_name(path.name + _TMP)
+    temporary = path.with_name(path.name + TMP)
     fd = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         write_parts(fd, [content])

@@ -139,10 +139,20 @@ class Journal(Reader):
             JournalPlaceError: the directory is not safe.
             RunBusyError: a process that lives has it open.
             JournalDamagedError: what is stored is not what was written.
+            JournalFullError: there is no room for what an opening writes.
         """
         if not directory.is_dir():
             raise JournalFormatError(str(directory), "there is no such directory")
         check_place(directory, allow_network=allow_network)
+        try:
+            return cls._take_up(directory, run)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            raise JournalFullError(str(directory), "opening", str(error.strerror)) from error
+
+    @classmethod
+    def _take_up(cls, directory: Path, run: bytes | None) -> Self:
         with ExitStack() as undo:
             lock = journal_lock.acquire(directory)
             undo.callback(lock.release)

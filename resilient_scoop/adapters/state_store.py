@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from resilient_scoop.adapters.blobs import BlobError, BlobRef, BlobStore, unpack_ref
+from resilient_scoop.adapters.blobs import TMP, BlobError, BlobRef, BlobStore, unpack_ref
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -67,6 +67,22 @@ class StateStore:
     def remove(self, name: bytes) -> None:
         """Remove a file; one that is gone is no error."""
         self._blobs.path(unpack_ref(name).digest).unlink(missing_ok=True)
+
+    def names(self) -> list[bytes]:
+        """Return the digests of all files: what a record that names one of them holds."""
+        names = [path.name for path in self.directory.glob("[0-9a-f]" * 64)]
+        return [bytes.fromhex(name) for name in names]
+
+    def remove_all(self, digests: Iterable[bytes]) -> None:
+        """Remove files that no record names, while nobody writes any."""
+        for digest in digests:
+            self._blobs.remove(digest)
+
+    def remove_unfinished(self) -> None:
+        """Remove what processes were writing when they died; they may be gigabytes."""
+        for path in self.directory.glob(f"*{TMP}"):
+            if not Path("/proc", path.name.partition("-")[0]).exists():
+                path.unlink(missing_ok=True)
 
     def sweep(self, named: Iterable[bytes]) -> int:
         """Remove all files but those named, while nobody writes any; return how many."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import Any, Literal, TypeVar
 
 from resilient_scoop.checkpoint._block import Block, current_block
-from resilient_scoop.checkpoint._state import State, Value, initialize, value
+from resilient_scoop.checkpoint._state import State, Value, initialize, is_taken, value
 from resilient_scoop.errors import UsageError
 
 __all__ = ["State", "Value", "durable", "restore", "save", "value"]
@@ -50,7 +50,7 @@ class durable:  # noqa: N801 - used like a function
         self, name: str = "main", *, on_unsavable: Unsavable = "raise", **initial: Any
     ) -> None:
         for attribute in initial:
-            if attribute == "commit" or attribute.startswith("_rscoop"):
+            if is_taken(attribute):
                 raise UsageError(f"durable({attribute}=…): this name is taken; choose another one")
         self._block = Block(name, on_unsavable)
         self._initial = initial
@@ -68,7 +68,7 @@ class durable:  # noqa: N801 - used like a function
         finally:
             if not begun:
                 self._block.leave()
-        state._rscoop_block = self._block  # noqa: SLF001 - its own
+        object.__setattr__(state, "_rscoop_block", self._block)
         return state
 
     def __exit__(self, *exc: object) -> None:

@@ -52,14 +52,14 @@ _alone: dict[str, Block] = {}
 class Block:
     """See `durable` and `restore` for what a block is to the user."""
 
-    def __init__(self, name: str, on_unsavable: Literal["raise", "warn"]) -> None:
-        if not 0 < len(name.encode()) <= NAME_BYTES_MAX:
+    def __init__(self, name: Any, on_unsavable: Literal["raise", "warn"]) -> None:
+        if not isinstance(name, str) or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
             raise UsageError(
                 f"a block's name must be a string of 1 to {NAME_BYTES_MAX} bytes, not {name!r:.40}"
             )
         if on_unsavable not in ("raise", "warn"):
             raise UsageError(f'on_unsavable={on_unsavable!r} must be "raise" or "warn"')
-        self.name = name
+        self.name: str = name
         self._warns = on_unsavable == "warn"
         self._at: Here | None = None
         self._machine: Machine | None = None
@@ -123,6 +123,8 @@ class Block:
     def _restore(self, at: Here, block: Machine) -> Any:
         """Go on from the newest checkpoint that can be used."""
         parent, durable = at.parent, at.parent.durable
+        if parent.replaying:
+            _store(at).remove_unfinished()
         _engine.block(at, lambda: durable.is_here(parent, block))
         found = durable.candidates(block)
         failures: list[CheckpointUnusableError] = []

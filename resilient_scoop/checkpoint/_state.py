@@ -85,5 +85,20 @@ class State:
     if TYPE_CHECKING:
         _rscoop_block: Block
 
-        def __getattr__(self, name: str) -> Any: ...
-        def __setattr__(self, name: str, value: Any) -> None: ...
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"the state has no attribute {name!r}, only {', '.join(vars(self)) or 'none at all'}: "
+            f"give its initial value in durable({name}=…), or set it before it is read",
+            name=name,
+            obj=self,
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if is_taken(name):
+            raise AttributeError(f"state.{name}: this name is taken; choose another one")
+        object.__setattr__(self, name, value)
+
+
+def is_taken(name: str) -> bool:
+    """Tell whether a name cannot be an attribute of the user's."""
+    return name == "commit" or name.startswith("_rscoop")

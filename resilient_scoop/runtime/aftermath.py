@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from resilient_scoop.adapters import result_files
+from resilient_scoop.adapters import result_files, state_store
 from resilient_scoop.adapters.blobs import BlobStore
 from resilient_scoop.adapters.journal_view import JournalView
+from resilient_scoop.adapters.state_store import StateStore
+from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalError
 from resilient_scoop.runtime.display import Display
 from resilient_scoop.runtime.figures import OutputTail
@@ -38,7 +40,8 @@ def tidy(run: RunDir) -> None:
     """Remove sockets, and files that those who were killed had not finished (NO-LEFTOVERS)."""
     BlobStore(run.path / "payloads").sweep(lambda _: True)
     _sweep_results(run)
-    for folder in (run.path, run.journal):
+    _sweep_states(run)
+    for folder in (run.path, run.journal, run.path / state_store.FOLDER):
         for unfinished in folder.glob("*.tmp"):
             unfinished.unlink(missing_ok=True)
     run.remove_socket_dir()
@@ -54,6 +57,20 @@ def _sweep_results(run: RunDir) -> None:
             result_files.sweep(folder, view.names_file, all_ages=True)
     except JournalError:
         return  # whoever asks for this run is told
+
+
+def _sweep_states(run: RunDir) -> None:
+    """Remove files of states whose checkpoint was never recorded: who wrote them was killed."""
+    states = StateStore(run.path)
+    if not (unnamed := states.names()):
+        return
+    try:
+        with JournalView.open(run.journal) as view:
+            for _, record in view.scan(Table.LOG):
+                unnamed = [name for name in unnamed if name not in record]
+    except JournalError:
+        return  # whoever asks for this run is told
+    states.remove_all(unnamed)
 
 
 def conclude(run: RunDir) -> None:

@@ -268,6 +268,11 @@ def late():
     s.commit()
 def lone(): checkpoint.save(1, name="never")
 def reserved(): checkpoint.durable(commit=1)
+def unset():
+    with checkpoint.durable(n=0, m=1) as s: s.pop
+def taken():
+    with checkpoint.durable(n=0) as s: s.commit = 3
+def number(): checkpoint.durable(3)
 def stray():
     with checkpoint.durable("stray") as s:
         stream = futures.rng()
@@ -276,7 +281,7 @@ def stray():
             s.commit()
 if __name__ == "__main__":
     attempt("leaf", lambda: futures.submit(leaf, 1).result())
-    for function in (twice, outer, initial, late, lone, reserved, stray):
+    for function in (twice, outer, initial, late, lone, reserved, unset, taken, number, stray):
         attempt(function.__name__, function)
     with checkpoint.durable(n=0) as first: first.commit()
     with checkpoint.durable(n=1) as second: print("again", second.n)
@@ -293,6 +298,9 @@ def test_bad_use_is_told_what_to_do(place: Place) -> None:
     assert "is not open" in lines["late"]
     assert "checkpoint.restore(default, name='never')" in lines["lone"]
     assert "this name is taken" in lines["reserved"]
+    assert "no attribute 'pop', only n, m: give its initial value in durable(pop=" in lines["unset"]
+    assert "state.commit: this name is taken" in lines["taken"]
+    assert "a string of 1 to 200 bytes, not 3" in lines["number"]
     assert "drawn from across commits" in lines["stray"]
     assert lines["again"] == "1"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -16,12 +17,13 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from resilient_scoop.adapters import journal as journal_module
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_check import Depth, check
 from resilient_scoop.adapters.journal_place import read_meta
 from resilient_scoop.adapters.journal_repair import repair
 from resilient_scoop.core.events import Erase, Put, Table
-from resilient_scoop.errors import JournalDamagedError
+from resilient_scoop.errors import JournalDamagedError, JournalFullError
 
 pytestmark = pytest.mark.real
 
@@ -349,6 +351,22 @@ FILLED = [
     "[(b'end', b'v')]",
     "exit 0",
 ]
+
+
+def test_a_journal_that_has_no_room_to_be_opened_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "journal"
+    Journal.create(folder, RUN).close(clean=True)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module, "write_generation", full)
+        with pytest.raises(JournalFullError, match="no room for opening: No space left"):
+            Journal.open(folder)
+    Journal.open(folder).close(clean=True)
 
 
 def test_a_full_disk_loses_nothing_and_goes_on(tmp_path: Path) -> None:

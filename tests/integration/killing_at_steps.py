@@ -1,0 +1,71 @@
+"""Kills a process of a run at a chosen step: one of its changes to the disk, before or behind it.
+
+`install` writes a `sitecustomize` that every process of the run imports. It counts, in the processes of
+one role and from the moment that the script says so (a file `armed`), each write, sync, rename and
+removal of files, and each commit of the journal; at the chosen step it writes the file `killed` and
+ends the process, or every process of the run, by SIGKILL. It does so once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_TEXT = """
+import functools, os, signal, sys
+
+_ROLE, _STEP, _WHO = os.environ["KILL_ROLE"], int(os.environ["KILL_STEP"]), os.environ["KILL_WHO"]
+_FOLDER, _STATE = os.environ["KILL_FOLDER"], os.environ["RSCOOP_STATE_DIR"].encode()
+_count = 0
+
+def _all():
+    for each in os.listdir("/proc"):
+        if each.isdigit() and int(each) != os.getpid():
+            try:
+                with open(f"/proc/{each}/environ", "rb") as file: told = file.read()
+                with open(f"/proc/{each}/cmdline", "rb") as file: words = file.read()
+                if b"RSCOOP_STATE_DIR=" + _STATE in told.split(b"\\0") and b"resilient_scoop" in words:
+                    os.kill(int(each), signal.SIGKILL)
+            except OSError: pass
+
+def _step(what):
+    global _count
+    if not os.path.exists(f"{_FOLDER}/armed") or os.path.exists(f"{_FOLDER}/killed"): return
+    _count += 1
+    if _count == _STEP:
+        with open(f"{_FOLDER}/killed", "w") as file: file.write(what)
+        if _WHO == "all": _all()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def _wrap(owner, name):
+    inner = getattr(owner, name)
+    @functools.wraps(inner)
+    def outer(*args, **more):
+        _step(f"before {name}")
+        done = inner(*args, **more)
+        _step(f"behind {name}")
+        return done
+    setattr(owner, name, outer)
+
+if "resilient_scoop.runtime.proc" in sys.orig_argv and _ROLE in sys.orig_argv:
+    for name in ("writev", "fsync", "fdatasync", "rename", "unlink"): _wrap(os, name)
+    from resilient_scoop.adapters import journal
+    _wrap(journal.Journal, "commit")
+"""
+
+
+def install(folder: Path, environ: dict[str, str], role: str, step: int, who: str) -> None:
+    """Have the coming run killed there; `environ` is that of its commands."""
+    (folder / "shim").mkdir(exist_ok=True)
+    (folder / "shim" / "sitecustomize.py").write_text(_TEXT)
+    for name in ("armed", "killed"):
+        (folder / name).unlink(missing_ok=True)
+    environ.update(
+        KILL_ROLE=role, KILL_STEP=str(step), KILL_WHO=who, KILL_FOLDER=str(folder),
+        PYTHONPATH=f"{folder / 'shim'}:{Path(__file__).parents[2]}",
+    )  # fmt: skip
+
+
+def killed_where(folder: Path) -> str:
+    """Return at which step the process was killed; nothing if there were not so many."""
+    file = folder / "killed"
+    return file.read_text() if file.exists() else ""

@@ -1,0 +1,77 @@
+"""Runs that are killed at each step of a commit: while it is written, recorded, relied on, cleared away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration import killing_at_steps
+from tests.integration.runs import Place
+
+pytestmark = pytest.mark.real
+
+SCRIPT = """
+import random, numpy
+from pathlib import Path
+from resilient_scoop import checkpoint, futures
+def work(x): return x + random.random()
+def big(x): return bytes([x]) * 1_500_000
+if __name__ == "__main__":
+    with checkpoint.durable(gen=0, pad=lambda: numpy.zeros(80_000), total=0.0, f=None) as s:
+        while s.gen < 7:
+            s.total += sum(futures.map(work, range(4))) + random.random()
+            if s.f is not None: s.total += len(s.f.result())
+            s.f = futures.submit(big, s.gen)
+            s.gen += 1
+            s.pad[:] = s.gen
+            if s.gen == 4: Path("armed").touch()
+            s.commit()
+            if s.gen == 5: Path("armed").unlink(missing_ok=True)
+    print(s.gen, s.pad.sum(), s.total, len(s.f.result()))
+"""
+ARGS = ("run", "-q", "-n", "1", "--seed", "5", "script.py")
+KINDS = ("writev", "fsync", "rename", "commit")
+
+
+def steps(place: Place, role: str, who: str, chosen: range) -> list[str]:
+    """Kill at one step after another, as long as there are some; each run must end as if undisturbed."""
+    place.write(SCRIPT)
+    calm = Place(place.folder, place.folder / "calm")
+    told = calm.rscoop(*ARGS).expect()
+    where: list[str] = []
+    for step in chosen:
+        killing_at_steps.install(place.folder, place.environ, role, step, who)
+        done = place.rscoop(*ARGS)
+        at = killing_at_steps.killed_where(place.folder)
+        if who == "all" and at:
+            done = place.rscoop("resume", "-q", "last")
+        assert done.expect() == told, f"step {step}, {at}"
+        place.assert_nothing_left()
+        kept = sorted(path.name for path in (place.runs()[-1] / "checkpoints").iterdir())
+        assert len(kept) == 2, f"step {step}, {at}: {kept}"
+        if not at:
+            break
+        where.append(at)
+    return where
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("who", ["one", "all"])
+def test_the_script_may_die_at_each_step_of_a_commit(place: Place, who: str) -> None:
+    where = steps(place, "origin", who, range(1, 13))
+
+    assert {f"before {kind}" for kind in KINDS[:3]} <= set(where)
+    assert {f"behind {kind}" for kind in KINDS[:3]} <= set(where)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("who", ["one", "all"])
+def test_the_broker_may_die_at_each_commit_and_removal(place: Place, who: str) -> None:
+    where = steps(place, "broker", who, range(1, 40))
+    assert {"before commit", "behind commit", "before unlink", "behind unlink"} <= set(where), where
+
+
+@pytest.fixture
+def place(tmp_path: Path, state_dir: Path) -> Place:
+    return Place(tmp_path, state_dir)
