@@ -94,6 +94,9 @@ class Saves:
         for path in handover.waiting:
             saved = parents[path].saved if path in parents else 0
             self._named.setdefault((handover.no, path), saved)
+        for path in handover.through:  # named, and through, in one and the same turn
+            if path in parents:
+                self._named.setdefault((handover.no, path), parents[path].saved - 1)
         if not handover.hands_over:
             return
         for path in granted:
