@@ -33,7 +33,7 @@ from resilient_scoop.runtime.display import Display, Progress, Rate, eta_s
 from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.handover import HEARD, STOPPED, Handover
 from resilient_scoop.runtime.launching import LaunchOptions, child_settings
-from resilient_scoop.runtime.reports import Report, resuming
+from resilient_scoop.runtime.reports import Report, finished, resuming
 from resilient_scoop.runtime.script_input import Feeder
 from resilient_scoop.runtime.shown import Shown
 from resilient_scoop.runtime.watchdog import KILLS_MAX, SAY_S, Watchdog
@@ -362,7 +362,7 @@ class Launcher:
 
     def _finish(self) -> int:
         if self.run.is_gone(self.lock):
-            return self.said_fatal
+            return self.said_fatal or JournalGoneError.exit_code
         if self.report.output_bytes > self.shown.count:
             self._show_output()
         self._say_audit()
@@ -385,17 +385,8 @@ class Launcher:
         return self.handover.code
 
     def _finish_ended(self, report: Report) -> int:
-        took_s = time.monotonic() - self.started_at
-        if report.failed:
-            self.display.note(
-                f"run {self.run.id} failed: {report.message}; its results are kept: "
-                f"`rscoop resume {self.run.id}` runs it again from there "
-                "(--retry-failed computes failed items anew)"
-            )
-        elif not self.options.quiet and (report.crashes or report.recovered or report.resubmitted):
-            self.display.note(
-                f"run {self.run.id} finished in {took_s:.1f} s: {report.done} results, "
-                f"{report.recovered} from the journal, {report.resubmitted} resubmitted after "
-                f"{report.crashes} crashes"
-            )
+        eventful = report.crashes or report.recovered or report.resubmitted
+        if report.failed or (eventful and not self.options.quiet):
+            took_s = time.monotonic() - self.started_at
+            self.display.note(finished(self.run.id, report, took_s))
         return report.code
