@@ -11,6 +11,7 @@ RscoopError                 exit 1
   JournalError              the journal cannot be used: disk error                exit 74
     JournalDamagedError     what is stored is not what was written                exit 74
     JournalFullError        no space; the journal stays usable                    exit 74
+    JournalGoneError        it was deleted while its run lived (adapters.journal_place) exit 74
     RunNotMadeError         no room for a new run                                 exit 74
     JournalFormatError      no journal, or one of an unknown format               exit 74
   RunStoppedError           the run was stopped and can be resumed                exit 75

@@ -39,6 +39,7 @@ from resilient_scoop.adapters.journal_place import (
     FORMAT,
     GENERATION_FILE,
     Generation,
+    JournalGoneError,
     check_place,
     check_sequence,
     data_folder,
@@ -219,9 +220,11 @@ class Journal(Reader):
         """Do some milliseconds of upkeep; return in how many seconds to call again.
 
         Raises:
+            JournalGoneError: the data file was deleted or moved.
             JournalError: the journal refuses further use.
         """
         self._check_usable()
+        self._check_there()
         return self.upkeep.tend()
 
     def compact(self) -> None:
@@ -316,6 +319,16 @@ class Journal(Reader):
         return Generation(self.run.hex(), FORMAT, self.generation, closed_txn, data)
 
     # --- writing ------------------------------------------------------------------------------
+
+    def _check_there(self) -> None:
+        """Refuse to go on with a data file that nobody will find again: commits to it would succeed."""
+        try:
+            found = (data_folder(self.directory, self._known(self.data)) / DATA_FILE).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self.store.id:
+            self._failed = JournalGoneError(str(self.directory))
+            raise self._failed
 
     def _check_usable(self) -> None:
         if self._failed is not None:

@@ -100,6 +100,21 @@ class DataMeta(NamedTuple):
         return (self.last_page + 1) * self.page_bytes
 
 
+class JournalGoneError(JournalError):
+    """The journal is not there any more while its run is under way; the run is ended."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory, "a look at it", "it is gone")
+        self.args = (directory,)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.directory} was deleted or moved while its run was under way, so nothing more can be "
+            f"kept: the run was ended. If it was moved, `rscoop resume` goes on with the folder's new "
+            f"name; if it was deleted, its results are gone: start the run anew"
+        )
+
+
 def check_place(directory: Path, *, allow_network: bool = False) -> None:
     """Refuse a folder that others may change, or whose file system LMDB cannot be trusted on.
 

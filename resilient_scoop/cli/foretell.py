@@ -12,7 +12,7 @@ from resilient_scoop.runtime.figures import OutputTail, RunState, open_view, rea
 from resilient_scoop.runtime.foretelling import Foretold, FunctionForetold, foretell
 from resilient_scoop.runtime.replays import read_state
 from resilient_scoop.runtime.rundir import RunDir, RunInfo
-from resilient_scoop.runtime.survey import changed_functions
+from resilient_scoop.runtime.survey import look
 
 _COLUMNS = ("reused", "changed", "failed", "in flight", "in doubt", "saved", "needed")
 
@@ -25,7 +25,10 @@ class Undecided(msgspec.Struct, frozen=True):
 
 
 class DryRunReport(msgspec.Struct, frozen=True):
-    """What `--dry-run --json` prints. `undecided` names what has changed and was not decided on."""
+    """What `--dry-run --json` prints. `undecided` names what has changed and was not decided on.
+
+    `missing` are functions with results that the code does not have any more.
+    """
 
     schema: int
     id: str
@@ -35,6 +38,7 @@ class DryRunReport(msgspec.Struct, frozen=True):
     saved_s: float
     needed_s: float
     foretold: Foretold
+    missing: list[Undecided] = []
 
 
 def dry_run(
@@ -58,15 +62,17 @@ def dry_run(
             )
         return 0
     with view:
-        verdict = weigh(run, changed_functions(run, info, view), reuse, recompute)
+        looked = look(run, info, view)
+        verdict = weigh(run, looked.changed, reuse, recompute)
         undecided = [Undecided(title, results) for title, results in verdict.undecided.items()]
+        missing = [Undecided(name, results) for name, results in sorted(looked.missing.items())]
         lost = set(verdict.lost)
         found = foretell(view, read_state(view, view.run), lost, retry_failed=retry_failed)
         output_bytes = sum(len(piece) for piece in OutputTail().pieces(view))
         state = state_of(run, read_ended(view))
     report = DryRunReport(
         SCHEMA, run.id, state, output_bytes, undecided, found.total("saved_s"),
-        found.total("needed_s"), found,
+        found.total("needed_s"), found, missing,
     )  # fmt: skip
     if as_json:
         print_json(report)
@@ -103,6 +109,11 @@ def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
         lines.append(
             f"  changed    {each.name}: the code behind {each.results} results; a resume wants to be "
             f"told --recompute-changed={each.name} or --reuse-changed={each.name}"
+        )
+    for each in report.missing:
+        lines.append(
+            f"  missing    {each.name.rpartition(':')[2]}: the code has no such function any more; its "
+            f"{each.results} results count only where the very same code is called by another name"
         )
     return lines
 

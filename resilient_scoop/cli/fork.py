@@ -19,7 +19,7 @@ from resilient_scoop.cli.base import (
     state_folder,
 )
 from resilient_scoop.cli.run import check_name
-from resilient_scoop.errors import RscoopError, UsageError
+from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime import rundirs
 from resilient_scoop.runtime.figures import open_view
 from resilient_scoop.runtime.rundir import RunDir, RunInfo, user_name
@@ -88,46 +88,35 @@ def command(
     """Make a new run that shares RUN's results, and go on there with `rscoop resume NEWRUN`.
 
     The new run has the same script, arguments and seed, and so comes to the same point with the
-    same values; from there on it is its own. Change the code before you resume it, and both
-    histories can be compared. RUN is not touched and may be live. Large results are not copied
-    but linked; either run can be removed.
+    same values; it reads what RUN has read on standard input. From there on it is its own. Change
+    the code before you resume it, and both histories can be compared. RUN is not touched and may be
+    live. Large results are not copied but linked; either run can be removed.
     """
     from resilient_scoop.runtime import forking
 
     check_name(name)
     info = run.load()
-    if at is not None and at_checkpoint is not None:
-        raise UsageError("--at and --at-checkpoint name two places: give one of them")
-    if block is not None and at_checkpoint is None:
-        raise UsageError(f"--block {block}: it goes with --at-checkpoint")
-    root = _script_of(run)
-    found = None if at is None else _at_call(run, root, at)
-    made = None if at_checkpoint is None else _checkpoint(run, root, at_checkpoint, block)
-    source = run.id
-    if found is not None:
-        source = f"{run.id} at 0.{found.call}"
-    if made is not None:
-        found = forking.Point(made.kept.calls, made.kept.observations, made.kept.seq)
-        source = f"{run.id} at checkpoint {made.kept.gen} of {made.name!r}"
+    place = _place(run, at, at_checkpoint, block)
     now = time.time()  # noqa: TID251  labels the run and makes its id
     uuid = os.urandom(16)
 
     def describe(run_id: str) -> RunInfo:
         return msgspec.structs.replace(
-            info, id=run_id, uuid=uuid.hex(), name=name, created_at=now, forked_from=source,
+            info, id=run_id, uuid=uuid.hex(), name=name, created_at=now, forked_from=place.source,
             host=os.uname().nodename, user=user_name(os.geteuid()),
         )  # fmt: skip
 
     target = rundirs.create(state_folder(), describe, now)
+    taken = None
     try:
-        taken = forking.fork(run, target, uuid, found)
-    except RscoopError:
-        rundirs.remove(target)
-        raise
+        taken = forking.fork(run, target, uuid, place.point)
+    finally:
+        if taken is None:
+            rundirs.remove(target)
     if as_json:
         print_json(
             ForkReport(
-                SCHEMA, target.id, run.id, at, None if made is None else made.kept.gen,
+                SCHEMA, target.id, run.id, at, place.gen,
                 taken.calls, taken.results, taken.undone, taken.covered, str(target.path),
             )
         )  # fmt: skip
@@ -135,14 +124,43 @@ def command(
     click.echo(target.id)
     more = f", {taken.covered} more covered by its checkpoints" if taken.covered else ""
     note(
-        f"run {target.id} has {taken.results} results of {taken.calls} calls from {source}{more}; "
+        f"run {target.id} has {taken.results} results of {taken.calls} calls from {place.source}{more}; "
         f"go on with `rscoop resume {target.id}`"
     )
+
+
+class _Place(NamedTuple):
+    point: Point | None  # None: all that there is
+    source: str  # for eyes
+    gen: int | None  # of the checkpoint
 
 
 class _Made(NamedTuple):
     name: str
     kept: Kept
+
+
+def _place(run: RunDir, at: str | None, at_checkpoint: str | None, block: str | None) -> _Place:
+    """Return the place that the options name.
+
+    Raises:
+        UsageError: it is none, or not there any more.
+    """
+    from resilient_scoop.runtime import forking
+
+    if at is not None and at_checkpoint is not None:
+        raise UsageError("--at and --at-checkpoint name two places: give one of them")
+    if block is not None and at_checkpoint is None:
+        raise UsageError(f"--block {block}: it goes with --at-checkpoint")
+    root = _script_of(run)
+    if at_checkpoint is not None:
+        name, kept = _checkpoint(run, root, at_checkpoint, block)
+        point = forking.Point(kept.calls, kept.observations, kept.seq)
+        return _Place(point, f"{run.id} at checkpoint {kept.gen} of {name!r}", kept.gen)
+    if at is not None:
+        point = _at_call(run, root, at)
+        return _Place(point, f"{run.id} at 0.{point.call}", None)
+    return _Place(None, run.id, None)
 
 
 def _script_of(run: RunDir) -> Parent:

@@ -94,6 +94,7 @@ Examples:
 @json_option
 def verify(*, run: RunDir, depth: str, as_json: bool) -> int:
     """Check RUN's journal for damage; the exit code is 74 if there is any."""
+    run.load()  # of a newer format it is not ours to judge
     holder = journal_lock.holder(run.journal)
     if holder is not None:
         raise RunBusyError(str(run.journal), holder.pid, holder.host, holder.started)
@@ -123,6 +124,7 @@ def verify(*, run: RunDir, depth: str, as_json: bool) -> int:
 @json_option
 def stats(*, run: RunDir, as_json: bool) -> None:
     """Show what RUN's journal is made of: records and bytes of each table."""
+    run.load()  # of a newer format it is not ours to judge
     with JournalView.open(run.journal) as view:
         tables = []
         for table in Table:
@@ -153,6 +155,7 @@ Examples:
 )  # fmt: skip
 def export(*, run: RunDir, tables: tuple[str, ...]) -> None:
     """Print RUN's journal as JSON lines. Pickled values are printed as base64, never opened."""
+    run.load()  # of a newer format it is not ours to judge
     with JournalView.open(run.journal) as view:
         for table in Table:
             if tables and table.name.lower() not in tables:

@@ -73,6 +73,7 @@ def compact(*, run: RunDir, timeout_s: float, as_json: bool) -> None:
     A run does so by itself when half of its journal is free. A live run is asked to, and goes on
     meanwhile.
     """
+    run.load()  # one of a newer format is not ours to change
     check_begun(run)
     before_bytes = _size_bytes(run)
     if is_live(run):

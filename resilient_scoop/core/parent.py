@@ -217,7 +217,7 @@ class Parent:
 
     def _refresh(self, call: Call, index: int, *, same: bool) -> None:
         """Have an item computed again whose journaled outcome is another call's."""
-        call.doubts.setdefault(index, "its arguments differ" if same else "its code has changed")
+        call.doubts.setdefault(index, "its arguments differ" if same else "its code differs")
         self._doubted.add(call.number)
         if self.policy.strict or call.args is None or index not in call.args or index in call.fresh:
             return  # never asked for twice

@@ -187,8 +187,8 @@ class Replayed(Parent):
             expected = "a call that a repair of the journal left out" if lacks else "no such call"
             self._differ("call", expected, found, call.number)
         if lacks:
-            so = "is not in the journal, which was repaired: what follows cannot be compared"
-            self.halt(End("history", "", f"{found} {so}", call.number))
+            so = "which a repair of the journal left out: what follows cannot be compared"
+            self.halt(End("history", "", f"makes {found}, {so}", call.number))
 
     def _compare(
         self, call: Call, batch: Batch, digests: bytes, args: list[bytes], *, last: bool

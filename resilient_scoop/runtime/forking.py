@@ -14,6 +14,9 @@ there; what it has no checkpoint for, of output too, its replay writes again.
       fork (`check_point`); of what was trimmed behind it the new run knows nothing.
   F5  A checkpoint says where the script's output stood, and nothing before it is written again: that
       part of the output is taken.
+  F6  All that the script has read is taken, also what it read behind the point: its input belongs to the
+      run, as its arguments do, and a script that begins anew reads it from its beginning. Where a call
+      stood in it nobody knows; and what was read is gone from wherever it came.
 """
 
 from __future__ import annotations

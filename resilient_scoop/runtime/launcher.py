@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from resilient_scoop.adapters.journal_place import JournalGoneError
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.store import remove_arguments
 from resilient_scoop.errors import RunStoppedError
@@ -32,7 +33,7 @@ from resilient_scoop.runtime.display import Display, Progress, Rate, eta_s
 from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.handover import HEARD, STOPPED, Handover
 from resilient_scoop.runtime.launching import LaunchOptions, child_settings
-from resilient_scoop.runtime.reports import Report, resuming
+from resilient_scoop.runtime.reports import Report, finished, resuming
 from resilient_scoop.runtime.script_input import Feeder
 from resilient_scoop.runtime.shown import Shown
 from resilient_scoop.runtime.watchdog import KILLS_MAX, SAY_S, Watchdog
@@ -61,12 +62,13 @@ def launch(run: RunDir, options: LaunchOptions) -> int:
 
     Raises:
         RunBusyError: another launcher holds the run.
+        JournalGoneError: the run's folder was deleted or moved.
         RunStoppedError: the system refused what a run needs; nothing is lost.
     """
-    with run.hold():
+    with run.hold() as lock:
         try:
             decisions.save(run.path, options.decisions)
-            return Launcher(run, options).serve()
+            return Launcher(run, options, lock).serve()
         except OSError as error:
             raise RunStoppedError(run.id, refusal(error)) from error
 
@@ -74,8 +76,9 @@ def launch(run: RunDir, options: LaunchOptions) -> int:
 class Launcher:
     """One launcher's life."""
 
-    def __init__(self, run: RunDir, options: LaunchOptions) -> None:
+    def __init__(self, run: RunDir, options: LaunchOptions, lock: int) -> None:
         self.run = run
+        self.lock = lock  # its descriptor
         self.options = options
         self.info: RunInfo = run.load()
         tty = sys.stderr.isatty() and options.display
@@ -161,6 +164,7 @@ class Launcher:
                 for key, _ in self.selector.select(self._timeout_s()):
                     key.data()
                 self._end_late()
+            self._check_there()
             return self._finish()
         finally:
             self._kill_all()
@@ -253,7 +257,13 @@ class Launcher:
             except OSError:
                 return  # it is dead; its successor is asked again
 
+    def _check_there(self) -> None:
+        """Raise JournalGoneError if nobody would find what the run does, and the broker has not said so."""
+        if not self.said_fatal and self.run.is_gone(self.lock):
+            raise JournalGoneError(str(self.run.path))
+
     def _end_late(self) -> None:
+        self._check_there()
         now = time.monotonic()
         self._mind_silence(now)
         self.handover.look_at_clock(now)
@@ -351,6 +361,8 @@ class Launcher:
     # --- ending -------------------------------------------------------------------------------
 
     def _finish(self) -> int:
+        if self.run.is_gone(self.lock):
+            return self.said_fatal or JournalGoneError.exit_code
         if self.report.output_bytes > self.shown.count:
             self._show_output()
         self._say_audit()
@@ -373,17 +385,8 @@ class Launcher:
         return self.handover.code
 
     def _finish_ended(self, report: Report) -> int:
-        took_s = time.monotonic() - self.started_at
-        if report.failed:
-            self.display.note(
-                f"run {self.run.id} failed: {report.message}; its results are kept: "
-                f"`rscoop resume {self.run.id}` runs it again from there "
-                "(--retry-failed computes failed items anew)"
-            )
-        elif not self.options.quiet and (report.crashes or report.recovered or report.resubmitted):
-            self.display.note(
-                f"run {self.run.id} finished in {took_s:.1f} s: {report.done} results, "
-                f"{report.recovered} from the journal, {report.resubmitted} resubmitted after "
-                f"{report.crashes} crashes"
-            )
+        eventful = report.crashes or report.recovered or report.resubmitted
+        if report.failed or (eventful and not self.options.quiet):
+            took_s = time.monotonic() - self.started_at
+            self.display.note(finished(self.run.id, report, took_s))
         return report.code

@@ -164,3 +164,16 @@ def resuming(run_id: str, report: Report) -> list[str]:
         f"rscoop resolve {run_id} '{first}' --again | --done JSON"
     )
     return [found, doubt]
+
+
+def finished(run_id: str, report: Report, took_s: float) -> str:
+    """Return what is said when the script has come to its end."""
+    if report.failed:
+        return (
+            f"run {run_id} failed: {report.message}; its results are kept: `rscoop resume {run_id}` runs "
+            "it again from there (--retry-failed computes failed items anew)"
+        )
+    return (
+        f"run {run_id} finished in {took_s:.1f} s: {report.done} results, {report.recovered} from the "
+        f"journal, {report.resubmitted} resubmitted after {report.crashes} crashes"
+    )

@@ -161,8 +161,10 @@ class RunDir:
         shutil.rmtree(self.socket_dir, ignore_errors=True)
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self) -> Iterator[int]:
         """Hold the run as its launcher; the kernel lets go when the process dies, however it does.
+
+        Gives the descriptor of the lock.
 
         Raises:
             RunBusyError: another launcher holds it.
@@ -173,10 +175,19 @@ class RunDir:
                 raise self.busy_error()
             os.ftruncate(fd, 0)
             os.pwrite(fd, msgspec.json.encode(_this_process()), 0)
-            yield
+            yield fd
             os.ftruncate(fd, 0)
         finally:
             os.close(fd)
+
+    def is_gone(self, fd: int) -> bool:
+        """Tell whether the folder whose lock is held was deleted, moved or replaced meanwhile."""
+        try:
+            found = self.lock.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        held = os.fstat(fd)
+        return (found.st_dev, found.st_ino) != (held.st_dev, held.st_ino)
 
     def is_held(self) -> bool:
         """Return whether a launcher holds the run now."""

@@ -3,7 +3,7 @@
 A child process imports the script as a worker does, loads each callable that has results from its
 journaled definition (a name, which now finds the new code) and takes its fingerprint. What travels
 by value (lambdas, local functions) carries its old code with it, and what cannot be loaded any more
-has no code to compare: both are left to the replay, which sees the calls themselves.
+(`missing_functions`) has no code to compare: both are left to the replay, which sees the calls.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S: Final = 120.0
 _BY_VALUE: Final = b"D"
+_MISSING: Final = b"missing"
 _Spans = dict[tuple[str, int], dict[bytes, Intervals]]
 
 
@@ -52,24 +53,40 @@ class Changed:
         return min(self.names, key=lambda name: (":" in name, name)).rpartition(":")[2]
 
 
+class Looked(NamedTuple):
+    """What a look at the code has found."""
+
+    changed: list[Changed]  # in the order of their names
+    missing: dict[str, int]  # functions that are not to be found any more -> their results
+
+
 def changed_functions(run: RunDir, info: RunInfo, view: Readable) -> list[Changed]:
     """Return the functions with results whose code has changed, in the order of their names."""
+    return look(run, info, view).changed
+
+
+def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
+    """Compare the code of all functions with results with what it was."""
     counts = _results(view)
     defines = [define for define in _defines(view) if define.fingerprint in counts]
     asked = [each for each in defines if not each.payload.startswith(_BY_VALUE)]
     if not asked:
-        return []
+        return Looked([], {})
     found: dict[str, Changed] = {}
+    missing: dict[str, int] = {}
     counted: set[bytes] = set()
     for define, now in zip(asked, _ask(run, info, asked), strict=True):
         if now in (b"", define.fingerprint) or define.fingerprint in counted:
             continue
         counted.add(define.fingerprint)
+        if now == _MISSING:
+            missing[define.name] = missing.get(define.name, 0) + counts[define.fingerprint]
+            continue
         before = found.get(define.name, Changed(define.name, frozenset({define.name}), {}))
         names = before.names | ({define.options.name} if define.options.name else set())
         pairs = before.pairs | {(define.fingerprint, now): counts[define.fingerprint]}
         found[define.name] = Changed(define.name, names, pairs)
-    return [found[name] for name in sorted(found)]
+    return Looked([found[name] for name in sorted(found)], missing)
 
 
 def _defines(view: Readable) -> Iterator[Define]:
@@ -111,7 +128,10 @@ def _discard(made: dict[bytes, Intervals], start: int, stop: int) -> None:
 
 
 def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> list[bytes]:
-    """Have a child take the fingerprints as of now; empty where there is none to be had."""
+    """Have a child take the fingerprints as of now.
+
+    `_MISSING` stands for what cannot be loaded, and empty is what cannot be said.
+    """
     settings = child.ChildSettings(
         run_dir=str(run.path),
         run_id=run.id,
@@ -157,15 +177,16 @@ def main() -> int:
     try:
         script.prepare(settings.script)
         script.import_for_workers(settings.script)
-    except BaseException:  # noqa: S110 - user code: what is there by now is compared
-        pass
+        whole = True
+    except BaseException:  # user code: what is there by now is compared
+        whole = False
     store = LargeStore(Path(settings.run_dir) / "payloads")
     found = []
     for each in asked:
         try:
             found.append(fingerprint(payload.loads(each, store)))
         except Exception:  # user code: unpickling runs it
-            found.append(b"")
+            found.append(_MISSING if whole else b"")
     with os.fdopen(answer, "wb") as stream_out:
         stream_out.write(msgspec.msgpack.encode(found))
     os._exit(0)

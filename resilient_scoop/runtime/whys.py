@@ -192,6 +192,8 @@ class Inquiry:
 
     def _batch(self, path: str, parent: str, call: int) -> Why:
         known = self.state.parents[parent]
+        if call in known.dropped:
+            return _covered(path, known, call)
         batch = known.batches.get(call)
         name, failed = self._survey(known, call)
         size = known.size_of(call)

@@ -298,3 +298,13 @@ def test_a_live_run_is_asked_to_compact_and_not_repaired(place: Place) -> None:
     assert out.startswith("4 ")
     assert check(run / "journal", Depth.CONTENTS).sound
     place.assert_nothing_left()
+
+
+def test_a_run_of_a_newer_format_is_refused_by_every_command_of_the_journal(place: Place) -> None:
+    run = killed(place)
+    info = run / "run.json"
+    info.write_text(info.read_text().replace('"format": 1', '"format": 9'))
+    for words in ("verify", "stats", "export", "repair", "compact"):
+        done = place.rscoop("journal", words, "last")
+        assert "it has format 9 and this version reads up to 1" in done.err, (words, str(done))
+        assert done.code == 74

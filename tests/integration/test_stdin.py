@@ -303,3 +303,21 @@ def test_a_run_that_waits_for_an_answer_can_be_stopped(place: Place) -> None:
     place.assert_nothing_left()
     process = place.start("resume", "-q", "last", stdin=subprocess.PIPE)
     assert "AssertionError" in finish(process).err  # no terminal this time
+
+
+def test_a_fork_reads_what_its_origin_had_read_and_then_its_own(place: Place) -> None:
+    place.write("""
+        import sys
+        from resilient_scoop import futures
+        def double(x): return 2 * x
+        if __name__ == "__main__":
+            for number in range(3):
+                print(number, futures.submit(double, int(sys.stdin.readline() or -1)).result())
+    """)
+    told = place.rscoop("run", "-q", "script.py", stdin="1\n2\n3\n")
+    assert told.expect().split() == ["0", "2", "1", "4", "2", "6"]
+    place.rscoop("fork", "last", "--at", "0.1", "--name", "side").expect()
+    text = (place.folder / "script.py").read_text()
+    (place.folder / "script.py").write_text(text.replace("range(3)", "range(4)"))
+    forked = place.rscoop("resume", "side", "-q", stdin="7\n")
+    assert forked.expect().split() == ["0", "2", "1", "4", "2", "6", "3", "14"]

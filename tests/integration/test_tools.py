@@ -496,6 +496,15 @@ def test_a_dry_run_foretells_what_the_resume_then_does_and_changes_nothing(place
     assert len(ledger(place)) - len(before) == found["work"]["in_flight"]
 
 
+def test_a_dry_run_names_functions_that_are_not_there_any_more(place: Place) -> None:
+    stop_halfway(place)
+    place.write(HALFWAY.replace("work", "labor"))
+    told = json.loads(place.rscoop("resume", "--dry-run", "--json", "last").expect())
+    assert [(each["name"], each["results"]) for each in told["missing"]] == [("__main__:work", 9)]
+    text = place.rscoop("resume", "--dry-run", "last").expect()
+    assert "missing    work: the code has no such function any more; its 9 results count" in text
+
+
 # --- determinism ------------------------------------------------------------------------------
 
 

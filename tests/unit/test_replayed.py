@@ -137,6 +137,24 @@ def test_a_call_beyond_the_journal_is_its_end_unless_the_run_had_ended() -> None
     assert halted.value.end.differs
 
 
+def test_a_call_that_a_repair_left_out_ends_the_history_and_is_missed_by_who_had_ended() -> None:
+    of = parent(asked((part(1, 0, 1),)))
+    page(of, outcomes(1, 0, 1))
+    with pytest.raises(Halted) as halted:
+        call(of, 0, 1)
+    assert not halted.value.end.differs
+    assert halted.value.end.found.startswith(
+        "makes call 0.0 of plain, which a repair of the journal"
+    )
+
+    over = parent(asked((part(1, 0, 1),)))
+    over.ended = True
+    page(over, outcomes(1, 0, 1))
+    with pytest.raises(Halted) as halted:
+        call(over, 0, 1)
+    assert halted.value.end.expected == "a call that a repair of the journal left out"
+
+
 def test_answers_are_told_again_and_their_end_is_the_history_s() -> None:
     of = parent(asked((part(0, 0, 1),)))
     page(of, told(0, "once", 0), outcomes(0, 0, 1))

@@ -1,0 +1,59 @@
+"""A run whose folder is taken away from under it ends, and says so."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.integration.runs import Place, finish, wait_until
+
+pytestmark = pytest.mark.real
+
+IDLE = """
+    import time
+    from pathlib import Path
+    from resilient_scoop import futures
+    def nap(x):
+        Path(f"napping{x}").touch()
+        while not Path("go").exists(): time.sleep(0.02)
+        return x
+    if __name__ == "__main__":
+        print(sum(futures.map(nap, range(2))))
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, state_dir: Path) -> Place:
+    return Place(tmp_path, state_dir)
+
+
+@pytest.mark.parametrize("gone", ["", "journal"])
+def test_a_run_whose_folder_is_deleted_ends_within_seconds(place: Place, gone: str) -> None:
+    path = place.write(IDLE)
+    process = place.start("run", "-n", "2", path.name)
+    wait_until((place.folder / "napping1").exists)
+    (run,) = place.runs()
+
+    shutil.rmtree(run / gone)
+
+    done = finish(process, timeout_s=10.0)
+    done.expect(74)
+    assert f"{run}" in done.err
+    assert done.err.count("was deleted or moved while its run was under way") == 1
+    wait_until(lambda: not place.processes(), 5.0, lambda: f"left: {place.processes()}")
+
+
+def test_a_run_whose_folder_is_moved_ends_and_is_resumed_where_it_is_now(place: Place) -> None:
+    path = place.write(IDLE)
+    process = place.start("run", "-n", "2", path.name)
+    wait_until((place.folder / "napping1").exists)
+    (run,) = place.runs()
+
+    moved = run.rename(place.folder / run.name)
+
+    finish(process, timeout_s=10.0).expect(74)
+    wait_until(lambda: not place.processes(), 5.0, lambda: f"left: {place.processes()}")
+    (place.folder / "go").touch()
+    assert place.rscoop("resume", "-q", str(moved)).expect() == "1\n"
