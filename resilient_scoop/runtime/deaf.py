@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Final
 
+_last_at = float("-inf")
 UNHEARD: Final = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
@@ -33,7 +35,17 @@ def spare_children() -> None:
 
 
 def _nothing(_number: int, _frame: object) -> None:
-    """Do nothing."""
+    """Note that a signal came, and nothing else."""
+    global _last_at  # noqa: PLW0603 - a process has one set of handlers
+    _last_at = time.monotonic()
+
+
+def came_since(moment: float) -> bool:
+    """Tell whether a signal came that was meant for all, since a moment (monotonic).
+
+    What user code had started then may have died of it, and what fails for that says nothing of itself.
+    """
+    return _last_at >= moment
 
 
 def _hear_again() -> None:
