@@ -17,6 +17,7 @@ import time
 from typing import Final
 
 _last_at = float("-inf")
+_masks: list[set[int]] = []  # the fork is one at a time: it holds the interpreter's lock
 UNHEARD: Final = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
@@ -31,7 +32,9 @@ def spare_children() -> None:
     for number in UNHEARD:
         signal.signal(number, _nothing)
         signal.siginterrupt(number, False)  # noqa: FBT003 - the system call takes it so
-    os.register_at_fork(after_in_child=_hear_again)
+    os.register_at_fork(
+        before=_hold_back, after_in_parent=_let_through, after_in_child=_hear_again
+    )
 
 
 def _nothing(_number: int, _frame: object) -> None:
@@ -48,7 +51,19 @@ def came_since(moment: float) -> bool:
     return _last_at >= moment
 
 
+# A signal that reaches a child between the fork and its first line would be lost: it is held back.
+
+
+def _hold_back() -> None:
+    _masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, UNHEARD))
+
+
+def _let_through() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop())
+
+
 def _hear_again() -> None:
     for number in UNHEARD:
         if signal.getsignal(number) is _nothing:
             signal.signal(number, signal.SIG_DFL)
+    _let_through()
