@@ -32,9 +32,7 @@ def spare_children() -> None:
     for number in UNHEARD:
         signal.signal(number, _nothing)
         signal.siginterrupt(number, False)  # noqa: FBT003 - the system call takes it so
-    os.register_at_fork(
-        before=_hold_back, after_in_parent=_let_through, after_in_child=_hear_again
-    )
+    os.register_at_fork(before=_hold_back, after_in_parent=_let_through, after_in_child=_hear_again)
 
 
 def _nothing(_number: int, _frame: object) -> None:
