@@ -313,11 +313,15 @@ class Round:
         if code != 0 or self.place.said_bytes() != before:
             self.violate(Guarantee.SOUND, f"resume of a finished run: exit {code}, or said more")
 
+    def excuse(self, text: str) -> str:
+        """Return a log without what is nobody's fault."""
+        return text
+
     def _check_logs(self) -> None:
         run = self.place.run()
         files = [self.place.err] if run is None else [self.place.err, *(run / "logs").iterdir()]
         for file in files:
-            text = file.read_text(errors="replace")
+            text = self.excuse(file.read_text(errors="replace"))
             for mark in ("Traceback", "Fatal Python error", "refused a message", "replay:"):
                 if mark in text:
                     piece = text[max(0, text.index(mark) - 200) :][:1500]

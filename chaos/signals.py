@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import random
+import re
 import signal
 import subprocess
 import tempfile
@@ -27,6 +28,9 @@ from chaos.processes import Process, Role
 from chaos.rounds import WORKLOADS, Reference, Result, Round, keep
 
 SIGNAL_WORKLOADS: Final = (*WORKLOADS, "saves")
+_IMPORTING: Final = re.compile(
+    r"Traceback \(most recent call last\):\n  File \"<frozen runpy>\"(?:.*\n  )+.*\nKeyboardInterrupt\n"
+)
 _VOLLEYS_MAX: Final = 3
 _TAIL_S: Final = 60.0  # the longest grace, the farewell, and a loaded machine
 _CODES: Final = {
@@ -122,6 +126,10 @@ class _SignalRound(Round):
                 self.result.resumes += 1
                 code = self._command(["resume", run.name])
         self.judge(code)
+
+    def excuse(self, text: str) -> str:
+        """A Ctrl-C while Python still imports us is shown by Python itself."""
+        return _IMPORTING.sub("", text)
 
     def _command(self, arguments: list[str]) -> int | None:
         """Run a command to its end, with the next volley in it."""

@@ -14,6 +14,7 @@ import importlib.machinery
 import random
 import sys
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class StreamBook:
     mind that are still in use.
     """
 
-    __slots__ = ("_named", "_numbered", "_saved", "count")
+    __slots__ = ("_again", "_behind", "_named", "_numbered", "_saved", "count", "first")
 
     def __init__(self) -> None:
         self.count = 0  # how many streams without a name were obtained
@@ -129,13 +130,18 @@ class StreamBook:
             weakref.WeakValueDictionary()
         )
         self._saved: dict[str, Any] = {}  # states of streams that were not asked for again yet
+        self.first: int | None = None  # `count` at the first step (`step`)
+        self._again: deque[tuple[int, Any]] = deque()  # numbers to be obtained again, with states
+        self._behind = 0  # the next number behind those
 
     def obtain(self, name: str | None, seed: Callable[[str], int]) -> random.Random:
         """Return a stream; `seed` gives the seed for what stands behind the future's path."""
         if name is None:
-            made = stream(seed(f"#{self.count}"))
-            self._numbered[self.count] = made
-            self.count += 1
+            mark, state = self._again.popleft() if self._again else (self.count, None)
+            made = self._numbered[mark] = stream(seed(f"#{mark}"))
+            if state is not None:
+                made.setstate(state)
+            self.count = mark + 1 if self._again else max(mark + 1, self._behind)
             return made
         found = self._named.get(name)
         if found is None:
@@ -169,6 +175,32 @@ class StreamBook:
         for mark, each in self._numbered.items():
             if mark in numbered:
                 each.setstate(numbered[mark])
+
+    # A leaf that keeps a payload runs again from its top, and obtains its streams again: those that
+    # it obtained once, before its loop, are to go on; those of its steps are to be new ones.
+
+    def step(self) -> bool:
+        """Note that the leaf keeps a payload; return whether its streams can be told apart by now.
+
+        At its first step, what it obtained before its loop and in that step look alike.
+        """
+        first, self.first = self.first, self.count if self.first is None else self.first
+        return first is not None or not self.count
+
+    def save_steps(self) -> tuple[int, int, dict[str, Any], dict[int, Any]]:
+        """Return what `go_on` puts back."""
+        return (self.first or 0, *self.save())
+
+    def go_on(self, saved: tuple[int, int, dict[str, Any], dict[int, Any]]) -> None:
+        """Put the streams where they were at a step: what was obtained by now, and what will be."""
+        first, count, named, numbered = saved
+        obtained, self.first = self.count, first
+        self.restore((self.count, named, numbered))
+        kept = range(first) if count == first else sorted(mark for mark in numbered if mark < first)
+        self._again.extend((mark, numbered.get(mark)) for mark in list(kept)[obtained:])
+        self._behind = count
+        if not self._again:
+            self.count = max(self.count, count)
 
     def find(self, mark: str | int) -> random.Random | None:
         """Return the stream that was obtained under a mark, if it is still in use."""

@@ -41,6 +41,7 @@ _SERIAL_KEY: Final = os.urandom(16)
 class _Payload(msgspec.Struct, frozen=True, array_like=True):
     value: bytes
     streams: bytes
+    book: bytes = b""  # the streams that `futures.rng` had given out
 
 
 class TaskInfo:
@@ -154,7 +155,11 @@ def _load(session: Session, path: str, work: Work, index: int, name: str) -> Any
     kept = msgspec.msgpack.decode(raw, type=_Payload)
     value = codec.loads(kept.value, session.store, f"what {name} kept with progress(resume=…)")
     if is_first:
-        rng.restore(pickle.loads(kept.streams))
+        rng.bring_back(pickle.loads(kept.streams))
+        if kept.book:
+            context = session.context
+            context.rngs = context.rngs or rng.StreamBook()
+            context.rngs.go_on(pickle.loads(kept.book))
     return value
 
 
@@ -205,8 +210,10 @@ def progress(
         began = time.monotonic()
         if session.reporter.is_too_soon(context.path, work, began):
             return
+        if context.rngs is not None and not context.rngs.step():
+            return
         name = session.machine.functions[work.task.fn].name
-        kept = _dump(resume, context.path, name)
+        kept = _dump(resume, context.path, name, context.rngs)
         with session.lock:
             cost_s = time.monotonic() - began
             session.reporter.hold_off(context.path, work, context.index, began + cost_s / _SHARE)
@@ -265,7 +272,7 @@ def _check_is_leaf(context: Context) -> None:
     )
 
 
-def _dump(value: Any, path: str, name: str) -> bytes:
+def _dump(value: Any, path: str, name: str, book: rng.StreamBook | None = None) -> bytes:
     encoded = codec.dumps(value, f"resume payload of {name}", "resume")
     if len(encoded) > RESUME_BYTES_MAX:
         raise ProgressRefusedError(
@@ -274,7 +281,8 @@ def _dump(value: Any, path: str, name: str) -> bytes:
             "that may be kept",
             "keep less, or write it to a file of your own and keep the file's name",
         )
-    return msgspec.msgpack.encode(_Payload(encoded, pickle.dumps(rng.save(), 5)))
+    given = b"" if book is None else pickle.dumps(book.save_steps(), 5)
+    return msgspec.msgpack.encode(_Payload(encoded, pickle.dumps(rng.save(), 5), given))
 
 
 def _session() -> Session | None:

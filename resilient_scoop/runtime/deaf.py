@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Final
 
+_last_at = float("-inf")
+_masks: list[set[int]] = []  # the fork is one at a time: it holds the interpreter's lock
 UNHEARD: Final = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
@@ -29,14 +32,36 @@ def spare_children() -> None:
     for number in UNHEARD:
         signal.signal(number, _nothing)
         signal.siginterrupt(number, False)  # noqa: FBT003 - the system call takes it so
-    os.register_at_fork(after_in_child=_hear_again)
+    os.register_at_fork(before=_hold_back, after_in_parent=_let_through, after_in_child=_hear_again)
 
 
 def _nothing(_number: int, _frame: object) -> None:
-    """Do nothing."""
+    """Note that a signal came, and nothing else."""
+    global _last_at  # noqa: PLW0603 - a process has one set of handlers
+    _last_at = time.monotonic()
+
+
+def came_since(moment: float) -> bool:
+    """Tell whether a signal came that was meant for all, since a moment (monotonic).
+
+    What user code had started then may have died of it, and what fails for that says nothing of itself.
+    """
+    return _last_at >= moment
+
+
+# A signal that reaches a child between the fork and its first line would be lost: it is held back.
+
+
+def _hold_back() -> None:
+    _masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, UNHEARD))
+
+
+def _let_through() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop())
 
 
 def _hear_again() -> None:
     for number in UNHEARD:
         if signal.getsignal(number) is _nothing:
             signal.signal(number, signal.SIG_DFL)
+    _let_through()

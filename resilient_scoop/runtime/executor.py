@@ -19,6 +19,7 @@ from resilient_scoop.adapters import payload, rng
 from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
 from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.core.parent import Parent, Policy
+from resilient_scoop.runtime import deaf
 from resilient_scoop.runtime.session import FLUSH_S, Context
 
 if TYPE_CHECKING:
@@ -48,15 +49,14 @@ class Executor:
 
     def _slice(self, work: Work) -> bool:
         """Run a slice; return False if one of its items waited: another greenlet has the rest."""
-        session = self.session
-        loaded = self.functions.get(session.machine.functions[work.task.fn])
+        session, task = self.session, work.task
+        loaded = self.functions.get(session.machine.functions[task.fn])
         timeout_s = loaded.define.options.timeout_s
         item = self._quick if loaded.is_quick else self._item
         words, attempt = session.record.words, work.attempt
-        args, first, values = work.task.args, work.task.start, work.values
+        args, first, values = task.args, task.start, work.values
         context, queue = self._context(work), session.machine.queue
         session.running = work
-        task = work.task
         session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, work.next)
         now = work.since = time.monotonic()
         while True:
@@ -71,6 +71,8 @@ class Executor:
             if timeout_s is not None:
                 words[DEADLINE] = round((now + timeout_s) * 1e9)
             value, failed = item(context, loaded, args[index - first])
+            if failed and self._is_to_run_again(context, loaded, now):
+                value, failed = item(context, loaded, args[index - first])
             if context.parent is not None or context.parked:
                 self._end_parent(context, value, failed=failed)
                 if context.parked:
@@ -99,6 +101,17 @@ class Executor:
         item = self._quick if loaded.is_quick else self._item
         value, failed = item(context, loaded, task.args[index - task.start])
         self._end_parent(context, value, failed=failed)
+
+    def _is_to_run_again(self, context: Context, loaded: Loaded, began: float) -> bool:
+        """Tell whether a failure may come of a signal to all: what the item had started died of it."""
+        if not deaf.came_since(began) or loaded.error is not None or context.work is None:
+            return False
+        if context.parent is not None or context.parked or not loaded.define.options.idempotent:
+            return False
+        with self.session.lock:
+            if context.path in self.session.reporter.items:
+                self.session.reporter.try_again(context.path, context.work, context.index)
+        return True
 
     def _context(self, work: Work) -> Context:
         """Return a fresh context: an item that made calls keeps its own."""

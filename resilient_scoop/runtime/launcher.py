@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import time
@@ -30,8 +29,9 @@ from resilient_scoop.runtime import child, decisions
 from resilient_scoop.runtime.aftermath import show_new, tidy
 from resilient_scoop.runtime.audit import AuditTail
 from resilient_scoop.runtime.display import Display, Progress, Rate, eta_s
+from resilient_scoop.runtime.ears import Ears
 from resilient_scoop.runtime.figures import OutputTail
-from resilient_scoop.runtime.handover import HEARD, STOPPED, Handover
+from resilient_scoop.runtime.handover import STOPPED, Handover
 from resilient_scoop.runtime.launching import LaunchOptions, child_settings
 from resilient_scoop.runtime.reports import Report, finished, resuming
 from resilient_scoop.runtime.script_input import Feeder
@@ -95,7 +95,7 @@ class Launcher:
         self.shown = Shown(run.shown, sys.stdout.fileno())
         self.tail = OutputTail(self.shown.count)
         self.buffer = b""
-        self.wake: tuple[int, ...] = ()
+        self.ears: Ears | None = None
         self.handover = Handover(run, self.display.note, self._tell_broker, options.limit)
         self.said_fatal = 0
         self.broker_code: int | None = None
@@ -157,7 +157,7 @@ class Launcher:
         try:
             self.run.logs.mkdir(mode=0o700, exist_ok=True)
             self.run.make_socket_dir()
-            self._watch_signals()
+            self.ears = Ears(self.selector, self.handover.hear, self._leave)
             self.start_broker(adopt=False)
             self.start_agent()
             while self.broker.process is not None or self.agent.process is not None:
@@ -171,18 +171,9 @@ class Launcher:
             self.feeder.close()
             self.display.close()
             self.selector.close()
-            signal.set_wakeup_fd(-1)
-            for fd in self.wake:
-                os.close(fd)
+            if self.ears is not None:
+                self.ears.close()
             self.run.remove_socket_dir()  # last: it takes descriptors, which may have run out
-
-    def _watch_signals(self) -> None:
-        wake, theirs = self.wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-        for number in HEARD:
-            signal.signal(number, lambda *_: None)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        self.selector.register(wake, selectors.EVENT_READ, lambda: self._hear_signals(wake))
 
     def _timeout_s(self) -> float:
         return min(1.0, self.handover.due_s(time.monotonic()))
@@ -245,9 +236,6 @@ class Launcher:
         self.said_fatal = self.said_fatal or (STOPPED if code == REFUSED else 70)
         return True
 
-    def _hear_signals(self, wake: int) -> None:
-        self.handover.hear(os.read(wake, 64))
-
     def _tell_broker(self, line: str) -> None:
         process = self.broker.process
         if process is not None and process.stdin is not None:
@@ -287,6 +275,12 @@ class Launcher:
             return
         elif self.agent_watch.tick(agent.pid, ran_s):
             agent.kill()
+
+    def _leave(self, code: int) -> None:
+        """End at once, from the middle of a write that does not end."""
+        self._kill_all()
+        self.run.remove_socket_dir()
+        os._exit(code)
 
     def _kill_all(self) -> None:
         for part in (self.agent, self.broker):

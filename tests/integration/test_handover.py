@@ -261,3 +261,42 @@ def test_a_second_sigterm_ends_everything_now(place: Place) -> None:
     done.expect(143)
     assert "rscoop resume" in done.err
     place.assert_nothing_left()
+
+
+CHILDREN = """
+import os, subprocess, sys, time, multiprocessing
+from resilient_scoop import futures
+
+def solve(x):
+    open(f"begun-{x}", "w").close()
+    seconds = "0.5" if os.path.exists("resumed") else "60"
+    subprocess.run(["sleep", seconds], check=True)
+    return x
+
+def forked(x):
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    process.terminate()
+    process.join(20)
+    return process.exitcode
+
+if __name__ == "__main__":
+    print(*futures.map(forked, [0, 1]), flush=True)
+    print(sum(futures.map(solve, [1, 2])))
+"""
+
+
+def test_what_fails_since_a_signal_to_all_ended_its_child_is_not_believed(place: Place) -> None:
+    place.write(CHILDREN)
+    process = place.start("run", "-q", "-n", "2", "script.py")
+    wait_until(lambda: all((place.folder / f"begun-{x}").exists() for x in (1, 2)), 20.0)
+    wait_until(lambda: sum("sleep 60" in w for w in place.processes().values()) == 2, 20.0)
+    for pid in place.processes():
+        with contextlib.suppress(ProcessLookupError):  # a child that has died of the one before
+            os.kill(pid, signal.SIGTERM)
+    done = finish(process)
+    assert done.expect(143) == "-15 -15\n", "a child of a task is not deaf"
+    assert "died" not in done.err
+    place.assert_nothing_left()
+    (place.folder / "resumed").touch()
+    assert place.rscoop("resume", "-q", "last").expect() == "3\n"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 
@@ -125,3 +128,43 @@ def test_a_broker_that_always_loops_is_given_up_and_nothing_is_lost(place: Place
     place.assert_nothing_left()
     (place.folder / "loop-broker").unlink()
     assert place.rscoop("resume", "-q", "last").expect() == ANSWER
+
+
+FLOOD = """
+import time
+from resilient_scoop import futures
+
+def work(x):
+    return x
+
+if __name__ == "__main__":
+    for step in range(60):
+        print(f"{step:03}" * 1000, flush=True)
+        list(futures.map(work, range(2)))
+"""
+
+
+def _unread(pipe: int) -> int:
+    """Return how many bytes wait in a pipe, of 65,536 that it holds."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_reader_that_does_not_read_keeps_no_run_from_ending(place: Place, times: int) -> None:
+    place.write(FLOOD)
+    process = place.start("run", "-q", "-n", "2", "script.py")
+    assert process.stdout is not None
+    pipe = process.stdout.fileno()
+    wait_until(lambda: _unread(pipe) > 40_000, 20.0)
+    time.sleep(1.0)  # it is full by now
+    began = time.monotonic()
+    for _ in range(times):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1.5)
+    process.wait(20.0)
+    assert time.monotonic() - began < (16.0 if times == 1 else 8.0)
+    out, _ = process.communicate()
+    assert process.returncode == 143
+    place.assert_nothing_left()
+    out += place.rscoop("resume", "-q", "last").expect()
+    assert out == "".join(f"{step:03}" * 1000 + "\n" for step in range(60))

@@ -39,12 +39,10 @@ def test_a_run_that_is_asked_to_end_gives_the_same_answer_and_leaves_nothing(
 def test_who_is_not_the_launcher_hears_nothing(
     role: Role, references: list[Reference], tmp_path: Path
 ) -> None:
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-    volley = Volley(
-        Kill(role, Moment.UNIFORM, 0.5, 0),
-        numbers[: 1 if role is Role.EVERYTHING else 3],
-        (0.0, 0.0),
-    )
+    numbers: tuple[signal.Signals, ...] = (signal.SIGTERM,)
+    if role is not Role.EVERYTHING:
+        numbers += (signal.SIGUSR1, signal.SIGUSR2)
+    volley = Volley(Kill(role, Moment.UNIFORM, 0.5, 0), numbers, (0.0,) * (len(numbers) - 1))
     result = signals.play_volleys(0, references[-1], [volley], tmp_path)
     assert not result.violations, str(result)
     assert result.resumes == (1 if role is Role.EVERYTHING else 0)

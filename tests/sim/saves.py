@@ -124,7 +124,9 @@ class Saves:
     def _has_saved(self, broker: Broker, path: str) -> bool:
         before = self._named.get((broker.handover.no, path))
         parent = broker.state.parents.get(path)
-        return before is not None and parent is not None and parent.saved > before
+        if before is None:  # named, and saved, in the same turn
+            return path in broker.handover.through
+        return parent is not None and parent.saved > before
 
     def handed_over(self) -> None:
         """The run has come to the end that was asked for, and all that was recorded is durable."""
