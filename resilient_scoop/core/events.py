@@ -84,6 +84,7 @@ class SendHistory:
     checkpoints: list[Mark] = field(default_factory=list)
     dropped: list[Span] = field(default_factory=list)
     trimmed_by: list[tuple[str, int]] = field(default_factory=list)
+    no: int = 0
 
 
 @dataclass(frozen=True, slots=True)

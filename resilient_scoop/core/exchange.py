@@ -287,7 +287,7 @@ def _page(send: SendHistory, journal: Reader, size_bytes: int) -> list[bytes]:
     last = upto >= send.upto or not journal.read(Table.LOG, send.prefix, after, 1)
     head = wire.History(
         send.parent, send.attempt, upto, last, send.calls, send.output_bytes, send.checkpoints,
-        send.dropped, send.trimmed_by,
+        send.dropped, send.trimmed_by, send.no,
     )  # fmt: skip
     return [wire.encode(head), *frames]
 

@@ -233,7 +233,7 @@ class Ledger:
         page = SendHistory(
             peer.id, wanted.parent, wanted.attempt, parent.prefix, after, self.state.seq,
             parent.next_call(), self.state.output_bytes, checkpoints.marks(parent),
-            list(parent.dropped), list(parent.trimmed_by),
+            list(parent.dropped), list(parent.trimmed_by), wanted.no,
         )  # fmt: skip
         self.actions.append(page)
 

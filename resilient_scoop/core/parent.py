@@ -65,6 +65,7 @@ class Parent:
     after: int = 0
     catching_up: bool = False  # live, but the broker is new: outcomes may be missing
     page_asked: bool = False
+    pages_asked: int = 0
     known_calls: int = 0
     output_known: int = 0
     next_observation: int = 0
@@ -280,13 +281,17 @@ class Parent:
         """Return the frame that asks for the next page, if one is to be asked for now."""
         if self.page_asked or not (self.replaying or self.catching_up):
             return None
-        self.page_asked = True
+        self.page_asked, self.pages_asked = True, self.pages_asked + 1
         waited = [number for number, call in self.calls.items() if call.left]
         first = 0 if self.replaying else min(waited, default=self.next_call)
-        return wire.encode(wire.HistoryWanted(self.path, self.attempt, self.after, first))
+        return wire.encode(
+            wire.HistoryWanted(self.path, self.attempt, self.after, first, self.pages_asked)
+        )
 
     def page(self, head: wire.History, records: list[Told]) -> None:
-        """Take in a page."""
+        """Take in a page, unless another one was asked for meanwhile (behind a cut)."""
+        if head.no != self.pages_asked:
+            return
         self.page_asked = False
         self.after = head.upto
         self.known_calls = max(self.known_calls, head.calls)

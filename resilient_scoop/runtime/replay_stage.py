@@ -214,7 +214,7 @@ class Stage:
         asked = self.asked
         head = wire.History(
             asked.path, _ATTEMPT, upto, last, asked.next_call, 0, asked.checkpoints,
-            list(asked.dropped), asked.trimmed_by,
+            list(asked.dropped), asked.trimmed_by, parent.pages_asked,
         )  # fmt: skip
         parent.page(head, records)
         return True

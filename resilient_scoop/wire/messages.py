@@ -243,12 +243,14 @@ class HistoryWanted(_Struct, frozen=True):
     """A parent wants the page of its history after record `after`; 0 is the beginning.
 
     One that outlived its broker begins with the first call that misses an outcome: `from_call`.
+    `no` comes back with the page: what was asked for before a cut may be answered after all.
     """
 
     parent: str
     attempt: Attempt
     after: int
     from_call: int = 0
+    no: int = 0
 
 
 class Cancel(_Struct, frozen=True):
@@ -334,6 +336,7 @@ class History(_Struct, frozen=True):
     checkpoints: list[Mark] = []  # that the log holds, this page or not
     dropped: list[Span] = []  # calls of which it no longer holds anything
     trimmed_by: list[tuple[str, int]] = []  # the blocks that cover these
+    no: int = 0  # of the question
 
 
 class Retract(_Struct, frozen=True):

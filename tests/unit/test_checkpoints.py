@@ -395,7 +395,8 @@ def going_on(**more: Any) -> Parent:
 def page(of: Parent, *records: Any, last: bool = True, **more: Any) -> None:
     marks = [wire.Mark("main", 0, r.gen) for r in more.pop("all", records)
              if isinstance(r, wire.Checkpoint)]  # fmt: skip
-    of.page(wire.History(ROOT, NOW, 9, last, 9, checkpoints=marks, **more), list(records))
+    head = wire.History(ROOT, NOW, 9, last, 9, checkpoints=marks, no=of.pages_asked, **more)
+    of.page(head, list(records))
 
 
 def entered(of: Parent) -> Block:
@@ -517,7 +518,7 @@ def test_a_future_from_before_the_block_is_settled_by_going_over_the_history_aga
     # Then all is read once more, from the call on, and counts as recovered
     wanted = of.page_wanted()
     assert wanted is not None
-    assert wire.decode_up(wanted) == wire.HistoryWanted(ROOT, NOW, 0, 0)
+    assert wire.decode_up(wanted) == wire.HistoryWanted(ROOT, NOW, 0, 0, of.pages_asked)
     page(of, outcomes(0, 0, 1))
     assert again.find(0) is not None
     assert of.settled == of.recovered

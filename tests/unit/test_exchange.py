@@ -223,9 +223,10 @@ def test_a_history_comes_in_pages_of_outcomes_and_observations() -> None:
     records: list[wire.Down] = []
     while not heads or not heads[-1].last:
         after = heads[-1].upto if heads else 0
-        office.say(ORIGIN, wire.HistoryWanted(ROOT, root, after))
+        office.say(ORIGIN, wire.HistoryWanted(ROOT, root, after, no=len(heads)))
         head, *more = read(office.step(), ORIGIN)
         assert isinstance(head, wire.History)
+        assert head.no == len(heads)
         heads.append(head)
         records += more
 

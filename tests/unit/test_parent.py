@@ -31,7 +31,7 @@ def more(of: Parent, to: Call, start: int, stop: int, *, salt: int = 0, last: bo
 def page(
     of: Parent, *records: wire.Outcomes | wire.Observed, last: bool = True, calls: int = 1
 ) -> None:
-    of.page(wire.History(ROOT, NOW, 9, last, calls), list(records))
+    of.page(wire.History(ROOT, NOW, 9, last, calls, no=of.pages_asked), list(records))
 
 
 def asked(of: Parent) -> list[tuple[int, int, int, bool]]:
@@ -232,13 +232,33 @@ def test_one_that_outlives_its_broker_asks_from_the_first_call_that_it_misses() 
     of.reconnect()
     wanted = of.page_wanted()
     assert wanted is not None
-    assert wire.decode_up(wanted) == wire.HistoryWanted(ROOT, NOW, 0, 1)
+    assert wire.decode_up(wanted) == wire.HistoryWanted(ROOT, NOW, 0, 1, 1)
     assert of.page_wanted() is None
 
     # And what it missed arrives with it
     page(of, outcomes(1, 0, 1))
     assert value(made, 0) == b"Vvalue0"
     assert of.page_wanted() is None
+
+
+def test_a_page_that_was_asked_for_before_a_cut_is_not_taken_for_one_asked_for_since() -> None:
+    # Given a live parent that has asked for a page, and again behind a cut
+    of = parent()
+    made = call(of, 0, 2)
+    of.reconnect()
+    assert of.page_wanted() is not None
+    of.reconnect()
+    assert of.page_wanted() is not None
+
+    # When the first question is answered after all, with what there was then
+    of.page(wire.History(ROOT, NOW, 9, last=True, calls=1, no=1), [outcomes(0, 0, 1)])
+
+    # Then the parent waits for the other answer, which has all
+    assert of.catching_up
+    assert of.page_wanted() is None
+    page(of, outcomes(0, 0, 2))
+    assert value(made, 1) == b"Vvalue1"
+    assert not of.catching_up
 
 
 def test_a_call_that_the_history_has_settled_is_not_sent_at_all() -> None:

@@ -48,7 +48,7 @@ def call(
 
 def page(of: Replayed, *records: wire.Outcomes | wire.Observed, last: bool = True) -> None:
     assert of.page_wanted() is not None
-    of.page(wire.History(ROOT, NOW, 9, last, of.asked.next_call), list(records))
+    of.page(wire.History(ROOT, NOW, 9, last, of.asked.next_call, no=of.pages_asked), list(records))
 
 
 def told(no: int, kind: str, at_call: int) -> wire.Observed:

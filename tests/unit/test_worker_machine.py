@@ -388,7 +388,7 @@ def test_a_live_parent_catches_up_with_a_new_broker_by_itself() -> None:
     assert (wanted.parent, wanted.attempt, wanted.from_call) == (parent.path, work.attempt, 0)
 
     # And for the next page, as long as there is one
-    desk.hear(wire.History(parent.path, work.attempt, 5, last=False, calls=1))
+    desk.hear(wire.History(parent.path, work.attempt, 5, last=False, calls=1, no=wanted.no))
     (wanted,) = [m for m in desk.said() if isinstance(m, wire.HistoryWanted)]
     assert wanted.after == 5
 
