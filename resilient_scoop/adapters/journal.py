@@ -43,6 +43,7 @@ from resilient_scoop.adapters.journal_place import (
     check_place,
     check_sequence,
     data_folder,
+    is_there,
     lengthen,
     read_generation,
     read_meta,
@@ -322,11 +323,7 @@ class Journal(Reader):
 
     def _check_there(self) -> None:
         """Refuse to go on with a data file that nobody will find again: commits to it would succeed."""
-        try:
-            found = (data_folder(self.directory, self._known(self.data)) / DATA_FILE).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            found = None
-        if found is None or (found.st_dev, found.st_ino) != self.store.id:
+        if not is_there(self.directory, self._known(self.data), self.store.id):
             self._failed = JournalGoneError(str(self.directory))
             raise self._failed
 

@@ -254,6 +254,15 @@ def read_meta(directory: Path) -> DataMeta:
     return newest._replace(before_txn=older.txn, is_short=short_bytes > 0)
 
 
+def is_there(directory: Path, known: Generation, file: tuple[int, int]) -> bool:
+    """Tell whether the data file (device, inode) still stands under its name."""
+    try:
+        found = (data_folder(directory, known) / DATA_FILE).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return (found.st_dev, found.st_ino) == file
+
+
 def lengthen(directory: Path, meta: DataMeta) -> None:
     """Make the data file as long as its meta page says, for whoever has it open for writing.
 
