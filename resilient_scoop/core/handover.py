@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.parent import Parent
     from resilient_scoop.core.peers import Lease, Peer
     from resilient_scoop.ids import PeerId
+    from resilient_scoop.wire.attempt import Attempt
 
 _ASKS_MAX = 1 << 24  # in one epoch
 
@@ -70,7 +71,10 @@ class Handover:
         self.is_whole = False  # over, and nobody was left out
         self._has_news = False  # other items than before may be held back
         self._asked: set[PeerId] = set()
-        self._open: dict[PeerId, set[str]] = {}  # what each has said last
+        # What each has said last, and the attempts that were meant: a parent that was taken from a
+        # process and given to it again has not left its block.
+        self._open: dict[PeerId, dict[str, Attempt | None]] = {}
+        self._unsaved: dict[str, int] = {}  # named and not waited for any more, as `waiting`
 
     @property
     def is_active(self) -> bool:
@@ -100,24 +104,32 @@ class Handover:
         self.through.clear()
         self._asked.clear()
         self._open.clear()
+        self._unsaved.clear()
 
     def answered(self, peer: Peer, answer: wire.OpenBlocks) -> None:
         """A process says which of its parents have an open block."""
         if answer.no != self.no or not self.is_active:
             return
-        said, before = set(answer.parents), self._open.get(peer.id)
+        before = self._open.get(peer.id)
+        known_as = before or {}
+        said = {
+            path: known_as[path] if path in known_as else self._attempt(peer, path)
+            for path in answer.parents
+        }
         self._open[peer.id] = said
         if before is None:  # H2
             for path in said:
                 known = path in self.waiting or path in self.through
                 if not known and self._holds(peer, path):
+                    self._unsaved.pop(path, None)
                     self.waiting[path] = self._saved(path)
                     self.named += 1
                     self.ledger.scheduler.release()  # it may be below one that has saved
                     self._has_news = True
             return
-        for path in before - said:
-            if path in self.waiting and self._holds(peer, path):
+        for path in before.keys() - said.keys():
+            held = self._attempt(peer, path)
+            if path in self.waiting and held is not None and held == before[path]:
                 self._settle(path)
 
     def settle(self, now: float, *, recovering: bool, stopping: bool) -> bool:
@@ -127,6 +139,9 @@ class Handover:
         self._ask_newcomers()
         for path in [p for p in self.waiting if self._saved(p) > self.waiting[p]]:
             self._settle(path)
+        for path in [p for p in self._unsaved if self._saved(p) > self._unsaved[p]]:
+            del self._unsaved[path]
+            self._pass(path)
         for path in [p for p in self.waiting if self._is_done(p)]:
             self._settle(path)
         if self.stage is Stage.ASKED and not recovering and self._all_answered():
@@ -164,8 +179,15 @@ class Handover:
 
     def _settle(self, path: str) -> None:
         """A parent is not waited for any more (H1)."""
-        if self._saved(path) > self.waiting.pop(path):
-            self.through.add(path)
+        before = self.waiting.pop(path)
+        if self._saved(path) > before:
+            self._pass(path)
+        else:
+            self._unsaved[path] = before
+            self._has_news = True
+
+    def _pass(self, path: str) -> None:
+        self.through.add(path)
         self._has_news = True
 
     def _saved(self, path: str) -> int:
@@ -182,10 +204,15 @@ class Handover:
 
     def _holds(self, peer: Peer, path: str) -> bool:
         """Tell whether a process runs the parent now."""
+        return self._attempt(peer, path) is not None
+
+    def _attempt(self, peer: Peer, path: str) -> Attempt | None:
+        """Return the attempt at a parent that a process holds, if it does."""
         if path == ids.ROOT:
-            return self.ledger.root is not None and self.ledger.root[1] == peer.id
+            root = self.ledger.root
+            return root[0] if root is not None and root[1] == peer.id else None
         lease = self.ledger.lease_of(path)
-        return lease is not None and lease.peer is peer
+        return lease.attempt if lease is not None and lease.peer is peer else None
 
     # --- processes ----------------------------------------------------------------------------
 

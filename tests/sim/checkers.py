@@ -281,11 +281,15 @@ class Checks:
         """A block is entered, and a generation is the newest that the journal holds."""
         saved = self.saved.get((path, *key), 0)
         if newest < saved and not self.world.edited:
-            if any(known[0] == path for known in self.durable):
-                return  # it is done: an attempt that was granted before that and is to be dropped
+            if self.is_done(path):
+                return
             raise Broken(
                 f"NO-LOST: {path} was told that {key} {saved} is durable; {newest} is there"
             )
+
+    def is_done(self, path: str) -> bool:
+        """Tell whether an attempt at an item is one that was granted before it was done, to be dropped."""
+        return any(known[0] == path for known in self.durable)
 
     def diverged(self, text: str) -> None:
         """A replay differed: none of our scripts gives it reason to."""

@@ -12,7 +12,6 @@ from resilient_scoop.core.events import Offer, Send
 from resilient_scoop.core.handover import Handover
 from resilient_scoop.core.keeper import Keeper
 from resilient_scoop.core.parent import Parent
-from resilient_scoop.core.scheduler import Scheduler
 from resilient_scoop.wire import messages as wire
 from tests.sim.mutants import Mutant, Patch, patched_apply
 
@@ -204,19 +203,6 @@ def _held_back_below_who_waits() -> Sequence[Patch]:
     return [(Handover, "spared", bug)]
 
 
-def _held_back_for_good() -> Sequence[Patch]:
-    return [(Scheduler, "release", lambda _self: None)]
-
-
-def _nobody_spared() -> Sequence[Patch]:
-    spared = Handover.spared
-
-    def bug(self: Handover, batch: Any) -> set[int] | None:
-        return None if spared(self, batch) is None else set()
-
-    return [(Handover, "spared", bug)]
-
-
 _LOOP = (("durable", "block", 9, 3), ("durable", "other", 6, 1), ("map", "saver", [[6, 2], [5, 1]]))
 _DRIZZLE = {
     "rates": {"both": 0.5, "worker": 0.5, "broker": 0.5, "cut": 0.5},
@@ -227,8 +213,20 @@ _DRIZZLE = {
     "edits": False,
 }
 _CALM = {**_DRIZZLE, "rates": {}, "written": 1.0, "unloadable": 0.0, "fallback": 0.0}
-_LONG = (("map", "saver", [[40, 2], [40, 2], [40, 1]]), ("durable", "block", 40, 2))
-_ASKED = {**_DRIZZLE, "asks": 0.7, "until": 10.0, "written": 0.3}
+_SHORT = (("map", "saver", [[6, 2], [6, 2], [6, 1]]), ("durable", "block", 6, 2))
+_LONG = (("map", "saver", [[15, 2], [15, 2], [15, 1]]), ("durable", "block", 15, 2))
+_ASKED = {
+    **_DRIZZLE,
+    "rates": {"broker": 0.5, "worker": 0.5, "slow": 0.5, "cut": 0.5},
+    "asks": 1.5,
+    "written": 0.3,
+}
+_COMING_LATE = {
+    **_ASKED,
+    "rates": {"broker": 1.0, "slow": 1.0, "cut": 1.0},
+    "asks": 2.0,
+    "until": 6.0,
+}
 
 CHECKPOINT_MUTANTS = (
     Mutant(
@@ -253,9 +251,7 @@ CHECKPOINT_MUTANTS = (
     Mutant("answers not waited for", _answers_not_waited_for, _LONG, _ASKED),
     Mutant("old checkpoints count", _old_checkpoints_count, _LONG, _ASKED),
     Mutant("parents of the dead given up", _parents_of_the_dead_given_up, _LONG, _ASKED),
-    Mutant("workers not awaited", _workers_not_awaited, _LONG, _ASKED),
+    Mutant("workers not awaited", _workers_not_awaited, _SHORT, _COMING_LATE),
     Mutant("nothing held back", _nothing_held_back, _LONG, _ASKED),
     Mutant("held back below who waits", _held_back_below_who_waits, _LONG, _ASKED),
-    Mutant("held back for good", _held_back_for_good, _LONG, _ASKED),
-    Mutant("nobody spared", _nobody_spared, _LONG, _ASKED),
 )

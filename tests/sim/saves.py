@@ -65,6 +65,11 @@ class Saves:
                 else:
                     del self._owed[each]
 
+    def _waits(self, path: str) -> bool:
+        """Tell whether this broker has ever waited for a parent since it was asked."""
+        assert self.world.broker is not None, "a broker decides"
+        return (self.world.broker.broker.handover.no, path) in self._named
+
     def _awaited(self) -> set[bytes]:
         """Return who has been named to a new broker and has not come yet."""
         assert self.world.broker is not None, "a broker decides"
@@ -76,9 +81,10 @@ class Saves:
         known = {
             path: owed
             for path, owed in self._owed.items()
-            # Of others the broker has heard nothing that could be lost by not waiting for them.
+            # Of others the broker has heard nothing that could be lost by not waiting for them: nor
+            # has a new broker of those whose process died under the one before.
             if path in ledger.state.parents
-            and (not owed.peer or owed.peer in ledger.peers or owed.peer in self._awaited())
+            and (owed.peer in ledger.peers or owed.peer in self._awaited() or self._waits(path))
         }
         self._due, self._owed = (known if handover.is_whole else {}), {}
 

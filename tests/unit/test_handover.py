@@ -204,6 +204,40 @@ def test_a_parent_whose_worker_dies_is_waited_for_in_its_next_attempt() -> None:
     assert stops(bench.tell(W2, checkpoint(KID, again))) == ["handed over"]
 
 
+def test_a_parent_that_was_taken_from_a_process_and_given_to_it_again_has_not_left_its_block() -> (
+    None
+):
+    # Given a parent that is waited for, returned by its worker, and granted to the same one anew
+    bench = Bench()
+    _, kid = with_kid(bench, W1)
+    bench.feed(asked())
+    bench.tell(ORIGIN, opened(bench))
+    bench.tell(W1, opened(bench, KID))
+    actions = bench.tell(W1, wire.Returned(kid, 0))
+    again = wire.Attempt(1, next(t.no for t in granted(actions, W1) if t.parent == ROOT))
+
+    # When the worker has no block open any more, then that says nothing of the next attempt
+    assert stops(bench.tell(W1, opened(bench))) == []
+    assert bench.broker.handover.waiting == {KID: 0}
+    assert stops(bench.tell(W1, opened(bench, KID))) == []
+    assert stops(bench.tell(W1, checkpoint(KID, again))) == ["handed over"]
+
+
+def test_a_parent_that_saves_behind_the_end_of_the_wait_for_it_holds_back_what_is_below_it() -> (
+    None
+):
+    bench = Bench()
+    _, kid = with_kid(bench, W1)
+    bench.feed(asked())
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    bench.tell(W1, opened(bench, KID))
+    bench.tell(W1, opened(bench))
+    assert bench.broker.handover.waiting == {ROOT: 0}
+    bench.tell(W1, opened(bench, KID))
+    bench.tell(W1, checkpoint(KID, kid))
+    assert bench.broker.handover.through == {KID}
+
+
 def test_what_a_fenced_process_says_does_not_count() -> None:
     bench = Bench()
     _, kid = with_kid(bench, W1, W2)
