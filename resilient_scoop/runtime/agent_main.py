@@ -124,7 +124,10 @@ class Agent:
 
     def _spawn(self, slot: Slot, settings: ChildSettings) -> subprocess.Popen[bytes]:
         if slot.role == "origin":
-            return child.start("origin", settings, stdin=0, stdout=1, stderr=2, user_code=True)
+            return child.start(
+                "origin", settings, stdin=0, stdout=1, stderr=2, user_code=True,
+                refusal_said=slot.refused_at > 0,
+            )  # fmt: skip
         settings = msgspec.structs.replace(settings, stdin_fd=-1)
         with (self.logs / f"{slot.name}.log").open("ab") as log:
             return child.start(

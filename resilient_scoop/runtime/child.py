@@ -18,6 +18,8 @@ import msgspec
 from resilient_scoop.runtime import deaf
 
 _VARIABLE: Final = "RSCOOP_CHILD"
+REFUSAL_SAID: Final = "RSCOOP_REFUSAL_SAID"
+"""In the environment of a process whose first start met a limit and said so on the terminal."""
 _PDEATHSIG: Final = 1
 START_AGAIN: Final = 79
 """Exit status of an origin that, under `always_replay`, wants to be started anew at once."""
@@ -88,6 +90,7 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
     stdout: int | None = None,
     stderr: int | None = None,
     user_code: bool = False,
+    refusal_said: bool = False,
     cwd: str | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a process of the run, in a session of its own: the terminal's Ctrl-C is not for it.
@@ -97,6 +100,8 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
     environ = dict(os.environ)
     environ[_VARIABLE] = msgspec.json.encode(settings).decode()
     environ["RSCOOP_RUN_ID"] = settings.run_id
+    if refusal_said:
+        environ[REFUSAL_SAID] = "1"
     if user_code:
         environ["PYTHONHASHSEED"] = hash_seed(settings.seed)
         for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB", "NUMBA", "BLIS"):

@@ -7,7 +7,11 @@ import sys
 
 
 def main() -> int:
-    """Run the process; one that meets a limit of the system says so and ends with `words.REFUSED`."""
+    """Run the process; one that meets a limit of the system says so and ends with `words.REFUSED`.
+
+    It says so once: of one that is tried every second, `child.REFUSAL_SAID` is in the environment.
+    """
+    said = os.environ.pop("RSCOOP_REFUSAL_SAID", "")
     try:
         return _run()
     except (OSError, MemoryError, RuntimeError) as error:
@@ -16,7 +20,8 @@ def main() -> int:
         limit = limit_met(error)
         if limit is None:
             raise
-        os.write(2, f"rscoop: {' '.join(sys.argv[3:]) or sys.argv[1]}: {limit}\n".encode())
+        if not said:
+            os.write(2, f"rscoop: {' '.join(sys.argv[3:]) or sys.argv[1]}: {limit}\n".encode())
         os._exit(REFUSED)  # whatever threads there are
 
 

@@ -43,7 +43,7 @@ def _pending_trimmed() -> Sequence[Patch]:
     def bug(parent: Any, key: Any, base: Any) -> Any:
         kept = dict(parent.batches)
         blocks = parent.blocks
-        parent.blocks = {k: [replace(e, pending=()) for e in v] for k, v in blocks.items()}
+        parent.blocks = {k: [replace(e, pending=(), held=()) for e in v] for k, v in blocks.items()}
         try:
             return trim(parent, key, base)
         finally:
