@@ -56,6 +56,7 @@ def main() -> None:
             time.sleep(0.01)
         list(futures.map(stamp, [str(folder / "stamps")]))
 
+    (folder / "began").touch()
     kinds = {"durable": durable, "plain": plain}
     print(kinds[sys.argv[3]](count, last))
 
