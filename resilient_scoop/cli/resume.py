@@ -101,7 +101,6 @@ def command(  # noqa: PLR0913  one parameter per option
     _enter(info)
     for text in changed_versions(info):
         note(text)
-    finished = None if retry_failed else _finished_code(run)
     if dry_run:
         from resilient_scoop.cli.foretell import dry_run as foretold
 
@@ -109,11 +108,12 @@ def command(  # noqa: PLR0913  one parameter per option
             run, info, reuse=reuse_changed, recompute=recompute_changed,
             retry_failed=retry_failed, as_json=as_json,
         )  # fmt: skip
-    if finished is not None:
+    changed = _changed(run, info, retry_failed=retry_failed)
+    if changed is None:
         _conclude(run)
         note(f"run {run.id} has finished; `rscoop logs {run.id}` shows its output")
-        return finished
-    verdict = decide(run, _changed(run, info), reuse_changed, recompute_changed)
+        return 0
+    verdict = decide(run, changed, reuse_changed, recompute_changed)
     return start(
         run,
         Start(
@@ -158,15 +158,21 @@ def _enter(info: RunInfo) -> None:
         find_script(info.script or "", Path(info.cwd))
 
 
-def _changed(run: RunDir, info: RunInfo) -> list[Changed]:
-    """Return the functions with results whose code has changed since."""
-    from resilient_scoop.runtime.figures import open_view
+def _changed(run: RunDir, info: RunInfo, *, retry_failed: bool) -> list[Changed] | None:
+    """Return the functions with results whose code has changed since; None: there is nothing to do.
+
+    One view answers both questions: opening one has a child read a journal that was not closed.
+    """
+    from resilient_scoop.runtime.figures import open_view, read_ended
     from resilient_scoop.runtime.survey import changed_functions
 
     view = open_view(run)
     if view is None:
         return []
     with view:
+        ended = read_ended(view)
+        if ended is not None and ended.code == 0 and not ended.failed and not retry_failed:
+            return None
         return changed_functions(run, info, view)
 
 
@@ -174,15 +180,3 @@ def _conclude(run: RunDir) -> None:
     from resilient_scoop.runtime.aftermath import conclude
 
     conclude(run)
-
-
-def _finished_code(run: RunDir) -> int | None:
-    """Return 0 if the run's script came to a good end, else None."""
-    from resilient_scoop.runtime.figures import open_view, read_ended
-
-    view = open_view(run)
-    if view is None:
-        return None
-    with view:
-        ended = read_ended(view)
-    return 0 if ended is not None and ended.code == 0 and not ended.failed else None

@@ -66,25 +66,32 @@ def changed_functions(run: RunDir, info: RunInfo, view: Readable) -> list[Change
 
 
 def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
-    """Compare the code of all functions with results with what it was."""
-    counts = _results(view)
-    defines = [define for define in _defines(view) if define.fingerprint in counts]
-    asked = [each for each in defines if not each.payload.startswith(_BY_VALUE)]
-    if not asked:
+    """Compare the code of all functions with results with what it was.
+
+    The results are counted, which reads the whole log, only where some code has changed.
+    """
+    asked = [each for each in _defines(view) if not each.payload.startswith(_BY_VALUE)]
+    answers = _ask(run, info, asked) if asked else []
+    differing = [
+        (define, now)
+        for define, now in zip(asked, answers, strict=True)
+        if now not in (b"", define.fingerprint)
+    ]
+    if not differing:
         return Looked([], {})
+    counts = _results(view)
     found: dict[str, Changed] = {}
     missing: dict[str, int] = {}
-    counted: set[bytes] = set()
-    for define, now in zip(asked, _ask(run, info, asked), strict=True):
-        if now in (b"", define.fingerprint) or define.fingerprint in counted:
+    for define, now in differing:
+        results = counts.pop(define.fingerprint, 0)  # a name may stand in several definitions
+        if not results:
             continue
-        counted.add(define.fingerprint)
         if now == _MISSING:
-            missing[define.name] = missing.get(define.name, 0) + counts[define.fingerprint]
+            missing[define.name] = missing.get(define.name, 0) + results
             continue
         before = found.get(define.name, Changed(define.name, frozenset({define.name}), {}))
         names = before.names | ({define.options.name} if define.options.name else set())
-        pairs = before.pairs | {(define.fingerprint, now): counts[define.fingerprint]}
+        pairs = before.pairs | {(define.fingerprint, now): results}
         found[define.name] = Changed(define.name, names, pairs)
     return Looked([found[name] for name in sorted(found)], missing)
 
