@@ -14,6 +14,8 @@ from resilient_scoop.core.call import doubtful
 from resilient_scoop.errors import ReplayDivergedError
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from resilient_scoop.core.parent import Parent
     from resilient_scoop.wire.messages import Observation
 
@@ -46,3 +48,17 @@ def told_otherwise(parent: Parent, first: Observation, kind: str) -> None:
         refuse(parent, where, f"`{first.kind}` at call {first.at_call}", f"`{kind}`")
     what = f"it was told `{first.kind}` at call {first.at_call} before, now asks `{kind}`"
     parent.say(f"replay: {where}: {what}; from here on it is told anew")
+
+
+def rewind_mark(first: Observation) -> tuple[str, bytes]:
+    """Return the kind and answer of the mark that the use of the history ended at this observation."""
+    return "rewind", str(first.no).encode()
+
+
+def rewound(recorded: deque[Observation], first: Observation) -> bool:
+    """Drop what an earlier attempt was told up to where it, too, was told anew (P2), if it was."""
+    mark = rewind_mark(first)
+    marks = [i for i, each in enumerate(recorded) if (each.kind, each.answer) == mark]
+    for _ in range(marks[-1] + 1 if marks else 0):
+        recorded.popleft()
+    return bool(marks)

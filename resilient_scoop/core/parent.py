@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
 from resilient_scoop.core.call import Asked, Call, Chunk, Policy, cut_out
-from resilient_scoop.core.divergence import judge, told_otherwise
+from resilient_scoop.core.divergence import judge, rewind_mark, rewound, told_otherwise
 from resilient_scoop.core.durable import Durable, look_again
 from resilient_scoop.wire import messages as wire
 
@@ -66,6 +66,7 @@ class Parent:
     catching_up: bool = False  # live, but the broker is new: outcomes may be missing
     page_asked: bool = False
     pages_asked: int = 0
+    ahead: int = 0  # how much of what the parent has yet to do was known with the last page
     known_calls: int = 0
     output_known: int = 0
     next_observation: int = 0
@@ -277,9 +278,14 @@ class Parent:
 
     # --- history ------------------------------------------------------------------------------
 
-    def page_wanted(self) -> bytes | None:
-        """Return the frame that asks for the next page, if one is to be asked for now."""
+    def page_wanted(self, *, early: bool = False) -> bytes | None:
+        """Return the frame that asks for the next page, if one is to be asked for now.
+
+        `early`: nobody waits for it yet; half of the page before is to be used up first.
+        """
         if self.page_asked or not (self.replaying or self.catching_up):
+            return None
+        if early and (not self.replaying or 2 * (len(self._stash) + len(self._recorded)) > self.ahead):
             return None
         self.page_asked, self.pages_asked = True, self.pages_asked + 1
         waited = [number for number, call in self.calls.items() if call.left]
@@ -300,13 +306,12 @@ class Parent:
         for record in records:
             if isinstance(record, wire.Outcomes):
                 self.outcomes(record)
-            elif not self.replaying:
-                continue
-            elif isinstance(record, wire.Checkpoint):
+            elif self.replaying and isinstance(record, wire.Checkpoint):
                 self.durable.take(record)
-            else:
+            elif self.replaying and isinstance(record, wire.Observed):
                 known = self._recorded[-1].no + 1 if self._recorded else self.next_observation
                 self._recorded += [each for each in record.observations if each.no >= known]
+        self.ahead = len(self._stash) + len(self._recorded)
         if head.last:
             self.catching_up = False
             if self.replaying:
@@ -379,17 +384,13 @@ class Parent:
         return first is not None and (first.kind, first.at_call) != (kind, self.next_call)
 
     def _diverge(self, first: wire.Observation, kind: str) -> bytes | None:
-        mark = ("rewind", str(first.no).encode())
-        marks = [i for i, each in enumerate(self._recorded) if (each.kind, each.answer) == mark]
-        end = self._recorded[-1].no + 1
-        if marks:
-            for _ in range(marks[-1] + 1):
-                self._recorded.popleft()
+        if rewound(self._recorded, first):
             return self.recall(kind)
+        end = self._recorded[-1].no + 1
         told_otherwise(self, first, kind)
         self._recorded.clear()
         self.next_observation = end
-        self.observe(*mark)
+        self.observe(*rewind_mark(first))
         return None
 
     def observe(self, kind: str, answer: bytes) -> None:

@@ -202,10 +202,20 @@ def _has_enough(at: Here) -> bool:
 
 
 def nudge(at: Here) -> None:
-    """Send what is queued, unless something was sent just now and more may follow."""
-    session = at.session
+    """Send what is queued, unless something was sent just now and more may follow.
+
+    In a replay there is mostly nothing to be sent, but a page to be asked for before it is missed.
+    """
+    session, parent = at.session, at.parent
     now = time.monotonic()
-    if now - session.flushed_at > _SEND_S or at.parent.queued >= _SEND_ITEMS:
+    if parent.replaying:
+        with session.lock:
+            page = parent.page_wanted(early=True)
+            if page is not None:
+                session.machine.out.append(page)
+        if page is None and now - session.pumped_at <= _SEND_S:
+            return
+    if now - session.flushed_at > _SEND_S or parent.queued >= _SEND_ITEMS:
         with session.lock:
             session.pump()
 

@@ -134,6 +134,9 @@ class Operations:
         frame.args[call.number] += args
         raw = [programs.encode_arg(arg) for arg in args]
         frame.parent.add(call, b"".join(map(programs.digest, raw)), raw, last=last)
+        early = frame.parent.page_wanted(early=True)
+        if early is not None:
+            self.machine.out.append(early)
 
     def _result(self, frame: Frame, number: int, index: int) -> Ready:
         assert frame.parent is not None
