@@ -285,7 +285,9 @@ class Parent:
         """
         if self.page_asked or not (self.replaying or self.catching_up):
             return None
-        if early and (not self.replaying or 2 * (len(self._stash) + len(self._recorded)) > self.ahead):
+        if early and (
+            not self.replaying or 2 * (len(self._stash) + len(self._recorded)) > self.ahead
+        ):
             return None
         self.page_asked, self.pages_asked = True, self.pages_asked + 1
         waited = [number for number, call in self.calls.items() if call.left]

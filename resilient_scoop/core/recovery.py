@@ -28,6 +28,8 @@ from resilient_scoop.wire.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from resilient_scoop.core.batch import Parent
+
 
 def recover(
     run: bytes,
@@ -64,15 +66,17 @@ def apply(state: State, record: Logged, seq: int) -> None:  # noqa: C901, PLR091
         case Calls(parts=parts):
             offset = 0
             for part in parts:
-                state.apply_part(parent, part, seq, offset, None)
+                if parent.begins(part):
+                    state.begin_whole(parent, part, seq, offset, None)
+                else:
+                    state.apply_part(parent, part, seq, offset, None)
                 offset += part.count
         case Outcomes(items=items):
             for outcome in items:
-                spans = state.wanted(parent, outcome)
-                if spans:
-                    state.apply_done(parent, outcome.call, spans, failed=bool(outcome.failed))
-                    if outcome.task is None and is_cancelled(outcome.values[0]):
-                        state.apply_cancelled(parent, outcome.call, outcome.start)
+                if _end(state, parent, outcome) and (
+                    outcome.task is None and is_cancelled(outcome.values[0])
+                ):
+                    state.apply_cancelled(parent, outcome.call, outcome.start)
         case Observed():
             state.apply_observed(parent, record)
         case Crashed():
@@ -83,6 +87,21 @@ def apply(state: State, record: Logged, seq: int) -> None:  # noqa: C901, PLR091
             apply_checkpoint(parent, record, seq)
         case Trimmed():
             apply_trimmed(state, parent, record, seq)
+
+
+def _end(state: State, parent: Parent, outcome: Outcome) -> bool:
+    """Apply an outcome; return whether it counts."""
+    batch = parent.batches.get(outcome.call)
+    if batch is None:
+        return False
+    failed = bool(outcome.failed)
+    if state.is_whole(batch, outcome):  # by far most are
+        state.end_whole(batch, failed=failed)
+        return True
+    spans = state.wanted(parent, outcome)
+    if spans:
+        state.apply_done(parent, outcome.call, spans, failed=failed)
+    return bool(spans)
 
 
 def _drop_ended(state: State) -> None:

@@ -208,13 +208,8 @@ def nudge(at: Here) -> None:
     """
     session, parent = at.session, at.parent
     now = time.monotonic()
-    if parent.replaying:
-        with session.lock:
-            page = parent.page_wanted(early=True)
-            if page is not None:
-                session.machine.out.append(page)
-        if page is None and now - session.pumped_at <= _SEND_S:
-            return
+    if parent.replaying and not session.ask_early(parent) and now - session.pumped_at <= _SEND_S:
+        return
     if now - session.flushed_at > _SEND_S or parent.queued >= _SEND_ITEMS:
         with session.lock:
             session.pump()

@@ -21,7 +21,7 @@ from resilient_scoop.adapters.green import getcurrent, greenlet
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.store import LargeStore
 from resilient_scoop.core.events import Table
-from resilient_scoop.core.parent import Told
+from resilient_scoop.core.parent import Parent, Told
 from resilient_scoop.core.replayed import Asked, End, Replayed
 from resilient_scoop.core.worker import Worker
 from resilient_scoop.errors import InvariantError
@@ -76,13 +76,17 @@ class ReplaySession(Session):
         self.store = store
         self.context = Context(ids.ROOT, None)
         self.waiter = None
-        self.flushed_at = 0.0
+        self.flushed_at = self.pumped_at = 0.0
         self.saves = False
 
     def keep_files(self, path: str, call: int, refs: dict[int, bytes]) -> None:  # noqa: ARG002
         """Remove the files of a call's arguments: nobody reads them."""
         for ref in refs.values():
             self.store.remove(ref)
+
+    def ask_early(self, parent: Parent) -> bool:  # noqa: ARG002 - the base's signature
+        """Ask nobody: pages are read when the parent waits for them."""
+        return False
 
     def pump(self, timeout_s: float = 0.0) -> None:  # noqa: ARG002 - the base's signature
         """Drop what a broker would be sent."""

@@ -196,6 +196,14 @@ class Session:
         self.socket.send(self.machine.link.beat())
         self.beat_at = now
 
+    def ask_early(self, parent: Parent) -> bool:
+        """Ask for a page of a parent's history that it will need soon; return whether one was."""
+        with self.lock:
+            page = parent.page_wanted(early=True)
+            if page is not None:
+                self.machine.out.append(page)
+        return page is not None
+
     # --- the deputy ---------------------------------------------------------------------------
 
     def start_deputy(self) -> None:

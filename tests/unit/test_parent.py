@@ -261,6 +261,40 @@ def test_a_page_that_was_asked_for_before_a_cut_is_not_taken_for_one_asked_for_s
     assert not of.catching_up
 
 
+def test_a_replay_asks_for_a_page_early_when_half_of_the_one_before_is_used_up() -> None:
+    # Given a replay that nothing is known of: the first page may be asked for at once, once
+    of = parent(replaying=True)
+    assert of.page_wanted(early=True) is not None
+    assert of.page_wanted(early=True) is None
+    assert of.page_wanted() is None
+
+    # When a page has the outcomes of four calls, of which the parent makes one after the other
+    whole = [wire.Outcome(number, 0, FN, digests(0), [b"Vvalue0"]) for number in range(4)]
+    page(of, wire.Outcomes(ROOT, whole), last=False, calls=9)
+    early = []
+    for _ in range(3):
+        early.append(of.page_wanted(early=True) is not None)
+        call(of, 0, 1)
+    early.append(of.page_wanted(early=True) is not None)
+
+    # Then the next one is asked for behind the second; observations count, too
+    assert early == [False, False, True, False]
+    page(of, told(0, "cpu_count", 3), told(1, "cpu_count", 3), told(2, "cpu_count", 3), last=False)
+    assert of.page_wanted(early=True) is None
+    of.recall("cpu_count")
+    assert of.page_wanted(early=True) is None
+    of.recall("cpu_count")
+    assert of.page_wanted(early=True) is not None
+
+    # And a parent that is live, or catches up, asks for none early
+    page(of)
+    assert not of.replaying
+    assert of.page_wanted(early=True) is None
+    of.reconnect()
+    assert of.page_wanted(early=True) is None
+    assert of.page_wanted() is not None
+
+
 def test_a_call_that_the_history_has_settled_is_not_sent_at_all() -> None:
     # Given a history that came whole before the calls were made
     of = parent(replaying=True)
