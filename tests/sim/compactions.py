@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from resilient_scoop.core.compaction import Course, GivenUpError, superfluous
-from resilient_scoop.core.events import Change, Erase, Table
+from resilient_scoop.core.events import Change, Erase, Put, Table
 from tests.fakes import MemoryJournal, Tables
 from tests.sim.cancels import Broken
 
@@ -168,6 +168,21 @@ class FileJournal(MemoryJournal):
         other.disk, other.keep_history = disk, self.keep_history
         disk.files[disk.named] = other._tables
         return other
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        super().commit(changes if self.disk is None else [*changes, *self._events(self.disk.rng)])
+
+    def _events(self, rng: random.Random) -> list[Change]:
+        """Return what rides along: puts and erasures in any order, which the runtime may make."""
+        changes: list[Change] = []
+        for _ in range(rng.choice((0, 1, 2, 5))):
+            group = b"%d." % rng.randrange(3)
+            if rng.random() < 0.2:
+                changes.append(Erase(Table.EVENT, group))
+            else:
+                key = group + b"%d" % rng.randrange(9)
+                changes.append(Put(Table.EVENT, key, rng.randbytes(2)))
+        return changes
 
     def show(self, content: Tables) -> None:
         """Go on in another file."""
