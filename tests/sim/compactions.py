@@ -97,7 +97,7 @@ class Disk:
     def _opening(self) -> bool:
         if self.rng.random() < 0.5:  # the power has gone in between
             self._lose_unsynced()
-        self.check(self.files.get(self.counting()), self.double, "what is opened")
+        self.check(self.file(self.counting()), self.double, "what is opened")
         if self._dies():
             return False
         self.synced()  # the name is written anew
@@ -132,12 +132,17 @@ class Disk:
     def remove(self, number: int) -> None:
         if number in (self.named, self.before):
             raise Broken(f"ALWAYS-OPENS: file {number} is removed, and may be what counts")
-        self.unsynced[number] = self.files.pop(number)
+        self.unsynced[number] = self.file(number)
+        del self.files[number]
 
-    def check(self, content: Tables | None, expected: Tables, what: str) -> None:
-        """Raise if a file is not there, or does not hold what it should."""
-        if content is None:
-            raise Broken(f"ALWAYS-OPENS: {what} is not there")
+    def file(self, number: int) -> Tables:
+        """Return the content of a file that has to be there."""
+        if number not in self.files:
+            raise Broken(f"ALWAYS-OPENS: file {number} is not there")
+        return self.files[number]
+
+    def check(self, content: Tables, expected: Tables, what: str) -> None:
+        """Raise if a file does not hold what it should."""
         for table in Table:
             mine, theirs = content[table], expected[table]
             if mine != theirs:
@@ -317,7 +322,7 @@ class Compactor:
                 self._give_up("no step")
                 return
             step = course.next_step()
-            new = _File(self.disk.files[self.number])
+            new = _File(self.disk.file(self.number))
             course.done(step, step.carry_out(_File(self.journal._tables), new))
             self._point("caught up")
         if course.may_swap:
@@ -332,7 +337,7 @@ class Compactor:
         if self._refused():
             self._give_up("no rename")
             return
-        disk.check(disk.files[self.number], self.journal._tables, "the new file")
+        disk.check(disk.file(self.number), self.journal._tables, "the new file")
         disk.named, disk.before = self.number, disk.named
         self.swapping = True
         self._at(self.habit.sync_s * self.rng.random(), self._synced, course)
@@ -342,7 +347,7 @@ class Compactor:
         disk = self.disk
         disk.synced()
         disk.counts["compacted"] += 1
-        disk.check(disk.files.get(self.number), disk.double, "the new file")
+        disk.check(disk.file(self.number), disk.double, "the new file")
         self.journal.show(disk.files[self.number])
         course.swapped()
         self.course, self.swapping = None, False

@@ -128,7 +128,7 @@ def _old_removed_early() -> Sequence[Patch]:
             rename(self, course)
         finally:
             if self.disk.named != old:
-                self.disk.files.pop(old)
+                self.disk.files.pop(old, None)
 
     return [(Compactor, "_rename", bug)]
 
