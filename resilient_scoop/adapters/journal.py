@@ -32,7 +32,6 @@ import lmdb
 from resilient_scoop.adapters import journal_lock, result_files
 from resilient_scoop.adapters.blobs import sync_directory
 from resilient_scoop.adapters.journal_check import SMALL_BYTES_MAX, Depth, check, check_here
-from resilient_scoop.adapters.journal_compact import GivenUpError
 from resilient_scoop.adapters.journal_lock import JournalLock
 from resilient_scoop.adapters.journal_place import (
     DATA_FILE,
@@ -66,6 +65,7 @@ from resilient_scoop.adapters.journal_write import (
     prepare,
     write,
 )
+from resilient_scoop.core.compaction import GivenUpError
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.errors import (
     InvariantError,

@@ -6,22 +6,15 @@ commits); what may be open to others is only ever a whole, synced data file:
 
   COPYING      A child process copies one moment of the data file to a folder of its own
                (`compact-N`), synced as it goes, and checks each record's checksum. Commits go on in
-               the old file; what they touch is noted: keys, and prefixes that were erased.
+               the old file; what they touch is noted.
   CATCHING UP  The child is done. The noted places are brought to what they are in the old file, a
                few milliseconds at a time; new commits are noted like those before.
   (swap)       Nothing is left to catch up with. `generation.json`, which names the folder of the
                data file, is replaced: one rename is the moment at which the new file counts. The
                old one is closed and removed.
 
-C1  Until the rename is durable nothing is written to the new file that was not written to the old.
-C2  Between the last step of catching up and the rename there is no commit.
-C3  A folder that `generation.json` does not name is nothing: it is removed by whoever opens the
-    journal for writing. So a process that is killed at any point leaves the one file or the other.
-C4  Prefixes are caught up with before keys: a key that was put behind an erasure of its prefix is
-    noted after it, so it is still to come.
-C5  What is removed is never what `generation.json` names, nor the old file before the new name is
-    durable.
-C6  A failure before the rename gives the compaction up, changes nothing, and is tried again later.
+What is noted, in which order it is caught up with, when the swap may follow, and the invariants C1 to
+C6 are `core/compaction.py`'s; this is what LMDB, the disk and the child have to do with it.
 
 The lock (`broker.lock`) belongs to the folder of the journal and is held throughout. Readers that
 have the old file open keep what they have mapped; views follow (`journal_view`).
@@ -35,8 +28,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Final
@@ -46,6 +38,7 @@ import lmdb
 from resilient_scoop.adapters.journal_place import read_generation
 from resilient_scoop.adapters.journal_store import Store, open_store
 from resilient_scoop.adapters.journal_write import Gone, erase, name, unname
+from resilient_scoop.core.compaction import Course, GivenUpError
 from resilient_scoop.core.events import Change, Erase, Table
 from resilient_scoop.errors import JournalError
 
@@ -60,13 +53,6 @@ _CHILD: Final = (
 )
 
 
-class GivenUpError(Exception):
-    """The compaction cannot go on; the text says why. The journal is as it was."""
-
-
-Place = tuple[Table, bytes]
-
-
 @dataclass(slots=True)
 class Compaction:
     """One compaction under way; used by the thread that writes, and by no other."""
@@ -75,10 +61,8 @@ class Compaction:
     old: Store
     folder: Path
     child: subprocess.Popen[bytes]
+    course: Course
     new: Store | None = None
-    keys: set[Place] = field(default_factory=set)
-    prefixes: set[Place] = field(default_factory=set)
-    news: int = 0  # places noted since the last step of catching up
 
     @classmethod
     def begin(cls, directory: Path, old: Store, folder: Path) -> Compaction:
@@ -100,7 +84,7 @@ class Compaction:
             with suppress(OSError):
                 folder.rmdir()
             raise GivenUpError(str(error.strerror or error)) from error
-        return cls(directory, old, folder, child)
+        return cls(directory, old, folder, child, Course(NOTED_MAX, STEP_RECORDS))
 
     def note(self, changes: Sequence[Change], kept: Sequence[bytes]) -> None:
         """Remember what a commit has touched; `kept` are the keys that it put into HISTORY.
@@ -108,15 +92,7 @@ class Compaction:
         Raises:
             GivenUpError: that is too much to be remembered.
         """
-        for change in changes:
-            if isinstance(change, Erase):
-                self.prefixes.add((change.table, change.prefix))
-            else:
-                self.keys.add((change.table, change.key))
-        self.keys.update((Table.HISTORY, key) for key in kept)
-        self.news += len(changes) + len(kept)
-        if len(self.keys) + len(self.prefixes) > NOTED_MAX:
-            raise GivenUpError("the run writes faster than its journal can be copied")
+        self.course.note(changes, kept)
 
     def advance(self) -> bool:
         """Do a few milliseconds of what is to be done; return whether the swap may follow.
@@ -128,13 +104,14 @@ class Compaction:
             if self.child.poll() is None:
                 return False
             self.new = self._take_copy()
-        if not self.keys and not self.prefixes:
-            return True
-        self._catch_up(self.new)
-        return not self.keys and not self.prefixes
+            self.course.copied()
+        if not self.course.may_swap:
+            self._catch_up(self.new)
+        return self.course.may_swap
 
     def give_up(self) -> None:
         """Leave nothing of it; the journal is as it was."""
+        self.course.give_up()
         if self.child.poll() is None:
             self.child.kill()
         self.child.wait()
@@ -165,52 +142,48 @@ class Compaction:
             raise GivenUpError(error.reason) from error
 
     def _catch_up(self, new: Store) -> None:
-        """Bring some of the noted places to what they are in the old file.
-
-        As many as were noted since the last time and half as many more, so that it comes to an end.
-        """
-        most = max(STEP_RECORDS, self.news + self.news // 2)
+        """Take a step; the new file has all of it or nothing."""
+        step = self.course.next_step()
         try:
-            with self.old.begin() as source:  # its map is moved by this very thread only
-                prefixes, keys = self._take_over(source, new, most)
+            # The map of the old file is moved by this very thread only.
+            with self.old.begin() as source, new.env.begin(write=True, buffers=True) as txn:
+                prefixes = step.carry_out(_Old(self.old, source), _New(new, txn))
         except lmdb.MapFullError:
             new.env.set_mapsize(2 * new.env.info()["map_size"])
             return
         except lmdb.Error as error:
             raise GivenUpError(str(error)) from error
-        self.news = 0
-        self.prefixes.difference_update(prefixes)
-        self.keys.difference_update(keys)
-
-    def _take_over(
-        self, source: lmdb.Transaction[memoryview], new: Store, most: int
-    ) -> tuple[list[Place], list[Place]]:
-        """Commit a step to the new file; return the prefixes and the keys that are done (C4)."""
-        prefixes: list[Place] = []
-        with new.env.begin(write=True, buffers=True) as txn:
-            for table, prefix in self.prefixes:
-                if not erase(txn, new, Erase(table, prefix), Gone(), most=most):
-                    return prefixes, []
-                prefixes.append((table, prefix))
-            keys = list(islice(self.keys, most))
-            for table, key in keys:
-                stored = source.get(key, db=self.old.tables[table])
-                _take_key(txn, new, table, key, None if stored is None else bytes(stored))
-        return prefixes, keys
+        self.course.done(step, prefixes)
 
 
-def _take_key(
-    txn: lmdb.Transaction[memoryview], new: Store, table: Table, key: bytes, stored: bytes | None
-) -> None:
-    handle = new.tables[table]
-    before = txn.get(key, db=handle)
-    if before is not None:
-        unname(txn, new, table, key, bytes(before), Gone())
-    if stored is None:
-        txn.delete(key, db=handle)
-        return
-    txn.put(key, stored, db=handle)
-    name(txn, new, table, key, stored)
+@dataclass(frozen=True, slots=True)
+class _Old:
+    store: Store
+    txn: lmdb.Transaction[memoryview]
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        stored = self.txn.get(key, db=self.store.tables[table])
+        return None if stored is None else bytes(stored)
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    store: Store
+    txn: lmdb.Transaction[memoryview]
+
+    def erase(self, table: Table, prefix: bytes, records_max: int) -> bool:
+        return erase(self.txn, self.store, Erase(table, prefix), Gone(), most=records_max)
+
+    def take(self, table: Table, key: bytes, stored: bytes | None) -> None:
+        handle = self.store.tables[table]
+        before = self.txn.get(key, db=handle)
+        if before is not None:
+            unname(self.txn, self.store, table, key, bytes(before), Gone())
+        if stored is None:
+            self.txn.delete(key, db=handle)
+            return
+        self.txn.put(key, stored, db=handle)
+        name(self.txn, self.store, table, key, stored)
 
 
 def _end_text(code: int, said: bytes) -> str:

@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from resilient_scoop.adapters.blobs import write_durably
+from resilient_scoop.core.compaction import superfluous
 from resilient_scoop.errors import (
     JournalDamagedError,
     JournalError,
@@ -221,13 +222,13 @@ def remove_data(directory: Path, keep: str, *, newer: bool = True) -> None:
     What a killed compaction left, or one that was done and had not come to remove the old one.
     Without `newer`, one that may be under way is left alone.
     """
-    kept_number = compact_number(keep)
-    for name in [path.name for path in directory.iterdir() if _is_compact(path.name)]:
-        if name != keep and (newer or compact_number(name) < kept_number):
-            shutil.rmtree(directory / name, ignore_errors=True)
-    if keep:
-        for name in (DATA_FILE, DATA_LOCK_FILE):
-            (directory / name).unlink(missing_ok=True)
+    found = {compact_number(path.name) for path in directory.iterdir() if _is_compact(path.name)}
+    for number in superfluous({0, *found}, compact_number(keep), newer=newer):
+        if number:
+            shutil.rmtree(directory / compact_folder(number), ignore_errors=True)
+        else:
+            for name in (DATA_FILE, DATA_LOCK_FILE):
+                (directory / name).unlink(missing_ok=True)
 
 
 def write_generation(directory: Path, generation: Generation) -> None:

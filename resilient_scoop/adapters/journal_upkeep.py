@@ -14,9 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-from resilient_scoop.adapters.journal_compact import Compaction, GivenUpError
+from resilient_scoop.adapters.journal_compact import Compaction
 from resilient_scoop.adapters.journal_place import compact_folder, compact_number
 from resilient_scoop.adapters.journal_store import Store, page_use
+from resilient_scoop.core.compaction import GivenUpError
 from resilient_scoop.core.events import Change
 from resilient_scoop.errors import JournalError
 
@@ -116,7 +117,9 @@ class Upkeep:
 
     def _swap(self, compaction: Compaction) -> None:
         assert compaction.new is not None, "only a whole copy takes the place"
+        assert compaction.course.may_swap, "nor one that lags behind"
         self._journal.take_place(compaction.new, compaction.folder.name)
+        compaction.course.swapped()
         self._compaction = None
         self._again_s = _AGAIN_S
         (self._journal.directory / WANTED_FILE).unlink(missing_ok=True)

@@ -4,6 +4,9 @@
 one role and from the moment that the script says so (a file `armed`), each write, sync, rename and
 removal of files, and each commit of the journal; at the chosen step it writes the file `killed` and
 ends the process, or every process of the run, by SIGKILL. It does so once.
+
+Three more roles are parts of a compaction, of journals of any size then: `compaction`, the broker's
+thread that commits; `remover`, its thread that removes the old file; `copier`, the child that copies.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 _TEXT = """
-import functools, os, signal, sys
+import functools, os, signal, sys, threading
 
 _ROLE, _STEP, _WHO = os.environ["KILL_ROLE"], int(os.environ["KILL_STEP"]), os.environ["KILL_WHO"]
 _FOLDER, _STATE = os.environ["KILL_FOLDER"], os.environ["RSCOOP_STATE_DIR"].encode()
@@ -30,16 +33,21 @@ def _all():
 def _step(what):
     global _count
     if not os.path.exists(f"{_FOLDER}/armed") or os.path.exists(f"{_FOLDER}/killed"): return
+    if what.split()[0] not in os.environ["KILL_SIDES"]: return
     _count += 1
     if _count == _STEP:
         with open(f"{_FOLDER}/killed", "w") as file: file.write(what)
         if _WHO == "all": _all()
         os.kill(os.getpid(), signal.SIGKILL)
 
-def _wrap(owner, name):
+def _wrap(owner, name, thread=None, most=1 << 62):
     inner = getattr(owner, name)
+    left = [most]
     @functools.wraps(inner)
     def outer(*args, **more):
+        other = thread not in (None, threading.current_thread().name)
+        if other or not left[0]: return inner(*args, **more)
+        left[0] -= 1
         _step(f"before {name}")
         done = inner(*args, **more)
         _step(f"behind {name}")
@@ -50,10 +58,35 @@ if "resilient_scoop.runtime.proc" in sys.orig_argv and _ROLE in sys.orig_argv:
     for name in ("writev", "fsync", "fdatasync", "rename", "unlink"): _wrap(os, name)
     from resilient_scoop.adapters import journal
     _wrap(journal.Journal, "commit")
+
+if _ROLE in ("compaction", "remover", "copier") and "broker" in sys.orig_argv:
+    import subprocess
+    from resilient_scoop.adapters import journal_compact, journal_upkeep
+    journal_upkeep.COMPACT_BYTES_MIN, journal_upkeep.LOOK_S = 1 << 18, 0.05
+    journal_compact.STEP_RECORDS = 4
+    if _ROLE == "compaction":
+        for name in ("mkdir", "writev", "fsync", "rename"): _wrap(os, name, "committer")
+        _wrap(subprocess, "Popen", "committer")
+        _wrap(journal_compact, "open_store", "committer")
+        _wrap(journal_compact.Compaction, "_catch_up", "committer", 4)
+    if _ROLE == "remover":
+        for name in ("unlink", "rmdir"): _wrap(os, name, "remover")
+
+if _ROLE == "copier" and any("journal_copy" in word for word in sys.orig_argv):
+    from resilient_scoop.adapters import journal_copy
+    for name in ("write", "fsync"): _wrap(os, name)
+    for name in ("copy", "check_copy"): _wrap(journal_copy, name)
 """
 
 
-def install(folder: Path, environ: dict[str, str], role: str, step: int, who: str) -> None:
+def install(
+    folder: Path,
+    environ: dict[str, str],
+    role: str,
+    step: int,
+    who: str,
+    sides: str = "before behind",
+) -> None:
     """Have the coming run killed there; `environ` is that of its commands."""
     (folder / "shim").mkdir(exist_ok=True)
     (folder / "shim" / "sitecustomize.py").write_text(_TEXT)
@@ -61,6 +94,7 @@ def install(folder: Path, environ: dict[str, str], role: str, step: int, who: st
         (folder / name).unlink(missing_ok=True)
     environ.update(
         KILL_ROLE=role, KILL_STEP=str(step), KILL_WHO=who, KILL_FOLDER=str(folder),
+        KILL_SIDES=sides,
         PYTHONPATH=f"{folder / 'shim'}:{Path(__file__).parents[2]}",
     )  # fmt: skip
 

@@ -407,6 +407,7 @@ needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs 
              "rmdir", "unlinkat", "vfork,clone,clone3,fork", "flock"],
 )  # fmt: skip
 def test_kill_nine_after_each_system_call_leaves_a_whole_journal(tmp_path: Path, call: str) -> None:
+    """Covers what the main thread of a lone writer calls: not its remover's thread, nor the child."""
     original = tmp_path / "original"
     last = mostly_free(original)
     for number in range(1, 400):

@@ -26,6 +26,7 @@ from resilient_scoop.wire import messages as wire
 from tests.fakes import Failure, MemoryJournal
 from tests.sim import programs
 from tests.sim.checkers import RUN
+from tests.sim.compactions import Compactor, FileJournal
 from tests.sim.world import Wire, World
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class BrokerShell(Process):
         self.turn_due = False
         self.armed_at = math.inf
         self.farewell_at: float | None = None
+        self.compactor: Compactor | None = None
         world.at(world.rng.random() * 0.05, self, self._begin)
 
     def _begin(self) -> None:
@@ -134,6 +136,8 @@ class BrokerShell(Process):
         self.broker.check()
         world.point("recovered", self)
         self.open = True
+        if isinstance(self.journal, FileJournal) and world.climate.compaction is not None:
+            self.compactor = Compactor(self, self.journal, world.climate.compaction)
         world.checks.opened(self)
         world.broker_opened()
         self.launcher.opened(self)
@@ -242,6 +246,9 @@ class BrokerShell(Process):
             self.world.at(delay_s, self, self._commit, len(self.queue))
 
     def _commit(self, turns: int) -> None:
+        if self.compactor is not None and self.compactor.swapping:  # by this very thread
+            self.world.at(0.001, self, self._commit, turns)
+            return
         group = [self.queue[at] for at in range(turns)]
         changes = [change for _, each in group for change in each]
         if self.world.now < self.world.full_until:

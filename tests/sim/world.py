@@ -19,6 +19,7 @@ from resilient_scoop.ids import PeerId
 from tests.fakes import MemoryJournal
 from tests.sim import programs
 from tests.sim.checkers import RUN, Checks
+from tests.sim.compactions import FileJournal, Habit
 
 if TYPE_CHECKING:
     from tests.sim.shells import AgentShell, BrokerShell, Process
@@ -63,6 +64,7 @@ class Climate:
     unloadable: float = 0.0  # chance that a checkpoint cannot be loaded
     fallback: float = 0.0  # chance that an older one is gone on from
     asks: float = 0.0  # how often checkpoints are asked for, a second
+    compaction: Habit | None = None
 
     @classmethod
     def draw(cls, rng: random.Random) -> Climate:
@@ -125,7 +127,7 @@ class World:
         self.events = 0
         self.trace = 0
         self.faults: Counter[str] = Counter()
-        self.journal = MemoryJournal(RUN)
+        self.journal = self._add_compaction(drawn=climate is None)
         self.checks = Checks(self)
         self.wires: dict[bytes, Wire] = {}
         self.broker: BrokerShell | None = None
@@ -151,6 +153,16 @@ class World:
             self.steps = programs.with_checkpoints(rng, self.steps)
         if drawn:
             self.climate = replace(self.climate, asks=rng.choice((0.0, 0.0, 0.0, 0.3, 1.0)))
+
+    def _add_compaction(self, *, drawn: bool) -> MemoryJournal:
+        """Return the journal; whether it is compacted is drawn apart, too."""
+        rng = random.Random(f"compactions of {self.seed}")
+        if drawn:
+            self.climate = replace(self.climate, compaction=Habit.draw(rng))
+        habit = self.climate.compaction
+        if habit is None:
+            return MemoryJournal(RUN)
+        return FileJournal(RUN).keep_on(rng, keep_history=habit.keep_history)
 
     # --- time ---------------------------------------------------------------------------------
 
@@ -201,10 +213,14 @@ class World:
         """A place at which it is interesting to die."""
         chance = self.climate.points.get(label)
         if chance and self.now < self.climate.until and self.rng.random() < chance:
-            self.faults[f"at {label}"] += 1
-            self.note(f"dies at {label}", who)
-            who.die()
-            raise Died
+            self.dies(label, who)
+
+    def dies(self, label: str, who: Process, how: Callable[[], None] | None = None) -> None:
+        """Let a process die at a point; `how`: others with it."""
+        self.faults[f"at {label}"] += 1
+        self.note(f"dies at {label}", who)
+        (who.die if how is None else how)()
+        raise Died
 
     def new_id(self, role: str) -> PeerId:
         return PeerId(role[:1].upper().encode() + self.rng.randbytes(8))

@@ -1,0 +1,165 @@
+"""The course of a compaction: what is brought from the old data file to the new one, and in which order.
+
+A copy of one moment of the old file is made while commits go on in it, and what they touch is noted:
+keys, and prefixes that were erased. Then the noted places are brought to what they are in the old file,
+a step at a time between commits, until nothing is left; then the new file takes the old one's place.
+
+  C1  Until the new file counts durably nothing is written to it that was not written to the old one.
+  C2  Between the last step of catching up and the swap there is no commit.
+  C3  A data file that is not named as the journal's is nothing: whoever opens the journal for writing
+      removes it. So a process that is killed at any point leaves the one file or the other.
+  C4  Prefixes are caught up with before keys, and a key is brought to what it is at the moment of its
+      step: one that was put behind an erasure of its prefix is noted after it, so it is still to come.
+  C5  What is removed is never the file that is named, nor the old one before the new name is durable.
+  C6  A failure before the swap gives the compaction up, changes nothing, and is tried again later.
+
+The files themselves are the shell's (`adapters/journal_compact.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from itertools import islice
+from typing import Final, Protocol
+
+from resilient_scoop.core.events import Change, Erase, Table
+from resilient_scoop.errors import InvariantError
+
+
+class GivenUpError(Exception):
+    """The compaction cannot go on; the text says why. The journal is as it was."""
+
+
+class Phase(Enum):
+    """Where a compaction is."""
+
+    COPYING = auto()
+    CATCHING_UP = auto()  # the copy is whole
+    SWAPPED = auto()  # the new file counts
+    GIVEN_UP = auto()
+
+
+_NEXT: Final = {
+    Phase.COPYING: (Phase.CATCHING_UP, Phase.GIVEN_UP),
+    Phase.CATCHING_UP: (Phase.SWAPPED, Phase.GIVEN_UP),
+    Phase.SWAPPED: (),
+    Phase.GIVEN_UP: (),
+}
+Place = tuple[Table, bytes]
+
+
+class OldFile(Protocol):
+    """One moment of the old data file."""
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """Return a stored record."""
+
+
+class NewFile(Protocol):
+    """The new data file, within one transaction."""
+
+    def erase(self, table: Table, prefix: bytes, records_max: int) -> bool:
+        """Delete by prefix, at most so many records; return whether all are gone."""
+
+    def take(self, table: Table, key: bytes, stored: bytes | None) -> None:
+        """Put a stored record in the place of what is there; None deletes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is caught up with in one transaction of the new file."""
+
+    prefixes: tuple[Place, ...]
+    keys: tuple[Place, ...]
+    records_max: int  # to be deleted of each prefix
+
+    def carry_out(self, old: OldFile, new: NewFile) -> int:
+        """Do it; return how many prefixes are done. The keys are if all of those are (C4)."""
+        for at, (table, prefix) in enumerate(self.prefixes):
+            if not new.erase(table, prefix, self.records_max):
+                return at
+        for table, key in self.keys:
+            new.take(table, key, old.get(table, key))
+        return len(self.prefixes)
+
+
+@dataclass(slots=True)
+class Course:
+    """The course of one compaction."""
+
+    noted_max: int  # places; beyond it the compaction is given up
+    step_records: int  # caught up with between two commits
+    phase: Phase = Phase.COPYING
+    keys: dict[Place, None] = field(default_factory=dict)  # oldest first
+    prefixes: dict[Place, None] = field(default_factory=dict)
+    news: int = 0  # places noted since the last step
+
+    @property
+    def may_swap(self) -> bool:
+        """Whether the new file may take the old one's place now, before anything else (C2)."""
+        return self.phase is Phase.CATCHING_UP and not self.keys and not self.prefixes
+
+    def note(self, changes: Sequence[Change], kept: Sequence[bytes]) -> None:
+        """Remember what a commit has touched; `kept` are the keys that it put into HISTORY.
+
+        Raises:
+            GivenUpError: that is too much to be remembered.
+        """
+        for change in changes:
+            if isinstance(change, Erase):
+                self.prefixes[change.table, change.prefix] = None
+            else:
+                self.keys[change.table, change.key] = None
+        for key in kept:
+            self.keys[Table.HISTORY, key] = None
+        self.news += len(changes) + len(kept)
+        if len(self.keys) + len(self.prefixes) > self.noted_max:
+            raise GivenUpError("the run writes faster than its journal can be copied")
+
+    def copied(self) -> None:
+        """Take in that the copy is whole."""
+        self._enter(Phase.CATCHING_UP)
+
+    def next_step(self) -> Step:
+        """Return what to catch up with now.
+
+        As many as were noted since the last step and half as many more, so that it comes to an end.
+        """
+        if self.phase is not Phase.CATCHING_UP:
+            raise InvariantError(f"a compaction catches up in phase {self.phase.name}")
+        most = max(self.step_records, self.news + self.news // 2)
+        return Step(tuple(self.prefixes), tuple(islice(self.keys, most)), most)
+
+    def done(self, step: Step, prefixes: int) -> None:
+        """Take in that a step is in the new file, and how many of its prefixes (`carry_out`)."""
+        self.news = 0
+        for place in step.prefixes[:prefixes]:
+            del self.prefixes[place]
+        if prefixes == len(step.prefixes):
+            for place in step.keys:
+                del self.keys[place]
+
+    def swapped(self) -> None:
+        """Take in that the new file counts, durably."""
+        if not self.may_swap:
+            raise InvariantError(f"a swap before all was caught up with, in {self.phase.name}")
+        self._enter(Phase.SWAPPED)
+
+    def give_up(self) -> None:
+        """Take in that nothing more will come of it."""
+        self._enter(Phase.GIVEN_UP)
+
+    def _enter(self, phase: Phase) -> None:
+        if phase not in _NEXT[self.phase]:
+            raise InvariantError(f"a compaction goes from {self.phase.name} to {phase.name}")
+        self.phase = phase
+
+
+def superfluous(numbers: Iterable[int], kept: int, *, newer: bool = True) -> list[int]:
+    """Return which data files may be removed where the one of number `kept` counts durably (C3, C5).
+
+    Without `newer`, one that may be under way is left alone: they are numbered in their order.
+    """
+    return [each for each in numbers if each != kept and (newer or each < kept)]

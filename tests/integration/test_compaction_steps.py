@@ -1,0 +1,97 @@
+"""Runs that are killed at each step of a compaction that goes on under them (ALWAYS-OPENS)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.adapters.journal_check import Depth, check
+from resilient_scoop.adapters.journal_place import data_file
+from tests.integration import killing_at_steps
+from tests.integration.runs import Place
+
+pytestmark = pytest.mark.real
+
+# The payloads of a parent's calls go with its end: most of the file is free then. What follows is
+# committed while it is compacted; `wait` is over when that is done, or somebody was killed.
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from resilient_scoop import futures
+def work(x): return bytes([x]) * 20_000
+def parent(x): return sum(map(len, futures.map(work, range(10))))
+def nap(x):
+    time.sleep(0.01)
+    return x
+def wait(number):
+    folder, until = f"compact-{number}", time.monotonic() + 20
+    state, killed = Path(os.environ["RSCOOP_STATE_DIR"]), Path("killed")
+    while not killed.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+        if folder in max(state.glob("runs/*/journal/generation.json")).read_text(): break
+    return number
+if __name__ == "__main__":
+    told = []
+    for number in range(1, 1 + int(sys.argv[1])):
+        told += futures.map(parent, [number])
+        told += [futures.submit(nap, i).result() for i in range(9)]
+        told += [futures.submit(wait, number).result()]
+        told += [futures.submit(nap, i).result() for i in range(9)]
+    print(told)
+"""
+STEPS = {
+    "compaction": ("mkdir", "Popen", "open_store", "_catch_up", "writev", "fsync", "rename"),
+    "remover": ("unlink", "rmdir"),
+    "copier": ("copy", "write", "fsync", "check_copy"),
+}
+STEPS_MAX = 60
+
+
+def journal_of(place: Place) -> Path:
+    """Return a journal that is whole, and that nothing else is left of than the file that counts."""
+    journal = place.runs()[-1] / "journal"
+    assert list(journal.rglob("data.mdb")) == [data_file(journal)]
+    assert len(list(journal.glob("compact-*"))) <= 1
+    assert check(journal, Depth.CONTENTS).sound
+    return journal
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("who", ["one", "all"])
+@pytest.mark.parametrize("role", list(STEPS))
+def test_a_run_may_die_at_each_step_of_a_compaction(place: Place, role: str, who: str) -> None:
+    # Given a run that compacts its journal; a folder is removed by the second compaction only. All
+    # die behind each step: before the next one the disk is the same.
+    times = 2 if role == "remover" else 1
+    sides = "before behind" if who == "one" else "behind"
+    told = [x for n in range(1, times + 1) for x in (200_000, *range(9), n, *range(9))]
+    place.write(SCRIPT)
+    where: list[str] = []
+    at = ""
+    for step in range(1, STEPS_MAX):
+        killing_at_steps.install(place.folder, place.environ, role, step, who, sides)
+        (place.folder / "armed").touch()
+
+        # When one or all are killed at one step after another, as long as there are some
+        done = place.rscoop("run", "-q", "-n", "1", "--seed", "5", "script.py", str(times))
+        at = killing_at_steps.killed_where(place.folder)
+        if who == "all" and at:
+            done = place.rscoop("resume", "-q", "last")
+
+        # Then it ends as if undisturbed, with one whole data file
+        assert done.expect() == f"{told}\n", f"step {step}, {at}: {done}"
+        place.assert_nothing_left()
+        journal = journal_of(place)
+        if not at:
+            assert data_file(journal).parent.name == f"compact-{times}"
+            break
+        where.append(at)
+    assert not at, f"no end of steps: {where}"
+    assert set(where) == {f"{side} {kind}" for side in sides.split() for kind in STEPS[role]}
+    place.rscoop("journal", "verify", "last").expect()
+
+
+@pytest.fixture
+def place(tmp_path: Path, state_dir: Path) -> Place:
+    return Place(tmp_path, state_dir)
