@@ -38,7 +38,7 @@ class Progress:
     workers_max: int = 0
     crashes: int = 0
     resubmitted: int = 0
-    recovered: int = 0  # items that came from the journal
+    reused: int = 0  # items that came from the journal
     rate_per_s: float = 0.0
     eta_s: float | None = None
     batch: str = ""  # path and function of the call under way
@@ -232,8 +232,8 @@ def progress_line(at: Progress) -> str:
         parts.append(f"{at.rate_per_s:.1f}/s")
     if at.eta_s is not None:
         parts.append(f"{duration(at.eta_s)} left")
-    if at.recovered:
-        parts.append(f"{at.recovered} from the journal")
+    if at.reused:
+        parts.append(f"{at.reused} from the journal")
     if at.crashes:
         parts.append(f"lost {at.crashes}, resubmitted {at.resubmitted}")
     return " | ".join(parts)

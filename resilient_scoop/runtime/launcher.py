@@ -337,7 +337,7 @@ class Launcher:
             Progress(
                 done=report.done, total=total, running=running, workers=report.workers,
                 workers_max=self.options.workers, crashes=report.crashes,
-                resubmitted=report.resubmitted, recovered=report.recovered, rate_per_s=rate,
+                resubmitted=report.resubmitted, reused=report.reused, rate_per_s=rate,
                 eta_s=eta_s(report.done, total, rate), batch=report.batch,
                 items=report.items,
             )

@@ -35,7 +35,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     workers: int = 0
     crashes: int = 0
     resubmitted: int = 0
-    recovered: int = 0
+    recovered: int = 0  # results that the broker found when it began
+    reused: int = 0  # of those, how many were not asked for otherwise since
     found_open: int = 0  # items that were known, not done and not in doubt when the broker began
     doubts: int = 0  # idempotent=False items in doubt then: they end as WorkerLostError
     doubted: list[str] = []  # the first of them
@@ -124,6 +125,7 @@ def broker_report(
         crashes=state.crashes,
         resubmitted=broker.membership.resubmitted,
         recovered=found.results,
+        reused=state.reused.count,
         found_open=found.in_flight,
         doubts=len(found.doubts),
         doubted=found.doubts[:_DOUBTS_NAMED_MAX],
@@ -174,6 +176,6 @@ def finished(run_id: str, report: Report, took_s: float) -> str:
             "it again from there (--retry-failed computes failed items anew)"
         )
     return (
-        f"run {run_id} finished in {took_s:.1f} s: {report.done} results, {report.recovered} from the "
+        f"run {run_id} finished in {took_s:.1f} s: {report.done} results, {report.reused} from the "
         f"journal, {report.resubmitted} resubmitted after {report.crashes} crashes"
     )
