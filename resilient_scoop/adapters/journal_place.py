@@ -184,7 +184,7 @@ def read_generation(directory: Path) -> Generation:
             f"its format is {found.format}, this version reads up to {FORMAT}; "
             f"use the version of rscoop that wrote it"
         )
-        raise JournalFormatError(str(directory), reason)
+        raise JournalFormatError(str(directory), reason, found.format)
     if found.data and not _is_compact(found.data):
         raise JournalDamagedError(str(directory), f"{GENERATION_FILE} names folder {found.data!r}")
     return found

@@ -212,5 +212,5 @@ def _advice(report: StatusReport) -> str:
             return f"rscoop logs {report.id}; then rscoop resume --retry-failed {report.id}"
         case RunState.STOPPED:
             return f"rscoop resume {report.id}"
-        case RunState.DAMAGED:
+        case RunState.DAMAGED | RunState.NEWER:
             return f"rscoop journal verify {report.id}"
