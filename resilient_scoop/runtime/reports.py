@@ -138,7 +138,7 @@ def broker_report(
         asked_over=asked_over,
         named=handover.named,
         saved=handover.saved,
-        left=len(handover.waiting),
+        left=handover.left,
         whole=handover.is_whole,
         agent_quiet_s=agent_quiet_s,
         ended=ended is not None,
