@@ -10,6 +10,7 @@ What is added is a comparison, made at the moment at which the parent does somet
   D3  Nothing is computed and nothing new is told: at the end of the history the parent stands still.
   D4  A call below others that the journal knows, and unknown itself, was lost and left out by a repair:
       the history of a parent that is not done ends there, and one that is done has no whole history.
+  D5  An end lies where the attempt that came to it says, not where an earlier one, of other code, came to.
 
 The first difference, or the end, goes to `halt`, which must not return.
 """
@@ -148,6 +149,14 @@ class Replayed(Parent):
         self.told_count = 0
         self.known_calls = asked.next_call  # an earlier attempt made them (P4)
         self.ended = False  # the journal has the parent's end: it may do no more than is there
+        self.last_call = asked.next_call  # above all calls, and observations, before that end
+        self.last_observation = 1 << 62
+
+    def end_at(self, calls: int, observations: int) -> None:
+        """The journal has the parent's end, behind so many calls and observations; -1: all (D5)."""
+        self.ended = True
+        if calls >= 0:
+            self.last_call, self.last_observation = calls, observations
 
     # --- calls (D1) ---------------------------------------------------------------------------
 
@@ -170,7 +179,7 @@ class Replayed(Parent):
     ) -> None:
         """Add items to a call, once they are found to be those of the journal."""
         batch = self.asked.calls.get(call.number)
-        if batch is None:
+        if batch is None or (self.ended and call.number >= self.last_call):
             self._look_for(call)
         else:
             self._compare(call, batch, digests, args, last=last)
@@ -182,7 +191,7 @@ class Replayed(Parent):
     def _look_for(self, call: Call) -> None:
         """Halt at a call that the journal does not know, unless it lies behind the end (D1, D4)."""
         found = f"call {self._at(call.number)} of {short(self.name_of(call.fn))}"
-        lacks = call.number < self.asked.next_call
+        lacks = call.number < self.last_call
         if self.ended:
             expected = "a call that a repair of the journal left out" if lacks else "no such call"
             self._differ("call", expected, found, call.number)
@@ -241,7 +250,10 @@ class Replayed(Parent):
             self._differ("code", error.expected, f"{error.found} ({error.path})")
 
     def recall(self, kind: str) -> bytes | None:
-        """Return what was told at this point; where nothing was, that is the end (D2)."""
+        """Return what was told at this point; where nothing was, that is the end (D2, D5)."""
+        if self.ended and self.next_observation >= self.last_observation:
+            asks = f"`{kind}` before call {self.next_call}"
+            self._differ("observation", "nothing that was told here", asks)
         try:
             answer = super().recall(kind)
         except ReplayDivergedError as error:
@@ -275,12 +287,12 @@ class Replayed(Parent):
 
     def finish(self, found: str, *, failed: bool, journaled: str | None) -> None:
         """Compare the parent's end; `journaled` is how the journal says that it ended."""
-        if self.next_call < self.asked.next_call:
+        if self.next_call < self.last_call:
             number = self.next_call
             told = f"call {self._at(number)} of {self.asked.told(number)}"
             self._differ("end", told, found)
-        if self._recorded and not self.replaying:
-            first = self._recorded[0]
+        first = self._recorded[0] if self._recorded and not self.replaying else None
+        if first is not None and first.no < self.last_observation:
             self._differ("end", f"`{first.kind}` at call {first.at_call}", found)
         if journaled is not None and journaled != found:
             self._differ("end", journaled, found)
