@@ -55,7 +55,8 @@ def given_up(view: Readable, state: State) -> list[tuple[str, str]]:
     for parent in state.parents.values():
         after = None
         while page := view.read(Table.LOG, parent.prefix, after, _PAGE_BYTES):
-            for after, raw in page:
+            after = page[-1][0]
+            for _, raw in page:
                 record = wire.decode_logged(raw)
                 for item in record.items if isinstance(record, wire.Outcomes) else ():
                     _note_lost(found, parent, item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,8 +52,8 @@ def test_on_a_full_disk(
     if where == "commit":
         monkeypatch.setattr(Journal, "commit", full_at_commit)
     else:
-        monkeypatch.setattr(forking.os, "link", no_links)
-        monkeypatch.setattr(forking.shutil, "copyfile", full_at_copy)
+        monkeypatch.setattr(os, "link", no_links)
+        monkeypatch.setattr(shutil, "copyfile", full_at_copy)
 
     done = rscoop(tmp_path, "fork", "last")
 
