@@ -303,8 +303,8 @@ class WorkerCrashedError(TaskError):
             else "look for native code that crashes on its arguments"
         )
         return (
-            f"item {self.path} ({self.name}) killed its worker {len(self.exits)} times: {ends}; "
-            f"{hint}; raise `crashes_max` to try more often"
+            f"item {self.path} ({self.name}) killed its worker {len(self.exits)} "
+            f"time{'s' * (len(self.exits) > 1)}: {ends}; {hint}; raise `crashes_max` to try more often"
         )
 
 

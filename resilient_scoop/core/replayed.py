@@ -27,6 +27,7 @@ from resilient_scoop.core.call import Call, Policy
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.parent import Parent, Told
 from resilient_scoop.core.words import Words
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import InvariantError, ReplayDivergedError
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.checkpoints import Mark
@@ -126,7 +127,11 @@ class Asked:
         name = short(self.name(pieces[0].fn)) if pieces else "nothing"
         size = self.sizes.get(number)
         known = pieces[-1].stop if pieces else 0
-        return f"{name}, {_items(size)}" if size is not None else f"{name}, {_items(known)} or more"
+        return (
+            f"{name}, {counted(size, 'item')}"
+            if size is not None
+            else f"{name}, {counted(known, 'item')} or more"
+        )
 
 
 class Replayed(Parent):
@@ -205,7 +210,9 @@ class Replayed(Parent):
         number, stop = call.number, call.count + len(args)
         size, name = self.asked.sizes.get(number), short(self.name_of(call.fn))
         if batch.pieces and short(self.asked.name(batch.pieces[0].fn)) != name:
-            self._differ("call", self.asked.told(number), f"{name}, {_items(stop)}", number)
+            self._differ(
+                "call", self.asked.told(number), f"{name}, {counted(stop, 'item')}", number
+            )
         for index in () if self._same(batch, call, stop, digests) else range(call.count, stop):
             piece = batch.piece_at(index)
             if piece is not None:
@@ -216,7 +223,9 @@ class Replayed(Parent):
         too_many = size is not None and stop > size
         if too_many or (last and size is not None and stop < size):
             more = "" if last else " or more"
-            self._differ("call", self.asked.told(number), f"{name}, {_items(stop)}{more}", number)
+            self._differ(
+                "call", self.asked.told(number), f"{name}, {counted(stop, 'item')}{more}", number
+            )
 
     def _same(self, batch: Batch, call: Call, stop: int, digests: bytes) -> bool:
         """Tell at once that all items are those of the journal, as by far most are."""
@@ -311,7 +320,3 @@ class Replayed(Parent):
 def short(name: str) -> str:
     """Return a function's name without its module."""
     return name.rpartition(":")[2]
-
-
-def _items(count: int) -> str:
-    return "1 item" if count == 1 else f"{count} items"

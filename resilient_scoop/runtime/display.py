@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Final, TextIO, cast
 
+from resilient_scoop.counts import counted
+
 PLAIN_EVERY_S: Final = 60.0
 DRAW_EVERY_S: Final = 0.1
 RATE_WINDOW_S: Final = 10.0
@@ -227,7 +229,7 @@ def progress_line(at: Progress) -> str:
         parts.append(f"{at.batch}{of}")
     if at.items:
         parts.append(at.items)
-    parts.append(f"{at.workers}/{at.workers_max} workers")
+    parts.append(f"{at.workers}/{counted(at.workers_max, 'worker')}")
     if at.rate_per_s > 0:
         parts.append(f"{at.rate_per_s:.1f}/s")
     if at.eta_s is not None:
