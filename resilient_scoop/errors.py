@@ -194,11 +194,11 @@ class JournalFullError(JournalError):
 
 
 class JournalFormatError(JournalError):
-    """There is no journal here, or one of a format that this version does not know."""
+    """There is no journal here, or one of a format that this version does not know: of a `newer` one."""
 
-    def __init__(self, directory: str, reason: str) -> None:
+    def __init__(self, directory: str, reason: str, newer: int = 0) -> None:
         super().__init__(directory, "opening", reason)
-        self.args = (directory, reason)
+        self.args, self.newer = (directory, reason, newer), newer
 
     def __str__(self) -> str:
         return f"{self.directory} cannot be opened as a journal: {self.reason}"
@@ -303,8 +303,8 @@ class WorkerCrashedError(TaskError):
             else "look for native code that crashes on its arguments"
         )
         return (
-            f"item {self.path} ({self.name}) killed its worker {len(self.exits)} times: {ends}; "
-            f"{hint}; raise `crashes_max` to try more often"
+            f"item {self.path} ({self.name}) killed its worker {len(self.exits)} "
+            f"time{'s' * (len(self.exits) > 1)}: {ends}; {hint}; raise `crashes_max` to try more often"
         )
 
 

@@ -15,6 +15,7 @@ import zlib
 from typing import Final
 
 from resilient_scoop.core.events import Table
+from resilient_scoop.counts import counted
 
 MAGIC: Final = 0xA7
 SCHEMA: Final = 1
@@ -56,7 +57,7 @@ def unseal(table: Table, key: bytes, value: bytes | memoryview) -> tuple[int, by
         EnvelopeError: the record is damaged, or of a schema that this version does not know.
     """
     if len(value) < OVERHEAD_BYTES:
-        raise EnvelopeError(f"{len(value)} bytes are less than an envelope")
+        raise EnvelopeError(f"{counted(len(value), 'byte is', 'bytes are')} less than an envelope")
     magic, schema, codec, flags, crc = _HEAD.unpack_from(value)
     if magic != MAGIC:
         raise EnvelopeError(f"it begins with {magic:#04x}, not {MAGIC:#04x}")
@@ -65,5 +66,5 @@ def unseal(table: Table, key: bytes, value: bytes | memoryview) -> tuple[int, by
     if schema != SCHEMA or codec != PLAIN or seed is None:
         raise EnvelopeError(f"unknown schema {schema}, codec {codec} or flags {flags:#04x}")
     if zlib.crc32(payload, zlib.crc32(key, seed)) != crc:
-        raise EnvelopeError(f"the checksum of its {len(payload)} bytes is wrong")
+        raise EnvelopeError(f"the checksum of its {counted(len(payload), 'byte')} is wrong")
     return flags, payload

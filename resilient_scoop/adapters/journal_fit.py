@@ -30,6 +30,7 @@ from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.ledger import parts_of
 from resilient_scoop.core.recovery import recover
+from resilient_scoop.counts import counted
 from resilient_scoop.wire.messages import (
     Checkpoint,
     Define,
@@ -232,7 +233,8 @@ class _Parent:
         first = ids.batch_path(self.path, missing.starts[0])
         who = "the script" if self.path == ids.ROOT else self.path
         text = (
-            f"{items} results of {missing.count()} calls of {who}, from {first} on: they were dropped "
+            f"{counted(items, 'result')} of {counted(missing.count(), 'call')} of {who}, from "
+            f"{first} on: they were dropped "
             "when checkpoints that are lost now covered them, and are computed again"
         )
         if once:

@@ -28,6 +28,7 @@ import msgspec
 
 from resilient_scoop.adapters.blobs import write_durably
 from resilient_scoop.core.compaction import superfluous
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import (
     JournalDamagedError,
     JournalError,
@@ -185,7 +186,7 @@ def read_generation(directory: Path) -> Generation:
             f"its format is {found.format}, this version reads up to {FORMAT}; "
             f"use the version of rscoop that wrote it"
         )
-        raise JournalFormatError(str(directory), reason)
+        raise JournalFormatError(str(directory), reason, found.format)
     if found.data and not _is_compact(found.data):
         raise JournalDamagedError(str(directory), f"{GENERATION_FILE} names folder {found.data!r}")
     return found
@@ -250,7 +251,7 @@ def read_meta(directory: Path) -> DataMeta:
     short_bytes = newest.size_bytes - size_bytes
     unwritten = not size_bytes % newest.page_bytes and short_bytes <= UNWRITTEN_BYTES_MAX
     if short_bytes > 0 and not unwritten:
-        reason = f"{DATA_FILE} was cut: {size_bytes} of {newest.size_bytes} bytes are left"
+        reason = f"{DATA_FILE} was cut: {size_bytes} of {counted(newest.size_bytes, 'byte')} left"
         raise JournalDamagedError(str(directory), reason)
     return newest._replace(before_txn=older.txn, is_short=short_bytes > 0)
 
@@ -314,7 +315,9 @@ def _meta(directory: Path, fd: int, offset: int) -> DataMeta:
     raw = os.pread(fd, _META.size, offset + _PAGE_HEADER_BYTES)
     if len(raw) < _META.size:
         length = os.fstat(fd).st_size
-        raise JournalDamagedError(str(directory), f"{DATA_FILE} was cut to {length} bytes")
+        raise JournalDamagedError(
+            str(directory), f"{DATA_FILE} was cut to {counted(length, 'byte')}"
+        )
     magic, version, _, _, page_bytes, last_page, txn = _META.unpack(raw)
     if magic != _MAGIC or version != _DATA_VERSION or page_bytes not in _PAGE_SIZES:
         raise JournalDamagedError(str(directory), f"{DATA_FILE} does not begin like an LMDB file")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from resilient_scoop.core.events import INPUT_KEY, Change, Erase, Put, Table
+from resilient_scoop.counts import counted
 from resilient_scoop.wire.messages import Attempt, Output, decode_up, encode
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def behind_output(journal: Journal, covered: int) -> tuple[list[str], list[Chang
         start = piece.offset if isinstance(piece, Output) else None
         if start is not None and at < start <= covered:
             lost.append(
-                f"table output: {start - at} bytes at byte {at}; a line in their place says so"
+                f"table output: {counted(start - at, 'byte')} at byte {at}; a line in their place says so"
             )
             changes.append(_filler(at, start))
             at = start
@@ -50,7 +51,7 @@ def behind_output(journal: Journal, covered: int) -> tuple[list[str], list[Chang
             changes.append(Erase(Table.OUTPUT, key))
     if at < covered:
         lost.append(
-            f"table output: {covered - at} bytes at byte {at}; a line in their place says so"
+            f"table output: {counted(covered - at, 'byte')} at byte {at}; a line in their place says so"
         )
         changes.append(_filler(at, covered))
     if gap is not None:
@@ -60,7 +61,7 @@ def behind_output(journal: Journal, covered: int) -> tuple[list[str], list[Chang
 
 def _filler(start: int, stop: int) -> Put:
     size = stop - start
-    text = f"\n[rscoop: {size} bytes of output are lost]".encode()[: size - 1]
+    text = f"\n[rscoop: {counted(size, 'byte')} of output lost]".encode()[: size - 1]
     data = text.ljust(size - 1) + b"\n"
     return Put(Table.OUTPUT, start.to_bytes(8, "big"), encode(Output(_NOBODY, start, data)))
 

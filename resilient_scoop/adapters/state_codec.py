@@ -27,6 +27,7 @@ from resilient_scoop.adapters import payload_codec, payload_dill, payload_path, 
 from resilient_scoop.adapters.payload_codec import Parts
 from resilient_scoop.adapters.payload_deap import dispatch_table
 from resilient_scoop.adapters.state_migrate import Migration
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import CheckpointUnusableError, PicklingFailedError
 
 MAGIC: Final = b"RSCK"
@@ -234,7 +235,7 @@ def _take_apart(content: bytes | memoryview, what: str) -> tuple[Table, memoryvi
         advice = "a newer resilient_scoop wrote it: resume with that one"
         raise CheckpointUnusableError(what, reason, advice)
     if len(view) != _HEAD_BYTES + length + table_length:
-        raise CheckpointUnusableError(what, f"{len(view)} bytes of it are left")
+        raise CheckpointUnusableError(what, f"{counted(len(view), 'byte')} of it left")
     try:
         table = msgspec.msgpack.decode(view[_HEAD_BYTES + length :], type=Table)
     except msgspec.MsgspecError as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from resilient_scoop.cli.base import note, utc
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.decisions import Decision, Pair, load
 from resilient_scoop.runtime.rundir import RunDir
@@ -45,7 +46,9 @@ def decide(
     """
     verdict = weigh(run, changed, reuse, recompute)
     if verdict.undecided:
-        named = ", ".join(f"{name} ({count} results)" for name, count in verdict.undecided.items())
+        named = ", ".join(
+            f"{name} ({counted(count, 'result')})" for name, count in verdict.undecided.items()
+        )
         raise UsageError(
             f"the code behind results of run {run.id} has changed: {named}; add --recompute-changed "
             f"to compute them again, or --reuse-changed to keep them (for one function: =NAME)"
@@ -107,7 +110,8 @@ def _decision(name: str, pair: Pair, results: int, *, keep: bool) -> Decision:
 def _remind(before: Decision, title: str, results: int) -> None:
     what, other = ("kept", "recompute") if before.keep else ("computed again", "reuse")
     note(
-        f"{title}: {results} results of earlier code are {what}, as decided on "
+        f"{title}: {counted(results, 'result')} of earlier code {'is' if results == 1 else 'are'} "
+        f"{what}, as decided on "
         f"{utc(before.decided_at)}; --{other}-changed={title} decides otherwise"
     )
 

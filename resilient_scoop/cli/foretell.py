@@ -7,6 +7,7 @@ import msgspec
 
 from resilient_scoop.cli.base import SCHEMA, print_json
 from resilient_scoop.cli.changed import weigh
+from resilient_scoop.counts import counted
 from resilient_scoop.runtime.display import duration
 from resilient_scoop.runtime.figures import OutputTail, RunState, open_view, read_ended, state_of
 from resilient_scoop.runtime.foretelling import Foretold, FunctionForetold, foretell
@@ -85,35 +86,42 @@ def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
     found = report.foretold
     lines = [f"run {run.id} ({info.title}) is {report.state}; a resume would find:", *_table(found)]
     if found.covered:
-        lines.append(f"  covered    {found.covered} results by checkpoints: they are not replayed")
+        lines.append(
+            f"  covered    {counted(found.covered, 'result')} by checkpoints: not replayed"
+        )
     saved, needed = _time(report.saved_s), _time(report.needed_s)
     unmeasured = int(found.total("unmeasured"))
-    more = f", and {unmeasured} items of which no time is known" if unmeasured else ""
+    more = f", and {counted(unmeasured, 'item')} of which no time is known" if unmeasured else ""
     lines += [
-        f"  saved      {saved} of computing; {report.output_bytes} bytes of output are kept",
+        f"  saved      {saved} of computing; {counted(report.output_bytes, 'byte')} of output kept",
         f"  needed     about {needed} of computing for what is in flight or recomputed{more}",
         "             and then what the script asks for next, of which nothing is known",
         f"  replay     about {_time(found.replay_s)}, besides the script's own time",
         "  arguments  are compared during the replay; items whose arguments differ are recomputed",
     ]
     if renewed := int(found.total("renewed")):
-        lines.append(f"             (an earlier replay had {renewed} such items)")
+        lines.append(f"             (an earlier replay had {counted(renewed, 'such item')})")
     if (failed := int(found.total("failed"))) and not found.retry_failed:
-        lines.append(f"  failed     {failed} items; --retry-failed computes them again")
+        lines.append(
+            f"  failed     {counted(failed, 'item')}; --retry-failed computes what failed again"
+        )
     if doubt := int(found.total("in_doubt")):
         lines.append(
-            f"  in doubt   {doubt} idempotent=False items, which end as WorkerLostError; or say what "
-            f"became of them: rscoop resolve {run.id}"
+            f"  in doubt   {counted(doubt, 'idempotent=False item')}, to end as WorkerLostError; or "
+            "say what "
+            f"became of each: rscoop resolve {run.id}"
         )
     for each in report.undecided:
         lines.append(
-            f"  changed    {each.name}: the code behind {each.results} results; a resume wants to be "
+            f"  changed    {each.name}: the code behind {counted(each.results, 'result')}; a resume "
+            "wants to be "
             f"told --recompute-changed={each.name} or --reuse-changed={each.name}"
         )
     for each in report.missing:
         lines.append(
             f"  missing    {each.name.rpartition(':')[2]}: the code has no such function any more; its "
-            f"{each.results} results count only where the very same code is called by another name"
+            f"{counted(each.results, 'result counts', 'results count')} only where the very same "
+            "code is called by another name"
         )
     return lines
 

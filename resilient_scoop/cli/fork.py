@@ -19,6 +19,7 @@ from resilient_scoop.cli.base import (
     state_folder,
 )
 from resilient_scoop.cli.run import check_name
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime import rundirs
 from resilient_scoop.runtime.figures import open_view
@@ -124,7 +125,8 @@ def command(
     click.echo(target.id)
     more = f", {taken.covered} more covered by its checkpoints" if taken.covered else ""
     note(
-        f"run {target.id} has {taken.results} results of {taken.calls} calls from {place.source}{more}; "
+        f"run {target.id} has {counted(taken.results, 'result')} of {counted(taken.calls, 'call')} "
+        f"from {place.source}{more}; "
         f"go on with `rscoop resume {target.id}`"
     )
 
@@ -196,8 +198,8 @@ def _at_call(run: RunDir, root: Parent, text: str) -> Point:
     made = root.next_call()
     if call > made:
         raise UsageError(
-            f"--at 0.{call}: the script of run {run.id} has made {made} calls so far, "
-            f"0.0 to 0.{made - 1}"
+            f"--at 0.{call}: the script of run {run.id} has made {counted(made, 'call')} so far, "
+            f"up to 0.{made - 1}"
         )
     point = forking.Point(call)
     if not forking.check_point(root, point):

@@ -12,7 +12,14 @@ from resilient_scoop.cli.base import DURATION, SETTINGS, size, state_folder
 from resilient_scoop.errors import RscoopError, RunBusyError
 from resilient_scoop.runtime import rundirs
 from resilient_scoop.runtime.display import duration
-from resilient_scoop.runtime.figures import RunState, is_live, open_view, read_ended, state_of
+from resilient_scoop.runtime.figures import (
+    RunState,
+    is_live,
+    open_view,
+    read_ended,
+    state_behind,
+    state_of,
+)
 from resilient_scoop.runtime.rundir import RunDir
 from resilient_scoop.runtime.rundirs import RunEntry
 
@@ -43,7 +50,7 @@ Examples:
 )
 @click.option(
     "--finished-only/--all", default=True,
-    help="Only runs that finished, or also failed, stopped and damaged ones.  "
+    help="Only runs that finished, or also those that failed, were stopped or can't be read.  "
     "[default: --finished-only]",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would be removed.")
@@ -85,15 +92,15 @@ def _state(entry: RunEntry) -> RunState:
     if is_live(entry.run):
         return RunState.RUNNING
     if entry.info is None:
-        return RunState.DAMAGED
+        return state_behind(entry.problem)
     try:
         view = open_view(entry.run)
         if view is None:
             return RunState.STOPPED
         with view:
             return state_of(entry.run, read_ended(view))
-    except RscoopError:
-        return RunState.DAMAGED
+    except RscoopError as error:
+        return state_behind(error)
 
 
 def _extent(folder: Path) -> tuple[float, int]:

@@ -22,6 +22,7 @@ from resilient_scoop.cli.base import (
 from resilient_scoop.cli.journal_copies import backup, restore
 from resilient_scoop.cli.journal_mend import check_begun, compact, repair_command
 from resilient_scoop.core.events import Table
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import RunBusyError
 from resilient_scoop.runtime.rundir import RunDir
 from resilient_scoop.wire.messages import decode_logged, decode_up
@@ -106,10 +107,10 @@ def verify(*, run: RunDir, depth: str, as_json: bool) -> int:
         for problem in verdict.problems:
             where = f"{problem.table} {problem.key or ''}: " if problem.table else ""
             click.echo(f"{where}{problem.text}")
-        found = "is sound" if verdict.sound else f"has {verdict.problems_total} problems"
+        found = "is sound" if verdict.sound else f"has {counted(verdict.problems_total, 'problem')}"
         click.echo(
             f"journal of {run.id} {found}: "
-            f"{verdict.records} records, {size(verdict.payload_bytes)} of payload"
+            f"{counted(verdict.records, 'record')}, {size(verdict.payload_bytes)} of payload"
         )
         if not verdict.sound:
             click.echo(
@@ -134,7 +135,9 @@ def stats(*, run: RunDir, as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
-    click.echo(f"journal of {run.id}: {size(report.size_bytes)}, opened {report.generation} times")
+    click.echo(
+        f"journal of {run.id}: {size(report.size_bytes)}, opened {counted(report.generation, 'time')}"
+    )
     for each in tables:
         click.echo(f"  {each.table:8} {each.records:10} records {size(each.value_bytes):>10}")
 

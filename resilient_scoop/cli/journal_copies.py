@@ -25,6 +25,7 @@ from resilient_scoop.cli.base import (
     state_folder,
 )
 from resilient_scoop.cli.journal_mend import check_begun
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime import rundirs
 from resilient_scoop.runtime.rundir import RunDir
@@ -99,4 +100,6 @@ def _report(manifest: Manifest, path: Path, *, as_json: bool, verb: str) -> None
     if as_json:
         print_json(CopyReport(SCHEMA, manifest.id, str(path), count, manifest.size_bytes))
     else:
-        click.echo(f"{verb} run {manifest.id}: {count} files, {size(manifest.size_bytes)}: {path}")
+        click.echo(
+            f"{verb} run {manifest.id}: {counted(count, 'file')}, {size(manifest.size_bytes)}: {path}"
+        )

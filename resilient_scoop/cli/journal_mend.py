@@ -25,6 +25,7 @@ from resilient_scoop.cli.base import (
     run_argument,
     size,
 )
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import JournalError, JournalFormatError, UsageError
 from resilient_scoop.runtime.figures import is_live
 from resilient_scoop.runtime.rundir import RunDir, sync_folder
@@ -137,7 +138,7 @@ def _tell(run: RunDir, found: Repaired, aside: Path) -> None:
         click.echo(f"lost: {len(found.lost) - _LOST_SHOWN_MAX} more; --json lists all")
     records = sum(found.kept.values())
     click.echo(
-        f"journal of {run.id} is sound again: {records} records kept; the damaged one is {aside}"
+        f"journal of {run.id} is sound again: {counted(records, 'record')} kept; the damaged one is {aside}"
     )
     if not found.lost:
         click.echo(f"nothing was lost; `rscoop resume {run.id}` goes on")

@@ -10,6 +10,7 @@ import msgspec
 from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, print_json, run_argument
 from resilient_scoop.cli.resume import ResumeCommand
 from resilient_scoop.cli.script import find_module, find_script
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.figures import open_view
 from resilient_scoop.runtime.replays import Played, replay, spec_of
@@ -94,11 +95,11 @@ def command(
 
 
 def _lines(played: Played) -> list[str]:
-    counts = f"{played.calls} calls, {played.items} results"
+    counts = f"{counted(played.calls, 'call')}, {counted(played.items, 'result')}"
     if played.observations:
-        counts += f", {played.observations} answers"
+        counts += f", {counted(played.observations, 'answer')}"
     if played.output_bytes:
-        counts += f", {played.output_bytes} bytes of output"
+        counts += f", {counted(played.output_bytes, 'byte')} of output"
     head = f"  {played.path} {played.name}: {counts}"
     found = played.difference
     if found is None and played.complete:

@@ -14,13 +14,13 @@ from resilient_scoop.core.recovery import doubts
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.figures import is_live, open_view
 from resilient_scoop.runtime.replays import read_state
-from resilient_scoop.runtime.resolving import Verdict, resolve
+from resilient_scoop.runtime.resolving import Verdict, given_up, resolve
 from resilient_scoop.runtime.rundir import RunDir
 from resilient_scoop.runtime.whys import parse_path
 
 
 class Doubt(msgspec.Struct, frozen=True):
-    """One item in doubt."""
+    """One item in doubt, or one that was and has ended."""
 
     path: str
     name: str
@@ -32,13 +32,14 @@ class DoubtsReport(msgspec.Struct, frozen=True):
     schema: int
     id: str
     in_doubt: list[Doubt]
+    ended: list[Doubt]  # as WorkerLostError; they can be resolved, too
 
 
 @click.command(
     context_settings=SETTINGS,
     epilog="""\b
 Examples:
-    rscoop resolve last                                what is in doubt?
+    rscoop resolve last                                what can be resolved?
     rscoop resolve last 0.3[17] --again                it had no effect: start it once more
     rscoop resolve last 0.3[17] --done '{"receipt": 4711}'
     rscoop resolve last 0.3[17] --failed               its parent is told WorkerLostError
@@ -72,7 +73,8 @@ def command(
     An item of an idempotent=False call is in doubt when it was about to be started and its worker,
     or the whole run, was lost before its outcome was known. It is never started twice by itself: a
     resume ends it as WorkerLostError. If you have looked whether it had its effect, say so here.
-    Without an ID, the items in doubt are listed.
+    One that has ended so can be resolved, too, until the run has finished. Without an ID, both are
+    listed.
     """
     info = run.load()
     chosen = [
@@ -110,14 +112,21 @@ def _parsed(text: str) -> Any:
 def _list(run: RunDir, *, as_json: bool) -> None:
     view = open_view(run)
     found: list[Doubt] = []
+    ended: list[Doubt] = []
     if view is not None and not is_live(run):
         with view:
-            found = [Doubt(path, name) for path, name in doubts(read_state(view, view.run))]
+            state = read_state(view, view.run)
+            found = [Doubt(path, name) for path, name in doubts(state)]
+            ended = [Doubt(path, name) for path, name in given_up(view, state)]
     if as_json:
-        print_json(DoubtsReport(SCHEMA, run.id, found))
+        print_json(DoubtsReport(SCHEMA, run.id, found, ended))
         return
     if not found:
         live = " while it is live" if is_live(run) else ""
         click.echo(f"nothing of run {run.id} is in doubt{live}")
     for each in found:
         click.echo(f"{each.path} {each.name}")
+    for each in ended:
+        click.echo(
+            f"{each.path} {each.name}   has ended as WorkerLostError, and can be resolved, too"
+        )

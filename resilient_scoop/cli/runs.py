@@ -18,7 +18,13 @@ from resilient_scoop.cli.base import (
 )
 from resilient_scoop.errors import RscoopError
 from resilient_scoop.runtime.display import duration
-from resilient_scoop.runtime.figures import RunFigures, RunState, cached_figures, state_of
+from resilient_scoop.runtime.figures import (
+    RunFigures,
+    RunState,
+    cached_figures,
+    state_behind,
+    state_of,
+)
 from resilient_scoop.runtime.rundirs import RunEntry, list_runs
 
 _COLORS = {
@@ -27,6 +33,7 @@ _COLORS = {
     RunState.FAILED: "red",
     RunState.STOPPED: "yellow",
     RunState.DAMAGED: "red",
+    RunState.NEWER: "yellow",
 }
 
 
@@ -91,13 +98,15 @@ def row_of(entry: RunEntry) -> RunRow:
     """Return a run's line; what can't be read is said in it."""
     info = entry.info
     if info is None:
-        return RunRow(id=entry.run.id, state=RunState.DAMAGED, problem=str(entry.problem))
+        return RunRow(
+            id=entry.run.id, state=state_behind(entry.problem), problem=str(entry.problem)
+        )
     figures, problem = RunFigures(), None
     try:
         figures = cached_figures(entry.run, info)
         state = state_of(entry.run, figures.ended)
     except RscoopError as error:
-        state, problem = RunState.DAMAGED, str(error)
+        state, problem = state_behind(error), str(error)
     return RunRow(
         id=entry.run.id,
         name=info.name,

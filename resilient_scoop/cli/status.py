@@ -16,6 +16,7 @@ from resilient_scoop.cli.base import (
     size,
     utc,
 )
+from resilient_scoop.counts import counted
 from resilient_scoop.runtime import decisions
 from resilient_scoop.runtime.audit import Finding, read_findings
 from resilient_scoop.runtime.display import duration, steps
@@ -155,13 +156,15 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
         f"run {report.id}{name}: {_state(report)}",
         f"  script    {what}",
         f"  started   {report.created_at} ({age} ago) on {info.host} in {report.cwd}",
-        f"  items     {counts}; {report.batches_done} calls complete",
+        f"  items     {counts}; {counted(report.batches_done, 'call')} complete",
         f"  workers   {report.workers}",
         f"  computed  {duration(report.computed_s)} of work",
         f"  journal   {size(report.journal_bytes)} in {report.folder}",
     ]
     if report.crashes:
-        lines.append(f"  crashes   {report.crashes}, {report.resubmitted} items tried again")
+        lines.append(
+            f"  crashes   {report.crashes}, {counted(report.resubmitted, 'item')} tried again"
+        )
     lines += [f"  {each.said}" for each in report.audit]
     lines += [_batch_line(batch) for batch in report.batches]
     lines += [_item_line(item) for item in report.items]
@@ -182,15 +185,16 @@ def _item_line(item: ItemFigures) -> str:
 
 def _replay_line(replay: ReplayFigures) -> str:
     return (
-        f"  replay    {replay.path} has {replay.results} results to replay when it starts again "
+        f"  replay    {replay.path} has {counted(replay.results, 'result')} to replay when it starts again "
         f"({size(replay.size_bytes)}): a block of checkpoint.durable would keep that short"
     )
 
 
 def _decision_line(each: DecisionReport) -> str:
-    count = f"{each.results} results" if each.results else "results"
+    count = counted(each.results, "result") if each.results else "results"
+    be = "is" if each.results == 1 else "are"
     what = "kept" if each.keep else "computed again"
-    return f"  decided   {each.function}: {count} of changed code are {what} ({each.decided_at})"
+    return f"  decided   {each.function}: {count} of changed code {be} {what} ({each.decided_at})"
 
 
 def _state(report: StatusReport) -> str:
@@ -212,5 +216,5 @@ def _advice(report: StatusReport) -> str:
             return f"rscoop logs {report.id}; then rscoop resume --retry-failed {report.id}"
         case RunState.STOPPED:
             return f"rscoop resume {report.id}"
-        case RunState.DAMAGED:
+        case RunState.DAMAGED | RunState.NEWER:
             return f"rscoop journal verify {report.id}"

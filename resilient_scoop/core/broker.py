@@ -73,6 +73,7 @@ class Broker:
         self.busy_disk = False  # no space: hand out nothing
         self._stepped_at: float | None = None
         self._enqueue_all()
+        state.reused.begin(state)
 
     def step(self, event: Event, now: float, *, more: bool = False) -> list[Action]:
         """Take in one event at time `now` (monotonic seconds); return what to do, in order.

@@ -154,7 +154,7 @@ def _trim(parent: Parent, key: Key, base: Kept) -> tuple[Trimmed | None, int]:
     told = parent.untold.gaps(base.entry_observation, base.observations)
     if not fresh and not told:
         return None, 0
-    items = parent.dropped_items + sum(_items(parent, low, high) for low, high in fresh)
+    items = parent.dropped_items + sum(items_within(parent, low, high) for low, high in fresh)
     trimmed = Trimmed(
         parent.path,
         list(Intervals([*parent.dropped, *fresh])),
@@ -193,8 +193,8 @@ def lost(parent: Parent, verified: Verified) -> list[int]:
     ]
 
 
-def _items(parent: Parent, low: int, high: int) -> int:
-    """Return how many items finished calls have."""
+def items_within(parent: Parent, low: int, high: int) -> int:
+    """Return how many items the finished ones of calls `[low, high)` have."""
     more = sum((b - a) * (size - 1) for a, b, size in parent.sizes.runs(low, high))
     return more + sum(b - a for a, b in parent.finished.overlap(low, high))
 
@@ -220,7 +220,7 @@ def apply_trimmed(state: State, parent: Parent, record: Trimmed, seq: int) -> No
 
 
 def _forget(state: State, parent: Parent, low: int, high: int) -> None:
-    count = _items(parent, low, high)
+    count = items_within(parent, low, high)
     state.items_known -= count
     state.items_done -= count
     parent.sizes.forget_span(low, high)

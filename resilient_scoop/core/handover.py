@@ -67,8 +67,10 @@ class Handover:
         self.until = 0.0
         self.waiting: dict[str, int] = {}  # path -> its checkpoints when it was named
         self.named = 0  # parents with an open block
-        self.through: set[str] = set()  # of these, who has saved
+        self.saved = 0  # of these, how many have saved
+        self.through: set[str] = set()  # who they are, while somebody is waited for
         self.is_whole = False  # over, and nobody was left out
+        self._late = 0  # who was waited for when it was over
         self._has_news = False  # other items than before may be held back
         self._asked: set[PeerId] = set()
         # What each has said last, and the attempts that were meant: a parent that was taken from a
@@ -82,9 +84,9 @@ class Handover:
         return self.stage in (Stage.ASKED, Stage.WAITING)
 
     @property
-    def saved(self) -> int:
-        """How many of those who had a block open have saved."""
-        return len(self.through)
+    def left(self) -> int:
+        """How many are waited for, or were when it was over."""
+        return len(self.waiting) + self._late
 
     # --- what happens -------------------------------------------------------------------------
 
@@ -99,12 +101,7 @@ class Handover:
             return
         self.stage, self.no, self.is_whole = Stage.ASKED, self.no + 1, False
         self.hands_over, self.until = wanted.hands_over, until
-        self.named = 0
-        self.waiting.clear()
-        self.through.clear()
-        self._asked.clear()
-        self._open.clear()
-        self._unsaved.clear()
+        self.named = self.saved = self._late = 0
 
     def answered(self, peer: Peer, answer: wire.OpenBlocks) -> None:
         """A process says which of its parents have an open block."""
@@ -148,9 +145,15 @@ class Handover:
             self.stage = Stage.WAITING
         whole = self.stage is Stage.WAITING and not self.waiting
         if whole or stopping or now >= self.until:
-            self.stage, self.is_whole = Stage.OVER, whole
+            self.stage, self.is_whole, self._late = Stage.OVER, whole, len(self.waiting)
+            self._forget()
             return self.hands_over
         return False
+
+    def _forget(self) -> None:
+        """It is over: what was noted of single parents and processes is nobody's any more."""
+        for noted in (self.waiting, self.through, self._asked, self._open, self._unsaved):
+            noted.clear()
 
     # --- parents ------------------------------------------------------------------------------
 
@@ -187,6 +190,7 @@ class Handover:
             self._has_news = True
 
     def _pass(self, path: str) -> None:
+        self.saved += path not in self.through
         self.through.add(path)
         self._has_news = True
 

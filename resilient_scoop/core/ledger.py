@@ -162,6 +162,7 @@ class Ledger:
         for low, high in changed:
             self.scheduler.withdraw(batch, low, high)
             self.release(batch, [(low, high)])
+            self.state.reused.lose_below(self.state, parent.path, part.call, low, high)
             self._drop_kids(parent.path, part.call, low, high)
 
     def release(self, batch: Batch, spans: Spans) -> None:

@@ -10,6 +10,7 @@ What is added is a comparison, made at the moment at which the parent does somet
   D3  Nothing is computed and nothing new is told: at the end of the history the parent stands still.
   D4  A call below others that the journal knows, and unknown itself, was lost and left out by a repair:
       the history of a parent that is not done ends there, and one that is done has no whole history.
+  D5  An end lies where the attempt that came to it says, not where an earlier one, of other code, came to.
 
 The first difference, or the end, goes to `halt`, which must not return.
 """
@@ -26,6 +27,7 @@ from resilient_scoop.core.call import Call, Policy
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.parent import Parent, Told
 from resilient_scoop.core.words import Words
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import InvariantError, ReplayDivergedError
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.checkpoints import Mark
@@ -125,7 +127,11 @@ class Asked:
         name = short(self.name(pieces[0].fn)) if pieces else "nothing"
         size = self.sizes.get(number)
         known = pieces[-1].stop if pieces else 0
-        return f"{name}, {_items(size)}" if size is not None else f"{name}, {_items(known)} or more"
+        return (
+            f"{name}, {counted(size, 'item')}"
+            if size is not None
+            else f"{name}, {counted(known, 'item')} or more"
+        )
 
 
 class Replayed(Parent):
@@ -148,6 +154,14 @@ class Replayed(Parent):
         self.told_count = 0
         self.known_calls = asked.next_call  # an earlier attempt made them (P4)
         self.ended = False  # the journal has the parent's end: it may do no more than is there
+        self.last_call = asked.next_call  # above all calls, and observations, before that end
+        self.last_observation = 1 << 62
+
+    def end_at(self, calls: int, observations: int) -> None:
+        """The journal has the parent's end, behind so many calls and observations; -1: all (D5)."""
+        self.ended = True
+        if calls >= 0:
+            self.last_call, self.last_observation = calls, observations
 
     # --- calls (D1) ---------------------------------------------------------------------------
 
@@ -170,7 +184,7 @@ class Replayed(Parent):
     ) -> None:
         """Add items to a call, once they are found to be those of the journal."""
         batch = self.asked.calls.get(call.number)
-        if batch is None:
+        if batch is None or (self.ended and call.number >= self.last_call):
             self._look_for(call)
         else:
             self._compare(call, batch, digests, args, last=last)
@@ -182,7 +196,7 @@ class Replayed(Parent):
     def _look_for(self, call: Call) -> None:
         """Halt at a call that the journal does not know, unless it lies behind the end (D1, D4)."""
         found = f"call {self._at(call.number)} of {short(self.name_of(call.fn))}"
-        lacks = call.number < self.asked.next_call
+        lacks = call.number < self.last_call
         if self.ended:
             expected = "a call that a repair of the journal left out" if lacks else "no such call"
             self._differ("call", expected, found, call.number)
@@ -196,7 +210,9 @@ class Replayed(Parent):
         number, stop = call.number, call.count + len(args)
         size, name = self.asked.sizes.get(number), short(self.name_of(call.fn))
         if batch.pieces and short(self.asked.name(batch.pieces[0].fn)) != name:
-            self._differ("call", self.asked.told(number), f"{name}, {_items(stop)}", number)
+            self._differ(
+                "call", self.asked.told(number), f"{name}, {counted(stop, 'item')}", number
+            )
         for index in () if self._same(batch, call, stop, digests) else range(call.count, stop):
             piece = batch.piece_at(index)
             if piece is not None:
@@ -207,7 +223,9 @@ class Replayed(Parent):
         too_many = size is not None and stop > size
         if too_many or (last and size is not None and stop < size):
             more = "" if last else " or more"
-            self._differ("call", self.asked.told(number), f"{name}, {_items(stop)}{more}", number)
+            self._differ(
+                "call", self.asked.told(number), f"{name}, {counted(stop, 'item')}{more}", number
+            )
 
     def _same(self, batch: Batch, call: Call, stop: int, digests: bytes) -> bool:
         """Tell at once that all items are those of the journal, as by far most are."""
@@ -241,7 +259,10 @@ class Replayed(Parent):
             self._differ("code", error.expected, f"{error.found} ({error.path})")
 
     def recall(self, kind: str) -> bytes | None:
-        """Return what was told at this point; where nothing was, that is the end (D2)."""
+        """Return what was told at this point; where nothing was, that is the end (D2, D5)."""
+        if self.ended and self.next_observation >= self.last_observation:
+            asks = f"`{kind}` before call {self.next_call}"
+            self._differ("observation", "nothing that was told here", asks)
         try:
             answer = super().recall(kind)
         except ReplayDivergedError as error:
@@ -275,12 +296,12 @@ class Replayed(Parent):
 
     def finish(self, found: str, *, failed: bool, journaled: str | None) -> None:
         """Compare the parent's end; `journaled` is how the journal says that it ended."""
-        if self.next_call < self.asked.next_call:
+        if self.next_call < self.last_call:
             number = self.next_call
             told = f"call {self._at(number)} of {self.asked.told(number)}"
             self._differ("end", told, found)
-        if self._recorded and not self.replaying:
-            first = self._recorded[0]
+        first = self._recorded[0] if self._recorded and not self.replaying else None
+        if first is not None and first.no < self.last_observation:
             self._differ("end", f"`{first.kind}` at call {first.at_call}", found)
         if journaled is not None and journaled != found:
             self._differ("end", journaled, found)
@@ -299,7 +320,3 @@ class Replayed(Parent):
 def short(name: str) -> str:
     """Return a function's name without its module."""
     return name.rpartition(":")[2]
-
-
-def _items(count: int) -> str:
-    return "1 item" if count == 1 else f"{count} items"

@@ -23,6 +23,7 @@ from resilient_scoop import ids
 from resilient_scoop.core.batch import Batch, Parent, Piece
 from resilient_scoop.core.checkpoints import ask_again
 from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.reused import Reused
 from resilient_scoop.core.words import Words
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class State:
     inputs: int = 0  # reads of the script's standard input that are recorded
     items_known: int = 0
     items_done: int = 0
+    reused: Reused = field(default_factory=Reused)
     crashes: int = 0
     args_bytes: int = 0  # of arguments kept in memory
     words: Words = field(default_factory=Words)  # what running items said of themselves
@@ -127,6 +129,7 @@ class State:
             self.items_known -= beyond
             self.items_done -= beyond if spans is batch.done else 0
             if beyond:
+                self.reused.lose(batch, stop, 1 << 62)
                 spans.discard(stop, 1 << 62)
                 batch.parent.forget(batch.call, stop, 1 << 62)
 
@@ -143,6 +146,7 @@ class State:
             overlap = Intervals([*batch.undone.overlap(low, high), *batch.done.overlap(low, high)])
             self.items_known -= overlap.count()
             self.items_done -= sum(b - a for a, b in batch.done.overlap(low, high))
+            self.reused.lose(batch, low, high)
             batch.done.discard(low, high)
         for low, high in known.gaps(start, stop):
             spans.add(low, high)

@@ -24,6 +24,7 @@ import msgspec
 from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.adapters.zmq_sockets import DealerSocket, local_endpoint
 from resilient_scoop.core.link import Link
+from resilient_scoop.counts import counted
 from resilient_scoop.runtime import child
 from resilient_scoop.runtime.words import REFUSED, how, last_words, limit_met
 from resilient_scoop.wire import messages as wire
@@ -193,7 +194,8 @@ class Agent:
             self.say(f"the script's process died ({how(code)}); it starts again where it was")
             return
         self.say(
-            f"the script ended its own process {slot.alike} times ({how(code)}), with nothing to "
+            f"the script ended its own process {counted(slot.alike, 'time')} ({how(code)}), with "
+            "nothing to "
             "tell about it: look for native code that crashes, or os._exit, outside of tasks"
         )
         self.hopeless = HOPELESS
@@ -202,7 +204,7 @@ class Agent:
     def _give_up(self, slot: Slot, code: int) -> None:
         """A process ends before it has begun, again and again: the run cannot go on."""
         self.say(
-            f"{slot.name} cannot start: it ended {slot.stillborn} times before it began "
+            f"{slot.name} cannot start: it ended {counted(slot.stillborn, 'time')} before it began "
             f"({how(code)}); {self.logs} holds what it said"
         )
         self.hopeless = HOPELESS

@@ -16,10 +16,9 @@ from typing import Final
 import msgspec
 
 from resilient_scoop.runtime import deaf
+from resilient_scoop.runtime.proc import REFUSAL_SAID
 
 _VARIABLE: Final = "RSCOOP_CHILD"
-REFUSAL_SAID: Final = "RSCOOP_REFUSAL_SAID"
-"""In the environment of a process whose first start met a limit and said so on the terminal."""
 _PDEATHSIG: Final = 1
 START_AGAIN: Final = 79
 """Exit status of an origin that, under `always_replay`, wants to be started anew at once."""

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Final, TextIO, cast
 
+from resilient_scoop.counts import counted
+
 PLAIN_EVERY_S: Final = 60.0
 DRAW_EVERY_S: Final = 0.1
 RATE_WINDOW_S: Final = 10.0
@@ -38,7 +40,7 @@ class Progress:
     workers_max: int = 0
     crashes: int = 0
     resubmitted: int = 0
-    recovered: int = 0  # items that came from the journal
+    reused: int = 0  # items that came from the journal
     rate_per_s: float = 0.0
     eta_s: float | None = None
     batch: str = ""  # path and function of the call under way
@@ -227,13 +229,13 @@ def progress_line(at: Progress) -> str:
         parts.append(f"{at.batch}{of}")
     if at.items:
         parts.append(at.items)
-    parts.append(f"{at.workers}/{at.workers_max} workers")
+    parts.append(f"{at.workers}/{counted(at.workers_max, 'worker')}")
     if at.rate_per_s > 0:
         parts.append(f"{at.rate_per_s:.1f}/s")
     if at.eta_s is not None:
         parts.append(f"{duration(at.eta_s)} left")
-    if at.recovered:
-        parts.append(f"{at.recovered} from the journal")
+    if at.reused:
+        parts.append(f"{at.reused} from the journal")
     if at.crashes:
         parts.append(f"lost {at.crashes}, resubmitted {at.resubmitted}")
     return " | ".join(parts)

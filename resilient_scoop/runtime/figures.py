@@ -20,7 +20,7 @@ from resilient_scoop.adapters.journal_place import GENERATION_FILE, data_file
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.intervals import Intervals
-from resilient_scoop.errors import JournalError
+from resilient_scoop.errors import JournalError, JournalFormatError, RscoopError
 from resilient_scoop.ids import ROOT, batch_path, item_path
 from resilient_scoop.runtime.rundir import RunDir, RunInfo, write_synced
 from resilient_scoop.wire.messages import (
@@ -292,6 +292,13 @@ class RunState(StrEnum):
     FAILED = "failed"  # the script raised, or ended with a code that is not 0
     STOPPED = "stopped"  # before its end: by a signal, a crash, the power
     DAMAGED = "damaged"  # its folder or its journal can't be read
+    NEWER = "newer-format"  # of a format that this version does not know
+
+
+def state_behind(error: RscoopError | None) -> RunState:
+    """Return the state of a run that can't be read."""
+    newer = isinstance(error, JournalFormatError) and error.newer
+    return RunState.NEWER if newer else RunState.DAMAGED
 
 
 def is_live(run: RunDir) -> bool:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from resilient_scoop.counts import counted
 from resilient_scoop.runtime.display import duration
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class Handover:
         )  # fmt: skip
         if report.all_named and report.named and not self.said_named:
             self.said_named = True
-            self.say(f"{_parents(report.named)} asked for a checkpoint")
+            self.say(f"{counted(report.named, 'parent')} asked for a checkpoint")
         if told.over:
             self.whole = told.hands_over and told.named > 0 and told.whole
             self._say_over(told)
@@ -218,7 +219,8 @@ class Handover:
     def _say_over(self, told: Told) -> None:
         if told.left:
             self.say(
-                f"{told.left} of {_parents(told.named)} came to no commit in time: what they did since "
+                f"{told.left} of {counted(told.named, 'parent')} came to no commit in time: what "
+                "they did since "
                 "their last checkpoint is replayed"
             )
         elif not told.whole:
@@ -226,7 +228,7 @@ class Handover:
         elif not told.named:
             self.say("no parent has a block open: nothing to wait for")
         elif not self.ends:
-            self.say(f"{_parents(told.saved)} saved; the run goes on")
+            self.say(f"{counted(told.saved, 'parent')} saved; the run goes on")
 
     def end(self) -> None:
         """The run ends: nobody waits for anything more."""
@@ -241,7 +243,3 @@ class Handover:
             draft.rename(_file(self.run))
         except OSError:
             return  # a full disk: whoever waits for it gives up by itself
-
-
-def _parents(count: int) -> str:
-    return "1 parent" if count == 1 else f"{count} parents"

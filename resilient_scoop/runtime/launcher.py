@@ -24,6 +24,7 @@ import msgspec
 from resilient_scoop.adapters.journal_place import JournalGoneError
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.store import remove_arguments
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import RunStoppedError
 from resilient_scoop.runtime import child, decisions
 from resilient_scoop.runtime.aftermath import show_new, tidy
@@ -337,7 +338,7 @@ class Launcher:
             Progress(
                 done=report.done, total=total, running=running, workers=report.workers,
                 workers_max=self.options.workers, crashes=report.crashes,
-                resubmitted=report.resubmitted, recovered=report.recovered, rate_per_s=rate,
+                resubmitted=report.resubmitted, reused=report.reused, rate_per_s=rate,
                 eta_s=eta_s(report.done, total, rate), batch=report.batch,
                 items=report.items,
             )
@@ -374,7 +375,11 @@ class Launcher:
         if self.said_fatal not in (0, STOPPED):
             return self.said_fatal
         ended = "handed over" if self.handover.whole and self.handover.ends else "stopped"
-        kept = f"{report.done} results are kept" if report.epoch else "what it had done is kept"
+        kept = (
+            f"{counted(report.done, 'result is', 'results are')} kept"
+            if report.epoch
+            else "what it had done is kept"
+        )
         self.display.note(f"run {self.run.id} {ended}; {kept}; {resume} goes on")
         return self.handover.code
 

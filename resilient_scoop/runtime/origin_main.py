@@ -228,7 +228,7 @@ def main() -> int:
 
         Audit(session).start()
     code, failed, message = _run(session, settings, output)
-    return _end(session, code, failed=failed, message=message)
+    return _end(session, output, code, failed=failed, message=message)
 
 
 def _begin(session: Session) -> Parent:
@@ -352,13 +352,18 @@ def _show(error: BaseException) -> None:
     sys.stderr.flush()
 
 
-def _end(session: Session, code: int, *, failed: bool, message: str) -> int:
+def _end(session: Session, output: Output, code: int, *, failed: bool, message: str) -> int:
     """Tell the broker how the script ended, and wait until that is on disk."""
     machine, waiter = session.machine, session.waiter
     assert machine.root is not None, "the root is granted"
     assert waiter is not None, "the origin waits by receiving"
+    parent = session.context.parent
+    assert parent is not None, "the root is a parent"
     with session.lock:
-        machine.ended = RunEnded(machine.root, code, failed, message)
+        machine.ended = RunEnded(
+            machine.root, code, failed, message,
+            parent.next_call, parent.next_observation, output.position(),
+        )  # fmt: skip
     waiter.wait(lambda: machine.stopping is not None, None)
     session.record.end()
     session.close()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Final
+
+REFUSAL_SAID: Final = "RSCOOP_REFUSAL_SAID"
+"""In the environment of a process whose first start met a limit and said so on the terminal."""
 
 
 def main() -> int:
     """Run the process; one that meets a limit of the system says so and ends with `words.REFUSED`.
 
-    It says so once: of one that is tried every second, `child.REFUSAL_SAID` is in the environment.
+    It says so once: of one that is tried every second, `REFUSAL_SAID` is in the environment.
     """
-    said = os.environ.pop("RSCOOP_REFUSAL_SAID", "")
+    said = os.environ.pop(REFUSAL_SAID, "")
     try:
         return _run()
     except (OSError, MemoryError, RuntimeError) as error:

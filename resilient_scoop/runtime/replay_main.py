@@ -85,7 +85,9 @@ class Theater:
         stage = self.stage(ids.ROOT, "origin")
         recorded = recorded_output(self.view)
         ended = read_ended(self.view)
-        stage.parent.ended = ended is not None
+        if ended is not None:
+            stage.parent.end_at(ended.calls, ended.observations)
+            recorded = recorded if ended.output_bytes < 0 else recorded[: ended.output_bytes]
         out = Compared(recorded, stage.halt, 2 if self.wanted.shows else -1)
         out.ended = ended is not None
         sys.stdout = io.TextIOWrapper(

@@ -10,6 +10,7 @@ from resilient_scoop import ids
 from resilient_scoop.core.handover import Stage
 from resilient_scoop.core.recovery import doubts
 from resilient_scoop.core.words import SCRIPT
+from resilient_scoop.counts import counted
 from resilient_scoop.runtime.display import duration, steps
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     workers: int = 0
     crashes: int = 0
     resubmitted: int = 0
-    recovered: int = 0
+    recovered: int = 0  # results that the broker found when it began
+    reused: int = 0  # of those, how many were not asked for otherwise since
     found_open: int = 0  # items that were known, not done and not in doubt when the broker began
     doubts: int = 0  # idempotent=False items in doubt then: they end as WorkerLostError
     doubted: list[str] = []  # the first of them
@@ -124,6 +126,7 @@ def broker_report(
         crashes=state.crashes,
         resubmitted=broker.membership.resubmitted,
         recovered=found.results,
+        reused=state.reused.count,
         found_open=found.in_flight,
         doubts=len(found.doubts),
         doubted=found.doubts[:_DOUBTS_NAMED_MAX],
@@ -136,7 +139,7 @@ def broker_report(
         asked_over=asked_over,
         named=handover.named,
         saved=handover.saved,
-        left=len(handover.waiting),
+        left=handover.left,
         whole=handover.is_whole,
         agent_quiet_s=agent_quiet_s,
         ended=ended is not None,
@@ -150,16 +153,18 @@ def resuming(run_id: str, report: Report) -> list[str]:
     """Return what a resume says, from its broker's first report: what it found."""
     took = duration(max(0, report.recovered - report.covered) / REPLAY_PER_S + 0.5)
     found = (
-        f"resuming run {run_id}: {report.recovered} results recovered, {report.found_open} in flight; "
+        f"resuming run {run_id}: {counted(report.recovered, 'result')} recovered, "
+        f"{report.found_open} in flight; "
         f"replaying them takes about {took}, besides the script's own time"
     )
     if not report.doubts:
         return [found]
     first, more = report.doubted[0].partition(" ")[0], report.doubts - len(report.doubted)
     named = ", ".join(report.doubted) + (f" and {more} more" if more else "")
+    are, ends = ("It is", "ends") if report.doubts == 1 else ("They are", "end")
     doubt = (
-        f"{report.doubts} in doubt, started and without an outcome: {named}. They are "
-        "idempotent=False, so they are not started again and end as WorkerLostError. If you know "
+        f"{report.doubts} in doubt, started and without an outcome: {named}. {are} not started again, "
+        f"being idempotent=False, and {ends} as WorkerLostError. If you know "
         "what became of one, stop the run and say so: "
         f"rscoop resolve {run_id} '{first}' --again | --done JSON"
     )
@@ -174,6 +179,7 @@ def finished(run_id: str, report: Report, took_s: float) -> str:
             "it again from there (--retry-failed computes failed items anew)"
         )
     return (
-        f"run {run_id} finished in {took_s:.1f} s: {report.done} results, {report.recovered} from the "
-        f"journal, {report.resubmitted} resubmitted after {report.crashes} crashes"
+        f"run {run_id} finished in {took_s:.1f} s: {counted(report.done, 'result')}, "
+        f"{report.reused} from the "
+        f"journal, {report.resubmitted} resubmitted after {counted(report.crashes, 'crash', 'crashes')}"
     )

@@ -13,7 +13,7 @@ An item that has ended as WorkerLostError can be resolved, too, unless its run h
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from resilient_scoop import ids
 from resilient_scoop.adapters.journal import Journal
@@ -30,8 +30,12 @@ from resilient_scoop.wire.broker_errors import TAG, broker_error, read_broker_er
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resilient_scoop.core.state import Parent
+    from resilient_scoop.core.state import Parent, State
+    from resilient_scoop.runtime.figures import Readable
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
+
+
+_PAGE_BYTES: Final = 1 << 20
 
 
 class Verdict(StrEnum):
@@ -40,6 +44,33 @@ class Verdict(StrEnum):
     AGAIN = "again"  # it had no effect, or may have it twice: start it once more
     DONE = "done"  # it had its effect, and this is its value
     FAILED = "failed"  # its parent is told WorkerLostError
+
+
+def given_up(view: Readable, state: State) -> list[tuple[str, str]]:
+    """Return the items that have ended as lost and can be resolved still: (path, function's name)."""
+    ended = read_ended(view)
+    if ended is not None and _is_finished(ended):
+        return []
+    found: dict[tuple[str, int, int], str] = {}
+    for parent in state.parents.values():
+        after = None
+        while page := view.read(Table.LOG, parent.prefix, after, _PAGE_BYTES):
+            after = page[-1][0]
+            for _, raw in page:
+                record = wire.decode_logged(raw)
+                for item in record.items if isinstance(record, wire.Outcomes) else ():
+                    _note_lost(found, parent, item)
+    return [(ids.item_path(*place), found[place]) for place in sorted(found)]
+
+
+def _note_lost(found: dict[tuple[str, int, int], str], parent: Parent, item: wire.Outcome) -> None:
+    """Note which items of an outcome are lost, if they were not asked for again since."""
+    batch, failed = parent.batches.get(item.call), set(item.failed)
+    for place, payload in enumerate(item.values) if failed or found else ():
+        key = (parent.path, item.call, item.start + place)
+        found.pop(key, None)  # a later outcome stands
+        if place in failed and _is_lost(payload) and (batch is None or key[2] not in batch.undone):
+            found[key] = str(read_broker_error(payload)[1][-1])
 
 
 def resolve(run: RunDir, info: RunInfo, path: str, verdict: Verdict, payload: bytes) -> str:
@@ -82,7 +113,7 @@ class Resolution:
         self.path = ids.item_path(parent, call, index)
         self.state = read_state(journal, journal.run)
         ended = read_ended(journal)
-        if ended is not None and not ended.failed and ended.code == 0:
+        if ended is not None and _is_finished(ended):
             raise UsageError(f"item {self.path} is of a run that has finished; nothing is in doubt")
         self.goes_on = ended is not None  # it had failed: that is no longer its end
         known = self.state.parents.get(parent)
@@ -171,6 +202,10 @@ class Resolution:
     def _log(self) -> Iterator[tuple[bytes, wire.Logged]]:
         for key, raw in self.journal.read(Table.LOG, self.parent.prefix):
             yield key, wire.decode_logged(raw)
+
+
+def _is_finished(ended: wire.RunEnded) -> bool:
+    return not ended.failed and ended.code == 0
 
 
 def _is_lost(payload: bytes) -> bool:

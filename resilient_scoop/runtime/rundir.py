@@ -67,6 +67,12 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
         return f"-m {self.module}" if self.module else Path(self.script or "?").name
 
 
+class _Formatted(msgspec.Struct, frozen=True):
+    """What can be read of a description of any format."""
+
+    format: int = FORMAT
+
+
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """The launcher that holds a run, as it wrote itself into the lock file."""
 
@@ -132,7 +138,9 @@ class RunDir:
         """
         check_owner(self.path)
         try:
-            info = msgspec.json.decode(self.info.read_bytes(), type=RunInfo)
+            text = self.info.read_bytes()
+            self._check_format(msgspec.json.decode(text, type=_Formatted).format)
+            info = msgspec.json.decode(text, type=RunInfo)
         except PermissionError as error:
             raise UsageError(f"{self.info}: {error.strerror}; see `ls -ld {self.path}`") from error
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -141,13 +149,16 @@ class RunDir:
                 f"its run.json is missing or damaged ({error}); restore it from a backup, "
                 f"or delete the folder",
             ) from error
-        if info.format > FORMAT:
+        return info
+
+    def _check_format(self, number: int) -> None:
+        if number > FORMAT:
             raise JournalFormatError(
                 str(self.path),
-                f"it has format {info.format} and this version reads up to {FORMAT}; "
+                f"it has format {number} and this version reads up to {FORMAT}; "
                 f"use the version of rscoop that started it",
+                number,
             )
-        return info
 
     def make_socket_dir(self) -> Path:
         """Create the folder of the sockets, or check that the one there is ours; return it."""

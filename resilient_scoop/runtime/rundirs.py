@@ -25,6 +25,7 @@ from resilient_scoop.errors import (
     RunNotMadeError,
     UsageError,
 )
+from resilient_scoop.runtime.figures import state_behind
 from resilient_scoop.runtime.rundir import RunDir, RunInfo, check_owner, sync_folder, write_synced
 
 EPOCH_S: Final = 1_704_067_200
@@ -234,8 +235,8 @@ def _ambiguous(selector: str, fits: list[RunDir]) -> str:
     for run in fits:
         try:
             lines.append(f"  {run.id}  {run.load().title}")
-        except RscoopError:
-            lines.append(f"  {run.id}  (damaged)")
+        except RscoopError as error:
+            lines.append(f"  {run.id}  ({state_behind(error)})")
     candidates = "\n".join(lines)
     return f"{selector!r} is the beginning of {len(fits)} runs; type more of it:\n{candidates}"
 

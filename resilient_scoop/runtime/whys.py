@@ -17,6 +17,7 @@ from resilient_scoop import ids
 from resilient_scoop.adapters.payload_errors import describe_failure
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.recovery import name_of
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError, exit_text
 from resilient_scoop.runtime.busy import Busy, busy
 from resilient_scoop.runtime.figures import is_live, read_ended
@@ -116,7 +117,7 @@ class Inquiry:
             if above.how is How.UNKNOWN:
                 return Why(path, "", How.UNKNOWN, above.text, [])
         made = 0 if known is None else known.next_call()
-        calls = "no call" if not made else f"{made} calls ({parent}.0 to {parent}.{made - 1})"
+        calls = "no call" if not made else f"{counted(made, 'call')} (up to {parent}.{made - 1})"
         whose = "the script" if parent == ids.ROOT else parent
         text = f"it has not been asked for: {whose} has made {calls} so far"
         if self.live:
@@ -143,7 +144,7 @@ class Inquiry:
             text += f": {parent}.{call} has {size}" if size is not None else " (yet)"
             return Why(path, name, How.UNKNOWN, text, [])
         if not story.failed:
-            text = f"it is done: a value of {len(story.outcome)} bytes{story.spent}"
+            text = f"it is done: a value of {counted(len(story.outcome), 'byte')}{story.spent}"
             return Why(path, name, How.DONE, text, story.told)
         failure = describe_failure(story.outcome)
         text = f"it failed: {failure.type_name}: {failure.text}"
@@ -173,7 +174,7 @@ class Inquiry:
             text = "it was handed to a worker (idempotent=False: it will not be started twice)"
         told = [each.text for each in self.busy if each.name != "origin"]
         more = len(told) - _SHOWN_MAX
-        told = told[:_SHOWN_MAX] + ([f"{more} others"] if more > 0 else [])
+        told = told[:_SHOWN_MAX] + ([counted(more, "other")] if more > 0 else [])
         return How.READY, f"{text}: {', '.join(told) or 'no worker is there'}", ""
 
     def _waits_for(self, parent: Parent) -> str:
@@ -197,14 +198,20 @@ class Inquiry:
         batch = known.batches.get(call)
         name, failed = self._survey(known, call)
         size = known.size_of(call)
-        told = [f"{len(failed)} items failed: {_some(path, failed)}"] if failed else []
+        told = [f"{counted(len(failed), 'item')} failed: {_some(path, failed)}"] if failed else []
         if batch is None:
             how = How.FAILED if failed else How.DONE
-            return Why(path, name, how, f"all its {size or 0} items are done", told)
+            return Why(
+                path,
+                name,
+                how,
+                "its one item is done" if size == 1 else f"all its {size or 0} items are done",
+                told,
+            )
         undone = [i for start, stop in batch.undone for i in range(start, min(stop, start + 1000))]
         total = batch.undone.count() + batch.done.count()
         end = "" if batch.last else ", and more may come"
-        text = f"{batch.done.count()} of {total} items are done{end}"
+        text = f"{batch.done.count()} of {counted(total, 'item is', 'items are')} done{end}"
         doubts = known.intents.get(call)
         if doubts and not self.live:
             spans = [s for low, high in batch.undone for s in doubts.overlap(low, high)]
@@ -240,7 +247,7 @@ class Inquiry:
                 return Why(ids.ROOT, "the script", how, text, [], self._go_on())
             text = f"it came to its end with exit code {self.ended.code}"
             return Why(ids.ROOT, "the script", How.DONE, text, [])
-        told = [f"{root.next_call()} calls so far, {len(root.batches)} of them not done"]
+        told = [f"{counted(root.next_call(), 'call')} so far, {len(root.batches)} of them not done"]
         if not self.live:
             text = f"run {self.run.id} is stopped before its script's end"
             return Why(ids.ROOT, "the script", How.STOPPED, text, told, self._go_on())

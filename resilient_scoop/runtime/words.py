@@ -6,6 +6,8 @@ import errno
 import signal
 from typing import TYPE_CHECKING
 
+from resilient_scoop.counts import counted
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -61,13 +63,14 @@ def hopeless(role: str, deaths: int, code: int, logs: Path) -> str:
     last = last_words(logs / f"{role}.log")
     if code == REFUSED:
         limit = last.removeprefix(f": rscoop: {role}: ")
-        return f"the {role} cannot start, tried {deaths} times{f': {limit}' if limit else ''}"
-    return f"the {role} died {deaths} times in a row ({how(code)}{last}); see {logs}"
+        return f"the {role} cannot start, tried {counted(deaths, 'time')}{f': {limit}' if limit else ''}"
+    return f"the {role} died {counted(deaths, 'time')} in a row ({how(code)}{last}); see {logs}"
 
 
 def hopeless_loop(kills: int, run_id: str) -> str:
     """Return why a broker that came to nothing is not started again."""
     return (
-        f"the broker came to nothing {kills} times and is not started again; what it had acknowledged "
+        f"the broker came to nothing {counted(kills, 'time')} and is not started again; what it had "
+        "acknowledged "
         f"is kept: `rscoop journal verify {run_id}` looks at it, `rscoop resume {run_id}` goes on"
     )

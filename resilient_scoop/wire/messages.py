@@ -181,6 +181,9 @@ class RunEnded(_Struct, frozen=True):
     code: int
     failed: bool
     message: str = ""
+    calls: int = -1  # that it made, was told and wrote until there; -1: not known (older runs).
+    observations: int = -1  # Earlier attempts, of other code, may have come further.
+    output_bytes: int = -1
 
 
 # --- up: worker, origin or agent to broker ----------------------------------------------------

@@ -286,3 +286,22 @@ def test_a_script_that_catches_the_divergence_is_not_believed(place: Place) -> N
         strictly.expect(70)
         assert strictly.out == ""
     assert place.rscoop("logs", "last").expect() == "one\n"
+
+
+def test_a_run_that_a_shorter_script_ended_is_replayed_to_that_end(place: Place) -> None:
+    place.run("""
+        from resilient_scoop import futures
+        if __name__ == "__main__":
+            for each in range(3):
+                print(sum(futures.map(abs, range(each, 5))), futures.once(int, "7"))
+            raise SystemExit(5)
+    """).expect(5)
+    longer = (place.folder / "script.py").read_text()
+    place.write(longer.replace("range(3)", "range(2)").replace("raise SystemExit(5)", "pass"))
+    resume(place).expect(0)
+
+    told = place.rscoop("replay", "last")
+    assert "2 calls" in told.expect(0)
+
+    place.write(longer.replace("raise SystemExit(5)", "pass"))
+    assert "expected   no such call" in place.rscoop("replay", "last").expect(1)

@@ -256,7 +256,7 @@ def test_a_fork_shares_what_lies_before_and_computes_the_rest(place: Place) -> N
 
     made = place.rscoop("fork", "--at", "0.1", "--name", "side", "last")
     fork = made.expect().strip()
-    assert "6 results of 1 calls" in made.err
+    assert "6 results of 1 call" in made.err
     resumed = place.rscoop("resume", "-q", "side")
 
     assert resumed.expect().split("token")[0] == done.out.split("token")[0]
@@ -488,7 +488,7 @@ def test_a_dry_run_foretells_what_the_resume_then_does_and_changes_nothing(place
     assert found["work"]["needed_s"] > 0
     assert (found["pay"]["in_doubt"], found["deep"]["unmeasured"]) == (1, 1)
     text = place.rscoop("resume", "--dry-run", "last").expect()
-    assert "1 idempotent=False items" in text
+    assert "1 idempotent=False item, to end as WorkerLostError" in text
     before = ledger(place)
     place.rscoop("resolve", "last", "0.2[0]", "--again").expect()
     (place.folder / "go").touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -310,6 +311,26 @@ def test_runs_are_listed_with_their_state(tmp_path: Path) -> None:
     assert "run.json" in table.stderr
     only = rscoop(tmp_path, "runs", "--state", "failed", "--json")
     assert [row["id"] for row in json.loads(only.stdout)["runs"]] == [failed.id]
+
+
+def test_a_run_of_a_newer_format_is_not_called_damaged(tmp_path: Path) -> None:
+    described = new(tmp_path)
+    described.info.write_text('{"format": 9, "id": ["of another shape"]}')
+    journal = journaled(new(tmp_path, after_s=1))
+    second = journal.journal / "generation.json"
+    second.write_text(second.read_text().replace('"format":1', '"format":9'))
+
+    only = rscoop(tmp_path, "runs", "--state", "newer-format")
+
+    for run in (described, journal):
+        assert f"{run.id}  " in only.stdout
+        said = next(line for line in only.stderr.splitlines() if line.startswith(run.id))
+        assert re.search(r"format (is )?9.* up to 1", said)
+    assert (
+        "newer-format" in rscoop(tmp_path, "gc", "--all", "--older-than", "0s", "--dry-run").stdout
+    )
+    with pytest.raises(UsageError, match=rf"{described.id}  \(newer-format\)"):
+        rundirs.select(tmp_path, described.id[:4])
 
 
 def test_status_tells_what_is_and_what_to_do(tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ def test_when_the_grace_is_over_the_run_stops_cut_short() -> None:
     assert stops(bench.wait(4)) == []
     assert stops(bench.wait(2)) == ["handed over"]
     assert not bench.broker.handover.is_whole
-    assert list(bench.broker.handover.waiting) == [ROOT]
+    assert bench.broker.handover.left == 1
 
 
 def test_one_that_never_answers_is_waited_for_no_longer_than_the_grace() -> None:
@@ -295,6 +295,31 @@ def test_with_go_on_nothing_stops() -> None:
     assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root))) == []
     assert bench.broker.handover.is_whole
     assert stops(bench.wait(9, vouched=[ORIGIN, W1])) == []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_when_it_is_over_nobody_s_name_is_kept_and_the_counts_are(*, whole: bool) -> None:
+    # Given two parents, of which the nested one saves
+    bench = Bench()
+    root, kid = with_kid(bench, W1)
+    bench.feed(asked(hands_over=False, grace_s=5.0))
+    handover = bench.broker.handover
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    bench.tell(W1, opened(bench, KID))
+    bench.tell(W1, checkpoint(KID, kid))
+
+    # When the script does so, too, or there is no more time
+    if whole:
+        bench.tell(ORIGIN, checkpoint(ROOT, root))
+    else:
+        bench.wait(6, vouched=[ORIGIN, W1])
+
+    # Then the numbers stay to be told, and what they count is forgotten
+    assert (handover.stage, handover.is_whole) == (Stage.OVER, whole)
+    told = (handover.named, handover.saved, handover.left)
+    assert told == ((2, 2, 0) if whole else (2, 1, 1))
+    kept = [value for value in vars(handover).values() if isinstance(value, set | dict) and value]
+    assert kept == []
 
 
 def test_a_second_ask_joins_the_first_and_can_shorten_its_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
@@ -198,6 +199,36 @@ def test_an_end_before_the_journal_s_last_call_or_answer_is_a_difference() -> No
     with pytest.raises(Halted) as halted:
         left.finish("its end", failed=False, journaled=None)
     assert halted.value.end.expected == "`once` at call 0"
+
+
+def longer() -> Replayed:
+    """Return a run that ended behind one call and answer; earlier code had come further."""
+    of = parent(asked((part(0, 0, 1), part(1, 0, 1))))
+    of.end_at(1, 1)
+    page(of, told(0, "once", 0), outcomes(0, 0, 1), told(1, "once", 1))
+    return of
+
+
+def test_an_end_is_where_the_attempt_that_came_to_it_says() -> None:
+    of = longer()
+    assert of.recall("once") == b"a"
+    call(of, 0, 1)
+    of.finish("its end", failed=False, journaled="its end")
+
+    more: list[tuple[Callable[[], object], str]] = [
+        (lambda: call(of, 0, 1), "no such call"),
+        (lambda: of.recall("once"), "nothing that was told here"),
+    ]
+    for does, expected in more:
+        with pytest.raises(Halted) as halted:
+            does()
+        assert halted.value.end.expected == expected
+
+    early = longer()
+    early.recall("once")
+    with pytest.raises(Halted) as halted:
+        early.finish("its end", failed=False, journaled="its end")
+    assert halted.value.end.expected == "call 0.0 of plain, 1 item"
 
 
 def test_another_end_is_a_difference() -> None:

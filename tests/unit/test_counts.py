@@ -1,0 +1,17 @@
+"""Numbers of things, as users read them."""
+
+from __future__ import annotations
+
+from resilient_scoop.counts import counted
+from resilient_scoop.runtime.reports import Report, finished, resuming
+
+
+def test_one_thing_is_not_many() -> None:
+    assert [counted(n, "item") for n in (0, 1, 2)] == ["0 items", "1 item", "2 items"]
+    assert [counted(n, "crash", "crashes") for n in (1, 3)] == ["1 crash", "3 crashes"]
+
+
+def test_a_run_of_one_item_says_so() -> None:
+    report = Report(done=1, reused=1, resubmitted=1, crashes=1, recovered=1)
+    assert "1 result, 1 from the journal, 1 resubmitted after 1 crash" in finished("r", report, 1.0)
+    assert "1 result recovered" in resuming("r", report)[0]

@@ -1,0 +1,54 @@
+"""The entry point of a run's processes: a limit that is met is said once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from resilient_scoop.runtime import child, proc
+from resilient_scoop.runtime.words import REFUSED
+
+
+class Ended(BaseException):
+    """The process would be over."""
+
+
+def _end(code: int) -> None:
+    raise Ended(code)
+
+
+def _refuse() -> int:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_start_that_was_refused_before_says_so_no_more(
+    *, again: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Given what a process is started with
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, env, **__: started.append(env))
+    script = child.ScriptSpec(script="s.py")
+    settings = child.ChildSettings(
+        run_dir="r", run_id="r", run=b"r" * 16, seed=1, script=script, workers=1
+    )
+    child.start("origin", settings, refusal_said=again)
+    added = {name: value for name, value in started[0].items() if name not in os.environ}
+    for name, value in added.items():
+        monkeypatch.setenv(name, value)
+
+    # When it meets a limit
+    monkeypatch.setattr(proc, "_run", _refuse)
+    monkeypatch.setattr(os, "_exit", _end)
+    monkeypatch.setattr(sys, "argv", ["proc", "origin", "r"])
+    with pytest.raises(Ended, match=str(REFUSED)):
+        proc.main()
+
+    # Then it says so unless it was said, and hands that on to nobody
+    said = capfd.readouterr().err
+    assert said == ("" if again else "rscoop: origin: too many open files; `ulimit -n` raises it\n")
+    assert proc.REFUSAL_SAID not in os.environ

@@ -1,0 +1,72 @@
+"""How many of the results that a broker found are still what their parents get."""
+
+from __future__ import annotations
+
+import pytest
+
+from resilient_scoop.ids import ROOT, item_path
+from resilient_scoop.runtime.reports import Found, broker_report, finished
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import ORIGIN, PLAIN, W1, Bench, calls, granted, outcomes, part
+
+CHILD = item_path(ROOT, 0, 0)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """Return a broker that found ten results: of an open parent, a whole call, a part of one."""
+    before = Bench()
+    root = before.begin(W1)
+    asked = before.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
+    (task,) = granted(asked, W1)
+    nested = calls(part(0, 0, 3), parent=CHILD, attempt=wire.Attempt(before.broker.epoch, task.no))
+    before.tell(W1, *nested, outcomes(0, 0, 3, parent=CHILD))
+    before.tell(ORIGIN, *calls(part(1, 0, 4), part(2, 0, 5), attempt=root))
+    before.tell(W1, outcomes(1, 0, 4), outcomes(2, 0, 3))
+    bench = before.again(adopt=False)
+    state = bench.broker.state
+    assert state.reused.count == state.items_done == 10
+    return bench
+
+
+def ask(bench: Bench, *parts: wire.Part) -> int:
+    """Let the script ask; return how many results still stand."""
+    root = bench.begin(W1)
+    bench.tell(ORIGIN, PLAIN, *calls(*parts, attempt=root))
+    return bench.broker.state.reused.count
+
+
+def test_what_is_asked_for_as_before_stands(bench: Bench) -> None:
+    assert ask(bench, part(0, 0, 1), part(1, 0, 4), part(2, 0, 5)) == 10
+
+
+def test_what_is_asked_for_anew_does_not(bench: Bench) -> None:
+    again = [part(call, 0, 2, salt=1, last=False, fresh=True) for call in (1, 2)]
+    assert ask(bench, *again) == 6
+
+
+def test_what_is_computed_now_and_asked_for_anew_was_never_found(bench: Bench) -> None:
+    root = bench.begin(W1)
+    bench.tell(W1, outcomes(2, 3, 5))
+    again = part(2, 2, 5, salt=1, fresh=True)
+    bench.tell(ORIGIN, PLAIN, *calls(again, attempt=root))
+    assert bench.broker.state.reused.count == 9
+    bench.tell(W1, outcomes(2, 2, 5, salt=1))
+    bench.tell(ORIGIN, *calls(part(2, 2, 5, salt=2, fresh=True), attempt=root))
+    assert bench.broker.state.reused.count == 9
+
+
+def test_what_a_shorter_map_leaves_out_does_not(bench: Bench) -> None:
+    assert ask(bench, part(2, 0, 1)) == 8
+
+
+def test_what_hangs_below_an_item_that_is_another_now_does_not(bench: Bench) -> None:
+    assert ask(bench, part(0, 0, 1, salt=1)) == 7
+
+
+def test_the_last_word_of_a_run_counts_what_stands(bench: Bench) -> None:
+    found = Found.of(bench.broker.state, adopt=False)
+    ask(bench, part(1, 0, 4, salt=1, fresh=True))
+    report = broker_report(bench.broker, found, 0, ask=0, asked_over=False)
+    assert "6 from the journal" in finished("r", report, 1.0)
+    assert report.recovered == 10
