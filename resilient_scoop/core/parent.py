@@ -283,11 +283,9 @@ class Parent:
 
         `early`: nobody waits for it yet; half of the page before is to be used up first.
         """
-        if self.page_asked or not (self.replaying or self.catching_up):
-            return None
-        if early and (
-            not self.replaying or 2 * (len(self._stash) + len(self._recorded)) > self.ahead
-        ):
+        known = len(self._stash) + len(self._recorded)
+        due = not early or (self.replaying and 2 * known <= self.ahead)
+        if self.page_asked or not (self.replaying or self.catching_up) or not due:
             return None
         self.page_asked, self.pages_asked = True, self.pages_asked + 1
         waited = [number for number, call in self.calls.items() if call.left]
