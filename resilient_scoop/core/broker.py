@@ -2,7 +2,8 @@
 
 It owns seven parts, whose modules name their invariants: the ledger (facts), the keeper (checkpoints),
 the scheduler (who runs what), the membership (who is there), the questions (cancellations that are
-asked for), the handover (checkpoints that are asked for), the rounds (callables that all forget). `check` asserts, beside theirs:
+asked for), the handover (checkpoints that are asked for), the rounds (callables that all forget).
+`check` asserts, beside theirs:
 
   B1  Every known undone item is ready or in exactly one lease.
   B2  Nothing that rests on a record is an `Offer`: outcomes, answers, greetings, grants of

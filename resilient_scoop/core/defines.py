@@ -10,9 +10,10 @@ long as another record names it:
       that round began, and neither LOG nor HISTORY names it, nor an open batch or a lease. These are
       looked through behind the commit of all that was handled before the round was over; what is
       logged later was announced since the round began.
+      What is being erased is not read back any more: its next `Define` would not be recorded.
   D4  So each `Calls` of LOG and HISTORY finds its callables, at any moment and after any crash.
 
-It is looked for superfluous ones only if the log has dropped something, and there are more than
+Superfluous ones are looked for only if the log has dropped something, and there are more than
 `callables_max`, and twice as many as were left the last time; a page is looked at in a turn.
 
 What it let go of, all else that is kept per callable goes with: what workers are known to have (they
@@ -67,6 +68,7 @@ class Defines:
         # Whether the log has dropped something that the last search still found in it.
         self._dropped = any(parent.dropped for parent in broker.state.parents.values())
         self._search: _Search | None = None
+        self._erased: dict[bytes, int] = {}  # by a turn that is not durable
 
     def recall(self, messages: Sequence[wire.Up]) -> None:
         """Read back what messages name and was let go (D2)."""
@@ -82,6 +84,8 @@ class Defines:
                     self._recall(each.fn)
 
     def _recall(self, fn: bytes) -> None:
+        if fn in self._erased:
+            return
         raw = self._journal.get(Table.DEFINE, fn)
         define = None if raw is None else wire.decode_up(raw)
         if isinstance(define, wire.Define):  # else it comes in this very bundle
@@ -98,15 +102,21 @@ class Defines:
             elif change.table is Table.LOG:
                 self._dropped = True
         if self._search is not None:
-            changes += self._look(self._search)
-        elif self._dropped and self._records > max(self._kept_max, 2 * self._left):
-            if self._broker.rounds.is_over:
-                self._dropped, self._broker.rounds.is_held = False, True
-                self._search = _Search(turn, self._records)
+            gone = self._look(self._search)
+            changes += [Erase(Table.DEFINE, fn) for fn in gone]
+            self._erased.update((fn, turn) for fn in gone)
+        elif self._dropped and self._is_due() and self._broker.rounds.is_over:
+            self._dropped, self._broker.rounds.is_held = False, True
+            self._search = _Search(turn, self._records)
+
+    def _is_due(self) -> bool:
+        return self._records > max(self._kept_max, 2 * self._left)
 
     def let_go(self, durable: int) -> None:
         """Let go of the oldest if there are too many, now that turns up to this one are durable."""
         self._durable = durable
+        if self._erased:
+            self._erased = {fn: turn for fn, turn in self._erased.items() if turn > durable}
         broker = self._broker
         known = broker.state.defines
         if len(known) <= self._full or not self._order or self._order[0][0] > durable:
@@ -145,15 +155,18 @@ class Defines:
 
     # --- the journal's records ----------------------------------------------------------------
 
-    def _look(self, search: _Search) -> list[Change]:
-        """Look at a page; return what is to be erased (D3)."""
+    def _look(self, search: _Search) -> list[bytes]:
+        """Look at a page; return the callables whose records are superfluous (D3)."""
         if self._durable < search.turn:
             return []
         table, size_bytes = search.table, self._broker.config.sweep_bytes
         page = self._journal.read(table, b"", search.after, size_bytes)
         if page:
             search.after = page[-1][0]
-            return self._superfluous(search, page) if table is Table.DEFINE else _note(search, page)
+            if table is Table.DEFINE:
+                return self._superfluous(search, page)
+            _note(search, page)
+            return []
         if table is Table.DEFINE:
             self._end(search)
             return []
@@ -162,14 +175,14 @@ class Defines:
             search.named |= self._in_use()
         return []
 
-    def _superfluous(self, search: _Search, page: list[tuple[bytes, bytes]]) -> list[Change]:
+    def _superfluous(self, search: _Search, page: list[tuple[bytes, bytes]]) -> list[bytes]:
         kept = search.named, self._broker.ledger.heard_defined
         gone = [fn for fn, _ in page if not any(fn in each for each in kept)]
         search.left += len(page) - len(gone)
         for fn in gone:
             self._broker.state.defines.pop(fn, None)
         self._forget(gone)
-        return [Erase(Table.DEFINE, fn) for fn in gone]
+        return gone
 
     def _end(self, search: _Search) -> None:
         self._search, self._broker.rounds.is_held = None, False
@@ -179,9 +192,8 @@ class Defines:
         self._order = deque(each for each in self._order if each[1] in known)
 
 
-def _note(search: _Search, page: list[tuple[bytes, bytes]]) -> list[Change]:
+def _note(search: _Search, page: list[tuple[bytes, bytes]]) -> None:
     for _, raw in page:
         record = wire.decode_logged(raw)
         if isinstance(record, wire.Calls):
             search.named.update(part.fn for part in record.parts)
-    return []

@@ -8,11 +8,12 @@ import pytest
 
 from tests.sim.mutants import MUTANTS, Mutant, found_by
 from tests.sim.mutants_checkpoints import CHECKPOINT_MUTANTS
+from tests.sim.mutants_forget import FORGET_MUTANTS
 from tests.sim.world import World
 
 QUICK_SEEDS = 150
 BLOCKS = 40
-ALL = (*MUTANTS, *CHECKPOINT_MUTANTS)
+ALL = (*MUTANTS, *CHECKPOINT_MUTANTS, *FORGET_MUTANTS)
 MUTANT_SEEDS = 1200
 
 
