@@ -18,8 +18,9 @@ began is then announced again before anybody names it, and its record can go (`D
       `Offer`: grants that are decided later come behind it. Those that were decided before may come
       later: the callables of all leases are kept.
   F3  A round's number rises over all epochs: an answer to an earlier broker's counts for nothing.
-  F4  A round begins when more are new than `kept_max`, and more than were only announced again since
-      the last one: so what is in use, however much, is announced again twice as often at most.
+  F4  A round begins when more are new than `kept_max` (or they are large), and more than were only
+      announced again since the last one: so what is in use, however much, is announced again once for
+      as many new ones.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from resilient_scoop.core.peers import Peer
     from resilient_scoop.core.worker import Worker
     from resilient_scoop.ids import PeerId
+
+KEPT_BYTES_MAX = 16 << 20
 
 
 class Rounds:
@@ -59,9 +62,10 @@ class Rounds:
             ledger.revived.clear()
         if self.waiting:
             self.waiting = {each for each in self.waiting if self._counts(each)}
-        if ledger.new_defined <= self.kept_max or self.is_held or stopping:
+        if self.is_held or stopping:
             return
-        if 2 * ledger.new_defined > len(ledger.heard_defined):  # F4
+        many = ledger.new_defined > self.kept_max or ledger.new_defined_bytes > KEPT_BYTES_MAX
+        if many and 2 * ledger.new_defined > len(ledger.heard_defined):  # F4
             self._begin()
 
     def answered(self, peer: PeerId, no: int) -> None:
@@ -73,7 +77,7 @@ class Rounds:
         ledger = self.ledger
         self.number += 1
         ledger.heard_defined.clear()
-        ledger.new_defined = 0
+        ledger.new_defined = ledger.new_defined_bytes = 0
         for peer in ledger.peers.values():
             if peer.role != "agent":
                 self.waiting.add(peer.id)

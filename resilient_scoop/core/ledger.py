@@ -47,7 +47,7 @@ class Ledger:
         self.root: tuple[wire.Attempt, PeerId] | None = None
         self.root_deaths = 0
         self.heard_defined: set[bytes] = set()  # callables, since the last round of forgetting
-        self.new_defined = 0  # of these, how many were new
+        self.new_defined = self.new_defined_bytes = 0  # of these, how many were new
         self.revived: list[Peer] = []  # who is to forget, too
 
     # --- doing --------------------------------------------------------------------------------
@@ -116,6 +116,7 @@ class Ledger:
         self.heard_defined.add(define.fn)
         if define.fn not in self.state.defines:
             self.new_defined += 1
+            self.new_defined_bytes += len(raw)
             self.state.defines[define.fn] = define
             self.actions.append(Put(Table.DEFINE, define.fn, raw, forced=False))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from resilient_scoop.core.defines import Defines
 from resilient_scoop.core.events import Table
+from resilient_scoop.core.forgetting import KEPT_BYTES_MAX
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
@@ -125,6 +126,34 @@ def test_a_round_begins_when_enough_are_new_and_agents_are_not_asked() -> None:
     office.say(W1, wire.Bye())
     office.step()
     assert rounds.is_over
+
+
+def test_a_round_begins_earlier_where_callables_are_large() -> None:
+    office = Office()
+    office.begin()
+    large = wire.Define(b"large", b"large", "m:f", bytes(KEPT_BYTES_MAX), wire.Options())
+
+    office.say(ORIGIN, large)
+
+    assert len(forgets(office.step(), ORIGIN)) == 1
+
+
+def test_what_is_only_announced_again_begins_no_round() -> None:
+    # Given a round behind which more is announced again than is new
+    office = Office()
+    root = office.begin()
+    for number in range(50):
+        office.say(ORIGIN, other(number), *asked(number, root))
+    office.step()
+    office.say(ORIGIN, *map(other, range(50)))
+
+    # When enough are new for another one, had it not been for that
+    office.say(ORIGIN, *map(other, range(100, 105)))
+    assert not forgets(office.step(), ORIGIN)
+
+    # Then it begins when as many are new
+    office.say(ORIGIN, *map(other, range(200, 250)))
+    assert len(forgets(office.step(), ORIGIN)) == 1
 
 
 def test_what_a_lease_needs_is_kept_by_its_worker() -> None:
