@@ -183,6 +183,19 @@ def test_one_that_is_heard_again_is_asked_at_once() -> None:
     assert [each.keep for each in forgets(office.step(), W1)] == [[]]
 
 
+def test_a_silent_origin_that_keeps_its_seat_is_waited_for() -> None:
+    office = Office()
+    office.begin()
+    broker = office.exchange.broker
+    broker.ledger.peers[ORIGIN].alive_at -= 100.0
+    broker.membership.expire(office.now)
+
+    office.say(W1, *map(other, range(5)))
+
+    assert len(forgets(office.step(), ORIGIN)) == 1
+    assert broker.rounds.waiting == {ORIGIN, W1}
+
+
 def search(office: Office) -> None:
     """Have the whole journal looked through."""
     for _ in range(12):
