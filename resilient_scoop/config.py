@@ -36,6 +36,8 @@ class BrokerConfig:
     """Of a parent's history in one message."""
     sweep_bytes: int = 1 << 18
     """Of a log looked at in one turn for what a checkpoint has made superfluous."""
+    callables_max: int = 1000
+    """Callables that travel by value and are not in use: beyond it they are forgotten (about 1 MB)."""
     adopt: bool = False
     """Whether processes of an earlier broker may still be there."""
 

@@ -1,8 +1,9 @@
 """The broker as a pure machine: events and time in, actions out.
 
-It owns six parts, whose modules name their invariants: the ledger (facts), the keeper (checkpoints),
+It owns seven parts, whose modules name their invariants: the ledger (facts), the keeper (checkpoints),
 the scheduler (who runs what), the membership (who is there), the questions (cancellations that are
-asked for), the handover (checkpoints that are asked for). `check` asserts, beside theirs:
+asked for), the handover (checkpoints that are asked for), the rounds (callables that all forget).
+`check` asserts, beside theirs:
 
   B1  Every known undone item is ready or in exactly one lease.
   B2  Nothing that rests on a record is an `Offer`: outcomes, answers, greetings, grants of
@@ -28,6 +29,7 @@ from resilient_scoop.core.events import (
     Table,
     Tick,
 )
+from resilient_scoop.core.forgetting import Rounds
 from resilient_scoop.core.handover import Handover
 from resilient_scoop.core.holdback import available
 from resilient_scoop.core.intervals import Intervals
@@ -68,6 +70,7 @@ class Broker:
         self.membership = Membership(config, epoch, seed, self.ledger)
         self.questions = Questions(self.ledger)
         self.handover = Handover(self.ledger, epoch)
+        self.rounds = Rounds(self.ledger, epoch, config.callables_max)
         self.scheduler.held.asked = self.handover.spared
         self.ended: wire.RunEnded | None = None
         self.busy_disk = False  # no space: hand out nothing
@@ -100,6 +103,7 @@ class Broker:
         if not more:
             self._hand_over(now)
             self.keeper.sweep()
+            self.rounds.tend(stopping=self.membership.stopping is not None)
             self._assign(now)
         if self.state.words.stale:
             self.ledger.erase_stale()
@@ -244,6 +248,8 @@ class Broker:
                 self.handover.answered(peer, message)
             case wire.Halted():
                 self.keeper.halt(peer, message)
+            case wire.Forgotten(no=no):
+                self.rounds.answered(peer.id, no)
             case wire.Hello() | wire.Calls() | wire.Args():
                 pass  # handled with their bundle
             case _:

@@ -179,7 +179,7 @@ class Exchange:
                     turn.sends.append(action)
         self._turns.append(turn)
         if self.defines is not None:
-            self.defines.note(turn.number, changes)
+            self.defines.end_turn(turn.number, changes)
         return turn.number, changes, mails
 
     def _pack(self, to: PeerId, frames: list[bytes]) -> Mail:

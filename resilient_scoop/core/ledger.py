@@ -46,6 +46,9 @@ class Ledger:
         self.actions: list[Action] = []
         self.root: tuple[wire.Attempt, PeerId] | None = None
         self.root_deaths = 0
+        self.heard_defined: set[bytes] = set()  # callables, since the last round of forgetting
+        self.new_defined = self.new_defined_bytes = 0  # of these, how many were new
+        self.revived: list[Peer] = []  # who is to forget, too
 
     # --- doing --------------------------------------------------------------------------------
 
@@ -110,7 +113,10 @@ class Ledger:
 
     def define(self, define: wire.Define, raw: bytes) -> None:
         """Learn a callable."""
+        self.heard_defined.add(define.fn)
         if define.fn not in self.state.defines:
+            self.new_defined += 1
+            self.new_defined_bytes += len(raw)
             self.state.defines[define.fn] = define
             self.actions.append(Put(Table.DEFINE, define.fn, raw, forced=False))
 

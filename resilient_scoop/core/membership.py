@@ -319,6 +319,7 @@ class Membership:
             return None
         peer.alive_at = peer.heard_at = now
         self.peers[peer_id] = peer
+        self.ledger.revived.append(peer)
         if peer.role == "worker":
             self.scheduler.workers[peer_id] = peer
         if peer.role != "agent" and self.ledger.consts:

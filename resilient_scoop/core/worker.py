@@ -18,14 +18,15 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
+from resilient_scoop.core.forgetting import announcements, forget
 from resilient_scoop.core.handover import Asked
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.parent import Parent, Told
+from resilient_scoop.core.work import Work
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.wire import messages as wire
 
@@ -33,27 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-@dataclass(slots=True, eq=False)
-class Work:
-    """A task as the worker holds it. The shell moves `next`; `stop` is lowered by retractions (W4)."""
-
-    attempt: wire.Attempt
-    task: wire.Task
-    next: int
-    stop: int
-    left: Intervals
-    depth: int
-    first: int = 0  # where `values` begin
-    values: list[bytes] = field(default_factory=list)
-    failed: list[int] = field(default_factory=list)  # item numbers
-    rank: tuple[int, int, int] = (0, 1, 0)  # the lower, the sooner
-    since: float = 0.0  # when the first of `values` began, on the shell's clock
-    dropped: bool = False
-
-    def digests(self, start: int, stop: int) -> bytes:
-        """Return the digests of items."""
-        at, width = self.task.start, ids.DIGEST_BYTES
-        return self.task.digests[(start - at) * width : (stop - at) * width]
+__all__ = ["Work", "Worker"]
 
 
 class Worker:
@@ -74,7 +55,7 @@ class Worker:
         self.queue: deque[Work] = deque()  # with items that are not begun, in the order of rank
         self.undefined: list[Work] = []  # wait for the definition of their function
         self.functions: dict[bytes, wire.Define] = {}
-        self.announced: set[bytes] = set()  # of these, what this process has told the broker
+        self.announced: dict[bytes, None] = {}  # of these, what this process has told the broker
         self.consts: dict[str, wire.Const] = {}
         self.parents: dict[str, Parent] = {}
         self.fenced: list[str] = []  # parents whose greenlets are to be ended
@@ -98,10 +79,7 @@ class Worker:
         owed += self._collect()
         self.link = Link(self.run, self.link.epoch)
         self.greeted = False
-        held = [self._held(work) for work in self.works.values() if work.left]
-        waiting = [wire.Waiting(p.path, p.attempt) for p in self.parents.values()]
-        hello = wire.Hello(self.role, self.node, self.name, self.pid, held, waiting)
-        return self.link.pack([wire.encode(hello), *owed])
+        return self.link.pack([*self._greeting(), *owed])
 
     def _held(self, work: Work) -> wire.Held:
         # What is finished and not flushed goes out behind the Hello, and is the worker's until
@@ -142,7 +120,7 @@ class Worker:
         """Announce a callable of this process, in front of the calls that use it."""
         if define.fn not in self.announced:
             # Even if the broker sent it: it may forget what it has not committed.
-            self.announced.add(define.fn)
+            self.announced[define.fn] = None
             self.functions.setdefault(define.fn, define)
             self.out.append(wire.encode(define))
 
@@ -164,7 +142,7 @@ class Worker:
         if work.dropped:
             return
         outcome = wire.Outcome(
-            work.task.call, start, self.functions[work.task.fn].fingerprint,
+            work.task.call, start, work.callable.fingerprint,
             work.digests(start, stop), values, failed, spent_s, work.attempt,
         )  # fmt: skip
         self.due.setdefault(work.task.parent, []).append(outcome)
@@ -177,7 +155,7 @@ class Worker:
         if work.dropped:
             return
         outcome = wire.Outcome(
-            work.task.call, index, self.functions[work.task.fn].fingerprint,
+            work.task.call, index, work.callable.fingerprint,
             work.digests(index, index + 1), [value], [0] if failed else [], -1.0, work.attempt,
         )  # fmt: skip
         path = ids.item_path(work.task.parent, work.task.call, index)
@@ -315,7 +293,9 @@ class Worker:
             case wire.CheckpointWanted():
                 self.asked.hear(message)
             case wire.Greet():
-                self.out.insert(0, self._again())
+                self.out[:0] = self._greeting()
+            case wire.Forget():
+                forget(self, message)
             case _:
                 pass  # History has a bundle of its own; Kill is for agents
 
@@ -333,10 +313,12 @@ class Worker:
             del self.parents[path]
             self.fenced.append(path)
 
-    def _again(self) -> bytes:
+    def _greeting(self) -> list[bytes]:
+        """Return a Hello and what this process has announced: its broker need not know of it (F1)."""
         held = [self._held(work) for work in self.works.values() if work.left]
         waiting = [wire.Waiting(p.path, p.attempt) for p in self.parents.values()]
-        return wire.encode(wire.Hello(self.role, self.node, self.name, self.pid, held, waiting))
+        hello = wire.Hello(self.role, self.node, self.name, self.pid, held, waiting)
+        return [wire.encode(hello), *announcements(self)]
 
     def _accept(self, task: wire.Task) -> None:
         attempt = wire.Attempt(self.link.epoch, task.no)
@@ -355,7 +337,8 @@ class Worker:
 
     def _enqueue(self, work: Work) -> None:
         """Queue in the broker's order: priority, ready parents, deeper ones, first come."""
-        priority = self.functions[work.task.fn].options.priority
+        work.define = self.functions[work.task.fn]
+        priority = work.define.options.priority
         work.rank = (-priority, 0 if work.task.replay else 1, -work.depth)
         at = len(self.queue)
         while at and self.queue[at - 1].rank > work.rank:

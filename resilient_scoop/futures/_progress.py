@@ -124,7 +124,7 @@ def task_info() -> TaskInfo | None:
         tries = session.reporter.tries(context.path, work)
     on_cpu = session.record.read()
     deadline_ns = 0 if on_cpu is None else on_cpu.deadline_ns
-    define = session.machine.functions[task.fn]
+    define = work.callable
     mark = hashlib.blake2b(context.path.encode(), key=session.settings.run, digest_size=16)
     mark.update(work.digests(context.index, context.index + 1))
     return TaskInfo(
@@ -212,7 +212,7 @@ def progress(
             return
         if context.rngs is not None and not context.rngs.step():
             return
-        name = session.machine.functions[work.task.fn].name
+        name = work.callable.name
         kept = _dump(resume, context.path, name, context.rngs)
         with session.lock:
             cost_s = time.monotonic() - began
@@ -239,7 +239,7 @@ def _of_item(
     tries += task.tries if index == task.start else 0
     return Progress(
         task.parent, work.attempt, task.call, index,
-        session.machine.functions[task.fn].fingerprint, work.digests(index, index + 1),
+        work.callable.fingerprint, work.digests(index, index + 1),
         *figures, kept, tries,
     )  # fmt: skip
 

@@ -194,7 +194,7 @@ class BrokerShell:
         if self.broker.ended is not None:
             self.broker.membership.stopping = "ended"
             self.farewell_min_at = time.monotonic() + _FAREWELL_MIN_S
-        defines = Defines(self.broker, lambda fn: self.journal.get(Table.DEFINE, fn))
+        defines = Defines(self.broker, self.journal)
         self.exchange = Exchange(self.broker, settings.run[:8], self.say, defines)
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.committer = Committer(

@@ -50,7 +50,7 @@ class Executor:
     def _slice(self, work: Work) -> bool:
         """Run a slice; return False if one of its items waited: another greenlet has the rest."""
         session, task = self.session, work.task
-        loaded = self.functions.get(session.machine.functions[task.fn])
+        loaded = self.functions.get(work.callable)
         timeout_s = loaded.define.options.timeout_s
         item = self._quick if loaded.is_quick else self._item
         words, attempt = session.record.words, work.attempt
@@ -94,7 +94,7 @@ class Executor:
     def again(self, work: Work, index: int) -> None:
         """Run an item that was a waiting parent and was dropped, from the top (a greenlet's body)."""
         session, task, attempt = self.session, work.task, work.attempt
-        loaded = self.functions.get(session.machine.functions[task.fn])
+        loaded = self.functions.get(work.callable)
         context = self._context(work)
         context.index, context.parked, context.again = index, True, True
         session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ SHARED_BYTES_MIN = 1 << 20
 """Callables that carry state are made anew for every item, so that an item cannot see what another did
 to them; beyond this size they are shared within a worker, since making them would cost too much."""
 
+LOADED_MAX = 512
+"""Callables kept loaded, the latest that were used: a loop's lambdas can differ without end."""
 
 _FROZEN = frozenset({int, float, bool, str, bytes, type(None), complex})
 
@@ -55,14 +58,18 @@ class Functions:
 
     def __init__(self, store: LargeStore) -> None:
         self._store = store
-        self._loaded: dict[bytes, Loaded] = {}
+        self._loaded: OrderedDict[bytes, Loaded] = OrderedDict()
         self.script_error: BaseException | None = None
 
     def get(self, define: Define) -> Loaded:
-        """Return a callable, loaded on first use."""
+        """Return a callable, loaded on first use, and again if that is long ago."""
         found = self._loaded.get(define.fn)
-        if found is None:
-            found = self._loaded[define.fn] = self._load(define)
+        if found is not None:
+            self._loaded.move_to_end(define.fn)
+            return found
+        found = self._loaded[define.fn] = self._load(define)
+        if len(self._loaded) > LOADED_MAX:
+            self._loaded.popitem(last=False)
         return found
 
     def _load(self, define: Define) -> Loaded:

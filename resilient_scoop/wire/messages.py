@@ -13,6 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from resilient_scoop.wire.attempt import Attempt
+from resilient_scoop.wire.callables import Define, Forget, Forgotten, Options
 from resilient_scoop.wire.checkpoints import (
     Checkpoint,
     CheckpointWanted,
@@ -28,8 +29,9 @@ from resilient_scoop.wire.header import BEAT, RESEND, Header, pack_header, unpac
 from resilient_scoop.wire.streams import Input, Output
 
 __all__ = [
-    "BEAT", "RESEND", "Attempt", "Checkpoint", "CheckpointWanted", "Halted", "Header", "Input", "Mark",
-    "OpenBlocks", "Output", "Saved", "Span", "Trimmed", "Verified", "pack_header", "unpack_header",
+    "BEAT", "RESEND", "Attempt", "Checkpoint", "CheckpointWanted", "Define", "Forget", "Forgotten",
+    "Halted", "Header", "Input", "Mark", "OpenBlocks", "Options", "Output", "Saved", "Span", "Trimmed",
+    "Verified", "pack_header", "unpack_header",
 ]  # fmt: skip
 
 
@@ -40,29 +42,6 @@ class _Struct(
 
 
 # --- facts that are both sent and journaled ---------------------------------------------------
-
-
-class Options(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What `futures.options` and `futures.task` say of a call; part of a definition."""
-
-    timeout_s: float | None = None
-    retries: int = 0
-    retry: bytes | None = None  # a tenacity policy, pickled
-    idempotent: bool = True
-    priority: int = 0
-    name: str | None = None
-
-
-class Define(_Struct, frozen=True):
-    """A callable and its options, sent once per process that needs it."""
-
-    fn: bytes  # FnId
-    fingerprint: bytes  # 16 bytes: digest of normalized source, closure, defaults, callees
-    name: str  # for eyes: module:qualname
-    payload: bytes  # the pickled callable
-    options: Options
-    pure: bool = False  # provably draws no random numbers: not seeded
-    style: int = 0  # how an item's argument is passed: 0 fn(x), 1 fn(*x), 2 fn(*x[0], **x[1])
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -291,7 +270,7 @@ class Bye(_Struct, frozen=True):
 Up = (
     Hello | Define | Calls | Args | Outcomes | Observed | Output | Input | Const | Parked | Stuck
     | Returned | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye | Progress | Checkpoint
-    | Verified | Halted | OpenBlocks
+    | Verified | Halted | OpenBlocks | Forgotten
 )  # fmt: skip
 
 # --- down: broker to the others ---------------------------------------------------------------
@@ -390,7 +369,7 @@ class Stop(_Struct, frozen=True):
 
 Down = (
     Welcome | Define | Grant | History | Outcomes | Observed | Retract | Drop | Evict | CancelAnswer
-    | Const | Kill | Stop | Greet | Checkpoint | Saved | CheckpointWanted
+    | Const | Kill | Stop | Greet | Checkpoint | Saved | CheckpointWanted | Forget
 )  # fmt: skip
 Logged = Calls | Outcomes | Observed | Crashed | Intent | Checkpoint | Trimmed
 

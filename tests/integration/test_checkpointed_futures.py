@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from resilient_scoop.adapters.journal_view import JournalView
+from resilient_scoop.core.events import Table
+from resilient_scoop.wire import messages as wire
 from tests.integration.runs import Place
 from tests.integration.test_checkpoints import killed_at, resumed
 
@@ -209,3 +212,47 @@ def test_failures_that_a_checkpoint_covers_are_not_computed_again(place: Place) 
 
     assert done.expect().splitlines() == ["[0, 'no 1', 2, 'no 3'] None", "5"]
     assert (place.folder / "ledger").read_text().split() == ["13", "5"]
+
+
+LAMBDAS = """
+    import os, sys
+    from resilient_scoop import checkpoint, futures
+
+    def known():
+        from resilient_scoop.runtime.current import Process
+        machine = Process.session.machine
+        return len(machine.functions) + len(machine.announced)
+
+    if __name__ == "__main__":
+        most = 0
+        with checkpoint.durable(gen=0, total=0) as s:
+            while s.gen < 350:
+                k = s.gen
+                done = [futures.submit(lambda x, k=k, j=j: x + j + k, 1) for j in range(8)]
+                s.total += sum(each.result() for each in done)
+                most = max(most, known())
+                s.gen += 1
+                if s.gen % 5 == 0:
+                    s.commit()
+                if s.gen == 180:
+                    open("there", "a").close()
+        print(s.total, max(most, max(futures.map(lambda x: known(), range(8)))))
+"""
+
+
+def test_lambdas_that_differ_do_not_pile_up(place: Place) -> None:
+    # Given a loop whose callable is another one in each generation, killed on its way
+    killed_at(place, LAMBDAS, "there")
+
+    done = resumed(place)
+
+    # Then it comes to its end, and neither its processes nor the journal have kept them all
+    total, most = map(int, done.expect().split()[-2:])
+    assert total == sum(1 + j + k for k in range(350) for j in range(8))
+    assert most < 2 * 1500
+    with JournalView.open(place.runs()[-1] / "journal") as view:
+        assert view.count(Table.DEFINE) < 2200
+        defined = {key for key, _ in view.scan(Table.DEFINE)}
+        records = [wire.decode_logged(raw) for _, raw in view.scan(Table.LOG)]
+    parts = [part for each in records if isinstance(each, wire.Calls) for part in each.parts]
+    assert {part.fn for part in parts} <= defined

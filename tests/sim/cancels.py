@@ -34,6 +34,7 @@ class _Held(NamedTuple):
     parent: str
     call: int
     spans: list[tuple[int, int]]
+    peer: bytes = b""
 
     def has(self, parent: str, call: int, index: int) -> bool:
         return (self.parent, self.call) == (parent, call) and any(
@@ -64,13 +65,17 @@ class Cancels:
                 if isinstance(record, wire.Outcomes) and is_cancelled(record.items[0].values[0]):
                     self._cancelled(shell, record.parent, record.items[0])
         self.held = [
-            _Held(attempt, lease.batch.parent.path, lease.batch.call, list(lease.left))
+            _Held(
+                attempt, lease.batch.parent.path, lease.batch.call, list(lease.left), lease.peer.id
+            )
             for attempt, lease in shell.broker.scheduler.leases.items()
         ]
 
     def _cancelled(self, shell: BrokerShell, parent: str, outcome: wire.Outcome) -> None:
         path = ids.item_path(parent, outcome.call, outcome.start)
-        held = list(self.held)
+        # Who was taken for lost in this very turn had no lease any more, as those before it.
+        silent = shell.broker.membership.silent
+        held = [each for each in self.held if each.peer not in silent]
         if (
             shell.broker.membership._awaited is not None
         ):  # they may yet come and keep what they have

@@ -15,6 +15,7 @@ from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.core.state import Batch, Parent, State
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs
+from tests.sim.callables import Callables
 from tests.sim.cancels import Broken, Cancels, Key
 from tests.sim.saves import Saves
 
@@ -56,6 +57,7 @@ class Checks:
         self.restored = 0  # checkpoints gone on from
         self.gone: set[tuple[str, int]] = set()  # calls whose records, and so files, are trimmed
         self.saves = Saves(world)
+        self.callables = Callables(world)
 
     # --- what happens -------------------------------------------------------------------------
 
@@ -132,11 +134,13 @@ class Checks:
         """A broker has recovered."""
         self.granted_no = 0
         self.cancels.held = []
+        self.callables.opened(shell)
 
     def turned(self, shell: BrokerShell, changes: list[Change]) -> None:
         """A broker has taken a turn: look at the leases that are new."""
         leases = shell.broker.scheduler.leases
         self.cancels.turned(shell, changes)
+        self.callables.turned(shell, changes)
         if self.urgent:
             self._check_urgent(shell)
         newest, granted = self.granted_no, list[str]()
@@ -177,6 +181,7 @@ class Checks:
     def committed(self, shell: BrokerShell, changes: list[Change]) -> None:
         """Changes have become durable."""
         self.commits += 1
+        self.callables.committed(shell, changes)
         for change in changes:
             if isinstance(change, Put) and change.table is Table.LOG:
                 record = wire.decode_logged(change.value)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import blake2b
 from typing import Any
@@ -260,6 +260,23 @@ def _durable(
     return mix(chain, (yield ("draw",)))
 
 
+def drip(arg: Any) -> Body:
+    """Call a callable bit by bit while many others come and go."""
+    number, chunks = arg
+    name = f"leaf~drip {number}"
+    call = yield ("open", name)
+    total = 0
+    for at in range(chunks):
+        yield ("add", call, [at, number], False)
+        yield ("sleep", 0.2)
+        other = yield ("map", f"slow~{number} {at}" if at % 2 else f"leaf~{at}", [at])
+        total = mix(total, (yield ("result", other, 0)), (yield ("result", call, 2 * at + 1)))
+    yield ("add", call, [7], True)
+    for index in range(2 * chunks + 1):
+        total = mix(total, (yield ("result", call, index)))
+    return total
+
+
 def _next(
     pending: list[Any], told: list[Any], tell: Callable[..., Op] | None
 ) -> Generator[Op, Any, int]:
@@ -439,15 +456,52 @@ def _around_step(rounds: int, total: int, width: int) -> Body:
     yield ("leave", "around")
 
 
+def _differing_step(name: str, total: int, again: int) -> Body:
+    """A loop over generations under checkpoints, each of which calls what no other calls, and what
+    one before it has called, too; some are waited for across generations.
+    """
+    state = yield ("durable", name)
+    gen, chain, pending = (0, 0, []) if state is None else state
+    while gen < total:
+        several = yield ("map", f"leaf~{name} {gen}", [gen, chain % 97])
+        calls = [(several, 1), (several, 0)]
+        calls.append(((yield ("map", f"leaf~{name} {gen % again}", [gen])), 0))
+        pending.append([(yield ("map", f"slow~{name} {gen}", [gen])), 0])
+        if gen % 3 == 0:
+            calls.append(((yield ("map", "drip", [[gen, 1 + gen % 3]])), 0))
+        if len(pending) > 2:
+            chain = mix(chain, (yield ("result", *pending.pop(0))))
+        for each in calls:
+            chain = mix(chain, (yield ("result", *each)))
+        yield _say("differing", gen, chain)
+        gen += 1
+        yield ("commit", name, [gen, chain, pending], pending)
+    for each in pending:
+        chain = mix(chain, (yield ("result", *each)))
+    yield ("leave", name)
+    yield _say("differing", chain)
+
+
 _STEPS: dict[str, Callable[..., Body]] = {
     "map": _map_step, "overlap": _overlap_step, "lazy": _lazy_step, "steady": _steady_step,
     "once": _once_step, "cancel": _cancel_step, "risky": _risky_step, "cancels": _cancels_step,
     "const": _const_step, "urgent": _urgent_step, "late": _late_step,
-    "durable": _durable_step, "around": _around_step,
+    "durable": _durable_step, "around": _around_step, "differing": _differing_step,
 }  # fmt: skip
 
-FNS: dict[str, Fn] = {
-    fn.name: fn
+
+class _Fns(dict[str, Fn]):
+    """Functions by name; what is behind a `~` makes another one that does the same."""
+
+    def __missing__(self, name: str) -> Fn:
+        found = self[name] = replace(self[name.partition("~")[0]], name=name)
+        BY_ID[found.id] = found
+        return found
+
+
+BY_ID: dict[bytes, Fn] = {}
+FNS = _Fns(
+    (fn.name, fn)
     for fn in (
         Fn("leaf", 0.02),
         Fn("slow", 0.4),
@@ -467,9 +521,10 @@ FNS: dict[str, Fn] = {
         Fn("dice", body=dice, tells=True),
         Fn("race", body=race, tells=True),
         Fn("saver", body=saver, tells=True),
+        Fn("drip", body=drip),
     )
-}
-BY_ID: dict[bytes, Fn] = {fn.id: fn for fn in FNS.values()}
+)
+BY_ID.update((fn.id, fn) for fn in FNS.values())
 
 
 def draw(rng: random.Random, *, plain: bool = False) -> list[Step]:
@@ -548,6 +603,20 @@ def with_checkpoints(rng: random.Random, steps: list[Step]) -> list[Step]:
         if step[0] != "around" or not any(each[0] == "around" for each in added):
             added.insert(rng.randint(0, len(added)), step)
     return added
+
+
+def with_differing(rng: random.Random, steps: list[Step]) -> list[Step]:
+    """Return a script that, in some worlds, makes callables without end."""
+    if rng.random() < 0.7:
+        return steps
+    drips = [[rng.randint(100, 200), rng.randint(1, 4)] for _ in range(rng.randint(1, 3))]
+    step = rng.choice([
+        ("differing", "differing", rng.randint(3, 14), rng.randint(1, 3)),
+        ("differing", "differing", rng.randint(3, 14), rng.randint(1, 3)),
+        ("map", "drip", drips),
+    ])  # fmt: skip
+    at = rng.randint(0, len(steps))
+    return [*steps[:at], step, *steps[at:]]
 
 
 def _plain_step(rng: random.Random) -> Step:

@@ -104,6 +104,9 @@ class BrokerShell(Process):
             adopt=adopt, lease_s=world.climate.lease_s, page_bytes=150 if small else 1 << 20,
             sweep_bytes=100 if small else 1 << 18,
             args_bytes_max=0 if small else 1 << 20, grant_bytes_max=8 if small else 1 << 20,
+            # With every other seed none is kept but what is in use: each is read back when it is
+            # named, and forgotten soon.
+            callables_max=1000 * (1 - world.seed % 2),
         )  # fmt: skip
         self.queue: deque[tuple[int, list[Change]]] = deque()
         self.committing = False
@@ -129,9 +132,7 @@ class BrokerShell(Process):
         self.broker = Broker(
             self.config, state, epoch=self.epoch, seed=programs.RUN_SEED, consts=consts
         )
-        # With every other seed none is kept but what is in use: each is read back when it is named.
-        kept_max = 1000 * (1 - world.seed % 2)
-        defines = Defines(self.broker, lambda fn: self.journal.get(Table.DEFINE, fn), kept_max)
+        defines = Defines(self.broker, self.journal)
         self.exchange = Exchange(self.broker, RUN8, self._refused, defines)
         self.broker.check()
         world.point("recovered", self)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.sim.mutants import MUTANTS, Mutant, found_by
 from tests.sim.mutants_checkpoints import CHECKPOINT_MUTANTS
 from tests.sim.mutants_compaction import COMPACTION_MUTANTS
-from tests.sim.world import World
+from tests.sim.mutants_forget import FORGET_MUTANTS
+from tests.sim.programs import Step
+from tests.sim.world import Climate, World
 
 QUICK_SEEDS = 150
 BLOCKS = 40
-ALL = (*MUTANTS, *CHECKPOINT_MUTANTS, *COMPACTION_MUTANTS)
+ALL = (*MUTANTS, *CHECKPOINT_MUTANTS, *COMPACTION_MUTANTS, *FORGET_MUTANTS)
 MUTANT_SEEDS = 1200
 
 
@@ -61,3 +66,22 @@ def test_a_planted_bug_is_found(mutant: Mutant) -> None:
 @pytest.mark.parametrize("mutant", MUTANTS[:4], ids=[mutant.name for mutant in MUTANTS[:4]])
 def test_a_planted_bug_is_found_at_once(mutant: Mutant) -> None:
     assert found_by(mutant, MUTANT_SEEDS) is not None
+
+
+@pytest.mark.parametrize("seed", [1, 3, 5])
+def test_callables_that_differ_do_not_pile_up(seed: int) -> None:
+    # Given a long loop that makes some 200 callables, under checkpoints, where none need be kept
+    steps: list[Step] = [("differing", "long", 60, 3)]
+    weather: dict[str, Any] = {
+        "rates": {"worker": 0.2, "broker": 0.2},
+        "until": 6.0,
+        "edits": False,
+    }
+    climate = replace(Climate.draw(random.Random(seed)), points={}, **weather)
+
+    callables = World(seed, steps=steps, climate=climate).run().checks.callables
+
+    # Then most are gone before its end
+    assert callables.erased > 100
+    assert callables.recorded_max < 80
+    assert callables.held_max < 20

@@ -85,6 +85,8 @@ class WorkerShell(Operations, Process):
             self.world.send_up(self.id, answer)
         if self.machine.asked.count > asked:
             self._note_open()
+        if any(isinstance(wire.decode_down(frame), wire.Forget) for frame in frames[1:]):
+            self.world.checks.callables.forgot(self.machine)
         self._see_acknowledged()
         self._react()
 
@@ -223,7 +225,7 @@ class WorkerShell(Operations, Process):
     def _begin(self, work: Work, index: int) -> None:
         task = work.task
         fn = programs.BY_ID[task.fn]
-        assert self.machine.functions[task.fn].payload, "a task without its function"
+        assert work.callable.payload, "a task without its function"
         raw = task.args[index - task.start]
         path = ids.item_path(task.parent, task.call, index)
         self.world.checks.started(fn, path, raw, work)

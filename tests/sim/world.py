@@ -153,6 +153,9 @@ class World:
             self.steps = programs.with_checkpoints(rng, self.steps)
         if drawn:
             self.climate = replace(self.climate, asks=rng.choice((0.0, 0.0, 0.0, 0.3, 1.0)))
+        if self.steps_drawn and not self.climate.edits:
+            differing = random.Random(f"callables of {self.seed}")
+            self.steps = programs.with_differing(differing, self.steps)
 
     def _add_compaction(self, *, drawn: bool) -> MemoryJournal:
         """Return the journal; whether it is compacted is drawn apart, too."""

@@ -28,9 +28,9 @@ class Office:
         self.now = 100.0
         self.refusals: list[str] = []
         self.journal = MemoryJournal(RUN)
-        broker = Broker(BrokerConfig(**config), State(RUN), epoch=1, seed=7)  # type: ignore[arg-type]
-        find = lambda fn: self.journal.get(Table.DEFINE, fn)  # noqa: E731
-        defines = Defines(broker, find, kept_max=4)
+        settings = BrokerConfig(callables_max=4, **config)  # type: ignore[arg-type]
+        broker = Broker(settings, State(RUN), epoch=1, seed=7)
+        defines = Defines(broker, self.journal)
         self.exchange = Exchange(broker, RUN[:8], self.refusals.append, defines)
         self.ends: dict[PeerId, Link] = {}
         self.number = 0

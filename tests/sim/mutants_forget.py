@@ -1,0 +1,93 @@
+"""Planted bugs in what forgets callables, announces them again, and erases their records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from resilient_scoop.core import defines, forgetting, worker
+from resilient_scoop.core.defines import Defines
+from resilient_scoop.core.forgetting import Rounds
+from resilient_scoop.core.worker import Worker
+from resilient_scoop.wire import messages as wire
+from tests.sim.mutants import Mutant, Patch
+
+
+def _still_taken_for_announced() -> Sequence[Patch]:
+    forget = forgetting.forget
+
+    def bug(self: Worker, asked: wire.Forget) -> None:
+        announced, known = self.announced, self.functions
+        forget(self, asked)
+        self.announced = announced
+        self.functions = {**{fn: known[fn] for fn in announced}, **self.functions}
+
+    return [(worker, "forget", bug)]
+
+
+def _used_forgotten() -> Sequence[Patch]:
+    def bug(self: Rounds, peer: Any) -> None:
+        if peer.role != "agent":
+            peer.functions &= {lease.fn for lease in peer.leases.values()}
+            self.ledger.offer(peer.id, wire.encode(wire.Forget(self.number, [])))
+
+    return [(Rounds, "_ask", bug)]
+
+
+def _still_taken_for_known() -> Sequence[Patch]:
+    def bug(self: Rounds, peer: Any) -> None:
+        if peer.role != "agent":
+            self.ledger.offer(peer.id, wire.encode(wire.Forget(self.number, [])))
+
+    return [(Rounds, "_ask", bug)]
+
+
+def _erased_while_named() -> Sequence[Patch]:
+    return [(defines, "_note", lambda *_: None)]
+
+
+def _announced_since_erased() -> Sequence[Patch]:
+    superfluous = Defines._superfluous
+
+    def bug(self: Defines, search: Any, page: Any) -> Any:
+        ledger = self._broker.ledger
+        heard, ledger.heard_defined = ledger.heard_defined, set()
+        try:
+            return superfluous(self, search, page)
+        finally:
+            ledger.heard_defined = heard
+
+    return [(Defines, "_superfluous", bug)]
+
+
+def _rounds_begin_meanwhile() -> Sequence[Patch]:
+    tend = Rounds.tend
+
+    def bug(self: Rounds, *, stopping: bool) -> None:
+        self.is_held = False
+        tend(self, stopping=stopping)
+
+    return [(Rounds, "tend", bug)]
+
+
+_LOOP = (
+    ("differing", "loop", 12, 3),
+    ("map", "drip", [[50, 4], [60, 3], [70, 4]]),
+    ("differing", "again", 8, 2),
+)
+_DRIZZLE = {
+    "rates": {"both": 0.3, "worker": 0.3, "broker": 0.5, "cut": 0.5},
+    "until": 8.0,
+    "written": 1.0,
+    "unloadable": 0.0,
+    "edits": False,
+}
+
+FORGET_MUTANTS = (
+    Mutant("still taken for announced", _still_taken_for_announced, _LOOP, _DRIZZLE),
+    Mutant("tasks on their way forgotten", _used_forgotten, _LOOP, _DRIZZLE),
+    Mutant("still taken for known", _still_taken_for_known, _LOOP, _DRIZZLE),
+    Mutant("erased while named", _erased_while_named, _LOOP, _DRIZZLE),
+    Mutant("erased though announced since", _announced_since_erased, _LOOP, _DRIZZLE),
+    Mutant("rounds begin meanwhile", _rounds_begin_meanwhile, _LOOP, _DRIZZLE),
+)

@@ -1,0 +1,278 @@
+"""Rounds of forgetting: who is asked, who is waited for, what is announced again, what is erased."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resilient_scoop.core.defines import Defines
+from resilient_scoop.core.events import Table
+from resilient_scoop.core.forgetting import KEPT_BYTES_MAX
+from resilient_scoop.core.parent import Parent
+from resilient_scoop.ids import ROOT
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import AGENT, FN, ORIGIN, PLAIN, W1
+from tests.unit.test_exchange import Office, answer, asked, other, read
+from tests.unit.test_worker_machine import Desk
+
+# --- the process' side ------------------------------------------------------------------------
+
+
+def test_what_is_not_in_use_is_forgotten_and_announced_again_before_its_next_call() -> None:
+    # Given a process that has announced two callables and knows a third from the broker
+    desk = Desk()
+    desk.worker.define(other(1))
+    desk.worker.define(other(2))
+    desk.hear(other(3))
+    desk.said()
+
+    # When it is asked to forget
+    desk.hear(wire.Forget(7, []))
+
+    # Then it says so, and has nothing left
+    assert desk.said() == [wire.Forgotten(7)]
+    assert not desk.worker.functions
+    assert not desk.worker.announced
+
+    # And announces it again when it calls it again
+    desk.worker.define(other(1))
+    assert desk.said() == [other(1)]
+
+
+def test_what_a_parent_calls_is_announced_again_behind_its_calls_and_in_front_of_the_answer() -> (
+    None
+):
+    # Given a call that is open, and one that is made but not sent
+    desk = Desk()
+    parent = desk.worker.parents[ROOT] = Parent(ROOT, wire.Attempt(1, 5))
+    desk.worker.define(other(1))
+    desk.worker.define(other(2))
+    parent.begin(other(1).fn, other(1).fingerprint)
+    closed = parent.begin(other(2).fn, other(2).fingerprint)
+    parent.add(closed, b"", [], last=True)
+
+    # When it is asked
+    desk.hear(wire.Forget(7, []))
+
+    # Then the order is: what it had said, what it had called, what it still calls, the answer
+    said = desk.said()
+    kinds = [type(each) for each in said]
+    assert kinds == [wire.Define, wire.Define, wire.Calls, wire.Args, wire.Define, wire.Forgotten]
+    assert said[4] == other(1)
+    assert list(desk.worker.functions) == [other(1).fn]
+
+
+def test_what_runs_and_what_is_on_its_way_is_kept() -> None:
+    desk = Desk()
+    work = desk.grant()
+    desk.hear(other(4))
+
+    desk.hear(wire.Forget(7, [other(4).fn]))
+    assert set(desk.worker.functions) == {FN, other(4).fn}
+
+    # When the task is dropped while it runs, then it still has its callable
+    desk.hear(wire.Drop([work.attempt]))
+    desk.hear(wire.Forget(8, []))
+    assert not desk.worker.functions
+    assert work.callable == PLAIN
+
+
+def test_a_new_broker_is_told_all_that_was_announced() -> None:
+    desk = Desk()
+    desk.worker.define(other(1))
+    desk.said(acknowledge=True)
+
+    hello, *behind = desk.meet(2)
+
+    assert isinstance(hello, wire.Hello)
+    assert behind == [other(1)]
+
+
+# --- the broker's side ------------------------------------------------------------------------
+
+
+def forgets(mails: Any, to: Any) -> list[wire.Forget]:
+    return [each for each in read(mails, to) if isinstance(each, wire.Forget)]
+
+
+def generations(office: Office, root: wire.Attempt, *numbers: int) -> list[Any]:
+    """Let the script call another callable each time; return what was sent."""
+    mails: list[Any] = []
+    for number in numbers:
+        office.say(ORIGIN, other(number), *asked(number, root))
+        mails += office.step()
+        office.say(W1, answer(number))
+        mails += office.step()
+    return mails
+
+
+def test_a_round_begins_when_enough_are_new_and_agents_are_not_asked() -> None:
+    office = Office()
+    root = office.begin()
+
+    assert not forgets(generations(office, root, 0, 1, 2, 3), ORIGIN)
+    mails = generations(office, root, 4)
+
+    number = (1 << 32) + 1
+    assert [each.no for each in forgets(mails, ORIGIN)] == [number]
+    assert [each.no for each in forgets(mails, W1)] == [number]
+    assert not forgets(mails, AGENT)
+    rounds = office.exchange.broker.rounds
+    assert rounds.waiting == {ORIGIN, W1}
+    office.say(ORIGIN, wire.Forgotten(number))
+    office.say(W1, wire.Forgotten(number - 1))  # an earlier broker's
+    office.step()
+    assert rounds.waiting == {W1}
+    assert not rounds.is_over
+    office.say(W1, wire.Bye())
+    office.step()
+    assert rounds.is_over
+
+
+def test_a_round_begins_earlier_where_callables_are_large() -> None:
+    office = Office()
+    office.begin()
+    large = wire.Define(b"large", b"large", "m:f", bytes(KEPT_BYTES_MAX), wire.Options())
+
+    office.say(ORIGIN, large)
+
+    assert len(forgets(office.step(), ORIGIN)) == 1
+
+
+def test_what_is_only_announced_again_begins_no_round() -> None:
+    # Given a round behind which more is announced again than is new
+    office = Office()
+    root = office.begin()
+    for number in range(50):
+        office.say(ORIGIN, other(number), *asked(number, root))
+    office.step()
+    office.say(ORIGIN, *map(other, range(50)))
+
+    # When enough are new for another one, had it not been for that
+    office.say(ORIGIN, *map(other, range(100, 105)))
+    assert not forgets(office.step(), ORIGIN)
+
+    # Then it begins when as many are new
+    office.say(ORIGIN, *map(other, range(200, 250)))
+    assert len(forgets(office.step(), ORIGIN)) == 1
+
+
+def test_what_a_lease_needs_is_kept_by_its_worker() -> None:
+    office = Office()
+    root = office.begin()
+    office.say(ORIGIN, other(50), *asked(50, root))
+    office.step()
+
+    mails = generations(office, root, 0, 1, 2, 3, 4)
+
+    assert [each.keep for each in forgets(mails, W1)] == [[other(50).fn]]
+    known = office.exchange.broker.ledger.peers[W1].functions
+    assert other(50).fn in known
+    assert not known & {other(number).fn for number in (0, 1, 2)}
+
+
+def test_one_that_is_heard_again_is_asked_at_once() -> None:
+    office = Office()
+    office.begin()
+    broker = office.exchange.broker
+    broker.ledger.peers[W1].alive_at -= 100.0
+    broker.membership.expire(office.now)
+    assert W1 not in broker.ledger.peers
+
+    office.say(W1, wire.Progress("", wire.Attempt(1, 9), 0, 0, b"", b"", 1, 2))
+
+    assert [each.keep for each in forgets(office.step(), W1)] == [[]]
+
+
+def test_a_silent_origin_that_keeps_its_seat_is_waited_for() -> None:
+    office = Office()
+    office.begin()
+    broker = office.exchange.broker
+    broker.ledger.peers[ORIGIN].alive_at -= 100.0
+    broker.membership.expire(office.now)
+
+    office.say(W1, *map(other, range(5)))
+
+    assert len(forgets(office.step(), ORIGIN)) == 1
+    assert broker.rounds.waiting == {ORIGIN, W1}
+
+
+def search(office: Office) -> None:
+    """Have the whole journal looked through."""
+    for _ in range(12):
+        office.step()
+
+
+def prepared(*, kept: int) -> tuple[Office, wire.Attempt]:
+    """Return an office whose log has dropped all but the last `kept` of ten generations."""
+    office = Office()
+    root = office.begin()
+    generations(office, root, *range(10))
+    log = office.journal.read(Table.LOG)
+    calls = [key for key, raw in log if isinstance(wire.decode_logged(raw), wire.Calls)]
+    for key in calls[: 10 - kept]:
+        office.journal._tables[Table.LOG].pop(key)
+    defines = office.exchange.defines
+    assert isinstance(defines, Defines)
+    defines._dropped = True
+    return office, root
+
+
+def end_round(office: Office, *announced: wire.Define) -> None:
+    number = office.exchange.broker.rounds.number
+    office.say(ORIGIN, *announced, wire.Forgotten(number))
+    office.say(W1, wire.Forgotten(number))
+    office.step()
+
+
+def test_records_that_nothing_names_are_erased_when_the_round_is_over() -> None:
+    # Given ten callables, of which the log still names two
+    office, _ = prepared(kept=2)
+    search(office)
+    assert office.journal.count(Table.DEFINE) == 10
+
+    # When all have forgotten, and one is announced again
+    end_round(office, other(3))
+    search(office)
+
+    # Then only those that are named, or were announced since the round began, are there
+    known = {key for key, _ in office.journal.read(Table.DEFINE)}
+    fresh = {other(3).fn, other(8).fn, other(9).fn}
+    assert known >= fresh
+    assert not known & {other(number).fn for number in (0, 1, 2)}
+    assert office.exchange.broker.rounds.is_held is False
+
+
+def test_what_history_names_stays() -> None:
+    office, _ = prepared(kept=10)
+    tables = office.journal._tables
+    for key, raw in list(tables[Table.LOG].items()):
+        del tables[Table.LOG][key]
+        tables[Table.HISTORY][bytes((Table.LOG,)) + key] = raw
+
+    end_round(office)
+    search(office)
+
+    assert office.journal.count(Table.DEFINE) == 10
+
+
+def test_what_was_erased_is_recorded_again_when_it_is_defined_again() -> None:
+    office, _ = prepared(kept=0)
+    end_round(office)
+    search(office)
+    assert office.journal.get(Table.DEFINE, other(0).fn) is None
+
+    office.say(ORIGIN, other(0))
+    office.step()
+
+    assert office.journal.get(Table.DEFINE, other(0).fn) is not None
+
+
+def test_without_anything_dropped_nothing_is_looked_for() -> None:
+    office = Office()
+    root = office.begin()
+    generations(office, root, *range(10))
+    end_round(office)
+    search(office)
+
+    assert office.journal.count(Table.DEFINE) == 10
+    assert office.exchange.broker.rounds.is_held is False
