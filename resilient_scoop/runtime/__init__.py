@@ -1,1 +1,6 @@
 """The loops that hold a machine and its adapters together."""
+
+from typing import Final
+
+REFUSAL_SAID: Final = "RSCOOP_REFUSAL_SAID"
+"""In the environment of a process whose first start met a limit and said so on the terminal."""

@@ -15,8 +15,7 @@ from typing import Final
 
 import msgspec
 
-from resilient_scoop.runtime import deaf
-from resilient_scoop.runtime.proc import REFUSAL_SAID
+from resilient_scoop.runtime import REFUSAL_SAID, deaf
 
 _VARIABLE: Final = "RSCOOP_CHILD"
 _PDEATHSIG: Final = 1

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Final
 
-REFUSAL_SAID: Final = "RSCOOP_REFUSAL_SAID"
-"""In the environment of a process whose first start met a limit and said so on the terminal."""
+from resilient_scoop.runtime import REFUSAL_SAID
 
 
 def main() -> int:

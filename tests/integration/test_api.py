@@ -355,7 +355,10 @@ import os, sys, time
 from pathlib import Path
 from resilient_scoop import futures
 FOLDER = Path(os.environ["RSCOOP_STATE_DIR"]) / "runs" / os.environ["RSCOOP_RUN_ID"] / "payloads"
-def stored(): return sum(path.stat().st_size for path in FOLDER.glob("arg-*"))
+def size(path):
+    try: return path.stat().st_size
+    except FileNotFoundError: return 0  # removed since it was listed
+def stored(): return sum(map(size, FOLDER.glob("arg-*")))
 def measure(data): return len(data), stored()
 def parent(n): return [length for length, _ in futures.map(measure, [bytes(3 << 20)] * n)]
 def broken(n):

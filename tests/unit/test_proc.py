@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from resilient_scoop.runtime import child, proc
+from resilient_scoop.runtime import REFUSAL_SAID, child, proc
 from resilient_scoop.runtime.words import REFUSED
 
 
@@ -51,4 +51,4 @@ def test_a_start_that_was_refused_before_says_so_no_more(
     # Then it says so unless it was said, and hands that on to nobody
     said = capfd.readouterr().err
     assert said == ("" if again else "rscoop: origin: too many open files; `ulimit -n` raises it\n")
-    assert proc.REFUSAL_SAID not in os.environ
+    assert REFUSAL_SAID not in os.environ
