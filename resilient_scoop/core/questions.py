@@ -54,12 +54,13 @@ class Questions:
             return
         parent = self.ledger.state.parent(wanted.parent)
         batch = parent.batches.get(wanted.call)
+        key = wanted.parent, wanted.call, wanted.index
         if batch is None or wanted.index not in batch.undone:
+            self.open.pop(key, None)  # it was asked before, and is answered once
             self._answer(parent, wanted.call, wanted.index)
             return
         digest = batch.digests_of(wanted.index, wanted.index + 1)
-        question = _Question(batch, wanted.index, digest)
-        self.open[wanted.parent, wanted.call, wanted.index] = question
+        self.open[key] = _Question(batch, wanted.index, digest)
 
     def begun(self, attempt: wire.Attempt, index: int) -> None:
         """A holder was asked for an item that it has begun."""

@@ -223,6 +223,9 @@ class Worker:
     def _meet(self, epoch: int) -> list[list[bytes]]:
         """Meet a new broker."""
         self.link.epoch = epoch
+        # The definitions they wait for may have ended with the old broker, behind a commit.
+        self._drop([work.attempt for work in self.undefined])
+        self.undefined.clear()
         self.asked.meet()
         for parent in self.parents.values():
             lost = parent.page_asked

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
 from resilient_scoop.core.events import Change, Erase, Put, Table
+from resilient_scoop.core.holdback import available
 from resilient_scoop.core.state import Batch, Parent, State
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs
@@ -22,6 +23,8 @@ from tests.sim.saves import Saves
 RUN = b"run of the simul"
 
 if TYPE_CHECKING:
+    from resilient_scoop.core.broker import Broker
+    from resilient_scoop.core.peers import Peer
     from resilient_scoop.core.worker import Work
     from tests.sim.programs import Fn
     from tests.sim.shells import BrokerShell
@@ -56,6 +59,8 @@ class Checks:
         self.saved: dict[tuple[str, str, int], int] = {}  # the generation a parent was told of
         self.restored = 0  # checkpoints gone on from
         self.gone: set[tuple[str, int]] = set()  # calls whose records, and so files, are trimmed
+        # By attempt at the root: calls that an earlier one made, and that are not in its checkpoint.
+        self.forgotten: dict[wire.Attempt, set[int]] = {}
         self.saves = Saves(world)
         self.callables = Callables(world)
 
@@ -292,6 +297,12 @@ class Checks:
                 f"NO-LOST: {path} was told that {key} {saved} is durable; {newest} is there"
             )
 
+    def went_on(self, path: str, attempt: wire.Attempt, record: wire.Checkpoint) -> None:
+        """A parent goes on from a generation: of what that covers, it waits for its futures only."""
+        if path == ids.ROOT:
+            calls = set(range(record.entry, record.calls)).difference(record.pending)
+            self.forgotten.setdefault(attempt, set()).update(calls)
+
     def is_done(self, path: str) -> bool:
         """Tell whether an attempt at an item is one that was granted before it was done, to be dropped."""
         return any(known[0] == path for known in self.durable)
@@ -362,21 +373,28 @@ class Checks:
             if blamed != 3 or (calm and deaths != 3):
                 raise Broken(f"BLAST-RADIUS: {key[0]} blamed {blamed} times, died {deaths} times")
 
+    def _forgotten(self, broker: Broker) -> set[Batch]:
+        """Return the calls that nobody waits for: who made them is dead, and had them in memory only."""
+        attempt = None if broker.ended is None else broker.ended.attempt
+        calls = set() if attempt is None else self.forgotten.get(attempt, set())
+        return {batch for batch in _undone(broker.state) if batch.call in calls}
+
     def _check_leftovers(self, shell: BrokerShell) -> None:
-        """All was awaited, so nothing may be left but what the root did."""
+        """All was awaited, so nothing may be left but what the root did, and what it has forgotten."""
         state, scheduler = shell.broker.state, shell.broker.scheduler
+        forgotten = self._forgotten(shell.broker)
         left: dict[str, Any] = {
             "parents": [path for path in state.parents if path != ids.ROOT],
-            "batches": _undone(state),
+            "batches": [batch.call for batch in _undone(state) if batch not in forgotten],
             "kids": list(state.kids),
             "kid items": list(state.kid_items),
-            "arguments": state.args_bytes,
-            "ready": scheduler.ready,
-            "leases": list(scheduler.leases),
+            "arguments": state.args_bytes - sum(batch.size() for batch in forgotten),
+            "ready": scheduler.ready - sum(available(batch, 0, 1 << 62) for batch in forgotten),
+            "leases": [no for no, each in scheduler.leases.items() if each.batch not in forgotten],
             "progress": list(state.words.batches) or list(shell.journal.scan(Table.PROGRESS)),
-            "crashes": [p.path for p in state.parents.values() if p.crashes or p.intents],
+            "crashes": [p.path for p in state.parents.values() if _blames(p, forgotten)],
             "questions": list(shell.broker.questions.open),
-            "loads": [p.name for p in scheduler.workers.values() if p.items or p.load_s > 1e-9],
+            "loads": [p.name for p in scheduler.workers.values() if _is_loaded(p, forgotten)],
         }
         if self.world.edited:
             # What the script asked for before it was changed need not be waited for.
@@ -389,10 +407,22 @@ class Checks:
             raise Broken(f"growth: {len(strangers)} records of futures that are done")
 
 
-def _undone(state: State) -> list[int]:
+def _undone(state: State) -> list[Batch]:
     """Return the root's calls with items to do; of others, the end may not have been told any more."""
     root = state.parents.get(ids.ROOT)
-    return [] if root is None else [call for call, batch in root.batches.items() if batch.undone]
+    return [] if root is None else [batch for batch in root.batches.values() if batch.undone]
+
+
+def _blames(parent: Parent, forgotten: set[Batch]) -> bool:
+    """Tell whether a parent still notes deaths or intents of items that are awaited."""
+    deaths = any(parent.batches.get(call) not in forgotten for call, _ in parent.crashes)
+    return deaths or bool(parent.intents)
+
+
+def _is_loaded(peer: Peer, forgotten: set[Batch]) -> bool:
+    """Tell whether a worker counts as busy with anything that is awaited."""
+    busy = sum(each.busy() for each in peer.leases.values() if each.batch in forgotten)
+    return peer.items != busy or (not busy and peer.load_s > 1e-9)
 
 
 def _tries(fn: Fn) -> int:

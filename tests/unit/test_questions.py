@@ -124,6 +124,23 @@ def test_an_outcome_that_comes_first_answers_too() -> None:
     assert court.bench.broker.questions.open == {}
 
 
+def test_what_is_asked_twice_is_answered_once() -> None:
+    # Given a question that cannot be answered yet, and the item's outcome behind it
+    court = Court()
+    court.bench.broker.busy_disk = True
+    court.cancel(0)
+    court.bench.tell(W1, outcomes(0, 0, 1, task=court.attempts[0]))
+
+    # When it is asked again
+    actions = court.cancel(0)
+    assert answers(actions) == [False]
+
+    # Then that was the answer
+    court.bench.broker.busy_disk = False
+    assert answers(court.bench.wait(1, vouched=[W1])) == []
+    assert court.bench.broker.questions.open == {}
+
+
 def test_the_rest_of_a_slice_goes_on_without_the_item() -> None:
     # Given a slice of several items
     court = Court(1)

@@ -329,6 +329,22 @@ def test_work_waits_for_the_definition_of_its_function() -> None:
     assert [work.attempt.no for work in desk.worker.queue] == [1]
 
 
+def test_work_whose_definition_ended_with_the_old_broker_is_not_held() -> None:
+    # Given a task that overtook the definition of its function, which waited for a commit
+    desk = Desk()
+    desk.hear(wire.Grant([wire.Task(1, ROOT, 0, 0, FN, digests(0), [b"x"])]))
+
+    # When the broker dies before that commit
+    hello, *_ = desk.meet(2)
+
+    # Then the new one is left to grant it again, and it runs once
+    assert isinstance(hello, wire.Hello)
+    assert hello.held == []
+    assert desk.worker.works == {}
+    work = desk.grant(0, 1)
+    assert list(desk.worker.queue) == [work]
+
+
 def test_a_function_is_announced_once_by_everybody_who_calls_it() -> None:
     # Given a worker that knows a function from the broker
     desk = Desk()
