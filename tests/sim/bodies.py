@@ -212,7 +212,8 @@ class Operations:
         assert parent is not None
         if not parent.durable.is_here(parent, block):
             return None
-        self.world.checks.entered(frame.path, block.key, parent.durable.known.get(block.key, 0))
+        newest = parent.durable.known.get(block.key, 0)
+        self.world.checks.entered(frame.path, block.key, newest, parent.attempt)
         found = [each for each in parent.durable.candidates(block) if each.payload[:1] == b"G"]
         if not parent.durable.can_begin(block) and not self.world.edited:
             # Where none was given up yet, there must be one more to fall back to.
@@ -271,7 +272,7 @@ class Operations:
                 self._point("checkpointed")
             if not parent.durable.is_saved(block):
                 return None
-            world.checks.saved[frame.path, *block.key] = block.gen
+            world.checks.saved[frame.path, *block.key] = (block.gen, parent.attempt)
             self._point("saved")
             if not made[0]:
                 parent.durable.verify(parent, block)

@@ -56,7 +56,8 @@ class Checks:
         self.granted_no = 0
         self.compared = 0
         self.trimmed: dict[Key, bytes] = {}  # outcomes that may be computed again
-        self.saved: dict[tuple[str, str, int], int] = {}  # the generation a parent was told of
+        # By block: the generation that a parent was told of, and the attempt that was told.
+        self.saved: dict[tuple[str, str, int], tuple[int, wire.Attempt]] = {}
         self.restored = 0  # checkpoints gone on from
         self.gone: set[tuple[str, int]] = set()  # calls whose records, and so files, are trimmed
         # By attempt at the root: calls that an earlier one made, and that are not in its checkpoint.
@@ -287,11 +288,15 @@ class Checks:
             raise Broken(f"BLAST-RADIUS: {path} failed after {self.late[path, key[1][16:]]} "
                          f"times out of {_tries(fn)}")  # fmt: skip
 
-    def entered(self, path: str, key: tuple[str, int], newest: int) -> None:
-        """A block is entered, and a generation is the newest that the journal holds."""
-        saved = self.saved.get((path, *key), 0)
+    def entered(self, path: str, key: tuple[str, int], newest: int, attempt: wire.Attempt) -> None:
+        """A block is entered, and a generation is the newest that the journal holds.
+
+        A grant that comes late begins an attempt which another one has taken the place of: what it
+        knows may be older, and nothing that it says counts (L1).
+        """
+        saved, told = self.saved.get((path, *key), (0, attempt))
         if newest < saved and not self.world.edited:
-            if self.is_done(path):
+            if self.is_done(path) or (attempt.epoch, attempt.no) < (told.epoch, told.no):
                 return
             raise Broken(
                 f"NO-LOST: {path} was told that {key} {saved} is durable; {newest} is there"

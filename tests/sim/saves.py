@@ -34,6 +34,7 @@ class Saves:
         self._made: dict[Made, int] = {}
         self._durable: dict[str, int] = {}  # path -> the latest that is durable
         self._owed: dict[str, _Owed] = {}
+        self._asked_at: dict[tuple[int, str], int] = {}  # (ask, path): what was made before it
         self._due: dict[str, _Owed] = {}  # when the broker decided that it is over
         self._named: dict[tuple[int, str], int] = {}  # (ask, path): its checkpoints then
 
@@ -45,9 +46,13 @@ class Saves:
         made = self._made[record.parent, record.name, record.opening, record.gen]
         self._durable[record.parent] = max(made, self._durable.get(record.parent, 0))
 
-    def asked(self, peer: bytes, path: str) -> None:
-        """A process hears the question, and this parent has a block open."""
-        self._owed[path] = _Owed(peer, self.count)
+    def asked(self, peer: bytes, path: str, no: int) -> None:
+        """A process hears the question, and this parent has a block open.
+
+        Where its next holder hears the same question, what was made since the first one did counts.
+        """
+        since = self._asked_at.setdefault((no, path), self.count)
+        self._owed[path] = _Owed(peer, since)
 
     def left(self, path: str) -> None:
         """A parent has left its last block, or is done."""

@@ -94,7 +94,7 @@ class WorkerShell(Operations, Process):
         """Everybody was asked for checkpoints: those parents are to save that have a block open."""
         for path, parent in self.machine.parents.items():
             if parent.durable.open:
-                self.world.checks.saves.asked(self.id, path)
+                self.world.checks.saves.asked(self.id, path, self.machine.asked._no)
 
     def _see_acknowledged(self) -> None:
         link, waiting = self.machine.link, []

@@ -204,6 +204,26 @@ def test_a_parent_whose_worker_dies_is_waited_for_in_its_next_attempt() -> None:
     assert stops(bench.tell(W2, checkpoint(KID, again))) == ["handed over"]
 
 
+def test_a_parent_that_has_saved_is_not_waited_for_again_when_its_next_holder_names_it() -> None:
+    # Given a parent that has saved and whose worker dies, while another one is waited for
+    bench = Bench()
+    root, kid = with_kid(bench, W1)
+    bench.feed(asked())
+    bench.tell(ORIGIN, opened(bench, ROOT))
+    bench.tell(W1, opened(bench, KID))
+    bench.tell(W1, checkpoint(KID, kid))
+    bench.tell(AGENT, wire.ProcessLost(W1, -9, "crash", kid, 0))
+
+    # When its next holder names it, in its first answer
+    assert granted(bench.arrive(W2), W2)
+    bench.tell(W2, opened(bench, KID))
+
+    # Then only the other one is waited for
+    assert bench.broker.handover.waiting == {ROOT: 0}
+    assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root))) == ["handed over"]
+    assert bench.broker.handover.is_whole
+
+
 def test_a_parent_that_was_taken_from_a_process_and_given_to_it_again_has_not_left_its_block() -> (
     None
 ):
