@@ -19,9 +19,9 @@ from resilient_scoop.wire.messages import (
     decode_up,
     encode,
 )
+from tests.integration.halfway import ledger, replayed
 from tests.integration.runs import Place
 from tests.integration.test_checkpoints import killed_at, resumed
-from tests.integration.test_tools import ledger, replayed
 
 pytestmark = pytest.mark.real
 

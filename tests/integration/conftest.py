@@ -1,0 +1,14 @@
+"""What the tests of real runs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.runs import Place
+
+
+@pytest.fixture
+def place(tmp_path: Path, state_dir: Path) -> Place:
+    return Place(tmp_path, state_dir)
