@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.halfway import contents, replayed
+from tests.integration.killed import kill_all, records, resumed
 from tests.integration.runs import Place, wait_until
-from tests.integration.test_checkpoints import kill_all, records, resumed
 
 pytestmark = pytest.mark.real
 

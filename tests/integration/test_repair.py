@@ -20,8 +20,8 @@ from resilient_scoop.wire.messages import (
     encode,
 )
 from tests.integration.halfway import ledger, replayed
+from tests.integration.killed import killed_at, resumed
 from tests.integration.runs import Place
-from tests.integration.test_checkpoints import killed_at, resumed
 
 pytestmark = pytest.mark.real
 
