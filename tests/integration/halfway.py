@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.integration.runs import Place, finish, wait_until
+from tests.integration.runs import Place, finish, ledger, wait_until
 
 STEPS = """
     import os, time
@@ -57,11 +57,6 @@ HALFWAY = """
         print(inner.result())
         print(bill.result())
 """
-
-
-def ledger(place: Place, name: str = "ledger") -> list[str]:
-    path = place.folder / name
-    return path.read_text().split("\n")[:-1] if path.exists() else []
 
 
 def stop_halfway(place: Place) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.halfway import HALFWAY, STEPS, contents, ledger, stop_halfway
-from tests.integration.runs import Place, finish, wait_until
+from tests.integration.halfway import HALFWAY, STEPS, contents, stop_halfway
+from tests.integration.runs import Place, finish, ledger, wait_until
 
 pytestmark = pytest.mark.real
 

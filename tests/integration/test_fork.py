@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from tests.integration.halfway import STEPS, ledger, replayed, stop_halfway
-from tests.integration.runs import Place
+from tests.integration.halfway import STEPS, replayed, stop_halfway
+from tests.integration.runs import Place, ledger
 
 pytestmark = pytest.mark.real
 

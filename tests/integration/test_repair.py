@@ -19,9 +19,9 @@ from resilient_scoop.wire.messages import (
     decode_up,
     encode,
 )
-from tests.integration.halfway import ledger, replayed
+from tests.integration.halfway import replayed
 from tests.integration.killed import killed_at, resumed
-from tests.integration.runs import Place
+from tests.integration.runs import Place, ledger
 
 pytestmark = pytest.mark.real
 

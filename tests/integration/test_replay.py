@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from tests.integration.halfway import HALFWAY, STEPS, contents, ledger, replayed, stop_halfway
-from tests.integration.runs import Place, finish, wait_until
+from tests.integration.halfway import HALFWAY, STEPS, contents, replayed, stop_halfway
+from tests.integration.runs import Place, finish, ledger, wait_until
 
 pytestmark = pytest.mark.real
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.runs import Place, finish, wait_until
+from tests.integration.runs import Place, finish, ledger, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -36,11 +36,6 @@ if __name__ == "__main__":
     print("sum", sum(futures.map(work, range(60))))
 """
 ANSWER = f"sum {sum(x * x for x in range(60))}\n"
-
-
-def ledger(place: Place) -> list[str]:
-    path = place.folder / "ledger"
-    return path.read_text().split() if path.exists() else []
 
 
 def started(place: Place, *args: str) -> subprocess.Popen[str]:
