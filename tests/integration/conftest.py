@@ -11,4 +11,5 @@ from tests.integration.runs import Place
 
 @pytest.fixture
 def place(tmp_path: Path, state_dir: Path) -> Place:
+    """A folder for scripts, and a state folder for their runs."""
     return Place(tmp_path, state_dir)

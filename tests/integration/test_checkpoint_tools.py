@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -61,11 +60,6 @@ if __name__ == "__main__":
             s.commit()
     print("end", random.random())
 """
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
 
 
 def ledger(place: Place) -> list[str]:

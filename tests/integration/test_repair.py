@@ -56,11 +56,6 @@ DEEP = [f"{n}" for n in range(100, 120)]
 SCRIPT = [f"{n}" for n in range(20)]
 
 
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
-
-
 def files(place: Place) -> list[Path]:
     """Return the files of the checkpoints, the oldest first."""
     folder = place.runs()[-1] / "checkpoints"

@@ -10,18 +10,12 @@ import select
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.integration.runs import Place, finish, ledger, wait_until
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
 
 
 SLOW = """
