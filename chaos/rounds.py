@@ -12,6 +12,8 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,21 +135,23 @@ def play(seed: int, references: list[Reference], kept: Path) -> Result:
 def play_kills(seed: int, reference: Reference, kills: list[Kill], kept: Path) -> Result:
     """Play a round of given kills; the seed is but its name."""
     result = Result(seed, reference.script, kills)
-    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
-        round_ = Round(result, reference, Place(Path(folder) / "r", f"{seed}-{time.time_ns()}"))
-        began = time.monotonic()
-        round_.play()
-        result.took_s = time.monotonic() - began
-        keep(result, Path(folder) / "r", kept)
+    with staged(result, kept) as place:
+        Round(result, reference, place).play()
     return result
 
 
-def keep(result: Result, folder: Path, kept: Path) -> None:
-    """Keep what a round leaves, where a guarantee was broken."""
-    if result.violations:
-        result.folder = kept / f"seed-{result.seed}"
-        shutil.rmtree(result.folder, ignore_errors=True)
-        shutil.copytree(folder, result.folder, ignore=_sockets)
+@contextmanager
+def staged(result: Result, kept: Path) -> Iterator[Place]:
+    """Give a round its place and measure it; keep what it leaves where a guarantee was broken."""
+    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
+        place = Place(Path(folder) / "r", f"{result.seed}-{time.time_ns()}")
+        began = time.monotonic()
+        yield place
+        result.took_s = time.monotonic() - began
+        if result.violations:
+            result.folder = kept / f"seed-{result.seed}"
+            shutil.rmtree(result.folder, ignore_errors=True)
+            shutil.copytree(place.root, result.folder, ignore=_sockets)
 
 
 def _sockets(folder: str, names: list[str]) -> set[str]:
@@ -173,20 +177,24 @@ class Round:
         self.result.violations.append(Violation(guarantee, text))
 
     def play(self) -> None:
-        """Kill and resume until the run has ended; check it."""
+        """Disturb and resume until the run has ended; check it."""
         code = self._command(command.run_arguments(self.reference.script))
-        while code == _KILLED and self.result.resumes < _RESUMES_MAX:
+        while self._goes_on(code):
             self._mourn()
             run = self.place.run()
-            if run is None:  # killed before there was a run: the user types it again
+            if run is None:  # disturbed before there was a run: the user types it again
                 self.drafts = True
                 code = self._command(command.run_arguments(self.reference.script))
             else:
                 self.result.resumes += 1
                 code = self._command(["resume", run.name])
-        self.judge(code)
+        self._judge(code)
 
-    def judge(self, code: int | None) -> None:
+    def _goes_on(self, code: int | None) -> bool:
+        """Whether a command that has ended so is followed by another."""
+        return code == _KILLED and self.result.resumes < _RESUMES_MAX
+
+    def _judge(self, code: int | None) -> None:
         """Check what the round has come to; the last command ended so (None: not at all)."""
         if code is None:
             self.violate(Guarantee.PROGRESS, self._picture())
@@ -214,8 +222,12 @@ class Round:
                 process.wait()
             elif hit:
                 self._snapshot()
-        code = command.await_end(process, time.monotonic() + self.deadline_s)
+        code = self._await_end(process)
         self.result.lives_s += time.monotonic() - began
+        return code
+
+    def _await_end(self, process: subprocess.Popen[bytes]) -> int | None:
+        code = command.await_end(process, time.monotonic() + self.deadline_s)
         if code is None:
             self._keep_picture()
             process.kill()

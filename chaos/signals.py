@@ -13,10 +13,9 @@ import random
 import re
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +24,7 @@ from chaos.checker import Guarantee
 from chaos.command import Place
 from chaos.nemesis import Kill, Moment
 from chaos.processes import Process, Role
-from chaos.rounds import WORKLOADS, Reference, Result, Round, keep
+from chaos.rounds import WORKLOADS, Reference, Result, Round, staged
 
 SIGNAL_WORKLOADS: Final = (*WORKLOADS, "saves")
 _IMPORTING: Final = re.compile(
@@ -91,20 +90,12 @@ def play(seed: int, references: list[Reference], kept: Path) -> Result:
 def play_volleys(seed: int, reference: Reference, volleys: list[Volley], kept: Path) -> Result:
     """Play a round of given volleys; the seed is but its name."""
     result = Result(seed, reference.script, [volley.at for volley in volleys])
-    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
-        place = Place(Path(folder) / "r", f"{seed}-{time.time_ns()}")
-        round_ = _SignalRound(result, reference, place, volleys)
-        began = time.monotonic()
-        round_.play()
-        result.took_s = time.monotonic() - began
-        keep(result, Path(folder) / "r", kept)
+    with staged(result, kept) as place:
+        _SignalRound(result, reference, place, volleys).play()
     return result
 
 
-@dataclass
 class _SignalRound(Round):
-    volleys: list[Volley] = field(default_factory=list)
-
     def __init__(
         self, result: Result, reference: Reference, place: Place, volleys: list[Volley]
     ) -> None:
@@ -113,19 +104,11 @@ class _SignalRound(Round):
         self.explained: set[int] = set()
         self.deadline_s += _TAIL_S
 
-    def play(self) -> None:
-        """Ask and resume until the run has ended; check it."""
-        code = self._command(command.run_arguments(self.reference.script))
-        while code in self.explained and code != 0:
-            self._silence()
-            run = self.place.run()
-            if run is None:
-                self.drafts = True
-                code = self._command(command.run_arguments(self.reference.script))
-            else:
-                self.result.resumes += 1
-                code = self._command(["resume", run.name])
-        self.judge(code)
+    def _goes_on(self, code: int | None) -> bool:
+        return code in self.explained and code != 0
+
+    def _mourn(self) -> None:
+        self._silence()
 
     def excuse(self, text: str) -> str:
         """A Ctrl-C while Python still imports us is shown by Python itself."""
@@ -162,13 +145,8 @@ class _SignalRound(Round):
         return hit
 
     def _await_end(self, process: subprocess.Popen[bytes]) -> int | None:
-        code = command.await_end(process, time.monotonic() + self.deadline_s)
-        if code is None:
-            self._keep_picture()
-            process.kill()
-            process.wait()
-            return None
-        if code not in self.explained | {0}:
+        code = super()._await_end(process)
+        if code not in self.explained | {0, None}:
             self.violate(Guarantee.SOUND, f"exit code {code}, explained: {sorted(self.explained)}")
         return code
 

@@ -128,6 +128,12 @@ def finish(
     return Done(process.returncode, out or "", err or "")
 
 
+def ledger(place: Place, name: str = "ledger") -> list[str]:
+    """Return the lines that a script and its tasks have written to a file."""
+    path = place.folder / name
+    return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
 def wait_until(
     holds: Callable[[], bool], timeout_s: float = 10.0, say: Callable[[], str] | None = None
 ) -> None:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.integration.runs import Place
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
 
 
 # --- calls ------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -13,11 +12,6 @@ import pytest
 from tests.integration.runs import Done, Place
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
 
 
 def ledger(place: Place) -> int:

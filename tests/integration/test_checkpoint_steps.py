@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.integration import killing_at_steps
@@ -70,8 +68,3 @@ def test_the_script_may_die_at_each_step_of_a_commit(place: Place, who: str) -> 
 def test_the_broker_may_die_at_each_commit_and_removal(place: Place, who: str) -> None:
     where = steps(place, "broker", who, range(1, 40))
     assert {"before commit", "behind commit", "before unlink", "behind unlink"} <= set(where), where
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
+from tests.integration.halfway import contents, replayed
+from tests.integration.killed import kill_all, records, resumed
 from tests.integration.runs import Place, wait_until
-from tests.integration.test_checkpoints import kill_all, records, resumed
-from tests.integration.test_tools import contents, replayed
 
 pytestmark = pytest.mark.real
 
@@ -61,11 +60,6 @@ if __name__ == "__main__":
             s.commit()
     print("end", random.random())
 """
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
 
 
 def ledger(place: Place) -> list[str]:

@@ -90,8 +90,3 @@ def test_a_run_may_die_at_each_step_of_a_compaction(place: Place, role: str, who
     assert not at, f"no end of steps: {where}"
     assert set(where) == {f"{side} {kind}" for side in sides.split() for kind in STEPS[role]}
     place.rscoop("journal", "verify", "last").expect()
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)

@@ -49,11 +49,6 @@ def unpacked(place: Place, which: str) -> Golden:
     return Golden(RunDir(run), place, told["printed"])
 
 
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
-
-
 def test_there_are_some() -> None:
     assert FORMATS
 

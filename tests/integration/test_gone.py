@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -22,11 +21,6 @@ IDLE = """
     if __name__ == "__main__":
         print(sum(futures.map(nap, range(2))))
 """
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
 
 
 @pytest.mark.parametrize("gone", ["", "journal"])

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
@@ -37,11 +36,6 @@ if __name__ == "__main__":
     print("total", s.total)
 """
 ANSWER = f"total {sum(x * x for x in range(GENERATIONS * WIDTH))}\n"
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
 
 
 def lines(place: Place, name: str) -> list[str]:

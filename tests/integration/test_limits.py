@@ -36,11 +36,6 @@ if __name__ == "__main__":
 ANSWER: Final = f"{sum(x * x for x in range(100))}\n"
 
 
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
-
-
 def bound_by_modes() -> None:
     """Have file modes hold for this process, though it may be root's."""
     if IS_ROOT:

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -34,11 +33,6 @@ def long(x):
 if __name__ == "__main__":
     print(list(futures.map(long, [1, 2])))
 """
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
 
 
 def starts(place: Place) -> list[list[str]]:

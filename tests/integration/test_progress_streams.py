@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.integration.runs import Place
@@ -94,11 +92,6 @@ def late(x):
 if __name__ == "__main__":
     print(futures.submit(late, 1).result())
 """
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
 
 
 @pytest.mark.parametrize("text", [SCRIPT, LATE], ids=["streams", "numpy imported late"])

@@ -19,9 +19,9 @@ from resilient_scoop.wire.messages import (
     decode_up,
     encode,
 )
-from tests.integration.runs import Place
-from tests.integration.test_checkpoints import killed_at, resumed
-from tests.integration.test_tools import ledger, replayed
+from tests.integration.halfway import replayed
+from tests.integration.killed import killed_at, resumed
+from tests.integration.runs import Place, ledger
 
 pytestmark = pytest.mark.real
 
@@ -54,11 +54,6 @@ if __name__ == "__main__":
 """
 DEEP = [f"{n}" for n in range(100, 120)]
 SCRIPT = [f"{n}" for n in range(20)]
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
 
 
 def files(place: Place) -> list[Path]:

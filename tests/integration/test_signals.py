@@ -10,18 +10,12 @@ import select
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.integration.runs import Place, finish, wait_until
+from tests.integration.runs import Place, finish, ledger, wait_until
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
 
 
 SLOW = """
@@ -36,11 +30,6 @@ if __name__ == "__main__":
     print("sum", sum(futures.map(work, range(60))))
 """
 ANSWER = f"sum {sum(x * x for x in range(60))}\n"
-
-
-def ledger(place: Place) -> list[str]:
-    path = place.folder / "ledger"
-    return path.read_text().split() if path.exists() else []
 
 
 def started(place: Place, *args: str) -> subprocess.Popen[str]:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import termios
 import time
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -18,11 +17,6 @@ import pytest
 from tests.integration.runs import RSCOOP, Place, finish, wait_until
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
 
 
 def fed(place: Place, stdin: bytes, *args: str) -> subprocess.CompletedProcess[bytes]:

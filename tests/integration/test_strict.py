@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.integration.runs import Place
@@ -52,11 +50,6 @@ if __name__ == "__main__":
     print(futures.submit(outer, 0).result())
 """
 )
-
-
-@pytest.fixture
-def place(tmp_path: Path, state_dir: Path) -> Place:
-    return Place(tmp_path, state_dir)
 
 
 def test_a_script_that_catches_a_divergence_and_waits_on_ends_refused(place: Place) -> None:

@@ -13,6 +13,7 @@ from resilient_scoop.core.recovery import recover
 from resilient_scoop.core.state import State
 from resilient_scoop.ids import ROOT, PeerId
 from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.broker_errors import read_broker_error
 
 RUN = b"r" * 16
 ORIGIN, W1, W2, W3, AGENT = (
@@ -140,3 +141,25 @@ def sent(actions: Sequence[Action], to: PeerId, kind: type) -> list[Any]:
 
 def granted(actions: Sequence[Action], to: PeerId) -> list[wire.Task]:
     return [task for grant in sent(actions, to, wire.Grant) for task in grant.tasks]
+
+
+def told_error(bench: Bench, index: int = 0) -> str:
+    """Return the kind of the error that the broker recorded for an item of the root's call 0."""
+    for record in bench.logged():
+        if isinstance(record, wire.Outcomes):
+            for outcome in record.items:
+                if outcome.start == index and outcome.failed:
+                    return read_broker_error(outcome.values[0])[0]
+    return "none"
+
+
+def grant_one(bench: Bench, *workers: PeerId, fn: wire.Define = PLAIN) -> wire.Attempt:
+    """Let one item run on the first of the workers; return its attempt."""
+    root = bench.begin(*workers)
+    actions = bench.tell(ORIGIN, fn, *calls(part(0, 0, 1, fn=fn.fn), attempt=root))
+    (task,) = granted(actions, workers[0])
+    return wire.Attempt(bench.broker.epoch, task.no)
+
+
+def lost(peer: bytes, attempt: wire.Attempt | None = None, index: int = 0) -> wire.ProcessLost:
+    return wire.ProcessLost(peer, -11, "crash", attempt, index)

@@ -1,51 +1,26 @@
-"""The broker machine: facts, grants, deaths, restarts, in virtual time."""
+"""The broker machine: facts, grants, cancellations, what is queued, in virtual time."""
 
 from __future__ import annotations
 
-from resilient_scoop.core.events import GrantStored, Interrupt, Offer, Put, Send, Table
-from resilient_scoop.ids import ROOT, PeerId, item_path
+from resilient_scoop.core.events import Interrupt, Offer, Put, Send, Table
+from resilient_scoop.ids import ROOT, item_path
 from resilient_scoop.wire import messages as wire
-from resilient_scoop.wire.broker_errors import read_broker_error
 from tests.unit.bench import (
     AGENT,
-    FN,
-    ONCE,
     ORIGIN,
     PLAIN,
-    RISKY,
     W1,
     W2,
-    W3,
     Bench,
     calls,
-    digests,
+    grant_one,
     granted,
+    lost,
     outcomes,
     part,
     sent,
+    told_error,
 )
-
-
-def told_error(bench: Bench, index: int = 0) -> str:
-    """Return the kind of the error that the broker recorded for an item of the root's call 0."""
-    for record in bench.logged():
-        if isinstance(record, wire.Outcomes):
-            for outcome in record.items:
-                if outcome.start == index and outcome.failed:
-                    return read_broker_error(outcome.values[0])[0]
-    return "none"
-
-
-def grant_one(bench: Bench, *workers: PeerId, fn: wire.Define = PLAIN) -> wire.Attempt:
-    """Let one item run on the first of the workers; return its attempt."""
-    root = bench.begin(*workers)
-    actions = bench.tell(ORIGIN, fn, *calls(part(0, 0, 1, fn=fn.fn), attempt=root))
-    (task,) = granted(actions, workers[0])
-    return wire.Attempt(bench.broker.epoch, task.no)
-
-
-def lost(peer: bytes, attempt: wire.Attempt | None = None, index: int = 0) -> wire.ProcessLost:
-    return wire.ProcessLost(peer, -11, "crash", attempt, index)
 
 
 def test_an_outcome_is_recorded_before_its_parent_is_told() -> None:
@@ -98,218 +73,6 @@ def test_an_outcome_of_other_arguments_does_not_count() -> None:
 
     assert not [action for action in actions if isinstance(action, Put)]
     assert not sent(actions, ORIGIN, wire.Outcomes)
-
-
-def test_a_dead_workers_items_move_and_only_the_one_on_the_cpu_is_blamed() -> None:
-    # Given a worker that holds one item and has another one queued behind it
-    bench = Bench()
-    root = bench.begin(W1)
-    actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 2), attempt=root))
-    tasks = granted(actions, W1)
-    assert [task.start for task in tasks] == [0, 1]
-
-    # When its agent says that it died with the first on the CPU, and another worker is there
-    bench.tell(AGENT, lost(W1, wire.Attempt(1, tasks[0].no)))
-    actions = bench.arrive(W2)
-
-    # Then both run again, and one death is on record
-    assert [task.start for task in granted(actions, W2)] == [0, 1]
-    assert [(r.call, r.index) for r in bench.logged() if isinstance(r, wire.Crashed)] == [(0, 0)]
-
-
-def test_an_item_that_kills_its_worker_three_times_fails_alone_even_over_a_restart() -> None:
-    # Given an item that has killed two workers, and then a new broker
-    bench = Bench()
-    bench.begin(W1)
-    root = bench.broker.ledger.root
-    assert root is not None
-    actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root[0]))
-    for worker, successor in ((W1, W2), (W2, W3)):
-        (task,) = granted(actions, worker)
-        bench.tell(AGENT, lost(worker, wire.Attempt(1, task.no)))
-        actions = bench.arrive(successor)
-    bench = bench.again(adopt=False)
-
-    # When it kills a third one
-    bench.arrive(AGENT)
-    bench.arrive(ORIGIN)
-    actions = bench.arrive(W3)
-    (grant,) = [action for action in actions if isinstance(action, GrantStored)]
-    assert grant.tasks[0].tries == 2
-    bench.tell(AGENT, lost(W3, wire.Attempt(2, grant.tasks[0].no)))
-
-    # Then it has failed, and nothing is left to do
-    assert told_error(bench) == "crashed"
-    assert bench.broker.scheduler.ready == 0
-
-
-def test_a_death_that_the_last_broker_did_not_hear_of_is_blamed_once() -> None:
-    # Given an item that was on the CPU when the broker died, and then its worker did
-    bench = Bench()
-    bench.begin(W1)
-    root = bench.broker.ledger.root
-    assert root is not None
-    (task,) = granted(bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root[0])), W1)
-    death = wire.ProcessLost(W1, -11, "crash", wire.Attempt(1, task.no), 0, task.parent, task.call)
-    bench = bench.again(adopt=True)
-
-    # When its agent tells the new broker of it, twice
-    bench.arrive(AGENT)
-    bench.tell(AGENT, death)
-    bench.tell(AGENT, death)
-
-    # Then it counts once
-    assert len([each for each in bench.logged() if isinstance(each, wire.Crashed)]) == 1
-
-
-def test_a_call_that_must_not_run_twice_is_journaled_before_it_is_granted() -> None:
-    bench = Bench()
-    root = bench.begin(W1)
-
-    actions = bench.tell(ORIGIN, RISKY, *calls(part(0, 0, 1, fn=ONCE), attempt=root))
-
-    intents = [r for r in bench.logged() if isinstance(r, wire.Intent)]
-    assert [(i.call, i.start, i.count) for i in intents] == [(0, 0, 1)]
-    assert [type(a) for a in actions if isinstance(a, Send | Offer) and a.to == W1] == [Send]
-
-
-def test_a_call_that_must_not_run_twice_is_given_up_with_its_worker() -> None:
-    bench = Bench()
-    grant_one(bench, W1, W2, fn=RISKY)
-
-    actions = bench.tell(AGENT, lost(W1))
-
-    assert told_error(bench) == "lost"
-    assert not granted(actions, W2)
-
-
-def test_a_new_broker_gives_up_what_may_have_been_started() -> None:
-    # Given a call that was granted when the broker died, and nobody who holds it
-    bench = Bench()
-    grant_one(bench, W1, fn=RISKY)
-    bench = bench.again()
-
-    # When the agent says that nothing is running
-    bench.arrive(AGENT)
-
-    # Then it is given up
-    assert told_error(bench) == "lost"
-
-
-def test_a_new_broker_leaves_a_worker_what_it_holds() -> None:
-    # Given a worker that still runs an item of the old broker
-    bench = Bench()
-    attempt = grant_one(bench, W1)
-    bench = bench.again()
-    bench.arrive(AGENT, incarnations=[W1, W2])
-
-    # When another one is there first, then it is given nothing while the first may come
-    assert not granted(bench.arrive(W2), W2)
-
-    # And when the first says what it holds, then it keeps it
-    held = wire.Held(attempt, ROOT, 0, FN, [(0, 1)], digests(0))
-    actions = bench.arrive(W1, held=[held])
-    assert [w.dropped for w in sent(actions, W1, wire.Welcome)] == [[]]
-    assert not [a for a in actions if isinstance(a, GrantStored)]
-
-
-def test_a_new_broker_refuses_what_does_not_fit() -> None:
-    bench = Bench()
-    attempt = grant_one(bench, W1)
-    bench = bench.again()
-    bench.arrive(AGENT, incarnations=[W1])
-
-    held = wire.Held(attempt, ROOT, 0, FN, [(0, 1)], digests(0, salt=5))
-    actions = bench.arrive(W1, held=[held])
-
-    assert [w.dropped for w in sent(actions, W1, wire.Welcome)] == [[attempt]]
-
-
-def test_a_parent_is_not_adopted_behind_which_a_later_attempt_has_written() -> None:
-    # Given a parent that lives on, unheard, on a worker that was taken for lost
-    bench = Bench()
-    first = grant_one(bench, W1)
-    path = item_path(ROOT, 0, 0)
-    bench.tell(W1, *calls(part(0, 0, 1), parent=path, attempt=first))
-    bench.arrive(W2)
-    bench.wait(11, vouched=[ORIGIN, W2])
-    held_now = bench.broker.scheduler.leases.values()
-    (lease,) = [each for each in held_now if each.batch.parent.path == ROOT]
-    assert lease.peer.id == W2
-
-    # When its next attempt was told something, and then there is a new broker
-    told = wire.Observed(path, lease.attempt, [wire.Observation(0, "done", 1, b"1")])
-    bench.tell(W2, told)
-    bench = bench.again()
-    held = wire.Held(first, ROOT, 0, FN, [(0, 1)], digests(0))
-    actions = bench.arrive(W1, held=[held], waiting=[wire.Waiting(path, first)])
-
-    # Then the first attempt is told to end, and the second goes on
-    assert [each.dropped for each in sent(actions, W1, wire.Welcome)] == [[first]]
-    held = wire.Held(lease.attempt, ROOT, 0, FN, [(0, 1)], digests(0))
-    actions = bench.arrive(W2, held=[held], waiting=[wire.Waiting(path, lease.attempt)])
-    assert [each.dropped for each in sent(actions, W2, wire.Welcome)] == [[]]
-
-
-def test_a_silent_peer_is_lost_after_its_lease_and_heard_again() -> None:
-    # Given a worker with an item, which nobody vouches for
-    bench = Bench()
-    attempt = grant_one(bench, W1)
-    bench.arrive(W2)
-
-    # When its lease is over, then its item moves
-    actions = bench.wait(11, vouched=[ORIGIN, W2])
-    assert [task.start for task in granted(actions, W2)] == [0]
-    assert [d.attempts for d in sent(actions, W1, wire.Drop)] == [[attempt]]
-
-    # And when its outcome comes after all, then it counts, and it is there again
-    actions = bench.tell(W1, outcomes(0, 0, 1, task=attempt))
-    assert sent(actions, ORIGIN, wire.Outcomes)
-    assert W1 in bench.broker.ledger.peers
-
-
-def test_an_origin_that_slept_goes_on_and_loses_no_word() -> None:
-    # Given an origin that was silent for longer than its lease
-    bench = Bench()
-    root = bench.begin(W1)
-    bench.wait(11, vouched=[W1])
-    assert ORIGIN not in bench.broker.ledger.peers
-
-    # When it calls after all, then that counts
-    actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
-    assert [task.start for task in granted(actions, W1)] == [0]
-
-
-def test_nobody_is_lost_for_the_brokers_own_sleep() -> None:
-    bench = Bench()
-    bench.begin(W1)
-
-    bench.now += 3600.0
-    bench.wait(1)
-
-    assert {ORIGIN, W1, AGENT} <= set(bench.broker.ledger.peers)
-
-
-def test_an_older_attempt_of_a_parent_is_fenced() -> None:
-    # Given an origin that was replaced
-    bench = Bench()
-    old = bench.begin(W1)
-    successor = PeerId(b"Osecond..")
-    bench.arrive(successor)
-
-    # When the old one calls, then nothing is done, and it is told to stop
-    actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=old))
-    assert not granted(actions, W1)
-    assert [d.attempts for d in sent(actions, ORIGIN, wire.Drop)] == [[old]]
-
-
-def test_an_origin_that_is_replaced_is_told_to_make_room() -> None:
-    bench = Bench()
-    old = bench.begin(W1)
-
-    actions = bench.arrive(PeerId(b"Osecond.."))
-
-    assert [d.attempts for d in sent(actions, ORIGIN, wire.Drop)] == [[old]]
 
 
 def test_a_worker_that_computes_what_is_done_is_told_to_stop() -> None:

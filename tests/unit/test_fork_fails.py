@@ -15,7 +15,7 @@ from resilient_scoop.core.events import Change
 from resilient_scoop.errors import JournalFullError
 from resilient_scoop.runtime import forking
 from resilient_scoop.runtime.rundir import RunDir
-from tests.unit.test_cli import journaled, new, rscoop
+from tests.unit.cli_runs import journaled, new, rscoop
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from resilient_scoop.runtime.rundir import RunDir
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import broker_error
 from tests.unit.bench import RISKY, digests
-from tests.unit.test_cli import ENDED, FIRST, RAISED, journaled, log, new, rscoop
+from tests.unit.cli_runs import ENDED, FIRST, RAISED, journaled, log, new, rscoop
 
 MARKS = digests(*range(4))
 

@@ -1,0 +1,208 @@
+"""What a stopped run tells, and is told, before it is resumed: why, resolve, dry run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.integration.halfway import HALFWAY, STEPS, contents, stop_halfway
+from tests.integration.runs import Place, finish, ledger, wait_until
+
+pytestmark = pytest.mark.real
+
+
+def why(place: Place, path: str, code: int = 0) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(place.rscoop("why", "last", path, "--json").expect(code))
+    answer: dict[str, Any] = report["answer"]
+    return answer
+
+
+def test_why_tells_of_a_live_run_who_runs_what_and_who_waits_for_whom(place: Place) -> None:
+    path = place.write(HALFWAY)
+    process = place.start("run", "-q", "-n", "2", path.name)
+    wait_until(lambda: "5" in ledger(place) and bool(ledger(place, "paid")))
+    wait_until(lambda: place.status()["done"] == 9)
+
+    assert why(place, "0.0[2]")["how"] == "done"
+    assert why(place, "0.1[0]")["how"] == "waiting"
+    assert "0.1[0].1 (2 of 2 not done)" in why(place, "0.1[0]")["text"]
+    running = why(place, "0.1[0].1[0]")
+    assert (running["how"], running["name"]) == ("running", "work")
+    assert why(place, "0.2[0]")["how"] == "running"
+    waiting = why(place, "0.1[0].1[1]")
+    assert waiting["how"] == "ready"
+    assert "is in 0.2[0]" in waiting["text"]
+    assert why(place, "0.1")["how"] == "partly done"
+    assert why(place, "0")["how"] == "running"
+    assert why(place, "0.7", 1)["how"] == "unknown"
+
+    (place.folder / "go").touch()
+    finish(process).expect()
+    assert why(place, "0.1[0].1[0]")["how"] == "gone"
+    assert why(place, "0")["how"] == "done"
+
+
+def test_why_tells_of_deaths_and_of_errors_without_unpickling(place: Place) -> None:
+    place.run("""
+        import os, signal
+        from resilient_scoop import futures
+        class Odd(Exception):
+            def __reduce__(self):
+                return (print, ("unpickled",))
+        def fragile(x):
+            if not os.path.exists("died"):
+                open("died", "w").close()
+                os.kill(os.getpid(), signal.SIGSEGV)
+            return x
+        def wrong(x):
+            raise Odd(f"no {x}")
+        if __name__ == "__main__":
+            print(futures.submit(fragile, 3).result())
+            print(type(futures.submit(wrong, 4).exception()).__name__)
+    """).expect()
+    answer = why(place, "0.0[0]")
+    assert answer["how"] == "done"
+    deaths = [line for line in answer["history"] if "its worker died" in line]
+    assert len(deaths) == 1
+    assert "SIGSEGV" in deaths[0]
+    assert " at 20" in deaths[0]
+    answer = why(place, "0.1[0]")
+    assert answer["how"] == "failed"
+    assert "no 4" in answer["text"]
+    assert "in wrong" in answer["traceback"]
+
+
+def test_why_tells_what_was_recomputed_and_why(place: Place) -> None:
+    place.run(STEPS.replace('print("first"', 'raise SystemExit(5)\n        print("first"')).expect(
+        5
+    )
+    place.write(STEPS.replace("x * 2", "x * 3"))
+    place.rscoop("resume", "-q", "--recompute-changed", "last").expect()
+    assert any("its code has changed" in line for line in why(place, "0.0[0]")["history"])
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code", "last", "paid"),
+    [
+        (["--again"], 0, "paid 12", 2),
+        (["--done", '"by hand"'], 0, "by hand", 1),
+        (["--failed"], 1, "91", 1),
+    ],
+)
+def test_what_became_of_an_item_in_doubt_can_be_said(
+    place: Place, verdict: list[str], code: int, last: str, paid: int
+) -> None:
+    stop_halfway(place)
+    assert why(place, "0.2[0]")["how"] == "in doubt"
+    assert place.rscoop("resolve", "last").expect() == "0.2[0] pay\n"
+
+    place.rscoop("resolve", "last", "0.2[0]", *verdict).expect()
+
+    assert place.rscoop("resolve", "last").expect().startswith("nothing of run")
+    (place.folder / "go").touch()
+    done = place.rscoop("resume", "-q", "last")
+    assert done.expect(code).splitlines()[-1] == last
+    assert len(ledger(place, "paid")) == paid
+    place.assert_nothing_left()
+
+
+def test_a_resume_says_what_is_in_doubt_and_what_becomes_of_it(place: Place) -> None:
+    stop_halfway(place)
+    (place.folder / "go").touch()
+
+    resumed = place.rscoop("resume", "last")
+
+    resumed.expect(1)
+    run = place.runs()[0].name
+    assert f"resuming run {run}: 9 results recovered, 3 in flight" in resumed.err
+    assert "1 in doubt, started and without an outcome: 0.2[0] (pay)" in resumed.err
+    assert f"rscoop resolve {run} '0.2[0]' --again | --done JSON" in resumed.err
+    again = place.rscoop("resume", "last")
+    assert "results recovered" in again.err
+    assert "in doubt" not in again.err
+
+
+def test_an_item_that_ended_as_lost_can_be_resolved_after_all(place: Place) -> None:
+    stop_halfway(place)
+    (place.folder / "go").touch()
+    place.rscoop("resume", "-q", "last").expect(1)
+    assert why(place, "0.2[0]")["how"] == "failed"
+
+    place.rscoop("resolve", "last", "0.2[0]", "--done", '"after all"').expect()
+    assert place.rscoop("resume", "-q", "last").expect().splitlines()[-1] == "after all"
+
+    over = place.rscoop("resolve", "last", "0.2[0]", "--again")
+    over.expect(2)
+    assert "has finished" in over.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["0.2[0]"], "say one of"),
+        (["0.2[0]", "--again", "--failed"], "say one of"),
+        (["0.2[0]", "--done", "{"], "no JSON"),
+        (["--again"], "name the item"),
+        (["0.0[0]", "--again"], "not in doubt"),
+        (["0.1[0].1[1]", "--again"], "not in doubt"),
+        (["0.9[0]", "--again"], "not known"),
+        (["0.2", "--again"], "is no item"),
+        (["zero", "--again"], "names no future"),
+    ],
+)
+def test_a_verdict_that_makes_no_sense_is_refused(
+    place: Place, words: list[str], says: str
+) -> None:
+    stop_halfway(place)
+    files = contents(place.runs()[0] / "journal")
+    refused = place.rscoop("resolve", "last", *words)
+    refused.expect(2)
+    assert says in refused.err
+    kept = contents(place.runs()[0] / "journal")
+    assert {name: kept[name] for name in kept if name.startswith("blobs")} == {
+        name: files[name] for name in files if name.startswith("blobs")
+    }
+    assert place.rscoop("resolve", "last").expect() == "0.2[0] pay\n"
+
+
+def test_a_live_run_is_not_resolved(place: Place) -> None:
+    path = place.write(HALFWAY)
+    process = place.start("run", "-q", "-n", "2", path.name)
+    wait_until(lambda: bool(ledger(place, "paid")))
+    place.rscoop("resolve", "last", "0.2[0]", "--again").expect(73)
+    (place.folder / "go").touch()
+    finish(process).expect()
+
+
+# --- dry run ----------------------------------------------------------------------------------
+
+
+def test_a_dry_run_foretells_what_the_resume_then_does_and_changes_nothing(place: Place) -> None:
+    stop_halfway(place)
+    files = contents(place.folder)
+
+    told = json.loads(place.rscoop("resume", "--dry-run", "--json", "last").expect())
+
+    assert contents(place.folder) == files
+    found = {each["name"]: each for each in told["foretold"]["functions"]}
+    assert (found["work"]["reused"], found["work"]["in_flight"]) == (9, 2)
+    assert found["work"]["needed_s"] > 0
+    assert (found["pay"]["in_doubt"], found["deep"]["unmeasured"]) == (1, 1)
+    text = place.rscoop("resume", "--dry-run", "last").expect()
+    assert "1 idempotent=False item, to end as WorkerLostError" in text
+    before = ledger(place)
+    place.rscoop("resolve", "last", "0.2[0]", "--again").expect()
+    (place.folder / "go").touch()
+    place.rscoop("resume", "-q", "last").expect()
+    assert len(ledger(place)) - len(before) == found["work"]["in_flight"]
+
+
+def test_a_dry_run_names_functions_that_are_not_there_any_more(place: Place) -> None:
+    stop_halfway(place)
+    place.write(HALFWAY.replace("work", "labor"))
+    told = json.loads(place.rscoop("resume", "--dry-run", "--json", "last").expect())
+    assert [(each["name"], each["results"]) for each in told["missing"]] == [("__main__:work", 9)]
+    text = place.rscoop("resume", "--dry-run", "last").expect()
+    assert "missing    work: the code has no such function any more; its 9 results count" in text

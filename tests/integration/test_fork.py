@@ -1,0 +1,70 @@
+"""A fork shares what lies before a call with the run it comes from, on real runs."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.integration.halfway import STEPS, replayed, stop_halfway
+from tests.integration.runs import Place, ledger
+
+pytestmark = pytest.mark.real
+
+
+def test_a_fork_shares_what_lies_before_and_computes_the_rest(place: Place) -> None:
+    done = place.run(STEPS, "x")
+    done.expect()
+    assert len(ledger(place)) == 16
+
+    made = place.rscoop("fork", "--at", "0.1", "--name", "side", "last")
+    fork = made.expect().strip()
+    assert "6 results of 1 call" in made.err
+    resumed = place.rscoop("resume", "-q", "side")
+
+    assert resumed.expect().split("token")[0] == done.out.split("token")[0]
+    assert resumed.out.splitlines()[2:] == done.out.splitlines()[2:]
+    assert len(ledger(place)) == 16 + 10
+    assert {run.name for run in place.runs()} == {fork, place.runs()[0].name}
+    first = replayed(place, place.runs()[0].name)
+    assert first["clean"] is True
+    assert replayed(place, fork)["clean"] is True
+    place.assert_nothing_left()
+
+
+def test_a_fork_of_all_that_a_stopped_run_has_computes_nothing_again(place: Place) -> None:
+    stop_halfway(place)
+    before = ledger(place)
+    place.rscoop("fork", "last").expect()
+    (place.folder / "go").touch()
+    resumed = place.rscoop("resume", "-q", "last")
+    resumed.expect(1)  # what was in doubt in the one is in doubt in the other
+    assert "WorkerLostError" in resumed.err
+    assert sorted(ledger(place)[len(before) :]) == ["5", "6"]
+    assert ledger(place, "paid") == ["12"]
+
+
+@pytest.mark.parametrize(("at", "why"), [("0.9", "has made 3 calls"), ("0.1[0].0", "no place to")])
+def test_a_fork_at_no_call_leaves_nothing_behind(place: Place, at: str, why: str) -> None:
+    place.run(STEPS).expect()
+    refused = place.rscoop("fork", "--at", at, "last")
+    refused.expect(2)
+    assert why in refused.err
+    assert len(place.runs()) == 1
+
+
+def test_a_fork_outlives_the_run_whose_large_results_it_shares(place: Place) -> None:
+    large = """
+        from resilient_scoop import futures
+        def make(x):
+            open("ledger", "a").write(f"{x}\\n")
+            return bytes([x]) * 3_000_000
+        if __name__ == "__main__":
+            print(sum(len(set(each)) for each in futures.map(make, range(4))))
+    """
+    place.run(large).expect()
+    fork = place.rscoop("fork", "last").expect().strip()
+    (first,) = [run for run in place.runs() if run.name != fork]
+    shutil.rmtree(first)
+    assert place.rscoop("resume", "-q", fork).expect() == "4\n"
+    assert len(ledger(place)) == 4
