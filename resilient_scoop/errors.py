@@ -116,6 +116,17 @@ class ReplayDivergedError(RscoopError):
         )
 
 
+class StrangeFutureError(ReplayDivergedError):
+    """A future in a checkpoint's state waits for a call that the changed code has not made."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is {self.expected}, made in front of the block, and in its place the code "
+            f"now made {self.found}: its outcome can never come; undo what was changed in front of "
+            f"the block and resume, or begin a new run"
+        )
+
+
 class RunBusyError(RscoopError):
     """The journal is held by a run that lives."""
 

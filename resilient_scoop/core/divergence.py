@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from resilient_scoop import ids
 from resilient_scoop.core.call import doubtful
-from resilient_scoop.errors import ReplayDivergedError
+from resilient_scoop.errors import ReplayDivergedError, StrangeFutureError
 
 if TYPE_CHECKING:
     from collections import deque
@@ -30,8 +30,20 @@ def refuse(parent: Parent, where: str, expected: str, found: str) -> NoReturn:
     raise parent.refusal
 
 
+def refuse_future(parent: Parent, number: int, index: int, name: str) -> NoReturn:
+    """Refuse to wait for a future of a state in whose place the code has made another call.
+
+    Raises:
+        StrangeFutureError: always.
+    """
+    where = f"{ids.item_path(parent.path, number, index)} ({name})"
+    parent.refusal = StrangeFutureError(where, "a future in a checkpoint's state", "another call")
+    raise parent.refusal
+
+
 def judge(parent: Parent, doubted: set[int]) -> None:
     """Say which items nothing in the history fits, once per call; strictly, at every look."""
+    doubted -= parent.durable.sought  # these are judged when the history is at its end
     for call, index, what in doubtful(parent.calls, doubted):
         name = parent.name_of(call.fn)
         where = f"{ids.item_path(parent.path, call.number, index)} ({name})"
