@@ -6,6 +6,7 @@ RscoopError                 exit 1
     JournalPlaceError       the run folder's place is not safe for a journal      exit 2
   ProtocolError             a peer sent what it must not send                     exit 1
   ReplayDivergedError       a parent took another path than its history           exit 70
+    StrangeFutureError      a state waits for a call not made (core.divergence)   exit 70
   InvariantError            a bug of ours; never caught                           exit 70
   RunBusyError              the journal is held by a run that lives               exit 73
   JournalError              the journal cannot be used: disk error                exit 74
@@ -113,17 +114,6 @@ class ReplayDivergedError(RscoopError):
             f"replay of {self.path} diverged: the journal has {self.expected}, the code now made "
             f"{self.found}; put what varies (time, files, network) into `futures.once`, or resume "
             f"without --strict to compute it again"
-        )
-
-
-class StrangeFutureError(ReplayDivergedError):
-    """A future in a checkpoint's state waits for a call that the changed code has not made."""
-
-    def __str__(self) -> str:
-        return (
-            f"{self.path} is {self.expected}, made in front of the block, and in its place the code "
-            f"now made {self.found}: its outcome can never come; undo what was changed in front of "
-            f"the block and resume, or begin a new run"
         )
 
 

@@ -11,13 +11,24 @@ from typing import TYPE_CHECKING, NoReturn
 
 from resilient_scoop import ids
 from resilient_scoop.core.call import doubtful
-from resilient_scoop.errors import ReplayDivergedError, StrangeFutureError
+from resilient_scoop.errors import ReplayDivergedError
 
 if TYPE_CHECKING:
     from collections import deque
 
     from resilient_scoop.core.parent import Parent
     from resilient_scoop.wire.messages import Observation
+
+
+class StrangeFutureError(ReplayDivergedError):
+    """A future in a checkpoint's state waits for a call that the changed code has not made."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is {self.expected}, made in front of the block, and in its place the code "
+            f"now made {self.found}: its outcome can never come; undo what was changed in front of "
+            f"the block and resume, or begin a new run"
+        )
 
 
 def refuse(parent: Parent, where: str, expected: str, found: str) -> NoReturn:

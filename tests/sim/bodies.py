@@ -12,10 +12,10 @@ from contextlib import suppress
 from typing import Any
 
 from resilient_scoop import ids
+from resilient_scoop.core.divergence import StrangeFutureError
 from resilient_scoop.core.durable import Block, revive
 from resilient_scoop.core.parent import Call, Chunk, Parent
 from resilient_scoop.core.worker import Work, Worker
-from resilient_scoop.errors import StrangeFutureError
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs
 from tests.sim.programs import Fn

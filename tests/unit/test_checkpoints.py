@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from resilient_scoop.core.admission import check
+from resilient_scoop.core.divergence import StrangeFutureError
 from resilient_scoop.core.durable import Block, revive
 from resilient_scoop.core.events import Discard, Erase, Put, Send, Sweep, Swept, Table
 from resilient_scoop.core.parent import Parent
-from resilient_scoop.errors import StrangeFutureError
 from resilient_scoop.ids import ROOT, log_prefix
 from resilient_scoop.wire import messages as wire
 from tests.sim.checkers import durable_part
