@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from resilient_scoop.wire.messages import Observation
 
 
+class StrangeFutureError(ReplayDivergedError):
+    """A future in a checkpoint's state waits for a call that the changed code has not made."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is {self.expected}, made in front of the block, and in its place the code "
+            f"now made {self.found}: its outcome can never come; undo what was changed in front of "
+            f"the block and resume, or begin a new run"
+        )
+
+
 def refuse(parent: Parent, where: str, expected: str, found: str) -> NoReturn:
     """Refuse to go on, for good.
 
@@ -30,8 +41,20 @@ def refuse(parent: Parent, where: str, expected: str, found: str) -> NoReturn:
     raise parent.refusal
 
 
+def refuse_future(parent: Parent, number: int, index: int, name: str) -> NoReturn:
+    """Refuse to wait for a future of a state in whose place the code has made another call.
+
+    Raises:
+        StrangeFutureError: always.
+    """
+    where = f"{ids.item_path(parent.path, number, index)} ({name})"
+    parent.refusal = StrangeFutureError(where, "a future in a checkpoint's state", "another call")
+    raise parent.refusal
+
+
 def judge(parent: Parent, doubted: set[int]) -> None:
     """Say which items nothing in the history fits, once per call; strictly, at every look."""
+    doubted -= parent.durable.sought  # these are judged when the history is at its end
     for call, index, what in doubtful(parent.calls, doubted):
         name = parent.name_of(call.fn)
         where = f"{ids.item_path(parent.path, call.number, index)} ({name})"

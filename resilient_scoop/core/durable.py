@@ -13,6 +13,8 @@ D6  A generation names the calls of which this process has not read everything: 
     outcomes, and those whose results are in files that a living `Call` names. The journal keeps them.
 D7  A future from before the block may be in its state: what settled the call on replay has been let
     go of by then, so the history is gone over once more.
+D8  What this attempt has made itself under such a future's number must be the very same item, and
+    what the history does not have then comes from nowhere: the future is refused, not waited for.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from weakref import WeakValueDictionary
 
 from resilient_scoop import ids
 from resilient_scoop.core.call import Call
-from resilient_scoop.core.divergence import refuse
+from resilient_scoop.core.divergence import refuse, refuse_future
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.ids import DIGEST_BYTES
 from resilient_scoop.wire import messages as wire
@@ -60,6 +62,8 @@ class Durable:
     heads: int = 0  # pages seen
     lacked: bool = False  # it was said that dropped outcomes are missing
     again: bool = False  # the history is to be gone over again, behind its end
+    skipped: Intervals = field(default_factory=Intervals)  # calls that this attempt has not made
+    sought: set[int] = field(default_factory=set)  # calls that only the history can settle (D8)
     # Of this attempt, by number: calls with results in files, while anything can still read them.
     unread: WeakValueDictionary[int, Call] = field(default_factory=WeakValueDictionary)
 
@@ -175,12 +179,26 @@ class Durable:
         put(parent, wire.Verified(parent.path, parent.attempt, *block.key, block.gen))
 
 
-def revive(
-    parent: Parent, number: int, fn: bytes, fingerprint: bytes, index: int, digest: bytes
-) -> Call:
-    """Wait again for an item of a call that was made before the checkpoint."""
+def revive(  # noqa: PLR0913 - a future's place
+    parent: Parent, number: int, fn: bytes, fingerprint: bytes, index: int, digest: bytes, *,
+    name: str = "",
+) -> Call:  # fmt: skip
+    """Wait again for an item of a call that was made before the checkpoint.
+
+    Raises:
+        StrangeFutureError: this attempt has made another call under this number (D8).
+    """
+    durable = parent.durable
     call = parent.calls.get(number)
+    is_own = number not in durable.skipped and number not in durable.sought
+    if call is not None and is_own and index < call.count:
+        same = fingerprint == call.fingerprint or name == parent.name_of(call.fn)
+        if not same or digest != call.digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]:
+            refuse_future(parent, number, index, name or parent.name_of(fn))
+        return call
     if call is None:
+        if is_own:
+            durable.sought.add(number)
         call = Call(number, fn, fingerprint)
         call.last = True
         parent.calls[number] = call
@@ -192,7 +210,7 @@ def revive(
     call.left.add(index, index + 1)
     for outcome in parent._stash.get(number, ()):  # noqa: SLF001
         parent._settle(call, outcome)  # noqa: SLF001
-    if call.left and number < parent.durable.open[-1].entry:
+    if call.left and number < durable.open[-1].entry:
         look_again(parent)  # D7
     return call
 
@@ -208,7 +226,9 @@ def put(parent: Parent, frame: wire.Checkpoint | wire.Verified) -> None:
 
 def jump(parent: Parent, calls: int, observations: int, pending: list[int]) -> None:
     """Go on from where a checkpoint was made; what came before is settled or `pending`."""
-    parent.next_call = max(parent.next_call, calls)
+    if calls > parent.next_call:
+        parent.durable.skipped.add(parent.next_call, calls)
+        parent.next_call = calls
     parent.next_observation = max(parent.next_observation, observations)
     recorded, stash = parent._recorded, parent._stash  # noqa: SLF001
     while recorded and recorded[0].no < parent.next_observation:
@@ -222,3 +242,16 @@ def look_again(parent: Parent) -> None:
     parent.durable.again = parent.replaying or parent.catching_up
     if not parent.durable.again:
         parent.catching_up, parent.after = True, 0
+
+
+def end_look(parent: Parent) -> None:
+    """The history is at its end: go over it once more, or refuse what was sought in vain (D8)."""
+    durable = parent.durable
+    if durable.again:
+        look_again(parent)
+        return
+    for number in sorted(durable.sought):
+        call = parent.calls.get(number)
+        if call is not None and call.left:
+            refuse_future(parent, number, next(iter(call.left))[0], parent.name_of(call.fn))
+    durable.sought.clear()

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from resilient_scoop import ids
 from resilient_scoop.core.call import Asked, Call, Chunk, Policy, cut_out
 from resilient_scoop.core.divergence import judge, rewind_mark, rewound, told_otherwise
-from resilient_scoop.core.durable import Durable, look_again
+from resilient_scoop.core.durable import Durable, end_look
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -316,8 +316,7 @@ class Parent:
             self.catching_up = False
             if self.replaying:
                 self._go_live()
-            if self.durable.again:
-                look_again(self)
+            end_look(self)
 
     def _go_live(self) -> None:
         """The history is at its end: ask for what it did not settle."""

@@ -119,8 +119,9 @@ class Future(Generic[T]):
             at.context.listeners.append(self)
         if kept.payload is None:
             self._call = revive(
-                at.parent, place.call, place.fn, place.fingerprint, self.index, place.digest
-            )
+                at.parent, place.call, place.fn, place.fingerprint, self.index, place.digest,
+                name=self.callable,
+            )  # fmt: skip
             return
         self._call = Call(place.call, place.fn, place.fingerprint)
         failed = frozenset([self.index] if kept.failed else [])

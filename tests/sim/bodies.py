@@ -8,9 +8,11 @@ questions whose answer could have come out differently first look into the histo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from resilient_scoop import ids
+from resilient_scoop.core.divergence import StrangeFutureError
 from resilient_scoop.core.durable import Block, revive
 from resilient_scoop.core.parent import Call, Chunk, Parent
 from resilient_scoop.core.worker import Work, Worker
@@ -238,7 +240,11 @@ class Operations:
             frame.args[number], frame.fns[number] = args, fn
             if payload is None:
                 raw = programs.encode_arg(args[index])
-                call = revive(parent, number, fn.id, fn.id, index, programs.digest(raw))
+                digest = programs.digest(raw)
+                with suppress(StrangeFutureError):  # it stands, and ends the script
+                    call = revive(parent, number, fn.id, fn.id, index, digest, name=name)
+                if parent.refusal is not None:
+                    return None
             else:
                 call = Call(number, fn.id, fn.id)
                 lost = frozenset([index] if failed else [])

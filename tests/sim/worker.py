@@ -387,6 +387,9 @@ class WorkerShell(Operations, Process):
 
     def _try(self, frame: Frame) -> None:
         assert frame.ready is not None
+        if frame.parent is not None and frame.parent.refusal is not None:
+            self._refuse(frame)
+            return
         found = frame.ready()
         if found is None:
             self._ask(frame)
@@ -394,6 +397,16 @@ class WorkerShell(Operations, Process):
             del self.frames[frame.path]
             frame.ready_at = self.world.now
             self.runnable.append((frame, found[0]))
+
+    def _refuse(self, frame: Frame) -> None:
+        """A script that was changed in front of a block ends: only such a one may be refused."""
+        assert frame.parent is not None
+        if frame.work is not None or not self.world.edited:
+            raise AssertionError(f"SAME-ANSWER: {frame.parent.refusal}")
+        assert self.machine.root is not None
+        del self.frames[frame.path]
+        self.world.note("refused", self)
+        self.machine.ended = wire.RunEnded(self.machine.root, 70, failed=True)
 
     def _end(self, frame: Frame, value: Any, *, failed: bool = False) -> None:
         self._idle()

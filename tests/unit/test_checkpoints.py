@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from resilient_scoop.core.admission import check
+from resilient_scoop.core.divergence import StrangeFutureError
 from resilient_scoop.core.durable import Block, revive
 from resilient_scoop.core.events import Discard, Erase, Put, Send, Sweep, Swept, Table
 from resilient_scoop.core.parent import Parent
@@ -542,6 +544,68 @@ def test_a_block_that_is_entered_while_the_history_is_gone_over_has_it_gone_over
     assert of.page_wanted() is not None
     page(of, outcomes(0, 0, 1))
     assert again.find(0) is not None
+
+
+def test_a_future_whose_call_the_code_has_replaced_is_refused_when_the_history_lacks_its_outcome() -> (
+    None
+):
+    said: list[str] = []
+    of = Parent(ROOT, NOW, replaying=True, say=said.append)
+    other = wire.Outcomes(ROOT, [wire.Outcome(0, 0, FN, digests(0), [b"other"], [], 0.0, NOW)])
+    of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
+    block = entered(of)
+    kept = record(NOW, 1, 3, pending=[0, 2], entry=1)
+    page(of, other, kept)
+    of.durable.go_on(of, block, kept)
+
+    # Given a state with the future of another item in the place of a call that is over, and one of
+    # a call that the checkpoint covers
+    future = revive(of, 0, FN, FN, 0, digests(0, salt=1), name="f")
+    inside = revive(of, 2, FN, FN, 0, digests(0))
+
+    # Then a new broker is no reason, and the end of the history is one
+    of.reconnect()
+    of.page_wanted()
+    page(of, other, last=False)
+    of.page_wanted()
+    with pytest.raises(StrangeFutureError, match=re.escape("0.0[0]")):
+        page(of)
+    assert isinstance(of.refusal, StrangeFutureError)
+    assert future.find(0) is None
+    assert not said, "nothing is computed again"
+    assert inside.left, "that one may come yet"
+
+
+@pytest.mark.parametrize(
+    ("fn", "name", "salt", "refused"),
+    [
+        (FN, "f", 0, False),
+        (b"g" * 16, "f", 0, False),  # its code has changed: it is computed anew
+        (b"g" * 16, "g", 0, True),
+        (FN, "f", 1, True),
+    ],
+)
+def test_a_future_whose_call_is_under_way_waits_for_it_only_if_it_is_the_very_same(
+    fn: bytes, name: str, salt: int, *, refused: bool
+) -> None:
+    of = going_on()
+    of.name_of = lambda _: "f"
+    call = of.begin(FN, FN)
+    of.add(call, digests(0), [b"arg"], last=True)
+    block = entered(of)
+    kept = record(NOW, 1, 3, pending=[0], entry=1)
+    page(of, kept)
+    of.durable.go_on(of, block, kept)
+
+    if refused:
+        with pytest.raises(StrangeFutureError):
+            revive(of, 0, fn, fn, 0, digests(0, salt=salt), name=name)
+        assert isinstance(of.refusal, StrangeFutureError)
+    else:
+        assert revive(of, 0, fn, fn, 0, digests(0, salt=salt), name=name) is call
+        of.outcomes(outcomes(0, 0, 1))
+        assert call.find(0) is not None
+    assert call.digests == digests(0), "the call is what the code has made"
 
 
 def test_a_checkpoint_leaves_behind_calls_and_observations() -> None:
