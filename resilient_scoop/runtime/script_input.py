@@ -204,17 +204,22 @@ class Pieces:
             return Piece(b"", 0)
         while True:
             now = time.monotonic()
-            if now - asked_at >= _ASK_AGAIN_S:
-                asked_at = now
-                self._socket.send(_REQUEST.pack(self._piece, self._saved()))
-            self._socket.settimeout(_ASK_AGAIN_S)
             try:
+                if now - asked_at >= _ASK_AGAIN_S:
+                    asked_at = now
+                    self._socket.send(_REQUEST.pack(self._piece, self._saved()))
+                self._socket.settimeout(_ASK_AGAIN_S)
                 reply = self._socket.recv(_REPLY.size + PIECE_BYTES)
             except TimeoutError:
                 continue
+            except (BrokenPipeError, ConnectionResetError):
+                reply = b""
             if not reply:
-                self._socket = None  # the launcher is gone, and so will this process be
-                return Piece(b"", 0)
+                # The launcher is gone, and so will this process be. That is no end of the file: it
+                # would be journaled as one, and a resume would read it.
+                assert session.waiter is not None, "the origin waits by receiving"
+                session.waiter.wait(lambda: False, None)
+                continue
             number, error = _REPLY.unpack_from(reply)
             if number == self._piece:
                 return Piece(reply[_REPLY.size :], error)
