@@ -295,8 +295,6 @@ class Worker:
                 self.stopping = reason
             case wire.CheckpointWanted():
                 self.asked.hear(message)
-            case wire.Greet():
-                self.out[:0] = self._greeting()
             case wire.Forget():
                 forget(self, message)
             case _:

@@ -328,10 +328,6 @@ class Retract(_Struct, frozen=True):
     start: int = -1  # from this item on, which is to be cancelled; nothing where it is begun
 
 
-class Greet(_Struct, frozen=True):
-    """You were taken for lost: say Hello again, with what you hold."""
-
-
 class Drop(_Struct, frozen=True):
     """Stop these attempts and forget them: cancelled, fenced, or done elsewhere."""
 
@@ -369,7 +365,7 @@ class Stop(_Struct, frozen=True):
 
 Down = (
     Welcome | Define | Grant | History | Outcomes | Observed | Retract | Drop | Evict | CancelAnswer
-    | Const | Kill | Stop | Greet | Checkpoint | Saved | CheckpointWanted | Forget
+    | Const | Kill | Stop | Checkpoint | Saved | CheckpointWanted | Forget
 )  # fmt: skip
 Logged = Calls | Outcomes | Observed | Crashed | Intent | Checkpoint | Trimmed
 

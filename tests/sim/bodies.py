@@ -234,7 +234,7 @@ class Operations:
             return (None,)
         state, frame.draws, kept = programs.decode_arg(record.payload[1:])
         parent.durable.go_on(parent, block, record)
-        self.world.checks.went_on(frame.path, parent.attempt, record)
+        self.world.checks.leftovers.went_on(frame.path, parent.attempt, record)
         for number, name, args, index, payload, failed in kept:
             fn = programs.FNS[name]
             frame.args[number], frame.fns[number] = args, fn

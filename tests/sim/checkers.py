@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
 from resilient_scoop.core.events import Change, Erase, Put, Table
-from resilient_scoop.core.holdback import available
-from resilient_scoop.core.state import Batch, Parent, State
+from resilient_scoop.core.state import Batch, State
 from resilient_scoop.wire import messages as wire
-from tests.sim import programs
+from tests.sim import programs, truths
 from tests.sim.callables import Callables
 from tests.sim.cancels import Broken, Cancels, Key
+from tests.sim.durable_part import durable_part
+from tests.sim.leftovers import Leftovers
 from tests.sim.saves import Saves
 
 RUN = b"run of the simul"
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.broker import Broker
-    from resilient_scoop.core.peers import Peer
     from resilient_scoop.core.worker import Work
     from tests.sim.programs import Fn
     from tests.sim.shells import BrokerShell
@@ -60,8 +59,7 @@ class Checks:
         self.saved: dict[tuple[str, str, int], tuple[int, wire.Attempt]] = {}
         self.restored = 0  # checkpoints gone on from
         self.gone: set[tuple[str, int]] = set()  # calls whose records, and so files, are trimmed
-        # By attempt at the root: calls that an earlier one made, and that are not in its checkpoint.
-        self.forgotten: dict[wire.Attempt, set[int]] = {}
+        self.leftovers = Leftovers(world)
         self.saves = Saves(world)
         self.callables = Callables(world)
 
@@ -276,8 +274,8 @@ class Checks:
             raise Broken(f"ONE-COMMIT: the outcome of {path} has changed under its parent")
         value = programs.read_outcome(payload, failed=failed)
         try:
-            programs.check_value(fn, path, arg, value)
-        except programs.Untrue as error:
+            truths.check_value(fn, path, arg, value)
+        except truths.Untrue as error:
             raise Broken(f"NO-WRONG: {error}") from None
         if value == programs.Failed("crashed") and self.blamed[path, key[1][16:]] < 3:
             raise Broken(
@@ -301,12 +299,6 @@ class Checks:
             raise Broken(
                 f"NO-LOST: {path} was told that {key} {saved} is durable; {newest} is there"
             )
-
-    def went_on(self, path: str, attempt: wire.Attempt, record: wire.Checkpoint) -> None:
-        """A parent goes on from a generation: of what that covers, it waits for its futures only."""
-        if path == ids.ROOT:
-            calls = set(range(record.entry, record.calls)).difference(record.pending)
-            self.forgotten.setdefault(attempt, set()).update(calls)
 
     def is_done(self, path: str) -> bool:
         """Tell whether an attempt at an item is one that was granted before it was done, to be dropped."""
@@ -340,13 +332,13 @@ class Checks:
             self._check_output()
         self._check_blame()
         if world.broker is not None and world.broker.alive and world.broker.open:
-            self._check_leftovers(world.broker)
+            self.leftovers.check(world.broker)
 
     def _check_output(self) -> None:
         world = self.world
         try:
-            programs.check_output(world.steps, self.output)
-        except programs.Untrue as error:
+            truths.check_output(world.steps, self.output)
+        except truths.Untrue as error:
             raise Broken(f"SAME-ANSWER: {error}") from None
 
     def _where(self) -> str:
@@ -378,57 +370,6 @@ class Checks:
             if blamed != 3 or (calm and deaths != 3):
                 raise Broken(f"BLAST-RADIUS: {key[0]} blamed {blamed} times, died {deaths} times")
 
-    def _forgotten(self, broker: Broker) -> set[Batch]:
-        """Return the calls that nobody waits for: who made them is dead, and had them in memory only."""
-        attempt = None if broker.ended is None else broker.ended.attempt
-        calls = set() if attempt is None else self.forgotten.get(attempt, set())
-        return {batch for batch in _undone(broker.state) if batch.call in calls}
-
-    def _check_leftovers(self, shell: BrokerShell) -> None:
-        """All was awaited, so nothing may be left but what the root did, and what it has forgotten."""
-        state, scheduler = shell.broker.state, shell.broker.scheduler
-        forgotten = self._forgotten(shell.broker)
-        left: dict[str, Any] = {
-            "parents": [path for path in state.parents if path != ids.ROOT],
-            "batches": [batch.call for batch in _undone(state) if batch not in forgotten],
-            "kids": list(state.kids),
-            "kid items": list(state.kid_items),
-            "arguments": state.args_bytes - sum(batch.size() for batch in forgotten),
-            "ready": scheduler.ready - sum(available(batch, 0, 1 << 62) for batch in forgotten),
-            "leases": [no for no, each in scheduler.leases.items() if each.batch not in forgotten],
-            "progress": list(state.words.batches) or list(shell.journal.scan(Table.PROGRESS)),
-            "crashes": [p.path for p in state.parents.values() if _blames(p, forgotten)],
-            "questions": list(shell.broker.questions.open),
-            "loads": [p.name for p in scheduler.workers.values() if _is_loaded(p, forgotten)],
-        }
-        if self.world.edited:
-            # What the script asked for before it was changed need not be waited for.
-            left = {"arguments": [] if left["batches"] else left["arguments"]}
-        if any(left.values()):
-            raise Broken(f"growth: left at the end {left}")
-        root = ids.log_prefix(shell.broker.state.run, ids.ROOT)
-        strangers = [key for key, _ in shell.journal.scan(Table.LOG) if not key.startswith(root)]
-        if strangers and not self.world.edited:
-            raise Broken(f"growth: {len(strangers)} records of futures that are done")
-
-
-def _undone(state: State) -> list[Batch]:
-    """Return the root's calls with items to do; of others, the end may not have been told any more."""
-    root = state.parents.get(ids.ROOT)
-    return [] if root is None else [batch for batch in root.batches.values() if batch.undone]
-
-
-def _blames(parent: Parent, forgotten: set[Batch]) -> bool:
-    """Tell whether a parent still notes deaths or intents of items that are awaited."""
-    deaths = any(parent.batches.get(call) not in forgotten for call, _ in parent.crashes)
-    return deaths or bool(parent.intents)
-
-
-def _is_loaded(peer: Peer, forgotten: set[Batch]) -> bool:
-    """Tell whether a worker counts as busy with anything that is awaited."""
-    busy = sum(each.busy() for each in peer.leases.values() if each.batch in forgotten)
-    return peer.items != busy or (not busy and peer.load_s > 1e-9)
-
 
 def _tries(fn: Fn) -> int:
     """Return how often an item is killed for being late before it fails."""
@@ -439,45 +380,7 @@ def _priority(work: Work) -> int:
     return programs.BY_ID[work.task.fn].priority
 
 
-def durable_part(state: State) -> dict[str, Any]:
-    """Return what of a state is in the journal, in a form that can be compared."""
-    parents = {path: _parent_part(parent) for path, parent in sorted(state.parents.items())}
-    return {
-        "output": state.output_bytes,
-        "kept": state.words.batches,
-        "parents": {path: part for path, part in parents.items() if part is not None},
-    }
-
-
-def _parent_part(parent: Parent) -> tuple[Any, ...] | None:
-    batches = {
-        call: (list(b.undone), list(b.done), b.last, _digests(b.pieces, list(b.undone)))
-        for call, b in sorted(parent.batches.items())
-    }
-    crashes = {key: len(each) for key, each in parent.crashes.items() if each}
-    intents = {call: list(spans) for call, spans in parent.intents.items() if spans}
-    cancelled = {call: list(spans) for call, spans in parent.cancelled.items() if spans}
-    blocks = {key: [kept.gen for kept in each] for key, each in parent.blocks.items()}
-    trimmed = (list(parent.dropped), list(parent.untold), blocks)
-    noted = (crashes, intents, cancelled, trimmed)
-    if not (batches or parent.finished or parent.next_observation):
-        return None
-    finished = (list(parent.finished), parent.sizes)
-    return batches, finished, parent.next_observation, parent.logged, noted
-
-
 def _key_of(state: State, batch: Batch, index: int) -> bytes:
     piece = batch.piece_at(index)
     assert piece is not None
     return state.fingerprint(piece.fn) + batch.digests_of(index, index + 1)
-
-
-def _digests(pieces: list[Any], undone: list[tuple[int, int]]) -> dict[int, bytes]:
-    width = ids.DIGEST_BYTES
-    found = {}
-    for piece in pieces:
-        for index in range(piece.start, piece.stop):
-            if any(low <= index < high for low, high in undone):
-                at = index - piece.start
-                found[index] = piece.digests[at * width : (at + 1) * width]
-    return found

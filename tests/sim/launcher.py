@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING, TypeVar
 
 from resilient_scoop.core.events import AskCheckpoints, Table
-from tests.sim import programs
+from tests.sim import scripts
 from tests.sim.shells import AgentShell, BrokerShell, Process
 from tests.sim.world import KINDS
 
@@ -195,5 +195,5 @@ class Launcher:
             world.workers.clear()
             if world.climate.edits and world.journal.get(Table.META, b"ended") is None:
                 world.edited = True
-                world.steps = programs.edit(world.rng, world.steps)
+                world.steps = scripts.edit(world.rng, world.steps)
             self.start(adopt=False)

@@ -6,15 +6,12 @@ defenses have a second one behind them, which is taken out with them (`digests`)
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from resilient_scoop.core import exchange, ledger, recovery
+from resilient_scoop.core import exchange, recovery
 from resilient_scoop.core.broker import Broker
 from resilient_scoop.core.events import Erase, Put, Send, Table
 from resilient_scoop.core.exchange import Exchange
@@ -24,51 +21,10 @@ from resilient_scoop.core.link import Link
 from resilient_scoop.core.membership import Membership
 from resilient_scoop.core.parent import Call, Parent
 from resilient_scoop.core.questions import Questions
-from resilient_scoop.core.scheduler import Scheduler
 from resilient_scoop.core.state import State
-from resilient_scoop.core.words import Words
 from resilient_scoop.core.worker import Worker
 from resilient_scoop.wire import messages as wire
-from tests.sim.programs import Step
-from tests.sim.world import Climate, World
-
-Patch = tuple[Any, str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """A bug; `steps` and `weather` make a world that depends on what it breaks, where few do."""
-
-    name: str
-    patches: Callable[[], Sequence[Patch]]
-    steps: tuple[Step, ...] | None = None
-    weather: dict[str, Any] = field(default_factory=dict)
-
-
-@contextmanager
-def planted(mutant: Mutant) -> Iterator[None]:
-    """Run with a bug."""
-    with ExitStack() as undo:
-        for owner, name, bug in mutant.patches():
-            undo.callback(setattr, owner, name, getattr(owner, name))
-            setattr(owner, name, bug)
-        yield
-
-
-def found_by(mutant: Mutant, seeds: int) -> tuple[int, str] | None:
-    """Return the first seed that finds a bug, and what it says; None if none does."""
-    with planted(mutant):
-        for seed in range(seeds):
-            steps = None if mutant.steps is None else list(mutant.steps)
-            try:
-                climate = replace(Climate.draw(random.Random(seed)), **mutant.weather)
-                World(seed, steps=steps, climate=climate).run()
-            except (AssertionError, LookupError, TypeError, msgspec.MsgspecError) as error:
-                return seed, str(error) or repr(error)
-    return None
-
-
-# --- the bugs ---------------------------------------------------------------------------------
+from tests.sim.planting import Mutant, Patch
 
 
 def _acknowledged_before_commit() -> Sequence[Patch]:
@@ -330,196 +286,6 @@ def _page_cut_short() -> Sequence[Patch]:
     return [(exchange, "_page", bug)]
 
 
-def _cancelled_under_its_holder() -> Sequence[Patch]:
-    def bug(self: Questions, question: Any, lease: Any) -> None:
-        self._cancel(question.batch, question.index)
-
-    return [(Questions, "_ask_holder", bug)]
-
-
-def _given_back_and_begun() -> Sequence[Patch]:
-    give_back = Worker.give_back
-
-    def bug(self: Worker) -> None:
-        stops = [(work, work.stop) for work in self.works.values()]
-        give_back(self)
-        for work, stop in stops:
-            work.stop = stop
-
-    return [(Worker, "give_back", bug)]
-
-
-def _cancelled_before_the_workers_come() -> Sequence[Patch]:
-    ask = Questions.ask
-
-    def bug(self: Questions, peer: Any, wanted: wire.Cancel) -> None:
-        ask(self, peer, wanted)
-        self.settle()
-
-    return [(Questions, "ask", bug)]
-
-
-def _cancel_not_asked_again() -> Sequence[Patch]:
-    reconnect = Parent.reconnect
-
-    def bug(self: Parent) -> None:
-        asked, self._asked = self._asked, None
-        reconnect(self)
-        self._asked = asked
-
-    return [(Parent, "reconnect", bug), (Worker, "hello", _without_cancels(Worker.hello))]
-
-
-def _without_cancels(hello: Callable[[Worker], list[bytes]]) -> Callable[[Worker], list[bytes]]:
-    """What was never acknowledged is sent again by the link; that is taken out too."""
-
-    def bug(self: Worker) -> list[bytes]:
-        head, *frames = hello(self)
-        kept = [f for f in frames if not isinstance(wire.decode_up(f), wire.Cancel)]
-        self.link.unacked[self.link.sent] = kept
-        return [head, *kept]
-
-    return bug
-
-
-def _never_in_time() -> Sequence[Patch]:
-    def bug(self: Questions, question: Any, lease: Any) -> None:
-        question.asked, question.begun = lease.attempt, True
-
-    return [(Questions, "_ask_holder", bug)]
-
-
-def _consts_not_journaled() -> Sequence[Patch]:
-    step = Broker.step
-
-    def bug(self: Broker, event: Any, now: float, **more: Any) -> Any:
-        actions = step(self, event, now, **more)
-        return [e for e in actions if not isinstance(e, Put) or e.table != Table.CONST]
-
-    return [(Broker, "step", bug)]
-
-
-def _consts_kept_from(method: str) -> Callable[[], Sequence[Patch]]:
-    def patches() -> Sequence[Patch]:
-        right = getattr(Membership, method)
-
-        def bug(self: Membership, *args: Any) -> Any:
-            consts, self.ledger.consts = self.ledger.consts, {}
-            try:
-                return right(self, *args)
-            finally:
-                self.ledger.consts = consts
-
-        return [(Membership, method, bug)]
-
-    return patches
-
-
-def _late_is_no_end() -> Sequence[Patch]:
-    verdict = Membership._verdict
-
-    def bug(self: Membership, batch: Any, fn: bytes, lost: wire.ProcessLost) -> bytes | None:
-        return verdict(self, batch, fn, msgspec.structs.replace(lost, reason="crash"))
-
-    return [(Membership, "_verdict", bug)]
-
-
-def _late_once_is_the_end() -> Sequence[Patch]:
-    options = Scheduler.options
-
-    def bug(self: Scheduler, fn: bytes) -> wire.Options:
-        return msgspec.structs.replace(options(self, fn), retries=0)
-
-    return [(Scheduler, "options", bug)]
-
-
-def _late_is_a_crash() -> Sequence[Patch]:
-    blame = Membership._blame
-
-    def bug(self: Membership, batch: Any, fn: bytes, lost: wire.ProcessLost) -> None:
-        blame(self, batch, fn, msgspec.structs.replace(lost, reason="crash"))
-
-    return [(Membership, "_blame", bug)]
-
-
-def _first_come_first_served() -> Sequence[Patch]:
-    def bug(self: Worker, work: Any) -> None:
-        self.queue.append(work)
-
-    return [(Worker, "_enqueue", bug)]
-
-
-def _slices_not_left() -> Sequence[Patch]:
-    return [(Worker, "outranked", lambda *_: False)]
-
-
-def _nobody_overtaken() -> Sequence[Patch]:
-    return [(Scheduler, "_overtaken", lambda _: None)]
-
-
-def _failures_taken_for_values() -> Sequence[Patch]:
-    settle_one = Worker.settle_one
-
-    def bug(self: Worker, work: Any, index: int, value: bytes, *, failed: bool) -> None:
-        settle_one(self, work, index, value, failed=False)
-
-    return [(Worker, "settle_one", bug)]
-
-
-_CANCELS = tuple(("cancels", "slow", 9, [[0.0, 8], [0.3, 5], [0.1, 3]]) for _ in range(3))
-_CANCELS_IN_SLICES = (("cancels", "leaf", 120, [[0.01, at] for at in range(20, 110, 5)]),)
-_CONSTS = tuple(("const", f"c{number}", number, 2, 2) for number in range(4))
-_LATE = (("late", "hangs", 2), ("late", "hangs", 1))
-_URGENT = (("urgent", "slow", 12, [0.1, 0.3, 0.5]), ("urgent", "leaf", 60, [0.2, 0.2, 0.1]))
-
-
-def _progress_forgotten() -> Sequence[Patch]:
-    recover = recovery.recover
-
-    def bug(run: bytes, defines: Any, log: Any, output_bytes: int, _: Any) -> State:
-        return recover(run, defines, log, output_bytes)
-
-    from tests.sim import shells
-
-    return [(shells, "recover", bug)]
-
-
-def _progress_of_others() -> Sequence[Patch]:
-    def put(state: State, said: wire.Progress) -> bytes | None:
-        return state.words.put(said, b"", state.run)
-
-    def read(task: wire.Task, where: Any, journal: Any) -> wire.Task:
-        said = wire.decode_up(journal.get(Table.PROGRESS, where.key))
-        assert isinstance(said, wire.Progress)
-        return msgspec.structs.replace(task, resume=said.payload)
-
-    return [
-        (ledger, "apply_progress", put),
-        (recovery, "apply_progress", put),
-        (Words, "sift", lambda *_: None),
-        (exchange, "_with_resume", read),
-    ]
-
-
-def _progress_kept_for_good() -> Sequence[Patch]:
-    return [(Ledger, "erase_stale", lambda _: None)]
-
-
-def _first_word_stands() -> Sequence[Patch]:
-    put = Words.put
-
-    def bug(self: Words, said: wire.Progress, *more: Any) -> bytes | None:
-        old = (self.within(said.parent, said.call) or {}).get(said.index)
-        return put(self, said, *more) if old is None else None
-
-    return [(Words, "put", bug)]
-
-
-def _progress_not_handed_out() -> Sequence[Patch]:
-    return [(exchange, "_with_resume", lambda task, *_: task)]
-
-
-_LONG = (("map", "long", [3, 4, 5]), ("map", "long", [6]))
 _RISKY = (("risky", 3), ("risky", 2))
 _CANCEL = (("cancel", 5), ("cancel", 4), ("cancel", 3))
 _STEADY = (("steady", 9), ("steady", 9))
@@ -562,24 +328,4 @@ MUTANTS = (
     Mutant("deaths counted twice", _blame_for_all, (("map", "poison", [1]),)),
     Mutant("output recorded twice", _outputs_twice),
     Mutant("arguments let go too early", _arguments_let_go),
-    Mutant("cancelled under its holder", _cancelled_under_its_holder, _CANCELS),
-    Mutant("given back and begun", _given_back_and_begun, _CANCELS_IN_SLICES),
-    Mutant("cancelled before workers come", _cancelled_before_the_workers_come, _CANCELS),
-    Mutant("cancellation not asked again", _cancel_not_asked_again, _CANCELS),
-    Mutant("never cancelled in time", _never_in_time, _CANCELS),
-    Mutant("constants not journaled", _consts_not_journaled, _CONSTS),
-    Mutant("constants kept from newcomers", _consts_kept_from("welcome"), _CONSTS),
-    Mutant("constants kept from the revived", _consts_kept_from("revive"), _CONSTS),
-    Mutant("late items tried for ever", _late_is_no_end, _LATE),
-    Mutant("late items not tried again", _late_once_is_the_end, _LATE),
-    Mutant("late items taken for crashes", _late_is_a_crash, _LATE),
-    Mutant("workers serve who comes first", _first_come_first_served, _URGENT),
-    Mutant("slices not left for urgent ones", _slices_not_left, _URGENT),
-    Mutant("nobody overtaken", _nobody_overtaken, _URGENT),
-    Mutant("failures taken for values", _failures_taken_for_values, (("map", "flaky", [3, 1]),)),
-    Mutant("progress forgotten at restart", _progress_forgotten, _LONG),
-    Mutant("progress of another call taken", _progress_of_others, _LONG, {"edits": True}),
-    Mutant("progress never erased", _progress_kept_for_good, _LONG),
-    Mutant("the first word stands", _first_word_stands, _LONG),
-    Mutant("progress not handed out", _progress_not_handed_out, _LONG),
 )

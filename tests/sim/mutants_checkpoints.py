@@ -13,7 +13,8 @@ from resilient_scoop.core.handover import Handover
 from resilient_scoop.core.keeper import Keeper
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.wire import messages as wire
-from tests.sim.mutants import Mutant, Patch, patched_apply
+from tests.sim.mutants import patched_apply
+from tests.sim.planting import Mutant, Patch
 
 
 def _trimmed_before_verified() -> Sequence[Patch]:

@@ -16,7 +16,7 @@ from resilient_scoop.core.compaction import Course, GivenUpError, Phase, Step
 from resilient_scoop.core.events import Erase, Put
 from tests.sim import compactions
 from tests.sim.compactions import POINTS, Compactor, Disk, Habit
-from tests.sim.mutants import Mutant, Patch
+from tests.sim.planting import Mutant, Patch
 
 Noted = Sequence[Put | Erase]
 

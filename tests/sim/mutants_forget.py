@@ -10,7 +10,7 @@ from resilient_scoop.core.defines import Defines
 from resilient_scoop.core.forgetting import Rounds
 from resilient_scoop.core.worker import Worker
 from resilient_scoop.wire import messages as wire
-from tests.sim.mutants import Mutant, Patch
+from tests.sim.planting import Mutant, Patch
 
 
 def _still_taken_for_announced() -> Sequence[Patch]:

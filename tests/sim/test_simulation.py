@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from tests.sim.mutants import MUTANTS, Mutant, found_by
+from tests.sim.mutants import MUTANTS
+from tests.sim.mutants_calls import CALL_MUTANTS
 from tests.sim.mutants_checkpoints import CHECKPOINT_MUTANTS
 from tests.sim.mutants_compaction import COMPACTION_MUTANTS
 from tests.sim.mutants_forget import FORGET_MUTANTS
+from tests.sim.planting import Mutant, found_by
 from tests.sim.programs import Step
 from tests.sim.world import Climate, World
 
 QUICK_SEEDS = 150
 BLOCKS = 40
-ALL = (*MUTANTS, *CHECKPOINT_MUTANTS, *COMPACTION_MUTANTS, *FORGET_MUTANTS)
+ALL = (*MUTANTS, *CALL_MUTANTS, *CHECKPOINT_MUTANTS, *COMPACTION_MUTANTS, *FORGET_MUTANTS)
 MUTANT_SEEDS = 1200
 
 

@@ -15,7 +15,7 @@ from resilient_scoop.core.link import Link
 from resilient_scoop.core.reporter import Reporter
 from resilient_scoop.core.worker import Work, Worker
 from resilient_scoop.wire import messages as wire
-from tests.sim import programs
+from tests.sim import programs, scripts
 from tests.sim.bodies import Frame, Operations
 from tests.sim.programs import Fn
 from tests.sim.shells import RUN8, Process
@@ -322,7 +322,7 @@ class WorkerShell(Operations, Process):
         machine = self.machine
         assert machine.root is not None
         machine.root_task = None
-        frame = Frame(ids.ROOT, programs.SCRIPT, programs.script(self.world.steps), None, 0)
+        frame = Frame(ids.ROOT, programs.SCRIPT, scripts.script(self.world.steps), None, 0)
         frame.parent = self.make_parent(ids.ROOT, machine.root, task)
         self.runnable.append((frame, None))
 

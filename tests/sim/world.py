@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_scoop.ids import PeerId
 from tests.fakes import MemoryJournal
-from tests.sim import programs
+from tests.sim import programs, scripts
 from tests.sim.checkers import RUN, Checks
 from tests.sim.compactions import FileJournal, Habit
 
@@ -117,8 +117,8 @@ class World:
         self.climate = Climate.draw(self.rng) if climate is None else climate
         self.steps_drawn = steps is None
         if steps is None:
-            drawn = programs.draw(self.rng, plain=self.climate.edits)
-            steps = programs.lengthen(random.Random(f"long {seed}"), drawn)
+            drawn = scripts.draw(self.rng, plain=self.climate.edits)
+            steps = scripts.lengthen(random.Random(f"long {seed}"), drawn)
         self.steps = steps
         self._add_checkpoints(drawn=climate is None)
         self.edited = False
@@ -150,12 +150,12 @@ class World:
                 self.climate, written=chances[0], unloadable=chances[1], fallback=chances[2]
             )
         if self.steps_drawn:
-            self.steps = programs.with_checkpoints(rng, self.steps)
+            self.steps = scripts.with_checkpoints(rng, self.steps)
         if drawn:
             self.climate = replace(self.climate, asks=rng.choice((0.0, 0.0, 0.0, 0.3, 1.0)))
         if self.steps_drawn and not self.climate.edits:
             differing = random.Random(f"callables of {self.seed}")
-            self.steps = programs.with_differing(differing, self.steps)
+            self.steps = scripts.with_differing(differing, self.steps)
 
     def _add_compaction(self, *, drawn: bool) -> MemoryJournal:
         """Return the journal; whether it is compacted is drawn apart, too."""

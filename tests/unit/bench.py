@@ -163,3 +163,12 @@ def grant_one(bench: Bench, *workers: PeerId, fn: wire.Define = PLAIN) -> wire.A
 
 def lost(peer: bytes, attempt: wire.Attempt | None = None, index: int = 0) -> wire.ProcessLost:
     return wire.ProcessLost(peer, -11, "crash", attempt, index)
+
+
+def record(attempt: wire.Attempt, gen: int, calls: int, **more: Any) -> wire.Checkpoint:
+    base = more.pop("base", gen - 1)
+    fields: dict[str, Any] = {
+        "name": "main", "opening": 0, "entry": 0, "entry_observation": 0, "observations": 0,
+        "payload": b"state", **more,
+    }  # fmt: skip
+    return wire.Checkpoint(ROOT, attempt, gen=gen, base=base, calls=calls, **fields)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from resilient_scoop.core.defines import Defines
-from resilient_scoop.core.events import Table
+from resilient_scoop.core.events import Change, Table
 from resilient_scoop.core.forgetting import KEPT_BYTES_MAX
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
-from tests.unit.bench import AGENT, FN, ORIGIN, PLAIN, W1
+from tests.unit.bench import AGENT, FN, ORIGIN, PLAIN, W1, digests
 from tests.unit.test_exchange import Office, answer, asked, other, read
 from tests.unit.test_worker_machine import Desk
 
@@ -276,3 +276,39 @@ def test_without_anything_dropped_nothing_is_looked_for() -> None:
 
     assert office.journal.count(Table.DEFINE) == 10
     assert office.exchange.broker.rounds.is_held is False
+
+
+def test_what_is_on_its_way_to_the_disk_is_waited_for_before_anything_is_looked_for() -> None:
+    # Given a call of an old callable that was announced before the round, on a disk that is slow
+    office, root = prepared(kept=2)
+    exchange = office.exchange
+    pending: list[Change] = []
+
+    def turn() -> None:
+        office.number, changes, _ = exchange.turn(office.now)
+        pending.extend(changes)
+
+    part = wire.Part(20, 0, 1, other(0).fn, digests(0), last=True)
+    office.say(ORIGIN, wire.Calls(ROOT, root, [part]), wire.Args([b"arg"]))
+    turn()
+    task = next(iter(exchange.broker.scheduler.leases))
+    done = wire.Outcome(20, 0, other(0).fingerprint, digests(0), [b"V"], task=task)
+    office.say(W1, wire.Outcomes(ROOT, [done]))
+    office.say(ORIGIN, wire.Forgotten(exchange.broker.rounds.number))
+    office.say(W1, wire.Forgotten(exchange.broker.rounds.number))
+    turn()
+    assert exchange.broker.rounds.is_over
+    assert not exchange.broker.scheduler.leases
+
+    # When turns pass, then nothing is erased before what was handled is on disk
+    for _ in range(12):
+        turn()
+    assert not [each for each in pending if each.table is Table.DEFINE]
+
+    # And then the call is found
+    office.journal.commit(pending)
+    office.commit()
+    search(office)
+    known = {key for key, _ in office.journal.read(Table.DEFINE)}
+    assert other(0).fn in known
+    assert other(1).fn not in known

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
-from resilient_scoop.core.events import Action, AskCheckpoints, Interrupt, Send, Tick
-from resilient_scoop.core.handover import Asked, Stage
-from resilient_scoop.core.parent import Parent
-from resilient_scoop.ids import ROOT, PeerId
+from resilient_scoop.core.events import Interrupt, Send, Tick
+from resilient_scoop.core.handover import Stage
+from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
     AGENT,
     ORIGIN,
-    PLAIN,
     W1,
     W2,
     Bench,
@@ -24,39 +20,7 @@ from tests.unit.bench import (
     part,
     sent,
 )
-
-KID = "0.0[0]"
-W3 = PeerId(b"Wworker3.")
-
-
-def asked(*, hands_over: bool = True, grace_s: float = 30.0) -> AskCheckpoints:
-    return AskCheckpoints(hands_over, grace_s)
-
-
-def checkpoint(path: str, attempt: wire.Attempt, gen: int = 1) -> wire.Checkpoint:
-    return wire.Checkpoint(path, attempt, "block", 0, gen, gen - 1, 0, 0, 0, 0, b"state")
-
-
-def opened(bench: Bench, *paths: str) -> wire.OpenBlocks:
-    return wire.OpenBlocks(bench.broker.handover.no, list(paths))
-
-
-def stops(actions: Sequence[Action]) -> list[str]:
-    return [stop.reason for stop in sent(actions, ORIGIN, wire.Stop)]
-
-
-def anywhere(actions: Sequence[Action]) -> list[wire.Task]:
-    return granted(actions, W1) + granted(actions, W2)
-
-
-def with_kid(bench: Bench, *workers: bytes) -> tuple[wire.Attempt, wire.Attempt]:
-    """Let a nested parent run on the first worker; return the attempts of the root and of it."""
-    root = bench.begin(*workers)  # type: ignore[arg-type]
-    actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
-    (task,) = granted(actions, W1)
-    kid = wire.Attempt(1, task.no)
-    bench.tell(W1, wire.Parked(kid, 0), *calls(part(0, 0, 1), parent=KID, attempt=kid))
-    return root, kid
+from tests.unit.handovers import KID, W3, anywhere, asked, checkpoint, opened, stops, with_kid
 
 
 def test_origin_and_workers_are_asked_and_the_agent_is_not() -> None:
@@ -392,56 +356,3 @@ def test_answers_that_nobody_waits_for_change_nothing(stage: str) -> None:
     bench.feed(Tick())
     assert bench.broker.handover.stage.value == stage
     assert not bench.broker.handover.waiting
-
-
-def test_a_new_broker_waits_for_the_workers_and_numbers_above_the_old_one() -> None:
-    bench = Bench()
-    root, kid = with_kid(bench, W1)
-    bench.feed(asked())
-    old = opened(bench, ROOT)
-    after = bench.again()
-    after.feed(asked())
-    assert after.broker.handover.no > old.no
-    after.tell(AGENT, wire.Hello("agent", "n0", "a", 1, incarnations=[ORIGIN, W1]))
-    after.arrive(ORIGIN, waiting=[wire.Waiting(ROOT, root)])
-    after.tell(ORIGIN, old)
-    assert stops(after.tell(ORIGIN, opened(after))) == [], "W1 may hold parents"
-    held = wire.Held(kid, ROOT, 0, PLAIN.fn, [(0, 1)], part(0, 0, 1).digests)
-    after.arrive(W1, held=[held], waiting=[wire.Waiting(KID, kid)])
-    assert stops(after.tell(W1, opened(after, KID))) == []
-    assert stops(after.tell(W1, checkpoint(KID, kid))) == ["handed over"]
-
-
-def test_a_new_broker_waits_for_the_script_whatever_host_comes_first() -> None:
-    bench = Bench()
-    root, _ = with_kid(bench, W1)
-    after = bench.again()
-    after.feed(asked())
-    after.tell(AGENT, wire.Hello("agent", "n0", "a", 1, incarnations=[W1]))
-    after.arrive(W1)
-    assert stops(after.tell(W1, opened(after))) == [], "the origin may come from another host"
-    after.arrive(ORIGIN, waiting=[wire.Waiting(ROOT, root)])
-    assert stops(after.tell(ORIGIN, opened(after, ROOT))) == []
-    assert stops(after.tell(ORIGIN, checkpoint(ROOT, root))) == ["handed over"]
-
-
-# --- a process' own side ----------------------------------------------------------------------
-
-
-def test_a_process_answers_once_and_again_when_it_changes() -> None:
-    parent = Parent(ROOT, wire.Attempt(1, 1))
-    asked_here, parents = Asked(), {ROOT: parent}
-    assert asked_here.answer(parents) == []
-    block = parent.durable.enter(parent, "block")
-    asked_here.hear(wire.CheckpointWanted(7))
-    asked_here.hear(wire.CheckpointWanted(7))
-    assert asked_here.count == 1
-    assert asked_here.answer(parents) == [wire.encode(wire.OpenBlocks(7, [ROOT]))]
-    assert asked_here.answer(parents) == []
-    parent.durable.leave(block)
-    assert asked_here.answer(parents) == [wire.encode(wire.OpenBlocks(7, []))]
-    asked_here.meet()
-    assert asked_here.answer(parents) == []
-    asked_here.hear(wire.CheckpointWanted(9))
-    assert asked_here.count == 2
-    assert asked_here.answer(parents) == [wire.encode(wire.OpenBlocks(9, []))]

@@ -1,0 +1,84 @@
+"""Growth: what may be left at a run's end, in its broker and in its journal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from resilient_scoop import ids
+from resilient_scoop.core.events import Table
+from resilient_scoop.core.holdback import available
+from resilient_scoop.core.state import Batch, Parent, State
+from resilient_scoop.wire import messages as wire
+from tests.sim.cancels import Broken
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.broker import Broker
+    from resilient_scoop.core.peers import Peer
+    from tests.sim.shells import BrokerShell
+    from tests.sim.world import World
+
+
+class Leftovers:
+    """Knows which calls of a script's earlier attempts nobody waits for any more."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        # By attempt at the root: calls that an earlier one made, and that are not in its checkpoint.
+        self.forgotten: dict[wire.Attempt, set[int]] = {}
+
+    def went_on(self, path: str, attempt: wire.Attempt, record: wire.Checkpoint) -> None:
+        """A parent goes on from a generation: of what that covers, it waits for its futures only."""
+        if path == ids.ROOT:
+            calls = set(range(record.entry, record.calls)).difference(record.pending)
+            self.forgotten.setdefault(attempt, set()).update(calls)
+
+    def _forgotten(self, broker: Broker) -> set[Batch]:
+        """Return the calls that nobody waits for: who made them is dead, and had them in memory only."""
+        attempt = None if broker.ended is None else broker.ended.attempt
+        calls = set() if attempt is None else self.forgotten.get(attempt, set())
+        return {batch for batch in _undone(broker.state) if batch.call in calls}
+
+    def check(self, shell: BrokerShell) -> None:
+        """All was awaited, so nothing may be left but what the root did, and what it has forgotten."""
+        state, scheduler = shell.broker.state, shell.broker.scheduler
+        forgotten = self._forgotten(shell.broker)
+        left: dict[str, Any] = {
+            "parents": [path for path in state.parents if path != ids.ROOT],
+            "batches": [batch.call for batch in _undone(state) if batch not in forgotten],
+            "kids": list(state.kids),
+            "kid items": list(state.kid_items),
+            "arguments": state.args_bytes - sum(batch.size() for batch in forgotten),
+            "ready": scheduler.ready - sum(available(batch, 0, 1 << 62) for batch in forgotten),
+            "leases": [no for no, each in scheduler.leases.items() if each.batch not in forgotten],
+            "progress": list(state.words.batches) or list(shell.journal.scan(Table.PROGRESS)),
+            "crashes": [p.path for p in state.parents.values() if _blames(p, forgotten)],
+            "questions": list(shell.broker.questions.open),
+            "loads": [p.name for p in scheduler.workers.values() if _is_loaded(p, forgotten)],
+        }
+        if self.world.edited:
+            # What the script asked for before it was changed need not be waited for.
+            left = {"arguments": [] if left["batches"] else left["arguments"]}
+        if any(left.values()):
+            raise Broken(f"growth: left at the end {left}")
+        root = ids.log_prefix(shell.broker.state.run, ids.ROOT)
+        strangers = [key for key, _ in shell.journal.scan(Table.LOG) if not key.startswith(root)]
+        if strangers and not self.world.edited:
+            raise Broken(f"growth: {len(strangers)} records of futures that are done")
+
+
+def _undone(state: State) -> list[Batch]:
+    """Return the root's calls with items to do; of others, the end may not have been told any more."""
+    root = state.parents.get(ids.ROOT)
+    return [] if root is None else [batch for batch in root.batches.values() if batch.undone]
+
+
+def _blames(parent: Parent, forgotten: set[Batch]) -> bool:
+    """Tell whether a parent still notes deaths or intents of items that are awaited."""
+    deaths = any(parent.batches.get(call) not in forgotten for call, _ in parent.crashes)
+    return deaths or bool(parent.intents)
+
+
+def _is_loaded(peer: Peer, forgotten: set[Batch]) -> bool:
+    """Tell whether a worker counts as busy with anything that is awaited."""
+    busy = sum(each.busy() for each in peer.leases.values() if each.batch in forgotten)
+    return peer.items != busy or (not busy and peer.load_s > 1e-9)
