@@ -258,8 +258,8 @@ class ConstExistsError(RscoopError, TypeError):
 
     def __str__(self) -> str:
         return (
-            f"the constant {self.name!r} is set already and cannot change; "
-            f"read it with `shared.getConst({self.name!r})`, or choose another name"
+            f"the constant {self.name!r} is set already, to another value, and cannot change; read it with "
+            f"`getConst({self.name!r})` or choose another name; what varies goes through `futures.once`"
         )
 
 

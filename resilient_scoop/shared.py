@@ -1,4 +1,8 @@
-"""Constants of a run: set once by name, journaled, kept once in every worker."""
+"""Constants of a run: set once by name, journaled, kept once in every worker.
+
+Whether a name is set again to the same value is decided by the digest of the value, never by its
+pickle: a replay makes an equal array, set or closure anew, and its pickle or file is another one.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,20 @@ import time
 from typing import Any
 
 from resilient_scoop.adapters import payload as codec
-from resilient_scoop.errors import ConstExistsError
+from resilient_scoop.adapters.digest import digest_value
+from resilient_scoop.errors import ConstExistsError, PicklingFailedError, RscoopError
 from resilient_scoop.futures import _engine
 from resilient_scoop.wire.messages import Const, encode
 
 _values: dict[str, Any] = {}
 NAME_BYTES_MAX = 400
+_FILE = b"B"
 
 
 def set_const(**constants: Any) -> None:
     """Set constants: callables, big objects, anything that can travel. Returns when they are on disk.
+
+    To set a name again to an equal value, as a replay does, changes nothing.
 
     Raises:
         ConstExistsError: a name is set already, to something else.
@@ -24,12 +32,12 @@ def set_const(**constants: Any) -> None:
     """
     at = _engine.here()
     for name, value in constants.items():
-        if at is None:
-            if name in _values:
-                raise ConstExistsError(name)
-            _values[name] = value
-        else:
+        if at is not None:
             _set(at, name, value)
+        elif name not in _values:
+            _values[name] = value
+        elif not _is_same(value, _values[name]):
+            raise ConstExistsError(name)
 
 
 def _set(at: _engine.Here, name: str, value: Any) -> None:
@@ -37,17 +45,50 @@ def _set(at: _engine.Here, name: str, value: Any) -> None:
         raise ValueError(
             f"the constant's name {name[:20]!r}… is longer than {NAME_BYTES_MAX} bytes"
         )
-    machine = at.session.machine
+    machine, store = at.session.machine, at.session.store
+    if name in machine.consts:  # so it is on a replay: nothing is to be written
+        _compare(at, machine.consts[name], value)
+        return
     # Synced: a constant is a record, and nobody makes it again after a power cut.
-    payload = codec.dumps_large(
-        value, at.session.store, sync=True, what=f"constant {name}", root=name
-    )
-    const = Const(name, hashlib.blake2b(payload, digest_size=16).digest(), payload)
+    payload = codec.dumps_large(value, store, sync=True, what=f"constant {name}", root=name)
+    digest = digest_value(value) or hashlib.blake2b(payload, digest_size=16).digest()
+    const = Const(name, digest, payload)
     with at.session.lock:
         machine.out.append(encode(const))
     _engine.block(at, lambda: name in machine.consts)
-    if machine.consts[name].digest != const.digest:
-        raise ConstExistsError(name)
+    kept = machine.consts[name]
+    if kept.payload == payload:
+        return
+    if payload[:1] == _FILE:
+        store.withdraw(payload[1:])  # another one was first: no record names it
+    _compare(at, kept, value)
+
+
+def _compare(at: _engine.Here, kept: Const, value: Any) -> None:
+    """Refuse a value that is not the one that is kept.
+
+    Raises:
+        ConstExistsError: it is another one.
+    """
+    if digest_value(value) == kept.digest:
+        return
+    try:  # set by an older version, whose digests were those of payloads; or it has no digest
+        journaled = codec.loads(kept.payload, at.session.store, f"constant {kept.name}")
+    except RscoopError as error:
+        raise ConstExistsError(kept.name) from error
+    if not _is_same(value, journaled):
+        raise ConstExistsError(kept.name)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Tell whether two values are equal: by their digests, else by their pickles."""
+    mine = digest_value(one)
+    if mine is not None:
+        return mine == digest_value(other)
+    try:
+        return codec.dumps(one) == codec.dumps(other)
+    except PicklingFailedError:  # without `rscoop`, values need not travel
+        return one is other
 
 
 def get_const(name: str, timeout: float | None = None) -> Any:

@@ -40,6 +40,11 @@ def digest(obj: object, payload: bytes) -> bytes:
     return NOT_COMPARED if found is None else found[:DIGEST_BYTES]
 
 
+def digest_value(obj: object) -> bytes | None:
+    """Return the digest of a value by itself, wherever and however it travels; None: it has none."""
+    return _canon.digest(obj, _BLOB_BYTES)
+
+
 def digest_many(args: Sequence[object], payloads: Sequence[bytes]) -> bytes:
     """Return the digests of a slice's items behind one another."""
     plain = {payload[0] for payload in payloads} == {_PLAIN_PICKLE}

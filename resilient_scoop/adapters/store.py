@@ -88,6 +88,10 @@ class LargeStore:
         """Remove an argument's file; one that is gone is no error."""
         self.path(_name(ref)).unlink(missing_ok=True)
 
+    def withdraw(self, ref: bytes) -> None:
+        """Remove the file of a payload that `put` synced and no record names."""
+        result_files.remove(self._directory, ref[len(result_files.TAG) :][:_NAME_BYTES])
+
     def path(self, name: bytes) -> Path:
         """Return where an argument's file stands."""
         return self._directory / f"arg-{name.hex()}"
