@@ -19,11 +19,11 @@ from resilient_scoop.cli.base import (
 from resilient_scoop.counts import counted
 from resilient_scoop.runtime import decisions
 from resilient_scoop.runtime.audit import Finding, read_findings
+from resilient_scoop.runtime.counting import ReplayFigures
 from resilient_scoop.runtime.display import duration, steps
 from resilient_scoop.runtime.figures import (
     BatchFigures,
     ItemFigures,
-    ReplayFigures,
     RunFigures,
     RunState,
     read_figures,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.words import Words
     from resilient_scoop.wire.checkpoints import Trimmed
     from resilient_scoop.wire.messages import Attempt, Crashed, Part
+    from resilient_scoop.wire.tally import Work
 
 
 @dataclass(slots=True)
@@ -132,7 +133,7 @@ class Parent:
     __slots__ = (
         "args_left", "batches", "blocks", "cancelled", "crashes", "depth", "dropped", "dropped_items",
         "finished", "index", "intents", "logged", "next_observation", "path", "prefix", "renewed", "saved",
-        "sizes", "trimmed_by", "trims", "untold", "words", "writer",
+        "sizes", "trimmed_by", "trims", "untold", "words", "work", "writer",
     )  # fmt: skip
 
     def __init__(self, path: str, prefix: bytes, words: Words) -> None:
@@ -160,6 +161,7 @@ class Parent:
         self.untold = Intervals()  # observations of which nothing is kept
         self.trimmed_by: list[tuple[str, int]] = []  # blocks whose checkpoints cover those
         self.trims: dict[int, Trimmed] = {}  # by sequence number
+        self.work: dict[str, Work] = {}  # what the outcomes in its log came to, by function
 
     def is_past(self, attempt: Attempt) -> bool:
         """Tell whether a later attempt than this has written: this one lacks what that was told."""

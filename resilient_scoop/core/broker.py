@@ -107,6 +107,8 @@ class Broker:
             self._assign(now)
         if self.state.words.stale:
             self.ledger.erase_stale()
+        if self.state.tally.is_new:
+            self.ledger.write_tally()
         return self.ledger.actions
 
     def deadline(self, now: float) -> float:

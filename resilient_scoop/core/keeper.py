@@ -15,6 +15,7 @@ from resilient_scoop import ids
 from resilient_scoop.core import checkpoints
 from resilient_scoop.core.events import Discard, Erase, Sweep, Swept, Table
 from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.tally import uncount
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -174,6 +175,8 @@ class Keeper:
                 actions.append(Erase(Table.LOG, key))
                 if isinstance(record, wire.Calls):
                     actions.append(Erase(Table.ARGS, key))
+                elif isinstance(record, wire.Outcomes):
+                    uncount(self.ledger.state, job.parent, record)
         if page.seq != job.seq:
             return  # a newer job took its place meanwhile, and begins where it has to
         job.after = page.upto

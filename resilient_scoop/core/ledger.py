@@ -23,8 +23,10 @@ from resilient_scoop.core.events import (
     SendHistory,
     Table,
 )
+from resilient_scoop.core.tally import count
 from resilient_scoop.core.words import apply_progress
 from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.tally import TALLY_KEY, encode_tally
 
 if TYPE_CHECKING:
     from resilient_scoop.core.peers import Lease, Peer
@@ -169,7 +171,7 @@ class Ledger:
             self.scheduler.withdraw(batch, low, high)
             self.release(batch, [(low, high)])
             self.state.reused.lose_below(self.state, parent.path, part.call, low, high)
-            self._drop_kids(parent.path, part.call, low, high)
+            self._drop_kids(parent.path, part.call, low, high, counted=False)
 
     def release(self, batch: Batch, spans: Spans) -> None:
         """End the leases' hold on items; a worker that is left with nothing is told to stop."""
@@ -225,6 +227,13 @@ class Ledger:
         stale, self.state.words.stale = self.state.words.stale, []
         self.actions += [Erase(Table.PROGRESS, key) for key in stale]
 
+    def write_tally(self) -> None:
+        """Write the totals, in the turn that erases what they stand for (N1)."""
+        self.state.tally.is_new = False
+        self.actions.append(
+            Put(Table.META, TALLY_KEY, encode_tally(self.state.tally.said), forced=False)
+        )
+
     def input(self, peer: Peer, read: wire.Input, raw: bytes) -> None:
         """Keep what the script read; a repetition changes nothing."""
         if self.current(peer, ids.ROOT, read.attempt) and read.no == self.state.inputs:
@@ -275,6 +284,8 @@ class Ledger:
                 failed = bool(outcome.failed)
                 self._settle(parent.batches[outcome.call], spans, outcome.task, failed=failed)
         if parent is not None and counted:
+            for each, spans in counted:
+                count(self.state, parent, each, spans)
             if not whole:
                 parts = [part for each, spans in counted for part in parts_of(each, spans)]
                 raw = wire.encode(wire.Outcomes(outcomes.parent, parts))
@@ -324,7 +335,7 @@ class Ledger:
         for start, stop in spans:
             if batch.ready:
                 self.scheduler.withdraw(batch, start, stop)
-            self._drop_kids(parent.path, call, start, stop)
+            self._drop_kids(parent.path, call, start, stop, counted=True)
             for lease in list(batch.leases):
                 self.scheduler.settle(lease, start, stop)
                 if not lease.left and lease.attempt != by:
@@ -341,18 +352,19 @@ class Ledger:
             batch.digests_of(index, index + 1), [payload], [0],
         )  # fmt: skip
         raw = wire.encode(wire.Outcomes(parent.path, [outcome]))
+        count(self.state, parent, outcome, [(index, index + 1)])
         self.log(parent, raw)
         self._settle(batch, [(index, index + 1)], failed=True)
         self.tell(parent, raw)
 
-    def _drop_kids(self, path: str, call: int, start: int, stop: int) -> None:
+    def _drop_kids(self, path: str, call: int, start: int, stop: int, *, counted: bool) -> None:
         if not self.state.kid_items:
             return
         for index in self.state.kids_within(path, call, start, stop):
-            self._drop(ids.item_path(path, call, index))
+            self._drop(ids.item_path(path, call, index), counted=counted)
 
-    def _drop(self, path: str) -> None:
-        """A parent is done: its descendants are nobody's any more."""
+    def _drop(self, path: str, *, counted: bool) -> None:
+        """A parent is done, or another one: its descendants are nobody's any more."""
         gone, kept = [path], list[checkpoints.Kept]()
         while gone:
             each = gone.pop()
@@ -365,7 +377,7 @@ class Ledger:
                 self.release(batch, list(batch.undone))
             if self.state.words.batches:
                 self.state.words.drop_all(each)
-        for prefix in self.state.drop(path):
+        for prefix in self.state.drop(path, counted=counted):
             self.actions += [Erase(Table.LOG, prefix), Erase(Table.ARGS, prefix)]
         if kept:
             self.actions += [Discard(name) for name in checkpoints.unnamed(self.state, kept)]

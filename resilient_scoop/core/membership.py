@@ -41,7 +41,6 @@ class Membership:
         self.silent: dict[PeerId, Peer] = {}  # taken for lost; may only have slept
         self.stopping: str | None = None
         self.agent_alive_at = 0.0  # when an agent was heard last
-        self.resubmitted = 0
         self.workers_lost = 0
         self._awaited: set[bytes] | None = set() if config.adopt else None
         self._grace_until: float | None = None
@@ -78,9 +77,15 @@ class Membership:
         Hello may have been long on its way, so one that is heard after all is there after all.
         """
         listed = set(hello.incarnations)
-        for peer in list(self.peers.values()):
-            if peer is not agent and peer.node == hello.node and peer.id not in listed:
-                self._silence(peer)
+        gone = [
+            peer
+            for peer in self.peers.values()
+            if peer is not agent and peer.node == hello.node and peer.id not in listed
+        ]
+        if gone and self.stopping is None:
+            self.state.tally.died(1 + sum(peer.role != "agent" for peer in gone))
+        for peer in gone:
+            self._silence(peer, died=True)
 
     def _await(self, peer_id: PeerId, hello: wire.Hello, now: float) -> None:
         if self._awaited is None:
@@ -171,6 +176,8 @@ class Membership:
         self.silent.pop(ids.PeerId(lost.incarnation), None)
         self.dead.append(ids.PeerId(lost.incarnation))
         peer = self.peers.get(ids.PeerId(lost.incarnation))
+        if lost.reason in ("crash", "oom") and self.stopping is None:
+            self.state.tally.died()
         if peer is None:
             self._blame_unseen(lost)
             return
@@ -178,7 +185,7 @@ class Membership:
             self.ledger.root_deaths += 1
         self.lose(peer, lost)
 
-    def lose(self, peer: Peer, lost: wire.ProcessLost | None) -> None:
+    def lose(self, peer: Peer, lost: wire.ProcessLost | None, *, died: bool = False) -> None:
         """A peer is gone: its items are to do again, and only what was on the CPU is blamed (M2)."""
         self.peers.pop(peer.id, None)
         self.scheduler.workers.pop(peer.id, None)
@@ -189,10 +196,14 @@ class Membership:
             self.scheduler.end(lease)
             if lost is not None and lost.on_cpu == lease.attempt and lost.index in lease.left:
                 self._blame(lease.batch, lease.fn, lost)
-            self.give_back(lease, list(lease.left))
+            again = self.give_back(lease, list(lease.left))
+            died = died or (lost is not None and lost.reason != "asked")
+            if died and self.stopping is None:
+                self.state.tally.handed_out_again(again)
 
-    def give_back(self, lease: Lease, spans: Spans) -> None:
-        """Items of a lease that has ended are to do again."""
+    def give_back(self, lease: Lease, spans: Spans) -> int:
+        """Items of a lease that has ended are to do again; return how many are."""
+        again = 0
         batch = lease.batch
         intents = batch.parent.intents.get(batch.call)
         for start, stop in spans:
@@ -200,8 +211,9 @@ class Membership:
                 if intents is not None and intents.overlap(low, high):
                     self._give_up(lease, low, high)
                     continue
-                self.resubmitted += high - low
                 self.scheduler.enqueue(batch, [(low, high)], resumes=True)
+                again += high - low
+        return again
 
     def _give_up(self, lease: Lease, start: int, stop: int) -> None:
         """End items that must not be started twice (M3)."""
@@ -300,11 +312,11 @@ class Membership:
             if now - peer.alive_at > self.config.lease_s:
                 self._silence(peer)
 
-    def _silence(self, peer: Peer) -> None:
+    def _silence(self, peer: Peer, *, died: bool = False) -> None:
         """Take a peer for lost that nobody saw die."""
         self.ledger.send(peer.id, wire.encode(wire.Drop(list(peer.leases))))
         root = self.ledger.root
-        self.lose(peer, None)
+        self.lose(peer, None, died=died)
         self.ledger.root = root  # an origin keeps its seat, and is told, until another one comes
         self.silent[peer.id] = peer
 

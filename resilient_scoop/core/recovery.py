@@ -8,6 +8,7 @@ from resilient_scoop.core.checkpoints import apply_checkpoint, apply_trimmed, pe
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.ledger import parts_of
 from resilient_scoop.core.state import State
+from resilient_scoop.core.tally import count
 from resilient_scoop.core.words import apply_progress
 from resilient_scoop.ids import KEY_BYTES, ROOT, item_path, parse_item
 from resilient_scoop.wire.broker_errors import is_cancelled
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from resilient_scoop.core.batch import Parent
+    from resilient_scoop.wire.tally import Tally
 
 
 def recover(
@@ -37,10 +39,12 @@ def recover(
     log: Iterable[tuple[bytes, Logged]],
     output_bytes: int,
     progress: Iterable[tuple[bytes, Progress]] = (),
+    tally: Tally | None = None,
 ) -> State:
     """Fold the records, given in key order, into the state that they were written from.
 
     Parents that are done, whose records a crash kept from being erased, are dropped again.
+    Without a tally (a run of an earlier version) deaths are counted as the log has them.
     """
     state = State(run, output_bytes=output_bytes)
     for define in defines:
@@ -49,7 +53,13 @@ def recover(
         seq = int.from_bytes(key[KEY_BYTES:], "big")
         state.seq = max(state.seq, seq)
         apply(state, record, seq)
+        if tally is None and isinstance(record, Crashed) and record.reason != "timeout":
+            state.tally.said.crashes += 1
     state.spent.clear()  # the very commits that made them so have erased them
+    if tally is not None:
+        state.tally.begin(tally)
+        state.items_known += tally.gone
+        state.items_done += tally.gone
     _drop_ended(state)
     for key, said in progress:
         if apply_progress(state, said) is None:
@@ -73,6 +83,8 @@ def apply(state: State, record: Logged, seq: int) -> None:  # noqa: C901, PLR091
                 offset += part.count
         case Outcomes(items=items):
             for outcome in items:
+                span = (outcome.start, outcome.start + len(outcome.values))
+                count(state, parent, outcome, [span])
                 if _end(state, parent, outcome) and (
                     outcome.task is None and is_cancelled(outcome.values[0])
                 ):
@@ -107,7 +119,7 @@ def _end(state: State, parent: Parent, outcome: Outcome) -> bool:
 def _drop_ended(state: State) -> None:
     for path in list(state.parents):
         if path != ROOT and path in state.parents and not is_open(state, path):
-            state.drop(path)
+            state.drop(path, counted=not state.tally.is_known)
 
 
 def is_open(state: State, path: str) -> bool:

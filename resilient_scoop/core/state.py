@@ -24,6 +24,7 @@ from resilient_scoop.core.batch import Batch, Parent, Piece
 from resilient_scoop.core.checkpoints import ask_again
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.reused import Reused
+from resilient_scoop.core.tally import Totals, close
 from resilient_scoop.core.words import Words
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class State:
     items_known: int = 0
     items_done: int = 0
     reused: Reused = field(default_factory=Reused)
-    crashes: int = 0
+    tally: Totals = field(default_factory=Totals)
     args_bytes: int = 0  # of arguments kept in memory
     words: Words = field(default_factory=Words)  # what running items said of themselves
     spent: list[bytes] = field(default_factory=list)  # keys of arguments that nobody needs now
@@ -358,7 +359,6 @@ class State:
         deaths[:] = [each for each in deaths if each.digest == crashed.digest]
         if any(each.incarnation == crashed.incarnation != b"" for each in deaths):
             return len(deaths)
-        self.crashes += 1
         deaths.append(crashed)
         return len(deaths)
 
@@ -367,7 +367,7 @@ class State:
         spans = parent.intents.setdefault(intent.call, Intervals())
         spans.add(intent.start, intent.start + intent.count)
 
-    def drop(self, path: str) -> list[bytes]:
+    def drop(self, path: str, *, counted: bool = True) -> list[bytes]:
         """Forget a parent that is done and all below it; return their journal prefixes."""
         prefixes: list[bytes] = []
         heap = [path]
@@ -384,7 +384,7 @@ class State:
             parent = self.parents.pop(each, None)
             if parent is not None:
                 prefixes.append(parent.prefix)
-                self.args_bytes -= sum(batch.size() for batch in parent.batches.values())
+                close(self, parent, counted=counted)
         return prefixes
 
     def _disown(self, path: str, place: tuple[str, int, int]) -> None:

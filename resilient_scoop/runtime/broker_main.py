@@ -47,6 +47,7 @@ from resilient_scoop.errors import RscoopError
 from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.reports import Found, Report, broker_report
 from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.tally import TALLY_KEY, Tally, decode_tally
 
 if TYPE_CHECKING:
     from resilient_scoop.core.exchange import Mail
@@ -94,11 +95,17 @@ def load_state(journal: Journal, run: bytes) -> tuple[State, dict[str, bytes]]:
         for key, raw in journal.scan(Table.PROGRESS)
         if isinstance(said := wire.decode_up(raw), wire.Progress)
     )
-    state = recover(run, defines, log, output, progress)
+    state = recover(run, defines, log, output, progress, read_tally(journal))
     after = None
     while page := journal.read(Table.META, INPUT_KEY, after, 1 << 20):
         state.inputs, after = state.inputs + len(page), page[-1][0]
     return state, consts
+
+
+def read_tally(journal: Journal) -> Tally | None:
+    """Return what is counted of records that are erased; None in a journal of an earlier version."""
+    raw = journal.get(Table.META, TALLY_KEY)
+    return None if raw is None else decode_tally(raw)
 
 
 def read_ended(journal: Journal) -> wire.RunEnded | None:
@@ -181,7 +188,7 @@ class BrokerShell:
         self.states = StateStore(Path(settings.run_dir))
         if not settings.adopt:  # nobody writes any now
             self.states.sweep(checkpoints.files(state))
-        self.found = Found.of(state, adopt=settings.adopt)
+        self.found = Found.begin(state, adopt=settings.adopt)
         epoch = next_epoch(self.journal, goes_on=not settings.adopt)
         config = BrokerConfig(
             adopt=settings.adopt, crashes_max=settings.crashes_max, lease_s=settings.lease_s

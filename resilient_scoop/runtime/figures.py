@@ -1,15 +1,15 @@
 """What a run has done so far, read from its journal: for `status`, `runs` and `attach`.
 
 Reading costs the broker nothing (LMDB's readers see one moment and block nobody) and works on dead
-runs. Figures count what the journal holds: a parent's end drops the records below it, so what its
-children did is not counted any more. Values are counted, never unpickled.
+runs. Figures count what the log holds, and the tally of what it no longer holds (`core.tally`): the
+same numbers as the broker's own. Values are counted, never unpickled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -19,24 +19,19 @@ from resilient_scoop.adapters import journal_lock
 from resilient_scoop.adapters.journal_place import GENERATION_FILE, data_file
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import Table
-from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.tally import title
 from resilient_scoop.errors import JournalError, JournalFormatError, RscoopError
 from resilient_scoop.ids import ROOT, batch_path, item_path
+from resilient_scoop.runtime.counting import Count, ReplayFigures
 from resilient_scoop.runtime.rundir import RunDir, RunInfo, write_synced
 from resilient_scoop.wire.messages import (
-    Calls,
-    Checkpoint,
-    Crashed,
     Define,
-    Outcomes,
     Output,
-    Part,
     Progress,
     RunEnded,
-    Trimmed,
-    decode_logged,
     decode_up,
 )
+from resilient_scoop.wire.tally import TALLY_KEY, Tally, Work, decode_tally
 
 BATCHES_SHOWN_MAX: Final = 20
 REPLAY_RESULTS: Final = 200_000
@@ -75,13 +70,14 @@ class BatchFigures:
     whole: bool  # no more items follow: `total` is the end
 
 
-@dataclass(slots=True)
-class ReplayFigures:
-    """What a parent that starts again replays: what came since its last checkpoint, or ever."""
+@dataclass(frozen=True, slots=True)
+class FunctionFigures:
+    """What the calls of one function came to."""
 
-    path: str
-    results: int = 0
-    size_bytes: int = 0
+    name: str
+    done: int  # values
+    failed: int  # exceptions
+    spent_s: float  # all together, on all workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +100,10 @@ class RunFigures:
     failed: int = 0  # of those done, how many raised
     batches: tuple[BatchFigures, ...] = ()  # unfinished ones, at most BATCHES_SHOWN_MAX
     items: tuple[ItemFigures, ...] = ()  # that said how far they are, at most BATCHES_SHOWN_MAX
+    functions: tuple[FunctionFigures, ...] = ()  # those that took most time first
     batches_done: int = 0
-    crashes: int = 0
-    resubmitted: int = 0  # items that were on the CPU when a worker died, and were tried again
+    crashes: int = 0  # processes of the run that died unasked: workers, the script's, the broker's
+    resubmitted: int = 0  # items that a worker held when it died, and that were handed out again
     workers: int = 0
     output_bytes: int = 0
     ended: RunEnded | None = None
@@ -120,78 +117,15 @@ class RunFigures:
         return self.total_known - self.done
 
 
-@dataclass(slots=True)
-class _Batch:
-    fn: bytes = b""
-    known: int = 0
-    whole: bool = False
-    done: Intervals = field(default_factory=Intervals)
-
-
-@dataclass(slots=True)
-class _Count:
-    """A fold of the LOG in the order of its keys, which keeps each parent's own order."""
-
-    batches: dict[tuple[str, int], _Batch] = field(default_factory=dict)
-    failed: dict[tuple[str, int], set[int]] = field(default_factory=dict)
-    crashed: set[tuple[str, int, int]] = field(default_factory=set)
-    crashes: int = 0
-    computed_s: float = 0.0
-    replays: dict[str, ReplayFigures] = field(default_factory=dict)
-    trimmed: dict[str, int] = field(default_factory=dict)  # items whose records are gone
-
-    def take(self, value: bytes) -> None:
-        record = decode_logged(value)
-        replay = self.replays.setdefault(record.parent, ReplayFigures(record.parent))
-        replay.size_bytes += len(value)
-        match record:
-            case Checkpoint(parent=parent):
-                self.replays[parent] = ReplayFigures(parent)
-            case Trimmed(parent=parent, calls=spans, items=items):
-                self.trimmed[parent] = items
-                self._trim(parent, Intervals(spans))
-            case Calls(parent=parent, parts=parts):
-                for part in parts:
-                    self._part(parent, part)
-            case Outcomes(parent=parent, items=items):
-                for item in items:
-                    replay.results += len(item.values)
-                    at = (parent, item.call)
-                    batch = self.batches.setdefault(at, _Batch())
-                    batch.done.add(item.start, item.start + len(item.values))
-                    self.computed_s += max(0.0, item.spent_s)  # parents are not measured
-                    if item.failed:
-                        failed = self.failed.setdefault(at, set())
-                        failed.update(item.start + index for index in item.failed)
-            case Crashed(parent=parent, call=call, index=index):
-                self.crashes += 1
-                self.crashed.add((parent, call, index))
-            case _:
-                pass  # observations and intents are not counted
-
-    def _trim(self, parent: str, calls: Intervals) -> None:
-        for held in (self.batches, self.failed):
-            for at in [at for at in held if at[0] == parent and at[1] in calls]:
-                del held[at]
-
-    def _part(self, parent: str, part: Part) -> None:
-        batch = self.batches.setdefault((parent, part.call), _Batch())
-        stop = part.start + part.count
-        batch.known = max(batch.known, stop)
-        batch.whole |= part.last
-        batch.fn = part.fn
-        if part.fresh:
-            batch.done.discard(part.start, stop)
-            failed = self.failed.get((parent, part.call), set())
-            failed.difference_update(range(part.start, stop))
-
-
 def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> RunFigures:
     """Return the figures of the run whose journal this is."""
-    count = _Count()
+    names, titles = _names(view)
+    count = Count(titles)
     for _, value in view.scan(Table.LOG):
         count.take(value)
-    names = _names(view)
+    raw = view.get(Table.META, TALLY_KEY)
+    tally = None if raw is None else decode_tally(raw)
+    count.end(tally)
     opened = [
         BatchFigures(
             batch_path(parent, call),
@@ -205,17 +139,19 @@ def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> Ru
     ]
     opened.sort(key=_by_place)
     fns = {at: names.get(batch.fn, "?") for at, batch in count.batches.items()}
-    trimmed = sum(count.trimmed.values())
+    apart = tally or Tally(crashes=count.crashes, resubmitted=len(count.crashed))
+    trimmed = apart.gone + sum(n for path, n in count.trimmed.items() if not count.has_ended(path))
     long = [r for r in count.replays.values() if _is_long(r)]
     return RunFigures(
         done=trimmed + sum(batch.done.count() for batch in count.batches.values()),
         total_known=trimmed + sum(max(b.known, b.done.count()) for b in count.batches.values()),
-        failed=sum(len(each) for each in count.failed.values()),
+        failed=sum(each.failed for each in count.functions.values()),
         batches=tuple(opened[:BATCHES_SHOWN_MAX]),
         items=tuple(_items(view, fns)),
+        functions=tuple(_functions(count.functions)),
         batches_done=len(count.batches) - len(opened),
-        crashes=count.crashes,
-        resubmitted=len(count.crashed),
+        crashes=apart.crashes,
+        resubmitted=apart.resubmitted,
         workers=workers,
         output_bytes=sum(len(piece) for piece in OutputTail().pieces(view)),
         ended=read_ended(view),
@@ -269,13 +205,23 @@ def read_ended(view: Readable) -> RunEnded | None:
     return record if isinstance(record, RunEnded) else None
 
 
-def _names(view: Readable) -> dict[bytes, str]:
-    found = {}
+def _functions(functions: dict[str, Work]) -> list[FunctionFigures]:
+    found = [
+        FunctionFigures(name, work.done - work.failed, work.failed, work.spent_s)
+        for name, work in functions.items()
+        if work.done
+    ]
+    return sorted(found, key=lambda each: (-each.spent_s, each.name))
+
+
+def _names(view: Readable) -> tuple[dict[bytes, str], dict[bytes, str]]:
+    """Return the names of functions by id and by fingerprint."""
+    found, by_fingerprint = {}, {}
     for key, value in view.scan(Table.DEFINE):
         record = decode_up(value)
         if isinstance(record, Define):
-            found[key] = record.options.name or record.name.rpartition(":")[2]
-    return found
+            found[key] = by_fingerprint[record.fingerprint] = title(record)
+    return found, by_fingerprint
 
 
 def _by_place(batch: BatchFigures) -> tuple[int, list[int]]:

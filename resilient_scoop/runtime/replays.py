@@ -20,6 +20,7 @@ from resilient_scoop.core.recovery import is_open, recover
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime import child
 from resilient_scoop.wire.messages import Define, decode_logged, decode_up
+from resilient_scoop.wire.tally import TALLY_KEY, Tally, decode_tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,7 +82,13 @@ def read_defines(view: Readable) -> dict[bytes, Define]:
 def read_state(view: Readable, run: bytes) -> State:
     """Return the state that a broker would begin with."""
     log = ((key, decode_logged(raw)) for key, raw in view.scan(Table.LOG))
-    return recover(run, read_defines(view).values(), log, 0)
+    return recover(run, read_defines(view).values(), log, 0, tally=read_tally(view))
+
+
+def read_tally(view: Readable) -> Tally | None:
+    """Return what a journal says of records that it no longer has; None of an earlier version."""
+    raw = view.get(Table.META, TALLY_KEY)
+    return None if raw is None else decode_tally(raw)
 
 
 def open_parents(state: State) -> list[str]:

@@ -31,6 +31,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     epoch: int = 0
     done: int = 0
     known: int = 0
+    raised: int = 0  # of those done, how many are exceptions
+    computed_s: float = 0.0  # what they took, all workers together
     open: bool = False  # more items are known to come
     running: int = 0
     workers: int = 0
@@ -67,8 +69,13 @@ class Found(msgspec.Struct, frozen=True):
     doubts: list[str]  # items in doubt, each with its function's name
 
     @classmethod
-    def of(cls, state: State, *, adopt: bool) -> Self:
-        """Look at a state that nothing has been done to; with workers to adopt, nothing is in doubt."""
+    def begin(cls, state: State, *, adopt: bool) -> Self:
+        """Look at a state that nothing has been done to.
+
+        With workers to adopt, nothing is in doubt, and the broker before this one has died.
+        """
+        if adopt:
+            state.tally.died()
         doubted = [] if adopt else [f"{path} ({name})" for path, name in doubts(state)]
         in_flight = state.items_known - state.items_done - len(doubted)
         return cls(state.items_done, in_flight, doubted)
@@ -115,7 +122,9 @@ def broker_report(
     state, ended, handover = broker.state, broker.ended, broker.handover
     root = state.parents.get("0")
     batches = [] if root is None else list(root.batches.values())
-    workers = broker.scheduler.workers
+    workers, tally = broker.scheduler.workers, state.tally.said
+    work = [*tally.functions.values()]
+    work += [each for parent in state.parents.values() for each in parent.work.values()]
     return Report(
         epoch=broker.epoch,
         done=state.items_done,
@@ -123,14 +132,16 @@ def broker_report(
         open=any(not batch.last for batch in batches),
         running=sum(peer.items for peer in workers.values()),
         workers=len(workers),
-        crashes=state.crashes,
-        resubmitted=broker.membership.resubmitted,
+        raised=sum(each.failed for each in work),
+        computed_s=sum(each.spent_s for each in work),
+        crashes=tally.crashes,
+        resubmitted=tally.resubmitted,
         recovered=found.results,
         reused=state.reused.count,
         found_open=found.in_flight,
         doubts=len(found.doubts),
         doubted=found.doubts[:_DOUBTS_NAMED_MAX],
-        covered=sum(parent.dropped_items for parent in state.parents.values()),
+        covered=tally.gone + sum(each.dropped_items for each in state.parents.values()),
         output_bytes=output_bytes,
         batch="" if not batches else _batch(state, batches[-1]),
         items=items_text(state.words),

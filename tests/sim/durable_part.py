@@ -14,6 +14,8 @@ def durable_part(state: State) -> dict[str, Any]:
     return {
         "output": state.output_bytes,
         "kept": state.words.batches,
+        "items": (state.items_known, state.items_done),
+        "tally": state.tally.said,
         "parents": {path: part for path, part in parents.items() if part is not None},
     }
 

@@ -168,8 +168,8 @@ _URGENT = (("urgent", "slow", 12, [0.1, 0.3, 0.5]), ("urgent", "leaf", 60, [0.2,
 def _progress_forgotten() -> Sequence[Patch]:
     recover = recovery.recover
 
-    def bug(run: bytes, defines: Any, log: Any, output_bytes: int, _: Any) -> State:
-        return recover(run, defines, log, output_bytes)
+    def bug(run: bytes, defines: Any, log: Any, output_bytes: int, _: Any, tally: Any) -> State:
+        return recover(run, defines, log, output_bytes, (), tally)
 
     from tests.sim import shells
 

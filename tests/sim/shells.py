@@ -23,6 +23,7 @@ from resilient_scoop.core.state import State
 from resilient_scoop.errors import JournalFullError
 from resilient_scoop.ids import PeerId
 from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.tally import TALLY_KEY, decode_tally
 from tests.fakes import Failure, MemoryJournal
 from tests.sim import programs
 from tests.sim.checkers import RUN
@@ -76,7 +77,9 @@ def load(journal: MemoryJournal) -> tuple[State, dict[str, bytes]]:
         for key, raw in journal.scan(Table.PROGRESS)
         if isinstance(said := wire.decode_up(raw), wire.Progress)
     ]
-    return recover(RUN, defines, log, len(shown(journal)), progress), consts
+    raw = journal.get(Table.META, TALLY_KEY)
+    tally = None if raw is None else decode_tally(raw)
+    return recover(RUN, defines, log, len(shown(journal)), progress, tally), consts
 
 
 def shown(journal: MemoryJournal) -> bytes:

@@ -14,6 +14,7 @@ from resilient_scoop.core.state import State
 from resilient_scoop.ids import ROOT, PeerId
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import read_broker_error
+from resilient_scoop.wire.tally import TALLY_KEY, decode_tally
 
 RUN = b"r" * 16
 ORIGIN, W1, W2, W3, AGENT = (
@@ -114,7 +115,9 @@ class Bench:
             if table is Table.PROGRESS
         ]
         progress = [(key, each) for key, each in said if isinstance(each, wire.Progress)]
-        state = recover(RUN, defines, log, self.broker.state.output_bytes, progress)
+        raw = self.journal.get((Table.META, TALLY_KEY))
+        tally = None if raw is None else decode_tally(raw)
+        state = recover(RUN, defines, log, self.broker.state.output_bytes, progress, tally)
         other = Bench(epoch=self.broker.epoch + 1, state=state, adopt=adopt)
         other.journal, other.now = dict(self.journal), self.now
         return other

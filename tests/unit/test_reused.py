@@ -65,7 +65,7 @@ def test_what_hangs_below_an_item_that_is_another_now_does_not(bench: Bench) -> 
 
 
 def test_the_last_word_of_a_run_counts_what_stands(bench: Bench) -> None:
-    found = Found.of(bench.broker.state, adopt=False)
+    found = Found.begin(bench.broker.state, adopt=False)
     ask(bench, part(1, 0, 4, salt=1, fresh=True))
     report = broker_report(bench.broker, found, 0, ask=0, asked_over=False)
     assert "6 from the journal" in finished("r", report, 1.0)
