@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,10 +50,14 @@ def warn_once() -> None:
     """Say, once per process, how to start the script in parallel."""
     if not _WARNED:
         _WARNED.append(True)
+        run = os.environ.get("RSCOOP_RUN_ID")
         script = sys.argv[0] or "script.py"
         warnings.warn(
-            f"futures run one after another in this process; start it with `rscoop run {script}` "
-            "to run them in parallel, journaled",
+            f"futures run one after another in this process: it was started by run {run}, not as "
+            "one of its workers; make these calls in the script or in its tasks"
+            if run
+            else f"futures run one after another in this process; start it with "
+            f"`rscoop run {script}` to run them in parallel, journaled",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -1,9 +1,8 @@
-"""The user's program: run as `__main__` in the origin, imported once as a module in every worker.
+"""The user's program: run as `__main__` in the script's process, imported as `__main__` in every worker.
 
-In a worker its name is `__rscoop_main__`, so that what stands under `if __name__ == "__main__":` is
-not run; there `__main__` is the same module under a second name, and in the origin
-`__rscoop_main__` is, so that functions and classes of the script are found under one identity
-whoever pickled them.
+A worker imports it with the guard closed (`runtime.guard`), so that functions, classes and pickles
+name the same module on both sides, and pools that tasks start find the script as those of the
+script's process do.
 """
 
 from __future__ import annotations
@@ -14,17 +13,20 @@ import io
 import os
 import sys
 import types
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Final
 
 from resilient_scoop.errors import UsageError
+from resilient_scoop.runtime import guard
 
 if TYPE_CHECKING:
-    import ast
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from resilient_scoop.runtime.child import ScriptSpec
 
-ALIAS: Final = "__rscoop_main__"
+_OLD_NAME: Final = "__rscoop_main__"
+"""What workers of version 0.1.0 called the script; pickles in their journals name it."""
 
 
 def prepare(spec: ScriptSpec) -> None:
@@ -41,9 +43,12 @@ def prepare(spec: ScriptSpec) -> None:
 
 def run_as_main(spec: ScriptSpec) -> None:
     """Run the program as `__main__`; what it raises comes through."""
-    module = types.ModuleType("__main__")
-    sys.modules["__main__"] = sys.modules[ALIAS] = module
-    _execute(spec, module, "__main__")
+    _execute(spec, closed=False)
+
+
+def import_for_workers(spec: ScriptSpec) -> None:
+    """Import the program so that its functions and classes are here; what it raises comes through."""
+    _execute(spec, closed=True)
 
 
 def names_under_guard(spec: ScriptSpec) -> frozenset[str]:
@@ -52,34 +57,9 @@ def names_under_guard(spec: ScriptSpec) -> frozenset[str]:
 
     source, path = _source(spec)
     try:
-        body = ast.parse(source, path).body
+        return guard.names_under(ast.parse(source, path))
     except (SyntaxError, ValueError):
         return frozenset()  # running it says so
-    bound: dict[bool, set[str]] = {False: set(), True: set()}
-    for statement in body:
-        is_guard = isinstance(statement, ast.If) and "__name__" in ast.dump(statement.test)
-        parts = statement.body if is_guard and isinstance(statement, ast.If) else [statement]
-        for part in parts:
-            bound[is_guard].update(_bound(part))
-    return frozenset(bound[True] - bound[False])
-
-
-def _bound(statement: ast.AST) -> Iterator[str]:
-    """Yield the names that a statement binds in its module."""
-    import ast
-
-    match statement:
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            yield name
-        case ast.Lambda():
-            return
-        case ast.Name(id=name, ctx=ast.Store()):
-            yield name
-        case ast.alias(name=name, asname=asname):
-            yield asname or name.partition(".")[0]
-        case _:
-            for child in ast.iter_child_nodes(statement):
-                yield from _bound(child)
 
 
 def _source(spec: ScriptSpec) -> tuple[bytes, str]:
@@ -93,47 +73,65 @@ def _source(spec: ScriptSpec) -> tuple[bytes, str]:
         return file.read(), path
 
 
-def import_for_workers(spec: ScriptSpec) -> None:
-    """Import the program so that its functions and classes are here; what it raises comes through."""
-    module = types.ModuleType(ALIAS)
-    sys.modules["__main__"] = sys.modules[ALIAS] = module
-    _execute(spec, module, ALIAS)
-
-
-def _execute(spec: ScriptSpec, module: types.ModuleType, name: str) -> None:
-    code, module_spec, path = _code(spec)
+def _execute(spec: ScriptSpec, *, closed: bool) -> None:
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    if not any(isinstance(finder, _OldName) for finder in sys.meta_path):
+        sys.meta_path.append(_OldName())
+    code, module_spec, path = _code(spec, closed=closed)
     module.__dict__.update(
-        __name__=name,
         __file__=path,
         __spec__=module_spec,
         __loader__=None if module_spec is None else module_spec.loader,
         __package__=None if module_spec is None else module_spec.parent,
         __builtins__=__builtins__,
     )
+    if guard.NAME_OF_CODE in code.co_names:
+        module.__dict__[guard.NAME_OF_CODE] = guard.SEEN
     if spec.module is not None:
         sys.argv[0] = path
     exec(code, module.__dict__)  # noqa: S102 - the user's program
 
 
-def _code(
-    spec: ScriptSpec,
-) -> tuple[types.CodeType, importlib.machinery.ModuleSpec | None, str]:
+def _code(spec: ScriptSpec, *, closed: bool) -> tuple[types.CodeType, ModuleSpec | None, str]:
     if spec.module is None:
         assert spec.script is not None, "a run has a script or a module"
         with io.open_code(spec.script) as file:
-            return compile(file.read(), spec.script, "exec", dont_inherit=True), None, spec.script
+            return _compiled(file.read(), spec.script, closed=closed), None, spec.script
     found = _find(spec.module)
     loader = None if found is None else found.loader
     if found is None or not isinstance(loader, importlib.machinery.SourceFileLoader):
         raise UsageError(f"no module named {spec.module} with Python source in {spec.cwd}")
-    code = loader.get_code(found.name)
-    assert code is not None, "source files have code"
-    return code, found, found.origin or spec.module
+    path = loader.get_filename(found.name)
+    return _compiled(loader.get_data(path), path, closed=closed), found, path
 
 
-def _find(name: str) -> importlib.machinery.ModuleSpec | None:
+def _compiled(source: bytes, path: str, *, closed: bool) -> types.CodeType:
+    if closed:
+        return guard.closed(source, path)
+    return compile(source, path, "exec", dont_inherit=True)
+
+
+def _find(name: str) -> ModuleSpec | None:
     """Return the module, or a package's `__main__`."""
     found = importlib.util.find_spec(name)
     if found is not None and found.submodule_search_locations is not None:
         found = importlib.util.find_spec(f"{name}.__main__")
     return found
+
+
+class _OldName(MetaPathFinder, Loader):
+    """Gives the script to pickles of old journals that call it `_OLD_NAME`."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002 - the protocol's
+        target: types.ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        """Find that name only."""
+        return ModuleSpec(fullname, self) if fullname == _OLD_NAME else None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Put the script in the module's place, as a module may do while it is imported."""
+        sys.modules[module.__name__] = sys.modules["__main__"]

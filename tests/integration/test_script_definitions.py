@@ -24,9 +24,9 @@ def test_the_script_is_main_in_the_origin_and_imported_once_per_worker(place: Pl
             assert os.getpid() not in {pid for _, _, pid in found}
             print(sorted({name for name, _, _ in found}))
     """)
-    assert done.expect() == "['__rscoop_main__']\n"
+    assert done.expect() == "['__main__']\n"
     lines = [line.split() for line in (place.folder / "imported").read_text().splitlines()]
-    assert sorted(name for name, _ in lines) == ["__main__", "__rscoop_main__", "__rscoop_main__"]
+    assert [name for name, _ in lines] == ["__main__"] * 3
     assert len({pid for _, pid in lines}) == 3
 
 

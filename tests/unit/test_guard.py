@@ -1,0 +1,132 @@
+"""The guard of a script, closed while a worker imports it."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import textwrap
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from resilient_scoop.runtime import guard, script
+from resilient_scoop.runtime.child import ScriptSpec
+
+
+def names_after(text: str) -> dict[str, Any]:
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(guard.closed(textwrap.dedent(text).encode(), "script.py"), space)
+    return space
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        '__name__ == "__main__"',
+        '"__main__" == __name__',
+        '(__name__) == "__main__" and True',
+        'not __name__ != "__main__"',
+        '__name__ in ("__main__",)',
+        '__name__.endswith("_main__") and not __name__.startswith("__mp")',
+        'bool(__name__ == "__main__")',
+    ],
+)
+def test_a_guard_is_closed_in_all_its_usual_forms(test: str) -> None:
+    assert "ran" not in names_after(f"if {test}:\n    ran = 1\n")
+    assert names_after(f"ran = 1 if {test} else 0\n")["ran"] == 0
+
+
+def test_what_is_for_imports_is_run() -> None:
+    assert names_after("if __name__ != '__main__':\n    a = 1\nelse:\n    b = 1\n").get("a") == 1
+    found = names_after("""
+        match __name__:
+            case "__main__": kind = "script"
+            case _: kind = "import"
+        is_main = __name__ == "__main__"
+    """)
+    assert (found["kind"], found["is_main"]) == ("import", False)
+
+
+def test_every_other_name_stays_main() -> None:
+    found = names_after("""
+        name, text = __name__, f"{__name__}"
+        class Thing:
+            inner = __name__
+            is_main = __name__ == "__main__"
+        def is_main(): return __name__ == "__main__"
+        lambdas = [lambda: __name__ == "__main__"]
+        flags = [__name__ == "__main__" for _ in range(2)]
+    """)
+    assert (found["name"], found["text"], found["Thing"].inner) == ("__main__",) * 3
+    assert found["Thing"].__module__ == found["is_main"].__module__ == "__main__"
+    assert found["is_main"]()
+    assert found["lambdas"][0]()
+    assert (found["Thing"].is_main, found["flags"]) == (False, [False, False])
+
+
+def test_file_and_line_numbers_stay() -> None:
+    text = "\n\ndef fail():\n    raise ValueError\nif __name__ == '__main__':\n    fail()\n"
+    code = guard.closed(text.encode(), "/some/script.py")
+    fail = next(const for const in code.co_consts if hasattr(const, "co_name"))
+    assert (code.co_filename, fail.co_firstlineno) == ("/some/script.py", 3)
+    plain = compile(text, "/some/script.py", "exec", dont_inherit=True)
+    assert fail in plain.co_consts
+
+
+def test_code_without_source_is_closed_as_a_whole() -> None:
+    text = "class C: pass\nran = 0\nif __name__ == '__main__':\n    ran = 1\n"
+    space: dict[str, Any] = {"__name__": "__main__", guard.NAME_OF_CODE: guard.SEEN}
+    exec(guard.closed_code(compile(text, "script.pyc", "exec")), space)
+    assert (space["ran"], space["C"].__module__) == (0, "__main__")
+
+
+def test_a_source_too_deep_for_a_tree_is_closed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def too_deep(*_: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(ast, "parse", too_deep)
+    code = guard.closed(b"ran = 0\nif __name__ == '__main__':\n    ran = 1\n", "script.py")
+    space: dict[str, Any] = {"__name__": "__main__", guard.NAME_OF_CODE: guard.SEEN}
+    exec(code, space)
+    assert space["ran"] == 0
+
+
+def test_names_under_the_guard_are_those_that_an_import_lacks() -> None:
+    text = """
+        import os
+        both = 1
+        try:
+            if __name__ == "__main__":
+                import json.decoder, re as regex
+                def work(): inner = 1
+                for each in range(3): both = each
+        finally:
+            done = 1
+        if __name__ != "__main__":
+            helper = 1
+        else:
+            with open("x") as file: class_ = 1
+    """
+    found = guard.names_under(ast.parse(textwrap.dedent(text)))
+    assert found == {"json", "regex", "work", "each", "file", "class_"}
+
+
+def test_pickles_of_old_journals_find_the_script(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "script.py"
+    path.write_text("class Thing: pass\n")
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    script.import_for_workers(ScriptSpec(script=str(path), cwd=str(tmp_path)))
+    assert "__rscoop_main__" not in sys.modules
+    import pickle
+
+    try:
+        found = pickle.loads(b"c__rscoop_main__\nThing\n.")
+    finally:
+        sys.modules.pop("__rscoop_main__", None)
+    assert found is sys.modules["__main__"].Thing
