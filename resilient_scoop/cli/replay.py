@@ -9,7 +9,7 @@ import msgspec
 
 from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, print_json, run_argument
 from resilient_scoop.cli.resume import ResumeCommand
-from resilient_scoop.cli.script import find_module, find_script
+from resilient_scoop.cli.script import check_program
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.figures import open_view
@@ -74,15 +74,12 @@ def command(
     if view is None:
         raise UsageError(f"run {run.id} has not begun: there is no history to replay")
     view.close()
-    spec = spec_of(info, code)
+    spec = spec_of(run, info, code)
     if not Path(spec.cwd).is_dir():
         raise UsageError(
             f"run {run.id} works in {spec.cwd}, which is not there; name the code's folder: --code"
         )
-    if spec.script is not None:
-        find_script(spec.script, Path(spec.cwd))
-    elif spec.module is not None:
-        find_module(spec.module, Path(spec.cwd))
+    check_program(spec)
     played = replay(run, info, spec, reuse_changed, shows=shows)
     clean = not any(each.difference for each in played)
     if as_json:

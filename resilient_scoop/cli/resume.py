@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Final
 
 import click
@@ -17,10 +16,11 @@ from resilient_scoop.cli.base import (
     run_argument,
 )
 from resilient_scoop.cli.changed import ALL, check_flags, decide
-from resilient_scoop.cli.script import find_module, find_script, installed_versions
+from resilient_scoop.cli.script import check_program, installed_versions
 from resilient_scoop.cli.start import Start, start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import UsageError
+from resilient_scoop.runtime.launching import script_spec
 from resilient_scoop.runtime.rundir import RunDir, RunInfo
 from resilient_scoop.runtime.survey import Changed
 
@@ -98,7 +98,7 @@ def command(  # noqa: PLR0913  one parameter per option
         raise UsageError("--json is for --dry-run; a resumed run prints what its script prints")
     if run.is_held():
         raise run.busy_error()
-    _enter(info)
+    _enter(run, info)
     for text in changed_versions(info):
         note(text)
     if dry_run:
@@ -144,7 +144,7 @@ def changed_versions(info: RunInfo) -> list[str]:
     ]
 
 
-def _enter(info: RunInfo) -> None:
+def _enter(run: RunDir, info: RunInfo) -> None:
     """Go where the run was started and check that its script is still there and compiles."""
     try:
         os.chdir(info.cwd)
@@ -152,10 +152,7 @@ def _enter(info: RunInfo) -> None:
         raise UsageError(
             f"run {info.id} works in {info.cwd}: {error.strerror}; make the folder available again"
         ) from error
-    if info.module:
-        find_module(info.module, Path(info.cwd))
-    else:
-        find_script(info.script or "", Path(info.cwd))
+    check_program(script_spec(run, info))
 
 
 def _changed(run: RunDir, info: RunInfo, *, retry_failed: bool) -> list[Changed] | None:

@@ -21,7 +21,8 @@ from resilient_scoop.cli.start import Start, start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import JournalPlaceError, UsageError
 from resilient_scoop.runtime import rundirs
-from resilient_scoop.runtime.rundir import RunDir, RunInfo, user_name
+from resilient_scoop.runtime.child import interpreter_flags
+from resilient_scoop.runtime.rundir import KEPT_SCRIPT, RunDir, RunInfo, user_name
 
 SEED_BITS: Final = 64
 _NAME: Final = re.compile(r"\w[\w.+-]*")
@@ -81,7 +82,8 @@ def command(  # noqa: PLR0913  one parameter per option
     Its standard output is on standard output, progress and notes are on standard error. Ctrl-C
     stops the run so that it can be resumed; twice ends it at once.
     """
-    target = _target(script, as_module=as_module)
+    folder = working_folder()
+    target = _target(script, folder, as_module=as_module)
     check_name(name)
     count = workers or len(os.sched_getaffinity(0))
     drawn = int.from_bytes(os.urandom(SEED_BITS // 8)) if seed is None else seed
@@ -94,7 +96,11 @@ def command(  # noqa: PLR0913  one parameter per option
             script=target.script,
             module=target.module,
             argv=list(args),
-            cwd=str(Path.cwd()),
+            argv0="" if target.module else script,
+            script_kept=target.source is not None,
+            first=target.first,
+            flags=interpreter_flags(),
+            cwd=str(folder),
             python=sys.executable,
             python_version=sys.version.split()[0],
             versions=installed_versions(),
@@ -108,7 +114,8 @@ def command(  # noqa: PLR0913  one parameter per option
         )
 
     now = time.time()  # noqa: TID251  labels the run and makes its id
-    run = rundirs.create(state_folder(), describe, now)
+    files = {} if target.source is None else {KEPT_SCRIPT: target.source}
+    run = rundirs.create(state_folder(), describe, now, files)
     how = Start(
         workers=count, strict=strict, quiet=quiet, detach=detach, audit=audit,
         always_replay=always_replay, limit=limit_of(time_limit),
@@ -127,12 +134,27 @@ def check_name(name: str | None) -> None:
         )
 
 
-def _target(script: str, *, as_module: bool) -> Target:
+def working_folder() -> Path:
+    """Return the working directory.
+
+    Raises:
+        UsageError: it has been deleted.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError(
+            "the working directory has been deleted: change to one that exists, where the script and "
+            "its workers can run"
+        ) from error
+
+
+def _target(script: str, folder: Path, *, as_module: bool) -> Target:
     if as_module:
-        return find_module(script, Path.cwd())
+        return find_module(script, folder)
     if script == "-":
-        raise UsageError("a script from standard input could not be resumed; save it to a file")
-    return find_script(script, Path.cwd())
+        raise UsageError("to run a script from standard input, name it: rscoop run /dev/stdin")
+    return find_script(script, folder)
 
 
 def _started(run: RunDir, how: Start) -> int:

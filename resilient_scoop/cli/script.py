@@ -7,15 +7,24 @@ as well have typed `python` instead of `rscoop run`.
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
+import stat
 import sys
 import traceback
 import warnings
 from dataclasses import dataclass
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from resilient_scoop.errors import UsageError
+from resilient_scoop.runtime import program
+
+if TYPE_CHECKING:
+    from resilient_scoop.runtime.child import ScriptSpec
 
 DISTRIBUTIONS: Final = (
     "resilient-scoop", "pyzmq", "greenlet", "dill", "lmdb", "tenacity", "paramiko", "msgspec",
@@ -23,6 +32,8 @@ DISTRIBUTIONS: Final = (
 )  # fmt: skip
 """What results may depend on; `resume` says which of them have changed."""
 _CANT_OPEN, _CANT_RUN = 2, 1
+_PASSING: Final = ("/dev/", "/proc/")
+"""What a path below these means is gone with the process or with the next redirection."""
 
 
 class ScriptError(click.ClickException):
@@ -39,36 +50,84 @@ class ScriptError(click.ClickException):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is to be run: either a script's absolute path or a module's name."""
+    """What is to be run: either a script's absolute path or a module's name.
+
+    `source` is what was read of a script that can be read only once; `first` is then the folder of
+    its modules.
+    """
 
     script: str | None = None
     module: str | None = None
+    source: bytes | None = None
+    first: str | None = None
 
 
 def find_script(name: str, folder: Path) -> Target:
-    """Return the script that `python NAME` would run in `folder`, once it compiles.
+    """Return the script, folder or archive that `python NAME` would run in `folder`, once it compiles.
 
     Raises:
         ScriptError: there is none, or it is no Python.
     """
-    path = Path(os.path.normpath(folder / name))
-    if path.is_dir():
-        inner = path / "__main__.py"
-        if not inner.is_file():
-            raise ScriptError(
-                f"{sys.executable}: can't find '__main__' module in {str(path)!r}", _CANT_RUN
-            )
-        path = inner
-    try:
-        source = path.read_bytes()
-    except OSError as error:
+    path = os.path.join(folder, name)  # noqa: PTH118 - `link/..` is another folder than this one
+    place = program.importer(path)
+    if place is not None:
+        path = os.path.abspath(path)  # noqa: PTH100 - as Python's own
+        found = place.find_spec("__main__")
+        if found is None:
+            text = f"{sys.executable}: can't find '__main__' module in {path!r}"
+            raise ScriptError(text, _CANT_RUN)
+        _check_module(found)
+        return Target(script=path)
+    source, once = _read(path, name)
+    if program.is_compiled(path, source):
+        try:
+            program.unmarshal(path, source)
+        except UsageError as error:
+            raise ScriptError(f"{sys.executable}: {error}", _CANT_RUN) from error
+    else:
+        check_source(source, path)
+    if once:
+        return Target(script=path, source=source, first=program.search_folder(path))
+    return Target(script=path)
+
+
+def _read(path: str, name: str) -> tuple[bytes, bool]:
+    """Return a script's source, and whether the path gives it only now."""
+    if path.endswith(".ipynb"):
         raise ScriptError(
-            f"{sys.executable}: can't open file {str(path)!r}: "
-            f"[Errno {error.errno}] {error.strerror}",
+            f"{sys.executable}: {path!r} is a notebook: make a script of it with "
+            f"`jupyter nbconvert --to script {shlex.quote(name)}`, and run that",
             _CANT_OPEN,
-        ) from error
-    check_source(source, str(path))
-    return Target(script=str(path))
+        )
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - as it was typed
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            return file.read(), not regular or path.startswith(_PASSING)
+    except OSError as error:
+        text = f"{sys.executable}: can't open file {path!r}: [Errno {error.errno}] {error.strerror}"
+        command = shutil.which(name) if os.sep not in name else None
+        if command is not None and isinstance(error, FileNotFoundError):
+            text += f"; to run the command of that name: rscoop run {shlex.quote(command)}"
+        raise ScriptError(text, _CANT_OPEN) from error
+
+
+def check_program(spec: ScriptSpec) -> None:
+    """Check that the program of a run is still there and compiles.
+
+    Raises:
+        ScriptError: it is not, or does not.
+    """
+    if spec.module is not None:
+        find_module(spec.module, Path(spec.cwd))
+    elif spec.kept is not None:
+        if not Path(spec.kept).is_file():
+            raise ScriptError(
+                f"{spec.script} was read once when the run began, and its copy {spec.kept} is gone; "
+                "restore the run's folder from a backup",
+                _CANT_OPEN,
+            )
+    else:
+        find_script(spec.script or "", Path(spec.cwd))
 
 
 def find_module(name: str, folder: Path) -> Target:
@@ -77,7 +136,7 @@ def find_module(name: str, folder: Path) -> Target:
     Raises:
         ScriptError: there is no such module, or it is no Python.
     """
-    where: list[str] | None = [str(folder), *sys.path]
+    where: list[str] | None = [*sys.path] if sys.flags.safe_path else [str(folder), *sys.path]
     full, spec = "", None
     for part in name.split("."):
         full = f"{full}.{part}" if full else part
@@ -94,9 +153,16 @@ def find_module(name: str, folder: Path) -> Target:
                 f"{name!r} is a package and cannot be directly executed",
                 _CANT_RUN,
             )
-    if spec is not None and spec.origin and spec.origin.endswith(".py"):
-        check_source(Path(spec.origin).read_bytes(), spec.origin)
+    if spec is not None:
+        _check_module(spec)
     return Target(module=name)
+
+
+def _check_module(found: ModuleSpec) -> None:
+    """Raise ScriptError unless a module's source, if it has one, compiles."""
+    loader: Any = found.loader
+    if hasattr(loader, "get_data") and found.origin and found.origin.endswith(".py"):
+        check_source(loader.get_data(found.origin), found.origin)
 
 
 def check_source(source: bytes, path: str) -> None:

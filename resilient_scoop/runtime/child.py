@@ -15,10 +15,16 @@ from typing import Final
 
 import msgspec
 
-from resilient_scoop.runtime import REFUSAL_SAID, deaf
+from resilient_scoop.runtime import REFUSAL_SAID, deaf, json_text
 
 _VARIABLE: Final = "RSCOOP_CHILD"
+_PYTHONPATH_GIVEN: Final = "RSCOOP_PYTHONPATH_GIVEN"
 _PDEATHSIG: Final = 1
+_FLAGS: Final = {
+    "debug": "d", "dont_write_bytecode": "B", "optimize": "O", "no_site": "S", "verbose": "v",
+    "bytes_warning": "b", "quiet": "q", "isolated": "I",
+}  # fmt: skip
+_ISOLATION: Final = {"no_user_site": "s", "ignore_environment": "E", "safe_path": "P"}
 START_AGAIN: Final = 79
 """Exit status of an origin that, under `always_replay`, wants to be started anew at once."""
 
@@ -30,6 +36,10 @@ class ScriptSpec(msgspec.Struct, frozen=True, kw_only=True):
     module: str | None = None
     argv: list[str] = []
     cwd: str = "."
+    argv0: str = ""  # as it was typed
+    kept: str | None = None  # the copy of a script that can be read only once
+    first: str | None = None  # first on `sys.path`, where that can't be told from the script's path
+    flags: list[str] = []  # of the interpreter
 
 
 class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +74,31 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
 def take_settings() -> ChildSettings:
     """Return this process' settings and take them out of the environment."""
     text = os.environ.pop(_VARIABLE)
-    return msgspec.json.decode(text, type=ChildSettings)
+    given = os.environ.pop(_PYTHONPATH_GIVEN, None)
+    if given is not None:
+        os.environ["PYTHONPATH"] = given
+    return json_text.decode(text, ChildSettings)
+
+
+def interpreter_flags() -> list[str]:
+    """Return the options that this interpreter was started with, as far as they bear on user code."""
+    flags = sys.flags
+    found = [
+        f"-{letter * int(getattr(flags, name))}"
+        for name, letter in _FLAGS.items()
+        if getattr(flags, name)
+    ]
+    if not flags.isolated:
+        found += [f"-{letter}" for name, letter in _ISOLATION.items() if getattr(flags, name)]
+    found += [word for option in sys.warnoptions for word in ("-W", option)]
+    for name, value in sys._xoptions.items():  # noqa: SLF001 - documented, for CPython
+        found += ["-X", name if value is True else f"{name}={value}"]
+    return found
+
+
+def absolute_path(text: str, cwd: str) -> str:
+    """Return a PYTHONPATH whose entries mean the same in any folder; an empty one is `cwd` itself."""
+    return os.pathsep.join(os.path.join(cwd, entry) for entry in text.split(os.pathsep))  # noqa: PTH118
 
 
 def hash_seed(seed: int) -> str:
@@ -96,7 +130,12 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
     It dies with this process. Raises OSError where the system has no room for another process.
     """
     environ = dict(os.environ)
-    environ[_VARIABLE] = msgspec.json.encode(settings).decode()
+    environ[_VARIABLE] = json_text.encode(settings).decode()
+    path = environ.get("PYTHONPATH")
+    if path:
+        # Our processes start elsewhere, so that nothing in the user's folder is imported by us.
+        environ["PYTHONPATH"] = absolute_path(path, settings.script.cwd)
+        environ[_PYTHONPATH_GIVEN] = path
     environ["RSCOOP_RUN_ID"] = settings.run_id
     if refusal_said:
         environ[REFUSAL_SAID] = "1"
@@ -105,7 +144,8 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
         for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB", "NUMBA", "BLIS"):
             environ.setdefault(f"{library}_NUM_THREADS", "1")
     parent = os.getpid()
-    command = [sys.executable, "-m", "resilient_scoop.runtime.proc", role, settings.run_id]
+    flags = settings.script.flags if user_code else []
+    command = [sys.executable, *flags, "-m", "resilient_scoop.runtime.proc", role, settings.run_id]
     return subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
         [*command, settings.name] if settings.name else command,
         stdin=stdin,

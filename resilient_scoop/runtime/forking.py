@@ -251,6 +251,8 @@ def fork(source: RunDir, target: RunDir, run: bytes, at: Point | None) -> Taken:
         JournalError: the source cannot be read or the target not be written.
     """
     _link_all(source, target)
+    if source.kept_script.exists():
+        shutil.copyfile(source.kept_script, target.kept_script)
     decisions.save(target.path, decisions.load(source.path).values())
     with JournalView.open(source.journal) as view:
         filled = Fork(view, run, at)

@@ -41,7 +41,7 @@ def child_settings(
         run_id=run.id,
         run=bytes.fromhex(info.uuid),
         seed=info.seed,
-        script=ScriptSpec(script=info.script, module=info.module, argv=info.argv, cwd=info.cwd),
+        script=script_spec(run, info),
         workers=options.workers,
         adopt=adopt,
         strict=options.strict or info.strict or options.always_replay,
@@ -53,3 +53,12 @@ def child_settings(
         always_replay=options.always_replay,
         audit=options.audit,
     )
+
+
+def script_spec(run: RunDir, info: RunInfo) -> ScriptSpec:
+    """Return which program a run runs."""
+    return ScriptSpec(
+        script=info.script, module=info.module, argv=info.argv, cwd=info.cwd, argv0=info.argv0,
+        kept=str(run.kept_script) if info.script_kept else None, first=info.first,
+        flags=info.flags,
+    )  # fmt: skip

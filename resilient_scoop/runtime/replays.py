@@ -19,6 +19,7 @@ from resilient_scoop.core.events import Table
 from resilient_scoop.core.recovery import is_open, recover
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime import child
+from resilient_scoop.runtime.launching import script_spec
 from resilient_scoop.wire.messages import Define, decode_logged, decode_up
 from resilient_scoop.wire.tally import TALLY_KEY, Tally, decode_tally
 
@@ -148,7 +149,7 @@ def _died(code: int, said: bytes) -> str:
     )
 
 
-def spec_of(info: RunInfo, code: Path | None) -> child.ScriptSpec:
+def spec_of(run: RunDir, info: RunInfo, code: Path | None) -> child.ScriptSpec:
     """Return the program as the run has it, or as it is found in `code`.
 
     That folder stands for the one in which the run was started.
@@ -157,18 +158,17 @@ def spec_of(info: RunInfo, code: Path | None) -> child.ScriptSpec:
         UsageError: it is not there.
     """
     if code is None:
-        return child.ScriptSpec(
-            script=info.script, module=info.module, argv=info.argv, cwd=info.cwd
-        )
+        return script_spec(run, info)
     folder = code.absolute()
     if not folder.is_dir():
         raise UsageError(f"--code {code}: there is no such folder")
     script = None
-    if info.script is not None:
+    if info.script is not None and not info.script_kept:
         path = Path(info.script)
         inside = path.relative_to(info.cwd) if path.is_relative_to(info.cwd) else Path(path.name)
-        found = next((p for p in (folder / inside, folder / path.name) if p.is_file()), None)
+        found = next((p for p in (folder / inside, folder / path.name) if p.exists()), None)
         if found is None:
             raise UsageError(f"--code {code}: there is no {inside} in it")
         script = str(found)
-    return child.ScriptSpec(script=script, module=info.module, argv=info.argv, cwd=str(folder))
+    spec = script_spec(run, info)
+    return msgspec.structs.replace(spec, script=script or spec.script, cwd=str(folder))

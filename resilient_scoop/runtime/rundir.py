@@ -8,6 +8,7 @@
         sock/        local sockets (`adapters.zmq_sockets` reaches them however long the path is)
         lock         held (flock) by the run's launcher for as long as it lives
         shown        how much of the script's output has been displayed
+        script       copy of a script that can be read only once (a pipe); else absent
 
 Invariants. A folder appears under its final name only when `run.json` is whole and synced, so a run
 either exists or does not. It is mode 0700 and refused when another user owns it or may write to it:
@@ -32,8 +33,11 @@ from typing import Final
 import msgspec
 
 from resilient_scoop.errors import JournalFormatError, RunBusyError, UsageError
+from resilient_scoop.runtime import json_text
+from resilient_scoop.runtime.json_text import printable
 
 FORMAT: Final = 1
+KEPT_SCRIPT: Final = "script"
 _BUSY_TRIES: Final = 20
 _BUSY_PAUSE_S: Final = 0.01
 
@@ -59,12 +63,17 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     user: str
     forked_from: str | None = None  # the run, and where, whose results it began with
+    argv0: str = ""  # what the user typed for the script
+    script_kept: bool = False  # it can be read only once: `RunDir.kept_script` is its copy
+    first: str | None = None  # of a kept script: the folder of its modules
+    flags: list[str] = []  # of the interpreter, for script and workers
     format: int = FORMAT
 
     @property
     def title(self) -> str:
         """What the run is of, for eyes: the script's file name or the module's name."""
-        return f"-m {self.module}" if self.module else Path(self.script or "?").name
+        name = f"-m {self.module}" if self.module else Path(self.script or "?").name
+        return printable(name)
 
 
 class _Formatted(msgspec.Struct, frozen=True):
@@ -120,6 +129,11 @@ class RunDir:
         return self.path / "lock"
 
     @property
+    def kept_script(self) -> Path:
+        """Copy of a script that can be read only once."""
+        return self.path / KEPT_SCRIPT
+
+    @property
     def shown(self) -> Path:
         """File that holds how much of the script's output was displayed (`runtime.shown`)."""
         return self.path / "shown"
@@ -139,8 +153,8 @@ class RunDir:
         check_owner(self.path)
         try:
             text = self.info.read_bytes()
-            self._check_format(msgspec.json.decode(text, type=_Formatted).format)
-            info = msgspec.json.decode(text, type=RunInfo)
+            self._check_format(json_text.decode(text, _Formatted).format)
+            info = json_text.decode(text, RunInfo)
         except PermissionError as error:
             raise UsageError(f"{self.info}: {error.strerror}; see `ls -ld {self.path}`") from error
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:

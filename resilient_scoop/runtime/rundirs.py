@@ -11,7 +11,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from resilient_scoop.errors import (
     RunNotMadeError,
     UsageError,
 )
+from resilient_scoop.runtime import json_text
 from resilient_scoop.runtime.figures import state_behind
 from resilient_scoop.runtime.rundir import RunDir, RunInfo, check_owner, sync_folder, write_synced
 
@@ -67,8 +68,15 @@ def new_id(now: float, step: int = 0) -> str:
     return "".join(ALPHABET[(number >> shift) & 31] for shift in range(5 * ID_LENGTH - 5, -1, -5))
 
 
-def create(state: Path, describe: Callable[[str], RunInfo], now: float) -> RunDir:
+def create(
+    state: Path,
+    describe: Callable[[str], RunInfo],
+    now: float,
+    files: Mapping[str, bytes] | None = None,
+) -> RunDir:
     """Create the folder of a new run; `describe` is given its id and says what is started.
+
+    `files` are put into it.
 
     Raises:
         UsageError: the state folder can't be used: permissions, a file in its way; name another.
@@ -81,6 +89,8 @@ def create(state: Path, describe: Callable[[str], RunInfo], now: float) -> RunDi
         draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=runs))
         for folder in ("journal", "logs"):
             (draft / folder).mkdir(mode=0o700)
+        for name, data in (files or {}).items():
+            write_synced(draft / name, data)
         return _publish(draft, runs, describe, now)
     except OSError as error:
         if draft is not None:
@@ -253,7 +263,7 @@ def _publish(draft: Path, runs: Path, describe: Callable[[str], RunInfo], now: f
         final = runs / identity
         if final.exists():
             continue
-        text = msgspec.json.format(msgspec.json.encode(describe(identity)))
+        text = msgspec.json.format(json_text.encode(describe(identity)))
         write_synced(draft / "run.json", text)
         try:
             draft.rename(final)

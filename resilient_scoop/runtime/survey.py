@@ -20,6 +20,7 @@ import msgspec
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.runtime import child, script
+from resilient_scoop.runtime.launching import script_spec
 from resilient_scoop.wire.messages import Calls, Define, Outcomes, decode_logged, decode_up
 
 if TYPE_CHECKING:
@@ -144,9 +145,7 @@ def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> list[bytes]:
         run_id=run.id,
         run=bytes.fromhex(info.uuid),
         seed=info.seed,
-        script=child.ScriptSpec(
-            script=info.script, module=info.module, argv=info.argv, cwd=info.cwd
-        ),
+        script=script_spec(run, info),
         workers=info.workers,
         name="survey",
     )

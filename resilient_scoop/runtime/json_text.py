@@ -1,0 +1,41 @@
+"""JSON that also carries names which are not UTF-8.
+
+Python reads a byte of a file name that is no UTF-8 as a lone surrogate (PEP 383). msgspec refuses
+those, rightly; JSON can escape them. Only what has one takes the slow way.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+import msgspec
+
+_Value = TypeVar("_Value")
+
+
+def encode(value: Any) -> bytes:
+    """Return a struct as JSON."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(value)).encode()
+
+
+def decode(text: bytes | str, kind: type[_Value]) -> _Value:
+    """Return the struct of a text.
+
+    Raises:
+        msgspec.MsgspecError: it is no JSON, or of another kind.
+    """
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError as error:
+        if "surrogate" not in str(error):
+            raise
+        return msgspec.convert(json.loads(text), kind)
+
+
+def printable(text: str) -> str:
+    """Return a text that can be written as UTF-8; what cannot is escaped."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
