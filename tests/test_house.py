@@ -23,7 +23,7 @@ from resilient_scoop.wire import messages
 CHECKOUT = Path(__file__).parent.parent
 PACKAGE = Path(errors.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-LINES_PER_FILE, LINES_PER_FUNCTION = 400, 60
+LINES_PER_FUNCTION = 60
 
 USER_CODE_FLOORS = {"adapters", "runtime", "futures"}
 """Floors that call, pickle or unpickle user code: whatever it raises is an outcome, not a bug."""
@@ -57,7 +57,6 @@ def tree_of(path: Path) -> ast.Module:
 @each_source
 def test_a_file_and_its_functions_can_be_held_in_the_head(path: Path) -> None:
     text = path.read_text()
-    assert len(text.splitlines()) <= LINES_PER_FILE
     assert not {"TODO", "FIXME", "XXX"} & set(text.replace(":", " ").split())
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
