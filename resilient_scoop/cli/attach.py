@@ -10,7 +10,9 @@ import click
 
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.cli.base import SETTINGS, note, run_argument
-from resilient_scoop.runtime.display import Display, Progress, Rate, eta_s
+from resilient_scoop.ids import ROOT
+from resilient_scoop.runtime.busy import busy
+from resilient_scoop.runtime.display import Course, Display, Progress, Rate, steps
 from resilient_scoop.runtime.figures import (
     OutputTail,
     RunFigures,
@@ -66,7 +68,9 @@ class _Watch:
         self._info = info
         self._display = display
         self._tail = OutputTail() if output else None
-        self._rate = Rate()
+        self._rate, self._course = Rate(), Course()
+        holder = run.holder()
+        self._began = holder.started_at if holder else time.time()  # noqa: TID251  for display
         self._counted_at = float("-inf")
         self._took_s = 0.0
         self.figures = RunFigures()
@@ -104,17 +108,27 @@ class _Watch:
         rate = self._rate.add(now, figures.done)
         batch = figures.batches[0] if figures.batches else None
         total = batch.total if batch and batch.whole else None
+        name = f"{batch.path} {batch.name}" if batch else ""
+        script = next((each for each in figures.items if each.path == ROOT), None)
         return Progress(
+            elapsed_s=float(int(time.time() - self._began)),  # noqa: TID251
+            label=f"{script.label or 'script'} {steps(script.done, script.total)}"
+            if script
+            else "",
+            share=script.done / script.total if script and script.total else None,
             done=figures.done,
+            running=sum(bool(each.path) and each.name != "origin" for each in busy(self._run.id)),
             workers=figures.workers,
             workers_max=figures.workers,
             crashes=figures.crashes,
             resubmitted=figures.resubmitted,
             rate_per_s=rate,
-            batch=f"{batch.path} {batch.name}" if batch else "",
+            batch=name,
             batch_done=batch.done if batch else 0,
             batch_total=total,
-            eta_s=eta_s(batch.done, total, rate) if batch and len(figures.batches) == 1 else None,
+            batch_eta_s=self._course.eta_s(
+                now, name, batch.done / total if batch and total else None
+            ),
         )
 
 

@@ -179,8 +179,9 @@ def _batch_line(batch: BatchFigures) -> str:
 
 
 def _item_line(item: ItemFigures) -> str:
+    label = f"{item.label} " if item.label else ""
     keeps = ", goes on from there" if item.keeps else ""
-    return f"  item      {item.path} {item.name}: {steps(item.done, item.total)}{keeps}"
+    return f"  item      {item.path} {item.name}: {label}{steps(item.done, item.total)}{keeps}"
 
 
 def _replay_line(replay: ReplayFigures) -> str:

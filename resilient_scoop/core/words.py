@@ -43,6 +43,7 @@ class Word:
     done: float
     total: float | None
     has_payload: bool
+    label: str = ""
 
     def resume(self) -> StoredResume | None:
         """Return where the payload is, if there is one."""
@@ -68,8 +69,9 @@ class Words:
         mark = said.fingerprint + said.digest
         has_payload = bool(said.payload)
         batch[said.index] = Word(
-            key, fn, mark, said.attempt, said.tries, said.done, said.total, has_payload
-        )
+            key, fn, mark, said.attempt, said.tries, said.done, said.total, has_payload,
+            said.label,
+        )  # fmt: skip
         if key in self.stale:
             self.stale.remove(key)
         return key

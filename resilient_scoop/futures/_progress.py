@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 RESUME_BYTES_MAX: Final = 1 << 20
 """A payload is a record of the journal every second; what is larger belongs into a file."""
+LABEL_MAX: Final = 60
 _SHARE: Final = 0.05
 """Of a call's time, what pickling its payloads may take at most."""
 _NOTHING: Final = object()
@@ -167,12 +168,14 @@ def progress(
     done: float,
     total: float | None = None,
     *,
+    label: str = "",
     resume: Any = _NOTHING,
 ) -> None:
     """Say how far the running call is, and keep what its next attempt needs to go on from here.
 
-    `rscoop status` and the progress line show the figures. `resume` is any object that pickles to
-    at most 1 MiB; it is a snapshot, and the next attempt finds it as `task_info().resume`. Call it
+    `rscoop status` and the progress line show the figures, with `label` in front: in the script
+    `futures.progress(3, 60, label="generation")` is shown as `generation 3/60`. `resume` is any
+    object that pickles to at most 1 MiB; it is a snapshot, and the next attempt finds it as `task_info().resume`. Call it
     as often as you like: at most one word a second is journaled, the last one. What was said in the
     last second before a crash may be lost. Without `resume=` the payload that was kept stays.
 
@@ -201,7 +204,7 @@ def progress(
     if resume is not _NOTHING:
         _check_is_leaf(context)
     if work is None:
-        _say(session, context, None, _of_script(session, done, total))
+        _say(session, context, None, _of_script(session, done, total, _short(label)))
         return
     if resume is _NOTHING:
         with session.lock:
@@ -217,7 +220,8 @@ def progress(
         with session.lock:
             cost_s = time.monotonic() - began
             session.reporter.hold_off(context.path, work, context.index, began + cost_s / _SHARE)
-    _say(session, context, work, _of_item(session, context, work, (done, total), kept))
+    said = _of_item(session, context, work, (done, total), kept, _short(label))
+    _say(session, context, work, said)
 
 
 def _say(session: Session, context: Context, work: Work | None, said: Progress) -> None:
@@ -233,6 +237,7 @@ def _of_item(
     work: Work,
     figures: tuple[float, float | None],
     kept: bytes,
+    label: str,
 ) -> Progress:
     task, index = work.task, context.index
     tries = session.reporter.tries(context.path, work)
@@ -240,13 +245,18 @@ def _of_item(
     return Progress(
         task.parent, work.attempt, task.call, index,
         work.callable.fingerprint, work.digests(index, index + 1),
-        *figures, kept, tries,
+        *figures, kept, tries, label,
     )  # fmt: skip
 
 
-def _of_script(session: Session, done: float, total: float | None) -> Progress:
+def _of_script(session: Session, done: float, total: float | None, label: str) -> Progress:
     attempt = session.machine.root
-    return Progress("", attempt or Attempt(0, 0), 0, 0, b"", b"", done, total)
+    return Progress("", attempt or Attempt(0, 0), 0, 0, b"", b"", done, total, label=label)
+
+
+def _short(label: str) -> str:
+    """Return a label as one short line."""
+    return " ".join(str(label).split())[:LABEL_MAX]
 
 
 def _is_figure(number: object) -> bool:

@@ -3,7 +3,8 @@
 Standard output belongs to the script, byte for byte; everything of ours goes to standard error.
 On a terminal the progress is one line that is drawn over itself, cleared before anything else is
 written and never drawn behind a half-written line of the script. Elsewhere (a batch job's
-file) it is one plain line a minute. No color is used, so there is none to turn off.
+file) it is one plain line a minute, and the first line names the run. No color is used, so there
+is none to turn off.
 
 A reader that goes away (`rscoop run … | head`) ends the display, never the run.
 """
@@ -25,6 +26,8 @@ from resilient_scoop.counts import counted
 PLAIN_EVERY_S: Final = 60.0
 DRAW_EVERY_S: Final = 0.1
 RATE_WINDOW_S: Final = 10.0
+ETA_AFTER_S: Final = 5.0
+ETA_AFTER_SHARE: Final = 0.01
 _CLEAR: Final = b"\r\x1b[2K"
 _WIDTH: Final = 80
 
@@ -33,8 +36,8 @@ _WIDTH: Final = 80
 class Progress:
     """A run at one moment, as its launcher knows it."""
 
+    elapsed_s: float = 0.0
     done: int = 0
-    total: int | None = None  # None: the script may ask for more at any time
     running: int = 0
     workers: int = 0
     workers_max: int = 0
@@ -42,10 +45,13 @@ class Progress:
     resubmitted: int = 0
     reused: int = 0  # items that came from the journal
     rate_per_s: float = 0.0
-    eta_s: float | None = None
+    label: str = ""  # what the script says of its progress, by `futures.progress`
+    share: float | None = None  # of the whole, as the script says
+    eta_s: float | None = None  # until its end, by the script's own word
     batch: str = ""  # path and function of the call under way
     batch_done: int = 0
-    batch_total: int | None = None
+    batch_total: int | None = None  # None: more items may follow
+    batch_eta_s: float | None = None  # until the call's end
     items: str = ""  # how far the running items are, by their own word
 
 
@@ -68,11 +74,22 @@ class Rate:
         return (count - seen[0][1]) / took_s if took_s > 0 else 0.0
 
 
-def eta_s(done: int, total: int | None, rate_per_s: float) -> float | None:
-    """Return the seconds that the rest will take, or None where that can't be known."""
-    if total is None or rate_per_s <= 0 or done >= total:
-        return None
-    return (total - done) / rate_per_s
+class Course:
+    """How long something will take that tells its share; a new `name` begins a new one."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._began = self._first = 0.0
+
+    def eta_s(self, now: float, name: str, share: float | None) -> float | None:
+        """Return the seconds until its end, or None where too little of it was seen."""
+        if share is None or name != self._name or share < self._first:
+            self._name, self._began, self._first = name, now, share or 0.0
+            return None
+        seen, took_s = share - self._first, now - self._began
+        if took_s < ETA_AFTER_S or seen < ETA_AFTER_SHARE or share >= 1:
+            return None
+        return took_s * (1 - share) / seen
 
 
 class _Sink:
@@ -167,6 +184,21 @@ class Display:
             self._mid_line = not data.endswith(b"\n")
         self._redraw()
 
+    def error(self, data: bytes) -> None:
+        """Write what the script, or a process of the run, wrote to standard error."""
+        if not data:
+            return
+        self._clear()
+        self._err.write(data)
+        if self._err.is_tty():
+            self._mid_line = not data.endswith(b"\n")
+        self._redraw()
+
+    def begin(self, text: str) -> None:
+        """Say which run this is, where no live line does."""
+        if not self._tty and not self._quiet:
+            self.note(text)
+
     def note(self, text: str) -> None:
         """Say something in a line of its own."""
         self._clear()
@@ -205,8 +237,9 @@ class Display:
     def _draw(self, now: float) -> None:
         if self._mid_line or self._last is None:
             return
-        line = f"run {self._run_id}  {progress_line(self._last)}"
-        self._err.write(_CLEAR + line[: self._width() - 1].encode("utf-8", "replace"))
+        width = self._width() - 1
+        line = progress_line(self._last, width, f"run {self._run_id}")
+        self._err.write(_CLEAR + line[:width].encode("utf-8", "replace"))
         self._drawn, self._drawn_at = True, now
 
     def _width(self) -> int:
@@ -218,27 +251,46 @@ class Display:
             return _WIDTH
 
 
-def progress_line(at: Progress) -> str:
-    """Return a snapshot in words; what is nothing to speak of is left out."""
-    total = "~" if at.total is None else at.total
-    parts = [f"{at.done}/{total} done"]
-    if at.running:
-        parts.append(f"{at.running} running")
-    if at.batch:
-        of = "" if at.batch_total is None else f" {at.batch_done}/{at.batch_total}"
-        parts.append(f"{at.batch}{of}")
-    if at.items:
-        parts.append(at.items)
-    parts.append(f"{at.workers}/{counted(at.workers_max, 'worker')}")
-    if at.rate_per_s > 0:
-        parts.append(f"{at.rate_per_s:.1f}/s")
-    if at.eta_s is not None:
-        parts.append(f"{duration(at.eta_s)} left")
-    if at.reused:
-        parts.append(f"{at.reused} from the journal")
-    if at.crashes:
-        parts.append(f"lost {at.crashes}, resubmitted {at.resubmitted}")
-    return " | ".join(parts)
+def progress_line(at: Progress, width: int | None = None, run: str = "") -> str:
+    """Return a snapshot in words: what is nothing to speak of, and what does not fit, is left out."""
+    parts = [(order, text) for order, text in enumerate(_parts(at, run)) if text]
+    if width is not None:
+        ranked = sorted(parts, key=lambda part: _RANKS[part[0]])
+        while len(ranked) > 1 and len(_BETWEEN.join(text for _, text in ranked)) > width:
+            ranked.pop()
+        parts = sorted(ranked)
+    return _BETWEEN.join(text for _, text in parts)
+
+
+_BETWEEN: Final = " | "
+_RANKS: Final = (0, 1, 2, 4, 3, 8, 7, 6, 5, 10, 9)
+"""Which of the parts below stay where the line is narrow: those with low numbers."""
+
+
+def _parts(at: Progress, run: str) -> tuple[str, ...]:
+    of = "" if at.batch_total is None else f"/{at.batch_total}"
+    share = at.share
+    if share is None and at.batch and at.batch_total:
+        share = at.batch_done / at.batch_total
+    left = at.eta_s if at.share is not None else at.batch_eta_s
+    what = "" if at.share is not None else " of this call"
+    return (
+        duration(at.elapsed_s),
+        "" if share is None else f"{100 * share:.0f} %",
+        at.label,
+        f"{at.batch} {at.batch_done}{of}" if at.batch else "",
+        "" if left is None else f"{duration(left)} left{what}",
+        at.items,
+        f"{at.running} running on {counted(at.workers, 'worker')}"
+        if at.workers
+        else "no worker yet",
+        f"{at.rate_per_s:.1f}/s" if at.rate_per_s > 0 else "",
+        counted(at.crashes, "crash", "crashes") + f", {at.resubmitted} resubmitted"
+        if at.crashes
+        else "",
+        f"{counted(at.done, 'result')}" + (f", {at.reused} from the journal" if at.reused else ""),
+        run,
+    )
 
 
 def steps(done: float, total: float | None) -> str:

@@ -89,6 +89,7 @@ class ItemFigures:
     done: float
     total: float | None
     keeps: bool  # the next attempt goes on from there
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,7 @@ def _items(view: Readable, fns: dict[tuple[str, int], str]) -> Iterator[ItemFigu
         if isinstance(said, Progress):
             path = item_path(said.parent, said.call, said.index) if said.parent else ROOT
             name = fns.get((said.parent, said.call), "?") if said.parent else "script"
-            yield ItemFigures(path, name, said.done, said.total, bool(said.payload))
+            yield ItemFigures(path, name, said.done, said.total, bool(said.payload), said.label)
 
 
 def _is_long(replay: ReplayFigures) -> bool:

@@ -29,12 +29,12 @@ from resilient_scoop.errors import RunStoppedError
 from resilient_scoop.runtime import child, decisions
 from resilient_scoop.runtime.aftermath import show_new, tidy
 from resilient_scoop.runtime.audit import AuditTail
-from resilient_scoop.runtime.display import Display, Progress, Rate, eta_s
+from resilient_scoop.runtime.display import Course, Display, Progress, Rate
 from resilient_scoop.runtime.ears import Ears
 from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.handover import STOPPED, Handover
 from resilient_scoop.runtime.launching import LaunchOptions, child_settings
-from resilient_scoop.runtime.reports import Report, finished, resuming
+from resilient_scoop.runtime.reports import Report, finished, resuming, started
 from resilient_scoop.runtime.script_input import Feeder
 from resilient_scoop.runtime.shown import Shown
 from resilient_scoop.runtime.watchdog import KILLS_MAX, SAY_S, Watchdog
@@ -91,7 +91,8 @@ class Launcher:
         self.broker = Part("broker")
         self.agent = Part("agent")
         self.report = Report()
-        self.rate = Rate()
+        self.rate, self.course, self.batch_course = Rate(), Course(), Course()
+        self.computed_s = -1.0  # what had been computed before this launcher began
         self.view: JournalView | None = None
         self.shown = Shown(run.shown, sys.stdout.fileno())
         self.tail = OutputTail(self.shown.count)
@@ -159,6 +160,9 @@ class Launcher:
             self.run.logs.mkdir(mode=0o700, exist_ok=True)
             self.run.make_socket_dir()
             self.ears = Ears(self.selector, self.handover.hear, self._leave)
+            if not self.options.resume:
+                words = " ".join([self.info.title, *self.info.argv])
+                self.display.begin(started(self.run.id, words, self.options.workers))
             self.start_broker(adopt=False)
             self.start_agent()
             while self.broker.process is not None or self.agent.process is not None:
@@ -312,6 +316,8 @@ class Launcher:
                 self.said_fatal = self.said_fatal or report.fatal
             else:
                 self.report = report
+                if self.computed_s < 0:
+                    self.computed_s = report.computed_s
                 self._say_recovered(report)
                 self.handover.hear_report(report)
         if lines:
@@ -330,16 +336,20 @@ class Launcher:
         if self.report.output_bytes > self.shown.count:
             self._show_output()
         self._say_audit()
-        report = self.report
-        total = None if report.open else report.known
+        report, now = self.report, time.monotonic()
+        total = None if report.batch_total < 0 else report.batch_total
         running = min(report.running, report.workers)  # others wait in a worker's queue
-        rate = self.rate.add(time.monotonic(), report.done)
+        share = None if report.share < 0 else report.share
+        batch_share = report.batch_done / total if total else None
         self.display.progress(
             Progress(
-                done=report.done, total=total, running=running, workers=report.workers,
-                workers_max=self.options.workers, crashes=report.crashes,
-                resubmitted=report.resubmitted, reused=report.reused, rate_per_s=rate,
-                eta_s=eta_s(report.done, total, rate), batch=report.batch,
+                elapsed_s=float(int(now - self.started_at)), done=report.done, running=running,
+                workers=report.workers, workers_max=self.options.workers, crashes=report.crashes,
+                resubmitted=report.resubmitted, reused=report.reused,
+                rate_per_s=self.rate.add(now, report.done), label=report.label, share=share,
+                eta_s=self.course.eta_s(now, "script", share), batch=report.batch,
+                batch_done=report.batch_done, batch_total=total,
+                batch_eta_s=self.batch_course.eta_s(now, report.batch, batch_share),
                 items=report.items,
             )
         )  # fmt: skip
@@ -384,8 +394,10 @@ class Launcher:
         return self.handover.code
 
     def _finish_ended(self, report: Report) -> int:
-        eventful = report.crashes or report.recovered or report.resubmitted
-        if report.failed or (eventful and not self.options.quiet):
+        if report.failed or not self.options.quiet:
             took_s = time.monotonic() - self.started_at
-            self.display.note(finished(self.run.id, report, took_s))
+            computed_s = report.computed_s - self.computed_s
+            self.display.note(
+                finished(self.run.id, report, took_s, self.options.workers, computed_s)
+            )
         return report.code

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 REPLAY_PER_S: Final = 50_000
 """Journaled items of small values that a replay takes in; measured by `benchmarks`."""
 _DOUBTS_NAMED_MAX: Final = 3
+_MINUTE_S: Final = 60
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -45,7 +46,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     doubted: list[str] = []  # the first of them
     covered: int = 0  # of those, items that checkpoints cover: they are not replayed
     output_bytes: int = 0
-    batch: str = ""
+    batch: str = ""  # the script's last call that is not done
+    batch_done: int = 0
+    batch_total: int = -1  # -1: more items may follow
+    label: str = ""  # what the script says of its progress
+    share: float = -1.0  # of the whole, as the script says; -1: it does not
     items: str = ""  # how far the running items are, by their own word
     ask: int = 0  # the last ask for checkpoints that was heard
     all_named: bool = False  # all parents with an open block are known
@@ -93,9 +98,6 @@ def _batch(state: State, batch: Batch) -> str:
 def items_text(words: Words) -> str:
     """Return how far the running items are, in a few words; empty if none said so."""
     texts = []
-    script = words.batches.get(SCRIPT)
-    if script is not None:
-        texts += [f"script {steps(each.done, each.total)}" for each in script.values()]
     said = [
         (place, i, k) for place, b in words.batches.items() if place != SCRIPT for i, k in b.items()
     ]
@@ -123,6 +125,8 @@ def broker_report(
     root = state.parents.get("0")
     batches = [] if root is None else list(root.batches.values())
     workers, tally = broker.scheduler.workers, state.tally.said
+    last = batches[-1] if batches else None
+    script = next(iter(state.words.batches.get(SCRIPT, {}).values()), None)
     work = [*tally.functions.values()]
     work += [each for parent in state.parents.values() for each in parent.work.values()]
     return Report(
@@ -143,7 +147,13 @@ def broker_report(
         doubted=found.doubts[:_DOUBTS_NAMED_MAX],
         covered=tally.gone + sum(each.dropped_items for each in state.parents.values()),
         output_bytes=output_bytes,
-        batch="" if not batches else _batch(state, batches[-1]),
+        batch=_batch(state, last) if last else "",
+        batch_done=last.done.count() if last else 0,
+        batch_total=last.done.count() + last.undone.count() if last and last.last else -1,
+        label=""
+        if script is None
+        else f"{script.label or 'script'} {steps(script.done, script.total)}",
+        share=script.done / script.total if script is not None and script.total else -1.0,
         items=items_text(state.words),
         ask=ask,
         all_named=handover.stage in (Stage.WAITING, Stage.OVER),
@@ -182,15 +192,37 @@ def resuming(run_id: str, report: Report) -> list[str]:
     return [found, doubt]
 
 
-def finished(run_id: str, report: Report, took_s: float) -> str:
-    """Return what is said when the script has come to its end."""
+def started(run_id: str, title: str, workers: int) -> str:
+    """Return the first line of a run whose progress is not drawn."""
+    return (
+        f"run {run_id}: {title} on {counted(workers, 'worker')}; "
+        f"from elsewhere: rscoop attach {run_id}"
+    )
+
+
+def finished(
+    run_id: str, report: Report, took_s: float, workers: int = 0, computed_s: float = 0.0
+) -> str:
+    """Return the last line of a run whose script has come to its end; `computed_s` since it was started."""
+    took = f"{took_s:.1f} s" if took_s < _MINUTE_S else duration(took_s)
+    figures = [counted(report.done, "result")]
+    if report.raised:
+        figures.append(f"{report.raised} of them failed")
+    if report.reused:
+        figures.append(f"{report.reused} from the journal")
+    if report.crashes:
+        crashes = counted(report.crashes, "crash", "crashes")
+        figures.append(f"{report.resubmitted} resubmitted after {crashes}")
+    if workers and computed_s > 0 and took_s >= 1:
+        share = min(100.0, 100 * computed_s / (workers * took_s))
+        figures.append(f"{counted(workers, 'worker')} {share:.0f} % busy")
+    text = ", ".join(figures)
     if report.failed:
         return (
-            f"run {run_id} failed: {report.message}; its results are kept: `rscoop resume {run_id}` runs "
-            "it again from there (--retry-failed computes failed items anew)"
+            f"run {run_id} failed after {took}: {report.message}; {text}, which are kept: "
+            f"`rscoop resume {run_id}` runs the script again with them (--retry-failed computes failed "
+            "items anew)"
         )
-    return (
-        f"run {run_id} finished in {took_s:.1f} s: {counted(report.done, 'result')}, "
-        f"{report.reused} from the "
-        f"journal, {report.resubmitted} resubmitted after {counted(report.crashes, 'crash', 'crashes')}"
-    )
+    ended = f"ended with exit code {report.code} after" if report.code else "finished in"
+    more = f"rscoop failures {run_id}" if report.raised else f"rscoop status {run_id}"
+    return f"run {run_id} {ended} {took}: {text}; more: {more}"

@@ -151,6 +151,7 @@ class Progress(_Struct, frozen=True):
     total: int | float | None
     payload: bytes = b""  # what the next attempt finds; opaque
     tries: int = 0  # as in the attempt's `Task`
+    label: str = ""  # what the figures count, as the user says
 
 
 class RunEnded(_Struct, frozen=True):

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from resilient_scoop.runtime.display import (
+    Course,
     Display,
     Progress,
     Rate,
     duration,
-    eta_s,
     progress_line,
 )
 
@@ -54,11 +54,13 @@ def test_a_note_is_one_line_with_our_name() -> None:
 
 def test_the_live_line_is_cleared_for_output_and_drawn_again() -> None:
     screen = Screen()
-    screen.display.progress(Progress(done=3, workers=2, workers_max=2))
+    screen.display.progress(Progress(done=3, running=2, workers=2, workers_max=2))
     before = len(screen.err.getvalue())
     screen.display.output(b"hello\n")
     after = screen.err.getvalue()[before:]
-    assert after.startswith(CLEAR + CLEAR + b"run abc12345  3/~ done")
+    assert after.startswith(
+        CLEAR + CLEAR + b"0s | 2 running on 2 workers | 3 results | run abc12345"
+    )
     screen.display.close()
     assert screen.err.getvalue().endswith(CLEAR)
 
@@ -84,10 +86,10 @@ def test_without_a_terminal_there_is_one_plain_line_a_minute() -> None:
     screen = Screen(tty=False)
     for _ in range(1300):
         screen.now += 0.1
-        screen.display.progress(Progress(done=7, total=9))
+        screen.display.progress(Progress(done=7))
     lines = screen.err.getvalue().splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith(b"rscoop: run abc12345: 7/9 done")
+    assert lines[0].startswith(b"rscoop: run abc12345: 0s | no worker yet | 7 results")
     assert b"\x1b" not in screen.err.getvalue()
 
 
@@ -130,10 +132,10 @@ def test_the_live_line_never_wraps(terminal: tuple[int, int]) -> None:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 30, 0, 0))
     with os.fdopen(os.dup(theirs), "wb", buffering=0) as stream:
         Display(stream, stream, "abc12345", tty=True).progress(
-            Progress(done=10**12, batch="x" * 99)
+            Progress(elapsed_s=65, done=10**12, batch="x" * 99, workers=3)
         )
         line = os.read(ours, 1000).removeprefix(CLEAR)
-    assert len(line) == 29
+    assert line == b"1m05s"
 
 
 def test_a_slow_reader_on_a_non_blocking_pipe_gets_every_byte() -> None:
@@ -181,16 +183,49 @@ def test_the_rate_begins_anew_when_the_count_falls() -> None:
 
 
 def test_what_is_left_is_told_only_where_the_total_is_known() -> None:
-    assert eta_s(10, None, 5) is None
-    assert eta_s(10, 20, 0) is None
-    assert eta_s(10, 20, 5) == 2
+    course = Course()
+    assert course.eta_s(0, "0.0 f", 0.1) is None  # nothing was seen of it yet
+    assert course.eta_s(2, "0.0 f", 0.5) is None  # too little
+    assert course.eta_s(10, "0.0 f", 0.6) == pytest.approx(8)
+    assert course.eta_s(20, "0.1 g", 0.2) is None  # another call
+    assert course.eta_s(30, "0.1 g", None) is None
     assert "left" not in progress_line(Progress(done=1))
-    assert "2s left" in progress_line(Progress(done=1, total=11, rate_per_s=5, eta_s=2))
+    assert "2s left of this call" in progress_line(Progress(batch="0.0 f", batch_eta_s=2))
+
+
+def test_what_the_script_says_of_its_progress_stands_in_front() -> None:
+    at = Progress(
+        elapsed_s=125, label="generation 15/60", share=0.25, eta_s=300, batch="0.15 evaluate",
+        batch_done=30, batch_total=120, workers=2, running=2, rate_per_s=12.34, done=1500,
+    )  # fmt: skip
+    assert progress_line(at) == (
+        "2m05s | 25 % | generation 15/60 | 0.15 evaluate 30/120 | 5m00s left | "
+        "2 running on 2 workers | 12.3/s | 1500 results"
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (79, "2m05s | 25 % | generation 15/60 | 0.15 evaluate 30/120 | 5m00s left"),
+        (39, "2m05s | 25 % | generation 15/60"),
+        (12, "2m05s | 25 %"),
+    ],
+)
+def test_a_narrow_line_leaves_whole_parts_out(width: int, line: str) -> None:
+    at = Progress(
+        elapsed_s=125, label="generation 15/60", share=0.25, eta_s=300, batch="0.15 evaluate",
+        batch_done=30, batch_total=120, workers=2, running=2, rate_per_s=12.34, done=1500,
+        crashes=1, resubmitted=4,
+    )  # fmt: skip
+    told = progress_line(at, width, "run abc12345")
+    assert len(told) <= width
+    assert told == line
 
 
 def test_losses_are_told_when_there_are_any() -> None:
-    assert "lost" not in progress_line(Progress())
-    assert "lost 2, resubmitted 5" in progress_line(Progress(crashes=2, resubmitted=5))
+    assert "crash" not in progress_line(Progress())
+    assert "2 crashes, 5 resubmitted" in progress_line(Progress(crashes=2, resubmitted=5))
 
 
 def test_durations_read_as_one_says_them() -> None:
