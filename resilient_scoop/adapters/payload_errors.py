@@ -27,7 +27,7 @@ from resilient_scoop.adapters import payload_codec
 
 EXCEPTION, BROKER_ERROR = 0x58, 0x45
 
-_CALLERS: Final = frozenset({__name__.partition(".")[0], "tenacity"})
+_CALLERS: Final = frozenset({__name__.partition(".")[0], "tenacity", "concurrent"})
 """Whose frames stand above the user's own in a worker: they say nothing about the error."""
 _KINDS: Final = {
     "crashed": "WorkerCrashedError",
@@ -119,7 +119,11 @@ class _BrokerError(msgspec.Struct, frozen=True, array_like=True):
 
 def dumps_exception(error: BaseException, remote_where: str) -> bytes:
     """Return the payload of `error`; never fails. `remote_where` heads its frames when shown."""
-    text = "".join(traceback.format_exception(error))[-_TEXT_MAX:]
+    told_as = traceback.TracebackException.from_exception(error)
+    links = list(_links(error.__traceback__))
+    above = len(links) - len(_users_part(links))
+    told_as.stack = traceback.StackSummary.from_list(told_as.stack[above:])
+    text = "".join(told_as.format())[-_TEXT_MAX:]
     told = _Told(remote_where, text, _tell(error, {id(error)}))
     return b"X" + _encode(told)
 

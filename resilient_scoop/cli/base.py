@@ -6,6 +6,7 @@ its command (`RSCOOP_WORKERS=8`); flags on the command line win.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 
-from resilient_scoop.errors import RscoopError
+from resilient_scoop.errors import RscoopError, UsageError
 from resilient_scoop.runtime import rundirs
 from resilient_scoop.runtime.rundir import RunDir
 
@@ -42,6 +43,7 @@ Exit codes:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_FUTURE: Final = re.compile(r"\s*0\s*([.\[]|$)")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 
@@ -79,7 +81,9 @@ class RunParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
         try:
             entries = rundirs.list_runs(state_folder(ctx))
         except RscoopError:
-            return []
+            entries = []
+        if os.sep in incomplete or incomplete == ".":
+            return [CompletionItem(incomplete, type="file")]
         offers = {"last": "the newest run"}
         for entry in reversed(entries):
             info = entry.info
@@ -112,13 +116,46 @@ class DurationParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return seconds
 
 
+class RunOrPathParam(RunParam):
+    """A run, or the path of a future where the run was left out."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the run, or the path as it was typed."""
+        if isinstance(value, str) and _FUTURE.match(value):
+            return value
+        return super().convert(value, param, ctx)
+
+
 RUN = RunParam()
 DURATION = DurationParam()
 
 
 def run_argument(command: _Command) -> _Command:
-    """Give a command its RUN argument."""
-    return click.argument("run", type=RUN, metavar="RUN")(command)
+    """Give a command its RUN argument; left out, it is the newest run."""
+    return click.argument("run", type=RUN, metavar="[RUN]", default=rundirs.LAST)(command)
+
+
+def run_and_path_arguments(command: _Command) -> _Command:
+    """Give a command RUN and ID, each of which may be left out; see `run_and_path`."""
+    path = click.argument("path", metavar="[ID]", required=False)
+    run = click.argument("run", type=RunOrPathParam(), metavar="[RUN]", default=rundirs.LAST)
+    return run(path(command))
+
+
+def run_and_path(run: RunDir | str, path: str | None) -> tuple[RunDir, str | None]:
+    """Return the run and the path that were meant: a path alone is one of the newest run."""
+    if isinstance(run, RunDir):
+        return run, path
+    if path is not None:
+        raise UsageError(f"{run!r} names a future, not a run; write RUN first, then ID")
+    return rundirs.select(state_folder(), rundirs.LAST), run
+
+
+def file_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG001
+    """Have the shell complete names of files."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 def determinism_options(command: _Command) -> _Command:

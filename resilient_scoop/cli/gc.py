@@ -1,7 +1,8 @@
-"""`rscoop gc`: remove old runs; none that lives, and by default none that is not finished."""
+"""`rscoop gc`: remove old runs: never live ones, and by default only finished ones."""
 
 from __future__ import annotations
 
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from resilient_scoop.runtime.figures import (
 from resilient_scoop.runtime.rundir import RunDir
 from resilient_scoop.runtime.rundirs import RunEntry
 
+_TOUCHED_BY_READERS = frozenset({"figures.json", "lock", "lock.mdb", "shown"})
+
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
@@ -43,7 +46,8 @@ Examples:
 )
 @click.option(
     "--older-than", "older_than_s", type=DURATION, default="30d", metavar="DURATION",
-    help="Remove runs with no activity for this long.  [default: 30d]",
+    help="Remove runs that have written nothing for this long; looking at a run does not count.  "
+    "[default: 30d]",
 )  # fmt: skip
 @click.option(
     "--keep", type=click.IntRange(min=0), default=0, metavar="N", help="Keep the newest N runs."
@@ -53,9 +57,9 @@ Examples:
     help="Only runs that finished, or also those that failed, were stopped or can't be read.  "
     "[default: --finished-only]",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Say what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed.")
 def command(*, older_than_s: float, keep: int, finished_only: bool, dry_run: bool) -> None:
-    """Remove old runs with their journals, output and logs."""
+    """Remove old runs with their journals, output and logs. `rscoop rm RUN` removes one."""
     state_dir = state_folder()
     now = time.time()  # noqa: TID251  files have wall clock times
     entries = rundirs.list_runs(state_dir)
@@ -104,16 +108,20 @@ def _state(entry: RunEntry) -> RunState:
 
 
 def _extent(folder: Path) -> tuple[float, int]:
-    """Return when anything in the folder was last written, and what it takes up on disk."""
+    """Return when the run last wrote anything, and what its folder takes up on disk.
+
+    Folders, locks and kept figures do not count: whoever looks at a run touches them.
+    """
     used_at, size_bytes = 0.0, 0
     for path in (folder, *folder.rglob("*")):
         try:
             found = path.lstat()
         except OSError:
             continue  # it went while we looked
-        used_at = max(used_at, found.st_mtime)
         size_bytes += found.st_blocks * 512
-    return used_at, size_bytes
+        if stat.S_ISREG(found.st_mode) and path.name not in _TOUCHED_BY_READERS:
+            used_at = max(used_at, found.st_mtime)
+    return used_at or folder.lstat().st_mtime, size_bytes
 
 
 def _remove(run: RunDir) -> bool:

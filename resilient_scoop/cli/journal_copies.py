@@ -20,7 +20,6 @@ from resilient_scoop.cli.base import (
     SETTINGS,
     json_option,
     print_json,
-    run_argument,
     size,
     state_folder,
 )
@@ -28,7 +27,6 @@ from resilient_scoop.cli.journal_mend import check_begun
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime import rundirs
-from resilient_scoop.runtime.rundir import RunDir
 
 
 class CopyReport(msgspec.Struct, frozen=True):
@@ -45,19 +43,22 @@ class CopyReport(msgspec.Struct, frozen=True):
     context_settings=SETTINGS,
     epilog="""\b
 Examples:
-    rscoop journal backup last /mnt/nas/evolve.tar
-    rscoop journal backup last /mnt/nas/evolve        a folder
+    rscoop journal backup /mnt/nas/evolve.tar            the newest run
+    rscoop journal backup evolve-7 /mnt/nas/evolve       into a folder
 """,
 )
-@run_argument
-@click.argument("target", type=click.Path(path_type=Path), metavar="TARGET")
+@click.argument("words", nargs=-1, required=True, metavar="[RUN] TARGET", type=click.Path())
 @json_option
-def backup(*, run: RunDir, target: Path, as_json: bool) -> None:
+def backup(*, words: tuple[str, ...], as_json: bool) -> None:
     """Write a copy of RUN, live or not, to TARGET: one file if its name ends in .tar, else a folder.
 
     It is sealed with a key of yours (`backup.key` in the configuration folder of rscoop), so that
     `restore` can tell whether somebody has changed it. Keep that key: without it a copy is refused.
     """
+    if len(words) > 2:  # noqa: PLR2004 - RUN and TARGET
+        raise UsageError("give a run, which may be left out, and one TARGET")
+    run = rundirs.select(state_folder(), words[0] if len(words) > 1 else rundirs.LAST)
+    target = Path(words[-1])
     run.load()
     check_begun(run)
     manifest = write_backup(run.path, target.absolute(), make_key(key_path()))

@@ -7,6 +7,7 @@ on standard error and the exit code of their class; a bug of ours ends it with i
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
@@ -23,6 +24,7 @@ COMMANDS: Final = {
     "resume": "resume",
     "runs": "runs",
     "status": "status",
+    "failures": "failures",
     "why": "why",
     "resolve": "resolve",
     "replay": "replay",
@@ -31,13 +33,21 @@ COMMANDS: Final = {
     "checkpoint": "checkpoint",
     "cancel": "cancel",
     "logs": "logs",
+    "rm": "rm",
     "gc": "gc",
     "journal": "journal",
     "completion": "completion",
     "version": "version",
 }
 """Commands in the order of `--help`, each with its module in `resilient_scoop.cli`."""
-ALIASES: Final = {"list": "runs", "ls": "runs", "ps": "runs", "stop": "cancel", "prune": "gc"}
+ALIASES: Final = {
+    "list": "runs",
+    "ls": "runs",
+    "ps": "runs",
+    "stop": "cancel",
+    "prune": "gc",
+    "remove": "rm",
+}
 _SIGINT_EXIT: Final = 130
 _DISK_EXIT: Final = 74
 
@@ -114,25 +124,29 @@ class Rscoop(click.Group):
 Examples:
     rscoop run -n 8 evolve.py --generations 100
     rscoop runs
-    rscoop resume last
-    rscoop status last --json
+    rscoop resume
+    rscoop status --json
 {EXIT_CODES}
 Every option can be set in the environment: RSCOOP_WORKERS=8 is `run -n 8`.""",
 )
 @click.option(
     "--state-dir",
     metavar="FOLDER",
+    type=click.Path(file_okay=False),
     help="Where runs are kept, on a local disk.  [default: ~/.local/state/rscoop]",
 )
 @click.version_option(__version__, prog_name="rscoop", message="%(prog)s %(version)s")
-def cli(state_dir: str | None) -> None:
+def cli(state_dir: str | None) -> None:  # noqa: ARG001 - read by `state_folder`
     """Run Python scripts that use futures on many cores, and finish them whatever crashes.
 
-    A run that was cut short (a crash, a reboot, the end of a batch job) goes on where it was
-    with `rscoop resume`: what was computed is not computed again.
+    If a run is cut short (a crash, a reboot, the end of a batch job), `rscoop resume` continues it:
+    results that were computed are not computed again.
 
-    RUN in the commands below is an id, the beginning of one, a name, a folder, or `last`.
+    RUN in the commands below is an id, the beginning of one, a name, a folder, or `last`, the
+    newest run. It may be left out and means `last` then.
     """
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

@@ -1,4 +1,4 @@
-"""`rscoop resolve`: what became of an item that must not be started twice."""
+"""`rscoop resolve`: record what happened to an item that must not be started twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import click
 import msgspec
 
 from resilient_scoop.adapters.payload import dumps
-from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, note, print_json, run_argument
+from resilient_scoop.cli.base import (
+    SCHEMA,
+    SETTINGS,
+    json_option,
+    note,
+    print_json,
+    run_and_path,
+    run_and_path_arguments,
+)
 from resilient_scoop.core.recovery import doubts
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.figures import is_live, open_view
@@ -39,43 +47,44 @@ class DoubtsReport(msgspec.Struct, frozen=True):
     context_settings=SETTINGS,
     epilog="""\b
 Examples:
-    rscoop resolve last                                what can be resolved?
-    rscoop resolve last 0.3[17] --again                it had no effect: start it once more
-    rscoop resolve last 0.3[17] --done '{"receipt": 4711}'
-    rscoop resolve last 0.3[17] --failed               its parent is told WorkerLostError
+    rscoop resolve                                list what can be resolved
+    rscoop resolve '0.3[17]' --again              it had no effect: run it again
+    rscoop resolve '0.3[17]' --done '{"receipt": 4711}'
+    rscoop resolve '0.3[17]' --failed             its parent gets WorkerLostError
+Brackets need quotes: shells take them for patterns of file names.
 \b
 Exit codes:
-    0    it is written down, or the list is printed
-    2    the command can't be carried out as given: the item is not in doubt, the value is no JSON
+    0    the decision is recorded, or the list is printed
+    2    the command can't be carried out as given: the item is not in doubt, the value is not JSON
     73   the run is live
     74   the journal is damaged, or the disk refuses
 """,
 )
-@run_argument
-@click.argument("path", metavar="[ID]", required=False)
+@run_and_path_arguments
 @click.option(
-    "--again", is_flag=True, help="It had no effect, or may have it twice: start it again."
+    "--again", is_flag=True, help="Run it again: it had no effect, or repeating it is harmless."
 )
 @click.option("--done", "value", metavar="JSON", help="It had its effect; this is its value.")
-@click.option("--failed", is_flag=True, help="End it: its parent is told WorkerLostError.")
+@click.option("--failed", is_flag=True, help="End it as failed: its parent gets WorkerLostError.")
 @json_option
 def command(
     *,
-    run: RunDir,
+    run: RunDir | str,
     path: str | None,
     again: bool,
     value: str | None,
     failed: bool,
     as_json: bool,
 ) -> None:
-    """Say what became of an item of RUN that is in doubt, before you resume the run.
+    """Decide what happened to an item of RUN that is in doubt, before you resume the run.
 
-    An item of an idempotent=False call is in doubt when it was about to be started and its worker,
-    or the whole run, was lost before its outcome was known. It is never started twice by itself: a
-    resume ends it as WorkerLostError. If you have looked whether it had its effect, say so here.
-    One that has ended so can be resolved, too, until the run has finished. Without an ID, both are
-    listed.
+    An item of an idempotent=False call is in doubt if its start is in the journal and its outcome is
+    not: its worker, or the whole run, was lost meanwhile. rscoop never starts such an item a second
+    time; a resume ends it as WorkerLostError. If you have checked whether it had its effect, record
+    that here. An item that has already ended as WorkerLostError can be resolved too, until the run
+    has finished. Without an ID, all such items are listed.
     """
+    run, path = run_and_path(run, path)
     info = run.load()
     chosen = [
         verdict
@@ -86,18 +95,20 @@ def command(
     ]  # fmt: skip
     if path is None:
         if chosen:
-            raise UsageError(f"name the item that is {chosen[0]}: rscoop resolve {run.id} ID …")
+            raise UsageError(
+                f"--{chosen[0]} needs the item's ID: rscoop resolve {run.id} '0.3[17]' --{chosen[0]}"
+            )
         _list(run, as_json=as_json)
         return
     if len(chosen) != 1:
-        raise UsageError("say one of --again, --done JSON and --failed")
+        raise UsageError("give one of --again, --done JSON and --failed")
     view = open_view(run)
     if view is None:
         raise UsageError(f"run {run.id} has not begun: nothing is in doubt")
     view.close()
     payload = b"" if value is None else dumps(_parsed(value), "value", "value")
     text = resolve(run, info, parse_path(path), chosen[0], payload)
-    note(f"{text}; go on with `rscoop resume {run.id}`")
+    note(f"{text}; to continue: rscoop resume {run.id}")
 
 
 def _parsed(text: str) -> Any:
@@ -105,7 +116,7 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise UsageError(
-            f"--done {text}: no JSON ({error}); write 3, null, '\"text\"' or '{{\"key\": 1}}'"
+            f"--done {text}: not JSON ({error}); write 3, null, '\"text\"' or '{{\"key\": 1}}'"
         ) from error
 
 
@@ -127,6 +138,4 @@ def _list(run: RunDir, *, as_json: bool) -> None:
     for each in found:
         click.echo(f"{each.path} {each.name}")
     for each in ended:
-        click.echo(
-            f"{each.path} {each.name}   has ended as WorkerLostError, and can be resolved, too"
-        )
+        click.echo(f"{each.path} {each.name}   ended as WorkerLostError; it can be resolved too")

@@ -15,7 +15,13 @@ from typing import Final
 
 import click
 
-from resilient_scoop.cli.base import EXIT_CODES, SETTINGS, determinism_options, state_folder
+from resilient_scoop.cli.base import (
+    EXIT_CODES,
+    SETTINGS,
+    determinism_options,
+    file_names,
+    state_folder,
+)
 from resilient_scoop.cli.script import Target, find_module, find_script, installed_versions
 from resilient_scoop.cli.start import Start, start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
@@ -59,8 +65,10 @@ Examples:
 @time_limit_option
 @determinism_options
 @click.option("-m", "as_module", is_flag=True, help="SCRIPT is a module's name, as python -m.")
-@click.argument("script", metavar="SCRIPT")
-@click.argument("args", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
+@click.argument("script", type=click.Path(), metavar="SCRIPT")
+@click.argument(
+    "args", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...", shell_complete=file_names
+)
 def command(  # noqa: PLR0913  one parameter per option
     *,
     workers: int | None,

@@ -1,4 +1,4 @@
-"""`rscoop runs`: all runs, oldest first, and how it is with each."""
+"""`rscoop runs`: list the runs, oldest first, with their states."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from resilient_scoop.cli.base import (
     state_folder,
     utc,
 )
+from resilient_scoop.cli.tables import GAP, Column, fit, width_here
 from resilient_scoop.errors import RscoopError
 from resilient_scoop.runtime.display import duration
 from resilient_scoop.runtime.figures import (
@@ -25,6 +26,7 @@ from resilient_scoop.runtime.figures import (
     state_behind,
     state_of,
 )
+from resilient_scoop.runtime.lives import ran_s
 from resilient_scoop.runtime.rundirs import RunEntry, list_runs
 
 _COLORS = {
@@ -50,6 +52,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
     exit_code: int | None = None
     workers: int = 0
+    ran_s: float | None = None
     created_at: str | None = None
     journal_bytes: int = 0
 
@@ -66,6 +69,7 @@ class RunList(msgspec.Struct, frozen=True):
     epilog="""\b
 Examples:
     rscoop runs
+    rscoop runs --last 5
     rscoop runs --state stopped
     rscoop runs --json | jq -r '.runs[] | select(.state == "stopped") | .id'
 """,
@@ -74,16 +78,22 @@ Examples:
     "--state", "states", multiple=True, type=click.Choice([each.value for each in RunState]),
     help="Only runs in this state; may be given several times.",
 )  # fmt: skip
+@click.option(
+    "--last", "last", type=click.IntRange(min=1), metavar="N", help="Only the newest N runs."
+)
 @json_option
-def command(*, states: tuple[str, ...], as_json: bool) -> None:
-    """List the runs with their state, progress, age and size.
+def command(*, states: tuple[str, ...], last: int | None, as_json: bool) -> None:
+    """List the runs with their state, progress, duration, age and size.
 
-    A run that is `stopped` or `failed` goes on with `rscoop resume`.
+    TOOK is the time for which a run has been running, all resumes together. `rscoop resume`
+    continues a run that is `stopped` or `failed`.
     """
     entries = list_runs(state_folder())
+    if not states and last:
+        entries = entries[-last:]
     rows = [row_of(entry) for entry in entries]
     if states:
-        rows = [row for row in rows if row.state in states]
+        rows = [row for row in rows if row.state in states][-last if last else 0 :]
     if as_json:
         print_json(RunList(SCHEMA, rows))
     elif not rows:
@@ -118,31 +128,45 @@ def row_of(entry: RunEntry) -> RunRow:
         failed=figures.failed,
         exit_code=figures.ended.code if figures.ended else None,
         workers=info.workers,
+        ran_s=ran_s(entry.run.path, time.time() if state is RunState.RUNNING else None),  # noqa: TID251
         created_at=utc(info.created_at),
         journal_bytes=figures.journal_bytes,
     )
 
 
+_COLUMNS = (
+    Column("ID"),
+    Column("NAME", rank=3, is_cut=True),
+    Column("SCRIPT", rank=1, is_cut=True),
+    Column("STATE"),
+    Column("DONE"),
+    Column("TOOK", rank=2),
+    Column("AGE", rank=4),
+    Column("SIZE", rank=5),
+)
+_STATE = 3
+
+
 def _print_table(rows: list[RunRow], ages: dict[str, str]) -> None:
-    lines = [("ID", "NAME", "SCRIPT", "STATE", "DONE", "AGE", "SIZE")]
-    lines += [
+    cells = [
         (
             row.id,
             row.name or "-",
             row.script or "-",
             row.state.value,
             f"{row.done}/{row.total_known}",
+            "-" if row.ran_s is None else duration(row.ran_s),
             ages.get(row.id, "-"),
             size(row.journal_bytes),
         )
         for row in rows
     ]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    shown, lines = fit(_COLUMNS, cells, width_here())
+    at = shown.index(_STATE)
     for number, line in enumerate(lines):
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
         if number:
-            cells[3] = click.style(cells[3], fg=_COLORS[rows[number - 1].state])
-        click.echo("  ".join(cells).rstrip())
+            line[at] = click.style(line[at], fg=_COLORS[rows[number - 1].state])
+        click.echo(GAP.join(line).rstrip())
     for row in rows:
         if row.problem:
             click.echo(f"{row.id}: {row.problem}", err=True)

@@ -1,8 +1,9 @@
-"""`rscoop status`: how it is with one run, from its journal, whether it lives or not."""
+"""`rscoop status`: show the state of one run, from its journal, live or not."""
 
 from __future__ import annotations
 
 import time
+from typing import Final
 
 import click
 import msgspec
@@ -16,6 +17,7 @@ from resilient_scoop.cli.base import (
     size,
     utc,
 )
+from resilient_scoop.cli.tables import GAP, Column, fit, width_here
 from resilient_scoop.counts import counted
 from resilient_scoop.runtime import decisions
 from resilient_scoop.runtime.audit import Finding, read_findings
@@ -23,12 +25,14 @@ from resilient_scoop.runtime.counting import ReplayFigures
 from resilient_scoop.runtime.display import duration, steps
 from resilient_scoop.runtime.figures import (
     BatchFigures,
+    FunctionFigures,
     ItemFigures,
     RunFigures,
     RunState,
     read_figures,
     state_of,
 )
+from resilient_scoop.runtime.lives import ran_s
 from resilient_scoop.runtime.rundir import Holder, RunDir, RunInfo
 
 
@@ -64,10 +68,12 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
     batches: list[BatchFigures]
     items: list[ItemFigures]
+    functions: list[FunctionFigures]
     batches_done: int
     crashes: int
     resubmitted: int
     computed_s: float
+    ran_s: float | None  # for how long the run has been running, all resumes together
     output_bytes: int
     journal_bytes: int
     audit: list[Finding]
@@ -80,9 +86,9 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     context_settings=SETTINGS,
     epilog="""\b
 Examples:
-    rscoop status last
+    rscoop status                          the newest run
     watch -n 2 rscoop status k3x0q7am
-    rscoop status last --json | jq .state
+    rscoop status --json | jq .state
 """,
 )
 @run_argument
@@ -90,7 +96,7 @@ Examples:
 def command(*, run: RunDir, as_json: bool) -> None:
     """Show what RUN has done, what it is doing, and what to do next.
 
-    It reads the journal and costs the run nothing; it works on dead runs too.
+    It reads the journal only: it does not slow the run down, and it works on runs that have ended.
     """
     info = run.load()
     figures = read_figures(run, info)
@@ -128,10 +134,12 @@ def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
         failed=figures.failed,
         batches=list(figures.batches),
         items=list(figures.items),
+        functions=list(figures.functions),
         batches_done=figures.batches_done,
         crashes=figures.crashes,
         resubmitted=figures.resubmitted,
         computed_s=figures.computed_s,
+        ran_s=ran_s(run.path, time.time() if state is RunState.RUNNING else None),  # noqa: TID251
         output_bytes=figures.output_bytes,
         journal_bytes=figures.journal_bytes,
         audit=read_findings(run.logs),
@@ -150,27 +158,68 @@ def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
 def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
     name = f" ({report.name})" if report.name else ""
     what = " ".join([info.title, *report.argv])
-    failed = f", {report.failed} raised" if report.failed else ""
+    failed = f" ({report.failed} failed)" if report.failed else ""
     counts = f"{report.done}/{report.total_known} done{failed}, {report.in_flight} not yet"
+    ran = "" if report.ran_s is None else f" in {duration(report.ran_s)}"
     lines = [
         f"run {report.id}{name}: {_state(report)}",
         f"  script    {what}",
         f"  started   {report.created_at} ({age} ago) on {info.host} in {report.cwd}",
         f"  items     {counts}; {counted(report.batches_done, 'call')} complete",
         f"  workers   {report.workers}",
-        f"  computed  {duration(report.computed_s)} of work",
+        f"  computed  {duration(report.computed_s)} of work{ran}",
         f"  journal   {size(report.journal_bytes)} in {report.folder}",
     ]
     if report.crashes:
         lines.append(
-            f"  crashes   {report.crashes}, {counted(report.resubmitted, 'item')} tried again"
+            f"  crashes   {report.crashes}, {counted(report.resubmitted, 'item')} resubmitted"
         )
+    lines += _function_lines(report.functions)
     lines += [f"  {each.said}" for each in report.audit]
     lines += [_batch_line(batch) for batch in report.batches]
     lines += [_item_line(item) for item in report.items]
     lines += [_replay_line(each) for each in report.replays if report.state != RunState.FINISHED]
     lines += [_decision_line(each) for each in report.decisions]
     return [*lines, f"  next      {_advice(report)}"]
+
+
+_COLUMNS: Final = (
+    Column("function", is_cut=True),
+    Column("done", is_right=True),
+    Column("failed", is_right=True),
+    Column("mean", is_right=True, rank=1),
+    Column("total", is_right=True, rank=2),
+)
+_FUNCTIONS_SHOWN_MAX: Final = 20
+
+
+def _function_lines(functions: list[FunctionFigures]) -> list[str]:
+    """Return the table of functions; times are of the calls that were measured: no parents."""
+    if not functions:
+        return []
+    cells = [
+        (each.name, str(each.done), str(each.failed), _mean(each), _time(each.spent_s))
+        for each in functions[:_FUNCTIONS_SHOWN_MAX]
+    ]
+    width = width_here()
+    _, lines = fit(_COLUMNS, cells, None if width is None else width - 2)
+    more = len(functions) - _FUNCTIONS_SHOWN_MAX
+    rest = [f"  and {counted(more, 'more function')}: --json"] if more > 0 else []
+    return [f"  {GAP.join(line).rstrip()}" for line in lines] + rest
+
+
+def _mean(each: FunctionFigures) -> str:
+    count = each.done + each.failed
+    return _time(each.spent_s / count) if count else "-"
+
+
+def _time(seconds: float) -> str:
+    if seconds >= 100 or not seconds:  # noqa: PLR2004
+        return duration(seconds) if seconds else "-"
+    for unit, size_s in (("s", 1), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size_s:
+            return f"{seconds / size_s:.3g}{unit}"
+    return "0s"
 
 
 def _batch_line(batch: BatchFigures) -> str:
@@ -214,7 +263,7 @@ def _advice(report: StatusReport) -> str:
         case RunState.FINISHED:
             return f"rscoop logs {report.id}   shows its output"
         case RunState.FAILED:
-            return f"rscoop logs {report.id}; then rscoop resume --retry-failed {report.id}"
+            return f"rscoop failures {report.id}; then rscoop resume --retry-failed {report.id}"
         case RunState.STOPPED:
             return f"rscoop resume {report.id}"
         case RunState.DAMAGED | RunState.NEWER:

@@ -1,12 +1,20 @@
-"""`rscoop why`: why an item is not running, was run again, failed, or is in doubt."""
+"""`rscoop why`: explain why an item is not running, was run again, failed, or is in doubt."""
 
 from __future__ import annotations
 
 import click
 import msgspec
 
-from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, print_json, run_argument
+from resilient_scoop.cli.base import (
+    SCHEMA,
+    SETTINGS,
+    json_option,
+    print_json,
+    run_and_path,
+    run_and_path_arguments,
+)
 from resilient_scoop.errors import UsageError
+from resilient_scoop.ids import ROOT
 from resilient_scoop.runtime.figures import open_view
 from resilient_scoop.runtime.rundir import RunDir
 from resilient_scoop.runtime.whys import How, Inquiry, Why, parse_path
@@ -24,10 +32,11 @@ class WhyReport(msgspec.Struct, frozen=True):
     context_settings=SETTINGS,
     epilog="""\b
 Examples:
-    rscoop why last 0.3[17]         item 17 of the script's fourth call
-    rscoop why last 0.3             the call as a whole
-    rscoop why last 0               the script
-    rscoop why last 0.3[17] --json | jq -r .answer.how
+    rscoop why '0.3[17]'            item 17 of the script's fourth call, in the newest run
+    rscoop why evolve-7 0.3         the call as a whole
+    rscoop why                      the script
+    rscoop why '0.3[17]' --json | jq -r .answer.how
+Brackets need quotes: shells take them for patterns of file names.
 \b
 Exit codes:
     0    the answer is printed
@@ -36,18 +45,19 @@ Exit codes:
     74   the journal is damaged
 """,
 )
-@run_argument
-@click.argument("path", metavar="ID")
+@run_and_path_arguments
 @json_option
-def command(*, run: RunDir, path: str, as_json: bool) -> int:
-    """Say how it is with a future of RUN, and why.
+def command(*, run: RunDir | str, path: str | None, as_json: bool) -> int:
+    """Explain the current state of a future or a call of RUN.
 
-    ID is a future's or a call's path, as error messages and `rscoop status` show it. The answer comes
-    from the journal and from what the workers are executing; it costs the run nothing and works on
-    dead runs. Nothing is unpickled: of an exception you see what its worker wrote down.
+    ID is its path, as error messages and `rscoop status` show it; without one, the script is
+    explained. The answer comes from the journal and from what the workers execute now. It does not
+    slow the run down, and it works on runs that have ended. Nothing is unpickled: an exception is
+    shown as its worker wrote it down.
     """
+    run, path = run_and_path(run, path)
     run.load()
-    wanted = parse_path(path)
+    wanted = parse_path(path or ROOT)
     view = open_view(run)
     if view is None:
         raise UsageError(f"run {run.id} has not begun: its journal holds nothing yet")

@@ -175,9 +175,10 @@ def progress(
 
     `rscoop status` and the progress line show the figures, with `label` in front: in the script
     `futures.progress(3, 60, label="generation")` is shown as `generation 3/60`. `resume` is any
-    object that pickles to at most 1 MiB; it is a snapshot, and the next attempt finds it as `task_info().resume`. Call it
-    as often as you like: at most one word a second is journaled, the last one. What was said in the
-    last second before a crash may be lost. Without `resume=` the payload that was kept stays.
+    object that pickles to at most 1 MiB; it is a snapshot, and the next attempt finds it as
+    `task_info().resume`. Call it as often as you like: the last word of each second is journaled.
+    What was said in the last second before a crash may be lost. Without `resume=` the payload that
+    was kept stays.
 
     A call that nobody wants any more (canceled, or done elsewhere) ends here.
 

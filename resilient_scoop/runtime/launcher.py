@@ -34,6 +34,7 @@ from resilient_scoop.runtime.ears import Ears
 from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.handover import STOPPED, Handover
 from resilient_scoop.runtime.launching import LaunchOptions, child_settings
+from resilient_scoop.runtime.lives import Lives
 from resilient_scoop.runtime.reports import Report, finished, resuming, started
 from resilient_scoop.runtime.script_input import Feeder
 from resilient_scoop.runtime.shown import Shown
@@ -107,6 +108,7 @@ class Launcher:
         self.broker_watch = Watchdog("broker", self.display.note)
         self.agent_watch = Watchdog("agent", self.display.note, kills_sleepers=False)
         self.started_at = self.looked_at = time.monotonic()
+        self.lives = Lives(run.path, time.time())  # noqa: TID251  for display
 
     # --- starting -----------------------------------------------------------------------------
 
@@ -173,6 +175,7 @@ class Launcher:
             return self._finish()
         finally:
             self._kill_all()
+            self.lives.end(time.time())  # noqa: TID251
             self.feeder.close()
             self.display.close()
             self.selector.close()
@@ -257,6 +260,7 @@ class Launcher:
 
     def _end_late(self) -> None:
         self._check_there()
+        self.lives.live(time.time())  # noqa: TID251
         now = time.monotonic()
         self._mind_silence(now)
         self.handover.look_at_clock(now)

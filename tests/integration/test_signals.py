@@ -231,8 +231,9 @@ def test_a_question_is_seen_and_its_answer_reaches_the_script(place: Place) -> N
             print("hello", name, list(futures.map(abs, [-1])))
     """)
     screen = terminal(place, "run", "-n", "1", "script.py", typed="Bob\n")
-    lines = [line for line in rendered(screen) if line]
+    *lines, last = [line for line in rendered(screen) if line]
     assert lines == ["Name? Bob", "hello Bob [1]"]
+    assert re.match(r"rscoop: run \w+ finished in \d+\.\d s: 1 result; more: rscoop status", last)
 
 
 def test_a_terminal_shows_the_output_whole_and_one_live_line(place: Place) -> None:
@@ -250,7 +251,9 @@ def test_a_terminal_shows_the_output_whole_and_one_live_line(place: Place) -> No
     screen = terminal(place, "run", "-n", "2", "script.py")
     lines = rendered(screen)
     wanted = [f"value {x}" for x in range(0, 60, 10)] + ["half a line and the rest"]
-    assert [line for line in lines if line] == wanted
-    assert "done" in screen, "the live line was drawn"
+    *shown, last = [line for line in lines if line]
+    assert shown == wanted
+    assert " finished in " in last
+    assert re.search(r"\ds \| \d+ % \| 0\.0 work \d+/60 \|", screen), "the live line was drawn"
     assert "workers" in screen
     place.assert_nothing_left()

@@ -98,7 +98,7 @@ def test_status_tells_what_is_and_what_to_do(tmp_path: Path) -> None:
     text = rscoop(tmp_path, "status", "trial").stdout
     assert f"run {run.id} (trial): stopped" in text
     assert "evolve.py --generations 3" in text
-    assert "13/18 done, 1 raised, 5 not yet" in text
+    assert "13/18 done (1 failed), 5 not yet" in text
     assert "0.1 evaluate: 3/8" in text
     assert f"rscoop resume {run.id}" in text
     report = json.loads(rscoop(tmp_path, "status", "last", "--json").stdout)

@@ -1,0 +1,76 @@
+"""`rscoop failures`: the calls of a run that failed: arguments, attempts, traceback."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, print_json, run_argument
+from resilient_scoop.counts import counted
+from resilient_scoop.runtime.failed import FailedItem, failed_items
+from resilient_scoop.runtime.figures import open_view
+from resilient_scoop.runtime.rundir import RunDir
+
+
+class FailuresReport(msgspec.Struct, frozen=True):
+    """What `--json` prints."""
+
+    schema: int
+    id: str
+    total: int
+    failures: list[FailedItem]
+
+
+@click.command(
+    context_settings=SETTINGS,
+    epilog="""\b
+Examples:
+    rscoop failures                        the newest run
+    rscoop failures evolve-7 --limit 100
+    rscoop failures --json | jq -r '.failures[].call'
+""",
+)
+@run_argument
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=20, metavar="N",
+    help="Show N failures at most.  [default: 20]",
+)  # fmt: skip
+@click.option("--no-traceback", is_flag=True, help="One line per failure.")
+@json_option
+def command(*, run: RunDir, limit: int, no_traceback: bool, as_json: bool) -> None:
+    """Show the calls of RUN that failed: arguments, attempts and the worker's traceback.
+
+    Arguments and exceptions are shown without importing your code. Calls below a parent that has
+    ended are not in the journal any more, unless the run was started with --keep-history.
+    """
+    run.load()
+    view = open_view(run)
+    items: list[FailedItem] = []
+    total = 0
+    if view is not None:
+        with view:
+            items, total = failed_items(view, limit)
+    if as_json:
+        print_json(FailuresReport(SCHEMA, run.id, total, items))
+        return
+    for item in items:
+        click.echo("\n".join(_lines(item, traceback=not no_traceback)))
+    if total > len(items):
+        click.echo(f"{total - len(items)} more: --limit {total}")
+    if not total:
+        click.echo(f"run {run.id}: no call in the journal has failed")
+        return
+    click.echo(
+        f"run {run.id}: {counted(total, 'call')} failed; to compute them again: "
+        f"rscoop resume --retry-failed {run.id}",
+        err=True,
+    )
+
+
+def _lines(item: FailedItem, *, traceback: bool) -> list[str]:
+    tries = f", after {item.attempts} attempts" if item.attempts > 1 else ""
+    first = item.message.split("\n", 1)[0]
+    lines = [f"{item.path} {item.call}: {item.type}: {first}{tries}"]
+    if traceback and item.traceback:
+        lines += [f"    {line}" for line in item.traceback.rstrip().split("\n")]
+    return lines

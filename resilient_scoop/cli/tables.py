@@ -1,0 +1,59 @@
+"""Tables of text that fit the terminal: long cells are cut, and columns left out where it is narrow."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+GAP: Final = "  "
+_CELL_MIN: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column; the one with the highest `rank` is left out first, and 0 never is."""
+
+    title: str
+    rank: int = 0
+    is_right: bool = False  # numbers
+    is_cut: bool = False  # may be cut with an ellipsis
+
+
+def width_here() -> int | None:
+    """Return the width of the terminal; None where standard output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def fit(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None
+) -> tuple[list[int], list[list[str]]]:
+    """Return which columns are shown, and all lines as padded cells, the titles first."""
+    table = [[column.title for column in columns], *map(list, rows)]
+    widths = [max(len(line[at]) for line in table) for at in range(len(columns))]
+    shown = list(range(len(columns)))
+    while width is not None and _least(columns, widths, shown) > width:
+        last = max(shown, key=lambda at: columns[at].rank)
+        if columns[last].rank == 0:
+            break
+        shown.remove(last)
+    spare = sum(widths[at] for at in shown) + len(GAP) * (len(shown) - 1) - (width or 0)
+    for at in sorted(shown, key=lambda at: -widths[at]):
+        if width is not None and columns[at].is_cut and spare > 0:
+            cut = min(spare, max(0, widths[at] - _CELL_MIN))
+            widths[at] -= cut
+            spare -= cut
+    return shown, [[_cell(line[at], widths[at], columns[at]) for at in shown] for line in table]
+
+
+def _least(columns: Sequence[Column], widths: Sequence[int], shown: Sequence[int]) -> int:
+    cells = [min(widths[at], _CELL_MIN) if columns[at].is_cut else widths[at] for at in shown]
+    return sum(cells) + len(GAP) * (len(shown) - 1)
+
+
+def _cell(text: str, width: int, column: Column) -> str:
+    if len(text) > width:
+        text = text[: width - 1] + "…"
+    return text.rjust(width) if column.is_right else text.ljust(width)

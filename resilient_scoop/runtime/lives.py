@@ -1,0 +1,65 @@
+"""How long a run has been running: one record per launcher, begin and last sign of life.
+
+The file is for display only: it is neither synced nor needed by a resume. A launcher that is killed
+has said within `EVERY_S` that it lived. A record is written by one system call, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EVERY_S: Final = 5.0
+_RECORD: Final = struct.Struct("<dd")
+_NAME: Final = "lives"
+
+
+class Lives:
+    """The record of this launcher's life; times are seconds since 1970."""
+
+    def __init__(self, folder: Path, now: float) -> None:
+        self._fd = -1
+        self._began = self._said_at = now
+        self._at = 0
+        with suppress(OSError):  # a full disk: the time is not known then
+            self._fd = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            size = os.fstat(self._fd).st_size
+            self._at = size - size % _RECORD.size
+            self._say(now)
+
+    def live(self, now: float) -> None:
+        """Say, now and then, that the launcher lives."""
+        if now - self._said_at >= EVERY_S:
+            self._say(now)
+
+    def end(self, now: float) -> None:
+        """Say when it ended."""
+        if self._fd >= 0:
+            self._say(now)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _say(self, now: float) -> None:
+        self._said_at = now
+        if self._fd >= 0:
+            with suppress(OSError):
+                os.pwrite(self._fd, _RECORD.pack(self._began, max(now, self._began)), self._at)
+
+
+def ran_s(folder: Path, now: float | None = None) -> float | None:
+    """Return how long a run has run; None if nobody has said so. `now`: it is running."""
+    try:
+        data = (folder / _NAME).read_bytes()
+    except OSError:
+        return None
+    lives = list(_RECORD.iter_unpack(data[: len(data) - len(data) % _RECORD.size]))
+    if not lives:
+        return None
+    if now is not None:
+        lives[-1] = (lives[-1][0], now)
+    return float(sum(max(0.0, end - begin) for begin, end in lives))
