@@ -16,7 +16,7 @@ from resilient_scoop.runtime.display import duration, steps
 if TYPE_CHECKING:
     from resilient_scoop.core.broker import Broker
     from resilient_scoop.core.state import Batch, State
-    from resilient_scoop.core.words import Words
+    from resilient_scoop.core.words import Word, Words
 
 REPLAY_PER_S: Final = 50_000
 """Journaled items of small values that a replay takes in; measured by `benchmarks`."""
@@ -95,6 +95,11 @@ def _batch(state: State, batch: Batch) -> str:
     return f"{ids.batch_path(batch.parent.path, batch.call)} {name}"
 
 
+def script_text(word: Word) -> str:
+    """Return what the script says of its progress, with its own label."""
+    return f"{word.label or 'script'} {steps(word.done, word.total)}"
+
+
 def items_text(words: Words) -> str:
     """Return how far the running items are, in a few words; empty if none said so."""
     texts = []
@@ -150,9 +155,7 @@ def broker_report(
         batch=_batch(state, last) if last else "",
         batch_done=last.done.count() if last else 0,
         batch_total=last.done.count() + last.undone.count() if last and last.last else -1,
-        label=""
-        if script is None
-        else f"{script.label or 'script'} {steps(script.done, script.total)}",
+        label="" if script is None else script_text(script),
         share=script.done / script.total if script is not None and script.total else -1.0,
         items=items_text(state.words),
         ask=ask,

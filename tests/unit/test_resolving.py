@@ -44,7 +44,7 @@ def run_with_lost(state: Path, *more: Change) -> RunDir:
 def test_what_has_ended_as_lost_is_listed_behind_what_is_in_doubt(tmp_path: Path) -> None:
     run_with_lost(tmp_path, RAISED)
     told = rscoop(tmp_path, "resolve", "last").stdout.splitlines()
-    ended = "has ended as WorkerLostError, and can be resolved, too"
+    ended = "ended as WorkerLostError; it can be resolved too"
     assert told == ["0.2[2] risky", f"0.2[0] risky   {ended}"]
     found = json.loads(rscoop(tmp_path, "resolve", "last", "--json").stdout)
     assert [each["path"] for each in found["in_doubt"]] == ["0.2[2]"]

@@ -7,8 +7,9 @@ from typing import Any
 
 from resilient_scoop.core.events import Action, Erase, GrantStored, Put, Table
 from resilient_scoop.core.exchange import Exchange
+from resilient_scoop.core.words import SCRIPT
 from resilient_scoop.ids import ROOT
-from resilient_scoop.runtime.reports import items_text
+from resilient_scoop.runtime.reports import items_text, script_text
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
     AGENT,
@@ -225,12 +226,12 @@ def test_the_script_s_own_word_is_kept_until_the_run_ends() -> None:
     bench, _ = running()
     assert bench.broker.ledger.root is not None
     root = bench.broker.ledger.root[0]
-    script = wire.Progress("", root, 0, 0, b"", b"", 120, 500)
+    script = wire.Progress("", root, 0, 0, b"", b"", 120, 500, label="generation")
 
     bench.tell(W1, script)  # not the script's one writer
-    assert not items_text(bench.broker.state.words)
+    assert not bench.broker.state.words.batches
     bench.tell(ORIGIN, script)
-    assert items_text(bench.broker.state.words) == "script 120/500"
+    assert script_text(bench.broker.state.words.batches[SCRIPT][0]) == "generation 120/500"
 
     bench.tell(ORIGIN, wire.RunEnded(root, 0, failed=False))
     assert not bench.broker.state.words.batches
