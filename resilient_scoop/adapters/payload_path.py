@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 _LOOKS_MAX: Final = 20_000
 _DEPTH_MAX: Final = 60
+ADVICE: Final = "__rscoop_advice__"
 _LEAVE_OUT: Final = "make it inside the function, or leave it out with __getstate__"
 _HINTS: Final = {
     "_thread.lock": _LEAVE_OUT,
@@ -43,6 +44,8 @@ def find(
     looks = iter(range(_LOOKS_MAX))
     path, seen = root, {id(obj)}
     for _ in range(depth_max):
+        if (advice := _own_advice(obj)) is not None:
+            return Culprit(path, type(obj).__name__, advice)
         for (suffix, part), _look in zip(_parts(obj), looks, strict=False):
             if id(part) not in seen and fails(part):
                 path, obj = path + suffix, part
@@ -52,6 +55,12 @@ def find(
             break
     kind = kind_of(obj)
     return Culprit(path, kind, _HINTS.get(kind, ""))
+
+
+def _own_advice(obj: object) -> str | None:
+    """Return what an object of ours that must not travel advises instead of pickling it."""
+    advise = getattr(type(obj), ADVICE, None)
+    return None if advise is None else str(advise(obj))
 
 
 def kind_of(obj: object) -> str:

@@ -92,6 +92,7 @@ class Loading:
     at: Here | None
     futures: list[tuple[Future[Any], Kept]] = field(default_factory=list)
     streams: dict[Mark, tuple[random.Random, Any]] = field(default_factory=dict)
+    learned: int = 0  # the turn of the last of its futures that its parent knew
     more: Any = None
 
     def loads(self, content: bytes | memoryview, what: str) -> Any:
@@ -128,6 +129,7 @@ class Loading:
             for mark, (obj, position) in self.streams.items():
                 obj.setstate(position)
                 at.context.rngs.adopt(mark, obj)
+        at.context.learned = max(at.context.learned, self.learned)
         for each, kept in self.futures:
             each.revive(at, kept)
         rng.bring_back(rng.Streams(*streams))
@@ -166,6 +168,7 @@ def future(*fields: Any) -> Future[Any]:
     elif kept.payload is not None:
         kept = kept._replace(error=payload.loads(kept.payload), payload=None)
     made = Future.kept(kept)
+    _loading[-1].learned = max(_loading[-1].learned, kept.turn)
     if kept.place is not None:
         _loading[-1].futures.append((made, kept))
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,14 @@ class Chunk:
         values = outcome.values if b - a == len(outcome.values) else outcome.values[a:b]
         failed = frozenset(low + i - a for i in outcome.failed if a <= i < b)
         return cls(low, high, values, failed, arrival)
+
+    def part(self, low: int, high: int) -> Chunk:
+        """Return items `[low, high)` of it."""
+        if (low, high) == (self.start, self.stop):
+            return self
+        values = self.values[low - self.start : high - self.start]
+        failed = frozenset(index for index in self.failed if low <= index < high)
+        return Chunk(low, high, values, failed, self.arrival)
 
     @property
     def has_files(self) -> bool:
@@ -83,6 +92,36 @@ class Call:
         else:
             at = bisect_right(self.chunks, chunk.start, key=lambda each: each.start)
             self.chunks.insert(at, chunk)
+
+    def take(self, start: int, stop: int) -> list[Chunk]:
+        """Take the outcomes of items `[start, stop)`, which are all here, out of the call."""
+        taken: list[Chunk] = []
+        while start < stop:
+            at = bisect_right(self.chunks, start, key=lambda each: each.start) - 1
+            chunk = self.chunks[at]
+            assert chunk.start <= start < chunk.stop, "only what is settled is taken"
+            end = min(stop, chunk.stop)
+            cuts = (chunk.start, start), (start, end), (end, chunk.stop)
+            before, mine, behind = (chunk.part(low, high) for low, high in cuts)
+            self.chunks[at : at + 1] = [part for part in (before, behind) if part.values]
+            taken.append(mine)
+            start = end
+        return taken
+
+
+class Watch:
+    """Which of some calls of a parent were given outcomes, until it is looked at."""
+
+    __slots__ = ("__weakref__", "arrived", "calls")
+
+    def __init__(self) -> None:
+        self.calls: set[int] = set()
+        self.arrived: deque[int] = deque()
+
+    def hear(self, number: int) -> None:
+        """A call was given an outcome."""
+        if number in self.calls:
+            self.arrived.append(number)
 
 
 def cut_out(held: Iterable[Asked], low: int, high: int) -> list[Asked]:

@@ -23,11 +23,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from resilient_scoop import ids
-from resilient_scoop.core.call import Asked, Call, Chunk, Policy, cut_out
+from resilient_scoop.core.call import Asked, Call, Chunk, Policy, Watch, cut_out
 from resilient_scoop.core.divergence import judge, rewind_mark, rewound, told_otherwise
 from resilient_scoop.core.durable import Durable, end_look
+from resilient_scoop.core.under_way import UnderWay
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -56,10 +58,7 @@ class Parent:
     next_call: int = 0
     calls: dict[int, Call] = field(default_factory=dict)
     arrivals: int = 0
-    outstanding_bytes: int = 0
-    files: int = 0  # unsettled items whose arguments are in files
-    file_bytes: int = 0
-    ended_files: list[tuple[int, int]] = field(default_factory=list)  # (call, item): may go
+    under_way: UnderWay = field(default_factory=UnderWay)
     recovered: int = 0  # items settled from the history
     settled: int = 0  # items settled, those included
     after: int = 0
@@ -74,6 +73,7 @@ class Parent:
     refusal: ReplayDivergedError | None = None  # of a strict replay; it stands
     _asked: wire.Cancel | None = None  # not answered
     durable: Durable = field(default_factory=Durable)
+    watches: WeakSet[Watch] = field(default_factory=WeakSet)  # told of outcomes that arrive
     _recorded: deque[wire.Observation] = field(default_factory=deque)
     _told: list[wire.Observation] = field(default_factory=list)
     _stash: dict[int, list[wire.Outcome]] = field(default_factory=dict)
@@ -111,18 +111,11 @@ class Parent:
         `files`: of those (by place in `args`) whose argument is a file, its size in bytes.
         """
         start, count = call.count, len(args)
-        if files:
-            call.files = {} if call.files is None else call.files
-            call.files.update((start + at, size) for at, size in files.items())
-            self.files += len(files)
-            self.file_bytes += sum(files.values())
+        self.under_way.add(call, args, files)
         call.count += count
         call.last = last
         call.digests += digests
         call.left.add(start, start + count)
-        cost = sum(map(len, args)) + 64 * count
-        call.cost_bytes += cost
-        self.outstanding_bytes += cost
         part = wire.Part(call.number, start, count, call.fn, digests, last)
         if call.args is None:
             self._queue(part, args)
@@ -244,27 +237,18 @@ class Parent:
         call.put(chunk := Chunk.of(outcome, low, high, self.arrivals))
         if chunk.has_files:
             self.durable.unread[call.number] = call
+        if self.watches:
+            for watch in self.watches:
+                watch.hear(call.number)
         call.left.discard(low, high)
-        if call.files:
-            self._let_go(call, low, high)
+        self.under_way.end(call, low, high)
         if self.replaying or self.catching_up or call.number in self._held:
             self.recovered += high - low
             self._unhold(call.number, low, high)
         if call.args is not None:
             for index in range(low, high):
                 call.args.pop(index, None)
-        share = call.cost_bytes * (high - low) // max(1, call.left.count() + high - low)
-        call.cost_bytes -= share
-        self.outstanding_bytes -= share
         self._close(call)
-
-    def _let_go(self, call: Call, low: int, high: int) -> None:
-        """The files of settled items' arguments are nobody's any more."""
-        assert call.files is not None, "only a call with files lets go of some"
-        for index in [index for index in call.files if low <= index < high]:
-            self.files -= 1
-            self.file_bytes -= call.files.pop(index)
-            self.ended_files.append((call.number, index))
 
     def _unhold(self, number: int, low: int, high: int) -> None:
         """Take settled items out of what waits for the end of the history."""

@@ -72,12 +72,7 @@ def here() -> Here | None:
     session = Process.session
     if session is None:
         return None
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError(
-            "futures were used in a thread of your own: a future's identity is the order of its "
-            "parent's calls, which threads don't have; call them in the main thread of the script "
-            "or of a task"
-        )
+    _refuse_threads("a call")
     context = session.context
     if context.fenced:
         raise GreenletExit
@@ -88,6 +83,34 @@ def here() -> Here | None:
     if parent.refusal is not None:
         raise parent.refusal.with_traceback(None)
     return Here(session, context, parent)
+
+
+def enter(at: Here, what: str) -> None:
+    """Pass the running code on if it is in the parent that `at` names, and may wait there.
+
+    Raises:
+        RuntimeError: `what` is another parent's, or this is a thread of the user's own.
+    """
+    _refuse_threads(what)
+    context = at.session.context
+    if context is not at.context:
+        raise RuntimeError(
+            f"{what} belongs to another parent, {at.context.path}, and not to {context.path}, which "
+            f"uses it: only the script or task that made a future can wait for it; pass its result, "
+            f"`.result()`, or make the call in {context.path}"
+        )
+    if context.fenced:
+        raise GreenletExit
+
+
+def _refuse_threads(what: str) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            f"futures were used in a thread of your own ({what}): a resumed run is told again what it "
+            "was told, in the order in which it asked, and threads have no such order; make calls "
+            "and wait for them in the main thread of the script or of a task, and pass values to "
+            "threads"
+        )
 
 
 def definition(function: Callable[..., Any], style: int, options: Options) -> Define:
@@ -193,12 +216,12 @@ def add(at: Here, call: Call, define: Define, args: Sequence[Any], *, last: bool
 
 def _has_enough(at: Here) -> bool:
     """Tell whether so much is under way that the workers have enough to do."""
-    parent = at.parent
-    if parent.outstanding_bytes > OUTSTANDING_BYTES_MAX:
+    under_way = at.parent.under_way
+    if under_way.in_messages > OUTSTANDING_BYTES_MAX:
         return True
-    if parent.file_bytes <= FILE_BYTES_MAX:
+    if under_way.in_files <= FILE_BYTES_MAX:
         return False
-    return parent.files >= FILES_PER_WORKER * at.session.settings.workers
+    return under_way.files >= FILES_PER_WORKER * at.session.settings.workers
 
 
 def nudge(at: Here) -> None:

@@ -11,7 +11,7 @@ from resilient_scoop import ids
 from resilient_scoop.adapters import payload as codec
 from resilient_scoop.core.call import Call, Chunk
 from resilient_scoop.core.durable import revive
-from resilient_scoop.futures import _engine
+from resilient_scoop.futures import _engine, _pending
 from resilient_scoop.wire.broker_errors import is_cancelled
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _FILE = b"B"
+_STRIDE = 1_000_003
 _LOG = logging.getLogger("resilient_scoop")
 
 
@@ -46,6 +47,7 @@ class Kept(NamedTuple):
     payload: bytes | None = None  # the outcome, if it has arrived
     failed: bool = False
     callbacks: Sequence[Callable[[Future[Any]], Any]] = ()
+    turn: int = 0  # its place in the order in which its parent was told of outcomes
 
 
 class Future(Generic[T]):
@@ -54,12 +56,19 @@ class Future(Generic[T]):
     The methods are those of `concurrent.futures.Future`; what they tell is recorded where it could
     have come out differently, so that a resumed run is told the same. Attributes: `index` (place in
     its call), `callable` (its name), `path` (its identity in the run).
+
+    Two futures are equal if they are the same object. The hash is the number of the call, so that sets
+    of futures iterate in the same order in every replay.
     """
 
-    def __init__(self, at: Here | None, call: Call | None, name: str, index: int = 0) -> None:
+    def __init__(
+        self, at: Here | None, call: Call | None, name: str, index: int = 0, number: int = 0
+    ) -> None:
         self._at = at
         self._call = call
+        self.number = number if call is None else call.number
         self._seen = False
+        self._turn = 0
         self._value: Any = None
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[Future[T]], Any]] = []
@@ -71,10 +80,18 @@ class Future(Generic[T]):
         state = "pending" if not self._seen else "cancelled" if self.cancelled() else "finished"
         return f"<Future {self.path} {self.callable} {state}>"
 
+    def __hash__(self) -> int:
+        return self.number + self.index * _STRIDE
+
     def __reduce__(self) -> str:
-        raise TypeError(
-            f"future {self.path} cannot be sent to a task: it belongs to the parent that made it; "
-            "send its result, or have the task make the call"
+        raise TypeError(f"a future cannot be pickled: {self.__rscoop_advice__()}")
+
+    def __rscoop_advice__(self) -> str:
+        """Return what to do instead of pickling it, for the error that names it."""
+        name = f"future {self.path}" if self.path else "this future"
+        return (
+            f"pass the result of {name} (`.result()`), or have the task make the call: a future "
+            "belongs to the parent that made it"
         )
 
     def keep(self, at: Here) -> Kept:
@@ -84,7 +101,9 @@ class Future(Generic[T]):
             TypeError: it is another parent's.
         """
         if self._seen:
-            return Kept(self.callable, self.index, self.path, self._value, self._error)
+            return Kept(
+                self.callable, self.index, self.path, self._value, self._error, turn=self._turn
+            )
         if self._at is None or self._call is None or self._at.parent is not at.parent:
             raise TypeError(f"future {self.path} belongs to another parent, {self.path}'s own")
         call, index, width = self._call, self.index, ids.DIGEST_BYTES
@@ -104,10 +123,13 @@ class Future(Generic[T]):
     @classmethod
     def kept(cls, kept: Kept) -> Future[Any]:
         """Return the future of which this was kept; one that waits is revived by `revive`."""
-        future: Future[Any] = cls(None, None, kept.callable, kept.item)
+        place = ids.parse_item(kept.path)
+        number = 0 if place is None else place[1]
+        future: Future[Any] = cls(None, None, kept.callable, kept.item, number)
         future.path = kept.path
         if kept.place is None:
             future._seen, future._value, future._error = True, kept.value, kept.error
+            future._turn = kept.turn
         return future
 
     def revive(self, at: Here, kept: Kept) -> None:
@@ -115,17 +137,17 @@ class Future(Generic[T]):
         place = kept.place
         assert place is not None, "what is settled does not wait"
         self._at, self._callbacks = at, list(kept.callbacks)
-        if self._callbacks:
-            at.context.listeners.append(self)
         if kept.payload is None:
             self._call = revive(
                 at.parent, place.call, place.fn, place.fingerprint, self.index, place.digest,
                 name=self.callable,
             )  # fmt: skip
-            return
-        self._call = Call(place.call, place.fn, place.fingerprint)
-        failed = frozenset([self.index] if kept.failed else [])
-        self._call.put(Chunk(self.index, self.index + 1, [kept.payload], failed, 0))
+        else:
+            self._call = Call(place.call, place.fn, place.fingerprint)
+            failed = frozenset([self.index] if kept.failed else [])
+            self._call.put(Chunk(self.index, self.index + 1, [kept.payload], failed, 0))
+        if self._callbacks:
+            _pending.listen(at, self)
 
     # --- what is known ------------------------------------------------------------------------
 
@@ -137,6 +159,40 @@ class Future(Generic[T]):
         """Return a number that orders settled futures by their arrival."""
         chunk = None if self._call is None else self._call.find(self.index)
         return 0 if chunk is None else chunk.arrival
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its parent has been told its outcome."""
+        return self._seen
+
+    def turn(self) -> tuple[int, int, int]:
+        """Return what orders known futures as their parent was told of them."""
+        return self._turn, self.number, self.index
+
+    def place(self) -> tuple[int, int]:
+        """Return what orders futures of one parent as they were made."""
+        return self.number, self.index
+
+    def has_failed(self) -> bool:
+        """Return whether it is settled by an exception of its own, told to the parent or not."""
+        if self._seen:
+            return self._error is not None and not self.cancelled()
+        chunk = None if self._call is None else self._call.find(self.index)
+        return (
+            chunk is not None
+            and self.index in chunk.failed
+            and not is_cancelled(chunk.values[self.index - chunk.start])
+        )
+
+    def parent_here(self) -> Here | None:
+        """Return where its parent runs, which is here; None for a future of no run.
+
+        Raises:
+            RuntimeError: it is another parent's, or this is a thread of the user's own.
+        """
+        if self._at is not None:
+            _engine.enter(self._at, f"future {self.path}")
+        return self._at
 
     def learn(self) -> None:
         """Take the outcome in; it must be settled."""
@@ -158,7 +214,13 @@ class Future(Generic[T]):
             else:
                 self._value = value
         self._seen, self._call = True, None
-        self._call_back()
+        context = self._at.context
+        context.learned += 1
+        self._turn = context.learned
+        if self._callbacks:
+            if context.listeners is not None:
+                context.listeners.discard(self)
+            self._call_back()
 
     def settle(self, value: Any, error: BaseException | None) -> None:
         """Give it its outcome (a run without `rscoop`)."""
@@ -190,9 +252,9 @@ class Future(Generic[T]):
     def _await(self, timeout: float | None) -> None:
         if self._seen:
             return
-        at = self._at
+        at = self.parent_here()
         assert at is not None, "a future without a parent is born seen"
-        if timeout is not None and timeout >= 0:
+        if timeout is not None:
             until = time.monotonic() + timeout
 
             def live() -> bytes:
@@ -202,14 +264,14 @@ class Future(Generic[T]):
                 raise TimeoutError(f"future {self.path} has no result after {timeout} s")
         if not self.settled():
             _engine.block(at, self.settled)
-        run_callbacks(at)
+        _pending.run_callbacks(at)
         self.learn()
 
     def done(self) -> bool:
         """Return whether it has an outcome (also by being cancelled)."""
         if self._seen:
             return True
-        at = self._at
+        at = self.parent_here()
         assert at is not None, "a future without a parent is born seen"
 
         def live() -> bytes:
@@ -235,7 +297,7 @@ class Future(Generic[T]):
         """Try to cancel it; return whether that came in time: no worker had begun it yet."""
         if self._seen:
             return self.cancelled()
-        at, call = self._at, self._call
+        at, call = self.parent_here(), self._call
         assert at is not None, "a future without a parent is born seen"
         assert call is not None, "a future without a parent is born seen"
         parent = at.parent
@@ -274,11 +336,15 @@ class Future(Generic[T]):
         and mean nothing here: callbacks run where the future was made.
         """
         del inCallbackThread, inCallbackGroup
-        self._callbacks.append(fn)
         if self._seen:
+            self._callbacks.append(fn)
             self._call_back()
-        elif self._at is not None:
-            self._at.context.listeners.append(self)
+            return
+        at = self.parent_here()
+        assert at is not None, "a future without a parent is born seen"
+        self._callbacks.append(fn)
+        if len(self._callbacks) == 1:
+            _pending.listen(at, self)
 
     def _call_back(self) -> None:
         callbacks, self._callbacks = self._callbacks, []
@@ -287,36 +353,3 @@ class Future(Generic[T]):
                 callback(self)
             except Exception:  # user code
                 _LOG.exception("a callback of future %s raised", self.path)
-
-
-def run_callbacks(at: Here) -> None:
-    """Run the callbacks of what has been settled; which that is, is told to the parent."""
-    listeners: list[Future[Any]] = at.context.listeners
-    if not listeners:
-        return
-    waiting = [future for future in listeners if not future._seen]  # noqa: SLF001
-    if not waiting:
-        listeners.clear()
-        return
-
-    def live() -> bytes:
-        settled = sorted((f for f in waiting if f.settled()), key=Future.arrival)
-        return encode_paths(waiting, settled)
-
-    chosen = decode_paths(waiting, _engine.told(at, "callbacks", live))
-    at.context.listeners = [future for future in waiting if future not in chosen]
-    for future in chosen:
-        _engine.block(at, future.settled)
-        future.learn()
-
-
-def encode_paths(among: list[Future[Any]], chosen: list[Future[Any]]) -> bytes:
-    """Return which futures of a list were chosen, in their order."""
-    places = {id(future): str(place) for place, future in enumerate(among)}
-    return " ".join(places[id(future)] for future in chosen).encode()
-
-
-def decode_paths(among: list[Future[Any]], told: bytes) -> list[Future[Any]]:
-    """Return the futures that `encode_paths` chose; those that a changed script lacks are left out."""
-    places = [int(place) for place in told.split()]
-    return [among[place] for place in places if place < len(among)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_scoop.adapters import payload as codec
 from resilient_scoop.futures import _engine
-from resilient_scoop.futures._future import run_callbacks
+from resilient_scoop.futures._pending import run_callbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -52,6 +52,7 @@ class Mapping:
         self._chunk = _CHUNK_MIN
         self._fed = 0
         self._exhausted = False
+        self._late: Exception | None = None  # what the iterables raised behind their last item
         self.feed(self._window)
 
     def feed(self, count: int | None) -> None:
@@ -59,8 +60,12 @@ class Mapping:
         left = count
         while not self._exhausted and (left is None or left > 0):
             size = self._chunk if left is None else min(self._chunk, left)
-            rows = list(itertools.islice(self._rows, size))
-            self._exhausted = len(rows) < size
+            rows: list[Any] = []
+            try:
+                rows.extend(itertools.islice(self._rows, size))
+            except Exception as error:  # user code: it is raised behind the results before it
+                self._late = error
+            self._exhausted = len(rows) < size or self._late is not None
             self._fed += len(rows)
             self._chunk = min(_CHUNK_MAX, self._chunk * 2)
             if left is not None:
@@ -84,6 +89,12 @@ class Mapping:
         """Tell whether there is no item `index`."""
         return self._exhausted and index >= self._fed
 
+    def _raise_late(self) -> None:
+        """Raise what the iterables raised in place of their next item."""
+        if self._late is not None:
+            late, self._late = self._late, None
+            raise late
+
     def value(self, chunk: Chunk, index: int) -> Any:
         """Return an item's value, or raise its error."""
         payload = chunk.values[index - chunk.start]
@@ -101,16 +112,19 @@ class Mapping:
         while True:
             self.refill(index)
             if self.is_over(index):
+                self._raise_late()
                 return
             chunk = self._await(index, until, timeout)
             while index < chunk.stop:
                 value = self.value(chunk, index)
                 index += 1
                 yield value
-            call.chunks.remove(chunk)  # what was handed out is not kept
+            with self.at.session.lock:
+                call.chunks.remove(chunk)  # what was handed out is not kept
 
     def _await(self, index: int, until: float | None, timeout: float | None) -> Chunk:
         at, call = self.at, self.call
+        _engine.enter(at, f"a map of {self.define.name}")
 
         def settled() -> bool:
             return call.find(index) is not None
@@ -131,35 +145,45 @@ class Mapping:
         assert chunk is not None, "what was waited for is settled"
         return chunk
 
-    def _is_settled(self, index: int) -> bool:
-        return self.call.find(index) is not None
-
     # --- as they come -------------------------------------------------------------------------
 
     def as_completed(self, timeout: float | None) -> Iterator[Any]:
         """Yield the values as they come; which come when is told to the parent."""
         until = None if timeout is None else time.monotonic() + timeout
-        seen, consumed, at, call = 0, 0, self.at, self.call
-        while not self.is_over(consumed):
+        consumed, at, call = 0, self.at, self.call
+
+        def live() -> bytes:
+            _engine.block(at, lambda: bool(call.chunks), until)
+            with at.session.lock:
+                new = sorted(call.chunks, key=lambda chunk: chunk.arrival)
+            return " ".join(f"{chunk.start}:{chunk.stop}" for chunk in new).encode()
+
+        while True:
             self.refill(consumed)
             if self.is_over(consumed):
+                self._raise_late()
                 return
-
-            def live(seen: int = seen) -> bytes:
-                _engine.block(at, lambda: any(c.arrival > seen for c in call.chunks), until)
-                new = sorted((c for c in call.chunks if c.arrival > seen), key=lambda c: c.arrival)
-                return " ".join(f"{c.start}:{c.stop}" for c in new).encode()
-
+            _engine.enter(at, f"a map of {self.define.name}")
             answer = _engine.told(at, "arrivals", live)
             if not answer:
                 raise TimeoutError(f"{self.define.name} has results missing after {timeout} s")
             run_callbacks(at)
             for span in answer.split():
                 start, stop = map(int, span.split(b":"))
-                for index in range(start, stop):
-                    _engine.block(at, functools.partial(self._is_settled, index))
-                    chunk = call.find(index)
-                    assert chunk is not None, "what was waited for is settled"
-                    seen = max(seen, chunk.arrival)
-                    consumed += 1
-                    yield self.value(chunk, index)
+                stop = min(stop, self._fed)  # a changed script may have fewer
+                _engine.block(at, functools.partial(self._are_settled, start, stop))
+                with at.session.lock:
+                    taken = call.take(start, stop)  # what is handed out is not kept
+                for chunk in taken:
+                    for index in range(chunk.start, chunk.stop):
+                        consumed += 1
+                        yield self.value(chunk, index)
+
+    def _are_settled(self, start: int, stop: int) -> bool:
+        """Tell whether items are settled, as seen from the first of them that is not."""
+        while start < stop:
+            chunk = self.call.find(start)
+            if chunk is None:
+                return False
+            start = chunk.stop
+        return True

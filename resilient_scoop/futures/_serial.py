@@ -33,12 +33,12 @@ class Item:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
         self._name = getattr(function, "__qualname__", type(function).__name__)
-        self._call = next(_calls)
+        self.call = next(_calls)
         self._indexes = itertools.count()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
-        path = ids.item_path(ids.ROOT, self._call, next(self._indexes))
+        path = ids.item_path(ids.ROOT, self.call, next(self._indexes))
         running.append(Running(path, self._name))
         try:
             return self._function(*args, **kwargs)
@@ -70,9 +70,11 @@ def submit(
     if not callable(function):
         raise TypeError(f"{function!r} ({type(function).__name__}) is not callable")
     warn_once()
-    future: Future[Any] = Future(None, None, getattr(function, "__qualname__", repr(function)))
+    item = Item(function)
+    name = getattr(function, "__qualname__", repr(function))
+    future: Future[Any] = Future(None, None, name, number=item.call)
     try:
-        value = Item(function)(*args, **kwargs)
+        value = item(*args, **kwargs)
     except Exception as error:  # user code: what it raises is the future's
         future.settle(None, error)
     else:

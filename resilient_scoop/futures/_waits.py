@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from resilient_scoop.futures import _engine
-from resilient_scoop.futures._future import Future, decode_paths, encode_paths, run_callbacks
+from resilient_scoop.futures._future import Future
+from resilient_scoop.futures._pending import Pending, run_callbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,60 +27,83 @@ class DoneAndNotDoneFutures(NamedTuple):
 
 
 def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None or timeout < 0 else time.monotonic() + timeout
+    return None if timeout is None else time.monotonic() + timeout
 
 
-def next_settled(
-    pending: list[Future[Any]],
+def _listed(fs: Iterable[Future[T]]) -> list[Future[T]]:
+    """Return futures once each; those of a set as they were made, whatever its past was."""
+    futures = list(dict.fromkeys(fs))
+    if isinstance(fs, set | frozenset):
+        futures.sort(key=Future.place)
+    return futures
+
+
+def _pending(futures: list[Future[Any]]) -> Pending[Future[Any]] | None:
+    """Return the futures that their parent, which runs here, has not been told of; None if none."""
+    waiting = [future for future in futures if not future.is_known]
+    at = None
+    for future in waiting:
+        at = future.parent_here()
+    return None if at is None else Pending(at, waiting)
+
+
+def _next(
+    pending: Pending[Future[Any]],
     until: float | None,
-    enough: Callable[[list[Future[Any]]], bool] | None = None,
+    enough: Callable[[Pending[Future[Any]]], bool],
 ) -> list[Future[Any]]:
-    """Wait until some of the futures are settled (or `enough` are); return them as they arrived.
-
-    An empty list means that the time was up.
-    """
-    at = pending[0]._at  # noqa: SLF001 - futures of one parent, by construction
-    if at is None:
-        return pending
-    satisfied = enough or bool
-
-    def settled() -> list[Future[Any]]:
-        return [future for future in pending if future.settled()]
+    """Wait until enough are settled; return those that are, as they arrived: none, if in vain."""
+    at = pending.enter()
 
     def live() -> bytes:
-        _engine.block(at, lambda: satisfied(settled()), until)
-        return encode_paths(pending, sorted(settled(), key=Future.arrival))
+        _engine.block(at, lambda: enough(pending.hear()), until)
+        return pending.look()
 
-    chosen = decode_paths(pending, _engine.told(at, "settled", live))
-    for future in chosen:
-        _engine.block(at, future.settled)
-        future.learn()
+    chosen = pending.take(_engine.told(at, "settled", live))
     run_callbacks(at)
     return chosen
+
+
+def _any(pending: Pending[Any]) -> bool:
+    return pending.settled > 0
+
+
+def _all(pending: Pending[Any]) -> bool:
+    return pending.settled == len(pending)
+
+
+def _all_or_failed(pending: Pending[Any]) -> bool:
+    return pending.failed or pending.settled == len(pending)
+
+
+_ENOUGH = {FIRST_COMPLETED: _any, FIRST_EXCEPTION: _all_or_failed, ALL_COMPLETED: _all}
 
 
 def as_completed(fs: Iterable[Future[T]], timeout: float | None = None) -> Iterator[Future[T]]:
     """Yield futures as they complete, failed ones too; each once.
 
+    Those that the parent knows to be done come first, in the order in which it was told of them.
+
     Raises:
         TimeoutError: not all were done `timeout` seconds after the call.
     """
-    futures = list(dict.fromkeys(fs))
-    return _as_completed(futures, _deadline(timeout))
+    return _as_completed(_listed(fs), _deadline(timeout))
 
 
 def _as_completed(futures: list[Future[T]], until: float | None) -> Iterator[Future[T]]:
-    done = [future for future in futures if future._seen]  # noqa: SLF001
-    pending = [future for future in futures if not future._seen]  # noqa: SLF001
+    pending = _pending(futures)
+    known = sorted((f for f in futures if f.is_known), key=Future.turn, reverse=True)
     total = len(futures)
-    yield from done
+    futures.clear()  # what was given is not kept
+    while known:
+        yield known.pop()
     while pending:
-        chosen = next_settled(pending, until)
+        chosen = _next(pending, until, _any)
         if not chosen:
             raise TimeoutError(f"{len(pending)} (of {total}) futures unfinished")
-        gone = set(map(id, chosen))
-        pending = [future for future in pending if id(future) not in gone]
-        yield from chosen
+        chosen.reverse()
+        while chosen:
+            yield chosen.pop()
 
 
 def wait(
@@ -89,35 +113,21 @@ def wait(
 ) -> DoneAndNotDoneFutures:
     """Wait for futures; return those that are done, failed ones too, and those that are not.
 
-    `timeout` is in seconds; None and negative numbers (SCOOP's default) wait as long as it takes.
+    `timeout` is in seconds; with None it takes as long as it takes. Both sets iterate in the same
+    order in every replay.
 
     Raises:
         ValueError: `return_when` is none of the three constants.
     """
-    if return_when not in (FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED):
+    if return_when not in _ENOUGH:
         raise ValueError(f"return_when is {return_when!r}, not one of the three constants")
-    futures = list(dict.fromkeys(fs))
-    pending = [future for future in futures if not future._seen]  # noqa: SLF001
-    done = len(futures) - len(pending)
-    if pending and not (done and return_when == FIRST_COMPLETED):
-        next_settled(pending, _deadline(timeout), _enough(return_when, len(pending)))
-    finished = {future for future in futures if future._seen}  # noqa: SLF001
-    return DoneAndNotDoneFutures(finished, set(futures) - finished)
-
-
-def _enough(return_when: str, count: int) -> Callable[[list[Future[Any]]], bool]:
-    if return_when == FIRST_COMPLETED:
-        return bool
-
-    def all_or_failed(settled: list[Future[Any]]) -> bool:
-        if len(settled) == count:
-            return True
-        return return_when == FIRST_EXCEPTION and any(_failed(future) for future in settled)
-
-    return all_or_failed
-
-
-def _failed(future: Future[Any]) -> bool:
-    call = future._call  # noqa: SLF001
-    chunk = None if call is None else call.find(future.index)
-    return chunk is not None and future.index in chunk.failed
+    futures = _listed(fs)
+    pending = _pending(futures)
+    known = [future for future in futures if future.is_known]
+    if pending and not (
+        (return_when == FIRST_COMPLETED and known)
+        or (return_when == FIRST_EXCEPTION and any(future.has_failed() for future in known))
+    ):
+        _next(pending, _deadline(timeout), _ENOUGH[return_when])
+    done = {future for future in futures if future.is_known}
+    return DoneAndNotDoneFutures(done, {future for future in futures if not future.is_known})

@@ -41,7 +41,8 @@ class Context:
     """The future that is running: what its calls belong to. `prefix` is its batch's path."""
 
     __slots__ = (
-        "again", "blocks", "fenced", "index", "listeners", "parent", "parked", "prefix", "rngs", "work",
+        "again", "blocks", "fenced", "index", "learned", "listeners", "parent", "parked", "prefix", "rngs",
+        "work",
     )  # fmt: skip
 
     def __init__(self, prefix: str, work: Work | None) -> None:
@@ -52,7 +53,8 @@ class Context:
         self.parked = False
         self.fenced = False
         self.again = False  # runs from the top once more: it has a history
-        self.listeners: list[Any] = []  # futures with callbacks to call
+        self.listeners: Any = None  # futures with callbacks to call
+        self.learned = 0  # of how many futures the parent was told
         self.blocks: dict[str, Any] = {}  # opened by `checkpoint.restore`
         self.rngs: StreamBook | None = None  # the streams that `futures.rng()` has given out
 
@@ -144,8 +146,8 @@ class Session:
     def _remove_files(self) -> None:
         for path, refs in self._files.items():
             parent = self.machine.parents.get(path)
-            if parent is not None and parent.ended_files:
-                ended, parent.ended_files = parent.ended_files, []
+            if parent is not None and parent.under_way.ended_files:
+                ended, parent.under_way.ended_files = parent.under_way.ended_files, []
                 for key in ended:
                     self.store.remove(refs.pop(key))
 

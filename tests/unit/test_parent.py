@@ -84,7 +84,7 @@ def test_a_settled_call_is_let_go() -> None:
     of.outcomes(outcomes(0, 0, 2))
 
     assert of.calls == {}
-    assert of.outstanding_bytes == 0
+    assert of.under_way.in_messages == 0
 
 
 def test_a_replay_sends_only_what_the_history_does_not_settle() -> None:
@@ -314,12 +314,17 @@ def test_files_of_arguments_are_counted_until_their_items_are_settled() -> None:
     made = of.begin(FN, FN)
     of.add(made, digests(0, 1, 2), [b"Bfile", b"small", b"Bfile"], last=False, files={0: 10, 2: 30})
     of.add(made, digests(3), [b"Bfile"], last=True, files={0: 50})
-    assert (of.files, of.file_bytes) == (3, 90)
+    assert (of.under_way.files, of.under_way.in_files) == (3, 90)
 
     of.outcomes(outcomes(0, 1, 3))
-    assert (of.files, of.file_bytes, of.ended_files) == (2, 60, [(0, 2)])
+    assert (of.under_way.files, of.under_way.in_files, of.under_way.ended_files) == (
+        2,
+        60,
+        [(0, 2)],
+    )
     of.outcomes(outcomes(0, 0, 4))
-    assert (of.files, of.file_bytes, sorted(of.ended_files)) == (0, 0, [(0, 0), (0, 2), (0, 3)])
+    assert (of.under_way.files, of.under_way.in_files) == (0, 0)
+    assert sorted(of.under_way.ended_files) == [(0, 0), (0, 2), (0, 3)]
 
 
 def test_a_call_whose_further_arguments_cannot_travel_ends_with_those_it_has() -> None:

@@ -1,0 +1,152 @@
+"""Futures that a parent waits for, and their callbacks. What is settled when is told to the parent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from resilient_scoop.core.call import Watch
+from resilient_scoop.futures import _engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from resilient_scoop.futures._engine import Here
+
+
+class Waited(Protocol):
+    """What is waited for: a future."""
+
+    number: int  # of its call
+    index: int  # in its call
+
+    def settled(self) -> bool:
+        """Return whether its outcome is here."""
+
+    def arrival(self) -> int:
+        """Return what orders the settled ones."""
+
+    def has_failed(self) -> bool:
+        """Return whether it is settled by an error of its own."""
+
+    def learn(self) -> None:
+        """Take the outcome in, and call back."""
+
+
+T = TypeVar("T", bound=Waited)
+
+
+class Pending(Generic[T]):
+    """Futures of one parent that it has not been told of, and which of them are settled by now.
+
+    Outcomes are heard of as they arrive, so that waiting for many costs no look at each of them.
+    """
+
+    def __init__(self, at: Here, futures: Iterable[T] = ()) -> None:
+        self._at = at
+        self._waiting: dict[int, list[T]] = {}  # by the number of their call
+        self._count = 0
+        self._settled: dict[T, None] = {}
+        self._watch = Watch()
+        self.failed = False  # one that is settled has failed
+        with at.session.lock:
+            for future in futures:
+                self._add(future)
+            at.parent.watches.add(self._watch)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def settled(self) -> int:
+        """How many are settled."""
+        return len(self._settled)
+
+    def enter(self) -> Here:
+        """Return where the parent runs, which is here.
+
+        Raises:
+            RuntimeError: another parent waits, or a thread of the user's own.
+        """
+        _engine.enter(self._at, "these futures")
+        return self._at
+
+    def add(self, future: T) -> None:
+        """Wait for one more."""
+        with self._at.session.lock:
+            self._add(future)
+
+    def _add(self, future: T) -> None:
+        self._waiting.setdefault(future.number, []).append(future)
+        self._count += 1
+        if future.settled():
+            self._settle(future)
+        else:
+            self._watch.calls.add(future.number)
+
+    def _settle(self, future: T) -> None:
+        self._settled[future] = None
+        self.failed = self.failed or future.has_failed()
+
+    def discard(self, future: T) -> None:
+        """Wait for one no longer, if it is waited for: the parent is told of it, or just was."""
+        siblings = self._waiting.get(future.number, [])
+        if future in siblings:
+            siblings.remove(future)
+            self._count -= 1
+            self._settled.pop(future, None)
+            if not siblings:
+                del self._waiting[future.number]
+                self._watch.calls.discard(future.number)
+
+    def hear(self) -> Pending[T]:
+        """Take in what has arrived since the last time (hold the lock)."""
+        arrived = self._watch.arrived
+        while arrived:
+            for future in self._waiting.get(arrived.popleft(), ()):
+                if future.settled():
+                    self._settle(future)
+        return self
+
+    def look(self) -> bytes:
+        """Return which are settled, in the order in which they were, to be told to the parent."""
+        with self._at.session.lock:
+            self.hear()
+        settled = sorted(self._settled, key=lambda each: each.arrival())
+        return b" ".join(b"%d:%d" % (each.number, each.index) for each in settled)
+
+    def take(self, told: bytes) -> list[T]:
+        """Return the futures that `look` named, now settled and known; the parent is told of them.
+
+        Those that a changed script lacks are left out. Older journals name places in the list of
+        all that wait.
+        """
+        names = told.split()
+        if names and b":" not in names[0]:
+            waiting = [future for siblings in self._waiting.values() for future in siblings]
+            chosen = [waiting[int(place)] for place in names if int(place) < len(waiting)]
+        else:
+            chosen = []
+            for name in names:
+                number, index = map(int, name.split(b":"))
+                siblings = self._waiting.get(number, ())
+                chosen += [future for future in siblings if future.index == index]
+        for future in chosen:
+            self.discard(future)
+        for future in chosen:
+            _engine.block(self._at, future.settled)
+            future.learn()
+        return chosen
+
+
+def listen(at: Here, future: Waited) -> None:
+    """Call a future's callbacks when the parent is told of it."""
+    if at.context.listeners is None:
+        at.context.listeners = Pending(at)
+    at.context.listeners.add(future)
+
+
+def run_callbacks(at: Here) -> None:
+    """Run the callbacks of what has been settled; which that is, is told to the parent."""
+    listeners: Pending[Waited] | None = at.context.listeners
+    if listeners:
+        listeners.take(_engine.told(at, "callbacks", listeners.look))
