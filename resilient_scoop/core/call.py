@@ -110,7 +110,11 @@ class Call:
 
 
 class Watch:
-    """Which of some calls of a parent were given outcomes, until it is looked at."""
+    """Which of some calls of a parent were given outcomes, until it is looked at.
+
+    The parent hears of it as long as somebody holds it. Whoever adds a call looks behind that whether
+    it is settled: an outcome is put into its call first, and watches hear of it then.
+    """
 
     __slots__ = ("__weakref__", "arrived", "calls")
 

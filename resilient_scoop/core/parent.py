@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from weakref import WeakSet
+from weakref import ReferenceType
 
 from resilient_scoop import ids
 from resilient_scoop.core.call import Asked, Call, Chunk, Policy, Watch, cut_out
@@ -73,7 +73,7 @@ class Parent:
     refusal: ReplayDivergedError | None = None  # of a strict replay; it stands
     _asked: wire.Cancel | None = None  # not answered
     durable: Durable = field(default_factory=Durable)
-    watches: WeakSet[Watch] = field(default_factory=WeakSet)  # told of outcomes that arrive
+    watches: list[ReferenceType[Watch]] = field(default_factory=list)  # hear of outcomes
     _recorded: deque[wire.Observation] = field(default_factory=deque)
     _told: list[wire.Observation] = field(default_factory=list)
     _stash: dict[int, list[wire.Outcome]] = field(default_factory=dict)
@@ -172,6 +172,12 @@ class Parent:
 
     # --- outcomes -----------------------------------------------------------------------------
 
+    def add_watch(self, watch: Watch) -> None:
+        """Have a watch hear of outcomes from now on, as long as somebody holds it."""
+        # A new list: another thread may be going through the old one.
+        living = [each for each in self.watches if each() is not None]
+        self.watches = [*living, ReferenceType(watch)]
+
     def outcomes(self, outcomes: wire.Outcomes) -> None:
         """Take in outcomes, live or from the history."""
         for outcome in outcomes.items:
@@ -237,8 +243,9 @@ class Parent:
         call.put(chunk := Chunk.of(outcome, low, high, self.arrivals))
         if chunk.has_files:
             self.durable.unread[call.number] = call
-        if self.watches:
-            for watch in self.watches:
+        for reference in self.watches:
+            watch = reference()
+            if watch is not None:
                 watch.hear(call.number)
         call.left.discard(low, high)
         self.under_way.end(call, low, high)

@@ -47,11 +47,10 @@ class Pending(Generic[T]):
         self._count = 0
         self._settled: dict[T, None] = {}
         self._watch = Watch()
+        at.parent.add_watch(self._watch)
         self.failed = False  # one that is settled has failed
-        with at.session.lock:
-            for future in futures:
-                self._add(future)
-            at.parent.watches.add(self._watch)
+        for future in futures:
+            self.add(future)
 
     def __len__(self) -> int:
         return self._count
@@ -72,16 +71,11 @@ class Pending(Generic[T]):
 
     def add(self, future: T) -> None:
         """Wait for one more."""
-        with self._at.session.lock:
-            self._add(future)
-
-    def _add(self, future: T) -> None:
         self._waiting.setdefault(future.number, []).append(future)
         self._count += 1
+        self._watch.calls.add(future.number)
         if future.settled():
             self._settle(future)
-        else:
-            self._watch.calls.add(future.number)
 
     def _settle(self, future: T) -> None:
         self._settled[future] = None
