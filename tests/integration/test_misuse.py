@@ -1,4 +1,4 @@
-"""Futures where they cannot be used, and waits that are over before they begin: one clear error, at once."""
+"""Futures where they cannot be used, and waits that are over before they begin: one clear error."""
 
 from __future__ import annotations
 
