@@ -22,6 +22,7 @@ from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.purity import draws_nothing
 from resilient_scoop.adapters.store import size_of
 from resilient_scoop.errors import ScriptGuardError
+from resilient_scoop.runtime import ending
 from resilient_scoop.runtime.current import Process
 from resilient_scoop.wire.messages import Define, Options
 
@@ -47,6 +48,7 @@ _FROZEN = _SCALARS | {tuple, frozenset}
 
 _fingerprints = FingerprintCache()
 _definitions: dict[tuple[int, int, Options], tuple[object, Define]] = {}
+ending.caches.append(_definitions.clear)
 
 
 class Here:
@@ -104,6 +106,8 @@ def enter(at: Here, what: str) -> None:
 
 
 def _refuse_threads(what: str) -> None:
+    if Process.refusal is not None:
+        raise RuntimeError(Process.refusal)
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(
             f"futures were used in a thread of your own ({what}): a resumed run is told again what it "

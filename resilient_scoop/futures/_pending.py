@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from resilient_scoop.core.call import Watch
@@ -136,6 +137,7 @@ def listen(at: Here, future: Waited) -> None:
     """Call a future's callbacks when the parent is told of it."""
     if at.context.listeners is None:
         at.context.listeners = Pending(at)
+        at.session.call_back = functools.partial(run_callbacks, at)
     at.context.listeners.add(future)
 
 

@@ -42,6 +42,8 @@ HOPELESS = 70
 STOPPED = 75
 REFUSED_AGAIN_S = 1.0
 REFUSED_S_MAX = 10.0
+EXIT_S = 10.0
+"""What exit handlers, threads and finalizers of the user's have in a process whose work is done."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +65,7 @@ class Slot:
     code: int = 0  # how it ended last
     alike: int = 0  # how often in a row it ended so
     ended: bool = False  # its work is done: it has no successor
+    late: bool = False  # it was said that it does not end
 
 
 class Agent:
@@ -267,7 +270,7 @@ class Agent:
         """Start nothing more; give what runs the time of grace."""
         if self.stopping is None:
             self.stopping = reason
-            self.stop_at = now + (30.0 if reason == "ended" else self.settings.stop_grace_s)
+            self.stop_at = now + (EXIT_S if reason == "ended" else self.settings.stop_grace_s)
             if reason == "now":
                 self.stop_at = now
 
@@ -325,6 +328,12 @@ class Agent:
             if slot.process is None or slot.record is None:
                 continue
             if self.stopping is not None and now >= self.stop_at:
+                if self.stopping == "ended" and slot.record.has_ended and not slot.late:
+                    slot.late = True
+                    self.say(
+                        f"{slot.name} did not end within {EXIT_S:.0f} s of the run's end: an exit "
+                        "handler, a finalizer or a thread of the script's code keeps it; killed"
+                    )
                 slot.process.kill()
                 continue
             on_cpu = slot.record.read()

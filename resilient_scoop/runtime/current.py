@@ -25,6 +25,7 @@ class Process:
     policy: Policy = Policy()
     say: Callable[[str], None] = print
     importing: str | None = None  # the script, while a worker imports it
+    refusal: str | None = None  # why futures cannot be used here any more
     make_parent: Callable[[], Parent] | None = None
 
 

@@ -72,6 +72,10 @@ class Functions:
             self._loaded.popitem(last=False)
         return found
 
+    def forget_all(self) -> None:
+        """Let go of all callables: the worker ends."""
+        self._loaded.clear()
+
     def _load(self, define: Define) -> Loaded:
         if isinstance(self.script_error, ScriptGuardError):
             return Loaded(define, None, self.script_error)

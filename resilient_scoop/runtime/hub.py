@@ -232,6 +232,13 @@ class Hub:
                 parked.context.fenced = True
                 parked.green.throw(GreenletExit)
 
+    def end_waiting(self) -> None:
+        """End what still waits, so that its `finally` blocks run; the run is over, or interrupted."""
+        for path in list(self.parked):
+            parked = self.parked.pop(path)
+            parked.context.fenced = True
+            parked.green.throw(GreenletExit)
+
     def _hand_back(self) -> None:
         """Give back what is not begun."""
         machine = self.session.machine

@@ -12,23 +12,22 @@ import builtins
 import contextlib
 import io
 import os
-import re
 import signal
 import sys
 import time
 import traceback
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from resilient_scoop import ids
 from resilient_scoop.adapters import rng
-from resilient_scoop.adapters.payload import keep_by_value, lacking_in_workers
+from resilient_scoop.adapters.payload import keep_by_value
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import CheckpointUnusableError, ReplayDivergedError
-from resilient_scoop.runtime import deaf, script
+from resilient_scoop.runtime import deaf, ending, script
 from resilient_scoop.runtime.child import START_AGAIN, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.script_input import Pieces, script_stdin
+from resilient_scoop.runtime.script_output import Errors, Output, recorded_by_now
 from resilient_scoop.runtime.session import BEAT_S, Session, lived
 from resilient_scoop.wire.messages import RunEnded
 
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.child import ChildSettings
 
 STOPPED = 75
-_WIDE, _LINE_MAX = 400, 60  # bytes looked at, characters shown
 
 
 def say(text: str) -> None:
@@ -93,114 +91,6 @@ def leave_if_stopped(session: Session) -> None:
         os._exit(STOPPED)
 
 
-class Output(io.RawIOBase):
-    """The script's standard output, on its way to the broker."""
-
-    def __init__(self, session: Session, recorded: bytes, *, tty: bool) -> None:
-        super().__init__()
-        self._session = session
-        self._tty = tty
-        self._recorded = recorded  # what earlier attempts wrote, as the script's own bytes
-        self._seen = 0  # bytes the script has written
-        self.refusal: ReplayDivergedError | None = None  # of a divergence under --strict
-        self.text: io.TextIOWrapper | None = None  # what writes here
-        session.output = self
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def isatty(self) -> bool:
-        """Return whether what the launcher shows goes to a terminal."""
-        return self._tty
-
-    def fileno(self) -> int:
-        """Return the descriptor that child processes of the script write to."""
-        return 1
-
-    def write(self, data: object) -> int:
-        """Take in bytes; those that an earlier attempt wrote are not sent again."""
-        text = bytes(memoryview(data))  # type: ignore[arg-type]
-        before = self._recorded[self._seen : self._seen + len(text)]
-        if self.refusal is None and not text.startswith(before):
-            self._diverge(before, text)
-        if self.refusal is not None:
-            return len(text)  # it has been raised; nothing of this may be recorded
-        machine = self._session.machine
-        with self._session.lock:
-            machine.written += text[max(0, len(self._recorded) - self._seen) :]
-            self._seen += len(text)
-            if len(machine.written) > 1 << 16:
-                self._session.flush(time.monotonic())
-        return len(text)
-
-    def position(self) -> int:
-        """Return how many bytes the script has written."""
-        return self._seen
-
-    def skip_to(self, position: int) -> None:
-        """Take all output before a position for written."""
-        self._seen = max(self._seen, position)
-
-    def _diverge(self, before: bytes, text: bytes) -> None:
-        """The script writes something else than before: from this line on all of it is shown.
-
-        What it is from here on is recorded as such, so that the next replay goes by it.
-        """
-        pairs = enumerate(zip(before, text, strict=False))
-        same = next((at for at, (a, b) in pairs if a != b), len(before))
-        at = text.rfind(b"\n", 0, same) + 1
-        before = self._recorded[self._seen + at :][:_WIDE]
-        then, now = (f"{_line(each)!r}" for each in (before, text[at:]))
-        if Process.policy.strict:
-            self.refusal = ReplayDivergedError("the script's output", then, now)
-            raise self.refusal
-        say(f"replay: the script now writes {now} where it wrote {then}; from here on all is shown")
-        self._recorded = self._recorded[: self._seen + at]
-        self._session.machine.output_at = len(self._recorded)
-
-    def finish(self) -> None:
-        """Take in what the script has not flushed."""
-        if self.text is not None and not self.text.closed:
-            self.text.flush()
-
-    def check_end(self) -> None:
-        """The script is at its end: say so where it has written less than before."""
-        if self.refusal is not None:
-            raise self.refusal  # the script has caught it
-        left = self._recorded[self._seen :]
-        if left and Process.policy.strict:
-            raise ReplayDivergedError("the script's output", repr(_line(left)), "the end")
-        if left:
-            say(f"replay: the script now ends where it wrote {_line(left)!r} before")
-
-
-def _line(text: bytes) -> str:
-    """Return a first line, or the beginning of a long one, for eyes."""
-    line = text[:_WIDE].split(b"\n", 1)[0].decode(errors="replace")
-    return line if len(line) <= _LINE_MAX else f"{line[:_LINE_MAX]}…"
-
-
-def _recorded_output(settings: ChildSettings) -> bytes:
-    from resilient_scoop.adapters.journal_view import JournalView
-    from resilient_scoop.runtime.recorded import recorded_output
-
-    with JournalView.open(Path(settings.run_dir) / "journal") as view:
-        return recorded_output(view)
-
-
-class Errors(io.TextIOWrapper):
-    """Standard error, silent while the script repeats itself."""
-
-    parent: Parent | None = None
-
-    def write(self, text: str) -> int:
-        """Write, unless all this was written before."""
-        if self.parent is not None and self.parent.retelling:
-            return len(text)
-        return super().write(text)
-
-
 def main() -> int:
     """Run the origin."""
     settings = take_settings()
@@ -208,6 +98,7 @@ def main() -> int:
     deaf.spare_children()
     session = Session("origin", settings, node="local", pid=os.getpid())
     announce(session, settings)
+    ending.begin()
     rng.watch_imports(session.seed_here)
     Process.say = say
     root = Root(session)
@@ -227,8 +118,7 @@ def main() -> int:
         from resilient_scoop.runtime.audit import Audit
 
         Audit(session).start()
-    code, failed, message = _run(session, settings, output)
-    return _end(session, output, code, failed=failed, message=message)
+    return _end(session, output, _run(session, settings, output))
 
 
 def _begin(session: Session) -> Parent:
@@ -251,7 +141,7 @@ def _begin(session: Session) -> Parent:
 
 
 def _redirect(session: Session, settings: ChildSettings, parent: Parent) -> Output:
-    recorded = _recorded_output(settings) if session.machine.output_bytes else b""
+    recorded = recorded_by_now(settings) if session.machine.output_bytes else b""
     raw = Output(session, recorded, tty=settings.tty)
     encoding, errors = sys.stdout.encoding, sys.stdout.errors
     raw.text = sys.stdout = io.TextIOWrapper(
@@ -266,6 +156,8 @@ def _redirect(session: Session, settings: ChildSettings, parent: Parent) -> Outp
     )  # fmt: skip
     error.parent = parent
     sys.stderr = error
+    # Where the two are put back, by the script or at its end.
+    sys.__stdout__, sys.__stderr__ = raw.text, error  # type: ignore[misc]
     return raw
 
 
@@ -281,30 +173,57 @@ def _ask(prompt: object = "", /) -> str:
     return line.removesuffix("\n")
 
 
-def _run(session: Session, settings: ChildSettings, output: Output) -> tuple[int, bool, str]:
-    """Run the script; return (exit status, whether it raised, the error's line)."""
+class End(NamedTuple):
+    """How the script ended."""
+
+    code: int
+    failed: bool = False
+    message: str = ""  # the error's line
+
+
+def _run(session: Session, settings: ChildSettings, output: Output) -> End:
+    """Run the script to its end, and whatever Python runs behind that."""
     rng.seed(ids.seed_of(session.machine.seed, ids.ROOT))
-    code = 0
     try:
-        try:
-            script.prepare(settings.script)
-            keep_by_value(script.names_under_guard(settings.script))
-            script.run_as_main(settings.script)
-            _drain(session)
-        except SystemExit as error:
-            code = _exit_status(error)
-        output.finish()
-        output.check_end()
-        _refuse(session)
+        end = _script(settings)
+        _last_things(session)
+        with contextlib.suppress(*[ReplayDivergedError] if end.failed else []):
+            output.finish()
+        if not end.failed:
+            output.check_end()
+            _refuse(session)
     except (ReplayDivergedError, CheckpointUnusableError) as error:
         say(str(error))
-        return error.exit_code, True, str(error)
+        return End(error.exit_code, failed=True, message=str(error))
+    return end
+
+
+def _script(settings: ChildSettings) -> End:
+    """Run the script; show what it ends with."""
+    try:
+        script.prepare(settings.script)
+        keep_by_value(script.names_under_guard(settings.script))
+        script.run_as_main(settings.script)
+    except SystemExit as error:
+        return End(ending.exit_status(error))
+    except (ReplayDivergedError, CheckpointUnusableError):
+        raise
     except BaseException as error:  # user code: the script itself
-        _show(error)
-        with contextlib.suppress(ReplayDivergedError):  # it fails as it is, and records no more
-            output.finish()
-        return 1, True, traceback.format_exception_only(error)[-1].strip()
-    return code, False, ""
+        if isinstance(sys.stderr, Errors):
+            sys.stderr.parent = None
+        code = ending.report(error)
+        return End(code, failed=True, message=traceback.format_exception_only(error)[-1].strip())
+    return End(0)
+
+
+def _last_things(session: Session) -> None:
+    """Do what Python does behind a script; see `runtime.ending`."""
+    _drain(session)
+    ending.finish_threads()
+    ending.run_exit_handlers()
+    _drain(session)  # what exit handlers have submitted
+    Process.refusal = ending.TOO_LATE
+    ending.let_go()
 
 
 def _refuse(session: Session) -> None:
@@ -320,39 +239,14 @@ def _drain(session: Session) -> None:
     assert parent is not None, "the root is a parent"
     assert waiter is not None, "the origin waits by receiving"
     calls = parent.calls
-    waiter.wait(lambda: bool(parent.refusal or not any(c.left for c in calls.values())), None)
+    while True:
+        waiter.wait(lambda: bool(parent.refusal or not any(c.left for c in calls.values())), None)
+        if parent.refusal or not session.context.listeners or session.call_back is None:
+            return
+        session.call_back()  # what the callbacks submit is waited for as well
 
 
-def _exit_status(error: SystemExit) -> int:
-    """Return what Python would exit with, and say what it would say."""
-    if error.code is None:
-        return 0
-    if isinstance(error.code, int):
-        return error.code & 0xFF
-    sys.stderr.write(f"{error.code}\n")
-    return 1
-
-
-def _show(error: BaseException) -> None:
-    """Print the traceback as Python would, without our own frames above the script's."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(
-        "resilient_scoop.runtime"
-    ):
-        trace = trace.tb_next
-    if isinstance(sys.stderr, Errors):
-        sys.stderr.parent = None
-    missing = re.search(r"name '(\w+)'", str(error)) if isinstance(error, NameError) else None
-    if missing and lacking_in_workers(missing[1]):
-        error.add_note(
-            f'`{missing[1]}` is set under `if __name__ == "__main__":`, which workers do not run: '
-            "pass it as an argument, set it with shared.setConst, or move it above"
-        )
-    traceback.print_exception(type(error), error, trace)
-    sys.stderr.flush()
-
-
-def _end(session: Session, output: Output, code: int, *, failed: bool, message: str) -> int:
+def _end(session: Session, output: Output, end: End) -> int:
     """Tell the broker how the script ended, and wait until that is on disk."""
     machine, waiter = session.machine, session.waiter
     assert machine.root is not None, "the root is granted"
@@ -361,10 +255,10 @@ def _end(session: Session, output: Output, code: int, *, failed: bool, message: 
     assert parent is not None, "the root is a parent"
     with session.lock:
         machine.ended = RunEnded(
-            machine.root, code, failed, message,
+            machine.root, end.code, end.failed, end.message,
             parent.next_call, parent.next_observation, output.position(),
         )  # fmt: skip
     waiter.wait(lambda: machine.stopping is not None, None)
     session.record.end()
     session.close()
-    os._exit(code)
+    ending.leave(end.code)

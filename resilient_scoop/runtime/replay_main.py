@@ -20,7 +20,7 @@ from resilient_scoop.adapters import payload, rng
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.replayed import End, short
-from resilient_scoop.runtime import script
+from resilient_scoop.runtime import ending, script
 from resilient_scoop.runtime.child import ChildSettings, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.figures import read_ended
@@ -117,15 +117,13 @@ class Theater:
             script.prepare(spec)
             payload.keep_by_value(script.names_under_guard(spec))
             script.run_as_main(spec)
-            calls = stage.parent.calls
-            stage.wait(lambda: not any(call.left for call in calls.values()), None)
         except SystemExit as error:
-            code = error.code if isinstance(error.code, int) else int(error.code is not None)
-            found = f"an end in order (exit code {code & 0xFF})"
+            found = f"an end in order (exit code {ending.exit_status(error)})"
         except BaseException as error:  # user code: the script itself
             failed = True
             found = traceback.format_exception_only(error)[-1].strip()
             stage.raised = raised_at(error)
+        self._last_things(stage)
         sys.stdout.flush()
         journaled = None
         if ended is not None:
@@ -136,6 +134,22 @@ class Theater:
         if ended is not None and out.left():
             stage.halt(End("output", out.left(), found))
         stage.main.switch()
+
+    def _last_things(self, stage: Stage) -> None:
+        """Do what the script's process does behind the script."""
+        self._drain(stage)
+        ending.finish_threads()
+        ending.run_exit_handlers()
+        self._drain(stage)
+        Process.refusal = ending.TOO_LATE
+        ending.let_go()
+
+    def _drain(self, stage: Stage) -> None:
+        calls, session = stage.parent.calls, stage.session
+        stage.wait(lambda: not any(call.left for call in calls.values()), None)
+        while session.context.listeners and session.call_back is not None:
+            session.call_back()
+            stage.wait(lambda: not any(call.left for call in calls.values()), None)
 
     def nested(self) -> list[Played]:
         """Replay the parents that are not the script and not done."""

@@ -92,6 +92,7 @@ class Session:
     output: Position | None = None  # the origin's
     input: Position | None = None
     saves = True  # what `commit` is given; else it is only looked at
+    call_back: Callable[[], None] | None = None  # calls the callbacks of settled futures
 
     def __init__(self, role: str, settings: ChildSettings, node: str, pid: int) -> None:
         self.settings = settings

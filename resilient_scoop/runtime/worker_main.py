@@ -11,7 +11,7 @@ import traceback
 from resilient_scoop.adapters import rng
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import ScriptGuardError
-from resilient_scoop.runtime import deaf, script
+from resilient_scoop.runtime import deaf, ending, script
 from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.executor import Executor, make_parent
@@ -52,6 +52,7 @@ def main() -> int:
     deaf.spare_children()
     session = Session("worker", settings, node="local", pid=os.getpid())
     announce(session, settings)
+    ending.begin()
     rng.watch_imports(session.seed_here)
     functions = Functions(session.store)
     executor = Executor(session, functions, f"worker {settings.name}")
@@ -70,10 +71,15 @@ def main() -> int:
     with session.lock:
         session.beat(time.monotonic())
     hub.run()
+    Process.refusal = f"futures were used in {settings.name} after the run's end"
     with session.lock:
         session.machine.out.append(encode(Bye()))
     session.record.end()
     session.close()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # nothing of the user's may keep a worker from ending
+    hub.end_waiting()
+    functions.forget_all()
+    # What keeps a worker from ending here is ended by its agent, after a while.
+    ending.finish_threads()
+    ending.run_exit_handlers()
+    ending.let_go()
+    ending.leave(0)

@@ -1,0 +1,132 @@
+"""The script's standard output on its way to the broker, and its standard error.
+
+On a replay what was recorded is not sent again, and a prefix that differs is reported.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resilient_scoop.errors import ReplayDivergedError
+from resilient_scoop.runtime.current import Process
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.parent import Parent
+    from resilient_scoop.runtime.child import ChildSettings
+    from resilient_scoop.runtime.session import Session
+
+_WIDE, _LINE_MAX = 400, 60  # bytes looked at, characters shown
+
+
+class Output(io.RawIOBase):
+    """The script's standard output, on its way to the broker."""
+
+    def __init__(self, session: Session, recorded: bytes, *, tty: bool) -> None:
+        super().__init__()
+        self._session = session
+        self._tty = tty
+        self._recorded = recorded  # what earlier attempts wrote, as the script's own bytes
+        self._seen = 0  # bytes the script has written
+        self.refusal: ReplayDivergedError | None = None  # of a divergence under --strict
+        self.text: io.TextIOWrapper | None = None  # what writes here
+        session.output = self
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def isatty(self) -> bool:
+        """Return whether what the launcher shows goes to a terminal."""
+        return self._tty
+
+    def fileno(self) -> int:
+        """Return the descriptor that child processes of the script write to."""
+        return 1
+
+    def write(self, data: object) -> int:
+        """Take in bytes; those that an earlier attempt wrote are not sent again."""
+        text = bytes(memoryview(data))  # type: ignore[arg-type]
+        before = self._recorded[self._seen : self._seen + len(text)]
+        if self.refusal is None and not text.startswith(before):
+            self._diverge(before, text)
+        if self.refusal is not None:
+            return len(text)  # it has been raised; nothing of this may be recorded
+        machine = self._session.machine
+        with self._session.lock:
+            machine.written += text[max(0, len(self._recorded) - self._seen) :]
+            self._seen += len(text)
+            if len(machine.written) > 1 << 16:
+                self._session.flush(time.monotonic())
+        return len(text)
+
+    def position(self) -> int:
+        """Return how many bytes the script has written."""
+        return self._seen
+
+    def skip_to(self, position: int) -> None:
+        """Take all output before a position for written."""
+        self._seen = max(self._seen, position)
+
+    def _diverge(self, before: bytes, text: bytes) -> None:
+        """The script writes something else than before: from this line on all of it is shown.
+
+        What it is from here on is recorded as such, so that the next replay goes by it.
+        """
+        pairs = enumerate(zip(before, text, strict=False))
+        same = next((at for at, (a, b) in pairs if a != b), len(before))
+        at = text.rfind(b"\n", 0, same) + 1
+        before = self._recorded[self._seen + at :][:_WIDE]
+        then, now = (f"{_line(each)!r}" for each in (before, text[at:]))
+        if Process.policy.strict:
+            self.refusal = ReplayDivergedError("the script's output", then, now)
+            raise self.refusal
+        Process.say(
+            f"replay: the script now writes {now} where it wrote {then}; from here on all is shown"
+        )
+        self._recorded = self._recorded[: self._seen + at]
+        self._session.machine.output_at = len(self._recorded)
+
+    def finish(self) -> None:
+        """Take in what the script has not flushed."""
+        if self.text is not None and not self.text.closed:
+            self.text.flush()
+
+    def check_end(self) -> None:
+        """The script is at its end: say so where it has written less than before."""
+        if self.refusal is not None:
+            raise self.refusal  # the script has caught it
+        left = self._recorded[self._seen :]
+        if left and Process.policy.strict:
+            raise ReplayDivergedError("the script's output", repr(_line(left)), "the end")
+        if left:
+            Process.say(f"replay: the script now ends where it wrote {_line(left)!r} before")
+
+
+def _line(text: bytes) -> str:
+    """Return a first line, or the beginning of a long one, for eyes."""
+    line = text[:_WIDE].split(b"\n", 1)[0].decode(errors="replace")
+    return line if len(line) <= _LINE_MAX else f"{line[:_LINE_MAX]}…"
+
+
+def recorded_by_now(settings: ChildSettings) -> bytes:
+    """Return what the journal has of the script's output."""
+    from resilient_scoop.adapters.journal_view import JournalView
+    from resilient_scoop.runtime.recorded import recorded_output
+
+    with JournalView.open(Path(settings.run_dir) / "journal") as view:
+        return recorded_output(view)
+
+
+class Errors(io.TextIOWrapper):
+    """Standard error, silent while the script repeats itself."""
+
+    parent: Parent | None = None
+
+    def write(self, text: str) -> int:
+        """Write, unless all this was written before."""
+        if self.parent is not None and self.parent.retelling:
+            return len(text)
+        return super().write(text)
