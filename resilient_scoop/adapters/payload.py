@@ -22,7 +22,8 @@ import pickle
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
-from resilient_scoop.adapters import payload_codec, payload_dill, payload_errors
+from resilient_scoop.adapters import payload_class_keys, payload_codec, payload_errors
+from resilient_scoop.adapters.payload_class_keys import Place, is_importable, locate
 from resilient_scoop.adapters.payload_codec import Parts, dumps
 from resilient_scoop.adapters.payload_errors import (
     RemoteTracebackError,
@@ -37,6 +38,7 @@ from resilient_scoop.errors import PicklingFailedError
 __all__ = [
     "LARGE_BYTES",
     "Encoded",
+    "Place",
     "RemoteTracebackError",
     "Store",
     "UnpicklableExceptionError",
@@ -46,10 +48,12 @@ __all__ = [
     "dumps_exception",
     "dumps_large",
     "dumps_result",
+    "is_importable",
     "keep_by_value",
     "lacking_in_workers",
     "loads",
     "loads_exception",
+    "locate",
 ]
 
 LARGE_BYTES: Final = 1 << 20
@@ -71,12 +75,12 @@ class Store(Protocol):
 
 def keep_by_value(names: Iterable[str]) -> None:
     """Have functions and classes of `__main__` with these names travel by value."""
-    payload_dill.guarded.update(names)
+    payload_class_keys.guarded.update(names)
 
 
 def lacking_in_workers(name: str | None) -> bool:
     """Tell whether workers lack a name of `__main__`."""
-    return name in payload_dill.guarded
+    return name in payload_class_keys.guarded
 
 
 class Encoded(NamedTuple):
@@ -121,8 +125,16 @@ def dumps_result(
     return Encoded(payload, failed=False)
 
 
-def loads(payload: bytes | memoryview, store: Store | None = None, what: str = "value") -> Any:
+def loads(
+    payload: bytes | memoryview,
+    store: Store | None = None,
+    what: str = "value",
+    *,
+    is_call: bool = False,
+) -> Any:
     """Return the object; of an exception's payload the exception itself (it is not raised).
+
+    `is_call` tells that it is a call's callable or argument (see `payload_classes`).
 
     Raises:
         UnpicklingFailedError: naming `what` ("argument of module:function"), the types that it
@@ -135,10 +147,13 @@ def loads(payload: bytes | memoryview, store: Store | None = None, what: str = "
             return loads_exception(payload)
         if payload[0] == _BLOB:
             payload = _fetched(payload, store)
+        payload_class_keys.Here.is_call = is_call
         return payload_codec.loads(payload)
     except Exception as error:  # unpickling runs user code
         reason = f"{type(error).__name__}: {error}"
         raise UnpicklingFailedError(what, _names(payload), reason) from error
+    finally:
+        payload_class_keys.Here.is_call = False
 
 
 def _fetched(payload: bytes | memoryview, store: Store | None) -> memoryview:

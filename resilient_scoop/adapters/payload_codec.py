@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Final, cast
 
-from resilient_scoop.adapters import payload_dill, payload_path
+from resilient_scoop.adapters import payload_class_keys, payload_dill, payload_path
 from resilient_scoop.adapters.payload_deap import dispatch_table
 from resilient_scoop.errors import PicklingFailedError
 
@@ -68,7 +68,7 @@ class _WaryPickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Refuse what no worker can find by its name."""
-        if isinstance(obj, FunctionType | type) and payload_dill.is_guarded(obj):
+        if isinstance(obj, FunctionType | type) and payload_class_keys.is_guarded(obj):
             raise pickle.PicklingError(f"{obj.__qualname__} is not there in workers")
         return NotImplemented
 
@@ -76,7 +76,7 @@ class _WaryPickler(pickle.Pickler):
 def plain(obj: object, callback: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:
     """Return the plain pickle of `obj`; raises what pickle and the objects' own methods raise."""
     out = io.BytesIO()
-    make = _WaryPickler if payload_dill.guarded else pickle.Pickler
+    make = _WaryPickler if payload_class_keys.guarded else pickle.Pickler
     pickler = make(out, PROTOCOL, buffer_callback=callback)
     pickler.dispatch_table = dispatch_table()
     pickler.dump(obj)

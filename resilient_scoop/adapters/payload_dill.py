@@ -1,10 +1,10 @@
 """Pickling by value with dill: for lambdas, closures, and what is defined inside of functions.
 
-dill is bent in three ways. What can be found by its name travels by its name, in `__main__` too,
+dill is bent in four ways. What can be found by its name travels by its name, in `__main__` too,
 since every worker's `__main__` is the user's script: dill would send a second class of the same
-name, and `isinstance` would fail. Locks, files and sockets, of which dill makes silent copies, are
-refused: a copied lock locks nothing, and a copied file opened for writing truncates the original.
-DEAP's classes travel as `payload_deap` says.
+name, and `isinstance` would fail. Other classes travel as `payload_classes` says. Locks, files and
+sockets, of which dill makes silent copies, are refused: a copied lock locks nothing, and a copied
+file opened for writing truncates the original. DEAP's classes travel as `payload_deap` says.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import types
 from collections.abc import Callable
 from typing import IO, Any, Final
 
-from resilient_scoop.adapters import payload_deap
+from resilient_scoop.adapters import payload_class_keys, payload_classes, payload_deap
 
 _PROTOCOL: Final = 5
+_PLAIN: Final = frozenset({str, int, bytes, dict, tuple, list, type(None), bool, float})
 _REFUSED: Final = (
     _thread.LockType,
     _thread.RLock,
@@ -31,24 +32,18 @@ _REFUSED: Final = (
 )
 
 
-guarded: set[str] = set()
-"""Names of `__main__` here that its namesake in a worker lacks: what the script binds under
-`if __name__ == "__main__":`. Functions and classes of these names travel by value."""
-
-
-def is_guarded(obj: type | types.FunctionType) -> bool:
-    """Tell whether a function or class is of `__main__` and has no namesake in workers."""
-    return obj.__module__ == "__main__" and obj.__qualname__.partition(".")[0] in guarded
-
-
 def dumps(obj: object) -> bytes:
     """Return dill's pickle of `obj`; raises what dill and the objects' own methods raise."""
+    return _dumps(obj, _Reducer().reduce)
+
+
+def _dumps(obj: object, reduce: Callable[[Any], Any]) -> bytes:
     import dill
 
     out = io.BytesIO()
     pickler = dill.Pickler(out, _PROTOCOL, byref=False, recurse=False)
     pickler._main = _main()  # noqa: SLF001 - dill keeps the module that was main at its import
-    pickler.reducer_override = _reduce
+    pickler.reducer_override = reduce
     pickler.dump(obj)
     return out.getvalue()
 
@@ -67,22 +62,18 @@ def dumps_state(obj: object, first: Callable[[Any], Any]) -> bytes:
 
     What the script binds under its guard is there when the script runs again, and travels by name.
     """
-    import dill
+    own = _Reducer()
 
     def reduce(each: Any) -> Any:
         found = first(each)
-        return _reduce(each) if found is NotImplemented else found
+        return own.reduce(each) if found is NotImplemented else found
 
-    names, out = guarded.copy(), io.BytesIO()
-    guarded.clear()
+    names = payload_class_keys.guarded.copy()
+    payload_class_keys.guarded.clear()
     try:
-        pickler = dill.Pickler(out, _PROTOCOL, byref=False, recurse=False)
-        pickler._main = _main()  # noqa: SLF001
-        pickler.reducer_override = reduce
-        pickler.dump(obj)
+        return _dumps(obj, reduce)
     finally:
-        guarded.update(names)
-    return out.getvalue()
+        payload_class_keys.guarded.update(names)
 
 
 def loads_state(data: IO[bytes], find: Callable[..., Any]) -> Any:
@@ -102,29 +93,39 @@ def _main() -> types.ModuleType:
     return sys.modules["__main__"]
 
 
-def _reduce(obj: Any) -> Any:
-    if isinstance(obj, type | types.FunctionType):
+class _Reducer:
+    """Says how the objects of one pickle are reduced."""
+
+    def __init__(self) -> None:
+        self._classes: set[int] = set()  # ids of those met; the pickle itself keeps them alive
+
+    def reduce(self, obj: Any) -> Any:
+        """Return an object's reduction, or NotImplemented: dill knows."""
+        if type(obj) in _PLAIN:
+            return NotImplemented
+        if isinstance(obj, type | types.FunctionType):
+            return self._named(obj)
+        if isinstance(obj, types.MethodType | types.BuiltinMethodType):
+            if payload_deap.global_stream(obj.__self__) is not None:
+                return payload_deap.dispatch_table()[type(obj)](obj)
+            return NotImplemented
+        if isinstance(obj, _REFUSED) and obj not in _standard_streams():
+            raise pickle.PicklingError(f"cannot pickle {type(obj).__name__!r} object")
+        return payload_classes.reduce_other(obj)
+
+    def _named(self, obj: type | types.FunctionType) -> Any:
         own = payload_deap.dispatch_table().get(type(obj))
         if own is not None:
             return own(obj)
-        return obj.__qualname__ if _importable(obj) else NotImplemented
-    if isinstance(obj, types.MethodType | types.BuiltinMethodType):
-        if payload_deap.global_stream(obj.__self__) is not None:
-            return payload_deap.dispatch_table()[type(obj)](obj)
-        return NotImplemented
-    if isinstance(obj, _REFUSED) and obj not in _standard_streams():
-        raise pickle.PicklingError(f"cannot pickle {type(obj).__name__!r} object")
-    return NotImplemented
+        if payload_class_keys.is_importable(obj):
+            return obj.__qualname__
+        if not isinstance(obj, type) or not payload_class_keys.is_dynamic(obj):
+            return NotImplemented
+        if id(obj) in self._classes:
+            raise payload_classes.refuse_cycle(obj)
+        self._classes.add(id(obj))
+        return payload_classes.reduce(obj)
 
 
 def _standard_streams() -> tuple[object, ...]:
     return (sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__)
-
-
-def _importable(obj: type | types.FunctionType) -> bool:
-    found: object = sys.modules.get(obj.__module__ or "")
-    if found is None or is_guarded(obj):
-        return False
-    for name in obj.__qualname__.split("."):
-        found = getattr(found, name, None)
-    return found is obj

@@ -54,7 +54,7 @@ class UnpicklableExceptionError(errors.TaskError):
     def __str__(self) -> str:
         return (
             f"{self.type_name}: {self.text} (this exception cannot be pickled, so it is shown and "
-            f"not raised; keep locks, files and local classes out of it)\n{self.traceback_text}"
+            f"not raised; keep locks and files out of it)\n{self.traceback_text}"
         )
 
 

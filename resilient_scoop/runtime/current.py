@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import resilient_scoop
+from resilient_scoop.adapters import payload
 from resilient_scoop.core.parent import Policy
 from resilient_scoop.runtime import decisions
 
@@ -32,6 +33,7 @@ class Process:
 def announce(session: Session, settings: ChildSettings) -> None:
     """Set what users read from the package, and this process' session."""
     Process.session = session
+    payload.locate(lambda: payload.Place(session.context.path, session.context.classes))
     run_dir = Path(settings.run_dir)
 
     def keep(then: bytes, now: bytes, name: str) -> None:

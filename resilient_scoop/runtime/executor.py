@@ -166,7 +166,8 @@ class Executor:
         return self._dump(loaded, value)
 
     def _load(self, loaded: Loaded, arg: bytes) -> Any:
-        return payload.loads(arg, self.session.store, f"argument of {loaded.define.name}")
+        what = f"argument of {loaded.define.name}"
+        return payload.loads(arg, self.session.store, what, is_call=True)
 
     def _dump(self, loaded: Loaded, value: Any) -> tuple[bytes, bool]:
         encoded = payload.dumps_result(

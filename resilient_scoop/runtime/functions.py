@@ -34,7 +34,9 @@ def is_stateless(function: object) -> bool:
     if isinstance(function, types.FunctionType):
         defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         return not function.__closure__ and _FROZEN.issuperset(map(type, defaults))
-    return isinstance(function, types.BuiltinFunctionType | type)
+    if isinstance(function, type):
+        return payload.is_importable(function)  # values of its attributes travel with the call
+    return isinstance(function, types.BuiltinFunctionType)
 
 
 @dataclass(slots=True)
@@ -91,6 +93,6 @@ class Functions:
     def make(self, define: Define) -> Callable[..., Any]:
         """Return the callable, made anew."""
         made: Callable[..., Any] = payload.loads(
-            define.payload, self._store, f"function {define.name}"
+            define.payload, self._store, f"function {define.name}", is_call=True
         )
         return made

@@ -186,7 +186,10 @@ class Theater:
 
         def call() -> Any:
             rng.seed(ids.seed_of(self.settings.seed, stage.asked.path))
-            function, value = functions.make(define), payload.loads(arg, self.store, "argument")
+            function, value = (
+                functions.make(define),
+                payload.loads(arg, self.store, "argument", is_call=True),
+            )
             styles = (lambda: function(value), lambda: function(*value))
             return (*styles, lambda: function(*value[0], **value[1]))[define.style]()
 

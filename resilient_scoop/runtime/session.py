@@ -41,8 +41,8 @@ class Context:
     """The future that is running: what its calls belong to. `prefix` is its batch's path."""
 
     __slots__ = (
-        "again", "blocks", "fenced", "index", "learned", "listeners", "parent", "parked", "prefix", "rngs",
-        "work",
+        "again", "blocks", "classes", "fenced", "index", "learned", "listeners", "parent", "parked",
+        "prefix", "rngs", "work",
     )  # fmt: skip
 
     def __init__(self, prefix: str, work: Work | None) -> None:
@@ -56,6 +56,7 @@ class Context:
         self.listeners: Any = None  # futures with callbacks to call
         self.learned = 0  # of how many futures the parent was told
         self.blocks: dict[str, Any] = {}  # opened by `checkpoint.restore`
+        self.classes: dict[tuple[str, str, str], int] = {}  # see `payload.Place`
         self.rngs: StreamBook | None = None  # the streams that `futures.rng()` has given out
 
     @property

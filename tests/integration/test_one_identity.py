@@ -99,3 +99,78 @@ def test_pools_in_tasks_find_functions_and_classes_of_the_script(
     done = place.rscoop("run", "-q", "-n", "2", *target)
     assert done.expect() == "[('spawn', '3'), ('forkserver', '3')]\n"
     place.assert_nothing_left()
+
+
+LOCAL = """
+    import abc, dataclasses, enum, os, signal, sys, typing
+    from resilient_scoop import futures
+    def make():
+        class Made:
+            def __init__(self, x): self.x = x
+        return Made
+    Made = make()
+    def from_import(x): return Made(x)
+    def from_task(x):
+        class Own(Exception):
+            pass
+        class Other(Own):
+            def __init__(self, x): super().__init__(x); self.kind = Own
+        if x < 0: raise Other(x)
+        inner = list(futures.map(lambda y: Other(y), range(x)))
+        assert all(type(each) is Other and isinstance(each, Own) for each in inner)
+        return inner[-1]
+    def main():
+        class Shape(abc.ABC):
+            made = 0
+            @abc.abstractmethod
+            def area(self): ...
+        @dataclasses.dataclass(order=True)
+        class Square(Shape):
+            side: int
+            def area(self): return self.side ** 2
+        class Color(enum.Enum):
+            RED = 1
+            BLUE = 2
+        class Pair(typing.NamedTuple):
+            shape: Square
+            color: Color
+        class TooBig(ValueError):
+            def __init__(self, shape): super().__init__(f"{shape}"); self.shape = shape
+        def paint(n):
+            square = Square(n)
+            if n > 3: raise TooBig(square)
+            return Pair(square, Color(n % 2 + 1))
+        def check(pair):
+            return (isinstance(pair, Pair) and isinstance(pair.shape, Shape) and pair.color in Color
+                    and type(pair.shape) is Square and pair.shape == Square(pair.shape.side))
+        pairs = list(futures.map(paint, range(4)))
+        assert all(type(p) is Pair and type(p.shape) is Square for p in pairs)
+        print([p.color is Color.BLUE for p in pairs], max(p.shape for p in pairs).area())
+        assert all(futures.map(check, pairs)) and check(pairs[0])
+        try: futures.submit(paint, 9).result()
+        except TooBig as error: print("too big:", error, error.shape == Square(9))
+        assert all(isinstance(each, Made) for each in futures.map(from_import, range(4)))
+        def count(_): return Square.made
+        for Square.made in (3, 4):
+            print(set(futures.map(count, range(6))), futures.submit(Square, 2).result().area())
+        own = list(futures.map(from_task, [1, 2]))
+        try: futures.submit(from_task, -1).result()
+        except Exception as error: print(type(error).__qualname__, isinstance(error, error.kind))
+        print([each.args for each in own], isinstance(own[0], own[0].kind), Square.made)
+        if "kill" in sys.argv and not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        again = futures.submit(paint, 1).result()
+        print(type(again) is Pair, pairs.index(again))
+    if __name__ == "__main__":
+        main()
+"""
+
+
+def test_a_class_made_in_a_function_is_one_class_in_each_process(place: Place) -> None:
+    place.write(LOCAL)
+    # Without `rscoop` it is the same class by nature: what is printed is what is right.
+    told = python(place, "script.py")
+    assert "too big" in told
+    assert place.run(LOCAL).expect() == told
+    assert place.run(LOCAL, "kill").expect() == told
