@@ -173,6 +173,14 @@ def determinism_options(command: _Command) -> _Command:
     return audit(always(command))
 
 
+def task_output_option(command: _Command) -> _Command:
+    """Give a command its --task-output flag."""
+    text = (
+        "Show what tasks print as it comes, on standard error; `rscoop logs` shows it afterwards."
+    )
+    return click.option("--task-output", is_flag=True, help=text)(command)
+
+
 def json_option(command: _Command) -> _Command:
     """Give a command its --json flag."""
     text = "Print one JSON value on standard output."

@@ -1,9 +1,10 @@
-"""`rscoop logs`: what the script wrote, or what the run's processes say."""
+"""`rscoop logs`: what the script and its tasks wrote, or the logs of the run's processes."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -15,53 +16,106 @@ from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.display import Display
 from resilient_scoop.runtime.figures import OutputTail, is_live, open_view
 from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.runtime.script_errors import LOG as ERRORS_LOG
+from resilient_scoop.runtime.task_output import TaskLogs
 
 _POLL_S: Final = 0.2
+_PAGE_BYTES: Final = 1 << 20
+_Write = Callable[[bytes], None] | None
 
 
 @click.command(
     context_settings=SETTINGS,
     epilog="""\b
 Examples:
-    rscoop logs last > output.txt
-    rscoop logs last --worker w3
-    rscoop logs -f last --all
+    rscoop logs > output.txt              the script's output; the rest is on the terminal
+    rscoop logs --tasks                   what tasks printed
+    rscoop logs evolve-7 --worker w3
+    rscoop logs -f --all
 """,
 )
 @run_argument
-@click.option("--output", "output", is_flag=True, help="The script's output.  [the default]")
+@click.option("--output", "output", is_flag=True, help="Only the script's standard output.")
+@click.option("--errors", "errors", is_flag=True, help="Only the script's standard error.")
+@click.option("--tasks", "tasks", is_flag=True, help="Only what tasks printed.")
 @click.option(
     "--worker", "names", multiple=True, metavar="NAME", help="The log of a process: w1, broker."
 )
 @click.option("--all", "everything", is_flag=True, help="The logs of all processes.")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
-def command(
-    *, run: RunDir, output: bool, names: tuple[str, ...], everything: bool, follow: bool
+@click.option("-f", "--follow", is_flag=True, help="Continue until the run ends.")
+def command(  # noqa: PLR0913  one parameter per option
+    *,
+    run: RunDir,
+    output: bool,
+    errors: bool,
+    tasks: bool,
+    names: tuple[str, ...],
+    everything: bool,
+    follow: bool,
 ) -> None:
-    """Print the recorded standard output of RUN's script, or its processes' logs."""
+    """Print what RUN's script and its tasks wrote, or the logs of its processes.
+
+    The script's standard output goes to standard output. Its standard error, and what tasks printed,
+    each line with its time and `[worker item function]`, go to standard error. Whatever is asked for
+    alone goes to standard output.
+    """
     display = Display(sys.stdout, sys.stderr, run.id, tty=False, quiet=True)
+    if sum((output, errors, tasks, bool(names or everything))) > 1:
+        raise UsageError("choose one of --output, --errors, --tasks and --worker (or --all)")
     if names or everything:
-        if output:
-            raise UsageError("--output and --worker are two things; ask for one of them")
         _print_logs(run, names, display, follow=follow)
-    else:
-        _print_output(run, display, follow=follow)
+        return
+    alone = output or errors or tasks
+    stream = _Streams(
+        run,
+        display,
+        output=output or not alone,
+        errors=display.output if errors else None if alone else display.error,
+        tasks=display.output if tasks else None if alone else display.error,
+    )
+    stream.follow(live_too=follow)
 
 
-def _print_output(run: RunDir, display: Display, *, follow: bool) -> None:
-    tail = OutputTail()
-    view = None
-    while True:
-        live = is_live(run)
-        view = view or open_view(run)
+class _Streams:
+    """What the script and its tasks wrote, and where each kind is to go."""
+
+    def __init__(
+        self, run: RunDir, display: Display, *, output: bool, errors: _Write, tasks: _Write
+    ) -> None:
+        self._run = run
+        self._display = display
+        self._tail = OutputTail() if output else None
+        self._errors, self._errors_read = errors, 0
+        self._tasks, self._logs = tasks, TaskLogs(run.logs)
+
+    def follow(self, *, live_too: bool) -> None:
+        """Print what there is, and then, with `live_too`, what comes until the run ends."""
+        view = None
+        while True:
+            goes_on = live_too and is_live(self._run)
+            if self._tail is not None:
+                view = view or open_view(self._run)
+                for piece in self._tail.pieces(view) if view else ():
+                    self._display.output(piece)
+            self._print_errors()
+            if self._tasks is not None:
+                for line in self._logs.new(rest=not goes_on):
+                    self._tasks(line.whole)
+            if not goes_on:
+                break
+            time.sleep(_POLL_S)
         if view is not None:
-            for piece in tail.pieces(view):
-                display.output(piece)
-        if not (follow and live):
-            break
-        time.sleep(_POLL_S)
-    if view is not None:
-        view.close()
+            view.close()
+
+    def _print_errors(self) -> None:
+        path = self._run.logs / ERRORS_LOG
+        if self._errors is None or not path.exists():
+            return
+        with path.open("rb") as file:
+            file.seek(self._errors_read)
+            while data := file.read(_PAGE_BYTES):
+                self._errors_read += len(data)
+                self._errors(data)
 
 
 @dataclass(slots=True)

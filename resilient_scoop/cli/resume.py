@@ -14,6 +14,7 @@ from resilient_scoop.cli.base import (
     determinism_options,
     note,
     run_argument,
+    task_output_option,
 )
 from resilient_scoop.cli.changed import ALL, check_flags, decide
 from resilient_scoop.cli.script import check_program, installed_versions
@@ -70,6 +71,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Of --dry-run: print one JSON value.")
 @click.option("--detach", is_flag=True, help="Leave the run in the background.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@task_output_option
 @time_limit_option
 @determinism_options
 def command(  # noqa: PLR0913  one parameter per option
@@ -84,6 +86,7 @@ def command(  # noqa: PLR0913  one parameter per option
     as_json: bool,
     detach: bool,
     quiet: bool,
+    task_output: bool,
     audit: bool,
     always_replay: bool,
     time_limit: TimeLimit | None,
@@ -127,6 +130,7 @@ def command(  # noqa: PLR0913  one parameter per option
             quiet=quiet,
             detach=detach,
             audit=audit,
+            task_output=task_output,
             always_replay=always_replay,
             limit=limit_of(time_limit),
         ),

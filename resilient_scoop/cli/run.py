@@ -21,6 +21,7 @@ from resilient_scoop.cli.base import (
     determinism_options,
     file_names,
     state_folder,
+    task_output_option,
 )
 from resilient_scoop.cli.script import Target, find_module, find_script, installed_versions
 from resilient_scoop.cli.start import Start, start
@@ -62,6 +63,7 @@ Examples:
 )  # fmt: skip
 @click.option("--detach", is_flag=True, help="Leave the run in the background; print its id.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@task_output_option
 @time_limit_option
 @determinism_options
 @click.option("-m", "as_module", is_flag=True, help="SCRIPT is a module's name, as python -m.")
@@ -78,6 +80,7 @@ def command(  # noqa: PLR0913  one parameter per option
     keep_history: bool,
     detach: bool,
     quiet: bool,
+    task_output: bool,
     audit: bool,
     always_replay: bool,
     time_limit: TimeLimit | None,
@@ -125,7 +128,7 @@ def command(  # noqa: PLR0913  one parameter per option
     files = {} if target.source is None else {KEPT_SCRIPT: target.source}
     run = rundirs.create(state_folder(), describe, now, files)
     how = Start(
-        workers=count, strict=strict, quiet=quiet, detach=detach, audit=audit,
+        workers=count, strict=strict, quiet=quiet, detach=detach, audit=audit, task_output=task_output,
         always_replay=always_replay, limit=limit_of(time_limit),
     )  # fmt: skip
     return _started(run, how)

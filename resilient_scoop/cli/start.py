@@ -38,6 +38,7 @@ class Start:
     detach: bool = False
     always_replay: bool = False
     audit: bool = False
+    task_output: bool = False
     limit: Limit | None = None
 
 
@@ -74,6 +75,7 @@ def _launch(run: RunDir, how: Start) -> int:
             display=not how.detach,
             always_replay=how.always_replay,
             audit=how.audit,
+            task_output=how.task_output,
             limit=how.limit,
         ),
     )

@@ -45,6 +45,27 @@ class _Payload(msgspec.Struct, frozen=True, array_like=True):
     book: bytes = b""  # the streams that `futures.rng` had given out
 
 
+class WorkerInfo(msgspec.Struct, frozen=True):
+    """The worker that runs a call."""
+
+    index: int
+    """0 for the first worker of the run; a worker that is replaced keeps its number."""
+    name: str
+    """As logs show it: `w1` is the worker with index 0."""
+    host: str
+    gpu: int | None
+    """Which of the devices in CUDA_VISIBLE_DEVICES is its own: workers take them in turn. None if the
+    variable is not set or empty."""
+
+    @classmethod
+    def here(cls, name: str, index: int) -> WorkerInfo:
+        """Return what this process is."""
+        text = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+        devices = [each for each in text.split(",") if each.strip() not in ("", "-1")]
+        gpu = index % len(devices) if devices else None
+        return cls(index, name, os.uname().nodename, gpu)
+
+
 class TaskInfo:
     """What a call can know of itself; returned by `task_info`."""
 
@@ -57,6 +78,7 @@ class TaskInfo:
         "id",
         "idempotency_key",
         "run",
+        "worker",
     )
 
     def __init__(  # noqa: PLR0913 - made here only
@@ -68,6 +90,7 @@ class TaskInfo:
         idempotency_key: str,
         deadline: float | None = None,
         run: str | None = None,
+        worker: WorkerInfo | None = None,
         resume: Callable[[], Any] = lambda: None,
     ) -> None:
         self.id = id
@@ -83,6 +106,8 @@ class TaskInfo:
         """When its `timeout=` ends it, on the clock of `time.monotonic`; None without one."""
         self.run = run
         """The id of the run; None without `rscoop`."""
+        self.worker = worker or WorkerInfo.here("w1", 0)
+        """Where it runs: `index`, `name`, `host`, `gpu`."""
         self._resume = resume
         self._loaded: Any = _NOTHING
 
@@ -135,6 +160,7 @@ def task_info() -> TaskInfo | None:
         idempotency_key=mark.hexdigest(),
         deadline=deadline_ns / 1e9 if deadline_ns else None,
         run=session.settings.run_id,
+        worker=WorkerInfo.here(session.settings.name, int(session.settings.name[1:]) - 1),
         resume=lambda: _load(session, context.path, work, context.index, define.name),
     )
 

@@ -16,13 +16,23 @@ from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.shown import Shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from resilient_scoop.runtime.rundir import RunDir
+    from resilient_scoop.runtime.script_errors import ErrorStream
 
 STDOUT = 1  # the process', whatever `sys.stdout` is
 
 
-def show_new(run: RunDir, view: JournalView, tail: OutputTail, shown: Shown, to: Display) -> None:
-    """Display what the script wrote and nobody has displayed yet.
+def show_new(
+    run: RunDir,
+    view: JournalView,
+    tail: OutputTail,
+    shown: Shown,
+    to: Display,
+    errors: ErrorStream | None = None,
+) -> None:
+    """Display what the script wrote and nobody has displayed yet, and `errors` in between.
 
     Raises:
         JournalError: the journal lacks a piece of the output.
@@ -31,9 +41,21 @@ def show_new(run: RunDir, view: JournalView, tail: OutputTail, shown: Shown, to:
         if tail.offset != shown.count + len(piece):
             gap = f"a gap at byte {shown.count}"
             raise JournalError(str(run.journal), "showing the script's output", gap)
-        known = shown.begin(piece)
-        to.output(piece[known:])
-        shown.end()
+        for part in _cut(piece, shown, errors):
+            known = shown.begin(part)
+            to.output(part[known:])
+            shown.end()
+            if errors is not None:
+                errors.show(0.0, shown.count)
+
+
+def _cut(piece: bytes, shown: Shown, errors: ErrorStream | None) -> Iterator[bytes]:
+    """Yield a piece in parts that end where text of the other stream stands."""
+    end = shown.count + len(piece)
+    while shown.count < end:
+        at = None if errors is None else errors.next_at()
+        stop = at if at is not None and shown.count < at < end else end
+        yield piece[len(piece) - (end - shown.count) : len(piece) - (end - stop)]
 
 
 def tidy(run: RunDir) -> None:

@@ -26,6 +26,7 @@ from resilient_scoop.adapters.zmq_sockets import DealerSocket, local_endpoint
 from resilient_scoop.core.link import Link
 from resilient_scoop.counts import counted
 from resilient_scoop.runtime import child
+from resilient_scoop.runtime.script_errors import write_note
 from resilient_scoop.runtime.words import REFUSED, how, last_words, limit_met
 from resilient_scoop.wire import messages as wire
 
@@ -88,7 +89,7 @@ class Agent:
         self.logs = Path(settings.run_dir) / "logs"
         self.logs.mkdir(mode=0o700, exist_ok=True)
         self.control_fd = settings.control_fd
-        for fd in (self.control_fd, settings.stdin_fd):
+        for fd in (self.control_fd, settings.stdin_fd, settings.errors_fd):
             if fd >= 0:
                 os.set_inheritable(fd, False)  # noqa: FBT003 - the system call takes it so
         self.socket.watch(self.control_fd)
@@ -101,7 +102,7 @@ class Agent:
         slot.record = FlightRecord.create(slot.name)
         settings = msgspec.structs.replace(
             self.settings, name=slot.name, incarnation=slot.incarnation,
-            record_fd=slot.record.fd, control_fd=-1,
+            record_fd=slot.record.fd, control_fd=-1, errors_fd=-1,
         )  # fmt: skip
         try:
             slot.process = self._spawn(slot, settings)
@@ -141,7 +142,7 @@ class Agent:
 
     def say(self, text: str) -> None:
         """Say something to the user."""
-        os.write(2, f"rscoop: {text}\n".encode())
+        write_note(text)
 
     def reap(self, slot: Slot, now: float) -> None:
         """A process has ended: say so to the broker, plan its successor."""

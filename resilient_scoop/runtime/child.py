@@ -56,6 +56,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     record_fd: int = -1
     stdin_fd: int = -1  # the origin's end of the script's standard input (`runtime.script_input`)
     stdin_source: bytes = b""
+    errors_fd: int = -1  # an agent's: the launcher's end of its standard error, held and not read
     control_fd: int = -1  # an agent's: end of file means that the launcher is gone
     adopt: bool = False
     strict: bool = False
@@ -155,7 +156,14 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
         cwd=cwd,
         start_new_session=True,
         pass_fds=[
-            fd for fd in (settings.record_fd, settings.control_fd, settings.stdin_fd) if fd >= 0
+            fd
+            for fd in (
+                settings.record_fd,
+                settings.control_fd,
+                settings.stdin_fd,
+                settings.errors_fd,
+            )
+            if fd >= 0
         ],
         preexec_fn=lambda: _begin(parent),  # noqa: PLW1509 - no threads run yet here
     )

@@ -36,8 +36,10 @@ from resilient_scoop.runtime.handover import STOPPED, Handover
 from resilient_scoop.runtime.launching import LaunchOptions, child_settings
 from resilient_scoop.runtime.lives import Lives
 from resilient_scoop.runtime.reports import Report, finished, resuming, started
+from resilient_scoop.runtime.script_errors import ErrorStream
 from resilient_scoop.runtime.script_input import Feeder
 from resilient_scoop.runtime.shown import Shown
+from resilient_scoop.runtime.task_output import TaskLogs
 from resilient_scoop.runtime.watchdog import KILLS_MAX, SAY_S, Watchdog
 from resilient_scoop.runtime.words import REFUSED, hopeless, hopeless_loop, how, refusal
 
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 _FATAL = frozenset({70, 73, 74})
 _RESTARTS_MAX, _STILLBORN_MAX = 8, 2
+_STDERR = 2
+_TASKS_EVERY_S = 0.2
 _RESTART_WINDOW_S = 20.0
 
 
@@ -95,6 +99,7 @@ class Launcher:
         self.rate, self.course, self.batch_course = Rate(), Course(), Course()
         self.computed_s = -1.0  # what had been computed before this launcher began
         self.view: JournalView | None = None
+        self.errors: ErrorStream | None = None
         self.shown = Shown(run.shown, sys.stdout.fileno())
         self.tail = OutputTail(self.shown.count)
         self.buffer = b""
@@ -105,6 +110,7 @@ class Launcher:
         self.reports_fd = -1
         self.said_recovered = False
         self.audit = AuditTail.anew(run.logs) if options.audit else None
+        self.tasks = TaskLogs.anew(run.logs) if options.task_output else None
         self.broker_watch = Watchdog("broker", self.display.note)
         self.agent_watch = Watchdog("agent", self.display.note, kills_sleepers=False)
         self.started_at = self.looked_at = time.monotonic()
@@ -136,12 +142,14 @@ class Launcher:
 
     def start_agent(self) -> None:
         """Start the local agent; it learns from its control pipe that we are gone."""
+        assert self.errors is not None, "made before any process is started"
         theirs, ours = os.pipe()
         settings = msgspec.structs.replace(
             self.settings(adopt=False), incarnation=b"a" + os.urandom(8), control_fd=theirs,
             stdin_fd=self.feeder.child_fd, stdin_source=self.feeder.source,
+            errors_fd=self.errors.ours,
         )  # fmt: skip
-        process = child.start("agent", settings, cwd=str(self.run.path))
+        process = child.start("agent", settings, stderr=self.errors.theirs, cwd=str(self.run.path))
         os.close(theirs)
         self.agent_control = ours
         self._watch(self.agent, process)
@@ -162,6 +170,9 @@ class Launcher:
             self.run.logs.mkdir(mode=0o700, exist_ok=True)
             self.run.make_socket_dir()
             self.ears = Ears(self.selector, self.handover.hear, self._leave)
+            terminal = _STDERR if self.options.display and os.isatty(_STDERR) else None
+            self.errors = ErrorStream(self.run.logs, self.display, terminal)
+            self.selector.register(self.errors.ours, selectors.EVENT_READ, self.errors.hear)
             if not self.options.resume:
                 words = " ".join([self.info.title, *self.info.argv])
                 self.display.begin(started(self.run.id, words, self.options.workers))
@@ -170,11 +181,13 @@ class Launcher:
             while self.broker.process is not None or self.agent.process is not None:
                 for key, _ in self.selector.select(self._timeout_s()):
                     key.data()
+                self.errors.show(time.monotonic(), self.shown.count)
                 self._end_late()
             self._check_there()
             return self._finish()
         finally:
             self._kill_all()
+            self._end_errors()
             self.lives.end(time.time())  # noqa: TID251
             self.feeder.close()
             self.display.close()
@@ -184,7 +197,10 @@ class Launcher:
             self.run.remove_socket_dir()  # last: it takes descriptors, which may have run out
 
     def _timeout_s(self) -> float:
-        return min(1.0, self.handover.due_s(time.monotonic()))
+        now = time.monotonic()
+        held_s = 1.0 if self.errors is None else self.errors.due_s(now)
+        poll_s = 1.0 if self.tasks is None else _TASKS_EVERY_S
+        return min(poll_s, held_s, self.handover.due_s(now))
 
     def _reap(self, part: Part) -> None:
         process = part.process
@@ -259,6 +275,7 @@ class Launcher:
             raise JournalGoneError(str(self.run.path))
 
     def _end_late(self) -> None:
+        self._show_tasks()
         self._check_there()
         self.lives.live(time.time())  # noqa: TID251
         now = time.monotonic()
@@ -284,6 +301,12 @@ class Launcher:
             return
         elif self.agent_watch.tick(agent.pid, ran_s):
             agent.kill()
+
+    def _end_errors(self) -> None:
+        if self.errors is not None:
+            self.selector.unregister(self.errors.ours)
+            self.errors.close()
+            self.errors = None
 
     def _leave(self, code: int) -> None:
         """End at once, from the middle of a write that does not end."""
@@ -362,10 +385,14 @@ class Launcher:
         for finding in () if self.audit is None else self.audit.new():
             self.display.note(finding.said)
 
+    def _show_tasks(self) -> None:
+        for line in () if self.tasks is None else self.tasks.new():
+            self.display.error(line.short)
+
     def _show_output(self) -> None:
         if self.view is None:
             self.view = JournalView.open(self.run.journal)
-        show_new(self.run, self.view, self.tail, self.shown, self.display)
+        show_new(self.run, self.view, self.tail, self.shown, self.display, self.errors)
 
     # --- ending -------------------------------------------------------------------------------
 
@@ -377,6 +404,8 @@ class Launcher:
         self._say_audit()
         if self.view is not None:
             self.view.close()
+        self._end_errors()
+        self._show_tasks()
         self.display.close()
         self.shown.close()
         tidy(self.run)

@@ -29,6 +29,7 @@ class LaunchOptions:
     display: bool = True
     always_replay: bool = False
     audit: bool = False
+    task_output: bool = False  # what tasks print is shown as it comes
     limit: Limit | None = None
 
 

@@ -27,7 +27,7 @@ from resilient_scoop.runtime import deaf, ending, script
 from resilient_scoop.runtime.child import START_AGAIN, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.script_input import Pieces, script_stdin
-from resilient_scoop.runtime.script_output import Errors, Output, recorded_by_now
+from resilient_scoop.runtime.script_output import Errors, Output, never, recorded_by_now, repeating
 from resilient_scoop.runtime.session import BEAT_S, Session, lived
 from resilient_scoop.wire.messages import RunEnded
 
@@ -41,7 +41,13 @@ STOPPED = 75
 
 def say(text: str) -> None:
     """Say something to the user."""
-    os.write(2, f"rscoop: {text}\n".encode())
+    errors = sys.stderr
+    if isinstance(errors, Errors):
+        errors.flush()
+        if text.startswith("replay: "):
+            errors.repeats = never  # it does something else from here on
+    with contextlib.suppress(OSError):  # it is closed
+        os.write(2, f"rscoop: {text}\n".encode("utf-8", "replace"))
 
 
 class Root:
@@ -112,8 +118,8 @@ def main() -> int:
     if machine.root is None:
         session.close()
         os._exit(STOPPED)
-    parent = _begin(session)
-    output = _redirect(session, settings, parent)
+    _begin(session)
+    output = _redirect(session, settings)
     if settings.audit:
         from resilient_scoop.runtime.audit import Audit
 
@@ -140,7 +146,7 @@ def _begin(session: Session) -> Parent:
     return parent
 
 
-def _redirect(session: Session, settings: ChildSettings, parent: Parent) -> Output:
+def _redirect(session: Session, settings: ChildSettings) -> Output:
     recorded = recorded_by_now(settings) if session.machine.output_bytes else b""
     raw = Output(session, recorded, tty=settings.tty)
     encoding, errors = sys.stdout.encoding, sys.stdout.errors
@@ -154,7 +160,7 @@ def _redirect(session: Session, settings: ChildSettings, parent: Parent) -> Outp
         sys.stderr.buffer, encoding=sys.stderr.encoding, errors="backslashreplace",
         line_buffering=True,
     )  # fmt: skip
-    error.parent = parent
+    error.repeats, error.before = repeating(session, raw), raw.mark
     sys.stderr = error
     # Where the two are put back, by the script or at its end.
     sys.__stdout__, sys.__stderr__ = raw.text, error  # type: ignore[misc]
@@ -210,7 +216,9 @@ def _script(settings: ChildSettings) -> End:
         raise
     except BaseException as error:  # user code: the script itself
         if isinstance(sys.stderr, Errors):
-            sys.stderr.parent = None
+            sys.stderr.repeats = never
+        with contextlib.suppress(AttributeError, OSError, ValueError, ReplayDivergedError):
+            sys.stdout.flush()  # what it printed stands before its error
         code = ending.report(error)
         return End(code, failed=True, message=traceback.format_exception_only(error)[-1].strip())
     return End(0)

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resilient_scoop.errors import ReplayDivergedError
+from resilient_scoop.runtime import script_errors
 from resilient_scoop.runtime.current import Process
+from resilient_scoop.runtime.task_output import is_repeating
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.parent import Parent
+    from collections.abc import Callable
+
     from resilient_scoop.runtime.child import ChildSettings
     from resilient_scoop.runtime.session import Session
 
@@ -30,6 +33,7 @@ class Output(io.RawIOBase):
         self._tty = tty
         self._recorded = recorded  # what earlier attempts wrote, as the script's own bytes
         self._seen = 0  # bytes the script has written
+        self._marked = 0  # of these, how many were told with the last text for standard error
         self.refusal: ReplayDivergedError | None = None  # of a divergence under --strict
         self.text: io.TextIOWrapper | None = None  # what writes here
         session.output = self
@@ -65,6 +69,22 @@ class Output(io.RawIOBase):
     def position(self) -> int:
         """Return how many bytes the script has written."""
         return self._seen
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether an earlier attempt has written more."""
+        return self._seen < len(self._recorded)
+
+    def mark(self) -> bytes:
+        """Send what was written; return what says so in front of text for standard error."""
+        session = self._session
+        if session.machine.written:
+            with session.lock:
+                session.flush(time.monotonic())
+        if self._seen == self._marked:
+            return b""
+        self._marked = self._seen
+        return script_errors.mark(self._seen)
 
     def skip_to(self, position: int) -> None:
         """Take all output before a position for written."""
@@ -123,10 +143,31 @@ def recorded_by_now(settings: ChildSettings) -> bytes:
 class Errors(io.TextIOWrapper):
     """Standard error, silent while the script repeats itself."""
 
-    parent: Parent | None = None
+    repeats: Callable[[], bool] = staticmethod(lambda: False)
+    before: Callable[[], bytes] = staticmethod(lambda: b"")
 
     def write(self, text: str) -> int:
-        """Write, unless all this was written before."""
-        if self.parent is not None and self.parent.retelling:
+        """Write behind the output so far, unless all this was written before."""
+        if self.repeats():
             return len(text)
-        return super().write(text)
+        try:
+            if mark := self.before():
+                self.buffer.write(mark)
+            return super().write(text)
+        except BrokenPipeError:
+            return len(text)  # the launcher is gone, and so is this process in a moment
+
+
+def never() -> bool:
+    """Tell that nothing is a repetition any more."""
+    return False
+
+
+def repeating(session: Session, output: Output) -> Callable[[], bool]:
+    """Return what tells whether an earlier attempt of the script has been here, and further."""
+
+    def is_so() -> bool:
+        parent = session.context.parent
+        return parent is not None and (is_repeating(parent) or output.is_behind)
+
+    return is_so

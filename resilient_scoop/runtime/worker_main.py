@@ -11,7 +11,7 @@ import traceback
 from resilient_scoop.adapters import rng
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import ScriptGuardError
-from resilient_scoop.runtime import deaf, ending, script
+from resilient_scoop.runtime import deaf, ending, script, task_output
 from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.executor import Executor, make_parent
@@ -53,6 +53,7 @@ def main() -> int:
     session = Session("worker", settings, node="local", pid=os.getpid())
     announce(session, settings)
     ending.begin()
+    task_output.install(session)
     rng.watch_imports(session.seed_here)
     functions = Functions(session.store)
     executor = Executor(session, functions, f"worker {settings.name}")
@@ -82,4 +83,5 @@ def main() -> int:
     ending.finish_threads()
     ending.run_exit_handlers()
     ending.let_go()
+    task_output.finish()
     ending.leave(0)

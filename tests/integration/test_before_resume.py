@@ -141,10 +141,10 @@ def test_an_item_that_ended_as_lost_can_be_resolved_after_all(place: Place) -> N
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["0.2[0]"], "say one of"),
-        (["0.2[0]", "--again", "--failed"], "say one of"),
-        (["0.2[0]", "--done", "{"], "no JSON"),
-        (["--again"], "name the item"),
+        (["0.2[0]"], "give one of"),
+        (["0.2[0]", "--again", "--failed"], "give one of"),
+        (["0.2[0]", "--done", "{"], "not JSON"),
+        (["--again"], "needs the item"),
         (["0.0[0]", "--again"], "not in doubt"),
         (["0.1[0].1[1]", "--again"], "not in doubt"),
         (["0.9[0]", "--again"], "not known"),

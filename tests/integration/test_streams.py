@@ -1,0 +1,234 @@
+"""What the script and its tasks write: shown in order, recorded, and not repeated by a resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+
+import pytest
+
+from tests.integration.runs import Place, finish, wait_until
+from tests.integration.test_signals import rendered, terminal
+
+pytestmark = pytest.mark.real
+
+TALKS = """
+import logging, os, sys, time, warnings
+from resilient_scoop import futures
+logging.basicConfig(level=logging.INFO, format="log: %(message)s")
+def slow(x):
+    time.sleep(0.02)
+    return x
+if __name__ == "__main__":
+    print("start")
+    logging.info("started")
+    warnings.warn("careful")
+    for g in range(8):
+        print("generation", g)
+        print(f"bar {g}\\r", end="", file=sys.stderr, flush=True)
+        print("sum", sum(futures.map(slow, range(10))))
+        logging.info("end of %d", g)
+        if os.path.exists("wait") and g == 4:
+            open("there", "w").close()
+            list(futures.map(slow, range(10_000)))
+    os.system("echo from a child >&2")
+"""
+
+
+def kill_everything(place: Place) -> None:
+    for pid in place.processes():
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue  # it died with another
+
+
+def test_both_streams_come_in_the_order_in_which_the_script_wrote_them(place: Place) -> None:
+    place.write(TALKS)
+    both = place.folder / "both"
+    with both.open("w") as file:
+        process = place.start("run", "-q", "-n", "2", "script.py", stdout=file, stderr=file)
+        assert process.wait(30) == 0
+    text = re.sub(r"bar \d\r", "", both.read_bytes().decode())
+    text = re.sub(r".*UserWarning.*\n.*\n", "", text)
+    wanted = ["start", "log: started"]
+    for g in range(8):
+        wanted += [f"generation {g}", "sum 45", f"log: end of {g}"]
+    assert text.splitlines() == [*wanted, "from a child"]
+
+
+def test_a_resume_repeats_no_standard_error_and_the_journal_s_folder_has_all_of_it(
+    place: Place,
+) -> None:
+    place.write(TALKS)
+    (place.folder / "wait").touch()
+    process = place.start("run", "-q", "-n", "2", "script.py")
+    wait_until((place.folder / "there").exists, 20.0)
+    kill_everything(place)
+    first = finish(process)
+    (place.folder / "wait").unlink()
+    resumed = place.rscoop("resume", "-q")
+    assert resumed.code == 0, str(resumed)
+    place.assert_nothing_left()
+
+    said = re.findall(r"log: (.*)", first.err + resumed.err)
+    # What came behind the last call before the crash may come again
+    assert [each for at, each in enumerate(said) if said.index(each) == at] == [
+        "started", *(f"end of {g}" for g in range(8)),
+    ]  # fmt: skip
+    assert len(said) <= 10
+    assert (first.err + resumed.err).count("careful") == 2  # the line of the source is shown, too
+    recorded = place.rscoop("logs", "--errors").expect()
+    assert [recorded.count(f"log: end of {g}\n") for g in range(3)] == [1, 1, 1]
+    assert "from a child" in recorded
+
+
+def test_a_terminal_shows_errors_and_progress_apart(place: Place) -> None:
+    place.write("""
+        import logging, sys, time
+        from resilient_scoop import futures
+        logging.basicConfig(level=logging.INFO, format="log: %(message)s")
+        def slow(x): time.sleep(0.05); return x
+        if __name__ == "__main__":
+            assert sys.stderr.isatty()
+            for g in range(4):
+                list(futures.map(slow, range(10)))
+                logging.info("generation %d", g)
+            for at in range(5):
+                print(f"\\rbar {at}/4", end="", file=sys.stderr, flush=True)
+                list(futures.map(slow, range(4)))
+            print(file=sys.stderr)
+            futures.progress(3, 4, label="round")
+            list(futures.map(slow, range(30)))
+    """)
+    screen = terminal(place, "run", "-n", "2", "script.py")
+    *lines, last = [line for line in rendered(screen) if line]
+    assert lines == [*(f"log: generation {g}" for g in range(4)), "bar 4/4"]
+    assert " finished in " in last
+    assert "75 % | round 3/4 |" in screen
+
+
+PRINTS = """
+import os, sys, time
+from resilient_scoop import futures
+def evaluate(x):
+    print("item", x, end="")
+    print(" ends")
+    if x == 1: print("a warning", file=sys.stderr)
+    return x
+def parent(x):
+    print("parent begins")
+    list(futures.map(evaluate, range(3)))
+    print("parent ends its first map")
+    if os.path.exists("wait"):
+        open("there", "w").close()
+        time.sleep(60)
+    info = futures.task_info().worker
+    return info.index, info.name, info.gpu
+if __name__ == "__main__":
+    print(futures.submit(parent, 1).result())
+"""
+
+
+def test_what_tasks_print_is_logged_once_with_its_time_and_place(place: Place) -> None:
+    place.environ["CUDA_VISIBLE_DEVICES"] = "3"
+    place.write(PRINTS)
+    (place.folder / "wait").touch()
+    live = place.folder / "live"
+    with live.open("w") as file:
+        process = place.start("run", "-n", "1", "--task-output", "script.py", stderr=file)
+    wait_until(lambda: "first map" in live.read_text(), 20.0)
+    kill_everything(place)
+    finish(process)
+    assert "[w1 0.0[0].0[1] evaluate] item 1 ends\n" in live.read_text()
+    (place.folder / "wait").unlink()
+    assert place.rscoop("resume", "-q").expect() == "(0, 'w1', 0)\n"
+
+    lines = place.rscoop("logs", "--tasks").expect().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z \[w1 ", line) for line in lines)
+    texts = [line.partition(" ")[2] for line in lines]
+    assert [text for text in texts if "first map" not in text] == [
+        "[w1 0.0[0] parent] parent begins",
+        "[w1 0.0[0].0[0] evaluate] item 0 ends",
+        "[w1 0.0[0].0[1] evaluate] item 1 ends",
+        "[w1 0.0[0].0[1] evaluate] a warning",
+        "[w1 0.0[0].0[2] evaluate] item 2 ends",
+    ]
+    both = place.rscoop("logs")
+    assert both.out == "(0, 'w1', 0)\n"
+    assert "] parent begins" in both.err
+
+
+NESTED = """
+import os, sys, time
+from resilient_scoop import futures
+def leaf(x):
+    time.sleep(0.01)
+    if x == 7: raise ValueError(x)
+    return x
+def safe(x):
+    try: return futures.submit(leaf, x).result()
+    except ValueError: return 0
+def parent(x):
+    return sum(futures.map(safe, range(x, x + 6)))
+if __name__ == "__main__":
+    for g in range(4):
+        print(g, sum(futures.map(parent, range(g, g + 4))), flush=True)
+        if g == 1: open("half", "w").close()
+"""
+ITEMS = 4 * 4 * (1 + 6 + 6)
+FAILED = sum(x <= 7 < x + 6 for g in range(4) for x in range(g, g + 4))
+
+
+def figures(place: Place, last_line: str) -> None:
+    """Assert that everybody gives the same figures, and the right ones."""
+    status = place.status()
+    row = json.loads(place.rscoop("runs", "--json").expect())["runs"][-1]
+    shown = place.rscoop("status").expect()
+    assert (status["done"], status["total_known"], status["failed"]) == (ITEMS, ITEMS, FAILED)
+    assert (row["done"], row["total_known"], row["failed"]) == (ITEMS, ITEMS, FAILED)
+    assert f"{ITEMS}/{ITEMS} done ({FAILED} failed), 0 not yet" in shown
+    work = {each["name"]: (each["done"], each["failed"]) for each in status["functions"]}
+    assert work == {"parent": (16, 0), "safe": (96, 0), "leaf": (96 - FAILED, FAILED)}
+    assert f"{ITEMS} results, {FAILED} of them failed" in last_line
+    crashes, resubmitted = status["crashes"], status["resubmitted"]
+    said = re.search(r"(\d+) resubmitted after (\d+) crash", last_line)
+    assert (crashes, resubmitted) == ((int(said[2]), int(said[1])) if said else (0, 0))
+
+
+def processes(place: Place, role: str) -> list[int]:
+    mark = f" resilient_scoop.runtime.proc {role} "
+    return [pid for pid, words in place.processes().items() if mark in words]
+
+
+def last_line(text: str) -> str:
+    return text.splitlines()[-1]
+
+
+def test_all_figures_of_a_nested_run_agree_whatever_dies(place: Place) -> None:
+    place.write(NESTED)
+    for role, deaths in (("", 0), ("worker", 1), ("broker", 1), ("origin", 1), ("agent", 4)):
+        process = place.start("run", "-n", "2", "script.py")
+        if role:
+            wait_until((place.folder / "half").exists, 20.0)
+            os.kill(processes(place, role)[0], signal.SIGKILL)
+        done = finish(process)
+        done.expect()
+        figures(place, last_line(done.err))
+        assert place.status()["crashes"] == deaths, role
+        (place.folder / "half").unlink()
+
+
+def test_all_figures_agree_after_everything_was_killed_and_resumed(place: Place) -> None:
+    place.write(NESTED)
+    process = place.start("run", "-n", "2", "script.py")
+    wait_until((place.folder / "half").exists, 20.0)
+    kill_everything(place)
+    finish(process)
+    before = place.status()
+    resumed = place.rscoop("resume")
+    assert f"{before['done']} results recovered, {before['in_flight']} in flight" in resumed.err
+    assert f"{before['done']} from the journal" in last_line(resumed.err)
+    figures(place, last_line(resumed.err))
