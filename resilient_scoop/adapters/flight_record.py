@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-_WORDS: Final = 9
-_BUSY, _EPOCH, _NO, INDEX, DEADLINE, _ENDED, _CALL, _PATH_BYTES, _SINCE = range(_WORDS)
+_WORDS: Final = 12
+_BUSY, _EPOCH, _NO, INDEX, DEADLINE, _ENDED, _CALL, _PATH_BYTES, _SINCE, TRIES, _READY, _LACKS = (
+    range(_WORDS)
+)
 _PATH_AT: Final = 8 * _WORDS
 _PATH_BYTES_MAX: Final = mmap.PAGESIZE - _PATH_AT
 
@@ -29,6 +31,7 @@ class OnCpu(NamedTuple):
     item: int
     deadline_ns: int
     since_ns: int  # when this process began the slice, on CLOCK_MONOTONIC
+    tries: int = 0  # earlier tries of the item in this process, under `retries=`
 
 
 class FlightRecord:
@@ -75,7 +78,7 @@ class FlightRecord:
             self._memory[_PATH_AT : _PATH_AT + len(path)] = path
             words[_PATH_BYTES] = len(path)
         words[_EPOCH], words[_NO], words[_CALL], words[INDEX] = epoch, no, call, index
-        words[DEADLINE] = 0
+        words[DEADLINE] = words[TRIES] = 0
         words[_SINCE] = time.monotonic_ns()
         words[_BUSY] = 1
 
@@ -86,6 +89,24 @@ class FlightRecord:
     def end(self) -> None:
         """Note that the process ends because its work is done: it needs no successor."""
         self.words[_ENDED] = 1
+
+    def ready(self) -> None:
+        """Note that the process has begun its work: what it needs for that is there."""
+        self.words[_READY] = 1
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the process has come to its work."""
+        return bool(self.words[_READY])
+
+    def lack(self, size_bytes: int) -> None:
+        """Note that the process waits for so much room on the disk; 0: it has it."""
+        self.words[_LACKS] = size_bytes
+
+    @property
+    def lacks_bytes(self) -> int:
+        """For how much room on the disk the process waits."""
+        return self.words[_LACKS]
 
     @property
     def has_ended(self) -> bool:
@@ -100,7 +121,7 @@ class FlightRecord:
         parent = self._memory[_PATH_AT : _PATH_AT + words[_PATH_BYTES]].decode()
         return OnCpu(
             words[_EPOCH], words[_NO], parent, words[_CALL], words[INDEX], words[DEADLINE],
-            words[_SINCE],
+            words[_SINCE], words[TRIES],
         )  # fmt: skip
 
     def close(self) -> None:

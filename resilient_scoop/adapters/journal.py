@@ -41,6 +41,7 @@ from resilient_scoop.adapters.journal_place import (
     JournalGoneError,
     check_place,
     check_sequence,
+    close_generation,
     data_folder,
     is_there,
     lengthen,
@@ -205,7 +206,7 @@ class Journal(Reader):
         txn = self.store.env.info()["last_txnid"]
         self.store.leave()
         if clean and self._failed is None:
-            write_generation(self.directory, self._known(self.data, txn))
+            close_generation(self.directory, self._known(self.data, txn))
         self._lock.release()
 
     def sweep_files(self) -> int:
@@ -361,10 +362,9 @@ class Journal(Reader):
     def _fail(self, error: lmdb.Error) -> NoReturn:
         try:
             translate(self.directory, "a commit", error)
-        except JournalFullError:
-            raise
         except JournalError as translated:
-            self._failed = translated
+            if not isinstance(translated, JournalFullError):
+                self._failed = translated
             raise
 
     def _fail_file(self, error: OSError) -> NoReturn:

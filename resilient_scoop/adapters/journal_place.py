@@ -16,6 +16,7 @@ The folder has to be ours alone (what it holds is unpickled by workers) and on a
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -235,6 +236,15 @@ def remove_data(directory: Path, keep: str, *, newer: bool = True) -> None:
 def write_generation(directory: Path, generation: Generation) -> None:
     """Replace the second file durably."""
     write_durably(directory / GENERATION_FILE, msgspec.json.encode(generation))
+
+
+def close_generation(directory: Path, generation: Generation) -> None:
+    """Write that all is well; where there is no space for it, the next opening verifies."""
+    try:
+        write_generation(directory, generation)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
 
 
 def read_meta(directory: Path) -> DataMeta:

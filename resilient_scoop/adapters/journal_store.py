@@ -39,6 +39,8 @@ _OWN_TABLES: Final = 2
 _META_PAGES: Final = 2
 _FIRST_FORMAT_LAST: Final = Table.EVENT
 """The last table that every journal has; None stands for a later one that is missing."""
+_SHORT_BYTES: Final = 64 << 20
+"""Free space below which a write may have been cut short; others may have freed some since."""
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READERS_MAX: Final = 512
 _SCAN_BYTES: Final = 4 << 20
@@ -172,9 +174,16 @@ def translate(directory: Path, what: str, error: lmdb.Error) -> NoReturn:
     """Raise the error of our tree that stands for one of LMDB's."""
     if isinstance(error, _DAMAGE):
         raise JournalDamagedError(str(directory), str(error)) from error
-    if getattr(error, "code", 0) in NO_SPACE:
+    code = getattr(error, "code", 0)
+    # LMDB calls a write that was cut short EIO. It is repeated with all its pages, so nothing is lost.
+    if code in NO_SPACE or (code == errno.EIO and _free_bytes(directory) < _SHORT_BYTES):
         raise JournalFullError(str(directory), what, str(error)) from error
     raise JournalError(str(directory), what, str(error)) from error
+
+
+def _free_bytes(directory: Path) -> int:
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
 
 
 def _file_id(folder: Path) -> tuple[int, int] | None:

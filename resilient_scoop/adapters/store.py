@@ -24,7 +24,10 @@ from resilient_scoop.adapters import result_files
 from resilient_scoop.adapters.blobs import BlobError, BlobStore, sync_directory, write_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    Patience = Callable[[Callable[[], bytes], int, bool], bytes]
+    """Calls a function again until there is room for so many bytes, of a synced file or not."""
 
 ARGUMENT: Final = b"a"
 _NAME_BYTES: Final = result_files.ID_BYTES
@@ -34,12 +37,23 @@ _REF_BYTES: Final = len(ARGUMENT) + _NAME_BYTES + 8
 class LargeStore:
     """The payload codec's store over a folder of the run."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, patience: Patience | None = None) -> None:
         self._directory = directory
         self._blobs = BlobStore(directory)
+        self._patience = patience
 
     def put(self, buffers: Sequence[bytes | memoryview], sync: bool) -> bytes:  # noqa: FBT001
-        """Keep the parts behind one another; `sync` makes them durable before this returns."""
+        """Keep the parts behind one another; `sync` makes them durable before this returns.
+
+        Raises:
+            OSError: the disk refused; with a `patience`, for another reason than a lack of space.
+        """
+        if self._patience is None:
+            return self._put(buffers, sync=sync)
+        size_bytes = sum(map(len, buffers))
+        return self._patience(lambda: self._put(buffers, sync=sync), size_bytes, sync)
+
+    def _put(self, buffers: Sequence[bytes | memoryview], *, sync: bool) -> bytes:
         if sync:
             name = os.urandom(_NAME_BYTES)
             ref = self._blobs.put(buffers, name=result_files.name_of(name))

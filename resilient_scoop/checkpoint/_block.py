@@ -6,7 +6,6 @@ nothing.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import sys
 import time
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from resilient_scoop.wire.messages import Checkpoint
 
 _FILE: Final = b"B"
-_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_RETRY_S: Final = 0.5
 
 _alone: dict[str, Block] = {}
 """The open blocks of a process without a run."""
@@ -313,29 +310,17 @@ class Block:
         if dumped.size_bytes <= INLINE_BYTES_MAX:
             check(whole := b"".join(dumped.parts))
             return whole
-        store, said = _store(at), False
-        while (name := self._put(store, dumped, check)) is None:
-            if not said:
-                said = True
-                Process.say(
-                    f"no space left in {store.directory} for a checkpoint of {dumped.size_bytes} "
-                    f"bytes: {self._title()} waits, nothing is lost; it goes on when there is room"
-                )
-            _engine.block(at, lambda: False, time.monotonic() + _RETRY_S)
-        if said:
-            Process.say(f"there is room for the checkpoint of {self._title()}; it goes on")
-        return _FILE + name
-
-    def _put(self, store: StateStore, dumped: Dumped, check: Callable[[Any], None]) -> bytes | None:
-        """Write a state's file and return its name; None if there is no space for it."""
+        store = _store(at)
         try:
-            return store.put(dumped.parts, check)
+            return _FILE + at.session.room.patiently(
+                lambda: store.put(dumped.parts, check),
+                dumped.size_bytes,
+                f"a checkpoint of {self._title()}",
+            )
         except BlobError as error:
             what = f"the checkpoint of {self._title()}"
             raise CheckpointUnusableError(what, str(error), "look at the disk") from error
         except OSError as error:
-            if error.errno in _NO_SPACE:
-                return None
             reason = error.strerror or str(error)
             what = f"saving {self._title()}"
             raise JournalError(str(store.directory), what, reason) from error

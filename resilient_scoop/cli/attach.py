@@ -11,7 +11,7 @@ import click
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.cli.base import SETTINGS, note, run_argument
 from resilient_scoop.ids import ROOT
-from resilient_scoop.runtime.busy import busy
+from resilient_scoop.runtime.busy import processes
 from resilient_scoop.runtime.display import Course, Display, Progress, Rate, steps
 from resilient_scoop.runtime.figures import (
     OutputTail,
@@ -117,7 +117,9 @@ class _Watch:
             else "",
             share=script.done / script.total if script and script.total else None,
             done=figures.done,
-            running=sum(bool(each.path) and each.name != "origin" for each in busy(self._run.id)),
+            running=sum(
+                bool(each.path) and each.name != "origin" for each in processes(self._run.id)
+            ),
             workers=figures.workers,
             workers_max=figures.workers,
             crashes=figures.crashes,

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 
+from resilient_scoop.counts import sized
 from resilient_scoop.errors import RscoopError, UsageError
 from resilient_scoop.runtime import rundirs
 from resilient_scoop.runtime.rundir import RunDir
@@ -212,11 +213,4 @@ def utc(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def size(count: int) -> str:
-    """Return a number of bytes for eyes."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:  # noqa: PLR2004  the step of these units
-            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"  # noqa: PLR2004
-        amount /= 1000
-    return f"{amount:.1f} TB"
+size = sized

@@ -21,6 +21,7 @@ from resilient_scoop.cli.tables import GAP, Column, fit, width_here
 from resilient_scoop.counts import counted
 from resilient_scoop.runtime import decisions
 from resilient_scoop.runtime.audit import Finding, read_findings
+from resilient_scoop.runtime.busy import processes
 from resilient_scoop.runtime.counting import ReplayFigures
 from resilient_scoop.runtime.display import duration, steps
 from resilient_scoop.runtime.figures import (
@@ -34,6 +35,7 @@ from resilient_scoop.runtime.figures import (
 )
 from resilient_scoop.runtime.lives import ran_s
 from resilient_scoop.runtime.rundir import Holder, RunDir, RunInfo
+from resilient_scoop.runtime.troubles import troubles
 
 
 class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +82,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     replays: list[ReplayFigures]
     decisions: list[DecisionReport]  # on results of changed code; the last one of each change
+    troubles: list[str]  # what keeps a live run from going on
 
 
 @click.command(
@@ -152,6 +155,7 @@ def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
             )
             for each in decisions.load(run.path).values()
         ],
+        troubles=troubles(run, processes(run.id)) if state is RunState.RUNNING else [],
     )  # fmt: skip
 
 
@@ -174,6 +178,7 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
         lines.append(
             f"  crashes   {report.crashes}, {counted(report.resubmitted, 'item')} resubmitted"
         )
+    lines += [f"  waits     {each}" for each in report.troubles]
     lines += _function_lines(report.functions)
     lines += [f"  {each.said}" for each in report.audit]
     lines += [_batch_line(batch) for batch in report.batches]

@@ -250,6 +250,8 @@ class Broker:
                 self.handover.answered(peer, message)
             case wire.Halted():
                 self.keeper.halt(peer, message)
+            case wire.NoRoom():
+                self.membership.no_room(peer, message)
             case wire.Forgotten(no=no):
                 self.rounds.answered(peer.id, no)
             case wire.Hello() | wire.Calls() | wire.Args():
@@ -284,6 +286,8 @@ class Broker:
 
     def _assign(self, now: float) -> None:
         if self.busy_disk or self.membership.stopping or self.membership.recovering(now):
+            return
+        if self.membership.roomless and self.membership.is_short_of_room():
             return
         self.membership.settle_doubts()
         if self.questions.open:

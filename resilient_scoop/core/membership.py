@@ -39,6 +39,9 @@ class Membership:
         self.peers = ledger.peers
         self.dead: list[PeerId] = []  # who will never be heard again, to be taken by the exchange
         self.silent: dict[PeerId, Peer] = {}  # taken for lost; may only have slept
+        self.roomless: dict[
+            PeerId, wire.NoRoom
+        ] = {}  # who waits until the disk has space, and for what
         self.stopping: str | None = None
         self.agent_alive_at = 0.0  # when an agent was heard last
         self.workers_lost = 0
@@ -189,6 +192,7 @@ class Membership:
         """A peer is gone: its items are to do again, and only what was on the CPU is blamed (M2)."""
         self.peers.pop(peer.id, None)
         self.scheduler.workers.pop(peer.id, None)
+        self.roomless.pop(peer.id, None)
         self.workers_lost += peer.role == "worker" and self.stopping is None
         if self.ledger.root is not None and self.ledger.root[1] == peer.id:
             self.ledger.root = None
@@ -285,6 +289,27 @@ class Membership:
             exits = [[each.exit, each.reason] for each in deaths]
             return broker_error("crashed", path, name, exits)
         return None
+
+    # --- space --------------------------------------------------------------------------------
+
+    def no_room(self, peer: Peer, said: wire.NoRoom) -> None:
+        """A process has no space for a file, or has it now."""
+        peer.stuck = said.result and said.size_bytes > 0
+        if said.size_bytes:
+            self.roomless[peer.id] = said
+        else:
+            self.roomless.pop(peer.id, None)
+
+    def is_short_of_room(self) -> bool:
+        """Tell whether nothing is to be started for want of space.
+
+        So it is while a worker cannot write a result. But the files of arguments go as their items
+        are done: where nobody else computes, somebody must.
+        """
+        if not any(each.result for each in self.roomless.values()):
+            return False
+        workers = self.scheduler.workers.values()
+        return any(peer.items > 0 for peer in workers if peer.id not in self.roomless)
 
     # --- time ---------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from resilient_scoop.adapters.zmq_sockets import DealerSocket, local_endpoint
 from resilient_scoop.core.link import Link
 from resilient_scoop.counts import counted
 from resilient_scoop.runtime import child
+from resilient_scoop.runtime.room import NO_SPACE
 from resilient_scoop.runtime.script_errors import write_note
 from resilient_scoop.runtime.words import REFUSED, how, last_words, limit_met
 from resilient_scoop.wire import messages as wire
@@ -109,20 +110,26 @@ class Agent:
         except OSError as error:
             slot.record.close()
             slot.record = None
-            self._refused(slot, limit_met(error) or str(error), now)
+            full = error.errno in NO_SPACE  # for its log
+            self._refused(slot, limit_met(error) or str(error), now, full=full)
             return
         slot.pidfd = os.pidfd_open(slot.process.pid)
         slot.started_at, slot.killed_for = now, ""
         self.socket.watch(slot.pidfd)
 
-    def _refused(self, slot: Slot, why: str, now: float) -> None:
-        """The system has no room for a process: try again, as long as it is of any use."""
+    def _refused(self, slot: Slot, why: str, now: float, *, full: bool = False) -> None:
+        """The system has no room for a process: try again, as long as it is of any use.
+
+        That a full disk has space again is waited for as long as it takes.
+        """
         slot.start_at = now + REFUSED_AGAIN_S
         if not slot.refused_at:
             slot.refused_at = now
             self.say(f"{slot.name} cannot start: {why}; it is tried again every second")
         others = [s for s in self.slots if s.role == slot.role and s.process is not None]
-        if now - slot.refused_at > REFUSED_S_MAX and not others and self.stopping is None:
+        if full or others or self.stopping is not None:
+            return
+        if now - slot.refused_at > REFUSED_S_MAX:
             self.say(f"the run stops, since there is no room for its {slot.role}: {why}")
             self.hopeless = STOPPED
             self.stop("no room", now)

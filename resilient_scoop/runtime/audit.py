@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from resilient_scoop.runtime.current import Process
+from resilient_scoop.runtime.room import NO_SPACE
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType
@@ -213,6 +214,9 @@ class Audit:
                 os.write(fd, lines)  # in one piece: other processes append, too
             finally:
                 os.close(fd)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise  # else the finding is not said: the run goes on
         finally:
             self.busy = was
 

@@ -45,6 +45,8 @@ from resilient_scoop.core.handover import Stage
 from resilient_scoop.core.recovery import forget_items, forget_without_args, recover, succeeded
 from resilient_scoop.errors import RscoopError
 from resilient_scoop.runtime.child import take_settings
+from resilient_scoop.runtime.disk import Disk, wait_for_room
+from resilient_scoop.runtime.handover import STOPPED
 from resilient_scoop.runtime.reports import Found, Report, broker_report
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.tally import TALLY_KEY, Tally, decode_tally
@@ -203,6 +205,7 @@ class BrokerShell:
             self.farewell_min_at = time.monotonic() + _FAREWELL_MIN_S
         defines = Defines(self.broker, self.journal)
         self.exchange = Exchange(self.broker, settings.run[:8], self.say, defines)
+        self.disk = Disk(settings.run_dir)
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.committer = Committer(
             self.journal, lambda: os.eventfd_write(self.wake, 1), self.journal.tend
@@ -212,7 +215,7 @@ class BrokerShell:
         self.socket.watch(0)
         os.set_blocking(0, False)
         os.set_blocking(1, False)
-        self.launcher = True
+        self.launcher, self.halt_said = True, False
         self.reported_at = 0.0
         self.reported, self.spoke_at = b"", 0.0
         self.output_bytes = self.output_durable = self.broker.state.output_bytes
@@ -224,7 +227,6 @@ class BrokerShell:
         self.put_turn = 0  # the last turn that had records
         self.output_turn = 0  # the turn that recorded output which was not reported yet
         self.farewell_at: float | None = None
-        self.full_said = self.halt_said = False
 
     def say(self, text: str) -> None:
         """Tell the launcher something for the user."""
@@ -301,26 +303,22 @@ class BrokerShell:
         durable = durable or self.committer.committed >= self.over_turn
         over = self.broker.handover.stage is Stage.OVER and durable
         quiet_s = int(time.monotonic() - self.broker.membership.agent_alive_at)
-        return broker_report(
+        report = broker_report(
             self.broker, self.found, output_bytes, ask=self.ask, asked_over=over,
             agent_quiet_s=quiet_s if quiet_s >= _QUIET_S else 0,
         )  # fmt: skip
+        full = self.disk.full()
+        return msgspec.structs.replace(report, full=full) if full else report
 
     def _mind_disk(self) -> bool:
         """Hand out nothing while the disk is full; return whether that has changed."""
         while self.journal.notes:
             self.say(self.journal.notes.popleft())
-        full = self.committer.full
+        full, before = self.committer.full, self.broker.busy_disk
         self.broker.busy_disk = full
-        if full and not self.full_said:
-            self.say(
-                f"no space left for the journal in {self.settings.run_dir}: nothing new is started, "
-                "nothing is lost; the run goes on by itself when there is room"
-            )
-        elif self.full_said and not full:
-            self.say("there is room for the journal again; the run goes on")
-        changed, self.full_said = full != self.full_said, full
-        return changed
+        if text := self.disk.look(self.broker.membership.roomless.values(), journal=full):
+            self.say(text)
+        return full != before
 
     def _send(self, mails: list[Mail]) -> None:
         for to, frames in mails:
@@ -345,7 +343,8 @@ class BrokerShell:
         if self.broker.membership.stopping is None:
             return False
         if self.committer.full:
-            return True  # what nobody was told of is done again by a resume
+            # What nobody was told of is done again by a resume; the script's end waits for space.
+            return self.broker.ended is None
         if self.farewell_at is None:
             self.farewell_at = now + _FAREWELL_S + self.settings.stop_grace_s
         if now < self.farewell_min_at:
@@ -360,7 +359,7 @@ class BrokerShell:
         self.committer.close()
         self.journal.close(clean=True)
         self.socket.close()
-        return 0 if self.broker.ended is not None else 75
+        return 0 if self.broker.ended is not None else STOPPED
 
     def _report(self, report: Report) -> None:
         line, now = msgspec.json.encode(report) + b"\n", time.monotonic()
@@ -384,6 +383,8 @@ def main() -> int:
     # thousands of times.
     gc.set_threshold(100_000, 50, 100)
     try:
+        if not wait_for_room(settings.run_dir):
+            return STOPPED
         return BrokerShell(settings).serve()
     except RscoopError as error:
         line = msgspec.json.encode(Report(note=str(error), fatal=error.exit_code))

@@ -1,6 +1,7 @@
-"""What the workers of a run are executing right now, seen from outside.
+"""What the processes of a run are doing right now, seen from outside.
 
-Read from their flight records: it costs the run nothing, and works while its broker does not.
+Read from /proc and from their flight records: it costs the run nothing, and works while its broker
+does not.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from typing import Final
 
 from resilient_scoop import ids
 from resilient_scoop.adapters.flight_record import FlightRecord
+from resilient_scoop.counts import sized
 
 _ENTRY: Final = "resilient_scoop.runtime.proc"
+_ROLES: Final = ("broker", "agent", "worker", "origin")
+_STOPPED: Final = "Tt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +28,34 @@ class Busy:
     pid: int
     path: str
     since_s: float  # for how long it has been in this slice
+    state: str = "R"  # as /proc has it
+    lacks_bytes: int = 0  # for how much room on the disk it waits
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped (SIGSTOP, a debugger)."""
+        return self.state in _STOPPED
+
+    @property
+    def who(self) -> str:
+        """What it is called, for display."""
+        return who(self.name, self.pid)
+
+    @property
+    def trouble(self) -> str:
+        """What keeps it from going on, for display; empty if nothing does."""
+        if self.is_stopped:
+            return f"{self.who} is stopped; `kill -CONT {self.pid}` lets it go on"
+        if self.lacks_bytes:
+            need = "the journal" if self.name == "broker" else sized(self.lacks_bytes)
+            return f"{self.who} waits until the disk has space for {need}"
+        return ""
 
     @property
     def text(self) -> str:
-        """What it does, for eyes."""
+        """What it does, for display."""
+        if self.trouble:
+            return self.trouble
         return (
             f"{self.name} is in {self.path} ({self.since_s:.1f} s)"
             if self.path
@@ -35,8 +63,23 @@ class Busy:
         )
 
 
-def busy(run_id: str) -> list[Busy]:
-    """Return the run's workers on this host, and the script's process, by name."""
+def who(name: str, pid: int) -> str:
+    """Return what a process is called, for display."""
+    title = {"origin": "the script's process", "broker": "the broker", "agent": "the agent"}
+    return f"{title.get(name, f'worker {name}')} (process {pid})"
+
+
+def state_of(pid: int) -> str:
+    """Return the state of a process as /proc has it: `T` stopped, `Z` gone or ending."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return "Z"
+    return stat.rpartition(") ")[2][:1]
+
+
+def processes(run_id: str) -> list[Busy]:
+    """Return the processes of a run on this host, but its launcher, by name."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -47,17 +90,25 @@ def busy(run_id: str) -> list[Busy]:
             continue
         at = words.index(_ENTRY)
         role, run, name = (*words[at + 1 : at + 4], "", "", "")[:3]
-        if run == run_id and role in ("worker", "origin"):
+        if run == run_id and role in _ROLES:
             found.append(_look(int(folder.name), name or role))
     return sorted(found, key=lambda each: (len(each.name), each.name))
 
 
+def busy(everybody: list[Busy]) -> list[Busy]:
+    """Return the workers and the script's process among the processes of a run."""
+    return [each for each in everybody if each.name not in ("broker", "agent")]
+
+
 def _look(pid: int, name: str) -> Busy:
-    record = FlightRecord.of_process(pid)
+    state, lacks_bytes = state_of(pid), 0
+    record = FlightRecord.of_process(pid) if name != "agent" else None  # it has those of all
     on_cpu = None if record is None else record.read()
     if record is not None:
+        lacks_bytes = record.lacks_bytes
         record.close()
     if on_cpu is None:
-        return Busy(name, pid, "", 0.0)
+        return Busy(name, pid, "", 0.0, state, lacks_bytes)
     path = ids.ROOT if not on_cpu.parent else ids.item_path(on_cpu.parent, on_cpu.call, on_cpu.item)
-    return Busy(name, pid, path, (time.monotonic_ns() - on_cpu.since_ns) / 1e9)
+    since_s = (time.monotonic_ns() - on_cpu.since_ns) / 1e9
+    return Busy(name, pid, path, since_s, state, lacks_bytes)

@@ -10,6 +10,7 @@ import resilient_scoop
 from resilient_scoop.adapters import payload
 from resilient_scoop.core.parent import Policy
 from resilient_scoop.runtime import decisions
+from resilient_scoop.runtime.room import NO_SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,11 @@ def announce(session: Session, settings: ChildSettings) -> None:
     def keep(then: bytes, now: bytes, name: str) -> None:
         at = time.time()  # noqa: TID251  a label for eyes
         made = decisions.Decision(name=name, then=then, now=now, keep=True, decided_at=at)
-        decisions.save(run_dir, [made])
+        try:
+            decisions.save(run_dir, [made])
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise  # else the next resume asks once more
 
     Process.policy = Policy(
         settings.strict, tuple(settings.reuse_changed), tuple(settings.recompute_changed),

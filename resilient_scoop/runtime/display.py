@@ -30,6 +30,7 @@ ETA_AFTER_S: Final = 5.0
 ETA_AFTER_SHARE: Final = 0.01
 _CLEAR: Final = b"\r\x1b[2K"
 _WIDTH: Final = 80
+_FULL_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class Progress:
     batch_total: int | None = None  # None: more items may follow
     batch_eta_s: float | None = None  # until the call's end
     items: str = ""  # how far the running items are, by their own word
+    full: str = ""  # who waits until the disk has space
 
 
 class Rate:
@@ -95,8 +97,9 @@ class Course:
 class _Sink:
     """One stream, written to at once and whole, also where its descriptor does not block."""
 
-    def __init__(self, stream: BinaryIO | TextIO) -> None:
+    def __init__(self, stream: BinaryIO | TextIO, *, keeps: bool) -> None:
         self._stream = stream
+        self._keeps = keeps  # what a full disk has no space for waits; else it is dropped
         self.gone = False
         try:
             self._fd: int | None = stream.fileno()
@@ -117,7 +120,7 @@ class _Sink:
             if self._fd is None:
                 self._write_stream(data)
             else:
-                _write_fd(self._fd, data)
+                _write_fd(self._fd, data, keeps=self._keeps)
         except OSError as error:
             if error.errno not in {errno.EPIPE, errno.EIO, errno.EBADF}:
                 raise
@@ -134,7 +137,7 @@ class _Sink:
         self._stream.flush()
 
 
-def _write_fd(fd: int, data: bytes) -> None:
+def _write_fd(fd: int, data: bytes, *, keeps: bool) -> None:
     view = memoryview(data)
     while view:
         try:
@@ -143,6 +146,12 @@ def _write_fd(fd: int, data: bytes) -> None:
             waiting = select.poll()  # not select(): descriptors may be beyond 1024
             waiting.register(fd, select.POLLOUT)
             waiting.poll()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            if not keeps:
+                return
+            time.sleep(_FULL_S)  # a file on a full disk; signals are heard (`runtime.ears`)
 
 
 class Display:
@@ -162,8 +171,8 @@ class Display:
         quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._out = _Sink(stream_out)
-        self._err = _Sink(stream_err)
+        self._out = _Sink(stream_out, keeps=True)
+        self._err = _Sink(stream_err, keeps=False)
         self._run_id = run_id
         self._tty = tty
         self._quiet = quiet
@@ -263,7 +272,7 @@ def progress_line(at: Progress, width: int | None = None, run: str = "") -> str:
 
 
 _BETWEEN: Final = " | "
-_RANKS: Final = (0, 1, 2, 4, 3, 8, 7, 6, 5, 10, 9)
+_RANKS: Final = (0, -1, 1, 2, 4, 3, 8, 7, 6, 5, 10, 9)
 """Which of the parts below stay where the line is narrow: those with low numbers."""
 
 
@@ -276,6 +285,7 @@ def _parts(at: Progress, run: str) -> tuple[str, ...]:
     what = "" if at.share is not None else " of this call"
     return (
         duration(at.elapsed_s),
+        at.full,
         "" if share is None else f"{100 * share:.0f} %",
         at.label,
         f"{at.batch} {at.batch_done}{of}" if at.batch else "",

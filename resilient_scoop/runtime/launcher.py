@@ -341,6 +341,8 @@ class Launcher:
             if report.note:
                 self.display.note(report.note)
                 self.said_fatal = self.said_fatal or report.fatal
+            elif not report.epoch:  # it waits for space to open the journal
+                self.report = msgspec.structs.replace(self.report, full=report.full)
             else:
                 self.report = report
                 if self.computed_s < 0:
@@ -377,7 +379,7 @@ class Launcher:
                 eta_s=self.course.eta_s(now, "script", share), batch=report.batch,
                 batch_done=report.batch_done, batch_total=total,
                 batch_eta_s=self.batch_course.eta_s(now, report.batch, batch_share),
-                items=report.items,
+                items=report.items, full=report.full,
             )
         )  # fmt: skip
 

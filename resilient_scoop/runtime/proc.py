@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -23,7 +24,8 @@ def main() -> int:
         if limit is None:
             raise
         if not said:
-            os.write(2, f"rscoop: {' '.join(sys.argv[3:]) or sys.argv[1]}: {limit}\n".encode())
+            with contextlib.suppress(OSError):  # a full disk: nothing can be said in the log
+                os.write(2, f"rscoop: {' '.join(sys.argv[3:]) or sys.argv[1]}: {limit}\n".encode())
         os._exit(REFUSED)  # whatever threads there are
 
 

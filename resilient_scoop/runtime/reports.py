@@ -60,6 +60,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     left: int = 0  # and how many are waited for, or were not in time
     whole: bool = False  # it is over, and nobody was left out
     agent_quiet_s: int = 0  # for how long the local agent has said nothing; 0: it is well
+    full: str = ""  # who waits until the disk has space
     ended: bool = False
     code: int = 0
     failed: bool = False

@@ -6,6 +6,7 @@ On a replay what was recorded is not sent again, and a prefix that differs is re
 from __future__ import annotations
 
 import io
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.child import ChildSettings
     from resilient_scoop.runtime.session import Session
 
+_UNACKED_MAX = 256
+"""Messages with output, of 64 KiB or more, that may wait for the disk."""
 _WIDE, _LINE_MAX = 400, 60  # bytes looked at, characters shown
 
 
@@ -62,9 +65,19 @@ class Output(io.RawIOBase):
         with self._session.lock:
             machine.written += text[max(0, len(self._recorded) - self._seen) :]
             self._seen += len(text)
-            if len(machine.written) > 1 << 16:
+            large = len(machine.written) > 1 << 16
+            if large:
                 self._session.flush(time.monotonic())
+        if large and len(machine.link.unacked) > _UNACKED_MAX:
+            self._wait_for_disk()
         return len(text)
+
+    def _wait_for_disk(self) -> None:
+        """Keep a script that writes faster than the disk, which may be full, from filling memory."""
+        session = self._session
+        if threading.current_thread() is threading.main_thread() and session.waiter is not None:
+            machine = session.machine  # a new broker, a new link
+            session.waiter.wait(lambda: len(machine.link.unacked) <= _UNACKED_MAX // 2, None)
 
     def position(self) -> int:
         """Return how many bytes the script has written."""

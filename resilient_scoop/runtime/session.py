@@ -20,6 +20,7 @@ from resilient_scoop.adapters.zmq_sockets import DealerSocket, local_endpoint
 from resilient_scoop.core.reporter import Reporter
 from resilient_scoop.core.worker import Work, Worker
 from resilient_scoop.ids import seed_of
+from resilient_scoop.runtime.room import Room
 from resilient_scoop.wire.messages import unpack_header
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Context:
 
     __slots__ = (
         "again", "blocks", "classes", "fenced", "index", "learned", "listeners", "parent", "parked",
-        "prefix", "rngs", "work",
+        "prefix", "rngs", "until", "work",
     )  # fmt: skip
 
     def __init__(self, prefix: str, work: Work | None) -> None:
@@ -57,6 +58,7 @@ class Context:
         self.learned = 0  # of how many futures the parent was told
         self.blocks: dict[str, Any] = {}  # opened by `checkpoint.restore`
         self.classes: dict[tuple[str, str, str], int] = {}  # see `payload.Place`
+        self.until: float | None = None  # when its `timeout=` is over (monotonic)
         self.rngs: StreamBook | None = None  # the streams that `futures.rng()` has given out
 
     @property
@@ -106,7 +108,8 @@ class Session:
         self.lock = threading.Lock()
         self.reporter = Reporter()
         self.record = FlightRecord(settings.record_fd)
-        self.store = LargeStore(Path(settings.run_dir) / "payloads")
+        self.room = Room(self)
+        self.store = LargeStore(Path(settings.run_dir) / "payloads", self.room.store)
         self.socket = DealerSocket(
             local_endpoint(str(Path(settings.run_dir) / "sock")), settings.incarnation
         )
@@ -143,7 +146,7 @@ class Session:
         """Make the files of calls' arguments durable."""
         refs = [ref for (call, _), ref in self._files.get(path, {}).items() if call in calls]
         if refs:
-            self.store.sync(refs)
+            self.room.patiently(lambda: self.store.sync(refs), 0, "arguments")
 
     def _remove_files(self) -> None:
         for path, refs in self._files.items():

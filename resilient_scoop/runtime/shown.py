@@ -31,6 +31,9 @@ class Shown:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(handle, _BYTES)
+            os.posix_fallocate(
+                handle, 0, _BYTES
+            )  # a store into a hole ends us where the disk is full
             self._memory = mmap.mmap(handle, _BYTES)
         finally:
             os.close(handle)

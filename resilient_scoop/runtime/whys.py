@@ -19,9 +19,10 @@ from resilient_scoop.core.events import Table
 from resilient_scoop.core.recovery import name_of
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError, exit_text
-from resilient_scoop.runtime.busy import Busy, busy
+from resilient_scoop.runtime.busy import Busy, busy, processes
 from resilient_scoop.runtime.figures import is_live, read_ended
 from resilient_scoop.runtime.replays import read_state
+from resilient_scoop.runtime.troubles import troubles
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ class Inquiry:
         self.state: State = read_state(view, view.run)
         self.ended = read_ended(view)
         self.live = is_live(run)
-        self.busy: list[Busy] = busy(run.id) if self.live else []
+        everybody = processes(run.id) if self.live else []
+        self.busy: list[Busy] = busy(everybody)
+        self.troubles = troubles(run, everybody)
 
     def answer(self, path: str) -> Why:
         """Return why it is as it is with a future or a call."""
@@ -137,7 +140,7 @@ class Inquiry:
         name = story.name
         if batch is not None and index in batch.undone:
             how, text, advice = self._undone(path, known, batch, index)
-            return Why(path, name, how, text, story.told, advice)
+            return Why(path, name, how, text, [*story.told, *self.troubles], advice)
         if story.outcome is None:
             size = known.size_of(call)
             text = "there is no such item"
@@ -154,9 +157,10 @@ class Inquiry:
         return Why(path, name, How.FAILED, text, story.told, advice, failure.traceback_text)
 
     def _undone(self, path: str, parent: Parent, batch: Batch, index: int) -> tuple[How, str, str]:
-        at = next((each for each in self.busy if each.path == path), None)
+        there = sorted(self.busy, key=lambda each: each.is_stopped)
+        at = next((each for each in there if each.path == path), None)
         if at is not None:
-            since = f"in its slice for {at.since_s:.1f} s"
+            since = "which is stopped" if at.is_stopped else f"in its slice for {at.since_s:.1f} s"
             return How.RUNNING, f"it runs on {at.name} (process {at.pid}), {since}", ""
         doubt = index in parent.intents.get(batch.call, ())
         if not self.live and doubt:
@@ -221,7 +225,8 @@ class Inquiry:
         if undone:
             first = self._item(f"{path}[{undone[0]}]", parent, call, undone[0])
             told.append(f"not done: {_some(path, undone)}; of the first: {first.text}")
-        elif not batch.last:
+        told += self.troubles
+        if not undone and not batch.last:
             told.append(f"waits for {parent} to ask for more of it, or to say that this is all")
         return Why(path, name, How.PARTLY, text, told, "" if self.live else self._go_on())
 
@@ -251,7 +256,7 @@ class Inquiry:
         if not self.live:
             text = f"run {self.run.id} is stopped before its script's end"
             return Why(ids.ROOT, "the script", How.STOPPED, text, told, self._go_on())
-        told += [each.text for each in self.busy]
+        told += [each.text for each in self.busy if not each.trouble] + self.troubles
         return Why(ids.ROOT, "the script", How.RUNNING, self._waits_for(root), told)
 
     def _go_on(self) -> str:

@@ -26,12 +26,13 @@ from resilient_scoop.wire.checkpoints import (
     Verified,
 )  # fmt: skip
 from resilient_scoop.wire.header import BEAT, RESEND, Header, pack_header, unpack_header
+from resilient_scoop.wire.room import NoRoom
 from resilient_scoop.wire.streams import Input, Output
 
 __all__ = [
     "BEAT", "RESEND", "Attempt", "Checkpoint", "CheckpointWanted", "Define", "Forget", "Forgotten",
-    "Halted", "Header", "Input", "Mark", "OpenBlocks", "Options", "Output", "Saved", "Span", "Trimmed",
-    "Verified", "pack_header", "unpack_header",
+    "Halted", "Header", "Input", "Mark", "NoRoom", "OpenBlocks", "Options", "Output", "Saved", "Span",
+    "Trimmed", "Verified", "pack_header", "unpack_header",
 ]  # fmt: skip
 
 
@@ -271,7 +272,7 @@ class Bye(_Struct, frozen=True):
 Up = (
     Hello | Define | Calls | Args | Outcomes | Observed | Output | Input | Const | Parked | Stuck
     | Returned | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye | Progress | Checkpoint
-    | Verified | Halted | OpenBlocks | Forgotten
+    | Verified | Halted | OpenBlocks | Forgotten | NoRoom
 )  # fmt: skip
 
 # --- down: broker to the others ---------------------------------------------------------------

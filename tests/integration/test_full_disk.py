@@ -1,0 +1,142 @@
+"""Real file systems of a few MB that are full for a while: nothing fails, and it is said.
+
+The scripts fill the disk themselves; a shell makes room again when that has lasted a moment.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Final
+
+import pytest
+
+from tests.integration.runs import RSCOOP, Place
+
+pytestmark = pytest.mark.real
+
+IS_ROOT: Final = os.geteuid() == 0
+TMPFS: Final = 'mount -t tmpfs -o size=24m,mode=700 none "$RSCOOP_STATE_DIR" || exit 90'
+EXT4: Final = """
+truncate -s 32M image && mkfs.ext4 -q -m 0 image || exit 90
+mount -o loop image "$RSCOOP_STATE_DIR" || exit 90
+chmod 700 "$RSCOOP_STATE_DIR"
+"""
+WATCH: Final = """
+"$@" 2>said & run=$!
+ballast="$RSCOOP_STATE_DIR/ballast"
+while kill -0 $run 2>/dev/null; do
+    sleep 0.2
+    [ -e "$ballast" ] || continue
+    sleep 1
+    if [ ! -e status ]; then
+        until grep -q "no space left" said; do kill -0 $run || break; sleep 0.1; done
+        "${@:1:3}" status last >status; "${@:1:3}" why last 0 >why
+        AT_FULL
+    fi
+    rm "$ballast"
+done
+wait $run
+"""
+FILL: Final = """
+import os, time
+import numpy as np
+from resilient_scoop import checkpoint, futures, shared
+
+def fill():
+    fd = os.open(os.environ["RSCOOP_STATE_DIR"] + "/ballast", os.O_CREAT | os.O_WRONLY)
+    try:
+        for size in (1 << 20, 4096):
+            try:
+                while True: os.write(fd, bytes(size))
+            except OSError: pass
+    finally: os.close(fd)
+"""
+
+
+def run_on(place: Place, file_system: str, script: str, at_full: str = "") -> str:
+    """Run a script on a file system of its own; return its output."""
+    if file_system == EXT4 and not IS_ROOT:
+        pytest.skip("a loop device is for root")
+    place.state.mkdir(0o700, exist_ok=True)
+    place.write(FILL + script)
+    apart = ["unshare", "-m"] if IS_ROOT else ["unshare", "-rm"]
+    shell = file_system + WATCH.replace("AT_FULL", at_full or ":")
+    done = subprocess.run(
+        [*apart, "bash", "-c", shell, "-", *RSCOOP, "run", "-q", "-n", "2", "script.py"],
+        cwd=place.folder, env=place.env(), capture_output=True, text=True, timeout=60, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    if done.returncode == 90:
+        pytest.skip(f"no right to mount: {done.stderr}")
+    said = (place.folder / "said").read_text()
+    assert done.returncode == 0, said + done.stderr
+    assert "no space left for" in said, said
+    assert "; nothing is lost; the run goes on by itself" not in done.stdout
+    assert "died" not in said.replace("the broker died (killed by SIGKILL)", ""), said
+    status = (place.folder / "status").read_text()
+    assert "until the disk has space for" in status, status
+    assert " free in " in status, status
+    assert "the disk is full: " in (place.folder / "why").read_text()
+    return done.stdout
+
+
+EVERYTHING = """
+def large(x): return np.full(200_000, x, dtype=float)
+def mean(a): return float(a.mean() + shared.getConst("table")[3])
+def chatty(x): print("x" * 9000, flush=True); return x
+def outer(x): return sum(futures.map(len, [bytes([x]) * 1_200_000] * 2))
+
+if __name__ == "__main__":
+    list(futures.map(chatty, range(4)))
+    fill(); shared.setConst(table=np.arange(200_000, dtype=float)); print("const")
+    fill(); print(list(futures.map(mean, [large(1.0), large(2.0)])))
+    fill(); print([float(a[0]) for a in futures.map(large, range(3))])
+    fill(); print(len(futures.once(os.urandom, 1_500_000)), futures.submit(abs, -1).result())
+    fill(); print(list(futures.map(outer, range(2))))
+    fill(); print(sum(futures.map(chatty, range(200))))
+    with checkpoint.durable(state=lambda: np.zeros(200_000), gen=0) as s:
+        while s.gen < 2:
+            s.state += sum(futures.map(abs, range(3)))
+            s.gen += 1
+            if s.gen == 1: fill()
+            s.commit()
+    print(s.state.sum())
+    fill()
+"""
+EVERYTHING_OUT = (
+    "const\n[4.0, 5.0]\n[0.0, 1.0, 2.0]\n1500000 1\n[2400000, 2400000]\n19900\n1200000.0\n"
+)
+
+
+@pytest.mark.parametrize("file_system", [TMPFS, EXT4], ids=["tmpfs", "ext4"])
+def test_everything_that_is_written_waits_for_space(place: Place, file_system: str) -> None:
+    assert run_on(place, file_system, EVERYTHING) == EVERYTHING_OUT
+
+
+KILL_BROKER = """
+import os
+from pathlib import Path
+mark = b"RSCOOP_STATE_DIR=" + os.environ["RSCOOP_STATE_DIR"].encode()
+for folder in Path("/proc").glob("[0-9]*"):
+    words = (folder / "cmdline").read_bytes().split(b"\\0")
+    if b"broker" in words and mark in (folder / "environ").read_bytes(): os.kill(int(folder.name), 9)
+"""
+SMALL = """
+def small(x): return bytes([x]) * 30_000
+
+if __name__ == "__main__":
+    fill()
+    print(sum(map(len, futures.map(small, range(90)))))
+"""
+
+
+@pytest.mark.parametrize("file_system", [TMPFS, EXT4], ids=["tmpfs", "ext4"])
+def test_a_broker_that_dies_on_a_full_disk_waits_for_space_to_begin(
+    place: Place, file_system: str
+) -> None:
+    place.write(KILL_BROKER, "kill_broker.py")
+    broker = f"{sys.executable} kill_broker.py; sleep 2"
+    assert run_on(place, file_system, SMALL, broker) == "2700000\n"
+    assert "the broker died (killed by SIGKILL)" in (place.folder / "said").read_text()

@@ -1,0 +1,76 @@
+"""A disk without space, as the broker's machine, its words and a worker's output take it."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from resilient_scoop.runtime import disk, patient
+from resilient_scoop.runtime.disk import Disk
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import ORIGIN, PLAIN, W1, W2, Bench, calls, granted, outcomes, part
+
+RESULT = wire.NoRoom(5 << 20, "a result", "", result=True)
+
+
+def test_nothing_is_started_while_a_result_waits_and_others_compute() -> None:
+    # Given two workers that compute
+    bench = Bench()
+    root = bench.begin(W1, W2)
+    first = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 2), attempt=root))
+    (mine,), (other,) = granted(first, W1), granted(first, W2)
+
+    # When one has no room for its result, then new work is not handed out while the other is busy
+    bench.tell(W1, RESULT)
+    assert not granted(bench.tell(ORIGIN, *calls(part(1, 0, 4), attempt=root)), W2)
+
+    # And when the other has ended, it goes on: the files of its arguments make room
+    ended = outcomes(0, other.start, other.start + 1, task=wire.Attempt(1, other.no))
+    actions = bench.tell(W2, ended)
+    assert granted(actions, W2)
+    assert not granted(actions, W1)
+
+    # And when there is room, all is as before
+    bench.tell(W1, wire.NoRoom(0))
+    assert not bench.broker.membership.roomless
+    assert mine.start != other.start
+
+
+def test_a_worker_that_is_lost_waits_for_no_room_any_more() -> None:
+    bench = Bench()
+    bench.begin(W1, W2)
+    bench.tell(W1, RESULT)
+    bench.tell(W1, wire.Bye())
+    assert not bench.broker.membership.roomless
+
+
+def test_a_full_disk_is_said_once_with_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    full = Disk(str(tmp_path))
+    assert full.look([], journal=False) == ""
+    assert full.full() == ""
+    said = full.look([RESULT], journal=False)
+    assert said.startswith(f"no space left for a result of 5.2 MB in {tmp_path} (")
+    assert full.look([RESULT], journal=True) == ""
+    assert "2 processes wait" in full.full()
+    assert full.look([], journal=False) == "", "it may be full again at once"
+    now += disk.QUIET_S
+    assert full.look([], journal=False) == "there is room for it again; the run goes on"
+    assert full.look([], journal=False) == ""
+
+
+def test_a_workers_output_waits_for_space_and_no_longer_than_its_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(patient, "_LOOK_S", 0.0)
+    full = os.open("/dev/full", os.O_WRONLY)
+    looks = iter([False, False, True])
+    stream = patient.Patient(full, lambda: next(looks))
+    assert stream.write(b"said") == 4
+    assert next(looks, None) is None, "it was tried three times"
+    os.close(full)
