@@ -48,6 +48,9 @@ def check(messages: Sequence[wire.Up]) -> None:  # noqa: C901, PLR0912 - a table
             case wire.Verified(parent=parent) | wire.Halted(parent=parent):
                 if not _is_path(parent):
                     raise ValueError(f"no path: {parent!r}")
+            case wire.Unfit(parent=parent):
+                if parent and not _is_path(parent):
+                    raise ValueError(f"no path: {parent!r}")
             case wire.OpenBlocks(parents=parents):
                 if not all(map(_is_path, parents)):
                     raise ValueError(f"no path: {parents!r:.200}")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.peers import Lease
     from resilient_scoop.core.words import Words
     from resilient_scoop.wire.checkpoints import Trimmed
-    from resilient_scoop.wire.messages import Attempt, Crashed, Part
+    from resilient_scoop.wire.messages import Attempt, Crashed, Part, Unfit
     from resilient_scoop.wire.tally import Work
 
 
@@ -45,8 +45,8 @@ class Batch:
     """One call of a parent, while any of its items is not done."""
 
     __slots__ = (
-        "call", "done", "last", "leases", "parent", "pieces", "queued", "ready", "resumed",
-        "spared", "undone",
+        "asked", "call", "done", "last", "leases", "parent", "pieces", "queued", "ready", "resumed",
+        "spared", "undone", "unfit",
     )  # fmt: skip
 
     def __init__(self, parent: Parent, call: int, whole: Piece | None = None) -> None:
@@ -62,6 +62,11 @@ class Batch:
         self.queued = False  # volatile: has an entry in the queue
         self.spared: set[int] | None = None  # volatile: held back, all but these
         self.leases: list[Lease] = []  # volatile: who holds items of it
+        # Volatile: the function that the parent asked for last; empty until its replay asks again.
+        self.asked = b"" if whole is None else whole.fn
+        self.unfit: Unfit | None = (
+            None  # volatile: what a worker lacks for it, until it is asked for
+        )
 
     def piece_at(self, index: int) -> Piece | None:
         """Return the piece that holds an item."""

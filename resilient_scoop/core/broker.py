@@ -150,6 +150,7 @@ class Broker:
         """Make ready, at the start of an epoch, whatever is not done."""
         for parent in self.state.parents.values():
             for batch in parent.batches.values():
+                batch.asked = batch.pieces[-1].fn if self.config.adopt and batch.pieces else b""
                 self.scheduler.enqueue(batch, list(batch.undone), resumes=True)
 
     def _mind_own_stall(self, now: float) -> None:
@@ -187,6 +188,7 @@ class Broker:
                 assert isinstance(args, wire.Args), "Calls without Args"
                 peer.moved_at = now
                 self.ledger.calls(peer, message, args.args, event.raw[at], event.raw[at + 1])
+                self._judge_unfit(message)
             else:
                 self._handle(peer, message, event.raw[at], now)
         if peer.role == "agent" and isinstance(event.messages[0], wire.Hello):
@@ -252,6 +254,8 @@ class Broker:
                 self.keeper.halt(peer, message)
             case wire.NoRoom():
                 self.membership.no_room(peer, message)
+            case wire.Unfit():
+                self._unfit(message)
             case wire.Forgotten(no=no):
                 self.rounds.answered(peer.id, no)
             case wire.Hello() | wire.Calls() | wire.Args():
@@ -272,6 +276,33 @@ class Broker:
             self.scheduler.settle(lease, low, high)
             again = lease.batch.undone.overlap(low, high)
             self.scheduler.enqueue(lease.batch, again, resumes=False)
+
+    def _unfit(self, unfit: wire.Unfit) -> None:
+        """A worker lacks what a call needs, or the script itself: stop, unless nobody needs it any more.
+
+        What is found in the journal counts once the replay has asked for it: the script may have been
+        changed, and ask for another function there.
+        """
+        if not unfit.parent:
+            self.keeper.halted = self.keeper.halted or unfit.reason
+            return
+        parent = self.state.parents.get(unfit.parent)
+        batch = None if parent is None else parent.batches.get(unfit.call)
+        if batch is None:
+            return
+        if not batch.asked:
+            batch.unfit = unfit
+        elif batch.asked == unfit.fn:
+            self.keeper.halted = self.keeper.halted or unfit.reason
+
+    def _judge_unfit(self, calls: wire.Calls) -> None:
+        """Look again at what a worker lacked, now that the parent has asked for it."""
+        parent = self.state.parents.get(calls.parent)
+        for part in calls.parts:
+            batch = None if parent is None else parent.batches.get(part.call)
+            if batch is not None and batch.unfit is not None and batch.asked:
+                unfit, batch.unfit = batch.unfit, None
+                self._unfit(unfit)
 
     def _run_ended(self, peer: Peer, ended: wire.RunEnded, raw: bytes) -> None:
         if self.ledger.root != (ended.attempt, peer.id):

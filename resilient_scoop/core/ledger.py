@@ -144,8 +144,10 @@ class Ledger:
             if batch is not None:
                 new = new or (part.last and self._ends_anew(batch, part.start + part.count))
                 self._clear_changed(parent, batch, part)
+                batch.asked = part.fn
             spans = self.state.apply_part(parent, part, record, offset, args if keep else None)
             for each, start, stop in spans:
+                each.asked = part.fn
                 self.scheduler.enqueue(each, [(start, stop)], resumes=False)
             new = new or bool(spans) or not known or part.fresh
             offset += part.count

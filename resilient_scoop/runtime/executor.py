@@ -18,9 +18,11 @@ from resilient_scoop import ids
 from resilient_scoop.adapters import payload, rng
 from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
 from resilient_scoop.adapters.green import GreenletExit
+from resilient_scoop.adapters.payload_lacking import lacks_module
 from resilient_scoop.core.parent import Parent, Policy
 from resilient_scoop.runtime import deaf
 from resilient_scoop.runtime.session import FLUSH_S, Context
+from resilient_scoop.wire.messages import Unfit, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
 
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None), complex})
 _PICKLE = 0x80
+_NOT_LOADED = object()
+
+
+class _LackingError(Exception):
+    """The argument of the item at hand cannot be loaded in this process."""
 
 
 class Executor:
@@ -40,17 +47,26 @@ class Executor:
         self.session = session
         self.functions = functions
         self.where = where
+        self._aside: list[
+            tuple[Work, int]
+        ] = []  # slices that cannot be run here, from which item on
 
     def run(self, pick: Callable[[], Work | None]) -> None:
         """Run slices until there is none, or until an item had to wait (the body of a greenlet)."""
         while (work := pick()) is not None:
-            if not self._slice(work):
-                return
+            loaded = self.functions.get(work.callable)
+            if loaded.unfit:
+                self._set_aside(work, work.next, loaded.unfit)
+                continue
+            try:
+                if not self._slice(work, loaded):
+                    return
+            except _LackingError as lacking:
+                self._set_aside(work, work.next - 1, str(lacking))
 
-    def _slice(self, work: Work) -> bool:
+    def _slice(self, work: Work, loaded: Loaded) -> bool:
         """Run a slice; return False if one of its items waited: another greenlet has the rest."""
         session, task = self.session, work.task
-        loaded = self.functions.get(work.callable)
         timeout_s = loaded.define.options.timeout_s
         item = self._quick if loaded.is_quick else self._item
         words, attempt = session.record.words, work.attempt
@@ -90,6 +106,30 @@ class Executor:
             session.machine.settle(work, time.monotonic())
             session.running = None
         return True
+
+    def _set_aside(self, work: Work, index: int, reason: str) -> None:
+        """Keep items that this process cannot run, and say why: that is no outcome of theirs.
+
+        They are not given back: the next worker would lack the same. Either the run stops, or the
+        replay of their parent asks for something else in their place, and they are dropped.
+        """
+        session, task = self.session, work.task
+        session.record.idle()
+        with session.lock:
+            session.machine.settle(work, time.monotonic())
+            session.running = None
+            unfit = Unfit(task.parent, task.call, task.fn, reason)
+            session.machine.out.append(encode(unfit))
+            self._aside = [each for each in self._aside if not each[0].dropped]
+            self._aside.append((work, index))
+            work.next = work.stop
+
+    def hand_back(self) -> None:
+        """Give back what was set aside; the caller holds the lock."""
+        for work, index in self._aside:
+            if not work.dropped:
+                self.session.machine.give_back_from(work, index)
+        self._aside.clear()
 
     def again(self, work: Work, index: int) -> None:
         """Run an item that was a waiting parent and was dropped, from the top (a greenlet's body)."""
@@ -150,6 +190,7 @@ class Executor:
 
     def _quick(self, context: Context, loaded: Loaded, arg: bytes) -> tuple[bytes, bool]:
         """As `_item`, for a function of one argument that nothing special is to be done for."""
+        value: Any = _NOT_LOADED
         try:
             value = pickle.loads(arg) if arg[0] == _PICKLE else self._load(loaded, arg)
             if not loaded.define.pure or type(value) not in _PLAIN:
@@ -162,8 +203,16 @@ class Executor:
         except GreenletExit:
             raise
         except BaseException as error:  # user code: whatever it raises is its outcome
+            if value is _NOT_LOADED:
+                self._refuse_lacking(loaded, error)
             return payload.dumps_exception(error, f"{self.where}, item {context.path}"), True
         return self._dump(loaded, value)
+
+    def _refuse_lacking(self, loaded: Loaded, error: BaseException) -> None:
+        """Raise _LackingError where an argument cannot be loaded since this process lacks a module."""
+        if lacks_module(error):
+            what = f"argument of {loaded.define.name}"
+            raise _LackingError(self.functions.lacking(what, error)) from None
 
     def _load(self, loaded: Loaded, arg: bytes) -> Any:
         what = f"argument of {loaded.define.name}"
@@ -180,6 +229,7 @@ class Executor:
         if loaded.error is not None:
             return payload.dumps_exception(loaded.error, self.where), True
         options = loaded.define.options
+        value: Any = _NOT_LOADED
         try:
             value = self._load(loaded, arg)
             rng.seed(self.session.seed_here())
@@ -190,6 +240,8 @@ class Executor:
         except GreenletExit:
             raise
         except BaseException as error:  # user code: whatever it raises is its outcome
+            if value is _NOT_LOADED:
+                self._refuse_lacking(loaded, error)
             return payload.dumps_exception(error, f"{self.where}, item {context.path}"), True
         return self._dump(loaded, value)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop.adapters import payload
+from resilient_scoop.adapters.payload_lacking import in_a_line, lacks_module, lacks_name
 from resilient_scoop.errors import ScriptGuardError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Loaded:
     define: Define
     function: Callable[..., Any] | None
     error: BaseException | None = None
+    unfit: str = ""  # why this process cannot have it, though another could
 
     @property
     def is_quick(self) -> bool:
@@ -62,6 +64,8 @@ class Functions:
         self._store = store
         self._loaded: OrderedDict[bytes, Loaded] = OrderedDict()
         self.script_error: BaseException | None = None
+        self.where = ""  # the worker's name, for display
+        self.unfit = ""  # why this process cannot run anything of the script
 
     def get(self, define: Define) -> Loaded:
         """Return a callable, loaded on first use, and again if that is long ago."""
@@ -78,14 +82,27 @@ class Functions:
         """Let go of all callables: the worker ends."""
         self._loaded.clear()
 
+    def lacking(self, what: str, error: BaseException) -> str:
+        """Return, for display, that a value cannot be loaded for want of what this process lacks."""
+        why = in_a_line(error.__cause__ or error)
+        if isinstance(self.script_error, SystemExit):
+            why += f"; the script called sys.exit({self.script_error.code!r}) while it was imported"
+        return (
+            f"{self.where} cannot load the {what}: {why}. No item is marked as failed: see that workers "
+            "can import what it needs (PYTHONPATH, installed packages), then resume"
+        )
+
     def _load(self, define: Define) -> Loaded:
+        if self.unfit:
+            return Loaded(define, None, unfit=self.unfit)
         if isinstance(self.script_error, ScriptGuardError):
             return Loaded(define, None, self.script_error)
         try:
             function = self.make(define)
         except Exception as error:  # user code: unpickling runs it
-            if self.script_error is not None:
-                error.__cause__ = self.script_error
+            if lacks_module(error) or lacks_name(error):
+                unfit = self.lacking(f"function {define.name}", error)
+                return Loaded(define, None, error, unfit)
             return Loaded(define, None, error)
         shared = is_stateless(function) or len(define.payload) >= SHARED_BYTES_MIN
         return Loaded(define, function if shared else None)

@@ -242,6 +242,7 @@ class Hub:
     def _hand_back(self) -> None:
         """Give back what is not begun."""
         machine = self.session.machine
+        self.executor.hand_back()
         for work in [*self.open, *machine.queue]:
             machine.give_back_from(work, work.next)
         self.open.clear()

@@ -29,7 +29,7 @@ from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.script_input import Pieces, script_stdin
 from resilient_scoop.runtime.script_output import Errors, Output, never, recorded_by_now, repeating
 from resilient_scoop.runtime.session import BEAT_S, Session, lived
-from resilient_scoop.wire.messages import RunEnded
+from resilient_scoop.wire.messages import Halted, RunEnded, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,6 +192,8 @@ def _run(session: Session, settings: ChildSettings, output: Output) -> End:
     rng.seed(ids.seed_of(session.machine.seed, ids.ROOT))
     try:
         end = _script(settings)
+        if end.code:
+            _halt_if_behind(session, end.message or f"exit status {end.code}")
         _last_things(session)
         with contextlib.suppress(*[ReplayDivergedError] if end.failed else []):
             output.finish()
@@ -232,6 +234,25 @@ def _last_things(session: Session) -> None:
     _drain(session)  # what exit handlers have submitted
     Process.refusal = ending.TOO_LATE
     ending.let_go()
+
+
+def _halt_if_behind(session: Session, why: str) -> None:
+    """Stop the run, as it was, where the script failed before it came to where it had been.
+
+    What has changed is the world around it (a package, a file, a variable) or its own text. Nothing of
+    this end is journaled, so that a resume in the right world finds all that there was.
+    """
+    parent = session.context.parent
+    if parent is None or parent.next_call >= parent.known_calls:
+        return
+    reason = (
+        f"the script failed ({why}) after {parent.next_call} of the {parent.known_calls} calls that it "
+        "had made before. The run is as it was: mend what the error names, then resume"
+    )
+    with session.lock:
+        session.machine.out.append(encode(Halted(parent.path, parent.attempt, reason)))
+    assert session.waiter is not None, "the origin waits by receiving"
+    session.waiter.wait(lambda: False, None)  # until the broker says stop
 
 
 def _refuse(session: Session) -> None:

@@ -9,6 +9,7 @@ import time
 import traceback
 
 from resilient_scoop.adapters import rng
+from resilient_scoop.adapters.payload_lacking import in_a_line
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import ScriptGuardError
 from resilient_scoop.runtime import deaf, ending, script, task_output
@@ -19,7 +20,7 @@ from resilient_scoop.runtime.functions import Functions
 from resilient_scoop.runtime.hub import Hub
 from resilient_scoop.runtime.patient import be_patient
 from resilient_scoop.runtime.session import Session
-from resilient_scoop.wire.messages import Bye, encode
+from resilient_scoop.wire.messages import Bye, Unfit, encode
 
 
 def say(text: str) -> None:
@@ -29,7 +30,11 @@ def say(text: str) -> None:
 
 
 def import_script(session: Session, functions: Functions) -> None:
-    """Import the user's program; an error is told with every item that needs it."""
+    """Import the user's program.
+
+    A worker that cannot is no outcome of any item: it says so, and runs nothing. A script that ends
+    the import by `sys.exit` may have defined all that is needed.
+    """
     spec = session.settings.script
     Process.importing = spec.script or spec.module
     try:
@@ -42,6 +47,13 @@ def import_script(session: Session, functions: Functions) -> None:
         functions.script_error = error
         if not isinstance(error, ScriptGuardError):
             traceback.print_exc()
+            functions.unfit = (
+                f"{functions.where} cannot import the script: {in_a_line(error)}. No item is marked as "
+                "failed: make the import work for every process (packages, PYTHONPATH, files), then "
+                "resume"
+            )
+            with session.lock:
+                session.machine.out.append(encode(Unfit("", 0, b"", functions.unfit)))
     finally:
         Process.importing = None
 
@@ -58,6 +70,7 @@ def main() -> int:
     task_output.install(session)
     rng.watch_imports(session.seed_here)
     functions = Functions(session.store)
+    functions.where = f"worker {settings.name}"
     executor = Executor(session, functions, f"worker {settings.name}")
 
     def parent_here() -> Parent:

@@ -269,10 +269,22 @@ class Bye(_Struct, frozen=True):
     """A worker ends in order; what it still held is given back."""
 
 
+class Unfit(_Struct, frozen=True):
+    """A worker cannot load what the script's process sent: it lacks a module, or the script itself.
+
+    That is no outcome: the run is to stop, and all is kept. The items are set aside, not given back.
+    """
+
+    parent: str  # of the call, and the call; empty: the worker can do nothing at all
+    call: int
+    fn: bytes
+    reason: str
+
+
 Up = (
     Hello | Define | Calls | Args | Outcomes | Observed | Output | Input | Const | Parked | Stuck
     | Returned | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye | Progress | Checkpoint
-    | Verified | Halted | OpenBlocks | Forgotten | NoRoom
+    | Verified | Halted | OpenBlocks | Forgotten | NoRoom | Unfit
 )  # fmt: skip
 
 # --- down: broker to the others ---------------------------------------------------------------

@@ -1,0 +1,58 @@
+"""Whose fault is it that a value cannot be loaded: this process', or the value's?
+
+A process that lacks a module, or has another version of it than the process that pickled, cannot load
+what names it. That says nothing of the item: the same bytes load where the module is. But what user
+code raises while it rebuilds a value (`__setstate__`, `__reduce__`, a constructor) is the item's.
+
+The two are told apart by the first frame below the unpickler's own. If there is none, the unpickler
+itself found no module or no name in it; if it is the top level of a module, an import failed.
+"""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+_OWN: Final = ("resilient_scoop.", "dill.", "importlib.", "_frozen_importlib")
+_PACKAGE: Final = str(Path(__file__).parents[1])
+_OWN_MODULES: Final = frozenset({"pickle", "copyreg", "importlib", "dill"})
+
+
+def lacks_module(error: BaseException) -> bool:
+    """Tell whether a value could not be loaded since a module cannot be imported here."""
+    error = error.__cause__ or error
+    frame = _first_foreign(error.__traceback__)
+    if frame is None:
+        return isinstance(error, ImportError | SyntaxError)
+    return frame.tb_frame.f_code.co_name == "<module>"
+
+
+def lacks_name(error: BaseException) -> bool:
+    """Tell whether a value could not be loaded since a module here lacks a name."""
+    error = error.__cause__ or error
+    return (
+        isinstance(error, AttributeError)
+        and str(error).startswith("Can't ")  # "get attribute 'f' on <module ...>"
+        and _first_foreign(error.__traceback__) is None
+    )
+
+
+def in_a_line(error: BaseException) -> str:
+    """Return an error and where it was raised, for display."""
+    text = traceback.format_exception_only(error)[-1].strip().partition("\n")[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError):
+        return f"{text} ({error.filename}, line {error.lineno})"
+    users = [f for f in frames if not f.filename.startswith(("<frozen", _PACKAGE))]
+    return f"{text} ({users[-1].filename}, line {users[-1].lineno})" if users else text
+
+
+def _first_foreign(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None:
+        name = trace.tb_frame.f_globals.get("__name__", "")
+        if not (name in _OWN_MODULES or f"{name}.".startswith(_OWN)):
+            return trace
+        trace = trace.tb_next
+    return None

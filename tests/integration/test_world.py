@@ -1,0 +1,132 @@
+"""The world at resume: what workers cannot import is no item's outcome, and a run stays as it was."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from tests.integration.runs import Place, ledger
+
+pytestmark = pytest.mark.real
+
+SCRIPT: Final = """
+import os
+from resilient_scoop import futures
+import helper
+def work(x):
+    with open("ledger", "a") as file: file.write(f"{x}\\n")
+    return helper.times(x)
+if __name__ == "__main__":
+    print("begin")
+    print(sum(futures.map(work, range(6))))
+    if not os.path.exists("go"): raise SystemExit(5)
+    print(sum(futures.map(work, range(6, 9))))
+"""
+HELPER: Final = "def times(x): return 10 * x\n"
+
+
+def stopped(place: Place, *args: str, failed: int = 0) -> str:
+    """Assert that a command stops with 75, no traceback of ours and no failed item; return its words."""
+    done = place.rscoop(*args)
+    done.expect(75)
+    place.assert_nothing_left()
+    assert "resilient_scoop/" not in done.err, done.err
+    assert "rscoop resume" in done.err
+    assert place.status()["failed"] == failed
+    return done.err
+
+
+@pytest.mark.parametrize("text", [None, "1 / 0\n"])
+def test_a_resume_that_cannot_import_a_module_leaves_the_run_as_it_was(
+    place: Place, text: str | None
+) -> None:
+    helper = place.write(HELPER, "helper.py")
+    place.run(SCRIPT).expect(5)
+    (place.folder / "go").touch()
+    if text is None:
+        helper.unlink()
+    else:
+        helper.write_text(text)
+    assert "helper" in stopped(place, "resume", "-q", "last")
+    helper.write_text(HELPER)
+    assert place.rscoop("resume", "-q", "last").expect() == "210\n"
+    assert sorted(map(int, ledger(place))) == list(range(9))
+    assert place.rscoop("logs", "last").expect() == "begin\n150\n210\n"
+
+
+def test_a_worker_alone_that_cannot_import_the_script_stops_the_run(place: Place) -> None:
+    place.write("""
+        import os, resilient_scoop
+        from resilient_scoop import futures
+        if not resilient_scoop.IS_ORIGIN and not os.path.exists("go"): stray_name
+        def work(x): return x
+        if __name__ == "__main__":
+            print(sum(futures.map(work, range(5))))
+    """)
+    said = stopped(place, "run", "-q", "-n", "2", "script.py")
+    assert said.count("NameError") == 1
+    assert "cannot import the script: NameError: name 'stray_name' is not defined" in said
+    assert f"({place.folder / 'script.py'}, line 4)" in said
+    (place.folder / "go").touch()
+    assert place.rscoop("resume", "-q", "last").expect() == "10\n"
+
+
+LATE: Final = """
+import sys
+from resilient_scoop import futures
+class Own:
+    def __reduce__(self): return fail, ()
+def fail(): import nowhere_at_all
+def work(x): return x.value
+if __name__ == "__main__":
+    try: futures.submit(work, Own()).result()
+    except ModuleNotFoundError as error: print(error)
+    sys.path.insert(0, "late")
+    import module_found_late as late
+    print(*(futures.map(late.work, [1, 2]) if sys.argv[1] == "function"
+            else futures.map(work, [late.Thing(1), late.Thing(2)])))
+"""
+
+
+@pytest.mark.parametrize("what", ["function", "argument"])
+def test_what_workers_cannot_load_for_want_of_a_module_stops_the_run(
+    place: Place, what: str
+) -> None:
+    place.write(LATE)
+    place.write(
+        """
+        class Thing:
+            def __init__(self, value): self.value = value
+        def work(x): return x
+        """,
+        "late/module_found_late.py",
+    )
+    said = stopped(place, "run", "-q", "-n", "2", "script.py", what, failed=1)
+    assert f"cannot load the {what}" in said
+    assert "ModuleNotFoundError: No module named 'module_found_late'" in said
+    (place.folder / "module_found_late.py").symlink_to("late/module_found_late.py")
+    assert place.rscoop("resume", "-q", "last").expect() == "1 2\n"
+    assert place.rscoop("logs", "last").expect() == "No module named 'nowhere_at_all'\n1 2\n"
+
+
+def test_a_script_that_fails_before_it_came_to_where_it_was_changes_nothing(place: Place) -> None:
+    place.write(HELPER, "helper.py")
+    path = place.write(SCRIPT)
+    place.rscoop("run", "-q", "-n", "2", "script.py").expect(5)
+    (place.folder / "go").touch()
+    for line in ("raise OSError('no licence')", "raise SystemExit('no licence')"):
+        path.write_text(SCRIPT.replace("    print(sum", f"    {line}\n    print(sum", 1))
+        said = stopped(place, "resume", "-q", "last")
+        assert "no licence" in said
+        assert "after 0 of the 1 calls that it had made before" in said
+    path.write_text(SCRIPT)
+    assert place.rscoop("resume", "-q", "last").expect() == "210\n"
+
+
+def test_a_function_that_was_renamed_since_stops_nothing(place: Place) -> None:
+    place.write(HELPER, "helper.py")
+    place.run(SCRIPT.replace("return helper", "return 1/0 or helper"))
+    place.write(SCRIPT.replace("work", "renamed"))
+    (place.folder / "go").touch()
+    assert place.rscoop("resume", "-q", "last").expect() == "150\n210\n"

@@ -1,0 +1,98 @@
+"""Errors of loading a value: which come of what this process lacks, and which of the value itself."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resilient_scoop.adapters import payload
+from resilient_scoop.adapters.payload_lacking import in_a_line, lacks_module, lacks_name
+
+MODULE = """
+class Value: pass
+def function(x): return x
+def outer():
+    captured = 1
+    return lambda: captured + len(name_of())
+def name_of(): return "n"
+"""
+
+
+class Raising:
+    """Raises an error of the user's while it is rebuilt."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        self.error = error
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (self.error,)
+
+
+def _rebuild(error: type[Exception]) -> None:
+    if error is ModuleNotFoundError:
+        __import__("a_module_that_is_nowhere")
+    raise error("mine")
+
+
+def error_of(data: bytes) -> Exception:
+    with pytest.raises(payload.UnpicklingFailedError) as caught:
+        payload.loads(data)
+    return caught.value
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's module that is imported here."""
+    path = tmp_path / "of_user.py"
+    path.write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "of_user", raising=False)
+    return path
+
+
+@pytest.mark.parametrize("name", ["Value", "function"])
+def test_a_missing_module_is_lacking_here(module: Path, name: str) -> None:
+    import of_user  # type: ignore[import-not-found]  # made by the fixture
+
+    data = payload.dumps(getattr(of_user, name))
+    del sys.modules["of_user"]
+    module.unlink()
+    error = error_of(data)
+    assert lacks_module(error)
+    assert not lacks_name(error)
+    assert in_a_line(error.__cause__ or error) == "ModuleNotFoundError: No module named 'of_user'"
+
+
+@pytest.mark.parametrize("text", ["import nothing_such", "1 / 0", "def broken(:"])
+def test_a_module_that_fails_while_it_is_imported_is_lacking_here(module: Path, text: str) -> None:
+    import of_user
+
+    data = payload.dumps(of_user.function)
+    del sys.modules["of_user"]
+    module.write_text(f"# now another text\n{text}\n")
+    error = error_of(data)
+    assert lacks_module(error)
+    assert f"{module}, line 2" in in_a_line(error.__cause__ or error)
+
+
+def test_a_missing_name_is_lacking_here(module: Path) -> None:
+    import of_user
+
+    data = payload.dumps(of_user.function)
+    del of_user.function
+    error = error_of(data)
+    assert lacks_name(error)
+    assert not lacks_module(error)
+
+
+@pytest.mark.parametrize(
+    "kind", [ValueError, ImportError, ModuleNotFoundError, AttributeError, KeyError]
+)
+def test_what_user_code_raises_is_the_values_own(kind: type[Exception]) -> None:
+    error = error_of(pickle.dumps(Raising(kind)))
+    assert not lacks_module(error)
+    assert not lacks_name(error)

@@ -1,0 +1,72 @@
+"""A worker that lacks what a call needs: the run stops, unless the replay asks for something else."""
+
+from __future__ import annotations
+
+from resilient_scoop.ids import ROOT
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import FN, ONCE, ORIGIN, PLAIN, RISKY, W1, Bench, calls, part, sent
+
+
+def unfit(fn: bytes = FN, parent: str = ROOT) -> wire.Unfit:
+    return wire.Unfit(parent, 0, fn, "worker w1 cannot load m:plain")
+
+
+def asked_for(fn: bytes = FN) -> Bench:
+    """Return a broker whose script has asked for three items."""
+    bench = Bench()
+    attempt = bench.begin(W1)
+    bench.tell(ORIGIN, PLAIN, RISKY, *calls(part(0, 0, 3, fn=fn), attempt=attempt))
+    return bench
+
+
+def resumed() -> tuple[Bench, wire.Attempt]:
+    """Return a broker that finds three undone items in its journal, and the script's new attempt."""
+    bench = asked_for().again(adopt=False)
+    return bench, bench.begin(W1)
+
+
+def test_a_worker_that_cannot_load_a_function_stops_the_run_and_nothing_is_logged() -> None:
+    bench = asked_for()
+    before = bench.logged()
+
+    actions = bench.tell(W1, unfit())
+
+    assert sent(actions, W1, wire.Stop)
+    assert bench.broker.keeper.halted == "worker w1 cannot load m:plain"
+    assert bench.logged() == before
+
+
+def test_a_worker_that_cannot_import_the_script_stops_the_run() -> None:
+    bench = Bench()
+    bench.begin()
+    bench.arrive(W1)
+    assert sent(bench.tell(W1, unfit(b"", "")), ORIGIN, wire.Stop)
+
+
+def test_what_is_found_in_the_journal_waits_for_its_replay() -> None:
+    # Given a worker that cannot load what an earlier life of the script asked for
+    bench, attempt = resumed()
+    assert not sent(bench.tell(W1, unfit()), W1, wire.Stop)
+
+    # When the replay asks for another function there, then nothing stops
+    again = bench.tell(ORIGIN, *calls(part(0, 0, 3, fn=ONCE, fresh=True), attempt=attempt))
+    assert not sent(again, W1, wire.Stop)
+    assert not sent(bench.tell(W1, unfit()), W1, wire.Stop)
+
+    # But when it asks for the same function, the run stops
+    bench, attempt = resumed()
+    bench.tell(W1, unfit())
+    assert sent(bench.tell(ORIGIN, *calls(part(0, 0, 3), attempt=attempt)), W1, wire.Stop)
+
+
+def test_a_broker_that_takes_over_does_not_wait_for_a_replay() -> None:
+    bench = asked_for().again(adopt=True)
+    bench.begin(W1)
+    assert sent(bench.tell(W1, unfit()), W1, wire.Stop)
+
+
+def test_a_call_that_is_done_or_unknown_stops_nothing() -> None:
+    bench = Bench()
+    bench.begin(W1)
+    assert not sent(bench.tell(W1, unfit()), W1, wire.Stop)
+    assert not sent(bench.tell(W1, unfit(parent="0.7[1]")), W1, wire.Stop)
