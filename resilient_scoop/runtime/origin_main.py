@@ -213,6 +213,8 @@ def _script(settings: ChildSettings) -> End:
         keep_by_value(script.names_under_guard(settings.script))
         script.run_as_main(settings.script)
     except SystemExit as error:
+        if isinstance(sys.stderr, Errors):
+            sys.stderr.repeats = never
         return End(ending.exit_status(error))
     except (ReplayDivergedError, CheckpointUnusableError):
         raise
