@@ -10,13 +10,14 @@ A parent that is told again what it was told says nothing twice.
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, cast
+
+from resilient_scoop.runtime.patient import write_patiently
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,9 +98,8 @@ class _Marked(io.RawIOBase):
     def _put(self, *lines: bytes) -> None:
         now = time.time()  # noqa: TID251  for display
         mark = f"{_stamp(now)} [{self._where}] ".encode("utf-8", "replace")
-        view = memoryview(b"".join([mark + line + b"\n" for line in lines]))
-        while view:
-            view = view[os.write(self._fd, view) :]
+        machine, data = self._session.machine, b"".join([mark + line + b"\n" for line in lines])
+        write_patiently(self._fd, data, lambda: machine.stopping is not None)
 
 
 def _stamp(at: float) -> str:

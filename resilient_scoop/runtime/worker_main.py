@@ -18,7 +18,6 @@ from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.executor import Executor, make_parent
 from resilient_scoop.runtime.functions import Functions
 from resilient_scoop.runtime.hub import Hub
-from resilient_scoop.runtime.patient import be_patient
 from resilient_scoop.runtime.session import Session
 from resilient_scoop.wire.messages import Bye, Unfit, encode
 
@@ -65,7 +64,6 @@ def main() -> int:
     deaf.spare_children()
     session = Session("worker", settings, node="local", pid=os.getpid())
     announce(session, settings)
-    be_patient(lambda: session.machine.stopping is not None)
     ending.begin()
     task_output.install(session)
     rng.watch_imports(session.seed_here)

@@ -70,7 +70,6 @@ def test_a_workers_output_waits_for_space_and_no_longer_than_its_run(
     monkeypatch.setattr(patient, "_LOOK_S", 0.0)
     full = os.open("/dev/full", os.O_WRONLY)
     looks = iter([False, False, True])
-    stream = patient.Patient(full, lambda: next(looks))
-    assert stream.write(b"said") == 4
+    patient.write_patiently(full, b"said", lambda: next(looks))
     assert next(looks, None) is None, "it was tried three times"
     os.close(full)
