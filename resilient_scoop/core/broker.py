@@ -6,8 +6,8 @@ asked for), the handover (checkpoints that are asked for), the rounds (callables
 `check` asserts, beside theirs:
 
   B1  Every known undone item is ready or in exactly one lease.
-  B2  Nothing that rests on a record is an `Offer`: outcomes, answers, greetings, grants of
-      idempotent=False items wait for the commit; other grants and retractions do not.
+  B2  Nothing that rests on a record is an `Offer`: outcomes, answers, greetings and permissions to
+      begin wait for the commit; grants and retractions do not.
 
 What it never does: unpickle, run user code, read a clock.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from resilient_scoop.core import permission
 from resilient_scoop.core.events import (
     Action,
     AskCheckpoints,
@@ -140,6 +141,11 @@ class Broker:
                 both = Intervals([*batch.ready, *leased.get(batch, Intervals())])
                 assert both == batch.undone, f"B1 {parent.path}.{batch.call} {both} {batch.undone}"
                 ready += available(batch, 0, 1 << 62)
+                for start, stop in parent.intents.get(batch.call, ()):
+                    begun = not self.membership.in_doubt
+                    assert not (begun and batch.ready.overlap(start, stop)), (
+                        f"A2 {batch.call} ready"
+                    )
                 for start, stop in batch.undone:
                     assert not batch.done.overlap(start, stop), "S1"
                     assert batch.piece_at(start), "S1 no piece"
@@ -228,6 +234,9 @@ class Broker:
                     self.ledger.offer(peer.id, wire.encode(wire.Evict(attempt, index)))
             case wire.Returned():
                 self._returned(peer, message)
+            case wire.BeginWanted():
+                if self.membership.stopping is None:
+                    permission.permit(self.ledger, peer, message)
             case wire.HistoryWanted():
                 self.ledger.history(peer, message)
             case wire.Cancel():
@@ -274,8 +283,8 @@ class Broker:
         spans = lease.left.overlap(returned.stop, 1 << 62)
         for low, high in spans:
             self.scheduler.settle(lease, low, high)
-            again = lease.batch.undone.overlap(low, high)
-            self.scheduler.enqueue(lease.batch, again, resumes=False)
+            permission.not_begun(self.ledger, lease.batch, low, high)
+            permission.again(self.ledger, lease.batch, [(low, high)], resumes=False)
 
     def _unfit(self, unfit: wire.Unfit) -> None:
         """A worker lacks what a call needs, or the script itself: stop, unless nobody needs it any more.
@@ -332,21 +341,13 @@ class Broker:
             self.ledger.send(each.peer.id, wire.encode(wire.Retract(each.attempt)))
 
     def _grant(self, peer: Peer, slices: list[Slice]) -> None:
-        """Send slices; what needs a record or the disk first goes apart from the rest."""
+        """Send slices; what has to be read from the disk first goes apart from the rest."""
         whole = [s for s in slices if s.task.args and s.resume is None]
-        plain = [s for s in whole if s.options.idempotent]
-        once = [s for s in whole if not s.options.idempotent]
         stored = [s for s in slices if not s.task.args or s.resume is not None]
-        if plain:
-            frames = self._definitions(peer, plain)
-            grant = wire.Grant([s.task for s in plain])
+        if whole:
+            frames = self._definitions(peer, whole)
+            grant = wire.Grant([s.task for s in whole])
             self.ledger.offer(peer.id, *frames, wire.encode(grant))
-        for each in [*once, *stored]:
-            if not each.options.idempotent:
-                self._intend(each)
-        if once:
-            frames = self._definitions(peer, once)
-            self.ledger.send(peer.id, *frames, wire.encode(wire.Grant([s.task for s in once])))
         if stored:
             frames = self._definitions(peer, stored)
             where = [None if each.task.args else _where(each) for each in stored]
@@ -362,13 +363,6 @@ class Broker:
                 peer.functions.add(fn)
                 frames.append(wire.encode(self.state.defines[fn]))
         return frames
-
-    def _intend(self, each: Slice) -> None:
-        parent = each.lease.batch.parent
-        count = each.lease.left.count()
-        intent = wire.Intent(parent.path, each.task.call, each.task.start, count, each.task.digests)
-        self.ledger.log(parent, wire.encode(intent))
-        self.state.apply_intent(parent, intent)
 
 
 def _where(each: Slice) -> StoredArgs:

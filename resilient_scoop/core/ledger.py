@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
-from resilient_scoop.core import checkpoints
+from resilient_scoop.core import checkpoints, permission
 from resilient_scoop.core.events import (
     INPUT_KEY,
     Action,
@@ -106,9 +106,7 @@ class Ledger:
         lease = peer.leases.get(attempt)
         if lease is not None:
             self.scheduler.end(lease)
-            for start, stop in lease.left:
-                again = lease.batch.undone.overlap(start, stop)
-                self.scheduler.enqueue(lease.batch, again, resumes=False)
+            permission.again(self, lease.batch, list(lease.left), resumes=False)
         self.send(peer.id, wire.encode(wire.Drop([attempt])))
 
     # --- what parents ask for -----------------------------------------------------------------
@@ -320,8 +318,7 @@ class Ledger:
             stale = lease.left.overlap(outcome.start, outcome.start + len(outcome.values))
             for start, stop in stale:
                 self.scheduler.settle(lease, start, stop)
-                again = lease.batch.undone.overlap(start, stop)
-                self.scheduler.enqueue(lease.batch, again, resumes=False)
+                permission.again(self, lease.batch, [(start, stop)], resumes=False)
 
     def _erase_spent(self) -> None:
         """Keep no arguments that nobody will ask for: most never reach the disk."""
@@ -343,6 +340,11 @@ class Ledger:
                 if not lease.left and lease.attempt != by:
                     self.send(lease.peer.id, wire.encode(wire.Drop([lease.attempt])))
         self.state.apply_done(parent, call, spans, failed=failed)
+
+    def name(self, fn: bytes) -> str:
+        """Return the name of a function, for display."""
+        define = self.state.defines.get(fn)
+        return "?" if define is None else (define.options.name or define.name)
 
     def settle_error(self, batch: Batch, index: int, payload: bytes) -> None:
         """End an item with an outcome of the broker's own making."""

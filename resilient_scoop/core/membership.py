@@ -3,7 +3,8 @@
 M1  A live lease is on a live peer, and both know it.
 M2  A death is blamed on the item that was on the CPU and on nothing else; prefetched items and
 waiting parents are innocent. A process that was told to end blames nobody (BLAST-RADIUS).
-M3  An item of an `idempotent=False` call whose worker is lost is never ready again (AT-MOST-ONCE).
+M3  An item of an `idempotent=False` call that has begun and whose worker is lost is never ready again
+(AT-MOST-ONCE; `core.permission`).
 M4  A parent's attempt is not adopted behind which a later one has written: it lacks what that one was
 told. So there is one writer over restarts, too (L1).
 """
@@ -13,14 +14,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
+from resilient_scoop.core import permission
 from resilient_scoop.core.intervals import Intervals
-from resilient_scoop.core.peers import Lease, Peer
+from resilient_scoop.core.peers import Peer
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import broker_error
 
 if TYPE_CHECKING:
     from resilient_scoop.config import BrokerConfig
-    from resilient_scoop.core.ledger import Ledger, Spans
+    from resilient_scoop.core.ledger import Ledger
     from resilient_scoop.core.scheduler import Scheduler
     from resilient_scoop.core.state import Batch, State
     from resilient_scoop.ids import PeerId
@@ -47,7 +49,7 @@ class Membership:
         self.workers_lost = 0
         self._awaited: set[bytes] | None = set() if config.adopt else None
         self._grace_until: float | None = None
-        self._doubts = True  # intents of an earlier epoch are to be looked at
+        self.in_doubt = True  # intents of an earlier epoch are to be looked at
 
     # --- arrival ------------------------------------------------------------------------------
 
@@ -200,54 +202,17 @@ class Membership:
             self.scheduler.end(lease)
             if lost is not None and lost.on_cpu == lease.attempt and lost.index in lease.left:
                 self._blame(lease.batch, lease.fn, lost)
-            again = self.give_back(lease, list(lease.left))
+            left = list(lease.left)
+            again = permission.again(self.ledger, lease.batch, left, resumes=True)
             died = died or (lost is not None and lost.reason != "asked")
             if died and self.stopping is None:
                 self.state.tally.handed_out_again(again)
 
-    def give_back(self, lease: Lease, spans: Spans) -> int:
-        """Items of a lease that has ended are to do again; return how many are."""
-        again = 0
-        batch = lease.batch
-        intents = batch.parent.intents.get(batch.call)
-        for start, stop in spans:
-            for low, high in batch.undone.overlap(start, stop):
-                if intents is not None and intents.overlap(low, high):
-                    self._give_up(lease, low, high)
-                    continue
-                self.scheduler.enqueue(batch, [(low, high)], resumes=True)
-                again += high - low
-        return again
-
-    def _give_up(self, lease: Lease, start: int, stop: int) -> None:
-        """End items that must not be started twice (M3)."""
-        self.scheduler.enqueue(lease.batch, [(start, stop)], resumes=False)
-        self._end_lost(lease.batch, lease.fn, start, stop)
-
     def settle_doubts(self) -> None:
-        """Give up, once per epoch, what was about to start when the last broker ended (M3)."""
-        if not self._doubts:
-            return
-        self._doubts = False
-        for parent in list(self.state.parents.values()):
-            for call, intents in list(parent.intents.items()):
-                batch = parent.batches.get(call)
-                for low, high in [] if batch is None else list(batch.ready):
-                    for start, stop in intents.overlap(low, high):
-                        assert batch is not None
-                        piece = batch.piece_at(start)
-                        assert piece is not None, "S1"
-                        self._end_lost(batch, piece.fn, start, stop)
-
-    def _end_lost(self, batch: Batch, fn: bytes, start: int, stop: int) -> None:
-        for index in range(start, stop):
-            path = ids.item_path(batch.parent.path, batch.call, index)
-            payload = broker_error("lost", path, self._name(fn))
-            self.ledger.settle_error(batch, index, payload)
-
-    def _name(self, fn: bytes) -> str:
-        define = self.state.defines.get(fn)
-        return "?" if define is None else (define.options.name or define.name)
+        """Give up, once per epoch, what had begun when the last broker ended (M3)."""
+        if self.in_doubt:
+            self.in_doubt = False
+            permission.settle_doubts(self.ledger)
 
     def _blame_unseen(self, lost: wire.ProcessLost) -> None:
         """Blame for a death that an earlier broker should have heard of, or a process never seen."""
@@ -280,7 +245,7 @@ class Membership:
         """Return the outcome of an item that may not be tried again, or None."""
         index = lost.index
         deaths = batch.parent.crashes[batch.call, index]
-        options, name = self.scheduler.options(fn), self._name(fn)
+        options, name = self.scheduler.options(fn), self.ledger.name(fn)
         path = ids.item_path(batch.parent.path, batch.call, index)
         late = sum(each.reason == "timeout" for each in deaths)
         if lost.reason == "timeout" and (late > options.retries or not options.idempotent):

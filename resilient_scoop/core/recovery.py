@@ -177,7 +177,14 @@ def forget_without_args(state: State, has_args: Callable[[bytes], bool]) -> int:
         for batch in list(parent.batches.values()):
             for piece in list(batch.pieces):
                 key = parent.prefix + piece.record.to_bytes(8, "big")
-                spans = batch.undone.overlap(piece.start, piece.stop)
+                begun = parent.intents.get(
+                    batch.call, Intervals()
+                )  # given up, never asked for (A4)
+                spans = [
+                    gap
+                    for run in batch.undone.overlap(piece.start, piece.stop)
+                    for gap in begun.gaps(*run)
+                ]
                 if not spans:
                     continue
                 if key not in known:
@@ -203,9 +210,12 @@ def forget_items(state: State, record: int, indexes: set[int]) -> int:
             for piece in list(batch.pieces):
                 if piece.record != record or batch.call in kept:
                     continue
+                begun = parent.intents.get(
+                    batch.call, Intervals()
+                )  # given up, never asked for (A4)
                 for index in range(piece.start, piece.stop):
                     at = piece.offset + index - piece.start
-                    if at in indexes and index in batch.undone:
+                    if at in indexes and index in batch.undone and index not in begun:
                         forgotten += 1
                         state.forget_item(batch, index)
     return forgotten

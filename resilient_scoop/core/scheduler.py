@@ -180,11 +180,14 @@ class Scheduler:
         return peer.items > 0 and self._now - peer.moved_at > self.config.prefetch_s
 
     def evict(self, lease: Lease, index: int) -> bool:
-        """Have a parked item go on elsewhere, if a worker has room; return whether it will."""
+        """Have a parked item go on elsewhere, if a worker has room; return whether it will.
+
+        One that must not be started twice stays where it is.
+        """
         if index not in lease.parked:
             return False
         lease.peer.stuck = True
-        if self._roomiest() is None:
+        if not self.options(lease.fn).idempotent or self._roomiest() is None:
             return False
         self.settle(lease, index, index + 1)
         self.enqueue(lease.batch, [(index, index + 1)], resumes=True)

@@ -363,9 +363,9 @@ class State:
         return len(deaths)
 
     def apply_intent(self, parent: Parent, intent: Intent) -> None:
-        """Note that items are about to be started that must never be started twice."""
+        """Note that items begin that must never begin twice, or that they have not after all."""
         spans = parent.intents.setdefault(intent.call, Intervals())
-        spans.add(intent.start, intent.start + intent.count)
+        (spans.discard if intent.void else spans.add)(intent.start, intent.start + intent.count)
 
     def drop(self, path: str, *, counted: bool = True) -> list[bytes]:
         """Forget a parent that is done and all below it; return their journal prefixes."""

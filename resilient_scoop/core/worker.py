@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
+from resilient_scoop.core import permission
 from resilient_scoop.core.forgetting import announcements, forget
 from resilient_scoop.core.handover import Asked
 from resilient_scoop.core.intervals import Intervals
@@ -283,6 +284,10 @@ class Worker:
                 self._drop(attempts)
             case wire.Evict(attempt=attempt, index=index):
                 self._evict(attempt, index)
+            case wire.MayBegin(attempt=attempt, index=index):
+                work = self.works.get(attempt)
+                if work is not None:
+                    work.permitted = index
             case wire.CancelAnswer():
                 parent = self.parents.get(message.parent)
                 if parent is not None:
@@ -319,7 +324,7 @@ class Worker:
         held = [self._held(work) for work in self.works.values() if work.left]
         waiting = [wire.Waiting(p.path, p.attempt) for p in self.parents.values()]
         hello = wire.Hello(self.role, self.node, self.name, self.pid, held, waiting)
-        return [wire.encode(hello), *announcements(self)]
+        return [wire.encode(hello), *announcements(self), *permission.ask_again(self)]
 
     def _accept(self, task: wire.Task) -> None:
         attempt = wire.Attempt(self.link.epoch, task.no)

@@ -18,6 +18,7 @@ from resilient_scoop import ids
 from resilient_scoop.adapters import payload, rng
 from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
 from resilient_scoop.adapters.green import GreenletExit
+from resilient_scoop.core import permission
 from resilient_scoop.adapters.payload_lacking import lacks_module
 from resilient_scoop.core.parent import Parent, Policy
 from resilient_scoop.runtime import deaf
@@ -38,6 +39,7 @@ _NOT_LOADED = object()
 
 class _LackingError(Exception):
     """The argument of the item at hand cannot be loaded in this process."""
+_PERMISSION_S = 0.2
 
 
 class Executor:
@@ -67,7 +69,7 @@ class Executor:
     def _slice(self, work: Work, loaded: Loaded) -> bool:
         """Run a slice; return False if one of its items waited: another greenlet has the rest."""
         session, task = self.session, work.task
-        timeout_s = loaded.define.options.timeout_s
+        timeout_s, once = loaded.define.options.timeout_s, not loaded.define.options.idempotent
         item = self._quick if loaded.is_quick else self._item
         words, attempt = session.record.words, work.attempt
         args, first, values = task.args, task.start, work.values
@@ -78,14 +80,14 @@ class Executor:
         while True:
             index = work.next
             work.next = index + 1
-            stop = index >= work.stop or session.machine.stopping is not None
-            if stop and not self._may_go_on(work, index):
+            look = once or index >= work.stop or session.machine.stopping is not None
+            if look and not (self._may_go_on(work, index) and self._is_permitted(work, index)):
                 break
             if index == work.stop - 1 and values and not queue:
                 self._breathe(work)  # so that the next slice is here when the last item is done
             words[INDEX] = context.index = index
             if timeout_s is not None:
-                words[DEADLINE] = round((now + timeout_s) * 1e9)
+                words[DEADLINE] = round((time.monotonic() + timeout_s) * 1e9)
             value, failed = item(context, loaded, args[index - first])
             if failed and self._is_to_run_again(context, loaded, now):
                 value, failed = item(context, loaded, args[index - first])
@@ -130,6 +132,25 @@ class Executor:
             if not work.dropped:
                 self.session.machine.give_back_from(work, index)
         self._aside.clear()
+
+    def _is_permitted(self, work: Work, index: int) -> bool:
+        """Wait until it is journaled that an `idempotent=False` item begins (A1)."""
+        session, task, attempt = self.session, work.task, work.attempt
+        if work.callable.options.idempotent:
+            return True
+        session.record.idle()
+        with session.lock:
+            permission.ask(session.machine, work, index)
+        while work.permitted != index:
+            with session.lock:
+                if work.dropped:
+                    return False
+                if session.machine.stopping is not None:
+                    permission.take_back(session.machine, work, index)
+                    return False
+                session.pump(_PERMISSION_S)
+        session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, index)
+        return True
 
     def again(self, work: Work, index: int) -> None:
         """Run an item that was a waiting parent and was dropped, from the top (a greenlet's body)."""

@@ -110,7 +110,9 @@ class Hub:
         machine = self.session.machine
         for parked in list(self.parked.values()):
             work = parked.context.work
-            if work is not None and not work.dropped and parked.ready():
+            if work is None or work.dropped or parked.context.in_once:
+                continue
+            if parked.ready():
                 stuck = wire.Stuck(work.attempt, parked.context.index)
                 machine.out.append(wire.encode(stuck))
 
@@ -205,6 +207,8 @@ class Hub:
             return False
         parent, work = parked.context.parent, parked.context.work
         if parent is None or work is None or work.dropped:
+            return False
+        if parked.context.in_once or not work.callable.options.idempotent:
             return False
         return lived(parent) > parked.lived and not (parent.replaying or parent.page_asked)
 

@@ -185,7 +185,7 @@ class Resolution:
         """Take the notes of its start back."""
         seq = self.state.seq
         for key, record in self._log():
-            if not isinstance(record, wire.Intent) or record.call != self.call:
+            if not isinstance(record, wire.Intent) or record.void or record.call != self.call:
                 continue
             left = Intervals([(record.start, record.start + record.count)])
             if self.index not in left:

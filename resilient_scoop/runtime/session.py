@@ -42,8 +42,8 @@ class Context:
     """The future that is running: what its calls belong to. `prefix` is its batch's path."""
 
     __slots__ = (
-        "again", "blocks", "classes", "fenced", "index", "learned", "listeners", "parent", "parked",
-        "prefix", "rngs", "until", "work",
+        "again", "blocks", "classes", "fenced", "in_once", "index", "learned", "listeners", "parent",
+        "parked", "prefix", "rngs", "until", "work",
     )  # fmt: skip
 
     def __init__(self, prefix: str, work: Work | None) -> None:
@@ -53,6 +53,7 @@ class Context:
         self.parent: Parent | None = None
         self.parked = False
         self.fenced = False
+        self.in_once = 0  # how many functions of `futures.once` are running: it stays where it is
         self.again = False  # runs from the top once more: it has a history
         self.listeners: Any = None  # futures with callbacks to call
         self.learned = 0  # of how many futures the parent was told

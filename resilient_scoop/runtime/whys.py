@@ -165,7 +165,7 @@ class Inquiry:
         doubt = index in parent.intents.get(batch.call, ())
         if not self.live and doubt:
             return How.DOUBT, (
-                "it is marked idempotent=False, was handed to a worker, and nobody has said what "
+                "it is marked idempotent=False, a worker has begun it, and nobody has said what "
                 "became of it; a resume ends it as WorkerLostError unless you know better"
             ), f"rscoop resolve {self.run.id} '{path}' --again | --done JSON | --failed"  # fmt: skip
         if not self.live:
@@ -175,7 +175,7 @@ class Inquiry:
             return How.WAITING, f"it is a parent: {self._waits_for(own)}", ""
         text = "it waits for a worker, or for its place in the slice of one"
         if doubt:
-            text = "it was handed to a worker (idempotent=False: it will not be started twice)"
+            text = "a worker begins it (idempotent=False: it will not be started twice)"
         told = [each.text for each in self.busy if each.name != "origin"]
         more = len(told) - _SHOWN_MAX
         told = told[:_SHOWN_MAX] + ([counted(more, "other")] if more > 0 else [])
@@ -297,9 +297,10 @@ class Story:
                         self._done(item)
             case wire.Crashed(call=self.call, index=self.index):
                 self.told.append(_death(record))
-            case wire.Intent(call=self.call, start=start, count=count):
+            case wire.Intent(call=self.call, start=start, count=count, void=void):
                 if 0 <= self.index - start < count:
-                    self.told.append("it was about to be started (idempotent=False), once")
+                    begins = "it was given back without having begun" if void else "it began, once"
+                    self.told.append(f"{begins} (idempotent=False)")
             case _:
                 pass
 

@@ -130,13 +130,14 @@ class Crashed(_Struct, frozen=True):
 
 
 class Intent(_Struct, frozen=True):
-    """An `idempotent=False` item is about to be started; journaled before the grant leaves."""
+    """`idempotent=False` items are about to begin; journaled before their worker may do so."""
 
     parent: str
     call: int
     start: int
     count: int
     digests: bytes
+    void: bool = False  # they have not begun after all: the worker has given them back
 
 
 class Progress(_Struct, frozen=True):
@@ -206,6 +207,13 @@ class Parked(_Struct, frozen=True):
     attempt: Attempt
     index: int
     parked: bool = True
+
+
+class BeginWanted(_Struct, frozen=True):
+    """A worker would begin an `idempotent=False` item now; it waits for `MayBegin`."""
+
+    attempt: Attempt
+    index: int
 
 
 class Stuck(_Struct, frozen=True):
@@ -284,7 +292,7 @@ class Unfit(_Struct, frozen=True):
 Up = (
     Hello | Define | Calls | Args | Outcomes | Observed | Output | Input | Const | Parked | Stuck
     | Returned | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye | Progress | Checkpoint
-    | Verified | Halted | OpenBlocks | Forgotten | NoRoom | Unfit
+    | Verified | Halted | OpenBlocks | Forgotten | NoRoom | Unfit | BeginWanted
 )  # fmt: skip
 
 # --- down: broker to the others ---------------------------------------------------------------
@@ -348,6 +356,13 @@ class Drop(_Struct, frozen=True):
     attempts: list[Attempt]
 
 
+class MayBegin(_Struct, frozen=True):
+    """Answer to `BeginWanted`, behind the commit of the item's `Intent`."""
+
+    attempt: Attempt
+    index: int
+
+
 class Evict(_Struct, frozen=True):
     """One parked item of a slice goes on elsewhere: end its greenlet."""
 
@@ -379,7 +394,7 @@ class Stop(_Struct, frozen=True):
 
 Down = (
     Welcome | Define | Grant | History | Outcomes | Observed | Retract | Drop | Evict | CancelAnswer
-    | Const | Kill | Stop | Checkpoint | Saved | CheckpointWanted | Forget
+    | Const | Kill | Stop | Checkpoint | Saved | CheckpointWanted | Forget | MayBegin
 )  # fmt: skip
 Logged = Calls | Outcomes | Observed | Crashed | Intent | Checkpoint | Trimmed
 

@@ -19,6 +19,7 @@ from tests.sim.callables import Callables
 from tests.sim.cancels import Broken, Cancels, Key
 from tests.sim.durable_part import durable_part
 from tests.sim.leftovers import Leftovers
+from tests.sim.permissions import Permissions
 from tests.sim.saves import Saves
 
 RUN = b"run of the simul"
@@ -62,6 +63,7 @@ class Checks:
         self.leftovers = Leftovers(world)
         self.saves = Saves(world)
         self.callables = Callables(world)
+        self.permissions = Permissions(world)
 
     # --- what happens -------------------------------------------------------------------------
 
@@ -84,8 +86,8 @@ class Checks:
         self.fns[path] = fn
         key = (path, fn.id + programs.digest(raw))
         self.starts[key] += 1
-        if not fn.idempotent and self.starts[key] > 1:
-            raise Broken(f"AT-MOST-ONCE: {path} was started {self.starts[key]} times")
+        if not fn.idempotent:
+            self.permissions.started(key, self.starts[key])
         self.cancels.started(key, work)
 
     def chosen(self, work: Work, queue: Sequence[Work]) -> None:
@@ -191,6 +193,8 @@ class Checks:
                 record = wire.decode_logged(change.value)
                 if isinstance(record, wire.Outcomes):
                     self._outcomes(record)
+                elif isinstance(record, wire.Intent):
+                    self.permissions.committed(record)
                 elif isinstance(record, wire.Checkpoint):
                     self.saves.committed(record)
                 elif isinstance(record, wire.Trimmed):
@@ -277,6 +281,8 @@ class Checks:
             truths.check_value(fn, path, arg, value)
         except truths.Untrue as error:
             raise Broken(f"NO-WRONG: {error}") from None
+        if value == programs.Failed("lost"):
+            self.permissions.lost(key)
         if value == programs.Failed("crashed") and self.blamed[path, key[1][16:]] < 3:
             raise Broken(
                 f"BLAST-RADIUS: {path} failed after {self.blamed[path, key[1][16:]]} deaths"

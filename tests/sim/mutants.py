@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from resilient_scoop.core import exchange, recovery
+from resilient_scoop.core import exchange, permission, recovery
 from resilient_scoop.core.broker import Broker
 from resilient_scoop.core.events import Erase, Put, Send, Table
 from resilient_scoop.core.exchange import Exchange
@@ -162,7 +162,7 @@ def _page_skipped() -> Sequence[Patch]:
 
 
 def _leases_of_the_dead_kept() -> Sequence[Patch]:
-    return [(Membership, "give_back", lambda *_: 0)]
+    return [(permission, "again", lambda *_, **__: 0)]
 
 
 def _cancelled_after_grant() -> Sequence[Patch]:

@@ -261,6 +261,16 @@ def durable(
     return mix(chain, (yield ("draw",)))
 
 
+def venture(arg: Any) -> Body:
+    """Have an effect, and make calls: a parent that must not be started twice."""
+    yield ("compute", 0.01)
+    call = yield ("map", "slow" if arg % 2 else "leaf", [arg, arg + 1])
+    first = yield ("result", call, 1)
+    yield ("sleep", 0.2)
+    other = yield ("map", "leaf", [arg])
+    return mix(first, (yield ("result", call, 0)), (yield ("result", other, 0)))
+
+
 def drip(arg: Any) -> Body:
     """Call a callable bit by bit while many others come and go."""
     number, chunks = arg
@@ -309,6 +319,7 @@ FNS = _Fns(
         Fn("fails", raises=True),
         Fn("poison", 0.05, poison=True),
         Fn("risky", 0.2, idempotent=False),
+        Fn("venture", body=venture, idempotent=False),
         Fn("urgent", 0.05, priority=1),
         Fn("hangs", timeout_s=0.5, late=1.0, retries=1),
         Fn("laggard", 0.1, timeout_s=1.0, late=0.3, retries=1),

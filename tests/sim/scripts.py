@@ -159,6 +159,24 @@ def _risky_step(count: int) -> Body:
         yield _say("risky", repr(value))
 
 
+def _ventures_step(count: int, risks: int, busy: list[str]) -> Body:
+    """Parents that must not be started twice, while others keep their workers busy."""
+    calls = [("venture", (yield ("map", "venture", list(range(count)))), count)]
+    if risks:
+        calls.append(("risky", (yield ("map", "risky", list(range(risks)))), risks))
+    yield ("sleep", 0.3)
+    others = []
+    for at, fn in enumerate(busy):
+        others.append(((yield ("map", fn, [at])), fn))
+    for name, call, many in calls:
+        for index in range(many):
+            value = yield ("result", call, index)
+            yield _say("told", value.kind if isinstance(value, Failed) else "")
+            yield _say(name, repr(value))
+    for call, fn in others:
+        yield _say(fn, (yield ("result", call, 0)))
+
+
 def _durable_step(name: str, total: int, width: int) -> Body:
     yield _say("durable", name, (yield from durable(name, total, width, [], _say)))
 
@@ -205,6 +223,7 @@ _STEPS: dict[str, Callable[..., Body]] = {
     "map": _map_step, "overlap": _overlap_step, "lazy": _lazy_step, "steady": _steady_step,
     "once": _once_step, "cancel": _cancel_step, "risky": _risky_step, "cancels": _cancels_step,
     "const": _const_step, "urgent": _urgent_step, "late": _late_step,
+    "ventures": _ventures_step,
     "durable": _durable_step, "around": _around_step, "differing": _differing_step,
 }  # fmt: skip
 
@@ -268,6 +287,16 @@ def lengthen(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
         args = [rng.randint(0, 9) for _ in range(rng.randint(1, 4))]
         longer.insert(rng.randint(0, len(longer)), ("map", "long", args))
     return longer
+
+
+def with_ventures(rng: random.Random, steps: list[Step]) -> list[Step]:
+    """Return a script with parents that must not be started twice, in some worlds."""
+    if rng.random() < 0.75:
+        return steps
+    busy = [rng.choice(["slow", "slow", "long"]) for _ in range(rng.randint(1, 4))]
+    step: Step = ("ventures", rng.randint(1, 3), rng.randint(0, 3), busy)
+    at = rng.randint(0, len(steps))
+    return [*steps[:at], step, *steps[at:]]
 
 
 def with_checkpoints(rng: random.Random, steps: list[Step]) -> list[Step]:

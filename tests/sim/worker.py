@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
+from resilient_scoop.core import permission
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.reporter import Reporter
 from resilient_scoop.core.worker import Work, Worker
@@ -50,6 +51,7 @@ class WorkerShell(Operations, Process):
         self.open: list[Work] = []
         self.frames: dict[str, Frame] = {}  # those that wait, by path
         self.runnable: deque[tuple[Frame, Any]] = deque()
+        self.awaiting: tuple[Work, int] | None = None  # an item that may not begin yet
         self.flushed_at = 0.0
         world.workers[self.id] = self
         world.wires[self.id] = Wire()
@@ -112,6 +114,7 @@ class WorkerShell(Operations, Process):
         if machine.stopping is not None:
             self._leave()
             return
+        self._see_permission()
         if machine.root_task is not None and machine.root is not None:
             self._start_root(machine.root_task)
         for frame in list(self.frames.values()):
@@ -119,7 +122,18 @@ class WorkerShell(Operations, Process):
         self._run()
         self._flush()
 
+    def _see_permission(self) -> None:
+        if self.awaiting is None:
+            return
+        work, index = self.awaiting
+        if work.dropped or work.permitted == index:
+            self.awaiting = self.busy = None
+        if work.permitted == index and not work.dropped:
+            self._begin(work, index)
+
     def _leave(self) -> None:
+        if self.awaiting is not None and not self.awaiting[0].dropped:
+            permission.take_back(self.machine, *self.awaiting)
         self.machine.out.append(wire.encode(wire.Bye()))
         self._flush()
         self.done = True
@@ -228,6 +242,13 @@ class WorkerShell(Operations, Process):
         assert work.callable.payload, "a task without its function"
         raw = task.args[index - task.start]
         path = ids.item_path(task.parent, task.call, index)
+        if not fn.idempotent and work.permitted != index:
+            self.awaiting, self.busy = (work, index), work
+            self.world.checks.permissions.asked((path, fn.id + programs.digest(raw)))
+            permission.ask(self.machine, work, index)
+            self._flush()
+            self.world.point("intent", self)
+            return
         self.world.checks.started(fn, path, raw, work)
         self._take_cpu(work, work, index, path)
         if fn.body is not None:

@@ -156,6 +156,8 @@ class World:
         if self.steps_drawn and not self.climate.edits:
             differing = random.Random(f"callables of {self.seed}")
             self.steps = scripts.with_differing(differing, self.steps)
+            ventures = random.Random(f"ventures of {self.seed}")
+            self.steps = scripts.with_ventures(ventures, self.steps)
 
     def _add_compaction(self, *, drawn: bool) -> MemoryJournal:
         """Return the journal; whether it is compacted is drawn apart, too."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from resilient_scoop.core.events import GrantStored, Offer, Send
+from resilient_scoop.core.events import GrantStored
 from resilient_scoop.ids import ROOT, PeerId, item_path
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
     AGENT,
     FN,
-    ONCE,
     ORIGIN,
     PLAIN,
-    RISKY,
     W1,
     W2,
     W3,
@@ -88,40 +86,6 @@ def test_a_death_that_the_last_broker_did_not_hear_of_is_blamed_once() -> None:
 
     # Then it counts once
     assert len([each for each in bench.logged() if isinstance(each, wire.Crashed)]) == 1
-
-
-def test_a_call_that_must_not_run_twice_is_journaled_before_it_is_granted() -> None:
-    bench = Bench()
-    root = bench.begin(W1)
-
-    actions = bench.tell(ORIGIN, RISKY, *calls(part(0, 0, 1, fn=ONCE), attempt=root))
-
-    intents = [r for r in bench.logged() if isinstance(r, wire.Intent)]
-    assert [(i.call, i.start, i.count) for i in intents] == [(0, 0, 1)]
-    assert [type(a) for a in actions if isinstance(a, Send | Offer) and a.to == W1] == [Send]
-
-
-def test_a_call_that_must_not_run_twice_is_given_up_with_its_worker() -> None:
-    bench = Bench()
-    grant_one(bench, W1, W2, fn=RISKY)
-
-    actions = bench.tell(AGENT, lost(W1))
-
-    assert told_error(bench) == "lost"
-    assert not granted(actions, W2)
-
-
-def test_a_new_broker_gives_up_what_may_have_been_started() -> None:
-    # Given a call that was granted when the broker died, and nobody who holds it
-    bench = Bench()
-    grant_one(bench, W1, fn=RISKY)
-    bench = bench.again()
-
-    # When the agent says that nothing is running
-    bench.arrive(AGENT)
-
-    # Then it is given up
-    assert told_error(bench) == "lost"
 
 
 def test_a_new_broker_leaves_a_worker_what_it_holds() -> None:

@@ -182,8 +182,9 @@ def test_the_item_of_a_silent_worker_is_cancelled_when_its_lease_ends() -> None:
 
 
 def test_an_item_that_must_not_start_twice_is_cancelled_where_it_was_not_begun() -> None:
-    # Given a call that is on record as about to start
+    # Given a call that is on record as about to begin
     court = Court(1, RISKY)
+    court.bench.tell(W1, wire.BeginWanted(court.attempts[0], 0))
     assert court.bench.broker.state.parents[ROOT].intents
 
     # When its worker gives it back to be cancelled
@@ -197,6 +198,7 @@ def test_an_item_that_must_not_start_twice_is_cancelled_where_it_was_not_begun()
 
 def test_an_item_that_may_have_started_is_lost_and_not_cancelled() -> None:
     court = Court(1, RISKY)
+    court.bench.tell(W1, wire.BeginWanted(court.attempts[0], 0))
     court.cancel(0)
 
     actions = court.bench.tell(AGENT, wire.ProcessLost(W1, -9, "crash"))

@@ -1,0 +1,116 @@
+"""`idempotent=False` in real runs: what has begun is never begun again, what was queued is simply run."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.integration.runs import Place, ledger, wait_until
+
+pytestmark = pytest.mark.real
+
+HEAD = """
+import os, signal, sys, time
+from pathlib import Path
+from resilient_scoop import futures
+
+def note(text):
+    with open("ledger", "a") as file: file.write(f"{text}\\n")
+
+def child(x):
+    time.sleep(0.3)
+    return x
+
+def long(x):
+    time.sleep(1.0)
+    return x
+
+once = futures.options(idempotent=False)
+"""
+BUSY = (
+    HEAD
+    + """
+def pays(x):
+    note(f"paid {x}")
+    return futures.submit(child, x).result() + sum(futures.map(child, [x, x]))
+
+if __name__ == "__main__":
+    payments = [once.submit(pays, x) for x in range(3)]
+    time.sleep(0.1)
+    others = [futures.submit(long, x) for x in range(2)]
+    print([each.result() for each in payments], [each.result() for each in others])
+"""
+)
+QUEUED = (
+    HEAD
+    + """
+def pay(x):
+    note(f"paid {x}")
+    if x == 0: os.kill(os.getpid() if sys.argv[1] == "worker" else os.getppid(), signal.SIGKILL)
+    if x == 0: time.sleep(5)
+    return x
+
+def outcome(future):
+    try: return future.result()
+    except Exception as error: return type(error).__name__
+
+if __name__ == "__main__":
+    payments = [once.submit(pay, x) for x in range(4)]
+    print([outcome(each) for each in payments])
+"""
+)
+
+
+def test_a_parent_that_could_go_on_elsewhere_pays_once(place: Place) -> None:
+    done = place.run(BUSY)
+
+    assert done.expect() == "[0, 3, 6] [0, 1]\n", str(done)
+    assert sorted(ledger(place)) == ["paid 0", "paid 1", "paid 2"]
+
+
+def test_a_parent_is_not_run_again_by_always_replay(place: Place) -> None:
+    done = place.run(BUSY, "--always-replay")
+
+    assert done.expect() == "[0, 3, 6] [0, 1]\n", str(done)
+    assert sorted(ledger(place)) == ["paid 0", "paid 1", "paid 2"]
+
+
+@pytest.mark.parametrize("who", ["worker", "agent"])
+def test_only_the_item_that_had_begun_is_lost_with_its_worker(place: Place, who: str) -> None:
+    done = place.run(QUEUED, who, workers=1)
+
+    assert done.expect() == "['WorkerLostError', 1, 2, 3]\n", str(done)
+    assert sorted(ledger(place)) == ["paid 0", "paid 1", "paid 2", "paid 3"]
+
+
+def test_a_resume_starts_what_was_queued_and_gives_up_what_had_begun(place: Place) -> None:
+    path = place.write(
+        HEAD
+        + """
+def pay(x):
+    note(f"paid {x}")
+    if x == 0 and not Path("killed").exists():
+        Path("killed").touch()
+        time.sleep(60)
+    return x
+
+def outcome(future):
+    try: return future.result()
+    except Exception as error: return type(error).__name__
+
+if __name__ == "__main__":
+    print([outcome(each) for each in [once.submit(pay, x) for x in range(4)]])
+"""
+    )
+    process = place.start("run", "-q", "-n", "1", path.name)
+    wait_until((place.folder / "killed").exists)
+    for pid in place.processes():
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+    done = place.rscoop("resume", "-q", "last")
+
+    assert done.expect() == "['WorkerLostError', 1, 2, 3]\n", str(done)
+    assert sorted(ledger(place)) == ["paid 0", "paid 1", "paid 2", "paid 3"]

@@ -1,0 +1,215 @@
+"""`idempotent=False` at the broker and in its worker: what has begun, and what was only queued."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from resilient_scoop.core import permission
+from resilient_scoop.core.events import Action, Offer, Send
+from resilient_scoop.core.recovery import forget_items, forget_without_args
+from resilient_scoop.ids import ROOT
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import (
+    AGENT,
+    ONCE,
+    ORIGIN,
+    RISKY,
+    W1,
+    W2,
+    Bench,
+    calls,
+    grant_one,
+    granted,
+    lost,
+    outcomes,
+    part,
+    sent,
+    told_error,
+)  # fmt: skip
+from tests.unit.test_worker_machine import Desk
+
+
+def intents(bench: Bench) -> list[tuple[int, bool]]:
+    return [(each.start, each.void) for each in bench.logged() if isinstance(each, wire.Intent)]
+
+
+def begun(*workers: bytes) -> tuple[Bench, wire.Attempt]:
+    """Return a broker that has permitted an item to the first of the workers, and its attempt."""
+    bench = Bench()
+    attempt = grant_one(bench, *workers, fn=RISKY)  # type: ignore[arg-type]
+    bench.tell(W1, wire.BeginWanted(attempt, 0))
+    return bench, attempt
+
+
+def test_an_item_is_granted_without_a_record_and_permitted_behind_one() -> None:
+    bench = Bench()
+    root = bench.begin(W1)
+
+    actions = bench.tell(ORIGIN, RISKY, *calls(part(0, 0, 1, fn=ONCE), attempt=root))
+    (task,) = granted(actions, W1)
+    assert intents(bench) == []
+    assert [type(a) for a in actions if isinstance(a, Send | Offer) and a.to == W1] == [Offer]
+
+    actions = bench.tell(W1, wire.BeginWanted(wire.Attempt(1, task.no), 0))
+    assert intents(bench) == [(0, False)]
+    (sending,) = [a for a in actions if isinstance(a, Send | Offer) and a.to == W1]
+    assert isinstance(sending, Send), "it waits for the commit"
+
+
+def test_an_item_that_was_only_queued_is_run_elsewhere_when_its_worker_is_lost() -> None:
+    bench = Bench()
+    grant_one(bench, W1, W2, fn=RISKY)
+
+    actions = bench.tell(AGENT, lost(W1))
+
+    assert len(granted(actions, W2)) == 1
+    assert told_error(bench) == "none"
+
+
+@pytest.mark.parametrize("end", ["lost", "bye", "silence"])
+def test_an_item_that_has_begun_is_given_up_with_its_worker(end: str) -> None:
+    bench, _ = begun(W1, W2)
+
+    if end == "silence":
+        actions = bench.wait(20, vouched=[W2])
+    else:
+        actions = bench.tell(AGENT, lost(W1)) if end == "lost" else bench.tell(W1, wire.Bye())
+
+    assert told_error(bench) == "lost"
+    assert not granted(actions, W2)
+
+
+@pytest.mark.parametrize("adopt", [True, False])
+def test_a_new_broker_gives_up_what_has_begun_and_runs_what_was_only_granted(adopt: bool) -> None:  # noqa: FBT001
+    # Given two items, one of them begun, and nobody who holds them
+    bench = Bench()
+    root = bench.begin(W1, W2)
+    actions = bench.tell(ORIGIN, RISKY, *calls(part(0, 0, 2, fn=ONCE), attempt=root))
+    (first,) = granted(actions, W1)
+    bench.tell(W1, wire.BeginWanted(wire.Attempt(1, first.no), first.start))
+
+    bench = bench.again(adopt=adopt)
+    bench.arrive(AGENT)
+    bench.arrive(ORIGIN)
+    bench.arrive(W2)
+    bench.wait(1, vouched=[W2])
+
+    assert told_error(bench, first.start) == "lost"
+    assert told_error(bench, 1 - first.start) == "none"
+    leases = list(bench.broker.scheduler.leases.values())
+    assert [list(each.left) for each in leases] == [[(1 - first.start, 2 - first.start)]]
+
+
+def test_a_begun_parent_is_not_moved_to_another_worker() -> None:
+    bench, attempt = begun(W1, W2)
+    bench.tell(W1, wire.Parked(attempt, 0))
+
+    actions = bench.tell(W1, wire.Stuck(attempt, 0))
+
+    assert not sent(actions, W1, wire.Evict)
+    assert not granted(actions, W2)
+    assert bench.broker.scheduler.workers[W1].stuck, "it gets nothing more meanwhile"
+
+
+def test_an_item_that_is_given_back_without_having_begun_is_in_no_doubt() -> None:
+    # Given a worker that asked to begin, and was told to stop before the answer came
+    bench, attempt = begun(W1)
+    bench.tell(W1, wire.Returned(attempt, 0), wire.Bye())
+    assert intents(bench) == [(0, False), (0, True)]
+
+    # When a new broker comes, then the item is simply run
+    bench = bench.again(adopt=False)
+    bench.arrive(AGENT)
+    actions = [*bench.arrive(ORIGIN), *bench.arrive(W2)]
+    assert told_error(bench) == "none"
+    assert len(bench.broker.scheduler.leases) == 1, actions
+
+
+def test_an_outcome_that_does_not_count_starts_nothing_again() -> None:
+    bench, attempt = begun(W1, W2)
+
+    bench.tell(W1, outcomes(0, 0, 1, fn=ONCE, salt=7, task=attempt))
+
+    assert told_error(bench) == "lost"
+
+
+def test_a_worker_without_the_lease_is_told_to_stop() -> None:
+    bench, attempt = begun(W1, W2)
+    bench.tell(W1, wire.Returned(attempt, 0))
+
+    actions = bench.tell(W1, wire.BeginWanted(attempt, 0))
+
+    assert dropped(actions) == [attempt]
+    assert not sent(actions, W1, wire.MayBegin)
+
+
+def dropped(actions: Sequence[Action]) -> list[wire.Attempt]:
+    return [each for drop in sent(actions, W1, wire.Drop) for each in drop.attempts]
+
+
+def test_a_worker_that_asks_again_is_answered_and_nothing_more_is_logged() -> None:
+    bench, attempt = begun(W1)
+
+    actions = bench.tell(W1, wire.BeginWanted(attempt, 0))
+
+    assert len(sent(actions, W1, wire.MayBegin)) == 1
+    assert intents(bench) == [(0, False)]
+
+
+@pytest.mark.parametrize("how", ["no record", "no file"])
+def test_begun_items_whose_arguments_are_lost_are_not_asked_for_again(how: str) -> None:
+    # Given two items of which one has begun, and no arguments after a power cut
+    bench = Bench()
+    root = bench.begin(W1)
+    actions = bench.tell(ORIGIN, RISKY, *calls(part(0, 0, 2, fn=ONCE), attempt=root))
+    task = granted(actions, W1)[0]
+    bench.tell(W1, wire.BeginWanted(wire.Attempt(1, task.no), 0))
+    bench = bench.again(adopt=False)
+    state = bench.broker.state
+    record = state.parents[ROOT].batches[0].pieces[0].record
+
+    # Then only the other one is forgotten, for its parent to ask again
+    if how == "no record":
+        assert forget_without_args(state, lambda _: False) == 1
+    else:
+        assert forget_items(state, record, {0, 1}) == 1
+    assert list(state.parents[ROOT].batches[0].undone) == [(0, 1)]
+
+
+def test_a_new_broker_is_asked_again_for_what_has_not_been_permitted() -> None:
+    # Given a worker that waits for permission, whose question was acknowledged
+    desk = Desk()
+    work = desk.grant(0, 1)
+    permission.ask(desk.worker, work, 0)
+    assert desk.said(acknowledge=True) == [wire.BeginWanted(work.attempt, 0)]
+
+    # When there is a new broker
+    heard = desk.meet(2)
+
+    # Then that one is asked, behind the greeting that says what is held
+    assert isinstance(heard[0], wire.Hello)
+    assert wire.BeginWanted(work.attempt, 0) in heard
+    # And what is permitted is not asked for again
+    desk.hear(wire.MayBegin(work.attempt, 0))
+    desk.link.acked = desk.link.received
+    desk.hear_raw(desk.link.beat())
+    assert work.permitted == 0
+    assert wire.BeginWanted(work.attempt, 0) not in desk.meet(3)
+
+
+def test_an_item_that_is_asked_for_is_not_given_back() -> None:
+    desk = Desk()
+    work = desk.grant(0, 1)
+    work.next = 1
+    permission.ask(desk.worker, work, 0)
+    desk.hear(wire.Retract(work.attempt, 0))
+    desk.worker.give_back()
+
+    assert wire.Returned(work.attempt, 1 << 62, 0) in desk.said()
+
+    # But where it is told to stop it is
+    permission.take_back(desk.worker, work, 0)
+    assert wire.Returned(work.attempt, 0) in desk.said()
+    assert work.attempt not in desk.worker.works
