@@ -191,6 +191,9 @@ class Ledger:
             self.log(parent, raw)
             parent.writer = observed.attempt
             self.state.apply_observed(parent, observed)
+        if observed.asks:
+            noted = wire.Noted(observed.parent, observed.observations[-1].no)
+            self.send(peer.id, wire.encode(noted))
 
     def stream(self, peer: Peer, piece: wire.Output | wire.Input, raw: bytes) -> None:
         """Keep what the script wrote or read."""

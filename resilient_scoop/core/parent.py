@@ -29,6 +29,7 @@ from resilient_scoop import ids
 from resilient_scoop.core.call import Asked, Call, Chunk, Policy, Watch, cut_out
 from resilient_scoop.core.divergence import judge, rewind_mark, rewound, told_otherwise
 from resilient_scoop.core.durable import Durable, end_look
+from resilient_scoop.core.once import Once
 from resilient_scoop.core.under_way import UnderWay
 from resilient_scoop.wire import messages as wire
 
@@ -74,6 +75,7 @@ class Parent:
     _asked: wire.Cancel | None = None  # not answered
     durable: Durable = field(default_factory=Durable)
     watches: list[ReferenceType[Watch]] = field(default_factory=list)  # hear of outcomes
+    once: Once = field(default_factory=Once)
     _recorded: deque[wire.Observation] = field(default_factory=deque)
     _told: list[wire.Observation] = field(default_factory=list)
     _stash: dict[int, list[wire.Outcome]] = field(default_factory=dict)
@@ -146,8 +148,7 @@ class Parent:
     def _seal(self) -> None:
         """Turn what is queued into frames, observations in front (P3)."""
         if self._told:
-            frame = wire.Observed(self.path, self.attempt, self._told)
-            self._frames.append(wire.encode(frame))
+            self._frames.append(self.once.seal(self, self._told))
             self._told = []
         if self._parts:
             self._frames.append(wire.encode(wire.Calls(self.path, self.attempt, self._parts)))
@@ -281,9 +282,8 @@ class Parent:
         self.page_asked, self.pages_asked = True, self.pages_asked + 1
         waited = [number for number, call in self.calls.items() if call.left]
         first = 0 if self.replaying else min(waited, default=self.next_call)
-        return wire.encode(
-            wire.HistoryWanted(self.path, self.attempt, self.after, first, self.pages_asked)
-        )
+        no = self.pages_asked
+        return wire.encode(wire.HistoryWanted(self.path, self.attempt, self.after, first, no))
 
     def page(self, head: wire.History, records: list[Told]) -> None:
         """Take in a page, unless another one was asked for meanwhile (behind a cut)."""
@@ -323,6 +323,7 @@ class Parent:
         self.page_asked = False
         if not self.replaying:
             self.catching_up, self.after = True, 0
+        self._frames += self.once.ask_again(self)
         if self._asked is not None:
             self._frames.append(wire.encode(self._asked))
 

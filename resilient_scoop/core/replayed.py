@@ -25,6 +25,7 @@ from resilient_scoop.core.batch import Batch, Piece
 from resilient_scoop.core.batch import Parent as Spawner
 from resilient_scoop.core.call import Call, Policy
 from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.once import KIND, Begun
 from resilient_scoop.core.parent import Parent, Told
 from resilient_scoop.core.words import Words
 from resilient_scoop.counts import counted
@@ -152,6 +153,7 @@ class Replayed(Parent):
         self.asked = asked
         self.halt = halt
         self.told_count = 0
+        self.once.watch = self._watch_once
         self.known_calls = asked.next_call  # an earlier attempt made them (P4)
         self.ended = False  # the journal has the parent's end: it may do no more than is there
         self.last_call = asked.next_call  # above all calls, and observations, before that end
@@ -276,6 +278,18 @@ class Replayed(Parent):
             )
         self.told_count += answer is not None
         return answer
+
+    def _watch_once(self, begun: Begun, told: bool) -> None:  # noqa: FBT001 - a hook
+        """Halt at a `once` that has no answer: it ended in the middle of its function, or differs."""
+        self.told_count += told
+        asks = f"`{KIND}` before call {begun.call}"
+        behind = any(each.kind.split(" ")[0] == KIND for each in self._recorded)
+        if not told and (self.ended or behind):
+            self._differ("observation", "nothing that was told here", asks)
+        if not told:
+            self.halt(
+                End("history", "", f"asks for {asks}, whose function has not ended", begun.call)
+            )
 
     def observe(self, kind: str, answer: bytes) -> None:
         """Refuse to record anything (D3)."""

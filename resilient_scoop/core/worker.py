@@ -288,6 +288,11 @@ class Worker:
                 work = self.works.get(attempt)
                 if work is not None:
                     work.permitted = index
+            case wire.Noted(parent=path, no=no):
+                parent = self.parents.get(path)
+                if parent is not None:
+                    self.touched.add(path)
+                    parent.once.take(no)
             case wire.CancelAnswer():
                 parent = self.parents.get(message.parent)
                 if parent is not None:

@@ -7,9 +7,8 @@ import random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient_scoop import ids
-from resilient_scoop.adapters import payload as codec
 from resilient_scoop.adapters import rng as streams
-from resilient_scoop.futures import _engine, _options, _serial
+from resilient_scoop.futures import _engine, _once, _options, _serial
 from resilient_scoop.futures._future import Future
 from resilient_scoop.futures._maps import Mapping
 from resilient_scoop.wire.messages import Options
@@ -123,27 +122,18 @@ def _map_as_completed(
 def once(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     """Run `fn` here, once in the life of the run, and return its value; a replay gets the same value.
 
-    For everything that varies: the clock, UUIDs, files, the network. What `fn` raises is raised
-    again on replay, too. A crash in the middle of `fn` has it run again.
+    For everything that varies: the clock, UUIDs, files, the network. `fn` may make calls, ask and
+    wait, too. What it raises is raised again on replay. It has returned when its value is on disk;
+    a crash before that has `fn` run again.
 
     Raises:
-        PicklingFailedError: the value cannot be kept.
+        PicklingFailedError: the value cannot be kept; a replay is told so, too.
     """
     at = _engine.here()
     if at is None:
         return fn(*args, **kwargs)
     name = getattr(fn, "__qualname__", type(fn).__name__)
-
-    def live() -> bytes:
-        try:
-            value = fn(*args, **kwargs)
-        except Exception as error:  # user code: its error is the answer
-            return b"1" + codec.dumps_exception(error, f"once({name})")
-        return b"0" + codec.dumps(value, f"value of once({name})", "value")
-
-    answer = _engine.told(at, "once", live)
-    value: T = _engine.decode(at, answer[1:], failed=answer[:1] == b"1", what=f"once({name})")
-    return value
+    return _once.run(at, name, lambda: fn(*args, **kwargs))  # type: ignore[no-any-return]
 
 
 def rng(name: str | None = None) -> random.Random:

@@ -75,6 +75,8 @@ class Root:
                     return ready()
                 session.pump(min(left, BEAT_S))
             leave_if_stopped(session)
+        if session.context.in_once:
+            return True  # its function would run again
         if session.settings.always_replay and lived(parent) > before:
             start_again(session)
         return True

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
+from resilient_scoop.wire.asked import BeginWanted, MayBegin, Noted
 from resilient_scoop.wire.attempt import Attempt
 from resilient_scoop.wire.callables import Define, Forget, Forgotten, Options
 from resilient_scoop.wire.checkpoints import (
@@ -30,9 +31,9 @@ from resilient_scoop.wire.room import NoRoom
 from resilient_scoop.wire.streams import Input, Output
 
 __all__ = [
-    "BEAT", "RESEND", "Attempt", "Checkpoint", "CheckpointWanted", "Define", "Forget", "Forgotten",
-    "Halted", "Header", "Input", "Mark", "NoRoom", "OpenBlocks", "Options", "Output", "Saved", "Span",
-    "Trimmed", "Verified", "pack_header", "unpack_header",
+    "BEAT", "RESEND", "Attempt", "BeginWanted", "Checkpoint", "CheckpointWanted", "Define", "Forget",
+    "Forgotten", "Halted", "Header", "Input", "Mark", "MayBegin", "NoRoom", "Noted", "OpenBlocks",
+    "Options", "Output", "Saved", "Span", "Trimmed", "Verified", "pack_header", "unpack_header",
 ]  # fmt: skip
 
 
@@ -106,6 +107,7 @@ class Observed(_Struct, frozen=True):
     parent: str
     attempt: Attempt
     observations: list[Observation]
+    asks: bool = False  # for `Noted`, once they are durable
 
 
 class Const(_Struct, frozen=True):
@@ -207,13 +209,6 @@ class Parked(_Struct, frozen=True):
     attempt: Attempt
     index: int
     parked: bool = True
-
-
-class BeginWanted(_Struct, frozen=True):
-    """A worker would begin an `idempotent=False` item now; it waits for `MayBegin`."""
-
-    attempt: Attempt
-    index: int
 
 
 class Stuck(_Struct, frozen=True):
@@ -356,13 +351,6 @@ class Drop(_Struct, frozen=True):
     attempts: list[Attempt]
 
 
-class MayBegin(_Struct, frozen=True):
-    """Answer to `BeginWanted`, behind the commit of the item's `Intent`."""
-
-    attempt: Attempt
-    index: int
-
-
 class Evict(_Struct, frozen=True):
     """One parked item of a slice goes on elsewhere: end its greenlet."""
 
@@ -395,6 +383,7 @@ class Stop(_Struct, frozen=True):
 Down = (
     Welcome | Define | Grant | History | Outcomes | Observed | Retract | Drop | Evict | CancelAnswer
     | Const | Kill | Stop | Checkpoint | Saved | CheckpointWanted | Forget | MayBegin
+    | Noted
 )  # fmt: skip
 Logged = Calls | Outcomes | Observed | Crashed | Intent | Checkpoint | Trimmed
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from resilient_scoop import ids
+from resilient_scoop.core import once
 from resilient_scoop.core.divergence import StrangeFutureError
 from resilient_scoop.core.durable import Block, revive
 from resilient_scoop.core.parent import Call, Chunk, Parent
@@ -45,6 +46,7 @@ class Frame:
         self.ready_at = 0.0
         self.parked = False
         self.draws = 0
+        self.onces: list[once.Begun] = []  # whose functions are running
         self.blocks: dict[str, Block] = {}
         self.asked: dict[
             str, int
@@ -94,6 +96,14 @@ class Operations:
                 return lambda: self._any(frame, pending)
             case ("once",):
                 return lambda: self._told(frame, "once", lambda: self.world.rng.getrandbits(30))
+            case ("once_begin", _):
+                begun = once.begin(parent, len(frame.onces))
+                return lambda: self._once_begin(frame, begun)
+            case ("once_end", value):
+                return self._once_end(frame, value)
+            case ("noise",):
+                noise = self.world.rng.getrandbits(30)
+                return lambda: (noise,)
             case ("poll", number, index):
                 call = frame.calls[number]
                 return lambda: self._told(frame, "poll", lambda: call.find(index) is not None)
@@ -171,6 +181,33 @@ class Operations:
             answer = draw()
             frame.parent.observe(kind, programs.encode_arg(answer))
         return (answer,)
+
+    def _once_begin(self, frame: Frame, begun: once.Begun) -> Ready:
+        """Return what was told before, or that the function is to run."""
+        parent, checks = frame.parent, self.world.checks
+        assert parent is not None
+        if not once.is_known(parent, begun):
+            return None
+        raw = once.recall(parent, begun, "function")
+        if raw is None:
+            checks.onces.runs(frame.path, begun)
+            frame.onces.append(begun)
+            return (None,)
+        checks.onces.told(frame.path, begun, raw)
+        return (programs.decode_arg(raw),)
+
+    def _once_end(self, frame: Frame, value: Any) -> Callable[[], Ready]:
+        parent, begun = frame.parent, frame.onces.pop()
+        assert parent is not None
+        raw = once.end(parent, begun, "function", programs.encode_arg(value))
+
+        def ready() -> Ready:
+            if not parent.once.is_durable:
+                return None
+            self.world.checks.onces.told(frame.path, begun, raw)
+            return (programs.decode_arg(raw),)
+
+        return ready
 
     def _any(self, frame: Frame, pending: Sequence[tuple[int, int]]) -> Ready:
         parent = frame.parent

@@ -19,6 +19,7 @@ from tests.sim.callables import Callables
 from tests.sim.cancels import Broken, Cancels, Key
 from tests.sim.durable_part import durable_part
 from tests.sim.leftovers import Leftovers
+from tests.sim.onces import Onces
 from tests.sim.permissions import Permissions
 from tests.sim.saves import Saves
 
@@ -64,6 +65,7 @@ class Checks:
         self.saves = Saves(world)
         self.callables = Callables(world)
         self.permissions = Permissions(world)
+        self.onces = Onces(world)
 
     # --- what happens -------------------------------------------------------------------------
 

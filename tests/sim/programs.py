@@ -212,6 +212,37 @@ def quitter(arg: Any) -> Body:
     return [told, total]
 
 
+def kept(count: int) -> Generator[Op, Any, Any]:
+    """`once` of a function that makes calls, asks, and has another one inside."""
+    answer = yield ("once_begin", 2)
+    if answer is None:
+        first = yield ("once_begin", 0)
+        if first is None:
+            first = yield ("once_end", (yield ("noise",)))
+        call = yield ("map", "leaf", list(range(count)))
+        seen = yield ("poll", call, 0)
+        inner = yield ("once_begin", 1)
+        if inner is None:
+            other = yield ("map", "slow", [count])
+            value = yield ("result", other, 0)
+            inner = yield ("once_end", [value, (yield ("noise",))])
+        total = 0
+        for index in range(count):
+            total = mix(total, (yield ("result", call, index)))
+        answer = yield ("once_end", [total, inner, [seen, first], (yield ("noise",))])
+    return answer
+
+
+def keeper(arg: Any) -> Body:
+    """Keep what varies, below the script, and go on with it."""
+    first = yield from kept(arg)
+    call = yield ("map", "leaf", [first[3] % 97, arg])
+    told = [first, (yield ("once",))]
+    total = yield ("result", call, 1)
+    told.append((yield from kept(1)))
+    return [told, mix(total, (yield ("result", call, 0)), told[-1][3])]
+
+
 def saver(arg: Any) -> Body:
     """Go on from checkpoints of its own."""
     total, width = arg
@@ -246,7 +277,7 @@ def durable(
         for index in reversed(range(len(args))):
             chain = mix(chain, (yield ("result", call, index)))
         if gen % 2:
-            told.append((yield ("once",)))
+            told.append((yield from kept(1)) if gen % 4 == 1 else (yield ("once",)))
             if tell is not None:
                 yield tell("told", told.pop())
         if tell is not None:
@@ -331,6 +362,7 @@ FNS = _Fns(
         Fn("fan", body=fan),
         Fn("dice", body=dice, tells=True),
         Fn("race", body=race, tells=True),
+        Fn("keeper", body=keeper, tells=True),
         Fn("saver", body=saver, tells=True),
         Fn("drip", body=drip),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tests.sim.programs import FNS, Body, Failed, Op, Step, durable, mix, steady
+from tests.sim.programs import FNS, Body, Failed, Op, Step, durable, kept, mix, steady
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -77,6 +77,15 @@ def _steady_step(total: int) -> Body:
 
 def _once_step() -> Body:
     yield _say("told", (yield ("once",)))
+
+
+def _kept_step(count: int) -> Body:
+    """Keep what a function that makes calls has come to, and make more calls with it."""
+    answer = yield from kept(count)
+    yield _say("told", answer)
+    call = yield ("map", "leaf", [answer[3] % 97])
+    yield _say("told", (yield ("once",)))
+    yield _say("kept", (yield ("result", call, 0)))
 
 
 def _cancel_step(count: int) -> Body:
@@ -221,7 +230,8 @@ def _differing_step(name: str, total: int, again: int) -> Body:
 
 _STEPS: dict[str, Callable[..., Body]] = {
     "map": _map_step, "overlap": _overlap_step, "lazy": _lazy_step, "steady": _steady_step,
-    "once": _once_step, "cancel": _cancel_step, "risky": _risky_step, "cancels": _cancels_step,
+    "once": _once_step, "kept": _kept_step,
+    "cancel": _cancel_step, "risky": _risky_step, "cancels": _cancels_step,
     "const": _const_step, "urgent": _urgent_step, "late": _late_step,
     "ventures": _ventures_step,
     "durable": _durable_step, "around": _around_step, "differing": _differing_step,
@@ -250,6 +260,8 @@ def draw(rng: random.Random, *, plain: bool = False) -> list[Step]:
         lambda: ("steady", rng.randint(3, 9)),
         lambda: ("steady", rng.randint(3, 9)),
         lambda: ("once",),
+        lambda: ("kept", rng.randint(1, 4)),
+        lambda: ("map", "keeper", [rng.randint(1, 3)] * rng.randint(1, 2)),
         lambda: ("cancel", rng.randint(2, 6)),
         lambda: ("risky", rng.randint(1, 3)),
         lambda: _cancels(rng),

@@ -1,0 +1,51 @@
+"""`once` in a parent: told again where it was told before, else run, kept, and told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from resilient_scoop.adapters import payload as codec
+from resilient_scoop.core import once
+from resilient_scoop.errors import PicklingFailedError
+from resilient_scoop.futures import _engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.futures._engine import Here
+
+_VALUE, _ERROR = b"0", b"1"
+
+
+def run(at: Here, name: str, function: Callable[[], Any]) -> Any:
+    """Return what a function came to, in this life of the run or in an earlier one."""
+    parent, context, lock = at.parent, at.context, at.session.lock
+    begun = once.begin(parent, context.in_once)
+    if not once.is_known(parent, begun):
+        _engine.block(at, lambda: once.is_known(parent, begun))
+    with lock:
+        answer = once.recall(parent, begun, name)
+    if answer is None:
+        context.in_once += 1
+        try:
+            answer = _answer(function, name)
+        finally:
+            context.in_once -= 1
+        if parent.refusal is not None:  # of a strict replay: no answer of the function's
+            raise parent.refusal.with_traceback(None)
+        with lock:
+            answer = once.end(parent, begun, name, answer)
+        if not parent.once.is_durable:
+            _engine.block(at, lambda: parent.once.is_durable)
+    return _engine.decode(at, answer[1:], failed=answer[:1] == _ERROR, what=f"once({name})")
+
+
+def _answer(function: Callable[[], Any], name: str) -> bytes:
+    try:
+        value = function()
+    except Exception as error:  # user code: its error is the answer
+        return _ERROR + codec.dumps_exception(error, f"once({name})")
+    try:
+        return _VALUE + codec.dumps(value, f"value of once({name})", "value")
+    except PicklingFailedError as error:  # the function has run, and is not to run again
+        return _ERROR + codec.dumps_exception(error, f"once({name})")

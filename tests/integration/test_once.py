@@ -1,0 +1,122 @@
+"""`once` in real runs: what was told is told again, whatever its function did and whenever it died."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.runs import Place, ledger
+
+pytestmark = pytest.mark.real
+
+ALL_KINDS = """
+import os, random, sys, time
+from pathlib import Path
+from resilient_scoop import futures
+
+def sq(x): return x * x
+
+def note(text):
+    with open("ledger", "a") as file: file.write(f"{text}\\n")
+
+def stamp():
+    note("stamp")
+    return time.time_ns()
+
+def search():
+    note("search")
+    first = futures.submit(sq, 3)
+    asked = first.done()
+    chosen = [value for value in futures.map_as_completed(sq, range(4))]
+    return asked, chosen, first.result(), time.time_ns()
+
+def nested():
+    note("nested")
+    return futures.once(stamp), sum(futures.map(sq, range(3))), futures.once(stamp), time.time_ns()
+
+def fails():
+    note("fails")
+    raise ValueError(f"{sum(futures.map(sq, range(3)))} {time.time_ns()}")
+
+def unsavable():
+    note("unsavable")
+    return sys.stdout
+
+def caught(function):
+    try: return futures.once(function)
+    except Exception as error: return f"{type(error).__name__} {error}"
+
+def below(x):
+    return futures.once(search), futures.submit(sq, x).result(), futures.once(nested)
+
+def all_of_them():
+    return [futures.once(stamp), futures.once(search), futures.once(nested), caught(fails),
+            caught(unsavable), futures.once(nested), list(futures.map(below, [1, 2])), futures.once(stamp),
+            futures.once(lambda: list(futures.map(sq, range(2)))), futures.submit(sq, 5).result()]
+"""
+KILLED = (
+    ALL_KINDS
+    + """
+if __name__ == "__main__":
+    got = repr(all_of_them())
+    seen = Path("seen").read_text() if Path("seen").exists() else None
+    if seen is None:
+        Path("seen").write_text(got)
+        os.kill(os.getpid(), 9)
+    print(got == seen, got if got != seen else "")
+"""
+)
+PAYMENTS = (
+    ALL_KINDS
+    + """
+def pay(no):
+    if no % 3 == 1: futures.submit(sq, no).result()
+    if no % 3 == 2: futures.once(stamp)
+    note(f"paid {no}")
+    return no
+
+if __name__ == "__main__":
+    for no in range(9):
+        print(futures.once(pay, no))
+        if not Path(f"killed{no}").exists():  # right behind it, before anything else happens
+            Path(f"killed{no}").touch()
+            os.kill(os.getpid(), 9)
+        futures.submit(sq, no).result()
+"""
+)
+
+
+def test_what_once_told_is_told_again_whatever_its_function_did(place: Place) -> None:
+    done = place.run(KILLED)
+
+    assert done.expect() == "True \n", str(done)
+    assert sorted(ledger(place)).count("search") == 3
+    assert sorted(ledger(place)).count("nested") == 4
+    assert sorted(ledger(place)).count("unsavable") == sorted(ledger(place)).count("fails") == 1
+    assert "replay:" not in done.err
+
+
+def test_what_was_paid_is_not_paid_again_by_a_death_right_behind_it(place: Place) -> None:
+    done = place.run(PAYMENTS)
+
+    assert done.expect().split() == [str(no) for no in range(9)], str(done)
+    assert [each for each in ledger(place) if each != "stamp"] == [f"paid {no}" for no in range(9)]
+
+
+def test_always_replay_runs_no_function_of_once_again(place: Place) -> None:
+    done = place.run(
+        ALL_KINDS + "\nif __name__ == '__main__': print(len(all_of_them()))", "--always-replay"
+    )
+
+    assert done.expect() == "10\n", str(done)
+    assert sorted(ledger(place)).count("search") == 3
+    assert sorted(ledger(place)).count("nested") == 4
+
+
+def test_a_replay_without_workers_passes_over_what_once_did(place: Place) -> None:
+    place.run(ALL_KINDS + "\nif __name__ == '__main__': print(len(all_of_them()))").expect()
+    before = ledger(place)
+
+    done = place.rscoop("replay", "last")
+
+    assert done.code == 0, str(done)
+    assert ledger(place) == before

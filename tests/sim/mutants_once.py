@@ -1,0 +1,51 @@
+"""Planted bugs of `once`: its answer lost, another's taken, what it did not passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from resilient_scoop.core import once
+from resilient_scoop.core.once import Once
+from tests.sim.planting import Mutant, Patch
+
+_KEPT = (("kept", 2), ("map", "keeper", [2, 1]), ("kept", 3))
+_ORIGIN = {"rates": {"both": 1.0, "broker": 1.0, "worker": 1.0}, "until": 10.0, "edits": False}
+
+
+def _told_before_it_is_durable() -> Sequence[Patch]:
+    return [(Once, "is_durable", property(lambda _: True))]
+
+
+def _not_passed_over() -> Sequence[Patch]:
+    def bug(parent: Any, calls: int, observations: int, pending: Any) -> None:
+        parent.next_observation = max(parent.next_observation, observations)
+        while parent._recorded and parent._recorded[0].no < observations:
+            parent._recorded.popleft()
+
+    return [(once, "jump", bug)]
+
+
+def _inner_ones_taken() -> Sequence[Patch]:
+    def bug(parent: Any, depth: int) -> once.Begun:
+        return once.Begun("once", parent.next_call, parent.next_observation)
+
+    return [(once, "begin", bug)]
+
+
+def _not_looked_for() -> Sequence[Patch]:
+    find = once._find
+
+    def bug(parent: Any, begun: once.Begun) -> Any:
+        found = find(parent, begun)
+        return found if found is None or found is parent._recorded[0] else None
+
+    return [(once, "_find", bug)]
+
+
+ONCE_MUTANTS = (
+    Mutant("once told before it is durable", _told_before_it_is_durable, _KEPT, _ORIGIN),
+    Mutant("what once did is not passed over", _not_passed_over, _KEPT, _ORIGIN),
+    Mutant("answers of inner onces taken", _inner_ones_taken, _KEPT, _ORIGIN),
+    Mutant("answers behind others not found", _not_looked_for, _KEPT, _ORIGIN),
+)

@@ -1,0 +1,37 @@
+"""`once` in the simulated world: what was told once is told ever after."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.sim.cancels import Broken
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.once import Begun
+    from tests.sim.world import World
+
+Place = tuple[str, str]
+
+
+class Onces:
+    """Knows which functions have come to their end, and to what."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.answers: dict[Place, bytes] = {}
+
+    def runs(self, path: str, begun: Begun) -> None:
+        """A function runs, for the first time or once more."""
+        if (path, begun.whole) in self.answers and self._counts(path):
+            raise Broken(
+                f"NO-LOST: {path} runs a function again at {begun}, and was told its answer"
+            )
+
+    def told(self, path: str, begun: Begun, answer: bytes) -> None:
+        """A parent is told what a function has come to."""
+        if self.answers.setdefault((path, begun.whole), answer) != answer and self._counts(path):
+            raise Broken(f"SAME-ANSWER: {path} is told another answer at {begun}")
+
+    def _counts(self, path: str) -> bool:
+        """Tell whether it matters: not to a script that was changed, nor to an attempt that is over."""
+        return not self.world.edited and not self.world.checks.is_done(path)

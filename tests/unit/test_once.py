@@ -1,0 +1,140 @@
+"""`once` in the parent machine: passed over where it came to its end, run again where it did not."""
+
+from __future__ import annotations
+
+import pytest
+
+from resilient_scoop.core import once
+from resilient_scoop.core.call import Policy
+from resilient_scoop.core.parent import Parent
+from resilient_scoop.errors import ReplayDivergedError
+from resilient_scoop.ids import ROOT
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import FN, ORIGIN, Bench, digests, sent
+
+ATTEMPT = wire.Attempt(1, 1)
+
+
+class Life:
+    """One attempt at the root, and what it has said; the next one is told all of that."""
+
+    def __init__(
+        self, before: Life | None = None, *, cut: int | None = None, **policy: bool
+    ) -> None:
+        self.notes: list[str] = []
+        self.parent = Parent(ROOT, ATTEMPT, before is not None, Policy(**policy), self.notes.append)
+        self.told: list[wire.Observation] = []
+        if before is not None:
+            self.told = list(before.sent()[:cut])
+            calls = max((each.at_call for each in self.told), default=0)
+            head = wire.History(ROOT, ATTEMPT, 9, last=True, calls=calls, no=1)
+            assert self.parent.page_wanted() is not None
+            self.parent.page(head, [wire.Observed(ROOT, ATTEMPT, self.told)] if self.told else [])
+
+    def sent(self) -> list[wire.Observation]:
+        new = [wire.decode_up(frame) for frame in self.parent.frames()]
+        for message in new:
+            if isinstance(message, wire.Observed):
+                self.told += message.observations
+        return self.told
+
+    def call(self) -> int:
+        made = self.parent.begin(FN, FN)
+        self.parent.add(made, digests(1), [b"arg"], last=True)
+        return made.number
+
+    def once(self, value: bytes, *, calls: int = 0, inside: bytes = b"", name: str = "f") -> bytes:
+        """Do `once` of a function that makes calls and has another `once` inside."""
+        return self._once(value, calls, inside, name, 0)
+
+    def _once(self, value: bytes, calls: int, inside: bytes, name: str, depth: int) -> bytes:
+        begun = once.begin(self.parent, depth)
+        assert once.is_known(self.parent, begun)
+        answer = once.recall(self.parent, begun, name)
+        if answer is not None:
+            return answer
+        if inside:
+            self._once(inside, 0, b"", "g", depth + 1)
+        for _ in range(calls):
+            self.call()
+        return once.end(self.parent, begun, name, value)
+
+
+@pytest.mark.parametrize("calls", [0, 1, 3])
+@pytest.mark.parametrize("inside", [b"", b"0inner"])
+def test_a_function_is_told_again_and_all_that_it_did_is_passed_over(
+    calls: int, inside: bytes
+) -> None:
+    first = Life()
+    assert first.once(b"0a", calls=calls, inside=inside) == b"0a"
+    assert first.once(b"0b") == b"0b"
+    number = first.call()
+
+    second = Life(first)
+    assert second.once(b"0other", calls=calls, inside=inside) == b"0a"
+    assert second.once(b"0another") == b"0b"
+    assert second.call() == number
+    assert second.parent.next_observation == first.parent.next_observation
+
+
+def test_a_function_that_did_not_come_to_its_end_runs_again_and_finds_what_was_inside() -> None:
+    first = Life()
+    first.once(b"0outer", calls=1, inside=b"0inner")
+    assert [each.kind for each in first.sent()] == ["once/1", "once 0 0"]
+
+    # When the process died before the answer of the outer one was recorded
+    second = Life(first, cut=1)
+
+    assert second.once(b"0again", calls=1, inside=b"0changed") == b"0again"
+    assert second.sent()[0] == first.sent()[0]
+    third = Life(second)
+    assert third.once(b"0x", calls=1, inside=b"0y") == b"0again"
+
+
+def test_an_answer_that_an_older_version_recorded_behind_calls_is_found_at_their_end() -> None:
+    old = Life()
+    old.call()
+    old.parent.observe("once", b"0old")
+
+    new = Life(old)
+    assert new.once(b"0new", calls=1) == b"0old"
+    assert not new.notes
+
+
+def test_another_function_in_its_place_is_told_the_same_and_that_is_said() -> None:
+    first = Life()
+    first.once(b"0a", name="pay")
+
+    second = Life(first)
+    assert second.once(b"0b", name="stamp") == b"0a"
+    assert "`once(stamp)` stands where `once(pay)` stood" in second.notes[0]
+    with pytest.raises(ReplayDivergedError):
+        Life(first, strict=True).once(b"0b", name="stamp")
+
+
+def test_an_answer_is_durable_when_the_broker_says_so_and_a_new_one_is_asked() -> None:
+    life = Life()
+    life.once(b"0a")
+    frames = life.parent.frames()
+    assert not life.parent.once.is_durable
+
+    # A broker that is new is asked again
+    life.parent.reconnect()
+    assert life.parent.frames() == frames
+
+    life.parent.once.take(0)
+    assert life.parent.once.is_durable
+    life.parent.reconnect()
+    assert life.parent.frames() == []
+
+
+def test_the_broker_answers_behind_the_commit_and_logs_once() -> None:
+    bench = Bench()
+    root = bench.begin()
+    told = wire.Observed(ROOT, root, [wire.Observation(0, "once", 0, b"0a")], asks=True)
+
+    for _ in range(2):
+        actions = bench.tell(ORIGIN, told)
+        assert sent(actions, ORIGIN, wire.Noted) == [wire.Noted(ROOT, 0)]
+
+    assert len(bench.logged()) == 1
