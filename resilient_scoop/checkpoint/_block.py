@@ -80,6 +80,11 @@ class Block:
             self._enter_alone()
             return None
         parent = at.parent
+        if at.context.in_once:
+            raise UsageError(
+                f"the block {self.name!r} of {parent.path} is opened in a function of `futures.once`, "
+                "which a replay does not run: open it around the `once`, or in a task"
+            )
         if parent.durable.is_open(self.name):
             raise UsageError(
                 f"the block {self.name!r} of {parent.path} is open already: give each "

@@ -18,8 +18,8 @@ from resilient_scoop import ids
 from resilient_scoop.adapters import payload, rng
 from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
 from resilient_scoop.adapters.green import GreenletExit
-from resilient_scoop.core import permission
 from resilient_scoop.adapters.payload_lacking import lacks_module
+from resilient_scoop.core import permission
 from resilient_scoop.core.parent import Parent, Policy
 from resilient_scoop.runtime import deaf
 from resilient_scoop.runtime.session import FLUSH_S, Context
@@ -39,6 +39,8 @@ _NOT_LOADED = object()
 
 class _LackingError(Exception):
     """The argument of the item at hand cannot be loaded in this process."""
+
+
 _PERMISSION_S = 0.2
 
 

@@ -53,6 +53,7 @@ def all_of_them():
             caught(unsavable), futures.once(nested), list(futures.map(below, [1, 2])), futures.once(stamp),
             futures.once(lambda: list(futures.map(sq, range(2)))), futures.submit(sq, 5).result()]
 """
+MAIN = "\nif __name__ == '__main__': print(len(all_of_them()))"
 KILLED = (
     ALL_KINDS
     + """
@@ -103,9 +104,7 @@ def test_what_was_paid_is_not_paid_again_by_a_death_right_behind_it(place: Place
 
 
 def test_always_replay_runs_no_function_of_once_again(place: Place) -> None:
-    done = place.run(
-        ALL_KINDS + "\nif __name__ == '__main__': print(len(all_of_them()))", "--always-replay"
-    )
+    done = place.run(ALL_KINDS + MAIN, "--always-replay")
 
     assert done.expect() == "10\n", str(done)
     assert sorted(ledger(place)).count("search") == 3
@@ -113,7 +112,7 @@ def test_always_replay_runs_no_function_of_once_again(place: Place) -> None:
 
 
 def test_a_replay_without_workers_passes_over_what_once_did(place: Place) -> None:
-    place.run(ALL_KINDS + "\nif __name__ == '__main__': print(len(all_of_them()))").expect()
+    place.run(ALL_KINDS + MAIN).expect()
     before = ledger(place)
 
     done = place.rscoop("replay", "last")

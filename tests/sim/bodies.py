@@ -46,7 +46,7 @@ class Frame:
         self.ready_at = 0.0
         self.parked = False
         self.draws = 0
-        self.onces: list[once.Begun] = []  # whose functions are running
+        self.in_once: list[once.Begun] = []  # whose functions are running
         self.blocks: dict[str, Block] = {}
         self.asked: dict[
             str, int
@@ -97,7 +97,7 @@ class Operations:
             case ("once",):
                 return lambda: self._told(frame, "once", lambda: self.world.rng.getrandbits(30))
             case ("once_begin", _):
-                begun = once.begin(parent, len(frame.onces))
+                begun = once.begin(parent, len(frame.in_once))
                 return lambda: self._once_begin(frame, begun)
             case ("once_end", value):
                 return self._once_end(frame, value)
@@ -190,21 +190,21 @@ class Operations:
             return None
         raw = once.recall(parent, begun, "function")
         if raw is None:
-            checks.onces.runs(frame.path, begun)
-            frame.onces.append(begun)
+            checks.kept_once.runs(frame.path, begun)
+            frame.in_once.append(begun)
             return (None,)
-        checks.onces.told(frame.path, begun, raw)
+        checks.kept_once.told(frame.path, begun, raw)
         return (programs.decode_arg(raw),)
 
     def _once_end(self, frame: Frame, value: Any) -> Callable[[], Ready]:
-        parent, begun = frame.parent, frame.onces.pop()
+        parent, begun = frame.parent, frame.in_once.pop()
         assert parent is not None
         raw = once.end(parent, begun, "function", programs.encode_arg(value))
 
         def ready() -> Ready:
             if not parent.once.is_durable:
                 return None
-            self.world.checks.onces.told(frame.path, begun, raw)
+            self.world.checks.kept_once.told(frame.path, begun, raw)
             return (programs.decode_arg(raw),)
 
         return ready

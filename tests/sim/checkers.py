@@ -18,8 +18,8 @@ from tests.sim import programs, truths
 from tests.sim.callables import Callables
 from tests.sim.cancels import Broken, Cancels, Key
 from tests.sim.durable_part import durable_part
+from tests.sim.kept_once import KeptOnce
 from tests.sim.leftovers import Leftovers
-from tests.sim.onces import Onces
 from tests.sim.permissions import Permissions
 from tests.sim.saves import Saves
 
@@ -65,7 +65,7 @@ class Checks:
         self.saves = Saves(world)
         self.callables = Callables(world)
         self.permissions = Permissions(world)
-        self.onces = Onces(world)
+        self.kept_once = KeptOnce(world)
 
     # --- what happens -------------------------------------------------------------------------
 

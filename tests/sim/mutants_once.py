@@ -46,6 +46,6 @@ def _not_looked_for() -> Sequence[Patch]:
 ONCE_MUTANTS = (
     Mutant("once told before it is durable", _told_before_it_is_durable, _KEPT, _ORIGIN),
     Mutant("what once did is not passed over", _not_passed_over, _KEPT, _ORIGIN),
-    Mutant("answers of inner onces taken", _inner_ones_taken, _KEPT, _ORIGIN),
+    Mutant("answers of inner functions taken", _inner_ones_taken, _KEPT, _ORIGIN),
     Mutant("answers behind others not found", _not_looked_for, _KEPT, _ORIGIN),
 )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Place = tuple[str, str]
 
 
-class Onces:
+class KeptOnce:
     """Knows which functions have come to their end, and to what."""
 
     def __init__(self, world: World) -> None:
