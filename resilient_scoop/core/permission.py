@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from resilient_scoop.core.ledger import Ledger, Spans
     from resilient_scoop.core.peers import Peer
-    from resilient_scoop.core.state import Batch
+    from resilient_scoop.core.state import Batch, State
     from resilient_scoop.core.work import Work
     from resilient_scoop.core.worker import Worker
 
@@ -98,6 +98,17 @@ def settle_doubts(ledger: Ledger) -> None:
             for low, high in [] if batch is None else list(batch.ready):
                 assert batch is not None, "it has ready items"
                 give_up(ledger, batch, intents.overlap(low, high))
+
+
+def check(state: State) -> None:
+    """Assert that nothing that has begun is ready (A2)."""
+    for parent in state.parents.values():
+        for call, intents in parent.intents.items():
+            batch = parent.batches.get(call)
+            for start, stop in () if batch is None else batch.ready:
+                assert not intents.overlap(start, stop), (
+                    f"A2 {parent.path}.{call}[{start}] is ready"
+                )
 
 
 # --- the worker's side ------------------------------------------------------------------------

@@ -71,5 +71,5 @@ def test_a_constant_that_is_another_one_in_the_next_life_is_refused_by_name(plac
 
     done = place.rscoop("run", "-q", "-n", "1", path.name, "differs")
 
-    assert done.code == 1, str(done)
+    assert done.code == 75, str(done)
     assert "the constant 'words' is set already, to another value" in done.err
