@@ -232,8 +232,7 @@ class Broker:
             case wire.Returned():
                 self._returned(peer, message)
             case wire.BeginWanted():
-                if self.membership.stopping is None:
-                    permission.permit(self.ledger, peer, message)
+                permission.permit(self.ledger, peer, message, self.membership.stopping)
             case wire.HistoryWanted():
                 self.ledger.history(peer, message)
             case wire.Cancel():

@@ -36,8 +36,13 @@ if TYPE_CHECKING:
 # --- the broker's side ------------------------------------------------------------------------
 
 
-def permit(ledger: Ledger, peer: Peer, wanted: wire.BeginWanted) -> None:
-    """Journal that an item begins, and tell its worker behind the commit (A1)."""
+def permit(ledger: Ledger, peer: Peer, wanted: wire.BeginWanted, stopping: str | None) -> None:
+    """Journal that an item begins, and tell its worker behind the commit (A1).
+
+    A worker of a run that is stopping is told to stop, and begins nothing.
+    """
+    if stopping is not None:
+        return
     lease = peer.leases.get(wanted.attempt)
     if lease is None or wanted.index not in lease.left:
         ledger.send(peer.id, wire.encode(wire.Drop([wanted.attempt])))

@@ -40,8 +40,8 @@ def _not_waited_for() -> Sequence[Patch]:
 def _permitted_before_commit() -> Sequence[Patch]:
     permit = permission.permit
 
-    def bug(ledger: Ledger, peer: Any, wanted: Any) -> None:
-        permit(ledger, peer, wanted)
+    def bug(ledger: Ledger, peer: Any, wanted: Any, stopping: Any) -> None:
+        permit(ledger, peer, wanted, stopping)
         ledger.offer(peer.id, wire.encode(wire.MayBegin(wanted.attempt, wanted.index)))
 
     return [(permission, "permit", bug)]
