@@ -11,6 +11,7 @@ from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.state_store import StateStore
 from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalError
+from resilient_scoop.runtime import kept_code
 from resilient_scoop.runtime.display import Display
 from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.shown import Shown
@@ -63,7 +64,8 @@ def tidy(run: RunDir) -> None:
     BlobStore(run.path / "payloads").sweep(lambda _: True)
     _sweep_results(run)
     _sweep_states(run)
-    for folder in (run.path, run.journal, run.path / state_store.FOLDER):
+    folders = (run.path, run.journal, run.path / state_store.FOLDER, run.path / kept_code.FOLDER)
+    for folder in folders:
         for unfinished in folder.glob("*.tmp"):
             unfinished.unlink(missing_ok=True)
     run.remove_socket_dir()

@@ -26,7 +26,7 @@ from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.store import remove_arguments
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import RunStoppedError
-from resilient_scoop.runtime import child, decisions
+from resilient_scoop.runtime import child, decisions, kept_code
 from resilient_scoop.runtime.aftermath import show_new, tidy
 from resilient_scoop.runtime.audit import AuditTail
 from resilient_scoop.runtime.display import Course, Display, Progress, Rate
@@ -176,6 +176,7 @@ class Launcher:
             if not self.options.resume:
                 words = " ".join([self.info.title, *self.info.argv])
                 self.display.begin(started(self.run.id, words, self.options.workers))
+            self._keep_code()
             self.start_broker(adopt=False)
             self.start_agent()
             while self.broker.process is not None or self.agent.process is not None:
@@ -195,6 +196,15 @@ class Launcher:
             if self.ears is not None:
                 self.ears.close()
             self.run.remove_socket_dir()  # last: it takes descriptors, which may have run out
+
+    def _keep_code(self) -> None:
+        try:
+            kept_code.begin(self.run.path, None if self.info.script_kept else self.info.script)
+        except OSError as error:
+            self.display.note(
+                f"the script's code cannot be kept in {self.run.path} ({error.strerror}): do not "
+                "edit it during the run, since workers that are replaced would run the new code"
+            )
 
     def _timeout_s(self) -> float:
         now = time.monotonic()

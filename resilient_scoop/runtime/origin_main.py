@@ -23,7 +23,7 @@ from resilient_scoop.adapters import rng
 from resilient_scoop.adapters.payload import keep_by_value
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import CheckpointUnusableError, ReplayDivergedError
-from resilient_scoop.runtime import deaf, ending, script
+from resilient_scoop.runtime import deaf, ending, kept_code, script
 from resilient_scoop.runtime.child import START_AGAIN, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.script_input import Pieces, script_stdin
@@ -210,6 +210,7 @@ def _run(session: Session, settings: ChildSettings, output: Output) -> End:
 
 def _script(settings: ChildSettings) -> End:
     """Run the script; show what it ends with."""
+    kept_code.install(settings.run_dir)
     try:
         script.prepare(settings.script)
         keep_by_value(script.names_under_guard(settings.script))

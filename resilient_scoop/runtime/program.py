@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime import guard
+from resilient_scoop.runtime.kept_code import KeptCode
 
 if TYPE_CHECKING:
     from resilient_scoop.runtime.child import ScriptSpec
@@ -106,7 +107,7 @@ def source(spec: ScriptSpec) -> tuple[bytes, str]:
     if spec.module is not None:
         found = find_module(spec.module)
     elif spec.script is not None and (place := importer(spec.script)) is not None:
-        found = place.find_spec("__main__")
+        found = _adapted(place.find_spec("__main__"))
     elif spec.script is not None:
         data = _read(spec)
         return (b"" if is_compiled(spec.script, data) else data), spec.script
@@ -130,7 +131,7 @@ def load(spec: ScriptSpec, *, closed: bool) -> Program:
     place = importer(spec.script)
     if place is not None:
         what = f"'__main__' module in {spec.script!r}"
-        return _of_module(place.find_spec("__main__"), what, closed=closed)
+        return _of_module(_adapted(place.find_spec("__main__")), what, closed=closed)
     data, path = _read(spec), spec.script
     machinery = importlib.machinery
     if is_compiled(path, data):
@@ -173,5 +174,12 @@ def _compiled(source: bytes, path: str, *, closed: bool) -> CodeType:
 
 def _read(spec: ScriptSpec) -> bytes:
     assert spec.script is not None, "modules are read by their loaders"
+    if spec.kept is None and KeptCode.current is not None:
+        return KeptCode.current.read(spec.script)
     with io.open_code(spec.kept or spec.script) as file:
         return file.read()
+
+
+def _adapted(found: importlib.machinery.ModuleSpec | None) -> importlib.machinery.ModuleSpec | None:
+    code = KeptCode.current
+    return found if found is None or code is None else code.adapted(found)

@@ -12,7 +12,7 @@ from resilient_scoop.adapters import rng
 from resilient_scoop.adapters.payload_lacking import in_a_line
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import ScriptGuardError
-from resilient_scoop.runtime import deaf, ending, script, task_output
+from resilient_scoop.runtime import deaf, ending, kept_code, script, task_output
 from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.executor import Executor, make_parent
@@ -36,6 +36,7 @@ def import_script(session: Session, functions: Functions) -> None:
     """
     spec = session.settings.script
     Process.importing = spec.script or spec.module
+    kept_code.install(session.settings.run_dir)
     try:
         script.prepare(spec)
         script.import_for_workers(spec)

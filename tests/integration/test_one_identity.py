@@ -174,3 +174,36 @@ def test_a_class_made_in_a_function_is_one_class_in_each_process(place: Place) -
     assert "too big" in told
     assert place.run(LOCAL).expect() == told
     assert place.run(LOCAL, "kill").expect() == told
+
+
+EDITED = """
+    import os, signal, sys
+    import helper
+    from resilient_scoop import futures
+    VERSION = "old"
+    def versions(_): return VERSION, helper.VERSION
+    def die(name):
+        if not os.path.exists(name):
+            open(name, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return versions(0)
+    def fail(_): raise ValueError("from the old code")
+    if __name__ == "__main__":
+        print(*set(futures.map(versions, range(8))), VERSION, helper.VERSION)
+        for name in () if "edited" in sys.argv else ("script.py", "helper.py"):
+            with open(name) as file: text = file.read()
+            with open(name, "w") as file: file.write("# edited\\n" * 3 + text.replace('"old"', '"new"'))
+        print(futures.submit(die, "w").result(), *set(futures.map(versions, range(8))))
+        die("o")
+        print(VERSION, helper.VERSION)
+        futures.submit(fail, 0).result()
+"""
+
+
+def test_a_script_that_is_edited_while_it_runs_stays_what_it_was(place: Place) -> None:
+    place.write('VERSION = "old"\n', "helper.py")
+    done = place.run(EDITED)
+    old = "('old', 'old')"
+    assert done.expect(1) == f"{old} old old\n{old} {old}\nold old\n"
+    assert 'def fail(_): raise ValueError("from the old code")' in done.err
+    assert place.rscoop("run", "-q", "script.py", "edited").out.count("'new', 'new'") == 3
