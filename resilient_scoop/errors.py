@@ -83,7 +83,7 @@ class RunNotFoundError(UsageError):
 
 
 class JournalPlaceError(UsageError):
-    """The folder is no safe place for a journal; nothing in it was touched."""
+    """The folder is not a safe place for a journal; nothing in it was touched."""
 
     def __init__(self, folder: str, why: str, advice: str) -> None:
         super().__init__(folder, why, advice)
@@ -111,7 +111,7 @@ class ReplayDivergedError(RscoopError):
 
     def __str__(self) -> str:
         return (
-            f"replay of {self.path} diverged: the journal has {self.expected}, the code now made "
+            f"replay of {self.path} diverged: the journal has {self.expected}, the code now has "
             f"{self.found}; put what varies (time, files, network) into `futures.once`, or resume "
             f"without --strict to compute it again"
         )
@@ -151,7 +151,7 @@ class JournalError(RscoopError):
     def __str__(self) -> str:
         return (
             f"journal {self.directory}: {self.what} failed: {self.reason}; everything acknowledged "
-            f"before is kept: see to the disk, then `rscoop resume`"
+            f"before is kept: repair the disk, then `rscoop resume`"
         )
 
 
@@ -179,7 +179,7 @@ class JournalDamagedError(JournalError):
             where += f", key {self.key.hex()}"
         return (
             f"journal {self.directory} is damaged{where}: {self.reason}; `rscoop journal verify` "
-            f"lists the damage, `rscoop journal repair` keeps every record that is whole"
+            f"lists the damage, `rscoop journal repair` keeps every undamaged record"
         )
 
 
@@ -189,8 +189,8 @@ class JournalFullError(JournalError):
     def __str__(self) -> str:
         return (
             f"journal {self.directory}: no room for {self.what}: {self.reason}; nothing is lost: "
-            f"make room (`rscoop gc`, `ulimit -f`), and the run goes on by itself or with "
-            f"`rscoop resume`"
+            f"make room (`rscoop gc`, `ulimit -f`); then the run continues, or `rscoop resume` "
+            f"continues it"
         )
 
 
@@ -216,11 +216,11 @@ class RunStoppedError(RscoopError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"run {self.run} stopped: {self.reason}; go on with `rscoop resume {self.run}`"
+        return f"run {self.run} stopped: {self.reason}; to continue: rscoop resume {self.run}"
 
 
 class CheckpointUnusableError(RscoopError):
-    """A checkpoint that is stored cannot be gone on from, or its state would not be right.
+    """A stored checkpoint cannot be used, or its state would not be right.
 
     `what` names it, `reason` says what is wrong, `advice` what would help.
     """
@@ -245,7 +245,7 @@ class CheckpointsLostError(CheckpointUnusableError):
         advice = self.advice or "make it loadable again"
         return (
             f"{self.what} cannot go on: {self.reason}. The results before its checkpoints are dropped, "
-            f"so it cannot begin anew in this run; nothing was changed: {advice}, then `rscoop resume`"
+            f"so it cannot start again in this run; nothing was changed: {advice}, then `rscoop resume`"
         )
 
 
@@ -258,8 +258,8 @@ class ConstExistsError(RscoopError, TypeError):
 
     def __str__(self) -> str:
         return (
-            f"the constant {self.name!r} is set already, to another value, and cannot change; read it with "
-            f"`getConst({self.name!r})` or choose another name; what varies goes through `futures.once`"
+            f"the constant {self.name!r} already has another value and cannot change; read it with "
+            f"`getConst({self.name!r})` or choose another name; use `futures.once` for values that vary"
         )
 
 
@@ -320,7 +320,7 @@ class WorkerLostError(TaskError):
     def __str__(self) -> str:
         return (
             f"item {self.path} ({self.name}) was started and its worker was lost; it is marked "
-            f"idempotent=False and so was not started again: check whether it had its effect"
+            f"idempotent=False and was therefore not started again: check whether it had its effect"
         )
 
 

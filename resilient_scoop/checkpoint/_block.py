@@ -235,7 +235,7 @@ class Block:
                 raise
             if str(error) not in self._said:
                 self._said.add(str(error))
-                Process.say(f"{error}; the run goes on without this checkpoint")
+                Process.say(f"{error}; the run continues without this checkpoint")
         self._asked = asked
         self._pace.wrote(now, time.monotonic())
 

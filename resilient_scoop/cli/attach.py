@@ -33,19 +33,19 @@ _RESUMABLE_EXIT: Final = 75
     context_settings=SETTINGS,
     epilog="""\b
 Examples:
-    rscoop run --detach evolve.py; rscoop attach last
-    rscoop attach last --no-output && echo it finished
+    rscoop run --detach evolve.py; rscoop attach
+    rscoop attach --no-output && echo it finished
 """,
 )
 @run_argument
 @click.option("--output/--no-output", default=True, help="Show the script's output.  [default: on]")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(*, run: RunDir, output: bool, quiet: bool) -> int:
-    """Follow RUN: print what its script wrote and writes, and show its progress.
+    """Show the output and progress of RUN until it ends.
 
-    Ends when the run does, with the run's exit code (75 if it stopped and can be resumed), so it
-    also serves to wait for a run. Ctrl-C ends the watching only. Of a run that is over it prints
-    what there is.
+    The exit code is that of the run (75 if it stopped and can be resumed), so this command can also
+    be used to wait for a run. Ctrl-C ends this command, not the run. If the run has ended, its
+    recorded output is printed.
     """
     info = run.load()
     display = Display(sys.stdout, sys.stderr, run.id, sys.stderr.isatty(), quiet=quiet)
@@ -54,7 +54,7 @@ def command(*, run: RunDir, output: bool, quiet: bool) -> int:
         watch.follow()
     except KeyboardInterrupt:
         display.close()
-        note(f"run {run.id} goes on; `rscoop attach {run.id}` to watch it again")
+        note(f"run {run.id} continues; to watch it again: rscoop attach {run.id}")
         raise
     display.close()
     return _verdict(run, watch.figures)
@@ -137,7 +137,7 @@ class _Watch:
 def _verdict(run: RunDir, figures: RunFigures) -> int:
     state = state_of(run, figures.ended)
     if state is RunState.STOPPED or figures.ended is None:
-        note(f"run {run.id} stopped before its end; go on with `rscoop resume {run.id}`")
+        note(f"run {run.id} stopped before its end; to continue: rscoop resume {run.id}")
         return _RESUMABLE_EXIT
     note(f"run {run.id} {state}")
     return figures.ended.code

@@ -33,12 +33,12 @@ SCHEMA: Final = 1
 
 EXIT_CODES: Final = """\b
 Exit codes:
-    the script's own   it came to its end (1: an exception that nobody caught)
+    the script's own   it ended (1: an uncaught exception)
     2    the command can't be carried out as given
-    70   the replay took another path than the journal (--strict)
+    70   the replay differs from the journal (--strict)
     73   the run is live
-    74   the journal is damaged, or the disk refuses
-    75   stopped, and can be resumed: requeue it
+    74   the journal is damaged, or the disk has an error
+    75   stopped; it can be resumed: requeue it
     130, 143   ended by SIGINT, SIGTERM
 """
 
@@ -112,7 +112,7 @@ class DurationParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         seconds = parse_duration(str(value))
         if seconds is None:
             self.fail(
-                f"{value!r} is no duration; write 90s, 5m, 1h30m, 30d or HH:MM:SS", param, ctx
+                f"{value!r} is not a duration; write 90s, 5m, 1h30m, 30d or HH:MM:SS", param, ctx
             )
         return seconds
 
@@ -163,13 +163,13 @@ def determinism_options(command: _Command) -> _Command:
     """Give a command the flags that find what would differ in a replay."""
     audit = click.option(
         "--audit", is_flag=True,
-        help="Report, once per place, clocks, UUIDs, random bytes, file writes, sockets and "
-        "subprocesses that a parent uses outside of futures.once.",
+        help="Report, once per place, clocks, UUIDs, random bytes, file writes, sockets and child "
+        "processes that the script, or a task that makes calls, uses outside of futures.once.",
     )  # fmt: skip
     always = click.option(
         "--always-replay", is_flag=True,
-        help="Drop and replay every parent whenever it has waited, and stop (70) where a replay "
-        "differs: what would show after a crash shows now. Slow; for tests.",
+        help="Replay the script, and every task that makes calls, whenever it has waited, and stop "
+        "(70) at the first difference. Finds now what would fail after a crash. Slow; for tests.",
     )  # fmt: skip
     return audit(always(command))
 

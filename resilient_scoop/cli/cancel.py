@@ -25,19 +25,22 @@ _POLL_S: Final = 0.05
     context_settings=SETTINGS,
     epilog="""\b
 Examples:
-    rscoop cancel last
-    rscoop cancel --now evolve-7        do not let it finish what it is computing
-    rscoop cancel --timeout 2m last
+    rscoop cancel
+    rscoop cancel --now evolve-7        do not wait for calls that are running
+    rscoop cancel --timeout 2m
 """,
 )
 @run_argument
-@click.option("--now", is_flag=True, help="End it at once, as a second Ctrl-C does.")
+@click.option("--now", is_flag=True, help="Stop it at once, as a second Ctrl-C does.")
 @click.option(
     "--timeout", "timeout_s", type=DURATION, default="30s", metavar="DURATION",
     help="How long to wait for its end.  [default: 30s]",
 )  # fmt: skip
 def command(*, run: RunDir, now: bool, timeout_s: float) -> None:
-    """Stop RUN; it can be resumed. Waits until nothing of it is left on this host."""
+    """Stop RUN in order; it can be resumed.
+
+    The command waits until no process of the run is left on this host.
+    """
     if not is_live(run):
         note(f"run {run.id} is not live; nothing to stop")
         return
@@ -56,7 +59,7 @@ def command(*, run: RunDir, now: bool, timeout_s: float) -> None:
     if is_live(run):
         remaining = whom_to_ask(run, "cancel")
         raise RunBusyError(str(run.path), remaining.pid, os.uname().nodename)
-    note(f"run {run.id} is stopped; go on with `rscoop resume {run.id}`")
+    note(f"run {run.id} is stopped; to continue: rscoop resume {run.id}")
 
 
 def _ask(pidfd: int, process: Reached, *, now: bool) -> None:

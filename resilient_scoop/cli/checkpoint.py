@@ -27,39 +27,40 @@ _YOUNG_S: Final = 5.0
     context_settings=SETTINGS,
     epilog=f"""\b
 Examples:
-    rscoop checkpoint last                  save, stop, to be resumed here or elsewhere
-    rscoop checkpoint --go-on evolve-7      save, and go on
-    rscoop checkpoint --no-wait last
+    rscoop checkpoint                       save and stop, to be resumed
+    rscoop checkpoint --go-on evolve-7      save and continue
+    rscoop checkpoint --no-wait
 {EXIT_CODES}""",
 )
 @run_argument
-@click.option("--go-on", is_flag=True, help="Do not stop the run behind the checkpoints.")
-@click.option("--no-wait", is_flag=True, help="Ask, and do not wait for what comes of it.")
+@click.option("--go-on", is_flag=True, help="Do not stop the run after the checkpoints.")
+@click.option("--no-wait", is_flag=True, help="Ask for checkpoints and do not wait for them.")
 @click.option(
     "--timeout", "timeout_s", type=DURATION, default=f"{GRACE_S + 30:.0f}s", metavar="DURATION",
     help="How long to wait for it.  [default: 330s; the run itself gives up after 300s]",
 )  # fmt: skip
 def command(*, run: RunDir, go_on: bool, no_wait: bool, timeout_s: float) -> int:
-    """Have every parent of RUN that has a `durable` block open save at its next commit.
+    """Save the open checkpoint blocks of RUN, then stop it.
 
-    Then the run stops and can be resumed, or goes on. Exit code 75: a parent came to no commit.
+    Each `durable` block that is open in the script or in a task is saved at its next commit. Then
+    the run stops and can be resumed; with --go-on it continues. Exit code 75: a block did not come
+    to a commit in time.
     """
     if not is_live(run):
         raise UsageError(
-            f"run {run.id} is not live, so there is nothing to save; `rscoop status {run.id}` says how "
-            f"it is"
+            f"run {run.id} is not live, so there is nothing to save; see `rscoop status {run.id}`"
         )
     process = whom_to_ask(run, "checkpoint")
     pidfd = open_process(process.pid) if process.role == "launcher" else None
     if pidfd is None:
-        raise UsageError(f"run {run.id} is ending; go on with `rscoop resume {run.id}`")
+        raise UsageError(f"run {run.id} is ending; to continue: rscoop resume {run.id}")
     number = GO_ON_SIGNAL if go_on else signal.SIGUSR1
     try:
         _wait_until_heard(run, process.pid, number)
         before = read_told(run)
         send(pidfd, number)
         if no_wait:
-            note(f"run {run.id} is asked for checkpoints")
+            note(f"run {run.id} was asked for checkpoints")
             return 0
         told = _wait(run, pidfd, before, timeout_s, ends=not go_on)
     finally:
@@ -106,23 +107,23 @@ def _wait(run: RunDir, pidfd: int, before: Told, timeout_s: float, *, ends: bool
             return told
         if time.monotonic() > until:
             raise UsageError(
-                f"run {run.id} was asked and is not done after {timeout_s:g} s; it goes on with it: "
-                f"`rscoop status {run.id}`"
+                f"run {run.id} has not finished its checkpoints after {timeout_s:g} s and continues "
+                f"with them: see `rscoop status {run.id}`"
             )
 
 
 def _say(run: RunDir, told: Told, *, go_on: bool) -> int:
-    resume = f"go on with `rscoop resume {run.id}`"
-    then = "it goes on" if go_on else f"it has handed over; {resume}"
+    resume = f"to continue: rscoop resume {run.id}"
+    then = "it continues" if go_on else f"it has stopped; {resume}"
     if not told.whole and not told.left:
         note(f"run {run.id}: not every process answered in time; {then}")
         return RunStoppedError.exit_code
     if told.left:
-        saved = f"{told.saved} of {told.named} parents saved, {told.left} came to no commit in time"
+        saved = f"{told.saved} of {told.named} parents saved, {told.left} did not commit in time"
         note(f"run {run.id}: {saved}; {then}")
         return RunStoppedError.exit_code
     if not told.named:
-        note(f"run {run.id}: no parent has a durable block open, so its results are all; {then}")
+        note(f"run {run.id}: no checkpoint block is open, so there was nothing to save; {then}")
         return 0
     note(f"run {run.id}: {told.saved} of {told.named} parents saved; {then}")
     return 0

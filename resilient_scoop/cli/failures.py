@@ -38,10 +38,11 @@ Examples:
 @click.option("--no-traceback", is_flag=True, help="One line per failure.")
 @json_option
 def command(*, run: RunDir, limit: int, no_traceback: bool, as_json: bool) -> None:
-    """Show the calls of RUN that failed: arguments, attempts and the worker's traceback.
+    """Show the failed calls of RUN.
 
-    Arguments and exceptions are shown without importing your code. Calls below a parent that has
-    ended are not in the journal any more, unless the run was started with --keep-history.
+    Each is shown with its arguments, the number of attempts, and the worker's traceback. Your code is
+    not imported for that. Calls of tasks that have ended are not in the journal any more, unless the
+    run was started with --keep-history.
     """
     run.load()
     view = open_view(run)

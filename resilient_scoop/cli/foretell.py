@@ -103,13 +103,12 @@ def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
         lines.append(f"             (an earlier replay had {counted(renewed, 'such item')})")
     if (failed := int(found.total("failed"))) and not found.retry_failed:
         lines.append(
-            f"  failed     {counted(failed, 'item')}; --retry-failed computes what failed again"
+            f"  failed     {counted(failed, 'item')}; --retry-failed computes failed calls again"
         )
     if doubt := int(found.total("in_doubt")):
         lines.append(
             f"  in doubt   {counted(doubt, 'idempotent=False item')}, to end as WorkerLostError; or "
-            "say what "
-            f"became of each: rscoop resolve {run.id}"
+            f"record what happened: rscoop resolve {run.id}"
         )
     for each in report.undecided:
         lines.append(

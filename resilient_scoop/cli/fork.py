@@ -50,31 +50,29 @@ class ForkReport(msgspec.Struct, frozen=True):
     context_settings=SETTINGS,
     epilog="""\b
 Examples:
-    rscoop fork last                                 a copy to try something on
-    rscoop fork --at 0.17 --name colder k3x0q7am     everything before the script's call 0.17
+    rscoop fork                              a copy, to try something
+    rscoop fork --at 0.17 --name colder      everything before call 0.17
     rscoop resume colder
-    rscoop fork --at-checkpoint last k3x0q7am        as it was when its state was saved last
+    rscoop fork --at-checkpoint last         the state that was saved last
 \b
 Exit codes:
-    0    the new run is there; its id is printed
+    0    the new run was made; its id is printed
     2    the command can't be carried out as given
-    74   the journal is damaged, or the disk refuses
+    74   the journal is damaged, or the disk has an error
 """,
 )
 @run_argument
 @click.option(
     "--at", metavar="BATCH",
-    help="Take what lies before this call of the script, as `rscoop status` shows it (0.17). "
+    help="Take everything before this call of the script, named as in `rscoop status` (0.17).  "
     "[default: take everything]",
 )  # fmt: skip
 @click.option(
     "--at-checkpoint", metavar="N",
-    help="Take what lies before this checkpoint of the script, and go on from it; `last` is the newest. "
-    "Two are kept.",
+    help="Take everything before this checkpoint of the script, and continue from it; `last` is the "
+    "newest. Two are kept.",
 )  # fmt: skip
-@click.option(
-    "--block", metavar="NAME", help="The block that --at-checkpoint is about, if there are several."
-)
+@click.option("--block", metavar="NAME", help="The block of --at-checkpoint, if there are several.")
 @click.option("--name", metavar="NAME", help="A name for the new run, to be used like its id.")
 @json_option
 def command(
@@ -86,12 +84,12 @@ def command(
     name: str | None,
     as_json: bool,
 ) -> None:
-    """Make a new run that shares RUN's results, and go on there with `rscoop resume NEWRUN`.
+    """Make a new run with RUN's results so far.
 
-    The new run has the same script, arguments and seed, and so comes to the same point with the
-    same values; it reads what RUN has read on standard input. From there on it is its own. Change
-    the code before you resume it, and both histories can be compared. RUN is not touched and may be
-    live. Large results are not copied but linked; either run can be removed.
+    The new run has the same script, arguments and seed, so it reaches the same point with the same
+    values; it reads the standard input that RUN has read. From that point on it is independent.
+    Change the code, start it with `rscoop resume NEWRUN`, and compare. RUN is not changed and may be
+    live. Large results are linked, not copied; either run can be removed.
     """
     from resilient_scoop.runtime import forking
 
@@ -126,8 +124,7 @@ def command(
     more = f", {taken.covered} more covered by its checkpoints" if taken.covered else ""
     note(
         f"run {target.id} has {counted(taken.results, 'result')} of {counted(taken.calls, 'call')} "
-        f"from {place.source}{more}; "
-        f"go on with `rscoop resume {target.id}`"
+        f"from {place.source}{more}; to continue it: rscoop resume {target.id}"
     )
 
 
@@ -242,8 +239,8 @@ def _checkpoint(run: RunDir, root: Parent, text: str, block: str | None) -> _Mad
     kept = max(found, key=lambda each: each.seq)
     if not forking.check_point(root, forking.Point(kept.calls, kept.observations, kept.seq)):
         raise UsageError(
-            f"checkpoint {kept.gen} of block {name!r} goes on from results that were dropped since "
-            f"later ones were made; there are {_known(root)}"
+            f"checkpoint {kept.gen} of block {name!r} needs results that were dropped when "
+            f"later checkpoints were made; there are {_known(root)}"
         )
     return _Made(name, kept)
 

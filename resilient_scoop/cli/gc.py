@@ -59,7 +59,10 @@ Examples:
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would be removed.")
 def command(*, older_than_s: float, keep: int, finished_only: bool, dry_run: bool) -> None:
-    """Remove old runs with their journals, output and logs. `rscoop rm RUN` removes one."""
+    """Remove old runs with their journals, output and logs.
+
+    `rscoop rm RUN` removes one run.
+    """
     state_dir = state_folder()
     now = time.time()  # noqa: TID251  files have wall clock times
     entries = rundirs.list_runs(state_dir)

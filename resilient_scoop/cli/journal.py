@@ -69,7 +69,7 @@ class ExportedRecord(msgspec.Struct, frozen=True):
 
 @click.group(context_settings=SETTINGS)
 def command() -> None:
-    """Look into a run's journal, make it smaller or sound again, copy it elsewhere."""
+    """Check, show, compact, repair and copy a run's journal."""
 
 
 command.add_command(compact)
@@ -82,19 +82,20 @@ command.add_command(restore)
     context_settings=SETTINGS,
     epilog="""\b
 Examples:
-    rscoop journal verify last
-    rscoop journal verify --depth contents last || echo restore it from a backup
+    rscoop journal verify
+    rscoop journal verify --depth contents || echo restore it from a backup
 """,
 )
 @run_argument
 @click.option(
     "--depth", type=click.Choice([each.name.lower() for each in Depth]), default="structure",
-    help="Every record's checksum; also the database's pages; also every large file's contents.  "
+    help="records: every record's checksum; structure: also the pages of the database; contents: also "
+    "every large file.  "
     "[default: structure]",
 )  # fmt: skip
 @json_option
 def verify(*, run: RunDir, depth: str, as_json: bool) -> int:
-    """Check RUN's journal for damage; the exit code is 74 if there is any."""
+    """Check RUN's journal for damage (exit code 74)."""
     run.load()  # of a newer format it is not ours to judge
     holder = journal_lock.holder(run.journal)
     if holder is not None:
@@ -114,8 +115,8 @@ def verify(*, run: RunDir, depth: str, as_json: bool) -> int:
         )
         if not verdict.sound:
             click.echo(
-                f"`rscoop journal repair {run.id}` keeps every record that is whole, and the damaged "
-                f"journal aside; or restore a backup: `rscoop journal restore`"
+                f"`rscoop journal repair {run.id}` keeps every undamaged record, and the damaged "
+                f"journal beside it; or restore a backup: `rscoop journal restore`"
             )
     return 0 if verdict.sound else _DAMAGED_EXIT
 
@@ -124,7 +125,7 @@ def verify(*, run: RunDir, depth: str, as_json: bool) -> int:
 @run_argument
 @json_option
 def stats(*, run: RunDir, as_json: bool) -> None:
-    """Show what RUN's journal is made of: records and bytes of each table."""
+    """Show the records and bytes of each table."""
     run.load()  # of a newer format it is not ours to judge
     with JournalView.open(run.journal) as view:
         tables = []
@@ -153,8 +154,8 @@ Examples:
 @run_argument
 @click.option(
     "--table", "tables", multiple=True,
-    type=click.Choice([each.name.lower() for each in Table]),
-    help="Only this table; may be given several times.",
+    type=click.Choice([each.name.lower() for each in Table]), metavar="TABLE",
+    help="Only this table, as `rscoop journal stats` lists them; may be given several times.",
 )  # fmt: skip
 def export(*, run: RunDir, tables: tuple[str, ...]) -> None:
     """Print RUN's journal as JSON lines. Pickled values are printed as base64, never opened."""

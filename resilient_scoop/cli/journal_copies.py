@@ -50,10 +50,12 @@ Examples:
 @click.argument("words", nargs=-1, required=True, metavar="[RUN] TARGET", type=click.Path())
 @json_option
 def backup(*, words: tuple[str, ...], as_json: bool) -> None:
-    """Write a copy of RUN, live or not, to TARGET: one file if its name ends in .tar, else a folder.
+    """Write a copy of RUN to TARGET.
 
-    It is sealed with a key of yours (`backup.key` in the configuration folder of rscoop), so that
-    `restore` can tell whether somebody has changed it. Keep that key: without it a copy is refused.
+    RUN may be live. TARGET is one file if its name ends in .tar, else a folder.
+
+    The copy is signed with your key (`backup.key` in the configuration folder of rscoop), so that
+    `restore` notices any change. Keep that key: without it the copy is refused.
     """
     if len(words) > 2:  # noqa: PLR2004 - RUN and TARGET
         raise UsageError("give a run, which may be left out, and one TARGET")
@@ -75,10 +77,10 @@ Examples:
 @click.argument("source", type=click.Path(path_type=Path), metavar="SOURCE")
 @json_option
 def restore(*, source: Path, as_json: bool) -> None:
-    """Bring a run back from SOURCE, which `backup` wrote; then it can be resumed.
+    """Restore a run from SOURCE, which `backup` wrote.
 
-    Nothing in it is opened before its seal was found right. A run that is still there is not
-    touched.
+    Then it can be resumed. Nothing in the copy is opened before its signature was checked. If the run
+    still exists, the command stops.
     """
     manifest = read_manifest(source.absolute(), read_key(key_path()))
     if not manifest.id.isalnum():

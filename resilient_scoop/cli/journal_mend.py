@@ -69,10 +69,10 @@ Examples:
 )  # fmt: skip
 @json_option
 def compact(*, run: RunDir, timeout_s: float, as_json: bool) -> None:
-    """Give the free space in RUN's journal back to the disk.
+    """Return free space in RUN's journal to the disk.
 
-    A run does so by itself when half of its journal is free. A live run is asked to, and goes on
-    meanwhile.
+    A run does this itself when half of its journal is free. A live run does it on request, and
+    continues meanwhile.
     """
     run.load()  # one of a newer format is not ours to change
     check_begun(run)
@@ -103,9 +103,9 @@ Examples:
 @run_argument
 @json_option
 def repair_command(*, run: RunDir, as_json: bool) -> None:
-    """Make a journal of every record of RUN's that is whole; the damaged one is kept aside.
+    """Make a new journal of RUN's undamaged records.
 
-    What is lost is computed again by `rscoop resume`.
+    The damaged one is kept beside it. `rscoop resume` computes again what is lost.
     """
     info = run.load()
     if is_live(run):
@@ -141,12 +141,12 @@ def _tell(run: RunDir, found: Repaired, aside: Path) -> None:
         f"journal of {run.id} is sound again: {counted(records, 'record')} kept; the damaged one is {aside}"
     )
     if not found.lost:
-        click.echo(f"nothing was lost; `rscoop resume {run.id}` goes on")
+        click.echo(f"nothing was lost; to continue: rscoop resume {run.id}")
         return
     click.echo(
-        f"`rscoop resume {run.id}` computes again what was lost. Where it was what the script had "
-        f"been told (an order of completion, a timeout), the script may go on otherwise from there; "
-        f"with --strict it stops where that shows"
+        f"`rscoop resume {run.id}` computes again what was lost. If answers were lost (an order of "
+        f"completion, a timeout), the script may get other answers and continue differently; with "
+        f"--strict the resume stops there"
     )
 
 

@@ -28,8 +28,8 @@ _Write = Callable[[bytes], None] | None
     context_settings=SETTINGS,
     epilog="""\b
 Examples:
-    rscoop logs > output.txt              the script's output; the rest is on the terminal
-    rscoop logs --tasks                   what tasks printed
+    rscoop logs > output.txt         the script's output; the rest on the terminal
+    rscoop logs --tasks              what tasks printed
     rscoop logs evolve-7 --worker w3
     rscoop logs -f --all
 """,
@@ -53,7 +53,7 @@ def command(  # noqa: PLR0913  one parameter per option
     everything: bool,
     follow: bool,
 ) -> None:
-    """Print what RUN's script and its tasks wrote, or the logs of its processes.
+    """Print what RUN's script and tasks wrote.
 
     The script's standard output goes to standard output. Its standard error, and what tasks printed,
     each line with its time and `[worker item function]`, go to standard error. Whatever is asked for

@@ -31,8 +31,8 @@ def whom_to_ask(run: RunDir, command: str) -> Reached:
         _check_host(run, holder.host, here, command)
         if holder.boot != boot_id() or pid_started(holder.pid) != holder.pid_started:
             raise UsageError(
-                f"run {run.id} is held, but not by process {holder.pid} that says it holds it; "
-                f"see who has {run.lock} open: fuser {run.lock}"
+                f"run {run.id} is locked, but not by process {holder.pid}, which its lock file names; "
+                f"see which process has it open: fuser {run.lock}"
             )
         return Reached(holder.pid, "launcher")
     broker = journal_lock.holder(run.journal)
@@ -45,7 +45,7 @@ def whom_to_ask(run: RunDir, command: str) -> Reached:
 def _check_host(run: RunDir, host: str, here: str, command: str) -> None:
     if host != here:
         raise UsageError(
-            f"run {run.id} lives on {host}; ask it there: ssh {host} rscoop {command} {run.id}"
+            f"run {run.id} runs on {host}; ask it there: ssh {host} rscoop {command} {run.id}"
         )
 
 

@@ -48,26 +48,26 @@ Exit codes:
 @run_argument
 @click.option(
     "--code", type=click.Path(path_type=Path), metavar="FOLDER",
-    help="Take the script from FOLDER, which stands for the folder the run was started in.",
+    help="Take the script from FOLDER instead of the folder in which the run was started.",
 )  # fmt: skip
 @click.option(
     "--reuse-changed", multiple=True, metavar="[=FUNCTION]",
-    help="Changed code of tasks is no difference: of all, or of this function.",
+    help="Changed code of tasks is not a difference: of all, or of FUNCTION.",
 )  # fmt: skip
 @click.option("--output", "shows", is_flag=True, help="Show the script's own output.")
 @json_option
 def command(
     *, run: RunDir, code: Path | None, reuse_changed: tuple[str, ...], shows: bool, as_json: bool
 ) -> int:
-    """Replay RUN's parents against its journal, without workers.
+    """Check that the code still does what RUN's journal says.
 
-    The script, and every nested parent that is not done, runs from the top and is given what the
-    journal has. What they ask for, with which arguments, what they are told and what they print is
-    compared. No task is computed and nothing is journaled, but THE SCRIPT'S OWN CODE RUNS: what
-    it does to files or the network outside of tasks and `futures.once` is done again.
+    The script, and every unfinished task that makes calls, runs from the top and gets its results
+    from the journal. Their calls, arguments, answers and output are compared. No task is computed and
+    nothing is journaled, but THE SCRIPT'S OWN CODE RUNS: what it does to files or the network outside
+    of tasks and `futures.once` is done again.
 
-    Where the history of a run that is not finished ends, the replay ends, too. RUN may be live, or
-    the folder of a copied run.
+    Where the history of an unfinished run ends, the replay ends too. RUN may be live, or the folder
+    of a copied run.
     """
     info = run.load()
     view = open_view(run)

@@ -51,7 +51,8 @@ Examples:
     rscoop resolve '0.3[17]' --again              it had no effect: run it again
     rscoop resolve '0.3[17]' --done '{"receipt": 4711}'
     rscoop resolve '0.3[17]' --failed             its parent gets WorkerLostError
-Brackets need quotes: shells take them for patterns of file names.
+Quote the brackets: shells match them
+with file names.
 \b
 Exit codes:
     0    the decision is recorded, or the list is printed
@@ -76,7 +77,7 @@ def command(
     failed: bool,
     as_json: bool,
 ) -> None:
-    """Decide what happened to an item of RUN that is in doubt, before you resume the run.
+    """Record what happened to an item of RUN in doubt.
 
     An item of an idempotent=False call is in doubt if its start is in the journal and its outcome is
     not: its worker, or the whole run, was lost meanwhile. rscoop never starts such an item a second

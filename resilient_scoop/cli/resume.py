@@ -43,10 +43,10 @@ class ResumeCommand(click.Command):
     context_settings=SETTINGS,
     epilog=f"""\b
 Examples:
-    rscoop resume last
-    rscoop resume -n 32 k3x0q7am                 with other workers: the answer is the same
-    rscoop resume --dry-run last
-    rscoop resume --recompute-changed=evaluate last
+    rscoop resume                            the newest run
+    rscoop resume -n 32 k3x0q7am             other workers, the same answer
+    rscoop resume --dry-run
+    rscoop resume --recompute-changed=evaluate
 {EXIT_CODES}""",
 )
 @run_argument
@@ -54,22 +54,22 @@ Examples:
     "-n", "--workers", type=click.IntRange(min=1), metavar="N",
     help="Worker processes.  [default: as many as before]",
 )  # fmt: skip
-@click.option("--strict", is_flag=True, help="Stop (70) where the replay differs from the journal.")
+@click.option("--strict", is_flag=True, help="Stop (70) when the replay differs from the journal.")
 @click.option(
     "--reuse-changed", multiple=True, metavar="[=FUNCTION]",
-    help="Keep results of functions whose code has changed: of all, or of this one.",
+    help="Keep the results of functions whose code has changed: of all, or of FUNCTION.",
 )  # fmt: skip
 @click.option(
     "--recompute-changed", multiple=True, metavar="[=FUNCTION]",
-    help="Compute again what functions whose code has changed had computed.",
+    help="Compute again the results of functions whose code has changed: of all, or of FUNCTION.",
 )  # fmt: skip
-@click.option("--retry-failed", is_flag=True, help="Compute again what raised an exception.")
+@click.option("--retry-failed", is_flag=True, help="Compute failed calls again.")
 @click.option(
     "--dry-run", is_flag=True,
-    help="Say what would be kept and computed, and what that saves and costs; change nothing.",
+    help="Show what would be kept and computed, and what that saves and costs; change nothing.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Of --dry-run: print one JSON value.")
-@click.option("--detach", is_flag=True, help="Leave the run in the background.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print one JSON value.")
+@click.option("--detach", is_flag=True, help="Resume the run in the background.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @task_output_option
 @time_limit_option
@@ -91,9 +91,10 @@ def command(  # noqa: PLR0913  one parameter per option
     always_replay: bool,
     time_limit: TimeLimit | None,
 ) -> int:
-    """Go on with RUN: the script starts again, and what it had computed is taken from the journal.
+    """Resume RUN: rerun its script, taking finished results from the journal.
 
-    Functions whose code has changed since are named, and you say whether their results still count.
+    If the code of functions has changed since, they are listed, and you decide whether their results
+    are still valid.
     """
     info = run.load()
     check_flags(reuse_changed, recompute_changed)
@@ -114,7 +115,7 @@ def command(  # noqa: PLR0913  one parameter per option
     changed = _changed(run, info, retry_failed=retry_failed)
     if changed is None:
         _conclude(run)
-        note(f"run {run.id} has finished; `rscoop logs {run.id}` shows its output")
+        note(f"run {run.id} has finished; its output: rscoop logs {run.id}")
         return 0
     verdict = decide(run, changed, reuse_changed, recompute_changed)
     return start(

@@ -20,9 +20,10 @@ Examples:
 )
 @click.argument("runs", nargs=-1, required=True, type=RUN, metavar="RUN...")
 def command(*, runs: tuple[RunDir, ...]) -> None:
-    """Remove each RUN with its journal, output and logs; it cannot be resumed afterwards.
+    """Remove each RUN with its journal, output and logs.
 
-    A live run is refused: stop it first with `rscoop cancel`. `rscoop gc` removes old runs.
+    It cannot be resumed afterwards. A live run is refused: stop it first with
+    `rscoop cancel`. `rscoop gc` removes old runs.
     """
     for run in dict.fromkeys(runs):
         freed = sum(path.lstat().st_blocks * 512 for path in run.path.rglob("*"))

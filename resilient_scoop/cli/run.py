@@ -42,7 +42,7 @@ Examples:
     rscoop run evolve.py                    on all cores of this host
     rscoop run -n 4 --name trial7 evolve.py --generations 100
     rscoop run --seed 7 -m package.module   as python -m
-    rscoop run --detach evolve.py           goes on when you log out
+    rscoop run --detach evolve.py           continues when you log out
 {EXIT_CODES}""",
 )
 @click.option(
@@ -52,16 +52,16 @@ Examples:
 @click.option("--name", metavar="NAME", help="A name for the run, to be used like its id.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**SEED_BITS - 1), metavar="NUMBER",
-    help="Seed of all random streams: the same seed gives the same answer, for any number of "
-    "workers.  [default: drawn, and kept for resume]",
+    help="Seed of all random streams: the same seed gives the same answer with any number of "
+    "workers.  [default: random, and kept for resume]",
 )  # fmt: skip
-@click.option("--strict", is_flag=True, help="Stop (70) where a replay differs from the journal.")
+@click.option("--strict", is_flag=True, help="Stop (70) when a replay differs from the journal.")
 @click.option(
     "--keep-history", is_flag=True,
-    help="Keep what is not needed any more to go on: what the children of ended calls did, and "
-    "results behind a checkpoint. The journal grows with the run.",
+    help="Keep records that a resume no longer needs: those of calls made by tasks that have ended, "
+    "and results that a checkpoint covers. The journal grows with the run.",
 )  # fmt: skip
-@click.option("--detach", is_flag=True, help="Leave the run in the background; print its id.")
+@click.option("--detach", is_flag=True, help="Start the run in the background; print its id.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @task_output_option
 @time_limit_option
@@ -88,10 +88,10 @@ def command(  # noqa: PLR0913  one parameter per option
     script: str,
     args: tuple[str, ...],
 ) -> int:
-    """Run SCRIPT, a Python script that uses futures, and finish it whatever crashes.
+    """Run SCRIPT, a Python script that uses futures.
 
-    Its standard output is on standard output, progress and notes are on standard error. Ctrl-C
-    stops the run so that it can be resumed; twice ends it at once.
+    SCRIPT's output goes to standard output, progress and messages go to standard error. Ctrl-C stops
+    the run in order, and a second Ctrl-C at once; `rscoop resume` continues it.
     """
     folder = working_folder()
     target = _target(script, folder, as_module=as_module)

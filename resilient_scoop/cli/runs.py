@@ -76,14 +76,16 @@ Examples:
 )
 @click.option(
     "--state", "states", multiple=True, type=click.Choice([each.value for each in RunState]),
-    help="Only runs in this state; may be given several times.",
+    metavar="STATE",
+    help="Only runs in this state; may be given several times: running, finished, failed, stopped, "
+    "damaged, newer-format.",
 )  # fmt: skip
 @click.option(
     "--last", "last", type=click.IntRange(min=1), metavar="N", help="Only the newest N runs."
 )
 @json_option
 def command(*, states: tuple[str, ...], last: int | None, as_json: bool) -> None:
-    """List the runs with their state, progress, duration, age and size.
+    """List the runs with state, progress, duration and size.
 
     TOOK is the time for which a run has been running, all resumes together. `rscoop resume`
     continues a run that is `stopped` or `failed`.

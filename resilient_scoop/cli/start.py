@@ -126,17 +126,17 @@ def _await_hold(run: RunDir, verdict: int) -> int:
             return _ended(run, int(text or b"1"))
     click.echo(run.id)
     note(
-        f"run {run.id} goes on in the background; watch it with `rscoop attach {run.id}`, "
-        f"stop it with `rscoop cancel {run.id}`"
+        f"run {run.id} runs in the background; to watch it: rscoop attach {run.id}; "
+        f"to stop it: rscoop cancel {run.id}"
     )
     return 0
 
 
 def _ended(run: RunDir, code: int) -> int:
     if code == 0:
-        note(f"run {run.id} is over already; `rscoop logs {run.id}` shows its output")
+        note(f"run {run.id} has already ended; its output: rscoop logs {run.id}")
         return 0
     log = run.logs / _LOG
-    last = log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["nothing was said"]
+    last = log.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["it wrote nothing"]
     note(f"run {run.id} ended at once with exit code {code}: {last[0]}; see {log}")
     return code

@@ -17,7 +17,7 @@ from resilient_scoop.cli.base import (
     size,
     utc,
 )
-from resilient_scoop.cli.tables import GAP, Column, fit, width_here
+from resilient_scoop.cli.tables import GAP, Column, fit, folded, width_here
 from resilient_scoop.counts import counted
 from resilient_scoop.runtime import decisions
 from resilient_scoop.runtime.audit import Finding, read_findings
@@ -97,7 +97,7 @@ Examples:
 @run_argument
 @json_option
 def command(*, run: RunDir, as_json: bool) -> None:
-    """Show what RUN has done, what it is doing, and what to do next.
+    """Show the figures of RUN, and what to do next.
 
     It reads the journal only: it does not slow the run down, and it works on runs that have ended.
     """
@@ -108,7 +108,7 @@ def command(*, run: RunDir, as_json: bool) -> None:
         print_json(report)
     else:
         age = duration(time.time() - info.created_at)  # noqa: TID251  for eyes
-        click.echo("\n".join(_lines(report, info, age)))
+        click.echo("\n".join(folded("\n".join(_lines(report, info, age)))))
 
 
 def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
@@ -234,7 +234,7 @@ def _batch_line(batch: BatchFigures) -> str:
 
 def _item_line(item: ItemFigures) -> str:
     label = f"{item.label} " if item.label else ""
-    keeps = ", goes on from there" if item.keeps else ""
+    keeps = ", continues from there" if item.keeps else ""
     return f"  item      {item.path} {item.name}: {label}{steps(item.done, item.total)}{keeps}"
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 GAP: Final = "  "
 _CELL_MIN: Final = 8
+_INDENT: Final = 12
+"""Where the values of `status` begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,24 @@ class Column:
 def width_here() -> int | None:
     """Return the width of the terminal; None where standard output goes elsewhere."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def folded(text: str) -> list[str]:
+    """Return lines that fit the terminal: what is longer goes on below, under its value."""
+    width = width_here()
+    lines = text.split("\n")
+    if width is None:
+        return lines
+    return [part for line in lines for part in _fold(line, width)]
+
+
+def _fold(line: str, width: int) -> list[str]:
+    if len(line) <= width:
+        return [line]
+    return textwrap.wrap(
+        line, width, subsequent_indent=" " * _INDENT, break_long_words=False, break_on_hyphens=False,
+        drop_whitespace=True,
+    )  # fmt: skip
 
 
 def fit(

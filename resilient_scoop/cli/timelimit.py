@@ -59,7 +59,7 @@ class TimeLimitParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]  
         seconds = parse_duration(days[2] if days else text)
         if seconds is None or seconds <= 0:
             self.fail(
-                f"{value!r} is no time limit; write 90s, 30m, 23h50m, 1d2h, HH:MM:SS or D-HH:MM:SS, "
+                f"{value!r} is not a time limit; write 90s, 30m, 23h50m, 1d2h, HH:MM:SS or D-HH:MM:SS, "
                 f"or none",
                 param, ctx,
             )  # fmt: skip
@@ -70,8 +70,8 @@ def time_limit_option(command: _Command) -> _Command:
     """Give a command its --time-limit."""
     return click.option(
         "--time-limit", type=TimeLimitParam(), metavar="DURATION",
-        help="Checkpoint and hand over after so long (23h50m, 90s, HH:MM:SS), to be resumed; none: "
-        "never.  [default: two minutes before the batch system ends the job]",
+        help="Save checkpoints and stop after this time (23h50m, 90s, HH:MM:SS), to be resumed; none: "
+        "no limit.  [default: two minutes before the batch system ends the job]",
     )(command)  # fmt: skip
 
 

@@ -25,7 +25,7 @@ class VersionReport(msgspec.Struct, frozen=True):
 @click.command(context_settings=SETTINGS)
 @json_option
 def command(*, as_json: bool) -> None:
-    """Print the version, and those of what it rests on."""
+    """Print the versions of rscoop and of its libraries."""
     report = VersionReport(
         SCHEMA, __version__, sys.version.split()[0], sys.executable, installed_versions()
     )

@@ -36,7 +36,8 @@ Examples:
     rscoop why evolve-7 0.3         the call as a whole
     rscoop why                      the script
     rscoop why '0.3[17]' --json | jq -r .answer.how
-Brackets need quotes: shells take them for patterns of file names.
+Quote the brackets: shells match them
+with file names.
 \b
 Exit codes:
     0    the answer is printed

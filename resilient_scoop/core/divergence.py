@@ -20,14 +20,17 @@ if TYPE_CHECKING:
     from resilient_scoop.wire.messages import Observation
 
 
+_CURE = "; `rscoop replay` shows the line and both values; put what varies into futures.once"
+
+
 class StrangeFutureError(ReplayDivergedError):
     """A future in a checkpoint's state waits for a call that the changed code has not made."""
 
     def __str__(self) -> str:
         return (
-            f"{self.path} is {self.expected}, made in front of the block, and in its place the code "
-            f"now made {self.found}: its outcome can never come; undo what was changed in front of "
-            f"the block and resume, or begin a new run"
+            f"{self.path} is {self.expected}, made before the block, and the code now makes {self.found} "
+            f"in its place, so its outcome cannot be computed; undo the change before the block and "
+            f"resume, or start a new run"
         )
 
 
@@ -56,12 +59,17 @@ def judge(parent: Parent, doubted: set[int]) -> None:
     """Say which items nothing in the history fits, once per call; strictly, at every look."""
     doubted -= parent.durable.sought  # these are judged when the history is at its end
     for call, index, what in doubtful(parent.calls, doubted):
-        name = parent.name_of(call.fn)
+        name = parent.name_of(call.fn).rpartition(":")[2]
         where = f"{ids.item_path(parent.path, call.number, index)} ({name})"
         if parent.policy.strict:
             refuse(parent, where, "another call's outcome", f"a call: {what}")
         call.said = True
-        parent.say(f"replay: {where}: {what} from what is journaled; all such are recomputed")
+        if (name, what) in parent.said:
+            continue  # said of another call
+        parent.said.add((name, what))
+        parent.say(
+            f"replay: {where}: {what} from what is journaled; all such calls are computed again{_CURE}"
+        )
 
 
 def told_otherwise(parent: Parent, first: Observation, kind: str) -> None:
@@ -69,8 +77,8 @@ def told_otherwise(parent: Parent, first: Observation, kind: str) -> None:
     where = f"{parent.path} at call {parent.next_call}"
     if parent.policy.strict:
         refuse(parent, where, f"`{first.kind}` at call {first.at_call}", f"`{kind}`")
-    what = f"it was told `{first.kind}` at call {first.at_call} before, now asks `{kind}`"
-    parent.say(f"replay: {where}: {what}; from here on it is told anew")
+    what = f"it asked `{first.kind}` at call {first.at_call} before, and asks `{kind}` now"
+    parent.say(f"replay: {where}: {what}; from here on it gets new answers{_CURE}")
 
 
 def rewind_mark(first: Observation) -> tuple[str, bytes]:

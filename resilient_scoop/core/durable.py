@@ -91,7 +91,7 @@ class Durable:
             self.lacked = True
             parent.say(
                 f"replay: {where} and others are covered by a checkpoint that the code does not "
-                "enter any more; they are computed again"
+                "reach any more; they are computed again"
             )
 
     def note(self, name: str, opening: int, gen: int) -> None:

@@ -81,6 +81,7 @@ class Parent:
     _stash: dict[int, list[wire.Outcome]] = field(default_factory=dict)
     _held: dict[int, list[Asked]] = field(default_factory=dict)
     _doubted: set[int] = field(default_factory=set)  # calls that have items which nothing fits yet
+    said: set[tuple[str, str]] = field(default_factory=set)  # differences, by function
     _parts: list[wire.Part] = field(default_factory=list)
     _args: list[bytes] = field(default_factory=list)
     _args_bytes: int = 0

@@ -125,12 +125,12 @@ class Agent:
         slot.start_at = now + REFUSED_AGAIN_S
         if not slot.refused_at:
             slot.refused_at = now
-            self.say(f"{slot.name} cannot start: {why}; it is tried again every second")
+            self.say(f"{slot.name} cannot start: {why}; trying again every second")
         others = [s for s in self.slots if s.role == slot.role and s.process is not None]
         if full or others or self.stopping is not None:
             return
         if now - slot.refused_at > REFUSED_S_MAX:
-            self.say(f"the run stops, since there is no room for its {slot.role}: {why}")
+            self.say(f"the run stops, because its {slot.role} cannot be started: {why}")
             self.hopeless = STOPPED
             self.stop("no room", now)
 
@@ -177,7 +177,7 @@ class Agent:
         self.tell(lost)
         if reason in ("crash", "oom") and slot.role == "worker":
             died_of = "out of memory" if reason == "oom" else how(code)
-            self.say(f"{slot.name} died ({died_of}); it is replaced and its work goes on")
+            self.say(f"{slot.name} died ({died_of}); it is replaced, and its calls run again")
         slot.hasty = slot.hasty + 1 if now - slot.started_at < HASTY_S and not anew else 0
         slot.stillborn = slot.stillborn + 1 if code > 0 and on_cpu is None and not orderly else 0
         if slot.stillborn >= STILLBORN_MAX:
@@ -202,12 +202,13 @@ class Agent:
         slot.alike = slot.alike + 1 if code == slot.code else 1
         slot.code = code
         if code == -signal.SIGKILL or slot.alike < self.settings.crashes_max:
-            self.say(f"the script's process died ({how(code)}); it starts again where it was")
+            self.say(
+                f"the script's process died ({how(code)}); it is restarted and continues where it was"
+            )
             return
         self.say(
-            f"the script ended its own process {counted(slot.alike, 'time')} ({how(code)}), with "
-            "nothing to "
-            "tell about it: look for native code that crashes, or os._exit, outside of tasks"
+            f"the script ended its own process {counted(slot.alike, 'time')} ({how(code)}): "
+            "look for native code that crashes, or for os._exit, outside of tasks"
         )
         self.hopeless = HOPELESS
         self.stop("the script crashes", time.monotonic())
@@ -216,7 +217,7 @@ class Agent:
         """A process ends before it has begun, again and again: the run cannot go on."""
         self.say(
             f"{slot.name} cannot start: it ended {counted(slot.stillborn, 'time')} before it began "
-            f"({how(code)}); {self.logs} holds what it said"
+            f"({how(code)}); see the logs in {self.logs}"
         )
         self.hopeless = HOPELESS
         self.stop("cannot start", time.monotonic())

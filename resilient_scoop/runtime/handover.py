@@ -153,7 +153,7 @@ class Handover:
         if number == signal.SIGTERM:
             self._ask(Level.PRESSES, "SIGTERM", PRESSED_GRACE_S)
         else:
-            self.say("stopping: what runs has a few seconds to end; once more to stop now")
+            self.say("stopping: running calls have a few seconds to end; once more to stop at once")
             self.stop()
 
     def look_at_clock(self, now: float) -> None:
@@ -171,7 +171,7 @@ class Handover:
             once_more = "once more" if level == Level.PRESSES else "Ctrl-C"
             self.say(
                 f"{why}: asking for checkpoints; stops when they are made, after {duration(grace_s)} "
-                f"at most; {once_more} to stop now"
+                f"at most; {once_more} to stop at once"
             )
         ask, self.said_named = self.told.ask + 1, False
         self._write(Told(ask=ask, over=False, hands_over=level >= Level.HANDS_OVER))
@@ -219,16 +219,15 @@ class Handover:
     def _say_over(self, told: Told) -> None:
         if told.left:
             self.say(
-                f"{told.left} of {counted(told.named, 'parent')} came to no commit in time: what "
-                "they did since "
-                "their last checkpoint is replayed"
+                f"{told.left} of {counted(told.named, 'parent')} did not commit in time: a resume "
+                "replays what they did since their last checkpoint"
             )
         elif not told.whole:
-            self.say("not every process answered in time: what was not saved is replayed")
+            self.say("not every process answered in time; a resume replays what was not saved")
         elif not told.named:
-            self.say("no parent has a block open: nothing to wait for")
+            self.say("no checkpoint block is open: nothing to wait for")
         elif not self.ends:
-            self.say(f"{counted(told.saved, 'parent')} saved; the run goes on")
+            self.say(f"{counted(told.saved, 'parent')} saved; the run continues")
 
     def end(self) -> None:
         """The run ends: nobody waits for anything more."""

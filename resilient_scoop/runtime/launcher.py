@@ -240,7 +240,7 @@ class Launcher:
             return
         if code != REFUSED:
             died = how(code)
-            self.display.note(f"the broker died ({died}); it is started again from the journal")
+            self.display.note(f"the broker died ({died}); it is restarted from the journal")
         self.start_broker(adopt=True)
         if self.agent.process is None and not handover.stops:
             self.start_agent()
@@ -256,7 +256,7 @@ class Launcher:
             self.handover.stop()
             return
         if code != REFUSED:
-            self.display.note("the agent died; its workers are started again")
+            self.display.note("the agent died; it and its workers are restarted")
         self.start_agent()
 
     def _is_hopeless(self, part: Part, code: int) -> bool:
@@ -426,16 +426,16 @@ class Launcher:
         if report.ended and self.broker_code == 0:
             remove_arguments(self.run.path / "payloads")
             return self._finish_ended(report)
-        resume = f"`rscoop resume {self.run.id}`"
+        resume = f"rscoop resume {self.run.id}"
         if self.said_fatal not in (0, STOPPED):
             return self.said_fatal
-        ended = "handed over" if self.handover.whole and self.handover.ends else "stopped"
+        ended = "saved and stopped" if self.handover.whole and self.handover.ends else "stopped"
         kept = (
             f"{counted(report.done, 'result is', 'results are')} kept"
             if report.epoch
-            else "what it had done is kept"
+            else "its results are kept"
         )
-        self.display.note(f"run {self.run.id} {ended}; {kept}; {resume} goes on")
+        self.display.note(f"run {self.run.id} {ended}; {kept}; to continue: {resume}")
         return self.handover.code
 
     def _finish_ended(self, report: Report) -> int:

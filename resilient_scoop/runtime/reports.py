@@ -190,7 +190,7 @@ def resuming(run_id: str, report: Report) -> list[str]:
     doubt = (
         f"{report.doubts} in doubt, started and without an outcome: {named}. {are} not started again, "
         f"being idempotent=False, and {ends} as WorkerLostError. If you know "
-        "what became of one, stop the run and say so: "
+        "what happened to one, stop the run and record it: "
         f"rscoop resolve {run_id} '{first}' --again | --done JSON"
     )
     return [found, doubt]
@@ -222,10 +222,10 @@ def finished(
         figures.append(f"{counted(workers, 'worker')} {share:.0f} % busy")
     text = ", ".join(figures)
     if report.failed:
+        again = " (--retry-failed: compute failed calls again)" if report.raised else ""
         return (
-            f"run {run_id} failed after {took}: {report.message}; {text}, which are kept: "
-            f"`rscoop resume {run_id}` runs the script again with them (--retry-failed computes failed "
-            "items anew)"
+            f"run {run_id} failed after {took}: {report.message}; {text}; to run the script again with "
+            f"its results: rscoop resume {run_id}{again}"
         )
     ended = f"ended with exit code {report.code} after" if report.code else "finished in"
     more = f"rscoop failures {run_id}" if report.raised else f"rscoop status {run_id}"

@@ -41,7 +41,7 @@ _PAGE_BYTES: Final = 1 << 20
 class Verdict(StrEnum):
     """What became of an item in doubt."""
 
-    AGAIN = "again"  # it had no effect, or may have it twice: start it once more
+    AGAIN = "again"  # it had no effect, or repeating it is harmless
     DONE = "done"  # it had its effect, and this is its value
     FAILED = "failed"  # its parent is told WorkerLostError
 
@@ -83,7 +83,7 @@ def resolve(run: RunDir, info: RunInfo, path: str, verdict: Verdict, payload: by
     place = ids.parse_item(path)
     if place is None:
         raise UsageError(
-            f"{path} is no item; name one, as 0.3[17]: `rscoop resolve {run.id}` lists them"
+            f"{path} is not an item; an item is 0.3[17]: `rscoop resolve {run.id}` lists them"
         )
     with run.hold():
         journal = Journal.open(run.journal, run=bytes.fromhex(info.uuid))
@@ -118,7 +118,7 @@ class Resolution:
         self.goes_on = ended is not None  # it had failed: that is no longer its end
         known = self.state.parents.get(parent)
         if known is None or call >= known.next_call():
-            raise UsageError(f"item {self.path} is not known; `rscoop why` says what is")
+            raise UsageError(f"item {self.path} is not known; see `rscoop why`")
         self.parent: Parent = known
 
     def changes(self, verdict: Verdict, payload: bytes) -> tuple[list[Change], str]:
@@ -174,7 +174,7 @@ class Resolution:
                             *self._without_intent(),
                         ], f"{self.path} will be started again"
                     return [changed], self._meaning(verdict)
-        raise UsageError(f"item {self.path} is not in doubt; `rscoop why` says how it is with it")
+        raise UsageError(f"item {self.path} is not in doubt; `rscoop why` explains its state")
 
     def _put(self, key: bytes, items: list[wire.Outcome]) -> Change:
         if not items:

@@ -111,8 +111,8 @@ def restore(state: Path, run_id: str, fill: Callable[[Path], None]) -> RunDir:
     try:
         if final.exists():
             raise UsageError(
-                f"run {run_id} is there ({final}); remove it first with `rscoop gc`, or restore "
-                f"into another place with --state-dir"
+                f"run {run_id} exists ({final}); remove it first (rscoop rm {run_id}), or restore "
+                f"into another folder with --state-dir"
             )
         runs.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f"{_RESTORE}{os.getpid()}-", dir=runs))
@@ -215,7 +215,7 @@ def _folders(state: Path) -> list[RunDir]:
     except OSError as error:
         raise UsageError(
             f"the runs in {state} can't be listed: {error.strerror}; "
-            f"name another place with --state-dir or RSCOOP_STATE_DIR"
+            f"choose another folder with --state-dir or RSCOOP_STATE_DIR"
         ) from error
     return [RunDir(state / "runs" / name) for name in names if not name.startswith(".")]
 
@@ -279,7 +279,7 @@ def _publish(draft: Path, runs: Path, describe: Callable[[str], RunInfo], now: f
 
 def _translated(state: Path, error: OSError) -> UsageError | JournalError:
     where = error.filename or state
-    elsewhere = "name another place with --state-dir or RSCOOP_STATE_DIR"
+    elsewhere = "choose another folder with --state-dir or RSCOOP_STATE_DIR"
     reason = error.strerror or str(error)
     if error.errno == errno.EFBIG:
         return RunNotMadeError(str(state), "creating a run", f"{reason} (`ulimit -f` raises it)")

@@ -117,7 +117,8 @@ class Output(io.RawIOBase):
             self.refusal = ReplayDivergedError("the script's output", then, now)
             raise self.refusal
         Process.say(
-            f"replay: the script now writes {now} where it wrote {then}; from here on all is shown"
+            f"replay: the script now writes {now} where it wrote {then} before; from here on "
+            "all output is shown"
         )
         self._recorded = self._recorded[: self._seen + at]
         self._session.machine.output_at = len(self._recorded)

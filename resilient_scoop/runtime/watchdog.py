@@ -81,7 +81,7 @@ class Watchdog:
     def heard(self) -> None:
         """It says something."""
         if self._seen:
-            self.say(f"the {self.role} goes on")
+            self.say(f"the {self.role} reports again")
         self.started()
         self.spoke = True
 
@@ -112,7 +112,7 @@ class Watchdog:
         if not (looping or (self.kills_sleepers and picture.state == "S")):
             return False
         self.kills, self._well_s, self._seen = self.kills + 1, 0.0, ""
-        self.say(f"the {self.role} has said nothing for {KILL_S:.0f} s and is killed")
+        self.say(f"the {self.role} has not reported for {KILL_S:.0f} s; it is killed and restarted")
         return True
 
     def _say(self, what: str, pid: int) -> None:
@@ -122,20 +122,20 @@ class Watchdog:
         who = f"the {self.role} (process {pid})"
         if what == "T":
             self.say(
-                f"{who} is stopped: nothing is lost, and nothing goes on until `kill -CONT {pid}`"
+                f"{who} is stopped (SIGSTOP): nothing is lost; to let it continue: kill -CONT {pid}"
             )
         elif what == "D":
             self.say(
-                f"{who} waits for a disk that does not answer; the run goes on by itself when it does; "
-                f"if it never does, Ctrl-C, mend the disk, and resume"
+                f"{who} waits for a disk that does not answer; the run continues when the disk does; "
+                f"if it never does: stop with Ctrl-C, repair the disk, and resume"
             )
         elif what == "opening":
             self.say(
-                f"{who} has not come to its first word within {OPENING_S:.0f} s: a long journal takes "
-                f"time; if it takes for ever, `kill -9 {pid}` has it start anew, and nothing is lost"
+                f"{who} has not reported {OPENING_S:.0f} s after starting (reading a long journal "
+                f"can take that long); to force a safe restart: kill -9 {pid}"
             )
         else:
-            then = f"after {KILL_S:.0f} s it is killed and started again; nothing is lost by that"
+            then = f"after {KILL_S:.0f} s it is killed and restarted, which loses nothing"
             if what == "S" and not self.kills_sleepers:
-                then = f"if it does not go on, `kill -9 {pid}` has it start anew"
-            self.say(f"{who} has said nothing for {SAY_S:.0f} s; {then}")
+                then = f"if it does not continue, force a safe restart: kill -9 {pid}"
+            self.say(f"{who} has not reported for {SAY_S:.0f} s; {then}")

@@ -72,8 +72,8 @@ def parse_path(text: str) -> str:
     path = "".join(text.split())
     if not _PATH.fullmatch(path):
         raise UsageError(
-            f"{text!r} names no future: 0 is the script, 0.3 its fourth call, 0.3[17] an item of it, "
-            "0.3[17].0 the first call of that item"
+            f"{text!r} is not the path of a future: 0 is the script, 0.3 its fourth call, "
+            "0.3[17] an item of it, 0.3[17].0 the first call of that item"
         )
     return path
 
@@ -113,8 +113,8 @@ class Inquiry:
             above = self.answer(parent)
             if above.how in (How.DONE, How.FAILED, How.GONE):
                 text = (
-                    f"{parent} is done, and what it had asked for is dropped from the journal when "
-                    "a parent ends"
+                    f"{parent} is done, and the calls of a task are dropped from the journal when "
+                    "the task ends"
                 )
                 return Why(path, "", How.GONE, text, [])
             if above.how is How.UNKNOWN:
@@ -122,9 +122,9 @@ class Inquiry:
         made = 0 if known is None else known.next_call()
         calls = "no call" if not made else f"{counted(made, 'call')} (up to {parent}.{made - 1})"
         whose = "the script" if parent == ids.ROOT else parent
-        text = f"it has not been asked for: {whose} has made {calls} so far"
+        text = f"this call has not been made: {whose} has made {calls} so far"
         if self.live:
-            text += ", or has not come to it again in its replay"
+            text += ", or has not reached it again in its replay"
         return Why(path, "", How.UNKNOWN, text, [], "" if self.live else self._go_on())
 
     # --- a future -----------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class Inquiry:
             return Why(path, name, How.DONE, text, story.told)
         failure = describe_failure(story.outcome)
         text = f"it failed: {failure.type_name}: {failure.text}"
-        advice = f"rscoop resume --retry-failed {self.run.id}   computes what failed again"
+        advice = f"rscoop resume --retry-failed {self.run.id}   computes failed calls again"
         if failure.type_name == "WorkerLostError":
             advice = f"rscoop resolve {self.run.id} '{path}' --again | --done JSON | --failed"
         return Why(path, name, How.FAILED, text, story.told, advice, failure.traceback_text)
@@ -165,15 +165,15 @@ class Inquiry:
         doubt = index in parent.intents.get(batch.call, ())
         if not self.live and doubt:
             return How.DOUBT, (
-                "it is marked idempotent=False, a worker has begun it, and nobody has said what "
-                "became of it; a resume ends it as WorkerLostError unless you know better"
+                "it is marked idempotent=False and a worker has begun it, and its outcome is not "
+                "known; a resume ends it as WorkerLostError unless you record what happened"
             ), f"rscoop resolve {self.run.id} '{path}' --again | --done JSON | --failed"  # fmt: skip
         if not self.live:
-            return How.STOPPED, f"it is to be done, and run {self.run.id} is stopped", self._go_on()
+            return How.STOPPED, f"it is not done, and run {self.run.id} is stopped", self._go_on()
         own = self.state.parents.get(path)
         if own is not None:
             return How.WAITING, f"it is a parent: {self._waits_for(own)}", ""
-        text = "it waits for a worker, or for its place in the slice of one"
+        text = "it waits for a worker"
         if doubt:
             text = "a worker begins it (idempotent=False: it will not be started twice)"
         told = [each.text for each in self.busy if each.name != "origin"]
@@ -189,7 +189,7 @@ class Inquiry:
             if batch.undone
         ]
         if not waits:
-            return "all it asked for is there; it goes on when its worker is free, or asks for more"
+            return "all its calls are done; it continues when its worker is free"
         more = f" and {len(waits) - 3} more calls" if len(waits) > 3 else ""  # noqa: PLR2004
         return f"it waits for {', '.join(waits[:3])}{more}"
 
@@ -250,7 +250,7 @@ class Inquiry:
             if self.ended.failed:
                 text, how = f"it raised {self.ended.message}", How.FAILED
                 return Why(ids.ROOT, "the script", how, text, [], self._go_on())
-            text = f"it came to its end with exit code {self.ended.code}"
+            text = f"it ended with exit code {self.ended.code}"
             return Why(ids.ROOT, "the script", How.DONE, text, [])
         told = [f"{counted(root.next_call(), 'call')} so far, {len(root.batches)} of them not done"]
         if not self.live:
@@ -309,14 +309,14 @@ class Story:
         now = (self.state.fingerprint(part.fn), part.digests[at : at + ids.DIGEST_BYTES])
         self.name = name_of(self.state, part.fn)
         if self._made_by is None:
-            self.told.append(f"it was asked for: {self.name}")
+            self.told.append(f"it was called: {self.name}")
         elif now != self._made_by:
             what = (
                 "its code has changed" if now[0] != self._made_by[0] else "its arguments differed"
             )
-            self.told.append(f"it was asked for again, to be recomputed: {what}")
+            self.told.append(f"it was called again, to be recomputed: {what}")
         elif self.outcome is not None and part.fresh:
-            self.told.append("it was asked for again, to be recomputed")
+            self.told.append("it was called again, to be recomputed")
         else:
             return
         self._made_by, self.outcome = now, None
@@ -350,10 +350,10 @@ def _death(crashed: wire.Crashed) -> str:
     when = ""
     if crashed.at:
         when = f" at {datetime.fromtimestamp(crashed.at, UTC).isoformat(timespec='seconds')}"
-    why = {"oom": " (out of memory)", "timeout": " (it ran into its timeout=)"}.get(
+    why = {"oom": " (out of memory)", "timeout": " (it exceeded its timeout=)"}.get(
         crashed.reason, ""
     )
-    return f"its worker died{when}, {how}{why}, while it was on the CPU"
+    return f"its worker died{when}, {how}{why}, while it was executing this call"
 
 
 def _some(path: str, indexes: list[int]) -> str:

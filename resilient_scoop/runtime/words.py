@@ -30,7 +30,7 @@ _LIMITS = {
 
 def refusal(error: OSError) -> str:
     """Return what the system refused, and what may be raised."""
-    return f"the system refused it what it needs: {limit_met(error) or error}"
+    return f"the system refused a resource: {limit_met(error) or error}"
 
 
 def limit_met(error: BaseException) -> str | None:
@@ -70,7 +70,6 @@ def hopeless(role: str, deaths: int, code: int, logs: Path) -> str:
 def hopeless_loop(kills: int, run_id: str) -> str:
     """Return why a broker that came to nothing is not started again."""
     return (
-        f"the broker came to nothing {counted(kills, 'time')} and is not started again; what it had "
-        "acknowledged "
-        f"is kept: `rscoop journal verify {run_id}` looks at it, `rscoop resume {run_id}` goes on"
+        f"the broker failed {counted(kills, 'time')} and will not be restarted; acknowledged results are "
+        f"safe: `rscoop journal verify {run_id}` checks them, `rscoop resume {run_id}` continues the run"
     )

@@ -148,8 +148,8 @@ def test_an_item_that_ended_as_lost_can_be_resolved_after_all(place: Place) -> N
         (["0.0[0]", "--again"], "not in doubt"),
         (["0.1[0].1[1]", "--again"], "not in doubt"),
         (["0.9[0]", "--again"], "not known"),
-        (["0.2", "--again"], "is no item"),
-        (["zero", "--again"], "names no future"),
+        (["0.2", "--again"], "is not an item"),
+        (["zero", "--again"], "is not the path"),
     ],
 )
 def test_a_verdict_that_makes_no_sense_is_refused(

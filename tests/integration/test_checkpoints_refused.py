@@ -279,7 +279,7 @@ def test_with_no_checkpoint_left_the_run_refuses_and_keeps_all(place: Place) -> 
 
     refused = resumed(place)
     assert refused.code == 70, str(refused)
-    assert "cannot begin anew in this run; nothing was changed" in refused.err
+    assert "cannot start again in this run; nothing was changed" in refused.err
 
     for name, content in kept.items():
         (folder / name).write_bytes(content)

@@ -79,7 +79,9 @@ def test_a_signal_hands_over_behind_a_checkpoint(
     done.expect(code)
     assert f"{number.name}: asking for checkpoints" in done.err
     assert "1 parent asked for a checkpoint" in done.err
-    assert re.search(r"handed over; \d+ results are kept; `rscoop resume \w+` goes on", done.err)
+    assert re.search(
+        r"saved and stopped; \d+ results are kept; to continue: rscoop resume \w+", done.err
+    )
     place.assert_nothing_left()
     assert_resumes(place)
 
@@ -89,7 +91,7 @@ def test_a_time_limit_hands_over(place: Place) -> None:
     done = finish(process)
     done.expect(75)
     assert "the time limit is near: asking for checkpoints" in done.err
-    assert re.search(r"run \w+ (handed over|stopped);", done.err)
+    assert re.search(r"run \w+ (saved and stopped|stopped);", done.err)
     assert place.rscoop("resume", "-q", "--time-limit", "none", "last").expect() == ANSWER
 
 
@@ -99,7 +101,7 @@ def test_the_batch_systems_time_limit_is_said_and_kept(place: Place) -> None:
     done = finish(process)
     done.expect(75)
     assert "time limit from SLURM_JOB_END_TIME: checkpoints and hands over in" in done.err
-    assert "handed over" in done.err
+    assert "saved and stopped" in done.err
     off = place.rscoop("resume", "-q", "--time-limit", "none", "last")
     assert off.expect() == ANSWER
     assert "time limit" not in off.err
@@ -111,9 +113,7 @@ def test_the_command_hands_a_detached_run_over(place: Place) -> None:
     wait_until(lambda: len(lines(place, "replays")) >= 8, 20.0)
     asked = place.rscoop("checkpoint", run)
     asked.expect()
-    assert (
-        f"1 of 1 parents saved; it has handed over; go on with `rscoop resume {run}`" in asked.err
-    )
+    assert f"1 of 1 parents saved; it has stopped; to continue: rscoop resume {run}" in asked.err
     assert_resumes(place)
     again = place.rscoop("checkpoint", run)
     again.expect(2)
@@ -126,7 +126,7 @@ def test_the_command_saves_and_the_run_goes_on(place: Place) -> None:
     saved = len(lines(place, "replays"))  # it saves behind these, some time before we are told
     asked = place.rscoop("checkpoint", "--go-on", "last")
     asked.expect()
-    assert "1 of 1 parents saved; it goes on" in asked.err
+    assert "1 of 1 parents saved; it continues" in asked.err
     assert process.poll() is None
     second = place.rscoop("checkpoint", "--go-on", "--no-wait", "last")
     second.expect()
@@ -146,7 +146,7 @@ def test_a_run_that_has_just_been_started_is_not_killed_by_being_asked(place: Pl
     run = place.rscoop("run", "--detach", "-n", "2", "script.py").expect().strip()
     asked = place.rscoop("checkpoint", run)
     asked.expect()
-    assert "it has handed over" in asked.err
+    assert "it has stopped" in asked.err
     assert place.rscoop("resume", "-q", "last").expect() == ANSWER
 
 
@@ -190,7 +190,7 @@ def test_the_broker_may_die_while_it_waits(place: Place) -> None:
     done = finish(process)
     done.expect(143)
     assert "the broker died" in done.err
-    assert re.search(r"run \w+ (handed over|stopped);", done.err)
+    assert re.search(r"run \w+ (saved and stopped|stopped);", done.err)
     replays = len(lines(place, "replays"))
     place.rscoop("resume", "-q", "last").expect()
     assert len(lines(place, "replays")) <= max(9, replays) + 1
@@ -238,7 +238,7 @@ def test_a_parent_that_never_commits_is_waited_for_as_long_as_was_said(place: Pl
     process = begun(place, text=NEVER, generations=100_000)
     done = finish(process)
     done.expect(75)
-    assert "1 of 1 parent came to no commit in time" in done.err
+    assert "1 of 1 parent did not commit in time" in done.err
     assert re.search(r"run \w+ stopped;", done.err)
     place.assert_nothing_left()
 

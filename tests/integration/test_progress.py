@@ -91,7 +91,7 @@ def test_a_run_of_which_everything_was_killed_goes_on_inside_its_long_calls(plac
     finish(process)
 
     status = place.rscoop("status", "last").expect()
-    assert "goes on from there" in status
+    assert "continues from there" in status
     assert place.rscoop("resume", "last", timeout_s=30).expect().endswith(answer)
     place.assert_nothing_left()
 

@@ -52,7 +52,7 @@ def test_a_signal_stops_the_run_and_a_resume_finishes_it(
     done = finish(process)
     assert time.monotonic() - began < 6
     assert done.expect(code) == "start\n"
-    assert re.search(r"stopped; \d+ results are kept; `rscoop resume \w+` goes on", done.err)
+    assert re.search(r"stopped; \d+ results are kept; to continue: rscoop resume \w+", done.err)
     assert "Traceback" not in done.err
     place.assert_nothing_left()
     assert place.status()["state"] == "stopped"

@@ -266,4 +266,4 @@ def test_calls_whose_outcomes_were_dropped_are_said() -> None:
     of.begin(FN, FN)
     of.begin(FN, FN)
     assert len(said) == 1
-    assert "covered by a checkpoint that the code does not enter any more" in said[0]
+    assert "covered by a checkpoint that the code does not reach any more" in said[0]

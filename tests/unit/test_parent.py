@@ -181,7 +181,7 @@ def test_observations_are_told_again_in_their_order() -> None:
     page(of, told(1, "once", 0, b"second"))
     assert of.recall("once") == b"second"
 
-    # And behind the last one it is told anew, with the next number
+    # And behind the last one it is gets new answers, with the next number
     assert of.recall("once") is None
     of.observe("once", b"third")
     (message,) = map(wire.decode_up, of.frames())
@@ -195,10 +195,10 @@ def test_an_answer_for_another_place_ends_the_use_of_the_history() -> None:
     of = Parent(ROOT, NOW, replaying=True, say=said.append)
     page(of, told(0, "done", 4), told(1, "done", 5))
 
-    # When the parent asks something else, then it is told anew, said, and marked
+    # When the parent asks something else, then it is gets new answers, said, and marked
     assert of.diverged("once")
     assert of.recall("once") is None
-    assert "told anew" in said[0]
+    assert "gets new answers" in said[0]
     of.observe("once", b"new")
     (message,) = map(wire.decode_up, of.frames())
     assert isinstance(message, wire.Observed)

@@ -28,7 +28,7 @@ def test_none_turns_it_off() -> None:
 
 @pytest.mark.parametrize("text", ["10", "10:30", "soon", "", "0s", "-5m", "1-2h"])
 def test_what_could_be_read_in_two_ways_is_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="is no time limit; write 90s"):
+    with pytest.raises(click.BadParameter, match="is not a time limit; write 90s"):
         TimeLimitParam().convert(text, None, None)
 
 
@@ -139,7 +139,7 @@ def test_others_can_see_how_far_it_is(tmp_path: Path) -> None:
     )
     told = read_told(asking.run)
     assert (told.over, told.whole, told.saved) == (True, True, 2)
-    assert asking.said[-1] == "2 parents saved; the run goes on"
+    assert asking.said[-1] == "2 parents saved; the run continues"
     asking.handover.hear([GO_ON_SIGNAL])
     assert read_told(asking.run).ask == 2
     assert not asking.handover.whole, "the run was not handed over"

@@ -75,7 +75,7 @@ def test_what_cannot_be_helped_is_said_once_and_never_killed(state: str, word: s
     (said,) = bench.said
     assert word in said
     bench.dog.heard()
-    assert bench.said[1] == "the broker goes on"
+    assert bench.said[1] == "the broker reports again"
 
 
 def test_time_in_which_it_was_stopped_does_not_count() -> None:
@@ -101,7 +101,7 @@ def test_one_that_opens_a_long_journal_is_not_killed() -> None:
     bench.dog.started()
     assert not bench.run(20 * OPENING_S)
     (said,) = bench.said
-    assert "first word" in said
+    assert "after starting" in said
 
 
 def test_kills_are_counted_while_they_are_near_one_another() -> None:
