@@ -29,6 +29,7 @@ RscoopError                 exit 1
     ProgressRefusedError    what `futures.progress` was given cannot be kept
     NotStartedError         futures were used in a process that rscoop did not start
     ScriptGuardError        the script makes calls while it is being imported
+    MeaningError            a function refers to something that a worker has otherwise
 
 A canceled future raises `concurrent.futures.CancelledError`, as everywhere in Python.
 Each text is made from fields, says what happened, to what, and what to do next. `args` mirrors the
@@ -397,4 +398,23 @@ class ScriptGuardError(TaskError):
         return (
             f"{self.script} calls futures while it is being imported by a worker; "
             f'put these calls under `if __name__ == "__main__":`'
+        )
+
+
+class MeaningError(TaskError):
+    """What a function refers to differs in a worker from the script's process, and cannot be sent."""
+
+    def __init__(self, function: str, labels: list[str], reasons: list[str]) -> None:
+        super().__init__(function, labels, reasons)
+        self.function = function
+        self.labels = labels
+        self.reasons = reasons
+
+    def __str__(self) -> str:
+        told = zip(self.labels, self.reasons, strict=True)
+        what = "; ".join(f"{label} ({reason})" for label, reason in told)
+        return (
+            f"{self.function} was not run: it refers to what is not the same in the worker as in the "
+            f"script's process: {what}; pass it as an argument, share it with shared.setConst, or set it "
+            f"at the top level of its module"
         )

@@ -19,11 +19,13 @@ import pickle
 import struct
 import sys
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from hashlib import blake2b, sha256
 from types import (
     BuiltinMethodType,
     EllipsisType,
     FunctionType,
+    MappingProxyType,
     MethodType,
     ModuleType,
     NotImplementedType,
@@ -43,6 +45,7 @@ _NODES_MAX: Final = 5_000_000
 _SET_OPCODES: Final = (b"\x8f", b"\x91")
 _RAW_KINDS: Final = frozenset("biufcSUMm")
 FunctionKey = Callable[[Any], bytes]
+ClassKey = Callable[[type], bytes | None]
 
 
 class _HoldsSetError(Exception):
@@ -61,16 +64,39 @@ class _OverrunError(Exception):
     """Shared parts, written out each time that they occur, make more output than is sensible."""
 
 
-class Canon:
-    """Digests of values; `function_key` stands for functions, so that their code decides."""
+def by_name(_cls: type) -> bytes | None:
+    """Have a class stand for itself by its name."""
+    return None
 
-    def __init__(self, function_key: FunctionKey) -> None:
-        self._function_key = function_key
+
+def never_opaque(_kind: type) -> bool:
+    """Have every object stand for its value."""
+    return False
+
+
+def _nothing() -> None:
+    """Be cached, to show the type of what `functools.lru_cache` makes."""
+
+
+class Canon:
+    """Digests of values; `function_key` stands for functions, so that their code decides.
+
+    `class_key` does so for classes; where it returns None a class stands for itself by its name.
+    Objects of a type that `is_opaque` names stand for their type.
+    """
+
+    def __init__(
+        self,
+        function_key: FunctionKey,
+        class_key: ClassKey = by_name,
+        is_opaque: Callable[[type], bool] = never_opaque,
+    ) -> None:
+        self._keys = (function_key, class_key, is_opaque)
         self._idle: list[_Encoder] = []
 
     def digest(self, obj: object, pickled_bytes: int = 0) -> bytes | None:
         """Return the value's digest (SIZE_BYTES); `pickled_bytes` is how large its pickle is."""
-        encoder = self._idle.pop() if self._idle else _Encoder(self._function_key, _Sink())
+        encoder = self._idle.pop() if self._idle else _Encoder(_Rules(*self._keys), _Sink())
         encoder.sink.start(_OUTPUT_MAX_BYTES + 8 * pickled_bytes)
         try:
             encoder.dump(obj)
@@ -86,13 +112,13 @@ class Canon:
 
     def _holds_set(self, obj: object) -> bool:
         try:
-            _SetFinder(self._function_key, _Nowhere()).dump(obj)
+            _SetFinder(_Rules(*self._keys), _Nowhere()).dump(obj)
         except _HoldsSetError:
             return True
         return False
 
     def _walk(self, obj: object) -> bytes | None:
-        rules = _Rules(self._function_key)
+        rules = _Rules(*self._keys)
         try:
             try:
                 return _Walker(rules, numbered=False).digest(obj)
@@ -154,21 +180,38 @@ def mark(*parts: object) -> tuple[object, ...]:
 class _Rules:
     """What is encoded as something else than its own reduction."""
 
-    def __init__(self, function_key: FunctionKey) -> None:
+    def __init__(
+        self, function_key: FunctionKey, class_key: ClassKey, is_opaque: Callable[[type], bool]
+    ) -> None:
         self._function_key = function_key
+        self._class_key = class_key
+        self._is_opaque = is_opaque
         self._by_type: dict[type, Callable[[Any], Any]] = {
             FunctionType: self._function,
+            type(lru_cache(_nothing)): self._function,
             MethodType: self._method,
             BuiltinMethodType: self._builtin,
-            type: _class,
+            MappingProxyType: _mapping,
+            type: self._class,
         }
 
     def reduce(self, obj: Any) -> Any:
         kind = type(obj)
         rule = self._by_type.get(kind)
         if rule is None:
-            rule = self._by_type[kind] = _rule_of(kind)
+            rule = self._by_type[kind] = self._rule_of(kind)
         return rule(obj)
+
+    def _rule_of(self, kind: type) -> Callable[[Any], Any]:
+        if issubclass(kind, type):
+            return _ephemeral if kind.__name__ == "MetaEphemeral" else self._class
+        if self._is_opaque(kind):
+            return _opaque
+        return _rule_of(kind)
+
+    def _class(self, cls: type) -> Any:
+        key = self._class_key(cls)
+        return mark, ("class", *([module_name(cls), cls.__qualname__] if key is None else [key]))
 
     def _function(self, function: Any) -> Any:
         if function is mark:
@@ -192,8 +235,6 @@ class _Rules:
 
 
 def _rule_of(kind: type) -> Callable[[Any], Any]:
-    if issubclass(kind, type):
-        return _ephemeral if kind.__name__ == "MetaEphemeral" else _class
     if type(kind).__name__ == "MetaEphemeral":
         return _constant
     if issubclass(kind, ModuleType):
@@ -218,8 +259,12 @@ def _module(module: ModuleType) -> Any:
     return mark, ("module", module.__name__)
 
 
-def _class(cls: type) -> Any:
-    return mark, ("class", module_name(cls), cls.__qualname__)
+def _mapping(view: Any) -> Any:
+    return mark, ("mapping", dict(view))
+
+
+def _opaque(obj: object) -> Any:
+    return mark, ("opaque", type(obj).__module__, type(obj).__qualname__)
 
 
 def _ephemeral(cls: Any) -> Any:
@@ -253,19 +298,19 @@ def _array(array: Any) -> Any:
 class _Encoder(pickle.Pickler):
     """The C pickler without memo."""
 
-    def __init__(self, function_key: FunctionKey, sink: Any) -> None:
+    def __init__(self, rules: _Rules, sink: Any) -> None:
         super().__init__(sink, _PROTOCOL)
         self.fast = True
         self.sink = sink
-        self.reducer_override = _Rules(function_key).reduce  # type: ignore[method-assign]
+        self.reducer_override = rules.reduce  # type: ignore[method-assign]
 
 
 class _SetFinder(pickle.Pickler):
     """Raises _HoldsSetError on the first set: older protocols name its type, which shows."""
 
-    def __init__(self, function_key: FunctionKey, sink: Any) -> None:
+    def __init__(self, rules: _Rules, sink: Any) -> None:
         super().__init__(sink, 3)
-        self._rules = _Rules(function_key)
+        self._rules = rules
         self.fast = True
 
     def reducer_override(self, obj: Any) -> Any:
@@ -277,10 +322,12 @@ class _SetFinder(pickle.Pickler):
         return reduced
 
 
+_DECIMAL: Final = 1 << 128
+"""Python refuses to write very large numbers in decimal; those from here on are written otherwise."""
 _ATOMS: Final[dict[type, Callable[[Any], bytes]]] = {
     type(None): lambda _: b"N",
     bool: lambda value: b"T" if value else b"F",
-    int: lambda value: b"i%d" % value,
+    int: lambda value: b"i%d" % value if -_DECIMAL < value < _DECIMAL else b"i%x" % value,
     float: lambda value: b"f" + struct.pack("<d", value),
     complex: lambda value: b"c" + struct.pack("<dd", value.real, value.imag),
     str: lambda value: b"s" + value.encode("utf-8", "surrogatepass"),

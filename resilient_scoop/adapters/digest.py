@@ -2,20 +2,21 @@
 
 Equal arguments made by the same code digest equally in another process; see `canonical` for how.
 Values of different types are different arguments (1, True, 1.0), as are 0.0 and -0.0; a nan equals
-itself. `NOT_COMPARED` stands for arguments without a canonical form.
+itself. Arguments without a canonical form have a digest that equals no other: they are computed again.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
 from resilient_scoop.adapters.canonical import Canon
-from resilient_scoop.adapters.fingerprint import FingerprintCache, describe, is_user_code
+from resilient_scoop.adapters.guard import Guard
+from resilient_scoop.adapters.meaning import Meaning
+from resilient_scoop.adapters.user_code import describe, is_user_code
 from resilient_scoop.ids import DIGEST_BYTES
-
-NOT_COMPARED: Final = bytes(DIGEST_BYTES)
 
 _PLAIN_PICKLE: Final = 0x80
 _SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
@@ -26,7 +27,8 @@ _SMALL_BYTES: Final = 1 << 16
 _BLOB_BYTES: Final = 256 << 20
 """Assumed size of what is in a file: it only bounds the work on shared parts."""
 
-_fingerprints: Final = FingerprintCache()
+_known: Final[dict[int, tuple[Any, bytes, Guard]]] = {}
+_KNOWN_MAX: Final = 1024
 
 
 def digest(obj: object, payload: bytes) -> bytes:
@@ -37,7 +39,7 @@ def digest(obj: object, payload: bytes) -> bytes:
     if small and (kind in _SCALARS or (kind is tuple and _is_flat(obj))):
         return blake2b(payload, digest_size=DIGEST_BYTES).digest()
     found = _canon.digest(obj, len(payload) if plain else _BLOB_BYTES)
-    return NOT_COMPARED if found is None else found[:DIGEST_BYTES]
+    return os.urandom(DIGEST_BYTES) if found is None else found[:DIGEST_BYTES]
 
 
 def digest_value(obj: object) -> bytes | None:
@@ -60,9 +62,23 @@ def _is_flat(obj: Any) -> bool:
 
 def _function_key(function: Any) -> bytes:
     """Return what stands for a function among the arguments: its code, or a library's by name."""
-    if is_user_code(function):
-        return _fingerprints.of(function)
-    return describe(function).encode()
+    return _meaning_of(function) if is_user_code(function) else describe(function).encode()
 
 
-_canon: Final = Canon(_function_key)
+def _class_key(cls: type) -> bytes | None:
+    """Return what stands for a class of the user's: a result can come from all of its methods."""
+    return _meaning_of(cls) + cls.__qualname__.encode() if is_user_code(cls) else None
+
+
+def _meaning_of(obj: Any) -> bytes:
+    found = _known.get(id(obj))
+    if found is not None and found[0] is obj and found[2].holds():
+        return found[1]
+    meaning = Meaning(obj)
+    if len(_known) >= _KNOWN_MAX:
+        _known.clear()
+    _known[id(obj)] = (obj, meaning.fingerprint, meaning.guard)
+    return meaning.fingerprint
+
+
+_canon: Final = Canon(_function_key, _class_key)

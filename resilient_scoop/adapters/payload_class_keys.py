@@ -97,6 +97,17 @@ def key_of(cls: type) -> Key:
     name = _global_name(cls)
     if name is not None:
         return remember(cls, Key("", *name, 0), born_here=True)
+    return _next_key(cls)
+
+
+def key_by_place(cls: type) -> None:
+    """Give a class a key of its own, though it has a name: workers have another class of that name."""
+    found = _known.get(id(cls))
+    if found is None or found.ref() is not cls or not found.key.where:
+        _next_key(cls)
+
+
+def _next_key(cls: type) -> Key:
     path, counts = Here.place()
     kind = (path, cls.__module__, cls.__qualname__)
     nth = counts.get(kind, 0)

@@ -14,10 +14,16 @@ import io
 import pickle
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import IO, Any, Final
 
-from resilient_scoop.adapters import payload_class_keys, payload_classes, payload_deap
+from resilient_scoop.adapters import (
+    payload_class_keys,
+    payload_classes,
+    payload_deap,
+    payload_function,
+)
+from resilient_scoop.adapters.values import own_home
 
 _PROTOCOL: Final = 5
 _PLAIN: Final = frozenset({str, int, bytes, dict, tuple, list, type(None), bool, float})
@@ -46,6 +52,21 @@ def _dumps(obj: object, reduce: Callable[[Any], Any]) -> bytes:
     pickler.reducer_override = reduce
     pickler.dump(obj)
     return out.getvalue()
+
+
+def dumps_values(values: dict[str, Any]) -> bytes:
+    """Return dill's pickle of what modules hold, by home; the functions and classes themselves by value.
+
+    Raises what dill and the objects' own methods raise.
+    """
+    forced: dict[int, Any] = {}
+    for home, each in values.items():
+        own = each.__func__ if isinstance(each, staticmethod | classmethod) else each
+        if isinstance(own, type | types.FunctionType) and own_home(own) in (home, None):
+            forced[id(own)] = own
+            if isinstance(own, type):
+                payload_class_keys.key_by_place(own)
+    return _dumps(values, _Reducer(forced).reduce)
 
 
 def loads(data: bytes | memoryview) -> Any:
@@ -96,7 +117,8 @@ def _main() -> types.ModuleType:
 class _Reducer:
     """Says how the objects of one pickle are reduced."""
 
-    def __init__(self) -> None:
+    def __init__(self, forced: Container[int] = ()) -> None:
+        self._forced = forced  # ids of what goes by value though there is a name for it
         self._classes: set[int] = set()  # ids of those met; the pickle itself keeps them alive
 
     def reduce(self, obj: Any) -> Any:
@@ -117,9 +139,12 @@ class _Reducer:
         own = payload_deap.dispatch_table().get(type(obj))
         if own is not None:
             return own(obj)
-        if payload_class_keys.is_importable(obj):
+        if id(obj) in self._forced:
+            if isinstance(obj, types.FunctionType):
+                return payload_function.reduce(obj)
+        elif payload_class_keys.is_importable(obj):
             return obj.__qualname__
-        if not isinstance(obj, type) or not payload_class_keys.is_dynamic(obj):
+        elif not isinstance(obj, type) or not payload_class_keys.is_dynamic(obj):
             return NotImplemented
         if id(obj) in self._classes:
             raise payload_classes.refuse_cycle(obj)

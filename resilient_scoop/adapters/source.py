@@ -13,23 +13,35 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any, Final, NamedTuple
 
-_Defined = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+Defined = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _EMPTY: Final[tuple[Any, ...]] = (None, [])
 _DOCUMENTED: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 class _Parsed(NamedTuple):
+    tree: ast.Module
     codes: frozenset[Any]
-    nodes: dict[int, list[_Defined]]
+    nodes: dict[int, list[Defined]]
 
 
 def normalized(code: CodeType) -> str | None:
     """Return the text that stands for the function's source, or None if it cannot be had."""
+    node = node_of(code)
+    return None if node is None else "".join(_dump(node))
+
+
+def node_of(code: CodeType) -> Defined | None:
+    """Return the syntax tree of the definition that compiles to `code`, or None if it is not there."""
     parsed = _parse(code.co_filename)
     if parsed is None or _identity(code) not in parsed.codes:
         return None
-    node = _node_of(code, parsed.nodes.get(code.co_firstlineno, []))
-    return None if node is None else "".join(_dump(node))
+    return _node_of(code, parsed.nodes.get(code.co_firstlineno, []))
+
+
+def module_tree(filename: str) -> ast.Module | None:
+    """Return the syntax tree of a source file, or None if it has none; do not change it."""
+    parsed = _parse(filename)
+    return None if parsed is None else parsed.tree
 
 
 def bytecode(code: CodeType) -> str:
@@ -47,20 +59,21 @@ def _parse(filename: str) -> _Parsed | None:
         whole = compile(source, filename, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError):
         return None
-    nodes: dict[int, list[_Defined]] = {}
+    nodes: dict[int, list[Defined]] = {}
     for node in ast.walk(tree):
-        if isinstance(node, _Defined):
+        if isinstance(node, Defined):
             decorators = getattr(node, "decorator_list", [])
             first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
             nodes.setdefault(first, []).append(node)
-    return _Parsed(frozenset(_identity(code) for code in _nested(whole)), nodes)
+    return _Parsed(tree, frozenset(_identity(code) for code in nested(whole)), nodes)
 
 
-def _nested(code: CodeType) -> Iterator[CodeType]:
+def nested(code: CodeType) -> Iterator[CodeType]:
+    """Yield a code and all codes that are defined inside of it."""
     yield code
     for const in code.co_consts:
         if isinstance(const, CodeType):
-            yield from _nested(const)
+            yield from nested(const)
 
 
 def _identity(code: CodeType, *, placed: bool = True) -> tuple[Any, ...]:
@@ -85,7 +98,7 @@ def _constant(const: object, *, placed: bool) -> Any:
     return repr(const)
 
 
-def _node_of(code: CodeType, found: list[_Defined]) -> _Defined | None:
+def _node_of(code: CodeType, found: list[Defined]) -> Defined | None:
     """Return the definition among those that begin on the code's line; lambdas by their columns."""
     if code.co_name != "<lambda>":
         named = [n for n in found if not isinstance(n, ast.Lambda) and n.name == code.co_name]

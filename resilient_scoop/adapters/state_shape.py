@@ -18,7 +18,7 @@ import types
 import typing
 from typing import Any, Final
 
-from resilient_scoop.adapters.fingerprint import is_user_code
+from resilient_scoop.adapters.user_code import is_user_code
 
 HOOK: Final = "__rscoop_migrate__"
 _OWN: Final = ("__reduce__", "__reduce_ex__", "__setstate__")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from resilient_scoop.cli.base import note, utc
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.decisions import Decision, Pair, load
+from resilient_scoop.runtime.display import duration
 from resilient_scoop.runtime.rundir import RunDir
-from resilient_scoop.runtime.survey import Changed
+from resilient_scoop.runtime.survey import Changed, Looked
 
+_SHOWN_MAX: Final = 4
 ALL: Final = "*"
 """Of `--reuse-changed` and `--recompute-changed`: every function."""
 
@@ -37,23 +39,40 @@ def check_flags(reuse: tuple[str, ...], recompute: tuple[str, ...]) -> None:
 
 
 def decide(
-    run: RunDir, changed: list[Changed], reuse: tuple[str, ...], recompute: tuple[str, ...]
+    run: RunDir, looked: Looked, reuse: tuple[str, ...], recompute: tuple[str, ...]
 ) -> Verdict:
     """Return what is to be done, saying what an earlier decision settles.
 
     Raises:
         UsageError: there are results of changed code that nobody has decided on.
     """
+    changed = looked.changed
     verdict = weigh(run, changed, reuse, recompute)
     if verdict.undecided:
-        named = ", ".join(
-            f"{name} ({counted(count, 'result')})" for name, count in verdict.undecided.items()
-        )
         raise UsageError(
-            f"the code behind results of run {run.id} has changed: {named}; add --recompute-changed "
-            f"to compute them again, or --reuse-changed to keep them (for one function: =NAME)"
+            f"the code behind results of run {run.id} has changed: {_named(verdict, changed)}; add "
+            f"--recompute-changed to compute them again, or --reuse-changed to keep them (for one "
+            f"function: =NAME)"
         )
-    return verdict
+    same = [  # the same code, in a journal of an older format
+        _decision(name, (then, now), 0, keep=True) for name, then, now in looked.renewed
+    ]
+    return replace(verdict, decisions=(*verdict.decisions, *same))
+
+
+def _named(verdict: Verdict, changed: list[Changed]) -> str:
+    """Return the functions that nobody has decided on, with what has changed in them."""
+    told = {each.title: each for each in changed}
+    parts = []
+    for name, count in verdict.undecided.items():
+        what = told[name].differences
+        took = f", {duration(told[name].spent_s)} of computing" if told[name].spent_s >= 1 else ""
+        shown = "; ".join(what[:_SHOWN_MAX])
+        more = f"; {len(what) - _SHOWN_MAX} more" if len(what) > _SHOWN_MAX else ""
+        parts.append(
+            f"{name} ({counted(count, 'result')}{took})" + (f": {shown}{more}" if shown else "")
+        )
+    return ", ".join(parts) if len(parts) == 1 else "\n  ".join(["", *parts]) + "\n"
 
 
 def weigh(

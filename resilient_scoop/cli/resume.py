@@ -23,7 +23,7 @@ from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.launching import script_spec
 from resilient_scoop.runtime.rundir import RunDir, RunInfo
-from resilient_scoop.runtime.survey import Changed
+from resilient_scoop.runtime.survey import Looked
 
 _OPTIONAL_VALUE: Final = {"--reuse-changed", "--recompute-changed"}
 
@@ -112,12 +112,12 @@ def command(  # noqa: PLR0913  one parameter per option
             run, info, reuse=reuse_changed, recompute=recompute_changed,
             retry_failed=retry_failed, as_json=as_json,
         )  # fmt: skip
-    changed = _changed(run, info, retry_failed=retry_failed)
-    if changed is None:
+    looked = _changed(run, info, retry_failed=retry_failed)
+    if looked is None:
         _conclude(run)
         note(f"run {run.id} has finished; its output: rscoop logs {run.id}")
         return 0
-    verdict = decide(run, changed, reuse_changed, recompute_changed)
+    verdict = decide(run, looked, reuse_changed, recompute_changed)
     return start(
         run,
         Start(
@@ -160,22 +160,22 @@ def _enter(run: RunDir, info: RunInfo) -> None:
     check_program(script_spec(run, info))
 
 
-def _changed(run: RunDir, info: RunInfo, *, retry_failed: bool) -> list[Changed] | None:
-    """Return the functions with results whose code has changed since; None: there is nothing to do.
+def _changed(run: RunDir, info: RunInfo, *, retry_failed: bool) -> Looked | None:
+    """Return what has changed in functions with results; None: there is nothing to do.
 
     One view answers both questions: opening one has a child read a journal that was not closed.
     """
     from resilient_scoop.runtime.figures import open_view, read_ended
-    from resilient_scoop.runtime.survey import changed_functions
+    from resilient_scoop.runtime.survey import look
 
     view = open_view(run)
     if view is None:
-        return []
+        return Looked([], {})
     with view:
         ended = read_ended(view)
         if ended is not None and ended.code == 0 and not ended.failed and not retry_failed:
             return None
-        return changed_functions(run, info, view)
+        return look(run, info, view)
 
 
 def _conclude(run: RunDir) -> None:

@@ -10,17 +10,19 @@ import hashlib
 import pickle
 import threading
 import time
-import types
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from resilient_scoop.adapters import overlay
 from resilient_scoop.adapters import payload as codec
 from resilient_scoop.adapters.digest import digest_many
-from resilient_scoop.adapters.fingerprint import FingerprintCache, describe
 from resilient_scoop.adapters.green import GreenletExit
+from resilient_scoop.adapters.guard import Guard
+from resilient_scoop.adapters.meaning import Meaning
 from resilient_scoop.adapters.purity import draws_nothing
 from resilient_scoop.adapters.store import size_of
+from resilient_scoop.adapters.user_code import describe
 from resilient_scoop.errors import ScriptGuardError
 from resilient_scoop.runtime import ending
 from resilient_scoop.runtime.current import Process
@@ -44,10 +46,8 @@ _SEND_S = 0.001
 _SEND_ITEMS = 64
 _DEFINITIONS_MAX = 512
 _SCALARS = frozenset({int, float, bool, str, bytes, type(None), complex})
-_FROZEN = _SCALARS | {tuple, frozenset}
 
-_fingerprints = FingerprintCache()
-_definitions: dict[tuple[int, int, Options], tuple[object, Define]] = {}
+_definitions: dict[tuple[int, int, Options], tuple[object, Define, Guard]] = {}
 ending.caches.append(_definitions.clear)
 
 
@@ -118,46 +118,33 @@ def _refuse_threads(what: str) -> None:
 
 
 def definition(function: Callable[..., Any], style: int, options: Options) -> Define:
-    """Return the definition of a callable, kept where it cannot change behind our back."""
+    """Return what a callable means at this moment; the last definition, if nothing has changed since."""
     key = (id(function), style, options)
     found = _definitions.get(key)
-    if found is not None and found[0] is function:
+    if found is not None and found[0] is function and found[2].holds():
         return found[1]
-    define = _define(function, style, options)
-    if _is_constant(function):
-        if len(_definitions) >= _DEFINITIONS_MAX:
-            _definitions.clear()
-        _definitions[key] = (function, define)
+    if not callable(function):
+        raise TypeError(f"{function!r} ({type(function).__name__}) is not callable")
+    meaning = Meaning(function)
+    define = _define(function, style, options, meaning)
+    if len(_definitions) >= _DEFINITIONS_MAX:
+        _definitions.clear()
+    _definitions[key] = (function, define, meaning.guard)
     return define
 
 
-def _define(function: Callable[..., Any], style: int, options: Options) -> Define:
-    if not callable(function):
-        raise TypeError(f"{function!r} ({type(function).__name__}) is not callable")
+def _define(function: Callable[..., Any], style: int, options: Options, meaning: Meaning) -> Define:
     name = describe(function)
     body = codec.dumps(function, f"callable {name}", name)
-    fingerprint = _fingerprints.of(function)
+    values = overlay.values_of(meaning)
     mark = hashlib.blake2b(body, digest_size=16)
-    mark.update(fingerprint + bytes([style]) + msgspec.msgpack.encode(options))
+    mark.update(meaning.fingerprint + bytes([style]) + msgspec.msgpack.encode(options))
+    mark.update(b"".join([each.value for each in meaning.references]))
     pure = style != KEYWORDS and draws_nothing(function)
-    return Define(mark.digest(), fingerprint, name, body, options, pure, style)
-
-
-def _is_constant(function: object) -> bool:
-    if isinstance(function, types.BuiltinFunctionType | type):
-        return True
-    if not isinstance(function, types.FunctionType):
-        return False
-    return all(type(_content(cell)) in _FROZEN for cell in function.__closure__ or ()) and not (
-        function.__defaults__ and any(type(d) not in _FROZEN for d in function.__defaults__)
-    )
-
-
-def _content(cell: types.CellType) -> object:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return []  # not filled yet: not constant
+    return Define(
+        mark.digest(), meaning.fingerprint, name, body, options, pure, style,
+        meaning.references, values,
+    )  # fmt: skip
 
 
 def encode(

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
-from resilient_scoop.adapters import payload, rng
+from resilient_scoop.adapters import overlay, payload, rng
 from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
 from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.payload_lacking import lacks_module
@@ -71,6 +71,7 @@ class Executor:
     def _slice(self, work: Work, loaded: Loaded) -> bool:
         """Run a slice; return False if one of its items waited: another greenlet has the rest."""
         session, task = self.session, work.task
+        overlay.activate(loaded.overlay)
         timeout_s, once = loaded.define.options.timeout_s, not loaded.define.options.idempotent
         item = self._quick if loaded.is_quick else self._item
         words, attempt = session.record.words, work.attempt
@@ -158,6 +159,7 @@ class Executor:
         """Run an item that was a waiting parent and was dropped, from the top (a greenlet's body)."""
         session, task, attempt = self.session, work.task, work.attempt
         loaded = self.functions.get(work.callable)
+        overlay.activate(loaded.overlay)
         context = self._context(work)
         context.index, context.parked, context.again = index, True, True
         session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, index)

@@ -8,13 +8,14 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resilient_scoop.adapters import payload
+from resilient_scoop.adapters import overlay, payload
 from resilient_scoop.adapters.payload_lacking import in_a_line, lacks_module, lacks_name
 from resilient_scoop.errors import ScriptGuardError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from resilient_scoop.adapters.overlay import Overlay
     from resilient_scoop.adapters.store import LargeStore
     from resilient_scoop.wire.messages import Define
 
@@ -48,6 +49,7 @@ class Loaded:
     function: Callable[..., Any] | None
     error: BaseException | None = None
     unfit: str = ""  # why this process cannot have it, though another could
+    overlay: Overlay | None = None  # to be in place while its items run
 
     @property
     def is_quick(self) -> bool:
@@ -98,6 +100,7 @@ class Functions:
         if isinstance(self.script_error, ScriptGuardError):
             return Loaded(define, None, self.script_error)
         try:
+            overlaid = overlay.settle(define)
             function = self.make(define)
         except Exception as error:  # user code: unpickling runs it
             if lacks_module(error) or lacks_name(error):
@@ -105,7 +108,7 @@ class Functions:
                 return Loaded(define, None, error, unfit)
             return Loaded(define, None, error)
         shared = is_stateless(function) or len(define.payload) >= SHARED_BYTES_MIN
-        return Loaded(define, function if shared else None)
+        return Loaded(define, function if shared else None, overlay=overlaid)
 
     def make(self, define: Define) -> Callable[..., Any]:
         """Return the callable, made anew."""

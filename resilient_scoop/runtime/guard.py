@@ -9,8 +9,11 @@ Every other `__name__` stays `__main__`. File name and line numbers stay as well
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
+import functools
+import operator
 from collections.abc import Iterator
 from types import CodeType
 from typing import Any, Final
@@ -22,6 +25,9 @@ NAME_OF_CODE: Final = "__guarded_name__"
 """The global that stands for `__name__` in code without source (`closed_code`)."""
 
 _NAME: Final = "__name__"
+_FUTURES: Final = functools.reduce(
+    operator.or_, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
+)
 _FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -44,6 +50,24 @@ def closed_code(code: CodeType) -> CodeType:
     """
     return code.replace(
         co_names=tuple(NAME_OF_CODE if name == _NAME else name for name in code.co_names)
+    )
+
+
+def split(source: bytes, path: str) -> tuple[CodeType, CodeType | None]:
+    """Return the code of a module up to its guard, and from there on; raises what `compile` raises."""
+    tree = ast.parse(source, path)
+    at = next((at for at, each in enumerate(tree.body) if _is_guard(each)), None)
+    if at is None:
+        return compile(source, path, "exec", dont_inherit=True), None
+    first = compile(ast.Module(tree.body[:at], []), path, "exec", dont_inherit=True)
+    flags = first.co_flags & _FUTURES
+    rest = compile(ast.Module(tree.body[at:], []), path, "exec", flags=flags, dont_inherit=True)
+    return first, rest
+
+
+def _is_guard(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and any(
+        isinstance(node, ast.Name) and node.id == _NAME for node in ast.walk(statement.test)
     )
 
 

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resilient_scoop.adapters import rng
+from resilient_scoop.adapters import overlay, rng
 from resilient_scoop.adapters.green import GreenletExit, getcurrent, greenlet
 from resilient_scoop.runtime.session import FLUSH_S, lived
 from resilient_scoop.wire import messages as wire
@@ -67,12 +67,13 @@ class Hub:
             if ready():
                 return True
             self._park(context)
-        streams = rng.save()
+        streams, overlaid = rng.save(), overlay.active()
         so_far = lived(context.parent)
         self.parked[context.path] = Parked(context, getcurrent(), ready, until, so_far)
         in_time: bool = self.green.switch()
         session.context = context
         rng.restore(streams)
+        overlay.activate(overlaid)
         work = context.work
         assert work is not None, "a waiting item belongs to a slice"
         attempt, task = work.attempt, work.task

@@ -42,6 +42,7 @@ class Program(NamedTuple):
     path: str  # its `__file__`
     module: importlib.machinery.ModuleSpec | None  # None: a script has none
     loader: Any
+    rest: CodeType | None = None  # what follows from the guard on, where it is open
 
 
 def first_entry(spec: ScriptSpec) -> str | None:
@@ -136,13 +137,13 @@ def load(spec: ScriptSpec, *, closed: bool) -> Program:
     machinery = importlib.machinery
     if is_compiled(path, data):
         compiled = unmarshal(path, data)
-        code = guard.closed_code(compiled) if closed else compiled
-        return Program(code, path, None, machinery.SourcelessFileLoader("__main__", path))
+        shut = guard.closed_code(compiled) if closed else compiled
+        return Program(shut, path, None, machinery.SourcelessFileLoader("__main__", path))
     if spec.kept is not None:
         lines = data.decode("utf-8", "replace").splitlines(keepends=True)
         linecache.cache[path] = (len(data), None, lines, path)  # so that tracebacks have lines
-    code = _compiled(data, path, closed=closed)
-    return Program(code, path, None, machinery.SourceFileLoader("__main__", path))
+    code, rest = _compiled(data, path, closed=closed)
+    return Program(code, path, None, machinery.SourceFileLoader("__main__", path), rest)
 
 
 def find_module(name: str) -> importlib.machinery.ModuleSpec | None:
@@ -158,18 +159,22 @@ def _of_module(found: importlib.machinery.ModuleSpec | None, what: str, *, close
     if found is None or not hasattr(loader, "get_code"):
         raise UsageError(f"there is no {what}")
     path = found.origin or found.name
-    if closed and path.endswith(".py") and hasattr(loader, "get_data"):
-        return Program(guard.closed(loader.get_data(path), path), path, found, loader)
-    code = loader.get_code(found.name)
-    if code is None:
+    if path.endswith(".py") and hasattr(loader, "get_data"):
+        code, rest = _compiled(loader.get_data(path), path, closed=closed)
+        return Program(code, path, found, loader, rest)
+    made = loader.get_code(found.name)
+    if made is None:
         raise UsageError(f"the {what} has no code to run")
-    return Program(guard.closed_code(code) if closed else code, path, found, loader)
+    return Program(guard.closed_code(made) if closed else made, path, found, loader)
 
 
-def _compiled(source: bytes, path: str, *, closed: bool) -> CodeType:
+def _compiled(source: bytes, path: str, *, closed: bool) -> tuple[CodeType, CodeType | None]:
     if closed:
-        return guard.closed(source, path)
-    return compile(source, path, "exec", dont_inherit=True)
+        return guard.closed(source, path), None
+    try:
+        return guard.split(source, path)
+    except RecursionError:  # an expression that only the compiler itself can take
+        return compile(source, path, "exec", dont_inherit=True), None
 
 
 def _read(spec: ScriptSpec) -> bytes:

@@ -14,6 +14,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Final
 
+from resilient_scoop.adapters import imported
 from resilient_scoop.runtime import guard, program
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ def _execute(spec: ScriptSpec, *, closed: bool) -> None:
     if spec.module is not None:
         sys.argv[0] = found.path
     exec(found.code, module.__dict__)  # noqa: S102 - the user's program
+    imported.note()
+    if found.rest is not None:
+        exec(found.rest, module.__dict__)  # noqa: S102
 
 
 class _OldName(MetaPathFinder, Loader):

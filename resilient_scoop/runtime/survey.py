@@ -1,9 +1,10 @@
 """Has the code that made journaled results changed? Asked before a run is resumed.
 
 A child process imports the script as a worker does, loads each callable that has results from its
-journaled definition (a name, which now finds the new code) and takes its fingerprint. What travels
-by value (lambdas, local functions) carries its old code with it, and what cannot be loaded any more
-(`missing_functions`) has no code to compare: both are left to the replay, which sees the calls.
+journaled definition (a name, which now finds the new code) and compares what it refers to with what the
+definition lists. What the script had set after its imports (a global, a local function's own code) is in
+the definition: it is taken as it was, since only the replay can tell what the script sets now. A function
+that was renamed is found by its fingerprint; what cannot be found any more is left to the replay.
 """
 
 from __future__ import annotations
@@ -30,9 +31,29 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
 
 _TIMEOUT_S: Final = 120.0
-_BY_VALUE: Final = b"D"
-_MISSING: Final = b"missing"
 _Spans = dict[tuple[str, int], dict[bytes, Intervals]]
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """Something that a function refers to and that is not what it was."""
+
+    label: str
+    then: str
+    now: str
+    at: str
+
+    def __str__(self) -> str:
+        values = f" {self.then or '…'} → {self.now or '…'}" if self.then or self.now else ""
+        return f"{self.label}{values}" + (f", {self.at}" if self.at else "")
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the child found about a definition; without a fingerprint it cannot tell."""
+
+    fingerprint: bytes = b""
+    differences: list[Difference] = []
+    missing: bool = False
+    is_old: bool = False  # of a format without references, and the same code by that format's rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +63,8 @@ class Changed:
     name: str  # as the journal has it
     names: frozenset[str]  # that and what `name=` calls it
     pairs: dict[tuple[bytes, bytes], int]  # fingerprints then and now -> how many results
+    differences: tuple[str, ...] = ()
+    spent_s: float = 0.0  # what computing them took
 
     @property
     def results(self) -> int:
@@ -59,11 +82,14 @@ class Looked(NamedTuple):
 
     changed: list[Changed]  # in the order of their names
     missing: dict[str, int]  # functions that are not to be found any more -> their results
+    renewed: list[tuple[str, bytes, bytes]] = []  # noqa: RUF012  same code, fingerprints of two formats
 
 
-def changed_functions(run: RunDir, info: RunInfo, view: Readable) -> list[Changed]:
-    """Return the functions with results whose code has changed, in the order of their names."""
-    return look(run, info, view).changed
+class Counted(NamedTuple):
+    """Results of one fingerprint, and what computing them took."""
+
+    results: int
+    spent_s: float
 
 
 def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
@@ -71,30 +97,39 @@ def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
 
     The results are counted, which reads the whole log, only where some code has changed.
     """
-    asked = [each for each in _defines(view) if not each.payload.startswith(_BY_VALUE)]
+    asked = list(_defines(view))
     answers = _ask(run, info, asked) if asked else []
+    renewed = [
+        (define.name, define.fingerprint, answer.fingerprint)
+        for define, answer in zip(asked, answers, strict=True)
+        if answer.is_old
+    ]
     differing = [
-        (define, now)
-        for define, now in zip(asked, answers, strict=True)
-        if now not in (b"", define.fingerprint)
+        (define, answer)
+        for define, answer in zip(asked, answers, strict=True)
+        if answer.missing or (answer.fingerprint and answer.fingerprint != define.fingerprint)
+        if not answer.is_old
     ]
     if not differing:
-        return Looked([], {})
+        return Looked([], {}, renewed)
     counts = _results(view)
     found: dict[str, Changed] = {}
     missing: dict[str, int] = {}
-    for define, now in differing:
-        results = counts.pop(define.fingerprint, 0)  # a name may stand in several definitions
-        if not results:
+    for define, answer in differing:
+        counted = counts.pop(define.fingerprint, None)  # a name may stand in several definitions
+        if counted is None:
             continue
-        if now == _MISSING:
-            missing[define.name] = missing.get(define.name, 0) + results
+        if answer.missing:
+            missing[define.name] = missing.get(define.name, 0) + counted.results
             continue
         before = found.get(define.name, Changed(define.name, frozenset({define.name}), {}))
         names = before.names | ({define.options.name} if define.options.name else set())
-        pairs = before.pairs | {(define.fingerprint, now): results}
-        found[define.name] = Changed(define.name, names, pairs)
-    return Looked([found[name] for name in sorted(found)], missing)
+        pairs = before.pairs | {(define.fingerprint, answer.fingerprint): counted.results}
+        told = (*before.differences, *map(str, answer.differences))
+        found[define.name] = Changed(
+            define.name, names, pairs, tuple(dict.fromkeys(told)), before.spent_s + counted.spent_s
+        )
+    return Looked([found[name] for name in sorted(found)], missing, renewed)
 
 
 def _defines(view: Readable) -> Iterator[Define]:
@@ -104,9 +139,10 @@ def _defines(view: Readable) -> Iterator[Define]:
             yield record
 
 
-def _results(view: Readable) -> dict[bytes, int]:
+def _results(view: Readable) -> dict[bytes, Counted]:
     """Return how many results there are by the fingerprint of what made them; later ones replace."""
     spans: _Spans = {}
+    spent: dict[bytes, float] = {}
     for _, raw in view.scan(Table.LOG):
         record = decode_logged(raw)
         if isinstance(record, Outcomes):
@@ -115,6 +151,8 @@ def _results(view: Readable) -> dict[bytes, int]:
                 stop = item.start + len(item.values)
                 _discard(made, item.start, stop)
                 made.setdefault(item.fingerprint, Intervals()).add(item.start, stop)
+                took_s = max(0.0, item.spent_s)
+                spent[item.fingerprint] = spent.get(item.fingerprint, 0.0) + took_s
         elif isinstance(record, Calls):
             for part in record.parts:
                 if part.fresh:
@@ -127,7 +165,11 @@ def _results(view: Readable) -> dict[bytes, int]:
     for made in spans.values():
         for fingerprint, each in made.items():
             counts[fingerprint] = counts.get(fingerprint, 0) + each.count()
-    return {fingerprint: count for fingerprint, count in counts.items() if count}
+    return {
+        fingerprint: Counted(count, spent[fingerprint])
+        for fingerprint, count in counts.items()
+        if count
+    }
 
 
 def _discard(made: dict[bytes, Intervals], start: int, stop: int) -> None:
@@ -135,11 +177,8 @@ def _discard(made: dict[bytes, Intervals], start: int, stop: int) -> None:
         each.discard(start, stop)
 
 
-def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> list[bytes]:
-    """Have a child take the fingerprints as of now.
-
-    `_MISSING` stands for what cannot be loaded, and empty is what cannot be said.
-    """
+def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> list[Answer]:
+    """Have a child compare what callables refer to now with what they referred to."""
     settings = child.ChildSettings(
         run_dir=str(run.path),
         run_id=run.id,
@@ -153,12 +192,12 @@ def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> list[bytes]:
         "survey", settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, user_code=True,
     )  # fmt: skip
-    asked = msgspec.msgpack.encode([define.payload for define in defines])
+    asked = msgspec.msgpack.encode(defines)
     try:
         told, _ = process.communicate(asked, timeout=_TIMEOUT_S)
-        answers = msgspec.msgpack.decode(told, type=list[bytes])
+        answers = msgspec.msgpack.decode(told, type=list[Answer])
     except (subprocess.TimeoutExpired, msgspec.MsgspecError):
-        return [b""] * len(defines)  # the script cannot be imported: its replay will say why
+        return [Answer()] * len(defines)  # the script cannot be imported: its replay will say why
     finally:
         process.kill()
         process.wait()
@@ -167,14 +206,13 @@ def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> list[bytes]:
 
 def main() -> int:
     """Run the child."""
-    from resilient_scoop.adapters import payload
-    from resilient_scoop.adapters.fingerprint import fingerprint
     from resilient_scoop.adapters.store import LargeStore
+    from resilient_scoop.runtime.comparing import compare
     from resilient_scoop.runtime.current import Process
 
     settings = child.take_settings()
     sys.dont_write_bytecode = True  # who only asks leaves no trace
-    asked = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[bytes])
+    asked = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[Define])
     answer = os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1):
@@ -187,12 +225,7 @@ def main() -> int:
     except BaseException:  # user code: what is there by now is compared
         whole = False
     store = LargeStore(Path(settings.run_dir) / "payloads")
-    found = []
-    for each in asked:
-        try:
-            found.append(fingerprint(payload.loads(each, store)))
-        except Exception:  # user code: unpickling runs it
-            found.append(_MISSING if whole else b"")
+    found = compare(asked, store, whole=whole)
     with os.fdopen(answer, "wb") as stream_out:
         stream_out.write(msgspec.msgpack.encode(found))
     os._exit(0)

@@ -1,6 +1,8 @@
-"""What is said of callables: what they are, and that they are to be forgotten."""
+"""What is said of callables: what they are, what they mean, and that they are to be forgotten."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import msgspec
 
@@ -22,16 +24,43 @@ class Options(msgspec.Struct, frozen=True, array_like=True, gc=False):
     name: str | None = None
 
 
+AS_IMPORTED: Final = 1
+"""Of `Reference.flags`: the value is the one that importing the module gave."""
+VOLATILE: Final = 2
+"""Of `Reference.flags`: differs between processes by its nature; its source stands for it."""
+
+
+class Reference(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Something of the user's that a callable refers to: a global, a class attribute, a closure cell."""
+
+    home: (
+        str  # `module:qualname`, where a worker finds its own; empty: it travels with the callable
+    )
+    label: str  # for display: `helper.FACTOR`
+    digest: bytes  # of what it means, in this and every later run
+    here: bytes  # of the value, compared within one run; empty: as `digest`
+    text: str = ""  # the value for display, shortened
+    at: str = ""  # `model.py:14`
+    flags: int = 0
+
+    @property
+    def value(self) -> bytes:
+        """The digest that a worker compares with its own."""
+        return self.here or self.digest
+
+
 class Define(_Struct, frozen=True):
     """A callable and its options, sent to each process that needs it, again once it is forgotten."""
 
     fn: bytes  # FnId
     fingerprint: bytes  # 16 bytes: digest of normalized source, closure, defaults, callees
-    name: str  # for eyes: module:qualname
+    name: str  # for display: module:qualname
     payload: bytes  # the pickled callable
     options: Options
     pure: bool = False  # provably draws no random numbers: not seeded
     style: int = 0  # how an item's argument is passed: 0 fn(x), 1 fn(*x), 2 fn(*x[0], **x[1])
+    references: list[Reference] = []  # none in journals of older versions
+    values: bytes = b""  # pickled: {home: value}, for workers whose own differ; empty: none
 
 
 class Forget(_Struct, frozen=True):

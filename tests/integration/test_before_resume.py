@@ -199,9 +199,17 @@ def test_a_dry_run_foretells_what_the_resume_then_does_and_changes_nothing(place
     assert len(ledger(place)) - len(before) == found["work"]["in_flight"]
 
 
+def test_a_renamed_function_of_the_same_code_keeps_its_results(place: Place) -> None:
+    stop_halfway(place)
+    place.write(HALFWAY.replace("def work", "def labor").replace("map(work", "map(labor"))
+    (place.folder / "go").touch()
+    done = place.rscoop("resume", "-q", "--recompute-changed=deep", "last")
+    assert "91" in done.expect()
+
+
 def test_a_dry_run_names_functions_that_are_not_there_any_more(place: Place) -> None:
     stop_halfway(place)
-    place.write(HALFWAY.replace("work", "labor"))
+    place.write(HALFWAY.replace("work", "labor").replace("x * x", "x + x"))
     told = json.loads(place.rscoop("resume", "--dry-run", "--json", "last").expect())
     assert [(each["name"], each["results"]) for each in told["missing"]] == [("__main__:work", 9)]
     text = place.rscoop("resume", "--dry-run", "last").expect()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import importlib.util
 import itertools
 import linecache
@@ -19,15 +18,16 @@ from typing import Any
 import pytest
 
 from resilient_scoop.adapters import source
-from resilient_scoop.adapters.fingerprint import (
-    FingerprintCache,
-    describe,
-    find,
-    fingerprint,
-    is_user_code,
-)
+from resilient_scoop.adapters.meaning import Meaning
+from resilient_scoop.adapters.user_code import describe, find, is_user_code
 
 ROOT = Path(__file__).parents[2]
+
+
+def fingerprint(function: Any) -> bytes:
+    return Meaning(function).fingerprint
+
+
 Load = Callable[[str], ModuleType]
 BASE = '''
 import functools, math
@@ -169,12 +169,13 @@ def test_lambdas_on_one_line_are_told_apart_by_their_source(load: Load) -> None:
 
 
 def test_methods_and_callable_objects_differ_by_their_instance(load: Load) -> None:
-    one, same = load(BASE), load(BASE)
-    assert fingerprint(one.Caller(1)) == fingerprint(same.Caller(1)) != fingerprint(one.Caller(2))
-    run, call = one.Model().run, one.Caller(3).__call__
-    assert fingerprint(run) == fingerprint(same.Model().run)
-    assert fingerprint(call) == fingerprint(same.Caller(3).__call__)
-    assert fingerprint(call) != fingerprint(one.Caller(4).__call__)
+    found = []
+    for _ in range(2):
+        one = load(BASE)
+        made = (one.Caller(1), one.Caller(2), one.Model().run, one.Caller(3).__call__)
+        found.append([fingerprint(each) for each in (*made, one.Caller(4).__call__)])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == len(found[0])
 
 
 def test_partials_differ_by_their_arguments(load: Load) -> None:
@@ -233,30 +234,30 @@ def test_builtins_and_libraries_count_by_name() -> None:
     assert fingerprint(len) == fingerprint(len) != fingerprint(max)
     assert fingerprint(math.sin) != fingerprint(math.cos)
     assert not is_user_code(os.path.join)
-    assert not is_user_code(fingerprint)
+    assert not is_user_code(Meaning)
 
 
 def test_the_version_of_a_library_shows() -> None:
     np = pytest.importorskip("numpy")
-    from resilient_scoop.adapters import fingerprint as module
+    from resilient_scoop.adapters import user_code as module
 
     before = fingerprint(np.dot)
-    module._version.cache_clear()
+    module.version.cache_clear()
     version, np.__version__ = np.__version__, "0.0"
     try:
         assert fingerprint(np.dot) != before
     finally:
         np.__version__ = version
-        module._version.cache_clear()
+        module.version.cache_clear()
 
 
 def test_another_process_finds_the_same(load: Load) -> None:
     module = load(BASE)
     code = (
-        "import sys, runpy; from resilient_scoop.adapters.fingerprint import fingerprint;"
+        "import sys, runpy; from resilient_scoop.adapters.meaning import Meaning;"
         "import importlib.util as u; s = u.spec_from_file_location('usermodule', sys.argv[1]);"
         "m = sys.modules['usermodule'] = u.module_from_spec(s); s.loader.exec_module(m);"
-        "print(*(fingerprint(f).hex() for f in (m.evaluate, m.make({'a', 'b', 'c'}), m.part)))"
+        "print(*(Meaning(f).fingerprint.hex() for f in (m.evaluate, m.make({'a', 'b', 'c'}), m.part)))"
     )
     there = subprocess.run(
         [sys.executable, "-c", code, str(module.__file__)],
@@ -269,25 +270,36 @@ def test_another_process_finds_the_same(load: Load) -> None:
     assert there.stdout.split() == [fingerprint(function).hex() for function in functions]
 
 
-def test_the_cache_keeps_what_cannot_change_and_forgets_it_with_the_function(load: Load) -> None:
-    cache = FingerprintCache()
+def test_a_guard_holds_until_something_changes(load: Load) -> None:
     module = load(BASE)
-    function = module.evaluate
-    assert cache.of(function) == cache.of(function) == fingerprint(function)
-    assert len(cache._known) == 1
-    del function, module
-    sys.modules.pop("usermodule")
-    gc.collect()
-    assert cache._known == {}
+    for change in (
+        lambda: setattr(module, "SCALE", 4),
+        lambda: setattr(module, "helper", module.even),
+        lambda: setattr(module.Model, "rate", 0.7),
+        lambda: setattr(module.evaluate, "__defaults__", (3,)),
+        lambda: module.evaluate.__kwdefaults__.update(base=2),
+        lambda: setattr(module.evaluate, "note", 1),
+        lambda: setattr(module.even, "__code__", module.odd.__code__),
+    ):
+        meaning = Meaning(module.evaluate)
+        assert meaning.guard.holds()
+        change()
+        assert not meaning.guard.holds()
+        assert Meaning(module.evaluate).fingerprint != meaning.fingerprint
 
 
-def test_the_cache_does_not_keep_what_can_change(load: Load) -> None:
-    cache = FingerprintCache()
-    held = [1]
-    function = load(BASE).make(held)
-    before = cache.of(function)
-    held.append(2)
-    assert cache.of(function) != before
+def test_a_guard_sees_changes_inside_of_containers_and_closures(load: Load) -> None:
+    for held, change in (
+        ([1], lambda held: held.append(2)),
+        ({"a": 1}, lambda held: held.update(a=2)),
+        ([[1]], lambda held: held[0].append(2)),
+        (load(BASE).Caller(1), lambda held: setattr(held, "n", 2)),
+    ):
+        function = load(BASE).make(held)
+        meaning = Meaning(function)
+        assert meaning.guard.holds()
+        change(held)
+        assert not meaning.guard.holds()
 
 
 def test_functions_are_named_for_eyes_and_found_by_that_name(load: Load) -> None:

@@ -1,0 +1,365 @@
+"""What a callable means: everything of the user's that its result can come from (SAME-MEANING).
+
+A survey starts at a callable and follows what it names: globals, attributes of the user's modules,
+closure cells, defaults, function attributes, classes with all that they hold, values that hold
+functions, and modules that are imported inside functions. Each thing is one `Reference`:
+
+- `home` says where another process finds its own (`helper:FACTOR`, `model:Net.rate`). What travels
+  with the callable has none.
+- `here` is compared between processes of one run. For a function it rests on its bytecode.
+- `digest` is compared between runs. For a function it rests on its normalized source, so that harmless
+  edits do not show; for a value that differs between processes by its nature (a start time, a process
+  id), on the source that makes it. What cannot be compared has a digest that never comes again.
+
+The fingerprint is the digest of all `digest`s in order of first visit; names of homes are no part of it,
+so that a renamed function keeps its results.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import reprlib
+import sys
+from collections.abc import Callable
+from hashlib import blake2b
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, Final
+
+from resilient_scoop.adapters import imported, source, source_text, statics
+from resilient_scoop.adapters.canonical import MAIN_NAMES
+from resilient_scoop.adapters.guard import Guard
+from resilient_scoop.adapters.user_code import describe, is_user_code, is_user_module, version
+from resilient_scoop.adapters.values import (
+    CACHED,
+    GENERATED,
+    MISSING,
+    SCALARS,
+    Describer,
+    attributes_of,
+    carried,
+    digest_of,
+    is_immutable,
+    is_opaque,
+    opaque,
+    own_home,
+    text_of,
+    unique,
+)
+from resilient_scoop.wire.callables import AS_IMPORTED, VOLATILE, Reference
+
+FINGERPRINT_BYTES: Final = 16
+_ALL_NAMES: Final = source_text.DYNAMIC | {"globals"}
+_SHOWN_MAX: Final = 60
+_REPR: Final = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = _SHOWN_MAX
+_CARRYING: Final = (MethodType, functools.partial, FunctionType, type, CACHED)
+_PLAIN: Final = SCALARS | {list, tuple, dict, set, frozenset}
+
+
+class Meaning:
+    """The result of a survey."""
+
+    def __init__(self, root: Callable[..., Any]) -> None:
+        survey = _Survey(root)
+        self.references = survey.references
+        self.guard = survey.guard
+        self.objects = survey.objects
+        """By home, what is found there now."""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The digest (16 bytes) that results are stored with."""
+        return fingerprint_of(self.references)
+
+
+def fingerprint_of(references: list[Reference]) -> bytes:
+    """Return the fingerprint of a callable with these references."""
+    hasher = blake2b(digest_size=FINGERPRINT_BYTES)
+    for each in references:
+        hasher.update(len(each.digest).to_bytes(1, "little") + each.digest)
+    return hasher.digest()
+
+
+def here_of(home: str, value: Any) -> bytes:
+    """Return the digest of what this process has at a home, to be compared with a `Reference`'s."""
+    return _here(Describer(_ignore), home, value)
+
+
+def _ignore(_home: str, _value: Any) -> None:
+    pass
+
+
+def _here(describer: Describer, home: str, value: Any) -> bytes:
+    if isinstance(value, ModuleType):
+        return digest_of(b"module", value.__name__.encode())
+    own = own_home(value) if isinstance(value, FunctionType | type) else None
+    if own is not None and own != home:
+        return digest_of(b"alias", own.encode())
+    if isinstance(value, FunctionType | type) and not is_user_code(value):
+        key = describer.class_key(value) if isinstance(value, type) else None
+        return digest_of(b"named", describe(value).encode(), key or b"")
+    if isinstance(value, FunctionType):
+        parts = [source.bytecode(value.__code__).encode("utf-8", "surrogatepass")]
+        for name, held in carried(value):
+            parts += [name.encode(), describer.value(held) or opaque(held)]
+        return digest_of(b"function", *parts)
+    if isinstance(value, type):
+        names = ",".join(name for name, _ in attributes_of(value))
+        return digest_of(b"class", describer.class_header(value), names.encode())
+    if type(value) is CACHED or "." in home.partition(":")[2]:
+        found: bytes | None = describer.attribute(value)
+    else:
+        found = describer.value(value)
+    return opaque(value) if found is None else found
+
+
+class _Survey:
+    """Everything that a callable's meaning rests on, in order of first visit."""
+
+    def __init__(self, root: Any) -> None:
+        self.references: list[Reference] = []
+        self.objects: dict[str, Any] = {}
+        self.guard = Guard()
+        self._queue: list[tuple[str, Any]] = []
+        self._seen: set[str] = set()
+        self._modules: set[tuple[str, str]] = set()
+        self._imports: set[tuple[str, str]] = set()
+        self._named: set[int] = set()
+        self._carrier = 0  # AS_IMPORTED, if what is described is carried by something that is so
+        self._describer = Describer(self._reach)
+        self._describer.names_of = self._names_of  # type: ignore[method-assign]
+        self._root(root)
+        for home, value in self._queue:  # grows on the way
+            self._describe(home, value)
+
+    def _root(self, root: Any) -> None:
+        home = own_home(root) if isinstance(root, FunctionType | type | CACHED) else None
+        if home is not None and is_user_code(root):
+            self._reach(home, root)
+        elif isinstance(root, FunctionType) and is_user_code(root):
+            self._function("", _short(describe(root)), root)
+        elif isinstance(root, _CARRYING) or not hasattr(root, "__qualname__"):
+            self._add("", _short(describe(root)), self._describer.part(root), b"")
+            self.guard.value(root)
+        else:
+            name = describe(root)
+            made = version(name.partition(":")[0].partition(".")[0])
+            self._add("", name, digest_of(b"named", name.encode(), made.encode()), b"")
+
+    # --- what is reached ----------------------------------------------------------------------
+
+    def _reach(self, home: str, value: Any) -> None:
+        module, _, qualname = home.partition(":")
+        if (
+            "." in qualname and own_home(value) == home
+        ):  # a method or a nested class: all of its class
+            top = getattr(sys.modules.get(module), qualname.partition(".")[0], None)
+            if isinstance(top, type):
+                home, value = f"{module}:{qualname.partition('.')[0]}", top
+        if home not in self._seen:
+            self._seen.add(home)
+            self._queue.append((home, value))
+
+    def _describe(self, home: str, value: Any) -> None:
+        label = _short(home)
+        self.objects[home] = value
+        if isinstance(value, FunctionType | type):
+            own = own_home(value)
+            if own is not None and own != home:
+                self._add(home, label, self._alias(own, value), b"")
+                return
+            if not is_user_code(value):
+                here = _here(self._describer, home, value)
+                self._add(home, label, here, here)
+            elif isinstance(value, type):
+                self._class(home, label, value)
+            else:
+                self._function(home, label, value)
+            return
+        self._data(home, label, value)
+
+    def _alias(self, own: str, value: Any) -> bytes:
+        if is_user_code(value):
+            self._reach(own, value)
+        return digest_of(b"alias", own.encode())
+
+    def _add(self, home: str, label: str, digest: bytes, here: bytes, **shown: Any) -> None:
+        flags = shown.pop("flags", 0)
+        if not home:
+            flags |= self._carrier
+        elif imported.is_unchanged(home, self.objects.get(home), here or digest):
+            flags |= AS_IMPORTED
+        if home:
+            self._carrier = flags & AS_IMPORTED
+        found = Reference(
+            home, label, digest, b"" if here == digest else here, **shown, flags=flags
+        )
+        self.references.append(found)
+
+    # --- functions ----------------------------------------------------------------------------
+
+    def _function(self, home: str, label: str, function: Any) -> None:
+        """Describe a function and, one by one, what it carries; then what it names."""
+        code: CodeType = function.__code__
+        here = _here(self._describer, home, function) if home else b""
+        at = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"  # noqa: PTH119
+        self._add(home, label, digest_of(text_of(function)), here, at=at)
+        self.guard.function(function)
+        for name, value in carried(function):
+            self._held(f"{label}({name})" if not name.startswith(".") else label + name, value)
+        self._names_of(function)
+
+    def _held(self, label: str, value: Any) -> None:
+        if isinstance(value, FunctionType) and id(value) in self._named:
+            self._add("", label, digest_of(b"again"), b"")  # it holds itself
+            return
+        found = self._describer.part(value)
+        self.guard.value(value, found)
+        self._add("", label, found, b"", text=_shown(value))
+
+    def _names_of(self, function: Any) -> None:
+        if id(function) in self._named or not is_user_code(function):
+            return
+        self._named.add(id(function))
+        self.guard.keep(function)
+        code, scope = function.__code__, function.__globals__
+        module = module_title(str(scope.get("__name__", "")))
+        names = set(source_text.global_loads(code))
+        if names & _ALL_NAMES:
+            names |= self._all_names(scope, code)
+        attributes = sorted({name for part in source.nested(code) for name in part.co_names})
+        for name in sorted(names):
+            value = scope.get(name, MISSING)
+            if value is MISSING or (name.startswith("__") and name.endswith("__")):
+                continue
+            self.guard.name(scope, name, value)
+            if isinstance(value, ModuleType):
+                self._module(value, attributes)
+            else:
+                self._reach(f"{module}:{name}", value)
+        self._class_of(function, scope)
+        for label, text in statics.imported_inside(code, scope.get("__package__") or ""):
+            if (label, text) not in self._imports:
+                self._imports.add((label, text))
+                digest = digest_of(text.encode("utf-8", "surrogatepass"))
+                self._add("", label, digest, b"", flags=AS_IMPORTED)
+
+    def _class_of(self, function: Any, scope: dict[str, Any]) -> None:
+        """A method may use all of its class: `self.step()` names none of it."""
+        top, dot, _ = function.__qualname__.partition(".")
+        found = scope.get(top) if dot and "<" not in top else None
+        if isinstance(found, type) and is_user_code(found):
+            home = own_home(found)
+            if home is not None:
+                self._reach(home, found)
+
+    def _all_names(self, scope: dict[str, Any], code: CodeType) -> set[str]:
+        """Return the names of a module for a function that may look any of them up."""
+        known = statics.bindings(code.co_filename)
+        return {
+            name
+            for name, value in scope.items()
+            if not name.startswith("__")
+            if name in known or isinstance(value, FunctionType | type)
+            if not isinstance(value, ModuleType)
+        }
+
+    def _module(self, module: ModuleType, attributes: list[str]) -> None:
+        name = module.__name__
+        of_user = is_user_module(name)
+        for attribute in attributes:
+            if (name, attribute) in self._modules:
+                continue
+            self._modules.add((name, attribute))
+            value = vars(module).get(attribute, MISSING)
+            if value is MISSING or attribute.startswith("__"):
+                continue
+            if isinstance(value, ModuleType):
+                self.guard.name(vars(module), attribute, value)
+                if of_user or is_user_module(value.__name__):
+                    self._module(value, attributes)
+            elif of_user or _counts_in_library(value):
+                self.guard.name(vars(module), attribute, value)
+                self._reach(f"{module_title(name)}:{attribute}", value)
+
+    # --- classes and data ---------------------------------------------------------------------
+
+    def _class(self, home: str, label: str, cls: type) -> None:
+        here = _here(self._describer, home, cls)
+        self._add(home, label, digest_of(self._describer.class_header(cls)), here)
+        self.guard.cls(cls)
+        for name, value in attributes_of(cls):
+            self._attribute(f"{home}.{name}", f"{label}.{name}", value)
+
+    def _attribute(self, home: str, label: str, value: Any) -> None:
+        self._seen.add(home)
+        self.objects[home] = value
+        function = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+        if isinstance(function, FunctionType) and is_user_code(function):
+            if function.__code__.co_filename == GENERATED:
+                return
+            here = _here(self._describer, home, value)
+            code = function.__code__
+            at = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"  # noqa: PTH119
+            kind = type(value).__qualname__.encode()
+            self._add(home, label, digest_of(kind, text_of(function)), here, at=at)
+            self.guard.function(function)
+            for name, held in carried(function):
+                self._held(f"{label}({name})" if not name.startswith(".") else label + name, held)
+            self._names_of(function)
+        elif isinstance(value, type) and own_home(value) == home and is_user_code(value):
+            self._class(home, label, value)
+        else:
+            here = _here(self._describer, home, value)
+            self.guard.value(value)
+            self._add(home, label, here, here, text=_shown(value))
+
+    def _data(self, home: str, label: str, value: Any) -> None:
+        module, _, name = home.partition(":")
+        file = getattr(sys.modules.get(module), "__file__", None) or ""
+        binding = statics.bindings(file).get(name) if is_user_module(module) else None
+        at = "" if binding is None else f"{os.path.basename(file)}:{binding.line}"  # noqa: PTH119
+        found = (self._describer.inline if type(value) is CACHED else self._describer.value)(value)
+        self.guard.value(value, found)
+        here = opaque(value) if found is None else found
+        digest, flags = here, 0
+        if found is None or is_opaque(value) or (binding is not None and binding.volatile):
+            if binding is not None:
+                flags = VOLATILE
+                digest = digest_of(b"source", binding.text.encode("utf-8", "surrogatepass"))
+            elif found is None:
+                digest = unique()
+        if type(value) is CACHED:
+            self.guard.function(value.__wrapped__)
+        self._add(home, label, digest, here, text=_shown(value), at=at, flags=flags)
+
+
+def module_title(name: str) -> str:
+    """Return a module's name, the script's always as `__main__`."""
+    return "__main__" if name in MAIN_NAMES else name
+
+
+def _counts_in_library(value: Any) -> bool:
+    """Tell whether what a library's module holds can be of the user's making, or is a setting."""
+    if isinstance(value, FunctionType | type):
+        return is_user_code(value) or type(value).__name__ == "MetaCreator"
+    return type(value) in SCALARS or is_user_code(type(value))
+
+
+def _short(name: str) -> str:
+    module, _, qualname = name.partition(":")
+    return qualname if module in ("__main__", "") else f"{module}.{qualname}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value for display, if showing it runs no code of the user's."""
+    if type(value) in SCALARS or (type(value) in _PLAIN and is_immutable_deep(value)):
+        return _REPR.repr(value)[:_SHOWN_MAX]
+    return ""
+
+
+def is_immutable_deep(value: Any) -> bool:
+    """Tell whether a plain container holds only constants, as far as is shown."""
+    parts = list(value)[:8] + (list(value.values())[:8] if type(value) is dict else [])
+    return all(map(is_immutable, parts))

@@ -1,0 +1,183 @@
+"""What the script's process has set in its modules, set in a worker's while its calls run (SAME-MEANING).
+
+A worker imports the same modules as the script. Where what a callable refers to differs from what the
+worker has (the script has set a global, patched a class, defined a name again), the values come with the
+definition, and stand in the worker's modules while items of this callable run. When another callable's
+items run, they are taken out again: so one worker serves calls from before and after a change.
+
+Invariants:
+- M1: at most one overlay is in place; what the modules held before is put back before the next.
+- M2: while an item of a callable runs, each reference of its definition has here the digest that the
+  script's process sent, or the item was refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, Final
+
+from resilient_scoop.adapters import payload_codec
+from resilient_scoop.adapters.canonical import MAIN_NAMES
+from resilient_scoop.adapters.imported import is_literal
+from resilient_scoop.adapters.meaning import Meaning, here_of
+from resilient_scoop.adapters.values import MISSING
+from resilient_scoop.errors import MeaningError
+from resilient_scoop.wire.callables import AS_IMPORTED, Define, Reference
+
+SMALL_BYTES: Final = 64 << 10
+"""What the import of a module has computed is sent along up to this size: a start time, a table."""
+LARGE_BYTES: Final = 8 << 20
+"""What the script has set is sent up to this size; pass larger things as arguments or constants."""
+
+
+class Overlay:
+    """Values to be set while items of one callable run."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+
+
+class _Place:
+    overlay: Overlay | None = None
+    before: list[tuple[Any, str, Any]] = []  # noqa: RUF012 - one per process
+
+
+def active() -> Overlay | None:
+    """Return the overlay that is in place."""
+    return _Place.overlay
+
+
+def activate(overlay: Overlay | None) -> None:
+    """Put an overlay in place of the one that is there (M1); None for what the imports gave."""
+    if overlay is _Place.overlay:
+        return
+    while _Place.before:
+        owner, name, value = _Place.before.pop()
+        if value is MISSING:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, value)
+    _Place.overlay = overlay
+    for home, value in () if overlay is None else overlay.values.items():
+        owner, name = _owner(home)
+        if owner is not None:
+            _Place.before.append((owner, name, vars(owner).get(name, MISSING)))
+            setattr(owner, name, value)
+
+
+def settle(define: Define) -> Overlay | None:
+    """Return what has to be in place for a callable; None where nothing differs. It is put in place.
+
+    Raises:
+        MeaningError: something differs, and the definition has no value of it (M2).
+    """
+    activate(None)
+    differing = _differing(define)
+    if not differing:
+        return None
+    values: dict[str, Any] = payload_codec.loads(define.values) if define.values else {}
+    overlay: Overlay | None = None
+    for _ in range(len(values) + 1):
+        wanted = {each.home for each in differing} | set(overlay.values if overlay else ())
+        overlay = of(define, wanted)
+        activate(overlay)
+        differing = _differing(define)
+        if not differing or not {each.home for each in differing} & values.keys() - wanted:
+            break
+    if differing:
+        activate(None)
+        reasons = [_reason(each, values) for each in differing]
+        raise MeaningError(define.name, [each.label for each in differing], reasons)
+    return overlay
+
+
+def of(define: Define, homes: set[str]) -> Overlay:
+    """Return an overlay of those of a definition's values that belong to `homes`."""
+    values: dict[str, Any] = payload_codec.loads(define.values) if define.values else {}
+    sent = {home: each for home, each in values.items() if not isinstance(each, _Unsent)}
+    return Overlay({home: value for home, value in sent.items() if home in homes})
+
+
+class _Unsent:
+    """Stands for a value that could not be sent, and says why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+def _reason(reference: Reference, values: dict[str, Any]) -> str:
+    unsent = values.get(reference.home)
+    if isinstance(unsent, _Unsent):
+        return unsent.reason
+    return (
+        "importing its module gives another value in a worker, and it is too large to be sent along"
+    )
+
+
+def _differing(define: Define) -> list[Reference]:
+    return [each for each in define.references if each.home and not _is_same(each)]
+
+
+def _is_same(reference: Reference) -> bool:
+    owner, name = _owner(reference.home)
+    found = MISSING if owner is None else vars(owner).get(name, MISSING)
+    return found is not MISSING and here_of(reference.home, found) == reference.value
+
+
+def _owner(home: str) -> tuple[Any, str]:
+    """Return the module or class that holds a home, and the name there; None where it is not here."""
+    module, _, qualname = home.partition(":")
+    *owners, name = qualname.split(".")
+    found: Any = sys.modules.get(module)
+    if found is None:
+        try:
+            found = importlib.import_module(module)
+        except ImportError:
+            return None, name
+    for part in owners:
+        found = vars(found).get(part)
+        if not isinstance(found, type):
+            return None, name
+    return found, name
+
+
+def values_of(meaning: Meaning) -> bytes:
+    """Return the payload of what workers may lack or have otherwise; empty if nothing has to be sent."""
+    from resilient_scoop.adapters import payload_dill
+
+    sent: dict[str, Any] = {}
+    alone: dict[str, bytes] = {}
+    for each in meaning.references:
+        home = each.home
+        if not home or (each.flags & AS_IMPORTED and not _may_differ(meaning, home)):
+            continue
+        limit = SMALL_BYTES if each.flags & AS_IMPORTED else LARGE_BYTES
+        value = meaning.objects[home]
+        try:
+            alone[home] = payload_dill.dumps_values({home: value})
+        except Exception as error:  # noqa: BLE001 - pickling runs user code
+            sent[home] = _Unsent(f"it cannot be pickled: {error}")
+            continue
+        if len(alone[home]) <= limit:
+            sent[home] = value
+        elif not each.flags & AS_IMPORTED:
+            sent[home] = _Unsent(
+                f"the script has set it, and it is large ({len(alone[home])} bytes)"
+            )
+    if not sent:
+        return b""
+    if len(sent) == len(alone) == 1:
+        return b"D" + next(iter(alone.values()))
+    return b"D" + payload_dill.dumps_values(sent)
+
+
+def _may_differ(meaning: Meaning, home: str) -> bool:
+    """Tell whether an import may give another value in another process: it has been computed."""
+    value = meaning.objects.get(home)
+    module, _, name = home.partition(":")
+    if callable(value) or isinstance(value, staticmethod | classmethod | property):
+        return False
+    return module not in MAIN_NAMES and not is_literal(module, name)
