@@ -54,6 +54,7 @@ _SHOWN_MAX: Final = 60
 _REPR: Final = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = _SHOWN_MAX
 _CARRYING: Final = (MethodType, functools.partial, FunctionType, type, CACHED)
+_NONE: Final = ModuleType("none")
 _PLAIN: Final = SCALARS | {list, tuple, dict, set, frozenset}
 
 
@@ -225,6 +226,7 @@ class _Survey:
         self.guard.keep(function)
         code, scope = function.__code__, function.__globals__
         module = module_title(str(scope.get("__name__", "")))
+        is_module = vars(sys.modules.get(str(scope.get("__name__")), _NONE)) is scope
         names = set(source_text.global_loads(code))
         if names & _ALL_NAMES:
             names |= self._all_names(scope, code)
@@ -236,8 +238,10 @@ class _Survey:
             self.guard.name(scope, name, value)
             if isinstance(value, ModuleType):
                 self._module(value, attributes)
-            else:
+            elif is_module:
                 self._reach(f"{module}:{name}", value)
+            else:  # made by `exec` in a namespace of its own, which travels with the function
+                self._held(name, value)
         self._class_of(function, scope)
         for label, text in statics.imported_inside(code, scope.get("__package__") or ""):
             if (label, text) not in self._imports:
