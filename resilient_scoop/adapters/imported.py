@@ -10,7 +10,7 @@ import sys
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
-from resilient_scoop.adapters import statics
+from resilient_scoop.adapters import module_source
 from resilient_scoop.adapters.canonical import MAIN_NAMES
 from resilient_scoop.adapters.user_code import is_user_code, is_user_module
 from resilient_scoop.adapters.values import (
@@ -103,5 +103,5 @@ def _same(now: list[Any], then: list[Any]) -> bool:
 def is_literal(module: str, name: str) -> bool:
     """Tell whether a module binds a name once, to a constant that is written there."""
     file = getattr(sys.modules.get(module), "__file__", None) or ""
-    binding = statics.bindings(file).get(name.partition(".")[0])
+    binding = module_source.bindings(file).get(name.partition(".")[0])
     return binding is not None and binding.literal

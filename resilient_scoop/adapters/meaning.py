@@ -26,7 +26,7 @@ from hashlib import blake2b
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
-from resilient_scoop.adapters import imported, source, source_text, statics
+from resilient_scoop.adapters import imported, module_source, source, source_text
 from resilient_scoop.adapters.canonical import MAIN_NAMES
 from resilient_scoop.adapters.guard import Guard
 from resilient_scoop.adapters.user_code import describe, is_user_code, is_user_module, version
@@ -243,7 +243,7 @@ class _Survey:
             else:  # made by `exec` in a namespace of its own, which travels with the function
                 self._held(name, value)
         self._class_of(function, scope)
-        for label, text in statics.imported_inside(code, scope.get("__package__") or ""):
+        for label, text in module_source.imported_inside(code, scope.get("__package__") or ""):
             if (label, text) not in self._imports:
                 self._imports.add((label, text))
                 digest = digest_of(text.encode("utf-8", "surrogatepass"))
@@ -260,7 +260,7 @@ class _Survey:
 
     def _all_names(self, scope: dict[str, Any], code: CodeType) -> set[str]:
         """Return the names of a module for a function that may look any of them up."""
-        known = statics.bindings(code.co_filename)
+        known = module_source.bindings(code.co_filename)
         return {
             name
             for name, value in scope.items()
@@ -322,7 +322,7 @@ class _Survey:
     def _data(self, home: str, label: str, value: Any) -> None:
         module, _, name = home.partition(":")
         file = getattr(sys.modules.get(module), "__file__", None) or ""
-        binding = statics.bindings(file).get(name) if is_user_module(module) else None
+        binding = module_source.bindings(file).get(name) if is_user_module(module) else None
         at = "" if binding is None else f"{os.path.basename(file)}:{binding.line}"  # noqa: PTH119
         found = (self._describer.inline if type(value) is CACHED else self._describer.value)(value)
         self.guard.value(value, found)
