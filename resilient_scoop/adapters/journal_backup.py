@@ -93,8 +93,8 @@ def read_key(path: Path) -> bytes:
         status, key = path.lstat(), path.read_bytes()
     except FileNotFoundError as error:
         raise UsageError(
-            f"there is no key {path}, so no backup can be told from a forged one; copy it from the "
-            f"account that made the backup (`rscoop journal backup` made it there), mode 0600"
+            f"the key {path} is missing, so a forged backup could not be recognized; copy the key from the "
+            f"account that made the backup (`rscoop journal backup` made it there), with mode 0600"
         ) from error
     except OSError as error:
         raise UsageError(f"the key {path} can't be read: {error.strerror}") from error
@@ -335,7 +335,7 @@ def _opened(source: Path) -> Iterator[_Files]:
     except FileNotFoundError as error:
         raise JournalFormatError(str(source), "there is no such file or folder") from error
     except tarfile.TarError as error:
-        raise JournalFormatError(str(source), f"it is no backup ({error})") from error
+        raise JournalFormatError(str(source), f"it is not a backup ({error})") from error
 
 
 @contextmanager
@@ -344,7 +344,7 @@ def _member(source: Path, files: _Files, name: str) -> Iterator[BinaryIO]:
         file = files.open(name)
     except (KeyError, FileNotFoundError) as error:
         raise JournalFormatError(
-            str(source), f"it is no whole backup: {name} is missing"
+            str(source), f"the backup is incomplete: {name} is missing"
         ) from error
     with file:
         yield file

@@ -184,7 +184,11 @@ class _Parent:
         there, told = self.newest(), []
         for record, why in self.gone:
             last = there.get((record.name, record.opening))
-            so = "its block begins anew" if last is None else f"checkpoint {last.gen} is there"
+            so = (
+                "its block starts from the beginning"
+                if last is None
+                else f"checkpoint {last.gen} is used"
+            )
             what = f"checkpoint {record.gen} of block {record.name!r} of {self.path}"
             told.append(f"{what}: {why}; {so}")
         return told
@@ -263,8 +267,8 @@ class _Parent:
         if not gone:
             return []
         at = min(first for _, first in gone)
-        where = f"what {self.path} was told before number {at}"
-        return [f"table log: {where} is missing in part; what follows is left out"]
+        where = f"the answers that {self.path} got before number {at}"
+        return [f"table log: {where} are incomplete; those after them are dropped"]
 
     def _drop(self, record: Checkpoint, why: str) -> None:
         self.gone.append((record, why))

@@ -112,9 +112,9 @@ class JournalGoneError(JournalError):
 
     def __str__(self) -> str:
         return (
-            f"{self.directory} was deleted or moved while its run was under way, so nothing more can be "
-            f"kept: the run was ended. If it was moved, `rscoop resume` goes on with the folder's new "
-            f"name; if it was deleted, its results are gone: start the run anew"
+            f"{self.directory} was deleted or moved while its run was under way, so the run was ended. "
+            f"If it was moved, resume the run by the folder's new name; if it was deleted, its results are "
+            f"lost: start a new run"
         )
 
 

@@ -120,7 +120,7 @@ def open_store(
         store = None if file_id is None else _OPEN.get(file_id)
         if store is not None and store.pid == os.getpid():
             if not readonly:
-                raise JournalError(str(directory), "opening", "this process has it open already")
+                raise JournalError(str(directory), "opening", "this process has already opened it")
             store.users += 1
             return store
         try:

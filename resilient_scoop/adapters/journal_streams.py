@@ -40,7 +40,7 @@ def behind_output(journal: Journal, covered: int) -> tuple[list[str], list[Chang
         start = piece.offset if isinstance(piece, Output) else None
         if start is not None and at < start <= covered:
             lost.append(
-                f"table output: {counted(start - at, 'byte')} at byte {at}; a line in their place says so"
+                f"table output: {counted(start - at, 'byte')} at byte {at}; a line marks the place"
             )
             changes.append(_filler(at, start))
             at = start
@@ -51,11 +51,11 @@ def behind_output(journal: Journal, covered: int) -> tuple[list[str], list[Chang
             changes.append(Erase(Table.OUTPUT, key))
     if at < covered:
         lost.append(
-            f"table output: {counted(covered - at, 'byte')} at byte {at}; a line in their place says so"
+            f"table output: {counted(covered - at, 'byte')} at byte {at}; a line marks the place"
         )
         changes.append(_filler(at, covered))
     if gap is not None:
-        lost.append(f"table output: a gap at byte {max(gap, covered)}; what follows is left out")
+        lost.append(f"table output: a gap at byte {max(gap, covered)}; what follows is dropped")
     return lost, changes
 
 
@@ -71,6 +71,6 @@ def behind_input(journal: Journal) -> tuple[list[str], list[Change]]:
     keys = [key for key, _ in journal.scan(Table.META) if key.startswith(INPUT_KEY)]
     numbers = [int.from_bytes(key[len(INPUT_KEY) :], "big") for key in keys]
     first = next((at for at, number in enumerate(numbers) if number != at), len(keys))
-    lost = f"table meta: read {first} of the script's input; what it read next is left out"
+    lost = f"table meta: read {first} of the script's input; what it read next is dropped"
     changes: list[Change] = [Erase(Table.META, key) for key in keys[first:]]
     return [lost] if changes else [], changes

@@ -228,7 +228,7 @@ class _Unpickler(pickle.Unpickler):
 def _take_apart(content: bytes | memoryview, what: str) -> tuple[Table, memoryview]:
     view = memoryview(content)
     if len(view) < _HEAD_BYTES or bytes(view[:4]) != MAGIC:
-        raise CheckpointUnusableError(what, "what is stored is no checkpoint")
+        raise CheckpointUnusableError(what, "the stored data is not a checkpoint")
     _, version, length, table_length = _HEAD.unpack_from(view)
     if version > FORMAT:
         reason = f"it is of format {version}, and this version reads up to {FORMAT}"

@@ -87,8 +87,8 @@ class Block:
             )
         if parent.durable.is_open(self.name):
             raise UsageError(
-                f"the block {self.name!r} of {parent.path} is open already: give each "
-                f"durable() and restore() in one parent a name of its own, or leave the first one"
+                f"the block {self.name!r} of {parent.path} is already open: give each "
+                f"durable() and restore() of one parent its own name, or leave the first one"
             )
         self._code = _code_digest()
         with at.session.lock:
@@ -109,9 +109,7 @@ class Block:
 
     def _enter_alone(self) -> None:
         if self.name in _alone:
-            raise UsageError(
-                f"the block {self.name!r} is open already: give each a name of its own"
-            )
+            raise UsageError(f"the block {self.name!r} is already open: give each its own name")
         _alone[self.name] = self
 
     def leave(self) -> None:
@@ -190,7 +188,7 @@ class Block:
     def _compare(self, block: Machine, record: Checkpoint) -> None:
         """Say where the code is not what it was when the checkpoint was made."""
         if (record.entry, record.entry_observation) != (block.entry, block.entry_observation):
-            changed = f"was entered behind call {record.entry}, and now behind call {block.entry}"
+            changed = f"was entered after call {record.entry}, and is entered after call {block.entry} now"
             if Process.policy.strict:
                 raise ReplayDivergedError(
                     self._title(), "its checkpoint", f"a block that {changed}"
@@ -256,9 +254,9 @@ class Block:
             )
         if at.context.work is not None and not parent.next_call and not parent.next_observation:
             raise UsageError(
-                f"{parent.path} has made no calls, and a checkpoint is for parents: in a leaf use "
-                f"futures.progress(done, total, resume=…); a task that makes calls commits behind "
-                f"the first of them"
+                f"{parent.path} has made no calls, and a checkpoint is for tasks that make calls: in a "
+                f"task without calls use futures.progress(done, total, resume=…); in others, commit after "
+                f"the first call"
             )
         return block
 
@@ -271,8 +269,8 @@ class Block:
         for mark, position in young.items():
             if self._drawn.get(mark, position) != position and mark not in self._held:
                 raise UsageError(
-                    f"a stream of futures.rng() that was obtained inside of {self._title()} is drawn "
-                    f"from across commits: obtain it in front of the block, or give it a name, or "
+                    f"a stream of futures.rng() that was obtained in {self._title()} is used in "
+                    f"more than one round: obtain it before the block, or give it a name, or "
                     f"keep it in the state"
                 )
         self._drawn = young

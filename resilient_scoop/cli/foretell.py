@@ -112,9 +112,8 @@ def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
         )
     for each in report.undecided:
         lines.append(
-            f"  changed    {each.name}: the code behind {counted(each.results, 'result')}; a resume "
-            "wants to be "
-            f"told --recompute-changed={each.name} or --reuse-changed={each.name}"
+            f"  changed    {each.name}: the code of {counted(each.results, 'result')} has changed; "
+            f"resume with --recompute-changed={each.name} or --reuse-changed={each.name}"
         )
     for each in report.missing:
         lines.append(

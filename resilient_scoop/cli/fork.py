@@ -189,8 +189,8 @@ def _at_call(run: RunDir, root: Parent, text: str) -> Point:
     call = forking.parse_batch(text)
     if call is None:
         raise UsageError(
-            f"--at {text}: name a call of the script, as 0.17; a call of a nested parent is no place "
-            "to fork at, since the script waits for that parent as a whole"
+            f"--at {text}: name a call of the script, as 0.17; a run cannot be forked at a call of a "
+            "task, because the script waits for the whole task"
         )
     made = root.next_call()
     if call > made:

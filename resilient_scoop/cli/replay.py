@@ -100,7 +100,7 @@ def _lines(played: Played) -> list[str]:
     head = f"  {played.path} {played.name}: {counts}"
     found = played.difference
     if found is None and played.complete:
-        return [f"{head}; came to its end"]
+        return [f"{head}; it reached its end"]
     if found is None:
         return [f"{head}; clean so far, its history ends there:", f"    it {played.stands}"]
     lines = [

@@ -87,11 +87,11 @@ def limit_of(given: TimeLimit | None) -> Limit | None:
         for name in ("SLURM_JOB_END_TIME", "PBS_WALLTIME"):
             if os.environ.get(name, "").strip():
                 odd = f"{name}={os.environ[name]!r:.40}"
-                note(f"{odd} is no number of seconds: no time limit; give one with --time-limit")
+                note(f"{odd} is not a number of seconds: no time limit; give one with --time-limit")
         return None
     source, left_s = told
     if left_s <= 0:
-        note(f"{source} names a moment that is past: no time limit; give one with --time-limit")
+        note(f"{source} is in the past: no time limit; give one with --time-limit")
         return None
     margin_s = min(MARGIN_S, _SHARE * left_s)
     note(

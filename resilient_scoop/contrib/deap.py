@@ -238,7 +238,7 @@ class _Loop:
             raise UsageError(
                 f"the checkpoint of {self.name} holds {_kinds(state.strategies)}, the toolbox now "
                 f"has {_kinds(strategies)}: register the same kind of strategy again, or give the "
-                "loop another name= to begin anew"
+                "loop another name= to start from the beginning"
             )
         for mine, kept in zip(strategies, state.strategies, strict=True):
             _become(mine, kept)
@@ -281,9 +281,9 @@ def _strategies(toolbox: Any, given: Any) -> tuple[Any, ...]:
         owner = _owner(getattr(toolbox, alias))
         if owner is None:
             raise UsageError(
-                f"toolbox.{alias} is no method of an object, so its state cannot be found and "
+                f"toolbox.{alias} is not a method of an object, so its state cannot be found and "
                 "would be missing in the checkpoint: give the object (or a tuple of objects) as "
-                "strategy=, or strategy=() if there is nothing to remember"
+                "strategy=, or strategy=() if it has no state"
             )
         if not any(owner is each for each in found):
             found.append(owner)

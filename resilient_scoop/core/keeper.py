@@ -102,7 +102,7 @@ class Keeper:
             where = ids.batch_path(record.parent, lost[0])
             self.halted = (
                 f"checkpoint {record.gen} of block {record.name!r} of {record.parent} waits for future "
-                f"{where}[0], and the journal does not know it: it was damaged; start the run anew"
+                f"{where}[0], which is not in the journal: the journal was damaged; start a new run"
             )
             return
         found = checkpoints.supersede(parent, record)

@@ -110,8 +110,8 @@ def recall(parent: Parent, begun: Begun, name: str) -> bytes | None:
         where = f"{parent.path} at call {begun.call}"
         if parent.policy.strict:
             refuse(parent, where, f"`once({then})`", f"`once({name})`")
-        parent.say(f"replay: {where}: `once({name})` stands where `once({then})` stood, and is told "
-                   "what that one was told")  # fmt: skip
+        parent.say(f"replay: {where}: `once({name})` takes the place of `once({then})`, and gets "
+                   "its value")  # fmt: skip
     return answer
 
 

@@ -264,7 +264,7 @@ class Replayed(Parent):
         """Return what was told at this point; where nothing was, that is the end (D2, D5)."""
         if self.ended and self.next_observation >= self.last_observation:
             asks = f"`{kind}` before call {self.next_call}"
-            self._differ("observation", "nothing that was told here", asks)
+            self._differ("observation", "no answer here", asks)
         try:
             answer = super().recall(kind)
         except ReplayDivergedError as error:
@@ -272,9 +272,9 @@ class Replayed(Parent):
         if answer is None and not self.replaying:
             asks = f"`{kind}` before call {self.next_call}"
             if self.ended or self.next_call < self.asked.next_call:
-                self._differ("observation", "nothing that was told here", asks)
+                self._differ("observation", "no answer here", asks)
             self.halt(
-                End("history", "", f"asks for {asks}, which was not told yet", self.next_call)
+                End("history", "", f"asks for {asks}, which has no answer yet", self.next_call)
             )
         self.told_count += answer is not None
         return answer
@@ -285,7 +285,7 @@ class Replayed(Parent):
         asks = f"`{KIND}` before call {begun.call}"
         behind = any(each.kind.split(" ")[0] == KIND for each in self._recorded)
         if not told and (self.ended or behind):
-            self._differ("observation", "nothing that was told here", asks)
+            self._differ("observation", "no answer here", asks)
         if not told:
             self.halt(
                 End("history", "", f"asks for {asks}, whose function has not ended", begun.call)

@@ -110,10 +110,9 @@ def _refuse_threads(what: str) -> None:
         raise RuntimeError(Process.refusal)
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(
-            f"futures were used in a thread of your own ({what}): a resumed run is told again what it "
-            "was told, in the order in which it asked, and threads have no such order; make calls "
-            "and wait for them in the main thread of the script or of a task, and pass values to "
-            "threads"
+            f"futures were used in a thread of your own ({what}): a replay needs calls in a fixed "
+            "order, which threads do not have; make calls and wait for them in the main thread of the "
+            "script or of a task, and pass values to threads"
         )
 
 

@@ -283,7 +283,8 @@ def _of_script(session: Session, done: float, total: float | None, label: str) -
 
 def _short(label: str) -> str:
     """Return a label as one short line."""
-    return " ".join(str(label).split())[:LABEL_MAX]
+    printable = "".join(each if each.isprintable() else " " for each in str(label))
+    return " ".join(printable.split())[:LABEL_MAX]
 
 
 def _is_figure(number: object) -> bool:
@@ -301,11 +302,11 @@ def _is_parent(context: Context) -> bool:
 def _check_is_leaf(context: Context) -> None:
     if context.work is not None and not _is_parent(context):
         return
-    what = "it has made calls of its own" if context.work is not None else "it is the script itself"
+    what = "it has made calls" if context.work is not None else "it is the script itself"
     raise ProgressRefusedError(
         context.path,
         f"resume= is for calls that make none, and {what}",
-        "keep its state with `resilient_scoop.checkpoint`; done and total alone are welcome",
+        "keep its state with `resilient_scoop.checkpoint`; done and total are allowed",
     )
 
 

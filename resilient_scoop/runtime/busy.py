@@ -45,7 +45,7 @@ class Busy:
     def trouble(self) -> str:
         """What keeps it from going on, for display; empty if nothing does."""
         if self.is_stopped:
-            return f"{self.who} is stopped; `kill -CONT {self.pid}` lets it go on"
+            return f"{self.who} is stopped; to let it continue: kill -CONT {self.pid}"
         if self.lacks_bytes:
             need = "the journal" if self.name == "broker" else sized(self.lacks_bytes)
             return f"{self.who} waits until the disk has space for {need}"

@@ -51,14 +51,14 @@ class Disk:
             lack = _JOURNAL if journal else max(roomless, key=lambda each: each.size_bytes)
             self._what = lack.what if journal else "it"
             return (
-                f"{lack_text(lack, self.folder)}: nothing new is started, nothing is lost; the run goes "
-                "on by itself when there is room (`rscoop gc` removes old runs)"
+                f"{lack_text(lack, self.folder)}: nothing new is started, nothing is lost; the run "
+                "continues when there is room (`rscoop gc` removes old runs)"
             )
         quiet_s = QUIET_S if self._what != _JOURNAL.what else 0.0
         if not self._said or now - self._well_at < quiet_s:
             return ""
         self._said = False
-        return f"there is room for {self._what} again; the run goes on"
+        return f"there is room for {self._what} again; the run continues"
 
     def full(self) -> str:
         """Return what the progress line says of it: nothing while all is well."""

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Final, TextIO, cast
+from unicodedata import east_asian_width
 
 from resilient_scoop.counts import counted
 
@@ -248,7 +249,9 @@ class Display:
             return
         width = self._width() - 1
         line = progress_line(self._last, width, f"run {self._run_id}")
-        self._err.write(_CLEAR + line[:width].encode("utf-8", "replace"))
+        while columns(line) > width:
+            line = line[:-1]
+        self._err.write(_CLEAR + line.encode("utf-8", "replace"))
         self._drawn, self._drawn_at = True, now
 
     def _width(self) -> int:
@@ -265,10 +268,15 @@ def progress_line(at: Progress, width: int | None = None, run: str = "") -> str:
     parts = [(order, text) for order, text in enumerate(_parts(at, run)) if text]
     if width is not None:
         ranked = sorted(parts, key=lambda part: _RANKS[part[0]])
-        while len(ranked) > 1 and len(_BETWEEN.join(text for _, text in ranked)) > width:
+        while len(ranked) > 1 and columns(_BETWEEN.join(text for _, text in ranked)) > width:
             ranked.pop()
         parts = sorted(ranked)
     return _BETWEEN.join(text for _, text in parts)
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes: letters of East Asia take two."""
+    return sum(1 + (east_asian_width(letter) in "WF") for letter in text)
 
 
 _BETWEEN: Final = " | "

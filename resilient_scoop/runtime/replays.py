@@ -144,7 +144,7 @@ def _died(code: int, said: bytes) -> str:
     words = said.decode(errors="replace").strip().splitlines()[-_LAST_WORDS:]
     last = ": " + " | ".join(words) if words else ""
     return (
-        f"the process that replays the code ended {how} before it came to a verdict{last}; "
+        f"the process that replays the code ended {how} before it was done{last}; "
         "the script may end its own process (os._exit, native code)"
     )
 

@@ -114,7 +114,7 @@ class Resolution:
         self.state = read_state(journal, journal.run)
         ended = read_ended(journal)
         if ended is not None and _is_finished(ended):
-            raise UsageError(f"item {self.path} is of a run that has finished; nothing is in doubt")
+            raise UsageError(f"item {self.path} belongs to a finished run; nothing is in doubt")
         self.goes_on = ended is not None  # it had failed: that is no longer its end
         known = self.state.parents.get(parent)
         if known is None or call >= known.next_call():
@@ -127,7 +127,7 @@ class Resolution:
         if batch is not None and self.index in batch.undone:
             if self.index not in self.parent.intents.get(self.call, ()):
                 raise UsageError(
-                    f"item {self.path} is not in doubt: it was not started, and a resume does so"
+                    f"item {self.path} is not in doubt: it was not started; a resume runs it"
                 )
             piece = batch.piece_at(self.index)
             assert piece is not None, "S1"
@@ -140,7 +140,7 @@ class Resolution:
         self, verdict: Verdict, payload: bytes, fn: bytes, digest: bytes
     ) -> tuple[list[Change], str]:
         if verdict is Verdict.AGAIN:
-            return list(self._without_intent()), f"{self.path} will be started again"
+            return list(self._without_intent()), f"{self.path} will run again"
         failed = [0] if verdict is Verdict.FAILED else []
         if failed:
             payload = broker_error("lost", self.path, name_of(self.state, fn))
@@ -153,7 +153,7 @@ class Resolution:
 
     def _meaning(self, verdict: Verdict) -> str:
         told = "WorkerLostError" if verdict is Verdict.FAILED else "the value that you gave"
-        return f"{self.path} has ended; its parent will be told {told}"
+        return f"{self.path} has ended; its parent will get {told}"
 
     def _ended(self, verdict: Verdict, payload: bytes) -> tuple[list[Change], str]:
         """Change the outcome of an item that was given up."""
@@ -164,7 +164,7 @@ class Resolution:
                 place = self.index - item.start
                 if item.call == self.call and place in item.failed and _is_lost(item.values[place]):
                     if verdict is Verdict.FAILED:
-                        return [], f"{self.path} has ended as WorkerLostError already"
+                        return [], f"{self.path} has already ended as WorkerLostError"
                     parts = _replaced(item, place, None if verdict is Verdict.AGAIN else payload)
                     items = [*record.items[:at], *parts, *record.items[at + 1 :]]
                     changed = self._put(key, items)
@@ -172,7 +172,7 @@ class Resolution:
                         return [
                             changed,
                             *self._without_intent(),
-                        ], f"{self.path} will be started again"
+                        ], f"{self.path} will run again"
                     return [changed], self._meaning(verdict)
         raise UsageError(f"item {self.path} is not in doubt; `rscoop why` explains its state")
 

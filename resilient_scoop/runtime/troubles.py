@@ -23,6 +23,6 @@ def troubles(run: RunDir, everybody: list[Busy]) -> list[str]:
     if any(each.lacks_bytes for each in everybody):
         found.append(
             f"the disk is full: {sized(free_bytes(run.path))} free in {run.path}; nothing is lost, and the "
-            "run goes on by itself when there is room"
+            "run continues when there is room"
         )
     return found

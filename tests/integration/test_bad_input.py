@@ -143,7 +143,7 @@ def test_changed_code_behind_results_has_to_be_decided_on(place: Place) -> None:
     assert "--reuse-changed" in stopped.err
     assert len(ledger(place)) == 30
     foretold = place.rscoop("resume", "--dry-run", "last")
-    assert "work: the code behind 30 results" in foretold.expect()
+    assert "work: the code of 30 results has changed" in foretold.expect()
 
     again = place.rscoop("resume", "-q", "--recompute-changed=work", "last")
     assert again.expect() == f"{sum(x + 1 for x in range(30))}\n"

@@ -134,7 +134,7 @@ def test_bad_use_is_told_what_to_do(place: Place) -> None:
     lines = dict(line.split(" ", 1) for line in place.run(MISUSE).expect().splitlines())
 
     assert "futures.progress(done, total, resume=" in lines["leaf"]
-    assert "'main' of 0 is open already" in lines["twice"]
+    assert "'main' of 0 is already open" in lines["twice"]
     assert "'outer' of 0 was committed while 'inner'" in lines["outer"]
     assert "checkpoint.value(" in lines["initial"]
     assert "is not open" in lines["late"]
@@ -143,7 +143,7 @@ def test_bad_use_is_told_what_to_do(place: Place) -> None:
     assert "no attribute 'pop', only n, m: give its initial value in durable(pop=" in lines["unset"]
     assert "state.commit: this name is taken" in lines["taken"]
     assert "a string of 1 to 200 bytes, not 3" in lines["number"]
-    assert "drawn from across commits" in lines["stray"]
+    assert "used in more than one round" in lines["stray"]
     assert lines["again"] == "1"
 
 

@@ -73,7 +73,7 @@ def run_on(place: Place, file_system: str, script: str, at_full: str = "") -> st
     said = (place.folder / "said").read_text()
     assert done.returncode == 0, said + done.stderr
     assert "no space left for" in said, said
-    assert "; nothing is lost; the run goes on by itself" not in done.stdout
+    assert "; nothing is lost, and the run continues" not in done.stdout
     assert "died" not in said.replace("the broker died (killed by SIGKILL)", ""), said
     status = (place.folder / "status").read_text()
     assert "until the disk has space for" in status, status

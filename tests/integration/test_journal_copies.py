@@ -156,14 +156,14 @@ def test_what_is_no_copy_or_has_no_key_here_is_refused(place: Place) -> None:
     place.rscoop("journal", "backup", "last", "copy").expect()
     elsewhere = Elsewhere(place.folder, place.folder / "elsewhere", place.environ)
     refused = elsewhere.assert_refused
-    (place.folder / "text").write_text("no backup")
-    refused("text", "no backup")
+    (place.folder / "text").write_text("not a backup")
+    refused("text", "not a backup")
     refused("nothing", "no such file")
     key = place.folder / "config" / "rscoop" / "backup.key"
     key.chmod(0o644)
     refused("copy", "chmod 600", 2)
     key.unlink()
-    refused("copy", "there is no key", 2)
+    refused("copy", "is missing, so a forged backup", 2)
     key.write_bytes(bytes(32))
     key.chmod(0o600)
     refused("copy", "another key")
@@ -227,8 +227,8 @@ def test_what_is_behind_a_gap_is_left_out(tmp_path: Path) -> None:
     journal.close(clean=True)
     found = repair(tmp_path / "journal", tmp_path / "new")
     assert found.lost == [
-        "table output: a gap at byte 10; what follows is left out",
-        "table meta: read 2 of the script's input; what it read next is left out",
+        "table output: a gap at byte 10; what follows is dropped",
+        "table meta: read 2 of the script's input; what it read next is dropped",
     ]
     with Journal.view(tmp_path / "new") as view:
         assert [int.from_bytes(key, "big") for key, _ in view.scan(Table.OUTPUT)] == [0, 5]
@@ -266,8 +266,8 @@ def test_what_a_parent_was_told_is_kept_up_to_a_gap_or_behind_a_checkpoint(tmp_p
     # When the journal is repaired, then what cannot be used any more is left out, and said
     found = repair(tmp_path / "journal", tmp_path / "new")
     assert sorted(text[:60] for text in found.lost) == [
-        "table log: what 0 was told before number 3 is missing in par",
-        "table log: what 0.2[0] was told before number 2 is missing i",
+        "table log: the answers that 0 got before number 3 are incomp",
+        "table log: the answers that 0.2[0] got before number 2 are i",
     ]
     with Journal.view(tmp_path / "new") as view:
         kept = [key.decode() for key, _ in view.scan(Table.LOG)]

@@ -194,9 +194,7 @@ def test_output_that_is_lost_before_a_checkpoint_is_filled_and_the_run_goes_on(
     # When it is repaired, then the loss is said, and what is there is kept
     report = json.loads(place.rscoop("journal", "repair", "last", "--json").expect())
     size = len(piece.data)
-    assert report["lost"] == [
-        f"table output: {size} bytes at byte 0; a line in their place says so"
-    ]
+    assert report["lost"] == [f"table output: {size} bytes at byte 0; a line marks the place"]
     resumed(place).expect()
     shown = place.rscoop("logs", "last").expect()
     whole = "".join(f"{n}\n" for n in range(1, 21)) + "end 210.0\n"

@@ -75,7 +75,7 @@ def test_a_strategy_that_cannot_be_found_is_asked_for(alias: str) -> None:
     calls[alias] = hidden(calls[alias])
     toolbox = make_box(**calls)
 
-    with pytest.raises(UsageError, match=rf"toolbox\.{alias} is no method.*strategy="):
+    with pytest.raises(UsageError, match=rf"toolbox\.{alias} is not a method.*strategy="):
         contrib.eaGenerateUpdate(toolbox, 1)
 
 

@@ -15,6 +15,7 @@ from resilient_scoop.runtime.display import (
     Display,
     Progress,
     Rate,
+    columns,
     duration,
     progress_line,
 )
@@ -221,6 +222,13 @@ def test_a_narrow_line_leaves_whole_parts_out(width: int, line: str) -> None:
     told = progress_line(at, width, "run abc12345")
     assert len(told) <= width
     assert told == line
+
+
+def test_wide_letters_count_for_two_columns() -> None:
+    at = Progress(elapsed_s=5, label="世代 1/60", share=0.5)
+    assert columns("世代 1/60") == 9
+    assert progress_line(at, 22, "run abc12345") == "5s | 50 % | 世代 1/60"
+    assert progress_line(at, 20, "run abc12345") == "5s | 50 %"
 
 
 def test_losses_are_told_when_there_are_any() -> None:

@@ -60,7 +60,7 @@ def test_a_full_disk_is_said_once_with_what_is_free(
     assert "2 processes wait" in full.full()
     assert full.look([], journal=False) == "", "it may be full again at once"
     now += disk.QUIET_S
-    assert full.look([], journal=False) == "there is room for it again; the run goes on"
+    assert full.look([], journal=False) == "there is room for it again; the run continues"
     assert full.look([], journal=False) == ""
 
 

@@ -109,7 +109,7 @@ def test_another_function_in_its_place_is_told_the_same_and_that_is_said() -> No
 
     second = Life(first)
     assert second.once(b"0b", name="stamp") == b"0a"
-    assert "`once(stamp)` stands where `once(pay)` stood" in second.notes[0]
+    assert "`once(stamp)` takes the place of `once(pay)`" in second.notes[0]
     with pytest.raises(ReplayDivergedError):
         Life(first, strict=True).once(b"0b", name="stamp")
 

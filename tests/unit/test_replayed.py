@@ -217,7 +217,7 @@ def test_an_end_is_where_the_attempt_that_came_to_it_says() -> None:
 
     more: list[tuple[Callable[[], object], str]] = [
         (lambda: call(of, 0, 1), "no such call"),
-        (lambda: of.recall("once"), "nothing that was told here"),
+        (lambda: of.recall("once"), "no answer here"),
     ]
     for does, expected in more:
         with pytest.raises(Halted) as halted:
