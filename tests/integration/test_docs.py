@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,25 @@ def test_a_program_of_the_page_prints_what_the_page_says(
     place.write(program)
 
     assert place.rscoop("run", "-q", "-n", "2", "--seed", "1", "script.py").expect() == output
+    place.assert_nothing_left()
+
+
+def test_the_program_of_the_readme_prints_what_python_prints(place: Place) -> None:
+    text = (PAGE.parent.parent / "README.md").read_text()
+    [program] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    script = place.write(program.replace("2_000", "200").replace("20_000", "2_000"))
+    plain = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True, cwd=place.folder
+    )
+
+    done = place.rscoop("run", "-n", "2", script.name)
+
+    assert done.expect() == plain.stdout
+    first, last = done.err.splitlines()
+    assert re.fullmatch(r"rscoop: run \w{8}: script\.py on 2 workers; .*", first)
+    assert re.match(r"rscoop: run \w{8} finished in [\d.]+ s: 200 results", last)
+    for command in re.findall(r"^\$ (rscoop .*)$", text, re.MULTILINE):
+        assert command.split()[1] in ("run", "runs", "resume")
     place.assert_nothing_left()
 
 

@@ -22,6 +22,7 @@ from resilient_scoop.core.membership import Membership
 from resilient_scoop.core.parent import Call, Parent
 from resilient_scoop.core.questions import Questions
 from resilient_scoop.core.state import State
+from resilient_scoop.core.tally import Totals
 from resilient_scoop.core.worker import Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim.planting import Mutant, Patch
@@ -227,6 +228,10 @@ def _calls_not_journaled() -> Sequence[Patch]:
     return [(Broker, "step", bug)]
 
 
+def _erased_uncounted() -> Sequence[Patch]:
+    return [(Totals, "erase", lambda *_, **__: None)]
+
+
 def _numbers_used_again() -> Sequence[Patch]:
     recover = recovery.recover
 
@@ -301,6 +306,7 @@ _FORGETFUL = {
 """The broker and the origin die together and forget what was not committed; workers do not."""
 
 MUTANTS = (
+    Mutant("erased results not counted", _erased_uncounted),
     Mutant("acknowledged before commit", _acknowledged_before_commit),
     Mutant("sent before commit", _sent_before_commit),
     Mutant("outcomes counted twice", _outcomes_counted_twice),
