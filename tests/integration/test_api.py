@@ -156,7 +156,7 @@ def test_constants_are_set_once_and_seen_everywhere(place: Place) -> None:
     assert lines[:4] == [
         "[3, 6] [(3000000, True)]", "[4, 12] 4", "None None", "ConstExistsError"
     ]  # fmt: skip
-    assert lines[4].startswith("ConstExistsError the constant 'scale' is set already, to another")
+    assert lines[4].startswith("ConstExistsError the constant 'scale' already has another")
 
 
 def test_options_of_a_call_do_what_they_say(place: Place) -> None:

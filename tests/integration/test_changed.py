@@ -220,7 +220,7 @@ def test_output_that_took_another_way_is_the_record_from_then_on(place: Place) -
     (place.folder / "other").touch()
     strictly = resume(place, "--strict")
     strictly.expect(70)
-    assert "the journal has 'second', the code now made 'second, another'" in strictly.err
+    assert "the journal has 'second', the code now has 'second, another'" in strictly.err
     once = resume(place)
     assert once.expect(5) == "second, another\nthird 0 2 3\n"
     assert once.err.count("replay: the script now writes 'second, another' where") == 1
@@ -263,7 +263,7 @@ def test_a_script_that_ends_sooner_than_before_is_told_so(place: Place) -> None:
     place.write("print('one')")
     strictly = resume(place, "--strict")
     strictly.expect(70)
-    assert "the journal has 'two', the code now made the end" in strictly.err
+    assert "the journal has 'two', the code now has the end" in strictly.err
     done = resume(place)
     assert "replay: the script now ends where it wrote 'two' before" in done.err
 

@@ -72,4 +72,4 @@ def test_a_constant_that_is_another_one_in_the_next_life_is_refused_by_name(plac
     done = place.rscoop("run", "-q", "-n", "1", path.name, "differs")
 
     assert done.code == 75, str(done)
-    assert "the constant 'words' is set already, to another value" in done.err
+    assert "the constant 'words' already has another value" in done.err

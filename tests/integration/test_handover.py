@@ -216,7 +216,7 @@ def test_without_a_block_the_run_stops_at_once(place: Place) -> None:
     done = finish(process)
     assert time.monotonic() - began < 6
     done.expect(143)
-    assert "no parent has a block open" in done.err
+    assert "no checkpoint block is open" in done.err
     assert re.search(r"run \w+ stopped; \d+ results are kept", done.err)
     assert place.rscoop("resume", "-q", "last").expect() == "4950\n"
 
@@ -247,7 +247,7 @@ def test_a_second_sigterm_ends_everything_now(place: Place) -> None:
     process = begun(place, text=NEVER)
     process.send_signal(signal.SIGTERM)
     assert process.stderr is not None
-    assert "once more to stop now" in process.stderr.readline()
+    assert "once more to stop at once" in process.stderr.readline()
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     done = finish(process)

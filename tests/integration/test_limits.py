@@ -69,7 +69,7 @@ def test_a_state_folder_without_rights_is_named_and_another_advised(
     place.state.chmod(0o700)
     assert done.code == 2
     assert f"runs can't be kept in {place.state}" in done.err
-    assert "ermission denied; name another place with --state-dir" in done.err
+    assert "ermission denied; choose another folder with --state-dir" in done.err
     assert place.runs() == []
 
 

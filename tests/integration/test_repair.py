@@ -121,7 +121,7 @@ def test_results_that_no_checkpoint_covers_any_more_are_computed_again_and_said(
     assert [text.partition(":")[0] for text in dropped] == [
         f"checkpoint {gen} of block 'main' of 0" for gen in (13, 14)
     ]
-    assert all(text.endswith("its block begins anew") for text in dropped)
+    assert all(text.endswith("its block starts from the beginning") for text in dropped)
     count = counted(again, "the script, from 0.0 on")
     done = resumed(place)
     assert (before + done.expect()).split() == [*(str(n) for n in range(1, 21)), "end", "210.0"]

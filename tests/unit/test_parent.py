@@ -195,7 +195,7 @@ def test_an_answer_for_another_place_ends_the_use_of_the_history() -> None:
     of = Parent(ROOT, NOW, replaying=True, say=said.append)
     page(of, told(0, "done", 4), told(1, "done", 5))
 
-    # When the parent asks something else, then it is gets new answers, said, and marked
+    # When the parent asks something else, then it gets new answers, which is said and marked
     assert of.diverged("once")
     assert of.recall("once") is None
     assert "gets new answers" in said[0]

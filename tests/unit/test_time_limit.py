@@ -50,7 +50,7 @@ def test_a_moment_that_is_past_is_said_and_is_no_limit(
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_END_TIME", "1000")
     assert limit_of(None) is None
-    assert "is past: no time limit" in capsys.readouterr().err
+    assert "is in the past: no time limit" in capsys.readouterr().err
 
 
 def test_pbs_may_write_hours() -> None:
