@@ -23,6 +23,7 @@ from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.launching import script_spec
 from resilient_scoop.runtime.rundir import RunDir, RunInfo
+from resilient_scoop.runtime.surroundings import parse, restore
 from resilient_scoop.runtime.survey import Looked
 
 _OPTIONAL_VALUE: Final = {"--reuse-changed", "--recompute-changed"}
@@ -68,6 +69,15 @@ Examples:
     "--dry-run", is_flag=True,
     help="Show what would be kept and computed, and what that saves and costs; change nothing.",
 )  # fmt: skip
+@click.option(
+    "--env", "env", multiple=True, metavar="NAME[=VALUE]",
+    help="Set a variable for this resume, whatever the run had; NAME alone takes this shell's value. "
+    "All others are as they were when the run began, but for secrets and what belongs to a terminal.",
+)  # fmt: skip
+@click.option(
+    "--new-limits", is_flag=True,
+    help="Take this shell's resource limits (ulimit), not those that the run began with.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: print one JSON value.")
 @click.option("--detach", is_flag=True, help="Resume the run in the background.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
@@ -83,6 +93,8 @@ def command(  # noqa: PLR0913  one parameter per option
     recompute_changed: tuple[str, ...],
     retry_failed: bool,
     dry_run: bool,
+    env: tuple[str, ...],
+    new_limits: bool,
     as_json: bool,
     detach: bool,
     quiet: bool,
@@ -102,6 +114,12 @@ def command(  # noqa: PLR0913  one parameter per option
         raise UsageError("--json is for --dry-run; a resumed run prints what its script prints")
     if run.is_held():
         raise run.busy_error()
+    if info.around is not None:
+        limits = not (new_limits or run.limit_met.exists())
+        for text in restore(info.around, parse(env, os.environ), limits=limits):
+            note(text)
+    else:
+        os.environ.update(parse(env, os.environ))
     _enter(run, info)
     for text in changed_versions(info):
         note(text)

@@ -30,6 +30,7 @@ from resilient_scoop.errors import JournalPlaceError, UsageError
 from resilient_scoop.runtime import rundirs
 from resilient_scoop.runtime.child import interpreter_flags
 from resilient_scoop.runtime.rundir import KEPT_SCRIPT, RunDir, RunInfo, user_name
+from resilient_scoop.runtime.surroundings import look
 
 SEED_BITS: Final = 64
 _NAME: Final = re.compile(r"\w[\w.+-]*")
@@ -67,7 +68,7 @@ Examples:
 @time_limit_option
 @determinism_options
 @click.option("-m", "as_module", is_flag=True, help="SCRIPT is a module's name, as python -m.")
-@click.argument("script", type=click.Path(), metavar="SCRIPT")
+@click.argument("script", type=click.Path(readable=False), metavar="SCRIPT")
 @click.argument(
     "args", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...", shell_complete=file_names
 )
@@ -111,6 +112,7 @@ def command(  # noqa: PLR0913  one parameter per option
             script_kept=target.source is not None,
             first=target.first,
             flags=interpreter_flags(),
+            around=look(os.environ),
             cwd=str(folder),
             python=sys.executable,
             python_version=sys.version.split()[0],

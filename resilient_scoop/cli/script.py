@@ -22,6 +22,7 @@ import click
 
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime import program
+from resilient_scoop.runtime.child import absolute_path
 
 if TYPE_CHECKING:
     from resilient_scoop.runtime.child import ScriptSpec
@@ -136,7 +137,8 @@ def find_module(name: str, folder: Path) -> Target:
     Raises:
         ScriptError: there is no such module, or it is no Python.
     """
-    where: list[str] | None = [*sys.path] if sys.flags.safe_path else [str(folder), *sys.path]
+    first = [] if sys.flags.safe_path else [str(folder)]
+    where: list[str] | None = [*first, *_python_path(folder), *sys.path]
     full, spec = "", None
     for part in name.split("."):
         full = f"{full}.{part}" if full else part
@@ -156,6 +158,12 @@ def find_module(name: str, folder: Path) -> Target:
     if spec is not None:
         _check_module(spec)
     return Target(module=name)
+
+
+def _python_path(folder: Path) -> list[str]:
+    """Return the entries of PYTHONPATH; a resume has its run's, which came behind our own start."""
+    path = "" if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "")
+    return absolute_path(path, str(folder)).split(os.pathsep) if path else []
 
 
 def _check_module(found: ModuleSpec) -> None:

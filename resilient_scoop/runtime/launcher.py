@@ -10,6 +10,7 @@ everything now. Either way `rscoop resume` goes on. `runtime.handover` has it al
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import subprocess
@@ -25,7 +26,7 @@ from resilient_scoop.adapters.journal_place import JournalGoneError
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.store import remove_arguments
 from resilient_scoop.counts import counted
-from resilient_scoop.errors import RunStoppedError
+from resilient_scoop.errors import JournalError, RunStoppedError
 from resilient_scoop.runtime import child, decisions, kept_code
 from resilient_scoop.runtime.aftermath import show_new, tidy
 from resilient_scoop.runtime.audit import AuditTail
@@ -74,9 +75,21 @@ def launch(run: RunDir, options: LaunchOptions) -> int:
     with run.hold() as lock:
         try:
             decisions.save(run.path, options.decisions)
-            return Launcher(run, options, lock).serve()
+            run.limit_met.unlink(missing_ok=True)
+            launcher = Launcher(run, options, lock)
+            code = launcher.serve()
         except OSError as error:
+            _note_limit(run)
             raise RunStoppedError(run.id, refusal(error)) from error
+        if launcher.said_fatal in (STOPPED, JournalError.exit_code):
+            _note_limit(run)
+        return code
+
+
+def _note_limit(run: RunDir) -> None:
+    """Have a resume take the limits of its shell, which the user may have raised for it."""
+    with contextlib.suppress(OSError):  # the disk is full: no limit of the shell helps
+        run.limit_met.touch(mode=0o600)
 
 
 class Launcher:

@@ -8,6 +8,7 @@
         sock/        local sockets (`adapters.zmq_sockets` reaches them however long the path is)
         lock         held (flock) by the run's launcher for as long as it lives
         shown        how much of the script's output has been displayed
+        limit-met    is there where the run stopped because the system refused it something
         script       copy of a script that can be read only once (a pipe); else absent
 
 Invariants. A folder appears under its final name only when `run.json` is whole and synced, so a run
@@ -35,6 +36,7 @@ import msgspec
 from resilient_scoop.errors import JournalFormatError, RunBusyError, UsageError
 from resilient_scoop.runtime import json_text
 from resilient_scoop.runtime.json_text import printable
+from resilient_scoop.runtime.surroundings import Surroundings
 
 FORMAT: Final = 1
 KEPT_SCRIPT: Final = "script"
@@ -67,6 +69,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     script_kept: bool = False  # it can be read only once: `RunDir.kept_script` is its copy
     first: str | None = None  # of a kept script: the folder of its modules
     flags: list[str] = []  # of the interpreter, for script and workers
+    around: Surroundings | None = None  # environment, umask, limits; None in runs of version 0.1
     format: int = FORMAT
 
     @property
@@ -132,6 +135,11 @@ class RunDir:
     def kept_script(self) -> Path:
         """Copy of a script that can be read only once."""
         return self.path / KEPT_SCRIPT
+
+    @property
+    def limit_met(self) -> Path:
+        """File that is there where the run stopped because the system refused it something."""
+        return self.path / "limit-met"
 
     @property
     def shown(self) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import time
 import traceback
+from typing import Final
 
 from resilient_scoop.adapters import rng
 from resilient_scoop.adapters.payload_lacking import in_a_line
@@ -20,6 +22,8 @@ from resilient_scoop.runtime.functions import Functions
 from resilient_scoop.runtime.hub import Hub
 from resilient_scoop.runtime.session import Session
 from resilient_scoop.wire.messages import Bye, Unfit, encode
+
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 
 
 def say(text: str) -> None:
@@ -44,6 +48,8 @@ def import_script(session: Session, functions: Functions) -> None:
         functions.script_error = error
         say(f"the script called sys.exit({error.code!r}) while a worker imported it")
     except BaseException as error:  # user code: the script's top level
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NO_ROOM:
+            raise  # a limit of the system is met: `runtime.proc` says which
         functions.script_error = error
         if not isinstance(error, ScriptGuardError):
             traceback.print_exc()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Final
 
 import pytest
 
-from tests.integration.runs import Place, ledger
+from tests.integration.runs import RSCOOP, Place, ledger
 
 pytestmark = pytest.mark.real
 
@@ -130,3 +131,49 @@ def test_a_function_that_was_renamed_since_stops_nothing(place: Place) -> None:
     place.write(SCRIPT.replace("work", "renamed"))
     (place.folder / "go").touch()
     assert place.rscoop("resume", "-q", "last").expect() == "150\n210\n"
+
+
+SURROUNDED: Final = """
+import os, resource, sys
+from resilient_scoop import futures
+import away
+def seen(_):
+    umask = os.umask(0)
+    os.umask(umask)
+    names = ("MINE", "GONE", "NEW", "TERM", "API_TOKEN", "URL")
+    return os.getcwd(), umask, resource.getrlimit(resource.RLIMIT_NOFILE)[0], *map(os.environ.get, names)
+if __name__ == "__main__":
+    if not os.path.exists("go"):
+        sum(futures.map(abs, [1]))
+        raise SystemExit(5)
+    print(seen(0), *futures.map(seen, [1]), sep="\\n")
+"""
+
+
+def test_a_resume_has_the_surroundings_of_its_run(place: Place) -> None:
+    place.write(SURROUNDED, "work/script.py")
+    place.write("", "lib/away.py")
+    work = place.folder / "work"
+    own = place.env().get("PYTHONPATH", "")
+    there = place.env() | {
+        "MINE": "run's", "GONE": "x" * 50, "TERM": "vt100", "API_TOKEN": "secret-1",
+        "URL": "ftp://me:secret-2@host", "PYTHONPATH": f"../lib:{own}",
+    }  # fmt: skip
+    shell = ["bash", "-c", 'umask 027; ulimit -S -n 333; exec "$@"', "-", *RSCOOP]
+    subprocess.run(
+        [*shell, "run", "-q", "-n", "1", "script.py"], cwd=work, env=there, check=False, timeout=40
+    )
+    (run,) = place.runs()
+    assert "secret-" not in (run / "run.json").read_text()
+
+    (work / "go").touch()
+    place.environ |= {"TERM": "dumb", "NEW": "n", "MINE": "mine", "API_TOKEN": "new", "PAGER": "x"}
+    done = place.rscoop("resume", "-q", "last", "--env", "NEW=given")
+    seen = (str(work), 0o027, 333, "run's", "x" * 50, "given", "dumb", "new", None)
+    assert done.expect() == f"{seen}\n{seen}\n"
+    assert "MINE=\"run's\" (here 'mine')" in done.err
+    assert "GONE='xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…' (here not set)" in done.err
+    assert "URL was set when the run began" in done.err
+    assert "umask is used: 027 (here 022)" in done.err
+    assert "nofile 333 (here" in done.err
+    assert "TERM" not in done.err
