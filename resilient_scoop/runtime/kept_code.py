@@ -168,14 +168,17 @@ class KeptCode:
             if behind and hasattr(finder, "find_spec"):
                 found = finder.find_spec(fullname, path, target)
                 if found is not None:
-                    return self.adapted(found)
+                    return self.adapted(found, reloaded=target is not None)
             behind = behind or finder is self
         return self._removed(fullname, path)
 
-    def adapted(self, found: ModuleSpec) -> ModuleSpec:
+    def adapted(self, found: ModuleSpec, *, reloaded: bool = False) -> ModuleSpec:
         """Return a module's spec with a loader of copies, if its source is the user's."""
-        if type(found.loader) is SourceFileLoader and is_users(found.loader.path):
-            found.loader = _Loader(found.loader.name, found.loader.path, self)
+        loader = found.loader
+        if type(loader) is SourceFileLoader and is_users(loader.path):
+            found.loader = _Loader(
+                loader.name, loader.path, self, counts=not reloaded or self.begins(loader.path)
+            )
         return found
 
     def _removed(self, fullname: str, path: Sequence[str] | None) -> ModuleSpec | None:
@@ -197,16 +200,19 @@ class KeptCode:
 class _Loader(SourceFileLoader):
     """Loads a module from its copy."""
 
-    def __init__(self, fullname: str, path: str, code: KeptCode) -> None:
+    def __init__(self, fullname: str, path: str, code: KeptCode, *, counts: bool = True) -> None:
         super().__init__(fullname, path)
         self._code = code
         self._copy: str | None = None
-        self._counts = True  # the copy does, not the file
+        self._counts = counts  # the copy does, not the file
 
-    def exec_module(self, module: ModuleType) -> None:
-        """Execute the module; a second time in one process it is read as it is."""
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Begin an import; a second time in one process the module is read as it is.
+
+        (Not in `exec_module`: its frame would stand in the tracebacks of failing imports.)
+        """
         self._counts = self._code.begins(self.path)
-        super().exec_module(module)
+        super().create_module(spec)
 
     def _kept(self) -> str | None:
         if self._counts and self._copy is None:
