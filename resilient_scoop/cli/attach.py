@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import Final
 
 import click
 
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.cli.base import SETTINGS, note, run_argument
+from resilient_scoop.counts import counted
 from resilient_scoop.ids import ROOT
 from resilient_scoop.runtime.busy import processes
 from resilient_scoop.runtime.display import Course, Display, Progress, Rate, steps
@@ -23,6 +25,7 @@ from resilient_scoop.runtime.figures import (
     state_of,
 )
 from resilient_scoop.runtime.rundir import RunDir, RunInfo
+from resilient_scoop.runtime.script_errors import LOG as ERRORS_LOG
 
 POLL_S: Final = 0.2
 _FIGURES_EVERY_S: Final = 1.0
@@ -72,6 +75,7 @@ class _Watch:
         holder = run.holder()
         self._began = holder.started_at if holder else time.time()  # noqa: TID251  for display
         self._counted_at = float("-inf")
+        self._errors_read = 0
         self._took_s = 0.0
         self.figures = RunFigures()
 
@@ -94,6 +98,7 @@ class _Watch:
         if self._tail is not None:
             for piece in self._tail.pieces(view):
                 self._display.output(piece)
+            self._show_errors()
         now = time.monotonic()
         # Counting reads the whole log: of a big one it must not take up a core.
         if last or now - self._counted_at >= max(_FIGURES_EVERY_S, 20 * self._took_s):
@@ -102,6 +107,13 @@ class _Watch:
             self._took_s = self._counted_at - now
             if not last:
                 self._display.progress(self._progress(now))
+
+    def _show_errors(self) -> None:
+        with suppress(FileNotFoundError), (self._run.logs / ERRORS_LOG).open("rb") as file:
+            file.seek(self._errors_read)
+            data = file.read()
+            self._errors_read += len(data)
+            self._display.error(data)
 
     def _progress(self, now: float) -> Progress:
         figures = self.figures
@@ -139,5 +151,8 @@ def _verdict(run: RunDir, figures: RunFigures) -> int:
     if state is RunState.STOPPED or figures.ended is None:
         note(f"run {run.id} stopped before its end; to continue: rscoop resume {run.id}")
         return _RESUMABLE_EXIT
-    note(f"run {run.id} {state}")
+    failed = f", {figures.failed} of them failed" if figures.failed else ""
+    note(
+        f"run {run.id} {state}: {counted(figures.done, 'result')}{failed}; more: rscoop status {run.id}"
+    )
     return figures.ended.code

@@ -90,7 +90,7 @@ class Agent:
         self.logs = Path(settings.run_dir) / "logs"
         self.logs.mkdir(mode=0o700, exist_ok=True)
         self.control_fd = settings.control_fd
-        for fd in (self.control_fd, settings.stdin_fd, settings.errors_fd):
+        for fd in (self.control_fd, settings.stdin_fd, settings.errors_fd, settings.screen_fd):
             if fd >= 0:
                 os.set_inheritable(fd, False)  # noqa: FBT003 - the system call takes it so
         self.socket.watch(self.control_fd)
@@ -103,7 +103,7 @@ class Agent:
         slot.record = FlightRecord.create(slot.name)
         settings = msgspec.structs.replace(
             self.settings, name=slot.name, incarnation=slot.incarnation,
-            record_fd=slot.record.fd, control_fd=-1, errors_fd=-1,
+            record_fd=slot.record.fd, control_fd=-1, errors_fd=-1, screen_fd=-1,
         )  # fmt: skip
         try:
             slot.process = self._spawn(slot, settings)

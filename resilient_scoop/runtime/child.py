@@ -57,6 +57,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     stdin_fd: int = -1  # the origin's end of the script's standard input (`runtime.script_input`)
     stdin_source: bytes = b""
     errors_fd: int = -1  # an agent's: the launcher's end of its standard error, held and not read
+    screen_fd: int = -1  # the same of its standard output, where that is a terminal
     control_fd: int = -1  # an agent's: end of file means that the launcher is gone
     adopt: bool = False
     strict: bool = False
@@ -162,6 +163,7 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
                 settings.control_fd,
                 settings.stdin_fd,
                 settings.errors_fd,
+                settings.screen_fd,
             )
             if fd >= 0
         ],

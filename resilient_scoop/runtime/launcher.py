@@ -37,6 +37,7 @@ from resilient_scoop.runtime.handover import STOPPED, Handover
 from resilient_scoop.runtime.launching import LaunchOptions, child_settings
 from resilient_scoop.runtime.lives import Lives
 from resilient_scoop.runtime.reports import Report, finished, resuming, started
+from resilient_scoop.runtime.script_errors import LOG as ERRORS_LOG
 from resilient_scoop.runtime.script_errors import ErrorStream
 from resilient_scoop.runtime.script_input import Feeder
 from resilient_scoop.runtime.shown import Shown
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 _FATAL = frozenset({70, 73, 74})
 _RESTARTS_MAX, _STILLBORN_MAX = 8, 2
-_STDERR = 2
+_STDOUT, _STDERR = 1, 2
 _TASKS_EVERY_S = 0.2
 _RESTART_WINDOW_S = 20.0
 
@@ -113,6 +114,9 @@ class Launcher:
         self.computed_s = -1.0  # what had been computed before this launcher began
         self.view: JournalView | None = None
         self.errors: ErrorStream | None = None
+        self.screen: ErrorStream | None = (
+            None  # for what children of the script write to a terminal
+        )
         self.shown = Shown(run.shown, sys.stdout.fileno())
         self.tail = OutputTail(self.shown.count)
         self.buffer = b""
@@ -161,8 +165,12 @@ class Launcher:
             self.settings(adopt=False), incarnation=b"a" + os.urandom(8), control_fd=theirs,
             stdin_fd=self.feeder.child_fd, stdin_source=self.feeder.source,
             errors_fd=self.errors.ours,
+            screen_fd=-1 if self.screen is None else self.screen.ours,
         )  # fmt: skip
-        process = child.start("agent", settings, stderr=self.errors.theirs, cwd=str(self.run.path))
+        process = child.start(
+            "agent", settings, stdout=None if self.screen is None else self.screen.theirs,
+            stderr=self.errors.theirs, cwd=str(self.run.path),
+        )  # fmt: skip
         os.close(theirs)
         self.agent_control = ours
         self._watch(self.agent, process)
@@ -184,8 +192,11 @@ class Launcher:
             self.run.make_socket_dir()
             self.ears = Ears(self.selector, self.handover.hear, self._leave)
             terminal = _STDERR if self.options.display and os.isatty(_STDERR) else None
-            self.errors = ErrorStream(self.run.logs, self.display, terminal)
+            self.errors = ErrorStream(self.run.logs / ERRORS_LOG, self.display.error, terminal)
             self.selector.register(self.errors.ours, selectors.EVENT_READ, self.errors.hear)
+            if terminal is not None and os.isatty(_STDOUT):
+                self.screen = ErrorStream(None, self.display.output, _STDOUT)
+                self.selector.register(self.screen.ours, selectors.EVENT_READ, self.screen.hear)
             if not self.options.resume:
                 words = " ".join([self.info.title, *self.info.argv])
                 self.display.begin(started(self.run.id, words, self.options.workers))
@@ -195,7 +206,7 @@ class Launcher:
             while self.broker.process is not None or self.agent.process is not None:
                 for key, _ in self.selector.select(self._timeout_s()):
                     key.data()
-                self.errors.show(time.monotonic(), self.shown.count)
+                self._show_errors(self.errors)
                 self._end_late()
             self._check_there()
             return self._finish()
@@ -325,11 +336,18 @@ class Launcher:
         elif self.agent_watch.tick(agent.pid, ran_s):
             agent.kill()
 
+    def _show_errors(self, errors: ErrorStream) -> None:
+        now = time.monotonic()
+        errors.show(now, self.shown.count)
+        if self.screen is not None:
+            self.screen.show(now, 0)
+
     def _end_errors(self) -> None:
-        if self.errors is not None:
-            self.selector.unregister(self.errors.ours)
-            self.errors.close()
-            self.errors = None
+        for stream in (self.screen, self.errors):
+            if stream is not None:
+                self.selector.unregister(stream.ours)
+                stream.close()
+        self.screen = self.errors = None
 
     def _leave(self, code: int) -> None:
         """End at once, from the middle of a write that does not end."""

@@ -25,9 +25,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
-
-    from resilient_scoop.runtime.display import Display
 
 LOG: Final = "stderr.log"
 HOLD_S: Final = 1.0
@@ -39,10 +38,12 @@ _MARK_BYTES_MAX: Final = 32
 
 
 class ErrorStream:
-    """The launcher's end."""
+    """The launcher's end. The same, without a log, is made for what children write to a terminal."""
 
-    def __init__(self, folder: Path, display: Display, terminal: int | None) -> None:
-        """Make the stream; `terminal` is the user's, if standard error is one."""
+    def __init__(
+        self, log: Path | None, display: Callable[[bytes], None], terminal: int | None
+    ) -> None:
+        """Make the stream; `terminal` is the user's, if the stream that it stands for is one."""
         self._display = display
         self._terminal = terminal
         self._rest = b""  # of what arrived: it may be the beginning of a mark
@@ -59,9 +60,10 @@ class ErrorStream:
         os.set_blocking(self.ours, False)
         self._log = -1
         with suppress(OSError):  # a full disk: shown, and not recorded
-            self._log = os.open(
-                folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-            )
+            if log is not None:
+                self._log = os.open(
+                    log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+                )
 
     def hear(self) -> None:
         """Take in what has arrived."""
@@ -105,7 +107,7 @@ class ErrorStream:
         while self._held and (self._held[0][0] <= shown or self._held[0][1] <= now):
             texts.append(self._held.popleft()[2])
         if texts:
-            self._display.error(b"".join(texts))
+            self._display(b"".join(texts))
             self._resize()
 
     def close(self) -> None:

@@ -87,12 +87,12 @@ def test_a_resume_repeats_no_standard_error_and_the_journal_s_folder_has_all_of_
 
 def test_a_terminal_shows_errors_and_progress_apart(place: Place) -> None:
     place.write("""
-        import logging, sys, time
+        import logging, os, sys, time
         from resilient_scoop import futures
         logging.basicConfig(level=logging.INFO, format="log: %(message)s")
         def slow(x): time.sleep(0.05); return x
         if __name__ == "__main__":
-            assert sys.stderr.isatty()
+            assert sys.stderr.isatty() and os.isatty(1)
             for g in range(4):
                 list(futures.map(slow, range(10)))
                 logging.info("generation %d", g)
@@ -102,10 +102,14 @@ def test_a_terminal_shows_errors_and_progress_apart(place: Place) -> None:
             print(file=sys.stderr)
             futures.progress(3, 4, label="round")
             list(futures.map(slow, range(30)))
+            os.system("echo from a child; echo and its errors >&2")
+            list(futures.map(slow, range(10)))
     """)
     screen = terminal(place, "run", "-n", "2", "script.py")
     *lines, last = [line for line in rendered(screen) if line]
-    assert lines == [*(f"log: generation {g}" for g in range(4)), "bar 4/4"]
+    logged = [f"log: generation {g}" for g in range(4)]
+    assert lines[:5] == [*logged, "bar 4/4"]
+    assert sorted(lines[5:]) == ["and its errors", "from a child"]
     assert " finished in " in last
     assert "75 % | round 3/4 |" in screen
 
