@@ -234,6 +234,8 @@ def block(at: Here, ready: Callable[[], bool], until: float | None = None) -> bo
     Raises:
         ReplayDivergedError: the replay is strict, and differs: what is waited for may never come.
     """
+    if Process.refusal is not None:
+        raise RuntimeError(Process.refusal)
     assert at.session.waiter is not None, "a started process can wait"
     parent = at.parent
     held = at.session.waiter.wait(lambda: parent.refusal is not None or ready(), until)
@@ -244,6 +246,8 @@ def block(at: Here, ready: Callable[[], bool], until: float | None = None) -> bo
 
 def told(at: Here, kind: str, live: Callable[[], bytes]) -> bytes:
     """Return what the parent is told here: what it was told before, or what `live` finds, recorded."""
+    if Process.refusal is not None:
+        raise RuntimeError(Process.refusal)
     parent = at.parent
     if parent.needs_page():
         block(at, lambda: not parent.needs_page())

@@ -70,6 +70,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     stop_grace_s: float = 3.0
     tty: bool = False
     always_replay: bool = False  # a parent is dropped and replayed at every wait
+    ignored: list[int] = []  # signals that the launcher was started to ignore
     audit: bool = False  # report what parents do that is not journaled
 
 

@@ -14,7 +14,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _last_at = float("-inf")
 _masks: list[set[int]] = []  # the fork is one at a time: it holds the interpreter's lock
@@ -27,9 +30,19 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def spare_children() -> None:
-    """Stay deaf, but let user code's child processes hear; for the main thread of a worker or origin."""
-    for number in UNHEARD:
+def ignored_here() -> list[int]:
+    """Return which signals this process was started to ignore (`nohup`): they stay ignored."""
+    return [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else []
+
+
+def spare_children(ignored: Sequence[int]) -> None:
+    """Stay deaf, but let user code's child processes hear; for the main thread of a worker or origin.
+
+    They ignore what the launcher was started to ignore.
+    """
+    for number in (*UNHEARD, signal.SIGINT):
+        if number in ignored:
+            continue
         signal.signal(number, _nothing)
         signal.siginterrupt(number, False)  # noqa: FBT003 - the system call takes it so
     os.register_at_fork(before=_hold_back, after_in_parent=_let_through, after_in_child=_hear_again)
@@ -64,4 +77,6 @@ def _hear_again() -> None:
     for number in UNHEARD:
         if signal.getsignal(number) is _nothing:
             signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is _nothing:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _let_through()

@@ -14,6 +14,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Final
 
+from resilient_scoop.runtime import deaf
 from resilient_scoop.runtime.handover import CODES, HEARD
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ class Ears:
         self._code = 0
         self._wake, self._theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._theirs, warn_on_full_buffer=False)
+        ignored = deaf.ignored_here()
         for number in HEARD:
+            if number in ignored:
+                continue  # started by `nohup`
             signal.signal(number, self._caught)
         signal.signal(signal.SIGALRM, self._look)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -21,7 +21,7 @@ from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.payload_lacking import lacks_module
 from resilient_scoop.core import permission
 from resilient_scoop.core.parent import Parent, Policy
-from resilient_scoop.runtime import deaf
+from resilient_scoop.runtime import deaf, forks
 from resilient_scoop.runtime.session import FLUSH_S, Context
 from resilient_scoop.wire.messages import Unfit, encode
 
@@ -186,6 +186,7 @@ class Executor:
 
     def _may_go_on(self, work: Work, index: int) -> bool:
         """Look again under the lock: a retraction may have come in between (see `Session`)."""
+        forks.end_if_child()
         with self.session.lock:
             if index < work.stop and self.session.machine.stopping is None:
                 return True
@@ -228,6 +229,7 @@ class Executor:
         except GreenletExit:
             raise
         except BaseException as error:  # user code: whatever it raises is its outcome
+            forks.end_if_child(error)
             if value is _NOT_LOADED:
                 self._refuse_lacking(loaded, error)
             return payload.dumps_exception(error, f"{self.where}, item {context.path}"), True
@@ -244,6 +246,7 @@ class Executor:
         return payload.loads(arg, self.session.store, what, is_call=True)
 
     def _dump(self, loaded: Loaded, value: Any) -> tuple[bytes, bool]:
+        forks.end_if_child()
         encoded = payload.dumps_result(
             value, self.session.store, function=loaded.define.name, where=self.where, sync=True
         )
@@ -265,6 +268,7 @@ class Executor:
         except GreenletExit:
             raise
         except BaseException as error:  # user code: whatever it raises is its outcome
+            forks.end_if_child(error)
             if value is _NOT_LOADED:
                 self._refuse_lacking(loaded, error)
             return payload.dumps_exception(error, f"{self.where}, item {context.path}"), True
@@ -294,7 +298,11 @@ class Executor:
             is_first = False
             rng.seed(self.session.seed_here())
             self.session.context.rngs = None
-            return self._call(loaded, self._load(loaded, arg))
+            try:
+                return self._call(loaded, self._load(loaded, arg))
+            except BaseException as error:  # user code: a child is not tried again
+                forks.end_if_child(error)
+                raise
 
         options = loaded.define.options
         return retried(call, options.retries, options.retry, self.sleep)
@@ -305,6 +313,7 @@ class Executor:
         self.session.waiter.wait(lambda: False, time.monotonic() + seconds)
 
     def _end_parent(self, context: Context, value: bytes, *, failed: bool) -> None:
+        forks.end_if_child()
         work, session = context.work, self.session
         assert work is not None, "an item runs in a slice"
         refusal = None if context.parent is None else context.parent.refusal

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from resilient_scoop.runtime import deaf
 from resilient_scoop.runtime.child import ChildSettings, ScriptSpec
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def child_settings(
         tty=sys.stdout.isatty(),
         always_replay=options.always_replay,
         audit=options.audit,
+        ignored=deaf.ignored_here(),
     )
 
 

@@ -12,7 +12,6 @@ import builtins
 import contextlib
 import io
 import os
-import signal
 import sys
 import time
 import traceback
@@ -23,7 +22,7 @@ from resilient_scoop.adapters import rng
 from resilient_scoop.adapters.payload import keep_by_value
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import CheckpointUnusableError, ReplayDivergedError
-from resilient_scoop.runtime import deaf, ending, kept_code, script
+from resilient_scoop.runtime import deaf, ending, forks, kept_code, script
 from resilient_scoop.runtime.child import START_AGAIN, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.script_input import Pieces, script_stdin
@@ -102,10 +101,10 @@ def leave_if_stopped(session: Session) -> None:
 def main() -> int:
     """Run the origin."""
     settings = take_settings()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    deaf.spare_children()
+    deaf.spare_children(settings.ignored)
     session = Session("origin", settings, node="local", pid=os.getpid())
     announce(session, settings)
+    forks.watch(session)
     ending.begin()
     rng.watch_imports(session.seed_here)
     Process.say = say
@@ -194,6 +193,8 @@ def _run(session: Session, settings: ChildSettings, output: Output) -> End:
     rng.seed(ids.seed_of(session.machine.seed, ids.ROOT))
     try:
         end = _script(settings)
+        if forks.is_child():
+            forks.end(end.code)
         if end.code:
             _halt_if_behind(session, end.message or f"exit status {end.code}")
         _last_things(session)

@@ -20,7 +20,7 @@ from resilient_scoop.adapters import payload, rng
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.replayed import End, short
-from resilient_scoop.runtime import ending, script
+from resilient_scoop.runtime import ending, forks, script
 from resilient_scoop.runtime.child import ChildSettings, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.figures import read_ended
@@ -95,6 +95,7 @@ class Theater:
             line_buffering=True,
         )  # fmt: skip
         stage.session.output = out
+        forks.watch(stage.session)
         stage.session.input, sys.stdin = script_stdin(self._pieces(stage).__next__)
         played = stage.play(lambda stage: self._script(stage, out, ended))
         return msgspec.structs.replace(played, output_bytes=out.seen)
@@ -118,11 +119,14 @@ class Theater:
             payload.keep_by_value(script.names_under_guard(spec))
             script.run_as_main(spec)
         except SystemExit as error:
+            forks.end_if_child(error)
             found = f"an end in order (exit code {ending.exit_status(error)})"
         except BaseException as error:  # user code: the script itself
+            forks.end_if_child(error)
             failed = True
             found = traceback.format_exception_only(error)[-1].strip()
             stage.raised = raised_at(error)
+        forks.end_if_child()
         self._last_things(stage)
         sys.stdout.flush()
         journaled = None

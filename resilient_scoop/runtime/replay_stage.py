@@ -88,6 +88,13 @@ class ReplaySession(Session):
         """Ask nobody: pages are read when the parent waits for them."""
         return False
 
+    def become_child(self) -> None:
+        """Let go of the replay: this process is a forked child of the script."""
+        self.lock = threading.Lock()
+        for stream in (self.output, self.input):
+            if stream is not None:
+                stream.become_child()
+
     def pump(self, timeout_s: float = 0.0) -> None:  # noqa: ARG002 - the base's signature
         """Drop what a broker would be sent."""
         self.machine.out.clear()
@@ -105,6 +112,7 @@ class Compared(io.RawIOBase):
         self._show_fd = show_fd
         self.ended = False  # the journal has all of the output
         self.seen = 0
+        self._is_childs = False
 
     def writable(self) -> bool:
         """Return True."""
@@ -117,6 +125,8 @@ class Compared(io.RawIOBase):
     def write(self, data: object) -> int:
         """Compare; what lies behind the recorded part cannot be."""
         text = bytes(memoryview(data))  # type: ignore[arg-type]
+        if self._is_childs:
+            return len(text)
         before = self._recorded[self.seen : self.seen + len(text)]
         if not text.startswith(before) or (self.ended and len(before) < len(text)):
             at = next((i for i, (a, b) in enumerate(zip(before, text, strict=False)) if a != b), 0)
@@ -127,6 +137,10 @@ class Compared(io.RawIOBase):
             os.write(self._show_fd, text)
         self.seen += len(text)
         return len(text)
+
+    def become_child(self) -> None:
+        """Compare nothing: what a forked child writes is not recorded."""
+        self._is_childs = True
 
     def position(self) -> int:
         """Return how many bytes the script has written."""

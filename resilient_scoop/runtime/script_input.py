@@ -273,6 +273,11 @@ class ScriptInput(io.BufferedIOBase):
         """Return how many bytes the script has read."""
         return self._given
 
+    def become_child(self) -> None:
+        """Read from the descriptor itself from now on, as other child processes do."""
+        self._pieces = lambda: Piece(os.read(0, PIECE_BYTES), 0)
+        self._lock = threading.RLock()
+
     def skip_to(self, position: int) -> None:
         """Take all input before a position for read."""
         while self._given < position and self.read(min(PIECE_BYTES, position - self._given)):

@@ -6,6 +6,8 @@ On a replay what was recorded is not sent again, and a prefix that differs is re
 from __future__ import annotations
 
 import io
+import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -39,6 +41,7 @@ class Output(io.RawIOBase):
         self._marked = 0  # of these, how many were told with the last text for standard error
         self.refusal: ReplayDivergedError | None = None  # of a divergence under --strict
         self.text: io.TextIOWrapper | None = None  # what writes here
+        self._is_childs = False
         session.output = self
 
     def writable(self) -> bool:
@@ -56,6 +59,8 @@ class Output(io.RawIOBase):
     def write(self, data: object) -> int:
         """Take in bytes; those that an earlier attempt wrote are not sent again."""
         text = bytes(memoryview(data))  # type: ignore[arg-type]
+        if self._is_childs:
+            return os.write(1, text)
         before = self._recorded[self._seen : self._seen + len(text)]
         if self.refusal is None and not text.startswith(before):
             self._diverge(before, text)
@@ -98,6 +103,12 @@ class Output(io.RawIOBase):
             return b""
         self._marked = self._seen
         return script_errors.mark(self._seen)
+
+    def become_child(self) -> None:
+        """Write to the descriptor itself from now on, as other child processes do."""
+        self._is_childs = True
+        if isinstance(sys.__stderr__, Errors):
+            sys.__stderr__.repeats, sys.__stderr__.before = never, bytes
 
     def skip_to(self, position: int) -> None:
         """Take all output before a position for written."""

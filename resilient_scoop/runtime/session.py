@@ -79,6 +79,9 @@ class Position(Protocol):
     def position(self) -> int:
         """Return how many bytes the script has written, or read."""
 
+    def become_child(self) -> None:
+        """Go past the run from now on: this process is a forked child."""
+
     def skip_to(self, position: int) -> None:
         """Take all before a position for written, or read."""
 
@@ -235,6 +238,16 @@ class Session:
                 self.lock.release()
             if self.machine.stopping is not None and self.on_stop is not None:
                 self.on_stop()
+
+    def become_child(self) -> None:
+        """Let go of the run, of which this process has a copy: it is a forked child."""
+        self._closed.set()
+        self.lock = threading.Lock()  # whoever held it is not here
+        self.machine.stopping = "forked"
+        self.flushed_at = float("inf")
+        for stream in (self.output, self.input):
+            if stream is not None:
+                stream.become_child()
 
     def close(self) -> None:
         """Send what is left and close."""

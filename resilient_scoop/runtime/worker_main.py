@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 import time
 import traceback
@@ -14,7 +13,7 @@ from resilient_scoop.adapters import rng
 from resilient_scoop.adapters.payload_lacking import in_a_line
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import ScriptGuardError
-from resilient_scoop.runtime import deaf, ending, kept_code, script, task_output
+from resilient_scoop.runtime import deaf, ending, forks, kept_code, script, task_output
 from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.executor import Executor, make_parent
@@ -45,9 +44,11 @@ def import_script(session: Session, functions: Functions) -> None:
         script.prepare(spec)
         script.import_for_workers(spec)
     except SystemExit as error:
+        forks.end_if_child(error)
         functions.script_error = error
         say(f"the script called sys.exit({error.code!r}) while a worker imported it")
     except BaseException as error:  # user code: the script's top level
+        forks.end_if_child(error)
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NO_ROOM:
             raise  # a limit of the system is met: `runtime.proc` says which
         functions.script_error = error
@@ -62,15 +63,16 @@ def import_script(session: Session, functions: Functions) -> None:
                 session.machine.out.append(encode(Unfit("", 0, b"", functions.unfit)))
     finally:
         Process.importing = None
+    forks.end_if_child()
 
 
 def main() -> int:
     """Run a worker."""
     settings = take_settings()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    deaf.spare_children()
+    deaf.spare_children(settings.ignored)
     session = Session("worker", settings, node="local", pid=os.getpid())
     announce(session, settings)
+    forks.watch(session)
     ending.begin()
     task_output.install(session)
     rng.watch_imports(session.seed_here)
