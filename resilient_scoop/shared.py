@@ -1,4 +1,4 @@
-"""Constants of a run: set once by name, journaled, kept once in every worker.
+"""Constants of a run: set once by name, journaled, given to each task as they were set.
 
 Whether a name is set again to the same value is decided by the digest of the value, never by its
 pickle: a replay makes an equal array, set or closure anew, and its pickle or file is another one.
@@ -7,18 +7,23 @@ pickle: a replay makes an equal array, set or closure anew, and its pickle or fi
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from typing import Any
 
 from resilient_scoop.adapters import payload as codec
 from resilient_scoop.adapters.digest import digest_value
+from resilient_scoop.adapters.purity import args_plain
 from resilient_scoop.errors import ConstExistsError, PicklingFailedError, RscoopError
 from resilient_scoop.futures import _engine
+from resilient_scoop.runtime.functions import is_stateless
 from resilient_scoop.wire.messages import Const, encode
 
 _values: dict[str, Any] = {}
 NAME_BYTES_MAX = 400
 _FILE = b"B"
+OWN_BYTES_MAX = 1 << 16
+"""A constant that is larger is shared by the tasks of a worker: to make it anew would cost too much."""
 
 
 def set_const(**constants: Any) -> None:
@@ -92,7 +97,12 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def get_const(name: str, timeout: float | None = None) -> Any:
-    """Return a constant, waiting until it is set; None if it is not set within `timeout` seconds."""
+    """Return a constant, waiting until it is set; None if it is not set within `timeout` seconds.
+
+    Each task has it as it was set, the same object each time. One of more than 64 KiB is made once in
+    a worker and shared by its tasks: its arrays are read-only, and what is changed in it otherwise
+    is seen by others (`--audit` names it).
+    """
     at = _engine.here()
     if at is None:
         return _values.get(name)
@@ -109,10 +119,38 @@ def get_const(name: str, timeout: float | None = None) -> Any:
             return None
     if name not in machine.consts:
         _engine.block(at, lambda: name in machine.consts)
-    if name not in _values:
-        payload = machine.consts[name].payload
-        _values[name] = codec.loads(payload, at.session.store, f"constant {name}")
-    return _values[name]
+    own = at.context.consts
+    if name not in own:
+        own[name] = _values[name] if name in _values else _loaded(at, machine.consts[name])
+    return own[name]
+
+
+def _loaded(at: _engine.Here, const: Const) -> Any:
+    """Return a constant for this task, or, where nothing can be changed in it, for all tasks here."""
+    value = codec.loads(const.payload, at.session.store, f"constant {const.name}")
+    is_large = len(const.payload) > OWN_BYTES_MAX or const.payload[:1] == _FILE
+    if is_large or (args_plain(value) and not _has_list(value)) or is_stateless(value):
+        _values[const.name] = value
+        _forbid_writing(value)
+    return value
+
+
+def _has_list(value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, tuple) and any(map(_has_list, value)))
+
+
+def _forbid_writing(value: Any, depth: int = 3) -> None:
+    """Make arrays read-only: tasks share them."""
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is None or not depth:
+        return
+    if isinstance(value, numpy.ndarray):
+        value.flags.writeable = False
+    elif isinstance(value, list | tuple | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            _forbid_writing(each, depth - 1)
+    elif hasattr(value, "__dict__") and not isinstance(value, type):
+        _forbid_writing(vars(value), depth - 1)
 
 
 setConst = set_const  # noqa: N816 - SCOOP's name

@@ -4,10 +4,14 @@ Every item starts with streams seeded from (run seed, its path), and a parent th
 streams with it, so that what it draws does not depend on what else its worker runs (SAME-ANSWER).
 NumPy's stream is touched only where the process has imported it. NumPy itself does so on first use,
 which is in the middle of an item: `watch_imports` has it seeded then, with that item's number.
+
+A run keeps to the rules that it began with (`follow`): a resume would otherwise mix results of two ways
+of drawing.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -15,13 +19,38 @@ import random
 import sys
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from resilient_scoop.adapters import unseeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
 _NUMPY = "numpy.random"
+_seed_python = random.seed
+_WORD: Final = 0xFFFFFFFF
+_NUMPYS: Final = 0x6E70
+"""Behind the number: `random` is the same generator, and the same seed would give the same numbers."""
+
+RULES: Final = 2
+"""How streams are made. 1: NumPy's are seeded with 32 bits, of which two in 77,000 items agree; generators
+without a seed ask the system; those of modules are left alone; `once` draws from the caller's streams.
+2: as the documentation says."""
+
+
+class _Follow:
+    rules = RULES
+
+
+def follow(rules: int) -> None:
+    """Make streams by these rules, those of the run."""
+    _Follow.rules = rules
+
+
+def is_old() -> bool:
+    """Tell whether the run began by the first rules."""
+    return _Follow.rules < RULES
 
 
 class Streams(NamedTuple):
@@ -60,6 +89,7 @@ class _SeedingLoader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
+        unseeded.numpy_is_here()
         _seed_numpy(module, self._number_here())
 
     def __getattr__(self, name: str) -> Any:
@@ -75,17 +105,23 @@ def watch_imports(number_here: Callable[[], int]) -> None:
 _watchers: list[_Late] = []
 
 
+def _numpy() -> Any:
+    """Return the module of NumPy's stream; None before its import is done."""
+    module = sys.modules.get(_NUMPY)
+    return module if hasattr(module, "set_state") else None
+
+
 def seed(number: int) -> None:
     """Seed the global streams."""
-    random.seed(number)
-    module = sys.modules.get(_NUMPY)
+    _seed_python(number)
+    module = _numpy()
     if module is not None:
         _seed_numpy(module, number)
 
 
 def save() -> Streams:
     """Return the state of the global streams."""
-    module = sys.modules.get(_NUMPY)
+    module = _numpy()
     state = None if module is None else module.get_state(legacy=False)
     return Streams(random.getstate(), state)
 
@@ -93,7 +129,7 @@ def save() -> Streams:
 def restore(streams: Streams) -> None:
     """Put back what `save` returned."""
     random.setstate(streams.python)
-    module = sys.modules.get(_NUMPY)
+    module = _numpy()
     if module is None:
         return
     if streams.numpy is not None:
@@ -114,6 +150,46 @@ def stream(number: int) -> random.Random:
     return random.Random(number)  # noqa: S311 - simulation, not cryptography
 
 
+def numpy_stream(number: int | None = None) -> Any:
+    """Return a NumPy generator of its own.
+
+    Raises:
+        ModuleNotFoundError: NumPy is not installed.
+    """
+    module = importlib.import_module(_NUMPY)
+    return numpy_class()(module.PCG64(number))
+
+
+@functools.cache
+def numpy_class() -> Any:
+    """Return the class of these: NumPy's own generators know no weak references."""
+    module: Any = importlib.import_module(_NUMPY)
+    return type("Generator", (module.Generator,), {"__module__": module.Generator.__module__})
+
+
+def numpy_is_used() -> bool:
+    """Tell whether this process has imported NumPy's generators."""
+    return _NUMPY in sys.modules
+
+
+def state_of(each: Any) -> Any:
+    """Return the state of a stream of either kind."""
+    return each.getstate() if isinstance(each, random.Random) else each.bit_generator.state
+
+
+def put_state(each: Any, state: Any) -> None:
+    """Put a stream of either kind where it was."""
+    if isinstance(each, random.Random):
+        each.setstate(state)
+    else:
+        each.bit_generator.state = state
+
+
+def empty_stream(state: Any) -> Any:
+    """Return a stream of the kind that a state is of."""
+    return numpy_stream(0) if isinstance(state, dict) else stream(0)
+
+
 class StreamBook:
     """The streams that one future has obtained: those with a name, and the others by their number.
 
@@ -125,45 +201,45 @@ class StreamBook:
 
     def __init__(self) -> None:
         self.count = 0  # how many streams without a name were obtained
-        self._named: dict[str, random.Random] = {}
-        self._numbered: weakref.WeakValueDictionary[int, random.Random] = (
-            weakref.WeakValueDictionary()
-        )
+        self._named: dict[str, Any] = {}
+        self._numbered: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._saved: dict[str, Any] = {}  # states of streams that were not asked for again yet
         self.first: int | None = None  # `count` at the first step (`step`)
         self._again: deque[tuple[int, Any]] = deque()  # numbers to be obtained again, with states
         self._behind = 0  # the next number behind those
 
-    def obtain(self, name: str | None, seed: Callable[[str], int]) -> random.Random:
+    def obtain(self, name: str | None, seed: Callable[[str], int], *, numpy: bool = False) -> Any:
         """Return a stream; `seed` gives the seed for what stands behind the future's path."""
+        make = numpy_stream if numpy else stream
         if name is None:
             mark, state = self._again.popleft() if self._again else (self.count, None)
-            made = self._numbered[mark] = stream(seed(f"#{mark}"))
+            made = self._numbered[mark] = make(seed(f"#{mark}"))
             if state is not None:
-                made.setstate(state)
+                put_state(made, state)
             self.count = mark + 1 if self._again else max(mark + 1, self._behind)
             return made
+        name = f"{name}\0numpy" if numpy else name  # one name may stand for one of each kind
         found = self._named.get(name)
         if found is None:
-            found = self._named[name] = stream(seed(f"#{name}"))
+            found = self._named[name] = make(seed(f"#{name}"))
             if name in self._saved:
-                found.setstate(self._saved.pop(name))
+                put_state(found, self._saved.pop(name))
         return found
 
-    def mark_of(self, obj: random.Random) -> str | int | None:
+    def mark_of(self, obj: Any) -> str | int | None:
         """Return the name or the number under which a stream was obtained, if it is one of these."""
-        marks: list[tuple[str | int, random.Random]] = [*self._named.items()]
+        marks: list[tuple[str | int, Any]] = [*self._named.items()]
         marks += self._numbered.items()
         return next((mark for mark, each in marks if each is obj), None)
 
-    def younger(self, count: int) -> list[tuple[int, random.Random]]:
+    def younger(self, count: int) -> list[tuple[int, Any]]:
         """Return the streams without a name from a number on that are still in use."""
         return [(mark, each) for mark, each in sorted(self._numbered.items()) if mark >= count]
 
     def save(self) -> tuple[int, dict[str, Any], dict[int, Any]]:
         """Return the state of all streams."""
-        named = self._saved | {name: each.getstate() for name, each in self._named.items()}
-        numbered = {mark: each.getstate() for mark, each in sorted(self._numbered.items())}
+        named = self._saved | {name: state_of(each) for name, each in self._named.items()}
+        numbered = {mark: state_of(each) for mark, each in sorted(self._numbered.items())}
         return self.count, named, numbered
 
     def restore(self, saved: tuple[int, dict[str, Any], dict[int, Any]]) -> None:
@@ -171,10 +247,10 @@ class StreamBook:
         self.count, self._saved, numbered = saved[0], dict(saved[1]), saved[2]
         for name, each in self._named.items():
             if name in self._saved:
-                each.setstate(self._saved.pop(name))
+                put_state(each, self._saved.pop(name))
         for mark, each in self._numbered.items():
             if mark in numbered:
-                each.setstate(numbered[mark])
+                put_state(each, numbered[mark])
 
     # A leaf that keeps a payload runs again from its top, and obtains its streams again: those that
     # it obtained once, before its loop, are to go on; those of its steps are to be new ones.
@@ -202,11 +278,11 @@ class StreamBook:
         if not self._again:
             self.count = max(self.count, count)
 
-    def find(self, mark: str | int) -> random.Random | None:
+    def find(self, mark: str | int) -> Any:
         """Return the stream that was obtained under a mark, if it is still in use."""
         return self._named.get(mark) if isinstance(mark, str) else self._numbered.get(mark)
 
-    def adopt(self, mark: str | int, obj: random.Random) -> None:
+    def adopt(self, mark: str | int, obj: Any) -> None:
         """Take a stream for the one that was obtained under a mark."""
         if isinstance(mark, str):
             self._named[mark] = obj
@@ -216,4 +292,5 @@ class StreamBook:
 
 
 def _seed_numpy(module: Any, number: int) -> None:
-    module.seed(number & 0xFFFFFFFF)
+    low = number & _WORD
+    module.seed(low if is_old() else (low, number >> 32, _NUMPYS))

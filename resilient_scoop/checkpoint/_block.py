@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from resilient_scoop import ids
-from resilient_scoop.adapters import source
+from resilient_scoop.adapters import rng, source
 from resilient_scoop.adapters.blobs import BlobError
 from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.state_store import INLINE_BYTES_MAX, StateStore
@@ -265,7 +265,7 @@ class Block:
         book = at.context.rngs
         if book is None or book.count == self._young:
             return
-        young = {mark: stream.getstate() for mark, stream in book.younger(self._young)}
+        young = {mark: rng.state_of(stream) for mark, stream in book.younger(self._young)}
         for mark, position in young.items():
             if self._drawn.get(mark, position) != position and mark not in self._held:
                 raise UsageError(

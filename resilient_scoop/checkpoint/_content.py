@@ -47,6 +47,7 @@ class Saving:
             State: lambda each: (state, (), vars(each)),
             Future: self._future,
             random.Random: self._random,
+            **({rng.numpy_class(): self._random} if rng.numpy_is_used() else {}),
         }
 
     def load_back(self, value: Any, content: bytes | memoryview, what: str) -> None:
@@ -76,13 +77,13 @@ class Saving:
             return future, tuple(fields)
         return future, tuple(tuple(each) if each is kept.place else each for each in fields)
 
-    def _random(self, obj: random.Random) -> Any:
+    def _random(self, obj: Any) -> Any:
         book = self.at.context.rngs
         mark = None if book is None else book.mark_of(obj)
         if mark is None:
             return NotImplemented
         self.streams.add(mark)
-        return stream, (mark, obj.getstate())
+        return stream, (mark, rng.state_of(obj))
 
 
 @dataclass(slots=True)
@@ -91,7 +92,7 @@ class Loading:
 
     at: Here | None
     futures: list[tuple[Future[Any], Kept]] = field(default_factory=list)
-    streams: dict[Mark, tuple[random.Random, Any]] = field(default_factory=dict)
+    streams: dict[Mark, tuple[Any, Any]] = field(default_factory=dict)
     learned: int = 0  # the turn of the last of its futures that its parent knew
     more: Any = None
 
@@ -127,19 +128,19 @@ class Loading:
         if at.context.rngs is not None and book is not None:
             at.context.rngs.restore(book)
             for mark, (obj, position) in self.streams.items():
-                obj.setstate(position)
+                rng.put_state(obj, position)
                 at.context.rngs.adopt(mark, obj)
         at.context.learned = max(at.context.learned, self.learned)
         for each, kept in self.futures:
             each.revive(at, kept)
         rng.bring_back(rng.Streams(*streams))
 
-    def stream(self, mark: Mark, position: Any) -> random.Random:
+    def stream(self, mark: Mark, position: Any) -> Any:
         """Return the stream of a mark: the very object, if the parent has obtained it already."""
         if mark not in self.streams:
             book = None if self.at is None else self.at.context.rngs
             found = None if book is None else book.find(mark)
-            made = random.Random() if found is None else found  # noqa: S311 - no cryptography
+            made = rng.empty_stream(position) if found is None else found
             self.streams[mark] = (made, position)
         return self.streams[mark][0]
 
@@ -155,7 +156,7 @@ def state() -> State:
     return State()
 
 
-def stream(mark: Mark, position: Any) -> random.Random:
+def stream(mark: Mark, position: Any) -> Any:
     """Return the stream that was obtained under a mark."""
     return _loading[-1].stream(mark, position)
 

@@ -15,6 +15,7 @@ from typing import Final
 
 import click
 
+from resilient_scoop.adapters.rng import RULES
 from resilient_scoop.cli.base import (
     EXIT_CODES,
     SETTINGS,
@@ -118,6 +119,7 @@ def command(  # noqa: PLR0913  one parameter per option
             python_version=sys.version.split()[0],
             versions=installed_versions(),
             seed=drawn,
+            streams=RULES,
             strict=strict,
             keep_history=keep_history,
             workers=count,

@@ -218,7 +218,7 @@ class Broker:
             case wire.Output() | wire.Input():
                 self.ledger.stream(peer, message, raw)
             case wire.Parked(attempt=attempt, index=index):
-                peer.moved_at = now
+                peer.stuck, peer.moved_at = False, now
                 lease = peer.leases.get(attempt)
                 if lease is not None and message.parked:
                     self.scheduler.park(lease, index)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import builtins
 import random
-from typing import TYPE_CHECKING, Any, TypeVar
+import zlib
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from resilient_scoop import ids
 from resilient_scoop.adapters import rng as streams
 from resilient_scoop.futures import _engine, _once, _options, _serial
 from resilient_scoop.futures._future import Future
@@ -15,6 +15,8 @@ from resilient_scoop.wire.messages import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    import numpy as np
 
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -136,21 +138,33 @@ def once(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     return _once.run(at, name, lambda: fn(*args, **kwargs))  # type: ignore[no-any-return]
 
 
-def rng(name: str | None = None) -> random.Random:
+@overload
+def rng(name: str | None = None, *, numpy: Literal[False] = False) -> random.Random: ...
+
+
+@overload
+def rng(name: str | None = None, *, numpy: Literal[True]) -> np.random.Generator: ...
+
+
+def rng(name: str | None = None, *, numpy: bool = False) -> Any:
     """Return a random stream of the running future's own, seeded from the run's seed and its path.
 
     Each call gives another stream; with a `name`, it is the stream of that name, the same one each
-    time, so that a new stream elsewhere does not shift it.
+    time, so that a new stream elsewhere does not shift it. With `numpy` it is a
+    `numpy.random.Generator`.
+
+    Raises:
+        ModuleNotFoundError: `numpy=True`, and NumPy is not installed.
     """
     at = _engine.here()
     if at is None:
+        if numpy:
+            return streams.numpy_stream(None if name is None else zlib.crc32(name.encode()))
         return random.Random(name)  # noqa: S311 - simulation, not cryptography
     context = at.context
     if context.rngs is None:
         context.rngs = streams.StreamBook()
-    return context.rngs.obtain(
-        name, lambda mark: ids.seed_of(at.session.machine.seed, context.path + mark)
-    )
+    return context.rngs.obtain(name, at.session.seed_of_mark, numpy=numpy)
 
 
 class Calls:

@@ -8,6 +8,7 @@ from resilient_scoop.adapters import payload as codec
 from resilient_scoop.core import once
 from resilient_scoop.errors import PicklingFailedError
 from resilient_scoop.futures import _engine
+from resilient_scoop.runtime.streams import aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,8 @@ def run(at: Here, name: str, function: Callable[[], Any]) -> Any:
     if answer is None:
         context.in_once += 1
         try:
-            answer = _answer(function, name)
+            with aside(at.session, f"!{begun.kind}{begun.call}.{begun.observation}"):
+                answer = _answer(function, name)
         finally:
             context.in_once -= 1
         if parent.refusal is not None:  # of a strict replay: no answer of the function's

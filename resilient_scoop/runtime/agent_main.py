@@ -68,6 +68,7 @@ class Slot:
     alike: int = 0  # how often in a row it ended so
     ended: bool = False  # its work is done: it has no successor
     late: bool = False  # it was said that it does not end
+    careful: bool = False  # the one before could only be freed of a lock by its end
 
 
 class Agent:
@@ -103,7 +104,7 @@ class Agent:
         slot.record = FlightRecord.create(slot.name)
         settings = msgspec.structs.replace(
             self.settings, name=slot.name, incarnation=slot.incarnation,
-            record_fd=slot.record.fd, control_fd=-1, errors_fd=-1, screen_fd=-1,
+            record_fd=slot.record.fd, control_fd=-1, errors_fd=-1, screen_fd=-1, careful=slot.careful,
         )  # fmt: skip
         try:
             slot.process = self._spawn(slot, settings)
@@ -162,7 +163,8 @@ class Agent:
         slot.ended = slot.record.has_ended
         slot.record.close()
         self._kill_group(slot.process.pid)
-        anew = self.settings.always_replay and code == child.START_AGAIN
+        slot.careful = slot.role == "worker" and code == child.START_AGAIN
+        anew = slot.careful or (self.settings.always_replay and code == child.START_AGAIN)
         orderly = slot.ended or self.stopping is not None or anew or code == REFUSED
         ooms, self.ooms = self.ooms, _oom_kills()
         died = "oom" if code == -signal.SIGKILL and self.ooms > ooms else "crash"
@@ -175,9 +177,7 @@ class Agent:
                 slot.incarnation, code, reason, attempt, on_cpu.item, on_cpu.parent, on_cpu.call, at
             )
         self.tell(lost)
-        if reason in ("crash", "oom") and slot.role == "worker":
-            died_of = "out of memory" if reason == "oom" else how(code)
-            self.say(f"{slot.name} died ({died_of}); it is replaced, and its calls run again")
+        self._say_end(slot, code, reason)
         slot.hasty = slot.hasty + 1 if now - slot.started_at < HASTY_S and not anew else 0
         slot.stillborn = slot.stillborn + 1 if code > 0 and on_cpu is None and not orderly else 0
         if slot.stillborn >= STILLBORN_MAX:
@@ -193,6 +193,16 @@ class Agent:
         if code == REFUSED and not slot.ended:
             why = last_words(self.logs / f"{slot.name}.log") if slot.role == "worker" else ""
             self._refused(slot, why.removeprefix(f": rscoop: {slot.name}: ") or "see above", now)
+
+    def _say_end(self, slot: Slot, code: int, reason: str) -> None:
+        if reason in ("crash", "oom") and slot.role == "worker":
+            died_of = "out of memory" if reason == "oom" else how(code)
+            self.say(f"{slot.name} died ({died_of}); it is replaced, and its calls run again")
+        if slot.careful:
+            self.say(
+                f"{slot.name} is started anew: tasks on it wait for locks that each other hold; from "
+                "here on it runs the script's calls one after another"
+            )
 
     def _origin_died(self, slot: Slot, code: int) -> None:
         """The script is started again, but not for ever where it always ends in the same way.

@@ -8,9 +8,10 @@ user's source that does so is reported once. Two ways of seeing, both of the int
 - clocks, UUIDs and `urandom` raise no audit events; the profiler sees them as calls of C functions
 
 A place is the innermost line of the user's own code: what a library does is reported where it was
-called. Nothing is said of leaves (tasks that make no calls), of what happens within `futures.once`,
-of imports, and of the runtime itself. What an item did before its first call made it a parent is kept
-until then.
+called. Of leaves (tasks that make no calls) only two things are said: that they take chance from the
+system, and what of the modules they change (`audit_shared`). Nothing is said of what happens within
+`futures.once`, of imports, and of the runtime itself. What an item did before its first call made it a
+parent is kept until then.
 
 Findings are appended to a file of the run's logs, one JSON line each: the launcher shows them, and
 `rscoop status` reads them later.
@@ -18,9 +19,9 @@ Findings are appended to a file of the run's logs, one JSON line each: the launc
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import os
-import random
 import sys
 import sysconfig
 import time
@@ -30,6 +31,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from resilient_scoop.adapters import unseeded
+from resilient_scoop.runtime.audit_shared import Shared
 from resilient_scoop.runtime.current import Process
 from resilient_scoop.runtime.room import NO_SPACE
 
@@ -40,8 +43,8 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.session import Context, Session
 
 FILE: Final = "audit.jsonl"
-CLOCK, UUID, CHANCE, WRITE, SOCKET, PROCESS = (
-    "clock", "uuid", "chance", "write", "socket", "process",
+CLOCK, UUID, CHANCE, WRITE, SOCKET, PROCESS, SHARED = (
+    "clock", "uuid", "chance", "write", "socket", "process", "shared",
 )  # fmt: skip
 _SAID: Final = {
     CLOCK: "reads the clock outside of futures.once; a replay reads another time",
@@ -49,6 +52,8 @@ _SAID: Final = {
     CHANCE: "takes chance from the system outside of futures.once; futures.rng() gives the same again",
     WRITE: "changes files outside of tasks and futures.once; a replay does so again",
     SOCKET: "uses the network outside of tasks and futures.once; a replay does so again",
+    SHARED: "changed in a task: later tasks see that if they run on the same worker, so the answer "
+    "may depend on the number of workers",
     PROCESS: "starts a process outside of tasks and futures.once; a replay does so again",
 }
 _PACKAGE: Final = str(Path(__file__).resolve().parents[1]) + os.sep
@@ -116,7 +121,7 @@ class Finding(msgspec.Struct, frozen=True):
     @property
     def said(self) -> str:
         """What is wrong there, for eyes."""
-        what = f"{self.call} {_SAID[self.kind]}"
+        what = f"{self.call} {'is ' if self.kind == SHARED else ''}{_SAID[self.kind]}"
         return f"audit: {self.file}:{self.line}, in {self.function}: {what}"
 
 
@@ -127,11 +132,12 @@ class Audit:
         self.session = session
         self.file = Path(session.settings.run_dir) / "logs" / FILE
         self.watched = _watched()
-        self.seed: CodeType = random.Random.seed.__code__  # in Python, above the C one
+        self.seed: CodeType = unseeded.ORIGINAL.__code__  # in Python, above the C one
         self.seen: set[tuple[str, int, str]] = set()
         self.early: list[Finding] = []  # of an item that has made no call yet
         self.early_of: Context | None = None
         self.busy = False
+        self.shared = Shared()
 
     def start(self) -> None:
         """Watch from now on, to the end of the process."""
@@ -144,8 +150,36 @@ class Audit:
                 return parent
 
             Process.make_parent = make_and_tell
+        Process.audit = self
         sys.addaudithook(self._audit)
         sys.setprofile(self._profile)
+
+    # --- what tasks change --------------------------------------------------------------------
+
+    def item_begins(self) -> None:
+        """Note what the user's modules hold."""
+        self.busy = True
+        self.shared.look()
+        self.busy = False
+
+    def item_ended(self, function: Any, context: Context) -> None:
+        """Report what of the user's modules an item has changed."""
+        if context.parked:
+            return  # others ran meanwhile
+        self.busy = True
+        names = self.shared.changed()
+        self.busy = False
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if not names or code is None:
+            return
+        key = (code.co_filename, code.co_firstlineno, SHARED)
+        if key not in self.seen:
+            self.seen.add(key)
+            text = linecache.getline(key[0], key[1]).strip()
+            finding = Finding(
+                SHARED, ", ".join(names), key[0], key[1], code.co_name, text, context.path
+            )
+            self._write([finding])
 
     # --- seeing -------------------------------------------------------------------------------
 
@@ -187,7 +221,7 @@ class Audit:
         context = self.session.context
         text = linecache.getline(key[0], key[1], at.f_globals).strip()
         finding = Finding(kind, call, key[0], key[1], at.f_code.co_name, text, context.path)
-        if context.parent is not None:
+        if context.parent is not None or (kind == CHANCE and context.work is not None):
             self.seen.add(key)
             self._write([finding])
         elif context.work is not None:

@@ -26,7 +26,8 @@ _FLAGS: Final = {
 }  # fmt: skip
 _ISOLATION: Final = {"no_user_site": "s", "ignore_environment": "E", "safe_path": "P"}
 START_AGAIN: Final = 79
-"""Exit status of an origin that, under `always_replay`, wants to be started anew at once."""
+"""Exit status of an origin that, under `always_replay`, wants to be started anew at once; and of a worker
+that only its end frees of a lock."""
 
 
 class ScriptSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +50,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     run: bytes  # 16 bytes
     seed: int
+    streams: int = 1  # how random streams are made (`adapters.rng.RULES`)
     script: ScriptSpec
     workers: int
     name: str = ""
@@ -71,6 +73,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     tty: bool = False
     always_replay: bool = False  # a parent is dropped and replayed at every wait
     ignored: list[int] = []  # signals that the launcher was started to ignore
+    careful: bool = False  # a worker begins none of the script's calls while one of them waits
     audit: bool = False  # report what parents do that is not journaled
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilient_scoop.core.parent import Parent
+    from resilient_scoop.runtime.audit import Audit
     from resilient_scoop.runtime.child import ChildSettings
     from resilient_scoop.runtime.session import Session
 
@@ -28,6 +29,7 @@ class Process:
     say: Callable[[str], None] = print
     importing: str | None = None  # the script, while a worker imports it
     refusal: str | None = None  # why futures cannot be used here any more
+    audit: Audit | None = None
     make_parent: Callable[[], Parent] | None = None
 
 

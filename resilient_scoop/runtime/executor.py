@@ -4,8 +4,9 @@ Slices run in greenlets. One greenlet runs items one after another, slice after 
 has to wait for others: then that greenlet is the item's, and another goes on with the rest. So an
 item that never waits costs no greenlet.
 
-For SAME-ANSWER every item starts with random streams of its own; a function that provably draws
-nothing (`adapters.purity`) on plain arguments is spared that.
+For SAME-ANSWER every item starts with random streams of its own, and with the process as it is for
+all (`adapters.process_state`); a function that provably draws and changes nothing
+(`adapters.purity`) on plain arguments is spared that.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
-from resilient_scoop.adapters import overlay, payload, rng
+from resilient_scoop.adapters import generators, overlay, payload, process_state, rng
 from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
 from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.payload_lacking import lacks_module
 from resilient_scoop.core import permission
 from resilient_scoop.core.parent import Parent, Policy
 from resilient_scoop.runtime import deaf, forks
+from resilient_scoop.runtime.current import Process
 from resilient_scoop.runtime.session import FLUSH_S, Context
 from resilient_scoop.wire.messages import Unfit, encode
 
@@ -57,6 +59,7 @@ class Executor:
 
     def run(self, pick: Callable[[], Work | None]) -> None:
         """Run slices until there is none, or until an item had to wait (the body of a greenlet)."""
+        process_state.fresh()
         while (work := pick()) is not None:
             loaded = self.functions.get(work.callable)
             if loaded.unfit:
@@ -162,6 +165,7 @@ class Executor:
         overlay.activate(loaded.overlay)
         context = self._context(work)
         context.index, context.parked, context.again = index, True, True
+        process_state.fresh()
         session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, index)
         item = self._quick if loaded.is_quick else self._item
         value, failed = item(context, loaded, task.args[index - task.start])
@@ -219,13 +223,13 @@ class Executor:
         value: Any = _NOT_LOADED
         try:
             value = pickle.loads(arg) if arg[0] == _PICKLE else self._load(loaded, arg)
-            if not loaded.define.pure or type(value) not in _PLAIN:
-                rng.seed(self.session.seed_here())
-            value = loaded.function(value)  # type: ignore[misc]
-            if type(value) in _PLAIN:
-                plain = pickle.dumps(value, 5)
-                if len(plain) <= payload.LARGE_BYTES:
-                    return plain, False
+            if loaded.define.pure and type(value) in _PLAIN:
+                return self._encode(loaded, loaded.function(value))  # type: ignore[misc]
+            try:
+                self._begin(loaded)
+                return self._encode(loaded, loaded.function(value))  # type: ignore[misc]
+            finally:
+                self._end(context, loaded)
         except GreenletExit:
             raise
         except BaseException as error:  # user code: whatever it raises is its outcome
@@ -233,6 +237,29 @@ class Executor:
             if value is _NOT_LOADED:
                 self._refuse_lacking(loaded, error)
             return payload.dumps_exception(error, f"{self.where}, item {context.path}"), True
+
+    def _begin(self, loaded: Loaded) -> None:
+        """Give an item its random numbers."""
+        session = self.session
+        session.context.rngs = None  # the item before may have had some, in the same context
+        rng.seed(session.seed_here())
+        generators.look_again()
+        generators.seed(session.context.path, loaded.generators)
+        if Process.audit is not None:
+            Process.audit.item_begins()
+
+    def _end(self, context: Context, loaded: Loaded) -> None:
+        """Leave the process as the next item is to find it."""
+        process_state.fresh()
+        generators.rest()
+        if Process.audit is not None:
+            Process.audit.item_ended(loaded.function, context)
+
+    def _encode(self, loaded: Loaded, value: Any) -> tuple[bytes, bool]:
+        if type(value) in _PLAIN:
+            plain = pickle.dumps(value, 5)
+            if len(plain) <= payload.LARGE_BYTES:
+                return plain, False
         return self._dump(loaded, value)
 
     def _refuse_lacking(self, loaded: Loaded, error: BaseException) -> None:
@@ -260,11 +287,15 @@ class Executor:
         value: Any = _NOT_LOADED
         try:
             value = self._load(loaded, arg)
-            rng.seed(self.session.seed_here())
-            if options.retries or options.retry is not None:
-                value = self._retried(context, loaded, arg)
-            else:
-                value = self._call(loaded, value)
+            try:
+                if options.retries or options.retry is not None:
+                    value = self._retried(context, loaded, arg)
+                else:
+                    self._begin(loaded)
+                    value = self._call(loaded, value)
+                return self._dump(loaded, value)
+            finally:
+                self._end(context, loaded)
         except GreenletExit:
             raise
         except BaseException as error:  # user code: whatever it raises is its outcome
@@ -272,12 +303,14 @@ class Executor:
             if value is _NOT_LOADED:
                 self._refuse_lacking(loaded, error)
             return payload.dumps_exception(error, f"{self.where}, item {context.path}"), True
-        return self._dump(loaded, value)
 
     def _call(self, loaded: Loaded, value: Any) -> Any:
         function = loaded.function
         if function is None:
             function = self.functions.make(loaded.define)
+            if loaded.draws:
+                for each in generators.within([function]):
+                    each.seed(self.session.context.path.encode())
         style = loaded.define.style
         if style == 0:
             return function(value)
@@ -296,8 +329,8 @@ class Executor:
                 with self.session.lock:
                     self.session.reporter.try_again(context.path, context.work, context.index)
             is_first = False
-            rng.seed(self.session.seed_here())
-            self.session.context.rngs = None
+            process_state.fresh()
+            self._begin(loaded)
             try:
                 return self._call(loaded, self._load(loaded, arg))
             except BaseException as error:  # user code: a child is not tried again

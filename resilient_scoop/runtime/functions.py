@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resilient_scoop.adapters import overlay, payload
+from resilient_scoop.adapters import generators, overlay, payload
 from resilient_scoop.adapters.payload_lacking import in_a_line, lacks_module, lacks_name
 from resilient_scoop.errors import ScriptGuardError
 
@@ -50,6 +50,8 @@ class Loaded:
     error: BaseException | None = None
     unfit: str = ""  # why this process cannot have it, though another could
     overlay: Overlay | None = None  # to be in place while its items run
+    draws: bool = False  # made anew for every item, with random generators that it carries
+    generators: tuple[generators.Kept, ...] = ()  # that it carries, where items share it
 
     @property
     def is_quick(self) -> bool:
@@ -108,7 +110,11 @@ class Functions:
                 return Loaded(define, None, error, unfit)
             return Loaded(define, None, error)
         shared = is_stateless(function) or len(define.payload) >= SHARED_BYTES_MIN
-        return Loaded(define, function if shared else None, overlay=overlaid)
+        found = [function] if overlaid is None else [function, overlaid.values]
+        carried = tuple(generators.within(found))
+        if shared:
+            return Loaded(define, function, overlay=overlaid, generators=carried)
+        return Loaded(define, None, overlay=overlaid, generators=carried, draws=bool(carried))
 
     def make(self, define: Define) -> Callable[..., Any]:
         """Return the callable, made anew."""

@@ -2,7 +2,8 @@
 
 H1  Ready parents go before leaves; slices in the order of the broker's queue (`Work.rank`).
 H2  The hub's greenlet never runs user code; whatever waits is in `parked` with what it waits for.
-H3  A parent takes its random streams with it when it waits, and finds them again.
+H3  A parent takes its random streams, and what else is its own of the process, with it when it
+waits, and finds them again (`adapters.process_state`).
 H4  A parent that could go on does not wait behind a long item for long: another worker replays it.
 H5  With `always_replay`, a parent that was told an outcome while it waited does not go on: it is
 ended and runs again from the top. That outcome is in its history by then, so that each of its
@@ -16,8 +17,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resilient_scoop.adapters import overlay, rng
+from resilient_scoop import ids
+from resilient_scoop.adapters import process_state
 from resilient_scoop.adapters.green import GreenletExit, getcurrent, greenlet
+from resilient_scoop.runtime.lock_waits import LockWaits
 from resilient_scoop.runtime.session import FLUSH_S, lived
 from resilient_scoop.wire import messages as wire
 
@@ -41,14 +44,17 @@ class Parked:
     ready: Callable[[], bool]
     until: float | None
     lived: int  # outcomes that its parent machine had taken in live
+    gives_way: bool = False  # it waits for a lock (`lock_waits`)
 
 
 class Hub:
     """Decides what the worker's one thread does next."""
 
-    def __init__(self, session: Session, executor: Executor) -> None:
+    def __init__(self, session: Session, executor: Executor, say: Callable[[str], None]) -> None:
         self.session = session
         self.executor = executor
+        self.settings = session.settings
+        self.lock_waits = LockWaits(self, say)
         self.parked: dict[str, Parked] = {}
         self.open: list[Work] = []  # slices of which an item waits and others are not begun
         self.green = getcurrent()
@@ -60,27 +66,43 @@ class Hub:
 
     # --- called by items ----------------------------------------------------------------------
 
-    def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
-        """Let others run until `ready()` holds (True) or the moment `until` (False)."""
+    def wait(
+        self, ready: Callable[[], bool], until: float | None, *, gives_way: bool = False
+    ) -> bool:
+        """Let others run until `ready()` holds (True) or the moment `until` (False).
+
+        An alarm that the item has set rings in it, and not in another one: it goes on for that.
+        """
         session, context = self.session, self.session.context
-        with session.lock:
-            if ready():
-                return True
-            self._park(context)
-        streams, overlaid = rng.save(), overlay.active()
-        so_far = lived(context.parent)
-        self.parked[context.path] = Parked(context, getcurrent(), ready, until, so_far)
-        in_time: bool = self.green.switch()
+        while True:
+            with session.lock:
+                if ready():
+                    return True
+                self._park(context)
+            saved = process_state.save()
+            alarm_at, so_far = saved.alarm_at, lived(context.parent)
+            end = until if alarm_at is None else min(alarm_at, until or alarm_at)
+            self.parked[context.path] = Parked(context, getcurrent(), ready, end, so_far, gives_way)
+            try:
+                in_time: bool = self.green.switch()
+            except GreenletExit:  # its `finally` blocks run, in the state that they rest on
+                session.context = context
+                process_state.restore(saved, ends=True)
+                raise
+            self._go_on(context)
+            process_state.restore(saved)
+            if in_time or alarm_at is None or (until is not None and time.monotonic() >= until):
+                return in_time
+
+    def _go_on(self, context: Context) -> None:
+        """An item that waited is on the CPU again."""
+        session, work = self.session, context.work
         session.context = context
-        rng.restore(streams)
-        overlay.activate(overlaid)
-        work = context.work
         assert work is not None, "a waiting item belongs to a slice"
         attempt, task = work.attempt, work.task
         with session.lock:
             session.machine.unpark(work, context.index)
         session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, context.index)
-        return in_time
 
     def _park(self, context: Context) -> None:
         """The item waits; the rest of its slice is for another greenlet."""
@@ -94,6 +116,8 @@ class Hub:
                 self.open.append(work)
         session.running = None
         session.machine.park(work, context.index)
+        if self.lock_waits.waiting or self.settings.careful:
+            self._hand_back_upper()
         self._ask_page(context)
 
     def _ask_page(self, context: Context) -> None:
@@ -105,6 +129,8 @@ class Hub:
     def say_stuck(self) -> None:
         """Tell the broker of parents that could go on while one item keeps the worker (H4)."""
         now = time.monotonic()
+        if self.lock_waits.look(now):
+            return
         if not self.parked or now - max(self.looped_at, self.stuck_at) < STUCK_S:
             return
         self.stuck_at = now
@@ -113,6 +139,8 @@ class Hub:
             work = parked.context.work
             if work is None or work.dropped or parked.context.in_once:
                 continue
+            if parked.gives_way:
+                continue  # it would be begun again elsewhere
             if parked.ready():
                 stuck = wire.Stuck(work.attempt, parked.context.index)
                 machine.out.append(wire.encode(stuck))
@@ -128,7 +156,7 @@ class Hub:
             self._fence()
             if self._resume_ready() or machine.stopping is not None:
                 continue
-            if self.open or machine.queue:
+            if self._has_work():
                 greenlet(self._body).switch()
             elif session.record.read() is not None:
                 session.record.idle()
@@ -143,10 +171,10 @@ class Hub:
         """Return the next slice for a running greenlet; None sends it back to the hub."""
         session, machine = self.session, self.session.machine
         now = self.looped_at = time.monotonic()
-        if not (self.open or machine.queue):
+        if not self._has_work():
             with session.lock:
                 session.pump()
-            if not (self.open or machine.queue or self.parked or machine.stopping is not None):
+            if not (self._has_work() or self.parked or machine.stopping is not None):
                 # Nobody could be switched to: wait here, where the next slice starts at once.
                 session.record.idle()
                 with session.lock:
@@ -157,6 +185,8 @@ class Hub:
         if machine.stopping is not None or machine.fenced or self._is_anyone_ready():
             return None
         with session.lock:
+            if self._is_choosy():
+                return self._pick_below()
             if not self.open:
                 return machine.queue.popleft() if machine.queue else None
             # Of equal ones the latest: most likely it was opened below the others.
@@ -165,12 +195,32 @@ class Hub:
                 return machine.queue.popleft()
             return self.open.pop(at)
 
+    def _is_choosy(self) -> bool:
+        """Tell whether none of the script's own calls may be begun now (L2, L3 of `lock_waits`)."""
+        return bool(self.lock_waits.waiting or (self.settings.careful and self.parked))
+
+    def _has_work(self) -> bool:
+        """Tell whether there is a slice that may be begun."""
+        queue = self.session.machine.queue
+        if not self._is_choosy():
+            return bool(self.open or queue)
+        return any(work.task.parent != ids.ROOT for work in (*self.open, *queue))
+
+    def _pick_below(self) -> Work | None:
+        """Return the next slice that is not of the script's own calls."""
+        for works in (self.open, self.session.machine.queue):
+            for work in list(works):
+                if work.task.parent != ids.ROOT:
+                    works.remove(work)
+                    return work
+        return None
+
     def _is_anyone_ready(self) -> bool:
         return bool(self.parked) and bool(self.session.machine.touched)
 
     def _pump(self) -> None:
-        session, machine = self.session, self.session.machine
-        busy = bool(self.open or machine.queue or self._is_anyone_ready())
+        session = self.session
+        busy = self._has_work() or self._is_anyone_ready()
         with session.lock:
             session.pump(0.0 if busy else self._idle_s())
 
@@ -185,7 +235,7 @@ class Hub:
         now, resumed = time.monotonic(), False
         paths = [path for path in touched if path in self.parked]
         paths += [p for p, parked in self.parked.items() if parked.until is not None]
-        for path in sorted(set(paths), key=lambda each: -each.count(".")):
+        for path in sorted(set(paths), key=self._turn):
             parked = self.parked.get(path)
             if parked is None:
                 continue
@@ -200,7 +250,14 @@ class Hub:
                     self._replay(parked)
                 else:
                     parked.green.switch(ready)
+                if not parked.gives_way:
+                    self.lock_waits.went_on()
         return resumed
+
+    def _turn(self, path: str) -> tuple[bool, int]:
+        """Deeper ones go on first, and who waits for a lock behind who may let go of it."""
+        parked = self.parked.get(path)
+        return parked is not None and parked.gives_way, -path.count(".")
 
     def _is_to_replay(self, parked: Parked) -> bool:
         """Tell whether a parent has to run again from the top, now that it could go on (H5)."""
@@ -252,3 +309,11 @@ class Hub:
             machine.give_back_from(work, work.next)
         self.open.clear()
         machine.queue.clear()
+
+    def _hand_back_upper(self) -> None:
+        """Give back what may not be begun now, so that there is room for what is waited for."""
+        machine = self.session.machine
+        for work in [*self.open, *machine.queue]:
+            if work.task.parent == ids.ROOT:
+                machine.give_back_from(work, work.next)
+        self.open[:] = [work for work in self.open if work.task.parent != ids.ROOT]

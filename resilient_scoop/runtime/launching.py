@@ -43,6 +43,7 @@ def child_settings(
         run_id=run.id,
         run=bytes.fromhex(info.uuid),
         seed=info.seed,
+        streams=info.streams,
         script=script_spec(run, info),
         workers=options.workers,
         adopt=adopt,

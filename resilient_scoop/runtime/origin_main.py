@@ -18,11 +18,10 @@ import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
 from resilient_scoop import ids
-from resilient_scoop.adapters import rng
 from resilient_scoop.adapters.payload import keep_by_value
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import CheckpointUnusableError, ReplayDivergedError
-from resilient_scoop.runtime import deaf, ending, forks, kept_code, script
+from resilient_scoop.runtime import deaf, ending, forks, kept_code, script, streams
 from resilient_scoop.runtime.child import START_AGAIN, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.script_input import Pieces, script_stdin
@@ -106,7 +105,6 @@ def main() -> int:
     announce(session, settings)
     forks.watch(session)
     ending.begin()
-    rng.watch_imports(session.seed_here)
     Process.say = say
     root = Root(session)
     session.waiter = root
@@ -190,7 +188,7 @@ class End(NamedTuple):
 
 def _run(session: Session, settings: ChildSettings, output: Output) -> End:
     """Run the script to its end, and whatever Python runs behind that."""
-    rng.seed(ids.seed_of(session.machine.seed, ids.ROOT))
+    streams.install(settings.streams, settings.seed, lambda: session.context, tasks=False)
     try:
         end = _script(settings)
         if forks.is_child():

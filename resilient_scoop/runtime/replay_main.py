@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from resilient_scoop import ids
-from resilient_scoop.adapters import payload, rng
+from resilient_scoop.adapters import generators, payload, rng
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.replayed import End, short
-from resilient_scoop.runtime import ending, forks, script
+from resilient_scoop.runtime import ending, forks, script, streams
 from resilient_scoop.runtime.child import ChildSettings, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.figures import read_ended
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from resilient_scoop.core.parent import Parent
+    from resilient_scoop.runtime.session import Context
 
 
 class Theater:
@@ -112,7 +113,7 @@ class Theater:
     def _script(self, stage: Stage, out: Compared, ended: wire.RunEnded | None) -> None:
         """Run the script (the body of a greenlet)."""
         spec = self.settings.script
-        rng.seed(ids.seed_of(self.settings.seed, ids.ROOT))
+        streams.install(self.settings.streams, self.settings.seed, _here, tasks=False)
         found, failed = "an end in order (exit code 0)", False
         try:
             script.prepare(spec)
@@ -159,6 +160,7 @@ class Theater:
         """Replay the parents that are not the script and not done."""
         self.stage(ids.ROOT, "worker")
         Process.importing = self.settings.script.script or self.settings.script.module
+        streams.install(self.settings.streams, self.settings.seed, _here, tasks=True)
         with contextlib.suppress(Exception, SystemExit):  # user code: its items say what is missing
             script.prepare(self.settings.script)
             script.import_for_workers(self.settings.script)
@@ -190,10 +192,12 @@ class Theater:
 
         def call() -> Any:
             rng.seed(ids.seed_of(self.settings.seed, stage.asked.path))
+            generators.look_again()
             function, value = (
                 functions.make(define),
                 payload.loads(arg, self.store, "argument", is_call=True),
             )
+            generators.seed(stage.asked.path, generators.within([function]))
             styles = (lambda: function(value), lambda: function(*value))
             return (*styles, lambda: function(*value[0], **value[1]))[define.style]()
 
@@ -210,9 +214,9 @@ class Theater:
         stage.main.switch()
 
 
-def _seed_here() -> int:
+def _here() -> Context:
     assert Process.session is not None, "a stage is set before anything of the user's runs"
-    return Process.session.seed_here()
+    return Process.session.context
 
 
 def main() -> int:
@@ -227,7 +231,6 @@ def main() -> int:
     sys.stdin = open(0, encoding=sys.stdin.encoding, closefd=False)  # noqa: SIM115
     with JournalView.open(Path(settings.run_dir) / "journal") as view:
         theater = Theater(settings, view, wanted)
-        rng.watch_imports(_seed_here)
         played = theater.nested() if wanted.nested else [theater.root()]
     for each in played:
         os.write(verdicts, msgspec.json.encode(each) + b"\n")

@@ -113,7 +113,8 @@ def replay(
         nested = open_parents(read_state(view, bytes.fromhex(info.uuid)))
     settings = child.ChildSettings(
         run_dir=str(run.path), run_id=run.id, run=bytes.fromhex(info.uuid), seed=info.seed,
-        script=spec, workers=info.workers, name="replay", reuse_changed=list(reuse),
+        streams=info.streams, script=spec, workers=info.workers, name="replay",
+        reuse_changed=list(reuse),
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="rscoop-replay-") as scratch:
         played = _play(settings, Wanted([], shows, scratch))

@@ -58,6 +58,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     python_version: str
     versions: dict[str, str] = {}  # distribution -> version, of what results depend on
     seed: int  # 64 bits
+    streams: int = 1  # how random streams are made (`adapters.rng.RULES`); a run keeps to it
     strict: bool = False
     keep_history: bool = False  # records of what ended parents' children did are kept
     workers: int

@@ -42,8 +42,8 @@ class Context:
     """The future that is running: what its calls belong to. `prefix` is its batch's path."""
 
     __slots__ = (
-        "again", "blocks", "classes", "fenced", "in_once", "index", "learned", "listeners", "parent",
-        "parked", "prefix", "rngs", "until", "work",
+        "again", "aside", "blocks", "classes", "consts", "fenced", "in_once", "index", "learned",
+        "listeners", "parent", "parked", "prefix", "rngs", "until", "work",
     )  # fmt: skip
 
     def __init__(self, prefix: str, work: Work | None) -> None:
@@ -60,7 +60,9 @@ class Context:
         self.blocks: dict[str, Any] = {}  # opened by `checkpoint.restore`
         self.classes: dict[tuple[str, str, str], int] = {}  # see `payload.Place`
         self.until: float | None = None  # when its `timeout=` is over (monotonic)
+        self.consts: dict[str, Any] = {}  # that `shared.getConst` has given out
         self.rngs: StreamBook | None = None  # the streams that `futures.rng()` has given out
+        self.aside = ""  # behind the path, where something draws aside of it (`runtime.streams`)
 
     @property
     def path(self) -> str:
@@ -140,7 +142,12 @@ class Session:
 
     def seed_here(self) -> int:
         """Return the seed of the running future's random streams."""
-        return seed_of(self.machine.seed, self.context.path)
+        return self.seed_of_mark("")
+
+    def seed_of_mark(self, mark: str) -> int:
+        """Return the seed of a stream that the running future has under a mark."""
+        context = self.context
+        return seed_of(self.machine.seed, context.path + context.aside + mark)
 
     def keep_files(self, path: str, call: int, refs: dict[int, bytes]) -> None:
         """Remember the files of items' arguments, to be removed when the items are settled."""

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from resilient_scoop import ids
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.intervals import Intervals
-from resilient_scoop.runtime import child, script
+from resilient_scoop.runtime import child, script, streams
 from resilient_scoop.runtime.launching import script_spec
 from resilient_scoop.wire.messages import Calls, Define, Outcomes, decode_logged, decode_up
 
@@ -184,6 +185,7 @@ def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> list[Answer]:
         run_id=run.id,
         run=bytes.fromhex(info.uuid),
         seed=info.seed,
+        streams=info.streams,
         script=script_spec(run, info),
         workers=info.workers,
         name="survey",
@@ -209,6 +211,7 @@ def main() -> int:
     from resilient_scoop.adapters.store import LargeStore
     from resilient_scoop.runtime.comparing import compare
     from resilient_scoop.runtime.current import Process
+    from resilient_scoop.runtime.session import Context
 
     settings = child.take_settings()
     sys.dont_write_bytecode = True  # who only asks leaves no trace
@@ -218,6 +221,8 @@ def main() -> int:
     for stream in (0, 1):
         os.dup2(null, stream)  # what the script reads and writes is not for us
     Process.importing = settings.script.script or settings.script.module
+    context = Context(ids.ROOT, None)
+    streams.install(settings.streams, settings.seed, lambda: context, tasks=False)
     try:
         script.prepare(settings.script)
         script.import_for_workers(settings.script)

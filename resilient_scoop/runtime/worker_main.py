@@ -9,11 +9,11 @@ import time
 import traceback
 from typing import Final
 
-from resilient_scoop.adapters import rng
+from resilient_scoop.adapters import generators, process_state
 from resilient_scoop.adapters.payload_lacking import in_a_line
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import ScriptGuardError
-from resilient_scoop.runtime import deaf, ending, forks, kept_code, script, task_output
+from resilient_scoop.runtime import deaf, ending, forks, kept_code, script, streams, task_output
 from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.executor import Executor, make_parent
@@ -75,7 +75,6 @@ def main() -> int:
     forks.watch(session)
     ending.begin()
     task_output.install(session)
-    rng.watch_imports(session.seed_here)
     functions = Functions(session.store)
     functions.where = f"worker {settings.name}"
     executor = Executor(session, functions, f"worker {settings.name}")
@@ -84,12 +83,16 @@ def main() -> int:
         return make_parent(session, Process.policy, say)
 
     Process.say, Process.make_parent = say, parent_here
+    streams.install(settings.streams, settings.seed, lambda: session.context, tasks=True)
+    hub = Hub(session, executor, say)
+    hub.lock_waits.install()
     import_script(session, functions)
+    process_state.take_base()
+    generators.look_again()
     if settings.audit:
         from resilient_scoop.runtime.audit import Audit
 
         Audit(session).start()
-    hub = Hub(session, executor)
     session.start_deputy()
     with session.lock:
         session.beat(time.monotonic())

@@ -171,7 +171,7 @@ def test_an_audit_names_each_place_once_and_leaves_tasks_and_once_alone(place: P
             clock(), clock()
             uuid.uuid4()  # uuid
             random.random(), random.Random(3)
-            random.Random()  # chance
+            random.Random()
             os.urandom(3)  # urandom
             futures.once(time.time), futures.once(uuid.uuid4)
             print(futures.submit(parent, 3).result(), list(futures.map(leaf, range(3))))
@@ -189,7 +189,7 @@ def test_an_audit_names_each_place_once_and_leaves_tasks_and_once_alone(place: P
     assert len(lines) == len(told)
     marks = {text[number - 1].partition("# ")[2] for number in lines}
     assert marks == {
-        "before it is known to be one", "now", "uuid", "chance", "urandom", "write", "process",
+        "before it is known to be one", "now", "uuid", "urandom", "write", "process",
         "socket",
     }  # fmt: skip
     kept = place.status()["audit"]

@@ -1,9 +1,16 @@
 """NumPy's global stream belongs to the running item, whenever NumPy comes in."""
 
+# The global stream is what is tested here:
+# ruff: noqa: NPY002
+
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
+import zlib
+
+from resilient_scoop.adapters import rng
 
 FIRST_USE_IN_AN_ITEM = """
 from resilient_scoop.adapters import rng
@@ -45,3 +52,60 @@ def test_an_item_that_uses_numpy_first_finds_its_stream_seeded() -> None:
 
 def test_an_item_that_waited_finds_its_stream_seeded_though_another_brought_numpy_in() -> None:
     run(ANOTHER_ITEM_IMPORTS_IT_MEANWHILE)
+
+
+def test_both_global_streams_of_an_item_differ() -> None:
+    """They are the same generator: the same seed would give the same numbers."""
+    import numpy as np
+
+    kept = rng.save()
+    try:
+        rng.seed(12345)
+        assert random.random() != np.random.random()
+    finally:
+        rng.restore(kept)
+
+
+def test_the_seed_of_numpys_stream_has_all_bits() -> None:
+    import numpy as np
+
+    kept = rng.save()
+    try:
+        drawn = set()
+        for number in (5, 5 + (1 << 32), 5 + (1 << 63)):
+            rng.seed(number)
+            drawn.add(np.random.random())
+        assert len(drawn) == 3
+    finally:
+        rng.restore(kept)
+
+
+def test_a_run_of_an_earlier_version_keeps_its_streams() -> None:
+    import numpy as np
+
+    kept = rng.save()
+    rng.follow(1)
+    try:
+        rng.seed(5 + (1 << 40))
+        assert np.random.random() == np.random.RandomState(5).random()
+    finally:
+        rng.follow(rng.RULES)
+        rng.restore(kept)
+
+
+def seed_of(mark: str) -> int:
+    return zlib.crc32(mark.encode())
+
+
+def test_streams_of_both_kinds_are_saved_and_restored() -> None:
+    book = rng.StreamBook()
+    streams = [
+        book.obtain(name, seed_of, numpy=numpy) for name in ("a", None) for numpy in (True, False)
+    ]
+    saved = book.save()
+    first = [float(each.random()) for each in streams]
+    book.restore(saved)
+    assert [float(each.random()) for each in streams] == first
+    assert len(set(first)) == 4
+    assert book.obtain("a", seed_of, numpy=True) is streams[0]
+    assert [book.mark_of(each) for each in streams[2:]] == [0, 1]

@@ -1,0 +1,78 @@
+"""What `asyncio` keeps per thread: a task that waits inside of a running loop leaves it to itself.
+
+A call of `futures` inside of a coroutine blocks its loop, as any blocking call does. Meanwhile other tasks
+of the worker may run loops of their own.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+
+class RunningLoop:
+    """The running loop, its running task, and the hooks for asynchronous generators."""
+
+    name = "running asyncio loop"
+
+    def is_at(self, value: Any) -> bool:
+        """Tell whether the process is at a snapshot."""
+        module = sys.modules.get("asyncio.events")
+        loop = None if module is None else module._get_running_loop()  # noqa: SLF001
+        return loop is value[0] and sys.get_asyncgen_hooks() == value[2]
+
+    def read(self) -> Any:
+        """Return a snapshot: (loop, task, hooks)."""
+        module = sys.modules.get("asyncio.events")
+        loop = None if module is None else module._get_running_loop()  # noqa: SLF001
+        task = None if loop is None else _swap_task(loop, None)
+        if task is not None:
+            _swap_task(loop, task)
+        return loop, task, sys.get_asyncgen_hooks()
+
+    def write(self, value: Any) -> None:
+        """Put a snapshot back."""
+        module = sys.modules.get("asyncio.events")
+        sys.set_asyncgen_hooks(*value[2])
+        if module is None:
+            return
+        before = module._get_running_loop()  # noqa: SLF001
+        if before is not None:
+            _swap_task(before, None)
+        module._set_running_loop(value[0])  # noqa: SLF001
+        if value[0] is not None:
+            _swap_task(value[0], value[1])
+
+
+def _swap_task(loop: Any, task: Any) -> Any:
+    """Set the running task of a loop; return the one before. Python 3.11 keeps it with the loop."""
+    swap = getattr(sys.modules.get("asyncio.tasks"), "_swap_current_task", None)
+    return None if swap is None else swap(loop, task)
+
+
+class CurrentLoop:
+    """The loop that `asyncio.set_event_loop` has set for this thread."""
+
+    name = "asyncio loop of the thread"
+
+    def is_at(self, value: dict[str, Any]) -> bool:
+        """Tell whether the process is at a snapshot."""
+        return self.read() == value
+
+    def read(self) -> dict[str, Any]:
+        """Return a snapshot."""
+        module = sys.modules.get("asyncio.events")
+        policy = getattr(module, "_event_loop_policy", None)
+        local = getattr(policy, "_local", None)
+        return {} if local is None else dict(vars(local))
+
+    def write(self, value: dict[str, Any]) -> None:
+        """Put a snapshot back."""
+        module = sys.modules.get("asyncio.events")
+        local = getattr(getattr(module, "_event_loop_policy", None), "_local", None)
+        if local is not None:
+            vars(local).clear()
+            vars(local).update(value)
+
+
+ASYNCIO: Final = (RunningLoop(), CurrentLoop())

@@ -1,0 +1,32 @@
+"""Which modules are the user's own: neither the standard library's, nor installed, nor ours."""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+from pathlib import Path
+from typing import Any, Final
+
+PACKAGE: Final = str(Path(__file__).resolve().parents[1]) + os.sep
+STANDARD: Final = (
+    *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")},
+    "<frozen ",
+)
+_INSTALLED: Final = ("site-packages", "dist-packages")
+
+
+def is_standard(file: str) -> bool:
+    """Tell whether a source file is the standard library's."""
+    return file.startswith(STANDARD) and not any(each in file for each in _INSTALLED)
+
+
+def is_users_file(file: str | None) -> bool:
+    """Tell whether a source file is the user's own."""
+    if not file or file.startswith((PACKAGE, *STANDARD)):
+        return False
+    return not any(each in file for each in _INSTALLED)
+
+
+def is_users(module: Any) -> bool:
+    """Tell whether a module is the user's own."""
+    return module is not None and is_users_file(getattr(module, "__file__", None))

@@ -1,0 +1,103 @@
+"""A lock that is held over a `map` keeps its meaning: whoever wants it waits, and the holder goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.runs import Place
+
+pytestmark = pytest.mark.real
+
+HELD_OVER_A_MAP = """
+    import fcntl, multiprocessing, queue, threading, time
+    from resilient_scoop import futures
+
+    class Flock:
+        def __enter__(self):
+            self.file = open("lock", "w")
+            fcntl.flock(self.file, fcntl.LOCK_EX)
+        def __exit__(self, *_):
+            self.file.close()
+
+    class Place:
+        queue = queue.Queue(1)
+        def __enter__(self):
+            self.queue.put(1)
+        def __exit__(self, *_):
+            self.queue.get()
+
+    LOCKS = {
+        "Lock": threading.Lock(), "RLock": threading.RLock(), "Semaphore": threading.Semaphore(1),
+        "Condition": threading.Condition(), "multiprocessing": multiprocessing.Lock(), "queue": Place(),
+    }
+    inside, broken = [], []
+
+    def leaf(x):
+        time.sleep(0.02)
+        return x
+
+    def parent(kind, x):
+        with LOCKS.get(kind) or Flock():
+            broken.extend(inside)
+            inside.append(x)
+            got = sum(futures.map(leaf, range(x, x + 3)))
+            if kind == "RLock":
+                with LOCKS[kind]:
+                    got += sum(futures.map(leaf, [0, 0]))
+            inside.clear()
+        return got if not broken else f"{x} found {broken} inside"
+
+    def threaded(x):
+        thread = threading.Thread(target=time.sleep, args=(0.6,))
+        thread.start()
+        thread.join()
+        return x
+
+    if __name__ == "__main__":
+        for kind in (*LOCKS, "flock"):
+            print(kind, [each.result() for each in [futures.submit(parent, kind, x) for x in range(3)]])
+        mixed = [futures.submit(parent, "Lock", 1), futures.submit(threaded, 7)]
+        mixed.append(futures.options(idempotent=False).submit(parent, "Lock", 2))
+        print([each.result() for each in mixed])
+    """
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_that_want_a_lock_wait_while_its_holder_goes_on(place: Place, workers: int) -> None:
+    script = place.write(HELD_OVER_A_MAP).name
+    done = place.rscoop("run", "-q", "-n", str(workers), script, timeout_s=90.0)
+
+    kinds = "Lock", "RLock", "Semaphore", "Condition", "multiprocessing", "queue", "flock"
+    assert done.expect().splitlines() == [
+        *(f"{kind} [3, 6, 9]" for kind in kinds),
+        "[6, 7, 9]",
+    ], str(done)
+    assert "died" not in done.err, str(done)
+
+
+def test_a_worker_that_nothing_else_frees_is_started_anew_without_blame(place: Place) -> None:
+    """Each of both holds what the other one wants: in plain Python they run one after another."""
+    script = place.write(
+        """
+        import threading, time
+        from resilient_scoop import futures
+        A, B = threading.Lock(), threading.Lock()
+        def leaf(x):
+            time.sleep(0.2)
+            return x
+        def first():
+            with A:
+                total = sum(futures.map(leaf, range(4)))
+                with B:
+                    return total
+        def second():
+            with B, A:
+                return sum(futures.map(leaf, range(3)))
+        if __name__ == "__main__":
+            print([each.result() for each in [futures.submit(f) for f in (first, second)]])
+        """
+    ).name
+    done = place.rscoop("run", "-q", "-n", "1", script, timeout_s=90.0)
+
+    assert done.expect() == "[6, 3]\n"
+    assert "w1 is started anew: tasks on it wait for locks that each other hold" in done.err
