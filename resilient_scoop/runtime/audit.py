@@ -23,7 +23,6 @@ import inspect
 import linecache
 import os
 import sys
-import sysconfig
 import time
 from datetime import date
 from pathlib import Path
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from resilient_scoop.adapters import unseeded
+from resilient_scoop.adapters.modules import is_users_file
 from resilient_scoop.runtime.audit_shared import Shared
 from resilient_scoop.runtime.current import Process
 from resilient_scoop.runtime.room import NO_SPACE
@@ -52,15 +52,10 @@ _SAID: Final = {
     CHANCE: "takes chance from the system outside of futures.once; futures.rng() gives the same again",
     WRITE: "changes files outside of tasks and futures.once; a replay does so again",
     SOCKET: "uses the network outside of tasks and futures.once; a replay does so again",
-    SHARED: "changed in a task: later tasks see that if they run on the same worker, so the answer "
-    "may depend on the number of workers",
+    SHARED: "later tasks on the same worker see that, so the answer may depend on the number of workers",
     PROCESS: "starts a process outside of tasks and futures.once; a replay does so again",
 }
 _PACKAGE: Final = str(Path(__file__).resolve().parents[1]) + os.sep
-_LIBRARIES: Final = (
-    *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")},
-    "<frozen ",
-)
 _SILENT: Final = (
     "importlib",
     "logging",
@@ -121,7 +116,9 @@ class Finding(msgspec.Struct, frozen=True):
     @property
     def said(self) -> str:
         """What is wrong there, for eyes."""
-        what = f"{self.call} {'is ' if self.kind == SHARED else ''}{_SAID[self.kind]}"
+        what = f"{self.call} {_SAID[self.kind]}"
+        if self.kind == SHARED:
+            what = f"changes {self.call}: {_SAID[self.kind]}"
         return f"audit: {self.file}:{self.line}, in {self.function}: {what}"
 
 
@@ -276,7 +273,7 @@ def _user_frame(frame: FrameType | None, call: str) -> tuple[FrameType, str] | N
             return None
         if file.startswith("<frozen importlib"):
             return None
-        if not file.startswith(_LIBRARIES):
+        if is_users_file(file):
             return frame, call
         call = f"{module}.{frame.f_code.co_name}"
         frame = frame.f_back
