@@ -397,7 +397,8 @@ class ScriptGuardError(TaskError):
     def __str__(self) -> str:
         return (
             f"{self.script} calls futures while it is being imported by a worker; "
-            f'put these calls under `if __name__ == "__main__":`'
+            f'put these calls under `if __name__ == "__main__":` at the top level of the script (workers '
+            "see this guard where `__name__` itself is compared, not in a function or by another name)"
         )
 
 

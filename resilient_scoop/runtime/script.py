@@ -72,6 +72,8 @@ def _execute(spec: ScriptSpec, *, closed: bool) -> None:
         __cached__=None if found.module is None else found.module.cached,
         __builtins__=__builtins__,
     )
+    if sys.version_info < (3, 14):
+        module.__dict__["__annotations__"] = {}  # noqa: RUF063 - as Python does
     if guard.NAME_OF_CODE in found.code.co_names:
         module.__dict__[guard.NAME_OF_CODE] = guard.SEEN
     if spec.module is not None:
