@@ -230,10 +230,17 @@ def _file_of(module: str) -> str | None:
     if isinstance(loaded, str):
         return loaded
     path: list[str] | None = None
-    spec = None
+    spec, name = None, ""
     for part in module.split("."):
-        spec = importlib.machinery.PathFinder.find_spec(part, path)
+        name = f"{name}.{part}".lstrip(".")
+        spec = _find(name, path)
         if spec is None:
             return None
         path = list(spec.submodule_search_locations or ())
     return None if spec is None else spec.origin
+
+
+def _find(name: str, path: list[str] | None) -> importlib.machinery.ModuleSpec | None:
+    """Return what an import would find, by the finders of this process (see `runtime.kept_code`)."""
+    found = (each.find_spec(name, path) for each in sys.meta_path if hasattr(each, "find_spec"))
+    return next((spec for spec in found if spec is not None), None)

@@ -77,6 +77,7 @@ class KeptCode:
         self._pid = os.getpid()
         self._executed: set[str] = set()
         self._used: set[str] = set()  # files of which this process runs the copy
+        self._reread: set[str] = set()  # those that it has executed a second time
         self._read_lines: Callable[..., list[str]] = linecache.updatecache
 
     def install(self) -> None:
@@ -125,25 +126,27 @@ class KeptCode:
         """Return what a file held when the launch began to use it."""
         copy = self.keep(path)
         if copy is not None:
-            self.note(path)
+            self._used.add(path)
         with open(copy or path, "rb") as file:  # noqa: PTH123
             return file.read()
-
-    def note(self, path: str) -> None:
-        """Note that this process runs a file's copy."""
-        self._used.add(path)
 
     def begins(self, path: str) -> bool:
         """Tell whether a module is executed for the first time in this process, and note it."""
         if path in self._executed:
             self._used.discard(path)
+            self._reread.add(path)
+            linecache.cache.pop(path, None)
             return False
         self._executed.add(path)
         return True
 
     def _lines(self, filename: str, module_globals: Any = None) -> list[str]:
-        """Stand for `linecache.updatecache`: of files whose copy runs, the copy's text."""
-        copy = self.keep(filename) if filename in self._used else None
+        """Stand for `linecache.updatecache`: of the user's files, the copy's text.
+
+        Files that are not imported yet count, too: a function's meaning rests on those it will import.
+        """
+        counts = filename.endswith(".py") and is_users(filename) and filename not in self._reread
+        copy = self.keep(filename) if counts or filename in self._used else None
         if copy is None:
             return self._read_lines(filename, module_globals)
         with open(copy, "rb") as file:  # noqa: PTH123
@@ -229,12 +232,6 @@ class _Loader(SourceFileLoader):
         if path == self.path and self._kept() is not None:
             return self._code.read(path)
         return super().get_data(path)
-
-    def get_code(self, fullname: str) -> Any:
-        """Return the code; its tracebacks show the copy's text."""
-        if self._kept() is not None:
-            self._code.note(self.path)
-        return super().get_code(fullname)
 
     def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
         """Write compiled code, unless it is that of a copy whose file has changed."""

@@ -17,6 +17,8 @@ from types import ModuleType
 
 import pytest
 
+from resilient_scoop.adapters import module_source, source
+from resilient_scoop.adapters.meaning import Meaning
 from resilient_scoop.runtime import kept_code
 from resilient_scoop.runtime.kept_code import KeptCode
 
@@ -132,6 +134,7 @@ def test_a_reload_reads_the_file(launch: Launch) -> None:
     launch.begin()
     with launch.process():
         module = importlib.import_module("reloaded_module")
+        assert inspect.getsource(module) == OLD
         launch.write("reloaded_module.py", NEW)
         assert importlib.reload(module).VERSION == "new"
         assert inspect.getsource(module) == NEW
@@ -173,6 +176,33 @@ def test_tracebacks_and_sources_show_the_copy(launch: Launch) -> None:
         assert inspect.getsource(module.fail) == f"{text}\n"
     assert "raise ValueError('here')  # old" in shown
     assert f'File "{path}", line 2' in shown
+
+
+def test_what_functions_will_import_is_read_from_its_copy_too(launch: Launch) -> None:
+    path = launch.write("lazy_module.py", "RATE = 1\n")
+    launch.begin()
+
+    def rates() -> int:
+        from lazy_module import RATE  # type: ignore[import-not-found]
+
+        return int(RATE)
+
+    def meaning() -> bytes:
+        source._parse.cache_clear()
+        module_source.bindings.cache_clear()
+        with launch.process():
+            return Meaning(rates).fingerprint
+
+    before = meaning()
+    path.write_text("RATE = 2\n")
+    assert meaning() == before
+    path.unlink()
+    assert meaning() == before
+    launch.write("lazy_module.py", "RATE = 3\n")
+    launch.begin()
+    assert meaning() != before
+    source._parse.cache_clear()
+    module_source.bindings.cache_clear()
 
 
 def test_installed_modules_and_our_own_are_not_kept(launch: Launch) -> None:
