@@ -92,7 +92,11 @@ _release: Any = _ThreadRLock.release
 _is_threads: Any = vars(_ThreadRLock)["_is_owned"]
 
 
-def install(give_way: Callable[[Callable[[], bool], float | None], None]) -> None:
-    """Have `threading.RLock()` make such locks; `give_way(ready, until)` lets other tasks run."""
-    _Waits.give_way = give_way
+def install() -> None:
+    """Have `threading.RLock()` make such locks, in all processes that import the script."""
     vars(threading)["_CRLock"] = TaskRLock
+
+
+def share(give_way: Callable[[Callable[[], bool], float | None], None]) -> None:
+    """Note that tasks share this process' thread; `give_way(ready, until)` lets others run."""
+    _Waits.give_way = give_way

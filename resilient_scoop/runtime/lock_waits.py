@@ -80,7 +80,7 @@ class LockWaits:
     def install(self) -> None:
         """Begin; to be called in the main thread before the user's code runs."""
         signal.signal(SIGNAL, self._heard)
-        locks.install(self.give_way)
+        locks.share(self.give_way)
 
     # --- the deputy ---------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Final
 
-from resilient_scoop.adapters import imported
+from resilient_scoop.adapters import imported, locks
 from resilient_scoop.runtime import guard, program
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ _OLD_NAME: Final = "__rscoop_main__"
 
 
 def prepare(spec: ScriptSpec) -> None:
-    """Set `sys.argv` and `sys.path` as Python would for this program."""
+    """Set `sys.argv` and `sys.path` as Python would for this program, and the kind of its locks."""
+    locks.install()
     os.chdir(spec.cwd)
     if not sys.flags.safe_path:
         del sys.path[0]  # what `-m` put there for our own entry point
