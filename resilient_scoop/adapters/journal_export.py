@@ -6,6 +6,7 @@ fields by name; bytes are base64. Pickled values stay closed: nothing here unpic
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,7 +117,8 @@ def backup(view: JournalView, target: Path, *, blobs: bool = True) -> None:
         raise JournalFormatError(str(target), "it is not empty; name a new folder")
     try:
         with view.reading() as (store, _):
-            store.env.copy(str(target), compact=True)
+            path: Any = os.fsencode(target)  # lmdb takes bytes, its stubs do not
+            store.env.copy(path, compact=True)
     except lmdb.Error as error:
         translate(target, "copying", error)
     (target / DATA_FILE).chmod(0o600)

@@ -210,7 +210,7 @@ def _open_env(
     while True:
         try:
             return lmdb.open(
-                str(directory),
+                os.fsencode(directory),
                 map_size=map_bytes,
                 readonly=readonly,
                 create=create,

@@ -24,6 +24,7 @@ import msgspec
 
 from resilient_scoop import errors
 from resilient_scoop.adapters import payload_codec
+from resilient_scoop.wire.text import writable
 
 EXCEPTION, BROKER_ERROR = 0x58, 0x45
 
@@ -176,7 +177,10 @@ def rebuild(
 
 
 def _encode(value: object) -> bytes:
-    return msgspec.msgpack.encode(value)
+    try:
+        return msgspec.msgpack.encode(value)
+    except UnicodeEncodeError:  # a file's name in it is not UTF-8
+        return msgspec.msgpack.encode(writable(value))
 
 
 # --- where it is raised -----------------------------------------------------------------------

@@ -35,11 +35,11 @@ _UNIX_PATH_MAX: Final = 100
 def local_endpoint(folder: str) -> str:
     """Return the address of the run's socket in a folder of mode 0700.
 
-    A path that is too long for a Unix socket is reached through an open descriptor of its folder,
-    which this process keeps.
+    A path that is too long for a Unix socket, or that is not UTF-8, is reached through an open
+    descriptor of its folder, which this process keeps.
     """
     path = os.path.join(folder, "broker")  # noqa: PTH118 - a string is what the socket takes
-    if len(os.fsencode(path)) > _UNIX_PATH_MAX:
+    if len(os.fsencode(path)) > _UNIX_PATH_MAX or not path.isprintable():
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         path = f"/proc/self/fd/{fd}/broker"
     return f"ipc://{path}"

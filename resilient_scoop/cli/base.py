@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-import msgspec
 
 from resilient_scoop.counts import sized
 from resilient_scoop.errors import RscoopError, UsageError
-from resilient_scoop.runtime import rundirs
+from resilient_scoop.runtime import json_text, rundirs
 from resilient_scoop.runtime.rundir import RunDir
 
 SETTINGS: Final[dict[str, Any]] = {
@@ -190,7 +189,7 @@ def json_option(command: _Command) -> _Command:
 
 def print_json(value: Any) -> None:
     """Print one JSON value, a struct or a list of them."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+    sys.stdout.write(json_text.pretty(value).decode() + "\n")
 
 
 def note(text: str) -> None:

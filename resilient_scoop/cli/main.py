@@ -49,6 +49,7 @@ ALIASES: Final = {
     "remove": "rm",
 }
 _SIGINT_EXIT: Final = 130
+_STDERR: Final = 2
 _DISK_EXIT: Final = 74
 
 
@@ -149,7 +150,18 @@ def cli(state_dir: str | None) -> None:  # noqa: ARG001 - read by `state_folder`
         click.get_current_context().color = False
 
 
+def hold_standard_streams() -> None:
+    """Take the place of closed standard streams: else the next file opened would be one of them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(fd, True)  # noqa: FBT003 - the system call takes it so
+    os.close(fd)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+
+
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; the entry point of the `rscoop` script."""
+    hold_standard_streams()
     cli.main(args, prog_name="rscoop")
     raise SystemExit(0)  # not reached: `cli.main` exits

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.handover import Limit
 
 _POLL_S: Final = 0.02
-_STDERR: Final = 2
 _LOG: Final = "launcher.log"
 
 
@@ -44,17 +43,9 @@ class Start:
 
 def start(run: RunDir, how: Start) -> int:
     """Launch the run and return its exit code, or, detached, 0 once it is under way."""
-    _hold_standard_streams()
     if how.detach:
         return _detached(run, how)
     return _launch(run, how)
-
-
-def _hold_standard_streams() -> None:
-    """Take the place of closed standard streams: else the next file opened would be one of them."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
-        os.set_inheritable(fd, True)  # noqa: FBT003 - the system call takes it so
-    os.close(fd)
 
 
 def _launch(run: RunDir, how: Start) -> int:

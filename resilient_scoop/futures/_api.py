@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import random
+import warnings
 import zlib
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
+_ignored: set[str] = set()  # keywords that were named as ignored: as many as the source has
 
 
 def submit(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
@@ -63,19 +65,37 @@ def map(
     timeout: float | None = None,
     chunksize: int | None = None,
     buffersize: int | None = None,
+    **ignored: Any,
 ) -> Iterator[T]:
     """Return an iterator over `func(*row)` for the rows of the zipped iterables, in their order.
 
     Iterables with a length are submitted whole at once; others are read ahead by `buffersize` items
     (1,024 unless told), so that an endless one is slowed and not swallowed. `chunksize` is accepted
-    and not needed: slices are sized by measured time. The first failing item raises at its place.
+    and not needed: slices are sized by measured time. Keywords that it does not know are ignored, as
+    SCOOP ignores them, and named in a warning. The first failing item raises at its place.
 
     Raises:
         TimeoutError: at an item that is not there `timeout` seconds after the call.
         PicklingFailedError: `func` or an argument cannot travel; it names which part.
     """
     del chunksize
+    _warn_of(ignored)
     return _map(func, iterables, timeout, buffersize, None)
+
+
+def _warn_of(ignored: dict[str, Any]) -> None:
+    """Name, once each, keywords that a map does not know: `func` is not given them."""
+    new = sorted(ignored.keys() - _ignored)
+    if not new:
+        return
+    _ignored.update(new)
+    names = ", ".join(f"{name}=" for name in new)
+    warnings.warn(
+        f"futures.map ignores {names}, as SCOOP does; to give it to the function, map "
+        f"functools.partial(function, {new[0]}=...)",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _map(
@@ -98,11 +118,13 @@ def map_as_completed(
     *iterables: Iterable[Any],
     timeout: float | None = None,
     buffersize: int | None = None,
+    **ignored: Any,
 ) -> Iterator[T]:
     """As `map`, but the values come in the order in which they are completed.
 
     A resumed run is told the order that it was told first.
     """
+    _warn_of(ignored)
     return _map_as_completed(func, iterables, timeout, buffersize, None)
 
 
@@ -184,9 +206,11 @@ class Calls:
         timeout: float | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
+        **ignored: Any,
     ) -> Iterator[T]:
         """As `futures.map`; its `timeout` is the iterator's, the option's is each item's."""
         del chunksize
+        _warn_of(ignored)
         return _map(func, iterables, timeout, buffersize, self._given)
 
     def map_as_completed(
@@ -195,8 +219,10 @@ class Calls:
         *iterables: Iterable[Any],
         timeout: float | None = None,
         buffersize: int | None = None,
+        **ignored: Any,
     ) -> Iterator[T]:
         """As `futures.map_as_completed`."""
+        _warn_of(ignored)
         return _map_as_completed(func, iterables, timeout, buffersize, self._given)
 
 

@@ -22,6 +22,14 @@ def encode(value: Any) -> bytes:
         return json.dumps(msgspec.to_builtins(value)).encode()
 
 
+def pretty(value: Any) -> bytes:
+    """Return a struct, or a list of them, as JSON on several lines."""
+    try:
+        return msgspec.json.format(msgspec.json.encode(value))
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(value), indent=2).encode()
+
+
 def decode(text: bytes | str, kind: type[_Value]) -> _Value:
     """Return the struct of a text.
 

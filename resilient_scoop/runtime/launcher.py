@@ -101,7 +101,7 @@ class Launcher:
         self.lock = lock  # its descriptor
         self.options = options
         self.info: RunInfo = run.load()
-        tty = sys.stderr.isatty() and options.display
+        tty = sys.stderr.isatty() and options.display and os.environ.get("TERM") != "dumb"
         self.display = Display(
             sys.stdout, sys.stderr, run.id, tty, quiet=options.quiet or not options.display
         )

@@ -10,13 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from resilient_scoop.errors import (
     JournalError,
@@ -27,7 +26,14 @@ from resilient_scoop.errors import (
 )
 from resilient_scoop.runtime import json_text
 from resilient_scoop.runtime.figures import state_behind
-from resilient_scoop.runtime.rundir import RunDir, RunInfo, check_owner, sync_folder, write_synced
+from resilient_scoop.runtime.rundir import (
+    RunDir,
+    RunInfo,
+    check_owner,
+    sync_folder,
+    user_name,
+    write_synced,
+)
 
 EPOCH_S: Final = 1_704_067_200
 """2024-01-01 UTC: ids count 1/1024 s from here; eight characters last 34 years."""
@@ -51,12 +57,23 @@ class RunEntry:
 
 
 def state_dir(override: str | None = None) -> Path:
-    """Return where runs are kept: `override` if given, else the user's state folder (XDG)."""
-    if override:
-        return Path(override).expanduser().absolute()
+    """Return where runs are kept: `override` if given, else the user's state folder (XDG).
+
+    Raises:
+        UsageError: the user has no home folder, or the working directory is gone.
+    """
     from platformdirs import user_state_path
 
-    return user_state_path("rscoop")
+    try:
+        found = Path(override).expanduser() if override else user_state_path("rscoop")
+        if override or found.is_absolute():
+            return found.absolute()
+    except (RuntimeError, FileNotFoundError):
+        pass
+    raise UsageError(
+        "there is no folder to keep runs in: this user has no home folder (HOME is not set); choose one "
+        "with --state-dir or RSCOOP_STATE_DIR"
+    )
 
 
 def new_id(now: float, step: int = 0) -> str:
@@ -86,6 +103,7 @@ def create(
     draft: Path | None = None
     try:
         runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_keeper(state, runs)
         draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=runs))
         for folder in ("journal", "logs"):
             (draft / folder).mkdir(mode=0o700)
@@ -96,6 +114,30 @@ def create(
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)
         raise _translated(state, error) from error
+
+
+def _check_keeper(state: Path, runs: Path) -> None:
+    """Raise UsageError where the folder of runs is another user's, who could exchange what is in it.
+
+    Root's may be shared (sticky, as /tmp is); root itself may use anybody's.
+    """
+    found, me = runs.stat(), os.geteuid()
+    if found.st_uid not in (me, 0) and me != 0:
+        why = f"{runs} belongs to user {user_name(found.st_uid)}"
+    elif found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+        why = f"others may exchange what is in {runs} (mode {stat.S_IMODE(found.st_mode):o})"
+    else:
+        return
+    raise UsageError(
+        f"runs can't be kept in {state}: {why}; choose a folder of your own with --state-dir or "
+        "RSCOOP_STATE_DIR"
+    )
+
+
+def _is_shared(runs: Path) -> bool:
+    """Tell whether several users keep their runs in a folder."""
+    found = runs.stat()
+    return found.st_uid != os.geteuid() or bool(found.st_mode & stat.S_ISVTX)
 
 
 def restore(state: Path, run_id: str, fill: Callable[[Path], None]) -> RunDir:
@@ -217,7 +259,17 @@ def _folders(state: Path) -> list[RunDir]:
             f"the runs in {state} can't be listed: {error.strerror}; "
             f"choose another folder with --state-dir or RSCOOP_STATE_DIR"
         ) from error
-    return [RunDir(state / "runs" / name) for name in names if not name.startswith(".")]
+    runs = [RunDir(state / "runs" / name) for name in names if not name.startswith(".")]
+    if runs and _is_shared(state / "runs"):
+        return [run for run in runs if _is_mine(run.path)]  # others' are none of our business
+    return runs
+
+
+def _is_mine(path: Path) -> bool:
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except OSError:
+        return False  # it is just being removed
 
 
 def _by_folder(selector: str) -> RunDir:
@@ -263,7 +315,7 @@ def _publish(draft: Path, runs: Path, describe: Callable[[str], RunInfo], now: f
         final = runs / identity
         if final.exists():
             continue
-        text = msgspec.json.format(json_text.encode(describe(identity)))
+        text = json_text.pretty(describe(identity))
         write_synced(draft / "run.json", text)
         try:
             draft.rename(final)

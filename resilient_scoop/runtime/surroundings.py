@@ -119,7 +119,7 @@ def differences(then: Surroundings, here: Mapping[str, str], given: Mapping[str,
     now = restored(then, here, given)
     found = [
         f"{name}={_short(now.get(name))} (here {_short(here.get(name))})"
-        for name in sorted({*now, *here} - {*given})
+        for name in sorted({*now, *here} - {"PWD", *given})  # the folder is the run's in any case
         if now.get(name) != here.get(name)
     ]
     told = []

@@ -10,6 +10,8 @@ to the broker: it never unpickles (NOBODY-IN). An attempt is (epoch, no) of a fu
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from resilient_scoop.wire.asked import BeginWanted, MayBegin, Noted
@@ -29,6 +31,7 @@ from resilient_scoop.wire.checkpoints import (
 from resilient_scoop.wire.header import BEAT, RESEND, Header, pack_header, unpack_header
 from resilient_scoop.wire.room import NoRoom
 from resilient_scoop.wire.streams import Input, Output
+from resilient_scoop.wire.text import writable
 
 __all__ = [
     "BEAT", "RESEND", "Attempt", "BeginWanted", "Checkpoint", "CheckpointWanted", "Define", "Forget",
@@ -387,7 +390,17 @@ Down = (
 )  # fmt: skip
 Logged = Calls | Outcomes | Observed | Crashed | Intent | Checkpoint | Trimmed
 
-encode = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def encode(message: Any) -> bytes:
+    """Return the frame of a message."""
+    try:
+        return _encode(message)
+    except UnicodeEncodeError:  # a file's name in it is not UTF-8
+        return _encode(writable(message))
+
+
 decode_up = msgspec.msgpack.Decoder(Up).decode
 decode_down = msgspec.msgpack.Decoder(Down).decode
 decode_logged = msgspec.msgpack.Decoder(Logged).decode

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import py_compile
 import subprocess
 import sys
 import zipapp
+from pathlib import Path
 
 import pytest
 
@@ -152,3 +154,130 @@ def test_what_cannot_be_run_is_told_what_to_do(
     assert says in done.err
     assert done.err.count("\n") == 1
     assert place.runs() == []
+
+
+SUM = """
+import signal, sys
+from resilient_scoop import futures
+def double(x): return 2 * x
+if __name__ == "__main__":
+    total = sum(futures.map(double, range(5)))
+    print(total, file=sys.stdout)
+"""
+
+
+def shell(place: Place, line: str, **environ: str | None) -> subprocess.CompletedProcess[bytes]:
+    """Run a line of bash in which `$RSCOOP` is the command; None takes a variable away."""
+    given = {**place.env(), "RSCOOP": " ".join(RSCOOP), **environ}
+    env = {name: value for name, value in given.items() if value is not None}
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=place.folder, env=env, capture_output=True, timeout=60,
+        check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    place.assert_nothing_left()
+    assert b"Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def test_closed_standard_streams_stay_silent(place: Place) -> None:
+    place.write(SUM)
+    line = "$RSCOOP run -n 1 script.py <&- >&- 2>&-; echo $?; $RSCOOP run -q -n 1 script.py >&-; echo $?"
+    assert shell(place, line).stdout == b"0\n0\n"
+    assert place.rscoop("logs", "last").expect() == "20\n"
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(place: Place) -> None:
+    place.write("""
+        import os, signal, subprocess
+        from resilient_scoop import futures
+        def state(_):
+            inner = "import signal; print(int(signal.getsignal(signal.SIGHUP)))"
+            return subprocess.run(["python3", "-c", inner], capture_output=True).stdout
+        if __name__ == "__main__":
+            launcher = int(open("pid").read())
+            os.kill(launcher, signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGHUP)
+            print(state(0), *futures.map(state, [1]), signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)
+    """)
+    done = shell(place, "nohup $RSCOOP run -q -n 1 script.py & echo $! > pid; wait $!")
+    assert done.stdout == b"b'1\\n' b'1\\n' True\n"
+    assert done.returncode == 0
+
+
+def test_names_that_are_not_utf_8_can_be_used_everywhere(place: Place) -> None:
+    folder = os.fsencode(place.folder) + b"/n\xff"
+    Path(os.fsdecode(folder)).mkdir()
+    Path(os.fsdecode(folder + b"/s\xfe.py")).write_text(
+        SUM.replace("total, file=sys.stdout", "total, ascii(sys.argv), ascii(__file__)[-8:]")
+        + "    if sys.argv[1:]: futures.submit(double, None).result()\n"
+    )
+    name = "cd $(printf 'n\\377'); $RSCOOP run -q -n 1 $(printf 's\\376.py') $(printf '\\375')"
+    done = subprocess.run(
+        ["bash", "-c", name], cwd=place.folder, capture_output=True, timeout=60, check=False,
+        env=place.env() | {"RSCOOP": " ".join(RSCOOP), "RSCOOP_STATE_DIR": os.fsdecode(folder)},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == b"20 ['s\\udcfe.py', '\\udcfd'] dcfe.py'\n"
+    assert b"TypeError: unsupported operand" in done.stderr
+    place.state = Path(os.fsdecode(folder))
+    for words in (("runs",), ("runs", "--json"), ("status", "--json"), ("logs", "last")):
+        place.rscoop(*words).expect()
+    resumed = place.rscoop("resume", "-q", "last")
+    assert "TypeError: unsupported operand" in resumed.err
+
+
+def test_a_dumb_terminal_is_sent_lines_only(place: Place) -> None:
+    place.write(SUM)
+    command = " ".join([*RSCOOP, "run", "-n", "1", "script.py"])
+    done = shell(place, f"script -qec '{command}' /dev/null", TERM="dumb")
+    assert b"\x1b" not in done.stdout
+    assert b"20\r\n" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes users that do not exist")
+def test_a_user_without_an_entry_or_a_home_is_told_what_to_do(place: Place) -> None:
+    place.write(SUM)
+    place.folder.chmod(0o777)
+    right = "-all,+dac_read_search"  # the interpreter may be in root's home
+    be = f"setpriv --clear-groups --inh-caps={right} --ambient-caps={right}"
+    one, two = (f"{be} --reuid={uid} --regid={uid} $RSCOOP" for uid in (54321, 54322))
+    homeless = shell(place, f"{one} run script.py", HOME=None, RSCOOP_STATE_DIR=None)
+    assert homeless.returncode == 2
+    assert b"no home folder (HOME is not set); choose one with --state-dir" in homeless.stderr
+
+    place.state.mkdir()
+    place.state.chmod(0o1777)
+    line = f"{one} run -q -n 1 script.py; {two} run script.py"
+    done = shell(place, line, HOME=None)
+    assert (done.returncode, done.stdout) == (2, b"20\n")
+    assert b"runs belongs to user 54321; choose a folder of your own" in done.stderr
+
+    # A folder that root has opened to all, as /tmp is, serves all; each sees their own runs.
+    runs = place.state / "runs"
+    os.chown(runs, 0, 0)
+    runs.chmod(0o1777)
+    done = shell(place, f"{two} run -q -n 1 script.py; {two} runs; {one} status last", HOME=None)
+    assert done.stdout.count(b"script.py") == 2
+    assert done.stderr == b""
+
+
+def test_a_working_directory_that_is_gone_is_named(place: Place) -> None:
+    place.write(SUM)
+    line = "mkdir gone && cd gone && rmdir ../gone && $RSCOOP run ../script.py"
+    done = shell(place, line)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"rscoop: the working directory has been deleted")
+
+
+def test_keywords_that_a_map_does_not_know_are_named_once(place: Place) -> None:
+    done = place.run("""
+        from resilient_scoop import futures
+        def add(a, b=1): return a + b
+        if __name__ == "__main__":
+            for _ in range(2):
+                print(*futures.map(add, [1, 2], b=5), *futures.map_as_completed(add, [3], b=5, c=2))
+    """)
+    assert done.expect() == "2 3 4\n2 3 4\n"
+    assert done.err.count("futures.map ignores b=") == 1
+    assert done.err.count("futures.map ignores c=") == 1
+    assert "script.py:6: RuntimeWarning" in done.err
