@@ -38,8 +38,6 @@ import resilient_scoop
 FOLDER: Final = "code"
 _BEGAN: Final = "began"
 _OWN: Final = os.path.dirname(resilient_scoop.__file__) + os.sep  # noqa: PTH120 - on each import
-_STDLIB: Final = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120
-_INSTALLED: Final = ("site-packages", "dist-packages")
 
 
 def begin(run_dir: Path, script: str | None) -> None:
@@ -61,9 +59,9 @@ def install(run_dir: str) -> None:
 
 def is_users(path: str) -> bool:
     """Tell whether a file is the user's own."""
-    if path.startswith(_OWN) or any(name in path for name in _INSTALLED):
-        return False
-    return not path.startswith(_STDLIB)
+    from resilient_scoop.adapters.user_code import is_user_file  # not needed by the launcher
+
+    return is_user_file(path) and not path.startswith(_OWN)
 
 
 class KeptCode:
