@@ -177,11 +177,19 @@ def test_a_class_made_in_a_function_is_one_class_in_each_process(place: Place) -
 
 
 EDITED = """
-    import os, signal, sys
+    import importlib, os, shutil, signal, sys
     import helper
     from resilient_scoop import futures
     VERSION = "old"
-    def versions(_): return VERSION, helper.VERSION
+    def versions(_):
+        from package import late
+        return VERSION, helper.VERSION, late.VERSION
+    def rewritten(version):
+        # What the program writes itself is what it has written, each time.
+        with open("own_module.py", "w") as file: file.write(f"VERSION = {version}  # {'x' * version}")
+        importlib.invalidate_caches()
+        module = sys.modules.get("own_module")
+        return (importlib.reload(module) if module else importlib.import_module("own_module")).VERSION
     def die(name):
         if not os.path.exists(name):
             open(name, "w").close()
@@ -193,17 +201,22 @@ EDITED = """
         for name in () if "edited" in sys.argv else ("script.py", "helper.py"):
             with open(name) as file: text = file.read()
             with open(name, "w") as file: file.write("# edited\\n" * 3 + text.replace('"old"', '"new"'))
+            shutil.rmtree("package", ignore_errors=True)
         print(futures.submit(die, "w").result(), *set(futures.map(versions, range(8))))
         die("o")
-        print(VERSION, helper.VERSION)
+        print(VERSION, helper.VERSION, [rewritten(n) for n in range(3)])
         futures.submit(fail, 0).result()
 """
 
 
 def test_a_script_that_is_edited_while_it_runs_stays_what_it_was(place: Place) -> None:
-    place.write('VERSION = "old"\n', "helper.py")
+    for name in ("helper.py", "package/__init__.py", "package/late.py"):
+        place.write('VERSION = "old"\n', name)
     done = place.run(EDITED)
-    old = "('old', 'old')"
-    assert done.expect(1) == f"{old} old old\n{old} {old}\nold old\n"
+    old = "('old', 'old', 'old')"
+    assert done.expect(1) == f"{old} old old\n{old} {old}\nold old [0, 1, 2]\n"
     assert 'def fail(_): raise ValueError("from the old code")' in done.err
-    assert place.rscoop("run", "-q", "script.py", "edited").out.count("'new', 'new'") == 3
+    for name in ("package/__init__.py", "package/late.py"):
+        place.write('VERSION = "later"\n', name)
+    again = place.rscoop("run", "-q", "script.py", "edited")
+    assert again.out.count("('new', 'new', 'later')") == 3
