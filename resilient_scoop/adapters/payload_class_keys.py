@@ -12,6 +12,7 @@ uses its own.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
 import types
 import weakref
@@ -60,6 +61,7 @@ class Here:
 
     place: Callable[[], Place] = staticmethod(lambda: _nowhere)
     is_call = False  # what is being loaded is a call's callable or arguments
+    is_state = False  # … is a checkpoint's state
 
 
 def locate(place: Callable[[], Place]) -> None:
@@ -163,10 +165,14 @@ def find(key: Key, bases: tuple[Any, ...], qualname: str) -> type | None:
 
 
 def _made_again(key: Key, bases: tuple[Any, ...]) -> type | None:
-    """Return the class that this future, which runs again, has made and not sent yet."""
+    """Return the class that this future has made, and not sent, when it goes on from its checkpoint.
+
+    A future that replays its calls has sent its classes before any result names them.
+    """
     path, counts = Here.place()
-    if path != key.where:
+    if path != key.where or not Here.is_state:
         return None
+    gc.collect()  # classes of futures that have ended
     base = next((base for base in bases if isinstance(base, type)), object)
     kind = (path, key.module, key.name)
     made: list[type] = type.__subclasses__(base)

@@ -107,7 +107,11 @@ def loads_state(data: IO[bytes], find: Callable[..., Any]) -> Any:
 
     unpickler = Unpickler(data)
     unpickler._main = _main()  # noqa: SLF001
-    return unpickler.load()
+    payload_class_keys.Here.is_state = True
+    try:
+        return unpickler.load()
+    finally:
+        payload_class_keys.Here.is_state = False
 
 
 def _main() -> types.ModuleType:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import resilient_scoop
+from resilient_scoop import ids
 from resilient_scoop.adapters import payload
 from resilient_scoop.core.parent import Policy
 from resilient_scoop.runtime import decisions
@@ -33,10 +34,16 @@ class Process:
     make_parent: Callable[[], Parent] | None = None
 
 
+def _place(session: Session) -> payload.Place:
+    context = session.context
+    in_none = session.role == "worker" and context.path == ids.ROOT  # it has begun none yet
+    return payload.Place("-" if in_none else context.path, context.classes)
+
+
 def announce(session: Session, settings: ChildSettings) -> None:
     """Set what users read from the package, and this process' session."""
     Process.session = session
-    payload.locate(lambda: payload.Place(session.context.path, session.context.classes))
+    payload.locate(lambda: _place(session))
     run_dir = Path(settings.run_dir)
 
     def keep(then: bytes, now: bytes, name: str) -> None:

@@ -150,6 +150,10 @@ LOCAL = """
         try: futures.submit(paint, 9).result()
         except TooBig as error: print("too big:", error, error.shape == Square(9))
         assert all(isinstance(each, Made) for each in futures.map(from_import, range(4)))
+        Second = make()
+        def both(i): return Made(i), Second(i), isinstance(Made(i), Second)
+        for one, two, mixed in futures.map(both, range(2)):
+            print(type(one) is Made, type(two) is Second, isinstance(one, Second), mixed)
         def count(_): return Square.made
         for Square.made in (3, 4):
             print(set(futures.map(count, range(6))), futures.submit(Square, 2).result().area())

@@ -463,21 +463,26 @@ def test_a_future_that_runs_again_gives_its_classes_the_same_keys(worker: Proces
     assert [type(v) for v in second.get(from_journal)] == [type(one), type(two)]
 
 
-def test_a_class_that_the_future_has_made_and_not_sent_yet_is_found(worker: Process) -> None:
+def test_a_state_finds_the_class_that_its_future_has_made_again(worker: Process) -> None:
     def define() -> Any:
         class OnlyHere:
             pass
 
         return OnlyHere
 
-    kind = define()
-    raw = worker.send(worker.get(Process("0").send(kind()), is_call=True))
-    del kind
-    gc.collect()
+    def restored(path: str) -> Any:
+        with Process(path).here():
+            return type(state_codec.loads(content, "state")[0])
 
-    again = define()  # as behind a checkpoint: no call before it was made once more
-    assert type(Process("0").get(raw)) is again
-    assert type(Process("0.1[0]").get(raw)) is not again
+    with Process("0").here():
+        content = b"".join(state_codec.dumps(define()(), None, {}, "state", "state").parts)
+
+    again = define()  # behind a checkpoint no call is made once more
+    assert restored("0") is again
+    assert restored("0.1[0]") is not again
+    raw = worker.send(worker.get(Process("0").send(again()), is_call=True))
+    other = define()
+    assert type(Process("0").get(raw)) is not other  # results name what was sent before
 
 
 def test_a_class_that_a_global_variable_holds_is_that_of_each_process(
