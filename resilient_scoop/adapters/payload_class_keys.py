@@ -61,7 +61,6 @@ class Here:
 
     place: Callable[[], Place] = staticmethod(lambda: _nowhere)
     is_call = False  # what is being loaded is a call's callable or arguments
-    is_state = False  # … is a checkpoint's state
 
 
 def locate(place: Callable[[], Place]) -> None:
@@ -165,12 +164,12 @@ def find(key: Key, bases: tuple[Any, ...], qualname: str) -> type | None:
 
 
 def _made_again(key: Key, bases: tuple[Any, ...]) -> type | None:
-    """Return the class that this future has made, and not sent, when it goes on from its checkpoint.
+    """Return the class that this future, which runs again, has made and not sent yet.
 
-    A future that replays its calls has sent its classes before any result names them.
+    That is so where it gets its checkpoint, or the value of a `once`, before it makes a call.
     """
     path, counts = Here.place()
-    if path != key.where or not Here.is_state:
+    if path != key.where or Here.is_call:
         return None
     gc.collect()  # classes of futures that have ended
     base = next((base for base in bases if isinstance(base, type)), object)

@@ -107,11 +107,7 @@ def loads_state(data: IO[bytes], find: Callable[..., Any]) -> Any:
 
     unpickler = Unpickler(data)
     unpickler._main = _main()  # noqa: SLF001
-    payload_class_keys.Here.is_state = True
-    try:
-        return unpickler.load()
-    finally:
-        payload_class_keys.Here.is_state = False
+    return unpickler.load()
 
 
 def _main() -> types.ModuleType:

@@ -463,7 +463,7 @@ def test_a_future_that_runs_again_gives_its_classes_the_same_keys(worker: Proces
     assert [type(v) for v in second.get(from_journal)] == [type(one), type(two)]
 
 
-def test_a_state_finds_the_class_that_its_future_has_made_again(worker: Process) -> None:
+def test_what_a_future_kept_finds_the_class_that_it_has_made_again(worker: Process) -> None:
     def define() -> Any:
         class OnlyHere:
             pass
@@ -481,8 +481,8 @@ def test_a_state_finds_the_class_that_its_future_has_made_again(worker: Process)
     assert restored("0") is again
     assert restored("0.1[0]") is not again
     raw = worker.send(worker.get(Process("0").send(again()), is_call=True))
-    other = define()
-    assert type(Process("0").get(raw)) is not other  # results name what was sent before
+    assert type(Process("0").get(raw)) is again
+    assert type(Process("0").get(raw, is_call=True)) is not again
 
 
 def test_a_class_that_a_global_variable_holds_is_that_of_each_process(
