@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
-import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
@@ -19,9 +20,7 @@ from resilient_scoop.adapters.canonical import MAIN_NAMES, module_name
 
 _OURS: Final = __name__.partition(".")[0]
 _INSTALLED: Final = ("site-packages", "dist-packages")
-_STANDARD: Final = tuple(
-    sysconfig.get_path(name).rstrip("/") + "/" for name in ("stdlib", "platstdlib")
-)
+_STANDARD: Final = str(Path(os.__file__).parent) + os.sep
 
 
 def is_user_code(obj: Any) -> bool:
@@ -50,7 +49,7 @@ def is_user_file(file: str) -> bool:
     """Tell whether a source file is the user's own."""
     if any(part in _INSTALLED for part in file.split("/")):
         return False
-    return not file.startswith((*_STANDARD, "<frozen"))
+    return not file.startswith((_STANDARD, "<frozen"))
 
 
 def describe(function: Any) -> str:
