@@ -10,7 +10,7 @@ import sys
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
-from resilient_scoop.adapters import module_source
+from resilient_scoop.adapters import module_source, setting
 from resilient_scoop.adapters.canonical import MAIN_NAMES
 from resilient_scoop.adapters.user_code import is_user_code, is_user_module
 from resilient_scoop.adapters.values import (
@@ -32,6 +32,7 @@ _digests: dict[str, bytes] = {}
 
 def note() -> None:
     """Note what the user's modules hold now; replaces what was noted before."""
+    setting.note()
     _functions.clear()
     _values.clear()
     _digests.clear()

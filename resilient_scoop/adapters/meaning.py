@@ -26,7 +26,7 @@ from hashlib import blake2b
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
-from resilient_scoop.adapters import imported, module_source, source, source_text
+from resilient_scoop.adapters import imported, module_source, setting, source, source_text
 from resilient_scoop.adapters.canonical import MAIN_NAMES
 from resilient_scoop.adapters.guard import Guard
 from resilient_scoop.adapters.user_code import describe, is_user_code, is_user_module, version
@@ -54,6 +54,7 @@ _SHOWN_MAX: Final = 60
 _REPR: Final = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = _SHOWN_MAX
 _CARRYING: Final = (MethodType, functools.partial, FunctionType, type, CACHED)
+_ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
 _NONE: Final = ModuleType("none")
 _PLAIN: Final = SCALARS | {list, tuple, dict, set, frozenset}
 
@@ -127,12 +128,14 @@ class _Survey:
         self._modules: set[tuple[str, str]] = set()
         self._imports: set[tuple[str, str]] = set()
         self._named: set[int] = set()
+        self.reads_environment = False
         self._carrier = 0  # AS_IMPORTED, if what is described is carried by something that is so
         self._describer = Describer(self._reach)
         self._describer.names_of = self._names_of  # type: ignore[method-assign]
         self._root(root)
         for home, value in self._queue:  # grows on the way
             self._describe(home, value)
+        self._environment()
 
     def _root(self, root: Any) -> None:
         home = own_home(root) if isinstance(root, FunctionType | type | CACHED) else None
@@ -147,6 +150,15 @@ class _Survey:
             name = describe(root)
             made = version(name.partition(":")[0].partition(".")[0])
             self._add("", name, digest_of(b"named", name.encode(), made.encode()), b"")
+
+    def _environment(self) -> None:
+        """Count the variables that the script has set, where something may read them."""
+        found = setting.changes()
+        if not self.reads_environment or found is None:
+            return
+        for name, value in found.environ.items():
+            digest = digest_of(name, b"" if value is None else value)
+            self._add("", f"os.environ[{os.fsdecode(name)!r}]", digest, b"")
 
     # --- what is reached ----------------------------------------------------------------------
 
@@ -231,6 +243,8 @@ class _Survey:
         if names & _ALL_NAMES:
             names |= self._all_names(scope, code)
         attributes = sorted({name for part in source.nested(code) for name in part.co_names})
+        if not self.reads_environment and not _ENVIRONMENT.isdisjoint(attributes):
+            self.reads_environment = True
         for name in sorted(names):
             value = scope.get(name, MISSING)
             if value is MISSING or (name.startswith("__") and name.endswith("__")):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from resilient_scoop.adapters import overlay
+from resilient_scoop.adapters import overlay, setting
 from resilient_scoop.adapters import payload as codec
 from resilient_scoop.adapters.digest import digest_many
 from resilient_scoop.adapters.green import GreenletExit
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from resilient_scoop.core.parent import Call, Parent
     from resilient_scoop.runtime.session import Context, Session
+    from resilient_scoop.wire.callables import Setting
 
 ONE, STAR, KEYWORDS = 0, 1, 2
 PLAIN = Options()
@@ -120,29 +121,40 @@ def definition(function: Callable[..., Any], style: int, options: Options) -> De
     """Return what a callable means at this moment; the last definition, if nothing has changed since."""
     key = (id(function), style, options)
     found = _definitions.get(key)
+    changes = setting.changes()
     if found is not None and found[0] is function and found[2].holds():
-        return found[1]
+        define = found[1]
+        if define.setting is changes or define.setting == changes:
+            return define
     if not callable(function):
         raise TypeError(f"{function!r} ({type(function).__name__}) is not callable")
     meaning = Meaning(function)
-    define = _define(function, style, options, meaning)
+    define = _define(function, style, options, meaning, changes)
     if len(_definitions) >= _DEFINITIONS_MAX:
         _definitions.clear()
     _definitions[key] = (function, define, meaning.guard)
     return define
 
 
-def _define(function: Callable[..., Any], style: int, options: Options, meaning: Meaning) -> Define:
+def _define(
+    function: Callable[..., Any],
+    style: int,
+    options: Options,
+    meaning: Meaning,
+    changes: Setting | None,
+) -> Define:
     name = describe(function)
     body = codec.dumps(function, f"callable {name}", name)
     values = overlay.values_of(meaning)
     mark = hashlib.blake2b(body, digest_size=16)
     mark.update(meaning.fingerprint + bytes([style]) + msgspec.msgpack.encode(options))
     mark.update(b"".join([each.value for each in meaning.references]))
+    if changes is not None:
+        mark.update(msgspec.msgpack.encode(changes))
     pure = style != KEYWORDS and draws_nothing(function)
     return Define(
         mark.digest(), meaning.fingerprint, name, body, options, pure, style,
-        meaning.references, values,
+        meaning.references, values, changes,
     )  # fmt: skip
 
 

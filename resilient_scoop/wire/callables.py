@@ -49,6 +49,13 @@ class Reference(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.here or self.digest
 
 
+class Setting(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a call finds otherwise than a worker at its base, by the script's doing; names as bytes."""
+
+    environ: dict[bytes, bytes | None] = {}  # None: removed
+    search_path: list[str] = []  # all of `sys.path`; empty: as it was
+
+
 class Define(_Struct, frozen=True):
     """A callable and its options, sent to each process that needs it, again once it is forgotten."""
 
@@ -61,6 +68,7 @@ class Define(_Struct, frozen=True):
     style: int = 0  # how an item's argument is passed: 0 fn(x), 1 fn(*x), 2 fn(*x[0], **x[1])
     references: list[Reference] = []  # none in journals of older versions
     values: bytes = b""  # pickled: {home: value}, for workers whose own differ; empty: none
+    setting: Setting | None = None
 
 
 class Forget(_Struct, frozen=True):

@@ -1,0 +1,72 @@
+"""Changes of the script to its environment variables and its search path, which its calls bring along.
+
+A worker starts with the environment of the run and imports the script. What the script has changed since
+its own import (under its guard) is sent with each definition and holds while items of that callable run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from resilient_scoop.wire.callables import Setting
+
+
+def apply(setting: Setting) -> None:
+    """Change this process accordingly."""
+    for name, value in setting.environ.items():
+        if value is None:
+            os.environb.pop(name, None)
+        else:
+            os.environb[name] = value
+    if setting.search_path:
+        sys.path[:] = setting.search_path
+
+
+class _Base:
+    environ: dict[bytes, bytes] = {}  # noqa: RUF012 - one per process
+    search_path: list[str] = []  # noqa: RUF012
+    version = 0  # rises with each change of a variable
+    known: tuple[int, Setting | None] = (-1, None)
+
+
+def note() -> None:
+    """Take environment and search path as they are for what a worker has, too."""
+    _Base.environ, _Base.search_path = dict(os.environb), list(sys.path)
+    for name in ("putenv", "unsetenv"):  # `os.environ` calls them by these names
+        made = getattr(os, name)
+        if not isinstance(made, _Counted):
+            setattr(os, name, _Counted(made))
+    _Base.version += 1
+
+
+class _Counted:
+    """A function of `os` that changes the environment, and counts that it was called."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.__name__ = function.__name__
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: Any) -> Any:
+        _Base.version += 1
+        return self._function(*args)
+
+
+def changes() -> Setting | None:
+    """Return what has been changed since `note`; None where nothing has."""
+    if sys.path == _Base.search_path and _Base.known[0] == _Base.version:
+        return _Base.known[1]
+    if not _Base.search_path:
+        return None  # nothing was noted: no process of a run
+    now, then = dict(os.environb), _Base.environ
+    environ: dict[bytes, bytes | None] = {
+        name: value for name, value in now.items() if then.get(name) != value
+    }
+    environ.update(dict.fromkeys(then.keys() - now.keys()))
+    moved = [] if sys.path == _Base.search_path else list(sys.path)
+    found = Setting(dict(sorted(environ.items())), moved) if environ or moved else None
+    _Base.known = (_Base.version if not moved else -1, found)
+    return found
