@@ -6,6 +6,7 @@ RscoopError                 exit 1
     JournalPlaceError       the run folder's place is not safe for a journal      exit 2
   ProtocolError             a peer sent what it must not send                     exit 1
   ReplayDivergedError       a parent took another path than its history           exit 70
+    DiscardError            a resume would discard much computing (core.divergence) exit 75
     StrangeFutureError      a state waits for a call not made (core.divergence)   exit 70
   InvariantError            a bug of ours; never caught                           exit 70
   RunBusyError              the journal is held by a run that lives               exit 73

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, replace
 from typing import Final
 
+import click
+
 from resilient_scoop.cli.base import note, utc
 from resilient_scoop.counts import counted
-from resilient_scoop.errors import UsageError
+from resilient_scoop.errors import RunStoppedError, UsageError
 from resilient_scoop.runtime.decisions import Decision, Pair, load
 from resilient_scoop.runtime.display import duration
 from resilient_scoop.runtime.rundir import RunDir
@@ -48,16 +51,61 @@ def decide(
     """
     changed = looked.changed
     verdict = weigh(run, changed, reuse, recompute)
+    if verdict.undecided and is_terminal():
+        answer = _ask(run, verdict, changed)
+        more = dict.fromkeys(verdict.undecided)
+        reuse, recompute = (
+            (*reuse, *(more if answer == "keep" else ())),
+            (*recompute, *(more if answer == "recompute" else ())),
+        )
+        verdict = weigh(run, changed, reuse, recompute)
     if verdict.undecided:
         raise UsageError(
             f"the code behind results of run {run.id} has changed: {_named(verdict, changed)}; add "
             f"--recompute-changed to compute them again, or --reuse-changed to keep them (for one "
             f"function: =NAME)"
         )
+    if looked.edits and not (reuse or recompute):
+        _settle_edits(run, looked)
     same = [  # the same code, in a journal of an older format
         _decision(name, (then, now), 0, keep=True) for name, then, now in looked.renewed
     ]
     return replace(verdict, decisions=(*verdict.decisions, *same))
+
+
+def is_terminal() -> bool:
+    """Tell whether somebody is there to answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _ask(run: RunDir, verdict: Verdict, changed: list[Changed]) -> str:
+    note(f"the code behind results of run {run.id} has changed: {_named(verdict, changed)}")
+    choice = click.Choice(["keep", "recompute", "stop"])
+    answer: str = click.prompt(
+        "Keep these results, compute them again, or stop?", type=choice, default="stop", err=True
+    )
+    if answer == "stop":
+        raise RunStoppedError(run.id, "you chose not to resume it; nothing has changed")
+    return answer
+
+
+def _settle_edits(run: RunDir, looked: Looked) -> None:
+    """Have the user judge edits that show in no function's fingerprint."""
+    told = ", ".join(map(str, looked.edits[:_SHOWN_MAX]))
+    if len(looked.edits) > _SHOWN_MAX:
+        told += f", and {len(looked.edits) - _SHOWN_MAX} more"
+    what = (
+        f"code was edited since run {run.id} last ran: {told}; no function with results is known to use "
+        f"it, but one may"
+    )
+    if not is_terminal():
+        raise UsageError(
+            f"{what}; add --reuse-changed to keep all results, or undo the edit; to compute everything "
+            f"again, start a new run"
+        )
+    note(what)
+    if not click.confirm("Keep all results?", err=True):
+        raise RunStoppedError(run.id, "you chose not to resume it; nothing has changed")
 
 
 def _named(verdict: Verdict, changed: list[Changed]) -> str:

@@ -58,7 +58,8 @@ class Call:
     """One call of the parent: what was asked, what is settled."""
 
     __slots__ = (
-        "__weakref__", "args", "chunks", "cost_bytes", "count", "digests", "doubts", "files", "fingerprint",
+        "__weakref__", "args", "chunks", "cost_bytes", "count", "digests", "doubts", "doubts_s", "files",
+        "fingerprint",
         "fn", "fresh", "last", "left", "number", "said",
     )  # fmt: skip
 
@@ -75,6 +76,7 @@ class Call:
         self.cost_bytes = 0
         self.fresh: set[int] = set()  # items asked for anew
         self.doubts: dict[int, str] = {}  # items whose journaled outcome is another's, and how
+        self.doubts_s: dict[int, float] = {}  # what computing these outcomes took
         self.said = False
         self.files: dict[int, int] | None = None  # unsettled items -> size of the argument's file
 
@@ -152,6 +154,7 @@ def doubtful(calls: dict[int, Call], numbers: set[int]) -> Iterator[tuple[Call, 
         if found >= 0 and not call.said:
             yield call, found, call.doubts[found]
         call.doubts.clear()
+        call.doubts_s.clear()
     numbers.clear()
 
 
@@ -168,6 +171,13 @@ class Policy:
     recompute: tuple[str, ...] = ()
     kept: set[tuple[bytes, bytes]] = field(default_factory=set)
     keep: Callable[[bytes, bytes, str], None] | None = None
+    discard_s_max: float = 0.0  # seconds of computing that may be thrown away unasked; 0: any
+
+    def discards(self, name: str, seconds: float) -> bool:
+        """Tell whether so much computing may be thrown away, the last of it a function's results."""
+        if not self.discard_s_max or seconds <= self.discard_s_max:
+            return True
+        return "*" in self.recompute or name in self.recompute
 
     def reuses(self, then: bytes, now: bytes, name: str) -> bool:
         """Tell whether the code `now` takes over what the code `then` has computed."""

@@ -34,6 +34,24 @@ class StrangeFutureError(ReplayDivergedError):
         )
 
 
+class DiscardError(ReplayDivergedError):
+    """A resume would throw away much computing, and the user has not said that it may."""
+
+    exit_code = 75
+
+    def __init__(self, path: str, what: str, seconds: int) -> None:
+        super().__init__(path, what, str(seconds))
+        self.args = (path, what, seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return (
+            f"the resume stopped at {self.path}: {self.expected} from what is journaled, so results that "
+            f"took {self.seconds} s to compute would be computed again; nothing has been thrown away. "
+            f"Resume with --recompute-changed to compute them again, or undo the change and resume"
+        )
+
+
 def refuse(parent: Parent, where: str, expected: str, found: str) -> NoReturn:
     """Refuse to go on, for good.
 
@@ -58,6 +76,7 @@ def refuse_future(parent: Parent, number: int, index: int, name: str) -> NoRetur
 def judge(parent: Parent, doubted: set[int]) -> None:
     """Say which items nothing in the history fits, once per call; strictly, at every look."""
     doubted -= parent.durable.sought  # these are judged when the history is at its end
+    _weigh(parent, doubted)
     for call, index, what in doubtful(parent.calls, doubted):
         name = parent.name_of(call.fn).rpartition(":")[2]
         where = f"{ids.item_path(parent.path, call.number, index)} ({name})"
@@ -70,6 +89,21 @@ def judge(parent: Parent, doubted: set[int]) -> None:
         parent.say(
             f"replay: {where}: {what} from what is journaled; all such calls are computed again{_CURE}"
         )
+
+
+def _weigh(parent: Parent, doubted: set[int]) -> None:
+    """Refuse to throw away much computing unasked."""
+    for number in sorted(doubted):
+        call = parent.calls.get(number)
+        if call is None:
+            continue
+        lost = [index for index in call.doubts_s if index in call.left]
+        parent.discarded_s += sum(call.doubts_s[index] for index in lost)
+        name = parent.name_of(call.fn)
+        if lost and not parent.policy.discards(name, parent.discarded_s):
+            where = f"{ids.item_path(parent.path, number, min(lost))} ({name.rpartition(':')[2]})"
+            parent.refusal = DiscardError(where, call.doubts[min(lost)], round(parent.discarded_s))
+            raise parent.refusal
 
 
 def told_otherwise(parent: Parent, first: Observation, kind: str) -> None:

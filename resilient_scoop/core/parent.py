@@ -80,6 +80,7 @@ class Parent:
     _told: list[wire.Observation] = field(default_factory=list)
     _stash: dict[int, list[wire.Outcome]] = field(default_factory=dict)
     _held: dict[int, list[Asked]] = field(default_factory=dict)
+    discarded_s: float = 0.0  # what the outcomes took that nothing in the replay fits
     _doubted: set[int] = field(default_factory=set)  # calls that have items which nothing fits yet
     said: set[tuple[str, str]] = field(default_factory=set)  # differences, by function
     _parts: list[wire.Part] = field(default_factory=list)
@@ -216,11 +217,13 @@ class Parent:
             if same and theirs == mine:
                 self._put(call, outcome, index, index + 1)
             else:
-                self._refresh(call, index, same=same)
+                took_s = max(0.0, outcome.spent_s) / len(outcome.values)
+                self._refresh(call, index, took_s, same=same)
 
-    def _refresh(self, call: Call, index: int, *, same: bool) -> None:
+    def _refresh(self, call: Call, index: int, took_s: float, *, same: bool) -> None:
         """Have an item computed again whose journaled outcome is another call's."""
         call.doubts.setdefault(index, "its arguments differ" if same else "its code differs")
+        call.doubts_s[index] = took_s
         self._doubted.add(call.number)
         if self.policy.strict or call.args is None or index not in call.args or index in call.fresh:
             return  # never asked for twice

@@ -63,6 +63,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     control_fd: int = -1  # an agent's: end of file means that the launcher is gone
     adopt: bool = False
     strict: bool = False
+    discard_s_max: float = 0.0  # seconds of computing that a replay may throw away unasked; 0: any
     reuse_changed: list[str] = []
     recompute_changed: list[str] = []
     retry_failed: bool = False

@@ -57,7 +57,7 @@ def announce(session: Session, settings: ChildSettings) -> None:
 
     Process.policy = Policy(
         settings.strict, tuple(settings.reuse_changed), tuple(settings.recompute_changed),
-        decisions.kept(run_dir), keep,
+        decisions.kept(run_dir), keep, settings.discard_s_max,
     )  # fmt: skip
     resilient_scoop.IS_RUNNING = True
     resilient_scoop.IS_ORIGIN = session.role == "origin"

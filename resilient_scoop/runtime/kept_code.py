@@ -37,6 +37,7 @@ import resilient_scoop
 
 FOLDER: Final = "code"
 _BEGAN: Final = "began"
+_LIST: Final = "files"
 _OWN: Final = os.path.dirname(resilient_scoop.__file__) + os.sep  # noqa: PTH120 - on each import
 
 
@@ -55,6 +56,21 @@ def install(run_dir: str) -> None:
     folder = Path(run_dir) / FOLDER
     if (folder / _BEGAN).exists():
         KeptCode(folder).install()
+
+
+def files(run_dir: Path) -> dict[str, Path]:
+    """Return the files of which the last launch kept a copy, with their copies."""
+    folder = run_dir / FOLDER
+    try:
+        listed = (folder / _LIST).read_bytes()
+    except OSError:
+        return {}
+    paths = [os.fsdecode(each) for each in listed.split(b"\0") if each]
+    return {path: folder / _name(path) for path in sorted(set(paths))}
+
+
+def _name(path: str) -> str:
+    return hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
 
 
 def is_users(path: str) -> bool:
@@ -89,7 +105,7 @@ class KeptCode:
 
     def keep(self, path: str, *, is_old: bool = False) -> str | None:
         """Return the path of a file's copy, made now if there is none; None where the file counts."""
-        copy = f"{self._folder}/{hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()}"
+        copy = f"{self._folder}/{_name(path)}"
         if os.path.exists(copy):  # noqa: PTH110 - on each import
             return copy
         if os.getpid() != self._pid:
@@ -114,11 +130,21 @@ class KeptCode:
                 file.write(data)
             os.utime(draft, ns=(before.st_mtime_ns, before.st_mtime_ns))
             os.link(draft, copy)
+            self._list(path)
         except FileExistsError:
             pass  # another process was first
         finally:
             Path(draft).unlink(missing_ok=True)
         return True
+
+    def _list(self, path: str) -> None:
+        """Add a file to the list of those that have a copy."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(f"{self._folder}/{_LIST}", flags, 0o600)
+        try:
+            os.write(descriptor, os.fsencode(path) + b"\0")
+        finally:
+            os.close(descriptor)
 
     def read(self, path: str) -> bytes:
         """Return what a file held when the launch began to use it."""

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
 
 
+DISCARD_S_MAX = 60.0
+"""What a resume may throw away unasked: results that took so many seconds to compute."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchOptions:
     """How a run is to be started or resumed."""
@@ -48,6 +52,7 @@ def child_settings(
         workers=options.workers,
         adopt=adopt,
         strict=options.strict or info.strict or options.always_replay,
+        discard_s_max=DISCARD_S_MAX if options.resume else 0.0,
         reuse_changed=list(options.reuse_changed),
         recompute_changed=list(options.recompute_changed),
         retry_failed=options.retry_failed,

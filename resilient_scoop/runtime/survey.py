@@ -22,6 +22,7 @@ from resilient_scoop import ids
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.runtime import child, script, streams
+from resilient_scoop.runtime.edited import Edit, edits
 from resilient_scoop.runtime.launching import script_spec
 from resilient_scoop.wire.messages import Calls, Define, Outcomes, decode_logged, decode_up
 
@@ -84,6 +85,7 @@ class Looked(NamedTuple):
     changed: list[Changed]  # in the order of their names
     missing: dict[str, int]  # functions that are not to be found any more -> their results
     renewed: list[tuple[str, bytes, bytes]] = []  # noqa: RUF012  same code, fingerprints of two formats
+    edits: list[Edit] = []  # noqa: RUF012  of modules, which show in no function's fingerprint
 
 
 class Counted(NamedTuple):
@@ -111,9 +113,15 @@ def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
         if answer.missing or (answer.fingerprint and answer.fingerprint != define.fingerprint)
         if not answer.is_old
     ]
-    if not differing:
+    noticed = {each.label for answer in answers for each in answer.differences}
+    edited = [
+        each for each in edits(run.path, info.script, asked) if not _is_noticed(each, noticed)
+    ]
+    if not differing and not edited:
         return Looked([], {}, renewed)
     counts = _results(view)
+    if not counts:
+        return Looked([], {}, renewed)
     found: dict[str, Changed] = {}
     missing: dict[str, int] = {}
     for define, answer in differing:
@@ -130,7 +138,12 @@ def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
         found[define.name] = Changed(
             define.name, names, pairs, tuple(dict.fromkeys(told)), before.spent_s + counted.spent_s
         )
-    return Looked([found[name] for name in sorted(found)], missing, renewed)
+    return Looked([found[name] for name in sorted(found)], missing, renewed, edited)
+
+
+def _is_noticed(edit: Edit, labels: set[str]) -> bool:
+    """Tell whether a function's fingerprint shows an edit; labels are dotted names."""
+    return any(edit.name in label.split(".") for label in labels)
 
 
 def _defines(view: Readable) -> Iterator[Define]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from resilient_scoop.core.divergence import DiscardError
 from resilient_scoop.core.parent import Call, Parent, Policy
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.ids import ROOT
@@ -156,6 +158,47 @@ def test_a_strict_replay_does_not_recompute() -> None:
 
     with pytest.raises(ReplayDivergedError):
         page(of, outcomes(0, 0, 1))
+
+
+def long_outcome(start: int, stop: int, spent_s: float) -> wire.Outcomes:
+    (item,) = outcomes(0, start, stop).items
+    return wire.Outcomes(ROOT, [msgspec.structs.replace(item, spent_s=spent_s)])
+
+
+def test_a_resume_does_not_throw_away_much_computing_unasked() -> None:
+    of = parent(replaying=True, policy=Policy(discard_s_max=60.0))
+    call(of, 0, 2, salt=7)
+
+    with pytest.raises(DiscardError, match="61 s"):
+        page(of, long_outcome(0, 2, 61.0))
+
+    assert asked(of) == []  # no result has been replaced
+    with pytest.raises(DiscardError):
+        raise of.refusal or AssertionError
+
+
+@pytest.mark.parametrize(
+    ("policy", "spent_s"),
+    [
+        (Policy(discard_s_max=60.0), 59.0),
+        (Policy(discard_s_max=60.0, recompute=("*",)), 61.0),
+        (Policy(), 61.0),
+    ],
+)
+def test_little_computing_and_what_the_user_gave_up_is_thrown_away(
+    policy: Policy, spent_s: float
+) -> None:
+    of = parent(replaying=True, policy=policy)
+    call(of, 0, 2, salt=7)
+    page(of, long_outcome(0, 2, spent_s))
+    assert asked(of) == [(0, 0, 1, True), (0, 1, 2, True)]
+
+
+def test_computing_that_a_later_outcome_replaces_does_not_count_as_thrown_away() -> None:
+    of = parent(replaying=True, policy=Policy(discard_s_max=60.0))
+    call(of, 0, 1, salt=7)
+    page(of, long_outcome(0, 1, 61.0), outcomes(0, 0, 1, salt=7))
+    assert asked(of) == []
 
 
 def test_observations_leave_in_front_of_the_next_call() -> None:

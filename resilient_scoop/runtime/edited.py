@@ -1,0 +1,132 @@
+"""Which of the user's modules have been edited since the last launch, and what in them?
+
+A coarse look beside the fingerprints of functions. It compares the copies of the sources that the last
+launch ran (`kept_code`) with the files as they are, statement by statement at the top level of each
+module, without positions, comments, docstrings and annotations. What an edit changes without being part of
+any function's fingerprint is for the user to judge.
+
+Of the script, only what a function with results may reach by any of the names and strings in its text
+counts: what runs in the script's own process is run again by a resume anyway.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from resilient_scoop.adapters import module_source, source_text
+from resilient_scoop.runtime import kept_code
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from resilient_scoop.wire.callables import Define
+
+_DYNAMIC: Final = source_text.DYNAMIC | {"globals", "getattr", "import_module", "__import__"}
+_STATEMENT: Final = "a statement"
+
+
+class Edit(msgspec.Struct, frozen=True):
+    """Something at the top level of a module that is not what it was."""
+
+    file: str
+    name: str
+    line: int  # 0: it is gone
+
+    def __str__(self) -> str:
+        place = f"{Path(self.file).name}:{self.line}" if self.line else f"gone from {self.file}"
+        return f"{self.name} ({place})"
+
+
+def edits(run_dir: Path, script: str | None, defines: Iterable[Define]) -> list[Edit]:
+    """Return what has been edited since the last launch and may be part of a result."""
+    found: list[Edit] = []
+    for path, copy in kept_code.files(run_dir).items():
+        before, after = _read(copy), _read(Path(path))
+        if before is None or before == after:
+            continue
+        then, now = _statements(before), _statements(after or b"")
+        if then is None or now is None:
+            continue  # running it says what is wrong
+        names = [name for name in {**then, **now} if _texts(then, name) != _texts(now, name)]
+        if path == script:
+            reached = _reached(now, defines)
+            names = [name for name in names if reached is None or name in reached]
+        found += [Edit(path, name, now[name][0].lineno if name in now else 0) for name in names]
+    return found
+
+
+_Statements = dict[str, list[ast.stmt]]
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _statements(data: bytes) -> _Statements | None:
+    """Return the statements of a module by the names that they bind; None if it does not compile."""
+    try:
+        tree = ast.parse(importlib.util.decode_source(data))
+    except (SyntaxError, ValueError):
+        return None
+    found: _Statements = {}
+    for at, statement in enumerate(tree.body):
+        if module_source.is_guard(statement) or (at == 0 and _is_docstring(statement)):
+            continue
+        for name in set(module_source.bound_by(statement)) or {_STATEMENT}:
+            found.setdefault(name, []).append(statement)
+    return found
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return True
+        case _:
+            return False
+
+
+def _texts(statements: _Statements, name: str) -> str:
+    return source_text.of_statements(statements.get(name, ()))
+
+
+def _reached(statements: _Statements, defines: Iterable[Define]) -> set[str] | None:
+    """Return the names of the script that functions may reach; None if that may be all of them."""
+    wanted = {_STATEMENT}
+    for define in defines:
+        homes = [each.home for each in define.references]
+        if "<" not in define.name:
+            homes.append(define.name)
+        wanted |= {
+            home.partition(":")[2].partition(".")[0]
+            for home in homes
+            if home.startswith("__main__:")
+        }
+    reached: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        reached.add(name)
+        for statement in statements.get(name, ()) if name != _STATEMENT else ():
+            mentioned = set(_identifiers(statement))
+            if mentioned & _DYNAMIC:
+                return None
+            wanted |= (mentioned & statements.keys()) - reached
+    return reached
+
+
+def _identifiers(statement: ast.stmt) -> Iterator[str]:
+    for node in ast.walk(statement):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                yield name
+            case ast.Constant(value=str(text)) if text.isidentifier():
+                yield text
+            case _:
+                pass
