@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import sysconfig
 from pathlib import Path
 from typing import Any, Final
 
 PACKAGE: Final = str(Path(__file__).resolve().parents[1]) + os.sep
-STANDARD: Final = (
-    *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")},
-    "<frozen ",
-)
+STANDARD: Final = (str(Path(os.__file__).parent) + os.sep, "<frozen ")
 _INSTALLED: Final = ("site-packages", "dist-packages")
 
 

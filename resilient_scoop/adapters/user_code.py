@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 from resilient_scoop.adapters.canonical import MAIN_NAMES, module_name
+from resilient_scoop.adapters.modules import is_users_file
 
 _OURS: Final = __name__.partition(".")[0]
-_INSTALLED: Final = ("site-packages", "dist-packages")
-_STANDARD: Final = str(Path(os.__file__).parent) + os.sep
 
 
 def is_user_code(obj: Any) -> bool:
@@ -47,9 +44,7 @@ def is_user_module(name: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def is_user_file(file: str) -> bool:
     """Tell whether a source file is the user's own."""
-    if any(part in _INSTALLED for part in file.split("/")):
-        return False
-    return not file.startswith((_STANDARD, "<frozen"))
+    return is_users_file(file)
 
 
 def describe(function: Any) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from resilient_scoop.wire.callables import Define
 
 _DYNAMIC: Final = source_text.DYNAMIC | {"globals", "getattr", "import_module", "__import__"}
+_LATER: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _STATEMENT: Final = "a statement"
 
 
@@ -115,10 +116,15 @@ def _reached(statements: _Statements, defines: Iterable[Define]) -> set[str] | N
         reached.add(name)
         for statement in statements.get(name, ()) if name != _STATEMENT else ():
             mentioned = set(_identifiers(statement))
-            if mentioned & _DYNAMIC:
+            if mentioned & _DYNAMIC and _is_run_later(statement):
                 return None
             wanted |= (mentioned & statements.keys()) - reached
     return reached
+
+
+def _is_run_later(statement: ast.stmt) -> bool:
+    """Tell whether a statement holds code that runs when something calls it."""
+    return any(isinstance(node, _LATER) for node in ast.walk(statement))
 
 
 def _identifiers(statement: ast.stmt) -> Iterator[str]:

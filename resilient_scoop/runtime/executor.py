@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
-from resilient_scoop.adapters import generators, overlay, payload, process_state, rng
+from resilient_scoop.adapters import generators, overlay, payload, process_state, rng, setting
 from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
 from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.payload_lacking import lacks_module
@@ -245,6 +245,8 @@ class Executor:
         rng.seed(session.seed_here())
         generators.look_again()
         generators.seed(session.context.path, loaded.generators)
+        if loaded.define.setting is not None:
+            setting.apply(loaded.define.setting)
         if Process.audit is not None:
             Process.audit.item_begins()
 

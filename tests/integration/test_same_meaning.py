@@ -1,0 +1,198 @@
+"""A callable is what it is in the script's process at the moment of the call (SAME-MEANING).
+
+The oracle is `python script.py`: what it prints serially, a run prints, too.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Final
+
+import pytest
+
+from tests.integration.runs import Place
+
+pytestmark = pytest.mark.real
+
+HELPER: Final = """
+RATE = 2
+TABLE = {"a": 1}
+def score(x): return x * RATE + TABLE["a"]
+class Net:
+    depth = 1
+    def run(self, x): return x + self.depth
+"""
+CHANGES: Final = r"""
+import functools, json, os, sys, pathlib
+from resilient_scoop import futures
+import helper
+
+SCALE, LIMITS, model = 1, [1, 2], helper.Net()
+
+def scaled(x): return x * SCALE
+def limited(x): return x + sum(LIMITS)
+def through(x): return scaled(x) + limited(x)
+def scored(x): return helper.score(x)
+def run_net(x): return helper.Net().run(x), model.run(x)
+def encoded(x): return json.dumps(x)
+def wrapped(x): return x + 1
+def again(x): return x + 1
+def reads(x): return os.environ.get("RSCOOP_TEST_RATE", "none")
+def imports(x):
+    import late_module
+    return late_module.VALUE + x
+class Counter:
+    step = 1
+    def next(self, x): return x + self.step
+class Old:
+    def value(self): return "old"
+def olds(x): return Old().value()
+def tagged(x): return (x, tagged.tag)
+tagged.tag = 1
+def keyed(x, *, by=[1]): return x * by[0]
+
+def both(name, function, values=range(3)):
+    there, here = list(futures.map(function, values)), list(map(function, values))
+    print(name, there, "as here" if there == here else f"but here {here}")
+
+def main():
+    global SCALE, model
+    both("scaled", scaled); SCALE = 5; both("scaled", scaled); both("through", through)
+    LIMITS.append(3); both("limited", limited); both("through", through)
+    helper.RATE = 7; both("scored", scored); helper.TABLE["a"] = 9; both("scored", scored)
+    helper.score = lambda x: -x; both("scored", scored)
+    both("net", run_net); helper.Net.depth = 4; both("net", run_net)
+    helper.Net.run = lambda self, x: x * 100; both("net", run_net)
+    model = helper.Net(); model.depth = 11; both("net", run_net)
+    json.dumps = lambda x: f"<{x}>"; both("encoded", encoded)
+    both("tagged", tagged); tagged.tag = 2; both("tagged", tagged)
+    keyed.__kwdefaults__["by"][0] = 3; both("keyed", keyed)
+    keyed.__kwdefaults__["by"] = [4]; both("keyed", keyed)
+    both("counter", Counter().next); Counter.step = 10; both("counter", Counter().next)
+    os.environ["RSCOOP_TEST_RATE"] = "high"; both("reads", reads)
+    del os.environ["RSCOOP_TEST_RATE"]; both("reads", reads)
+    pathlib.Path("late").mkdir(exist_ok=True); pathlib.Path("late/late_module.py").write_text("VALUE = 3\n")
+    sys.path.insert(0, "late"); both("imports", imports)
+    k = 1
+    def closure(x): return x * k
+    class Local:
+        factor = 2
+        def times(self, x): return x * self.factor
+    def local(x): return Local().times(x) * k
+    both("closure", closure); k = 6; both("closure", closure)
+    both("local", local); Local.factor = 3; both("local", local)
+    for k in range(3): both("closure", closure)
+
+if __name__ == "__main__":
+    both("wrapped", wrapped); both("again", again); both("olds", olds)
+    wrapped = functools.lru_cache(wrapped); both("wrapped", wrapped)
+    def again(x): return x * 1000
+    both("again", again)
+    class Old:
+        def value(self): return "new"
+    both("olds", olds)
+    main()
+"""
+
+
+def as_python(place: Place, name: str = "script.py") -> str:
+    """Return what the script prints without `rscoop`."""
+    done = subprocess.run(
+        [sys.executable, name], cwd=place.folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_calls_see_what_the_script_has_changed_before_them(place: Place) -> None:
+    place.write(HELPER, "helper.py")
+    place.write(CHANGES)
+    there = as_python(place)
+    assert there.count("as here") == len(there.splitlines()) > 30
+    assert place.run(CHANGES, timeout_s=60.0).expect() == there
+
+
+def test_parents_and_their_calls_keep_their_meanings_apart(place: Place) -> None:
+    done = place.run("""
+        from resilient_scoop import futures
+        SCALE = 1
+        def scaled(x): return x * SCALE
+        def parent(n):
+            global SCALE
+            before = list(futures.map(scaled, range(3)))
+            SCALE = n
+            return before, list(futures.map(scaled, range(3)))
+        if __name__ == "__main__":
+            SCALE = 5
+            for n, future in [(n, futures.submit(parent, n)) for n in (20, 30, 40)]:
+                assert future.result()[1] == [0, n, 2 * n], future.result()
+            print(list(futures.map(scaled, range(3))))
+    """)
+    assert done.expect() == "[0, 5, 10]\n"
+
+
+def test_a_global_that_cannot_travel_is_refused_by_its_name(place: Place) -> None:
+    done = place.run("""
+        from resilient_scoop import futures
+        stream = None
+        def read(x): return next(stream)
+        def plain(x): return x + 1
+        if __name__ == "__main__":
+            stream = iter(x for x in range(5))
+            try:
+                futures.submit(read, 1).result()
+            except Exception as error:
+                print(type(error).__name__, "stream" in str(error), "shared.setConst" in str(error))
+            print(futures.submit(plain, 1).result())
+    """)
+    assert done.expect() == "MeaningError True True\n2\n"
+
+
+EDITED: Final = """
+import sys
+from resilient_scoop import futures
+import helper
+START = __import__("time").time()
+def f(x): return helper.score(x) + (START > 0)
+def fresh(x): return x
+def main():
+    helper.TABLE["a"] = 50
+    print(list(futures.map(f, range(3))), list(futures.map(lambda x: helper.score(x), range(2))))
+    sys.exit(3)
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_edits_are_named_with_old_and_new_and_harmless_ones_are_not(place: Place) -> None:
+    place.write(HELPER, "helper.py")
+    first = place.run(EDITED).expect(3)
+
+    def resumed(old: str, new: str, *args: str) -> tuple[int, str, str]:
+        place.write(HELPER.replace(old, new), "helper.py")
+        done = place.rscoop("resume", "-q", *args, "last")
+        return done.code, done.out, done.err
+
+    assert resumed("RATE = 2", "RATE = 2  # twice")[:2] == (3, "")
+    code, _, told = resumed("RATE = 2", "RATE = 3")
+    assert code == 2
+    assert "f (3 results" in told
+    assert "helper.RATE 2 → 3, helper.py:2" in told
+    assert "<lambda> (2 results" in told
+    code, _, told = resumed("def score(x): return x * RATE", "def score(x): return RATE * x")
+    assert code == 2
+    assert "helper.score, helper.py:4" in told
+    assert resumed("depth = 1", "depth = 2")[0] == 2  # known to be used by nothing; asked
+    assert "Net (helper.py:5)" in resumed("depth = 1", "depth = 2")[2]
+    assert resumed("depth = 1", "depth = 2", "--reuse-changed")[:2] == (3, "")
+    code, out, _ = resumed("RATE = 2", "RATE = 3", "--recompute-changed")
+    assert code == 3
+    assert out != first
+
+
+def test_code_that_was_edited_in_the_script_s_own_process_needs_no_answer(place: Place) -> None:
+    place.write(HELPER, "helper.py")
+    place.run(EDITED).expect(3)
+    place.write(EDITED.replace("sys.exit(3)", "print('more'); sys.exit(4)"))
+    done = place.rscoop("resume", "-q", "last")
+    assert done.expect(4) == "more\n"
