@@ -302,6 +302,51 @@ def with_metaclass() -> Any:
     return Made()
 
 
+def kept_flag() -> Any:
+    class Kept(enum.IntFlag, boundary=enum.KEEP):
+        A = 1
+
+    return Kept(9)
+
+
+def made_by_calls() -> Any:
+    color: Any = enum.Enum("color", "RED BLUE")
+    data: Any = dataclasses.make_dataclass("Data", ["x"], namespace={"go": lambda self: self.x})
+    return color.BLUE, data(3)
+
+
+def with_init_var() -> Any:
+    @dataclasses.dataclass
+    class Base:
+        a: int = 1
+        b: dataclasses.InitVar[int] = 5
+
+        def __post_init__(self, b: int) -> None:
+            self.c = b
+
+    @dataclasses.dataclass(kw_only=True, unsafe_hash=True)
+    class Derived(Base):
+        d: str = "d"
+
+    return Derived(b=7)
+
+
+def of_builtin() -> Any:
+    class Number(int):
+        tag: str
+
+        def __new__(cls, value: int, tag: str = "") -> Any:
+            made = super().__new__(cls, value)
+            made.tag = tag
+            return made
+
+    class Missing(dict[str, str]):
+        def __missing__(self, key: str) -> str:
+            return key * 2
+
+    return Number(4, "four"), Missing(a="b")
+
+
 def typed_dict() -> Any:
     class Movie(typing.TypedDict, total=False):
         name: str
@@ -343,6 +388,10 @@ CHECKS: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
     (cached, lambda v: (v.x, v.x is v.x, v.y())),
     (mutual, lambda v: (type(v.other().left) is type(v), type(v.right) is type(v.other()))),
     (with_metaclass, lambda v: (type(v).answer(), v.me()[0] is type(v), type(type(v)).__name__)),
+    (kept_flag, lambda v: (int(v), v == type(v)(9), v is type(v)(9), type(v).A in v)),
+    (made_by_calls, lambda v: (v[0] is type(v[0]).BLUE, v[0].value, v[1].go(), v[1] == type(v[1])(3))),
+    (with_init_var, lambda v: (v.c, type(v)(b=8, a=2).c, dataclasses.asdict(v), v == type(v)())),
+    (of_builtin, lambda v: (v[0] + 1, v[0].tag, v[1]["zz"], v[1]["a"])),
     (typed_dict, lambda v: (v.kind(name="x"), v.kind.__total__, list(v.kind.__annotations__))),
     (with_hook, lambda v: v.tag),
 ]  # fmt: skip
