@@ -82,9 +82,18 @@ class FlightRecord:
         words[_SINCE] = time.monotonic_ns()
         words[_BUSY] = 1
 
+    def limit(self, until: float, tries: int) -> None:
+        """Note until when the item on the CPU may take (monotonic), and how often it was tried here."""
+        self.words[TRIES] = tries
+        self.words[DEADLINE] = round(until * 1e9)
+
     def idle(self) -> None:
         """Note that no user code runs."""
         self.words[_BUSY] = 0
+
+    def go_on(self) -> None:
+        """Note that what was begun is on the CPU again."""
+        self.words[_BUSY] = 1
 
     def end(self) -> None:
         """Note that the process ends because its work is done: it needs no successor."""

@@ -46,7 +46,7 @@ class Batch:
 
     __slots__ = (
         "asked", "call", "done", "last", "leases", "parent", "pieces", "queued", "ready", "resumed",
-        "spared", "undone", "unfit",
+        "spared", "tried", "undone", "unfit",
     )  # fmt: skip
 
     def __init__(self, parent: Parent, call: int, whole: Piece | None = None) -> None:
@@ -61,6 +61,8 @@ class Batch:
         self.resumed: list[int] = []  # volatile: a heap of ready items that have a history
         self.queued = False  # volatile: has an entry in the queue
         self.spared: set[int] | None = None  # volatile: held back, all but these
+        # Volatile: tries under `retries=` of items that were moved since, in the worker they were in.
+        self.tried: dict[int, int] | None = None
         self.leases: list[Lease] = []  # volatile: who holds items of it
         # Volatile: the function that the parent asked for last; empty until its replay asks again.
         self.asked = b"" if whole is None else whole.fn

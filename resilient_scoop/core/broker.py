@@ -95,12 +95,13 @@ class Broker:
                 self.handover.ask(event, now)
             case Tick():
                 self.membership.expire(now)
+                self.membership.time_out(now)
             case Swept():
                 self.keeper.swept(event)
             case _:
                 assert_never(event)
-        if self.keeper.halted:
-            self._stop(self.keeper.halted)
+        if hopeless := self.keeper.halted or self.membership.fruitless.verdict:
+            self._stop(hopeless)
         if not more:
             self._hand_over(now)
             self.keeper.sweep()
@@ -120,7 +121,7 @@ class Broker:
             return now + 0.005
         if not self.scheduler.ready and any(p.items > 1 for p in self.scheduler.workers.values()):
             return now + self.config.slice_s
-        return now + self.config.beat_s
+        return min(now + self.config.beat_s, self.membership.limits.next())
 
     def check(self) -> None:
         """Assert the invariants."""
@@ -220,13 +221,13 @@ class Broker:
             case wire.Parked(attempt=attempt, index=index):
                 peer.stuck, peer.moved_at = False, now
                 lease = peer.leases.get(attempt)
-                if lease is not None and message.parked:
-                    self.scheduler.park(lease, index)
+                if message.parked:
+                    self.membership.park(peer, message, now)
                 elif lease is not None:
                     lease.unpark(index)
             case wire.Stuck(attempt=attempt, index=index):
                 lease = peer.leases.get(attempt)
-                if lease is not None and self.scheduler.evict(lease, index):
+                if lease is not None and self.scheduler.evict(lease, index, message.tries):
                     # In front of another grant of the item, which waits for nothing either.
                     self.ledger.offer(peer.id, wire.encode(wire.Evict(attempt, index)))
             case wire.Returned():
@@ -258,7 +259,7 @@ class Broker:
             case wire.Halted():
                 self.keeper.halt(peer, message)
             case wire.NoRoom():
-                self.membership.no_room(peer, message)
+                self.membership.roomless.hear(peer, message)
             case wire.Unfit():
                 self._unfit(message)
             case wire.Forgotten(no=no):
@@ -323,7 +324,7 @@ class Broker:
     def _assign(self, now: float) -> None:
         if self.busy_disk or self.membership.stopping or self.membership.recovering(now):
             return
-        if self.membership.roomless and self.membership.is_short_of_room():
+        if self.membership.roomless.said and self.membership.roomless.holds_back():
             return
         self.membership.settle_doubts()
         if self.questions.open:

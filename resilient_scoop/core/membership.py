@@ -11,12 +11,16 @@ told. So there is one writer over restarts, too (L1).
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
 from resilient_scoop.core import permission
+from resilient_scoop.core.fruitless import Fruitless
 from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.limits import Limits, carry_tries, held_below, tries_of
 from resilient_scoop.core.peers import Peer
+from resilient_scoop.core.roomless import Roomless
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import broker_error
 
@@ -41,12 +45,12 @@ class Membership:
         self.peers = ledger.peers
         self.dead: list[PeerId] = []  # who will never be heard again, to be taken by the exchange
         self.silent: dict[PeerId, Peer] = {}  # taken for lost; may only have slept
-        self.roomless: dict[
-            PeerId, wire.NoRoom
-        ] = {}  # who waits until the disk has space, and for what
+        self.roomless = Roomless(self.scheduler)
+        self.fruitless = Fruitless(self.state, config.crashes_max)
         self.stopping: str | None = None
         self.agent_alive_at = 0.0  # when an agent was heard last
         self.workers_lost = 0
+        self.limits = Limits(self.scheduler.leases)
         self._awaited: set[bytes] | None = set() if config.adopt else None
         self._grace_until: float | None = None
         self.in_doubt = True  # intents of an earlier epoch are to be looked at
@@ -63,7 +67,7 @@ class Membership:
         if hello.role == "worker":
             self.scheduler.workers[peer_id] = peer
             dropped = [held.attempt for held in hello.held if not self._adopt(peer, held, now)]
-            self._park_waiting(peer, hello)
+            self._park_waiting(peer, hello, now)
         self._await(peer_id, hello, now)
         greeting = wire.Welcome(self.epoch, self.seed, self.config.lease_s, dropped)
         self.ledger.send(peer_id, wire.encode(greeting))
@@ -147,11 +151,21 @@ class Membership:
                 return True
         return False
 
-    def _park_waiting(self, peer: Peer, hello: wire.Hello) -> None:
+    def _park_waiting(self, peer: Peer, hello: wire.Hello, now: float) -> None:
         for each in hello.waiting:
-            lease, place = peer.leases.get(each.attempt), ids.parse_item(each.parent)
-            if lease is not None and place is not None:
-                self.scheduler.park(lease, place[2])
+            place = ids.parse_item(each.parent)
+            if place is not None:
+                parked = wire.Parked(each.attempt, place[2], True, each.left_s, each.tries)  # noqa: FBT003
+                self.park(peer, parked, now)
+
+    def park(self, peer: Peer, parked: wire.Parked, now: float) -> None:
+        """An item waits for others."""
+        lease = peer.leases.get(parked.attempt)
+        if lease is not None and parked.index in lease.left:
+            self.scheduler.park(lease, parked.index)
+            if parked.left_s >= 0 or parked.tries:
+                until = now + parked.left_s if parked.left_s >= 0 else inf
+                self.limits.put(lease, parked.index, until, parked.tries)
 
     def _seat_origin(self, peer: Peer, hello: wire.Hello) -> None:
         """Give the origin the root future, or leave it the one that it is running."""
@@ -188,18 +202,21 @@ class Membership:
             return
         if peer.role == "origin" and lost.reason != "asked":
             self.ledger.root_deaths += 1
+            self.fruitless.died(lost, others_compute=bool(self.scheduler.leases))
         self.lose(peer, lost)
 
     def lose(self, peer: Peer, lost: wire.ProcessLost | None, *, died: bool = False) -> None:
         """A peer is gone: its items are to do again, and only what was on the CPU is blamed (M2)."""
         self.peers.pop(peer.id, None)
         self.scheduler.workers.pop(peer.id, None)
-        self.roomless.pop(peer.id, None)
+        self.roomless.said.pop(peer.id, None)
         self.workers_lost += peer.role == "worker" and self.stopping is None
         if self.ledger.root is not None and self.ledger.root[1] == peer.id:
             self.ledger.root = None
         for lease in list(peer.leases.values()):
             self.scheduler.end(lease)
+            if lease.limits or lost is not None:
+                carry_tries(lease, lost)
             if lost is not None and lost.on_cpu == lease.attempt and lost.index in lease.left:
                 self._blame(lease.batch, lease.fn, lost)
             left = list(lease.left)
@@ -232,14 +249,26 @@ class Membership:
             return
         crashed = wire.Crashed(
             parent.path, batch.call, index, lost.exit, lost.reason,
-            batch.digests_of(index, index + 1), lost.incarnation, lost.at,
+            batch.digests_of(index, index + 1), lost.incarnation, lost.at, lost.tries,
         )  # fmt: skip
         self.ledger.log(parent, wire.encode(crashed))
         self.state.apply_crashed(parent, crashed)
         payload = self._verdict(batch, fn, lost)
         if payload is not None:
             self.scheduler.enqueue(batch, [(index, index + 1)], resumes=False)
+            if lost.reason == "timeout":
+                for attempt, peer in held_below(
+                    self.state, ids.item_path(parent.path, batch.call, index)
+                ):
+                    self._kill(peer, attempt)
             self.ledger.settle_error(batch, index, payload)
+
+    def _kill(self, peer: Peer, attempt: wire.Attempt) -> None:
+        """Have a worker ended if it is in the middle of an attempt; nobody is blamed for it."""
+        kill = wire.encode(wire.Kill(peer.id, "asked", attempt))
+        for each in self.peers.values():
+            if each.role == "agent":
+                self.ledger.send(each.id, kill)
 
     def _verdict(self, batch: Batch, fn: bytes, lost: wire.ProcessLost) -> bytes | None:
         """Return the outcome of an item that may not be tried again, or None."""
@@ -248,33 +277,13 @@ class Membership:
         options, name = self.scheduler.options(fn), self.ledger.name(fn)
         path = ids.item_path(batch.parent.path, batch.call, index)
         late = sum(each.reason == "timeout" for each in deaths)
-        if lost.reason == "timeout" and (late > options.retries or not options.idempotent):
+        tries = tries_of(deaths, batch.tried, index)
+        if lost.reason == "timeout" and (tries > options.retries or not options.idempotent):
             return broker_error("timeout", path, name, options.timeout_s)
         if lost.reason != "timeout" and len(deaths) - late >= self.config.crashes_max:
             exits = [[each.exit, each.reason] for each in deaths]
             return broker_error("crashed", path, name, exits)
         return None
-
-    # --- space --------------------------------------------------------------------------------
-
-    def no_room(self, peer: Peer, said: wire.NoRoom) -> None:
-        """A process has no space for a file, or has it now."""
-        peer.stuck = said.result and said.size_bytes > 0
-        if said.size_bytes:
-            self.roomless[peer.id] = said
-        else:
-            self.roomless.pop(peer.id, None)
-
-    def is_short_of_room(self) -> bool:
-        """Tell whether nothing is to be started for want of space.
-
-        So it is while a worker cannot write a result. But the files of arguments go as their items
-        are done: where nobody else computes, somebody must.
-        """
-        if not any(each.result for each in self.roomless.values()):
-            return False
-        workers = self.scheduler.workers.values()
-        return any(peer.items > 0 for peer in workers if peer.id not in self.roomless)
 
     # --- time ---------------------------------------------------------------------------------
 
@@ -295,6 +304,17 @@ class Membership:
             peer.moved_at += gap_s
         if self._grace_until is not None:
             self._grace_until += gap_s
+
+    def time_out(self, now: float) -> None:
+        """End, or have tried again, the items that wait and whose `timeout=` is over (T1)."""
+        for lease, index, tries in self.limits.due(now):
+            batch, fn, attempt = lease.batch, lease.fn, lease.attempt
+            mark = b"%d.%d" % (attempt.epoch, attempt.no)
+            self.scheduler.settle(lease, index, index + 1)
+            self.ledger.send(lease.peer.id, wire.encode(wire.Evict(attempt, index)))
+            lost = wire.ProcessLost(mark, 0, "timeout", attempt, index, tries=tries)
+            self._blame(batch, fn, lost)
+            permission.again(self.ledger, batch, [(index, index + 1)], resumes=True)
 
     def expire(self, now: float) -> None:
         """Lose the peers of which nothing was heard for a lease."""

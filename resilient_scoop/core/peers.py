@@ -25,11 +25,13 @@ class Lease:
     item_s: float  # estimated time per item when it was granted
     granted_at: float
     parked: set[int] = field(default_factory=set)  # items that wait for others
+    limits: dict[int, tuple[float, int]] = field(default_factory=dict)  # see `core.limits`
     retracting: bool = False
     urgency: int = 0  # the lower, the sooner: minus the priority
 
     def unpark(self, index: int) -> None:
         """An item that waited goes on, and takes up the worker again."""
+        self.limits.pop(index, None)
         if index in self.parked:
             self.parked.discard(index)
             self.peer.take(self, 1)

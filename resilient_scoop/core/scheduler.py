@@ -179,7 +179,7 @@ class Scheduler:
         """Tell whether what a worker is in the middle of takes long."""
         return peer.items > 0 and self._now - peer.moved_at > self.config.prefetch_s
 
-    def evict(self, lease: Lease, index: int) -> bool:
+    def evict(self, lease: Lease, index: int, tries: int = 0) -> bool:
         """Have a parked item go on elsewhere, if a worker has room; return whether it will.
 
         One that must not be started twice stays where it is.
@@ -189,6 +189,9 @@ class Scheduler:
         lease.peer.stuck = True
         if not self.options(lease.fn).idempotent or self._roomiest() is None:
             return False
+        if tries:
+            tried = lease.batch.tried = lease.batch.tried or {}
+            tried[index] = tried.get(index, 0) + tries
         self.settle(lease, index, index + 1)
         self.enqueue(lease.batch, [(index, index + 1)], resumes=True)
         return True

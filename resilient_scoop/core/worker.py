@@ -59,6 +59,8 @@ class Worker:
         self.announced: dict[bytes, None] = {}  # of these, what this process has told the broker
         self.consts: dict[str, wire.Const] = {}
         self.parents: dict[str, Parent] = {}
+        self.limits: dict[str, tuple[float, int]] = {}  # of those that wait: until when, its tries
+        self.now = 0.0  # when the broker was heard last
         self.fenced: list[str] = []  # parents whose greenlets are to be ended
         self.root_task: wire.Task | None = None
         self.root: wire.Attempt | None = None
@@ -168,12 +170,21 @@ class Worker:
         if not work.left:
             self.works.pop(work.attempt, None)
 
-    def park(self, work: Work, index: int) -> None:
-        """Say that an item waits for others."""
-        self.out.append(wire.encode(wire.Parked(work.attempt, index)))
+    def park(
+        self, work: Work, index: int, until: float | None = None, now: float = 0.0, tries: int = 0
+    ) -> None:
+        """Say that an item waits for others, and until when its try may take."""
+        left_s = -1.0
+        if until is not None:
+            left_s = max(0.0, until - now)
+            path = ids.item_path(work.task.parent, work.task.call, index)
+            self.limits[path] = (until, tries)
+        self.out.append(wire.encode(wire.Parked(work.attempt, index, True, left_s, tries)))  # noqa: FBT003
 
     def unpark(self, work: Work, index: int) -> None:
         """Say that an item goes on: others must not wait behind it."""
+        if self.limits:
+            self.limits.pop(ids.item_path(work.task.parent, work.task.call, index), None)
         self.out.append(wire.encode(wire.Parked(work.attempt, index, parked=False)))
 
     def give_back(self) -> None:
@@ -211,6 +222,7 @@ class Worker:
         A message of a newer epoch than the link's means that the broker is a new one: the answer is
         a Hello. What an older broker still had on its way is nothing to us.
         """
+        self.now = now
         if header.epoch < self.link.epoch:
             return []
         if header.epoch > self.link.epoch:
@@ -320,14 +332,20 @@ class Worker:
             self.works.pop(attempt, None)
         path = ids.item_path(work.task.parent, work.task.call, index)
         parent = self.parents.get(path)
-        if parent is not None and parent.attempt == attempt:  # it may be here again already
-            del self.parents[path]
-            self.fenced.append(path)
+        if parent is not None and parent.attempt != attempt:
+            return  # it is here again already
+        self.parents.pop(path, None)
+        self.fenced.append(path)
 
     def _greeting(self) -> list[bytes]:
         """Return a Hello and what this process has announced: its broker need not know of it (F1)."""
         held = [self._held(work) for work in self.works.values() if work.left]
-        waiting = [wire.Waiting(p.path, p.attempt) for p in self.parents.values()]
+        self.limits = {path: self.limits[path] for path in self.limits if path in self.parents}
+        waiting = []
+        for parent in self.parents.values():
+            until, tries = self.limits.get(parent.path, (None, 0))
+            left_s = -1.0 if until is None else max(0.0, until - self.now)
+            waiting.append(wire.Waiting(parent.path, parent.attempt, left_s, tries))
         hello = wire.Hello(self.role, self.node, self.name, self.pid, held, waiting)
         return [wire.encode(hello), *announcements(self), *permission.ask_again(self)]
 

@@ -237,9 +237,9 @@ def options(
 ) -> Calls:
     """Return an object with `submit` and `map` whose calls have these options.
 
-    `timeout`: seconds an item may take; then its worker is killed, and the item is tried again
-    (`retries`) or fails with `TaskTimeoutError`. `retries`: how often an item that raises is tried
-    again; `retry`: a tenacity policy instead. `idempotent=False`: never started twice; if its
+    `timeout`: seconds that a try of an item may take, waiting for its own calls included; then it
+    is ended, and tried again as often as `retries` says. `retries`: how often an item that raises
+    is tried again; `retry`: a tenacity policy instead. `idempotent=False`: never started twice; if its
     worker is lost it fails with `WorkerLostError`. `priority`: higher ones go first. `name`: for
     eyes.
 

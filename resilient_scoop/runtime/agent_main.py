@@ -15,7 +15,6 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,10 +24,11 @@ from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.adapters.zmq_sockets import DealerSocket, local_endpoint
 from resilient_scoop.core.link import Link
 from resilient_scoop.counts import counted
-from resilient_scoop.runtime import child
+from resilient_scoop.runtime import child, leftovers
 from resilient_scoop.runtime.room import NO_SPACE
 from resilient_scoop.runtime.script_errors import write_note
-from resilient_scoop.runtime.words import REFUSED, how, last_words, limit_met
+from resilient_scoop.runtime.slots import Slot, oom_kills
+from resilient_scoop.runtime.words import HOPELESS, REFUSED, how, last_words, limit_met
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -40,35 +40,11 @@ BACKOFF_S_MAX = 30.0
 HASTY_S = 1.0
 HASTY_MIN = 3
 STILLBORN_MAX = 5
-HOPELESS = 70
 STOPPED = 75
 REFUSED_AGAIN_S = 1.0
 REFUSED_S_MAX = 10.0
 EXIT_S = 10.0
 """What exit handlers, threads and finalizers of the user's have in a process whose work is done."""
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """A place for a process: which one is in it, and when the next may be started."""
-
-    role: str
-    name: str
-    process: subprocess.Popen[bytes] | None = None
-    incarnation: bytes = b""
-    record: FlightRecord | None = None
-    pidfd: int = -1
-    started_at: float = 0.0
-    start_at: float = 0.0
-    refused_at: float = 0.0  # since when the system has had no room for it
-    hasty: int = 0  # how often in a row it died at once
-    stillborn: int = 0  # how often in a row it ended before it ran anything
-    killed_for: str = ""
-    code: int = 0  # how it ended last
-    alike: int = 0  # how often in a row it ended so
-    ended: bool = False  # its work is done: it has no successor
-    late: bool = False  # it was said that it does not end
-    careful: bool = False  # the one before could only be freed of a lock by its end
 
 
 class Agent:
@@ -84,9 +60,11 @@ class Agent:
         self.slots += [Slot("worker", f"w{n + 1}") for n in range(settings.workers)]
         self.greeted = False
         self.hopeless = 0  # exit status of an agent that gives up
-        self.ooms = _oom_kills()
+        self.ooms = oom_kills()
+        self.mark = leftovers.mark_of(settings.run_id, settings.incarnation)
+        leftovers.adopt()
         self.stopping: str | None = None
-        self.stop_at = 0.0
+        self.stop_at = self.abandon_at = 0.0
         self.alive_at = 0.0
         self.logs = Path(settings.run_dir) / "logs"
         self.logs.mkdir(mode=0o700, exist_ok=True)
@@ -104,7 +82,8 @@ class Agent:
         slot.record = FlightRecord.create(slot.name)
         settings = msgspec.structs.replace(
             self.settings, name=slot.name, incarnation=slot.incarnation,
-            record_fd=slot.record.fd, control_fd=-1, errors_fd=-1, screen_fd=-1, careful=slot.careful,
+            mark=f"{self.mark}{slot.incarnation.hex()}", record_fd=slot.record.fd, control_fd=-1,
+            errors_fd=-1, screen_fd=-1, careful=slot.careful,
         )  # fmt: skip
         try:
             slot.process = self._spawn(slot, settings)
@@ -159,14 +138,16 @@ class Agent:
         code = slot.process.wait()
         self.socket.unwatch(slot.pidfd)
         os.close(slot.pidfd)
-        on_cpu = slot.record.read()
+        on_cpu, was_ready = slot.record.read(), slot.record.is_ready
         slot.ended = slot.record.has_ended
         slot.record.close()
         self._kill_group(slot.process.pid)
+        if not slot.ended:
+            self._end_leftovers(slot)
         slot.careful = slot.role == "worker" and code == child.START_AGAIN
         anew = slot.careful or (self.settings.always_replay and code == child.START_AGAIN)
         orderly = slot.ended or self.stopping is not None or anew or code == REFUSED
-        ooms, self.ooms = self.ooms, _oom_kills()
+        ooms, self.ooms = self.ooms, oom_kills()
         died = "oom" if code == -signal.SIGKILL and self.ooms > ooms else "crash"
         reason = slot.killed_for or ("asked" if orderly else died)
         at = time.time()  # noqa: TID251  a label for eyes
@@ -174,16 +155,21 @@ class Agent:
         if on_cpu is not None:
             attempt = wire.Attempt(on_cpu.epoch, on_cpu.no)
             lost = wire.ProcessLost(
-                slot.incarnation, code, reason, attempt, on_cpu.item, on_cpu.parent, on_cpu.call, at
-            )
+                slot.incarnation, code, reason, attempt, on_cpu.item, on_cpu.parent, on_cpu.call, at,
+                on_cpu.tries,
+            )  # fmt: skip
         self.tell(lost)
         self._say_end(slot, code, reason)
         slot.hasty = slot.hasty + 1 if now - slot.started_at < HASTY_S and not anew else 0
-        slot.stillborn = slot.stillborn + 1 if code > 0 and on_cpu is None and not orderly else 0
+        slot.stillborn = 0 if was_ready or orderly else slot.stillborn + 1
         if slot.stillborn >= STILLBORN_MAX:
-            self._give_up(slot, code)
+            self._give_up(slot, how(code) + (", out of memory" if died == "oom" else ""))
         elif slot.role == "origin" and reason in ("crash", "oom"):
-            self._origin_died(slot, code)
+            self.say(f"the script's process died ({how(code)}); it starts again where it was")
+        self._plan(slot, code, now)
+
+    def _plan(self, slot: Slot, code: int, now: float) -> None:
+        """Plan a process' successor."""
         wait_s = 0.0
         if slot.hasty >= HASTY_MIN:
             wait_s = min(BACKOFF_S_MAX, 0.25 * 2 ** (slot.hasty - HASTY_MIN))
@@ -204,30 +190,12 @@ class Agent:
                 "here on it runs the script's calls one after another"
             )
 
-    def _origin_died(self, slot: Slot, code: int) -> None:
-        """The script is started again, but not for ever where it always ends in the same way.
-
-        A SIGKILL is nothing that a script does to itself.
-        """
-        slot.alike = slot.alike + 1 if code == slot.code else 1
-        slot.code = code
-        if code == -signal.SIGKILL or slot.alike < self.settings.crashes_max:
-            self.say(
-                f"the script's process died ({how(code)}); it is restarted and continues where it was"
-            )
-            return
-        self.say(
-            f"the script ended its own process {counted(slot.alike, 'time')} ({how(code)}): "
-            "look for native code that crashes, or for os._exit, outside of tasks"
-        )
-        self.hopeless = HOPELESS
-        self.stop("the script crashes", time.monotonic())
-
-    def _give_up(self, slot: Slot, code: int) -> None:
+    def _give_up(self, slot: Slot, death: str) -> None:
         """A process ends before it has begun, again and again: the run cannot go on."""
         self.say(
             f"{slot.name} cannot start: it ended {counted(slot.stillborn, 'time')} before it began "
-            f"({how(code)}); see the logs in {self.logs}"
+            f"({death}), most likely while it imported the script; {self.logs} holds what it said. Nothing "
+            f"is lost: `rscoop resume {self.settings.run_id}` goes on when that is mended"
         )
         self.hopeless = HOPELESS
         self.stop("cannot start", time.monotonic())
@@ -236,6 +204,12 @@ class Agent:
         """End what a process of ours has left behind."""
         with contextlib.suppress(ProcessLookupError):  # it left nothing
             os.killpg(pid, signal.SIGKILL)
+
+    def _end_leftovers(self, slot: Slot) -> None:
+        """End what a process that was killed had started, though it may have left the group."""
+        assert slot.process is not None, "it has only just ended"
+        session, mark = slot.process.pid, f"{self.mark}{slot.incarnation.hex()}"
+        leftovers.end_all(lambda: leftovers.of_session(session, mark))
 
     # --- talking ------------------------------------------------------------------------------
 
@@ -278,9 +252,9 @@ class Agent:
         match message:
             case wire.Stop(reason=reason):
                 self.stop(reason, now)
-            case wire.Kill(incarnation=incarnation, reason=reason):
+            case wire.Kill(incarnation=incarnation, reason=reason, attempt=attempt):
                 for slot in self.slots:
-                    if slot.incarnation == incarnation and slot.process is not None:
+                    if slot.incarnation == incarnation and slot.executes(attempt):
                         self.kill(slot, reason)
             case _:
                 pass  # Welcome; nothing else is for agents
@@ -289,7 +263,8 @@ class Agent:
         """Start nothing more; give what runs the time of grace."""
         if self.stopping is None:
             self.stopping = reason
-            self.stop_at = now + (EXIT_S if reason == "ended" else self.settings.stop_grace_s)
+            self.abandon_at = now + self.settings.stop_grace_s
+            self.stop_at = now + EXIT_S if reason == "ended" else self.abandon_at
             if reason == "now":
                 self.stop_at = now
 
@@ -312,7 +287,7 @@ class Agent:
             if self.control_fd in ready and not os.read(self.control_fd, 4096):
                 self.socket.unwatch(self.control_fd)
                 self.stop("launcher gone", now)
-                self.stop_at = min(self.stop_at, now + 1.0)
+                self.stop_at = now
             while (frames := self.socket.receive()) is not None:
                 self.hear(frames, now)
             for slot in self.slots:
@@ -332,8 +307,10 @@ class Agent:
     def _vouch(self, now: float) -> None:
         if now - self.alive_at < ALIVE_S:
             return
-        self.alive_at = now
-        seen = [s.incarnation for s in self.slots if s.process is not None and _is_running(s)]
+        passed_s, self.alive_at = min(now - self.alive_at, 2 * ALIVE_S), now
+        there = [slot for slot in self.slots if slot.process is not None]
+        seen = [slot.incarnation for slot in there if slot.look(passed_s, self.say)]
+        leftovers.bury({slot.process.pid for slot in there if slot.process is not None})
         if self.greeted:
             self.tell(wire.Alive(seen))
         else:
@@ -356,32 +333,19 @@ class Agent:
                 slot.process.kill()
                 continue
             on_cpu = slot.record.read()
+            if self.stopping == "ended" and slot.role == "worker" and on_cpu is not None:
+                if now >= self.abandon_at:  # nobody wants what it computes
+                    slot.process.kill()
+                continue
             if on_cpu is not None and 0 < on_cpu.deadline_ns < now_ns and not slot.killed_for:
                 self.kill(slot, "timeout")
 
     def _end(self) -> int:
+        if self.stopping != "ended":
+            leftovers.end_all(lambda: leftovers.below(set()) | leftovers.of_session(-1, self.mark))
         self.tell(wire.Bye())
         self.socket.close()
         return self.hopeless
-
-
-def _oom_kills() -> int:
-    """Return how many processes the kernel of this host has killed for memory since its boot."""
-    try:
-        lines = Path("/proc/vmstat").read_text("ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
-
-def _is_running(slot: Slot) -> bool:
-    """Tell whether the kernel lets a process run (it is not stopped, and no zombie)."""
-    assert slot.process is not None, "only a started process runs"
-    try:
-        stat = Path(f"/proc/{slot.process.pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(") ")[2][:1] not in "TtZX"
 
 
 def main() -> int:

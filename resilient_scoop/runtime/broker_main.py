@@ -48,6 +48,7 @@ from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.disk import Disk, wait_for_room
 from resilient_scoop.runtime.handover import STOPPED
 from resilient_scoop.runtime.reports import Found, Report, broker_report
+from resilient_scoop.runtime.words import HOPELESS, script_dies
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.tally import TALLY_KEY, Tally, decode_tally
 
@@ -256,10 +257,18 @@ class BrokerShell:
                 return self._end()
 
     def _mind_halt(self) -> None:
-        """Say why a future cannot go on."""
-        if self.broker.keeper.halted and not self.halt_said:
+        """Say why a future, or the run, cannot go on."""
+        fruitless = self.broker.membership.fruitless
+        if self.halt_said:
+            return
+        if self.broker.keeper.halted:
             self.halt_said = True
             self.say(self.broker.keeper.halted)
+        elif fruitless.is_over:
+            self.halt_said = True
+            self._report(
+                Report(note=script_dies(fruitless.deaths, self.settings.run_id), fatal=HOPELESS)
+            )
 
     def _turn(self, now: float) -> None:
         number, changes, mails = self.exchange.turn(now)
@@ -316,7 +325,7 @@ class BrokerShell:
             self.say(self.journal.notes.popleft())
         full, before = self.committer.full, self.broker.busy_disk
         self.broker.busy_disk = full
-        if text := self.disk.look(self.broker.membership.roomless.values(), journal=full):
+        if text := self.disk.look(self.broker.membership.roomless.said.values(), journal=full):
             self.say(text)
         return full != before
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from resilient_scoop.runtime import REFUSAL_SAID, deaf, json_text
+from resilient_scoop.runtime import REFUSAL_SAID, deaf, json_text, leftovers
 
 _VARIABLE: Final = "RSCOOP_CHILD"
 _PYTHONPATH_GIVEN: Final = "RSCOOP_PYTHONPATH_GIVEN"
@@ -55,6 +55,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     name: str = ""
     incarnation: bytes = b""
+    mark: str = ""  # that what it starts inherits (`runtime.leftovers`)
     record_fd: int = -1
     stdin_fd: int = -1  # the origin's end of the script's standard input (`runtime.script_input`)
     stdin_source: bytes = b""
@@ -113,10 +114,10 @@ def hash_seed(seed: int) -> str:
     return str(seed % 4294967295 + 1)
 
 
-def _begin(parent: int) -> None:
-    """Have the kernel kill this process when the thread that started it ends; be deaf meanwhile."""
+def _begin(parent: int, at_its_end: signal.Signals) -> None:
+    """Have the kernel send a signal when the thread that started this process ends; be deaf meanwhile."""
     deaf.ignore()
-    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(_PDEATHSIG, at_its_end)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -134,7 +135,8 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
 ) -> subprocess.Popen[bytes]:
     """Start a process of the run, in a session of its own: the terminal's Ctrl-C is not for it.
 
-    It dies with this process. Raises OSError where the system has no room for another process.
+    It dies with this process; only an agent ends by itself, behind what tasks have started, and is
+    let go on for that if it was stopped. Raises OSError where the system has no room for another process.
     """
     environ = dict(os.environ)
     environ[_VARIABLE] = json_text.encode(settings).decode()
@@ -147,10 +149,12 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
     if refusal_said:
         environ[REFUSAL_SAID] = "1"
     if user_code:
+        environ[leftovers.VARIABLE] = settings.mark
         environ["PYTHONHASHSEED"] = hash_seed(settings.seed)
         for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB", "NUMBA", "BLIS"):
             environ.setdefault(f"{library}_NUM_THREADS", "1")
     parent = os.getpid()
+    at_its_end = signal.SIGCONT if role == "agent" else signal.SIGKILL
     flags = settings.script.flags if user_code else []
     command = [sys.executable, *flags, "-m", "resilient_scoop.runtime.proc", role, settings.run_id]
     return subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
@@ -172,5 +176,5 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
             )
             if fd >= 0
         ],
-        preexec_fn=lambda: _begin(parent),  # noqa: PLW1509 - no threads run yet here
+        preexec_fn=lambda: _begin(parent, at_its_end),  # noqa: PLW1509 - no threads run yet here
     )

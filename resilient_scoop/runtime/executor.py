@@ -11,6 +11,7 @@ all (`adapters.process_state`); a function that provably draws and changes nothi
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,9 @@ class Executor:
         """Run slices until there is none, or until an item had to wait (the body of a greenlet)."""
         process_state.fresh()
         while (work := pick()) is not None:
+            attempt, task = work.attempt, work.task  # loading runs code of the user's, too
+            record = self.session.record
+            record.begin(attempt.epoch, attempt.no, task.parent, task.call, work.next)
             loaded = self.functions.get(work.callable)
             if loaded.unfit:
                 self._set_aside(work, work.next, loaded.unfit)
@@ -93,7 +97,7 @@ class Executor:
                 self._breathe(work)  # so that the next slice is here when the last item is done
             words[INDEX] = context.index = index
             if timeout_s is not None:
-                words[DEADLINE] = round((time.monotonic() + timeout_s) * 1e9)
+                self._limit(context, timeout_s)
             value, failed = item(context, loaded, args[index - first])
             if failed and self._is_to_run_again(context, loaded, now):
                 value, failed = item(context, loaded, args[index - first])
@@ -158,7 +162,7 @@ class Executor:
         session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, index)
         return True
 
-    def again(self, work: Work, index: int) -> None:
+    def again(self, work: Work, index: int, until: float | None) -> None:
         """Run an item that was a waiting parent and was dropped, from the top (a greenlet's body)."""
         session, task, attempt = self.session, work.task, work.attempt
         loaded = self.functions.get(work.callable)
@@ -167,6 +171,9 @@ class Executor:
         context.index, context.parked, context.again = index, True, True
         process_state.fresh()
         session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, index)
+        context.until = until
+        if until is not None:
+            session.record.limit(until, session.reporter.tries(context.path, work))
         item = self._quick if loaded.is_quick else self._item
         value, failed = item(context, loaded, task.args[index - task.start])
         self._end_parent(context, value, failed=failed)
@@ -320,6 +327,12 @@ class Executor:
             return function(*value)
         return function(*value[0], **value[1])
 
+    def _limit(self, context: Context, timeout_s: float) -> None:
+        """Begin the time of a try."""
+        context.until = time.monotonic() + timeout_s
+        tries = self.session.reporter.tries(context.path, context.work)
+        self.session.record.limit(context.until, tries)
+
     def _retried(self, context: Context, loaded: Loaded, arg: bytes) -> Any:
         from resilient_scoop.adapters.retrying import retried
 
@@ -333,11 +346,16 @@ class Executor:
             is_first = False
             process_state.fresh()
             self._begin(loaded)
+            if options.timeout_s is not None:
+                self._limit(context, options.timeout_s)
             try:
                 return self._call(loaded, self._load(loaded, arg))
             except BaseException as error:  # user code: a child is not tried again
                 forks.end_if_child(error)
                 raise
+            finally:  # the time between two tries is not the call's
+                if os.getpid() == self.session.machine.pid:
+                    context.until, self.session.record.words[DEADLINE] = None, 0
 
         options = loaded.define.options
         return retried(call, options.retries, options.retry, self.sleep)

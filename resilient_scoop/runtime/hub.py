@@ -103,6 +103,8 @@ class Hub:
         with session.lock:
             session.machine.unpark(work, context.index)
         session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, context.index)
+        if context.until is not None:
+            session.record.limit(context.until, session.reporter.tries(context.path, work))
 
     def _park(self, context: Context) -> None:
         """The item waits; the rest of its slice is for another greenlet."""
@@ -115,7 +117,8 @@ class Hub:
             if work.next < work.stop:
                 self.open.append(work)
         session.running = None
-        session.machine.park(work, context.index)
+        tries = session.reporter.tries(context.path, work)
+        session.machine.park(work, context.index, context.until, time.monotonic(), tries)
         if self.lock_waits.waiting or self.settings.careful:
             self._hand_back_upper()
         self._ask_page(context)
@@ -141,9 +144,11 @@ class Hub:
                 continue
             if parked.gives_way:
                 continue  # it would be begun again elsewhere
-            if parked.ready():
-                stuck = wire.Stuck(work.attempt, parked.context.index)
-                machine.out.append(wire.encode(stuck))
+            is_due = parked.until is not None and parked.until <= now
+            if parked.ready() or (is_due and work.callable.options.idempotent):
+                context = parked.context
+                tries = self.session.reporter.tries(context.path, work)
+                machine.out.append(wire.encode(wire.Stuck(work.attempt, context.index, tries)))
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -278,19 +283,21 @@ class Hub:
             machine.out += parent.frames()  # what it was told is part of its history
         context.fenced = True
         parked.green.throw(GreenletExit)
-        greenlet(self._body_again).switch(context.work, context.index)
+        greenlet(self._body_again).switch(context.work, context.index, context.until)
 
-    def _body_again(self, work: Work, index: int) -> None:
+    def _body_again(self, work: Work, index: int, until: float | None) -> None:
         with contextlib.suppress(GreenletExit):
-            self.executor.again(work, index)
+            self.executor.again(work, index, until)
 
     def _fence(self) -> None:
         """End the greenlets of parents that are no longer ours to run."""
         machine = self.session.machine
         fenced, machine.fenced = machine.fenced, []
         for path in fenced:
-            parked = self.parked.pop(path, None)
-            if parked is not None:
+            parked = self.parked.get(path)
+            work = None if parked is None else parked.context.work
+            if parked is not None and work is not None and parked.context.index not in work.left:
+                del self.parked[path]
                 parked.context.fenced = True
                 parked.green.throw(GreenletExit)
 

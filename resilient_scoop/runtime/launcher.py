@@ -16,6 +16,7 @@ import selectors
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.store import remove_arguments
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import JournalError, RunStoppedError
-from resilient_scoop.runtime import child, decisions, kept_code
+from resilient_scoop.runtime import child, decisions, kept_code, leftovers
 from resilient_scoop.runtime.aftermath import show_new, tidy
 from resilient_scoop.runtime.audit import AuditTail
 from resilient_scoop.runtime.display import Course, Display, Progress, Rate
@@ -48,6 +49,8 @@ from resilient_scoop.runtime.words import REFUSED, hopeless, hopeless_loop, how,
 if TYPE_CHECKING:
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
 
+LEFT_S = 2.0
+"""How long a killed agent may take to be gone."""
 _FATAL = frozenset({70, 73, 74})
 _RESTARTS_MAX, _STILLBORN_MAX = 8, 2
 _STDOUT, _STDERR = 1, 2
@@ -161,8 +164,10 @@ class Launcher:
         """Start the local agent; it learns from its control pipe that we are gone."""
         assert self.errors is not None, "made before any process is started"
         theirs, ours = os.pipe()
+        incarnation = b"a" + os.urandom(8)
+        self.agent_mark = leftovers.mark_of(self.run.id, incarnation)
         settings = msgspec.structs.replace(
-            self.settings(adopt=False), incarnation=b"a" + os.urandom(8), control_fd=theirs,
+            self.settings(adopt=False), incarnation=incarnation, control_fd=theirs,
             stdin_fd=self.feeder.child_fd, stdin_source=self.feeder.source,
             errors_fd=self.errors.ours,
             screen_fd=-1 if self.screen is None else self.screen.ours,
@@ -177,6 +182,8 @@ class Launcher:
         self.agent_watch.started()
 
     agent_control = -1
+    agent_mark = ""
+    others: frozenset[int] = frozenset()  # children that were ours before: of whoever became us
 
     def _watch(self, part: Part, process: subprocess.Popen[bytes]) -> None:
         part.process = process
@@ -188,6 +195,8 @@ class Launcher:
     def serve(self) -> int:
         """Supervise until the run has ended or is stopped."""
         try:
+            self.others = frozenset(leftovers.below(set()))
+            leftovers.adopt()
             self.run.logs.mkdir(mode=0o700, exist_ok=True)
             self.run.make_socket_dir()
             self.ears = Ears(self.selector, self.handover.hear, self._leave)
@@ -271,6 +280,8 @@ class Launcher:
         handover.again()
 
     def _agent_ended(self, code: int) -> None:
+        if code < 0:
+            self._end_leftovers()  # it was killed
         if self.broker_code is not None or self.report.ended or self.handover.stops:
             return
         if code == 0:
@@ -359,6 +370,21 @@ class Launcher:
         for part in (self.agent, self.broker):
             if part.process is not None:
                 part.process.kill()
+        if self.agent.process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self.agent.process.wait(LEFT_S)
+            self._end_leftovers()
+
+    def _end_leftovers(self) -> None:
+        """End what tasks had started, where the agent does not."""
+        parts = {p.process.pid for p in (self.broker, self.agent) if p.process is not None}
+        spared = self.others | parts
+
+        def found() -> set[int]:
+            return leftovers.of_session(-1, self.agent_mark) | leftovers.below(spared)
+
+        leftovers.end_all(found)
+        leftovers.bury(parts)
 
     # --- showing ------------------------------------------------------------------------------
 

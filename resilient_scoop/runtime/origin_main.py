@@ -56,6 +56,18 @@ class Root:
 
     def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
         """Receive until `ready()` holds (True) or the moment `until` (False)."""
+        with self.session.lock:
+            if ready():
+                return True
+        record, begun = self.session.record, self.session.record.read() is not None
+        record.idle()  # a death while it waits is not the script's doing
+        try:
+            return self._receive(ready, until)
+        finally:
+            if begun:
+                record.go_on()
+
+    def _receive(self, ready: Callable[[], bool], until: float | None) -> bool:
         session = self.session
         parent = session.context.parent
         before = lived(parent)
@@ -142,6 +154,7 @@ def _begin(session: Session) -> Parent:
         session.waiter.wait(lambda: parent.after > 0 or not parent.replaying, None)
         machine.output_bytes = parent.output_known
     session.record.begin(machine.root.epoch, machine.root.no, "", 0, 0)
+    session.record.ready()
     return parent
 
 

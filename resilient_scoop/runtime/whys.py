@@ -346,6 +346,8 @@ def _covered(path: str, parent: Parent, call: int) -> Why:
 
 
 def _death(crashed: wire.Crashed) -> str:
+    if crashed.reason == "timeout" and not crashed.exit:
+        return "it ran into its timeout= while it waited for its own calls"
     how = exit_text(crashed.exit)
     when = ""
     if crashed.at:

@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING
 from resilient_scoop.counts import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from resilient_scoop.wire.messages import ProcessLost
 
+
+HOPELESS = 70
+"""Exit status of a run that is given up: something of it dies again and again."""
 REFUSED = 71
 """Exit status of a process of ours to which the system refused what it needs (EX_OSERR)."""
 _LIMITS = {
@@ -56,6 +61,24 @@ def last_words(log: Path) -> str:
 def how(code: int) -> str:
     """Return how a process ended, for eyes."""
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+def script_dies(deaths: Sequence[ProcessLost], run_id: str) -> str:
+    """Return why the script's process is not started again."""
+    last, times = deaths[-1], counted(len(deaths), "time")
+    died = how(last.exit) + (", out of memory" if last.reason == "oom" else "")
+    if last.exit == -signal.SIGKILL:
+        what = f"the script's process was ended {times} ({died})"
+        why = (
+            "look for what ends it there: the system for want of memory, a limit, the script itself"
+        )
+    else:
+        what = f"the script ended its own process {times} ({died})"
+        why = "look for native code that crashes, or os._exit, outside of tasks"
+    return (
+        f"{what} and made no progress in between: the run stops, and nothing is lost; {why}. "
+        f"`rscoop resume {run_id}` starts it again"
+    )
 
 
 def hopeless(role: str, deaths: int, code: int, logs: Path) -> str:

@@ -93,6 +93,7 @@ def main() -> int:
         from resilient_scoop.runtime.audit import Audit
 
         Audit(session).start()
+    session.record.ready()
     session.start_deputy()
     with session.lock:
         session.beat(time.monotonic())

@@ -127,11 +127,12 @@ class Crashed(_Struct, frozen=True):
     parent: str
     call: int
     index: int
-    exit: int  # as waitpid tells it: exit status, or minus the signal
+    exit: int  # as waitpid tells it: exit status, or minus the signal; 0 with "timeout": it waited
     reason: str  # "crash", "oom", "timeout"
     digest: bytes
     incarnation: bytes = b""  # whose death it was: each counts once
     at: float = 0.0  # seconds since 1970, for eyes
+    tries: int = 0  # that failed in the same process before, under `retries=`
 
 
 class Intent(_Struct, frozen=True):
@@ -192,6 +193,8 @@ class Waiting(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     parent: str
     attempt: Attempt
+    left_s: float = -1.0  # as in `Parked`
+    tries: int = 0
 
 
 class Hello(_Struct, frozen=True):
@@ -212,6 +215,8 @@ class Parked(_Struct, frozen=True):
     attempt: Attempt
     index: int
     parked: bool = True
+    left_s: float = -1.0  # of its `timeout=`; -1: it has none
+    tries: int = 0  # in this process before, under `retries=`
 
 
 class Stuck(_Struct, frozen=True):
@@ -219,6 +224,7 @@ class Stuck(_Struct, frozen=True):
 
     attempt: Attempt
     index: int
+    tries: int = 0  # as in `Parked`
 
 
 class Returned(_Struct, frozen=True):
@@ -269,6 +275,7 @@ class ProcessLost(_Struct, frozen=True):
     parent: str = ""  # with `call`: for a broker that knows neither process nor attempt
     call: int = 0
     at: float = 0.0  # seconds since 1970, for eyes
+    tries: int = 0  # of the item in that process before, under `retries=`
 
 
 class Bye(_Struct, frozen=True):
@@ -375,6 +382,7 @@ class Kill(_Struct, frozen=True):
 
     incarnation: bytes
     reason: str
+    attempt: Attempt | None = None  # only while it is on the CPU
 
 
 class Stop(_Struct, frozen=True):

@@ -100,7 +100,12 @@ class Place:
                 told = (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes()
                 if (folder / "stat").read_text().rpartition(") ")[2][0] == "Z":
                     continue
-                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                words = (
+                    (folder / "cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode("utf-8", "replace")
+                )
             except OSError:
                 continue  # it has just ended
             if any(mark in told for mark in marks) and int(folder.name) != os.getpid():

@@ -34,7 +34,7 @@ def test_nothing_is_started_while_a_result_waits_and_others_compute() -> None:
 
     # And when there is room, all is as before
     bench.tell(W1, wire.NoRoom(0))
-    assert not bench.broker.membership.roomless
+    assert not bench.broker.membership.roomless.said
     assert mine.start != other.start
 
 
@@ -43,7 +43,7 @@ def test_a_worker_that_is_lost_waits_for_no_room_any_more() -> None:
     bench.begin(W1, W2)
     bench.tell(W1, RESULT)
     bench.tell(W1, wire.Bye())
-    assert not bench.broker.membership.roomless
+    assert not bench.broker.membership.roomless.said
 
 
 def test_a_full_disk_is_said_once_with_what_is_free(
