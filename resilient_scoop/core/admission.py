@@ -43,6 +43,9 @@ def check(messages: Sequence[wire.Up]) -> None:  # noqa: C901, PLR0912 - a table
             case wire.Cancel(parent=parent) | wire.HistoryWanted(parent=parent):
                 if not _is_path(parent):
                     raise ValueError(f"no path: {parent!r}")
+            case wire.Abandon(parent=parent, calls=calls):
+                if not _is_path(parent) or any(not 0 <= call < 1 << 63 for call in calls):
+                    raise ValueError(f"calls given up: {len(calls)} of {parent!r}")
             case wire.Progress():
                 _check_progress(message)
             case wire.Verified(parent=parent) | wire.Halted(parent=parent):

@@ -139,8 +139,8 @@ class Parent:
 
     __slots__ = (
         "args_left", "batches", "blocks", "cancelled", "crashes", "depth", "dropped", "dropped_items",
-        "finished", "index", "intents", "logged", "next_observation", "path", "prefix", "renewed", "saved",
-        "sizes", "trimmed_by", "trims", "untold", "words", "work", "writer",
+        "finished", "index", "intents", "logged", "next_observation", "partial", "path", "prefix",
+        "renewed", "saved", "sizes", "trimmed_by", "trims", "untold", "words", "work", "writer",
     )  # fmt: skip
 
     def __init__(self, path: str, prefix: bytes, words: Words) -> None:
@@ -153,6 +153,7 @@ class Parent:
         self.args_left: dict[int, int] = {}  # record of `Args` -> its items that are not done
         self.finished = Intervals()
         self.sizes = Sizes()  # of finished calls: their items
+        self.partial: dict[int, Intervals] = {}  # of those that ended early: the items done
         self.renewed: dict[int, dict[int, bytes]] = {}  # items once fresh: function and digest
         self.logged = False  # has outcomes or observations: a new attempt replays
         self.next_observation = 0

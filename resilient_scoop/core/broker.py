@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from resilient_scoop.core import permission
+from resilient_scoop.core.abandonments import Abandonments
 from resilient_scoop.core.events import (
     Action,
     AskCheckpoints,
@@ -70,6 +71,7 @@ class Broker:
         self.keeper = Keeper(self.ledger)
         self.membership = Membership(config, epoch, seed, self.ledger)
         self.questions = Questions(self.ledger)
+        self.abandonments = Abandonments(self.ledger)
         self.handover = Handover(self.ledger, epoch)
         self.rounds = Rounds(self.ledger, epoch, config.callables_max)
         self.scheduler.held.asked = self.handover.spared
@@ -191,6 +193,7 @@ class Broker:
                 args = event.messages[at + 1]
                 assert isinstance(args, wire.Args), "Calls without Args"
                 peer.moved_at = now
+                self.abandonments.asked_for(message)
                 self.ledger.calls(peer, message, args.args, event.raw[at], event.raw[at + 1])
                 self._judge_unfit(message)
             else:
@@ -238,6 +241,8 @@ class Broker:
                 self.ledger.history(peer, message)
             case wire.Cancel():
                 self.questions.ask(peer, message)
+            case wire.Abandon():
+                self.abandonments.ask(peer, message)
             case wire.Const():
                 self.ledger.const(message, raw)
             case wire.Alive(incarnations=incarnations):
@@ -329,6 +334,8 @@ class Broker:
         self.membership.settle_doubts()
         if self.questions.open:
             self.questions.settle()
+        if self.abandonments.open:
+            self.abandonments.settle()
         while self.scheduler.ready and (chosen := self.scheduler.choose(now)) is not None:
             self._grant(*chosen)
         lease = self.scheduler.take_over(now)

@@ -58,9 +58,8 @@ class Call:
     """One call of the parent: what was asked, what is settled."""
 
     __slots__ = (
-        "__weakref__", "args", "chunks", "cost_bytes", "count", "digests", "doubts", "doubts_s", "files",
-        "fingerprint",
-        "fn", "fresh", "last", "left", "number", "said",
+        "__weakref__", "abandoned", "args", "chunks", "cost_bytes", "count", "digests", "doubts", "doubts_s",
+        "files", "fingerprint", "fn", "fresh", "last", "left", "number", "said",
     )  # fmt: skip
 
     def __init__(self, number: int, fn: bytes, fingerprint: bytes) -> None:
@@ -78,6 +77,7 @@ class Call:
         self.doubts: dict[int, str] = {}  # items whose journaled outcome is another's, and how
         self.doubts_s: dict[int, float] = {}  # what computing these outcomes took
         self.said = False
+        self.abandoned = False  # nobody reads what is left (`core.unwanted`)
         self.files: dict[int, int] | None = None  # unsettled items -> size of the argument's file
 
     def find(self, index: int) -> Chunk | None:

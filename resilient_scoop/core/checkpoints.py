@@ -230,7 +230,7 @@ def _forget(state: State, parent: Parent, low: int, high: int) -> None:
         state.items_done -= batch.done.count()
         for piece in batch.pieces:
             state.spend(parent, piece)
-    for noted in (parent.renewed, parent.cancelled, parent.intents):
+    for noted in (parent.renewed, parent.cancelled, parent.intents, parent.partial):
         for call in [each for each in noted if low <= each < high]:
             del noted[call]
     for where in [each for each in parent.crashes if low <= each[0] < high]:

@@ -165,7 +165,8 @@ class Durable:
 
     def held(self, parent: Parent, block: Block) -> list[int]:
         """Return the calls of a block of which something may still be read from the journal (D6)."""
-        open_ = {number for number, call in parent.calls.items() if call.count}
+        calls = parent.calls.items()
+        open_ = {number for number, call in calls if call.count and not call.abandoned}
         return sorted(each for each in open_.union(self.unread) if each >= block.entry)
 
     def is_saved(self, block: Block) -> bool:

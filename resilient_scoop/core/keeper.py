@@ -46,7 +46,7 @@ class _Job:
                 return all(item.call in self.calls for item in items)
             case wire.Observed(observations=observations):
                 return all(each.no in self.told for each in observations)
-            case wire.Crashed(call=call) | wire.Intent(call=call):
+            case wire.Crashed(call=call) | wire.Intent(call=call) | wire.Abandoned(call=call):
                 return call in self.calls
             case _:
                 return False

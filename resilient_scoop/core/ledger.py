@@ -364,6 +364,15 @@ class Ledger:
         self._settle(batch, [(index, index + 1)], failed=True)
         self.tell(parent, raw)
 
+    def abandon(self, batch: Batch, record: wire.Abandoned) -> None:
+        """Take items out of a batch that are ready and that nobody wants."""
+        self.log(batch.parent, wire.encode(record))
+        for start, stop in record.spans:
+            self.scheduler.withdraw(batch, start, stop)
+            self._drop_kids(batch.parent.path, batch.call, start, stop, counted=True)
+        self.state.apply_abandoned(batch.parent, record)
+        self._erase_spent()
+
     def _drop_kids(self, path: str, call: int, start: int, stop: int, *, counted: bool) -> None:
         if not self.state.kid_items:
             return

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from weakref import ReferenceType
 
 from resilient_scoop import ids
+from resilient_scoop.core import unwanted
 from resilient_scoop.core.call import Asked, Call, Chunk, Policy, Watch, cut_out
 from resilient_scoop.core.divergence import judge, rewind_mark, rewound, told_otherwise
 from resilient_scoop.core.durable import Durable, end_look
@@ -74,6 +75,8 @@ class Parent:
     refusal: ReplayDivergedError | None = None  # of a strict replay; it stands
     _asked: wire.Cancel | None = None  # not answered
     durable: Durable = field(default_factory=Durable)
+    unwanted: deque[unwanted.Unwanted] = field(default_factory=deque)  # to be let go of
+    abandoned: list[int] = field(default_factory=list)  # calls: the broker is not told yet
     watches: list[ReferenceType[Watch]] = field(default_factory=list)  # hear of outcomes
     once: Once = field(default_factory=Once)
     _recorded: deque[wire.Observation] = field(default_factory=deque)
@@ -92,6 +95,7 @@ class Parent:
 
     def begin(self, fn: bytes, fingerprint: bytes) -> Call:
         """Open the next call."""
+        unwanted.let_go(self)
         call = Call(self.next_call, fn, fingerprint)
         self.next_call += 1
         self.calls[call.number] = call
@@ -123,7 +127,7 @@ class Parent:
         part = wire.Part(call.number, start, count, call.fn, digests, last)
         if call.args is None:
             self._queue(part, args)
-            self._close(call)
+            self.close_if_settled(call)
             return
         call.args.update(zip(range(start, start + count), args, strict=True))
         self._held.setdefault(call.number, []).append((part, args))
@@ -133,9 +137,9 @@ class Parent:
             self._judge()
             for left, left_args in self._held.pop(call.number, ()):
                 self._queue(left, left_args)
-        self._close(call)
+        self.close_if_settled(call)
 
-    def _close(self, call: Call) -> None:
+    def close_if_settled(self, call: Call) -> None:
         """Keep nothing of a call that is settled; whoever waits for it holds it."""
         if call.last and not call.left:
             self.calls.pop(call.number, None)
@@ -160,7 +164,8 @@ class Parent:
     @property
     def queued(self) -> int:
         """How many items wait to be sent."""
-        return len(self._args) + len(self._parts) + len(self._frames)
+        given_up = len(self.unwanted) + (0 if self.replaying else len(self.abandoned))
+        return len(self._args) + len(self._parts) + len(self._frames) + given_up
 
     @property
     def has_told(self) -> bool:
@@ -169,8 +174,9 @@ class Parent:
 
     def frames(self) -> list[bytes]:
         """Return what is to be sent, in order, once."""
+        unwanted.let_go(self)
         self._seal()
-        frames, self._frames = self._frames, []
+        frames, self._frames = self._frames + unwanted.frames(self), []
         return frames
 
     # --- outcomes -----------------------------------------------------------------------------
@@ -185,7 +191,9 @@ class Parent:
         """Take in outcomes, live or from the history."""
         for outcome in outcomes.items:
             call = self.calls.get(outcome.call)
-            if call is not None:
+            if call is not None and call.abandoned:
+                unwanted.drop(self, call, outcome.start, outcome.start + len(outcome.values))
+            elif call is not None:
                 self._settle(call, outcome)
             elif outcome.call >= self.next_call:
                 self._stash.setdefault(outcome.call, []).append(outcome)
@@ -260,17 +268,12 @@ class Parent:
         if call.args is not None:
             for index in range(low, high):
                 call.args.pop(index, None)
-        self._close(call)
+        self.close_if_settled(call)
 
     def _unhold(self, number: int, low: int, high: int) -> None:
         """Take settled items out of what waits for the end of the history."""
         if kept := cut_out(self._held.pop(number, ()), low, high):
             self._held[number] = kept
-
-    def abandon(self, call: Call) -> None:
-        """A call's further arguments cannot travel: it ends with those that it has."""
-        if call.number in self.calls and not call.last:
-            self.add(call, b"", [], last=True)
 
     # --- history ------------------------------------------------------------------------------
 
@@ -328,6 +331,7 @@ class Parent:
         if not self.replaying:
             self.catching_up, self.after = True, 0
         self._frames += self.once.ask_again(self)
+        self.abandoned = unwanted.to_tell_again(self)
         if self._asked is not None:
             self._frames.append(wire.encode(self._asked))
 

@@ -13,6 +13,7 @@ from resilient_scoop.core.words import apply_progress
 from resilient_scoop.ids import KEY_BYTES, ROOT, item_path, parse_item
 from resilient_scoop.wire.broker_errors import is_cancelled
 from resilient_scoop.wire.messages import (
+    Abandoned,
     Calls,
     Checkpoint,
     Crashed,
@@ -97,6 +98,8 @@ def apply(state: State, record: Logged, seq: int) -> None:  # noqa: C901, PLR091
             state.apply_intent(parent, record)
         case Checkpoint():
             apply_checkpoint(parent, record, seq)
+        case Abandoned():
+            state.apply_abandoned(parent, record)
         case Trimmed():
             apply_trimmed(state, parent, record, seq)
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 from resilient_scoop import ids
+from resilient_scoop.core import unwanted
 from resilient_scoop.core.batch import Batch, Piece
 from resilient_scoop.core.batch import Parent as Spawner
 from resilient_scoop.core.call import Call, Policy
@@ -295,6 +296,13 @@ class Replayed(Parent):
         """Refuse to record anything (D3)."""
         if kind != "rewind":
             raise InvariantError(f"D3 a replay was told `{kind}` {answer!r}")
+
+    def let_go(self) -> None:
+        """Let go of calls that nobody reads: whether they end is of no interest here (D3)."""
+        unwanted.let_go(self)
+        for number in self.abandoned:
+            self.calls.pop(number, None)
+        self.abandoned.clear()
 
     def stand_still(self) -> NoReturn:
         """Halt where the parent waits for what the journal does not have."""

@@ -4,7 +4,8 @@
   S2  An outcome counts only where its fingerprint and digests are those of the batch as it now
       stands, and only for undone items; all others change nothing (NO-WRONG, ONE-COMMIT).
   S3  A batch whose items are all done and whose last part is known is dropped; its number stays in
-      `finished`. A million finished items cost interval records, not objects.
+      `finished`. A million finished items cost interval records, not objects. Of a batch that was
+      given up, `partial` says which items were done, if these are not the first ones.
   S4  `seq` is above every sequence number in the journal.
   S5  Arguments are kept in the journal until all items of their record are done, and for good if one
       of them failed: it may be tried again.
@@ -28,7 +29,15 @@ from resilient_scoop.core.tally import Totals, close
 from resilient_scoop.core.words import Words
 
 if TYPE_CHECKING:
-    from resilient_scoop.wire.messages import Crashed, Define, Intent, Observed, Outcome, Part
+    from resilient_scoop.wire.messages import (
+        Abandoned,
+        Crashed,
+        Define,
+        Intent,
+        Observed,
+        Outcome,
+        Part,
+    )
 
 __all__ = ["Batch", "Parent", "Piece", "State"]
 
@@ -76,14 +85,19 @@ class State:
         if batch is None:
             if parent.dropped:
                 ask_again(parent, call)
-            size = parent.size_of(call)
-            if size is not None and stop <= size and not self._renewed(parent, part):
+            size, partial = parent.size_of(call), parent.partial.pop(call, None)
+            if (
+                size is not None
+                and partial is None
+                and stop <= size
+                and not self._renewed(parent, part)
+            ):
                 return []
             batch = parent.batches[call] = Batch(parent, call)
             if size is not None:  # a script that was changed asks for more, or again
                 parent.finished.discard(call, call + 1)
                 parent.sizes.forget(call)
-                batch.done.add(0, size)
+                batch.done = Intervals([(0, size)]) if partial is None else partial
                 batch.last = True
             if not parent.index or call >= parent.index[-1][0] + _INDEX_STRIDE:
                 parent.index.append((call, record))
@@ -331,8 +345,9 @@ class State:
         parent = batch.parent
         parent.batches.pop(batch.call, None)
         parent.finished.add(batch.call, batch.call + 1)
-        size = batch.done.stops[-1] if batch.done else 0
-        parent.sizes[batch.call] = size
+        parent.sizes[batch.call] = size = batch.done.count()
+        if size and not batch.done.is_run(0, size):
+            parent.partial[batch.call] = batch.done
         parent.intents.pop(batch.call, None)
         return True
 
@@ -346,6 +361,22 @@ class State:
     def apply_cancelled(self, parent: Parent, call: int, index: int) -> None:
         """Note that a done item was cancelled: the question may be asked again."""
         parent.cancelled.setdefault(call, Intervals()).add(index, index + 1)
+
+    def apply_abandoned(self, parent: Parent, record: Abandoned) -> None:
+        """Forget undone items that nobody wants; the batch ends with what it has."""
+        batch = parent.batches.get(record.call)
+        if batch is None:
+            return
+        batch.last = True
+        for start, stop in record.spans:
+            for low, high in batch.undone.overlap(start, stop):
+                self.items_known -= high - low
+                batch.undone.discard(low, high)
+                parent.forget(record.call, low, high)
+        if batch.undone:
+            self._trim(batch, record.spans)
+        else:
+            self._finish(batch)
 
     def apply_observed(self, parent: Parent, observed: Observed) -> None:
         """Count a parent's observations."""

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
-from resilient_scoop.core import permission
+from resilient_scoop.core import permission, unwanted
 from resilient_scoop.core.forgetting import announcements, forget
 from resilient_scoop.core.handover import Asked
 from resilient_scoop.core.intervals import Intervals
@@ -310,6 +310,11 @@ class Worker:
                 if parent is not None:
                     self.touched.add(message.parent)
                     parent.cancel_answered(message)
+            case wire.Abandoned():
+                parent = self.parents.get(message.parent)
+                if parent is not None:
+                    self.touched.add(message.parent)
+                    unwanted.told(parent, message)
             case wire.Const():
                 self.consts.setdefault(message.name, message)
                 self.touched.update(self.parents)

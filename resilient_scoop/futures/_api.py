@@ -9,6 +9,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from resilient_scoop.adapters import rng as streams
+from resilient_scoop.core.unwanted import Unwanted
 from resilient_scoop.futures import _engine, _once, _options, _serial
 from resilient_scoop.futures._future import Future
 from resilient_scoop.futures._maps import Mapping
@@ -54,7 +55,7 @@ def _submit(
     try:
         _engine.add(at, call, define, [arg], last=True)
     except BaseException:  # user code: pickling runs it
-        at.parent.abandon(call)
+        at.parent.unwanted.append(Unwanted(call, abandoned=False))
         raise
     return Future(at, call, define.name)
 

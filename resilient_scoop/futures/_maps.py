@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop.adapters import payload as codec
+from resilient_scoop.core.unwanted import Unwanted
 from resilient_scoop.futures import _engine
 from resilient_scoop.futures._pending import run_callbacks
 
@@ -25,6 +26,8 @@ _CHUNK_MIN, _CHUNK_MAX = 16, 4096
 
 class Mapping:
     """A map of the running parent: feeds its call and hands out what is settled."""
+
+    _ended = True  # there is no call yet
 
     def __init__(
         self,
@@ -48,35 +51,52 @@ class Mapping:
         )
         with at.session.lock:
             self.call = _engine.open_call(at, self.define)
+        self._ended = False
         self._window = buffersize or (None if sized else BUFFER)
         self._chunk = _CHUNK_MIN
         self._fed = 0
         self._exhausted = False
         self._late: Exception | None = None  # what the iterables raised behind their last item
-        self.feed(self._window)
+        try:
+            self.feed(self._window)
+        except BaseException:  # user code: the iterables, and pickling, run it
+            self._end(abandoned=False)
+            raise
 
     def feed(self, count: int | None) -> None:
         """Submit `count` more items, or all."""
         left = count
         while not self._exhausted and (left is None or left > 0):
             size = self._chunk if left is None else min(self._chunk, left)
-            rows: list[Any] = []
-            try:
-                rows.extend(itertools.islice(self._rows, size))
-            except Exception as error:  # user code: it is raised behind the results before it
-                self._late = error
-            self._exhausted = len(rows) < size or self._late is not None
-            self._fed += len(rows)
-            self._chunk = min(_CHUNK_MAX, self._chunk * 2)
+            rows = self._read(size)
             if left is not None:
                 left -= len(rows)
-            try:
-                _engine.add(self.at, self.call, self.define, rows, last=self._exhausted)
-            except BaseException:  # user code: pickling runs it
-                self.at.parent.abandon(self.call)
-                raise
+            _engine.add(self.at, self.call, self.define, rows, last=self._exhausted)
         if count is None or self._exhausted:
             self._rows = iter(())
+
+    def _read(self, size: int) -> list[Any]:
+        """Return the next rows, `size` of them or the last ones."""
+        rows: list[Any] = []
+        try:
+            rows.extend(itertools.islice(self._rows, size))
+        except Exception as error:  # user code: it is raised behind the results before it
+            self._late = error
+        self._exhausted = len(rows) < size or self._late is not None
+        self._fed += len(rows)
+        self._chunk = min(_CHUNK_MAX, self._chunk * 2)
+        return rows
+
+    def _end(self, *, abandoned: bool) -> None:
+        """End the call, once; safe wherever a finalizer may run."""
+        if not self._ended:
+            self._ended = True
+            self.at.parent.unwanted.append(Unwanted(self.call, abandoned))
+
+    def __del__(self) -> None:
+        # An iterator that was never begun: what it has asked for is computed, as by concurrent.futures.
+        if not self._ended and not self.call.last:
+            self._end(abandoned=False)
 
     def refill(self, consumed: int) -> None:
         """Keep the window full; the places where items are taken depend on nothing but `consumed`."""
@@ -89,8 +109,9 @@ class Mapping:
         """Tell whether there is no item `index`."""
         return self._exhausted and index >= self._fed
 
-    def _raise_late(self) -> None:
-        """Raise what the iterables raised in place of their next item."""
+    def _finish(self) -> None:
+        """All was handed out: raise what the iterables raised in place of their next item."""
+        self._ended = True
         if self._late is not None:
             late, self._late = self._late, None
             raise late
@@ -106,21 +127,24 @@ class Mapping:
     # --- in order -----------------------------------------------------------------------------
 
     def in_order(self, timeout: float | None) -> Iterator[Any]:
-        """Yield the values in the order of the arguments."""
+        """Yield the values in the order of the arguments; whoever stops early gives up the rest."""
         until = None if timeout is None else time.monotonic() + timeout
         index, call = 0, self.call
-        while True:
-            self.refill(index)
-            if self.is_over(index):
-                self._raise_late()
-                return
-            chunk = self._await(index, until, timeout)
-            while index < chunk.stop:
-                value = self.value(chunk, index)
-                index += 1
-                yield value
-            with self.at.session.lock:
-                call.chunks.remove(chunk)  # what was handed out is not kept
+        try:
+            while True:
+                self.refill(index)
+                if self.is_over(index):
+                    self._finish()
+                    return
+                chunk = self._await(index, until, timeout)
+                while index < chunk.stop:
+                    value = self.value(chunk, index)
+                    index += 1
+                    yield value
+                with self.at.session.lock:
+                    call.chunks.remove(chunk)  # what was handed out is not kept
+        finally:
+            self._end(abandoned=True)
 
     def _await(self, index: int, until: float | None, timeout: float | None) -> Chunk:
         at, call = self.at, self.call
@@ -148,7 +172,7 @@ class Mapping:
     # --- as they come -------------------------------------------------------------------------
 
     def as_completed(self, timeout: float | None) -> Iterator[Any]:
-        """Yield the values as they come; which come when is told to the parent."""
+        """Yield the values as they come, which is told to the parent; who stops gives up the rest."""
         until = None if timeout is None else time.monotonic() + timeout
         consumed, at, call = 0, self.at, self.call
 
@@ -158,26 +182,29 @@ class Mapping:
                 new = sorted(call.chunks, key=lambda chunk: chunk.arrival)
             return " ".join(f"{chunk.start}:{chunk.stop}" for chunk in new).encode()
 
-        while True:
-            self.refill(consumed)
-            if self.is_over(consumed):
-                self._raise_late()
-                return
-            _engine.enter(at, f"a map of {self.define.name}")
-            answer = _engine.told(at, "arrivals", live)
-            if not answer:
-                raise TimeoutError(f"{self.define.name} has results missing after {timeout} s")
-            run_callbacks(at)
-            for span in answer.split():
-                start, stop = map(int, span.split(b":"))
-                stop = min(stop, self._fed)  # a changed script may have fewer
-                _engine.block(at, functools.partial(self._are_settled, start, stop))
-                with at.session.lock:
-                    taken = call.take(start, stop)  # what is handed out is not kept
-                for chunk in taken:
-                    for index in range(chunk.start, chunk.stop):
-                        consumed += 1
-                        yield self.value(chunk, index)
+        try:
+            while True:
+                self.refill(consumed)
+                if self.is_over(consumed):
+                    self._finish()
+                    return
+                _engine.enter(at, f"a map of {self.define.name}")
+                answer = _engine.told(at, "arrivals", live)
+                if not answer:
+                    raise TimeoutError(f"{self.define.name} has results missing after {timeout} s")
+                run_callbacks(at)
+                for span in answer.split():
+                    start, stop = map(int, span.split(b":"))
+                    stop = min(stop, self._fed)  # a changed script may have fewer
+                    _engine.block(at, functools.partial(self._are_settled, start, stop))
+                    with at.session.lock:
+                        taken = call.take(start, stop)  # what is handed out is not kept
+                    for chunk in taken:
+                        for index in range(chunk.start, chunk.stop):
+                            consumed += 1
+                            yield self.value(chunk, index)
+        finally:
+            self._end(abandoned=True)
 
     def _are_settled(self, start: int, stop: int) -> bool:
         """Tell whether items are settled, as seen from the first of them that is not."""

@@ -92,7 +92,7 @@ def cut(  # noqa: PLR0911 - a table
         case wire.Observed(observations=observations):
             told = [each for each in observations if _was_told(each, at)]
             return wire.Observed(record.parent, record.attempt, told) if told else None
-        case wire.Crashed(call=call) | wire.Intent(call=call):
+        case wire.Crashed(call=call) | wire.Intent(call=call) | wire.Abandoned(call=call):
             return record if call < at.call else None
         case wire.Checkpoint(calls=calls):
             return record if calls <= at.call and (at.seq is None or seq <= at.seq) else None

@@ -203,6 +203,7 @@ class Stage:
 
     def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
         """Read on in the history until `ready()` holds; a time limit is over at once (D3)."""
+        self.parent.let_go()
         while not ready():
             if self._feed():
                 continue

@@ -284,7 +284,7 @@ class Story:
         self.spent = ""
         self._made_by: tuple[bytes, bytes] | None = None
 
-    def take(self, record: wire.Logged) -> None:
+    def take(self, record: wire.Logged) -> None:  # noqa: C901, PLR0912 - a table
         """Take in a record of the parent."""
         match record:
             case wire.Calls(parts=parts):
@@ -301,6 +301,9 @@ class Story:
                 if 0 <= self.index - start < count:
                     begins = "it was given back without having begun" if void else "it began, once"
                     self.told.append(f"{begins} (idempotent=False)")
+            case wire.Abandoned(call=self.call, spans=spans):
+                if any(low <= self.index < high for low, high in spans):
+                    self.told.append("it was not computed: nobody could read it any more")
             case _:
                 pass
 

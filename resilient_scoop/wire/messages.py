@@ -135,6 +135,14 @@ class Crashed(_Struct, frozen=True):
     tries: int = 0  # that failed in the same process before, under `retries=`
 
 
+class Abandoned(_Struct, frozen=True):
+    """Items that were asked for and will not be computed: their parent has given up the call."""
+
+    parent: str
+    call: int
+    spans: list[Span]
+
+
 class Intent(_Struct, frozen=True):
     """`idempotent=False` items are about to begin; journaled before their worker may do so."""
 
@@ -258,6 +266,14 @@ class Cancel(_Struct, frozen=True):
     index: int
 
 
+class Abandon(_Struct, frozen=True):
+    """A parent reads nothing more of these calls; answered by `Abandoned`."""
+
+    parent: str
+    attempt: Attempt
+    calls: list[int]
+
+
 class Alive(_Struct, frozen=True):
     """An agent vouches for the processes that it sees running (not stopped)."""
 
@@ -297,7 +313,7 @@ class Unfit(_Struct, frozen=True):
 Up = (
     Hello | Define | Calls | Args | Outcomes | Observed | Output | Input | Const | Parked | Stuck
     | Returned | HistoryWanted | Cancel | Alive | ProcessLost | RunEnded | Bye | Progress | Checkpoint
-    | Verified | Halted | OpenBlocks | Forgotten | NoRoom | Unfit | BeginWanted
+    | Verified | Halted | OpenBlocks | Forgotten | NoRoom | Unfit | BeginWanted | Abandon
 )  # fmt: skip
 
 # --- down: broker to the others ---------------------------------------------------------------
@@ -394,9 +410,9 @@ class Stop(_Struct, frozen=True):
 Down = (
     Welcome | Define | Grant | History | Outcomes | Observed | Retract | Drop | Evict | CancelAnswer
     | Const | Kill | Stop | Checkpoint | Saved | CheckpointWanted | Forget | MayBegin
-    | Noted
+    | Noted | Abandoned
 )  # fmt: skip
-Logged = Calls | Outcomes | Observed | Crashed | Intent | Checkpoint | Trimmed
+Logged = Calls | Outcomes | Observed | Crashed | Intent | Checkpoint | Trimmed | Abandoned
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -7,6 +7,7 @@ import pytest
 
 from resilient_scoop.core.divergence import DiscardError
 from resilient_scoop.core.parent import Call, Parent, Policy
+from resilient_scoop.core.unwanted import Unwanted
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
@@ -373,7 +374,7 @@ def test_files_of_arguments_are_counted_until_their_items_are_settled() -> None:
 def test_a_call_whose_further_arguments_cannot_travel_ends_with_those_it_has() -> None:
     of = parent()
     made = call(of, 0, 2, last=False)
-    of.abandon(made)
+    of.unwanted.append(Unwanted(made, abandoned=False))
     parts = [
         p for m in map(wire.decode_up, of.frames()) if isinstance(m, wire.Calls) for p in m.parts
     ]

@@ -1,0 +1,242 @@
+"""Calls that were given up: what is not begun is not computed, and what is begun ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from resilient_scoop.core.events import Action
+from resilient_scoop.core.parent import Call, Parent
+from resilient_scoop.core.unwanted import Unwanted, told
+from resilient_scoop.ids import ROOT
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import (
+    AGENT,
+    FN,
+    ORIGIN,
+    PLAIN,
+    W1,
+    W2,
+    Bench,
+    calls,
+    digests,
+    granted,
+    outcomes,
+    part,
+    sent,
+)
+
+EVERYTHING = (0, 1 << 62)
+
+
+class Yard:
+    """A root with one call of eight items; the first worker has some of them, and has begun one."""
+
+    def __init__(self, *, last: bool = True) -> None:
+        self.bench = Bench()
+        self.root = self.bench.begin(W1)
+        first = part(0, 0, 8, last=last)
+        actions = self.bench.tell(ORIGIN, PLAIN, *calls(first, attempt=self.root))
+        self.held = {t.start: wire.Attempt(1, t.no) for t in granted(actions, W1)}
+        assert len(self.held) == 2, "items of an unknown function are granted one by one"
+
+    def give_up(self, call: int = 0) -> list[Action]:
+        return self.bench.tell(ORIGIN, wire.Abandon(ROOT, self.root, [call]))
+
+    def finish(self, index: int) -> list[Action]:
+        return self.bench.tell(W1, outcomes(0, index, index + 1, task=self.held[index]))
+
+    def known(self) -> tuple[int, int]:
+        state = self.bench.broker.state
+        return state.items_done, state.items_known
+
+
+def spans(actions: Sequence[Action]) -> list[tuple[int, int]]:
+    return [span for each in sent(actions, ORIGIN, wire.Abandoned) for span in each.spans]
+
+
+def test_what_is_ready_is_taken_out_on_record_and_holders_are_asked_once() -> None:
+    yard = Yard()
+
+    actions = yard.give_up()
+
+    assert spans(actions) == [(2, 8)]
+    assert wire.Abandoned(ROOT, 0, [(2, 8)]) in yard.bench.logged()
+    asked = sent(actions, W1, wire.Retract)
+    assert {each.attempt for each in asked} == set(yard.held.values())
+    assert yard.known() == (0, 2)
+    assert sent(yard.bench.wait(1, vouched=[W1]), W1, wire.Retract) == []
+
+
+def test_what_is_begun_ends_and_the_parent_is_told_that_nothing_more_comes() -> None:
+    yard = Yard()
+    yard.give_up()
+    given_back = yard.bench.tell(W1, wire.Returned(yard.held[1], 1))
+    assert spans(given_back) == [(1, 2)]
+    assert granted(given_back, W1) == []
+
+    actions = yard.finish(0)
+
+    assert sent(actions, ORIGIN, wire.Outcomes)
+    assert spans(actions) == [EVERYTHING]
+    assert yard.known() == (1, 1)
+    assert yard.bench.broker.abandonments.open == {}
+    assert yard.bench.broker.state.parents[ROOT].batches == {}
+
+
+def test_what_a_lost_worker_held_is_given_to_nobody() -> None:
+    yard = Yard()
+    yard.give_up()
+    yard.bench.arrive(W2)
+
+    actions = yard.bench.tell(AGENT, wire.ProcessLost(W1, -9, "crash"))
+
+    assert granted(actions, W2) == []
+    assert set(spans(actions)) >= {(0, 2)}
+    assert yard.known() == (0, 0)
+
+
+def test_a_call_that_is_unknown_or_done_is_answered_at_once() -> None:
+    yard = Yard()
+    assert spans(yard.give_up(7)) == [EVERYTHING]
+
+
+def test_a_new_broker_knows_what_was_taken_out() -> None:
+    yard = Yard()
+    yard.give_up()
+
+    other = yard.bench.again(adopt=False)
+
+    parent = other.broker.state.parents[ROOT]
+    assert list(parent.batches[0].undone) == [(0, 2)]
+    assert other.broker.state.items_known == 2
+
+
+def test_a_later_attempt_that_wants_the_items_gets_them_computed() -> None:
+    # Given a call of which one item was done when the rest was given up
+    yard = Yard()
+    yard.give_up()
+    yard.bench.tell(W1, wire.Returned(yard.held[1], 1))
+    yard.finish(0)
+    parent = yard.bench.broker.state.parents[ROOT]
+    assert parent.size_of(0) == 1
+
+    # When the script, resumed and changed, reads on
+    other = yard.bench.again()
+    root = other.begin(W2)
+    actions = other.tell(ORIGIN, PLAIN, *calls(part(0, 1, 8), attempt=root))
+
+    # Then they are new ones
+    assert [task.start for task in granted(actions, W2)] == [1, 2]
+    assert other.broker.state.items_known == 8
+
+
+def test_items_done_behind_others_that_were_given_up_stay_done() -> None:
+    # Given items 0 and 1, of which only the latter is done when the call ends
+    yard = Yard()
+    yard.finish(1)
+    yard.give_up()
+    for attempt in list(yard.bench.broker.scheduler.leases):
+        yard.bench.tell(W1, wire.Returned(attempt, 0))
+    parent = yard.bench.broker.state.parents[ROOT]
+    assert (parent.size_of(0), list(parent.partial[0])) == (1, [(1, 2)])
+    assert yard.known() == (1, 1)
+
+    # When another attempt asks for all of it, at a new broker
+    other = yard.bench.again()
+    root = other.begin(W2)
+    other.tell(ORIGIN, PLAIN, *calls(part(0, 0, 3), attempt=root))
+
+    # Then the done one is not done again
+    batch = other.broker.state.parents[ROOT].batches[0]
+    assert (list(batch.undone), list(batch.done)) == ([(0, 1), (2, 3)], [(1, 2)])
+
+
+def test_the_same_attempt_may_ask_for_other_calls_and_an_older_one_changes_nothing() -> None:
+    yard = Yard()
+    yard.give_up()
+    yard.bench.tell(ORIGIN, *calls(part(1, 0, 1), attempt=yard.root))
+    assert list(yard.bench.broker.abandonments.open) == [(ROOT, 0)]
+
+
+# --- the parent -------------------------------------------------------------------------------
+
+NOW = wire.Attempt(2, 1)
+
+
+def parent(**more: object) -> Parent:
+    return Parent(ROOT, NOW, say=lambda _: None, **more)  # type: ignore[arg-type]
+
+
+def call(of: Parent, count: int, *, last: bool = True) -> Call:
+    made = of.begin(FN, FN)
+    of.add(made, digests(*range(count)), [b"arg"] * count, last=last)
+    return made
+
+
+def heard(of: Parent) -> list[wire.Up]:
+    return [wire.decode_up(frame) for frame in of.frames()]
+
+
+def test_a_finalizer_only_leaves_a_note() -> None:
+    of = parent()
+    made = call(of, 4, last=False)
+    of.frames()
+
+    of.unwanted.append(Unwanted(made, abandoned=True))
+
+    assert of.queued
+    assert not made.abandoned
+    messages = heard(of)
+    ended = next(m for m in messages if isinstance(m, wire.Calls))
+    assert [(p.start, p.count, p.last) for p in ended.parts] == [(4, 0, True)]
+    assert messages[-1] == wire.Abandon(ROOT, NOW, [0])
+    assert heard(of) == []
+
+
+def test_what_is_begun_is_waited_for_and_its_value_dropped() -> None:
+    of = parent()
+    made = call(of, 4)
+    of.unwanted.append(Unwanted(made, abandoned=True))
+    of.frames()
+
+    told(of, wire.Abandoned(ROOT, 0, [(2, 4)]))
+    of.outcomes(outcomes(0, 0, 1))
+
+    assert list(made.left) == [(1, 2)]
+    assert made.chunks == []
+    assert of.calls == {0: made}
+    told(of, wire.Abandoned(ROOT, 0, [EVERYTHING]))
+    assert of.calls == {}
+    assert of.under_way.in_messages == 0
+
+
+def test_a_call_that_is_wanted_does_not_hear_of_what_another_attempt_gave_up() -> None:
+    of = parent()
+    made = call(of, 4)
+    told(of, wire.Abandoned(ROOT, 0, [EVERYTHING]))
+    assert list(made.left) == [(0, 4)]
+
+
+def test_in_a_replay_nothing_is_asked_for_and_the_broker_is_told_behind_it() -> None:
+    of = parent(replaying=True)
+    made = call(of, 4)
+    of.unwanted.append(Unwanted(made, abandoned=True))
+    assert heard(of) == []
+
+    of.page_wanted()
+    of.page(wire.History(ROOT, NOW, 9, last=True, calls=1, no=1), [outcomes(0, 0, 2)])
+
+    assert heard(of) == [wire.Abandon(ROOT, NOW, [0])]
+    assert list(made.left) == [(2, 4)]
+
+
+def test_a_new_broker_is_told_of_all_that_is_not_over() -> None:
+    of = parent()
+    for _ in range(2):
+        of.unwanted.append(Unwanted(call(of, 2), abandoned=True))
+    of.frames()
+    told(of, wire.Abandoned(ROOT, 0, [EVERYTHING]))
+
+    of.reconnect()
+
+    assert heard(of)[-1] == wire.Abandon(ROOT, NOW, [1])
