@@ -16,6 +16,7 @@ from resilient_scoop.core import once
 from resilient_scoop.core.divergence import StrangeFutureError
 from resilient_scoop.core.durable import Block, revive
 from resilient_scoop.core.parent import Call, Chunk, Parent
+from resilient_scoop.core.unwanted import Unwanted
 from resilient_scoop.core.worker import Work, Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs
@@ -87,6 +88,11 @@ class Operations:
             case ("add", number, args, last):
                 self._add(frame, frame.calls[number], args, last=last)
                 return lambda: (None,)
+            case ("give_up", number):
+                self._give_up(parent, frame.calls.pop(number))
+                return lambda: (None,)
+            case ("drained",):
+                return lambda: self._drained(parent)
             case ("print", data):
                 self.machine.written += data
                 return lambda: (None,)
@@ -131,6 +137,25 @@ class Operations:
                 return lambda: (None,)
             case _:
                 raise AssertionError(op)
+
+    def _give_up(self, parent: Parent, call: Call) -> None:
+        """An iterator is gone: its finalizer runs at once, or whenever the garbage collector comes."""
+        wait = self.world.rng.choice((0.0, 0.0, 0.02, 0.5))
+        if wait:
+            self._later(wait, self._finalized, parent, call)
+        else:
+            parent.unwanted.append(Unwanted(call, abandoned=True))
+
+    def _later(self, delay_s: float, do: Callable[..., None], *args: Any) -> None:
+        raise NotImplementedError
+
+    def _finalized(self, parent: Parent, call: Call) -> None:
+        parent.unwanted.append(Unwanted(call, abandoned=True))
+        self._flush()
+
+    def _drained(self, parent: Parent) -> Ready:
+        left = parent.unwanted or any(call.left for call in parent.calls.values())
+        return None if left else (None,)
 
     def _open(self, frame: Frame, name: str) -> Call:
         fn, parent = programs.FNS[name], frame.parent

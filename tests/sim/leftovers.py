@@ -53,6 +53,7 @@ class Leftovers:
             "progress": list(state.words.batches) or list(shell.journal.scan(Table.PROGRESS)),
             "crashes": [p.path for p in state.parents.values() if _blames(p, forgotten)],
             "questions": list(shell.broker.questions.open),
+            "given up": list(shell.broker.abandonments.open),
             "loads": [p.name for p in scheduler.workers.values() if _is_loaded(p, forgotten)],
         }
         if self.world.edited:

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from resilient_scoop.core import exchange, ledger, recovery
+from resilient_scoop.core import exchange, ledger, recovery, unwanted
+from resilient_scoop.core.abandonments import Abandonments
 from resilient_scoop.core.broker import Broker
 from resilient_scoop.core.events import Put, Table
 from resilient_scoop.core.ledger import Ledger
@@ -211,6 +212,38 @@ def _progress_not_handed_out() -> Sequence[Patch]:
     return [(exchange, "_with_resume", lambda task, *_: task)]
 
 
+def _given_up_for_nothing() -> Sequence[Patch]:
+    return [(Abandonments, "settle", lambda _: None)]
+
+
+def _given_up_not_said_again() -> Sequence[Patch]:
+    def bug(self: Worker) -> list[bytes]:
+        head, *frames = hello(self)
+        kept = [f for f in frames if not isinstance(wire.decode_up(f), wire.Abandon)]
+        self.link.unacked[self.link.sent] = kept
+        return [head, *kept]
+
+    hello = Worker.hello
+    return [(unwanted, "to_tell_again", lambda _: []), (Worker, "hello", bug)]
+
+
+def _given_up_taken_for_done() -> Sequence[Patch]:
+    finish = State._finish
+
+    def bug(self: State, batch: Any) -> bool:
+        done = batch.done.stops[-1] if batch.done else 0
+        is_over = finish(self, batch)
+        if batch.parent.partial.pop(batch.call, None) is not None:
+            batch.parent.sizes[batch.call] = done
+        return is_over
+
+    return [(State, "_finish", bug)]
+
+
+_GLANCES = (
+    ("glance", "slow", 20, 1, 3), ("map", "glance", [["slow", 9, 2, 3], ["leaf", 30, 1, 4]]),
+    ("glance", "slow", 8, 0, 4),
+)  # fmt: skip
 _LONG = (("map", "long", [3, 4, 5]), ("map", "long", [6]))
 
 CALL_MUTANTS = (
@@ -234,4 +267,7 @@ CALL_MUTANTS = (
     Mutant("progress never erased", _progress_kept_for_good, _LONG),
     Mutant("the first word stands", _first_word_stands, _LONG),
     Mutant("progress not handed out", _progress_not_handed_out, _LONG),
+    Mutant("given up for nothing", _given_up_for_nothing, _GLANCES),
+    Mutant("given up, not said again", _given_up_not_said_again, _GLANCES),
+    Mutant("given up, taken for done", _given_up_taken_for_done, _GLANCES),
 )

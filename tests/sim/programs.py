@@ -302,6 +302,23 @@ def venture(arg: Any) -> Body:
     return mix(first, (yield ("result", call, 0)), (yield ("result", other, 0)))
 
 
+def glance(arg: Any) -> Body:
+    """Take the first results of calls, and give up the rest."""
+    leaf, count, reads, again = arg
+    total = 0
+    for at in range(again):
+        call = yield ("open", leaf)
+        yield ("add", call, list(range(count)), at % 2 == 0)
+        for index in range(min(reads, count)):
+            total = mix(total, (yield ("result", call, index)))
+        yield ("give_up", call)
+        if at % 3 == 1:
+            yield ("sleep", 0.1)
+    if again % 2:
+        yield ("drained",)
+    return total
+
+
 def drip(arg: Any) -> Body:
     """Call a callable bit by bit while many others come and go."""
     number, chunks = arg
@@ -365,6 +382,7 @@ FNS = _Fns(
         Fn("keeper", body=keeper, tells=True),
         Fn("saver", body=saver, tells=True),
         Fn("drip", body=drip),
+        Fn("glance", body=glance),
     )
 )
 BY_ID.update((fn.id, fn) for fn in FNS.values())

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tests.sim.programs import FNS, Body, Failed, Op, Step, durable, kept, mix, steady
+from tests.sim.programs import FNS, Body, Failed, Op, Step, durable, glance, kept, mix, steady
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -125,6 +125,17 @@ def _cancels_step(fn: str, count: int, moments: list[Any]) -> Body:
         yield _say("cancels", repr(value))
 
 
+def _glance_step(fn: str, count: int, reads: int, again: int) -> Body:
+    """Take the first results of calls, some of them in the order of completion, and give up the rest."""
+    yield _say("glance", (yield from glance([fn, count, reads, again])))
+    call = yield ("map", fn, list(range(count)))
+    first = yield ("wait_any", tuple((call, index) for index in range(count)))
+    yield _say("told", first)
+    yield _say("glance", (yield ("result", *first)))
+    yield ("give_up", call)
+    yield ("drained",)  # as the end of a script
+
+
 def _const_step(name: str, value: int, before: int, after: int) -> Body:
     """Set a constant that some wait for and others find."""
     early = yield ("map", "user", [[name, more] for more in range(before)])
@@ -233,7 +244,7 @@ _STEPS: dict[str, Callable[..., Body]] = {
     "once": _once_step, "kept": _kept_step,
     "cancel": _cancel_step, "risky": _risky_step, "cancels": _cancels_step,
     "const": _const_step, "urgent": _urgent_step, "late": _late_step,
-    "ventures": _ventures_step,
+    "ventures": _ventures_step, "glance": _glance_step,
     "durable": _durable_step, "around": _around_step, "differing": _differing_step,
 }  # fmt: skip
 
@@ -309,6 +320,19 @@ def with_ventures(rng: random.Random, steps: list[Step]) -> list[Step]:
     step: Step = ("ventures", rng.randint(1, 3), rng.randint(0, 3), busy)
     at = rng.randint(0, len(steps))
     return [*steps[:at], step, *steps[at:]]
+
+
+def with_glances(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
+    """Return the script, in every third world with calls that are given up halfway."""
+    more = list(steps)
+    if rng.random() < 0.33:
+        fn = rng.choice(["leaf", "slow", "fan"])
+        sizes = rng.randint(1, 30), rng.randint(0, 3), rng.randint(1, 4)
+        step: Step = ("glance", fn if fn != "fan" else "slow", *sizes)
+        if fn == "fan":
+            step = ("map", "glance", [["leaf", *sizes], ["slow", *sizes]])
+        more.insert(rng.randint(0, len(more)), step)
+    return more
 
 
 def with_checkpoints(rng: random.Random, steps: list[Step]) -> list[Step]:

@@ -7,7 +7,7 @@ waits and runs others meanwhile, answers retractions, ends what is fenced.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
@@ -143,6 +143,9 @@ class WorkerShell(Operations, Process):
 
     def _point(self, label: str) -> None:
         self.world.point(label, self)
+
+    def _later(self, delay_s: float, do: Callable[..., None], *args: Any) -> None:
+        self.world.at(delay_s, self, do, *args)
 
     def _flush(self) -> None:
         words = self.reporter.due(self.world.now) if self.machine.greeted else []

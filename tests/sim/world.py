@@ -119,6 +119,7 @@ class World:
         if steps is None:
             drawn = scripts.draw(self.rng, plain=self.climate.edits)
             steps = scripts.lengthen(random.Random(f"long {seed}"), drawn)
+            steps = scripts.with_glances(random.Random(f"glance {seed}"), steps)
         self.steps = steps
         self._add_checkpoints(drawn=climate is None)
         self.edited = False
