@@ -66,6 +66,7 @@ class Asked:
     defines: dict[bytes, wire.Define]
     calls: dict[int, Batch] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)  # of calls whose last item is known
+    abandoned: dict[int, Intervals] = field(default_factory=dict)  # items that nobody read
     observations: int = 0
     upto: int = 0
     checkpoints: list[Mark] = field(default_factory=list)
@@ -81,6 +82,9 @@ class Asked:
             case wire.Checkpoint():
                 self.checkpoints.append(Mark(record.name, record.opening, record.gen))
                 self.covered = max(self.covered, record.calls)
+            case wire.Abandoned(call=call, spans=spans):
+                for low, high in spans:
+                    self.abandoned.setdefault(call, Intervals()).add(low, high)
             case wire.Trimmed():
                 self.dropped = Intervals(record.calls)
                 self.trimmed_by = list(record.blocks)
@@ -98,6 +102,8 @@ class Asked:
             if batch is None:
                 batch = self.calls[part.call] = Batch(Spawner(self.path, b"", Words()), part.call)
             stop = part.start + part.count
+            if part.call in self.abandoned:
+                self.abandoned[part.call].discard(part.start, stop)
             if part.count:
                 batch.put(Piece(part.start, stop, part.fn, part.digests, seq, offset))
             if part.last:
@@ -303,6 +309,15 @@ class Replayed(Parent):
         for number in self.abandoned:
             self.calls.pop(number, None)
         self.abandoned.clear()
+
+    def is_drained(self) -> bool:
+        """Tell whether all calls are at their end; items that were given up have none (D3)."""
+        return not any(
+            gap
+            for call in self.calls.values()
+            for low, high in call.left
+            for gap in self.asked.abandoned.get(call.number, Intervals()).gaps(low, high)
+        )
 
     def stand_still(self) -> NoReturn:
         """Halt where the parent waits for what the journal does not have."""

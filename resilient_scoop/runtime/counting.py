@@ -9,6 +9,7 @@ from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.tally import OTHERS, held_under
 from resilient_scoop.ids import parse_item
 from resilient_scoop.wire.messages import (
+    Abandoned,
     Calls,
     Checkpoint,
     Crashed,
@@ -38,6 +39,12 @@ class _Batch:
     known: int = 0
     whole: bool = False
     done: Intervals = field(default_factory=Intervals)
+    given_up: Intervals = field(default_factory=Intervals)
+
+    @property
+    def wanted(self) -> int:
+        """How many items it has, without those that were given up."""
+        return self.known - self.given_up.count() if self.given_up else self.known
 
 
 @dataclass(slots=True)
@@ -54,7 +61,7 @@ class Count:
     replays: dict[str, ReplayFigures] = field(default_factory=dict)
     trimmed: dict[str, int] = field(default_factory=dict)  # items whose records are gone
 
-    def take(self, value: bytes) -> None:
+    def take(self, value: bytes) -> None:  # noqa: C901, PLR0912 - a table
         """Take in a record."""
         record = decode_logged(value)
         replay = self.replays.setdefault(record.parent, ReplayFigures(record.parent))
@@ -82,6 +89,10 @@ class Count:
                     if item.failed:
                         failed = self.failed.setdefault(at, set())
                         failed.update(item.start + index for index in item.failed)
+            case Abandoned(parent=parent, call=call, spans=spans):
+                batch = self.batches.setdefault((parent, call), _Batch())
+                for low, high in spans:
+                    batch.given_up.add(low, high)
             case Crashed(parent=parent, call=call, index=index):
                 self.crashes += record.reason != "timeout"
                 self.crashed.add((parent, call, index))
@@ -99,9 +110,11 @@ class Count:
         batch.known = max(batch.known, stop)
         batch.whole |= part.last
         batch.fn = part.fn
+        batch.given_up.discard(part.start, stop)
         if part.last and batch.known > stop:  # an earlier attempt asked for more
             self._lose(parent, part.call, batch, stop, batch.known)
             batch.known = stop
+            batch.given_up.discard(stop, 1 << 62)
         if part.fresh:
             self._lose(parent, part.call, batch, part.start, stop)
 

@@ -132,11 +132,11 @@ def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> Ru
             batch_path(parent, call),
             names.get(batch.fn, "?"),
             batch.done.count(),
-            batch.known,
+            batch.wanted,
             batch.whole,
         )
         for (parent, call), batch in count.batches.items()
-        if not (batch.whole and batch.done.count() >= batch.known)
+        if not (batch.whole and batch.done.count() >= batch.wanted)
     ]
     opened.sort(key=_by_place)
     fns = {at: names.get(batch.fn, "?") for at, batch in count.batches.items()}
@@ -145,7 +145,7 @@ def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> Ru
     long = [r for r in count.replays.values() if _is_long(r)]
     return RunFigures(
         done=trimmed + sum(batch.done.count() for batch in count.batches.values()),
-        total_known=trimmed + sum(max(b.known, b.done.count()) for b in count.batches.values()),
+        total_known=trimmed + sum(max(b.wanted, b.done.count()) for b in count.batches.values()),
         failed=sum(each.failed for each in count.functions.values()),
         batches=tuple(opened[:BATCHES_SHOWN_MAX]),
         items=tuple(_items(view, fns)),

@@ -150,11 +150,11 @@ class Theater:
         ending.let_go()
 
     def _drain(self, stage: Stage) -> None:
-        calls, session = stage.parent.calls, stage.session
-        stage.wait(lambda: not any(call.left for call in calls.values()), None)
+        session = stage.session
+        stage.wait(stage.parent.is_drained, None)
         while session.context.listeners and session.call_back is not None:
             session.call_back()
-            stage.wait(lambda: not any(call.left for call in calls.values()), None)
+            stage.wait(stage.parent.is_drained, None)
 
     def nested(self) -> list[Played]:
         """Replay the parents that are not the script and not done."""
