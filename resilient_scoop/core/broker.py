@@ -239,10 +239,8 @@ class Broker:
                 permission.permit(self.ledger, peer, message, self.membership.stopping)
             case wire.HistoryWanted():
                 self.ledger.history(peer, message)
-            case wire.Cancel():
-                self.questions.ask(peer, message)
-            case wire.Abandon():
-                self.abandonments.ask(peer, message)
+            case wire.Cancel() | wire.Abandon():
+                self._not_wanted(peer, message)
             case wire.Const():
                 self.ledger.const(message, raw)
             case wire.Alive(incarnations=incarnations):
@@ -273,6 +271,13 @@ class Broker:
                 pass  # handled with their bundle
             case _:
                 assert_never(message)
+
+    def _not_wanted(self, peer: Peer, message: wire.Cancel | wire.Abandon) -> None:
+        """A parent cancels an item, or gives calls up."""
+        if isinstance(message, wire.Cancel):
+            self.questions.ask(peer, message)
+        else:
+            self.abandonments.ask(peer, message)
 
     def _returned(self, peer: Peer, returned: wire.Returned) -> None:
         """A worker gives back what it has not started, or says of an item that it has."""
