@@ -50,14 +50,14 @@ def test_futures_in_a_thread_raise_there_and_the_parent_goes_on(place: Place) ->
 def test_another_parents_future_is_refused_by_name(place: Place) -> None:
     done = place.run(
         """
+        import threading
         from resilient_scoop import futures
-        kept = []
         def work(n): return n
         def makes(n):
-            kept.append(futures.submit(work, n))
-            return kept[0].result() if n < 0 else n
+            threading.main_thread().kept = futures.submit(work, n)
+            return n
         def takes(n):
-            try: return kept[0].result()
+            try: return threading.main_thread().kept.result()
             except RuntimeError as error: return str(error)
         if __name__ == "__main__":
             futures.submit(makes, 3).result()
