@@ -58,8 +58,8 @@ class Call:
     """One call of the parent: what was asked, what is settled."""
 
     __slots__ = (
-        "__weakref__", "abandoned", "args", "chunks", "cost_bytes", "count", "digests", "doubts", "doubts_s",
-        "files", "fingerprint", "fn", "fresh", "last", "left", "number", "said",
+        "__weakref__", "abandoned", "args", "chunks", "cost_bytes", "count", "digests", "doubts",
+        "doubts_s", "files", "fingerprint", "fn", "fresh", "last", "left", "number", "said",
     )  # fmt: skip
 
     def __init__(self, number: int, fn: bytes, fingerprint: bytes) -> None:
