@@ -9,7 +9,8 @@ A backup is a folder, or one tar file:
 
     manifest.json   what is in it
     manifest.hmac   HMAC-SHA256 of that, hexadecimal
-    run.json, shown, script, decisions.jsonl, journal/data.mdb, journal/blobs/…, payloads/…, checkpoints/…
+    run.json, input.json, shown, script, decisions.jsonl,
+    journal/data.mdb, journal/blobs/…, payloads/…, checkpoints/…
 
 It may be made of a live run. The database is copied at one moment; files that records name are
 linked aside before and after, so that the run may drop them meanwhile. Of large arguments' files
@@ -53,7 +54,7 @@ _TRIES: Final = 3
 _PIECE_BYTES: Final = 1 << 20
 _MANIFEST_BYTES_MAX: Final = 1 << 30
 _may_be_in_it = re.compile(
-    r"run\.json|shown|script|decisions\.jsonl|journal/(?:data\.mdb|generation\.json|blobs/[0-9a-f]{64})"
+    r"run\.json|input\.json|shown|script|decisions\.jsonl|journal/(?:data\.mdb|generation\.json|blobs/[0-9a-f]{64})"
     r"|payloads/(?:res|arg)-[0-9a-f]{32}|checkpoints/[0-9a-f]{64}"
 ).fullmatch
 
@@ -187,7 +188,7 @@ def _stage(run: Path, stage: Path) -> Verdict:
         file.rename(stage / "journal" / file.name)
     (stage / "data").rmdir()
     _link(run, stage)
-    for name in ("run.json", "shown", "decisions.jsonl", "script"):
+    for name in ("run.json", "input.json", "shown", "decisions.jsonl", "script"):
         if (run / name).exists():
             shutil.copyfile(run / name, stage / name)
     return check(stage / "journal", Depth.RECORDS)

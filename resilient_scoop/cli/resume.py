@@ -21,6 +21,7 @@ from resilient_scoop.cli.script import check_program, installed_versions
 from resilient_scoop.cli.start import Start, start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import UsageError
+from resilient_scoop.runtime.input_rest import file_of, go_on
 from resilient_scoop.runtime.launching import script_spec
 from resilient_scoop.runtime.rundir import RunDir, RunInfo
 from resilient_scoop.runtime.surroundings import parse, restore
@@ -75,6 +76,10 @@ Examples:
     "All others are as they were when the run began, but for secrets and what belongs to a terminal.",
 )  # fmt: skip
 @click.option(
+    "--end-of-input", is_flag=True,
+    help="The script had read all of its standard input when the run died: nothing more is to come.",
+)  # fmt: skip
+@click.option(
     "--new-limits", is_flag=True,
     help="Take this shell's resource limits (ulimit), not those that the run began with.",
 )  # fmt: skip
@@ -95,6 +100,7 @@ def command(  # noqa: PLR0913  one parameter per option
     dry_run: bool,
     env: tuple[str, ...],
     new_limits: bool,
+    end_of_input: bool,
     as_json: bool,
     detach: bool,
     quiet: bool,
@@ -136,6 +142,10 @@ def command(  # noqa: PLR0913  one parameter per option
         note(f"run {run.id} has finished; its output: rscoop logs {run.id}")
         return 0
     verdict = decide(run, looked, reuse_changed, recompute_changed)
+    if info.stdin_file or file_of(0):
+        said = go_on(run, info.stdin_file)
+        if said:
+            note(said)
     return start(
         run,
         Start(
@@ -145,6 +155,7 @@ def command(  # noqa: PLR0913  one parameter per option
             recompute_changed=verdict.recompute,
             decisions=verdict.decisions,
             retry_failed=retry_failed,
+            end_of_input=end_of_input,
             strict=strict or info.strict,
             quiet=quiet,
             detach=detach,

@@ -30,6 +30,7 @@ from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import JournalPlaceError, UsageError
 from resilient_scoop.runtime import rundirs
 from resilient_scoop.runtime.child import interpreter_flags
+from resilient_scoop.runtime.input_rest import file_of
 from resilient_scoop.runtime.rundir import KEPT_SCRIPT, RunDir, RunInfo, user_name
 from resilient_scoop.runtime.surroundings import look
 
@@ -114,6 +115,7 @@ def command(  # noqa: PLR0913  one parameter per option
             first=target.first,
             flags=interpreter_flags(),
             around=look(os.environ),
+            stdin_file=None if detach else file_of(0),
             cwd=str(folder),
             python=sys.executable,
             python_version=sys.version.split()[0],

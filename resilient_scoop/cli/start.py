@@ -32,6 +32,7 @@ class Start:
     recompute_changed: tuple[str, ...] = ()
     decisions: tuple[Decision, ...] = ()  # new ones, to be kept with the run
     retry_failed: bool = False
+    end_of_input: bool = False
     strict: bool = False
     quiet: bool = False
     detach: bool = False
@@ -61,6 +62,7 @@ def _launch(run: RunDir, how: Start) -> int:
             recompute_changed=how.recompute_changed,
             decisions=how.decisions,
             retry_failed=how.retry_failed,
+            end_of_input=how.end_of_input,
             strict=how.strict,
             quiet=how.quiet,
             display=not how.detach,

@@ -59,6 +59,8 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     record_fd: int = -1
     stdin_fd: int = -1  # the origin's end of the script's standard input (`runtime.script_input`)
     stdin_source: bytes = b""
+    resumed: bool = False
+    end_of_input: bool = False  # what is not journaled of the script's input is known to be nothing
     errors_fd: int = -1  # an agent's: the launcher's end of its standard error, held and not read
     screen_fd: int = -1  # the same of its standard output, where that is a terminal
     control_fd: int = -1  # an agent's: end of file means that the launcher is gone

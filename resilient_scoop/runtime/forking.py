@@ -33,8 +33,9 @@ from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import INPUT_KEY, Put, Table
 from resilient_scoop.core.intervals import Intervals
-from resilient_scoop.runtime import decisions
+from resilient_scoop.runtime import decisions, input_rest
 from resilient_scoop.runtime.recorded import recorded_input, recorded_output
+from resilient_scoop.runtime.rundir import KEPT_SCRIPT
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -251,8 +252,9 @@ def fork(source: RunDir, target: RunDir, run: bytes, at: Point | None) -> Taken:
         JournalError: the source cannot be read or the target not be written.
     """
     _link_all(source, target)
-    if source.kept_script.exists():
-        shutil.copyfile(source.kept_script, target.kept_script)
+    for name in (KEPT_SCRIPT, input_rest.NAME):
+        if (source.path / name).exists():
+            shutil.copyfile(source.path / name, target.path / name)
     decisions.save(target.path, decisions.load(source.path).values())
     with JournalView.open(source.journal) as view:
         filled = Fork(view, run, at)

@@ -109,7 +109,7 @@ class Launcher:
             sys.stdout, sys.stderr, run.id, tty, quiet=options.quiet or not options.display
         )
         self.selector = selectors.DefaultSelector()
-        self.feeder = Feeder(self.selector)
+        self.feeder = Feeder(self.selector, folder=run.path, resumed=options.resume)
         self.broker = Part("broker")
         self.agent = Part("agent")
         self.report = Report()
@@ -324,6 +324,7 @@ class Launcher:
         self._check_there()
         self.lives.live(time.time())  # noqa: TID251
         now = time.monotonic()
+        self.feeder.look()
         self._mind_silence(now)
         self.handover.look_at_clock(now)
         if self.handover.is_late(now):

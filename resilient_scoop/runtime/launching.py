@@ -29,6 +29,7 @@ class LaunchOptions:
     recompute_changed: tuple[str, ...] = ()
     decisions: tuple[Decision, ...] = ()
     retry_failed: bool = False
+    end_of_input: bool = False
     strict: bool = False
     quiet: bool = False
     display: bool = True
@@ -57,6 +58,8 @@ def child_settings(
         recompute_changed=list(options.recompute_changed),
         retry_failed=options.retry_failed,
         keep_history=info.keep_history,
+        resumed=options.resume and info.around is not None,  # older runs noted nothing of it
+        end_of_input=options.end_of_input,
         tty=sys.stdout.isatty(),
         always_replay=options.always_replay,
         audit=options.audit,

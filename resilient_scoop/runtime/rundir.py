@@ -6,6 +6,7 @@
         payloads/    files of large arguments and results, which workers make
         logs/        what workers, agents and the launcher say
         sock/        local sockets (`adapters.zmq_sockets` reaches them however long the path is)
+        input.json   where the script's standard input is known to end (`runtime.input_rest`)
         lock         held (flock) by the run's launcher for as long as it lives
         shown        how much of the script's output has been displayed
         limit-met    is there where the run stopped because the system refused it something
@@ -70,6 +71,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     script_kept: bool = False  # it can be read only once: `RunDir.kept_script` is its copy
     first: str | None = None  # of a kept script: the folder of its modules
     flags: list[str] = []  # of the interpreter, for script and workers
+    stdin_file: str | None = None  # the file that the script's standard input was
     around: Surroundings | None = None  # environment, umask, limits; None in runs of version 0.1
     format: int = FORMAT
 

@@ -29,8 +29,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from resilient_scoop.adapters.journal_view import JournalView
+from resilient_scoop.runtime import input_rest
+from resilient_scoop.runtime.current import Process
 from resilient_scoop.runtime.recorded import recorded_input
-from resilient_scoop.wire.messages import Input, encode
+from resilient_scoop.wire.messages import Halted, Input, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +60,17 @@ class Piece(NamedTuple):
 class Feeder:
     """The launcher's end: reads its standard input when the script asks for it."""
 
-    def __init__(self, selector: selectors.BaseSelector, fd: int = 0) -> None:
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        fd: int = 0,
+        folder: Path | None = None,
+        *,
+        resumed: bool = False,
+    ) -> None:
+        self._folder = folder  # of the run, where the end of the input is noted
+        self._resumed = resumed
+        self._noted = -1  # after how many pieces an end was noted
         self.source = os.urandom(SOURCE_BYTES)
         self._selector = selector
         self._fd = fd
@@ -75,8 +87,18 @@ class Feeder:
         """Descriptor of the origin's end, to be inherited."""
         return self._theirs.fileno()
 
+    def look(self) -> None:
+        """Note where the input is known to end, before the script asks (`runtime.input_rest`)."""
+        read = self._first + len(self._kept)
+        if self._folder is None or self._noted == read or (self._resumed and not read):
+            return
+        if input_rest.is_at_end(self._fd):
+            self._noted = read
+            input_rest.note_ended(self._folder, input_rest.Ended(source=self.source, pieces=read))
+
     def close(self) -> None:
         """Let go of everything but the standard input itself."""
+        self.look()
         self._rest()
         self._selector.unregister(self._ours)
         self._ours.close()
@@ -127,6 +149,7 @@ class Feeder:
         assert wanted is not None, "nothing is read that nobody asked for"
         self._kept.append(piece)
         self._answer(wanted)
+        self.look()
 
     def _answer(self, number: int) -> None:
         piece = self._kept[number - self._first]
@@ -164,17 +187,26 @@ class Pieces:
         self._no = 0  # of the run's next piece
         self._piece = 0  # of the launcher's next piece
         self._unsaved: deque[tuple[Link, int]] = deque()  # where these pieces went
+        self._known: input_rest.Known | None = None  # what the journal has
 
     def next(self) -> Piece:
         """Return the next piece, waiting for it; one that is new is on its way to the journal."""
         if self._recorded is None:
+            self._known = input_rest.Known(Path(self._settings.run_dir))
             self._recorded = self._replay()
         read = next(self._recorded, None)
         if read is not None:
             self._no += 1
             self._piece += read.source == self._settings.stdin_source
+            assert self._known is not None, "the journal is being read"
+            self._known.add(read)
             return Piece(read.data, read.error)
+        cut = self._cut_at()
+        if cut is not None:
+            self._say_cut(cut)
         piece = self._live()
+        if cut is not None and not (piece.data or piece.error or os.isatty(0)):
+            self._stop(cut)
         session = self._session
         with session.lock:
             root = session.machine.root
@@ -187,6 +219,35 @@ class Pieces:
         self._no += 1
         self._piece += 1
         return piece
+
+    def _cut_at(self) -> int | None:
+        """Return after how many bytes the input was cut short, if its rest is what is asked for now."""
+        settings, known = self._settings, self._known
+        if known is None or known.is_whole or self._piece:
+            return None
+        return known.size if settings.resumed and not settings.end_of_input else None
+
+    def _say_cut(self, size: int) -> None:
+        Process.say(
+            f"the script reads on: its standard input was cut short after {size} bytes; "
+            "the rest is read from this resume's standard input"
+        )
+
+    def _stop(self, size: int) -> None:
+        """Stop the run, as it is: an end of file would be another input than the script had."""
+        session = self._session
+        parent = session.context.parent
+        assert parent is not None, "the script is a parent"
+        reason = (
+            f"the script asks for more of its standard input, which was cut short after "
+            f"{size} bytes, and this resume's standard input is empty. The run is as it was: "
+            f"give the rest with `rscoop resume {session.settings.run_id} < FILE`, or, if that was all, "
+            f"use --end-of-input"
+        )
+        with session.lock:
+            session.machine.out.append(encode(Halted(parent.path, parent.attempt, reason)))
+        assert session.waiter is not None, "the origin waits by receiving"
+        session.waiter.wait(lambda: False, None)  # until the broker says stop
 
     def _replay(self) -> Iterator[Input]:
         with JournalView.open(Path(self._settings.run_dir) / "journal") as view:
