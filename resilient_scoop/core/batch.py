@@ -169,7 +169,7 @@ class Parent:
         self.untold = Intervals()  # observations of which nothing is kept
         self.trimmed_by: list[tuple[str, int]] = []  # blocks whose checkpoints cover those
         self.trims: dict[int, Trimmed] = {}  # by sequence number
-        self.work: dict[str, Work] = {}  # what the outcomes in its log came to, by function
+        self.work: dict[bytes, Work] = {}  # what its log's outcomes came to, by fingerprint
 
     def is_past(self, attempt: Attempt) -> bool:
         """Tell whether a later attempt than this has written: this one lacks what that was told."""

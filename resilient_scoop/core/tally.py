@@ -80,7 +80,7 @@ def close(state: State, parent: Parent, *, counted: bool) -> None:
         state.items_known -= batch.undone.count()
         state.args_bytes -= batch.size()
     if counted:
-        state.tally.erase(parent.work, done)
+        state.tally.erase(by_title(state, parent), done)
     else:
         state.items_known -= done
         state.items_done -= done
@@ -102,20 +102,50 @@ def failed_within(outcome: Outcome, spans: Iterable[tuple[int, int]]) -> int:
 
 
 def count(state: State, parent: Parent, outcome: Outcome, spans: Sequence[tuple[int, int]]) -> None:
-    """Count items of an outcome that is logged."""
+    """Count items of an outcome that is logged. It is done for every outcome: no lookup by name."""
+    work = parent.work.get(outcome.fingerprint)
+    if work is None:
+        title_of(
+            state, outcome.fingerprint
+        )  # known now, and perhaps forgotten when it is asked for
+        work = _work(parent, outcome.fingerprint)
+    size = len(outcome.values)
+    if len(spans) == 1 and spans[0][1] - spans[0][0] == size:
+        work.done += size
+        if outcome.failed:
+            work.failed += len(outcome.failed)
+        if outcome.spent_s > 0:
+            work.spent_s += outcome.spent_s
+        return
     items = sum(high - low for low, high in spans)
-    share = items / max(1, len(outcome.values))
-    work = held_under(parent.work, title_of(state, outcome.fingerprint))
+    share = items / max(1, size)
     work.add(items, failed_within(outcome, spans), max(0.0, outcome.spent_s) * share)
 
 
 def uncount(state: State, parent: Parent, record: Outcomes) -> None:
     """Move what a record says to the tally: it is erased in this turn (N1)."""
     for outcome in record.items:
-        name = title_of(state, outcome.fingerprint)
         work = Work(len(outcome.values), len(outcome.failed), max(0.0, outcome.spent_s))
-        held_under(parent.work, name).add(-work.done, -work.failed, -work.spent_s)
-        state.tally.erase({name: work})
+        mine = _work(parent, outcome.fingerprint)
+        mine.add(-work.done, -work.failed, -work.spent_s)
+        state.tally.erase({title_of(state, outcome.fingerprint): work})
+
+
+def _work(parent: Parent, fingerprint: bytes) -> Work:
+    found = parent.work.get(fingerprint)
+    if found is None:
+        key = fingerprint if len(parent.work) < FUNCTIONS_MAX else b""
+        found = parent.work.setdefault(key, Work())
+    return found
+
+
+def by_title(state: State, parent: Parent) -> dict[str, Work]:
+    """Return what the outcomes in a parent's log came to, by the functions' names."""
+    found: dict[str, Work] = {}
+    for fingerprint, work in parent.work.items():
+        name = title_of(state, fingerprint) if fingerprint else OTHERS
+        held_under(found, name).add(work.done, work.failed, work.spent_s)
+    return found
 
 
 def title_of(state: State, fingerprint: bytes) -> str:

@@ -218,8 +218,9 @@ def finished(
         crashes = counted(report.crashes, "crash", "crashes")
         figures.append(f"{report.resubmitted} resubmitted after {crashes}")
     if workers and computed_s > 0 and took_s >= 1:
-        share = min(100.0, 100 * computed_s / (workers * took_s))
-        figures.append(f"{counted(workers, 'worker')} {share:.0f} % busy")
+        share = round(min(100.0, 100 * computed_s / (workers * took_s)))
+        if share:
+            figures.append(f"{counted(workers, 'worker')} {share} % busy")
     text = ", ".join(figures)
     if report.failed:
         again = " (--retry-failed: compute failed calls again)" if report.raised else ""

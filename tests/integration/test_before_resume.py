@@ -135,7 +135,7 @@ def test_an_item_that_ended_as_lost_can_be_resolved_after_all(place: Place) -> N
 
     over = place.rscoop("resolve", "last", "0.2[0]", "--again")
     over.expect(2)
-    assert "has finished" in over.err
+    assert "finished run" in over.err
 
 
 @pytest.mark.parametrize(

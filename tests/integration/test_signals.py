@@ -233,7 +233,7 @@ def test_a_question_is_seen_and_its_answer_reaches_the_script(place: Place) -> N
     screen = terminal(place, "run", "-n", "1", "script.py", typed="Bob\n")
     *lines, last = [line for line in rendered(screen) if line]
     assert lines == ["Name? Bob", "hello Bob [1]"]
-    assert re.match(r"rscoop: run \w+ finished in \d+\.\d s: 1 result; more: rscoop status", last)
+    assert re.match(r"rscoop: run \w+ finished in \d+\.\d s: 1 result", last)
 
 
 def test_a_terminal_shows_the_output_whole_and_one_live_line(place: Place) -> None:
