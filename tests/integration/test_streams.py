@@ -32,7 +32,7 @@ if __name__ == "__main__":
         logging.info("end of %d", g)
         if os.path.exists("wait") and g == 4:
             open("there", "w").close()
-            list(futures.map(slow, range(10_000)))
+            time.sleep(60)
     os.system("echo from a child >&2")
 """
 
