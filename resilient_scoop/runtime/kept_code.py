@@ -24,7 +24,6 @@ import hashlib
 import importlib.util
 import linecache
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -43,6 +42,8 @@ _OWN: Final = os.path.dirname(resilient_scoop.__file__) + os.sep  # noqa: PTH120
 
 def begin(run_dir: Path, script: str | None) -> None:
     """Empty the folder at a launch, and keep the script; raises OSError where that cannot be."""
+    import shutil  # the launcher needs it, its children don't
+
     folder = run_dir / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
