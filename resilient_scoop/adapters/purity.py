@@ -1,11 +1,12 @@
-"""A sound check that a call draws no random numbers, does not wait, and calls no unknown code.
+"""A sound check that a call draws no random numbers and calls no unknown code.
 
-Such calls need no seeding of the random streams, which costs more than many of them. The proof is
-by a closed world: the arguments are exact builtin scalars, tuples or lists of them; everything
-that the function loads from outside is again such a constant, a builtin of `_BUILTINS`, an
-exception class, the module `math`, or a function for which the same holds; and the instructions
-allowed can make nothing else of these. So whatever is called is known, whatever it is called
-with. Attributes are limited to names of `math` and to methods of builtin types.
+Such calls need no seeding of the random streams, which costs more than many of them; and their results
+depend on nothing but function and arguments, so that they may be found by these (`core.moved`). The
+proof is by a closed world: the arguments are exact builtin scalars, or builtin containers of them;
+everything that the function loads from outside is again such a constant, a builtin of `_BUILTINS`, an
+exception class, the module `math`, `time` for its `sleep`, or a function for which the same holds; and
+the instructions allowed can make nothing else of these. So whatever is called is known, whatever it is
+called with. Attributes are limited to names of `math` and to methods of builtin types.
 
 When unsure, the answer is no: an instruction that is not listed (of a later Python, say) is
 unsure. Globals are looked up when asked; a script that rebinds them later to other things is out
@@ -19,6 +20,7 @@ import dis
 import functools
 import inspect
 import math
+import time
 from collections.abc import Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import Any, Final, cast
@@ -26,6 +28,7 @@ from typing import Any, Final, cast
 _DEPTH_MAX: Final = 8
 _ITEMS_MAX: Final = 1024
 _SCALARS: Final = frozenset({int, float, bool, str, bytes, type(None), complex})
+_CONTAINERS: Final = frozenset({tuple, list, dict, set, frozenset})
 
 _BUILTIN_NAMES_TEXT: Final = """
     abs all any ascii bin bool bytes chr complex dict divmod enumerate filter float format
@@ -44,6 +47,7 @@ _METHODS: Final = frozenset(
     for name in dir(kind)
     if not name.startswith("_") and name not in ("format", "format_map")
 )
+_SLEEP: Final = time.sleep
 _MATH: Final = frozenset(name for name in vars(math) if not name.startswith("_"))
 
 _PLAIN_OPS_TEXT: Final = """
@@ -75,18 +79,21 @@ def draws_nothing(function: Any) -> bool:
 
 
 def args_plain(obj: object) -> bool:
-    """Tell whether `obj` is an exact builtin scalar, or a tuple or list of such, and not large."""
+    """Tell whether `obj` is an exact builtin scalar, or an exact builtin container of such, not large."""
     if type(obj) in _SCALARS:
         return True
     left = _ITEMS_MAX
     stack = [obj]
     while stack:
         part: Any = stack.pop()
-        if type(part) is tuple or type(part) is list:
+        kind = type(part)
+        if kind in _CONTAINERS:
             left -= len(part)
             if left < 0:
                 return False
             stack.extend(part)
+            if kind is dict:
+                stack.extend(part.values())
         elif type(part) not in _SCALARS:
             return False
     return True
@@ -94,10 +101,10 @@ def args_plain(obj: object) -> bool:
 
 def _is_safe(value: Any, under: frozenset[int], depth: int) -> bool:
     """Tell whether a value may be in the closed world; `under` are functions being looked at."""
-    if id(value) in _BUILTINS or value is math:
+    if id(value) in _BUILTINS or value is math or value is time:
         return True
     if type(value) is BuiltinFunctionType:
-        return getattr(math, value.__name__, None) is value
+        return value is _SLEEP or getattr(math, value.__name__, None) is value
     if type(value) is FunctionType:
         return id(value) in under or _is_pure(value, under | {id(value)}, depth + 1)
     if type(value) is functools.partial:
@@ -149,6 +156,8 @@ def _is_allowed(instruction: dis.Instruction, *, nested: bool) -> bool:
     if name in _PLAIN_OPS or name.startswith(_JUMPS):
         return True
     if name in ("LOAD_ATTR", "LOAD_METHOD"):
+        if instruction.argval == "sleep":
+            return time.sleep is _SLEEP
         return instruction.argval in _METHODS or _is_own_math(instruction.argval)
     if name == "CALL_INTRINSIC_1":
         return instruction.argrepr in (_NESTED_INTRINSICS if nested else _INTRINSICS)

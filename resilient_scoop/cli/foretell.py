@@ -99,6 +99,12 @@ def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
         f"  replay     about {_time(found.replay_s)}, besides the script's own time",
         "  arguments  are compared during the replay; items whose arguments differ are recomputed",
     ]
+    if found.movable:
+        can = "result depends" if found.movable == 1 else "results depend"
+        lines.append(
+            f"             ({found.movable:,} {can} on function and arguments only: equal calls at "
+            "other places take them)"
+        )
     if renewed := int(found.total("renewed")):
         lines.append(f"             (an earlier replay had {counted(renewed, 'such item')})")
     if (failed := int(found.total("failed"))) and not found.retry_failed:

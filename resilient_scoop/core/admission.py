@@ -68,7 +68,12 @@ def check(messages: Sequence[wire.Up]) -> None:  # noqa: C901, PLR0912 - a table
 
 def _check_outcome(outcome: wire.Outcome) -> None:
     count = len(outcome.values)
-    if not count or outcome.start < 0 or len(outcome.digests) != count * DIGEST_BYTES:
+    if (
+        not count
+        or outcome.start < 0
+        or outcome.call < 0
+        or len(outcome.digests) != count * DIGEST_BYTES
+    ):
         raise ValueError(f"outcome of {count} items with {len(outcome.digests)} bytes of digests")
     if outcome.failed and not 0 <= min(outcome.failed) <= max(outcome.failed) < count:
         raise ValueError("outcome: a failed item is none of its items")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.ids import DIGEST_BYTES
@@ -54,12 +55,23 @@ class Chunk:
         return any(value[:1] == FILE for value in self.values)
 
 
+class Doubt(NamedTuple):
+    """Items whose journaled outcome is another call's."""
+
+    low: int
+    high: int
+    what: str  # how it differs
+    took_s: (
+        float  # what computing each took; 0 where nothing is lost: it is found again when asked for
+    )
+
+
 class Call:
     """One call of the parent: what was asked, what is settled."""
 
     __slots__ = (
         "__weakref__", "abandoned", "args", "chunks", "cost_bytes", "count", "digests", "doubts",
-        "doubts_s", "files", "fingerprint", "fn", "fresh", "last", "left", "number", "said",
+        "files", "fingerprint", "fn", "fresh", "last", "left", "moved", "number", "said",
     )  # fmt: skip
 
     def __init__(self, number: int, fn: bytes, fingerprint: bytes) -> None:
@@ -73,11 +85,11 @@ class Call:
         self.chunks: list[Chunk] = []
         self.args: dict[int, bytes] | None = None  # P4
         self.cost_bytes = 0
-        self.fresh: set[int] = set()  # items asked for anew
-        self.doubts: dict[int, str] = {}  # items whose journaled outcome is another's, and how
-        self.doubts_s: dict[int, float] = {}  # what computing these outcomes took
+        self.fresh = Intervals()  # items asked for anew
+        self.doubts: list[Doubt] = []
         self.said = False
         self.abandoned = False  # nobody reads what is left (`core.unwanted`)
+        self.moved = 0  # items that keep a result from another place
         self.files: dict[int, int] | None = None  # unsettled items -> size of the argument's file
 
     def find(self, index: int) -> Chunk | None:
@@ -147,14 +159,32 @@ def cut_out(held: Iterable[Asked], low: int, high: int) -> list[Asked]:
     return kept
 
 
+def with_fresh(part: Part, args: list[bytes], fresh: Intervals) -> list[Asked]:
+    """Return a part cut into runs of items that are asked for anew and of others."""
+    stop = part.start + part.count
+    runs = fresh.overlap(part.start, stop)
+    if not runs:
+        return [(part, args)]
+    cuts = sorted({part.start, stop, *(bound for run in runs for bound in run)})
+    pieces: list[Asked] = []
+    for low, high in pairwise(cuts):
+        a, b = low - part.start, high - part.start
+        digests = part.digests[a * DIGEST_BYTES : b * DIGEST_BYTES]
+        last = part.last and high == stop
+        piece = Part(part.call, low, b - a, part.fn, digests, last, low in fresh)
+        pieces.append((piece, args[a:b]))
+    return pieces
+
+
 def doubtful(calls: dict[int, Call], numbers: set[int]) -> Iterator[tuple[Call, int, str]]:
     """Yield, of calls with doubts, the first item that nothing has settled, if one, and its doubt."""
     for call in [calls[number] for number in sorted(numbers) if number in calls]:
-        found = next((index for index in sorted(call.doubts) if index in call.left), -1)
+        open_ = ((run[0][0], each.what) for each in sorted(call.doubts)
+                 if (run := call.left.overlap(each.low, each.high)))  # fmt: skip
+        found, what = next(open_, (-1, ""))
         if found >= 0 and not call.said:
-            yield call, found, call.doubts[found]
+            yield call, found, what
         call.doubts.clear()
-        call.doubts_s.clear()
     numbers.clear()
 
 

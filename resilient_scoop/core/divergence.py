@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from resilient_scoop import ids
 from resilient_scoop.core.call import doubtful
+from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import ReplayDivergedError
 
 if TYPE_CHECKING:
     from collections import deque
 
+    from resilient_scoop.core.call import Call
     from resilient_scoop.core.parent import Parent
     from resilient_scoop.wire.messages import Observation
 
@@ -87,7 +90,8 @@ def judge(parent: Parent, doubted: set[int]) -> None:
             continue  # said of another call
         parent.said.add((name, what))
         parent.say(
-            f"replay: {where}: {what} from what is journaled; all such calls are computed again{_CURE}"
+            f"replay: {where}: {what} from what is journaled; such calls are computed again, except "
+            f"those whose result is found at another place{_CURE}"
         )
 
 
@@ -97,13 +101,31 @@ def _weigh(parent: Parent, doubted: set[int]) -> None:
         call = parent.calls.get(number)
         if call is None:
             continue
-        lost = [index for index in call.doubts_s if index in call.left]
-        parent.discarded_s += sum(call.doubts_s[index] for index in lost)
+        lost_s, lost = 0.0, Intervals()
+        for doubt in reversed(call.doubts):  # of an item's records the last counts
+            for low, high in call.left.overlap(doubt.low, doubt.high) if doubt.took_s else ():
+                fresh = lost.gaps(low, high)
+                lost_s += doubt.took_s * sum(b - a for a, b in fresh)
+                lost.add(low, high)
+        parent.discarded_s += lost_s
         name = parent.name_of(call.fn)
         if lost and not parent.policy.discards(name, parent.discarded_s):
-            where = f"{ids.item_path(parent.path, number, min(lost))} ({name.rpartition(':')[2]})"
-            parent.refusal = DiscardError(where, call.doubts[min(lost)], round(parent.discarded_s))
+            first = lost.starts[0]
+            what = next(each.what for each in call.doubts if each.low <= first < each.high)
+            where = f"{ids.item_path(parent.path, number, first)} ({name.rpartition(':')[2]})"
+            parent.refusal = DiscardError(where, what, round(parent.discarded_s))
             raise parent.refusal
+
+
+def say_moved(parent: Parent, call: Call) -> None:
+    """Say how many items of a call keep their results although they have moved."""
+    name = parent.name_of(call.fn).rpartition(":")[2]
+    where = f"{ids.batch_path(parent.path, call.number)} ({name})"
+    many, call.moved = counted(call.moved, "result"), 0
+    if call.count > 1 or not parent.moved.said:
+        more = "" if call.count > 1 else "; more single calls may be, and are not named"
+        parent.say(f"replay: {where}: {many} found by function and arguments, and reused{more}")
+    parent.moved.said = parent.moved.said or call.count == 1
 
 
 def told_otherwise(parent: Parent, first: Observation, kind: str) -> None:

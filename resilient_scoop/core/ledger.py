@@ -409,7 +409,7 @@ def parts_of(outcome: wire.Outcome, spans: Spans) -> list[wire.Outcome]:
             outcome.digests[(low - first) * width : (high - first) * width],
             outcome.values[low - first : high - first],
             [i - (low - first) for i in outcome.failed if low - first <= i < high - first],
-            share * (high - low), outcome.task,
+            share * (high - low), outcome.task, outcome.pure,
         )
         for low, high in spans
     ]  # fmt: skip

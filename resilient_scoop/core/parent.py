@@ -27,9 +27,11 @@ from weakref import ReferenceType
 
 from resilient_scoop import ids
 from resilient_scoop.core import unwanted
-from resilient_scoop.core.call import Asked, Call, Chunk, Policy, Watch, cut_out
-from resilient_scoop.core.divergence import judge, rewind_mark, rewound, told_otherwise
+from resilient_scoop.core.call import Asked, Call, Chunk, Doubt, Policy, Watch, cut_out, with_fresh
+from resilient_scoop.core.divergence import judge, rewind_mark, rewound, say_moved, told_otherwise
 from resilient_scoop.core.durable import Durable, end_look
+from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.moved import Moved, frames_of
 from resilient_scoop.core.once import Once
 from resilient_scoop.core.under_way import UnderWay
 from resilient_scoop.wire import messages as wire
@@ -44,6 +46,7 @@ __all__ = ["Call", "Chunk", "Parent", "Policy"]
 _WIDTH = ids.DIGEST_BYTES
 PART_ITEMS = 4096
 PART_BYTES = 1 << 19
+FAR = 1024  # calls behind the history, and as many again: nothing is looked for there any more
 Told = wire.Outcomes | wire.Observed | wire.Checkpoint
 
 
@@ -79,6 +82,7 @@ class Parent:
     abandoned: list[int] = field(default_factory=list)  # calls: the broker is not told yet
     watches: list[ReferenceType[Watch]] = field(default_factory=list)  # hear of outcomes
     once: Once = field(default_factory=Once)
+    moved: Moved = field(default_factory=Moved)
     _recorded: deque[wire.Observation] = field(default_factory=deque)
     _told: list[wire.Observation] = field(default_factory=list)
     _stash: dict[int, list[wire.Outcome]] = field(default_factory=dict)
@@ -88,6 +92,7 @@ class Parent:
     said: set[tuple[str, str]] = field(default_factory=set)  # differences, by function
     _parts: list[wire.Part] = field(default_factory=list)
     _args: list[bytes] = field(default_factory=list)
+    _found: list[bytes] = field(default_factory=list)  # results for what is queued, as frames
     _args_bytes: int = 0
     _frames: list[bytes] = field(default_factory=list)
 
@@ -126,7 +131,9 @@ class Parent:
         call.left.add(start, start + count)
         part = wire.Part(call.number, start, count, call.fn, digests, last)
         if call.args is None:
-            self._queue(part, args)
+            self._send(call, part, args)
+            if call.moved and last:
+                say_moved(self, call)
             self.close_if_settled(call)
             return
         call.args.update(zip(range(start, start + count), args, strict=True))
@@ -135,9 +142,20 @@ class Parent:
             self._settle(call, outcome)
         if not self.replaying:
             self._judge()
-            for left, left_args in self._held.pop(call.number, ()):
-                self._queue(left, left_args)
+            self._release(call.number)
         self.close_if_settled(call)
+
+    def _release(self, number: int) -> None:
+        """Send what was held of a call and nothing has settled."""
+        call = self.calls.get(number)
+        for part, args in self._held.pop(number, ()):
+            if call is None:  # it has no items (left): this tells its end
+                self._queue(part, args)
+                continue
+            for piece, piece_args in with_fresh(part, args, call.fresh):
+                self._send(call, piece, piece_args)
+        if call is not None and call.moved and call.last:
+            say_moved(self, call)
 
     def close_if_settled(self, call: Call) -> None:
         """Keep nothing of a call that is settled; whoever waits for it holds it."""
@@ -160,6 +178,8 @@ class Parent:
             self._frames.append(wire.encode(wire.Calls(self.path, self.attempt, self._parts)))
             self._frames.append(wire.encode(wire.Args(self._args)))
             self._parts, self._args, self._args_bytes = [], [], 0
+            self._frames += self._found
+            self._found = []
 
     @property
     def queued(self) -> int:
@@ -191,7 +211,9 @@ class Parent:
         """Take in outcomes, live or from the history."""
         for outcome in outcomes.items:
             call = self.calls.get(outcome.call)
-            if call is not None and call.abandoned:
+            if outcome.call < 0:
+                self.moved.note(outcome)
+            elif call is not None and call.abandoned:
                 unwanted.drop(self, call, outcome.start, outcome.start + len(outcome.values))
             elif call is not None:
                 self._settle(call, outcome)
@@ -205,6 +227,8 @@ class Parent:
         if stop > call.count and not call.last:
             # Items not made yet (a lazy map): keep the outcome until they are.
             self._stash.setdefault(call.number, []).append(outcome)
+        elif stop > call.count:
+            self.moved.note(outcome)  # the call has fewer items than it had
         then, now = outcome.fingerprint, call.fingerprint
         same = then == now or self.policy.reuses(then, now, self.name_of(call.fn))
         for low, high in call.left.overlap(start, min(stop, call.count)):
@@ -218,33 +242,52 @@ class Parent:
         self, call: Call, outcome: wire.Outcome, low: int, high: int, *, same: bool
     ) -> None:
         """As `_settle` where some items differ (P1)."""
-        for index in range(low, high):
+        fitting = Intervals()
+        for index in range(low, high) if same else ():
             at = index - outcome.start
             theirs = outcome.digests[at * _WIDTH : (at + 1) * _WIDTH]
-            mine = bytes(call.digests[index * _WIDTH : (index + 1) * _WIDTH])
-            if same and theirs == mine:
-                self._put(call, outcome, index, index + 1)
-            else:
-                took_s = max(0.0, outcome.spent_s) / len(outcome.values)
-                self._refresh(call, index, took_s, same=same)
+            if theirs == call.digests[index * _WIDTH : (index + 1) * _WIDTH]:
+                fitting.add(index, index + 1)
+        self.moved.note(outcome)
+        # What depends on function and arguments only is not lost: it is found when it is asked for.
+        took_s = 0.0 if outcome.pure else max(0.0, outcome.spent_s) / len(outcome.values)
+        what = "its arguments differ" if same else "its code differs"
+        for start, stop in fitting.gaps(low, high):
+            self._refresh(call, Doubt(start, stop, what, took_s))
+        for start, stop in fitting:
+            self._put(call, outcome, start, stop)
 
-    def _refresh(self, call: Call, index: int, took_s: float, *, same: bool) -> None:
-        """Have an item computed again whose journaled outcome is another call's."""
-        call.doubts.setdefault(index, "its arguments differ" if same else "its code differs")
-        call.doubts_s[index] = took_s
+    def _refresh(self, call: Call, doubt: Doubt) -> None:
+        """Have items computed again whose journaled outcomes are other calls'."""
+        call.doubts.append(doubt)
         self._doubted.add(call.number)
-        if self.policy.strict or call.args is None or index not in call.args or index in call.fresh:
-            return  # never asked for twice
-        call.fresh.add(index)
-        arg = call.args[index]
-        digest = bytes(call.digests[index * _WIDTH : (index + 1) * _WIDTH])
-        last = call.last and index == call.count - 1
-        part = wire.Part(call.number, index, 1, call.fn, digest, last, fresh=True)
-        if self.replaying or call.number in self._held:
-            self._unhold(call.number, index, index + 1)
-            self._held.setdefault(call.number, []).append((part, [arg]))
-        else:
-            self._queue(part, [arg])
+        if self.policy.strict or call.args is None:
+            return
+        for start, stop in call.fresh.gaps(doubt.low, doubt.high):  # never asked for twice
+            call.fresh.add(start, stop)
+            for a, b in self._not_held(call, start, stop):
+                digests = bytes(call.digests[a * _WIDTH : b * _WIDTH])
+                last = call.last and b == call.count
+                part = wire.Part(call.number, a, b - a, call.fn, digests, last, fresh=True)
+                self._send(call, part, [call.args[index] for index in range(a, b)])
+
+    def _not_held(self, call: Call, low: int, high: int) -> list[tuple[int, int]]:
+        """Return which items have been sent; those that are held are sent as they are by then."""
+        if self.replaying:
+            return []
+        held = self._held.get(call.number, ())
+        return Intervals((part.start, part.start + part.count) for part, _ in held).gaps(low, high)
+
+    def _send(self, call: Call, part: wire.Part, args: list[bytes]) -> None:
+        """Ask for items, and bring the results of those that have one at another place (V4)."""
+        self._queue(part, args)
+        if self.moved.runs and call.number > 2 * self.known_calls + FAR:
+            self.moved.clear()
+        if self.moved.runs:
+            self.moved.note_ahead(self._stash)
+            found = self.moved.found(call, part)
+            self._found += frames_of(self.path, found)
+            call.moved += sum(len(each.values) for each in found)
 
     def _judge(self) -> None:
         """Say, or refuse, what nothing in the history fits."""
@@ -320,10 +363,8 @@ class Parent:
         """The history is at its end: ask for what it did not settle."""
         self._judge()
         self.replaying = False
-        held, self._held = self._held, {}
-        for number in sorted(held):
-            for part, args in held[number]:
-                self._queue(part, args)
+        for number in sorted(self._held):
+            self._release(number)
 
     def reconnect(self) -> None:
         """The broker is a new one: what it sent last may be lost."""

@@ -108,6 +108,7 @@ def _end(state: State, parent: Parent, outcome: Outcome) -> bool:
     """Apply an outcome; return whether it counts."""
     batch = parent.batches.get(outcome.call)
     if batch is None:
+        parent.logged = parent.logged or outcome.call < 0  # of a fork's source, bound to no place
         return False
     failed = bool(outcome.failed)
     if state.is_whole(batch, outcome):  # by far most are

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def _abandon(parent: Parent, call: Call) -> None:
     call.abandoned = True
     call.chunks.clear()
     call.doubts.clear()
-    call.doubts_s.clear()
-    call.fresh.clear()
+    call.fresh = Intervals()
     call.digests, call.args = bytearray(), None
     number = call.number
     for held in (parent._held, parent._stash):  # noqa: SLF001 - a part of `Parent`

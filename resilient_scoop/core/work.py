@@ -28,6 +28,7 @@ class Work:
     rank: tuple[int, int, int] = (0, 1, 0)  # the lower, the sooner
     since: float = 0.0  # when the first of `values` began, on the shell's clock
     dropped: bool = False
+    impure: bool = False  # an item had arguments of which nothing is proven; it stays so (V1)
     asked: int = -1  # the `idempotent=False` item that is to begin (`core.permission`)
     permitted: int = -1  # the one that may
     define: wire.Define | None = None  # once it is queued; what runs needs it, come what may

@@ -147,6 +147,7 @@ class Worker:
         outcome = wire.Outcome(
             work.task.call, start, work.callable.fingerprint,
             work.digests(start, stop), values, failed, spent_s, work.attempt,
+            work.callable.pure and not work.impure,
         )  # fmt: skip
         self.due.setdefault(work.task.parent, []).append(outcome)
         work.left.discard(start, stop)

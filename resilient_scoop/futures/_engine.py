@@ -151,7 +151,7 @@ def _define(
     mark.update(b"".join([each.value for each in meaning.references]))
     if changes is not None:
         mark.update(msgspec.msgpack.encode(changes))
-    pure = style != KEYWORDS and draws_nothing(function)
+    pure = draws_nothing(function)
     return Define(
         mark.digest(), meaning.fingerprint, name, body, options, pure, style,
         meaning.references, values, changes,

@@ -21,6 +21,7 @@ from resilient_scoop.adapters import generators, overlay, payload, process_state
 from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
 from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.payload_lacking import lacks_module
+from resilient_scoop.adapters.purity import args_plain
 from resilient_scoop.core import permission
 from resilient_scoop.core.parent import Parent, Policy
 from resilient_scoop.runtime import deaf, forks
@@ -232,6 +233,7 @@ class Executor:
             value = pickle.loads(arg) if arg[0] == _PICKLE else self._load(loaded, arg)
             if loaded.define.pure and type(value) in _PLAIN:
                 return self._encode(loaded, loaded.function(value))  # type: ignore[misc]
+            _look_at(context, loaded, value)
             try:
                 self._begin(loaded)
                 return self._encode(loaded, loaded.function(value))  # type: ignore[misc]
@@ -296,6 +298,7 @@ class Executor:
         value: Any = _NOT_LOADED
         try:
             value = self._load(loaded, arg)
+            _look_at(context, loaded, value)
             try:
                 if options.retries or options.retry is not None:
                     value = self._retried(context, loaded, arg)
@@ -380,6 +383,12 @@ class Executor:
             session.remove_files_of(context.path)
             if not context.fenced:
                 session.machine.settle_one(work, context.index, value, failed=failed)
+
+
+def _look_at(context: Context, loaded: Loaded, value: Any) -> None:
+    """Note where an argument may make a pure function do what it does not do by itself."""
+    if loaded.define.pure and context.work is not None and not args_plain(value):
+        context.work.impure = True
 
 
 def make_parent(session: Session, policy: Policy, say: Callable[[str], None]) -> Parent:

@@ -4,7 +4,8 @@ T1  A result is *reused* if its parent is not done and its function's code is wh
     user wants to keep it): exactly those that a replay would settle from the history, as long as the
     parents make the same calls.
     Results of calls that its newest checkpoints cover are counted apart: nobody asks for them.
-T2  Whether arguments are the same is known only to the replay, which makes them. What an earlier
+T2  Whether arguments are the same is known only to the replay, which makes them. So are which results
+    have moved to other places (`core.moved`); how many could is counted (`movable`). What an earlier
     replay found to differ was asked for anew then, and is counted (`renewed`).
 T3  Needed time is an estimate: items times the mean of that function's measured results. Items of a
     function that was never measured, and parents (which are not measured), are counted apart.
@@ -56,6 +57,7 @@ class Foretold(msgspec.Struct, frozen=True, kw_only=True):
     calls_open: int  # of the script: known, and not done
     replay_s: float
     covered: int = 0  # items done before a checkpoint that the parent goes on from
+    movable: int = 0  # results that may be found by function and arguments at other places
 
     def total(self, what: str) -> float:
         """Return the sum of a column."""
@@ -133,6 +135,7 @@ class Forecast:
         self.retry_failed = retry_failed
         self.calls: dict[tuple[str, int], _Call] = {}
         self.functions: dict[str, _Function] = {}
+        self.movable = 0
         self.over = {path: checkpoints.covered(parent) for path, parent in state.parents.items()}
         self.covered = sum(parent.dropped_items for parent in state.parents.values())
         self.names = {
@@ -146,6 +149,9 @@ class Forecast:
             return  # of a parent that is done: nobody asks for them
         if isinstance(record, wire.Outcomes):
             for item in record.items:
+                self.movable += (len(item.values) - len(item.failed)) if item.pure else 0
+                if item.call < 0:
+                    continue  # of a fork's source, and bound to no place here
                 self.calls.setdefault((record.parent, item.call), _Call()).add(item)
         elif isinstance(record, wire.Calls):
             for part in record.parts:
@@ -178,7 +184,7 @@ class Forecast:
         return Foretold(
             functions=found, retry_failed=self.retry_failed,
             calls_open=0 if root is None else len(root.batches),
-            replay_s=kept / REPLAY_PER_S + START_S, covered=self.covered,
+            replay_s=kept / REPLAY_PER_S + START_S, covered=self.covered, movable=self.movable,
         )  # fmt: skip
 
     def _function(self, fingerprint: bytes) -> _Function:

@@ -17,6 +17,8 @@ there; what it has no checkpoint for, of output too, its replay writes again.
   F6  All that the script has read is taken, also what it read behind the point: its input belongs to the
       run, as its arguments do, and a script that begins anew reads it from its beginning. Where a call
       stood in it nobody knows; and what was read is gone from wherever it came.
+  F7  Of the script's calls behind the point, the results that depend on nothing but function and
+      arguments are taken, bound to no place: equal calls of the new run find them (`core.moved`).
 """
 
 from __future__ import annotations
@@ -27,12 +29,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from resilient_scoop import ids
 from resilient_scoop.adapters import state_store
 from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import INPUT_KEY, Put, Table
 from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.recovery import succeeded
 from resilient_scoop.runtime import decisions, input_rest
 from resilient_scoop.runtime.recorded import recorded_input, recorded_output
 from resilient_scoop.runtime.rundir import KEPT_SCRIPT
@@ -89,6 +94,7 @@ def cut(  # noqa: PLR0911 - a table
             return wire.Calls(record.parent, record.attempt, kept) if kept else None
         case wire.Outcomes(items=items):
             outcomes = [item for item in items if item.call < at.call]
+            outcomes += [part for item in items if item.call >= at.call for part in _unbound(item)]
             return wire.Outcomes(record.parent, outcomes) if outcomes else None
         case wire.Observed(observations=observations):
             told = [each for each in observations if _was_told(each, at)]
@@ -99,6 +105,13 @@ def cut(  # noqa: PLR0911 - a table
             return record if calls <= at.call and (at.seq is None or seq <= at.seq) else None
         case wire.Trimmed():
             return _cut_trimmed(record, at)
+
+
+def _unbound(item: wire.Outcome) -> list[wire.Outcome]:
+    """Return what of an outcome is bound to no place, for calls that are equal in the fork (F7)."""
+    if not item.pure:
+        return []
+    return [msgspec.structs.replace(part, call=-1, task=None) for part in succeeded(item)]
 
 
 def _was_told(each: wire.Observation, at: Point) -> bool:
@@ -232,7 +245,7 @@ class Fork:
                 if record.parent == ids.ROOT:
                     self._calls.add(part.call)
         elif isinstance(record, wire.Outcomes):
-            for item in record.items:
+            for item in [each for each in record.items if each.call >= 0]:
                 at = (record.parent, item.call)
                 self._done[at] = self._done.get(at, 0) + len(item.values)
         elif isinstance(record, wire.Trimmed):

@@ -76,7 +76,10 @@ class Args(_Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Outcomes of consecutive items, and what they were computed from."""
+    """Outcomes of consecutive items, and what they were computed from.
+
+    Those of a fork's source that are bound to no place there have `call` -1 (`runtime.forking`).
+    """
 
     call: int
     start: int
@@ -85,7 +88,8 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     values: list[bytes]
     failed: list[int] = []  # indexes into `values` that are exceptions
     spent_s: float = 0.0  # time on the CPU and waiting, all items together
-    task: Attempt | None = None  # None: made by the broker
+    task: Attempt | None = None  # None: made by the broker, or found by the parent (`core.moved`)
+    pure: bool = False  # proven to depend on nothing but the function and these arguments
 
 
 class Outcomes(_Struct, frozen=True):

@@ -60,6 +60,7 @@ class Fn:
     late: float = 0.0  # chance that a start of it takes longer than that
     retries: int = 0  # of what came too late
     priority: int = 0
+    pure: bool = False  # its value depends on nothing but its argument
     large: bool = False  # its values are files, which go with the last record that names them
 
     @property
@@ -76,7 +77,14 @@ class Fn:
             timeout_s=self.timeout_s, retries=self.retries, idempotent=self.idempotent,
             priority=self.priority,
         )  # fmt: skip
-        return wire.Define(self.id, self.id, self.name, b"code of " + self.name.encode(), options)
+        return wire.Define(
+            self.id,
+            self.id,
+            self.name,
+            b"code of " + self.name.encode(),
+            options,
+            self.pure,
+        )
 
 
 @cache
@@ -120,6 +128,16 @@ def mix(*parts: Any) -> int:
 def leaf_value(path: str, arg: Any) -> int:
     """Return what any leaf returns: a draw from the item's own random stream, and its argument."""
     return mix(ids.seed_of(RUN_SEED, path), arg)
+
+
+def pure_value(arg: Any) -> int:
+    """Return what a pure leaf returns."""
+    return mix("pure", arg)
+
+
+def value_of(fn: Fn, path: str, arg: Any) -> int:
+    """Return what a leaf returns."""
+    return pure_value(arg) if fn.pure else leaf_value(path, arg)
 
 
 def step_value(value: int, step: int) -> int:
@@ -277,7 +295,7 @@ def durable(
         for index in reversed(range(len(args))):
             chain = mix(chain, (yield ("result", call, index)))
         if gen % 2:
-            told.append((yield from kept(1)) if gen % 4 == 1 else (yield ("once",)))
+            told.append((yield ("once",)))
             if tell is not None:
                 yield tell("told", told.pop())
         if tell is not None:
@@ -363,6 +381,7 @@ FNS = _Fns(
     for fn in (
         Fn("leaf", 0.02),
         Fn("slow", 0.4),
+        Fn("pure", 0.1, pure=True),
         Fn("large", 0.05, large=True),
         Fn("fails", raises=True),
         Fn("poison", 0.05, poison=True),

@@ -370,6 +370,7 @@ def _plain_step(rng: random.Random) -> Step:
     return rng.choice(
         [
             ("map", rng.choice(["leaf", "slow", "fails"]), list(range(rng.randint(1, 9)))),
+            ("map", "pure", list(range(rng.randint(1, 9)))),
             ("map", "fan", [[1, rng.randint(1, 3), "slow"]] * rng.randint(1, 3)),
             ("map", rng.choice(["race", "dice"]), [3] * rng.randint(1, 2)),
             ("overlap", rng.randint(1, 8), rng.randint(1, 3)),
@@ -386,6 +387,11 @@ def edit(rng: random.Random, steps: Sequence[Step]) -> list[Step]:
             offset = rng.randint(100, 10**6)
             changed = [arg + offset if rng.random() < 0.5 else arg for arg in args]
             edited[at] = ("map", fn, changed[: rng.randint(1, 9)])
+        case ("map", "pure", args) if (
+            rng.random() < 0.7
+        ):  # a sweep that gets values, and loses some
+            new = [rng.randint(100, 999) for _ in range(rng.randint(0, 3))]
+            edited[at] = ("map", "pure", [*new, *args[rng.randint(0, 2) :], *new[:1]])
         case _ if rng.random() < 0.5 and len(edited) > 1:
             del edited[at]
         case _:

@@ -17,8 +17,8 @@ from tests.sim.programs import (
     RaisedError,
     Step,
     draw_value,
-    leaf_value,
     step_value,
+    value_of,
 )
 from tests.sim.scripts import script
 
@@ -70,7 +70,7 @@ def truth(fn: Fn, path: str, arg: Any, told: Sequence[Any] = ()) -> Any:
     if fn.late == 1.0:
         return Failed("timeout")
     if fn.body is None:
-        value = leaf_value(path, arg)
+        value = value_of(fn, path, arg)
         for step in range(fn.steps):
             value = step_value(value, step)
         return value

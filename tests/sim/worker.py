@@ -328,7 +328,7 @@ class WorkerShell(Operations, Process):
             work.values.append(b"X")
         else:
             if value is None:
-                value = programs.leaf_value(path, programs.decode_arg(raw))
+                value = programs.value_of(fn, path, programs.decode_arg(raw))
             work.values.append(programs.encode_value(value, large=fn.large))
         if self.world.now - self.flushed_at > _FLUSH_S:
             self._settle(work)

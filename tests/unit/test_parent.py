@@ -133,7 +133,7 @@ def test_an_outcome_of_other_arguments_makes_its_item_fresh_once() -> None:
 
     # When the page comes, and the same outcomes once more from elsewhere
     page(of, outcomes(0, 0, 2))
-    assert asked(of) == [(0, 0, 1, True), (0, 1, 2, True)]
+    assert asked(of) == [(0, 0, 2, True)]
     of.outcomes(outcomes(0, 0, 2))
 
     # Then nothing stale has settled them, and they were asked for once
@@ -192,7 +192,7 @@ def test_little_computing_and_what_the_user_gave_up_is_thrown_away(
     of = parent(replaying=True, policy=policy)
     call(of, 0, 2, salt=7)
     page(of, long_outcome(0, 2, spent_s))
-    assert asked(of) == [(0, 0, 1, True), (0, 1, 2, True)]
+    assert asked(of) == [(0, 0, 2, True)]
 
 
 def test_computing_that_a_later_outcome_replaces_does_not_count_as_thrown_away() -> None:

@@ -1,0 +1,160 @@
+"""Results that have moved are found by function and arguments; those that draw are bound to their place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.parent import Parent
+from resilient_scoop.ids import ROOT
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import FN, ORIGIN, W1, Bench, digests, sent
+
+OTHER = b"fn-other........"
+ATTEMPT = wire.Attempt(1, 1)
+
+
+def outcome(call: int, args: Sequence[int], start: int = 0, **more: Any) -> wire.Outcome:
+    """Return an outcome of items with these arguments; their values name them."""
+    fields: dict[str, Any] = {"fingerprint": FN, "pure": True, "failed": [], **more}
+    values = [b"V%d" % arg for arg in args]
+    return wire.Outcome(call, start, digests=digests(*args), values=values, **fields)
+
+
+def replay(calls: int = 9) -> tuple[Parent, list[str]]:
+    """Return a parent that replays a history, and what it says."""
+    said: list[str] = []
+    of = Parent(ROOT, ATTEMPT, replaying=True, say=said.append)
+    of.known_calls = calls
+    assert of.page_wanted() is not None
+    return of, said
+
+
+def tell(of: Parent, *outcomes: wire.Outcome) -> None:
+    """Tell it the one page of its history."""
+    head = wire.History(ROOT, ATTEMPT, 9, last=True, calls=of.known_calls, no=1)
+    of.page(head, [wire.Outcomes(ROOT, [each]) for each in outcomes])
+
+
+def ask(of: Parent, *args: int, fn: bytes = FN) -> int:
+    made = of.begin(fn, fn)
+    of.add(made, digests(*args), [b"%d" % arg for arg in args], last=True)
+    return made.number
+
+
+def found(of: Parent) -> dict[tuple[int, int], bytes]:
+    """Return what the parent brings to the broker: (call, item) -> value."""
+    messages = [wire.decode_up(frame) for frame in of.frames()]
+    return {
+        (item.call, item.start + at): value
+        for message in messages
+        if isinstance(message, wire.Outcomes)
+        for item in message.items
+        for at, value in enumerate(item.values)
+    }
+
+
+def test_a_value_at_the_front_of_a_sweep_leaves_the_others_their_results() -> None:
+    of, said = replay()
+    ask(of, 0, 1, 2, 3)
+
+    tell(of, outcome(0, [1, 2]), outcome(0, [3], 2))
+
+    assert found(of) == {(0, 1): b"V1", (0, 2): b"V2", (0, 3): b"V3"}
+    assert "3 results found by function and arguments" in said[-1]
+
+
+def test_a_call_that_is_added_before_others_leaves_them_their_results() -> None:
+    of, _ = replay(calls=3)
+    ask(of, 7, fn=OTHER)
+    tell(of, outcome(0, [1, 2]), outcome(1, [3], fingerprint=OTHER), outcome(2, [4, 5]))
+
+    for call in ([1, 2], [3], [4, 5]):
+        ask(of, *call, fn=OTHER if call == [3] else FN)
+
+    assert found(of) == {(1, 0): b"V1", (1, 1): b"V2", (2, 0): b"V3", (3, 0): b"V4", (3, 1): b"V5"}
+
+
+def test_a_call_that_is_taken_out_leaves_the_later_ones_their_results() -> None:
+    of, _ = replay(calls=3)
+    ask(of, 4, 5)  # in the place of the first of three calls
+    tell(of, outcome(0, [1, 2]), outcome(1, [4, 5]), outcome(2, [6]))
+    ask(of, 6)
+
+    assert found(of) == {(0, 0): b"V4", (0, 1): b"V5", (1, 0): b"V6"}
+
+
+def test_what_draws_or_failed_or_is_another_function_or_not_compared_is_not_found() -> None:
+    nothing = bytes(16)
+    for each in (
+        outcome(0, [1], pure=False),
+        outcome(0, [1], failed=[0]),
+        outcome(0, [1], fingerprint=OTHER),
+        msgspec.structs.replace(outcome(0, [1]), digests=nothing),
+    ):
+        of, _ = replay()
+        ask(of, 0, 1)
+        tell(of, each)
+        assert found(of) == {}
+    of, _ = replay()
+    made = of.begin(FN, FN)
+    of.add(made, digests(5) + nothing, [b"5", b"?"], last=True)
+    tell(of, msgspec.structs.replace(outcome(0, [1]), digests=nothing))
+    assert found(of) == {}
+
+
+def test_a_replay_that_does_what_was_done_looks_for_nothing() -> None:
+    of, said = replay()
+    ask(of, 1, 2, 3)
+
+    tell(of, outcome(0, [1, 2]), outcome(1, [1]))
+
+    assert found(of) == {}
+    assert of.moved.runs == []
+    assert not said
+    assert of.recovered == 2
+
+
+def test_a_fork_finds_what_its_source_had_behind_the_point() -> None:
+    of, _ = replay(calls=0)
+    ask(of, 0, 1)
+
+    tell(of, outcome(-1, [1, 2]))
+
+    assert found(of) == {(0, 1): b"V1"}
+
+
+def test_the_broker_counts_what_a_parent_has_found_and_tells_it_behind_the_commit() -> None:
+    # Given a script that asks for what it has found at another place
+    bench = Bench()
+    root = bench.begin(W1)
+    of = Parent(ROOT, root, replaying=True)
+    of.known_calls = 1
+    of.page_wanted()
+    ask(of, 0, 1, 2)
+    head = wire.History(ROOT, root, 9, last=True, calls=1, no=1)
+    of.page(head, [wire.Outcomes(ROOT, [outcome(0, [1, 2])])])
+
+    messages = [wire.decode_up(frame) for frame in of.frames()]
+    actions = bench.tell(ORIGIN, *messages)
+
+    # Then the new item is all that is left to do, and the others are told
+    assert bench.broker.state.parents[ROOT].batches[0].undone == Intervals([(0, 1)])
+    for told in sent(actions, ORIGIN, wire.Outcomes):
+        of.outcomes(told)
+    call = of.calls[0]
+    assert list(call.left) == [(0, 1)]
+    assert [value for chunk in call.chunks for value in chunk.values] == [b"V1", b"V2"]
+
+
+def test_a_long_sweep_that_is_shifted_is_replayed_in_linear_time() -> None:
+    count = 30_000
+    of, _ = replay()
+    ask(of, *range(count))
+
+    tell(of, *(outcome(0, [at + 1], at) for at in range(count - 1)))
+
+    assert len(found(of)) == count - 1
