@@ -50,17 +50,27 @@ def warn_once() -> None:
     """Say, once per process, how to start the script in parallel."""
     if not _WARNED:
         _WARNED.append(True)
-        run = os.environ.get("RSCOOP_RUN_ID")
-        script = sys.argv[0] or "script.py"
-        warnings.warn(
-            f"futures run one after another in this process: it was started by run {run}, not as "
-            "one of its workers; make these calls in the script or in its tasks"
-            if run
-            else f"futures run one after another in this process; start it with "
-            f"`rscoop run {script}` to run them in parallel, journaled",
-            RuntimeWarning,
-            stacklevel=4,
+        warnings.warn(_how_to_start(), RuntimeWarning, stacklevel=4)
+
+
+def _how_to_start() -> str:
+    run = os.environ.get("RSCOOP_RUN_ID")
+    if run:
+        return (
+            f"futures run one after another in this process: it was started by run {run}, not as one of "
+            "its workers; make these calls in the script or in its tasks"
         )
+    if "ipykernel" in sys.modules:
+        return (
+            "futures run one after another in a notebook; to run them in parallel, journaled, make a "
+            "script of it (`jupyter nbconvert --to script NOTEBOOK.ipynb`) and start that with "
+            "`rscoop run NOTEBOOK.py`"
+        )
+    script = sys.argv[0] or "script.py"
+    return (
+        "futures run one after another in this process; start it with "
+        f"`rscoop run {script}` to run them in parallel, journaled"
+    )
 
 
 def submit(

@@ -281,3 +281,16 @@ def test_keywords_that_a_map_does_not_know_are_named_once(place: Place) -> None:
     assert done.err.count("futures.map ignores b=") == 1
     assert done.err.count("futures.map ignores c=") == 1
     assert "script.py:6: RuntimeWarning" in done.err
+
+
+def test_a_notebooks_kernel_is_told_how_to_run_in_parallel(place: Place) -> None:
+    place.write("""
+        import sys, types
+        sys.modules["ipykernel"] = types.ModuleType("ipykernel")  # as in a kernel
+        from resilient_scoop import futures
+        print(*futures.map(abs, [-1]))
+    """)
+    done = shell(place, f"{sys.executable} script.py")
+    assert done.stdout == b"1\n"
+    assert b"in a notebook; to run them in parallel" in done.stderr
+    assert b"jupyter nbconvert --to script" in done.stderr
