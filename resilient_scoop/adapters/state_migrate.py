@@ -103,7 +103,7 @@ class Migration:
         except Exception as error:  # user code: the hook
             where = f"{state_shape.name_of(cls)}.{HOOK}"
             reason = f"{where} raised {type(error).__name__}: {error}"
-            raise CheckpointUnusableError(self.what, reason, "mend the hook") from error
+            raise CheckpointUnusableError(self.what, reason, "correct this method") from error
 
     def _fill(self, obj: Any, cls: type, new: Any) -> None:
         if not isinstance(new, dict):

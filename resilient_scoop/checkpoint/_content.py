@@ -62,7 +62,7 @@ class Saving:
         except CheckpointUnusableError as error:
             culprit = loading.find_unloadable(value, self._own())
             reason = f"{error.reason}, when {culprit.path}, a {culprit.kind}, was loaded back"
-            advice = error.advice or "mend how it is pickled, or leave it out with __getstate__"
+            advice = error.advice or "correct how it is pickled, or leave it out with __getstate__"
             raise CheckpointUnusableError(what, reason, advice) from error
 
     def _future(self, each: Future[Any]) -> Any:

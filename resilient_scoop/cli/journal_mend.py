@@ -195,5 +195,5 @@ def _exchange(first: Path, second: Path) -> None:
     reason = os.strerror(ctypes.get_errno())
     raise JournalError(
         str(second), "putting the repaired journal in its place",
-        f"{reason}; it is sound and stands in {first}: exchange the two folders by hand",
+        f"{reason}; it is sound and is in {first}: exchange the two folders by hand",
     )  # fmt: skip

@@ -186,16 +186,16 @@ class Agent:
             self.say(f"{slot.name} died ({died_of}); it is replaced, and its calls run again")
         if slot.careful:
             self.say(
-                f"{slot.name} is started anew: tasks on it wait for locks that each other hold; from "
-                "here on it runs the script's calls one after another"
+                f"{slot.name} is restarted, because its tasks wait for each other's locks; from now "
+                "on it runs the script's calls one after another"
             )
 
     def _give_up(self, slot: Slot, death: str) -> None:
         """A process ends before it has begun, again and again: the run cannot go on."""
         self.say(
             f"{slot.name} cannot start: it ended {counted(slot.stillborn, 'time')} before it began "
-            f"({death}), most likely while it imported the script; {self.logs} holds what it said. Nothing "
-            f"is lost: `rscoop resume {self.settings.run_id}` goes on when that is mended"
+            f"({death}), most likely while it imported the script; see the logs in {self.logs}. Nothing "
+            f"is lost: correct the cause, then `rscoop resume {self.settings.run_id}`"
         )
         self.hopeless = HOPELESS
         self.stop("cannot start", time.monotonic())

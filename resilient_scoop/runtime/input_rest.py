@@ -139,7 +139,7 @@ def go_on(run: RunDir, file: str | None, fd: int = 0) -> str:
     elif given is None or os.lseek(fd, 0, os.SEEK_CUR) != 0 or not _begins_with(given, bytes(data)):
         return ""
     os.lseek(fd, len(data), os.SEEK_SET)
-    return f"the script's input goes on from {json_text.printable(given)}, at byte {len(data)}"
+    return f"the script's input continues from {json_text.printable(given)}, at byte {len(data)}"
 
 
 def _begins_with(path: str, data: bytes) -> bool:

@@ -138,13 +138,14 @@ class LockWaits:
             return  # it computes, in native code perhaps; or there is nothing to be had of a new start
         if not all(work is None or work.callable.options.idempotent for work in works):
             self.say(
-                "a task waits for a lock that tasks beside it hold, and nothing goes on; the worker is not "
-                "started anew, since it has idempotent=False calls: `rscoop cancel` ends them"
+                "a task waits for a lock that other tasks of this worker hold, and none of them "
+                "continues; the worker is not restarted, because it has idempotent=False calls: "
+                "`rscoop cancel` ends them"
             )
             return
         self.say(
-            "a task waits for a lock that tasks beside it hold, and nothing goes on: the worker ends, "
-            "to be started anew"
+            "a task waits for a lock that other tasks of this worker hold, and none of them continues: "
+            "the worker is restarted"
         )
         hub.session.record.idle()
         sys.stderr.flush()

@@ -264,7 +264,7 @@ def _halt_if_behind(session: Session, why: str) -> None:
         return
     reason = (
         f"the script failed ({why}) after {parent.next_call} of the {parent.known_calls} calls that it "
-        "had made before. The run is as it was: mend what the error names, then resume"
+        "had made before. The run was not changed: correct the error, then resume"
     )
     with session.lock:
         session.machine.out.append(encode(Halted(parent.path, parent.attempt, reason)))

@@ -303,7 +303,9 @@ class Story:
                     self.told.append(f"{begins} (idempotent=False)")
             case wire.Abandoned(call=self.call, spans=spans):
                 if any(low <= self.index < high for low, high in spans):
-                    self.told.append("it was not computed: nobody could read it any more")
+                    self.told.append(
+                        "it was not computed: no process could read its result any more"
+                    )
             case _:
                 pass
 

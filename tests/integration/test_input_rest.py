@@ -99,7 +99,7 @@ def test_a_file_goes_on_where_it_was_left(place: Place, *, again: bool) -> None:
         killed(place, file.fileno())
     done = resumed(place, stdin=data) if again else resumed(place)
     assert done.expect() == f"total {4 * 40_002}\n"
-    assert "the script's input goes on from" in done.err
+    assert "the script's input continues from" in done.err
     assert "at byte 65536" in done.err
 
 

@@ -100,4 +100,4 @@ def test_a_worker_that_nothing_else_frees_is_started_anew_without_blame(place: P
     done = place.rscoop("run", "-q", "-n", "1", script, timeout_s=90.0)
 
     assert done.expect() == "[6, 3]\n"
-    assert "w1 is started anew: tasks on it wait for locks that each other hold" in done.err
+    assert "w1 is restarted, because its tasks wait for each other's locks" in done.err
