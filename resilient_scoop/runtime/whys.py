@@ -16,6 +16,7 @@ import msgspec
 from resilient_scoop import ids
 from resilient_scoop.adapters.payload_errors import describe_failure
 from resilient_scoop.core.events import Table
+from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.recovery import name_of
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError, exit_text
@@ -41,6 +42,7 @@ class How(StrEnum):
 
     UNKNOWN = "unknown"  # not asked for, as far as the journal knows
     GONE = "gone"  # its parent is done, and nothing below it is kept
+    GIVEN_UP = "given up"  # its parent reads no more of the map
     DONE = "done"
     FAILED = "failed"
     DOUBT = "in doubt"
@@ -141,6 +143,9 @@ class Inquiry:
         if batch is not None and index in batch.undone:
             how, text, advice = self._undone(path, known, batch, index)
             return Why(path, name, how, text, [*story.told, *self.troubles], advice)
+        if story.outcome is None and story.given_up:
+            text = "it was not computed: its parent stopped reading the map before it was started"
+            return Why(path, name, How.GIVEN_UP, text, [])
         if story.outcome is None:
             size = known.size_of(call)
             text = "there is no such item"
@@ -200,9 +205,14 @@ class Inquiry:
         if call in known.dropped:
             return _covered(path, known, call)
         batch = known.batches.get(call)
-        name, failed = self._survey(known, call)
+        name, failed, given_up = self._survey(known, call)
         size = known.size_of(call)
         told = [f"{counted(len(failed), 'item')} failed: {_some(path, failed)}"] if failed else []
+        if given_up:
+            told.append(
+                f"{counted(given_up, 'other item was', 'other items were')} not computed: its parent "
+                "stopped reading the map before they were started"
+            )
         if batch is None:
             how = How.FAILED if failed else How.DONE
             return Why(
@@ -230,19 +240,24 @@ class Inquiry:
             told.append(f"waits for {parent} to ask for more of it, or to say that this is all")
         return Why(path, name, How.PARTLY, text, told, "" if self.live else self._go_on())
 
-    def _survey(self, parent: Parent, call: int) -> tuple[str, list[int]]:
-        name, failed = "?", set[int]()
+    def _survey(self, parent: Parent, call: int) -> tuple[str, list[int], int]:
+        """Return a call's function, which of its items failed, and how many were given up."""
+        name, failed, given_up = "?", set[int](), Intervals()
         for record in self._records(parent):
             if isinstance(record, wire.Calls):
                 for part in record.parts:
                     if part.call == call:
                         name = name_of(self.state, part.fn)
                         failed.difference_update(range(part.start, part.start + part.count))
+                        given_up.discard(part.start, part.start + part.count)
+            elif isinstance(record, wire.Abandoned) and record.call == call:
+                for low, high in record.spans:
+                    given_up.add(low, high)
             elif isinstance(record, wire.Outcomes):
                 for item in record.items:
                     if item.call == call:
                         failed |= {item.start + at for at in item.failed}
-        return name, sorted(failed)
+        return name, sorted(failed), given_up.count()
 
     def _script(self) -> Why:
         root = self.state.parent(ids.ROOT)
@@ -282,6 +297,7 @@ class Story:
         self.outcome: bytes | None = None
         self.failed = False
         self.spent = ""
+        self.given_up = False  # its parent reads no more of the call
         self._made_by: tuple[bytes, bytes] | None = None
 
     def take(self, record: wire.Logged) -> None:  # noqa: C901, PLR0912 - a table
@@ -290,6 +306,7 @@ class Story:
             case wire.Calls(parts=parts):
                 for part in parts:
                     if part.call == self.call and 0 <= self.index - part.start < part.count:
+                        self.given_up = False
                         self._asked(part)
             case wire.Outcomes(items=items):
                 for item in items:
@@ -303,9 +320,7 @@ class Story:
                     self.told.append(f"{begins} (idempotent=False)")
             case wire.Abandoned(call=self.call, spans=spans):
                 if any(low <= self.index < high for low, high in spans):
-                    self.told.append(
-                        "it was not computed: no process could read its result any more"
-                    )
+                    self.given_up = True
             case _:
                 pass
 

@@ -68,6 +68,9 @@ def test_whatever_way_a_map_is_left_the_rest_is_not_computed(place: Place) -> No
     begun = Counter(int(line) // 1000 for line in ledger(place))
     assert len(begun) == 8
     assert max(begun.values()) <= 12, begun  # of 40: some of each were with the workers
+    assert place.status()["in_flight"] == 0
+    assert "0.1[39] nap: given up\n" in place.rscoop("why", "last", "0.1[39]").expect()
+    assert "other items were not computed" in place.rscoop("why", "last", "0.1").expect()
 
 
 def test_a_map_that_was_never_begun_is_computed_and_one_without_end_is_let_go(place: Place) -> None:
