@@ -35,8 +35,6 @@ from typing import Any, Final
 from resilient_scoop.adapters.payload_deap import global_stream
 
 SIZE_BYTES: Final = 16
-MAIN_NAMES: Final = frozenset({"__rscoop_main__", "__mp_main__"})
-"""Other names of the user's script in processes that did not start it."""
 
 _PROTOCOL: Final = 5
 _SMALL_BYTES: Final = 1 << 16
@@ -277,9 +275,9 @@ def _constant(constant: Any) -> Any:
 
 
 def module_name(obj: Any) -> str:
-    """Return the name of the object's module, the script's always as `__main__`."""
+    """Return the name of the object's module; of what has none, the script's."""
     name = getattr(obj, "__module__", None)
-    return "__main__" if name in MAIN_NAMES or not isinstance(name, str) else name
+    return name if isinstance(name, str) else "__main__"
 
 
 def _array(array: Any) -> Any:

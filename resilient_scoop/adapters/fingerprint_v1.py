@@ -23,7 +23,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 from typing import Any, Final
 
 from resilient_scoop.adapters import source
-from resilient_scoop.adapters.canonical import MAIN_NAMES, Canon, module_name
+from resilient_scoop.adapters.canonical import Canon, module_name
 
 FINGERPRINT_BYTES: Final = 16
 
@@ -108,7 +108,7 @@ def is_user_code(obj: Any) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _is_user_module(name: str) -> bool:
     top = name.partition(".")[0]
-    if top in {"__main__", *MAIN_NAMES}:
+    if top == "__main__":
         return True
     if top in sys.stdlib_module_names or top == __name__.partition(".")[0]:
         return False

@@ -11,7 +11,6 @@ from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from resilient_scoop.adapters import module_source, setting
-from resilient_scoop.adapters.canonical import MAIN_NAMES
 from resilient_scoop.adapters.user_code import is_user_code, is_user_module
 from resilient_scoop.adapters.values import (
     MISSING,
@@ -37,7 +36,7 @@ def note() -> None:
     _values.clear()
     _digests.clear()
     for name, module in list(sys.modules.items()):
-        if is_user_module(name) and name not in MAIN_NAMES:
+        if is_user_module(name):
             for key, value in list(vars(module).items()):
                 if not key.startswith("__"):
                     _note(f"{name}:{key}", value)

@@ -27,7 +27,6 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 from resilient_scoop.adapters import imported, module_source, setting, source, source_text
-from resilient_scoop.adapters.canonical import MAIN_NAMES
 from resilient_scoop.adapters.guard import Guard
 from resilient_scoop.adapters.user_code import describe, is_user_code, is_user_module, version
 from resilient_scoop.adapters.values import (
@@ -237,7 +236,7 @@ class _Survey:
         self._named.add(id(function))
         self.guard.keep(function)
         code, scope = function.__code__, function.__globals__
-        module = module_title(str(scope.get("__name__", "")))
+        module = str(scope.get("__name__", ""))
         is_module = vars(sys.modules.get(str(scope.get("__name__")), _NONE)) is scope
         names = set(source_text.global_loads(code))
         if names & _ALL_NAMES:
@@ -299,7 +298,7 @@ class _Survey:
                     self._module(value, attributes)
             elif of_user or _counts_in_library(value):
                 self.guard.name(vars(module), attribute, value)
-                self._reach(f"{module_title(name)}:{attribute}", value)
+                self._reach(f"{name}:{attribute}", value)
 
     # --- classes and data ---------------------------------------------------------------------
 
@@ -351,11 +350,6 @@ class _Survey:
         if type(value) is CACHED:
             self.guard.function(value.__wrapped__)
         self._add(home, label, digest, here, text=_shown(value), at=at, flags=flags)
-
-
-def module_title(name: str) -> str:
-    """Return a module's name, the script's always as `__main__`."""
-    return "__main__" if name in MAIN_NAMES else name
 
 
 def _counts_in_library(value: Any) -> bool:

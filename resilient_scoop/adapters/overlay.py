@@ -18,7 +18,6 @@ import sys
 from typing import Any, Final
 
 from resilient_scoop.adapters import payload_codec
-from resilient_scoop.adapters.canonical import MAIN_NAMES
 from resilient_scoop.adapters.imported import is_literal
 from resilient_scoop.adapters.meaning import Meaning, here_of
 from resilient_scoop.adapters.values import MISSING
@@ -180,4 +179,4 @@ def _may_differ(meaning: Meaning, home: str) -> bool:
     module, _, name = home.partition(":")
     if callable(value) or isinstance(value, staticmethod | classmethod | property):
         return False
-    return module not in MAIN_NAMES and not is_literal(module, name)
+    return not is_literal(module, name)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
-from resilient_scoop.adapters.canonical import MAIN_NAMES, module_name
+from resilient_scoop.adapters.canonical import module_name
 from resilient_scoop.adapters.modules import is_users_file
 
 _OURS: Final = __name__.partition(".")[0]
@@ -31,7 +31,7 @@ def is_user_code(obj: Any) -> bool:
 def is_user_module(name: str) -> bool:
     """Tell whether the module of this name is the user's own."""
     top = name.partition(".")[0]
-    if top == "__main__" or top in MAIN_NAMES:
+    if top == "__main__":
         return True
     if top == _OURS:
         return False

@@ -315,8 +315,8 @@ def test_functions_are_named_for_eyes_and_found_by_that_name(load: Load) -> None
     assert find("usermodule:make.<locals>.<lambda>", None) is None
 
 
-def test_the_script_is_main_under_all_its_names() -> None:
-    script = ModuleType("__rscoop_main__")
+def test_the_script_is_main() -> None:
+    script = ModuleType("__main__")
     exec("def f(): pass", script.__dict__)
     assert describe(script.f) == "__main__:f"
     assert find("__main__:f", script) is script.f
