@@ -1,0 +1,124 @@
+"""Futures that a parent waits for: heard of as outcomes arrive, named by call and item when told."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from types import SimpleNamespace
+from typing import Any, cast
+
+from resilient_scoop.core.parent import Parent
+from resilient_scoop.futures import _engine
+from resilient_scoop.futures._future import Future
+from resilient_scoop.futures._pending import Pending
+from resilient_scoop.futures._waits import as_completed, wait
+from resilient_scoop.ids import ROOT
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import FN, digests, outcomes
+
+NOW = wire.Attempt(1, 1)
+
+
+class Scene:
+    """A parent that runs here, whose outcomes are given by hand."""
+
+    def __init__(self) -> None:
+        self.parent = Parent(ROOT, NOW, say=lambda _: None)
+        context = SimpleNamespace(
+            path=ROOT, parent=self.parent, fenced=False, listeners=None, learned=0
+        )
+        session = SimpleNamespace(
+            lock=threading.Lock(), context=context, store=None, waiter=self, call_back=None
+        )
+        self.at = cast(
+            "_engine.Here", SimpleNamespace(session=session, context=context, parent=self.parent)
+        )
+        self.looks = 0
+
+    def wait(self, ready: Any, until: float | None) -> bool:
+        self.looks += 1
+        return bool(ready())
+
+    def submit(self) -> Future[Any]:
+        call = self.parent.begin(FN, FN)
+        self.parent.add(call, digests(0), [b"arg"], last=True)
+        return Future(self.at, call, "m:f")
+
+    def settle(self, *futures: Future[Any]) -> None:
+        for future in futures:
+            self.parent.outcomes(outcomes(future.number, 0, 1, value=b"\x80\x05K\x07."))
+
+
+def test_what_has_arrived_is_named_in_its_order() -> None:
+    scene = Scene()
+    a, b, c = (scene.submit() for _ in range(3))
+    scene.settle(c)
+    pending = Pending(scene.at, [a, b, c])
+    scene.settle(a)
+
+    assert pending.look() == b"2:0 0:0"
+    assert pending.take(b"2:0 0:0") == [c, a]
+    assert (len(pending), pending.look()) == (1, b"")
+    assert c.result() == 7
+
+
+def test_a_journal_of_an_earlier_version_names_places_in_the_list() -> None:
+    scene = Scene()
+    a, b, c = (scene.submit() for _ in range(3))
+    scene.settle(a, b, c)
+    pending = Pending(scene.at, [c, a, b])
+
+    assert pending.take(b"2 0") == [b, c]
+    assert pending.take(b"0 5") == [a]
+
+
+def test_names_that_a_changed_script_lacks_are_left_out() -> None:
+    scene = Scene()
+    a = scene.submit()
+    scene.settle(a)
+    assert Pending(scene.at, [a]).take(b"9:0 0:0 0:4") == [a]
+
+
+def test_an_outcome_costs_a_look_at_its_own_future_only() -> None:
+    scene = Scene()
+    futures = [scene.submit() for _ in range(50)]
+    looks: list[Future[Any]] = []
+
+    def watched(future: Future[Any], settled: Any) -> Any:
+        def look() -> bool:
+            looks.append(future)
+            return bool(settled())
+
+        return look
+
+    for future in futures:
+        future.settled = watched(future, future.settled)  # type: ignore[method-assign]
+    pending = Pending(scene.at, futures)
+    looks.clear()
+    for future in futures:
+        scene.settle(future)
+        pending.hear()
+    assert (pending.settled, len(looks)) == (50, 50)
+
+
+def test_the_parent_does_not_keep_what_nobody_waits_with() -> None:
+    scene = Scene()
+    for _ in range(20):
+        Pending(scene.at, [scene.submit()])
+    gc.collect()
+    Pending(scene.at)
+    assert len(scene.parent.watches) == 1
+
+
+def test_sets_iterate_as_the_calls_were_made_and_known_ones_come_as_they_were_told() -> None:
+    scene = Scene()
+    futures = [scene.submit() for _ in range(6)]
+    assert [future.number for future in set(futures[::-1])] == list(range(6))
+    told = [futures[place] for place in (4, 1, 5)]
+    for future in told:
+        scene.settle(future)
+        future.result()
+
+    assert list(as_completed(set(told))) == told
+    done, rest = wait(set(futures), return_when="FIRST_COMPLETED")
+    assert ([f.number for f in done], [f.number for f in rest]) == ([1, 4, 5], [0, 2, 3])
