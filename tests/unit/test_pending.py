@@ -113,7 +113,8 @@ def test_the_parent_does_not_keep_what_nobody_waits_with() -> None:
 def test_sets_iterate_as_the_calls_were_made_and_known_ones_come_as_they_were_told() -> None:
     scene = Scene()
     futures = [scene.submit() for _ in range(6)]
-    assert [future.number for future in set(futures[::-1])] == list(range(6))
+    behind = futures[::-1]
+    assert [future.number for future in set(behind)] == list(range(6))
     told = [futures[place] for place in (4, 1, 5)]
     for future in told:
         scene.settle(future)
