@@ -7,7 +7,7 @@ import msgspec
 
 from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, print_json, run_argument
 from resilient_scoop.counts import counted
-from resilient_scoop.runtime.failed import FailedItem, failed_items
+from resilient_scoop.runtime.failed import FailedItem, dropped_failures, failed_items
 from resilient_scoop.runtime.figures import open_view
 from resilient_scoop.runtime.rundir import RunDir
 
@@ -19,6 +19,9 @@ class FailuresReport(msgspec.Struct, frozen=True):
     id: str
     total: int
     failures: list[FailedItem]
+    dropped: dict[
+        str, int
+    ]  # by function: below tasks that have ended, and no longer in the journal
 
 
 @click.command(
@@ -44,22 +47,31 @@ def command(*, run: RunDir, limit: int, no_traceback: bool, as_json: bool) -> No
     not imported for that. Calls of tasks that have ended are not in the journal any more, unless the
     run was started with --keep-history.
     """
-    run.load()
+    info = run.load()
     view = open_view(run)
     items: list[FailedItem] = []
     total = 0
+    dropped: dict[str, int] = {}
     if view is not None:
         with view:
             items, total = failed_items(view, limit)
+            if not info.keep_history:
+                dropped = dropped_failures(view)
     if as_json:
-        print_json(FailuresReport(SCHEMA, run.id, total, items))
+        print_json(FailuresReport(SCHEMA, run.id, total, items, dropped))
         return
     for item in items:
         click.echo("\n".join(_lines(item, traceback=not no_traceback)))
     if total > len(items):
         click.echo(f"{total - len(items)} more: --limit {total}")
+    for name, count in dropped.items():
+        click.echo(
+            f"{name}: {counted(count, 'failed call')} of tasks that have ended; their records were dropped "
+            "(start the run with --keep-history to keep them)"
+        )
     if not total:
-        click.echo(f"run {run.id}: no call in the journal has failed")
+        more = "other " if dropped else ""
+        click.echo(f"run {run.id}: no {more}call in the journal has failed")
         return
     click.echo(
         f"run {run.id}: {counted(total, 'call')} failed; to compute them again: "

@@ -17,6 +17,7 @@ from resilient_scoop.adapters.payload_errors import Failure, describe_failure
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.tally import OTHERS, title
 from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.tally import TALLY_KEY, Tally, decode_tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +81,7 @@ class _Scan:
 def failed_items(view: Readable, limit: int | None = None) -> tuple[list[FailedItem], int]:
     """Return the failed items of a run in the order of their paths, and how many there are."""
     scan = _Scan()
-    for _, raw in view.scan(Table.LOG):
+    for _, raw in _log(view):
         scan.take(wire.decode_logged(raw))
     places = sorted(scan.failed, key=_order)
     chosen = {place: scan.failed[place] for place in places[:limit]}
@@ -94,6 +95,21 @@ def failed_items(view: Readable, limit: int | None = None) -> tuple[list[FailedI
     return items, len(places)
 
 
+def dropped_failures(view: Readable) -> dict[str, int]:
+    """Return how many failed calls the journal no longer has, by function: their task has ended."""
+    raw = view.get(Table.META, TALLY_KEY)
+    tally = Tally() if raw is None else decode_tally(raw)
+    return {name: work.failed for name, work in sorted(tally.functions.items()) if work.failed}
+
+
+def _log(view: Readable) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the records of the log, and those that --keep-history has kept."""
+    yield from view.scan(Table.LOG)
+    for key, raw in view.scan(Table.HISTORY):
+        if key[:1] == bytes((Table.LOG,)):
+            yield key[1:], raw
+
+
 def _order(place: _Place) -> tuple[int, list[int], int, int]:
     numbers = place[0].replace("[", ".").replace("]", "").split(".")
     return len(numbers), [int(number) for number in numbers], place[1], place[2]
@@ -104,7 +120,7 @@ def _find_calls(view: Readable, chosen: dict[_Place, _Found]) -> None:
     calls: dict[tuple[str, int], list[_Place]] = {}
     for place in chosen:
         calls.setdefault(place[:2], []).append(place)
-    for key, raw in view.scan(Table.LOG) if chosen else ():
+    for key, raw in _log(view) if chosen else ():
         record = wire.decode_logged(raw)
         if not isinstance(record, wire.Calls):
             continue
@@ -147,6 +163,8 @@ def _item(view: Readable, place: _Place, found: _Found, define: wire.Define | No
 def _call(view: Readable, found: _Found, name: str, style: int) -> str:
     """Return the call as one would write it."""
     raw = view.get(Table.ARGS, found.key) if found.key else None
+    if raw is None and found.key:
+        raw = view.get(Table.HISTORY, bytes((Table.ARGS,)) + found.key)
     args = None if raw is None else wire.decode_up(raw)
     if not isinstance(args, wire.Args) or found.offset >= len(args.args):
         return f"{name}(<arguments not kept>)"

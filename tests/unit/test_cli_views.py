@@ -112,6 +112,8 @@ def test_status_has_a_table_of_functions_with_what_the_log_no_longer_holds(tmp_p
     assert (report["crashes"], report["resubmitted"]) == (4, 9)
     work = {each["name"]: (each["done"], each["failed"]) for each in report["functions"]}
     assert work == {"leaf": (28, 2), "evaluate": (12, 1)}
+    failures = rscoop(tmp_path, "failures")
+    assert "leaf: 2 failed calls of tasks that have ended" in failures.stdout
     text = rscoop(tmp_path, "status").stdout
     assert "  function  done  failed   mean  total" in text
     assert "  leaf        28       2  100ms     3s" in text
