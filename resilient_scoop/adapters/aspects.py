@@ -284,15 +284,23 @@ class Alarm:
         signal.setitimer(signal.ITIMER_REAL, left if left > 0 else interval, interval)
 
 
-class Setting:
-    """A number or text with a function that reads it and one that sets it."""
+class Limits:
+    """Limits of the interpreter: recursion, digits of int."""
 
-    def __init__(self, name: str, get: Any, put: Any) -> None:
-        self.name, self.read, self.write = name, get, put
+    name = "limits of the interpreter"
 
-    def is_at(self, value: object) -> bool:
+    def is_at(self, value: tuple[int, int]) -> bool:
         """Tell whether the process is at a snapshot."""
-        return bool(self.read() == value)
+        return sys.getrecursionlimit() == value[0] and sys.get_int_max_str_digits() == value[1]
+
+    def read(self) -> tuple[int, int]:
+        """Return a snapshot."""
+        return sys.getrecursionlimit(), sys.get_int_max_str_digits()
+
+    def write(self, value: tuple[int, int]) -> None:
+        """Put a snapshot back."""
+        sys.setrecursionlimit(value[0])
+        sys.set_int_max_str_digits(value[1])
 
 
 class Locale:

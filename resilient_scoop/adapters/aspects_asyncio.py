@@ -18,8 +18,9 @@ class RunningLoop:
     def is_at(self, value: Any) -> bool:
         """Tell whether the process is at a snapshot."""
         module = sys.modules.get("asyncio.events")
-        loop = None if module is None else module._get_running_loop()  # noqa: SLF001
-        return loop is value[0] and sys.get_asyncgen_hooks() == value[2]
+        if module is None:
+            return value[0] is None
+        return module._get_running_loop() is value[0] and sys.get_asyncgen_hooks() == value[2]  # noqa: SLF001
 
     def read(self) -> Any:
         """Return a snapshot: (loop, task, hooks)."""
@@ -57,7 +58,7 @@ class CurrentLoop:
 
     def is_at(self, value: dict[str, Any]) -> bool:
         """Tell whether the process is at a snapshot."""
-        return self.read() == value
+        return self.read() == value if "asyncio.events" in sys.modules else not value
 
     def read(self) -> dict[str, Any]:
         """Return a snapshot."""

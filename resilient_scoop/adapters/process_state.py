@@ -46,8 +46,7 @@ ASPECTS: Final[list[aspects.Aspect]] = [
     _ALARM,
     *ASYNCIO,
     aspects.Umask(),
-    aspects.Setting("recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
-    aspects.Setting("digits of int", sys.get_int_max_str_digits, sys.set_int_max_str_digits),
+    aspects.Limits(),
     aspects.SocketTimeout(),
     aspects.Locale(),
 ]  # fmt: skip

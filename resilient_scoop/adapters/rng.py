@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 _NUMPY = "numpy.random"
 _seed_python = random.seed
 _WORD: Final = 0xFFFFFFFF
-_NUMPYS: Final = 0x6E70
-"""Behind the number: `random` is the same generator, and the same seed would give the same numbers."""
+_NUMPYS: Final = 0x9E3779B9
+"""With the number: `random` is the same generator, and the same seed would give the same numbers."""
+_WORDS: Final = 624
 
 RULES: Final = 2
 """How streams are made. 1: NumPy's are seeded with 32 bits, of which two in 77,000 items agree; generators
@@ -292,5 +293,51 @@ class StreamBook:
 
 
 def _seed_numpy(module: Any, number: int) -> None:
-    low = number & _WORD
-    module.seed(low if is_old() else (low, number >> 32, _NUMPYS))
+    low, high = number & _WORD, number >> 32
+    module.seed(low)
+    if is_old():
+        return
+    other = high ^ _NUMPYS
+    if _Wide.bits is not module.mtrand._rand._bit_generator:  # noqa: SLF001 - the global stream's
+        _Wide.prepare(module)
+    if _Wide.mix is None or other == low:
+        module.seed((low, high, _NUMPYS))
+    else:
+        _Wide.mix(other)
+
+
+class _Wide:
+    """Seeds NumPy's stream with all 64 bits in a third of the time that NumPy takes for more than 32.
+
+    The generator (MT19937) is linear: the state that is the XOR of two states gives the XOR of two streams,
+    each seeded with one half. `np.random.seed` takes 1 µs for a number, and 7 µs for a sequence.
+    """
+
+    bits: Any = None
+    mix: Callable[[int], None] | None = None
+
+    @classmethod
+    def prepare(cls, module: Any) -> None:
+        """Find the words of the stream's state in memory, where NumPy says that it is."""
+        import ctypes
+
+        import numpy as np
+
+        cls.bits, cls.mix = module.mtrand._rand._bit_generator, None  # noqa: SLF001
+        second = module.RandomState(1)
+        words = []
+        for bits in (cls.bits, second._bit_generator):  # noqa: SLF001
+            if type(bits) is not module.MT19937:
+                return
+            at = ctypes.cast(bits.ctypes.state_address, ctypes.POINTER(ctypes.c_uint32))
+            words.append(np.ctypeslib.as_array(at, shape=(_WORDS,)))
+            if not np.array_equal(words[-1], bits.state["state"]["key"]):
+                return  # another version has it elsewhere
+        mine, its = words
+        seed, xor = second.seed, np.bitwise_xor
+
+        def mix(number: int) -> None:
+            seed(number)
+            xor(mine, its, out=mine)
+
+        cls.mix = mix
