@@ -146,6 +146,11 @@ def look_again() -> None:
         look()
 
 
+def are_known() -> bool:
+    """Tell whether the user's modules hold any generators."""
+    return bool(_Known.kept)
+
+
 def within(carried: list[Any]) -> list[Kept]:
     """Return the generators that a callable, and what comes with it, carry by value."""
     if not _Known.on:

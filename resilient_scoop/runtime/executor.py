@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.functions import Functions, Loaded
     from resilient_scoop.runtime.session import Session
 
-_PLAIN = frozenset({int, float, bool, str, bytes, type(None), complex})
+_PLAIN: frozenset[type] = frozenset({int, float, bool, str, bytes, type(None), complex})
+_BUILTIN: tuple[type, ...] = (*_PLAIN, list, tuple, dict, set, frozenset)
+"""With these, and what is derived of them, such a function changes nothing of the process."""
 _PICKLE = 0x80
 _NOT_LOADED = object()
 
@@ -231,7 +233,10 @@ class Executor:
         value: Any = _NOT_LOADED
         try:
             value = pickle.loads(arg) if arg[0] == _PICKLE else self._load(loaded, arg)
-            if loaded.define.pure and type(value) in _PLAIN:
+            if loaded.define.pure and isinstance(value, _BUILTIN):
+                if type(value) not in _PLAIN:
+                    _look_at(context, loaded, value)
+                    rng.seed(self.session.seed_here())  # the methods of its elements may draw
                 return self._encode(loaded, loaded.function(value))  # type: ignore[misc]
             _look_at(context, loaded, value)
             try:
@@ -253,7 +258,8 @@ class Executor:
         session.context.rngs = None  # the item before may have had some, in the same context
         rng.seed(session.seed_here())
         generators.look_again()
-        generators.seed(session.context.path, loaded.generators)
+        if loaded.generators or generators.are_known():
+            generators.seed(session.context.path, loaded.generators)
         if loaded.define.setting is not None:
             setting.apply(loaded.define.setting)
         if Process.audit is not None:

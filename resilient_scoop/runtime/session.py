@@ -142,7 +142,8 @@ class Session:
 
     def seed_here(self) -> int:
         """Return the seed of the running future's random streams."""
-        return self.seed_of_mark("")
+        context = self.context
+        return seed_of(self.machine.seed, context.path + context.aside)
 
     def seed_of_mark(self, mark: str) -> int:
         """Return the seed of a stream that the running future has under a mark."""
