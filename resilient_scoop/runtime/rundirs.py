@@ -123,14 +123,15 @@ def _check_keeper(state: Path, runs: Path) -> None:
     """
     found, me = runs.stat(), os.geteuid()
     if found.st_uid not in (me, 0) and me != 0:
-        why = f"{runs} belongs to user {user_name(found.st_uid)}"
+        why = f"{runs} belongs to user {user_name(found.st_uid)}: ask its owner"
     elif found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
-        why = f"others may exchange what is in {runs} (mode {stat.S_IMODE(found.st_mode):o})"
+        mode = f"mode {stat.S_IMODE(found.st_mode):o}"
+        why = f"others may exchange what is in {runs} ({mode}): chmod go-w {runs}"
     else:
         return
     raise UsageError(
-        f"runs can't be kept in {state}: {why}; choose a folder of your own with --state-dir or "
-        "RSCOOP_STATE_DIR"
+        f"runs can't be kept in {state}: {why}, or choose a folder of your own with --state-dir "
+        "or RSCOOP_STATE_DIR"
     )
 
 

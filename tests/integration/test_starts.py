@@ -250,7 +250,9 @@ def test_a_user_without_an_entry_or_a_home_is_told_what_to_do(place: Place) -> N
     line = f"{one} run -q -n 1 script.py; {two} run script.py"
     done = shell(place, line, HOME=None)
     assert (done.returncode, done.stdout) == (2, b"20\n")
-    assert b"runs belongs to user 54321; choose a folder of your own" in done.stderr
+    assert (
+        b"runs belongs to user 54321: ask its owner, or choose a folder of your own" in done.stderr
+    )
 
     # A folder that root has opened to all, as /tmp is, serves all; each sees their own runs.
     runs = place.state / "runs"

@@ -234,3 +234,10 @@ def test_an_unknown_run_names_what_is_alike(tmp_path: Path) -> None:
         rundirs.select(tmp_path, "")
     with pytest.raises(RunNotFoundError):
         rundirs.select(tmp_path / "empty", "last")
+
+
+def test_a_folder_of_runs_that_others_may_change_is_refused_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs").chmod(0o775)
+    with pytest.raises(UsageError, match=r"\(mode 775\): chmod go-w .*/runs, or choose"):
+        new(tmp_path)
