@@ -7,6 +7,7 @@ RscoopError                 exit 1
   ProtocolError             a peer sent what it must not send                     exit 1
   ReplayDivergedError       a parent took another path than its history           exit 70
     DiscardError            a resume would discard much computing (core.divergence) exit 75
+    BegunBeforeError        another call in the place of one not to start twice  exit 70
     StrangeFutureError      a state waits for a call not made (core.divergence)   exit 70
   InvariantError            a bug of ours; never caught                           exit 70
   RunBusyError              the journal is held by a run that lives               exit 73

@@ -61,6 +61,7 @@ class Doubt(NamedTuple):
     low: int
     high: int
     what: str  # how it differs
+    once: bool  # it is `idempotent=False`
     took_s: (
         float  # what computing each took; 0 where nothing is lost: it is found again when asked for
     )
@@ -207,6 +208,10 @@ class Policy:
         """Tell whether so much computing may be thrown away, the last of it a function's results."""
         if not self.discard_s_max or seconds <= self.discard_s_max:
             return True
+        return "*" in self.recompute or name in self.recompute
+
+    def repeats(self, name: str) -> bool:
+        """Tell whether the user has said that a function's calls are to be computed again."""
         return "*" in self.recompute or name in self.recompute
 
     def reuses(self, then: bytes, now: bytes, name: str) -> bool:

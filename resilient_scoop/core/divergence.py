@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from resilient_scoop.core.call import Call
     from resilient_scoop.core.parent import Parent
+    from resilient_scoop.wire import messages as wire
     from resilient_scoop.wire.messages import Observation
 
 
@@ -55,6 +56,18 @@ class DiscardError(ReplayDivergedError):
         )
 
 
+class BegunBeforeError(ReplayDivergedError):
+    """The replay asks for another call where one stood that must not be started twice."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.expected} stands there in the journal, and the code now asks for "
+            f"{self.found}. It is idempotent=False and was started, so nothing is done in its place: "
+            "undo what was changed in front of it and resume, or begin a new run. What varies (time, "
+            "files, network) and is an argument of such a call goes through `futures.once`"
+        )
+
+
 def refuse(parent: Parent, where: str, expected: str, found: str) -> NoReturn:
     """Refuse to go on, for good.
 
@@ -80,6 +93,7 @@ def judge(parent: Parent, doubted: set[int]) -> None:
     """Say which items nothing in the history fits, once per call; strictly, at every look."""
     doubted -= parent.durable.sought  # these are judged when the history is at its end
     _weigh(parent, doubted)
+    _mind_begun(parent, doubted)
     for call, index, what in doubtful(parent.calls, doubted):
         name = parent.name_of(call.fn).rpartition(":")[2]
         where = f"{ids.item_path(parent.path, call.number, index)} ({name})"
@@ -93,6 +107,39 @@ def judge(parent: Parent, doubted: set[int]) -> None:
             f"replay: {where}: {what} from what is journaled; such calls are computed again, except "
             f"those whose result is found at another place{_CURE}"
         )
+
+
+def _mind_begun(parent: Parent, doubted: set[int]) -> None:
+    """Refuse to do anything in the place of a call that must not be started twice."""
+    for call in [parent.calls[number] for number in sorted(doubted) if number in parent.calls]:
+        name = parent.name_of(call.fn).rpartition(":")[2]
+        for doubt in call.doubts:
+            open_ = call.left.overlap(doubt.low, doubt.high) if doubt.once else []
+            if open_ and not parent.policy.repeats(parent.name_of(call.fn)):
+                where = ids.item_path(parent.path, call.number, open_[0][0])
+                found = f"{name}, where {doubt.what}"
+                parent.refusal = BegunBeforeError(where, "a call", found)
+                raise parent.refusal
+
+
+def mind_moved(parent: Parent, call: Call, part: wire.Part) -> None:
+    """Refuse to start a call that must not be started twice, and was at another place."""
+    for outcome in [each for ahead in parent._stash.values() for each in ahead if each.once]:  # noqa: SLF001
+        if outcome.fingerprint != call.fingerprint or parent.policy.repeats(
+            parent.name_of(call.fn)
+        ):
+            continue
+        width = ids.DIGEST_BYTES
+        theirs = [outcome.digests[at : at + width] for at in range(0, len(outcome.digests), width)]
+        for at in range(part.count):
+            if part.digests[at * width : (at + 1) * width] in theirs:
+                where = ids.batch_path(parent.path, outcome.call)
+                name = parent.name_of(call.fn).rpartition(":")[2]
+                parent.refusal = BegunBeforeError(
+                    where, f"the very call of {name}",
+                    f"it as {ids.item_path(parent.path, call.number, part.start + at)}",
+                )  # fmt: skip
+                raise parent.refusal
 
 
 def _weigh(parent: Parent, doubted: set[int]) -> None:

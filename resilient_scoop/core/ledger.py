@@ -138,15 +138,18 @@ class Ledger:
                 continue
             batch = parent.batches.get(part.call)
             finished = part.call in parent.finished and part.call not in parent.dropped
+            begun: Spans = []
             known = batch is not None or (finished and not part.fresh)
             if batch is not None:
                 new = new or (part.last and self._ends_anew(batch, part.start + part.count))
-                self._clear_changed(parent, batch, part)
+                begun = self._clear_changed(parent, batch, part)
                 batch.asked = part.fn
             spans = self.state.apply_part(parent, part, record, offset, args if keep else None)
             for each, start, stop in spans:
                 each.asked = part.fn
                 self.scheduler.enqueue(each, [(start, stop)], resumes=False)
+            if batch is not None and begun:
+                permission.give_up(self, batch, begun)
             new = new or bool(spans) or not known or part.fresh
             offset += part.count
         if new:
@@ -162,9 +165,16 @@ class Ledger:
         beyond = batch.undone.overlap(stop, 1 << 62) or batch.done.overlap(stop, 1 << 62)
         return not batch.last or bool(beyond)
 
-    def _clear_changed(self, parent: Parent, batch: Batch, part: wire.Part) -> None:
-        """Take back what is under way of items that turn out to be others."""
+    def _clear_changed(self, parent: Parent, batch: Batch, part: wire.Part) -> Spans:
+        """Take back what is under way of items that turn out to be others.
+
+        Return those in whose places calls had begun that must not be started twice.
+        """
         changed = self.state.differing(batch, part)
+        intents = parent.intents.get(part.call)
+        begun = (
+            [] if intents is None else [run for span in changed for run in intents.overlap(*span)]
+        )
         if part.last:
             changed += batch.undone.overlap(part.start + part.count, 1 << 62)
         for low, high in changed:
@@ -172,6 +182,7 @@ class Ledger:
             self.release(batch, [(low, high)])
             self.state.reused.lose_below(self.state, parent.path, part.call, low, high)
             self._drop_kids(parent.path, part.call, low, high, counted=False)
+        return begun
 
     def release(self, batch: Batch, spans: Spans) -> None:
         """End the leases' hold on items; a worker that is left with nothing is told to stop."""
@@ -357,6 +368,7 @@ class Ledger:
         outcome = wire.Outcome(
             batch.call, index, self.state.fingerprint(piece.fn),
             batch.digests_of(index, index + 1), [payload], [0],
+            once=index in parent.intents.get(batch.call, ()),
         )  # fmt: skip
         raw = wire.encode(wire.Outcomes(parent.path, [outcome]))
         count(self.state, parent, outcome, [(index, index + 1)])
@@ -409,7 +421,7 @@ def parts_of(outcome: wire.Outcome, spans: Spans) -> list[wire.Outcome]:
             outcome.digests[(low - first) * width : (high - first) * width],
             outcome.values[low - first : high - first],
             [i - (low - first) for i in outcome.failed if low - first <= i < high - first],
-            share * (high - low), outcome.task, outcome.pure,
+            share * (high - low), outcome.task, outcome.pure, outcome.once,
         )
         for low, high in spans
     ]  # fmt: skip

@@ -46,6 +46,7 @@ class Moved:
     indexed: int = 0  # runs that are in it
     fingerprints: set[bytes] = field(default_factory=set)
     has_stash: bool = False
+    diverged: bool = False  # an outcome of the history did not fit its place
     said: bool = False  # that a single call keeps its result
 
     def note(self, outcome: wire.Outcome) -> None:

@@ -28,7 +28,14 @@ from weakref import ReferenceType
 from resilient_scoop import ids
 from resilient_scoop.core import unwanted
 from resilient_scoop.core.call import Asked, Call, Chunk, Doubt, Policy, Watch, cut_out, with_fresh
-from resilient_scoop.core.divergence import judge, rewind_mark, rewound, say_moved, told_otherwise
+from resilient_scoop.core.divergence import (
+    judge,
+    mind_moved,
+    rewind_mark,
+    rewound,
+    say_moved,
+    told_otherwise,
+)
 from resilient_scoop.core.durable import Durable, end_look
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.moved import Moved, frames_of
@@ -249,11 +256,12 @@ class Parent:
             if theirs == call.digests[index * _WIDTH : (index + 1) * _WIDTH]:
                 fitting.add(index, index + 1)
         self.moved.note(outcome)
+        self.moved.diverged = True
         # What depends on function and arguments only is not lost: it is found when it is asked for.
         took_s = 0.0 if outcome.pure else max(0.0, outcome.spent_s) / len(outcome.values)
         what = "its arguments differ" if same else "its code differs"
         for start, stop in fitting.gaps(low, high):
-            self._refresh(call, Doubt(start, stop, what, took_s))
+            self._refresh(call, Doubt(start, stop, what, outcome.once, took_s))
         for start, stop in fitting:
             self._put(call, outcome, start, stop)
 
@@ -280,6 +288,8 @@ class Parent:
 
     def _send(self, call: Call, part: wire.Part, args: list[bytes]) -> None:
         """Ask for items, and bring the results of those that have one at another place (V4)."""
+        if self.moved.diverged:
+            mind_moved(self, call, part)
         self._queue(part, args)
         if self.moved.runs and call.number > 2 * self.known_calls + FAR:
             self.moved.clear()

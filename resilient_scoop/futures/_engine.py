@@ -16,14 +16,14 @@ import msgspec
 
 from resilient_scoop.adapters import overlay, setting
 from resilient_scoop.adapters import payload as codec
-from resilient_scoop.adapters.digest import digest_many
+from resilient_scoop.adapters.digest import digest_many, digest_value
 from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.guard import Guard
 from resilient_scoop.adapters.meaning import Meaning
 from resilient_scoop.adapters.purity import draws_nothing
 from resilient_scoop.adapters.store import size_of
 from resilient_scoop.adapters.user_code import describe
-from resilient_scoop.errors import ScriptGuardError
+from resilient_scoop.errors import ScriptGuardError, UsageError
 from resilient_scoop.runtime import ending
 from resilient_scoop.runtime.current import Process
 from resilient_scoop.wire.messages import Define, Options
@@ -189,7 +189,24 @@ def encode(
             left -= size
         if left <= 0:
             break
+    if not define.options.idempotent:
+        _check_comparable(define, args[: len(payloads)])
     return digest_many(args[: len(payloads)], payloads), payloads, files
+
+
+def _check_comparable(define: Define, args: Sequence[Any]) -> None:
+    """Refuse a call that must not be started twice, if nobody could tell that it is the same call.
+
+    Raises:
+        UsageError: naming the function.
+    """
+    for arg in args:
+        if digest_value(arg) is None:
+            raise UsageError(
+                f"an argument of {define.name} ({type(arg).__name__}) cannot be compared with that of "
+                "another life of the run, and the call is idempotent=False: a resume could not tell "
+                "that it was started. Pass what can be compared (numbers, strings, containers, arrays)"
+            )
 
 
 def open_call(at: Here, define: Define) -> Call:

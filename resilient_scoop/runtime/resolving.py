@@ -145,7 +145,7 @@ class Resolution:
         if failed:
             payload = broker_error("lost", self.path, name_of(self.state, fn))
         outcome = wire.Outcome(
-            self.call, self.index, self.state.fingerprint(fn), digest, [payload], failed
+            self.call, self.index, self.state.fingerprint(fn), digest, [payload], failed, once=True
         )
         record = wire.encode(wire.Outcomes(self.parent.path, [outcome]))
         key = self.parent.prefix + (self.state.seq + 1).to_bytes(8, "big")
@@ -220,4 +220,4 @@ def _replaced(item: wire.Outcome, place: int, payload: bytes | None) -> list[wir
         return parts
     width = ids.DIGEST_BYTES
     digest = item.digests[place * width : (place + 1) * width]
-    return [*parts, wire.Outcome(item.call, index, item.fingerprint, digest, [payload])]
+    return [*parts, wire.Outcome(item.call, index, item.fingerprint, digest, [payload], once=True)]

@@ -90,6 +90,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     spent_s: float = 0.0  # time on the CPU and waiting, all items together
     task: Attempt | None = None  # None: made by the broker, or found by the parent (`core.moved`)
     pure: bool = False  # proven to depend on nothing but the function and these arguments
+    once: bool = False  # of an `idempotent=False` call: it is never started again
 
 
 class Outcomes(_Struct, frozen=True):

@@ -114,3 +114,32 @@ if __name__ == "__main__":
 
     assert done.expect() == "['WorkerLostError', 1, 2, 3]\n", str(done)
     assert sorted(ledger(place)) == ["paid 0", "paid 1", "paid 2", "paid 3"]
+
+
+def test_a_payment_is_not_made_again_by_an_edit_in_front_of_it(place: Place) -> None:
+    path = place.write(
+        HEAD
+        + """
+def pay(x):
+    note(f"paid {x}")
+    return x
+
+if __name__ == "__main__":
+    # ADDED
+    print(once.submit(pay, 5).result(), futures.submit(child, 1).result())
+    if not Path("over").exists(): sys.exit(3)
+"""
+    )
+    assert place.rscoop("run", "-q", "-n", "1", path.name).code == 3
+    path.write_text(path.read_text().replace("# ADDED", "futures.submit(len, 'a').result()"))
+    (place.folder / "over").touch()
+
+    done = place.rscoop("resume", "-q", "last")
+
+    assert done.code != 0, str(done)
+    assert "idempotent=False and was started" in done.err
+    assert ledger(place) == ["paid 5"]
+    # And the run goes on once that is undone
+    path.write_text(path.read_text().replace("futures.submit(len, 'a').result()", ""))
+    place.rscoop("resume", "-q", "last").expect()
+    assert ledger(place) == ["paid 5"]

@@ -17,7 +17,7 @@ _BUSY = {"workers": 2, "nodes": 1, "rates": {"worker": 1.0}, "until": 10.0, "edi
 
 
 def _moved() -> Sequence[Patch]:
-    def bug(self: Scheduler, lease: Any, index: int) -> bool:
+    def bug(self: Scheduler, lease: Any, index: int, tries: int = 0) -> bool:
         if index not in lease.parked or self._roomiest() is None:
             return False
         self.settle(lease, index, index + 1)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import pytest
 
+from resilient_scoop.core.divergence import BegunBeforeError
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.ids import ROOT
@@ -125,6 +127,31 @@ def test_a_fork_finds_what_its_source_had_behind_the_point() -> None:
     tell(of, outcome(-1, [1, 2]))
 
     assert found(of) == {(0, 1): b"V1"}
+
+
+@pytest.mark.parametrize("where", ["in its place", "moved forward"])
+def test_nothing_is_done_in_the_place_of_a_call_that_must_not_start_twice(where: str) -> None:
+    # Given a replay that has other calls than the journal, one of them idempotent=False and done
+    of, _ = replay(calls=2)
+    paid = outcome(0 if where == "in its place" else 1, [7], pure=False, once=True)
+    other = [] if where == "in its place" else [outcome(0, [5], pure=False)]
+    ask(of, 7 if other else 8)
+
+    # Then it is refused, by name, and stays so
+    with pytest.raises(BegunBeforeError, match="idempotent=False and was started"):
+        tell(of, *other, paid)
+    assert of.refusal is not None
+    assert not [m for m in map(wire.decode_up, of.frames()) if isinstance(m, wire.Calls)]
+
+
+def test_a_call_that_must_not_start_twice_is_repeated_where_the_user_has_said_so() -> None:
+    of, _ = replay(calls=1)
+    of.policy.recompute = ("*",)
+    ask(of, 8)
+
+    tell(of, outcome(0, [7], pure=False, once=True))
+
+    assert of.refusal is None
 
 
 def test_the_broker_counts_what_a_parent_has_found_and_tells_it_behind_the_commit() -> None:

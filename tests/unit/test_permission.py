@@ -135,6 +135,20 @@ def test_an_outcome_that_does_not_count_starts_nothing_again() -> None:
     assert told_error(bench) == "lost"
 
 
+def test_another_call_in_the_place_of_a_begun_one_is_not_started() -> None:
+    # Given a call that has begun, and a script that asks for another one in its place
+    bench, _ = begun(W1, W2)
+    assert bench.broker.ledger.root is not None
+    root = bench.broker.ledger.root[0]
+
+    actions = bench.tell(ORIGIN, *calls(part(0, 0, 1, fn=ONCE, salt=7), attempt=root))
+
+    # Then it ends as the one that nobody knows the end of
+    assert told_error(bench) == "lost"
+    assert not granted(actions, W1)
+    assert not granted(actions, W2)
+
+
 def test_a_worker_without_the_lease_is_told_to_stop() -> None:
     bench, attempt = begun(W1, W2)
     bench.tell(W1, wire.Returned(attempt, 0))
