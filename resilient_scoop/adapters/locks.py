@@ -65,8 +65,8 @@ class TaskRLock(_ThreadRLock):  # type: ignore[misc]
         self.release()
 
     def _wait(self, until: float | None) -> bool:
-        assert _Waits.give_way is not None, "only tasks share a thread"
         while self._is_anothers():
+            assert _Waits.give_way is not None, "only tasks share a thread"
             if until is not None and time.monotonic() >= until:
                 return False
             _Waits.give_way(lambda: self._holder is None, until)
