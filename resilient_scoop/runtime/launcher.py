@@ -56,6 +56,8 @@ _RESTARTS_MAX, _STILLBORN_MAX = 8, 2
 _STDOUT, _STDERR = 1, 2
 _TASKS_EVERY_S = 0.2
 _RESTART_WINDOW_S = 20.0
+_FRUITLESS_WINDOW_S = 3600.0
+"""Deaths between which the run made no progress count together for longer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +68,7 @@ class Part:
     process: subprocess.Popen[bytes] | None = None
     pidfd: int = -1
     deaths: list[float] = field(default_factory=list)
+    mark: tuple[int, ...] = ()  # how far the run was at the last one
 
 
 def launch(run: RunDir, options: LaunchOptions) -> int:
@@ -297,7 +300,11 @@ class Launcher:
     def _is_hopeless(self, part: Part, code: int) -> bool:
         """Tell whether a part that has died is not to be started again, and say so."""
         now = time.monotonic()
-        part.deaths = [at for at in part.deaths if now - at < _RESTART_WINDOW_S] + [now]
+        report = self.report
+        mark = (int(report.epoch > 0), report.done, report.known, report.output_bytes)
+        window_s = _FRUITLESS_WINDOW_S if mark == part.mark else _RESTART_WINDOW_S
+        part.deaths = [at for at in part.deaths if now - at < window_s] + [now]
+        part.mark = mark
         stillborn = code == REFUSED or not self.report.epoch
         if len(part.deaths) <= (_STILLBORN_MAX if stillborn else _RESTARTS_MAX):
             return False

@@ -18,7 +18,7 @@ def troubles(run: RunDir, everybody: list[Busy]) -> list[str]:
     holder = run.holder()
     if holder is not None and everybody and state_of(holder.pid) in "Tt":
         found.append(
-            f"the launcher (process {holder.pid}) is stopped; `kill -CONT {holder.pid}` or `fg`"
+            f"the launcher (process {holder.pid}) is stopped; to let it continue: kill -CONT {holder.pid}"
         )
     if any(each.lacks_bytes for each in everybody):
         found.append(
