@@ -59,7 +59,7 @@ class Busy:
         return (
             f"{self.name} is in {self.path} ({self.since_s:.1f} s)"
             if self.path
-            else (f"{self.name} is idle")
+            else ("the script waits" if self.name == "origin" else f"{self.name} is idle")
         )
 
 
