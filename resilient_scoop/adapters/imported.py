@@ -67,7 +67,7 @@ def _note(home: str, value: Any) -> None:
         or is_opaque(value)
     ):
         _values[home] = value
-    elif getattr(value, "nbytes", 0) <= _LARGE_BYTES:
+    elif not isinstance(size := getattr(value, "nbytes", 0), int) or size <= _LARGE_BYTES:
         _digests[home] = _digest(value)
 
 
