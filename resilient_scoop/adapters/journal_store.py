@@ -182,7 +182,10 @@ def translate(directory: Path, what: str, error: lmdb.Error) -> NoReturn:
 
 
 def _free_bytes(directory: Path) -> int:
-    found = os.statvfs(directory)
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return _SHORT_BYTES  # it is gone, or the disk is: that is no lack of space
     return found.f_bavail * found.f_frsize
 
 

@@ -1,0 +1,82 @@
+"""How a process waits for space: what it tells, what counts as its time, what it does not wait for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from resilient_scoop.adapters.flight_record import FlightRecord
+from resilient_scoop.adapters.green import GreenletExit
+from resilient_scoop.runtime import room
+from resilient_scoop.runtime.session import Context
+from resilient_scoop.wire import messages as wire
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a room needs of a session, without a broker; it waits some milliseconds at a time."""
+    monkeypatch.setattr(room, "LOOK_S", 0.01)
+    machine = SimpleNamespace(link=SimpleNamespace(epoch=1), out=[], stopping=None)
+    waiter = SimpleNamespace(
+        wait=lambda _ready, until: time.sleep(max(0.0, until - time.monotonic()))
+    )
+    return SimpleNamespace(
+        settings=SimpleNamespace(run_dir=str(tmp_path)), role="worker", machine=machine,
+        record=FlightRecord.create("w1"), context=Context("0.0", None), lock=threading.Lock(),
+        waiter=waiter, pump=time.sleep,
+    )  # fmt: skip
+
+
+def refusing(*numbers: int, session: Any, seen: list[int]) -> Any:
+    """Return a write that is refused so often, and notes what the flight record tells meanwhile."""
+    left = list(numbers)
+
+    def write() -> bytes:
+        seen.append(session.record.lacks_bytes)
+        if left:
+            number = left.pop(0)
+            raise OSError(number, os.strerror(number))
+        return b"name"
+
+    return write
+
+
+@pytest.mark.parametrize("result", [True, False])
+def test_a_write_is_repeated_until_there_is_space_and_the_broker_is_told(
+    session: Any, *, result: bool
+) -> None:
+    seen: list[int] = []
+    write = refusing(errno.EDQUOT, errno.ENOSPC, errno.EFBIG, session=session, seen=seen)
+    assert room.Room(session).store(write, 3000, result) == b"name"
+    assert seen == [0, 3000, 3000, 3000]
+    assert session.record.lacks_bytes == 0
+    first, last = map(wire.decode_up, session.machine.out)
+    what = "a result" if result else "an argument"
+    assert first == wire.NoRoom(3000, what, "the disk quota is used up", result)
+    assert last == wire.NoRoom(0)
+
+
+def test_waiting_for_space_is_not_the_calls_time(session: Any) -> None:
+    session.context.until = until = time.monotonic() + 5.0
+    room.Room(session).store(refusing(errno.ENOSPC, session=session, seen=[]), 10, False)
+    assert session.context.until >= until + room.LOOK_S
+
+
+def test_another_error_is_not_waited_for(session: Any) -> None:
+    with pytest.raises(OSError, match="Input/output error"):
+        room.Room(session).store(refusing(errno.EIO, session=session, seen=[]), 10, True)
+    assert session.machine.out == []
+
+
+def test_a_run_that_stops_does_not_wait_for_space_for_a_result(session: Any) -> None:
+    session.machine.stopping = "asked"
+    with pytest.raises(GreenletExit):
+        room.Room(session).store(refusing(errno.ENOSPC, session=session, seen=[]), 10, True)
+    assert session.record.lacks_bytes == 0
