@@ -6,6 +6,7 @@ statements: that order is a future's identity.
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import pickle
 import threading
@@ -23,8 +24,9 @@ from resilient_scoop.adapters.meaning import Meaning
 from resilient_scoop.adapters.purity import draws_nothing
 from resilient_scoop.adapters.store import size_of
 from resilient_scoop.adapters.user_code import describe
+from resilient_scoop.core.severed import sever
 from resilient_scoop.errors import ScriptGuardError, UsageError
-from resilient_scoop.runtime import ending
+from resilient_scoop.runtime import ending, user_signals
 from resilient_scoop.runtime.current import Process
 from resilient_scoop.wire.messages import Define, Options
 
@@ -226,6 +228,8 @@ def add(at: Here, call: Call, define: Define, args: Sequence[Any], *, last: bool
         args = args[len(payloads) :]
         with session.lock:
             parent.add(call, digests, payloads, last=last and not args, files=files)
+            if session.is_cut:
+                sever(parent)
         nudge(at)
         if _has_enough(at):
             block(at, lambda: not _has_enough(at))
@@ -268,9 +272,16 @@ def block(at: Here, ready: Callable[[], bool], until: float | None = None) -> bo
     assert at.session.waiter is not None, "a started process can wait"
     parent = at.parent
     held = at.session.waiter.wait(lambda: parent.refusal is not None or ready(), until)
+    user_signals.deliver_due()
     if parent.refusal is not None:
         raise parent.refusal.with_traceback(None)
     return held
+
+
+def refuse_cut(at: Here, what: str) -> None:
+    """Refuse what cannot be recorded: the script has been interrupted."""
+    if at.session.is_cut:
+        raise concurrent.futures.CancelledError(f"{what}: the run was interrupted")
 
 
 def told(at: Here, kind: str, live: Callable[[], bytes]) -> bytes:

@@ -20,6 +20,7 @@ _VALUE, _ERROR = b"0", b"1"
 
 def run(at: Here, name: str, function: Callable[[], Any]) -> Any:
     """Return what a function came to, in this life of the run or in an earlier one."""
+    _engine.refuse_cut(at, f"once({name})")
     parent, context, lock = at.parent, at.context, at.session.lock
     begun = once.begin(parent, context.in_once)
     if not once.is_known(parent, begun):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.state_store import StateStore
 from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalError
-from resilient_scoop.runtime import kept_code
+from resilient_scoop.runtime import interrupt, kept_code
 from resilient_scoop.runtime.display import Display
 from resilient_scoop.runtime.figures import OutputTail
 from resilient_scoop.runtime.shown import Shown
@@ -57,6 +58,15 @@ def _cut(piece: bytes, shown: Shown, errors: ErrorStream | None) -> Iterator[byt
         at = None if errors is None else errors.next_at()
         stop = at if at is not None and shown.count < at < end else end
         yield piece[len(piece) - (end - shown.count) : len(piece) - (end - stop)]
+
+
+def show_last_words(run: RunDir, to: Display) -> None:
+    """Display, once, what an interrupted script printed behind its Ctrl-C; it is not recorded."""
+    path = run.path / interrupt.FILE
+    with contextlib.suppress(OSError):
+        text = path.read_bytes()
+        path.unlink()
+        to.output(text)
 
 
 def tidy(run: RunDir) -> None:

@@ -24,7 +24,7 @@ from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.adapters.zmq_sockets import DealerSocket, local_endpoint
 from resilient_scoop.core.link import Link
 from resilient_scoop.counts import counted
-from resilient_scoop.runtime import child, leftovers
+from resilient_scoop.runtime import CTRL_C, child, leftovers
 from resilient_scoop.runtime.room import NO_SPACE
 from resilient_scoop.runtime.script_errors import write_note
 from resilient_scoop.runtime.slots import Slot, oom_kills
@@ -43,6 +43,8 @@ STILLBORN_MAX = 5
 STOPPED = 75
 REFUSED_AGAIN_S = 1.0
 REFUSED_S_MAX = 10.0
+LAST_S = 3.0
+"""What an interrupted script has beyond the grace of tasks."""
 EXIT_S = 10.0
 """What exit handlers, threads and finalizers of the user's have in a process whose work is done."""
 
@@ -323,7 +325,8 @@ class Agent:
         for slot in self.slots:
             if slot.process is None or slot.record is None:
                 continue
-            if self.stopping is not None and now >= self.stop_at:
+            interrupted = slot.role == "origin" and self.stopping == CTRL_C
+            if self.stopping is not None and now >= self.stop_at + interrupted * LAST_S:
                 if self.stopping == "ended" and slot.record.has_ended and not slot.late:
                     slot.late = True
                     self.say(

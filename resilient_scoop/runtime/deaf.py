@@ -49,7 +49,11 @@ def spare_children(ignored: Sequence[int]) -> None:
 
 
 def _nothing(_number: int, _frame: object) -> None:
-    """Note that a signal came, and nothing else."""
+    note()
+
+
+def note() -> None:
+    """Note that a signal came that was meant for all."""
     global _last_at  # noqa: PLW0603 - a process has one set of handlers
     _last_at = time.monotonic()
 

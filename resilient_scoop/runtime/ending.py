@@ -95,6 +95,20 @@ def report(error: BaseException) -> int:
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
 
 
+def is_plain(error: BaseException) -> bool:
+    """Tell whether an error is an interrupt that the script does not show in a way of its own."""
+    return isinstance(error, KeyboardInterrupt) and sys.excepthook is sys.__excepthook__
+
+
+def place(error: BaseException) -> str:
+    """Return where the user's code was when it met an error."""
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if not frame.f_globals.get("__name__", "").startswith(f"{_PACKAGE}."):
+            found = frame.f_code, line
+    return "at its end" if found is None else f'at "{found[0].co_filename}", line {found[1]}'
+
+
 def _is_runtime(frame: types.FrameType) -> bool:
     return bool(frame.f_globals.get("__name__", "").startswith(f"{_PACKAGE}.runtime"))
 

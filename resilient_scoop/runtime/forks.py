@@ -14,7 +14,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from resilient_scoop.runtime import ending
+from resilient_scoop.runtime import ending, user_signals
 from resilient_scoop.runtime.current import Process
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def _become_child(session: Session) -> None:
         "child takes no part in the run; make calls in the script or in a task, or start the child "
         "without fork (multiprocessing's spawn)"
     )
+    user_signals.become_child()
     session.become_child()
 
 

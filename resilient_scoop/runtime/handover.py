@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from resilient_scoop.counts import counted
+from resilient_scoop.runtime import CTRL_C
 from resilient_scoop.runtime.display import duration
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Handover:
         self.told = msgspec.structs.replace(read_told(run), over=True)
         self.whole = False  # every parent with an open block has saved
         self.said_named = False
+        self.word = "interrupted"  # the reason of a stop, for all processes
 
     @property
     def ends(self) -> bool:
@@ -154,6 +156,7 @@ class Handover:
             self._ask(Level.PRESSES, "SIGTERM", PRESSED_GRACE_S)
         else:
             self.say("stopping: running calls have a few seconds to end; once more to stop at once")
+            self.word = CTRL_C if number == signal.SIGINT else self.word
             self.stop()
 
     def look_at_clock(self, now: float) -> None:
@@ -186,12 +189,12 @@ class Handover:
         self.level = Level.STOPS
         now = time.monotonic()
         self.kill_at = min(self.kill_at or inf, now + FAREWELL_S)
-        self.tell("stop interrupted")
+        self.tell(f"stop {self.word}")
 
     def again(self) -> None:
         """The broker is a new one: it is told again what is wanted."""
         if self.stops:
-            self.tell("stop interrupted")
+            self.tell(f"stop {self.word}")
         elif self.level > Level.NONE:
             self._tell_ask(self.until - time.monotonic())
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from resilient_scoop import ids
 from resilient_scoop.adapters import process_state
 from resilient_scoop.adapters.green import GreenletExit, getcurrent, greenlet
+from resilient_scoop.runtime import user_signals
 from resilient_scoop.runtime.lock_waits import LockWaits
 from resilient_scoop.runtime.session import FLUSH_S, lived
 from resilient_scoop.wire import messages as wire
@@ -91,6 +92,7 @@ class Hub:
                 raise
             self._go_on(context)
             process_state.restore(saved)
+            user_signals.deliver_due()
             if in_time or alarm_at is None or (until is not None and time.monotonic() >= until):
                 return in_time
 
@@ -158,6 +160,8 @@ class Hub:
         while machine.stopping is None:
             self._pump()
             self.looped_at = time.monotonic()
+            if not self.parked:
+                user_signals.drop_due()
             self._fence()
             if self._resume_ready() or machine.stopping is not None:
                 continue

@@ -29,7 +29,7 @@ from resilient_scoop.adapters.store import remove_arguments
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import JournalError, RunStoppedError
 from resilient_scoop.runtime import child, decisions, kept_code, leftovers
-from resilient_scoop.runtime.aftermath import show_new, tidy
+from resilient_scoop.runtime.aftermath import show_last_words, show_new, tidy
 from resilient_scoop.runtime.audit import AuditTail
 from resilient_scoop.runtime.display import Course, Display, Progress, Rate
 from resilient_scoop.runtime.ears import Ears
@@ -479,6 +479,7 @@ class Launcher:
         if self.report.output_bytes > self.shown.count:
             self._show_output()
         self._say_audit()
+        show_last_words(self.run, self.display)
         if self.view is not None:
             self.view.close()
         self._end_errors()

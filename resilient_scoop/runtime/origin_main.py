@@ -21,7 +21,9 @@ from resilient_scoop import ids
 from resilient_scoop.adapters.payload import keep_by_value
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import CheckpointUnusableError, ReplayDivergedError
-from resilient_scoop.runtime import deaf, ending, forks, kept_code, script, streams
+from resilient_scoop.runtime import (
+    deaf, ending, forks, interrupt, kept_code, script, streams, user_signals,
+)
 from resilient_scoop.runtime.child import START_AGAIN, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.script_input import Pieces, script_stdin
@@ -53,6 +55,14 @@ class Root:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.interrupt = interrupt.Interrupt(session)
+
+    def heed_stop(self) -> None:
+        """Have the script hear a Ctrl-C; end at once for all else that stops the run."""
+        if self.interrupt.is_heard:
+            self.interrupt.tell()
+        else:
+            leave_if_stopped(self.session)
 
     def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
         """Receive until `ready()` holds (True) or the moment `until` (False)."""
@@ -72,6 +82,8 @@ class Root:
         parent = session.context.parent
         before = lived(parent)
         while True:
+            if session.is_cut:
+                return interrupt.wait_cut(ready, until)
             with session.lock:
                 if ready():
                     break
@@ -84,7 +96,8 @@ class Root:
                     session.pump()
                     return ready()
                 session.pump(min(left, BEAT_S))
-            leave_if_stopped(session)
+            self.heed_stop()
+            user_signals.deliver_due()
         if session.context.in_once:
             return True  # its function would run again
         if session.settings.always_replay and lived(parent) > before:
@@ -102,7 +115,7 @@ def start_again(session: Session) -> None:
 
 
 def leave_if_stopped(session: Session) -> None:
-    """End at once where the run is interrupted: what is journaled is what a resume begins with."""
+    """End at once where the run is stopped: what is journaled is what a resume begins with."""
     if session.machine.stopping is not None and session.machine.stopping != "ended":
         session.record.end()
         session.close()
@@ -120,7 +133,8 @@ def main() -> int:
     Process.say = say
     root = Root(session)
     session.waiter = root
-    session.on_stop = lambda: leave_if_stopped(session)
+    session.on_stop = root.heed_stop
+    user_signals.install(root.interrupt.cut)
     session.start_deputy()
     with session.lock:
         session.beat(time.monotonic())
@@ -135,7 +149,10 @@ def main() -> int:
         from resilient_scoop.runtime.audit import Audit
 
         Audit(session).start()
-    return _end(session, output, _run(session, settings, output))
+    root.interrupt.output = output
+    end = _run(session, settings, output)
+    root.interrupt.output = None
+    return _end(session, output, end)
 
 
 def _begin(session: Session) -> Parent:
@@ -206,12 +223,12 @@ def _run(session: Session, settings: ChildSettings, output: Output) -> End:
         end = _script(settings)
         if forks.is_child():
             forks.end(end.code)
-        if end.code:
+        if end.code and not session.is_cut:
             _halt_if_behind(session, end.message or f"exit status {end.code}")
         _last_things(session)
         with contextlib.suppress(*[ReplayDivergedError] if end.failed else []):
             output.finish()
-        if not end.failed:
+        if not (end.failed or session.is_cut):
             output.check_end()
             _refuse(session)
     except (ReplayDivergedError, CheckpointUnusableError) as error:
@@ -238,6 +255,9 @@ def _script(settings: ChildSettings) -> End:
             sys.stderr.repeats = never
         with contextlib.suppress(AttributeError, OSError, ValueError, ReplayDivergedError):
             sys.stdout.flush()  # what it printed stands before its error
+        if Process.session is not None and Process.session.is_cut and ending.is_plain(error):
+            say(f"Ctrl-C: the script was {ending.place(error)}")
+            return End(ending.INTERRUPTED, failed=True)
         code = ending.report(error)
         return End(code, failed=True, message=traceback.format_exception_only(error)[-1].strip())
     return End(0)
@@ -299,6 +319,9 @@ def _end(session: Session, output: Output, end: End) -> int:
     assert waiter is not None, "the origin waits by receiving"
     parent = session.context.parent
     assert parent is not None, "the root is a parent"
+    if session.is_cut:
+        session.record.end()
+        ending.leave(STOPPED)
     with session.lock:
         machine.ended = RunEnded(
             machine.root, end.code, end.failed, end.message,

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from resilient_scoop.adapters.journal_view import JournalView
-from resilient_scoop.runtime import input_rest
+from resilient_scoop.runtime import input_rest, user_signals
 from resilient_scoop.runtime.current import Process
 from resilient_scoop.runtime.recorded import recorded_input
 from resilient_scoop.wire.messages import Halted, Input, encode
@@ -261,20 +261,13 @@ class Pieces:
         if self._saved() + _UNSAVED_MAX <= self._piece:
             assert session.waiter is not None, "the origin waits by receiving"
             session.waiter.wait(lambda: self._saved() + _UNSAVED_MAX > self._piece, None)
-        if self._socket is None:
-            return Piece(b"", 0)
-        while True:
+        while self._socket is not None and not session.is_cut:
             now = time.monotonic()
-            try:
-                if now - asked_at >= _ASK_AGAIN_S:
-                    asked_at = now
-                    self._socket.send(_REQUEST.pack(self._piece, self._saved()))
-                self._socket.settimeout(_ASK_AGAIN_S)
-                reply = self._socket.recv(_REPLY.size + PIECE_BYTES)
-            except TimeoutError:
+            asks = now - asked_at >= _ASK_AGAIN_S
+            asked_at = now if asks else asked_at
+            reply = self._reply(self._socket, asks=asks)
+            if reply is None:
                 continue
-            except (BrokenPipeError, ConnectionResetError):
-                reply = b""
             if not reply:
                 # The launcher is gone, and so will this process be. That is no end of the file: it
                 # would be journaled as one, and a resume would read it.
@@ -284,6 +277,22 @@ class Pieces:
             number, error = _REPLY.unpack_from(reply)
             if number == self._piece:
                 return Piece(reply[_REPLY.size :], error)
+        return Piece(b"", 0)
+
+    def _reply(self, launcher: socket.socket, *, asks: bool) -> bytes | None:
+        """Return what the launcher says, nothing if it is gone; None if it said nothing for a while."""
+        try:
+            if asks:
+                launcher.send(_REQUEST.pack(self._piece, self._saved()))
+            launcher.settimeout(_ASK_AGAIN_S)
+            reply = user_signals.breakable(lambda: launcher.recv(_REPLY.size + PIECE_BYTES))
+        except TimeoutError:
+            return None
+        except (BrokenPipeError, ConnectionResetError):
+            return b""
+        if reply is None:
+            user_signals.deliver_due()
+        return reply
 
     def _saved(self) -> int:
         """Return how many of the launcher's pieces are known to be in the journal."""

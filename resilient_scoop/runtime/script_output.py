@@ -41,7 +41,7 @@ class Output(io.RawIOBase):
         self._marked = 0  # of these, how many were told with the last text for standard error
         self.refusal: ReplayDivergedError | None = None  # of a divergence under --strict
         self.text: io.TextIOWrapper | None = None  # what writes here
-        self._is_childs = False
+        self._past = -1  # a descriptor to which output goes past the record
         session.output = self
 
     def writable(self) -> bool:
@@ -59,8 +59,8 @@ class Output(io.RawIOBase):
     def write(self, data: object) -> int:
         """Take in bytes; those that an earlier attempt wrote are not sent again."""
         text = bytes(memoryview(data))  # type: ignore[arg-type]
-        if self._is_childs:
-            return os.write(1, text)
+        if self._past >= 0:
+            return os.write(self._past, text)
         before = self._recorded[self._seen : self._seen + len(text)]
         if self.refusal is None and not text.startswith(before):
             self._diverge(before, text)
@@ -106,7 +106,14 @@ class Output(io.RawIOBase):
 
     def become_child(self) -> None:
         """Write to the descriptor itself from now on, as other child processes do."""
-        self._is_childs = True
+        self._go_past(1)
+
+    def turn_aside(self, path: str) -> None:
+        """Write to a file from now on: the script was interrupted."""
+        self._go_past(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+
+    def _go_past(self, fd: int) -> None:
+        self._past = fd
         if isinstance(sys.__stderr__, Errors):
             sys.__stderr__.repeats, sys.__stderr__.before = never, bytes
 

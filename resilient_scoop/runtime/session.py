@@ -20,6 +20,7 @@ from resilient_scoop.adapters.zmq_sockets import DealerSocket, local_endpoint
 from resilient_scoop.core.reporter import Reporter
 from resilient_scoop.core.worker import Work, Worker
 from resilient_scoop.ids import seed_of
+from resilient_scoop.runtime import user_signals
 from resilient_scoop.runtime.room import Room
 from resilient_scoop.wire.messages import unpack_header
 
@@ -100,6 +101,7 @@ class Session:
 
     output: Position | None = None  # the origin's
     input: Position | None = None
+    is_cut = False  # nothing is sent or recorded any more (`runtime.interrupt`)
     saves = True  # what `commit` is given; else it is only looked at
     call_back: Callable[[], None] | None = None  # calls the callbacks of settled futures
 
@@ -177,10 +179,12 @@ class Session:
 
     def pump(self, timeout_s: float = 0.0) -> None:
         """Receive what is there, waiting at most so long for the first; answer; send what is due."""
+        if self.is_cut:
+            return
         now = time.monotonic()
         self.flush(now)
         if timeout_s > 0:
-            self.socket.wait(timeout_s)
+            user_signals.breakable(lambda: self.socket.wait(timeout_s))
             now = time.monotonic()
         heard = False
         while (frames := self.socket.receive()) is not None:
@@ -202,6 +206,8 @@ class Session:
 
     def flush(self, now: float) -> None:
         """Send what is due."""
+        if self.is_cut:
+            return
         machine = self.machine
         if self.reporter.items and machine.greeted and len(machine.link.unacked) < UNACKED_MAX:
             machine.out += self.reporter.due(now, everything=machine.stopping is not None)
@@ -212,6 +218,8 @@ class Session:
 
     def beat(self, now: float) -> None:
         """Show that we live and what we have received."""
+        if self.is_cut:
+            return
         self.socket.send(self.machine.link.beat())
         self.beat_at = now
 
@@ -231,6 +239,9 @@ class Session:
 
     def _deputize(self) -> None:
         while not self._closed.wait(DEPUTY_S):
+            if self.machine.stopping is not None and self.on_stop is not None:
+                self.on_stop()
+            user_signals.send_due()
             if time.monotonic() - self.pumped_at < DEPUTY_S or not self.lock.acquire(timeout=1.0):
                 continue
             try:
@@ -244,8 +255,6 @@ class Session:
                 self.pump()
             finally:
                 self.lock.release()
-            if self.machine.stopping is not None and self.on_stop is not None:
-                self.on_stop()
 
     def become_child(self) -> None:
         """Let go of the run, of which this process has a copy: it is a forked child."""
@@ -256,6 +265,11 @@ class Session:
         for stream in (self.output, self.input):
             if stream is not None:
                 stream.become_child()
+
+    def cut(self) -> None:
+        """Send what is due, and nothing more from then on."""
+        self.close()
+        self.is_cut, self.saves = True, False
 
     def close(self) -> None:
         """Send what is left and close."""

@@ -13,7 +13,16 @@ from resilient_scoop.adapters import generators, process_state
 from resilient_scoop.adapters.payload_lacking import in_a_line
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import ScriptGuardError
-from resilient_scoop.runtime import deaf, ending, forks, kept_code, script, streams, task_output
+from resilient_scoop.runtime import (
+    deaf,
+    ending,
+    forks,
+    kept_code,
+    script,
+    streams,
+    task_output,
+    user_signals,
+)
 from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.executor import Executor, make_parent
@@ -73,6 +82,7 @@ def main() -> int:
     session = Session("worker", settings, node="local", pid=os.getpid())
     announce(session, settings)
     forks.watch(session)
+    user_signals.install(lambda: False)
     ending.begin()
     task_output.install(session)
     functions = Functions(session.store)
