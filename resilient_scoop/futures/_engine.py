@@ -252,6 +252,7 @@ def nudge(at: Here) -> None:
 
     In a replay there is mostly nothing to be sent, but a page to be asked for before it is missed.
     """
+    user_signals.deliver_due()
     session, parent = at.session, at.parent
     now = time.monotonic()
     if parent.replaying and not session.ask_early(parent) and now - session.pumped_at <= _SEND_S:

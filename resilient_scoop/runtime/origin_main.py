@@ -22,7 +22,14 @@ from resilient_scoop.adapters.payload import keep_by_value
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import CheckpointUnusableError, ReplayDivergedError
 from resilient_scoop.runtime import (
-    deaf, ending, forks, interrupt, kept_code, script, streams, user_signals,
+    deaf,
+    ending,
+    forks,
+    interrupt,
+    kept_code,
+    script,
+    streams,
+    user_signals,
 )
 from resilient_scoop.runtime.child import START_AGAIN, take_settings
 from resilient_scoop.runtime.current import Process, announce

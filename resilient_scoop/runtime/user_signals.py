@@ -66,6 +66,7 @@ def install(was_interrupted: Callable[[], bool]) -> None:
     _State.was_interrupted = staticmethod(was_interrupted)
     for name, function in (("signal", _signal), ("getsignal", _getsignal)):
         setattr(signal, name, functools.wraps(getattr(signal, name))(function))
+    _default_int_handler.__module__ = "_signal"  # it stands for the one there
     setattr(signal, "default_int_handler", _default_int_handler)  # noqa: B010 - it is a constant
     _set(signal.SIGINT, _Caught(_default_int_handler))
     _set(_LOOK, _look)
@@ -95,7 +96,7 @@ class _Caught:
 
 
 def _signal(signalnum: int, handler: Any) -> Any:
-    _deliver_before(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
+    _deliver_at(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
     plain = not callable(handler) or isinstance(handler, _Caught)
     if not plain and not str(getattr(handler, "__module__", "")).startswith(_PACKAGE):
         handler = _Caught(handler)
@@ -110,8 +111,8 @@ def _users(handler: Any) -> Any:
     return handler.handler if isinstance(handler, _Caught) else handler
 
 
-def _deliver_before(caller: types.FrameType) -> None:
-    """Deliver what is due in front of a call of user code's that changes what is to come."""
+def _deliver_at(caller: types.FrameType) -> None:
+    """Deliver what is due where user code has called, in its main thread."""
     if _due and threading.current_thread() is threading.main_thread() and not _is_ours(caller):
         deliver_due()
 
@@ -127,7 +128,7 @@ def _behind_due(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(call)
     def called(*args: Any) -> Any:
-        _deliver_before(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
+        _deliver_at(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
         return call(*args)
 
     return called
@@ -138,7 +139,9 @@ def _marking(send: Callable[..., Any]) -> Callable[..., Any]:
     def marked(signum: int = signal.SIGINT, /) -> Any:
         if signum == signal.SIGINT:
             _own.add(signum)
-        return send(signum)
+        found = send(signum)
+        _deliver_at(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
+        return found
 
     return marked
 
@@ -149,6 +152,7 @@ def _marking_kill(kill: Callable[[int, int], None]) -> Callable[[int, int], None
         if sig == signal.SIGINT and pid in (os.getpid(), 0, -os.getpgrp()):
             _own.add(sig)
         kill(pid, sig)
+        _deliver_at(sys._getframe(1))  # noqa: SLF001 - who calls is what matters
 
     return marked
 
@@ -171,9 +175,7 @@ def _is_ours(frame: types.FrameType | None) -> bool:
     return verdict is not False
 
 
-def _deliver(
-    number: int, handler: Callable[..., Any], frame: types.FrameType | None
-) -> None:
+def _deliver(number: int, handler: Callable[..., Any], frame: types.FrameType | None) -> None:
     _due.pop(number, None)
     if number == signal.SIGINT and not _State.is_child:
         own = number in _own

@@ -110,7 +110,7 @@ def test_a_second_signal_kills(tmp_path: Path, first: int, second: int) -> None:
 def test_ctrl_c_stops_a_hand_over_in_order(tmp_path: Path) -> None:
     asking = Asking(tmp_path)
     asking.handover.hear([signal.SIGUSR1, signal.SIGINT])
-    assert asking.told[-1] == "stop interrupted"
+    assert asking.told[-1] == "stop ctrl-c"
     assert (asking.handover.level, asking.handover.code) == (Level.STOPS, 130)
 
 
