@@ -36,7 +36,9 @@ def test_a_parent_that_replays_is_at_its_end_at_once() -> None:
     parent.page_wanted()
     parent.page(head, [wire.Observed("0", parent.attempt, [wire.Observation(0, "done", 1, b"1")])])
     sever(parent)
-    assert not (parent.replaying or parent.retelling or parent.needs_page())
+    assert not parent.replaying
+    assert not parent.retelling
+    assert not parent.needs_page()
     assert parent.recall("done") is None
     assert parent.frames() == []
 
@@ -49,4 +51,3 @@ def test_calls_that_come_later_are_canceled_and_not_sent() -> None:
     sever(parent)
     assert not call.left
     assert parent.frames() == []
-    assert parent.outstanding_bytes == 0
