@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
-EVERY_S: Final = 5.0
+EVERY_S: Final = 1.0
 _RECORD: Final = struct.Struct("<dd")
 _NAME: Final = "lives"
 
