@@ -329,8 +329,8 @@ class _Wide:
         for bits in (cls.bits, second._bit_generator):  # noqa: SLF001
             if type(bits) is not module.MT19937:
                 return
-            at = ctypes.cast(bits.ctypes.state_address, ctypes.POINTER(ctypes.c_uint32))
-            words.append(np.ctypeslib.as_array(at, shape=(_WORDS,)))
+            memory: Any = (ctypes.c_uint32 * _WORDS).from_address(bits.ctypes.state_address)
+            words.append(np.frombuffer(memory, dtype=np.uint32))
             if not np.array_equal(words[-1], bits.state["state"]["key"]):
                 return  # another version has it elsewhere
         mine, its = words

@@ -23,7 +23,6 @@ from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.payload_lacking import lacks_module
 from resilient_scoop.adapters.purity import args_plain
 from resilient_scoop.core import permission
-from resilient_scoop.core.parent import Parent, Policy
 from resilient_scoop.runtime import deaf, forks
 from resilient_scoop.runtime.current import Process
 from resilient_scoop.runtime.session import FLUSH_S, Context
@@ -395,25 +394,3 @@ def _look_at(context: Context, loaded: Loaded, value: Any) -> None:
     """Note where an argument may make a pure function do what it does not do by itself."""
     if loaded.define.pure and context.work is not None and not args_plain(value):
         context.work.impure = True
-
-
-def make_parent(session: Session, policy: Policy, say: Callable[[str], None]) -> Parent:
-    """Make the running item a parent (it has made its first call)."""
-    context = session.context
-    work = context.work
-    assert work is not None, "the root is made by the origin"
-    machine = session.machine
-    if work.dropped:
-        raise GreenletExit  # another attempt is the item's one writer
-    parent = Parent(
-        context.path, work.attempt, work.task.replay or context.again, policy, say,
-        lambda fn: name_of(session, fn),
-    )  # fmt: skip
-    context.parent = machine.parents[context.path] = parent
-    return parent
-
-
-def name_of(session: Session, fn: bytes) -> str:
-    """Return the name of a function for the eyes."""
-    define = session.machine.functions.get(fn)
-    return fn.hex() if define is None else define.options.name or define.name

@@ -25,9 +25,10 @@ from resilient_scoop.runtime import (
 )
 from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.current import Process, announce
-from resilient_scoop.runtime.executor import Executor, make_parent
+from resilient_scoop.runtime.executor import Executor
 from resilient_scoop.runtime.functions import Functions
 from resilient_scoop.runtime.hub import Hub
+from resilient_scoop.runtime.making_parents import make_parent
 from resilient_scoop.runtime.session import Session
 from resilient_scoop.wire.messages import Bye, Unfit, encode
 
