@@ -35,6 +35,7 @@ from typing import Any, Final
 import resilient_scoop
 
 FOLDER: Final = "code"
+_BEFORE: Final = "code-before"  # the copies of the launch before, until this one has ended
 _BEGAN: Final = "began"
 _LIST: Final = "files"
 _OWN: Final = os.path.dirname(resilient_scoop.__file__) + os.sep  # noqa: PTH120 - on each import
@@ -44,12 +45,28 @@ def begin(run_dir: Path, script: str | None) -> None:
     """Empty the folder at a launch, and keep the script; raises OSError where that cannot be."""
     import shutil  # the launcher needs it, its children don't
 
-    folder = run_dir / FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
+    folder, before = run_dir / FOLDER, run_dir / _BEFORE
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():
+        folder.rename(before)
     folder.mkdir(mode=0o700)
     (folder / _BEGAN).touch(mode=0o600)
     if script is not None and os.path.isfile(script):  # noqa: PTH113
         KeptCode(folder).keep(script, is_old=True)
+
+
+def end(run_dir: Path, *, counts: bool) -> None:
+    """End a launch: the copies of one that brought nothing give way to those of the launch before.
+
+    What is compared with an edited file is the code that made results.
+    """
+    import shutil
+
+    folder, before = run_dir / FOLDER, run_dir / _BEFORE
+    if not counts and before.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        before.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def install(run_dir: str) -> None:

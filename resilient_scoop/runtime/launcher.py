@@ -233,6 +233,12 @@ class Launcher:
                 self.ears.close()
             self.run.remove_socket_dir()  # last: it takes descriptors, which may have run out
 
+    def _end_code(self) -> None:
+        """Keep the code of this launch, unless it brought nothing: it may not even have been imported."""
+        counts = self.report.ended or self.report.done > self.report.recovered
+        with contextlib.suppress(OSError):  # a full disk: the next launch begins with what is there
+            kept_code.end(self.run.path, counts=counts)
+
     def _keep_code(self) -> None:
         try:
             kept_code.begin(self.run.path, None if self.info.script_kept else self.info.script)
@@ -487,6 +493,7 @@ class Launcher:
         self.display.close()
         self.shown.close()
         tidy(self.run)
+        self._end_code()
         self.handover.end()
         report = self.report
         if report.ended and self.broker_code == 0:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.figures import Readable
     from resilient_scoop.runtime.rundir import RunDir, RunInfo
 
+_NOT_IMPORTED: Final = 3
 _TIMEOUT_S: Final = 120.0
 _Spans = dict[tuple[str, int], dict[bytes, Intervals]]
 
@@ -101,7 +102,7 @@ def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
     The results are counted, which reads the whole log, only where some code has changed.
     """
     asked = list(_defines(view))
-    answers = _ask(run, info, asked) if asked else []
+    answers, whole = _ask(run, info, asked) if asked else ([], True)
     renewed = [
         (define.name, define.fingerprint, answer.fingerprint)
         for define, answer in zip(asked, answers, strict=True)
@@ -114,9 +115,9 @@ def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
         if not answer.is_old
     ]
     noticed = {each.label for answer in answers for each in answer.differences}
-    edited = [
-        each for each in edits(run.path, info.script, asked) if not _is_noticed(each, noticed)
-    ]
+    # Of a script that cannot be imported, the launch says what is wrong.
+    found_edits = edits(run.path, info.script, asked) if whole else []
+    edited = [each for each in found_edits if not _is_noticed(each, noticed)]
     if not differing and not edited:
         return Looked([], {}, renewed)
     counts = _results(view)
@@ -191,8 +192,11 @@ def _discard(made: dict[bytes, Intervals], start: int, stop: int) -> None:
         each.discard(start, stop)
 
 
-def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> list[Answer]:
-    """Have a child compare what callables refer to now with what they referred to."""
+def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> tuple[list[Answer], bool]:
+    """Have a child compare what callables refer to now with what they referred to.
+
+    The second value tells whether the script can be imported.
+    """
     settings = child.ChildSettings(
         run_dir=str(run.path),
         run_id=run.id,
@@ -212,11 +216,13 @@ def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> list[Answer]:
         told, _ = process.communicate(asked, timeout=_TIMEOUT_S)
         answers = msgspec.msgpack.decode(told, type=list[Answer])
     except (subprocess.TimeoutExpired, msgspec.MsgspecError):
-        return [Answer()] * len(defines)  # the script cannot be imported: its replay will say why
+        return [Answer()] * len(
+            defines
+        ), False  # the script cannot be imported: its replay will say why
     finally:
         process.kill()
         process.wait()
-    return answers
+    return answers, process.returncode != _NOT_IMPORTED
 
 
 def main() -> int:
@@ -246,4 +252,4 @@ def main() -> int:
     found = compare(asked, store, whole=whole)
     with os.fdopen(answer, "wb") as stream_out:
         stream_out.write(msgspec.msgpack.encode(found))
-    os._exit(0)
+    os._exit(0 if whole else _NOT_IMPORTED)

@@ -125,14 +125,6 @@ def test_a_script_that_fails_before_it_came_to_where_it_was_changes_nothing(plac
     assert place.rscoop("resume", "-q", "last").expect() == "210\n"
 
 
-def test_a_function_that_was_renamed_since_stops_nothing(place: Place) -> None:
-    place.write(HELPER, "helper.py")
-    place.run(SCRIPT.replace("return helper", "return 1/0 or helper"))
-    place.write(SCRIPT.replace("work", "renamed"))
-    (place.folder / "go").touch()
-    assert place.rscoop("resume", "-q", "last").expect() == "150\n210\n"
-
-
 SURROUNDED: Final = """
 import os, resource, sys
 from resilient_scoop import futures

@@ -248,3 +248,19 @@ def test_without_space_the_file_is_read_as_it_is(launch: Launch) -> None:
     assert launch.copies == []
     path.write_text(NEW)
     assert launch.load("unkept_module").VERSION == "new"
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_a_launch_that_brought_nothing_leaves_the_copies_of_the_one_before(
+    tmp_path: Path, *, counts: bool
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("old = 1\n")
+    kept_code.begin(tmp_path, str(script))
+    kept_code.end(tmp_path, counts=True)
+    script.write_text("new = 2\n")
+    kept_code.begin(tmp_path, str(script))
+    kept_code.end(tmp_path, counts=counts)
+    (copy,) = kept_code.files(tmp_path).values()
+    assert copy.read_text() == ("new = 2\n" if counts else "old = 1\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["code", "script.py"]
