@@ -21,7 +21,10 @@ from resilient_scoop.wire.messages import Outcomes, decode_logged
 
 _TRIES = 4
 _PAUSE_S = 0.05
-_OF_A_RUN = {"run.json", "journal", "logs", "lock", "shown", "figures.json", "payloads", "handover"}
+_OF_A_RUN = {
+    "run.json", "journal", "logs", "lock", "shown", "figures.json", "payloads", "handover", "lives",
+    "code", "input.json",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 A worker that is killed takes along what its tasks had started, since they run again. A run that is
 stopped, or whose launcher is killed, takes along everything. At its end in order a run leaves, as
-plain Python does, what the program has put into a session of its own; what is in a worker's own
-process group ends with the worker.
+plain Python does, what the program has put into a session or process group of its own; what is in a
+worker's own process group ends with the worker.
 
 They are found by their session; by a mark in the environment they inherited (who makes the
 environment of a child anew loses it); and, since agent and launcher are subreapers, as children that
