@@ -109,3 +109,68 @@ def test_streams_of_both_kinds_are_saved_and_restored() -> None:
     assert len(set(first)) == 4
     assert book.obtain("a", seed_of, numpy=True) is streams[0]
     assert [book.mark_of(each) for each in streams[2:]] == [0, 1]
+
+
+FORKED_CHILD = """
+import os, random
+from resilient_scoop.adapters import unseeded
+unseeded.draw_from(lambda bits: 5)
+first, second = random.Random().random(), random.Random().random()
+assert first == second == random.Random(5).random()
+read, write = os.pipe()
+if os.fork() == 0:
+    os.write(write, repr(random.Random().random()).encode())
+    os._exit(0)
+assert float(os.read(read, 100)) != first
+import secrets, tempfile, threading
+names = {next(tempfile._RandomNameSequence()) for _ in range(2)}
+assert len(names) == 2
+thread = threading.Thread(target=lambda: drawn.append(random.Random().random()))
+drawn = []
+thread.start()
+thread.join()
+assert drawn[0] != first
+"""
+
+
+def test_children_threads_and_the_standard_library_are_seeded_by_the_system() -> None:
+    run(FORKED_CHILD)
+
+
+BASE = """
+import decimal, os, signal, sys, tempfile, warnings
+from resilient_scoop.adapters import process_state
+folder = os.getcwd()
+process_state.take_base()
+os.chdir(tempfile.gettempdir())
+os.environ["MINE"] = "1"
+warnings.simplefilter("ignore")
+signal.setitimer(signal.ITIMER_REAL, 50)
+mine = process_state.save()
+assert (os.getcwd(), os.environ.get("MINE")) == (folder, None)
+assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+os.environ["OTHER"] = "1"
+process_state.restore(mine)
+assert os.environ.get("MINE") == "1" and "OTHER" not in os.environ
+assert os.getcwd() == os.path.realpath(tempfile.gettempdir())
+assert 40 < signal.getitimer(signal.ITIMER_REAL)[0] <= 50
+decimal.getcontext().prec = 3
+process_state.fresh()
+assert (os.getcwd(), decimal.getcontext().prec) == (folder, 28)
+before = process_state.snapshot()
+os.environ["IMPORTED"] = "1"
+process_state.imported(before)
+process_state.fresh()
+assert os.environ["IMPORTED"] == "1"
+gone = tempfile.mkdtemp()
+os.chdir(gone)
+os.rmdir(gone)
+mine = process_state.save()
+assert os.getcwd() == folder
+process_state.restore(mine)
+assert os.readlink("/proc/self/cwd").endswith("(deleted)")
+"""
+
+
+def test_the_state_of_the_process_is_put_back() -> None:
+    run(BASE)
