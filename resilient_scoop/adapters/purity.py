@@ -2,10 +2,11 @@
 
 Such calls need no seeding of the random streams, which costs more than many of them; and their results
 depend on nothing but function and arguments, so that they may be found by these (`core.moved`). The
-proof is by a closed world: the arguments are exact builtin scalars, or builtin containers of them;
-everything that the function loads from outside is again such a constant, a builtin of `_BUILTINS`, an
-exception class, the module `math`, `time` for its `sleep`, or a function for which the same holds; and
-the instructions allowed can make nothing else of these. So whatever is called is known, whatever it is
+proof is by a closed world: the arguments are exact builtin scalars, numbers and arrays of numbers of
+numpy's, or builtin containers of them; everything that the function loads from outside is again such a
+constant, a builtin of `_BUILTINS`, an exception class, the module `math`, `time` for its `sleep`,
+`numpy` for the names of `_NUMPY`, or a function for which the same holds; and the instructions
+allowed can make nothing else of these. So whatever is called is known, whatever it is
 called with. Attributes are limited to names of `math` and to methods of builtin types.
 
 When unsure, the answer is no: an instruction that is not listed (of a later Python, say) is
@@ -20,6 +21,7 @@ import dis
 import functools
 import inspect
 import math
+import sys
 import time
 from collections.abc import Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType
@@ -49,6 +51,18 @@ _METHODS: Final = frozenset(
 )
 _SLEEP: Final = time.sleep
 _MATH: Final = frozenset(name for name in vars(math) if not name.startswith("_"))
+
+_NUMPY_TEXT: Final = """
+    abs absolute arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin array asarray
+    cbrt ceil clip concatenate cos cosh cumprod cumsum deg2rad diff divide e exp exp2 expm1 fabs float64
+    floor full hypot inf int64 isfinite isinf isnan linspace log log10 log1p log2 max maximum mean median
+    min minimum mod multiply nan ones ones_like pi power prod rad2deg rint sign sin sinh sqrt square std
+    subtract sum tan tanh trunc var zeros zeros_like
+"""
+_NUMPY: Final = frozenset(_NUMPY_TEXT.split())
+"""Names of numpy that compute from their arguments only: not `empty`, `random`, `load`, `vectorize`."""
+_ARRAY: Final = frozenset({"T", "item", "ndim", "reshape", "round", "shape", "size", "tolist"})
+_NUMBER_KINDS: Final = frozenset("biufc")
 
 _PLAIN_OPS_TEXT: Final = """
     CACHE RESUME NOP EXTENDED_ARG POP_TOP PUSH_NULL COPY SWAP PRECALL CALL KW_NAMES CALL_KW
@@ -94,14 +108,22 @@ def args_plain(obj: object) -> bool:
             stack.extend(part)
             if kind is dict:
                 stack.extend(part.values())
-        elif type(part) not in _SCALARS:
+        elif kind not in _SCALARS and not _is_numbers(part):
             return False
     return True
 
 
+def _is_numbers(obj: Any) -> bool:
+    """Tell whether `obj` is an exact array, or a number, of numpy's."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not (type(obj) is numpy.ndarray or isinstance(obj, numpy.generic)):
+        return False
+    return type(obj).__module__ == "numpy" and obj.dtype.kind in _NUMBER_KINDS
+
+
 def _is_safe(value: Any, under: frozenset[int], depth: int) -> bool:
     """Tell whether a value may be in the closed world; `under` are functions being looked at."""
-    if id(value) in _BUILTINS or value is math or value is time:
+    if id(value) in _BUILTINS or value is math or value is time or _is_numpy(value):
         return True
     if type(value) is BuiltinFunctionType:
         return value is _SLEEP or getattr(math, value.__name__, None) is value
@@ -134,6 +156,14 @@ def _is_pure(function: FunctionType, under: frozenset[int], depth: int) -> bool:
         value = function.__globals__.get(name, known.get(name, _MISSING))
         return value is not _MISSING and _is_safe(value, under, depth)
 
+    if any(
+        _is_numpy(function.__globals__.get(name)) for each in _codes(code) for name in each.co_names
+    ):
+        # Elsewhere than `where=`, a ufunc leaves memory as it finds it.
+        names = {instruction.opname for _, instruction in _instructions(code)}
+        consts = [const for each in _codes(code) for const in each.co_consts]
+        if "CALL_FUNCTION_EX" in names or any("where" in repr(const) for const in consts):
+            return False
     return all(
         _is_allowed(instruction, nested=nested)
         or (instruction.opname == "LOAD_GLOBAL" and is_safe_name(instruction.argval))
@@ -151,6 +181,13 @@ def _instructions(
             yield from _instructions(const, nested=True)
 
 
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _codes(const)
+
+
 def _is_allowed(instruction: dis.Instruction, *, nested: bool) -> bool:
     name = instruction.opname
     if name in _PLAIN_OPS or name.startswith(_JUMPS):
@@ -158,10 +195,27 @@ def _is_allowed(instruction: dis.Instruction, *, nested: bool) -> bool:
     if name in ("LOAD_ATTR", "LOAD_METHOD"):
         if instruction.argval == "sleep":
             return time.sleep is _SLEEP
-        return instruction.argval in _METHODS or _is_own_math(instruction.argval)
+        attribute = instruction.argval
+        return attribute in _METHODS or _is_own(attribute)
     if name == "CALL_INTRINSIC_1":
         return instruction.argrepr in (_NESTED_INTRINSICS if nested else _INTRINSICS)
     return nested and name in _NESTED_OPS
+
+
+def _is_numpy(value: Any) -> bool:
+    return value is not None and value is sys.modules.get("numpy")
+
+
+def _is_own(name: str) -> bool:
+    """Tell whether a name is one of math, of numpy or of an array, and is as these have it."""
+    numpy = sys.modules.get("numpy")
+    if name in _MATH and not _is_own_math(name):
+        return False
+    if numpy is None or name not in _NUMPY:
+        return name in _MATH or (numpy is not None and name in _ARRAY)
+    value = getattr(numpy, name, None)
+    origin = str(getattr(value, "__module__", "") or "").partition(".")[0]
+    return isinstance(value, float | numpy.ufunc) or origin in ("numpy", "builtins")
 
 
 def _is_own_math(name: str) -> bool:

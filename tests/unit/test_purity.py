@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from resilient_scoop.adapters.purity import args_plain, draws_nothing
@@ -112,6 +113,27 @@ def sleeps(x: Any) -> None:
     time.sleep(x)
 
 
+def of_arrays(x: Any) -> Any:
+    grid = np.linspace(0.0, 1.0, 5)
+    return float(np.sum(np.exp(-x * grid) ** 2)), (grid * x).mean(), np.maximum(grid, x).tolist()
+
+
+def draws_with_numpy(x: Any) -> Any:
+    return x + np.random.random()  # noqa: NPY002
+
+
+def reads_memory_as_it_is(x: Any) -> Any:
+    return np.exp(x, where=x > 0)
+
+
+def makes_memory_as_it_is(x: Any) -> Any:
+    return np.empty(3) + x
+
+
+def loads_a_file(x: Any) -> Any:
+    return np.load(x)
+
+
 def reads_the_clock(x: Any) -> Any:
     return time.monotonic() + x
 
@@ -135,8 +157,10 @@ def unknown_name(_x: Any) -> Any:
 PURE = [
     scaled, calls_another, loops, fibonacci, handles_errors, sorts, shifted(2), len, math.sin,
     functools.partial(scaled), functools.partial(sorts, (1,)), lambda x: x + 1, sleeps, time.sleep,
+    of_arrays,
 ]  # fmt: skip
 UNSURE = [
+    draws_with_numpy, reads_memory_as_it_is, makes_memory_as_it_is, loads_a_file,
     draws, draws_by_default, draws_in_a_callee, draws_in_a_lambda, yields, suspends, imports,
     escapes, escapes_by_format, sets_a_global, opens, reads_the_clock, time.monotonic, makes_a_user_object,
     reads_a_global_list, evaluates, unknown_name, random.random, print, eval, User, [].append, 5,
@@ -165,6 +189,14 @@ def test_a_patched_math_function_is_not_taken_for_its_own(monkeypatch: pytest.Mo
     assert not draws_nothing(calls_another)
 
 
+def test_a_patched_numpy_function_is_not_taken_for_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert draws_nothing(of_arrays)
+    monkeypatch.setattr(np, "exp", draws)
+    assert not draws_nothing(of_arrays)
+
+
 def test_other_builtins_of_a_function_are_heeded() -> None:
     scope: dict[str, Any] = {"__builtins__": {**vars(builtins), "abs": draws}}
     exec("def f(x):\n    return abs(x)", scope)
@@ -172,14 +204,41 @@ def test_other_builtins_of_a_function_are_heeded() -> None:
 
 
 @pytest.mark.parametrize(
-    "obj", [1, 2.0, "a", b"", None, True, 1j, (), (1, ["a", (None,)]), {"a": [1]}, {1, 2}]
+    "obj",
+    [
+        1,
+        2.0,
+        "a",
+        b"",
+        None,
+        True,
+        1j,
+        (),
+        (1, ["a", (None,)]),
+        {"a": [1]},
+        {1, 2},
+        np.arange(3.0),
+        np.float64(2.5),
+        [np.int64(3)],
+    ],
 )
 def test_scalars_and_sequences_of_them_are_plain(obj: object) -> None:
     assert args_plain(obj)
 
 
 @pytest.mark.parametrize(
-    "obj", [{1: User()}, {"a": {User()}}, [User()], User, len, bytearray(), (1,) * 5000]
+    "obj",
+    [
+        np.array([User()]),
+        np.array(["a"]),
+        {1: User()},
+        {"a": {User()}},
+        [User()],
+        User,
+        len,
+        bytearray(),
+        (1,) * 5000,
+    ],
 )
 def test_other_arguments_are_not(obj: object) -> None:
     assert not args_plain(obj)
