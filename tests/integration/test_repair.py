@@ -101,7 +101,7 @@ def test_a_lost_checkpoint_is_dropped_and_the_one_before_is_gone_on_from(
     why = "No such file or directory" if damage == "lost" else "is not"
     assert lost.startswith("checkpoint 14 of block 'main' of 0: the file "), lost
     assert why in lost or damage == "lost"
-    assert lost.endswith("checkpoint 13 is there")
+    assert lost.endswith("checkpoint 13 is used")
     done = resumed(place)
     assert (before + done.expect()).split() == [*(str(n) for n in range(1, 21)), "end", "210.0"]
     assert ledger(place) == SCRIPT, (
@@ -220,7 +220,7 @@ def test_a_checkpoint_that_waits_for_what_is_lost_is_dropped(tmp_path: Path) -> 
     assert found.lost == [
         (
             "checkpoint 2 of block 'main' of 0: it waits for 0.5, which the journal lacks; "
-            "checkpoint 1 is there"
+            "checkpoint 1 is used"
         )
     ]
     with Journal.view(tmp_path / "new") as view:
