@@ -161,7 +161,11 @@ def forget_failures(journal: Journal, state: State) -> int:
             changes.append(Erase(Table.LOG, key))
         elif isinstance(record, wire.Outcomes):
             known = over.get(record.parent, ())
-            failed = [item for item in record.items if item.failed and item.call not in known]
+            failed = [
+                item
+                for item in record.items
+                if item.failed and item.call not in known and not item.once  # never started twice
+            ]
             if not failed:
                 continue
             kept = [

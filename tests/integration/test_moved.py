@@ -10,11 +10,13 @@ pytestmark = pytest.mark.real
 
 SWEEP = """
 import math, os, random, sys, time
+import numpy as np
 from pathlib import Path
 from resilient_scoop import futures
 
 def cost(x):
-    return sum(math.sin(i * x) for i in range(200))
+    grid = np.linspace(0.0, 1.0, 20)
+    return sum(math.sin(i * x) for i in range(200)) + float(np.sum(np.exp(-x * grid)))
 
 def pair(x, y):
     time.sleep(0.001)
