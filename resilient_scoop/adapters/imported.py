@@ -10,7 +10,7 @@ import sys
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
-from resilient_scoop.adapters import module_source, setting
+from resilient_scoop.adapters import setting
 from resilient_scoop.adapters.user_code import is_user_code, is_user_module
 from resilient_scoop.adapters.values import (
     MISSING,
@@ -98,10 +98,3 @@ def _same(now: list[Any], then: list[Any]) -> bool:
     return len(now) == len(then) and all(
         a is b or (type(a) is bytes and a == b) for a, b in zip(now, then, strict=True)
     )
-
-
-def is_literal(module: str, name: str) -> bool:
-    """Tell whether a module binds a name once, to a constant that is written there."""
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
-    binding = module_source.bindings(file).get(name.partition(".")[0])
-    return binding is not None and binding.literal

@@ -38,7 +38,6 @@ class Binding(NamedTuple):
     text: str
     line: int
     volatile: bool
-    literal: bool  # one assignment of a constant, a string, a number or a tuple of them
 
 
 @lru_cache(maxsize=256)
@@ -62,7 +61,6 @@ def bindings(filename: str) -> dict[str, Binding]:
             source_text.of_statements(statements),
             statements[0].lineno,
             name in volatile,
-            len(statements) == 1 and _is_literal(statements[0]),
         )
         for name, statements in found.items()
     }
@@ -131,22 +129,6 @@ def _calls_volatile(statement: ast.stmt) -> bool:
                 case _:
                     pass
     return False
-
-
-def _is_literal(statement: ast.stmt) -> bool:
-    match statement:
-        case (
-            ast.Assign(targets=[ast.Name()], value=value)
-            | ast.AnnAssign(target=ast.Name(), value=ast.expr() as value)
-        ):
-            pass
-        case _:
-            return False
-    try:
-        ast.literal_eval(value)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return False
-    return True
 
 
 def imported_inside(code: CodeType, package: str) -> list[tuple[str, str]]:

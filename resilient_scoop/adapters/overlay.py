@@ -18,12 +18,13 @@ import sys
 from typing import Any, Final
 
 from resilient_scoop.adapters import payload_codec
-from resilient_scoop.adapters.imported import is_literal
 from resilient_scoop.adapters.meaning import Meaning, here_of
 from resilient_scoop.adapters.values import MISSING
+from resilient_scoop.counts import sized
 from resilient_scoop.errors import MeaningError
 from resilient_scoop.wire.callables import AS_IMPORTED, Define, Reference
 
+_TINY: Final = frozenset({int, float, bool, type(None), complex})
 SMALL_BYTES: Final = 64 << 10
 """What the import of a module has computed is sent along up to this size: a start time, a table."""
 LARGE_BYTES: Final = 8 << 20
@@ -111,9 +112,7 @@ def _reason(reference: Reference, values: dict[str, Any]) -> str:
     unsent = values.get(reference.home)
     if isinstance(unsent, _Unsent):
         return unsent.reason
-    return (
-        "importing its module gives another value in a worker, and it is too large to be sent along"
-    )
+    return "importing its module gives something else in the worker"
 
 
 def _differing(define: Define) -> list[Reference]:
@@ -148,35 +147,26 @@ def values_of(meaning: Meaning) -> bytes:
     from resilient_scoop.adapters import payload_dill
 
     sent: dict[str, Any] = {}
-    alone: dict[str, bytes] = {}
     for each in meaning.references:
-        home = each.home
-        if not home or (each.flags & AS_IMPORTED and not _may_differ(meaning, home)):
+        home, is_imported = each.home, bool(each.flags & AS_IMPORTED)
+        if not home or (is_imported and _is_definition(meaning.objects[home])):
             continue
-        limit = SMALL_BYTES if each.flags & AS_IMPORTED else LARGE_BYTES
         value = meaning.objects[home]
+        if type(value) in _TINY:
+            sent[home] = value
+            continue
         try:
-            alone[home] = payload_dill.dumps_values({home: value})
+            length = len(payload_dill.dumps_values({home: value}))
         except Exception as error:  # noqa: BLE001 - pickling runs user code
             sent[home] = _Unsent(f"it cannot be pickled: {error}")
             continue
-        if len(alone[home]) <= limit:
+        if length <= (SMALL_BYTES if is_imported else LARGE_BYTES):
             sent[home] = value
-        elif not each.flags & AS_IMPORTED:
-            sent[home] = _Unsent(
-                f"the script has set it, and it is large ({len(alone[home])} bytes)"
-            )
-    if not sent:
-        return b""
-    if len(sent) == len(alone) == 1:
-        return b"D" + next(iter(alone.values()))
-    return b"D" + payload_dill.dumps_values(sent)
+        else:
+            sent[home] = _Unsent(f"it is too large to be sent along ({sized(length)})")
+    return b"D" + payload_dill.dumps_values(sent) if sent else b""
 
 
-def _may_differ(meaning: Meaning, home: str) -> bool:
-    """Tell whether an import may give another value in another process: it has been computed."""
-    value = meaning.objects.get(home)
-    module, _, name = home.partition(":")
-    if callable(value) or isinstance(value, staticmethod | classmethod | property):
-        return False
-    return not is_literal(module, name)
+def _is_definition(value: Any) -> bool:
+    """Tell whether a value is what a module defines: code, which importing it gives in every process."""
+    return callable(value) or isinstance(value, staticmethod | classmethod | property)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -51,6 +50,8 @@ def numpy_is_here() -> None:
 def _watch_numpy() -> None:
     module: Any = sys.modules.get("numpy.random.bit_generator")
     if module is not None and hasattr(module, "randbits"):
+        import secrets
+
         module.randbits = secrets.randbits if _Source.draw is None else _randbits
 
 
@@ -64,7 +65,11 @@ def _number(bits: int) -> int | None:
 
 def _randbits(bits: int) -> int:
     number = _number(bits)
-    return secrets.randbits(bits) if number is None else number
+    if number is not None:
+        return number
+    import secrets
+
+    return secrets.randbits(bits)
 
 
 def _seed(self: random.Random, a: Any = None, version: int = 2) -> None:

@@ -20,7 +20,6 @@ from resilient_scoop.cli.base import (
 from resilient_scoop.cli.tables import GAP, Column, fit, folded, width_here
 from resilient_scoop.counts import counted
 from resilient_scoop.runtime import decisions
-from resilient_scoop.runtime.audit import Finding, read_findings
 from resilient_scoop.runtime.busy import processes
 from resilient_scoop.runtime.counting import ReplayFigures
 from resilient_scoop.runtime.display import duration, steps
@@ -33,6 +32,7 @@ from resilient_scoop.runtime.figures import (
     read_figures,
     state_of,
 )
+from resilient_scoop.runtime.findings import Finding, read_findings
 from resilient_scoop.runtime.lives import ran_s
 from resilient_scoop.runtime.rundir import Holder, RunDir, RunInfo
 from resilient_scoop.runtime.troubles import troubles

@@ -25,7 +25,6 @@ import signal
 import site
 import stat
 import sys
-import sysconfig
 import threading
 import traceback
 import types
@@ -216,6 +215,8 @@ def _packaged(file: str) -> bool:
 
 @functools.cache
 def _libraries() -> tuple[str, ...]:
+    import sysconfig  # reads the build's settings: slow
+
     known = sysconfig.get_paths()
     paths = {known[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     paths |= {*site.getsitepackages(), site.getusersitepackages()}

@@ -14,7 +14,6 @@ The agent ends the process after a while. A script that ignores SIGINT is never 
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import os
 import signal
@@ -78,7 +77,9 @@ def wait_cut(ready: Callable[[], bool], until: float | None) -> bool:
     if ready():
         return True
     if until is None:
-        raise concurrent.futures.CancelledError(
+        from concurrent.futures import CancelledError
+
+        raise CancelledError(
             "the run was interrupted: nothing more is computed or recorded; `rscoop resume` goes on"
         )
     time.sleep(max(0.0, until - time.monotonic()))

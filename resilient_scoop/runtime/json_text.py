@@ -6,7 +6,6 @@ those, rightly; JSON can escape them. Only what has one takes the slow way.
 
 from __future__ import annotations
 
-import json
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,6 +18,8 @@ def encode(value: Any) -> bytes:
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
+        import json
+
         return json.dumps(msgspec.to_builtins(value)).encode()
 
 
@@ -27,6 +28,8 @@ def pretty(value: Any) -> bytes:
     try:
         return msgspec.json.format(msgspec.json.encode(value))
     except UnicodeEncodeError:
+        import json
+
         return json.dumps(msgspec.to_builtins(value), indent=2).encode()
 
 
@@ -41,6 +44,8 @@ def decode(text: bytes | str, kind: type[_Value]) -> _Value:
     except msgspec.DecodeError as error:
         if "surrogate" not in str(error):
             raise
+        import json
+
         return msgspec.convert(json.loads(text), kind)
 
 

@@ -30,10 +30,10 @@ from resilient_scoop.counts import counted
 from resilient_scoop.errors import JournalError, RunStoppedError
 from resilient_scoop.runtime import child, decisions, kept_code, leftovers
 from resilient_scoop.runtime.aftermath import show_last_words, show_new, tidy
-from resilient_scoop.runtime.audit import AuditTail
 from resilient_scoop.runtime.display import Course, Display, Progress, Rate
 from resilient_scoop.runtime.ears import Ears
 from resilient_scoop.runtime.figures import OutputTail
+from resilient_scoop.runtime.findings import AuditTail
 from resilient_scoop.runtime.handover import STOPPED, Handover
 from resilient_scoop.runtime.launching import LaunchOptions, child_settings
 from resilient_scoop.runtime.lives import Lives

@@ -17,7 +17,6 @@ import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from resilient_scoop.adapters.flight_record import DEADLINE
-from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.counts import sized
 from resilient_scoop.wire import messages as wire
 
@@ -119,6 +118,8 @@ class Room:
         running = session.context.work
         while (left_s := until - time.monotonic()) > 0:
             if session.machine.stopping is not None or (running is not None and running.dropped):
+                from resilient_scoop.adapters.green import GreenletExit  # not for the agent
+
                 raise GreenletExit
             with session.lock:
                 session.pump(left_s)

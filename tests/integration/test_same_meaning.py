@@ -131,6 +131,31 @@ def test_parents_and_their_calls_keep_their_meanings_apart(place: Place) -> None
     assert done.expect() == "[0, 5, 10]\n"
 
 
+def test_what_tasks_left_in_a_worker_is_not_what_the_next_call_means(place: Place) -> None:
+    done = place.run(
+        """
+        import math
+        import resilient_scoop
+        from resilient_scoop import futures
+        seen, count, memo = [], 0, {}
+        def add(x):
+            global count
+            seen.append(x); count += 1; memo[x] = 1
+            return resilient_scoop.IS_ORIGIN
+        def look(x): return len(seen), count, len(memo), math.pi > 3
+        if __name__ == "__main__":
+            print(set(futures.map(add, range(6))), list(futures.map(look, range(2))))
+            math.pi = 3
+            print(list(futures.map(look, range(2))))
+    """,
+        workers=1,
+    )
+    assert done.expect().splitlines() == [
+        "{False} [(0, 0, 0, True), (0, 0, 0, True)]",
+        "[(0, 0, 0, False), (0, 0, 0, False)]",
+    ]
+
+
 def test_a_global_that_cannot_travel_is_refused_by_its_name(place: Place) -> None:
     done = place.run("""
         from resilient_scoop import futures
