@@ -20,7 +20,7 @@ from resilient_scoop.adapters import generators, payload, rng
 from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.replayed import End, short
-from resilient_scoop.runtime import ending, forks, script, streams
+from resilient_scoop.runtime import deaf, ending, forks, script, streams, user_signals
 from resilient_scoop.runtime.child import ChildSettings, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.figures import read_ended
@@ -222,6 +222,8 @@ def _here() -> Context:
 def main() -> int:
     """Replay what standard input names; print a JSON line for each parent."""
     settings = take_settings()
+    deaf.spare_children(settings.ignored)  # as the script's own process
+    user_signals.install(lambda: False)
     wanted = msgspec.json.decode(sys.stdin.buffer.read(), type=Wanted)
     sys.dont_write_bytecode = True
     verdicts = os.dup(1)

@@ -153,6 +153,7 @@ def test_children_can_be_interrupted_and_nohup_holds_for_them(place: Place) -> N
             print(futures.submit(ends, 1).result(), ends(1))
     """
     assert place.run(text).expect() == "[-2, -15, -1] [-2, -15, -1]\n"
+    assert place.rscoop("replay", "last").code == 0
 
     def ignore() -> None:  # as `nohup`
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
