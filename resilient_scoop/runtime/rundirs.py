@@ -307,7 +307,9 @@ def _ambiguous(selector: str, fits: list[RunDir]) -> str:
 def _nearest(selector: str, ids: list[str], names: list[str]) -> tuple[str, ...]:
     from difflib import get_close_matches
 
-    return tuple(get_close_matches(selector, [LAST, *names, *ids], n=3, cutoff=0.5))
+    return tuple(
+        get_close_matches(selector, [*names, *ids, *([LAST] if ids else [])], n=3, cutoff=0.5)
+    )
 
 
 def _publish(draft: Path, runs: Path, describe: Callable[[str], RunInfo], now: float) -> RunDir:
