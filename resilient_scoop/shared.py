@@ -13,7 +13,6 @@ from typing import Any
 
 from resilient_scoop.adapters import payload as codec
 from resilient_scoop.adapters.digest import digest_value
-from resilient_scoop.adapters.purity import args_plain
 from resilient_scoop.errors import ConstExistsError, PicklingFailedError, RscoopError
 from resilient_scoop.futures import _engine
 from resilient_scoop.runtime.functions import is_stateless
@@ -22,6 +21,7 @@ from resilient_scoop.wire.messages import Const, encode
 _values: dict[str, Any] = {}
 NAME_BYTES_MAX = 400
 _FILE = b"B"
+_FROZEN = frozenset({int, float, bool, str, bytes, type(None), complex})
 OWN_BYTES_MAX = 1 << 16
 """A constant that is larger is shared by the tasks of a worker: to make it anew would cost too much."""
 
@@ -129,14 +129,17 @@ def _loaded(at: _engine.Here, const: Const) -> Any:
     """Return a constant for this task, or, where nothing can be changed in it, for all tasks here."""
     value = codec.loads(const.payload, at.session.store, f"constant {const.name}")
     is_large = len(const.payload) > OWN_BYTES_MAX or const.payload[:1] == _FILE
-    if is_large or (args_plain(value) and not _has_list(value)) or is_stateless(value):
+    if is_large or _is_frozen(value) or is_stateless(value):
         _values[const.name] = value
         _forbid_writing(value)
     return value
 
 
-def _has_list(value: Any) -> bool:
-    return isinstance(value, list) or (isinstance(value, tuple) and any(map(_has_list, value)))
+def _is_frozen(value: Any) -> bool:
+    """Tell whether nothing can be changed in a value."""
+    if type(value) in (tuple, frozenset):
+        return all(map(_is_frozen, value))
+    return type(value) in _FROZEN
 
 
 def _forbid_writing(value: Any, depth: int = 3) -> None:
