@@ -230,8 +230,8 @@ def _run(session: Session, settings: ChildSettings, output: Output) -> End:
         end = _script(settings)
         if forks.is_child():
             forks.end(end.code)
-        if end.code and not session.is_cut:
-            _halt_if_behind(session, end.message or f"exit status {end.code}")
+        if end.failed and not session.is_cut:
+            _halt_if_behind(session, end.message)
         _last_things(session)
         with contextlib.suppress(*[ReplayDivergedError] if end.failed else []):
             output.finish()

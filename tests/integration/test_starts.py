@@ -22,7 +22,7 @@ import tools
 def seen(x):
     return tools.work(x), sys.argv, os.environ.get("PYTHONPATH")
 if __name__ == "__main__":
-    module = __spec__ and __spec__.name, __package__, type(__loader__).__name__, __cached__
+    module = __spec__ and __spec__.name, __package__, __cached__
     print(sys.argv, __file__, sys.path[0], module, os.environ.get("PYTHONPATH"))
     print(*futures.map(seen, [1, 2]))
 """
