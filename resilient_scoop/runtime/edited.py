@@ -56,7 +56,7 @@ def edits(run_dir: Path, script: str | None, defines: Iterable[Define]) -> list[
         names = [name for name in {**then, **now} if _texts(then, name) != _texts(now, name)]
         if path == script:
             reached = _reached(now, defines)
-            names = [name for name in names if reached is None or name in reached]
+            names = [name for name in names if name in now and (reached is None or name in reached)]
         found += [Edit(path, name, now[name][0].lineno if name in now else 0) for name in names]
     return found
 

@@ -13,9 +13,10 @@ import contextlib
 import io
 import os
 import sys
+import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from resilient_scoop import ids
 from resilient_scoop.adapters.payload import keep_by_value
@@ -157,9 +158,28 @@ def main() -> int:
 
         Audit(session).start()
     root.interrupt.output = output
+    _hear_exit(session, output)
     end = _run(session, settings, output)
     root.interrupt.output = None
     return _end(session, output, end)
+
+
+def _hear_exit(session: Session, output: Output) -> None:
+    """Have `os._exit` in the script end the run with that status, and nothing else, as in Python.
+
+    Not so in its threads, which cannot wait for the broker, and not in its forked children.
+    """
+    leave, pid = os._exit, os.getpid()
+
+    def _exit(status: int) -> NoReturn:
+        caller = sys._getframe(1).f_globals.get("__name__", "")  # noqa: SLF001
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main and os.getpid() == pid and not caller.startswith("resilient_scoop."):
+            os._exit = leave
+            _end(session, output, End(status & 0xFF))
+        leave(status)
+
+    os._exit = _exit
 
 
 def _begin(session: Session) -> Parent:

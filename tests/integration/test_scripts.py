@@ -127,6 +127,19 @@ def test_the_exit_code_is_the_scripts(place: Place) -> None:
     assert place.status()["state"] == "failed"
 
 
+def test_an_exit_without_an_end_has_its_status_and_what_was_flushed(place: Place) -> None:
+    text = """
+        import os, sys
+        from resilient_scoop import futures
+        if __name__ == "__main__":
+            print(sum(futures.map(abs, range(5))), flush=True)
+            if len(sys.argv) > 1: os._exit(int(sys.argv[1]))
+    """
+    assert place.run(text, "0").expect() == "10\n"
+    assert place.run(text, "5").expect(5) == "10\n"
+    assert place.rscoop("resume", "-q", "last").expect(5) == ""
+
+
 def test_an_exit_with_a_text_prints_it_and_is_one(place: Place) -> None:
     done = place.run("import sys\nsys.exit('no such thing: ü')\n")
     done.expect(1)
