@@ -19,6 +19,7 @@ import ctypes
 import functools
 import gc
 import io
+import itertools
 import os
 import re
 import signal
@@ -72,6 +73,7 @@ def report(error: BaseException) -> int:
     trace = error.__traceback__
     while trace is not None and _is_runtime(trace.tb_frame):
         trace = trace.tb_next
+    trace = _without_imports(trace)
     note = _hint(error)
     if note:
         error.add_note(note)
@@ -92,6 +94,28 @@ def report(error: BaseException) -> int:
         traceback.print_exception(type(error), error, trace)
     _flush(sys.stderr)
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+
+
+def _without_imports(trace: types.TracebackType | None) -> types.TracebackType | None:
+    """Leave out the frames of imports where ours is among them: Python leaves its own out, too."""
+    links = []
+    while trace is not None:
+        links.append(trace)
+        trace = trace.tb_next
+    if any(_is_watcher(link.tb_frame) for link in links):
+        links = [link for link in links if not _is_import(link.tb_frame)]
+    for link, after in itertools.pairwise([*links, None]):
+        if link is not None:
+            link.tb_next = after
+    return links[0] if links else None
+
+
+def _is_watcher(frame: types.FrameType) -> bool:
+    return bool(frame.f_globals.get("__name__", "") == f"{_PACKAGE}.adapters.imports")
+
+
+def _is_import(frame: types.FrameType) -> bool:
+    return _is_watcher(frame) or frame.f_code.co_filename.startswith("<frozen importlib")
 
 
 def is_plain(error: BaseException) -> bool:

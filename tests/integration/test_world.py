@@ -32,7 +32,7 @@ def stopped(place: Place, *args: str, failed: int = 0) -> str:
     done = place.rscoop(*args)
     done.expect(75)
     place.assert_nothing_left()
-    assert "resilient_scoop/runtime" not in done.err, done.err
+    assert "resilient_scoop/" not in done.err, done.err
     assert "rscoop resume" in done.err
     assert place.status()["failed"] == failed
     return done.err
