@@ -155,16 +155,27 @@ def values_of(meaning: Meaning) -> bytes:
         if type(value) in _TINY:
             sent[home] = value
             continue
+        limit = SMALL_BYTES if is_imported else LARGE_BYTES
+        known = shallow_bytes(value)
+        if known > limit:  # not pickled only to see that
+            sent[home] = _Unsent(f"it is too large to be sent along ({sized(known)})")
+            continue
         try:
             length = len(payload_dill.dumps_values({home: value}))
         except Exception as error:  # noqa: BLE001 - pickling runs user code
             sent[home] = _Unsent(f"it cannot be pickled: {error}")
             continue
-        if length <= (SMALL_BYTES if is_imported else LARGE_BYTES):
+        if length <= limit:
             sent[home] = value
         else:
             sent[home] = _Unsent(f"it is too large to be sent along ({sized(length)})")
     return b"D" + payload_dill.dumps_values(sent) if sent else b""
+
+
+def shallow_bytes(value: Any) -> int:
+    """Return how large a value is at least, as far as that is known without looking into it."""
+    found = getattr(value, "nbytes", None)
+    return found if isinstance(found, int) else sys.getsizeof(value, 0)
 
 
 def _is_definition(value: Any) -> bool:

@@ -48,6 +48,8 @@ _FILE = b"B"
 _SEND_S = 0.001
 _SEND_ITEMS = 64
 _DEFINITIONS_MAX = 512
+SLOW_S = 0.3
+"""Beyond this the user is told that looking for changes takes long."""
 _SCALARS = frozenset({int, float, bool, str, bytes, type(None), complex})
 
 _definitions: dict[tuple[int, int, Options], tuple[object, Define, Guard]] = {}
@@ -130,12 +132,37 @@ def definition(function: Callable[..., Any], style: int, options: Options) -> De
             return define
     if not callable(function):
         raise TypeError(f"{function!r} ({type(function).__name__}) is not callable")
+    began = time.monotonic()
     meaning = Meaning(function)
+    if time.monotonic() - began > SLOW_S:
+        _advise(function, meaning, time.monotonic() - began)
     define = _define(function, style, options, meaning, changes)
     if len(_definitions) >= _DEFINITIONS_MAX:
         _definitions.clear()
     _definitions[key] = (function, define, meaning.guard)
     return define
+
+
+_advised: set[str] = set()
+
+
+def _advise(function: Callable[..., Any], meaning: Meaning, took_s: float) -> None:
+    """Say, once per function, that comparing what it refers to is slow."""
+    name = describe(function).rpartition(":")[2]
+    if name in _advised:
+        return
+    _advised.add(name)
+    sizes = {
+        home: overlay.shallow_bytes(value)
+        for home, value in meaning.objects.items()
+        if not callable(value)
+    }
+    largest = max(sizes, key=lambda home: sizes[home], default="")
+    what = f" (most of it {largest.partition(':')[2]})" if largest else ""
+    Process.say(
+        f"looking for changes in what {name} refers to takes {took_s:.1f} s before each call{what}; to "
+        f"save that, share large data with shared.setConst, or pass it as an argument"
+    )
 
 
 def _define(
