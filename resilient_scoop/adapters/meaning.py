@@ -28,6 +28,7 @@ from typing import Any, Final
 
 from resilient_scoop.adapters import imported, module_source, setting, source, source_text
 from resilient_scoop.adapters.guard import Guard
+from resilient_scoop.adapters.secret_names import SECRET
 from resilient_scoop.adapters.user_code import describe, is_user_code, is_user_module, version
 from resilient_scoop.adapters.values import (
     CACHED,
@@ -203,6 +204,8 @@ class _Survey:
             flags |= self._carrier
         elif imported.is_unchanged(home, self.objects.get(home), here or digest):
             flags |= AS_IMPORTED
+        if SECRET.search(label):
+            shown.pop("text", None)  # it would be in the journal, and on screens
         if home:
             self._carrier = flags & AS_IMPORTED
         found = Reference(

@@ -22,6 +22,7 @@ from typing import Final
 
 import msgspec
 
+from resilient_scoop.adapters.secret_names import SECRET
 from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.json_text import printable
 
@@ -39,9 +40,6 @@ _HERE: Final = re.compile(
     | RSCOOP_.* | PYTEST_.* | PYTHONHASHSEED
     """,
     re.VERBOSE,
-)
-_SECRET: Final = re.compile(
-    "TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|KEY|CREDENTIAL|COOKIE", re.IGNORECASE
 )
 _LOGIN_IN_URL: Final = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 _LIMITS: Final = {
@@ -63,7 +61,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
 def is_secret(name: str, value: str) -> bool:
     """Tell whether a variable must not be written to a disk."""
-    return bool(_SECRET.search(name) or _LOGIN_IN_URL.search(value))
+    return bool(SECRET.search(name) or _LOGIN_IN_URL.search(value))
 
 
 def is_of_shell(name: str) -> bool:

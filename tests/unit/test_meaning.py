@@ -321,3 +321,9 @@ def test_the_script_is_main() -> None:
     assert describe(script.f) == "__main__:f"
     assert find("__main__:f", script) is script.f
     assert find("__main__:f", None) is None
+
+
+def test_values_with_the_names_of_secrets_are_not_shown(load: Load) -> None:
+    module = load("API_TOKEN = 'hidden'\nRATE = 2\ndef f(x): return x, API_TOKEN, RATE\n")
+    shown = {each.label: each.text for each in Meaning(module.f).references}
+    assert (shown["usermodule.API_TOKEN"], shown["usermodule.RATE"]) == ("", "2")
