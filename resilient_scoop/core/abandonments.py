@@ -13,6 +13,9 @@ What becomes of the items of such a call:
       until the parent, which is the one that remembers, asks again.
   A3  An item that a later attempt of the parent asks for is a new one. That attempt then wants the
       call: what an earlier one said of it is void.
+  A4  A call that was given up is at its end, also where the part that says so never came (it was lost
+      with a broker, and a replay that gives the call up asks for nothing of it). Else a batch without
+      anything to do would stay open to the end of the run.
 """
 
 from __future__ import annotations
@@ -68,8 +71,8 @@ class Abandonments:
     def _settle(self, parent: Parent, call: int, given_up: _GivenUp) -> bool:
         """Return whether a call is over."""
         batch = parent.batches.get(call)
-        if batch is not None and batch.ready:
-            self._take_out(batch)
+        if batch is not None and (batch.ready or not batch.undone):
+            self._take_out(batch)  # where nothing is left: its end goes on record (A4)
             batch = parent.batches.get(call)
         if batch is None:
             self._tell(wire.Abandoned(parent.path, call, EVERYTHING), parent)
@@ -85,7 +88,8 @@ class Abandonments:
     def _take_out(self, batch: Batch) -> None:
         record = wire.Abandoned(batch.parent.path, batch.call, list(batch.ready))
         self.ledger.abandon(batch, record)
-        self._tell(record, batch.parent)
+        if record.spans:
+            self._tell(record, batch.parent)
 
     def _tell(self, record: wire.Abandoned, parent: Parent) -> None:
         self.ledger.tell(parent, wire.encode(record))

@@ -91,6 +91,7 @@ class Count:
                         failed.update(item.start + index for index in item.failed)
             case Abandoned(parent=parent, call=call, spans=spans):
                 batch = self.batches.setdefault((parent, call), _Batch())
+                batch.whole = True
                 for low, high in spans:
                     batch.given_up.add(low, high)
             case Crashed(parent=parent, call=call, index=index):

@@ -141,7 +141,10 @@ class Crashed(_Struct, frozen=True):
 
 
 class Abandoned(_Struct, frozen=True):
-    """Items that were asked for and will not be computed: their parent has given up the call."""
+    """Items that were asked for and will not be computed: their parent has given up the call.
+
+    The call ends with what it has, also where there are no such items.
+    """
 
     parent: str
     call: int

@@ -100,6 +100,41 @@ def test_a_call_that_is_unknown_or_done_is_answered_at_once() -> None:
     assert spans(yard.give_up(7)) == [EVERYTHING]
 
 
+def test_a_call_that_never_heard_its_end_is_over_when_nothing_is_left_of_it() -> None:
+    # Given a call of which all known items are done, and whose last part was lost with a broker
+    bench = Bench()
+    first = bench.begin(W1)
+    bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1, last=False), attempt=first))
+    bench.tell(W1, outcomes(0, 0, 1))
+    again = bench.again()
+    root = again.begin(W1)
+
+    # When the replay gives it up
+    actions = again.tell(ORIGIN, wire.Abandon(ROOT, root, [0]))
+
+    # Then it ends with what it has, for later brokers, too
+    assert spans(actions) == [EVERYTHING]
+    assert again.broker.abandonments.open == {}
+    for broker in (again.broker, again.again().broker):
+        parent = broker.state.parents[ROOT]
+        assert (parent.batches, parent.size_of(0)) == ({}, 1)
+
+
+def test_a_call_that_never_heard_its_end_is_over_when_what_was_begun_ends() -> None:
+    bench = Bench()
+    root = bench.begin(W1)
+    first = part(0, 0, 1, last=False)
+    (task,) = granted(bench.tell(ORIGIN, PLAIN, *calls(first, attempt=root)), W1)
+    given_up = bench.tell(ORIGIN, wire.Abandon(ROOT, root, [0]))
+    assert spans(given_up) == []
+
+    actions = bench.tell(W1, outcomes(0, 0, 1, task=wire.Attempt(1, task.no)))
+
+    assert spans(actions) == [EVERYTHING]
+    assert bench.broker.abandonments.open == {}
+    assert bench.broker.state.parents[ROOT].batches == {}
+
+
 def test_a_new_broker_knows_what_was_taken_out() -> None:
     yard = Yard()
     yard.give_up()

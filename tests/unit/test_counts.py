@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from resilient_scoop.counts import counted
+from resilient_scoop.ids import ROOT
+from resilient_scoop.runtime.counting import Count
 from resilient_scoop.runtime.reports import Report, finished, resuming
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import outcomes, part
 
 
 def test_one_thing_is_not_many() -> None:
@@ -15,3 +19,13 @@ def test_a_run_of_one_item_says_so() -> None:
     report = Report(done=1, reused=1, resubmitted=1, crashes=1, recovered=1)
     assert "1 result, 1 from the journal, 1 resubmitted after 1 crash" in finished("r", report, 1.0)
     assert "1 result recovered" in resuming("r", report)[0]
+
+
+def test_no_more_items_of_a_map_follow_once_it_is_given_up() -> None:
+    count = Count()
+    attempt = wire.Attempt(1, 1)
+    count.take(wire.encode(wire.Calls(ROOT, attempt, [part(0, 0, 2, last=False)])))
+    count.take(wire.encode(outcomes(0, 0, 2)))
+    count.take(wire.encode(wire.Abandoned(ROOT, 0, [])))
+    batch = count.batches[ROOT, 0]
+    assert (batch.whole, batch.done.count(), batch.wanted) == (True, 2, 2)
