@@ -53,9 +53,11 @@ class Leftovers:
             "progress": list(state.words.batches) or list(shell.journal.scan(Table.PROGRESS)),
             "crashes": [p.path for p in state.parents.values() if _blames(p, forgotten)],
             "questions": list(shell.broker.questions.open),
-            "given up": list(shell.broker.abandonments.open),
             "loads": [p.name for p in scheduler.workers.values() if _is_loaded(p, forgotten)],
         }
+        # A script may give a call up and end in one breath: then no turn came that could settle it.
+        shell.broker.abandonments.settle()
+        left["given up"] = list(shell.broker.abandonments.open)
         if self.world.edited:
             # What the script asked for before it was changed need not be waited for.
             left = {"arguments": [] if left["batches"] else left["arguments"]}
