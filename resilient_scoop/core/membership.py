@@ -253,6 +253,7 @@ class Membership:
         )  # fmt: skip
         self.ledger.log(parent, wire.encode(crashed))
         self.state.apply_crashed(parent, crashed)
+        self.state.tally.is_new = True  # else recovery would count the log's deaths (N3)
         payload = self._verdict(batch, fn, lost)
         if payload is not None:
             self.scheduler.enqueue(batch, [(index, index + 1)], resumes=False)

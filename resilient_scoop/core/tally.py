@@ -3,6 +3,8 @@
   N1  An item is counted in the log or in the tally, never in both: the tally changes in the very
       transaction that erases the records.
   N2  What the tally says of processes that died only grows.
+  N3  A journal that has a record of a death has a tally. Deaths in a run that is stopping are blamed
+      and not counted; recovery counts records only where there is no tally, as in early versions.
 
 A parent's end erases all records below it, and a checkpoint those that it covers. Without totals of
 them a run of nested calls would seem to lose results.

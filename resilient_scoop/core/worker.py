@@ -27,6 +27,7 @@ from resilient_scoop.core.handover import Asked
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.parent import Parent, Told
+from resilient_scoop.core.replaced import displaced
 from resilient_scoop.core.work import Work
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.wire import messages as wire
@@ -361,6 +362,9 @@ class Worker:
         if not task.parent:
             self.root_task, self.root = task, attempt
             return
+        if self.parents:
+            for parent, index in displaced(self.parents, task):
+                self._evict(parent.attempt, index)
         stop = task.start + len(task.args)
         left = Intervals([(task.start, stop)])
         depth = ids.depth(task.parent)

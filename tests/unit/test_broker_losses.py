@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resilient_scoop.core.events import GrantStored
+from resilient_scoop.core.events import GrantStored, Interrupt
 from resilient_scoop.ids import ROOT, PeerId, item_path
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
@@ -86,6 +86,16 @@ def test_a_death_that_the_last_broker_did_not_hear_of_is_blamed_once() -> None:
 
     # Then it counts once
     assert len([each for each in bench.logged() if isinstance(each, wire.Crashed)]) == 1
+
+
+def test_a_death_in_a_run_that_stops_is_blamed_and_no_later_broker_counts_it() -> None:
+    bench = Bench()
+    attempt = grant_one(bench, W1)
+    bench.feed(Interrupt("handed over"))
+    bench.tell(AGENT, lost(W1, attempt))
+    assert [type(each) for each in bench.logged()][-1] is wire.Crashed
+    assert bench.broker.state.tally.said.crashes == 0
+    assert bench.again().broker.state.tally.said.crashes == 0
 
 
 def test_a_new_broker_leaves_a_worker_what_it_holds() -> None:

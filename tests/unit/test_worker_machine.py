@@ -371,8 +371,11 @@ def test_an_item_that_goes_on_elsewhere_may_be_here_again_when_that_is_heard() -
     # Given a parent that was evicted and granted again, to the same worker
     desk = Desk()
     work = desk.grant(0, 1, no=1)
-    parent_on(desk, work)
-    again = parent_on(desk, desk.grant(0, 1, no=2))
+    first = parent_on(desk, work)
+    second = desk.grant(0, 1, no=2)
+    assert desk.worker.fenced == [first.path]
+    desk.worker.fenced.clear()
+    again = parent_on(desk, second)
 
     # When the eviction is heard only now
     desk.hear(wire.Evict(work.attempt, 0))
@@ -380,3 +383,30 @@ def test_an_item_that_goes_on_elsewhere_may_be_here_again_when_that_is_heard() -
     # Then the new attempt goes on
     assert desk.worker.fenced == []
     assert desk.worker.parents == {again.path: again}
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_the_attempt_that_was_granted_last_takes_the_place_of_an_earlier_one(others: int) -> None:
+    # Given a parent, and a broker that died before it could say that it had dropped this attempt
+    desk = Desk()
+    work = desk.grant(0, 2)
+    parent = parent_on(desk, work)
+    desk.worker.parents.update((p.path, p) for p in map(elsewhere, range(others)))
+
+    # When another attempt is granted
+    desk.meet(2)
+    again = desk.grant(0, 2)
+
+    # Then only that one is held, and a new broker cannot let the other one live on with nobody to run it
+    assert desk.worker.fenced == [parent.path]
+    assert parent.path not in desk.worker.parents
+    assert len(desk.worker.parents) == others
+    assert list(work.left) == [(1, 2)]
+    hello = desk.meet(3)[0]
+    assert isinstance(hello, wire.Hello)
+    assert (again.attempt, [(0, 2)]) in [(each.attempt, each.spans) for each in hello.held]
+
+
+def elsewhere(call: int) -> Parent:
+    path = item_path(ROOT, call + 7, 0)
+    return Parent(path, wire.Attempt(1, 90 + call), say=lambda _: None)
