@@ -70,6 +70,11 @@ def _class_key(cls: type) -> bytes | None:
     return _meaning_of(cls) + cls.__qualname__.encode() if is_user_code(cls) else None
 
 
+def forget_known() -> None:
+    """Let go of functions and classes that were met among arguments: the process ends."""
+    _known.clear()
+
+
 def _meaning_of(obj: Any) -> bytes:
     found = _known.get(id(obj))
     if found is not None and found[0] is obj and found[2].holds():

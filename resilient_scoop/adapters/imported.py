@@ -32,14 +32,19 @@ _digests: dict[str, bytes] = {}
 def note() -> None:
     """Note what the user's modules hold now; replaces what was noted before."""
     setting.note()
-    _functions.clear()
-    _values.clear()
-    _digests.clear()
+    forget()
     for name, module in list(sys.modules.items()):
         if is_user_module(name):
             for key, value in list(vars(module).items()):
                 if not key.startswith("__"):
                     _note(f"{name}:{key}", value)
+
+
+def forget() -> None:
+    """Let go of what was noted."""
+    _functions.clear()
+    _values.clear()
+    _digests.clear()
 
 
 def is_unchanged(home: str, value: Any, digest: bytes) -> bool:

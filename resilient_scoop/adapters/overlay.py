@@ -144,8 +144,6 @@ def _owner(home: str) -> tuple[Any, str]:
 
 def values_of(meaning: Meaning) -> bytes:
     """Return the payload of what workers may lack or have otherwise; empty if nothing has to be sent."""
-    from resilient_scoop.adapters import payload_dill
-
     sent: dict[str, Any] = {}
     for each in meaning.references:
         home, is_imported = each.home, bool(each.flags & AS_IMPORTED)
@@ -161,7 +159,7 @@ def values_of(meaning: Meaning) -> bytes:
             sent[home] = _Unsent(f"it is too large to be sent along ({sized(known)})")
             continue
         try:
-            length = len(payload_dill.dumps_values({home: value}))
+            length = len(_dumped({home: value}))
         except Exception as error:  # noqa: BLE001 - pickling runs user code
             sent[home] = _Unsent(f"it cannot be pickled: {error}")
             continue
@@ -169,7 +167,16 @@ def values_of(meaning: Meaning) -> bytes:
             sent[home] = value
         else:
             sent[home] = _Unsent(f"it is too large to be sent along ({sized(length)})")
-    return b"D" + payload_dill.dumps_values(sent) if sent else b""
+    return _dumped(sent) if sent else b""
+
+
+def _dumped(values: dict[str, Any]) -> bytes:
+    """Return the payload of values; dill, which is slow to import, only where code goes by value."""
+    if any(map(_is_definition, values.values())):
+        from resilient_scoop.adapters import payload_dill
+
+        return b"D" + payload_dill.dumps_values(values)
+    return payload_codec.dumps(values)
 
 
 def shallow_bytes(value: Any) -> int:

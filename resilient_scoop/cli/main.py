@@ -133,7 +133,7 @@ Every option can be set in the environment: RSCOOP_WORKERS=8 is `run -n 8`.""",
 @click.option(
     "--state-dir",
     metavar="FOLDER",
-    type=click.Path(file_okay=False, readable=False),
+    type=click.Path(readable=False),  # what is wrong with it is said where it is used
     help="Where runs are kept, on a local disk.  [default: ~/.local/state/rscoop]",
 )
 @click.version_option(__version__, prog_name="rscoop", message="%(prog)s %(version)s")

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from resilient_scoop.adapters import overlay, setting
+from resilient_scoop.adapters import imported, overlay, setting
 from resilient_scoop.adapters import payload as codec
-from resilient_scoop.adapters.digest import digest_many, digest_value
+from resilient_scoop.adapters.digest import digest_many, digest_value, forget_known
 from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.guard import Guard
 from resilient_scoop.adapters.meaning import Meaning
@@ -53,7 +53,7 @@ SLOW_S = 0.3
 _SCALARS = frozenset({int, float, bool, str, bytes, type(None), complex})
 
 _definitions: dict[tuple[int, int, Options], tuple[object, Define, Guard]] = {}
-ending.caches.append(_definitions.clear)
+ending.caches += [_definitions.clear, forget_known, imported.forget]
 
 
 class Here:

@@ -181,6 +181,9 @@ def let_go() -> None:
     marks = _disown()
     for empty in caches:
         empty()
+    for name in ("dill._dill", "dill.session"):  # dill keeps the script's module
+        if hasattr(sys.modules.get(name), "_main_module"):
+            sys.modules[name]._main_module = types.ModuleType("__main__")  # type: ignore[attr-defined]  # noqa: SLF001
     gc.collect()
     held = [
         names

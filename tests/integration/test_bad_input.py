@@ -224,7 +224,7 @@ def test_a_file_size_limit_keeps_what_is_done_and_says_so(place: Place) -> None:
     assert "rscoop resume" in told()
     assert "Traceback" not in told()
     place.assert_nothing_left()
-    resumed = place.rscoop("resume", "-q", "last")
+    resumed = place.rscoop("resume", "-q", "--new-limits", "last")
     assert resumed.expect() == "36000000\n"
 
 

@@ -214,18 +214,6 @@ def test_an_item_that_needs_too_much_memory_fails_alone(place: Place, small_memo
     assert "needs more memory" in lines[1]
 
 
-def test_a_script_that_kills_its_own_process_ends_with_a_sentence(place: Place) -> None:
-    done = place.run("""
-        import os
-        from resilient_scoop import futures
-        if __name__ == "__main__":
-            print(futures.submit(abs, -1).result(), flush=True)
-            os._exit(9)
-    """)
-    assert done.code not in (0, -9)
-    assert "the script ended its own process 3 times (exit status 9)" in done.err
-
-
 def test_large_plain_values_go_past_the_broker_both_ways(place: Place) -> None:
     done = place.run("""
         from resilient_scoop import futures

@@ -53,6 +53,7 @@ def test_each_record_is_a_line_with_its_fields_by_name(journal: Journal) -> None
             "digest": base64.b64encode(b"digest").decode(),
             "incarnation": "",
             "at": 0.0,
+            "tries": 0,
         },
     }
     assert base64.b64decode(by_table["const"]["value"]["payload"]) == LARGE
