@@ -52,6 +52,7 @@ caches: list[Callable[[], None]] = []
 def begin() -> None:
     """Note which modules are ours, wherever they lie: nothing of the user's is imported yet."""
     _needed.update(sys.modules)
+    gc.freeze()  # what is here by now stays to the end: collections need not look at it
 
 
 # --- the error, or the exit's text ------------------------------------------------------------
