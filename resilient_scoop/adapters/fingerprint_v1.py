@@ -1,4 +1,4 @@
-"""Fingerprints of functions: has the code that made a result changed since?
+"""The fingerprints of journals whose definitions have no references: written before `meaning`.
 
 A fingerprint covers the function's normalized source, its defaults and what its closure holds, and
 the user's functions, classes and simple constants that it names, transitively. Everything reached
@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import dis
 import functools
-import importlib
 import sys
-import weakref
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 from resilient_scoop.adapters import source
-from resilient_scoop.adapters.canonical import Canon, module_name
+from resilient_scoop.adapters.canonical import Canon
+from resilient_scoop.adapters.user_code import describe, version
 
 FINGERPRINT_BYTES: Final = 16
 
@@ -36,65 +35,6 @@ _MISSING: Final = object()
 def fingerprint(function: Callable[..., Any]) -> bytes:
     """Return the fingerprint (16 bytes) of a callable's code and of what it carries."""
     return _Survey(function).digest()
-
-
-class FingerprintCache:
-    """Fingerprints by function; forgotten with it. What carries changeable state is not kept."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[weakref.ref[Any], bytes]] = {}
-
-    def of(self, function: Callable[..., Any]) -> bytes:
-        """Return the fingerprint of `function`."""
-        known = self._known.get(id(function))
-        if known is not None and known[0]() is function:
-            return known[1]
-        survey = _Survey(function)
-        found = survey.digest()
-        if survey.stable:
-            self._keep(function, found)
-        return found
-
-    def _keep(self, function: Callable[..., Any], found: bytes) -> None:
-        key = id(function)
-        try:
-            ref = weakref.ref(function, lambda dead: self._forget(key, dead))
-        except TypeError:  # a class without __weakref__
-            return
-        self._known[key] = (ref, found)
-
-    def _forget(self, key: int, dead: weakref.ref[Any]) -> None:
-        known = self._known.get(key)
-        if known is not None and known[0] is dead:
-            del self._known[key]
-
-
-def describe(function: Any) -> str:
-    """Return `module:qualname` of what a callable runs, for eyes and for `find`."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    if isinstance(function, MethodType):
-        function = function.__func__
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    named = function if hasattr(function, "__qualname__") else type(function)
-    if getattr(named, "__module__", None) is None and isinstance(function, BuiltinFunctionType):
-        return f"builtins:{name}"
-    return f"{module_name(named)}:{name}"
-
-
-def find(name: str, main_module: ModuleType | None) -> Callable[..., Any] | None:
-    """Return the callable that `describe` named, or None if it is not to be had by its name."""
-    module, _, qualname = name.partition(":")
-    if module == "__main__":
-        found: Any = main_module
-    else:
-        try:
-            found = importlib.import_module(module)
-        except (ImportError, ValueError):
-            return None
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    return found if callable(found) else None
 
 
 def is_user_code(obj: Any) -> bool:
@@ -116,26 +56,10 @@ def _is_user_module(name: str) -> bool:
     return "site-packages" not in file and "dist-packages" not in file
 
 
-@functools.lru_cache(maxsize=1024)
-def _version(top: str) -> str:
-    if top in sys.stdlib_module_names or top == "__main__":
-        return ""
-    version = getattr(sys.modules.get(top), "__version__", None)
-    if isinstance(version, str):
-        return version
-    from importlib import metadata
-
-    try:
-        return metadata.version(top)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
 class _Survey:
     """Everything that a callable's meaning rests on, numbered in order of first visit."""
 
     def __init__(self, root: object) -> None:
-        self.stable = True
         self._numbers: dict[int, int] = {}
         self._queue: list[Any] = []
         self._canon = Canon(self._number)
@@ -163,7 +87,6 @@ class _Survey:
             return repr(value).encode("utf-8", "surrogatepass")
         if isinstance(value, FunctionType | type) and value is not _MISSING:
             return self._number(value)
-        self.stable = self.stable and _is_constant(value)
         return self._canon.digest(value) or b"?"
 
     def _describe(self, obj: Any) -> Iterator[bytes]:
@@ -172,7 +95,6 @@ class _Survey:
             for key, value in obj.keywords.items():
                 yield from (key.encode(), self._value(value))
         elif isinstance(obj, MethodType):
-            self.stable = False
             yield from (b"method", self._number(obj.__func__), self._value(obj.__self__))
         elif isinstance(obj, type):
             yield from self._describe_class(obj) if is_user_code(obj) else _named(obj)
@@ -183,7 +105,6 @@ class _Survey:
         elif callable(getattr(obj, "__wrapped__", None)):
             yield from (b"wrapped", *_named(type(obj)), self._number(obj.__wrapped__))
         else:
-            self.stable = False
             yield from (b"instance", self._number(type(obj)), self._value(obj))
 
     def _describe_function(self, function: FunctionType) -> Iterator[bytes]:
@@ -204,7 +125,6 @@ class _Survey:
             value = cell.cell_contents
         except ValueError:  # not assigned yet
             return b"-"
-        self.stable = False  # `nonlocal` may change it
         return self._value(value)
 
     def _describe_names(self, code: CodeType, scope: dict[str, Any]) -> Iterator[bytes]:
@@ -251,7 +171,7 @@ def _named(obj: Any) -> Iterator[bytes]:
     yield from (
         b"named",
         name.encode(),
-        _version(name.partition(":")[0].partition(".")[0]).encode(),
+        version(name.partition(":")[0].partition(".")[0]).encode(),
     )
 
 
