@@ -63,6 +63,10 @@ class Guard:
         """Keep an object alive as long as the guard is used."""
         self._kept.append(obj)
 
+    def never(self) -> None:
+        """Do not hold: something is watched that cannot be compared."""
+        self._values.append((None, b""))
+
     def name(self, scope: dict[str, Any], name: str, value: Any) -> None:
         """Watch what a module's namespace holds under a name."""
         self._names.append((scope, name, value))

@@ -47,6 +47,11 @@ def forget() -> None:
     _digests.clear()
 
 
+def had(home: str) -> bool:
+    """Tell whether the import of a module had put something at a home."""
+    return home in _functions or home in _values or home in _digests
+
+
 def is_unchanged(home: str, value: Any, digest: bytes) -> bool:
     """Tell whether a value (of this digest) that stands at a home is what the import put there."""
     if not is_user_module(home.partition(":")[0]):

@@ -31,6 +31,7 @@ from resilient_scoop.adapters.guard import Guard
 from resilient_scoop.adapters.secret_names import SECRET
 from resilient_scoop.adapters.user_code import describe, is_user_code, is_user_module, version
 from resilient_scoop.adapters.values import (
+    ABSENT,
     CACHED,
     GENERATED,
     MISSING,
@@ -56,6 +57,7 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = _SHOWN_MAX
 _CARRYING: Final = (MethodType, functools.partial, FunctionType, type, CACHED)
 _ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
 _OURS: Final = __name__.partition(".")[0]
+ABSENT_DIGEST: Final = digest_of(b"absent")
 _NONE: Final = ModuleType("none")
 _PLAIN: Final = SCALARS | {list, tuple, dict, set, frozenset}
 
@@ -129,7 +131,7 @@ class _Survey:
         self._modules: set[tuple[str, str]] = set()
         self._imports: set[tuple[str, str]] = set()
         self._named: set[int] = set()
-        self.reads_environment = False
+        self.reads_environment = self.reads_arguments = False
         self._carrier = 0  # AS_IMPORTED, if what is described is carried by something that is so
         self._describer = Describer(self._reach)
         self._describer.names_of = self._names_of  # type: ignore[method-assign]
@@ -155,6 +157,9 @@ class _Survey:
     def _environment(self) -> None:
         """Count the variables that the script has set, where something may read them."""
         found = setting.changes()
+        if found is not None and self.reads_arguments and found.arguments:
+            digest = self._describer.part(found.arguments)
+            self._add("", "sys.argv", digest, b"", text=_shown(found.arguments))
         if not self.reads_environment or found is None:
             return
         for name, value in found.environ.items():
@@ -246,11 +251,13 @@ class _Survey:
         if names & _ALL_NAMES:
             names |= self._all_names(scope, code)
         attributes = sorted({name for part in source.nested(code) for name in part.co_names})
+        self.reads_arguments = self.reads_arguments or "argv" in attributes
         if not self.reads_environment and not _ENVIRONMENT.isdisjoint(attributes):
             self.reads_environment = True
         for name in sorted(names):
             value = scope.get(name, MISSING)
             if value is MISSING or (name.startswith("__") and name.endswith("__")):
+                self._deleted(f"{module}:{name}" if is_module else "")
                 continue
             self.guard.name(scope, name, value)
             if isinstance(value, ModuleType):
@@ -265,6 +272,14 @@ class _Survey:
                 self._imports.add((label, text))
                 digest = digest_of(text.encode("utf-8", "surrogatepass"))
                 self._add("", label, digest, b"", flags=AS_IMPORTED)
+
+    def _deleted(self, home: str) -> None:
+        """Describe a global that the import had set, and that the script has deleted since."""
+        if imported.had(home) and home not in self._seen:
+            self._seen.add(home)
+            self.objects[home] = ABSENT
+            self.guard.never()
+            self._add(home, _short(home), ABSENT_DIGEST, b"", text="deleted")
 
     def _class_of(self, function: Any, scope: dict[str, Any]) -> None:
         """A method may use all of its class: `self.step()` names none of it."""

@@ -18,8 +18,8 @@ import sys
 from typing import Any, Final
 
 from resilient_scoop.adapters import payload_codec
-from resilient_scoop.adapters.meaning import Meaning, here_of
-from resilient_scoop.adapters.values import MISSING
+from resilient_scoop.adapters.meaning import ABSENT_DIGEST, Meaning, here_of
+from resilient_scoop.adapters.values import ABSENT, MISSING
 from resilient_scoop.counts import sized
 from resilient_scoop.errors import MeaningError
 from resilient_scoop.wire.callables import AS_IMPORTED, Define, Reference
@@ -64,8 +64,13 @@ def activate(overlay: Overlay | None) -> None:
     for home, value in () if overlay is None else overlay.values.items():
         owner, name = _owner(home)
         if owner is not None:
-            _Place.before.append((owner, name, vars(owner).get(name, MISSING)))
-            setattr(owner, name, value)
+            held = vars(owner).get(name, MISSING)
+            if value is not ABSENT:
+                _Place.before.append((owner, name, held))
+                setattr(owner, name, value)
+            elif held is not MISSING:
+                _Place.before.append((owner, name, held))
+                delattr(owner, name)
 
 
 def settle(define: Define) -> Overlay | None:
@@ -122,7 +127,9 @@ def _differing(define: Define) -> list[Reference]:
 def _is_same(reference: Reference) -> bool:
     owner, name = _owner(reference.home)
     found = MISSING if owner is None else vars(owner).get(name, MISSING)
-    return found is not MISSING and here_of(reference.home, found) == reference.value
+    if found is MISSING:
+        return reference.value == ABSENT_DIGEST
+    return here_of(reference.home, found) == reference.value
 
 
 def _owner(home: str) -> tuple[Any, str]:

@@ -1,4 +1,4 @@
-"""Changes of the script to its environment variables and its search path, which its calls bring along.
+"""Changes of the script to its environment, search path and arguments, which its calls bring along.
 
 A worker starts with the environment of the run and imports the script. What the script has changed since
 its own import (under its guard) is sent with each definition and holds while items of that callable run.
@@ -23,11 +23,14 @@ def apply(setting: Setting) -> None:
             os.environb[name] = value
     if setting.search_path:
         sys.path[:] = setting.search_path
+    if setting.arguments:
+        sys.argv = list(setting.arguments)
 
 
 class _Base:
     environ: dict[bytes, bytes] = {}  # noqa: RUF012 - one per process
     search_path: list[str] = []  # noqa: RUF012
+    arguments: list[str] = []  # noqa: RUF012
     version = 0  # rises with each change of a variable
     known: tuple[int, Setting | None] = (-1, None)
 
@@ -35,6 +38,7 @@ class _Base:
 def note() -> None:
     """Take environment and search path as they are for what a worker has, too."""
     _Base.environ, _Base.search_path = dict(os.environb), list(sys.path)
+    _Base.arguments = list(sys.argv)
     for name in ("putenv", "unsetenv"):  # `os.environ` calls them by these names
         made = getattr(os, name)
         if not isinstance(made, _Counted):
@@ -57,7 +61,8 @@ class _Counted:
 
 def changes() -> Setting | None:
     """Return what has been changed since `note`; None where nothing has."""
-    if sys.path == _Base.search_path and _Base.known[0] == _Base.version:
+    same = sys.path == _Base.search_path and sys.argv == _Base.arguments
+    if same and _Base.known[0] == _Base.version:
         return _Base.known[1]
     if not _Base.search_path:
         return None  # nothing was noted: no process of a run
@@ -67,6 +72,8 @@ def changes() -> Setting | None:
     }
     environ.update(dict.fromkeys(then.keys() - now.keys()))
     moved = [] if sys.path == _Base.search_path else list(sys.path)
-    found = Setting(dict(sorted(environ.items())), moved) if environ or moved else None
-    _Base.known = (_Base.version if not moved else -1, found)
+    told = [] if sys.argv == _Base.arguments else [str(each) for each in sys.argv]
+    changed = bool(environ or moved or told)
+    found = Setting(dict(sorted(environ.items())), moved, told) if changed else None
+    _Base.known = (_Base.version if same else -1, found)
     return found

@@ -73,6 +73,17 @@ _OPAQUE: Final[tuple[type, ...]] = (
 Reach = Callable[[str, Any], None]
 
 
+class _Absent:
+    """The type of `ABSENT`; pickles by that name."""
+
+    def __reduce__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Final = _Absent()
+"""Stands for what the script has deleted from a module."""
+
+
 def digest_of(*parts: bytes) -> bytes:
     """Return the digest (DIGEST_BYTES) of parts in this order."""
     hasher = blake2b(digest_size=DIGEST_BYTES)

@@ -54,6 +54,7 @@ class Setting(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     environ: dict[bytes, bytes | None] = {}  # None: removed
     search_path: list[str] = []  # all of `sys.path`; empty: as it was
+    arguments: list[str] = []  # all of `sys.argv`; empty: as it was
 
 
 class Define(_Struct, frozen=True):

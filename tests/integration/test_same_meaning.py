@@ -131,6 +131,33 @@ def test_parents_and_their_calls_keep_their_meanings_apart(place: Place) -> None
     assert done.expect() == "[0, 5, 10]\n"
 
 
+def test_deleted_globals_and_changed_arguments_are_seen_too(place: Place) -> None:
+    text = """
+        import sys
+        from resilient_scoop import futures
+        LIMIT = 1
+        def limited(x):
+            try: return min(x, LIMIT)
+            except NameError: return "none"
+        def counted(x): return x, len(sys.argv)
+        def main():
+            global LIMIT
+            print(list(futures.map(limited, range(3))), list(futures.map(counted, [1])))
+            sys.argv.append("more")
+            print(list(futures.map(counted, [1])), list(futures.map(limited, range(3))))
+            del LIMIT, sys.argv[1:]
+            print(list(futures.map(limited, range(3))), list(futures.map(counted, [1])))
+            LIMIT = 0
+            print(list(futures.map(limited, range(3))))
+        if __name__ == "__main__":
+            main()
+    """
+    place.write(text)
+    there = as_python(place)
+    assert place.run(text).expect() == there
+    assert "none" in there
+
+
 def test_what_tasks_left_in_a_worker_is_not_what_the_next_call_means(place: Place) -> None:
     done = place.run(
         """
