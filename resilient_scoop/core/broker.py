@@ -148,7 +148,7 @@ class Broker:
                     assert not batch.done.overlap(start, stop), "S1"
                     assert batch.piece_at(start), "S1 no piece"
                     assert batch.piece_at(stop - 1), "S1 no piece"
-        if not self.membership.in_doubt:
+        if not self.membership.in_doubt and self.membership.stopping is None:
             permission.check(self.state)
         assert ready == self.scheduler.ready, "Q2 count of ready items"
 
@@ -167,7 +167,7 @@ class Broker:
     def _stop(self, reason: str) -> None:
         """Hand out nothing more and send everybody home; what is journaled stays."""
         if self.membership.stopping is None:
-            self.membership.stopping = reason
+            self.ledger.stopping = reason
             for peer in self.ledger.peers:
                 self.ledger.send(peer, wire.encode(wire.Stop(reason)))
 

@@ -48,6 +48,7 @@ class Ledger:
         self.actions: list[Action] = []
         self.root: tuple[wire.Attempt, PeerId] | None = None
         self.root_deaths = 0
+        self.stopping: str | None = None  # why nothing more is handed out
         self.heard_defined: set[bytes] = set()  # callables, since the last round of forgetting
         self.new_defined = self.new_defined_bytes = 0  # of these, how many were new
         self.revived: list[Peer] = []  # who is to forget, too

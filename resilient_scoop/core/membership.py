@@ -47,13 +47,17 @@ class Membership:
         self.silent: dict[PeerId, Peer] = {}  # taken for lost; may only have slept
         self.roomless = Roomless(self.scheduler)
         self.fruitless = Fruitless(self.state, config.crashes_max)
-        self.stopping: str | None = None
         self.agent_alive_at = 0.0  # when an agent was heard last
         self.workers_lost = 0
         self.limits = Limits(self.scheduler.leases)
         self._awaited: set[bytes] | None = set() if config.adopt else None
         self._grace_until: float | None = None
         self.in_doubt = True  # intents of an earlier epoch are to be looked at
+
+    @property
+    def stopping(self) -> str | None:
+        """Why the run stops; None while it goes on."""
+        return self.ledger.stopping
 
     # --- arrival ------------------------------------------------------------------------------
 

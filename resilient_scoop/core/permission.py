@@ -5,12 +5,15 @@
 | its worker would begin it, and asks   | `Intent`; then it is permitted  | WorkerLostError                |
 | asked, given back without a beginning | a void `Intent`                 | it is run elsewhere            |
 | begun                                 | its outcome, at its end         | WorkerLostError                |
+| begun, and the run is stopping        | nothing more                    | in doubt until the resume      |
 
   A1  A worker begins such an item only after `MayBegin` for this very attempt, which waits for the
       commit of its `Intent`. It asks when it would begin at once, and does nothing else until the
       answer is there: so what has only been queued was never started, and is never said to be.
   A2  An item with an `Intent` is never ready again in an epoch, once what earlier epochs left in doubt
-      is settled: each path on which a lease's items become ready goes through `again`.
+      is settled: each path on which a lease's items become ready goes through `again`. While the run
+      stops nothing is handed out, so nothing is given up: what became of the item can be said
+      (`rscoop resolve`) before a resume settles it.
   A3  The parent that such an item may be stays with its worker: it is neither moved (`Stuck`) nor
       replayed while it lives (`always_replay`).
   A4  Arguments that are lost make nobody ask for it again: it is given up like others in doubt.
@@ -74,7 +77,8 @@ def again(ledger: Ledger, batch: Batch, spans: Iterable[tuple[int, int]], *, res
     Return how many are.
     """
     count = 0
-    intents = batch.parent.intents.get(batch.call)
+    left_open = ledger.stopping not in (None, "ended")
+    intents = None if left_open else batch.parent.intents.get(batch.call)
     for start, stop in spans:
         for low, high in batch.undone.overlap(start, stop):
             begun: Spans = [] if intents is None else intents.overlap(low, high)

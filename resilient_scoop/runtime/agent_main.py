@@ -24,7 +24,7 @@ from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.adapters.zmq_sockets import DealerSocket, local_endpoint
 from resilient_scoop.core.link import Link
 from resilient_scoop.counts import counted
-from resilient_scoop.runtime import CTRL_C, child, leftovers
+from resilient_scoop.runtime import CTRL_C, LAUNCHER_GONE, child, leftovers
 from resilient_scoop.runtime.room import NO_SPACE
 from resilient_scoop.runtime.script_errors import write_note
 from resilient_scoop.runtime.slots import Slot, oom_kills
@@ -216,7 +216,13 @@ class Agent:
     # --- talking ------------------------------------------------------------------------------
 
     def tell(self, message: wire.Up) -> None:
-        """Send a message, or keep it until there is a broker."""
+        """Send a message, or keep it until there is a broker.
+
+        With the launcher gone the broker hears nothing more: it ends as well, perhaps a moment later,
+        and would take the deaths of that end for deaths of a run that goes on.
+        """
+        if self.stopping == LAUNCHER_GONE:
+            return
         self.pending.append(wire.encode(message))
         if self.greeted:
             self.socket.send(self.link.pack(self.pending))
@@ -288,7 +294,7 @@ class Agent:
             now = time.monotonic()
             if self.control_fd in ready and not os.read(self.control_fd, 4096):
                 self.socket.unwatch(self.control_fd)
-                self.stop("launcher gone", now)
+                self.stop(LAUNCHER_GONE, now)
                 self.stop_at = now
             while (frames := self.socket.receive()) is not None:
                 self.hear(frames, now)

@@ -44,6 +44,7 @@ from resilient_scoop.core.exchange import Exchange
 from resilient_scoop.core.handover import Stage
 from resilient_scoop.core.recovery import forget_items, forget_without_args, recover, succeeded
 from resilient_scoop.errors import RscoopError
+from resilient_scoop.runtime import LAUNCHER_GONE
 from resilient_scoop.runtime.child import take_settings
 from resilient_scoop.runtime.disk import Disk, wait_for_room
 from resilient_scoop.runtime.handover import STOPPED
@@ -206,7 +207,7 @@ class BrokerShell:
         self.broker.ended = read_ended(self.journal)
         self.farewell_min_at = 0.0
         if self.broker.ended is not None:
-            self.broker.membership.stopping = "ended"
+            self.broker.ledger.stopping = "ended"
             self.farewell_min_at = time.monotonic() + _FAREWELL_MIN_S
         defines = Defines(self.broker, self.journal)
         self.exchange = Exchange(self.broker, settings.run[:8], self.say, defines)
@@ -342,7 +343,7 @@ class BrokerShell:
         if not data:
             self.socket.unwatch(0)
             self.launcher = False
-            self.exchange.add(Interrupt("launcher gone"))
+            self.exchange.add(Interrupt(LAUNCHER_GONE))
         for line in data.decode().splitlines():
             if line.startswith("stop"):
                 self.exchange.add(Interrupt(line[5:] or "asked"))

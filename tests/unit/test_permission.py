@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from resilient_scoop.core import permission
-from resilient_scoop.core.events import Action, Offer, Send
+from resilient_scoop.core.events import Action, Interrupt, Offer, Send
 from resilient_scoop.core.recovery import forget_items, forget_without_args
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
@@ -79,6 +79,22 @@ def test_an_item_that_has_begun_is_given_up_with_its_worker(end: str) -> None:
 
     assert told_error(bench) == "lost"
     assert not granted(actions, W2)
+
+
+def test_an_item_that_has_begun_stays_in_doubt_when_its_run_is_stopping() -> None:
+    # Given a run that is told to stop in the middle of an item, whose worker is killed for it
+    bench, attempt = begun(W1, W2)
+    bench.feed(Interrupt("asked"))
+
+    actions = bench.tell(AGENT, wire.ProcessLost(W1, -9, "asked", attempt, 0))
+
+    # Then nobody has given it up, and a resume that nobody has told better does
+    assert told_error(bench) == "none"
+    assert not granted(actions, W2)
+    bench = bench.again(adopt=False)
+    assert told_error(bench) == "none"
+    bench.begin(W2)
+    assert told_error(bench) == "lost"
 
 
 @pytest.mark.parametrize("adopt", [True, False])
