@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import time
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ HASTY_S = 1.0
 HASTY_MIN = 3
 STILLBORN_MAX = 5
 STOPPED = 75
+UNFIT_MAX = 4
+"""How often a worker alone may fail to import the script before the run is stopped."""
 REFUSED_AGAIN_S = 1.0
 REFUSED_S_MAX = 10.0
 LAST_S = 3.0
@@ -148,7 +151,8 @@ class Agent:
             self._end_leftovers(slot)
         slot.careful = slot.role == "worker" and code == child.START_AGAIN
         anew = slot.careful or (self.settings.always_replay and code == child.START_AGAIN)
-        orderly = slot.ended or self.stopping is not None or anew or code == REFUSED
+        unfit = slot.role == "worker" and code == child.CANNOT_IMPORT
+        orderly = slot.ended or self.stopping is not None or anew or unfit or code == REFUSED
         ooms, self.ooms = self.ooms, oom_kills()
         died = "oom" if code == -signal.SIGKILL and self.ooms > ooms else "crash"
         reason = slot.killed_for or ("asked" if orderly else died)
@@ -162,13 +166,32 @@ class Agent:
             )  # fmt: skip
         self.tell(lost)
         self._say_end(slot, code, reason)
-        slot.hasty = slot.hasty + 1 if now - slot.started_at < HASTY_S and not anew else 0
+        is_hasty = now - slot.started_at < HASTY_S and not anew and not unfit
+        slot.hasty = slot.hasty + 1 if is_hasty else 0
         slot.stillborn = 0 if was_ready or orderly else slot.stillborn + 1
         if slot.stillborn >= STILLBORN_MAX:
             self._give_up(slot, how(code) + (", out of memory" if died == "oom" else ""))
         elif slot.role == "origin" and reason in ("crash", "oom"):
             self.say(f"the script's process died ({how(code)}); it starts again where it was")
         self._plan(slot, code, now)
+        slot.unfit = slot.unfit + 1 if unfit else 0
+        if unfit and self.stopping is None:
+            self._unfit(slot, now)
+
+    def _unfit(self, slot: Slot, now: float) -> None:
+        """A worker could not import the script: try again where others can; else stop the run."""
+        said = last_words(self.logs / f"{slot.name}.log").removeprefix(": rscoop: ")
+        reason = said or f"{slot.name} cannot import the script; see the logs in {self.logs}"
+        others = any(s.role == "worker" and s.process is not None for s in self.slots)
+        if slot.unfit >= UNFIT_MAX or not others:
+            self.tell(wire.Unfit("", 0, b"", reason))
+            slot.start_at = inf
+            return
+        wait_s = float(2 ** (slot.unfit - 1))
+        slot.start_at = now + wait_s
+        if slot.unfit > 1:
+            cause = reason.partition(". No item")[0]
+            self.say(f"{cause}. Other workers run; this one tries again in {wait_s:.0f} s")
 
     def _plan(self, slot: Slot, code: int, now: float) -> None:
         """Plan a process' successor."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_scoop.adapters import generators, overlay, payload
 from resilient_scoop.adapters.payload_lacking import in_a_line, lacks_module, lacks_name
-from resilient_scoop.errors import ScriptGuardError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,9 +66,8 @@ class Functions:
     def __init__(self, store: LargeStore) -> None:
         self._store = store
         self._loaded: OrderedDict[bytes, Loaded] = OrderedDict()
-        self.script_error: BaseException | None = None
+        self.script_error: SystemExit | None = None  # which ended the script's import
         self.where = ""  # the worker's name, for display
-        self.unfit = ""  # why this process cannot run anything of the script
 
     def get(self, define: Define) -> Loaded:
         """Return a callable, loaded on first use, and again if that is long ago."""
@@ -89,7 +87,7 @@ class Functions:
     def lacking(self, what: str, error: BaseException) -> str:
         """Return, for display, that a value cannot be loaded for want of what this process lacks."""
         why = in_a_line(error.__cause__ or error)
-        if isinstance(self.script_error, SystemExit):
+        if self.script_error is not None:
             why += f"; the script called sys.exit({self.script_error.code!r}) while it was imported"
         return (
             f"{self.where} cannot load the {what}: {why}. No item is marked as failed: see that workers "
@@ -97,10 +95,6 @@ class Functions:
         )
 
     def _load(self, define: Define) -> Loaded:
-        if self.unfit:
-            return Loaded(define, None, unfit=self.unfit)
-        if isinstance(self.script_error, ScriptGuardError):
-            return Loaded(define, None, self.script_error)
         try:
             overlaid = overlay.settle(define)
             function = self.make(define)

@@ -33,6 +33,7 @@ class Slot:
     refused_at: float = 0.0  # since when the system has had no room for it
     hasty: int = 0  # how often in a row it died at once
     stillborn: int = 0  # how often in a row it ended before it came to its work
+    unfit: int = 0  # how often in a row it could not import the script
     killed_for: str = ""
     ended: bool = False  # its work is done: it has no successor
     late: bool = False  # it was said that it does not end

@@ -23,14 +23,14 @@ from resilient_scoop.runtime import (
     task_output,
     user_signals,
 )
-from resilient_scoop.runtime.child import take_settings
+from resilient_scoop.runtime.child import CANNOT_IMPORT, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.executor import Executor
 from resilient_scoop.runtime.functions import Functions
 from resilient_scoop.runtime.hub import Hub
 from resilient_scoop.runtime.making_parents import make_parent
 from resilient_scoop.runtime.session import Session
-from resilient_scoop.wire.messages import Bye, Unfit, encode
+from resilient_scoop.wire.messages import Bye, encode
 
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 
@@ -44,8 +44,8 @@ def say(text: str) -> None:
 def import_script(session: Session, functions: Functions) -> None:
     """Import the user's program.
 
-    A worker that cannot is no outcome of any item: it says so, and runs nothing. A script that ends
-    the import by `sys.exit` may have defined all that is needed.
+    A worker that cannot do so ends, and no item gets an outcome by it: its agent tries again, or has the
+    run stopped. A script that ends the import by `sys.exit` may have defined all that is needed.
     """
     spec = session.settings.script
     Process.importing = spec.script or spec.module
@@ -61,16 +61,19 @@ def import_script(session: Session, functions: Functions) -> None:
         forks.end_if_child(error)
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NO_ROOM:
             raise  # a limit of the system is met: `runtime.proc` says which
-        functions.script_error = error
-        if not isinstance(error, ScriptGuardError):
+        if isinstance(error, ScriptGuardError):
+            reason = f"{error}. No item is marked as failed: add the guard, then resume"
+        else:
             traceback.print_exc()
-            functions.unfit = (
+            reason = (
                 f"{functions.where} cannot import the script: {in_a_line(error)}. No item is marked as "
                 "failed: make the import work for every process (packages, PYTHONPATH, files), then "
                 "resume"
             )
-            with session.lock:
-                session.machine.out.append(encode(Unfit("", 0, b"", functions.unfit)))
+        sys.stdout.flush()
+        say(reason)
+        session.close()
+        os._exit(CANNOT_IMPORT)
     finally:
         Process.importing = None
     forks.end_if_child()

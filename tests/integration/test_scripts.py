@@ -25,11 +25,10 @@ def test_a_script_without_a_guard_is_told_so_and_starts_nothing_again(place: Pla
         def square(x): return x * x
         print(list(futures.map(square, range(10))))
     """)
-    done.expect(1)
+    done.expect(75)
     assert time.monotonic() - began < 10
-    assert 'if __name__ == "__main__":' in done.err
-    assert "ScriptGuardError" in done.err
-    assert done.err.count("ScriptGuardError") <= 3, done.err
+    assert done.err.count('under `if __name__ == "__main__":`') == 1, done.err
+    assert "Traceback" not in done.err
     assert len((place.folder / "started").read_text().splitlines()) <= 3
 
 

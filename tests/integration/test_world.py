@@ -169,3 +169,41 @@ def test_a_resume_has_the_surroundings_of_its_run(place: Place) -> None:
     assert "umask is used: 027 (here 022)" in done.err
     assert "nofile 333 (here" in done.err
     assert "TERM" not in done.err
+
+
+def test_a_worker_that_cannot_import_while_others_can_is_tried_again(place: Place) -> None:
+    place.write("""
+        import os, resilient_scoop, time
+        from resilient_scoop import futures
+        def claims(name):
+            try: os.close(os.open(name, os.O_CREAT | os.O_EXCL))
+            except FileExistsError: return False
+            return True
+        if not resilient_scoop.IS_ORIGIN and (claims("first") or claims("second")):
+            raise OSError("the file system is away")
+        def work(x): time.sleep(0.05); return os.getpid()
+        if __name__ == "__main__":
+            while len(set(futures.map(work, range(40)))) < 2: pass
+            print("both")
+    """)
+    done = place.rscoop("run", "-q", "-n", "2", "script.py")
+    if done.code == 75:  # both tried before one could
+        done = place.rscoop("resume", "-q", "last")
+    assert done.expect() == "both\n"
+    assert "resilient_scoop/" not in done.err, done.err
+    place.assert_nothing_left()
+
+
+def test_calls_outside_of_the_guard_are_no_outcome_once_it_is_there(place: Place) -> None:
+    text = """
+from resilient_scoop import futures
+def work(x): return x + 1
+GUARD
+    print(list(futures.map(work, range(3))))
+"""
+    path = place.write(text.replace("GUARD", "if True:"))
+    assert 'under `if __name__ == "__main__":`' in stopped(
+        place, "run", "-q", "-n", "2", "script.py"
+    )
+    path.write_text(text.replace("GUARD", 'if __name__ == "__main__":'))
+    assert place.rscoop("resume", "-q", "last").expect() == "[1, 2, 3]\n"
