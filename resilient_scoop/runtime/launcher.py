@@ -32,7 +32,7 @@ from resilient_scoop.runtime import child, decisions, kept_code, leftovers
 from resilient_scoop.runtime.aftermath import show_last_words, show_new, tidy
 from resilient_scoop.runtime.display import Course, Display, Progress, Rate
 from resilient_scoop.runtime.ears import Ears
-from resilient_scoop.runtime.figures import OutputTail
+from resilient_scoop.runtime.figures import OutputTail, read_figures
 from resilient_scoop.runtime.findings import AuditTail
 from resilient_scoop.runtime.handover import STOPPED, Handover
 from resilient_scoop.runtime.launching import LaunchOptions, child_settings
@@ -293,6 +293,8 @@ class Launcher:
             self._end_leftovers()  # it was killed
         if self.broker_code is not None or self.report.ended or self.handover.stops:
             return
+        if self.handover.is_late(time.monotonic()):
+            return  # we have killed it
         if code == 0:
             return  # the broker has sent it home
         if code in _FATAL or code == STOPPED or self._is_hopeless(self.agent, code):
@@ -340,6 +342,8 @@ class Launcher:
         self.feeder.look()
         self._mind_silence(now)
         self.handover.look_at_clock(now)
+        if self.handover.ends and not self.report.epoch and self.report.full:
+            self.handover.kill_at = now  # the disk has no space to begin: there is nothing to save
         if self.handover.is_late(now):
             self._kill_all()
 
@@ -503,13 +507,20 @@ class Launcher:
         if self.said_fatal not in (0, STOPPED):
             return self.said_fatal
         ended = "saved and stopped" if self.handover.whole and self.handover.ends else "stopped"
-        kept = (
-            f"{counted(report.done, 'result is', 'results are')} kept"
-            if report.epoch
-            else "its results are kept"
-        )
-        self.display.note(f"run {self.run.id} {ended}; {kept}; to continue: {resume}")
+        self.display.note(f"run {self.run.id} {ended}; {self._kept()}; to continue: {resume}")
         return self.handover.code
+
+    def _kept(self) -> str:
+        """Return what of a stopped run is kept: not all that its broker counted may be on disk."""
+        done = self.report.done if self.report.epoch else None
+        if done is not None and (self.report.full or self.broker_code not in (0, STOPPED)):
+            try:
+                done = read_figures(self.run, self.info).done
+            except JournalError:
+                done = None
+        if done is None:
+            return "its results are kept"
+        return f"{counted(done, 'result is', 'results are')} kept"
 
     def _finish_ended(self, report: Report) -> int:
         if report.failed or not self.options.quiet:

@@ -26,7 +26,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +41,7 @@ from resilient_scoop.runtime.surroundings import Surroundings
 
 FORMAT: Final = 1
 KEPT_SCRIPT: Final = "script"
+_LOCK_BYTES: Final = 512
 _BUSY_TRIES: Final = 20
 _BUSY_PAUSE_S: Final = 0.01
 
@@ -209,10 +210,11 @@ class RunDir:
         try:
             if not _lock_with_patience(fd):
                 raise self.busy_error()
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, msgspec.json.encode(_this_process()), 0)
+            with suppress(OSError):  # a full disk: who holds it is for display only
+                _fill(fd, msgspec.json.encode(_this_process()))
             yield fd
-            os.ftruncate(fd, 0)
+            with suppress(OSError):
+                _fill(fd, b"")
         finally:
             os.close(fd)
 
@@ -256,6 +258,11 @@ class RunDir:
             return msgspec.json.decode(self.lock.read_bytes(), type=Holder)
         except (OSError, msgspec.MsgspecError):
             return None
+
+
+def _fill(fd: int, text: bytes) -> None:
+    """Write over all of a lock file, which keeps its size: a full disk cannot refuse that."""
+    os.pwrite(fd, text.ljust(_LOCK_BYTES), 0)
 
 
 def boot_id() -> str:

@@ -5,6 +5,7 @@ The scripts fill the disk themselves; a shell makes room again when that has las
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -116,6 +117,7 @@ def test_everything_that_is_written_waits_for_space(place: Place, file_system: s
 
 
 KILL_BROKER = """
+import json
 import os
 from pathlib import Path
 mark = b"RSCOOP_STATE_DIR=" + os.environ["RSCOOP_STATE_DIR"].encode()
@@ -140,3 +142,39 @@ def test_a_broker_that_dies_on_a_full_disk_waits_for_space_to_begin(
     broker = f"{sys.executable} kill_broker.py; sleep 2"
     assert run_on(place, file_system, SMALL, broker) == "2700000\n"
     assert "the broker died (killed by SIGKILL)" in (place.folder / "said").read_text()
+
+
+STOPPED_AT_FULL = """
+def measured(x): return len(x)
+if __name__ == "__main__":
+    fill()
+    print(sum(futures.map(measured, [bytes(300_000)] * 40)))
+"""
+STOP = """
+"$@" 2>said & run=$!
+until grep -q "no space left" said; do kill -0 $run || exit 91; sleep 0.1; done
+sleep 1; kill -INT $run; wait $run; echo $?
+cat /dev/zero >"$RSCOOP_STATE_DIR/rest" 2>/dev/null
+"${@:1:3}" runs --json; "${@:1:3}" rm last; "${@:1:3}" runs
+"""
+
+
+def test_a_run_that_stops_on_a_full_disk_says_what_is_kept_and_can_be_removed(place: Place) -> None:
+    place.state.mkdir(0o700, exist_ok=True)
+    place.write(FILL + STOPPED_AT_FULL)
+    apart = ["unshare", "-m"] if IS_ROOT else ["unshare", "-rm"]
+    done = subprocess.run(
+        [*apart, "bash", "-c", TMPFS + STOP, "-", *RSCOOP, "run", "-q", "-n", "2", "script.py"],
+        cwd=place.folder, env=place.env(), capture_output=True, text=True, timeout=60, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    if done.returncode == 90:
+        pytest.skip(f"no right to mount: {done.stderr}")
+    said = (place.folder / "said").read_text()
+    code, _, rest = done.stdout.partition("\n")
+    assert code == "130", said + done.stderr
+    table, end = json.JSONDecoder().raw_decode(rest)
+    kept = table["runs"][0]["done"]
+    assert f"stopped; {kept} result" in said, (kept, said)
+    assert rest[end:].lstrip().startswith("removed "), done.stderr
+    assert "no runs in" in done.stderr
