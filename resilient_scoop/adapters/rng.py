@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.abc
 import importlib.machinery
 import random
 import sys
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from resilient_scoop.adapters import unseeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from importlib.abc import Loader
     from types import ModuleType
 
 _NUMPY = "numpy.random"
@@ -61,7 +61,7 @@ class Streams(NamedTuple):
     numpy: Any
 
 
-class _Late(importlib.abc.MetaPathFinder):
+class _Late:
     """Sees NumPy's stream being imported, and has it seeded then."""
 
     def __init__(self, number_here: Callable[[], int]) -> None:
@@ -76,12 +76,14 @@ class _Late(importlib.abc.MetaPathFinder):
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is None or spec.loader is None:
             return None
-        spec.loader = _SeedingLoader(spec.loader, self.number_here)
+        spec.loader = cast("Loader", _SeedingLoader(spec.loader, self.number_here))
         return spec
 
 
-class _SeedingLoader(importlib.abc.Loader):
-    def __init__(self, loader: importlib.abc.Loader, number_here: Callable[[], int]) -> None:
+class _SeedingLoader:
+    """Not derived of `importlib.abc`, whose import takes 5 ms of each process."""
+
+    def __init__(self, loader: Loader, number_here: Callable[[], int]) -> None:
         self._loader = loader
         self._number_here = number_here
 

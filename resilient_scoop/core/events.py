@@ -7,9 +7,10 @@ committed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
+
+import msgspec
 
 from resilient_scoop.ids import PeerId
 from resilient_scoop.wire.checkpoints import Mark, Span
@@ -35,8 +36,7 @@ INPUT_KEY: Final = b"input"
 # --- actions ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """Write one record. `forced`: commit now; else it may ride with the next forced commit."""
 
     table: Table
@@ -45,32 +45,28 @@ class Put:
     forced: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Erase:
+class Erase(msgspec.Struct, frozen=True):
     """Delete every record of `table` whose key begins with `prefix`."""
 
     table: Table
     prefix: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Send encoded frames as one bundle once the records of this turn are durable."""
 
     to: PeerId
     frames: list[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True):
     """Send at once: nothing that is not durable can be learnt from it (grants, retractions)."""
 
     to: PeerId
     frames: list[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class SendHistory:
+class SendHistory(msgspec.Struct, frozen=True):
     """Read a page of LOG records (after, upto] of `prefix` and send it, once this turn is durable."""
 
     to: PeerId
@@ -81,14 +77,13 @@ class SendHistory:
     upto: int
     calls: int
     output_bytes: int
-    checkpoints: list[Mark] = field(default_factory=list)
-    dropped: list[Span] = field(default_factory=list)
-    trimmed_by: list[tuple[str, int]] = field(default_factory=list)
+    checkpoints: list[Mark] = []
+    dropped: list[Span] = []
+    trimmed_by: list[tuple[str, int]] = []
     no: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StoredArgs:
+class StoredArgs(msgspec.Struct, frozen=True):
     """Where a task's arguments are: items `[offset, offset + count)` of the ARGS record `key`."""
 
     key: bytes
@@ -96,16 +91,14 @@ class StoredArgs:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoredResume:
+class StoredResume(msgspec.Struct, frozen=True):
     """Where the payload of a task's item is: the PROGRESS record `key`, if it has this mark."""
 
     key: bytes
     mark: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class GrantStored:
+class GrantStored(msgspec.Struct, frozen=True):
     """Send a grant whose tasks lack a part, read back once this turn is durable."""
 
     to: PeerId
@@ -115,8 +108,7 @@ class GrantStored:
     resumes: list[StoredResume | None]  # None: there is no payload for it
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(msgspec.Struct, frozen=True):
     """Look at a page of LOG records (after, seq] of `prefix` once this turn is durable: `Swept`."""
 
     parent: str
@@ -125,8 +117,7 @@ class Sweep:
     after: int
 
 
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(msgspec.Struct, frozen=True):
     """Remove the file of a checkpoint once this turn is durable."""
 
     name: bytes
@@ -138,8 +129,7 @@ Change = Put | Erase
 # --- events -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True):
     """A bundle arrived, in order and for the first time on its link; `raw[i]` encodes `messages[i]`."""
 
     peer: PeerId
@@ -147,28 +137,24 @@ class Heard:
     raw: list[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True):
     """Time has passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupt:
+class Interrupt(msgspec.Struct, frozen=True):
     """The user wants the run to stop: hand out nothing more, keep everything."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class AskCheckpoints:
+class AskCheckpoints(msgspec.Struct, frozen=True):
     """Have every parent save at its next commit; then, with `hands_over`, stop as by `Interrupt`."""
 
     hands_over: bool
     grace_s: float  # how long to wait for them
 
 
-@dataclass(frozen=True, slots=True)
-class Swept:
+class Swept(msgspec.Struct, frozen=True):
     """The page that a `Sweep` asked for."""
 
     parent: str

@@ -40,7 +40,7 @@ from resilient_scoop.runtime.lives import Lives
 from resilient_scoop.runtime.reports import Report, finished, resuming, started
 from resilient_scoop.runtime.script_errors import LOG as ERRORS_LOG
 from resilient_scoop.runtime.script_errors import ErrorStream
-from resilient_scoop.runtime.script_input import Feeder
+from resilient_scoop.runtime.script_feeder import Feeder
 from resilient_scoop.runtime.shown import Shown
 from resilient_scoop.runtime.task_output import TaskLogs
 from resilient_scoop.runtime.watchdog import KILLS_MAX, SAY_S, Watchdog

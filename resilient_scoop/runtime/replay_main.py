@@ -25,6 +25,7 @@ from resilient_scoop.runtime.child import ChildSettings, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.figures import read_ended
 from resilient_scoop.runtime.functions import Functions
+from resilient_scoop.runtime.input_pieces import Piece
 from resilient_scoop.runtime.recorded import recorded_input, recorded_output
 from resilient_scoop.runtime.replay_stage import (
     Compared,
@@ -40,7 +41,7 @@ from resilient_scoop.runtime.replays import (
     read_defines,
     read_state,
 )
-from resilient_scoop.runtime.script_input import Piece, script_stdin
+from resilient_scoop.runtime.script_input import script_stdin
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 import sys
 import types
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from resilient_scoop.adapters import imported, locks
 from resilient_scoop.runtime import guard, program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from importlib.abc import Loader
 
     from resilient_scoop.runtime.child import ScriptSpec
 
@@ -85,7 +85,7 @@ def _execute(spec: ScriptSpec, *, closed: bool) -> None:
         exec(found.rest, module.__dict__)  # noqa: S102
 
 
-class _OldName(MetaPathFinder, Loader):
+class _OldName:
     """Gives the script to pickles of old journals that call it `_OLD_NAME`."""
 
     def find_spec(
@@ -95,7 +95,10 @@ class _OldName(MetaPathFinder, Loader):
         target: types.ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         """Find that name only."""
-        return ModuleSpec(fullname, self) if fullname == _OLD_NAME else None
+        return ModuleSpec(fullname, cast("Loader", self)) if fullname == _OLD_NAME else None
+
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType | None:
+        """Leave that to Python."""
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Put the script in the module's place, as a module may do while it is imported."""

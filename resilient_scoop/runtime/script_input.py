@@ -17,160 +17,30 @@ from __future__ import annotations
 
 import io
 import os
-import selectors
 import socket
-import stat
-import struct
 import sys
 import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from resilient_scoop.adapters.journal_view import JournalView
-from resilient_scoop.runtime import input_rest, user_signals
+from resilient_scoop.runtime import user_signals
 from resilient_scoop.runtime.current import Process
-from resilient_scoop.runtime.recorded import recorded_input
+from resilient_scoop.runtime.input_pieces import PIECE_BYTES, REPLY, REQUEST, Piece
 from resilient_scoop.wire.messages import Halted, Input, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from resilient_scoop.core.link import Link
+    from resilient_scoop.runtime import input_rest
     from resilient_scoop.runtime.child import ChildSettings
     from resilient_scoop.runtime.session import Session
 
-PIECE_BYTES: Final = 1 << 16
-SOURCE_BYTES: Final = 8
-_REQUEST: Final = struct.Struct("!QQ")  # piece, first not journaled
-_REPLY: Final = struct.Struct("!QI")  # piece, errno
 _ASK_AGAIN_S: Final = 5.0
 _UNSAVED_MAX: Final = 256
 """Pieces that may be on their way to the journal: 16 MB."""
-
-
-class Piece(NamedTuple):
-    """What one read gave."""
-
-    data: bytes
-    error: int
-
-
-class Feeder:
-    """The launcher's end: reads its standard input when the script asks for it."""
-
-    def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        fd: int = 0,
-        folder: Path | None = None,
-        *,
-        resumed: bool = False,
-    ) -> None:
-        self._folder = folder  # of the run, where the end of the input is noted
-        self._resumed = resumed
-        self._noted = -1  # after how many pieces an end was noted
-        self.source = os.urandom(SOURCE_BYTES)
-        self._selector = selector
-        self._fd = fd
-        self._reading = -1  # what is watched: a description of our own, where that can be had
-        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._ours.setblocking(False)  # noqa: FBT003 - the library takes it so
-        self._first = 0  # number of the first piece that is kept
-        self._kept: deque[Piece] = deque()
-        self._wanted: int | None = None
-        selector.register(self._ours, selectors.EVENT_READ, self._hear)
-
-    @property
-    def child_fd(self) -> int:
-        """Descriptor of the origin's end, to be inherited."""
-        return self._theirs.fileno()
-
-    def look(self) -> None:
-        """Note where the input is known to end, before the script asks (`runtime.input_rest`)."""
-        read = self._first + len(self._kept)
-        if self._folder is None or self._noted == read or (self._resumed and not read):
-            return
-        if input_rest.is_at_end(self._fd):
-            self._noted = read
-            input_rest.note_ended(self._folder, input_rest.Ended(source=self.source, pieces=read))
-
-    def close(self) -> None:
-        """Let go of everything but the standard input itself."""
-        self.look()
-        self._rest()
-        self._selector.unregister(self._ours)
-        self._ours.close()
-        self._theirs.close()
-        if self._reading not in (-1, self._fd):
-            os.close(self._reading)
-        self._reading = -1
-
-    def _hear(self) -> None:
-        try:
-            request = self._ours.recv(_REQUEST.size)
-        except BlockingIOError:
-            return
-        wanted, unsaved = _REQUEST.unpack(request)
-        while self._kept and self._first < min(unsaved, wanted):
-            self._kept.popleft()
-            self._first += 1
-        if wanted < self._first + len(self._kept):
-            self._answer(wanted)
-        elif self._wanted is None:
-            self._wanted = wanted
-            self._await()
-
-    def _await(self) -> None:
-        """Read as soon as there is something, without ever blocking."""
-        if self._reading < 0:
-            self._reading = _unblocking(self._fd)
-        try:
-            self._selector.register(self._reading, selectors.EVENT_READ, self._read)
-        except (OSError, ValueError):  # a file, or closed: reading it waits for nobody
-            self._read()
-
-    def _rest(self) -> None:
-        """Watch the standard input no more: type-ahead is for whoever reads next."""
-        self._wanted = None
-        if self._reading >= 0 and self._reading in self._selector.get_map():
-            self._selector.unregister(self._reading)
-
-    def _read(self) -> None:
-        try:
-            piece = Piece(os.read(self._reading, PIECE_BYTES), 0)
-        except BlockingIOError:
-            return  # another process was quicker
-        except OSError as error:
-            piece = Piece(b"", error.errno or 0)
-        wanted = self._wanted
-        self._rest()
-        assert wanted is not None, "nothing is read that nobody asked for"
-        self._kept.append(piece)
-        self._answer(wanted)
-        self.look()
-
-    def _answer(self, number: int) -> None:
-        piece = self._kept[number - self._first]
-        try:
-            self._ours.send(_REPLY.pack(number, piece.error) + piece.data)
-        except BlockingIOError:
-            return  # what a dead origin left unread is in the way: it is asked for again
-
-
-def _unblocking(fd: int) -> int:
-    """Return a description of the same pipe or terminal whose reads don't block, else `fd` itself.
-
-    The flag must not be set on the one that we were given: the shell has it, too.
-    """
-    try:
-        if stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd):
-            path = f"/proc/self/fd/{fd}"
-            return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return fd  # another user's terminal: a read may wait, if someone else reads there, too
-    return fd
 
 
 class Pieces:
@@ -192,6 +62,10 @@ class Pieces:
     def next(self) -> Piece:
         """Return the next piece, waiting for it; one that is new is on its way to the journal."""
         if self._recorded is None:
+            from resilient_scoop.runtime import (
+                input_rest,  # with LMDB, and few scripts read anything
+            )
+
             self._known = input_rest.Known(Path(self._settings.run_dir))
             self._recorded = self._replay()
         read = next(self._recorded, None)
@@ -250,6 +124,9 @@ class Pieces:
         session.waiter.wait(lambda: False, None)  # until the broker says stop
 
     def _replay(self) -> Iterator[Input]:
+        from resilient_scoop.adapters.journal_view import JournalView
+        from resilient_scoop.runtime.recorded import recorded_input
+
         with JournalView.open(Path(self._settings.run_dir) / "journal") as view:
             yield from recorded_input(view)
 
@@ -274,18 +151,18 @@ class Pieces:
                 assert session.waiter is not None, "the origin waits by receiving"
                 session.waiter.wait(lambda: False, None)
                 continue
-            number, error = _REPLY.unpack_from(reply)
+            number, error = REPLY.unpack_from(reply)
             if number == self._piece:
-                return Piece(reply[_REPLY.size :], error)
+                return Piece(reply[REPLY.size :], error)
         return Piece(b"", 0)
 
     def _reply(self, launcher: socket.socket, *, asks: bool) -> bytes | None:
         """Return what the launcher says, nothing if it is gone; None if it said nothing for a while."""
         try:
             if asks:
-                launcher.send(_REQUEST.pack(self._piece, self._saved()))
+                launcher.send(REQUEST.pack(self._piece, self._saved()))
             launcher.settimeout(_ASK_AGAIN_S)
-            reply = user_signals.breakable(lambda: launcher.recv(_REPLY.size + PIECE_BYTES))
+            reply = user_signals.breakable(lambda: launcher.recv(REPLY.size + PIECE_BYTES))
         except TimeoutError:
             return None
         except (BrokenPipeError, ConnectionResetError):

@@ -17,7 +17,9 @@ from resilient_scoop.core.call import Policy
 from resilient_scoop.core.events import INPUT_KEY, Table
 from resilient_scoop.runtime import decisions
 from resilient_scoop.runtime.decisions import Decision
-from resilient_scoop.runtime.script_input import Feeder, Piece, ScriptInput, script_stdin
+from resilient_scoop.runtime.input_pieces import Piece
+from resilient_scoop.runtime.script_feeder import Feeder
+from resilient_scoop.runtime.script_input import ScriptInput, script_stdin
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import ORIGIN, W1, Bench
 
