@@ -20,8 +20,9 @@ What becomes of the items of such a call:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from resilient_scoop.wire import messages as wire
 
@@ -33,10 +34,9 @@ if TYPE_CHECKING:
 EVERYTHING = [(0, 1 << 62)]
 
 
-@dataclass(slots=True)
-class _GivenUp:
+class _GivenUp(msgspec.Struct):
     by: wire.Attempt
-    asked: set[wire.Attempt] = field(default_factory=set)  # leases whose holders were asked
+    asked: set[wire.Attempt] = msgspec.field(default_factory=set)  # leases whose holders were asked
 
 
 class Abandonments:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core.intervals import Intervals
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from resilient_scoop.wire.tally import Work
 
 
-@dataclass(slots=True)
-class Piece:
+class Piece(msgspec.Struct):
     """A run of a batch's items as it was sent: where its arguments are."""
 
     start: int

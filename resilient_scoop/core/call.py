@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.ids import DIGEST_BYTES
@@ -23,8 +24,7 @@ Asked = tuple[Part, list[bytes]]
 """Items that wait to be sent, and their arguments."""
 
 
-@dataclass(slots=True)
-class Chunk:
+class Chunk(msgspec.Struct):
     """Outcomes of consecutive items; `failed` holds item numbers."""
 
     start: int
@@ -189,8 +189,7 @@ def doubtful(calls: dict[int, Call], numbers: set[int]) -> Iterator[tuple[Call, 
     numbers.clear()
 
 
-@dataclass(slots=True)
-class Policy:
+class Policy(msgspec.Struct):
     """What a replay does where code has changed: names of functions, or `*`; a name goes first.
 
     `kept` are pairs of fingerprints, then and now, whose results stand whatever the names say;
@@ -200,7 +199,7 @@ class Policy:
     strict: bool = False
     reuse: tuple[str, ...] = ()
     recompute: tuple[str, ...] = ()
-    kept: set[tuple[bytes, bytes]] = field(default_factory=set)
+    kept: set[tuple[bytes, bytes]] = msgspec.field(default_factory=set)
     keep: Callable[[bytes, bytes, str], None] | None = None
     discard_s_max: float = 0.0  # seconds of computing that may be thrown away unasked; 0: any
 

@@ -20,8 +20,9 @@ done since, and the one before finds what was done between the two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.wire.checkpoints import Checkpoint, Mark, Trimmed, Verified
@@ -36,8 +37,7 @@ FILE = b"B"
 Key = tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """A generation in the log."""
 
     seq: int

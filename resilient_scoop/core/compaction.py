@@ -19,10 +19,11 @@ The files themselves are the shell's (`adapters/journal_compact.py`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import islice
 from typing import Final, Protocol
+
+import msgspec
 
 from resilient_scoop.core.events import Change, Erase, Table
 from resilient_scoop.errors import InvariantError
@@ -67,8 +68,7 @@ class NewFile(Protocol):
         """Put a stored record in the place of what is there; None deletes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """What is caught up with in one transaction of the new file."""
 
     prefixes: tuple[Place, ...]
@@ -85,15 +85,14 @@ class Step:
         return len(self.prefixes)
 
 
-@dataclass(slots=True)
-class Course:
+class Course(msgspec.Struct):
     """The course of one compaction."""
 
     noted_max: int  # places; beyond it the compaction is given up
     step_records: int  # caught up with between two commits
     phase: Phase = Phase.COPYING
-    keys: dict[Place, None] = field(default_factory=dict)  # oldest first
-    prefixes: dict[Place, None] = field(default_factory=dict)
+    keys: dict[Place, None] = {}  # oldest first
+    prefixes: dict[Place, None] = {}
     news: int = 0  # places noted since the last step
 
     @property

@@ -23,8 +23,9 @@ are sent it again), measured durations.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from resilient_scoop.core.events import Erase, Put, Table
 from resilient_scoop.wire import messages as wire
@@ -39,15 +40,14 @@ if TYPE_CHECKING:
 _NEXT = {Table.LOG: Table.HISTORY, Table.HISTORY: Table.DEFINE}
 
 
-@dataclass(slots=True)
-class _Search:
+class _Search(msgspec.Struct):
     """Looks through LOG and HISTORY for callables, and then through DEFINE for those not found."""
 
     turn: int  # all that was handled up to this one must be durable first (D3)
     known: int  # how many records there were
     table: Table = Table.LOG
     after: bytes | None = None
-    named: set[bytes] = field(default_factory=set)
+    named: set[bytes] = msgspec.field(default_factory=set)
     left: int = 0
 
 

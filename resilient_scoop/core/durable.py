@@ -19,9 +19,10 @@ D8  What this attempt has made itself under such a future's number must be the v
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
+
+import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core.call import Call
@@ -36,8 +37,7 @@ if TYPE_CHECKING:
 Key = tuple[str, int]
 
 
-@dataclass(slots=True)
-class Block:
+class Block(msgspec.Struct):
     """An open block."""
 
     key: Key
@@ -49,23 +49,26 @@ class Block:
     saved: int = 0  # how many checkpoints it has made that are durable
 
 
-@dataclass(slots=True)
-class Durable:
+class Durable(msgspec.Struct):
     """What one attempt at a parent knows of its checkpoints."""
 
-    open: list[Block] = field(default_factory=list)
-    openings: dict[str, int] = field(default_factory=dict)
-    known: dict[Key, int] = field(default_factory=dict)  # newest generation that is durable
-    read: dict[Key, list[wire.Checkpoint]] = field(default_factory=dict)  # from the history
-    dropped: Intervals = field(default_factory=Intervals)
-    trimmed_by: set[Key] = field(default_factory=set)
+    open: list[Block] = []
+    openings: dict[str, int] = {}
+    known: dict[Key, int] = {}  # newest generation that is durable
+    read: dict[Key, list[wire.Checkpoint]] = {}  # from the history
+    dropped: Intervals = msgspec.field(default_factory=Intervals)
+    trimmed_by: set[Key] = msgspec.field(default_factory=set)
     heads: int = 0  # pages seen
     lacked: bool = False  # it was said that dropped outcomes are missing
     again: bool = False  # the history is to be gone over again, behind its end
-    skipped: Intervals = field(default_factory=Intervals)  # calls that this attempt has not made
-    sought: set[int] = field(default_factory=set)  # calls that only the history can settle (D8)
+    skipped: Intervals = msgspec.field(
+        default_factory=Intervals
+    )  # calls that this attempt has not made
+    sought: set[int] = msgspec.field(
+        default_factory=set
+    )  # calls that only the history can settle (D8)
     # Of this attempt, by number: calls with results in files, while anything can still read them.
-    unread: WeakValueDictionary[int, Call] = field(default_factory=WeakValueDictionary)
+    unread: WeakValueDictionary[int, Call] = msgspec.field(default_factory=WeakValueDictionary)
 
     # --- what the broker says -----------------------------------------------------------------
 

@@ -12,7 +12,6 @@ and the acknowledgements of the very messages that were handled (disk before wir
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
@@ -75,11 +74,10 @@ class Reader(Protocol):
         """Return one record."""
 
 
-@dataclass(slots=True)
-class _Turn:
+class _Turn(msgspec.Struct):
     number: int
-    sends: list[Send | SendHistory | GrantStored | Sweep | Discard] = field(default_factory=list)
-    acks: dict[PeerId, tuple[Link, int]] = field(default_factory=dict)
+    sends: list[Send | SendHistory | GrantStored | Sweep | Discard] = []
+    acks: dict[PeerId, tuple[Link, int]] = {}
 
 
 class Exchange:

@@ -8,8 +8,9 @@ K2  A record is erased only if all that it holds was trimmed, and it is older th
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core import checkpoints
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.state import Parent
 
 
-@dataclass(slots=True)
-class _Job:
+class _Job(msgspec.Struct):
     """The sweep behind one `Trimmed` record of a parent."""
 
     parent: Parent

@@ -19,8 +19,9 @@ depends on nothing but its function and its arguments. (See decision 0042.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.wire import messages as wire
@@ -37,14 +38,13 @@ _FRAME_BYTES = 1 << 19
 _ITEM_BITS = 32
 
 
-@dataclass(slots=True)
-class Moved:
+class Moved(msgspec.Struct):
     """Outcomes of one parent's history that may be taken for items at other places."""
 
-    runs: list[wire.Outcome] = field(default_factory=list)
-    index: dict[int, int] = field(default_factory=dict)  # start of a digest -> run and item
+    runs: list[wire.Outcome] = []
+    index: dict[int, int] = {}  # start of a digest -> run and item
     indexed: int = 0  # runs that are in it
-    fingerprints: set[bytes] = field(default_factory=set)
+    fingerprints: set[bytes] = msgspec.field(default_factory=set)
     has_stash: bool = False
     diverged: bool = False  # an outcome of the history did not fit its place
     said: bool = False  # that a single call keeps its result

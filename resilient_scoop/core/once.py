@@ -14,8 +14,9 @@ N5  Another function than the one whose answer this is gets the answer, as by it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from resilient_scoop.core.divergence import refuse
 from resilient_scoop.core.durable import jump
@@ -31,13 +32,12 @@ _NAMED = b"N"
 """How an answer begins behind which the name of its function stands; older ones have none."""
 
 
-@dataclass(slots=True)
-class Once:
+class Once(msgspec.Struct):
     """What one attempt at a parent waits for."""
 
     wanted: int = -1  # the last observation that is to be durable before the parent goes on
     noted: int = -1  # all up to this one are
-    sent: list[wire.Observation] = field(default_factory=list)  # with the wanted one, not noted
+    sent: list[wire.Observation] = []  # with the wanted one, not noted
     watch: Callable[[Begun, bool], None] | None = None  # hears of each, and whether it was told
 
     @property
@@ -65,8 +65,7 @@ class Once:
             self.sent = []
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(msgspec.Struct, frozen=True):
     """Where a function begins."""
 
     kind: str

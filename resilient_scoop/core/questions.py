@@ -19,8 +19,9 @@ What an open question's item is, and what follows:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.wire import messages as wire
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.state import Batch, Parent
 
 
-@dataclass(slots=True)
-class _Question:
+class _Question(msgspec.Struct):
     batch: Batch
     index: int
     digest: bytes  # of the item that is meant

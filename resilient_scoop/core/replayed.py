@@ -17,8 +17,9 @@ The first difference, or the end, goes to `halt`, which must not return.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core import unwanted
@@ -40,8 +41,7 @@ if TYPE_CHECKING:
 _WIDTH = ids.DIGEST_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """Why a replay stands still. `expected` is empty where it is no difference."""
 
     what: str  # "history", or what differs: call, arguments, code, observation, output, input, end
@@ -58,21 +58,20 @@ class End:
         return self.what != "history"
 
 
-@dataclass(slots=True)
-class Asked:
+class Asked(msgspec.Struct):
     """What one parent asked for, by call, and which checkpoints cover what is gone: a fold of its log."""
 
     path: str
     defines: dict[bytes, wire.Define]
-    calls: dict[int, Batch] = field(default_factory=dict)
-    sizes: dict[int, int] = field(default_factory=dict)  # of calls whose last item is known
-    abandoned: dict[int, Intervals] = field(default_factory=dict)  # items that nobody read
+    calls: dict[int, Batch] = {}
+    sizes: dict[int, int] = {}  # of calls whose last item is known
+    abandoned: dict[int, Intervals] = {}  # items that nobody read
     observations: int = 0
     upto: int = 0
-    checkpoints: list[Mark] = field(default_factory=list)
+    checkpoints: list[Mark] = []
     covered: int = 0  # the number above every call that a checkpoint covers
-    dropped: Intervals = field(default_factory=Intervals)  # calls that were trimmed
-    trimmed_by: list[tuple[str, int]] = field(default_factory=list)
+    dropped: Intervals = msgspec.field(default_factory=Intervals)  # calls that were trimmed
+    trimmed_by: list[tuple[str, int]] = []
 
     def take(self, seq: int, record: wire.Logged) -> None:
         """Take in a record; those that tell nothing of what was asked change nothing."""

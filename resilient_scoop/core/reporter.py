@@ -9,8 +9,9 @@ An item that is tried again in the same worker (`retries=`) finds what the try b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.wire import messages as wire
@@ -22,8 +23,7 @@ KEEP_S = 1.0
 """Least time between two words of one item that travel: each is a record of the journal."""
 
 
-@dataclass(slots=True)
-class _Item:
+class _Item(msgspec.Struct):
     work: Work | None  # None: the script itself
     index: int
     said: wire.Progress | None = None

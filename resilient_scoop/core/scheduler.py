@@ -18,8 +18,9 @@ comes back (`_behind_long`), so that the first worker that is free has what is f
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core.holdback import HoldBack, available
@@ -39,19 +40,18 @@ __all__ = ["Scheduler", "Slice"]
 _PLAIN = Options()
 
 
-@dataclass(slots=True)
-class Scheduler:
+class Scheduler(msgspec.Struct):
     """The queue and the leases; `epoch` numbers the attempts that it makes."""
 
     state: State
     config: BrokerConfig
     epoch: int
-    workers: dict[bytes, Peer] = field(default_factory=dict)
-    leases: dict[Attempt, Lease] = field(default_factory=dict)
-    estimates: dict[bytes, Estimate] = field(default_factory=dict)
+    workers: dict[bytes, Peer] = {}
+    leases: dict[Attempt, Lease] = {}
+    estimates: dict[bytes, Estimate] = {}
     ready: int = 0  # that may be handed out
-    held: HoldBack = field(default_factory=HoldBack)
-    _queue: list[Entry] = field(default_factory=list)
+    held: HoldBack = msgspec.field(default_factory=HoldBack)
+    _queue: list[Entry] = []
     _count: int = 0
     _attempts: int = 0
     _hold_s: float = 0.1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 if TYPE_CHECKING:
     from resilient_scoop.core.events import StoredResume
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
     from resilient_scoop.wire.messages import Options, Task
 
 
-@dataclass(slots=True)
-class Estimate:
+class Estimate(msgspec.Struct):
     """Time per item of a function: a mean that forgets."""
 
     mean_s: float = 0.0

@@ -17,8 +17,9 @@ parents commute, so recovery may scan the table in key order.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core.batch import Batch, Parent, Piece
@@ -44,25 +45,24 @@ __all__ = ["Batch", "Parent", "Piece", "State"]
 _INDEX_STRIDE = 256
 
 
-@dataclass(slots=True)
-class State:
+class State(msgspec.Struct):
     """All that a new broker knows."""
 
     run: bytes
     seq: int = 0
-    parents: dict[str, Parent] = field(default_factory=dict)
-    kids: dict[str, dict[str, None]] = field(default_factory=dict)  # parents below a parent
-    kid_items: dict[tuple[str, int], set[int]] = field(default_factory=dict)  # the same by batch
-    defines: dict[bytes, Define] = field(default_factory=dict)
+    parents: dict[str, Parent] = {}
+    kids: dict[str, dict[str, None]] = {}  # parents below a parent
+    kid_items: dict[tuple[str, int], set[int]] = {}  # the same by batch
+    defines: dict[bytes, Define] = {}
     output_bytes: int = 0
     inputs: int = 0  # reads of the script's standard input that are recorded
     items_known: int = 0
     items_done: int = 0
-    reused: Reused = field(default_factory=Reused)
-    tally: Totals = field(default_factory=Totals)
+    reused: Reused = msgspec.field(default_factory=Reused)
+    tally: Totals = msgspec.field(default_factory=Totals)
     args_bytes: int = 0  # of arguments kept in memory
-    words: Words = field(default_factory=Words)  # what running items said of themselves
-    spent: list[bytes] = field(default_factory=list)  # keys of arguments that nobody needs now
+    words: Words = msgspec.field(default_factory=Words)  # what running items said of themselves
+    spent: list[bytes] = []  # keys of arguments that nobody needs now
 
     def parent(self, path: str) -> Parent:
         """Return the parent's record, made on first sight."""

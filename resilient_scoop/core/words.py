@@ -13,8 +13,9 @@ There is at most one record of an undone item that was started, and one of the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core.events import StoredResume
@@ -31,8 +32,7 @@ SCRIPT: _Place = ("", 0)
 """Where the script's own word is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(msgspec.Struct, frozen=True):
     """The last word of one item; `mark` is its function's fingerprint and its arguments' digest."""
 
     key: bytes
@@ -50,12 +50,11 @@ class Word:
         return StoredResume(self.key, self.mark) if self.has_payload else None
 
 
-@dataclass(slots=True)
-class Words:
+class Words(msgspec.Struct):
     """The words of all items."""
 
-    batches: dict[_Place, dict[int, Word]] = field(default_factory=dict)
-    stale: list[bytes] = field(default_factory=list)  # keys of records that are to be erased
+    batches: dict[_Place, dict[int, Word]] = {}
+    stale: list[bytes] = []  # keys of records that are to be erased
 
     def put(self, said: Progress, fn: bytes, run: bytes) -> bytes | None:
         """Keep an item's word; return its record's key, or None if a later attempt spoke (K2)."""

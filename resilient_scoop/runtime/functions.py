@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import types
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from resilient_scoop.adapters import generators, overlay, payload
 from resilient_scoop.adapters.payload_lacking import in_a_line, lacks_module, lacks_name
@@ -40,8 +41,7 @@ def is_stateless(function: object) -> bool:
     return isinstance(function, types.BuiltinFunctionType)
 
 
-@dataclass(slots=True)
-class Loaded:
+class Loaded(msgspec.Struct):
     """A callable as a worker has it."""
 
     define: Define

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.adapters import process_state
@@ -36,8 +37,7 @@ _IDLE_S = 0.25
 STUCK_S = 0.5
 
 
-@dataclass(slots=True, eq=False)
-class Parked:
+class Parked(msgspec.Struct, eq=False):
     """A future that waits."""
 
     context: Context

@@ -13,9 +13,10 @@ import io
 import re
 import sys
 import time
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, cast
+
+import msgspec
 
 from resilient_scoop.runtime.patient import write_patiently
 
@@ -151,13 +152,12 @@ class TaskLine(NamedTuple):
         return f"{self.at} ".encode() + self.short if self.at else self.short
 
 
-@dataclass(slots=True)
-class TaskLogs:
+class TaskLogs(msgspec.Struct):
     """The workers' logs of a run, read on from where the last reading ended."""
 
     folder: Path
-    _read_bytes: dict[str, int] = field(default_factory=dict)
-    _last: dict[str, str] = field(default_factory=dict)  # the time of a log's last line
+    _read_bytes: dict[str, int] = {}
+    _last: dict[str, str] = {}  # the time of a log's last line
 
     @classmethod
     def anew(cls, folder: Path) -> TaskLogs:
