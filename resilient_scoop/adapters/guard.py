@@ -26,16 +26,15 @@ _BASIC_BYTES: Final = object.__basicsize__ + 16
 """Objects with nothing but attributes and weak references are not larger than this."""
 
 
-class _Function(NamedTuple):
+class _Carried(NamedTuple):
+    """What a function carries besides its code and its defaults; most carry nothing."""
+
     function: Any
-    code: Any
-    defaults: Any
     keyword_defaults: dict[str, Any] | None
     cells: tuple[Any, ...]
     attributes: tuple[Any, ...]
-    is_bare: bool
 
-    def carries_the_same(self) -> bool:
+    def is_the_same(self) -> bool:
         """Tell whether keyword defaults, closure cells and attributes are the same objects."""
         function = self.function
         cells = tuple(content(cell) for cell in function.__closure__ or ())
@@ -49,11 +48,22 @@ class _Function(NamedTuple):
 class Guard:
     """What to look at again before a definition is used again."""
 
-    __slots__ = ("_classes", "_flat", "_functions", "_kept", "_names", "_values")
+    __slots__ = (
+        "_carried",
+        "_classes",
+        "_flat",
+        "_functions",
+        "_kept",
+        "_more",
+        "_names",
+        "_values",
+    )
 
     def __init__(self) -> None:
         self._names: list[tuple[dict[str, Any], str, Any]] = []
-        self._functions: list[_Function] = []
+        self._functions: list[tuple[Any, Any, Any, bool]] = []  # code, defaults, carries nothing
+        self._more = False  # whether there is anything of what follows
+        self._carried: list[_Carried] = []
         self._classes: list[tuple[type, list[Any]]] = []
         self._flat: list[tuple[Any, list[Any]]] = []
         self._values: list[tuple[Any, bytes]] = []
@@ -66,6 +76,7 @@ class Guard:
     def never(self) -> None:
         """Do not hold: something is watched that cannot be compared."""
         self._values.append((None, b""))
+        self._more = True
 
     def name(self, scope: dict[str, Any], name: str, value: Any) -> None:
         """Watch what a module's namespace holds under a name."""
@@ -75,16 +86,16 @@ class Guard:
         """Watch a function's code and what it carries."""
         cells = tuple(content(cell) for cell in function.__closure__ or ())
         keywords, attributes = function.__kwdefaults__, _items(vars(function))
-        self._functions.append(
-            _Function(
-                function, function.__code__, function.__defaults__, keywords and dict(keywords),
-                cells, attributes, is_bare=not (keywords or cells or attributes),
-            )
-        )  # fmt: skip
+        is_bare = not (keywords or cells or attributes)
+        self._functions.append((function, function.__code__, function.__defaults__, is_bare))
+        if not is_bare:
+            self._carried.append(_Carried(function, keywords and dict(keywords), cells, attributes))
+            self._more = True
 
     def cls(self, cls: type) -> None:
         """Watch what a class holds itself."""
         self._classes.append((cls, list(vars(cls).values())))
+        self._more = True
 
     def value(self, value: Any, digest: bytes | None = None) -> None:
         """Watch a value, whose digest may be known already."""
@@ -95,32 +106,36 @@ class Guard:
         kind = type(value)
         if kind is list and SCALARS.issuperset(map(type, value)):
             self._flat.append((value, value.copy()))
+            self._more = True
         elif kind is dict and SCALARS.issuperset(map(type, (*value, *value.values()))):
             self._flat.append((value, [*value, *value.values()]))
+            self._more = True
         elif _is_plain_instance(value):
             self.value(vars(value))
         else:
             if isinstance(value, FunctionType) and is_user_code(value):
                 self.function(value)
             self._values.append((value, self._now(value) if digest is None else digest))
+            self._more = True
 
     def holds(self) -> bool:
         """Tell whether all is as it was."""
         for scope, name, value in self._names:
             if scope.get(name) is not value:
                 return False
-        for each in self._functions:
-            function = each.function
-            if function.__code__ is not each.code or function.__defaults__ is not each.defaults:
+        for function, code, defaults, is_bare in self._functions:
+            if function.__code__ is not code or function.__defaults__ is not defaults:
                 return False
-            if each.is_bare and not (function.__kwdefaults__ or function.__dict__):
-                continue  # most functions carry nothing else
-            if not each.carries_the_same():
+            if is_bare and (function.__kwdefaults__ or function.__dict__):
                 return False
-        return self._classes_hold() and self._values_hold()
+        return not self._more or self._more_holds()
 
-    def _classes_hold(self) -> bool:
-        return all(_same(list(vars(cls).values()), held) for cls, held in self._classes)
+    def _more_holds(self) -> bool:
+        return (
+            all(_same(list(vars(cls).values()), held) for cls, held in self._classes)
+            and all(each.is_the_same() for each in self._carried)
+            and self._values_hold()
+        )
 
     def _values_hold(self) -> bool:
         for container, copy in self._flat:

@@ -32,7 +32,8 @@ class _Base:
     search_path: list[str] = []  # noqa: RUF012
     arguments: list[str] = []  # noqa: RUF012
     version = 0  # rises with each change of a variable
-    known: tuple[int, Setting | None] = (-1, None)
+    known: Setting | None = None
+    known_at = -1  # the version that `known` is of
 
 
 def note() -> None:
@@ -61,9 +62,10 @@ class _Counted:
 
 def changes() -> Setting | None:
     """Return what has been changed since `note`; None where nothing has."""
-    same = sys.path == _Base.search_path and sys.argv == _Base.arguments
-    if same and _Base.known[0] == _Base.version:
-        return _Base.known[1]
+    base = _Base
+    same = sys.path == base.search_path and sys.argv == base.arguments
+    if same and base.known_at == base.version:
+        return base.known
     if not _Base.search_path:
         return None  # nothing was noted: no process of a run
     now, then = dict(os.environb), _Base.environ
@@ -75,5 +77,5 @@ def changes() -> Setting | None:
     told = [] if sys.argv == _Base.arguments else [str(each) for each in sys.argv]
     changed = bool(environ or moved or told)
     found = Setting(dict(sorted(environ.items())), moved, told) if changed else None
-    _Base.known = (_Base.version if same else -1, found)
+    _Base.known, _Base.known_at = found, _Base.version if same else -1
     return found

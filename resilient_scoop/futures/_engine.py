@@ -26,6 +26,7 @@ from resilient_scoop.adapters.store import size_of
 from resilient_scoop.adapters.user_code import describe
 from resilient_scoop.core.severed import sever
 from resilient_scoop.errors import ScriptGuardError, UsageError
+from resilient_scoop.futures._options import PLAIN
 from resilient_scoop.runtime import ending, user_signals
 from resilient_scoop.runtime.current import Process
 from resilient_scoop.wire.messages import Define, Options
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from resilient_scoop.wire.callables import Setting
 
 ONE, STAR, KEYWORDS = 0, 1, 2
-PLAIN = Options()
 OUTSTANDING_BYTES_MAX = 32 << 20
 FILE_BYTES_MAX = 64 << 20
 FILES_PER_WORKER = 4
@@ -52,7 +52,7 @@ SLOW_S = 0.3
 """Beyond this the user is told that looking for changes takes long."""
 _SCALARS = frozenset({int, float, bool, str, bytes, type(None), complex})
 
-_definitions: dict[tuple[int, int, Options], tuple[object, Define, Guard]] = {}
+_definitions: dict[tuple[Any, ...], tuple[object, Define, Guard]] = {}
 ending.caches += [_definitions.clear, forget_known, imported.forget]
 
 
@@ -123,7 +123,8 @@ def _refuse_threads(what: str) -> None:
 
 def definition(function: Callable[..., Any], style: int, options: Options) -> Define:
     """Return what a callable means at this moment; the last definition, if nothing has changed since."""
-    key = (id(function), style, options)
+    # With options, they are a part of the key; to hash them takes as long as all the rest.
+    key = (id(function), style) if options is PLAIN else (id(function), style, options)
     found = _definitions.get(key)
     changes = setting.changes()
     if found is not None and found[0] is function and found[2].holds():

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 ATTRIBUTE = "__rscoop_options__"
+PLAIN = Options()
+"""Those of a call without any: this one object, so that it can be told by identity."""
 
 
 def make(
@@ -50,7 +52,7 @@ def of(function: object, given: Options | None = None) -> Options:
     if given is not None:
         return given
     found = getattr(function, ATTRIBUTE, None)
-    return found if isinstance(found, Options) else Options()
+    return found if isinstance(found, Options) else PLAIN
 
 
 def set_on(function: F, options: Options) -> F:
