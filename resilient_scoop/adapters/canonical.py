@@ -88,8 +88,9 @@ class Canon:
         function_key: FunctionKey,
         class_key: ClassKey = by_name,
         is_opaque: Callable[[type], bool] = never_opaque,
+        met_module: Callable[[ModuleType], None] | None = None,
     ) -> None:
-        self._keys = (function_key, class_key, is_opaque)
+        self._keys = (function_key, class_key, is_opaque, met_module)
         self._idle: list[_Encoder] = []
 
     def digest(self, obj: object, pickled_bytes: int = 0) -> bytes | None:
@@ -179,8 +180,13 @@ class _Rules:
     """What is encoded as something else than its own reduction."""
 
     def __init__(
-        self, function_key: FunctionKey, class_key: ClassKey, is_opaque: Callable[[type], bool]
+        self,
+        function_key: FunctionKey,
+        class_key: ClassKey,
+        is_opaque: Callable[[type], bool],
+        met_module: Callable[[ModuleType], None] | None,
     ) -> None:
+        self._met_module = met_module
         self._function_key = function_key
         self._class_key = class_key
         self._is_opaque = is_opaque
@@ -190,6 +196,7 @@ class _Rules:
             MethodType: self._method,
             BuiltinMethodType: self._builtin,
             MappingProxyType: _mapping,
+            ModuleType: self._module,
             type: self._class,
         }
 
@@ -203,6 +210,8 @@ class _Rules:
     def _rule_of(self, kind: type) -> Callable[[Any], Any]:
         if issubclass(kind, type):
             return _ephemeral if kind.__name__ == "MetaEphemeral" else self._class
+        if issubclass(kind, ModuleType):
+            return self._module
         if self._is_opaque(kind):
             return _opaque
         return _rule_of(kind)
@@ -210,6 +219,11 @@ class _Rules:
     def _class(self, cls: type) -> Any:
         key = self._class_key(cls)
         return mark, ("class", *([module_name(cls), cls.__qualname__] if key is None else [key]))
+
+    def _module(self, module: ModuleType) -> Any:
+        if self._met_module is not None:
+            self._met_module(module)
+        return mark, ("module", module.__name__)
 
     def _function(self, function: Any) -> Any:
         if function is mark:
@@ -235,8 +249,6 @@ class _Rules:
 def _rule_of(kind: type) -> Callable[[Any], Any]:
     if type(kind).__name__ == "MetaEphemeral":
         return _constant
-    if issubclass(kind, ModuleType):
-        return _module
     if issubclass(kind, set | frozenset):
         return _refuse_set
     numpy = sys.modules.get("numpy")
@@ -251,10 +263,6 @@ def _as_it_is(_obj: object) -> Any:
 
 def _refuse_set(_obj: object) -> Any:
     raise _HoldsSetError
-
-
-def _module(module: ModuleType) -> Any:
-    return mark, ("module", module.__name__)
 
 
 def _mapping(view: Any) -> Any:

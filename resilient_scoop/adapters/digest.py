@@ -17,6 +17,7 @@ from resilient_scoop.adapters.guard import Guard
 from resilient_scoop.adapters.meaning import Meaning
 from resilient_scoop.adapters.user_code import describe, is_user_code
 from resilient_scoop.ids import DIGEST_BYTES
+from resilient_scoop.wire.callables import AS_IMPORTED, Reference
 
 _PLAIN_PICKLE: Final = 0x80
 _SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
@@ -27,8 +28,12 @@ _SMALL_BYTES: Final = 1 << 16
 _BLOB_BYTES: Final = 256 << 20
 """Assumed size of what is in a file: it only bounds the work on shared parts."""
 
-_known: Final[dict[int, tuple[Any, bytes, Guard]]] = {}
+Changed = dict[str, tuple[Reference, Any]]
+"""By home: what the script has changed since it was imported, and the value."""
+
+_known: Final[dict[int, tuple[Any, bytes, Guard, Changed]]] = {}
 _KNOWN_MAX: Final = 1024
+_met: Final[Changed] = {}
 
 
 def digest(obj: object, payload: bytes) -> bytes:
@@ -40,6 +45,11 @@ def digest(obj: object, payload: bytes) -> bytes:
         return blake2b(payload, digest_size=DIGEST_BYTES).digest()
     found = _canon.digest(obj, len(payload) if plain else _BLOB_BYTES)
     return os.urandom(DIGEST_BYTES) if found is None else found[:DIGEST_BYTES]
+
+
+def has_met() -> bool:
+    """Tell whether `take_met` has something to return."""
+    return bool(_met)
 
 
 def digest_value(obj: object) -> bytes | None:
@@ -73,17 +83,33 @@ def _class_key(cls: type) -> bytes | None:
 def forget_known() -> None:
     """Let go of functions and classes that were met among arguments: the process ends."""
     _known.clear()
+    _met.clear()
 
 
 def _meaning_of(obj: Any) -> bytes:
     found = _known.get(id(obj))
     if found is not None and found[0] is obj and found[2].holds():
+        if found[3]:
+            _met.update(found[3])
         return found[1]
     meaning = Meaning(obj)
     if len(_known) >= _KNOWN_MAX:
         _known.clear()
-    _known[id(obj)] = (obj, meaning.fingerprint, meaning.guard)
+    changed = {
+        each.home: (each, meaning.objects[each.home])
+        for each in meaning.references
+        if each.home and not each.flags & AS_IMPORTED
+    }
+    _known[id(obj)] = (obj, meaning.fingerprint, meaning.guard, changed)
+    _met.update(changed)
     return meaning.fingerprint
+
+
+def take_met() -> Changed:
+    """Return what arguments have referred to since the last time, and the script has changed."""
+    found = _met.copy()
+    _met.clear()
+    return found
 
 
 _canon: Final = Canon(_function_key, _class_key)

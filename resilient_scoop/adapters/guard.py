@@ -11,6 +11,7 @@ from operator import is_
 from types import FunctionType, ModuleType
 from typing import Any, Final, NamedTuple
 
+from resilient_scoop.adapters.containers import content_of
 from resilient_scoop.adapters.user_code import is_user_code
 from resilient_scoop.adapters.values import (
     CACHED,
@@ -51,21 +52,25 @@ class Guard:
     __slots__ = (
         "_carried",
         "_classes",
+        "_contents",
         "_flat",
         "_functions",
         "_kept",
         "_more",
         "_names",
+        "_sizes",
         "_values",
     )
 
     def __init__(self) -> None:
         self._names: list[tuple[dict[str, Any], str, Any]] = []
+        self._sizes: list[tuple[dict[str, Any], int]] = []
         self._functions: list[tuple[Any, Any, Any, bool]] = []  # code, defaults, carries nothing
         self._more = False  # whether there is anything of what follows
         self._carried: list[_Carried] = []
         self._classes: list[tuple[type, list[Any]]] = []
         self._flat: list[tuple[Any, list[Any]]] = []
+        self._contents: list[tuple[Any, list[Any]]] = []
         self._values: list[tuple[Any, bytes]] = []
         self._kept: list[Any] = []
 
@@ -81,6 +86,16 @@ class Guard:
     def name(self, scope: dict[str, Any], name: str, value: Any) -> None:
         """Watch what a module's namespace holds under a name."""
         self._names.append((scope, name, value))
+
+    def names(self, scope: dict[str, Any]) -> None:
+        """Watch whether a module gets more names: one may hide a builtin, or be there at last."""
+        if all(known is not scope for known, _ in self._sizes):
+            self._sizes.append((scope, len(scope)))
+
+    def content(self, container: Any) -> None:
+        """Watch what a container of a library's holds, by identity."""
+        self._contents.append((container, content_of(container)))
+        self._more = True
 
     def function(self, function: Any) -> None:
         """Watch a function's code and what it carries."""
@@ -123,6 +138,9 @@ class Guard:
         for scope, name, value in self._names:
             if scope.get(name) is not value:
                 return False
+        for scope, size in self._sizes:
+            if len(scope) != size:
+                return False
         for function, code, defaults, is_bare in self._functions:
             if function.__code__ is not code or function.__defaults__ is not defaults:
                 return False
@@ -141,6 +159,9 @@ class Guard:
         for container, copy in self._flat:
             now = container if type(container) is list else [*container, *container.values()]
             if not _same(now, copy):
+                return False
+        for container, copy in self._contents:
+            if not _same(content_of(container), copy):
                 return False
         return all(self._now(value) == digest for value, digest in self._values)
 

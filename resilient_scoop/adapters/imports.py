@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from resilient_scoop.adapters import generators, process_state, rng
+from resilient_scoop.adapters import generators, imported, process_state, rng
 from resilient_scoop.adapters.modules import is_users_file
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class Watcher:
         """Run a module's code, aside of the task that imports it."""
         if rng.is_old():
             run(module)
+            if users:
+                imported.note_late(module)
             return
         is_outermost = not self._depth
         before = process_state.snapshot() if is_outermost else None
@@ -94,6 +96,7 @@ class Watcher:
             if before is not None:
                 process_state.imported(before)
         if users:
+            imported.note_late(module)
             for each in generators.look([module]):
                 each.seed(self._path().encode())
 

@@ -17,6 +17,7 @@ so that a renamed function keeps its results.
 
 from __future__ import annotations
 
+import builtins
 import functools
 import os
 import reprlib
@@ -27,6 +28,7 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 from resilient_scoop.adapters import imported, module_source, setting, source, source_text
+from resilient_scoop.adapters.containers import is_container
 from resilient_scoop.adapters.guard import Guard
 from resilient_scoop.adapters.secret_names import SECRET
 from resilient_scoop.adapters.user_code import describe, is_user_code, is_user_module, version
@@ -56,6 +58,7 @@ _REPR: Final = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = _SHOWN_MAX
 _CARRYING: Final = (MethodType, functools.partial, FunctionType, type, CACHED)
 _ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
+_IMPORTERS: Final = frozenset({"import_module", "modules"})
 _OURS: Final = __name__.partition(".")[0]
 ABSENT_DIGEST: Final = digest_of(b"absent")
 _NONE: Final = ModuleType("none")
@@ -131,10 +134,12 @@ class _Survey:
         self._modules: set[tuple[str, str]] = set()
         self._imports: set[tuple[str, str]] = set()
         self._named: set[int] = set()
+        self._whole: set[str] = set()
         self.reads_environment = self.reads_arguments = False
         self._carrier = 0  # AS_IMPORTED, if what is described is carried by something that is so
         self._describer = Describer(self._reach)
         self._describer.names_of = self._names_of  # type: ignore[method-assign]
+        self._describer.holds_module = self._any_of  # type: ignore[method-assign]
         self._root(root)
         for home, value in self._queue:  # grows on the way
             self._describe(home, value)
@@ -245,8 +250,6 @@ class _Survey:
         self._named.add(id(function))
         self.guard.keep(function)
         code, scope = function.__code__, function.__globals__
-        module = str(scope.get("__name__", ""))
-        is_module = vars(sys.modules.get(str(scope.get("__name__")), _NONE)) is scope
         names = set(source_text.global_loads(code))
         if names & _ALL_NAMES:
             names |= self._all_names(scope, code)
@@ -254,24 +257,42 @@ class _Survey:
         self.reads_arguments = self.reads_arguments or "argv" in attributes
         if not self.reads_environment and not _ENVIRONMENT.isdisjoint(attributes):
             self.reads_environment = True
+        self._globals(code, scope, names, attributes)
+        self._class_of(function, scope)
+        self._imported_inside(code, scope.get("__package__") or "")
+        if not _IMPORTERS.isdisjoint(attributes) or "__import__" in names:
+            for each in list(sys.modules.values()):
+                self._any_of(each)
+
+    def _globals(
+        self, code: CodeType, scope: dict[str, Any], names: set[str], attributes: list[str]
+    ) -> None:
+        """Describe what a function finds under global names."""
+        module = str(scope.get("__name__", ""))
+        is_module = vars(sys.modules.get(module, _NONE)) is scope
+        passed_on = module_source.passed_on(code)
         for name in sorted(names):
             value = scope.get(name, MISSING)
             if value is MISSING or (name.startswith("__") and name.endswith("__")):
                 self._deleted(f"{module}:{name}" if is_module else "")
+                self.guard.names(scope)
+                self._builtin(name)
                 continue
             self.guard.name(scope, name, value)
             if isinstance(value, ModuleType):
                 self._module(value, attributes)
+                if name in passed_on:
+                    self._any_of(value)
             elif is_module:
                 self._reach(f"{module}:{name}", value)
             else:  # made by `exec` in a namespace of its own, which travels with the function
                 self._held(name, value)
-        self._class_of(function, scope)
-        for label, text in module_source.imported_inside(code, scope.get("__package__") or ""):
-            if (label, text) not in self._imports:
-                self._imports.add((label, text))
-                digest = digest_of(text.encode("utf-8", "surrogatepass"))
-                self._add("", label, digest, b"", flags=AS_IMPORTED)
+
+    def _builtin(self, name: str) -> None:
+        value = vars(builtins).get(name, MISSING)
+        if value is not MISSING and imported.is_patched(builtins, name, value, new=True):
+            self.guard.name(vars(builtins), name, value)
+            self._reach(f"builtins:{name}", value)
 
     def _deleted(self, home: str) -> None:
         """Describe a global that the import had set, and that the script has deleted since."""
@@ -301,7 +322,47 @@ class _Survey:
             if not isinstance(value, ModuleType)
         }
 
-    def _module(self, module: ModuleType, attributes: list[str]) -> None:
+    def _imported_inside(self, code: CodeType, package: str) -> None:
+        """Describe what a function imports itself: its source, and what the script has changed of it."""
+        for label, text in module_source.imported_inside(code, package):
+            if (label, text) not in self._imports:
+                self._imports.add((label, text))
+                digest = digest_of(text.encode("utf-8", "surrogatepass"))
+                self._add("", label, digest, b"", flags=AS_IMPORTED)
+        for name, names in module_source.imports_of(code, package):
+            module = sys.modules.get(name)
+            if module is None or not is_user_module(name):
+                continue
+            if not names or "*" in names:
+                self._any_of(module)
+                continue
+            changed = imported.changed_in(module)
+            for each in sorted(names):
+                self._watched(module, each, is_changed=each in changed)
+
+    def _any_of(self, module: Any) -> None:
+        """Describe what the script has changed in a module of the user's of which anything may be used."""
+        if not isinstance(module, ModuleType) or module.__name__ in self._whole:
+            return
+        if not is_user_module(module.__name__):
+            return
+        self._whole.add(module.__name__)
+        changed = imported.changed_in(module)
+        for name in sorted(vars(module)):
+            if not name.startswith("__"):
+                self._watched(module, name, is_changed=name in changed)
+
+    def _watched(self, module: ModuleType, name: str, *, is_changed: bool) -> None:
+        value = vars(module).get(name, MISSING)
+        self.guard.name(vars(module), name, None if value is MISSING else value)
+        if value is MISSING or isinstance(value, ModuleType):
+            return
+        if is_changed:
+            self._reach(f"{module.__name__}:{name}", value)
+        elif not isinstance(value, FunctionType | type | CACHED):
+            self.guard.value(value)
+
+    def _module(self, module: ModuleType, attributes: list[str], *, is_named: bool = True) -> None:
         name = module.__name__
         if name.partition(".")[0] == _OURS:
             return  # what it says of the process differs by design
@@ -311,15 +372,27 @@ class _Survey:
                 continue
             self._modules.add((name, attribute))
             value = vars(module).get(attribute, MISSING)
-            if value is MISSING or attribute.startswith("__"):
+            if attribute.startswith("__"):
                 continue
+            if value is MISSING:
+                self._lacking(module, attribute, of_user=of_user)
+                continue
+            self.guard.name(vars(module), attribute, value)
             if isinstance(value, ModuleType):
-                self.guard.name(vars(module), attribute, value)
-                if of_user or is_user_module(value.__name__):
-                    self._module(value, attributes)
-            elif of_user or _counts_in_library(value):
-                self.guard.name(vars(module), attribute, value)
+                self._module(value, attributes, is_named=of_user)
+            elif of_user or _counts(module, attribute, value, is_named=is_named):
                 self._reach(f"{name}:{attribute}", value)
+            elif is_container(value):
+                self.guard.content(value)
+
+    def _lacking(self, module: ModuleType, attribute: str, *, of_user: bool) -> None:
+        """Describe what stands for an attribute that a module does not hold itself."""
+        home = f"{module.__name__}:{attribute}"
+        finder = vars(module).get("__getattr__")
+        if of_user and isinstance(finder, FunctionType):
+            self._reach(f"{module.__name__}:__getattr__", finder)
+        elif of_user:
+            self._deleted(home)
 
     # --- classes and data ---------------------------------------------------------------------
 
@@ -327,8 +400,13 @@ class _Survey:
         here = _here(self._describer, home, cls)
         self._add(home, label, digest_of(self._describer.class_header(cls)), here)
         self.guard.cls(cls)
-        for name, value in attributes_of(cls):
+        held = dict(attributes_of(cls))
+        for name, value in held.items():
             self._attribute(f"{home}.{name}", f"{label}.{name}", value)
+        for name in sorted(imported.attributes_had(home) - held.keys()):
+            self._seen.add(f"{home}.{name}")
+            self.objects[f"{home}.{name}"] = ABSENT
+            self._add(f"{home}.{name}", f"{label}.{name}", ABSENT_DIGEST, b"", text="deleted")
 
     def _attribute(self, home: str, label: str, value: Any) -> None:
         self._seen.add(home)
@@ -349,6 +427,7 @@ class _Survey:
         elif isinstance(value, type) and own_home(value) == home and is_user_code(value):
             self._class(home, label, value)
         else:
+            self._any_of(value)
             here = _here(self._describer, home, value)
             self.guard.value(value)
             self._add(home, label, here, here, text=_shown(value))
@@ -373,11 +452,16 @@ class _Survey:
         self._add(home, label, digest, here, text=_shown(value), at=at, flags=flags)
 
 
-def _counts_in_library(value: Any) -> bool:
-    """Tell whether what a library's module holds can be of the user's making, or is a setting."""
+def _counts(module: ModuleType, name: str, value: Any, *, is_named: bool) -> bool:
+    """Tell whether what a library's module holds can be of the user's making, or is a setting.
+
+    Numbers and strings count in a module that the user's code names itself (`is_named`).
+    """
+    if imported.is_patched(module, name, value):
+        return True
     if isinstance(value, FunctionType | type):
         return is_user_code(value) or type(value).__name__ == "MetaCreator"
-    return type(value) in SCALARS or is_user_code(type(value))
+    return (is_named and type(value) in SCALARS) or is_user_code(type(value))
 
 
 def _short(name: str) -> str:

@@ -146,6 +146,33 @@ def imported_inside(code: CodeType, package: str) -> list[tuple[str, str]]:
     return [(label, "".join(sorted(texts))) for label, texts in sorted(found.items()) if texts]
 
 
+@lru_cache(maxsize=4096)
+def imports_of(code: CodeType, package: str) -> tuple[tuple[str, frozenset[str]], ...]:
+    """Return (module, names) of the import statements of a function and of those nested in it."""
+    return tuple(
+        (module, frozenset(names))
+        for part in source.nested(code)
+        for module, names in _imports(part, package)
+    )
+
+
+@lru_cache(maxsize=4096)
+def passed_on(code: CodeType) -> frozenset[str]:
+    """Return the globals that a function, or one nested in it, does more with than look up attributes."""
+    found = set()
+    for part in source.nested(code):
+        instructions = [each for each in dis.get_instructions(part) if each.opname not in _BETWEEN]
+        for each, following in zip(instructions, [*instructions[1:], None], strict=True):
+            if each.opname in source_text.GLOBAL_LOADS and not (
+                following is not None and following.opname in ("LOAD_ATTR", "LOAD_METHOD")
+            ):
+                found.add(each.argval)
+    return frozenset(found)
+
+
+_BETWEEN: Final = frozenset({"CACHE", "EXTENDED_ARG", "PUSH_NULL", "NOP"})
+
+
 def _imports(code: CodeType, package: str) -> Iterator[tuple[str, set[str]]]:
     """Yield (module, names) of a function's import statements; no names: those used as attributes."""
     instructions = list(dis.get_instructions(code))

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable
 from typing import Any, Final
 
 from resilient_scoop.adapters import payload_codec
-from resilient_scoop.adapters.meaning import ABSENT_DIGEST, Meaning, here_of
+from resilient_scoop.adapters.containers import copy_of, fill, is_container
+from resilient_scoop.adapters.meaning import ABSENT_DIGEST, here_of
+from resilient_scoop.adapters.modules import is_users
 from resilient_scoop.adapters.values import ABSENT, MISSING
 from resilient_scoop.counts import sized
 from resilient_scoop.errors import MeaningError
@@ -56,21 +59,39 @@ def activate(overlay: Overlay | None) -> None:
         return
     while _Place.before:
         owner, name, value = _Place.before.pop()
-        if value is MISSING:
-            delattr(owner, name)
+        if owner is None:
+            fill(*value)
         else:
-            setattr(owner, name, value)
+            _put(owner, name, value)
     _Place.overlay = overlay
     for home, value in () if overlay is None else overlay.values.items():
         owner, name = _owner(home)
         if owner is not None:
             held = vars(owner).get(name, MISSING)
-            if value is not ABSENT:
+            if is_container(held) and type(held) is type(value) and not is_users(owner):
+                _Place.before.append((None, name, (held, copy_of(held))))
+                fill(held, value)
+            elif value is not ABSENT:
                 _Place.before.append((owner, name, held))
-                setattr(owner, name, value)
+                _put(owner, name, value)
             elif held is not MISSING:
                 _Place.before.append((owner, name, held))
-                delattr(owner, name)
+                _put(owner, name, MISSING)
+
+
+def _put(owner: Any, name: str, value: Any) -> None:
+    """Set an attribute of a module or class, or delete it; a metaclass is not asked (enums refuse)."""
+    known = type if isinstance(owner, type) else object
+    try:
+        if value is MISSING:
+            known.__delattr__(owner, name)
+        else:
+            known.__setattr__(owner, name, value)
+    except TypeError:  # a class of a metaclass in C
+        if value is MISSING:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, value)
 
 
 def settle(define: Define) -> Overlay | None:
@@ -83,7 +104,7 @@ def settle(define: Define) -> Overlay | None:
     differing = _differing(define)
     if not differing:
         return None
-    values: dict[str, Any] = payload_codec.loads(define.values) if define.values else {}
+    values = _values(define)
     overlay: Overlay | None = None
     for _ in range(len(values) + 1):
         wanted = {each.home for each in differing} | set(overlay.values if overlay else ())
@@ -101,9 +122,17 @@ def settle(define: Define) -> Overlay | None:
 
 def of(define: Define, homes: set[str]) -> Overlay:
     """Return an overlay of those of a definition's values that belong to `homes`."""
-    values: dict[str, Any] = payload_codec.loads(define.values) if define.values else {}
+    values = _values(define)
     sent = {home: each for home, each in values.items() if not isinstance(each, _Unsent)}
     return Overlay({home: value for home, value in sent.items() if home in homes})
+
+
+def _values(define: Define) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in (define.values, define.brought_values):
+        if each:
+            found.update(payload_codec.loads(each))
+    return found
 
 
 class _Unsent:
@@ -121,7 +150,8 @@ def _reason(reference: Reference, values: dict[str, Any]) -> str:
 
 
 def _differing(define: Define) -> list[Reference]:
-    return [each for each in define.references if each.home and not _is_same(each)]
+    every = (*define.references, *define.brought)
+    return [each for each in every if each.home and not _is_same(each)]
 
 
 def _is_same(reference: Reference) -> bool:
@@ -149,14 +179,17 @@ def _owner(home: str) -> tuple[Any, str]:
     return found, name
 
 
-def values_of(meaning: Meaning) -> bytes:
-    """Return the payload of what workers may lack or have otherwise; empty if nothing has to be sent."""
+def values_of(references: Iterable[Reference], objects: dict[str, Any]) -> bytes:
+    """Return the payload of what workers may lack or have otherwise; empty if nothing has to be sent.
+
+    `objects` has, by home, what the references stand for.
+    """
     sent: dict[str, Any] = {}
-    for each in meaning.references:
+    for each in references:
         home, is_imported = each.home, bool(each.flags & AS_IMPORTED)
-        if not home or (is_imported and _is_definition(meaning.objects[home])):
+        if not home or (is_imported and _is_definition(objects[home])):
             continue
-        value = meaning.objects[home]
+        value = objects[home]
         if type(value) in _TINY:
             sent[home] = value
             continue

@@ -17,6 +17,7 @@ from typing import Any, Final
 from resilient_scoop.adapters.canonical import module_name
 from resilient_scoop.adapters.modules import is_users_file
 
+_HEAP_TYPE, _IMMUTABLE = 1 << 9, 1 << 8
 _OURS: Final = __name__.partition(".")[0]
 
 
@@ -25,7 +26,18 @@ def is_user_code(obj: Any) -> bool:
     name = getattr(obj, "__module__", None)
     if not isinstance(name, str):
         return isinstance(obj, FunctionType)
+    if (
+        name == "builtins"
+    ):  # Python names it where `exec` runs code in a namespace without `__name__`
+        return isinstance(obj, FunctionType) or is_made_by_code(obj)
     return is_user_module(name)
+
+
+def is_made_by_code(obj: Any) -> bool:
+    """Tell whether an object is a class that Python code has made."""
+    return isinstance(obj, type) and bool(
+        obj.__flags__ & _HEAP_TYPE and not obj.__flags__ & _IMMUTABLE
+    )
 
 
 def is_user_module(name: str) -> bool:

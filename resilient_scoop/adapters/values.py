@@ -61,6 +61,8 @@ _ABSENT_FROM_CLASSES: Final = frozenset(
         "_hashable_values_",
     ]
 )
+_MADE_BY_C: Final = frozenset({"member_descriptor", "getset_descriptor", "CField"})
+"""Types of the attributes that a class has for its slots and fields."""
 _DATACLASS: Final = "__dataclass_fields__"
 _FIELD_PARTS: Final = ("default", "default_factory", "init", "repr", "hash", "compare", "kw_only")
 _OPAQUE: Final[tuple[type, ...]] = (
@@ -130,7 +132,7 @@ class Describer:
 
     def __init__(self, reach: Reach) -> None:
         self.reach = reach
-        self._canon = Canon(self.function_key, self.class_key, is_opaque_type)
+        self._canon = Canon(self.function_key, self.class_key, is_opaque_type, self._met_module)
         self._inside: dict[int, int] = {}  # what is being described where it stands -> its number
 
     def value(self, value: Any) -> bytes | None:
@@ -138,6 +140,7 @@ class Describer:
         if is_opaque(value):
             return opaque(value)
         if isinstance(value, ModuleType):
+            self.holds_module(value)
             return digest_of(b"module", value.__name__.encode())
         found = self._canon.digest(value)
         return None if found is None else found[:DIGEST_BYTES]
@@ -194,6 +197,12 @@ class Describer:
 
     def names_of(self, function: Any) -> None:
         """Tell `reach` of what a function finds by global names; the survey does it."""
+
+    def _met_module(self, module: ModuleType) -> None:
+        self.holds_module(module)
+
+    def holds_module(self, module: ModuleType) -> None:
+        """Be told of a module that a value holds; the survey does something about it."""
 
     def _class_inline(self, cls: type) -> bytes:
         parts = [self.class_header(cls), cls.__qualname__.encode()]
@@ -282,9 +291,7 @@ def attributes_of(cls: type) -> Iterator[tuple[str, Any]]:
     """Yield the names and raw values that a class holds itself, without what Python generates."""
     made = _DATACLASS in vars(cls)
     for name, value in sorted(vars(cls).items()):
-        if name in _ABSENT_FROM_CLASSES or type(value).__name__ == "member_descriptor":
-            continue
-        if type(value).__name__ == "getset_descriptor":
+        if name in _ABSENT_FROM_CLASSES or type(value).__name__ in _MADE_BY_C:
             continue
         if not (made and name.startswith("__") and name != _DATACLASS and _is_generated(value)):
             yield name, value

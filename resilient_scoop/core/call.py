@@ -72,12 +72,13 @@ class Call:
 
     __slots__ = (
         "__weakref__", "abandoned", "args", "chunks", "cost_bytes", "count", "digests", "doubts",
-        "files", "fingerprint", "fn", "fresh", "last", "left", "moved", "number", "said",
+        "earlier", "files", "fingerprint", "fn", "fresh", "last", "left", "moved", "number", "said",
     )  # fmt: skip
 
     def __init__(self, number: int, fn: bytes, fingerprint: bytes) -> None:
         self.number = number
         self.fn = fn
+        self.earlier: set[bytes] = set()  # other definitions of it that items before were sent with
         self.fingerprint = fingerprint
         self.count = 0
         self.last = False
@@ -92,6 +93,12 @@ class Call:
         self.abandoned = False  # nobody reads what is left (`core.unwanted`)
         self.moved = 0  # items that keep a result from another place
         self.files: dict[int, int] | None = None  # unsettled items -> size of the argument's file
+
+    def use(self, fn: bytes) -> None:
+        """Send further items with another definition of the same callable, of the same fingerprint."""
+        if fn != self.fn:
+            self.earlier.add(self.fn)
+            self.fn = fn
 
     def find(self, index: int) -> Chunk | None:
         """Return the chunk that settles an item, or None."""

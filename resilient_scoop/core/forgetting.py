@@ -110,7 +110,8 @@ def forget(worker: Worker, asked: wire.Forget) -> None:
     calling: set[bytes] = set()
     for parent in worker.parents.values():
         worker.out += parent.frames()  # what it has called already goes in front
-        calling.update(call.fn for call in parent.calls.values())
+        for call in parent.calls.values():
+            calling.update((call.fn, *call.earlier))
     worker.announced = {fn: None for fn in worker.announced if fn in calling}
     worker.out += announcements(worker)
     worker.out.append(wire.encode(wire.Forgotten(asked.no)))

@@ -17,7 +17,14 @@ import msgspec
 
 from resilient_scoop.adapters import imported, overlay, setting
 from resilient_scoop.adapters import payload as codec
-from resilient_scoop.adapters.digest import digest_many, digest_value, forget_known
+from resilient_scoop.adapters.digest import (
+    Changed,
+    digest_many,
+    digest_value,
+    forget_known,
+    has_met,
+    take_met,
+)
 from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.guard import Guard
 from resilient_scoop.adapters.meaning import Meaning
@@ -53,7 +60,8 @@ SLOW_S = 0.3
 _SCALARS = frozenset({int, float, bool, str, bytes, type(None), complex})
 
 _definitions: dict[tuple[Any, ...], tuple[object, Define, Guard]] = {}
-ending.caches += [_definitions.clear, forget_known, imported.forget]
+_bringing: dict[bytes, Define] = {}
+ending.caches += [_definitions.clear, _bringing.clear, forget_known, imported.forget]
 
 
 class Here:
@@ -175,7 +183,7 @@ def _define(
 ) -> Define:
     name = describe(function)
     body = codec.dumps(function, f"callable {name}", name)
-    values = overlay.values_of(meaning)
+    values = overlay.values_of(meaning.references, meaning.objects)
     mark = hashlib.blake2b(body, digest_size=16)
     mark.update(meaning.fingerprint + bytes([style]) + msgspec.msgpack.encode(options))
     mark.update(b"".join([each.value for each in meaning.references]))
@@ -186,6 +194,30 @@ def _define(
         mark.digest(), meaning.fingerprint, name, body, options, pure, style,
         meaning.references, values, changes,
     )  # fmt: skip
+
+
+def bringing(define: Define, met: Changed) -> Define:
+    """Return a definition with what arguments refer to and the script has changed.
+
+    The fingerprint stays: the digests of the arguments tell what they refer to.
+    """
+    known = {each.home for each in define.references}
+    new = {home: met[home] for home in sorted(met) if home not in known}
+    if not new:
+        return define
+    references = [each for each, _ in new.values()]
+    mark = hashlib.blake2b(define.fn, digest_size=16)
+    mark.update(b"".join([each.home.encode() + b"\0" + each.value for each in references]))
+    found = _bringing.get(mark.digest())
+    if found is None:
+        values = overlay.values_of(references, {home: value for home, (_, value) in new.items()})
+        found = msgspec.structs.replace(
+            define, fn=mark.digest(), brought=references, brought_values=values
+        )
+        if len(_bringing) >= _DEFINITIONS_MAX:
+            _bringing.clear()
+        _bringing[found.fn] = found
+    return found
 
 
 def encode(
@@ -250,11 +282,15 @@ def add(at: Here, call: Call, define: Define, args: Sequence[Any], *, last: bool
     parent, session = at.parent, at.session
     while True:
         digests, payloads, files = encode(at, define, args) if args else (b"", [], {})
+        brought = bringing(define, take_met()) if has_met() else define
         if files:
             refs = {call.count + place: payloads[place][1:] for place in files}
             session.keep_files(parent.path, call.number, refs)
         args = args[len(payloads) :]
         with session.lock:
+            if brought.fn != call.fn:
+                session.machine.define(brought)
+                call.use(brought.fn)
             parent.add(call, digests, payloads, last=last and not args, files=files)
             if session.is_cut:
                 sever(parent)

@@ -54,15 +54,32 @@ def closed_code(code: CodeType) -> CodeType:
 
 
 def split(source: bytes, path: str) -> tuple[CodeType, CodeType | None]:
-    """Return the code of a module up to its guard, and from there on; raises what `compile` raises."""
+    """Return the code of a module up to its guard, and from there on; raises what `compile` raises.
+
+    Each part has the other one as code that never runs: a function's bytecode depends on what its
+    module imports anywhere, and is to be the same as in a worker, which compiles the module as a whole.
+    """
     tree = ast.parse(source, path)
     at = next((at for at, each in enumerate(tree.body) if _is_guard(each)), None)
     if at is None:
         return compile(source, path, "exec", dont_inherit=True), None
-    first = compile(ast.Module(tree.body[:at], []), path, "exec", dont_inherit=True)
+    begin, end = tree.body[:at], tree.body[at:]
+    first = compile(ast.Module([*begin, _never(end)], []), path, "exec", dont_inherit=True)
     flags = first.co_flags & _FUTURES
-    rest = compile(ast.Module(tree.body[at:], []), path, "exec", flags=flags, dont_inherit=True)
+    begin = [each for each in begin if not _is_future(each)]
+    begin = [_never(begin)] if begin else []
+    rest = compile(ast.Module([*begin, *end], []), path, "exec", flags=flags, dont_inherit=True)
     return first, rest
+
+
+def _never(statements: list[ast.stmt]) -> ast.If:
+    """Return statements as code that never runs."""
+    found = ast.If(ast.Constant(value=False), statements, [])
+    return ast.fix_missing_locations(ast.copy_location(found, statements[0]))
+
+
+def _is_future(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
 
 
 def _is_guard(statement: ast.stmt) -> bool:

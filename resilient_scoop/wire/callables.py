@@ -70,6 +70,8 @@ class Define(_Struct, frozen=True):
     references: list[Reference] = []  # none in journals of older versions
     values: bytes = b""  # pickled: {home: value}, for workers whose own differ; empty: none
     setting: Setting | None = None
+    brought: list[Reference] = []  # what arguments refer to, and the script has changed
+    brought_values: bytes = b""  # as `values`, of these
 
 
 class Forget(_Struct, frozen=True):

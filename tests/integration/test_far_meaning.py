@@ -1,0 +1,196 @@
+"""What a call means reaches far: classes of its arguments, modules by other ways, patched libraries.
+
+The oracle is `python script.py`: what it prints serially, a run prints, too.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Final
+
+import pytest
+
+from tests.integration.runs import Place
+
+pytestmark = pytest.mark.real
+
+
+def assert_as_python(place: Place, text: str, least: int) -> None:
+    """Run a script under `rscoop`, as `python` does, and compare what they print."""
+    path = place.write(text)
+    told = subprocess.run(
+        [sys.executable, path.name], cwd=place.folder, capture_output=True, text=True, check=True
+    )
+    assert len(told.stdout.splitlines()) >= least
+    assert place.run(text, timeout_s=60.0).expect() == told.stdout
+
+
+ARGUMENTS: Final = """
+import dataclasses, enum, typing
+from resilient_scoop import futures
+
+class Plain:
+    rate = 1
+    def run(self): return self.rate
+class Child(Plain): pass
+@dataclasses.dataclass
+class Data:
+    k: int = 1
+    unit: typing.ClassVar[int] = 1
+    def run(self): return self.k * self.unit
+class Named(typing.NamedTuple):
+    k: int = 1
+    def run(self): return self.k
+class Slots:
+    __slots__ = ("a",)
+    def run(self): return 1
+class Holder:
+    def __init__(self, held): self.held = held
+    def run(self): return self.held.run()
+SCALE = 1
+def scaled(): return SCALE
+class Calls:
+    def __init__(self, function): self.function = function
+    def run(self): return self.function()
+
+def call(each): return each.run()
+def both(each): return [future.result() for future in [futures.submit(call, each)] * 2]
+def told(objects):
+    print(list(futures.map(call, objects)), list(futures.map(both, objects)))
+    print([futures.submit(call, each).result() for each in objects])
+
+def main():
+    global SCALE
+    objects = [Plain(), Child(), Data(), Named(), Slots(), Holder(Child()), Calls(scaled)]
+    told(objects)
+    Plain.rate, Data.unit, SCALE = 5, 4, 8
+    Named.run = lambda self: "named"
+    Slots.run = lambda self: "slots"
+    told(objects)
+    print(list(futures.map(call, [*[Named()] * 40, *objects])))  # more classes in a later part
+    Plain.rate = 6
+    del Holder.run
+    told(objects[:2])
+    try: print(list(futures.map(call, [Holder(1)])))
+    except AttributeError as error: print(error)
+
+if __name__ == "__main__":
+    main()
+    Made = enum.Enum("Made", "P Q")
+    print([each is Made[each.name] for each in futures.map(lambda each: each, Made)])
+"""
+
+
+def test_classes_and_functions_of_arguments_are_what_the_script_has_made_of_them(
+    place: Place,
+) -> None:
+    assert_as_python(place, ARGUMENTS, 9)
+
+
+MODULES: Final = """
+import importlib, sys
+import settings, pack.config as config
+from settings import get
+from resilient_scoop import futures
+
+class Lazy:
+    def __getattr__(self, name): return getattr(importlib.import_module("late"), name)
+lazy = Lazy()
+class Holds:
+    where = config
+    def scale(self): return self.where.scale
+def by_lazy(x): return lazy.scaled(x)
+def by_import(x):
+    import late
+    return late.scaled(x) + late.K
+def by_from(x):
+    from late import K
+    from pack import config as inner
+    return x + K + inner.scale
+def by_name(x): return getattr(config, "sca" + "le") + x
+def by_holder(x): return Holds().scale() + x
+def passed(module): return module.scale
+def by_passing(x): return passed(config) + x
+def by_finder(x): return settings.anything, settings.LIMIT, get(), x
+def by_alias(x): return config.get(x)
+def told():
+    for each in (by_lazy, by_import, by_from, by_name, by_holder, by_passing, by_finder, by_alias):
+        try: print(each.__name__, list(futures.map(each, range(2))))
+        except AttributeError as error: print(each.__name__, error)
+
+if __name__ == "__main__":
+    told()
+    import late  # a guard's import changes no bytecode
+    late.K = 100
+    config.scale = 7
+    settings._table["anything"] = 5
+    settings.LIMIT = 77
+    told()
+    late.scaled = lambda x: -x
+    config.get = settings.get_of
+    importlib.reload(settings)
+    told()
+    del config.get
+    told()
+"""
+
+
+def test_modules_are_found_by_every_way_that_leads_to_them(place: Place) -> None:
+    place.write("K = 2\ndef scaled(x): return x * K\n", "late.py")
+    place.write("scale = 1\ndef get(x): return x + scale\n", "pack/config.py")
+    place.write(
+        """
+        LIMIT = 3
+        _table = {"anything": "found"}
+        def __getattr__(name):
+            if name not in _table: raise AttributeError(name)
+            return _table[name]
+        def get(): return LIMIT * 2
+        def get_of(x): return x + LIMIT
+    """,
+        "settings.py",
+    )
+    assert_as_python(place, MODULES, 32)
+
+
+LIBRARIES: Final = """
+import builtins, collections, datetime, functools, json, mimetypes, time
+import numpy as np
+from resilient_scoop import futures
+
+class Encoder(json.JSONEncoder):
+    def default(self, o): return type(o).__name__
+class Day(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None): return cls(1999, 1, 1)
+def encoded(x): return json.dumps({"x": x})
+def now(x): return time.time() if x else datetime.datetime.now().year
+def norm(x): return float(np.linalg.norm([x, 0]))
+def length(x): return len([x])
+def known(x): return mimetypes.types_map.get(".abc"), "xyz" in mimetypes.knownfiles
+def told(function, values):
+    print(list(futures.map(function, values)) == list(map(function, values)), function(values[0]))
+
+if __name__ == "__main__":
+    told(norm, [1, 2]); told(length, [1]); told(known, [1])
+    json.dumps = functools.partial(json.dumps, cls=Encoder)
+    told(encoded, [1, {"a": 2j}])
+    time.time = lambda: 42.0
+    datetime.datetime = Day
+    told(now, [0, 1])
+    np.linalg.norm = lambda x: 7
+    told(norm, [1, 2])
+    mimetypes.types_map[".abc"] = "x/abc"; mimetypes.knownfiles.append("xyz")
+    told(known, [1])
+    del mimetypes.types_map[".abc"]
+    told(known, [1])
+    builtins.extra = 7
+    told(lambda x: extra + x, [1])
+    len = lambda x: 55
+    told(length, [1])
+"""
+
+
+def test_libraries_are_what_the_script_has_made_of_them(place: Place) -> None:
+    assert_as_python(place, LIBRARIES, 10)
