@@ -102,6 +102,7 @@ class _Sink:
         self._stream = stream
         self._keeps = keeps  # what a full disk has no space for waits; else it is dropped
         self.gone = False
+        self.lost_bytes = 0  # that nobody has read
         try:
             self._fd: int | None = stream.fileno()
         except (io.UnsupportedOperation, ValueError):
@@ -116,6 +117,7 @@ class _Sink:
 
     def write(self, data: bytes) -> None:
         if self.gone:
+            self.lost_bytes += len(data)
             return
         try:
             if self._fd is None:
@@ -125,6 +127,7 @@ class _Sink:
         except OSError as error:
             if error.errno not in {errno.EPIPE, errno.EIO, errno.EBADF}:
                 raise
+            self.lost_bytes = len(data)
             self.gone = True  # the terminal was closed, or `head` has seen enough
 
     def _write_stream(self, data: bytes) -> None:
@@ -193,6 +196,11 @@ class Display:
         if self._out.is_tty():
             self._mid_line = not data.endswith(b"\n")
         self._redraw()
+
+    @property
+    def lost_bytes(self) -> int:
+        """How much of the script's output was for a reader that had gone."""
+        return self._out.lost_bytes
 
     def error(self, data: bytes) -> None:
         """Write what the script, or a process of the run, wrote to standard error."""

@@ -28,7 +28,14 @@ from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.adapters.store import remove_arguments
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import JournalError, RunStoppedError
-from resilient_scoop.runtime import child, decisions, kept_code, leftovers
+from resilient_scoop.runtime import (
+    BLOCK_BYTES,
+    UNWRITTEN,
+    child,
+    decisions,
+    kept_code,
+    leftovers,
+)
 from resilient_scoop.runtime.aftermath import show_last_words, show_new, tidy
 from resilient_scoop.runtime.display import Course, Display, Progress, Rate
 from resilient_scoop.runtime.ears import Ears
@@ -529,4 +536,9 @@ class Launcher:
             self.display.note(
                 finished(self.run.id, report, took_s, self.options.workers, computed_s)
             )
-        return report.code
+        if report.code or self.display.lost_bytes < BLOCK_BYTES:
+            return report.code
+        self.display.note(
+            f"whoever read the output ended before it; all of it: rscoop logs {self.run.id}"
+        )
+        return UNWRITTEN

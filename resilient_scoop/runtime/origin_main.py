@@ -23,6 +23,7 @@ from resilient_scoop.adapters.payload import keep_by_value
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import CheckpointUnusableError, ReplayDivergedError
 from resilient_scoop.runtime import (
+    UNWRITTEN,
     deaf,
     ending,
     forks,
@@ -35,7 +36,14 @@ from resilient_scoop.runtime import (
 from resilient_scoop.runtime.child import START_AGAIN, take_settings
 from resilient_scoop.runtime.current import Process, announce
 from resilient_scoop.runtime.script_input import Pieces, script_stdin
-from resilient_scoop.runtime.script_output import Errors, Output, never, recorded_by_now, repeating
+from resilient_scoop.runtime.script_output import (
+    Errors,
+    Output,
+    Text,
+    never,
+    recorded_by_now,
+    repeating,
+)
 from resilient_scoop.runtime.session import BEAT_S, Session, lived
 from resilient_scoop.wire.messages import Halted, RunEnded, encode
 
@@ -204,9 +212,9 @@ def _begin(session: Session) -> Parent:
 
 def _redirect(session: Session, settings: ChildSettings) -> Output:
     recorded = recorded_by_now(settings) if session.machine.output_bytes else b""
-    raw = Output(session, recorded, tty=settings.tty)
+    raw = Output(session, recorded, tty=settings.tty, unbuffered=sys.stdout.write_through)
     encoding, errors = sys.stdout.encoding, sys.stdout.errors
-    raw.text = sys.stdout = io.TextIOWrapper(
+    raw.text = sys.stdout = Text(
         io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=True
     )
     session.input, sys.stdin = script_stdin(Pieces(session, settings).next)
@@ -254,7 +262,8 @@ def _run(session: Session, settings: ChildSettings, output: Output) -> End:
             _halt_if_behind(session, end.message)
         _last_things(session)
         with contextlib.suppress(*[ReplayDivergedError] if end.failed else []):
-            output.finish()
+            if not output.finish():
+                end = end._replace(code=UNWRITTEN)
         if not (end.failed or session.is_cut):
             output.check_end()
             _refuse(session)

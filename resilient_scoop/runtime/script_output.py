@@ -1,12 +1,18 @@
 """The script's standard output on its way to the broker, and its standard error.
 
 On a replay what was recorded is not sent again, and a prefix that differs is reported.
+
+A reader that has gone (`| head`) is noticed where Python would write to it: at a flush, and every
+`BLOCK_BYTES`, since Python's own stream keeps so much. By then this one has shown its lines already, so
+the first such block raises nothing: under Python its reader would still have been there.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import select
 import sys
 import threading
 import time
@@ -14,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resilient_scoop.errors import ReplayDivergedError
-from resilient_scoop.runtime import script_errors
+from resilient_scoop.runtime import BLOCK_BYTES, script_errors
 from resilient_scoop.runtime.current import Process
 from resilient_scoop.runtime.task_output import is_repeating
 
@@ -32,8 +38,13 @@ _WIDE, _LINE_MAX = 400, 60  # bytes looked at, characters shown
 class Output(io.RawIOBase):
     """The script's standard output, on its way to the broker."""
 
-    def __init__(self, session: Session, recorded: bytes, *, tty: bool) -> None:
+    def __init__(
+        self, session: Session, recorded: bytes, *, tty: bool, unbuffered: bool = False
+    ) -> None:
         super().__init__()
+        self._block_bytes = 1 if unbuffered else BLOCK_BYTES
+        self._kept = 0  # bytes that Python would not have written yet
+        self._began = False  # it would have written some
         self._session = session
         self._tty = tty
         self._recorded = recorded  # what earlier attempts wrote, as the script's own bytes
@@ -66,9 +77,13 @@ class Output(io.RawIOBase):
             self._diverge(before, text)
         if self.refusal is not None:
             return len(text)  # it has been raised; nothing of this may be recorded
+        fresh = text[max(0, len(self._recorded) - self._seen) :]
+        if fresh and self._kept + len(fresh) >= self._block_bytes:
+            self.end_block()
+        self._kept += len(fresh)
         machine = self._session.machine
         with self._session.lock:
-            machine.written += text[max(0, len(self._recorded) - self._seen) :]
+            machine.written += fresh
             self._seen += len(text)
             large = len(machine.written) > 1 << 16
             if large:
@@ -76,6 +91,18 @@ class Output(io.RawIOBase):
         if large and len(machine.link.unacked) > _UNACKED_MAX:
             self._wait_for_disk()
         return len(text)
+
+    def end_block(self) -> None:
+        """Raise BrokenPipeError where Python would write now, and whoever read has gone."""
+        if self._past < 0 and self._began and _has_no_reader(self.fileno()):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        self._began = True
+        self._kept = 0
+
+    def flushed(self) -> None:
+        """The script has asked for a flush."""
+        if self._kept:
+            self.end_block()
 
     def _wait_for_disk(self) -> None:
         """Keep a script that writes faster than the disk, which may be full, from filling memory."""
@@ -141,10 +168,17 @@ class Output(io.RawIOBase):
         self._recorded = self._recorded[: self._seen + at]
         self._session.machine.output_at = len(self._recorded)
 
-    def finish(self) -> None:
-        """Take in what the script has not flushed."""
-        if self.text is not None and not self.text.closed:
+    def finish(self) -> bool:
+        """Take in what the script has not flushed; return False, and say so, where its reader has gone."""
+        if self.text is None or self.text.closed:
+            return True
+        try:
             self.text.flush()
+        except BrokenPipeError as error:
+            name = f"<_io.TextIOWrapper name='<stdout>' mode='w' encoding={self.text.encoding!r}>"
+            sys.stderr.write(f"Exception ignored in: {name}\nBrokenPipeError: {error}\n")
+            return False
+        return True
 
     def check_end(self) -> None:
         """The script is at its end: say so where it has written less than before."""
@@ -155,6 +189,24 @@ class Output(io.RawIOBase):
             raise ReplayDivergedError("the script's output", repr(_line(left)), "the end")
         if left:
             Process.say(f"replay: the script now ends where it wrote {_line(left)!r} before")
+
+
+class Text(io.TextIOWrapper):
+    """Standard output as the script has it; a line goes out at once, and is no flush for that."""
+
+    def flush(self) -> None:
+        """Flush, as the script has asked for it."""
+        super().flush()
+        raw = getattr(self.buffer, "raw", None)
+        if isinstance(raw, Output):
+            raw.flushed()
+
+
+def _has_no_reader(fd: int) -> bool:
+    """Tell whether what is written to a pipe or socket would reach no one."""
+    waiting = select.poll()
+    waiting.register(fd, 0)
+    return any(event & select.POLLERR for _, event in waiting.poll(0))
 
 
 def _line(text: bytes) -> str:

@@ -6,10 +6,11 @@ import json
 import os
 import re
 import signal
+import subprocess
 
 import pytest
 
-from tests.integration.runs import Place, finish, wait_until
+from tests.integration.runs import RSCOOP, Place, finish, wait_until
 from tests.integration.test_signals import rendered, terminal
 
 pytestmark = pytest.mark.real
@@ -236,3 +237,44 @@ def test_all_figures_agree_after_everything_was_killed_and_resumed(place: Place)
     assert f"{before['done']} results recovered, {before['in_flight']} in flight" in resumed.err
     assert f"{before['done']} from the journal" in last_line(resumed.err)
     figures(place, last_line(resumed.err))
+
+
+READ_IN_PART = """
+import os, sys
+from resilient_scoop import futures
+def same(x): return x
+if __name__ == "__main__":
+    for n in range(int(sys.argv[1])):
+        print("line", n, "." * 100, flush=len(sys.argv) > 2)
+        if n % 50 == 0: list(futures.map(same, range(3)))
+    open("end", "w").close()
+"""
+
+
+def test_a_reader_that_leaves_ends_the_script_where_python_would_notice_it(place: Place) -> None:
+    place.write(READ_IN_PART)
+    env = {k: v for k, v in place.env().items() if k != "PYTHONUNBUFFERED"}
+
+    def piped(*args: str) -> tuple[int, str, str]:
+        shell = '"$@" 2>said | head -2; exit ${PIPESTATUS[0]}'
+        command = ["bash", "-c", shell, "-", *RSCOOP, "run", "-q", "-n", "1", "script.py", *args]
+        done = subprocess.run(
+            command, cwd=place.folder, env=env, capture_output=True, text=True, check=False,
+            stdin=subprocess.DEVNULL, timeout=60,
+        )  # fmt: skip
+        assert done.stdout.startswith("line 0 "), done.stdout
+        assert done.stdout.count("\n") == 2
+        return done.returncode, (place.folder / "said").read_text(), done.stdout
+
+    # Given less than Python keeps in its own buffer, it is written where Python's would be
+    code, said, _ = piped("20")
+    assert (code, said) == (0, "")
+    (place.folder / "end").unlink()
+
+    # When there is more, the script hears of it, and a resume has what it had
+    code, said, _ = piped("3000", "flush")
+    assert code in {1, 120}, said
+    assert "\nBrokenPipeError: [Errno 32] Broken pipe\n" in said
+    assert not (place.folder / "end").exists()
+    assert place.rscoop("resume", "-q", "last").expect().endswith(f"line 2999 {'.' * 100}\n")
+    assert len(place.rscoop("logs", "--output", "last").expect().splitlines()) == 3000
