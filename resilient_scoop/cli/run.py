@@ -24,7 +24,13 @@ from resilient_scoop.cli.base import (
     state_folder,
     task_output_option,
 )
-from resilient_scoop.cli.script import Target, find_module, find_script, installed_versions
+from resilient_scoop.cli.script import (
+    Target,
+    find_module,
+    find_script,
+    installed_versions,
+    read_script,
+)
 from resilient_scoop.cli.start import Start, start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import JournalPlaceError, UsageError
@@ -170,7 +176,7 @@ def _target(script: str, folder: Path, *, as_module: bool) -> Target:
     if as_module:
         return find_module(script, folder)
     if script == "-":
-        raise UsageError("to run a script from standard input, name it: rscoop run /dev/stdin")
+        return read_script()
     return find_script(script, folder)
 
 

@@ -33,6 +33,7 @@ DISTRIBUTIONS: Final = (
 )  # fmt: skip
 """What results may depend on; `resume` says which of them have changed."""
 _CANT_OPEN, _CANT_RUN = 2, 1
+_STDIN: Final = "<stdin>"
 _PASSING: Final = ("/dev/", "/proc/")
 """What a path below these means is gone with the process or with the next redirection."""
 
@@ -90,6 +91,22 @@ def find_script(name: str, folder: Path) -> Target:
     if once:
         return Target(script=path, source=source, first=program.search_folder(path))
     return Target(script=path)
+
+
+def read_script() -> Target:
+    """Return the script that `python -` would run: all of standard input.
+
+    Raises:
+        ScriptError: it is closed, or no Python.
+    """
+    try:
+        with open(0, "rb", closefd=False) as file:  # noqa: PTH123 - a descriptor
+            source = file.read()
+    except OSError as error:
+        text = f"{sys.executable}: can't read the script from standard input: {error.strerror}"
+        raise ScriptError(text, _CANT_OPEN) from error
+    check_source(source, _STDIN)
+    return Target(script=_STDIN, source=source, first="")
 
 
 def _read(path: str, name: str) -> tuple[bytes, bool]:

@@ -95,7 +95,13 @@ def test_a_safe_path_leaves_the_scripts_folder_out(program: Place) -> None:
 
 @pytest.mark.parametrize(
     "shell",
-    ['"$@" <(cat bin/tool)', '"$@" /dev/stdin < bin/tool', 'cat bin/tool | "$@" /dev/stdin'],
+    [
+        '"$@" <(cat bin/tool)',
+        '"$@" /dev/stdin < bin/tool',
+        'cat bin/tool | "$@" /dev/stdin',
+        'cat bin/tool | "$@" -',
+        '"$@" - < bin/tool',
+    ],
 )
 def test_a_script_that_can_be_read_only_once_is_kept(program: Place, shell: str) -> None:
     own = program.env().get("PYTHONPATH", "")
@@ -138,7 +144,6 @@ def test_options_of_the_interpreter_reach_script_and_workers(place: Place) -> No
     [
         ("notes.ipynb", "jupyter nbconvert --to script notes.ipynb", 2),
         ("ls", "to run the command of that name: rscoop run /", 2),
-        ("-", "rscoop run /dev/stdin", 2),
         ("old.pyc", "another version of Python", 1),
         ("folder", "can't find '__main__' module in", 1),
     ],
