@@ -3,6 +3,7 @@
 RscoopError                 exit 1
   UsageError                what was asked for cannot be done                     exit 2
     RunNotFoundError        no run has this name                                  exit 2
+    NoRunsError             the newest run is meant, and there is none            exit 2
     JournalPlaceError       the run folder's place is not safe for a journal      exit 2
   ProtocolError             a peer sent what it must not send                     exit 1
   ReplayDivergedError       a parent took another path than its history           exit 70
@@ -83,6 +84,20 @@ class RunNotFoundError(UsageError):
         if self.nearest:
             return f"{text}; did you mean {' or '.join(self.nearest)}?"
         return f"{text}; `rscoop runs` lists all"
+
+
+class NoRunsError(UsageError):
+    """There is no run yet, of which the newest could be meant."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return (
+            f"there are no runs in {self.folder}; `rscoop run SCRIPT` starts one, --state-dir and "
+            "RSCOOP_STATE_DIR name another folder"
+        )
 
 
 class JournalPlaceError(UsageError):

@@ -81,6 +81,7 @@ class Committer:
         self._committed = 0
         self._error: BaseException | None = None
         self._full = False
+        self.full_reason = ""  # what the system said when it was full last
         self._busy = False  # a commit or the upkeep is under way
         self._mean_s = HERE_S_MAX  # of recent commits
         self._upkeep_next = False  # a commit has gone before the upkeep that is due
@@ -198,7 +199,8 @@ class Committer:
                 continue
             try:
                 self._commit(group)
-            except JournalFullError:
+            except JournalFullError as error:
+                self.full_reason = error.reason
                 if not self._wait_for_room():
                     return
                 continue

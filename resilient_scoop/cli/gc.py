@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from resilient_scoop.cli.base import DURATION, SETTINGS, size, state_folder
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import RscoopError, RunBusyError
 from resilient_scoop.runtime import rundirs
 from resilient_scoop.runtime.display import duration
@@ -80,8 +81,8 @@ def command(*, older_than_s: float, keep: int, finished_only: bool, dry_run: boo
                    f"{size(found.size_bytes)}")  # fmt: skip
     if not dry_run:
         rundirs.remove_rests(state_dir)
-    verb = "would be freed" if dry_run else "freed"
-    click.echo(f"{removed} of {len(entries)} runs, {size(freed_bytes)} {verb}")
+    verb = "would be removed, and {} freed" if dry_run else "removed, {} freed"
+    click.echo(f"{removed} of {counted(len(entries), 'run')} {verb.format(size(freed_bytes))}")
 
 
 def _is_due(found: _Candidate, older_than_s: float, *, finished_only: bool) -> bool:

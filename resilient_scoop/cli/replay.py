@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 import msgspec
 
-from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, print_json, run_argument
+from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, note, print_json, run_argument
+from resilient_scoop.cli.environment import enter_surroundings, env_option
 from resilient_scoop.cli.resume import ResumeCommand
 from resilient_scoop.cli.script import check_program
 from resilient_scoop.counts import counted
@@ -15,6 +17,7 @@ from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.figures import open_view
 from resilient_scoop.runtime.replays import Played, replay, spec_of
 from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.runtime.surroundings import parse
 
 DIFFERS = 1
 
@@ -54,10 +57,17 @@ Exit codes:
     "--reuse-changed", multiple=True, metavar="[=FUNCTION]",
     help="Changed code of tasks is not a difference: of all, or of FUNCTION.",
 )  # fmt: skip
+@env_option
 @click.option("--output", "shows", is_flag=True, help="Show the script's own output.")
 @json_option
 def command(
-    *, run: RunDir, code: Path | None, reuse_changed: tuple[str, ...], shows: bool, as_json: bool
+    *,
+    run: RunDir,
+    code: Path | None,
+    reuse_changed: tuple[str, ...],
+    env: tuple[str, ...],
+    shows: bool,
+    as_json: bool,
 ) -> int:
     """Check that the code still does what RUN's journal says.
 
@@ -67,7 +77,8 @@ def command(
     of tasks and `futures.once` is done again.
 
     Where the history of an unfinished run ends, the replay ends too. RUN may be live, or the folder
-    of a copied run.
+    of a copied run. The environment, umask and limits are those of the run, as for `rscoop resume`;
+    with --code they are this shell's.
     """
     info = run.load()
     view = open_view(run)
@@ -79,6 +90,11 @@ def command(
         raise UsageError(
             f"run {run.id} works in {spec.cwd}, which is not there; name the code's folder: --code"
         )
+    if code is None:
+        for text in enter_surroundings(run, info, env):
+            note(text)
+    else:
+        os.environ.update(parse(env, os.environ))
     check_program(spec)
     played = replay(run, info, spec, reuse_changed, shows=shows)
     clean = not any(each.difference for each in played)

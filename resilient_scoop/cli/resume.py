@@ -17,6 +17,7 @@ from resilient_scoop.cli.base import (
     task_output_option,
 )
 from resilient_scoop.cli.changed import ALL, check_flags, decide
+from resilient_scoop.cli.environment import enter_surroundings, env_option
 from resilient_scoop.cli.script import check_program, installed_versions
 from resilient_scoop.cli.start import Start, start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
@@ -24,7 +25,6 @@ from resilient_scoop.errors import UsageError
 from resilient_scoop.runtime.input_rest import file_of, go_on
 from resilient_scoop.runtime.launching import script_spec
 from resilient_scoop.runtime.rundir import RunDir, RunInfo
-from resilient_scoop.runtime.surroundings import parse, restore
 from resilient_scoop.runtime.survey import Looked
 
 _OPTIONAL_VALUE: Final = {"--reuse-changed", "--recompute-changed"}
@@ -70,11 +70,7 @@ Examples:
     "--dry-run", is_flag=True,
     help="Show what would be kept and computed, and what that saves and costs; change nothing.",
 )  # fmt: skip
-@click.option(
-    "--env", "env", multiple=True, metavar="NAME[=VALUE]",
-    help="Set a variable for this resume, whatever the run had; NAME alone takes this shell's value. "
-    "All others are as they were when the run began, but for secrets and what belongs to a terminal.",
-)  # fmt: skip
+@env_option
 @click.option(
     "--end-of-input", is_flag=True,
     help="The script had read all of its standard input when the run died: nothing more is to come.",
@@ -120,16 +116,15 @@ def command(  # noqa: PLR0913  one parameter per option
         raise UsageError("--json is for --dry-run; a resumed run prints what its script prints")
     if run.is_held():
         raise run.busy_error()
-    if info.around is not None:
-        limits = not (new_limits or run.limit_met.exists())
-        for text in restore(info.around, parse(env, os.environ), limits=limits):
-            note(text)
-    else:
-        os.environ.update(parse(env, os.environ))
-    _enter(run, info)
-    for text in changed_versions(info):
-        note(text)
+    told = enter_surroundings(run, info, env, new_limits=new_limits)
+    try:
+        _enter(run, info)
+    except (UsageError, click.ClickException):
+        _say(told)  # it may be the reason
+        raise
+    told += changed_versions(info)
     if dry_run:
+        _say(told)
         from resilient_scoop.cli.foretell import dry_run as foretold
 
         return foretold(
@@ -141,6 +136,7 @@ def command(  # noqa: PLR0913  one parameter per option
         _conclude(run)
         note(f"run {run.id} has finished; its output: rscoop logs {run.id}")
         return 0
+    _say(told)
     verdict = decide(run, looked, reuse_changed, recompute_changed)
     if info.stdin_file or file_of(0):
         said = go_on(run, info.stdin_file)
@@ -165,6 +161,11 @@ def command(  # noqa: PLR0913  one parameter per option
             limit=limit_of(time_limit),
         ),
     )
+
+
+def _say(told: list[str]) -> None:
+    for text in told:
+        note(text)
 
 
 def changed_versions(info: RunInfo) -> list[str]:

@@ -100,7 +100,7 @@ def read_script() -> Target:
         ScriptError: it is closed, or no Python.
     """
     try:
-        with open(0, "rb", closefd=False) as file:  # noqa: PTH123 - a descriptor
+        with open(0, "rb", closefd=False) as file:
             source = file.read()
     except OSError as error:
         text = f"{sys.executable}: can't read the script from standard input: {error.strerror}"

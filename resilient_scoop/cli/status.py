@@ -33,6 +33,7 @@ from resilient_scoop.runtime.figures import (
     state_of,
 )
 from resilient_scoop.runtime.findings import Finding, read_findings
+from resilient_scoop.runtime.json_text import one_line
 from resilient_scoop.runtime.lives import ran_s
 from resilient_scoop.runtime.rundir import Holder, RunDir, RunInfo
 from resilient_scoop.runtime.troubles import troubles
@@ -161,18 +162,18 @@ def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
 
 def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
     name = f" ({report.name})" if report.name else ""
-    what = " ".join([info.title, *report.argv])
+    what = " ".join([info.title, *map(one_line, report.argv)])
     failed = f" ({report.failed} failed)" if report.failed else ""
     counts = f"{report.done}/{report.total_known} done{failed}, {report.in_flight} not yet"
     ran = "" if report.ran_s is None else f" in {duration(report.ran_s)}"
     lines = [
         f"run {report.id}{name}: {_state(report)}",
         f"  script    {what}",
-        f"  started   {report.created_at} ({age} ago) on {info.host} in {report.cwd}",
+        f"  started   {report.created_at} ({age} ago) on {info.host} in {one_line(report.cwd)}",
         f"  items     {counts}; {counted(report.batches_done, 'call')} complete",
         f"  workers   {report.workers}",
         f"  computed  {duration(report.computed_s)} of work{ran}",
-        f"  journal   {size(report.journal_bytes)} in {report.folder}",
+        f"  journal   {size(report.journal_bytes)} in {one_line(report.folder)}",
     ]
     if report.crashes:
         lines.append(

@@ -322,7 +322,8 @@ class BrokerShell:
             agent_quiet_s=quiet_s if quiet_s >= _QUIET_S else 0,
         )  # fmt: skip
         full = self.disk.full()
-        return msgspec.structs.replace(report, full=full) if full else report
+        at_limit = self.disk.at_limit
+        return msgspec.structs.replace(report, full=full, at_limit=at_limit) if full else report
 
     def _mind_disk(self) -> bool:
         """Hand out nothing while the disk is full; return whether that has changed."""
@@ -330,7 +331,8 @@ class BrokerShell:
             self.say(self.journal.notes.popleft())
         full, before = self.committer.full, self.broker.busy_disk
         self.broker.busy_disk = full
-        if text := self.disk.look(self.broker.membership.roomless.said.values(), journal=full):
+        said = self.broker.membership.roomless.said.values()
+        if text := self.disk.look(said, journal=full, reason=self.committer.full_reason):
             self.say(text)
         return full != before
 

@@ -14,7 +14,7 @@ import msgspec
 from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.counts import counted, sized
 from resilient_scoop.runtime.reports import Report
-from resilient_scoop.runtime.room import LOOK_S, free_bytes, lack_text
+from resilient_scoop.runtime.room import FILE_LIMIT, LOOK_S, free_bytes, lack_text
 from resilient_scoop.wire.messages import NoRoom
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ QUIET_S: Final = 1.0
 BEGIN_BYTES: Final = 1 << 16
 """More than an opening of the journal takes."""
 _JOURNAL: Final = NoRoom(1, "the journal")
+_AT_LIMIT: Final = NoRoom(1, "the journal", FILE_LIMIT)
+_TOO_LARGE: Final = os.strerror(errno.EFBIG)
 
 
 class Disk:
@@ -33,14 +35,20 @@ class Disk:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self._waiting = 0  # processes that wait for space, the broker among them
+        self.at_limit = False  # not the disk is full: a file may not grow further
         self._said = False
         self._well_at = 0.0  # since when nobody waits
         self._what = ""
         self._record = FlightRecord.create("broker")  # for `rscoop status` and `why`
 
-    def look(self, roomless: Collection[NoRoom], *, journal: bool) -> str:
-        """Take in who waits for space; return what there is to say."""
+    def look(self, roomless: Collection[NoRoom], *, journal: bool, reason: str = "") -> str:
+        """Take in who waits for space; return what there is to say.
+
+        `reason` is what the system said of the journal.
+        """
         self._waiting = len(roomless) + journal
+        limited = journal and _TOO_LARGE in reason
+        self.at_limit = limited or any(each.reason == FILE_LIMIT for each in roomless)
         self._record.lack(int(journal))
         now = time.monotonic()
         if self._waiting:
@@ -48,8 +56,15 @@ class Disk:
             if self._said:
                 return ""
             self._said = True
-            lack = _JOURNAL if journal else max(roomless, key=lambda each: each.size_bytes)
+            most = max(roomless, key=lambda each: each.size_bytes, default=_JOURNAL)
+            lack = most if not journal else _AT_LIMIT if limited else _JOURNAL
             self._what = lack.what if journal else "it"
+            if self.at_limit:
+                return (
+                    f"{lack.what} in {self.folder} would be larger than a file may be here (`ulimit -f`): "
+                    "nothing new is started, nothing is lost; stop the run (Ctrl-C), raise the limit, "
+                    "then resume"
+                )
             return (
                 f"{lack_text(lack, self.folder)}: nothing new is started, nothing is lost; the run "
                 "continues when there is room (`rscoop gc` removes old runs)"
@@ -65,6 +80,8 @@ class Disk:
         if not self._waiting:
             return ""
         who = counted(self._waiting, "process waits", "processes wait")
+        if self.at_limit:
+            return f"a file may not grow (`ulimit -f`), {who}"
         return f"disk full, {sized(free_bytes(self.folder))} free, {who}"
 
 

@@ -52,3 +52,11 @@ def decode(text: bytes | str, kind: type[_Value]) -> _Value:
 def printable(text: str) -> str:
     """Return a text that can be written as UTF-8; what cannot is escaped."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def one_line(text: str) -> str:
+    """Return a text for a line of a terminal: line ends and other control characters are escaped."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode()
+        for each in printable(text)
+    )

@@ -42,6 +42,7 @@ from resilient_scoop.runtime.ears import Ears
 from resilient_scoop.runtime.figures import OutputTail, read_figures
 from resilient_scoop.runtime.findings import AuditTail
 from resilient_scoop.runtime.handover import STOPPED, Handover
+from resilient_scoop.runtime.json_text import one_line
 from resilient_scoop.runtime.launching import LaunchOptions, child_settings
 from resilient_scoop.runtime.lives import Lives
 from resilient_scoop.runtime.reports import Report, finished, resuming, started
@@ -95,7 +96,8 @@ def launch(run: RunDir, options: LaunchOptions) -> int:
         except OSError as error:
             _note_limit(run)
             raise RunStoppedError(run.id, refusal(error)) from error
-        if launcher.said_fatal in (STOPPED, JournalError.exit_code):
+        met = launcher.report.full and launcher.report.at_limit
+        if met or launcher.said_fatal in (STOPPED, JournalError.exit_code):
             _note_limit(run)
         return code
 
@@ -217,7 +219,7 @@ class Launcher:
                 self.screen = ErrorStream(None, self.display.output, _STDOUT)
                 self.selector.register(self.screen.ours, selectors.EVENT_READ, self.screen.hear)
             if not self.options.resume:
-                words = " ".join([self.info.title, *self.info.argv])
+                words = " ".join([self.info.title, *map(one_line, self.info.argv)])
                 self.display.begin(started(self.run.id, words, self.options.workers))
             self._keep_code()
             self.start_broker(adopt=False)

@@ -212,7 +212,9 @@ def _begin(session: Session) -> Parent:
 
 def _redirect(session: Session, settings: ChildSettings) -> Output:
     recorded = recorded_by_now(settings) if session.machine.output_bytes else b""
-    raw = Output(session, recorded, tty=settings.tty, unbuffered=sys.stdout.write_through)
+    raw = Output(
+        session, recorded, tty=settings.tty, unbuffered=getattr(sys.stdout, "write_through", False)
+    )
     encoding, errors = sys.stdout.encoding, sys.stdout.errors
     raw.text = sys.stdout = Text(
         io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=True

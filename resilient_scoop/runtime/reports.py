@@ -61,6 +61,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     whole: bool = False  # it is over, and nobody was left out
     agent_quiet_s: int = 0  # for how long the local agent has said nothing; 0: it is well
     full: str = ""  # who waits until the disk has space
+    at_limit: bool = False  # for the limit of a file's size to be raised, that is
     ended: bool = False
     code: int = 0
     failed: bool = False

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_REASONS: Final = {errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "see `ulimit -f`"}
+FILE_LIMIT: Final = "see `ulimit -f`"
+_REASONS: Final = {errno.EDQUOT: "the disk quota is used up", errno.EFBIG: FILE_LIMIT}
 LOOK_S: Final = 0.25
 AGAIN_S_MAX: Final = 5.0
 

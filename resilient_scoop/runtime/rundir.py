@@ -36,7 +36,7 @@ import msgspec
 
 from resilient_scoop.errors import JournalFormatError, RunBusyError, UsageError
 from resilient_scoop.runtime import json_text
-from resilient_scoop.runtime.json_text import printable
+from resilient_scoop.runtime.json_text import one_line
 from resilient_scoop.runtime.surroundings import Surroundings
 
 FORMAT: Final = 1
@@ -80,7 +80,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     def title(self) -> str:
         """What the run is of, for eyes: the script's file name or the module's name."""
         name = f"-m {self.module}" if self.module else Path(self.script or "?").name
-        return printable(name)
+        return one_line(name)
 
 
 class _Formatted(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from typing import Final
 
 from resilient_scoop.errors import (
     JournalError,
+    NoRunsError,
     RscoopError,
     RunNotFoundError,
     RunNotMadeError,
@@ -190,6 +191,7 @@ def select(state: Path, selector: str) -> RunDir:
 
     Raises:
         RunNotFoundError: nothing fits; the error names what is alike.
+        NoRunsError: the newest is meant, and there is none.
         UsageError: a prefix fits several runs, which are named.
     """
     if os.sep in selector:
@@ -200,6 +202,8 @@ def select(state: Path, selector: str) -> RunDir:
     runs = _folders(state)
     if selector == LAST and runs:
         return runs[-1]
+    if selector == LAST:
+        raise NoRunsError(str(state))
     named = _names(runs)
     if selector in named:
         return named[selector]

@@ -136,10 +136,12 @@ def differences(then: Surroundings, here: Mapping[str, str], given: Mapping[str,
     return told
 
 
-def restore(then: Surroundings, given: Mapping[str, str], *, limits: bool) -> list[str]:
+def restore(
+    then: Surroundings, given: Mapping[str, str], *, limits: bool, met: bool = False
+) -> list[str]:
     """Give this process, and all that it starts, what was around a run; return what to say.
 
-    Without `limits`, resource limits stay those of this shell.
+    Without `limits`, resource limits stay those of this shell; `met`: since the run met one.
     """
     here = dict(os.environ)
     told = differences(then, here, given)
@@ -150,7 +152,29 @@ def restore(then: Surroundings, given: Mapping[str, str], *, limits: bool) -> li
     before = os.umask(then.umask)
     if before != then.umask:
         told.append(f"the run's umask is used: {then.umask:03o} (here {before:03o})")
-    return told + (_restore_limits(then) if limits else [])
+    return told + (_restore_limits(then) if limits else _new_limits(then, met=met))
+
+
+def _new_limits(then: Surroundings, *, met: bool) -> list[str]:
+    """Return, for display, in what this shell's limits differ from those of the run."""
+    pairs = {
+        name: (resource.getrlimit(_LIMITS[name])[0], soft)
+        for name, soft in then.limits.items()
+        if name in _LIMITS
+    }
+    found = [
+        f"{name} {_amount(now)} (the run's {_amount(soft)})"
+        for name, (now, soft) in pairs.items()
+        if now != soft
+    ]
+    why = ", since the run met one of its own" if met else ""
+    if found:
+        return [f"this shell's resource limits are used{why}: {', '.join(found)}"]
+    if met:
+        return [
+            "the run met a resource limit, and this shell has the same limits: `ulimit` raises them"
+        ]
+    return []
 
 
 def _restore_limits(then: Surroundings) -> list[str]:

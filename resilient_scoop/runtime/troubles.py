@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from resilient_scoop.counts import sized
@@ -20,9 +23,27 @@ def troubles(run: RunDir, everybody: list[Busy]) -> list[str]:
         found.append(
             f"the launcher (process {holder.pid}) is stopped; to let it continue: kill -CONT {holder.pid}"
         )
-    if any(each.lacks_bytes for each in everybody):
+    lacking = [each for each in everybody if each.lacks_bytes]
+    if not lacking:
+        return found
+    free = free_bytes(run.path)
+    limit = min(map(_file_limit, lacking))
+    if limit < free:
         found.append(
-            f"the disk is full: {sized(free_bytes(run.path))} free in {run.path}; nothing is lost, and the "
-            "run continues when there is room"
+            f"no file of the run may be larger than {sized(limit)} (`ulimit -f`): stop the run, raise the "
+            "limit, then resume; nothing is lost"
+        )
+    else:
+        found.append(
+            f"the disk is full: {sized(free)} free in {run.path}; nothing is lost, and the run continues "
+            "when there is room"
         )
     return found
+
+
+def _file_limit(process: Busy) -> int:
+    """Return how large its files may be."""
+    with suppress(OSError):  # it has just ended, or is another user's
+        limit = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0]
+        return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+    return sys.maxsize

@@ -218,14 +218,16 @@ def test_a_file_size_limit_keeps_what_is_done_and_says_so(place: Place) -> None:
     def told() -> str:
         return (place.folder / "said").read_text()
 
-    wait_until(lambda: "no space left for the journal" in told(), 20, told)
+    wait_until(lambda: "larger than a file may be here (`ulimit -f`)" in told(), 20, told)
+    assert "no file of the run may be larger than 6.1 MB" in place.rscoop("status", "last").expect()
     process.send_signal(signal.SIGINT)
     assert process.wait(8) == 130, told()
     assert "rscoop resume" in told()
     assert "Traceback" not in told()
     place.assert_nothing_left()
-    resumed = place.rscoop("resume", "-q", "--new-limits", "last")
+    resumed = place.rscoop("resume", "-q", "last")
     assert resumed.expect() == "36000000\n"
+    assert "this shell's resource limits are used, since the run met one of its own" in resumed.err
 
 
 def test_a_state_folder_that_cannot_be_written_is_named(place: Place) -> None:

@@ -170,6 +170,13 @@ def test_a_resume_has_the_surroundings_of_its_run(place: Place) -> None:
     assert "nofile 333 (here" in done.err
     assert "TERM" not in done.err
 
+    replayed = place.rscoop("replay", "last", "--env", "NEW=given")
+    assert "clean" in replayed.expect()
+    assert "MINE=\"run's\" (here 'mine')" in replayed.err
+    finished = place.rscoop("resume", "last")
+    assert finished.expect() == ""
+    assert finished.err.count("\n") == 1, finished.err  # nothing starts, so nothing is said of it
+
 
 def test_a_worker_that_cannot_import_while_others_can_is_tried_again(place: Place) -> None:
     place.write("""

@@ -17,6 +17,7 @@ from resilient_scoop.cli.script import find_module
 from resilient_scoop.cli.start import Start
 from resilient_scoop.errors import JournalPlaceError, RscoopError, UsageError
 from resilient_scoop.runtime import rundirs
+from resilient_scoop.runtime.json_text import one_line
 from resilient_scoop.runtime.rundir import RunDir
 from tests.unit.cli_runs import ENDED, journaled, new, rscoop
 
@@ -200,6 +201,18 @@ def test_errors_are_one_line_and_the_code_of_their_class(tmp_path: Path) -> None
     assert result.exit_code == 2
     assert result.stderr.startswith("rscoop: there is no run 'nothing'")
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["status", "resume", "rm last", "journal verify", "why 0.3"])
+def test_where_there_is_no_run_at_all_it_is_said(tmp_path: Path, command: str) -> None:
+    result = rscoop(tmp_path, *command.split())
+    assert result.exit_code == 2
+    assert result.stderr.startswith("rscoop: there are no runs in ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_names_take_one_line_of_a_terminal() -> None:
+    assert one_line("a\nb\tc \x1b[2Jd\udcffé 日本") == "a\\nb\\tc \\x1b[2Jd\\xffé 日本"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

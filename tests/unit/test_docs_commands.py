@@ -59,7 +59,7 @@ def check(text: str) -> None:
         command = below
     known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
     for word in words[1:]:
-        if word == "SCRIPT" or word.endswith(".py"):
+        if word in {"SCRIPT", "-"} or word.endswith(".py"):
             break  # what follows is the script's
         if word.startswith("-") and word not in ("--help", "-h"):
             assert word.partition("=")[0] in known, f"{text}: no option {word}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +75,13 @@ def test_a_workers_output_waits_for_space_and_no_longer_than_its_run(
     patient.write_patiently(full, b"said", lambda: next(looks))
     assert next(looks, None) is None, "it was tried three times"
     os.close(full)
+
+
+def test_a_limit_of_a_files_size_is_told_from_a_full_disk(tmp_path: Path) -> None:
+    mine = Disk(str(tmp_path))
+    said = mine.look((), journal=True, reason=f"mdb_txn_commit: {os.strerror(errno.EFBIG)}")
+    assert "larger than a file may be here (`ulimit -f`)" in said
+    assert "`ulimit -f`" in mine.full()
+    mine.look((), journal=False)
+    assert "no space left for the journal" in mine.look((), journal=True, reason="No space left")
+    assert mine.full().startswith("disk full, ")

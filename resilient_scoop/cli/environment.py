@@ -1,0 +1,33 @@
+"""The surroundings of a run for a command that runs its code: `rscoop resume` and `rscoop replay`."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import click
+
+from resilient_scoop.runtime.rundir import RunDir, RunInfo
+from resilient_scoop.runtime.surroundings import parse, restore
+
+env_option: Final = click.option(
+    "--env", "env", multiple=True, metavar="NAME[=VALUE]",
+    help="Set a variable, whatever the run had; NAME alone takes this shell's value. All others are as "
+    "they were when the run began, but for secrets and what belongs to a terminal.",
+)  # fmt: skip
+
+
+def enter_surroundings(
+    run: RunDir, info: RunInfo, env: tuple[str, ...], *, new_limits: bool = False
+) -> list[str]:
+    """Give this process the environment, umask and limits of a run; return what differs, for display.
+
+    Raises:
+        UsageError: an `--env` names nothing.
+    """
+    given = parse(env, os.environ)
+    if info.around is None:  # of version 0.1
+        os.environ.update(given)
+        return []
+    met = run.limit_met.exists() and not new_limits
+    return restore(info.around, given, limits=not (new_limits or met), met=met)
