@@ -98,6 +98,9 @@ class Directory:
             return None
 
 
+_umask: Final = os.umask  # `process_settings` replaces it
+
+
 class Umask:
     """The mask for new files."""
 
@@ -105,20 +108,20 @@ class Umask:
 
     def is_at(self, value: int) -> bool:
         """Tell whether the process is at a snapshot."""
-        now = os.umask(value)
+        now = _umask(value)
         if now != value:
-            os.umask(now)
+            _umask(now)
         return now == value
 
     def read(self) -> int:
         """Return a snapshot."""
-        now = os.umask(0o077)
-        os.umask(now)
+        now = _umask(0o077)
+        _umask(now)
         return now
 
     def write(self, value: int) -> None:
         """Put a snapshot back."""
-        os.umask(value)
+        _umask(value)
 
 
 class Environment:
@@ -354,3 +357,28 @@ class SocketTimeout:
         module: Any = sys.modules.get("_socket")
         if module is not None:
             module.setdefaulttimeout(value)
+
+
+class SklearnConfig:
+    """What `sklearn.set_config` has set in this thread; None while scikit-learn is not loaded."""
+
+    name = "configuration of scikit-learn"
+
+    def is_at(self, value: dict[str, Any] | None) -> bool:
+        """Tell whether the process is at a snapshot."""
+        return "sklearn._config" not in sys.modules or self.read() == (value or self.default())
+
+    def read(self) -> dict[str, Any] | None:
+        """Return a snapshot."""
+        module: Any = sys.modules.get("sklearn._config")
+        return None if module is None else module.get_config()
+
+    def write(self, value: dict[str, Any] | None) -> None:
+        """Put a snapshot back."""
+        value = value or self.default()
+        if value is not None:
+            importlib.import_module("sklearn").set_config(**value)
+
+    def default(self) -> dict[str, Any] | None:
+        """Return what a thread begins with."""
+        return getattr(sys.modules.get("sklearn._config"), "_global_config", None)

@@ -27,7 +27,14 @@ from hashlib import blake2b
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
-from resilient_scoop.adapters import imported, module_source, setting, source, source_text
+from resilient_scoop.adapters import (
+    imported,
+    module_source,
+    process_settings,
+    setting,
+    source,
+    source_text,
+)
 from resilient_scoop.adapters.containers import is_container
 from resilient_scoop.adapters.guard import Guard
 from resilient_scoop.adapters.secret_names import SECRET
@@ -165,6 +172,9 @@ class _Survey:
         if found is not None and self.reads_arguments and found.arguments:
             digest = self._describer.part(found.arguments)
             self._add("", "sys.argv", digest, b"", text=_shown(found.arguments))
+        if found is not None and found.more:
+            for label, each in process_settings.about_results().items():
+                self._add("", label, self._describer.part(each), b"", text=_shown(each))
         if not self.reads_environment or found is None:
             return
         for name, value in found.environ.items():

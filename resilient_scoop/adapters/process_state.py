@@ -49,6 +49,7 @@ ASPECTS: Final[list[aspects.Aspect]] = [
     aspects.Limits(),
     aspects.SocketTimeout(),
     aspects.Locale(),
+    aspects.SklearnConfig(),
 ]  # fmt: skip
 
 

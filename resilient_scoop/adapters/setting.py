@@ -1,4 +1,4 @@
-"""Changes of the script to its environment, search path and arguments, which its calls bring along.
+"""What the script changes in its environment, search path, arguments and settings, brought along by calls.
 
 A worker starts with the environment of the run and imports the script. What the script has changed since
 its own import (under its guard) is sent with each definition and holds while items of that callable run.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
 
+from resilient_scoop.adapters import process_settings
 from resilient_scoop.wire.callables import Setting
 
 
@@ -25,46 +24,31 @@ def apply(setting: Setting) -> None:
         sys.path[:] = setting.search_path
     if setting.arguments:
         sys.argv = list(setting.arguments)
+    if setting.more:
+        process_settings.apply(setting.more)
 
 
 class _Base:
     environ: dict[bytes, bytes] = {}  # noqa: RUF012 - one per process
     search_path: list[str] = []  # noqa: RUF012
     arguments: list[str] = []  # noqa: RUF012
-    version = 0  # rises with each change of a variable
     known: Setting | None = None
-    known_at = -1  # the version that `known` is of
+    known_at = -1  # the version of the settings that `known` is of
 
 
 def note() -> None:
     """Take environment and search path as they are for what a worker has, too."""
     _Base.environ, _Base.search_path = dict(os.environb), list(sys.path)
     _Base.arguments = list(sys.argv)
-    for name in ("putenv", "unsetenv"):  # `os.environ` calls them by these names
-        made = getattr(os, name)
-        if not isinstance(made, _Counted):
-            setattr(os, name, _Counted(made))
-    _Base.version += 1
-
-
-class _Counted:
-    """A function of `os` that changes the environment, and counts that it was called."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-        self.__name__ = function.__name__
-        self.__doc__ = function.__doc__
-
-    def __call__(self, *args: Any) -> Any:
-        _Base.version += 1
-        return self._function(*args)
+    process_settings.note()
 
 
 def changes() -> Setting | None:
     """Return what has been changed since `note`; None where nothing has."""
     base = _Base
     same = sys.path == base.search_path and sys.argv == base.arguments
-    if same and base.known_at == base.version:
+    version = process_settings.version()
+    if same and base.known_at == version:
         return base.known
     if not _Base.search_path:
         return None  # nothing was noted: no process of a run
@@ -75,7 +59,8 @@ def changes() -> Setting | None:
     environ.update(dict.fromkeys(then.keys() - now.keys()))
     moved = [] if sys.path == _Base.search_path else list(sys.path)
     told = [] if sys.argv == _Base.arguments else [str(each) for each in sys.argv]
-    changed = bool(environ or moved or told)
-    found = Setting(dict(sorted(environ.items())), moved, told) if changed else None
-    _Base.known, _Base.known_at = found, _Base.version if same else -1
+    more = process_settings.pickled()
+    changed = bool(environ or moved or told or more)
+    found = Setting(dict(sorted(environ.items())), moved, told, more) if changed else None
+    _Base.known, _Base.known_at = found, version if same else -1
     return found

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from resilient_scoop.adapters import imported, overlay, setting
+from resilient_scoop.adapters import imported, overlay, process_settings, setting
 from resilient_scoop.adapters import payload as codec
 from resilient_scoop.adapters.digest import (
     Changed,
@@ -190,6 +190,8 @@ def _define(
     if changes is not None:
         mark.update(msgspec.msgpack.encode(changes))
     pure = draws_nothing(function)
+    if pure and changes is not None and changes.more:
+        pure = process_settings.leaves_pure(changes.more)
     return Define(
         mark.digest(), meaning.fingerprint, name, body, options, pure, style,
         meaning.references, values, changes,

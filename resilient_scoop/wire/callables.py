@@ -55,6 +55,7 @@ class Setting(msgspec.Struct, frozen=True, array_like=True, gc=False):
     environ: dict[bytes, bytes | None] = {}  # None: removed
     search_path: list[str] = []  # all of `sys.path`; empty: as it was
     arguments: list[str] = []  # all of `sys.argv`; empty: as it was
+    more: bytes = b""  # pickled settings of the process by name; empty: as they were
 
 
 class Define(_Struct, frozen=True):

@@ -194,3 +194,80 @@ if __name__ == "__main__":
 
 def test_libraries_are_what_the_script_has_made_of_them(place: Place) -> None:
     assert_as_python(place, LIBRARIES, 10)
+
+
+SETTINGS: Final = """
+import decimal, locale, os, pathlib, socket, sys, time, warnings
+import numpy as np
+from resilient_scoop import futures
+
+def third(x): return str(decimal.Decimal(x) / 3)
+def nested(x): return [future.result() for future in [futures.submit(third, x)] * 2]
+def divided(x):
+    try: return repr(np.float64(x) / np.float64(0)), str(np.array([1 / 3, 2e10]))
+    except FloatingPointError as error: return str(error)
+def deep(n):
+    def below(k): return 0 if k == 0 else 1 + below(k - 1)
+    try: return below(n)
+    except RecursionError: return "too deep"
+def digits(n):
+    try: return len(str(10 ** n))
+    except ValueError: return "too many"
+def warned(x):
+    try: warnings.warn("so")
+    except UserWarning: return "raised"
+def place(x):
+    file = pathlib.Path(f"made-{x}-{os.getpid()}"); file.touch()
+    return os.path.basename(os.getcwd()), oct(file.stat().st_mode)
+def around(x):
+    hour = time.strftime("%H", time.localtime(0))
+    return hour, socket.getdefaulttimeout(), locale.setlocale(locale.LC_NUMERIC)
+def told(function, values):
+    print(function.__name__, list(futures.map(function, values)))
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    told(third, [1, 2]); told(divided, [1])
+    decimal.getcontext().prec = 50
+    told(third, [1, 2]); told(nested, [1, 2])
+    with decimal.localcontext() as context:
+        context.prec, context.rounding = 5, decimal.ROUND_UP
+        told(third, [1, 2]); told(nested, [1, 2])
+    told(third, [1, 2])
+    np.set_printoptions(precision=3)
+    told(divided, [1])
+    np.seterr(divide="raise")
+    told(divided, [1])
+    with np.errstate(divide="ignore"), np.printoptions(precision=1): told(divided, [1])
+    told(deep, [10, 3000]); told(digits, [10, 5000])
+    sys.setrecursionlimit(20_000); sys.set_int_max_str_digits(0)
+    told(deep, [10, 3000]); told(digits, [10, 5000])
+    told(warned, [1]); warnings.simplefilter("error"); told(warned, [1])
+    os.environ["TZ"] = "Asia/Tokyo"; time.tzset(); socket.setdefaulttimeout(7)
+    locale.setlocale(locale.LC_ALL, "C.UTF-8")
+    told(around, [1])
+    os.makedirs("inside", exist_ok=True); os.chdir("inside"); os.umask(0o027)
+    told(place, [1, 2])
+"""
+
+
+def test_settings_of_the_process_that_the_script_changes_are_those_of_its_calls(
+    place: Place,
+) -> None:
+    assert_as_python(place, SETTINGS, 18)
+
+
+def test_an_edit_of_the_decimal_context_is_noticed(place: Place) -> None:
+    text = """
+        import decimal, sys
+        from resilient_scoop import futures
+        def third(x): return str(decimal.Decimal(x) / 3)
+        if __name__ == "__main__":
+            decimal.getcontext().prec = 4
+            print(list(futures.map(third, range(3))))
+            sys.exit(3)
+    """
+    assert "0.3333'" in place.run(text).expect(3)
+    place.write(text.replace("prec = 4", "prec = 6").replace("exit(3)", "exit(0)"))
+    done = place.rscoop("resume", "-q", "--recompute-changed", "last")
+    assert "0.333333'" in place.rscoop("logs", "last").out, str(done)

@@ -1,0 +1,263 @@
+"""Settings of the whole process that a script may change under its guard, and its calls bring along.
+
+Working directory, umask, locale, time zone, limits of the interpreter, warning filters, decimal context,
+numpy's handling of errors and its printing, scikit-learn's configuration. A worker has these as the
+import of the script left them; what the script's process has otherwise at a call is sent with it.
+
+Looking must be cheap, since it is done at every call: functions that change a setting count that they
+were called, and what is changed without such a call is compared by identity or with a few numbers.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import decimal
+import importlib
+import locale
+import os
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from resilient_scoop.adapters import payload_codec
+from resilient_scoop.adapters.aspects import (
+    Limits,
+    SklearnConfig,
+    SocketTimeout,
+    Umask,
+    Warnings,
+)
+from resilient_scoop.errors import PicklingFailedError
+
+_set_locale: Any = importlib.import_module("_locale").setlocale
+
+
+class Kind(NamedTuple):
+    """How one setting is read, and set in another process."""
+
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+    default: Callable[[], Any] | None = None  # what it is where nothing has changed it
+
+
+def _directory() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109 - a string travels
+    except FileNotFoundError:
+        return None
+
+
+def _change_directory(path: str) -> None:
+    os.chdir(path)  # by what stands there now, which counts
+
+
+def _set_umask(mask: int) -> None:
+    os.umask(mask)
+
+
+def _decimal() -> tuple[Any, ...]:
+    context = decimal.getcontext()
+    trapped = sorted(signal.__name__ for signal, is_trap in context.traps.items() if is_trap)
+    return (
+        context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp,
+        trapped,
+    )  # fmt: skip
+
+
+def _set_decimal(value: tuple[Any, ...]) -> None:
+    prec, rounding, least, most, capitals, clamp, trapped = value
+    traps: Any = [getattr(decimal, name) for name in trapped]
+    decimal.setcontext(decimal.Context(prec, rounding, least, most, capitals, clamp, [], traps))
+
+
+def _library(module: str, reads: str, writes: str) -> Kind:
+    """Return a setting of a library, None while that is not loaded; it is in a context variable."""
+
+    def read() -> Any:
+        found = sys.modules.get(module)
+        return None if found is None else getattr(found, reads, dict)()
+
+    def write(value: Any) -> None:
+        if value:
+            getattr(importlib.import_module(module), writes)(**value)
+
+    return Kind(read, write, lambda: contextvars.Context().run(read))
+
+
+def _set_filters(value: list[Any]) -> None:
+    filters: Any = warnings.filters
+    _warnings.write((filters, value))
+
+
+_limits, _timeout, _warnings, _umask = Limits(), SocketTimeout(), Warnings(), Umask()
+_sklearn = SklearnConfig()
+KINDS: Final[dict[str, Kind]] = {
+    "working directory": Kind(_directory, _change_directory),
+    "umask": Kind(_umask.read, _set_umask),
+    "locale": Kind(
+        lambda: _set_locale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)
+    ),
+    "time zone": Kind(lambda: time.tzname, lambda _: time.tzset()),
+    "limits of the interpreter": Kind(_limits.read, _limits.write),
+    "socket timeout": Kind(_timeout.read, _timeout.write),
+    "warning filters": Kind(lambda: list(warnings.filters), _set_filters),
+    "decimal context": Kind(_decimal, _set_decimal),
+    "numpy.geterr()": _library("numpy", "geterr", "seterr"),
+    "numpy.get_printoptions()": _library("numpy", "get_printoptions", "set_printoptions"),
+    "sklearn.get_config()": Kind(_sklearn.read, _sklearn.write, _sklearn.default),
+}
+_BEYOND_NUMBERS: Final = frozenset(
+    [
+        "working directory",
+        "umask",
+        "time zone",
+        "socket timeout",
+        "decimal context",
+        "sklearn.get_config()",
+    ]
+)
+"""Nothing that a function proven pure does rests on these."""
+_ABOUT_RESULTS: Final = frozenset({"decimal context"})
+"""A result can come from these, whatever its function names."""
+
+
+class Counted:
+    """A function of the standard library that changes a setting, and counts that it was called."""
+
+    def __init__(self, module: Any, name: str) -> None:
+        self._function = getattr(module, name)
+        self.__name__ = self.__qualname__ = name
+        self.__module__ = module.__name__
+        self.__doc__ = self._function.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        State.version += 1
+        return self._function(*args, **kwargs)
+
+    def __reduce__(self) -> str:
+        return self.__name__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or self._function is other
+
+    def __hash__(self) -> int:
+        return hash(self._function)
+
+
+_COUNTED: Final = (
+    (os, "putenv"), (os, "unsetenv"),  # `os.environ` calls them by these names
+    (os, "chdir"), (os, "fchdir"), (os, "umask"), (locale, "setlocale"), (time, "tzset"),
+    (socket, "setdefaulttimeout"), (sys, "setrecursionlimit"), (sys, "set_int_max_str_digits"),
+)  # fmt: skip
+
+
+class State:
+    """What the settings of this process were when the script had been imported, and what was seen last."""
+
+    version = 0  # rises with each change
+    base: dict[str, Any] = {}  # noqa: RUF012 - one per process
+    filters: list[Any] = []  # noqa: RUF012 - what follows is as it was when the version rose last
+    context: Any = decimal.Context()
+    read: list[tuple[Any, Any]] = []  # noqa: RUF012 - how to read context variables, and their values
+    sklearn: SklearnConfig | None = None
+    sklearn_seen: Any = None
+    loaded = 0
+
+
+def note() -> None:
+    """Take the settings as they are for what workers have, too, and see changes from now on."""
+    for module, name in _COUNTED:
+        if not isinstance(getattr(module, name), Counted):
+            setattr(module, name, Counted(module, name))
+    State.base = {name: kind.read() for name, kind in KINDS.items()}
+    _see()
+
+
+def version() -> int:
+    """Return a number that is another one after each change of a setting."""
+    state, context = State, decimal.getcontext()
+    seen = state.context
+    if (
+        warnings.filters != state.filters
+        or context.prec != seen.prec
+        or context.rounding != seen.rounding
+        or context.traps != seen.traps
+        or context.Emax != seen.Emax
+        or len(sys.modules) != state.loaded
+    ):
+        _see()
+    for read, value in state.read:
+        if read(None) is not value:
+            _see()
+    if state.sklearn is not None and state.sklearn.read() != state.sklearn_seen:
+        _see()
+    return state.version
+
+
+def _see() -> None:
+    state = State
+    state.filters, state.context = list(warnings.filters), decimal.getcontext().copy()
+    names = (
+        ("numpy._core._multiarray_umath", "_extobj_contextvar"),
+        ("numpy._core.printoptions", "format_options"),
+    )
+    found = [getattr(sys.modules.get(module), name, None) for module, name in names]
+    state.read = [(each.get, each.get(None)) for each in found if each is not None]
+    state.sklearn = _sklearn if "sklearn._config" in sys.modules else None
+    state.sklearn_seen = _sklearn.read()
+    state.loaded = len(sys.modules)
+    state.version += 1
+
+
+def changed() -> dict[str, Any]:
+    """Return the settings that are not what they were when the script had been imported."""
+    found = {}
+    for name, kind in KINDS.items():
+        now, then = kind.read(), State.base.get(name)
+        if then is None and kind.default is not None:
+            then = kind.default()
+        if now is not None and now != then:
+            found[name] = now
+    return found
+
+
+def about_results() -> dict[str, Any]:
+    """Return those of the changed settings that results can come from."""
+    return {name: value for name, value in changed().items() if name in _ABOUT_RESULTS}
+
+
+def leaves_pure(payload: bytes) -> bool:
+    """Tell whether functions proven pure give the same results with and without these settings."""
+    found = _loaded(payload)
+    actions = {each[0] for name in ("warning filters",) for each in found.get(name, ())}
+    actions.update(each[0] for each in State.base.get("warning filters", ()))
+    return found.keys() - _BEYOND_NUMBERS <= {"warning filters"} and "error" not in actions
+
+
+def pickled() -> bytes:
+    """Return the changed settings for other processes; empty if there are none."""
+    found = changed()
+    if not found:
+        return b""
+    try:
+        return payload_codec.dumps(found)
+    except PicklingFailedError:  # a warning's category that only this process has
+        found.pop("warning filters", None)
+        return payload_codec.dumps(found)
+
+
+@lru_cache(maxsize=64)
+def _loaded(payload: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = payload_codec.loads(payload)
+    return found
+
+
+def apply(payload: bytes) -> None:
+    """Set in this process what another one had changed."""
+    for name, value in _loaded(payload).items():
+        KINDS[name].write(value)
