@@ -15,6 +15,7 @@ import errno
 import io
 import os
 import select
+import stat
 import time
 from collections import deque
 from collections.abc import Callable
@@ -115,6 +116,12 @@ class _Sink:
     def is_tty(self) -> bool:
         return self._fd is not None and os.isatty(self._fd)
 
+    def is_pipe(self) -> bool:
+        if self._fd is None or self.gone:
+            return False
+        mode = os.fstat(self._fd).st_mode
+        return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
     def write(self, data: bytes) -> None:
         if self.gone:
             self.lost_bytes += len(data)
@@ -183,6 +190,7 @@ class Display:
         self._clock = clock
         self._last: Progress | None = None
         self._drawn = False
+        self._hidden_until = float("-inf")
         self._drawn_at = float("-inf")
         self._plain_at = clock()
         self._mid_line = False  # of the script's output, on the terminal that we draw on
@@ -195,6 +203,9 @@ class Display:
         self._out.write(data)
         if self._out.is_tty():
             self._mid_line = not data.endswith(b"\n")
+        if self._out.is_pipe():
+            # Who reads it may write to our terminal, and takes a moment for it.
+            self._hidden_until = self._clock() + DRAW_EVERY_S
         self._redraw()
 
     @property
@@ -232,7 +243,7 @@ class Display:
         if self._quiet:
             return
         if self._tty:
-            if changed and now - self._drawn_at >= DRAW_EVERY_S:
+            if (changed or not self._drawn) and now - self._drawn_at >= DRAW_EVERY_S:
                 self._draw(now)
         elif now - self._plain_at >= PLAIN_EVERY_S:
             self._plain_at = now
@@ -253,7 +264,7 @@ class Display:
             self._draw(self._clock())
 
     def _draw(self, now: float) -> None:
-        if self._mid_line or self._last is None:
+        if self._mid_line or self._last is None or now < self._hidden_until:
             return
         width = self._width() - 1
         line = progress_line(self._last, width, f"run {self._run_id}")

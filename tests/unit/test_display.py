@@ -139,6 +139,28 @@ def test_the_live_line_never_wraps(terminal: tuple[int, int]) -> None:
     assert line == b"1m05s"
 
 
+def test_the_live_line_gives_way_to_who_reads_a_pipe(terminal: tuple[int, int]) -> None:
+    ours, theirs = terminal
+    read, write = os.pipe()
+    now = 100.0
+    with (
+        os.fdopen(write, "wb") as out,
+        os.fdopen(os.dup(theirs), "wb") as err,
+    ):
+        display = Display(out, err, "abc12345", tty=True, clock=lambda: now)
+        at = Progress(done=3, running=2, workers=2, workers_max=2)
+        display.progress(at)
+        assert os.read(ours, 4096).startswith(CLEAR)
+        display.output(b"hello\n")
+        assert os.read(ours, 4096) == CLEAR  # what reads the pipe may write here now
+        display.progress(at)
+        now += 0.2
+        display.progress(at)
+        assert os.read(ours, 4096).count(CLEAR) == 1
+        display.close()
+    os.close(read)
+
+
 def test_a_slow_reader_on_a_non_blocking_pipe_gets_every_byte() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
