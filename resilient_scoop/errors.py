@@ -14,6 +14,7 @@ RscoopError                 exit 1
   RunBusyError              the journal is held by a run that lives               exit 73
   JournalError              the journal cannot be used: disk error                exit 74
     JournalDamagedError     what is stored is not what was written                exit 74
+    JournalLostError        no record of it can be read                           exit 74
     JournalFullError        no space; the journal stays usable                    exit 74
     JournalGoneError        it was deleted while its run lived (adapters.journal_place) exit 74
     RunNotMadeError         no room for a new run                                 exit 74
@@ -198,6 +199,22 @@ class JournalDamagedError(JournalError):
         return (
             f"journal {self.directory} is damaged{where}: {self.reason}; `rscoop journal verify` "
             f"lists the damage, `rscoop journal repair` keeps every undamaged record"
+        )
+
+
+class JournalLostError(JournalError):
+    """A journal is so damaged that no record of it can be read."""
+
+    def __init__(self, directory: str, reason: str, run_id: str) -> None:
+        super().__init__(directory, "repairing", reason)
+        self.args = (directory, reason, run_id)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return (
+            f"journal {self.directory} cannot be repaired, because no record of it can be read: "
+            f"{self.reason}. Restore a backup (`rscoop journal restore`), or remove the run "
+            f"(`rscoop rm {self.run_id}`)"
         )
 
 

@@ -26,7 +26,13 @@ from resilient_scoop.cli.base import (
     size,
 )
 from resilient_scoop.counts import counted
-from resilient_scoop.errors import JournalError, JournalFormatError, UsageError
+from resilient_scoop.errors import (
+    JournalDamagedError,
+    JournalError,
+    JournalFormatError,
+    JournalLostError,
+    UsageError,
+)
 from resilient_scoop.runtime.figures import is_live
 from resilient_scoop.runtime.rundir import RunDir, sync_folder
 
@@ -116,7 +122,10 @@ def repair_command(*, run: RunDir, as_json: bool) -> None:
         )
     with run.hold():
         aside = _free_name(run)
-        found = repair(run.journal, aside, run=bytes.fromhex(info.uuid))
+        try:
+            found = repair(run.journal, aside, run=bytes.fromhex(info.uuid))
+        except JournalDamagedError as error:
+            raise JournalLostError(str(run.journal), error.reason, run.id) from error
         _exchange(aside, run.journal)
         sync_folder(run.path)
     if as_json:

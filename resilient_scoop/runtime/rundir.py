@@ -173,7 +173,7 @@ class RunDir:
             raise JournalFormatError(
                 str(self.path),
                 f"its run.json is missing or damaged ({error}); restore it from a backup, "
-                f"or delete the folder",
+                f"or remove it with `rscoop rm {self.id}`",
             ) from error
         return info
 

@@ -25,7 +25,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from resilient_scoop.runtime import user_signals
+from resilient_scoop.runtime import json_text, user_signals
 from resilient_scoop.runtime.current import Process
 from resilient_scoop.runtime.input_pieces import PIECE_BYTES, REPLY, REQUEST, Piece
 from resilient_scoop.wire.messages import Halted, Input, encode
@@ -78,6 +78,7 @@ class Pieces:
         cut = self._cut_at()
         if cut is not None:
             self._say_cut(cut)
+        self._say_other()
         piece = self._live()
         if cut is not None and not (piece.data or piece.error or os.isatty(0)):
             self._stop(cut)
@@ -93,6 +94,20 @@ class Pieces:
         self._no += 1
         self._piece += 1
         return piece
+
+    def _say_other(self) -> None:
+        """Say where a script reads on in a file that its run did not have, behind the end of its input."""
+        settings, known = self._settings, self._known
+        if known is None or not known.size or not known.is_whole or self._piece:
+            return
+        from resilient_scoop.runtime import input_rest
+
+        file = input_rest.file_of(0) if settings.resumed else None
+        if file is not None and not input_rest.is_at_end(0):
+            Process.say(
+                f"the script's standard input had ended after {known.size} bytes; now it reads on "
+                f"from {json_text.printable(file)}"
+            )
 
     def _cut_at(self) -> int | None:
         """Return after how many bytes the input was cut short, if its rest is what is asked for now."""

@@ -111,3 +111,18 @@ def test_an_input_that_had_ended_needs_no_rest(place: Place) -> None:
         killed(place, file.fileno(), whole=True)
     data.unlink()
     assert resumed(place).expect().endswith("total 6\n")
+
+
+def test_it_is_said_where_another_file_continues_an_input_that_had_ended(place: Place) -> None:
+    place.write(ADDING)
+    for name, text in (("input", "1\n2\n3\n"), ("other", "40\n50\n")):
+        place.write(text, name)
+    with (place.folder / "input").open("rb") as file:
+        killed(place, file.fileno(), whole=True)
+    with (place.folder / "other").open("rb") as file:
+        done = subprocess.run(
+            [*RSCOOP, "resume", "-q", "last"], cwd=place.folder, env=place.env(), stdin=file,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.stdout.endswith("now 92\nnow 192\ntotal 192\n"), done.stdout + done.stderr
+    assert f"had ended after 6 bytes; now it reads on from {place.folder / 'other'}" in done.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from resilient_scoop.adapters.journal_place import data_file
 from resilient_scoop.core.events import Put
 from resilient_scoop.errors import JournalDamagedError, UsageError
 from resilient_scoop.runtime import rundirs
@@ -190,3 +191,18 @@ def test_stats_and_export_show_the_records(tmp_path: Path) -> None:
     assert records[0]["parent"] == "0"
     everything = rscoop(tmp_path, "journal", "export", "last").stdout.splitlines()
     assert all(json.loads(line)["table"] for line in everything)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x93garbage" * 4096])
+def test_a_journal_of_which_nothing_can_be_read_is_not_said_to_be_repairable(
+    tmp_path: Path, data: bytes
+) -> None:
+    run = journaled(new(tmp_path))
+    data_file(run.journal).write_bytes(data)
+    before = {path.name for path in run.path.iterdir()} | {"lock"}
+    result = rscoop(tmp_path, "journal", "repair", run.id)
+    assert result.exit_code == 74
+    assert "no record of it can be read" in result.stderr
+    assert f"`rscoop rm {run.id}`" in result.stderr
+    assert "aside" not in result.stderr
+    assert {path.name for path in run.path.iterdir()} <= before
