@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from resilient_scoop.adapters import generators, imported, process_state, rng
+from resilient_scoop.adapters import generators, imported, locks, process_state, rng, thread_locals
 from resilient_scoop.adapters.modules import is_users_file
 
 if TYPE_CHECKING:
     import importlib.machinery
     from collections.abc import Callable, Sequence
     from types import ModuleType
+
+
+_THEN: Final = {"multiprocessing.synchronize": locks.for_processes}
+"""What is to be done when a module has been imported."""
 
 
 class Watcher:
@@ -46,13 +50,15 @@ class Watcher:
         loader = None if spec is None else spec.loader
         if spec is None or not hasattr(loader, "__dict__") or isinstance(loader, type):
             return spec
-        users = is_users_file(spec.origin)
-        if users or not self._depth:
+        users, then = is_users_file(spec.origin), _THEN.get(fullname)
+        if users or not self._depth or then is not None:
             run = loader.exec_module  # type: ignore[union-attr]
 
             def exec_module(module: ModuleType) -> None:
                 vars(loader).pop("exec_module", None)
                 self._run(run, module, users=users)
+                if then is not None:
+                    then(module)
 
             loader.exec_module = exec_module  # type: ignore[union-attr,method-assign]
         return spec
@@ -80,6 +86,7 @@ class Watcher:
             return
         is_outermost = not self._depth
         before = process_state.snapshot() if is_outermost else None
+        was_importing = thread_locals.importing(begins=True)
         number = self._number_of(module.__name__)
         streams = rng.save()
         rng.seed(number)
@@ -92,6 +99,7 @@ class Watcher:
             self._streams.pop()
             self._numbers.pop()
             self._depth -= 1
+            thread_locals.importing(begins=was_importing)
             rng.restore(streams)
             if before is not None:
                 process_state.imported(before)

@@ -1,8 +1,9 @@
-"""`threading.RLock` for a process whose one thread runs many tasks, each in a greenlet.
+"""Reentrant locks for a process whose one thread runs many tasks, each in a greenlet.
 
 A reentrant lock belongs to a thread. Tasks that wait share theirs, and each would find a lock that another
 one holds to be its own. Here it belongs to the greenlet: a task that wants a lock that another task holds
 waits until that one has let go of it, and others run meanwhile. Conditions and semaphores rest on this.
+So it is with `threading.RLock` and with `multiprocessing.RLock`.
 """
 
 from __future__ import annotations
@@ -66,10 +67,9 @@ class TaskRLock(_ThreadRLock):  # type: ignore[misc]
 
     def _wait(self, until: float | None) -> bool:
         while self._is_anothers():
-            assert _Waits.give_way is not None, "only tasks share a thread"
             if until is not None and time.monotonic() >= until:
                 return False
-            _Waits.give_way(lambda: self._holder is None, until)
+            give_way(lambda: self._holder is None, until)
         return True
 
     # What `threading.Condition` uses.
@@ -87,6 +87,50 @@ class TaskRLock(_ThreadRLock):  # type: ignore[misc]
         self._holder, self._depth = getcurrent(), state[0]
 
 
+def for_processes(module: Any) -> None:
+    """Have the RLock of `multiprocessing.synchronize`, which has been imported, belong to a task, too."""
+
+    class RLock(module.RLock):  # type: ignore[misc]
+        """A reentrant lock of processes that belongs to a task."""
+
+        _holder: Any = None
+
+        def _make_methods(self) -> None:
+            self.acquire, self.release = self._take, self._let_go
+
+        def __enter__(self) -> bool:
+            return self._take()
+
+        def __exit__(self, *_: object) -> None:
+            self._let_go()
+
+        def _is_free(self) -> bool:
+            holder = self._holder
+            return holder is None or holder is getcurrent() or not self._semlock._is_mine()
+
+        def _take(self, block: bool = True, timeout: float | None = None) -> bool:  # noqa: FBT001, FBT002
+            until = None if timeout is None else time.monotonic() + max(0.0, timeout)
+            while not self._is_free():
+                if not block or (until is not None and time.monotonic() >= until):
+                    return False
+                give_way(self._is_free, until)
+            left_s = None if until is None else max(0.0, until - time.monotonic())
+            if not self._semlock.acquire(block, left_s):
+                return False
+            self._holder = getcurrent()
+            return True
+
+        def _let_go(self) -> None:
+            if not self._is_free():
+                raise AssertionError("attempt to release recursive lock not owned by thread")
+            if self._semlock._count() == 1:
+                self._holder = None
+            self._semlock.release()
+
+    RLock.__qualname__, RLock.__module__ = "RLock", module.__name__
+    module.RLock = RLock
+
+
 _acquire: Any = _ThreadRLock.acquire
 _release: Any = _ThreadRLock.release
 _is_threads: Any = vars(_ThreadRLock)["_is_owned"]
@@ -97,6 +141,12 @@ def install() -> None:
     vars(threading)["_CRLock"] = TaskRLock
 
 
-def share(give_way: Callable[[Callable[[], bool], float | None], None]) -> None:
-    """Note that tasks share this process' thread; `give_way(ready, until)` lets others run."""
-    _Waits.give_way = give_way
+def share(way: Callable[[Callable[[], bool], float | None], None]) -> None:
+    """Note that tasks share this process' thread; `way(ready, until)` lets others run."""
+    _Waits.give_way = way
+
+
+def give_way(ready: Callable[[], bool], until: float | None = None) -> None:
+    """Let other tasks run until something is ready, or for a while."""
+    assert _Waits.give_way is not None, "only tasks share a thread"
+    _Waits.give_way(ready, until)

@@ -149,8 +149,9 @@ class Agent:
         self._kill_group(slot.process.pid)
         if not slot.ended:
             self._end_leftovers(slot)
-        slot.careful = slot.role == "worker" and code == child.START_AGAIN
-        anew = slot.careful or (self.settings.always_replay and code == child.START_AGAIN)
+        freed = slot.role == "worker" and code == child.START_AGAIN
+        slot.careful |= freed
+        anew = freed or (self.settings.always_replay and code == child.START_AGAIN)
         unfit = slot.role == "worker" and code == child.CANNOT_IMPORT
         orderly = slot.ended or self.stopping is not None or anew or unfit or code == REFUSED
         ooms, self.ooms = self.ooms, oom_kills()
@@ -165,7 +166,7 @@ class Agent:
                 on_cpu.tries,
             )  # fmt: skip
         self.tell(lost)
-        self._say_end(slot, code, reason)
+        self._say_end(slot, code, reason, freed=freed)
         is_hasty = now - slot.started_at < HASTY_S and not anew and not unfit
         slot.hasty = slot.hasty + 1 if is_hasty else 0
         slot.stillborn = 0 if was_ready or orderly else slot.stillborn + 1
@@ -205,11 +206,11 @@ class Agent:
             why = last_words(self.logs / f"{slot.name}.log") if slot.role == "worker" else ""
             self._refused(slot, why.removeprefix(f": rscoop: {slot.name}: ") or "see above", now)
 
-    def _say_end(self, slot: Slot, code: int, reason: str) -> None:
+    def _say_end(self, slot: Slot, code: int, reason: str, *, freed: bool) -> None:
         if reason in ("crash", "oom") and slot.role == "worker":
             died_of = "out of memory" if reason == "oom" else how(code)
             self.say(f"{slot.name} died ({died_of}); it is replaced, and its calls run again")
-        if slot.careful:
+        if freed:
             self.say(
                 f"{slot.name} is restarted, because its tasks wait for each other's locks; from now "
                 "on it runs the script's calls one after another"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from resilient_scoop import ids
-from resilient_scoop.adapters import process_state
+from resilient_scoop.adapters import process_state, thread_locals
 from resilient_scoop.adapters.green import GreenletExit, getcurrent, greenlet
 from resilient_scoop.runtime import user_signals
 from resilient_scoop.runtime.lock_waits import LockWaits
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _IDLE_S = 0.25
 STUCK_S = 0.5
+_BARRED_S = 1.0
 
 
 class Parked(msgspec.Struct, eq=False):
@@ -60,7 +61,7 @@ class Hub:
         self.open: list[Work] = []  # slices of which an item waits and others are not begun
         self.green = getcurrent()
         self.pump_at = 0.0
-        self.looped_at = time.monotonic()
+        self.looped_at = self.began_at = time.monotonic()
         self.stuck_at = 0.0
         session.waiter = self
         session.say_stuck = self.say_stuck
@@ -80,7 +81,7 @@ class Hub:
                 if ready():
                     return True
                 self._park(context)
-            saved = process_state.save()
+            saved, local = process_state.save(), thread_locals.leave()
             alarm_at, so_far = saved.alarm_at, lived(context.parent)
             end = until if alarm_at is None else min(alarm_at, until or alarm_at)
             self.parked[context.path] = Parked(context, getcurrent(), ready, end, so_far, gives_way)
@@ -88,9 +89,11 @@ class Hub:
                 in_time: bool = self.green.switch()
             except GreenletExit:  # its `finally` blocks run, in the state that they rest on
                 session.context = context
+                thread_locals.enter(local)
                 process_state.restore(saved, ends=True)
                 raise
             self._go_on(context)
+            thread_locals.enter(local)
             process_state.restore(saved)
             user_signals.deliver_due()
             if in_time or alarm_at is None or (until is not None and time.monotonic() >= until):
@@ -164,11 +167,17 @@ class Hub:
                 user_signals.drop_due()
             self._fence()
             if self._resume_ready() or machine.stopping is not None:
+                self.began_at = time.monotonic()
                 continue
             if self._has_work():
                 greenlet(self._body).switch()
-            elif session.record.read() is not None:
+                self.began_at = time.monotonic()
+                continue
+            if session.record.read() is not None:
                 session.record.idle()
+            if self.settings.careful and time.monotonic() - self.began_at > _BARRED_S:
+                self.began_at = time.monotonic()
+                self._hand_back_barred()
         with session.lock:
             self._hand_back()
 
@@ -213,16 +222,38 @@ class Hub:
         queue = self.session.machine.queue
         if not self._is_choosy():
             return bool(self.open or queue)
-        return any(work.task.parent != ids.ROOT for work in (*self.open, *queue))
+        may_begin = self._may_begin()
+        return any(may_begin(work) for work in (*self.open, *queue))
 
     def _pick_below(self) -> Work | None:
-        """Return the next slice that is not of the script's own calls."""
+        """Return the next slice that may be begun although tasks wait for locks."""
+        may_begin = self._may_begin()
         for works in (self.open, self.session.machine.queue):
             for work in list(works):
-                if work.task.parent != ids.ROOT:
+                if may_begin(work):
                     works.remove(work)
                     return work
         return None
+
+    def _may_begin(self) -> Callable[[Work], bool]:
+        """Return what tells whether a slice may be begun although tasks wait for locks (L2, L3)."""
+        if not self.settings.careful:
+            return lambda work: work.task.parent != ids.ROOT
+        paths = [path for path, parked in self.parked.items() if not parked.gives_way]
+        last = max(paths, key=ids.depth, default=ids.ROOT)
+        return lambda work: work.task.parent != ids.ROOT and f"{work.task.parent}.".startswith(
+            f"{last}."
+        )
+
+    def _hand_back_barred(self) -> None:
+        """Give back what may not be begun here for long: it may be what another worker waits for."""
+        machine, may_begin = self.session.machine, self._may_begin()
+        with self.session.lock:
+            for work in [*self.open, *machine.queue]:
+                if not may_begin(work):
+                    machine.give_back_from(work, work.next)
+                    if work in self.open:
+                        self.open.remove(work)
 
     def _is_anyone_ready(self) -> bool:
         return bool(self.parked) and bool(self.session.machine.touched)

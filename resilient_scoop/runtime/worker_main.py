@@ -9,7 +9,7 @@ import time
 import traceback
 from typing import Final
 
-from resilient_scoop.adapters import generators, process_state
+from resilient_scoop.adapters import generators, process_state, thread_locals
 from resilient_scoop.adapters.payload_lacking import in_a_line
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.errors import ScriptGuardError
@@ -102,6 +102,7 @@ def main() -> int:
     hub.lock_waits.install()
     import_script(session, functions)
     process_state.take_base()
+    thread_locals.importing(begins=False)
     generators.look_again()
     if settings.audit:
         from resilient_scoop.runtime.audit import Audit
@@ -119,6 +120,7 @@ def main() -> int:
     session.close()
     hub.end_waiting()
     functions.forget_all()
+    thread_locals.forget()
     # What keeps a worker from ending here is ended by its agent, after a while.
     ending.finish_threads()
     ending.run_exit_handlers()
