@@ -1,14 +1,14 @@
 """`fcntl.lockf` and `fcntl.fcntl` in a process whose one thread runs many tasks.
 
-POSIX record locks belong to a process: tasks that share a worker would all have what one of them has locked, and
-the first one that closes the file would unlock it for all. Linux also has locks that belong to an open file
-(F_OFD_SETLK), with the same ranges and in conflict with the others. In a worker they take their place. What is left
-is seen to here:
+POSIX record locks belong to a process: tasks that share a worker would all have what one of them has
+locked, and the first one that closes the file would unlock it for all. Linux also has locks that belong
+to an open file (F_OFD_SETLK), with the same ranges and in conflict with the others. In a worker they take
+their place. What is left is seen to here:
 
-  F1  A task has one open file for its locks of an inode: what it locks through another one goes there, since
-      POSIX never has a process wait for itself.
-  F2  A task that wants a lock through an open file that a waiting task holds a lock through waits for that task.
-  F3  What a task that has ended left locked belongs to the next one that asks, as it does within one process.
+  F1  A task has one open file for its locks of an inode: what it locks through another one goes there,
+      since POSIX never has a process wait for itself.
+  F2  A task that wants a lock through an open file waits for the waiting tasks that hold one through it.
+  F3  What a task that has ended left locked belongs to the next one that asks, as within one process.
 
 Forked children use what the kernel has for processes.
 """
@@ -57,12 +57,12 @@ class _Table:
         inode, kind = _inode(fd), _FLOCK.unpack(lock)[0]
         task = self.here()
         mine = self._mine(inode, task)
-        used = fd if mine is None else mine.fd
+        wanted = _Held(task, fd if mine is None else mine.fd, kind == fcntl.F_WRLCK)
         if kind != fcntl.F_UNLCK and command != fcntl.F_GETLK:
-            self._wait(inode, task, used, kind == fcntl.F_WRLCK, command == fcntl.F_SETLKW)
-        told: bytes = _fcntl(used, _OFD[command], lock)
+            self._wait(inode, wanted, blocks=command == fcntl.F_SETLKW)
+        told: bytes = _fcntl(wanted.fd, _OFD[command], lock)
         if command != fcntl.F_GETLK:
-            self._note(inode, _Held(task, used, kind == fcntl.F_WRLCK), lock)
+            self._note(inode, wanted, lock)
         return told
 
     def _valid(self, inode: tuple[int, int]) -> list[_Held]:
@@ -72,15 +72,13 @@ class _Table:
         found = [h for h in self._valid(inode) if h.task == task or not self.waits(h.task)]
         return found[-1] if found else None
 
-    def _wait(
-        self, inode: tuple[int, int], task: str, fd: int, is_exclusive: bool, blocks: bool  # noqa: FBT001
-    ) -> None:
+    def _wait(self, inode: tuple[int, int], wanted: _Held, *, blocks: bool) -> None:
         """Wait while another task has a lock through the same open file (F2)."""
 
         def is_free() -> bool:
             return not any(
-                held.fd == fd and held.task != task and self.waits(held.task)
-                and (is_exclusive or held.is_exclusive)
+                held.fd == wanted.fd and held.task != wanted.task and self.waits(held.task)
+                and (wanted.is_exclusive or held.is_exclusive)
                 for held in self._valid(inode)
             )  # fmt: skip
 
@@ -91,7 +89,9 @@ class _Table:
 
     def _note(self, inode: tuple[int, int], held: _Held, lock: bytes) -> None:
         kind, _, start, length, _ = _FLOCK.unpack(lock)
-        others = [each for each in self._valid(inode) if (each.task, each.fd) != (held.task, held.fd)]
+        others = [
+            each for each in self._valid(inode) if (each.task, each.fd) != (held.task, held.fd)
+        ]
         others = [each for each in others if self.waits(each.task)]
         if kind != fcntl.F_UNLCK:
             others.append(held)

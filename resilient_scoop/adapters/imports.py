@@ -12,7 +12,14 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from resilient_scoop.adapters import generators, imported, locks, process_state, rng, thread_locals
+from resilient_scoop.adapters import (
+    generators,
+    imported,
+    process_locks,
+    process_state,
+    rng,
+    thread_locals,
+)
 from resilient_scoop.adapters.modules import is_users_file
 
 if TYPE_CHECKING:
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-_THEN: Final = {"multiprocessing.synchronize": locks.for_processes}
+_THEN: Final = {"multiprocessing.synchronize": process_locks.install}
 """What is to be done when a module has been imported."""
 
 

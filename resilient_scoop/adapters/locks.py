@@ -1,9 +1,9 @@
-"""Reentrant locks for a process whose one thread runs many tasks, each in a greenlet.
+"""`threading.RLock` for a process whose one thread runs many tasks, each in a greenlet.
 
 A reentrant lock belongs to a thread. Tasks that wait share theirs, and each would find a lock that another
 one holds to be its own. Here it belongs to the greenlet: a task that wants a lock that another task holds
 waits until that one has let go of it, and others run meanwhile. Conditions and semaphores rest on this.
-So it is with `threading.RLock` and with `multiprocessing.RLock`.
+(`adapters.process_locks` has the one of `multiprocessing`.)
 """
 
 from __future__ import annotations
@@ -85,50 +85,6 @@ class TaskRLock(_ThreadRLock):  # type: ignore[misc]
         self._wait(None)
         super()._acquire_restore(state[1])  # type: ignore[misc]
         self._holder, self._depth = getcurrent(), state[0]
-
-
-def for_processes(module: Any) -> None:
-    """Have the RLock of `multiprocessing.synchronize`, which has been imported, belong to a task, too."""
-
-    class RLock(module.RLock):  # type: ignore[misc]
-        """A reentrant lock of processes that belongs to a task."""
-
-        _holder: Any = None
-
-        def _make_methods(self) -> None:
-            self.acquire, self.release = self._take, self._let_go
-
-        def __enter__(self) -> bool:
-            return self._take()
-
-        def __exit__(self, *_: object) -> None:
-            self._let_go()
-
-        def _is_free(self) -> bool:
-            holder = self._holder
-            return holder is None or holder is getcurrent() or not self._semlock._is_mine()
-
-        def _take(self, block: bool = True, timeout: float | None = None) -> bool:  # noqa: FBT001, FBT002
-            until = None if timeout is None else time.monotonic() + max(0.0, timeout)
-            while not self._is_free():
-                if not block or (until is not None and time.monotonic() >= until):
-                    return False
-                give_way(self._is_free, until)
-            left_s = None if until is None else max(0.0, until - time.monotonic())
-            if not self._semlock.acquire(block, left_s):
-                return False
-            self._holder = getcurrent()
-            return True
-
-        def _let_go(self) -> None:
-            if not self._is_free():
-                raise AssertionError("attempt to release recursive lock not owned by thread")
-            if self._semlock._count() == 1:
-                self._holder = None
-            self._semlock.release()
-
-    RLock.__qualname__, RLock.__module__ = "RLock", module.__name__
-    module.RLock = RLock
 
 
 _acquire: Any = _ThreadRLock.acquire

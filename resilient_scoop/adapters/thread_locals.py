@@ -1,8 +1,9 @@
 """`threading.local` in a process whose one thread runs many tasks.
 
-A task that waits takes along what it has in such objects, as if it had a thread of its own; others find there what
-the import of the script left, or what a task that has ended left for the next one. So a connection or a buffer that is
-kept per thread stays of use from task to task, and no two tasks that are under way have the same one.
+A task that waits takes along what it has in such objects, as if it had a thread of its own. Others find
+there what the import of the script left, or what a task that has ended left for the next one. So a
+connection or a buffer that is kept per thread stays of use from task to task, and no two tasks that are
+under way have the same one.
 
 Only objects that modules make while they are imported are seen to: what a task makes belongs to it anyway.
 """
@@ -15,7 +16,7 @@ import weakref
 from _thread import _local
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 _CONTAINERS: Final = (dict, list, set, bytearray, deque, defaultdict, OrderedDict)
 _SEEN_TO: Final = ("asyncio",)
@@ -44,7 +45,7 @@ class _State:
 class local(_local):  # noqa: N801 - as it is named there
     """Thread-local data, which a task that waits takes along."""
 
-    def __new__(cls, /, *args: Any, **kwargs: Any) -> local:
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
         """Make one, and note it if a module does."""
         made = super().__new__(cls, *args, **kwargs)
         is_main = threading.get_ident() == _State.main
@@ -110,6 +111,12 @@ def enter(contents: Contents | None) -> None:
         _put(contents)
 
 
+def drop() -> None:
+    """Forget what is there, of a task that was ended in the middle of a wait."""
+    if _State.idle:
+        _put(_State.idle.pop())
+
+
 def forget() -> None:
     """Let go of what no task uses: the process ends."""
     _State.idle.clear()
@@ -118,7 +125,7 @@ def forget() -> None:
 
 def _put(contents: Contents) -> None:
     for made, values in contents:
-        now = vars(made)
+        now: dict[str, Any] = made.__dict__
         now.clear()
         now.update(values)
 
@@ -128,7 +135,7 @@ def _begin(known: _Known) -> None:
     made, base = known.ref(), known.base or {}
     if made is None:
         return
-    now = vars(made)
+    now: dict[str, Any] = made.__dict__
     now.clear()
     if type(made).__init__ is not object.__init__:
         type(made).__init__(made, *known.args, **known.kwargs)

@@ -63,6 +63,7 @@ class Hub:
         self.pump_at = 0.0
         self.looped_at = self.began_at = time.monotonic()
         self.stuck_at = 0.0
+        self.has_fenced = False  # a task that ended so may have left something locked
         session.waiter = self
         session.say_stuck = self.say_stuck
 
@@ -241,8 +242,8 @@ class Hub:
             return lambda work: work.task.parent != ids.ROOT
         paths = [path for path, parked in self.parked.items() if not parked.gives_way]
         last = max(paths, key=ids.depth, default=ids.ROOT)
-        return lambda work: work.task.parent != ids.ROOT and f"{work.task.parent}.".startswith(
-            f"{last}."
+        return lambda work: (
+            work.task.parent != ids.ROOT and f"{work.task.parent}.".startswith(f"{last}.")
         )
 
     def _hand_back_barred(self) -> None:
@@ -318,6 +319,7 @@ class Hub:
             machine.out += parent.frames()  # what it was told is part of its history
         context.fenced = True
         parked.green.throw(GreenletExit)
+        thread_locals.drop()
         greenlet(self._body_again).switch(context.work, context.index, context.until)
 
     def _body_again(self, work: Work, index: int, until: float | None) -> None:
@@ -333,8 +335,9 @@ class Hub:
             work = None if parked is None else parked.context.work
             if parked is not None and work is not None and parked.context.index not in work.left:
                 del self.parked[path]
-                parked.context.fenced = True
+                parked.context.fenced = self.has_fenced = True
                 parked.green.throw(GreenletExit)
+                thread_locals.drop()
 
     def end_waiting(self) -> None:
         """End what still waits, so that its `finally` blocks run; the run is over, or interrupted."""
@@ -342,6 +345,7 @@ class Hub:
             parked = self.parked.pop(path)
             parked.context.fenced = True
             parked.green.throw(GreenletExit)
+        thread_locals.forget()
 
     def _hand_back(self) -> None:
         """Give back what is not begun."""

@@ -11,17 +11,17 @@ greenlet goes on too, the handler returns, and Python tries the lock again. So i
 Python interrupts for signals: `threading` and `multiprocessing` locks, semaphores, conditions, queues,
 `flock`. (`adapters.locks` sees to `RLock`.)
 
-A lock may also be *polled*: tried again and again, with pauses (`filelock`, `acquire(timeout=…)` in a loop). A
-task polls if it is seen in pauses one after another for some seconds, hardly uses the CPU, and other tasks of the
-worker wait. It gives way inside of a pause. Where the pauses are those of C code (`sqlite3`
-waits so for a locked database), Python cannot run the handler there, and L3 helps.
+A lock may also be *polled*: tried again and again, with pauses (`runtime.polls`). The task gives way inside
+of a pause. Where the pauses are those of C code (`sqlite3` waits so for a locked database), Python cannot
+run the handler there, and L3 helps.
 
   L1  Only a task's own code gives way: not the runtime, which may hold the session's lock, nor an import.
   L2  While tasks wait for locks, their worker begins none of the script's own calls: what holders wait for
       is below them. So at most one task waits for a lock at a time, but for those that held one.
-  L3  Where giving way does not help (tasks that wait for each other, a wait that no signal interrupts), the
-      worker ends without blame and is started anew; its successor runs one of the script's calls at a time,
-      and of the calls below them first those that the task which waits last has made, as plain Python does.
+  L3  Where giving way does not help (tasks that wait for each other, a wait that no signal interrupts, a
+      holder that was moved to another worker and had no `finally`), the worker ends without blame and is
+      started anew. Its successor runs one of the script's calls at a time; below it, first what the deepest
+      task that waits has asked for, as plain Python does.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from resilient_scoop.adapters.green import getcurrent
 from resilient_scoop.adapters.modules import PACKAGE
 from resilient_scoop.ids import ROOT
 from resilient_scoop.runtime.child import START_AGAIN
+from resilient_scoop.runtime.polls import HOLD_S, LOCK_CALLS, Polls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,32 +50,18 @@ if TYPE_CHECKING:
     from resilient_scoop.runtime.hub import Hub
 
 SIGNAL: Final = signal.SIGRTMIN + 3
-HOLD_S: Final = 0.3
-"""How long the main thread must have been blocked."""
 FRESH_S: Final = 0.2
 """A signal that is handled later was not handled in the blocked call: that has returned by itself."""
 FIRST_S, MOST_S = 0.05, 1.0
 """How long a task gives way at first, and at most, while nothing else goes on."""
-FREE_S: Final = 20.0
-"""How long nothing may help until the worker ends."""
-_CALLS: Final[dict[str, dict[int, str]]] = {
-    "x86_64": {202: "futex", 449: "futex", 73: "flock", 72: "fcntl", 65: "semop", 220: "semop"},
-    "aarch64": {98: "futex", 449: "futex", 32: "flock", 25: "fcntl", 193: "semop", 192: "semop"},
-}
-_PAUSES: Final[dict[str, frozenset[int]]] = {
-    # nanosleep, clock_nanosleep, select, pselect6, poll, ppoll, epoll_wait, epoll_pwait, epoll_pwait2
-    "x86_64": frozenset({35, 230, 23, 270, 7, 271, 232, 281, 441}),
-    "aarch64": frozenset({101, 115, 72, 73, 22, 441}),
-}
+FREE_S, POLLS_FREE_S = 20.0, 60.0
+"""How long nothing may help until the worker ends; a task that polls may wait for something else."""
 _SETLKW: Final = (7, 38)
 _COMMAND_AT: Final = 2
-POLL_S: Final = 3.0
-"""For how long a task must have paused again and again until it is taken for one that polls."""
-_PAUSES_MIN: Final = 3
-_POLLS_CPU: Final = 0.25
-"""Who uses more of a CPU computes."""
 _DEAF_S, _DEAF_LONG_S = 0.25, 1.1
-"""A signal that no handler has heard for so long came into a pause of C code: 5 s is the default of `sqlite3`."""
+"""A signal that no handler has heard for so long came into a pause of C code.
+
+The second holds where it is not sure that this keeps others. `sqlite3` gives up after 5 s."""
 _EXECUTOR: Final = os.path.join(PACKAGE, "runtime", "executor.py")  # noqa: PTH118 - a prefix of names
 _LOCKS: Final = tuple(
     os.path.join(PACKAGE, "adapters", name)  # noqa: PTH118
@@ -95,11 +82,11 @@ class LockWaits:
         self._seen_at = 0.0
         self._sent_at = 0.0
         self._stuck_at: float | None = None  # since when nothing has helped
-        self._spent_s = 0.0
+        self._spent_s, self._free_s = 0.0, FREE_S
         self._proc = Path(f"/proc/self/task/{threading.get_native_id()}")
         self._main = threading.get_ident()
-        self._calls = _CALLS.get(platform.machine(), {})
-        self._polls = _Polls(self._main)
+        self._calls = LOCK_CALLS.get(platform.machine(), {})
+        self._polls = Polls(self._main)
 
     def install(self) -> None:
         """Begin; to be called in the main thread before the user's code runs."""
@@ -116,7 +103,7 @@ class LockWaits:
         The deputy asks now and then.
         """
         hub, on_cpu = self.hub, self.hub.session.record.read()
-        if not hub.parked:
+        if not (hub.parked or hub.has_fenced):
             self._seen, self._stuck_at = (), None
             return False
         self._free(now)
@@ -132,17 +119,31 @@ class LockWaits:
         function = None if work is None else work.task.fn
         if self._polls.look(now, on_cpu[:5], function, seen, number):
             if self._polls.is_deaf(now, _DEAF_S if self._is_anyone_kept() else _DEAF_LONG_S):
-                self._end("a task waits in C code for a lock that another task of this worker may hold")
-        elif seen != before or not self._is_lock(number, command):
+                self._end(
+                    "a task waits in C code for a lock that another task of this worker may hold"
+                )
+            self._count(now, POLLS_FREE_S, counts=self._may_be_stuck())
+        elif seen == before and self._is_lock(number, command) and self._is_long(now):
+            self._count(now, FREE_S, counts=True)
+        else:
             return False
-        elif self._delay_s == FIRST_S and now - self._seen_at < HOLD_S:
-            return False
-        if self._stuck_at is None:
-            self._stuck_at, self._spent_s = now, time.process_time()
         self._sent_at = time.monotonic()
         self._polls.told(now)
         signal.pthread_kill(self._main, SIGNAL)
         return True
+
+    def _is_long(self, now: float) -> bool:
+        """Tell whether the main thread has been where it is for long enough."""
+        return self._delay_s > FIRST_S or now - self._seen_at >= HOLD_S
+
+    def _count(self, now: float, free_s: float, *, counts: bool) -> None:
+        """Note since when giving way does not help, and how long that may last."""
+        if self._stuck_at is None and counts:
+            self._stuck_at, self._spent_s, self._free_s = now, time.process_time(), free_s
+
+    def _may_be_stuck(self) -> bool:
+        """Tell whether what a task polls for may never come: others poll, too, or a holder is gone."""
+        return self.hub.has_fenced or any(parked.gives_way for parked in self.hub.parked.values())
 
     def _is_anyone_kept(self) -> bool:
         """Tell whether what the main thread does surely keeps a parked task from going on."""
@@ -177,12 +178,14 @@ class LockWaits:
 
     def _free(self, now: float) -> None:
         """End the worker where nothing has helped for long (L3)."""
-        stuck_at, hub = self._stuck_at, self.hub
-        if stuck_at is None or now - stuck_at < FREE_S:
+        stuck_at = self._stuck_at
+        if stuck_at is None or now - stuck_at < self._free_s:
             return
         spent_s, self._stuck_at = time.process_time() - self._spent_s, None
         if spent_s <= (now - stuck_at) / 10:  # else it computes, in native code perhaps
-            self._end("a task waits for a lock that other tasks of this worker hold, and none continues")
+            self._end(
+                "a task waits for a lock that other tasks of this worker hold, and none continues"
+            )
 
     def _end(self, why: str) -> None:
         """End the worker, unless a new start gives nothing, or would lose what must not run twice."""
@@ -236,69 +239,6 @@ class LockWaits:
         self.progress += 1
         self._delay_s = FIRST_S
         self._stuck_at = None
-
-
-class _Polls:
-    """Whether the task on the CPU tries something again and again, with pauses."""
-
-    def __init__(self, main: int) -> None:
-        machine = platform.machine()
-        self._clock = time.pthread_getcpuclockid(main)
-        self._pauses = _PAUSES.get(machine, frozenset())
-        self._calls = self._pauses | _CALLS.get(machine, {}).keys()
-        self._task: object = None
-        self._pause: object = None  # the last one that was seen
-        self._count = 0  # how many pauses were seen
-        self._since = self._spent_s = self._all_spent_s = 0.0
-        self._known: object = None  # a function that polls
-        self._told_at: float | None = None  # since when no handler has heard a signal
-
-    def look(self, now: float, task: object, function: object, pause: object, number: int) -> bool:
-        """Tell whether the main thread, in a system call, is in a pause of a task that polls."""
-        if task != self._task:
-            self._task = task
-            self._begin(now)
-        if number not in self._calls:
-            self._told_at = None
-            return False
-        if pause != self._pause:
-            self._pause, self._count = pause, self._count + 1
-        since_s = now - self._since
-        if time.clock_gettime(self._clock) - self._spent_s > max(since_s, HOLD_S) * _POLLS_CPU:
-            self._begin(now)
-            return False
-        wanted_s = HOLD_S if function == self._known else POLL_S
-        if self._count < _PAUSES_MIN or since_s < wanted_s:
-            return False
-        self._known = function
-        self._is_asleep = number in self._pauses
-        return True
-
-    _is_asleep = False
-
-    def _begin(self, now: float) -> None:
-        self._count, self._since, self._told_at = 0, now, None
-        self._spent_s = time.clock_gettime(self._clock)
-        self._all_spent_s = time.process_time()
-
-    def told(self, now: float) -> None:
-        """A signal is sent into a pause."""
-        if self._told_at is None:
-            self._told_at = now
-
-    def heard(self) -> None:
-        """A handler has heard it."""
-        self._told_at = None
-
-    def is_deaf(self, now: float, after_s: float) -> bool:
-        """Tell whether the pauses are those of C code, in which no handler runs."""
-        if self._told_at is None or now - self._told_at < after_s or not self._is_asleep:
-            return False
-        return time.process_time() - self._all_spent_s < (now - self._since) * _POLLS_CPU
-
-    def again(self) -> None:
-        """Look at the task as at a new one."""
-        self._task = None
 
 
 def _is_tasks(frame: FrameType | None) -> bool:

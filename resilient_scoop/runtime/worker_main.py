@@ -76,6 +76,7 @@ def import_script(session: Session, functions: Functions) -> None:
         os._exit(CANNOT_IMPORT)
     finally:
         Process.importing = None
+        thread_locals.importing(begins=False)
     forks.end_if_child()
 
 
@@ -102,7 +103,6 @@ def main() -> int:
     hub.lock_waits.install()
     import_script(session, functions)
     process_state.take_base()
-    thread_locals.importing(begins=False)
     generators.look_again()
     if settings.audit:
         from resilient_scoop.runtime.audit import Audit
@@ -120,7 +120,6 @@ def main() -> int:
     session.close()
     hub.end_waiting()
     functions.forget_all()
-    thread_locals.forget()
     # What keeps a worker from ending here is ended by its agent, after a while.
     ending.finish_threads()
     ending.run_exit_handlers()

@@ -101,3 +101,122 @@ def test_a_worker_that_nothing_else_frees_is_started_anew_without_blame(place: P
 
     assert done.expect() == "[6, 3]\n"
     assert "w1 is restarted, because its tasks wait for each other's locks" in done.err
+
+
+OF_A_TASK = """
+    import contextlib, fcntl, multiprocessing, os, struct, threading, time
+    from resilient_scoop import futures
+
+    @contextlib.contextmanager
+    def lockf():
+        with open("lockf", "a") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            with open("lockf", "a") as again:
+                fcntl.lockf(again, fcntl.LOCK_EX)  # a process does not wait for itself
+            yield
+
+    FILE = open("shared", "a")
+
+    @contextlib.contextmanager
+    def shared_file():
+        lock = struct.pack("hhllhh", fcntl.F_WRLCK, 0, 0, 0, 0, 0)
+        assert len(fcntl.fcntl(FILE, fcntl.F_SETLKW, lock)) == len(lock)
+        try:
+            yield
+        finally:
+            fcntl.lockf(FILE, fcntl.LOCK_UN)
+
+    TRIED = threading.Lock()
+
+    @contextlib.contextmanager
+    def polled():
+        while not TRIED.acquire(False):
+            time.sleep(0.05)
+        try:
+            yield
+        finally:
+            TRIED.release()
+
+    @contextlib.contextmanager
+    def made():
+        while True:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open("made", os.O_CREAT | os.O_EXCL))
+                break
+            time.sleep(0.02)
+        try:
+            yield
+        finally:
+            os.unlink("made")
+
+    class Local(threading.local):
+        def __init__(self):
+            self.names = []
+
+    RLOCK, LOCAL, PLAIN = multiprocessing.RLock(), Local(), threading.local()
+    PLAIN.depth = 0
+    inside, broken = [], []
+
+    def leaf(x):
+        time.sleep(0.02)
+        return x + len(LOCAL.names) + PLAIN.depth
+
+    def parent(kind, x):
+        LOCAL.names.append(x)
+        PLAIN.depth += 1
+        with RLOCK if kind == "RLock" else globals()[kind]():
+            broken.extend(inside)
+            inside.append(x)
+            try:
+                got = sum(futures.map(leaf, range(x, x + 3)))
+                if kind == "RLock":
+                    with RLOCK:
+                        got += sum(futures.map(leaf, [0, 0]))
+            finally:
+                inside.clear()
+        PLAIN.depth -= 1
+        found = LOCAL.names.pop(), LOCAL.names, PLAIN.depth
+        return got if found == (x, [], 0) and not broken else f"{x} found {broken}, {found}"
+
+    if __name__ == "__main__":
+        for kind in ("lockf", "shared_file", "polled", "made", "RLock"):
+            print(kind, [each.result() for each in [futures.submit(parent, kind, x) for x in range(3)]])
+    """
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_locks_of_a_process_and_data_of_a_thread_are_a_tasks_own(
+    place: Place, workers: int
+) -> None:
+    script = place.write(OF_A_TASK).name
+    done = place.rscoop("run", "-q", "-n", str(workers), script, timeout_s=90.0)
+
+    kinds = "lockf", "shared_file", "polled", "made", "RLock"
+    assert done.expect().splitlines() == [f"{kind} [3, 6, 9]" for kind in kinds], str(done)
+    assert not done.err, str(done)
+
+
+def test_a_database_that_is_locked_over_a_map_does_not_hang_the_run(place: Place) -> None:
+    """SQLite pauses in C, where no task can give way, and gives up after 5 s."""
+    script = place.write(
+        """
+        import sqlite3
+        from resilient_scoop import futures
+        def insert(n):
+            base = sqlite3.connect("base", isolation_level="IMMEDIATE")
+            with base:
+                base.execute("insert into numbers values(?)", (n,))
+                return sum(futures.map(abs, range(n, n + 3)))
+        def group(n):
+            return sum(futures.map(insert, range(n)))
+        if __name__ == "__main__":
+            with sqlite3.connect("base") as base:
+                base.execute("create table if not exists numbers(n)")
+            print(list(futures.map(group, [2, 3])))
+            print(base.execute("select count(*), sum(n) from numbers").fetchone())
+        """
+    ).name
+    done = place.rscoop("run", "-q", "-n", "1", script, timeout_s=90.0)
+
+    assert done.expect() == "[9, 18]\n(5, 4)\n", str(done)
+    assert "w1 is restarted, because its tasks wait for each other's locks" in done.err

@@ -1,0 +1,76 @@
+"""`threading.local` as tasks that share a thread find it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from resilient_scoop.adapters import thread_locals
+
+
+@pytest.fixture
+def importing(monkeypatch: pytest.MonkeyPatch) -> None:
+    state: Any = thread_locals._State
+    for name, value in (("known", []), ("idle", []), ("is_importing", True), ("main", 0)):
+        monkeypatch.setattr(state, name, value)
+    monkeypatch.setattr(threading, "local", threading.local)
+    thread_locals.install()
+
+
+@pytest.mark.usefixtures("importing")
+def test_a_task_that_waits_takes_its_data_along() -> None:
+    class Made(threading.local):
+        def __init__(self, first: int) -> None:
+            self.names = [first]
+
+    made, plain = Made(1), threading.local()
+    plain.rate, plain.seen = 3, []
+    thread_locals.importing(begins=False)
+    later = threading.local()
+    later.kept = made.names
+
+    made.names.append(2)
+    plain.rate = 4
+    plain.seen.append(5)
+    mine = thread_locals.leave()
+    assert (made.names, plain.rate, plain.seen) == ([1], 3, [])
+    assert later.kept == [1, 2]  # made by a task, and no module's
+    made.names.append(9)
+    plain.cache = None
+    thread_locals.enter(mine)
+    assert (made.names, plain.rate, plain.seen) == ([1, 2], 4, [5])
+    assert not hasattr(plain, "cache")
+
+    again = thread_locals.leave()  # the next one finds what the one that has ended left
+    assert (made.names, plain.cache, plain.seen) == ([1, 9], None, [])
+    thread_locals.enter(again)
+
+    mine = thread_locals.leave()
+    thread_locals.enter(mine)
+    thread_locals.drop()  # it was ended there
+    assert made.names == [1, 9]
+
+
+@pytest.mark.usefixtures("importing")
+def test_data_of_modules_that_a_task_imports_and_of_other_threads() -> None:
+    thread_locals.importing(begins=False)
+    assert thread_locals.leave() is None
+    before = thread_locals.importing(begins=True)
+    held = threading.local()
+    held.value = {"a": 1}
+    thread_locals.importing(begins=before)
+
+    mine = thread_locals.leave()
+    assert held.value == {"a": 1}
+    held.value["b"] = 2
+    thread_locals.enter(mine)
+    assert held.value == {"a": 1}
+    seen: list[bool] = []
+    thread = threading.Thread(target=lambda: seen.append(hasattr(held, "value")))
+    thread.start()
+    thread.join()
+    assert seen == [False]
+    thread_locals.forget()
+    assert thread_locals.leave() is None
