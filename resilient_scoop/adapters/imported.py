@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import sys
+from contextvars import ContextVar
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
@@ -38,12 +39,12 @@ _attributes: dict[str, frozenset[str]] = {}
 
 def note() -> None:
     """Note what the user's modules hold now; replaces what was noted before."""
-    setting.note()
     forget()
     for name, module in list(sys.modules.items()):
         if is_user_module(name):
             _note_module(name, module)
     _note_libraries()
+    setting.note({home: each for home, each in _values.items() if isinstance(each, ContextVar)})
 
 
 def _note_libraries() -> None:

@@ -13,6 +13,7 @@ Invariants:
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ from resilient_scoop.adapters import payload_codec
 from resilient_scoop.adapters.containers import copy_of, fill, is_container
 from resilient_scoop.adapters.meaning import ABSENT_DIGEST, here_of
 from resilient_scoop.adapters.modules import is_users
-from resilient_scoop.adapters.values import ABSENT, MISSING
+from resilient_scoop.adapters.values import ABSENT, CACHED, MISSING
 from resilient_scoop.counts import sized
 from resilient_scoop.errors import MeaningError
 from resilient_scoop.wire.callables import AS_IMPORTED, Define, Reference
@@ -110,14 +111,30 @@ def settle(define: Define) -> Overlay | None:
         wanted = {each.home for each in differing} | set(overlay.values if overlay else ())
         overlay = of(define, wanted)
         activate(overlay)
-        differing = _differing(define)
+        # What was sent holds: unpickling may write a value in another form (a masked array's fill value).
+        differing = [each for each in _differing(define) if each.home not in overlay.values]
         if not differing or not {each.home for each in differing} & values.keys() - wanted:
             break
     if differing:
         activate(None)
         reasons = [_reason(each, values) for each in differing]
         raise MeaningError(define.name, [each.label for each in differing], reasons)
+    if overlay is not None:
+        _give_caches(define, overlay)
     return overlay
+
+
+def _give_caches(define: Define, overlay: Overlay) -> None:
+    """Have functions with a cache begin with an empty one: theirs was filled without the overlay."""
+    for each in (*define.references, *define.brought):
+        owner, name = _owner(each.home) if each.home else (None, "")
+        found = None if owner is None else vars(owner).get(name)
+        if type(found) is CACHED and each.home not in overlay.values:
+            known: Any = found
+            made = functools.lru_cache(**known.cache_parameters())(known.__wrapped__)
+            overlay.values[each.home] = functools.update_wrapper(made, known.__wrapped__)
+    activate(None)
+    activate(overlay)
 
 
 def of(define: Define, homes: set[str]) -> Overlay:

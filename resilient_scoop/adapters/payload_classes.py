@@ -23,6 +23,7 @@ import abc
 import dataclasses
 import enum
 import functools
+import inspect
 import pickle
 import sys
 import types
@@ -30,12 +31,17 @@ import typing
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
+from msgspec import structs
+
 from resilient_scoop.adapters.payload_class_keys import (
     HEAP_TYPE,
     Here,
     Key,
     Known,
     find,
+    is_dynamic,
+    is_importable,
     key_of,
     known_as,
     remember,
@@ -47,6 +53,9 @@ _NEVER_COPIED: Final = frozenset(
 )
 _KEPT_SUNDERS: Final = frozenset({"_generate_next_value_", "_missing_", "_ignore_", "_order_"})
 _OWN_OF_MEMBERS: Final = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
+_OF_STRUCTS: Final = frozenset({"__match_args__", "__slots__", "__annotations__"})
+_FINAL: Final = frozenset({"_fields_", "_anonymous_", "_pack_", "_align_", "_layout_"})
+"""Of classes of `ctypes`; they are set once."""
 _MISSING: Final = object()
 _SENTINELS: Final = {
     id(found): name
@@ -76,6 +85,8 @@ def reduce(cls: Any) -> tuple[Any, ...]:
     if typing.is_typeddict(cls):
         space |= {"__total__": cls.__total__, "__annotations__": cls.__annotations__}
         return make_typed_dict, (key, cls.__name__, space)
+    if isinstance(cls, type(msgspec.Struct)):
+        return _reduce_struct(cls, key)
     if "__slots__" in vars(cls):
         space["__slots__"] = vars(cls)["__slots__"]
     content = _content(cls)
@@ -85,7 +96,9 @@ def reduce(cls: Any) -> tuple[Any, ...]:
     if isinstance(cls, abc.ABCMeta):
         registry = abc._get_dump(cls)[0]  # type: ignore[attr-defined]  # noqa: SLF001
         registered = [each for ref in registry if (each := ref()) is not None]
-    args = (key, type(cls), cls.__name__, bases, space)
+    # That of `ctypes.Structure` has a name that leads nowhere; then the bases tell the metaclass.
+    metaclass = type(cls) if is_importable(type(cls)) or is_dynamic(type(cls)) else None
+    args = (key, metaclass, cls.__name__, bases, space)
     return make_class, args, (content, registered, None), None, None, fill
 
 
@@ -93,8 +106,36 @@ def _content(cls: type) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(cls).items()
-        if name not in _NEVER_COPIED and not isinstance(value, types.MemberDescriptorType)
+        if name not in _NEVER_COPIED
+        if not isinstance(value, types.MemberDescriptorType) and type(value).__name__ != "CField"
     }
+
+
+def _reduce_struct(cls: Any, key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the reduction of a class derived from `msgspec.Struct`."""
+    kinds = {name: each.kind for name, each in inspect.signature(cls).parameters.items()}
+    own = {each.name: each for each in structs.fields(cls)}
+    fields = [
+        (name, kind, *_defaults(own[name]))
+        for name, kind in vars(cls).get("__annotations__", {}).items()
+        if name in own
+    ]
+    made_with = cls.__struct_config__
+    config = {name: getattr(made_with, name) for name in dir(made_with) if name[0] != "_"}
+    config["kw_only"] = any(kinds[each[0]] is inspect.Parameter.KEYWORD_ONLY for each in fields)
+    content = {
+        name: value
+        for name, value in _content(cls).items()
+        if not name.startswith("__struct_") and name not in _OF_STRUCTS
+    }
+    args = (key, cls.__name__, cls.__bases__, cls.__qualname__, fields, config)
+    return make_struct, args, (content, None, None), None, None, fill
+
+
+def _defaults(field: Any) -> tuple[Any, ...]:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return True, field.default_factory
+    return () if field.default is msgspec.NODEFAULT else (False, field.default)
 
 
 def _has_closure(value: Any) -> bool:
@@ -140,7 +181,7 @@ def reduce_other(obj: Any) -> Any:
 
 def make_class(
     key: tuple[Any, ...],
-    metaclass: type,
+    metaclass: type | None,
     name: str,
     bases: tuple[Any, ...],
     space: dict[str, Any],
@@ -151,7 +192,8 @@ def make_class(
     if found is not None:
         return found
     made: type = _without_hooks(bases, lambda: types.new_class(
-        name, bases, {"metaclass": metaclass}, lambda there: there.update(space)
+        name, bases, {"metaclass": metaclass} if metaclass else {},
+        lambda there: there.update(space),
     ))  # fmt: skip
     remember(made, key, born_here=False, is_bare=True)
     return made
@@ -188,6 +230,33 @@ def make_typed_dict(key: tuple[Any, ...], name: str, space: dict[str, Any]) -> t
     return made
 
 
+def make_struct(
+    key: tuple[Any, ...],
+    name: str,
+    bases: tuple[Any, ...],
+    qualname: str,
+    fields: list[Any],
+    config: dict[str, Any],
+) -> type:
+    """Return the `msgspec.Struct` of this key; one that is not here is made, with its fields only."""
+    key = Key(*key)
+    found = find(key, bases, qualname)
+    if found is not None:
+        return found
+    parts: list[Any] = []
+    for field, kind, *default in fields:
+        if default:
+            is_factory, value = default
+            more = {"default_factory": value} if is_factory else {"default": value}
+            parts.append((field, kind, msgspec.field(**more)))
+        else:
+            parts.append((field, kind))
+    made: type = msgspec.defstruct(name, parts, bases=bases, module=key.module, **config)
+    made.__qualname__ = qualname
+    remember(made, key, born_here=False, is_bare=True)
+    return made
+
+
 def make_enum(  # noqa: PLR0913, PLR0917 - a pickle's arguments
     key: tuple[Any, ...],
     metaclass: Any,
@@ -221,7 +290,7 @@ def fill(cls: Any, state: tuple[dict[str, Any], list[type] | None, Any]) -> None
     content, registered, members = state
     for name, value in content.items():
         if vars(cls).get(name, _MISSING) is not value:
-            type.__setattr__(cls, name, value)
+            _set(cls, name, value)
     kept = content.keys() | getattr(cls, "__members__", {}).keys()
     for name in _content(cls).keys() - kept:
         if not name[:1] == name[-1:] == "_":
@@ -230,6 +299,14 @@ def fill(cls: Any, state: tuple[dict[str, Any], list[type] | None, Any]) -> None
         cls.register(each)
     for name, own in (members or {}).items():
         vars(cls[name]).update(own)
+
+
+def _set(cls: Any, name: str, value: Any) -> None:
+    try:
+        type.__setattr__(cls, name, value)
+    except TypeError:  # a class of a metaclass in C
+        if not (name in _FINAL and name in vars(cls)):
+            setattr(cls, name, value)
 
 
 def _may_change(known: Known) -> bool:

@@ -73,7 +73,8 @@ def loads(data: bytes | memoryview) -> Any:
     """Return the object that `dumps` pickled."""
     import dill
 
-    unpickler = dill.Unpickler(io.BytesIO(data))
+    # Without `ignore`, dill gives an object the class of this name that the script has now.
+    unpickler = dill.Unpickler(io.BytesIO(data), ignore=True)
     unpickler._main = _main()  # noqa: SLF001
     return unpickler.load()
 
@@ -105,7 +106,7 @@ def loads_state(data: IO[bytes], find: Callable[..., Any]) -> Any:
         def find_class(self, module: str, name: str) -> Any:
             return find(module, name, super().find_class)
 
-    unpickler = Unpickler(data)
+    unpickler = Unpickler(data, ignore=True)
     unpickler._main = _main()  # noqa: SLF001
     return unpickler.load()
 

@@ -1,8 +1,9 @@
 """Settings of the whole process that a script may change under its guard, and its calls bring along.
 
 Working directory, umask, locale, time zone, limits of the interpreter, warning filters, decimal context,
-numpy's handling of errors and its printing, scikit-learn's configuration. A worker has these as the
-import of the script left them; what the script's process has otherwise at a call is sent with it.
+context variables of the user's modules, numpy's handling of errors and its printing, scikit-learn's
+configuration. A worker has these as the import of the script left them; what the script's process has
+otherwise at a call is sent with it.
 
 Looking must be cheap, since it is done at every call: functions that change a setting count that they
 were called, and what is changed without such a call is compared by identity or with a few numbers.
@@ -33,6 +34,7 @@ from resilient_scoop.adapters.aspects import (
 )
 from resilient_scoop.errors import PicklingFailedError
 
+_UNSET: Final = object()
 _set_locale: Any = importlib.import_module("_locale").setlocale
 
 
@@ -161,6 +163,7 @@ class State:
 
     version = 0  # rises with each change
     base: dict[str, Any] = {}  # noqa: RUF012 - one per process
+    contexts: dict[str, contextvars.ContextVar[Any]] = {}  # noqa: RUF012
     filters: list[Any] = []  # noqa: RUF012 - what follows is as it was when the version rose last
     context: Any = decimal.Context()
     read: list[tuple[Any, Any]] = []  # noqa: RUF012 - how to read context variables, and their values
@@ -169,12 +172,17 @@ class State:
     loaded = 0
 
 
-def note() -> None:
-    """Take the settings as they are for what workers have, too, and see changes from now on."""
+def note(variables: dict[str, contextvars.ContextVar[Any]]) -> None:
+    """Take the settings as they are for what workers have, too, and see changes from now on.
+
+    `variables` are the context variables of the user's modules, by home.
+    """
     for module, name in _COUNTED:
         if not isinstance(getattr(module, name), Counted):
             setattr(module, name, Counted(module, name))
+    State.contexts = dict(variables)
     State.base = {name: kind.read() for name, kind in KINDS.items()}
+    State.base["context"] = {home: each.get(_UNSET) for home, each in variables.items()}
     _see()
 
 
@@ -207,6 +215,7 @@ def _see() -> None:
         ("numpy._core.printoptions", "format_options"),
     )
     found = [getattr(sys.modules.get(module), name, None) for module, name in names]
+    found += state.contexts.values()
     state.read = [(each.get, each.get(None)) for each in found if each is not None]
     state.sklearn = _sklearn if "sklearn._config" in sys.modules else None
     state.sklearn_seen = _sklearn.read()
@@ -223,6 +232,11 @@ def changed() -> dict[str, Any]:
             then = kind.default()
         if now is not None and now != then:
             found[name] = now
+    then = State.base.get("context", {})
+    contexts = {home: each.get(_UNSET) for home, each in State.contexts.items()}
+    contexts = {home: value for home, value in contexts.items() if value is not then.get(home)}
+    if contexts:
+        found["context"] = {home: value for home, value in contexts.items() if value is not _UNSET}
     return found
 
 
@@ -246,9 +260,19 @@ def pickled() -> bytes:
         return b""
     try:
         return payload_codec.dumps(found)
-    except PicklingFailedError:  # a warning's category that only this process has
-        found.pop("warning filters", None)
+    except PicklingFailedError:
+        found.pop("warning filters", None)  # a category that only this process has
+        contexts = found.pop("context", {})
+        found["context"] = {home: each for home, each in contexts.items() if _travels(each)}
         return payload_codec.dumps(found)
+
+
+def _travels(value: Any) -> bool:
+    try:
+        payload_codec.dumps(value)
+    except PicklingFailedError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=64)
@@ -260,4 +284,11 @@ def _loaded(payload: bytes) -> dict[str, Any]:
 def apply(payload: bytes) -> None:
     """Set in this process what another one had changed."""
     for name, value in _loaded(payload).items():
-        KINDS[name].write(value)
+        if name != "context":
+            KINDS[name].write(value)
+            continue
+        for home, each in value.items():
+            module, _, variable = home.partition(":")
+            found = getattr(sys.modules.get(module), variable, None)
+            if isinstance(found, contextvars.ContextVar):
+                found.set(each)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextvars import ContextVar
+from typing import Any
 
 from resilient_scoop.adapters import process_settings
 from resilient_scoop.wire.callables import Setting
@@ -36,11 +38,14 @@ class _Base:
     known_at = -1  # the version of the settings that `known` is of
 
 
-def note() -> None:
-    """Take environment and search path as they are for what a worker has, too."""
+def note(variables: dict[str, ContextVar[Any]] | None = None) -> None:
+    """Take environment and search path as they are for what a worker has, too.
+
+    `variables` are the context variables of the user's modules, by home.
+    """
     _Base.environ, _Base.search_path = dict(os.environb), list(sys.path)
     _Base.arguments = list(sys.argv)
-    process_settings.note()
+    process_settings.note(variables or {})
 
 
 def changes() -> Setting | None:

@@ -10,6 +10,7 @@ generators are such, too: the items of a call are seeded on their own.
 
 from __future__ import annotations
 
+import abc
 import contextvars
 import dataclasses
 import functools
@@ -216,7 +217,15 @@ class Describer:
         kind = self.class_key(type(cls)) or describe(type(cls)).encode()
         names = vars(cls).get("__annotations__", {})
         fields = ",".join(names) if _DATACLASS in vars(cls) else ""
-        return digest_of(kind, fields.encode(), *bases)
+        return digest_of(kind, fields.encode(), *bases, *self._registered(cls))
+
+    def _registered(self, cls: type) -> list[bytes]:
+        """Return what stands for the classes that are registered with an abstract one."""
+        if not isinstance(cls, abc.ABCMeta):
+            return []
+        found = [ref() for ref in abc._get_dump(cls)[0]]  # type: ignore[attr-defined]  # noqa: SLF001
+        names = sorted(describe(each) for each in found if each is not None)
+        return [b"registered", *(name.encode() for name in names)] if names else []
 
     def attribute(self, value: Any) -> bytes:
         """Return the digest of what a class holds under a name."""

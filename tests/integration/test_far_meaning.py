@@ -271,3 +271,58 @@ def test_an_edit_of_the_decimal_context_is_noticed(place: Place) -> None:
     place.write(text.replace("prec = 4", "prec = 6").replace("exit(3)", "exit(0)"))
     done = place.rscoop("resume", "-q", "--recompute-changed", "last")
     assert "0.333333'" in place.rscoop("logs", "last").out, str(done)
+
+
+CLASSES: Final = """
+import contextvars, ctypes, functools
+import msgspec
+import numpy as np
+from resilient_scoop import futures
+
+BIAS, mode = 0, contextvars.ContextVar("mode", default="none")
+masked = np.ma.masked_array([1, 2, 3], mask=[0, 1, 0])
+@functools.lru_cache(maxsize=None)
+def biased(x): return x + BIAS
+class Uses:
+    @functools.lru_cache
+    def biased(self, x): return x * 10 + BIAS
+USES = Uses()
+def both(x): return biased(x), USES.biased(x)
+def told_mode(x): return x, mode.get(), float(masked.sum())
+class Pair(ctypes.Structure):
+    _fields_ = [("x", ctypes.c_int)]
+def call(each): return each.name()
+
+def local(scale):
+    class Point(ctypes.Structure):
+        _fields_ = [("x", ctypes.c_int), ("y", ctypes.c_double)]
+        def norm(self): return (self.x + self.y) * scale
+    class Item(msgspec.Struct, frozen=True, kw_only=True):
+        k: int
+        parts: list = []
+        def total(self): return self.k * scale + len(self.parts)
+    for _ in range(2):
+        print(list(futures.map(lambda each: each.norm(), [Point(1, 2), Point(3, 4)])))
+        made = list(futures.map(lambda k: (Point(k, k), Item(k=k), Pair(k)), [1, 2]))
+        print([[type(each) for each in row] == [Point, Item, Pair] for row in made], made[0][1])
+        print(list(futures.map(lambda each: each.total(), [row[1] for row in made])))
+        scale += 1
+
+if __name__ == "__main__":
+    print(list(futures.map(both, [1, 2])), list(futures.map(told_mode, [1])))
+    BIAS = 100; biased.cache_clear(); Uses.biased.cache_clear(); masked.mask[0] = True
+    mode.set("fast")
+    print(list(futures.map(both, [1, 2])), list(futures.map(told_mode, [1])))
+    local(2)
+    class Kind:
+        def name(self): return "old"
+    old = Kind()
+    class Kind:
+        def name(self): return "new"
+    print(list(futures.map(call, [old, Kind()])))
+    print(list(futures.map(call, [Kind()])), list(futures.map(call, [old])))
+"""
+
+
+def test_classes_caches_and_context_variables_are_those_of_the_moment(place: Place) -> None:
+    assert_as_python(place, CLASSES, 10)
