@@ -6,7 +6,8 @@ configuration. A worker has these as the import of the script left them; what th
 otherwise at a call is sent with it.
 
 Looking must be cheap, since it is done at every call: functions that change a setting count that they
-were called, and what is changed without such a call is compared by identity or with a few numbers.
+were called, and what is changed without such a call is compared by identity or with a few numbers. The
+decimal context is compared once somebody has asked for it: nobody can change it before that.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from resilient_scoop.errors import PicklingFailedError
 
 _UNSET: Final = object()
 _set_locale: Any = importlib.import_module("_locale").setlocale
+_get_context: Final = decimal.getcontext  # the functions of the same names are replaced
+_set_context: Final = decimal.setcontext
 
 
 class Kind(NamedTuple):
@@ -62,7 +65,7 @@ def _set_umask(mask: int) -> None:
 
 
 def _decimal() -> tuple[Any, ...]:
-    context = decimal.getcontext()
+    context = _get_context()
     trapped = sorted(signal.__name__ for signal, is_trap in context.traps.items() if is_trap)
     return (
         context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp,
@@ -73,7 +76,8 @@ def _decimal() -> tuple[Any, ...]:
 def _set_decimal(value: tuple[Any, ...]) -> None:
     prec, rounding, least, most, capitals, clamp, trapped = value
     traps: Any = [getattr(decimal, name) for name in trapped]
-    decimal.setcontext(decimal.Context(prec, rounding, least, most, capitals, clamp, [], traps))
+    State.watches_decimal = True
+    _set_context(decimal.Context(prec, rounding, least, most, capitals, clamp, [], traps))
 
 
 def _library(module: str, reads: str, writes: str) -> Kind:
@@ -165,21 +169,39 @@ class State:
     base: dict[str, Any] = {}  # noqa: RUF012 - one per process
     contexts: dict[str, contextvars.ContextVar[Any]] = {}  # noqa: RUF012
     filters: list[Any] = []  # noqa: RUF012 - what follows is as it was when the version rose last
-    context: Any = decimal.Context()
+    decimal: tuple[Any, ...] = ()
+    watches_decimal = False
     read: list[tuple[Any, Any]] = []  # noqa: RUF012 - how to read context variables, and their values
     sklearn: SklearnConfig | None = None
     sklearn_seen: Any = None
     loaded = 0
 
 
-def note(variables: dict[str, contextvars.ContextVar[Any]]) -> None:
-    """Take the settings as they are for what workers have, too, and see changes from now on.
+class _HandsOut(Counted):
+    """A function that gives the decimal context away, which can be changed from then on."""
 
-    `variables` are the context variables of the user's modules, by home.
-    """
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        State.watches_decimal = True
+        return super().__call__(*args, **kwargs)
+
+
+def install() -> None:
+    """See changes from now on: before the script can take the functions from their modules."""
     for module, name in _COUNTED:
         if not isinstance(getattr(module, name), Counted):
             setattr(module, name, Counted(module, name))
+    for name in ("getcontext", "setcontext", "localcontext"):
+        if not isinstance(getattr(decimal, name), Counted):
+            setattr(decimal, name, _HandsOut(decimal, name))
+
+
+def note(variables: dict[str, contextvars.ContextVar[Any]]) -> None:
+    """Take the settings as they are for what workers have, too.
+
+    `variables` are the context variables of the user's modules, by home.
+    """
+    install()
     State.contexts = dict(variables)
     State.base = {name: kind.read() for name, kind in KINDS.items()}
     State.base["context"] = {home: each.get(_UNSET) for home, each in variables.items()}
@@ -188,15 +210,11 @@ def note(variables: dict[str, contextvars.ContextVar[Any]]) -> None:
 
 def version() -> int:
     """Return a number that is another one after each change of a setting."""
-    state, context = State, decimal.getcontext()
-    seen = state.context
+    state = State
     if (
         warnings.filters != state.filters
-        or context.prec != seen.prec
-        or context.rounding != seen.rounding
-        or context.traps != seen.traps
-        or context.Emax != seen.Emax
         or len(sys.modules) != state.loaded
+        or (state.watches_decimal and _decimal() != state.decimal)
     ):
         _see()
     for read, value in state.read:
@@ -209,7 +227,7 @@ def version() -> int:
 
 def _see() -> None:
     state = State
-    state.filters, state.context = list(warnings.filters), decimal.getcontext().copy()
+    state.filters, state.decimal = list(warnings.filters), _decimal()
     names = (
         ("numpy._core._multiarray_umath", "_extobj_contextvar"),
         ("numpy._core.printoptions", "format_options"),

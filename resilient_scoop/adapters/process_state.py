@@ -27,6 +27,8 @@ from resilient_scoop.adapters import aspects, generators, overlay, rng
 from resilient_scoop.adapters.aspects_asyncio import ASYNCIO
 from resilient_scoop.adapters.green import getcurrent
 
+_get_context: Final = decimal.getcontext  # `process_settings` replaces them
+_set_context: Final = decimal.setcontext
 _ALARM: Final = aspects.Alarm()
 _DIRECTORY: Final = aspects.Directory()
 ASPECTS: Final[list[aspects.Aspect]] = [
@@ -83,7 +85,7 @@ def take_base() -> None:
     _Base.values = snapshot()
     _Base.tests = [aspect.is_at for aspect in ASPECTS]
     _Base.context = contextvars.copy_context()
-    _Base.number = decimal.getcontext().copy()
+    _Base.number = _get_context().copy()
 
 
 def _is_at_base() -> bool:
@@ -108,7 +110,7 @@ def fresh() -> None:
     assert _Base.context is not None, "the base has been taken"
     assert _Base.number is not None, "the base has been taken"
     getcurrent().gr_context = _Base.context.copy()
-    decimal.setcontext(_Base.number.copy())
+    _set_context(_Base.number.copy())
 
 
 def save() -> Saved:

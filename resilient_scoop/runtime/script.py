@@ -13,7 +13,7 @@ import types
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Final, cast
 
-from resilient_scoop.adapters import imported, locks, thread_locals
+from resilient_scoop.adapters import imported, locks, process_settings, thread_locals
 from resilient_scoop.runtime import guard, program
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def prepare(spec: ScriptSpec) -> None:
     """Set `sys.argv` and `sys.path` as Python would for this program, and the kind of its locks."""
     locks.install()
     thread_locals.install()
+    process_settings.install()
     os.chdir(spec.cwd)
     if not sys.flags.safe_path:
         del sys.path[0]  # what `-m` put there for our own entry point

@@ -257,6 +257,29 @@ def test_settings_of_the_process_that_the_script_changes_are_those_of_its_calls(
     assert_as_python(place, SETTINGS, 18)
 
 
+TAKEN_BEFORE: Final = """
+from decimal import getcontext, Decimal
+from os import chdir
+import os
+from resilient_scoop import futures
+def third(x): return str(Decimal(x) / 3), os.path.basename(os.getcwd())
+if __name__ == "__main__":
+    context = getcontext()
+    print(list(futures.map(third, [1])))
+    context.prec = 7
+    chdir("/usr")
+    print(list(futures.map(third, [1])))
+    context.prec = 9
+    print(list(futures.map(third, [1])))
+"""
+
+
+def test_settings_are_seen_to_change_by_functions_that_the_script_took_from_their_modules(
+    place: Place,
+) -> None:
+    assert_as_python(place, TAKEN_BEFORE, 3)
+
+
 def test_an_edit_of_the_decimal_context_is_noticed(place: Place) -> None:
     text = """
         import decimal, sys
