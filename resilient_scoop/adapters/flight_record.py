@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-_WORDS: Final = 12
-_BUSY, _EPOCH, _NO, INDEX, DEADLINE, _ENDED, _CALL, _PATH_BYTES, _SINCE, TRIES, _READY, _LACKS = (
-    range(_WORDS)
-)
+_WORDS: Final = 13
+(
+    _BUSY, _EPOCH, _NO, INDEX, DEADLINE, _ENDED, _CALL, _PATH_BYTES, _SINCE, TRIES, _READY, _LACKS,
+    _REACHED,
+) = range(_WORDS)  # fmt: skip
 _PATH_AT: Final = 8 * _WORDS
 _PATH_BYTES_MAX: Final = mmap.PAGESIZE - _PATH_AT
 
@@ -52,7 +53,9 @@ class FlightRecord:
         """Make a record; its descriptor can be inherited."""
         fd = os.memfd_create(f"rscoop-{name}")
         os.ftruncate(fd, mmap.PAGESIZE)
-        return cls(fd)
+        record = cls(fd)
+        record.words[_SINCE] = time.monotonic_ns()
+        return record
 
     @classmethod
     def of_process(cls, pid: int) -> FlightRecord | None:
@@ -107,6 +110,20 @@ class FlightRecord:
     def is_ready(self) -> bool:
         """Whether the process has come to its work."""
         return bool(self.words[_READY])
+
+    @property
+    def starts_s(self) -> float:
+        """For how long the process has been starting; 0 where it has begun its work."""
+        return 0.0 if self.is_ready else (time.monotonic_ns() - self.words[_SINCE]) / 1e9
+
+    def reach(self, count: int) -> None:
+        """Note how far the script is: how many calls it has made and answers it was told."""
+        self.words[_REACHED] = count
+
+    @property
+    def reached(self) -> int:
+        """How far the script is, or was at its death."""
+        return self.words[_REACHED]
 
     def lack(self, size_bytes: int) -> None:
         """Note that the process waits for so much room on the disk; 0: it has it."""

@@ -25,7 +25,7 @@ from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.adapters.zmq_sockets import DealerSocket, local_endpoint
 from resilient_scoop.core.link import Link
 from resilient_scoop.counts import counted
-from resilient_scoop.runtime import CTRL_C, LAUNCHER_GONE, child, leftovers
+from resilient_scoop.runtime import CTRL_C, LAUNCHER_GONE, child, importing, leftovers
 from resilient_scoop.runtime.room import NO_SPACE
 from resilient_scoop.runtime.script_errors import write_note
 from resilient_scoop.runtime.slots import Slot, oom_kills
@@ -99,7 +99,7 @@ class Agent:
             self._refused(slot, limit_met(error) or str(error), now, full=full)
             return
         slot.pidfd = os.pidfd_open(slot.process.pid)
-        slot.started_at, slot.killed_for = now, ""
+        slot.started_at, slot.killed_for, slot.import_said = now, "", False
         self.socket.watch(slot.pidfd)
 
     def _refused(self, slot: Slot, why: str, now: float, *, full: bool = False) -> None:
@@ -144,6 +144,10 @@ class Agent:
         self.socket.unwatch(slot.pidfd)
         os.close(slot.pidfd)
         on_cpu, was_ready = slot.record.read(), slot.record.is_ready
+        gets_on, slot.reached = (
+            slot.record.reached > slot.reached,
+            max(slot.reached, slot.record.reached),
+        )
         slot.ended = slot.record.has_ended
         slot.record.close()
         self._kill_group(slot.process.pid)
@@ -167,7 +171,7 @@ class Agent:
             )  # fmt: skip
         self.tell(lost)
         self._say_end(slot, code, reason, freed=freed)
-        is_hasty = now - slot.started_at < HASTY_S and not anew and not unfit
+        is_hasty = now - slot.started_at < HASTY_S and not (anew or unfit or gets_on)
         slot.hasty = slot.hasty + 1 if is_hasty else 0
         slot.stillborn = 0 if was_ready or orderly else slot.stillborn + 1
         if slot.stillborn >= STILLBORN_MAX:
@@ -342,12 +346,26 @@ class Agent:
         passed_s, self.alive_at = min(now - self.alive_at, 2 * ALIVE_S), now
         there = [slot for slot in self.slots if slot.process is not None]
         seen = [slot.incarnation for slot in there if slot.look(passed_s, self.say)]
+        self._look_at_imports(there)
         leftovers.bury({slot.process.pid for slot in there if slot.process is not None})
         if self.greeted:
             self.tell(wire.Alive(seen))
         else:
             self.socket.send(self.link.beat())
         self.socket.send(self.link.beat())
+
+    def _look_at_imports(self, there: list[Slot]) -> None:
+        for slot in there:
+            assert slot.process is not None, "only a started process is there"
+            assert slot.record is not None, "a process has a record"
+            if (
+                slot.role == "worker"
+                and not slot.import_said
+                and slot.record.starts_s > importing.SAY_S
+            ):
+                slot.import_said = True
+                log = self.logs / f"{slot.name}.log"
+                self.say(importing.said(slot.name, slot.process.pid, log, self.settings.run_id))
 
     def _end_late(self, now: float) -> None:
         """Kill what has run out of its time: the call's `timeout=`, or the grace at a stop."""

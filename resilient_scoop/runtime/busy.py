@@ -14,6 +14,7 @@ from typing import Final
 from resilient_scoop import ids
 from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.counts import sized
+from resilient_scoop.runtime.importing import SAY_S as IMPORT_SAY_S
 
 _ENTRY: Final = "resilient_scoop.runtime.proc"
 _ROLES: Final = ("broker", "agent", "worker", "origin")
@@ -30,6 +31,7 @@ class Busy:
     since_s: float  # for how long it has been in this slice
     state: str = "R"  # as /proc has it
     lacks_bytes: int = 0  # for how much room on the disk it waits
+    imports_s: float = 0.0  # for how long a worker has been importing the script
 
     @property
     def is_stopped(self) -> bool:
@@ -49,6 +51,11 @@ class Busy:
         if self.lacks_bytes:
             need = "the journal" if self.name == "broker" else sized(self.lacks_bytes)
             return f"{self.who} waits until the disk has space for {need}"
+        if self.imports_s > IMPORT_SAY_S:
+            return (
+                f"{self.who} has been importing the script for {self.imports_s:.0f} s; where it is: "
+                f"`rscoop logs --worker {self.name}`; if it hangs: stop the run, correct it, then resume"
+            )
         return ""
 
     @property
@@ -56,6 +63,8 @@ class Busy:
         """What it does, for display."""
         if self.trouble:
             return self.trouble
+        if self.imports_s:
+            return f"{self.name} imports the script ({self.imports_s:.1f} s)"
         return (
             f"{self.name} is in {self.path} ({self.since_s:.1f} s)"
             if self.path
@@ -103,12 +112,13 @@ def busy(everybody: list[Busy]) -> list[Busy]:
 def _look(pid: int, name: str) -> Busy:
     state, lacks_bytes = state_of(pid), 0
     record = FlightRecord.of_process(pid) if name != "agent" else None  # it has those of all
-    on_cpu = None if record is None else record.read()
+    on_cpu, imports_s = None if record is None else record.read(), 0.0
     if record is not None:
         lacks_bytes = record.lacks_bytes
+        imports_s = record.starts_s if name not in ("origin", "broker") else 0.0
         record.close()
     if on_cpu is None:
-        return Busy(name, pid, "", 0.0, state, lacks_bytes)
+        return Busy(name, pid, "", 0.0, state, lacks_bytes, imports_s)
     path = ids.ROOT if not on_cpu.parent else ids.item_path(on_cpu.parent, on_cpu.call, on_cpu.item)
     since_s = (time.monotonic_ns() - on_cpu.since_ns) / 1e9
     return Busy(name, pid, path, since_s, state, lacks_bytes)

@@ -87,6 +87,9 @@ class Root:
                 return True
         record, begun = self.session.record, self.session.record.read() is not None
         record.idle()  # a death while it waits is not the script's doing
+        parent = self.session.context.parent
+        if parent is not None:
+            record.reach(parent.next_call + parent.next_observation)
         try:
             return self._receive(ready, until)
         finally:

@@ -31,13 +31,15 @@ class Slot:
     started_at: float = 0.0
     start_at: float = 0.0
     refused_at: float = 0.0  # since when the system has had no room for it
-    hasty: int = 0  # how often in a row it died at once
+    hasty: int = 0  # how often in a row it died at once, and came no further
+    reached: int = 0  # how far the script has come (`FlightRecord.reach`)
     stillborn: int = 0  # how often in a row it ended before it came to its work
     unfit: int = 0  # how often in a row it could not import the script
     killed_for: str = ""
     ended: bool = False  # its work is done: it has no successor
     late: bool = False  # it was said that it does not end
     careful: bool = False  # the one before could only be freed of a lock by its end
+    import_said: bool = False  # that it imports the script for very long
     stopped_s: float = 0.0  # for how long it has been stopped (SIGSTOP), as far as we ran
 
     def executes(self, attempt: wire.Attempt | None) -> bool:

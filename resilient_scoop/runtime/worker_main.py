@@ -17,6 +17,7 @@ from resilient_scoop.runtime import (
     deaf,
     ending,
     forks,
+    importing,
     kept_code,
     script,
     streams,
@@ -50,6 +51,7 @@ def import_script(session: Session, functions: Functions) -> None:
     spec = session.settings.script
     Process.importing = spec.script or spec.module
     kept_code.install(session.settings.run_dir)
+    importing.tell_when_asked()
     try:
         script.prepare(spec)
         script.import_for_workers(spec)

@@ -1,0 +1,54 @@
+"""A worker that has been importing the script for very long: said, with the place where it is.
+
+An import that hangs (a lock, a network, an endless loop) dies of nothing, and nobody knows how long a good
+one takes. So the agent says it once, and goes on. The place comes from the worker: a signal has the
+interpreter write down, from outside of Python code, where its threads are.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import re
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAY_S: Final = 60.0
+_SIGNAL: Final = signal.SIGRTMIN + 4
+_ANSWER_S: Final = 0.5
+_TAIL_BYTES: Final = 8192
+_PLACE: Final = re.compile(r'^  File "([^<].*)", line (\d+) in ', re.MULTILINE)
+
+
+def tell_when_asked() -> None:
+    """Have this process write its place to its log when the agent asks."""
+    faulthandler.register(_SIGNAL, file=2, all_threads=True)
+
+
+def place(pid: int, log: Path) -> str:
+    """Ask a process where it is; return `, at "FILE", line N`, or nothing."""
+    with suppress(OSError):  # it has just ended, or has no log
+        size = log.stat().st_size
+        os.kill(pid, _SIGNAL)
+        until = time.monotonic() + _ANSWER_S
+        while log.stat().st_size == size and time.monotonic() < until:
+            time.sleep(0.01)
+        with log.open("rb") as file:
+            file.seek(max(size, log.stat().st_size - _TAIL_BYTES))
+            told = file.read().decode("utf-8", "replace").rpartition("(most recent call first):")[2]
+        found = _PLACE.search(told)
+        return "" if found is None else f', at "{found[1]}", line {found[2]}'
+    return ""
+
+
+def said(name: str, pid: int, log: Path, run_id: str) -> str:
+    """Return what the agent says."""
+    return (
+        f"worker {name} (process {pid}) has been importing the script for {SAY_S:.0f} s{place(pid, log)}. "
+        f"If the import hangs: stop the run, correct it, then `rscoop resume {run_id}`"
+    )
