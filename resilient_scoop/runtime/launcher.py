@@ -221,6 +221,8 @@ class Launcher:
             if not self.options.resume:
                 words = " ".join([self.info.title, *map(one_line, self.info.argv)])
                 self.display.begin(started(self.run.id, words, self.options.workers))
+            else:
+                self._end_orphans()
             self._keep_code()
             self.start_broker(adopt=False)
             self.start_agent()
@@ -241,6 +243,15 @@ class Launcher:
             if self.ears is not None:
                 self.ears.close()
             self.run.remove_socket_dir()  # last: it takes descriptors, which may have run out
+
+    def _end_orphans(self) -> None:
+        """End what tasks of the run had started, where everything was killed that would have done it."""
+        ended = leftovers.end_all(lambda: leftovers.of_run(self.run.id))
+        if ended:
+            self.display.note(
+                f"ended {counted(ended, 'process', 'processes')} that tasks of this run had started, and "
+                "that were left when it was killed"
+            )
 
     def _end_code(self) -> None:
         """Keep the code of this launch, unless it brought nothing: it may not even have been imported."""

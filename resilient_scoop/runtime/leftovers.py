@@ -3,7 +3,8 @@
 A worker that is killed takes along what its tasks had started, since they run again. A run that is
 stopped, or whose launcher is killed, takes along everything. At its end in order a run leaves, as
 plain Python does, what the program has put into a session or process group of its own; what is in a
-worker's own process group ends with the worker.
+worker's own process group ends with the worker. Where launcher and agent were killed at once, the resume
+ends what is left.
 
 They are found by their session; by a mark in the environment they inherited (who makes the
 environment of a child anew loses it); and, since agent and launcher are subreapers, as children that
@@ -57,6 +58,17 @@ def of_session(session: int, mark: str) -> set[int]:
     return found
 
 
+def of_run(run_id: str) -> set[int]:
+    """Return what was started in earlier launches of a run, but for those that started this process."""
+    found = of_session(-1, f"{run_id}.")
+    parents = {pid: int(stat[_PARENT]) for pid, stat in _processes()}
+    above = os.getpid()
+    while above in parents:
+        found.discard(above)
+        above = parents.pop(above)
+    return found
+
+
 def below(spared: Collection[int]) -> set[int]:
     """Return all processes below this one, but for those that are spared and what is below them."""
     kids: dict[int, list[int]] = {}
@@ -79,15 +91,18 @@ def _bears(pid: int, wanted: bytes) -> bool:
     return environ.startswith(wanted) or b"\0" + wanted in environ
 
 
-def end_all(find: Callable[[], set[int]]) -> None:
-    """Kill what is found until nothing is: they may start others meanwhile."""
+def end_all(find: Callable[[], set[int]]) -> int:
+    """Kill what is found until nothing is: they may start others meanwhile. Return how many were."""
+    ended = set[int]()
     for _ in range(_ROUNDS):
         found = find()
         for pid in found:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+        ended |= found
         if not found:
-            return
+            break
+    return len(ended)
 
 
 def bury(spared: Collection[int]) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,7 @@ STARTS = """
 import os, subprocess, sys, time
 from resilient_scoop import futures
 def starts(k):
+    if os.path.exists("well"): return k
     sleep = ["sleep", os.environ["NAP"]]
     subprocess.Popen(sleep)
     subprocess.Popen(sleep, process_group=0)
@@ -147,14 +149,17 @@ if __name__ == "__main__":
 """
 
 
-def naps(nap: str) -> int:
-    found = 0
+def napping(nap: str) -> list[int]:
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            found += (folder / "cmdline").read_bytes().split(b"\0")[:2] == [b"sleep", nap.encode()]
-        except OSError:
-            continue  # it has just ended
+        with suppress(OSError):  # it has just ended
+            if (folder / "cmdline").read_bytes().split(b"\0")[:2] == [b"sleep", nap.encode()]:
+                found.append(int(folder.name))
     return found
+
+
+def naps(nap: str) -> int:
+    return len(napping(nap))
 
 
 def started(place: Place, nap: str) -> subprocess.Popen[str]:
@@ -189,4 +194,30 @@ def test_a_killed_worker_or_agent_leaves_nothing_and_a_stopped_run_neither(place
     process.send_signal(signal.SIGINT)
     finish(process)
     wait_until(lambda: naps(nap) == 0, 3.0, lambda: str(naps(nap)))
+    place.assert_nothing_left()
+
+
+def test_what_stays_when_everything_is_killed_at_once_ends_with_the_resume(place: Place) -> None:
+    nap = str(900_000 + os.getpid())
+    process = started(place, nap)
+    ours = [pid for pid, words in place.processes().items() if "resilient_scoop" in words]
+    ours.sort(
+        key=lambda pid: pid not in pids(place, "agent")
+    )  # none ends what another one has started
+    for end in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in ours:
+            with suppress(ProcessLookupError):  # it died with its parent
+                os.kill(pid, end)
+    process.communicate(timeout=10)
+    assert naps(nap) == 10
+    (place.folder / "well").touch()
+    done = place.rscoop("resume", "-q", "last")
+    assert done.expect() == "1\n"
+    for pid in napping(nap):  # these two were given an environment and a session of their own
+        assert b"RSCOOP" not in Path(f"/proc/{pid}/environ").read_bytes()
+        os.kill(pid, signal.SIGKILL)
+    assert (
+        "processes that tasks of this run had started, and that were left when it was killed"
+        in done.err
+    )
     place.assert_nothing_left()

@@ -30,7 +30,9 @@ def test_a_process_that_hangs_in_an_import_tells_where(tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"here\n"
-        time.sleep(0.2)  # until it is in there
+        until = time.monotonic() + 10
+        while "hanging.py" not in importing.place(process.pid, log):
+            assert time.monotonic() < until
         text = importing.said("w1", process.pid, log, "run-7")
     finally:
         process.kill()
