@@ -12,15 +12,12 @@ from pathlib import Path
 
 from chaos import processes
 from chaos.workloads.ledger import END, ONCE, START
-from resilient_scoop.adapters.journal_place import GENERATION_FILE
-from resilient_scoop.adapters.journal_view import JournalView
-from resilient_scoop.core.events import Table
+from resilient_scoop import runs
 from resilient_scoop.errors import JournalError
-from resilient_scoop.ids import item_path
-from resilient_scoop.wire.messages import Outcomes, decode_logged
 
 _TRIES = 4
 _PAUSE_S = 0.05
+_ENDS = ("done", "failed")
 _OF_A_RUN = {
     "run.json", "journal", "logs", "lock", "shown", "figures.json", "payloads", "handover", "lives",
     "code", "input.json",
@@ -84,18 +81,16 @@ class Snapshot:
 class Journal:
     """A run's journal, seen from outside."""
 
-    folder: Path
+    run: Path  # its folder
     unreadable: list[str] = field(default_factory=list)
 
     def outcomes(self) -> Counter[str] | None:
-        """Return how many outcomes each item has; None while there is no journal."""
-        if not (self.folder / GENERATION_FILE).exists():
-            return Counter()
+        """Return how many outcomes each item has; None where the journal cannot be read."""
         error = ""
         for _ in range(_TRIES):
             try:
-                with JournalView.open(self.folder) as view:
-                    return _outcomes(view)
+                events = runs.open_run(str(self.run)).events()
+                return Counter(event.path for event in events if event.kind in _ENDS)
             except JournalError as caught:  # the broker may be just beginning to write
                 error = str(caught)
                 time.sleep(_PAUSE_S)
@@ -106,19 +101,6 @@ class Journal:
         """Return which items are acknowledged; the ledger is measured behind it, never before."""
         outcomes = self.outcomes()
         return None if outcomes is None else Snapshot(frozenset(outcomes), ledger.length())
-
-
-def _outcomes(view: JournalView) -> Counter[str]:
-    counted: Counter[str] = Counter()
-    for _, raw in view.scan(Table.LOG):
-        record = decode_logged(raw)
-        if isinstance(record, Outcomes):
-            for item in record.items:
-                stop = item.start + len(item.values)
-                counted.update(
-                    item_path(record.parent, item.call, index) for index in range(item.start, stop)
-                )
-    return counted
 
 
 def await_silence(token: str, patience_s: float) -> dict[int, str]:

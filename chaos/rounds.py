@@ -269,7 +269,7 @@ class Round:
         run = self.place.run()
         if run is None:
             return
-        journal = Journal(run / "journal")
+        journal = Journal(run)
         snapshot = journal.snapshot(self.ledger)
         if snapshot is not None:
             self.snapshots.append(snapshot)
@@ -301,7 +301,7 @@ class Round:
         if run is None:
             self.violate(Guarantee.SOUND, "the run has no folder")
             return
-        outcomes = Journal(run / "journal").outcomes()
+        outcomes = Journal(run).outcomes()
         violations += checker.check_outcomes(Counter() if outcomes is None else outcomes)
         self._check_commands(run)
         for text in evidence.leftovers(run, self.place.temporary, drafts=self.drafts):

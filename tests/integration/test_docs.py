@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -45,6 +46,26 @@ def test_the_program_of_the_readme_prints_what_python_prints(place: Place) -> No
     for command in re.findall(r"^\$ (rscoop .*)$", text, re.MULTILINE):
         assert command.split()[1] in ("run", "runs", "resume")
     place.assert_nothing_left()
+
+
+def test_the_program_that_reads_a_run_prints_what_the_run_has_done(place: Place) -> None:
+    [program] = re.findall(
+        r"```python\n(.*?)```", (PAGE.parent / "tools.md").read_text(), re.DOTALL
+    )
+    place.run("""
+        from resilient_scoop import futures
+        if __name__ == "__main__":
+            print(list(futures.map(abs, range(-3, 0))))
+    """).expect()
+    reader = place.write(program, name="reader.py")
+    environ = {**os.environ, "RSCOOP_STATE_DIR": str(place.state)}
+    read = subprocess.run(
+        [sys.executable, reader], capture_output=True, text=True, check=True, env=environ
+    )
+    first, *items, value, deaths = read.stdout.splitlines()
+    assert first == "finished 3 3 0"
+    assert [line.split()[:3] for line in items] == [[f"0.0[{i}]", "abs", "done"] for i in range(3)]
+    assert (value, deaths) == ("1", "0")
 
 
 def test_every_program_of_the_page_is_run() -> None:

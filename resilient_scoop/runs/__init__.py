@@ -1,0 +1,22 @@
+"""Runs as they are on disk: what notebooks, reports and tools of your own read of them.
+
+    from resilient_scoop import runs
+
+    run = runs.open_run("last")
+    print(run.status().state, run.status().done)
+    for item in run.items("0.3"):
+        print(item.path, item.function, item.state, item.seconds)
+    print(run.outcome("0.3[17]").value())
+
+Nothing here changes a run. Live runs can be read as well as those that have ended: each reading sees the
+journal at one moment, and holds up nobody. Only `Outcome.value` runs code of yours, where it unpickles a
+result; so read only runs that you trust, as you would open only such pickles.
+"""
+
+from __future__ import annotations
+
+from resilient_scoop.runs.events import Event
+from resilient_scoop.runs.items import Item
+from resilient_scoop.runs.reading import Function, Outcome, Run, Status, list_runs, open_run
+
+__all__ = ["Event", "Function", "Item", "Outcome", "Run", "Status", "list_runs", "open_run"]

@@ -1,0 +1,147 @@
+"""The items of a run, from the records of its log."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Literal, TypeVar
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.adapters.journal_view import JournalView
+from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.tally import OTHERS
+from resilient_scoop.runs.log import records
+from resilient_scoop.wire import messages as wire
+
+ItemState = Literal["done", "failed", "in flight"]
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One item of a call: one argument of a `map`, or a `submit`."""
+
+    path: str
+    """Its place in the run, as in "0.3[17]"; see `rscoop why`."""
+    function: str
+    state: ItemState
+    seconds: float | None
+    """What it took; None while it is not done, and of tasks that made calls themselves.
+
+    Short items that ran one after another are measured together and share their time evenly.
+    """
+
+
+class _Call:
+    """What the log says of one call, without its values."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, bytes]] = []  # start, stop, function
+        self.spent: list[tuple[int, int, float]] = []  # start, stop, seconds of each of these items
+        self.ended, self.failed, self.given_up = Intervals(), Intervals(), Intervals()
+
+    @functools.cached_property
+    def spent_once(self) -> list[tuple[int, int, float]]:
+        """Return `spent` without overlaps; the log has been read to its end."""
+        return _latest(self.spent)
+
+    def ask(self, part: wire.Part) -> None:
+        start, stop = part.start, part.start + part.count
+        self.asked.append((start, stop, part.fn))
+        if part.fresh:  # computed again, for its code or its arguments have changed
+            self.ended.discard(start, stop)
+            self.failed.discard(start, stop)
+
+    def end(self, item: wire.Outcome) -> None:
+        count = len(item.values)
+        start, stop = item.start, item.start + count
+        self.ended.add(start, stop)
+        self.failed.discard(start, stop)
+        for at in item.failed:
+            self.failed.add(start + at, start + at + 1)
+        if count and item.spent_s >= 0:  # a task's that made calls is not measured
+            self.spent.append((start, stop, item.spent_s / count))
+
+
+class _Task:
+    """What the log says of the calls of one task, or of the script."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.calls: dict[int, _Call] = {}
+
+    def take(self, record: wire.Logged) -> None:
+        match record:
+            case wire.Calls(parts=parts):
+                for part in parts:
+                    self._call(part.call).ask(part)
+            case wire.Outcomes(items=items):
+                for item in items:
+                    self._call(item.call).end(item)
+            case wire.Abandoned(call=call, spans=spans):
+                for start, stop in spans:
+                    self._call(call).given_up.add(start, stop)
+            case _:
+                pass
+
+    def _call(self, number: int) -> _Call:
+        return self.calls.setdefault(number, _Call())
+
+    def items(self, names: dict[bytes, str], wanted: str | None) -> Iterator[Item]:
+        """Yield the items of its calls, or of the one call that is wanted."""
+        for number, call in sorted(self.calls.items()):
+            if wanted is not None and wanted not in (self.path, ids.batch_path(self.path, number)):
+                continue
+            for start, stop, fn in _latest(call.asked):
+                yield from _items(self.path, number, call, names.get(fn, OTHERS), start, stop)
+
+
+T = TypeVar("T")
+
+
+def _latest(spans: list[tuple[int, int, T]]) -> list[tuple[int, int, T]]:
+    """Return spans without overlaps, in their order; of two for an item, the later one stands."""
+    found: list[tuple[int, int, T]] = []
+    seen = Intervals()
+    for start, stop, value in reversed(spans):
+        found += [(low, high, value) for low, high in seen.gaps(start, stop)]
+        seen.add(start, stop)
+    return sorted(found, key=lambda each: each[0])
+
+
+def _items(
+    parent: str, number: int, call: _Call, function: str, start: int, stop: int
+) -> Iterator[Item]:
+    spent = iter([each for each in call.spent_once if each[1] > start])
+    now = next(spent, None)
+    for index in range(start, stop):
+        while now is not None and now[1] <= index:
+            now = next(spent, None)
+        is_done = index in call.ended
+        if not is_done and index in call.given_up:
+            continue  # no one reads its result any more
+        yield Item(
+            path=ids.item_path(parent, number, index),
+            function=function,
+            state=_state_of(is_done=is_done, failed=index in call.failed),
+            seconds=now[2] if is_done and now is not None and now[0] <= index else None,
+        )
+
+
+def _state_of(*, is_done: bool, failed: bool) -> ItemState:
+    if failed:
+        return "failed"
+    return "done" if is_done else "in flight"
+
+
+def tasks(view: JournalView) -> Iterator[_Task]:
+    """Yield what the log says, task by task: it keeps the records of each together."""
+    task: _Task | None = None
+    for record in records(view):
+        if task is None or record.parent != task.path:
+            if task is not None:
+                yield task
+            task = _Task(record.parent)
+        task.take(record)
+    if task is not None:
+        yield task

@@ -1,0 +1,274 @@
+"""One run, and the list of all: their figures, items, outcomes and events."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.adapters.journal_view import JournalView
+from resilient_scoop.adapters.payload_errors import describe_failure
+from resilient_scoop.core.tally import OTHERS
+from resilient_scoop.errors import RscoopError, UsageError
+from resilient_scoop.runs.events import Event, events_of
+from resilient_scoop.runs.items import Item, tasks
+from resilient_scoop.runs.log import names_of_functions, records
+from resilient_scoop.runtime import rundirs
+from resilient_scoop.runtime.figures import open_view, read_figures, state_behind, state_of
+from resilient_scoop.runtime.rundir import RunDir, RunInfo
+from resilient_scoop.wire import messages as wire
+
+
+class Function(msgspec.Struct, frozen=True, kw_only=True):
+    """What the calls of one function came to."""
+
+    name: str
+    done: int
+    """Calls that returned a value."""
+    failed: int
+    """Calls that raised."""
+    seconds: float
+    """What they took, all workers together."""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """A run in numbers, at one moment."""
+
+    state: str
+    """"running", "finished", "failed", "stopped", "damaged" or "newer-format"."""
+    exit_code: int | None
+    """Of the script; None before its end."""
+    done: int
+    """Items that have an outcome, those that failed included."""
+    total: int
+    """Items that were asked for so far; a script may ask for more at any time."""
+    failed: int
+    workers: int
+    deaths: int
+    """Processes of the run that died without being asked to."""
+    resubmitted: int
+    """Items that were handed out again for a death."""
+    seconds: float
+    """What the items took, all workers together."""
+    journal_bytes: int
+    functions: list[Function]
+    """Those that took most time first."""
+
+    @property
+    def in_flight(self) -> int:
+        """Items that were asked for and have no outcome: they wait, or run."""
+        return self.total - self.done
+
+
+class Outcome:
+    """What an item came to."""
+
+    def __init__(self, run: Run, path: str, function: str, payload: bytes, *, failed: bool) -> None:
+        self.path = path
+        self.function = function
+        self.failed = failed
+        self._run = run
+        self._payload = payload
+
+    def __repr__(self) -> str:
+        return f"<{'error' if self.failed else 'result'} of {self.function} at {self.path}>"
+
+    def error(self) -> str:
+        """Return the error's type, text and traceback as its worker wrote them; empty for a result.
+
+        Runs no code of yours.
+        """
+        if not self.failed:
+            return ""
+        failure = describe_failure(self._payload)
+        return failure.traceback_text or f"{failure.type_name}: {failure.text}"
+
+    def value(self) -> Any:
+        """Return the result; raise the error of an item that failed.
+
+        Unpickles it: its classes must be importable here. Those of the script itself are looked for in
+        `__main__`, as `pickle` does.
+
+        Raises:
+            UnpicklingFailedError: the value cannot be loaded in this process; it names what is missing.
+        """
+        from resilient_scoop.adapters import payload
+        from resilient_scoop.adapters.store import LargeStore
+
+        store = LargeStore(self._run.folder / "payloads")
+        found = payload.loads(self._payload, store, f"result of {self.path}")
+        if self.failed:
+            raise found
+        return found
+
+
+class Run:
+    """A run on disk."""
+
+    def __init__(self, folder: RunDir, info: RunInfo) -> None:
+        self._dir = folder
+        self._info = info
+
+    def __repr__(self) -> str:
+        return f"<run {self.id} of {self.script}>"
+
+    @property
+    def id(self) -> str:
+        """Eight characters, as `rscoop runs` shows them."""
+        return self._info.id
+
+    @property
+    def name(self) -> str | None:
+        """As given with `rscoop run --name`."""
+        return self._info.name
+
+    @property
+    def script(self) -> str:
+        """The file name of the script, or `-m` and the name of the module."""
+        return self._info.title
+
+    @property
+    def arguments(self) -> list[str]:
+        """Those of the script, without its own name."""
+        return list(self._info.argv)
+
+    @property
+    def started(self) -> float:
+        """Seconds since 1970."""
+        return self._info.created_at
+
+    @property
+    def folder(self) -> Path:
+        """Where it is kept."""
+        return self._dir.path
+
+    def status(self) -> Status:
+        """Return its figures at this moment.
+
+        A run that cannot be read has the state "damaged" or "newer-format", and figures of 0.
+        """
+        try:
+            found = read_figures(self._dir, self._info)
+            state = state_of(self._dir, found.ended)
+        except RscoopError as error:
+            return Status(
+                state=str(state_behind(error)), exit_code=None, done=0, total=0, failed=0,
+                workers=self._info.workers, deaths=0, resubmitted=0, seconds=0.0, journal_bytes=0,
+                functions=[],
+            )  # fmt: skip
+        functions = [
+            Function(name=f.name, done=f.done, failed=f.failed, seconds=f.spent_s)
+            for f in found.functions
+        ]
+        return Status(
+            state=str(state), exit_code=None if found.ended is None else found.ended.code,
+            done=found.done, total=found.total_known, failed=found.failed, workers=found.workers,
+            deaths=found.crashes, resubmitted=found.resubmitted, seconds=found.computed_s,
+            journal_bytes=found.journal_bytes, functions=functions,
+        )  # fmt: skip
+
+    def items(self, path: str | None = None) -> Iterator[Item]:
+        """Yield the items whose records the journal holds, task by task, call by call.
+
+        `path` is that of a call ("0.3") or of a task whose calls are wanted ("0.1[0]"). The calls of a task
+        that has ended, and those that a checkpoint covers, are not there, unless the run keeps its
+        history (`rscoop run --keep-history`).
+
+        Raises:
+            JournalError: the journal cannot be read; the text says what to do.
+        """
+        with self._view() as view:
+            if view is None:
+                return
+            names = names_of_functions(view)
+            for task in tasks(view):
+                yield from task.items(names, path)
+
+    def outcome(self, path: str) -> Outcome:
+        """Return what the item at a path came to.
+
+        Raises:
+            UsageError: `path` is not that of an item, or the item has no outcome (yet, or any more).
+            JournalError: the journal cannot be read; the text says what to do.
+        """
+        parent, call, index = _place(path)
+        found: tuple[wire.Outcome, int] | None = None
+        with self._view() as view:
+            names = {} if view is None else names_of_functions(view)
+            for record in () if view is None else records(view):
+                if isinstance(record, wire.Outcomes) and record.parent == parent:
+                    for item in record.items:
+                        if item.call == call and 0 <= index - item.start < len(item.values):
+                            found = item, index - item.start
+        if found is None:
+            raise UsageError(
+                f"run {self.id} has no outcome of {path}: it is not done, is covered by a checkpoint, or "
+                f"was never asked for; `rscoop why {self.id} '{path}'` tells which"
+            )
+        item, at = found
+        name = names.get(item.fingerprint, OTHERS)
+        return Outcome(self, path, name, item.values[at], failed=at in item.failed)
+
+    def events(self) -> Iterator[Event]:
+        """Yield the records of the run's log, an event for each item or each thing that is told.
+
+        Raises:
+            JournalError: the journal cannot be read; the text says what to do.
+        """
+        with self._view() as view:
+            if view is None:
+                return
+            names = names_of_functions(view)
+            for record in records(view):
+                yield from events_of(record, names)
+
+    @contextmanager
+    def _view(self) -> Iterator[JournalView | None]:
+        view = open_view(self._dir)
+        if view is None:
+            yield None
+            return
+        with view:
+            yield view
+
+
+def list_runs(state_dir: str | os.PathLike[str] | None = None) -> list[Run]:
+    """Return all runs that can be read, oldest first.
+
+    `state_dir` is where they are kept: RSCOOP_STATE_DIR if that is set, else the user's state folder.
+    """
+    entries = rundirs.list_runs(_state(state_dir))
+    return [Run(entry.run, entry.info) for entry in entries if entry.info is not None]
+
+
+def open_run(run: str = "last", state_dir: str | os.PathLike[str] | None = None) -> Run:
+    """Return a run by its id, the beginning of its id, its name, its folder, or "last".
+
+    Raises:
+        RunNotFoundError: there is none; it names similar ones.
+        JournalError: its description cannot be read; the text says what to do.
+    """
+    found = rundirs.select(_state(state_dir), run)
+    return Run(found, found.load())
+
+
+def _state(given: str | os.PathLike[str] | None) -> Path:
+    text = os.fspath(given) if given is not None else os.environ.get("RSCOOP_STATE_DIR")
+    return rundirs.state_dir(text)
+
+
+def _place(path: str) -> tuple[str, int, int]:
+    try:
+        place = ids.parse_item(path)
+    except ValueError:
+        place = None
+    if place is None:
+        raise UsageError(
+            f"{path!r} is not the path of an item; those look like 0.3[17]: item 17 of the script's call 3"
+        )
+    return place
