@@ -118,4 +118,5 @@ def conclude(run: RunDir) -> None:
         display = Display(sys.stdout, sys.stderr, run.id, tty=False, quiet=True)
         show_new(run, view, OutputTail(shown.count), shown, display)
         shown.close()
+        kept_code.end(run.path, counts=True)
         tidy(run)

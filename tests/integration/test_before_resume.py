@@ -167,6 +167,20 @@ def test_a_verdict_that_makes_no_sense_is_refused(
     assert place.rscoop("resolve", "last").expect() == "0.2[0] pay\n"
 
 
+def test_a_resume_of_a_finished_run_removes_what_its_killed_launcher_left(place: Place) -> None:
+    place.run(STEPS).expect()
+    run = place.runs()[0]
+    before = contents(run)
+    (run / "code-before").mkdir()
+    (run / "code-before" / "began").touch()
+    (run / "code" / "half.tmp").touch()
+
+    place.rscoop("resume", "last").expect()
+
+    assert contents(run) == before
+    place.assert_nothing_left()
+
+
 def test_a_live_run_is_not_resolved(place: Place) -> None:
     path = place.write(HALFWAY)
     process = place.start("run", "-q", "-n", "2", path.name)
