@@ -56,7 +56,7 @@ from resilient_scoop.adapters.values import (
     text_of,
     unique,
 )
-from resilient_scoop.wire.callables import AS_IMPORTED, VOLATILE, Reference
+from resilient_scoop.wire.callables import AS_IMPORTED, VOLATILE, Reference, Setting
 
 FINGERPRINT_BYTES: Final = 16
 _ALL_NAMES: Final = source_text.DYNAMIC | {"globals"}
@@ -73,10 +73,12 @@ _PLAIN: Final = SCALARS | {list, tuple, dict, set, frozenset}
 
 
 class Meaning:
-    """The result of a survey."""
+    """The result of a survey; `settings` gives what the script has changed of its process."""
 
-    def __init__(self, root: Callable[..., Any]) -> None:
-        survey = _Survey(root)
+    def __init__(
+        self, root: Callable[..., Any], settings: Callable[[], Setting | None] = setting.changes
+    ) -> None:
+        survey = _Survey(root, settings)
         self.references = survey.references
         self.guard = survey.guard
         self.objects = survey.objects
@@ -132,7 +134,8 @@ def _here(describer: Describer, home: str, value: Any) -> bytes:
 class _Survey:
     """Everything that a callable's meaning rests on, in order of first visit."""
 
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: Any, settings: Callable[[], Setting | None]) -> None:
+        self._given = settings
         self.references: list[Reference] = []
         self.objects: dict[str, Any] = {}
         self.guard = Guard()
@@ -168,12 +171,13 @@ class _Survey:
 
     def _environment(self) -> None:
         """Count the variables that the script has set, where something may read them."""
-        found = setting.changes()
+        found = self._given()
+        self._carrier = 0  # the script's doing
         if found is not None and self.reads_arguments and found.arguments:
             digest = self._describer.part(found.arguments)
             self._add("", "sys.argv", digest, b"", text=_shown(found.arguments))
         if found is not None and found.more:
-            for label, each in process_settings.about_results().items():
+            for label, each in process_settings.about_results(found.more).items():
                 self._add("", label, self._describer.part(each), b"", text=_shown(each))
         if not self.reads_environment or found is None:
             return

@@ -46,6 +46,7 @@ from resilient_scoop.adapters.payload_class_keys import (
     known_as,
     remember,
 )
+from resilient_scoop.adapters.user_code import is_user_code
 
 _OWN_METACLASSES: Final = (type, abc.ABCMeta, type(typing.Protocol))
 _NEVER_COPIED: Final = frozenset(
@@ -191,24 +192,35 @@ def make_class(
     found = find(key, bases, space["__qualname__"])
     if found is not None:
         return found
-    made: type = _without_hooks(bases, lambda: types.new_class(
-        name, bases, {"metaclass": metaclass} if metaclass else {},
-        lambda there: there.update(space),
-    ))  # fmt: skip
+    made: type = _without_hooks(bases, lambda: _new_class(metaclass, name, bases, space))
     remember(made, key, born_here=False, is_bare=True)
     return made
 
 
+def _new_class(metaclass: Any, name: str, bases: tuple[Any, ...], space: dict[str, Any]) -> type:
+    """Make a class; what a metaclass of the user's does beside (registers it, say) was done already."""
+    if metaclass is None or not is_user_code(metaclass):
+        more = {} if metaclass is None else {"metaclass": metaclass}
+        return types.new_class(name, bases, more, lambda there: there.update(space))
+    own = next(each for each in metaclass.__mro__ if not is_user_code(each))
+    resolved = types.resolve_bases(bases)
+    if resolved is not bases:
+        space = {**space, "__orig_bases__": bases}
+    made: type = own.__new__(metaclass, name, resolved, dict(space))
+    return made
+
+
 def _without_hooks(bases: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-    """Return what `make` makes; where a base's `__init_subclass__` wants more, it is not called."""
-    try:
-        return make()
-    except TypeError:
-        owners = [cls for base in bases if isinstance(base, type) for cls in base.__mro__]
-        hook = "__init_subclass__"
-        owner = next((cls for cls in owners if hook in vars(cls)), object)
-        if not owner.__flags__ & HEAP_TYPE:
-            raise
+    """Return what `make` makes; a base's `__init_subclass__` of the user's is not called again."""
+    owners = [cls for base in bases if isinstance(base, type) for cls in base.__mro__]
+    hook = "__init_subclass__"
+    owner = next((cls for cls in owners if hook in vars(cls)), object)
+    if not is_user_code(owner):
+        try:
+            return make()
+        except TypeError:  # it wants arguments, which the class has got once
+            if not owner.__flags__ & HEAP_TYPE:
+                raise
     own = vars(owner)[hook]
     type.__setattr__(owner, hook, classmethod(lambda _: None))
     try:

@@ -145,12 +145,22 @@ class _Reducer:
                 return payload_function.reduce(obj)
         elif payload_class_keys.is_importable(obj):
             return obj.__qualname__
+        elif isinstance(obj, types.FunctionType) and _is_wrapper_of_another_module(obj):
+            return payload_function.reduce(obj)
         elif not isinstance(obj, type) or not payload_class_keys.is_dynamic(obj):
             return NotImplemented
         if id(obj) in self._classes:
             raise payload_classes.refuse_cycle(obj)
         self._classes.add(id(obj))
         return payload_classes.reduce(obj)
+
+
+def _is_wrapper_of_another_module(function: types.FunctionType) -> bool:
+    """Tell whether a function has the name of what it wraps: dill would copy its module's globals."""
+    module = function.__globals__.get("__name__")
+    if module == function.__module__ or not isinstance(module, str):
+        return False
+    return vars(sys.modules.get(module, types)) is function.__globals__
 
 
 def _standard_streams() -> tuple[object, ...]:

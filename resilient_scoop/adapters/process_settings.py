@@ -258,9 +258,9 @@ def changed() -> dict[str, Any]:
     return found
 
 
-def about_results() -> dict[str, Any]:
+def about_results(payload: bytes) -> dict[str, Any]:
     """Return those of the changed settings that results can come from."""
-    return {name: value for name, value in changed().items() if name in _ABOUT_RESULTS}
+    return {name: value for name, value in _loaded(payload).items() if name in _ABOUT_RESULTS}
 
 
 def leaves_pure(payload: bytes) -> bool:

@@ -50,7 +50,7 @@ def _compare(define: Define, store: LargeStore) -> Answer:
         return Answer(now, is_old=same)
     set_since = {each.home for each in define.references if not each.flags & AS_IMPORTED}
     overlay.activate(overlay.of(define, set_since))
-    meaning = Meaning(payload.loads(define.payload, store, what))
+    meaning = Meaning(payload.loads(define.payload, store, what), lambda: define.setting)
     then, now_refs = _keyed(define.references), _keyed(meaning.references)
     predicted = [
         then[key] if key in then and not then[key].flags & AS_IMPORTED else each

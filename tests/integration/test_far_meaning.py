@@ -280,17 +280,21 @@ def test_settings_are_seen_to_change_by_functions_that_the_script_took_from_thei
     assert_as_python(place, TAKEN_BEFORE, 3)
 
 
-def test_an_edit_of_the_decimal_context_is_noticed(place: Place) -> None:
+def test_a_resume_notices_an_edit_of_the_decimal_context_and_takes_the_rest_as_it_was(
+    place: Place,
+) -> None:
     text = """
-        import decimal, sys
+        import decimal, os, sys
         from resilient_scoop import futures
-        def third(x): return str(decimal.Decimal(x) / 3)
+        def third(x): return str(decimal.Decimal(x) / 3), os.environ.get("MARK"), sys.argv[1:]
         if __name__ == "__main__":
             decimal.getcontext().prec = 4
+            os.environ["MARK"] = "1"; sys.argv.append("more")
             print(list(futures.map(third, range(3))))
             sys.exit(3)
     """
     assert "0.3333'" in place.run(text).expect(3)
+    place.rscoop("resume", "-q", "last").expect(3)
     place.write(text.replace("prec = 4", "prec = 6").replace("exit(3)", "exit(0)"))
     done = place.rscoop("resume", "-q", "--recompute-changed", "last")
     assert "0.333333'" in place.rscoop("logs", "last").out, str(done)
@@ -349,3 +353,58 @@ if __name__ == "__main__":
 
 def test_classes_caches_and_context_variables_are_those_of_the_moment(place: Place) -> None:
     assert_as_python(place, CLASSES, 10)
+
+
+REGISTERED: Final = """
+import sys
+import deco
+from resilient_scoop import futures
+
+class Plugin:
+    known = {}
+    def __init_subclass__(cls, tag=None): Plugin.known[tag or cls.__name__] = cls
+class Meta(type):
+    made = []
+    def __new__(meta, name, bases, space):
+        cls = super().__new__(meta, name, bases, space)
+        meta.made.append(name)
+        return cls
+class Base(metaclass=Meta): pass
+class A(Plugin, tag="a"): pass
+def look(each):
+    return type(each).__name__, sorted(Plugin.known), Meta.made, hasattr(each, "go") and each.go()
+def score(x): return x
+def main():
+    print(list(futures.map(look, [A()])))
+    class C(Plugin, tag="c"): pass
+    class D(Base):
+        def go(self): return 1
+    print(list(futures.map(look, [A(), C(), D()])), list(futures.map(look, [A()])))
+    timed = deco.timed(score)
+    print(list(futures.map(timed, [1, 2])))
+    deco.K = 5
+    print(list(futures.map(timed, [1, 2])))
+    sys.exit(3)
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_what_the_making_of_a_class_registers_is_registered_once(place: Place) -> None:
+    place.write(
+        """
+        import functools
+        K = 1
+        def timed(function):
+            @functools.wraps(function)
+            def inner(*args): return function(*args), K
+            return inner
+    """,
+        "deco.py",
+    )
+    path = place.write(REGISTERED)
+    told = subprocess.run(
+        [sys.executable, path.name], cwd=place.folder, capture_output=True, text=True, check=False
+    )
+    assert place.run(REGISTERED).expect(3) == told.stdout
+    place.rscoop("resume", "-q", "last").expect(3)  # and no difference is found in it
