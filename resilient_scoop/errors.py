@@ -87,11 +87,12 @@ class RunNotFoundError(UsageError):
         return f"{text}; `rscoop runs` lists all"
 
 
-class NoRunsError(UsageError):
+class NoRunsError(RunNotFoundError):
     """There is no run yet, of which the newest could be meant."""
 
     def __init__(self, folder: str) -> None:
-        super().__init__(folder)
+        super().__init__("last")
+        self.args = (folder,)
         self.folder = folder
 
     def __str__(self) -> str:
