@@ -232,7 +232,7 @@ def test_an_unknown_run_names_what_is_alike(tmp_path: Path) -> None:
         rundirs.select(tmp_path, "evolutiom")
     with pytest.raises(RunNotFoundError):
         rundirs.select(tmp_path, "")
-    with pytest.raises(RunNotFoundError, match="there are no runs in .*/empty"):
+    with pytest.raises(RunNotFoundError, match=r"there are no runs in .*/empty"):
         rundirs.select(tmp_path / "empty", "last")
 
 
