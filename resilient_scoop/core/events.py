@@ -20,7 +20,7 @@ from resilient_scoop.wire.messages import Attempt, Logged, Task, Up
 class Table(IntEnum):
     """A table of the journal; the comment gives its key and value."""
 
-    META = 0  # name -> bytes: run, format, epoch, ended; INPUT_KEY + number u64 -> `Input` frame
+    META = 0  # name -> bytes: run, format, epoch, ended, failed; INPUT_KEY + number u64 -> `Input` frame
     LOG = 1  # log_prefix(parent) + sequence u64 -> a `Logged` frame
     ARGS = 2  # key of the LOG record (a `Calls`) -> its `Args` frame
     DEFINE = 3  # FnId -> `Define` frame
@@ -32,6 +32,8 @@ class Table(IntEnum):
 
 
 INPUT_KEY: Final = b"input"
+FAILED_KEY: Final = b"failed"
+"""Key of the `RunEnded` of a script that failed, once its run goes on."""
 
 # --- actions ----------------------------------------------------------------------------------
 

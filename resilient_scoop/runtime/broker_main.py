@@ -32,6 +32,7 @@ from resilient_scoop.core import checkpoints
 from resilient_scoop.core.broker import Broker
 from resilient_scoop.core.defines import Defines
 from resilient_scoop.core.events import (
+    FAILED_KEY,
     INPUT_KEY,
     AskCheckpoints,
     Change,
@@ -125,8 +126,9 @@ def next_epoch(journal: Journal, *, goes_on: bool) -> int:
     raw = journal.get(Table.META, b"epoch")
     epoch = (0 if raw is None else int.from_bytes(raw, "big")) + 1
     changes: list[Change] = [Put(Table.META, b"epoch", epoch.to_bytes(4, "big"))]
-    if goes_on and read_ended(journal) is not None:
-        changes.append(Erase(Table.META, b"ended"))  # a failed run goes on
+    ended = journal.get(Table.META, b"ended") if goes_on else None
+    if ended is not None:  # a failed run goes on
+        changes += [Erase(Table.META, b"ended"), Put(Table.META, FAILED_KEY, ended)]
     journal.commit(changes)
     return epoch
 

@@ -214,7 +214,9 @@ def _begin(session: Session) -> Parent:
 
 
 def _redirect(session: Session, settings: ChildSettings) -> Output:
-    recorded = recorded_by_now(settings) if session.machine.output_bytes else b""
+    total_bytes = session.machine.output_bytes
+    recorded, cut = recorded_by_now(settings, total_bytes) if total_bytes else (b"", None)
+    session.machine.output_at = cut
     raw = Output(
         session, recorded, tty=settings.tty, unbuffered=getattr(sys.stdout, "write_through", False)
     )
@@ -254,6 +256,7 @@ class End(NamedTuple):
     code: int
     failed: bool = False
     message: str = ""  # the error's line
+    failed_at: int = -1  # how much of the output stood before the error
 
 
 def _run(session: Session, settings: ChildSettings, output: Output) -> End:
@@ -299,8 +302,11 @@ def _script(settings: ChildSettings) -> End:
         if Process.session is not None and Process.session.is_cut and ending.is_plain(error):
             say(f"Ctrl-C: the script was {ending.place(error)}")
             return End(ending.INTERRUPTED, failed=True)
+        session = Process.session
+        at = -1 if session is None or session.output is None else session.output.position()
         code = ending.report(error)
-        return End(code, failed=True, message=traceback.format_exception_only(error)[-1].strip())
+        line = traceback.format_exception_only(error)[-1].strip()
+        return End(code, failed=True, message=line, failed_at=at)
     return End(0)
 
 
@@ -366,7 +372,8 @@ def _end(session: Session, output: Output, end: End) -> int:
     with session.lock:
         machine.ended = RunEnded(
             machine.root, end.code, end.failed, end.message,
-            parent.next_call, parent.next_observation, output.position(),
+            parent.next_call, parent.next_observation, output.position(), end.failed_at,
+            machine.output_bytes + len(machine.written),
         )  # fmt: skip
     waiter.wait(lambda: machine.stopping is not None, None)
     session.record.end()

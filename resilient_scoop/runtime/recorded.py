@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilient_scoop.core.events import INPUT_KEY, Table
-from resilient_scoop.wire.messages import Input, Output, decode_up
+from resilient_scoop.core.events import FAILED_KEY, INPUT_KEY, Table
+from resilient_scoop.wire.messages import Input, Output, RunEnded, decode_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,13 @@ def recorded_output(view: Readable) -> bytes:
             del written[piece.at :]
         written += piece.data
     return bytes(written)
+
+
+def read_failed(view: Readable) -> RunEnded | None:
+    """Return how the script ended when it last failed, and the run went on."""
+    raw = view.get(Table.META, FAILED_KEY)
+    ended = None if raw is None else decode_up(raw)
+    return ended if isinstance(ended, RunEnded) else None
 
 
 def recorded_input(view: Readable) -> Iterator[Input]:

@@ -215,13 +215,21 @@ def _line(text: bytes) -> str:
     return line if len(line) <= _LINE_MAX else f"{line[:_LINE_MAX]}…"
 
 
-def recorded_by_now(settings: ChildSettings) -> bytes:
-    """Return what the journal has of the script's output."""
+def recorded_by_now(settings: ChildSettings, total_bytes: int) -> tuple[bytes, int | None]:
+    """Return what the journal has of the script's output, and where it was cut off.
+
+    What was written behind an error that ended the script (by its exit handlers, say) is not what the
+    script writes there when the error is corrected: nothing of it is expected again.
+    """
     from resilient_scoop.adapters.journal_view import JournalView
-    from resilient_scoop.runtime.recorded import recorded_output
+    from resilient_scoop.runtime.recorded import read_failed, recorded_output
 
     with JournalView.open(Path(settings.run_dir) / "journal") as view:
-        return recorded_output(view)
+        recorded, failed = recorded_output(view), read_failed(view)
+    if failed is None or failed.failed_at < 0 or failed.recorded_bytes != total_bytes:
+        return recorded, None
+    is_all = failed.output_bytes == len(recorded) > failed.failed_at
+    return (recorded[: failed.failed_at], failed.failed_at) if is_all else (recorded, None)
 
 
 class Errors(io.TextIOWrapper):

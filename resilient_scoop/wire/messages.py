@@ -188,6 +188,8 @@ class RunEnded(_Struct, frozen=True):
     calls: int = -1  # that it made, was told and wrote until there; -1: not known (older runs).
     observations: int = -1  # Earlier attempts, of other code, may have come further.
     output_bytes: int = -1
+    failed_at: int = -1  # of what it wrote, how much stood before its error; -1: it raised none
+    recorded_bytes: int = -1  # of output in all, what earlier attempts wrote otherwise included
 
 
 # --- up: worker, origin or agent to broker ----------------------------------------------------

@@ -178,3 +178,28 @@ def test_a_hook_for_uncaught_errors_is_called(place: Place) -> None:
     assert done.code == 1
     assert "hook: ValueError as planned <module>" in done.err
     assert "Traceback" not in done.err
+
+
+def test_what_exit_handlers_print_at_a_failure_is_not_expected_of_the_corrected_script(
+    place: Place,
+) -> None:
+    text = """
+        import atexit, sys
+        from resilient_scoop import futures
+        atexit.register(print, "bye")
+        if __name__ == "__main__":
+            sys.excepthook = lambda *error: print("failed:", error[1])
+            print(sum(futures.map(abs, range(4))))
+            print(1 / {divisor})
+            print(sum(futures.map(abs, range(5))))
+    """
+    before = place.run(text.format(divisor=0))
+    assert before.expect(1) == "6\nfailed: division by zero\nbye\n"
+    again = place.rscoop("resume", "-q", "last")
+    assert again.expect(1) == "failed: division by zero\nbye\n"
+    assert "the script now" not in again.err, str(again)
+
+    place.write(text.format(divisor=4))
+    done = place.rscoop("resume", "-q", "--strict", "last")
+    assert done.expect() == "0.25\n10\nbye\n"
+    assert "the script now" not in done.err, str(done)
