@@ -341,7 +341,7 @@ class WorkerCrashedError(TaskError):
         )
         return (
             f"item {self.path} ({self.name}) killed its worker {len(self.exits)} "
-            f"time{'s' * (len(self.exits) > 1)}: {ends}; {hint}; raise `crashes_max` to try more often"
+            f"time{'s' * (len(self.exits) > 1)}: {ends}; {hint}; `rscoop resume --retry-failed` tries again"
         )
 
 

@@ -73,7 +73,7 @@ def command(*, run: RunDir | str, path: str | None, as_json: bool) -> int:
 
 def _lines(why: Why) -> list[str]:
     name = f" {why.name}" if why.name else ""
-    lines = [f"{why.path}{name}: {why.how}", f"  {why.text}"]
+    lines = [f"{why.path}{name}: {why.how}", *_indented(why.text)]
     lines += [f"  - {each}" for each in why.history]
     if why.traceback:
         lines += [
@@ -81,3 +81,9 @@ def _lines(why: Why) -> list[str]:
             *(f"    {line}" for line in why.traceback.rstrip().split("\n")),
         ]
     return [*lines, f"  next: {why.advice}"] if why.advice else lines
+
+
+def _indented(text: str) -> list[str]:
+    """Return a text, of several lines where an error's is, below its heading."""
+    first, *rest = text.split("\n")
+    return [f"  {first}", *(f"    {line}" for line in rest)]

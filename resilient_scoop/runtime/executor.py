@@ -23,7 +23,7 @@ from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.payload_lacking import lacks_module
 from resilient_scoop.adapters.purity import args_plain
 from resilient_scoop.core import permission
-from resilient_scoop.runtime import deaf, forks
+from resilient_scoop.runtime import deaf, forks, task_output
 from resilient_scoop.runtime.current import Process
 from resilient_scoop.runtime.session import FLUSH_S, Context
 from resilient_scoop.wire.messages import Unfit, encode
@@ -115,11 +115,17 @@ class Executor:
             now = time.monotonic()
             if now - session.flushed_at > FLUSH_S and self._breathe(work):
                 break
+        self._rest(work)
+        return True
+
+    def _rest(self, work: Work) -> None:
+        """Nothing of a slice runs any more."""
+        session = self.session
         session.record.idle()
+        task_output.end_lines()
         with session.lock:
             session.machine.settle(work, time.monotonic())
             session.running = None
-        return True
 
     def _set_aside(self, work: Work, index: int, reason: str) -> None:
         """Keep items that this process cannot run, and say why: that is no outcome of theirs.

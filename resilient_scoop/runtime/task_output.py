@@ -35,15 +35,22 @@ _HEAD_BYTES: Final = 1 << 20
 
 def install(session: Session) -> None:
     """Have this worker's `sys.stdout` and `sys.stderr` mark their lines."""
+    _streams[:] = [_Marked(session, 1), _Marked(session, 2)]
     out, err = (
         io.TextIOWrapper(
-            cast("BinaryIO", _Marked(session, fd)), encoding="utf-8", errors="backslashreplace",
+            cast("BinaryIO", each), encoding="utf-8", errors="backslashreplace",
             write_through=True,
         )
-        for fd in (1, 2)
+        for each in _streams
     )  # fmt: skip
     sys.stdout = sys.__stdout__ = out  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = err  # type: ignore[misc]
+
+
+def end_lines() -> None:
+    """Write what tasks that have ended have left of lines: the next task may end the worker."""
+    for each in _streams:
+        each.end_line()
 
 
 def finish() -> None:
@@ -89,11 +96,15 @@ class _Marked(io.RawIOBase):
             self._put(*lines)
         return len(text)
 
-    def close(self) -> None:
-        """Write what is left of a line; the descriptor stays open."""
+    def end_line(self) -> None:
+        """Write what is left of a line."""
         if self._head:
             self._put(self._head)
             self._head = b""
+
+    def close(self) -> None:
+        """Write what is left of a line; the descriptor stays open."""
+        self.end_line()
         super().close()
 
     def _put(self, *lines: bytes) -> None:
@@ -132,6 +143,10 @@ def _repeats(session: Session) -> bool:
 def is_repeating(parent: Parent) -> bool:
     """Tell whether an earlier attempt of a parent has made more calls, or was told more."""
     return parent.retelling or parent.next_call < parent.known_calls
+
+
+_streams: list[_Marked] = []
+"""Standard output and standard error of the tasks in this process."""
 
 
 class TaskLine(NamedTuple):

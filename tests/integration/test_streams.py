@@ -278,3 +278,22 @@ def test_a_reader_that_leaves_ends_the_script_where_python_would_notice_it(place
     assert not (place.folder / "end").exists()
     assert place.rscoop("resume", "-q", "last").expect().endswith(f"line 2999 {'.' * 100}\n")
     assert len(place.rscoop("logs", "--output", "last").expect().splitlines()) == 3000
+
+
+def test_half_a_line_of_a_task_outlives_the_worker(place: Place) -> None:
+    place.write("""
+        import os
+        from resilient_scoop import futures
+        def half(x): print("half", x, end=""); return x
+        def ends(x): os._exit(3)
+        if __name__ == "__main__":
+            print(sum(futures.map(half, range(2))))
+            try: futures.submit(ends, 0).result()
+            except Exception as error: print(error)
+    """)
+    out = place.rscoop("run", "-q", "-n", "1", "script.py").expect()
+    assert "3 times: exit status 3" in out
+    assert "rscoop resume --retry-failed" in out
+    said = place.rscoop("logs", "--tasks", "last").expect()
+    assert "half] half 0\n" in said
+    assert "half] half 1\n" in said
