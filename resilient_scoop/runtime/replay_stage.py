@@ -142,6 +142,10 @@ class Compared(io.RawIOBase):
         """Compare nothing: what a forked child writes is not recorded."""
         self._is_childs = True
 
+    def open_line(self, since: int) -> str:  # noqa: ARG002 - the protocol's
+        """Return nothing: nobody is asked here."""
+        return ""
+
     def position(self) -> int:
         """Return how many bytes the script has written."""
         return self.seen

@@ -57,6 +57,7 @@ class Pieces:
         self._no = 0  # of the run's next piece
         self._piece = 0  # of the launcher's next piece
         self._unsaved: deque[tuple[Link, int]] = deque()  # where these pieces went
+        self._asked_at = 0  # what the script had written when it read last
         self._known: input_rest.Known | None = None  # what the journal has
 
     def next(self) -> Piece:
@@ -74,6 +75,7 @@ class Pieces:
             self._piece += read.source == self._settings.stdin_source
             assert self._known is not None, "the journal is being read"
             self._known.add(read)
+            self._asked_at = self._session.output.position() if self._session.output else 0
             return Piece(read.data, read.error)
         cut = self._cut_at()
         if cut is not None:
@@ -117,6 +119,11 @@ class Pieces:
         return known.size if settings.resumed and not settings.end_of_input else None
 
     def _say_cut(self, size: int) -> None:
+        if os.isatty(0):
+            output = self._session.output
+            asked = "" if output is None else output.open_line(self._asked_at)
+            Process.say(f"the script reads on from this terminal{f' ({asked})' if asked else ''}")
+            return
         Process.say(
             f"the script reads on: its standard input was cut short after {size} bytes; "
             "the rest is read from this resume's standard input"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.runtime import BLOCK_BYTES, script_errors
 from resilient_scoop.runtime.current import Process
+from resilient_scoop.runtime.json_text import one_line
 from resilient_scoop.runtime.task_output import is_repeating
 
 if TYPE_CHECKING:
@@ -114,6 +115,11 @@ class Output(io.RawIOBase):
     def position(self) -> int:
         """Return how many bytes the script has written."""
         return self._seen
+
+    def open_line(self, since: int) -> str:
+        """Return what was written from a position on and has no end: a question, perhaps."""
+        line = self._recorded[since : self._seen].rpartition(b"\n")[2]
+        return one_line(line.decode(errors="replace")).strip()
 
     @property
     def is_behind(self) -> bool:

@@ -89,6 +89,13 @@ class Position(Protocol):
         """Take all before a position for written, or read."""
 
 
+class Written(Position, Protocol):
+    """What the script has written."""
+
+    def open_line(self, since: int) -> str:
+        """Return what was written from a position on and has no end: a question, perhaps."""
+
+
 class Waiter(Protocol):
     """How this process waits: the origin by receiving, a worker by running something else."""
 
@@ -99,7 +106,7 @@ class Waiter(Protocol):
 class Session:
     """One incarnation of a worker or the origin."""
 
-    output: Position | None = None  # the origin's
+    output: Written | None = None  # the origin's
     input: Position | None = None
     is_cut = False  # nothing is sent or recorded any more (`runtime.interrupt`)
     saves = True  # what `commit` is given; else it is only looked at
