@@ -122,8 +122,12 @@ class Room:
                 from resilient_scoop.adapters.green import GreenletExit  # not for the agent
 
                 raise GreenletExit
+            began = time.monotonic()
             with session.lock:
                 session.pump(left_s)
+            if running is not None:  # no call computes meanwhile
+                now = time.monotonic()
+                running.since = min(now, running.since + now - began)
 
 
 def lack_text(lack: wire.NoRoom, folder: str) -> str:

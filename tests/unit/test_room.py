@@ -69,6 +69,14 @@ def test_waiting_for_space_is_not_the_calls_time(session: Any) -> None:
     assert session.context.until >= until + room.LOOK_S
 
 
+def test_waiting_for_space_is_not_counted_as_computing(session: Any) -> None:
+    began = time.monotonic()
+    session.context.work = SimpleNamespace(since=began, dropped=False)
+    room.Room(session).store(refusing(errno.ENOSPC, session=session, seen=[]), 1, sync=True)
+    now = time.monotonic()
+    assert now - session.context.work.since < (now - began) / 2
+
+
 def test_another_error_is_not_waited_for(session: Any) -> None:
     with pytest.raises(OSError, match="Input/output error"):
         room.Room(session).store(refusing(errno.EIO, session=session, seen=[]), 10, True)
