@@ -97,6 +97,10 @@ def _batch(state: State, batch: Batch) -> str:
     return f"{ids.batch_path(batch.parent.path, batch.call)} {name}"
 
 
+def _items(batch: Batch) -> int:
+    return batch.done.count() + batch.undone.count()
+
+
 def script_text(word: Word) -> str:
     """Return what the script says of its progress, with its own label."""
     return f"{word.label or 'script'} {steps(word.done, word.total)}"
@@ -133,6 +137,10 @@ def broker_report(
     batches = [] if root is None else list(root.batches.values())
     workers, tally = broker.scheduler.workers, state.tally.said
     last = batches[-1] if batches else None
+    items = items_text(state.words)
+    if len(batches) > 1 and batches[-1].last and _items(batches[-1]) == 1:
+        # Calls of one item each: how far the last one is says nothing of the others.
+        last, items = None, ", ".join([f"{len(batches)} calls open", *filter(None, [items])])
     script = next(iter(state.words.batches.get(SCRIPT, {}).values()), None)
     work = [*tally.functions.values()]
     work += [each for parent in state.parents.values() for each in parent.work.values()]
@@ -156,10 +164,10 @@ def broker_report(
         output_bytes=output_bytes,
         batch=_batch(state, last) if last else "",
         batch_done=last.done.count() if last else 0,
-        batch_total=last.done.count() + last.undone.count() if last and last.last else -1,
+        batch_total=_items(last) if last and last.last else -1,
         label="" if script is None else script_text(script),
         share=script.done / script.total if script is not None and script.total else -1.0,
-        items=items_text(state.words),
+        items=items,
         ask=ask,
         all_named=handover.stage in (Stage.WAITING, Stage.OVER),
         asked_over=asked_over,

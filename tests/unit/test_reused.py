@@ -70,3 +70,16 @@ def test_the_last_word_of_a_run_counts_what_stands(bench: Bench) -> None:
     report = broker_report(bench.broker, found, 0, ask=0, asked_over=False)
     assert "6 from the journal" in finished("r", report, 1.0)
     assert report.recovered == 10
+
+
+def test_single_calls_are_counted_and_none_of_them_stands_for_all() -> None:
+    bench = Bench()
+    attempt = bench.begin(W1)
+    parts = [part(call, 0, 1) for call in range(3)]
+    bench.tell(ORIGIN, PLAIN, *calls(*parts, attempt=attempt))
+    found = Found.begin(bench.broker.state, adopt=False)
+    report = broker_report(bench.broker, found, 0, ask=0, asked_over=False)
+    assert (report.batch, report.batch_total, report.items) == ("", -1, "3 calls open")
+    bench.tell(ORIGIN, *calls(part(3, 0, 5), attempt=attempt))
+    report = broker_report(bench.broker, found, 0, ask=0, asked_over=False)
+    assert (report.batch, report.batch_total, report.items) == ("0.3 plain", 5, "")
