@@ -103,6 +103,7 @@ class _Sink:
         self._stream = stream
         self._keeps = keeps  # what a full disk has no space for waits; else it is dropped
         self.gone = False
+        self.full: Callable[[], None] = lambda: None  # called where it begins to wait for space
         self.lost_bytes = 0  # that nobody has read
         try:
             self._fd: int | None = stream.fileno()
@@ -130,7 +131,7 @@ class _Sink:
             if self._fd is None:
                 self._write_stream(data)
             else:
-                _write_fd(self._fd, data, keeps=self._keeps)
+                _write_fd(self._fd, data, keeps=self._keeps, full=self.full)
         except OSError as error:
             if error.errno not in {errno.EPIPE, errno.EIO, errno.EBADF}:
                 raise
@@ -148,8 +149,8 @@ class _Sink:
         self._stream.flush()
 
 
-def _write_fd(fd: int, data: bytes, *, keeps: bool) -> None:
-    view = memoryview(data)
+def _write_fd(fd: int, data: bytes, *, keeps: bool, full: Callable[[], None]) -> None:
+    view, is_said = memoryview(data), False
     while view:
         try:
             view = view[os.write(fd, view) :]
@@ -162,6 +163,9 @@ def _write_fd(fd: int, data: bytes, *, keeps: bool) -> None:
                 raise
             if not keeps:
                 return
+            if not is_said:
+                full()
+            is_said = True
             time.sleep(_FULL_S)  # a file on a full disk; signals are heard (`runtime.ears`)
 
 
@@ -184,6 +188,7 @@ class Display:
     ) -> None:
         self._out = _Sink(stream_out, keeps=True)
         self._err = _Sink(stream_err, keeps=False)
+        self._out.full = self._say_full
         self._run_id = run_id
         self._tty = tty
         self._quiet = quiet
@@ -207,6 +212,11 @@ class Display:
             # Who reads it may write to our terminal, and takes a moment for it.
             self._hidden_until = self._clock() + DRAW_EVERY_S
         self._redraw()
+
+    def _say_full(self) -> None:
+        self.note(
+            "no space left for the script's standard output: it waits until there is room; nothing is lost"
+        )
 
     @property
     def lost_bytes(self) -> int:

@@ -98,13 +98,14 @@ def report(error: BaseException) -> int:
 
 
 def _without_imports(trace: types.TracebackType | None) -> types.TracebackType | None:
-    """Leave out the frames of imports where ours is among them: Python leaves its own out, too."""
+    """Leave out our frames of imports and of `print`: Python leaves its own out, or has none there."""
     links = []
     while trace is not None:
         links.append(trace)
         trace = trace.tb_next
     if any(_is_watcher(link.tb_frame) for link in links):
         links = [link for link in links if not _is_import(link.tb_frame)]
+    links = [link for link in links if not _is_output(link.tb_frame)]
     for link, after in itertools.pairwise([*links, None]):
         if link is not None:
             link.tb_next = after
@@ -131,6 +132,10 @@ def place(error: BaseException) -> str:
         if not frame.f_globals.get("__name__", "").startswith(f"{_PACKAGE}."):
             found = frame.f_code, line
     return "at its end" if found is None else f'at "{found[0].co_filename}", line {found[1]}'
+
+
+def _is_output(frame: types.FrameType) -> bool:
+    return bool(frame.f_globals.get("__name__", "") == f"{_PACKAGE}.runtime.script_output")
 
 
 def _is_runtime(frame: types.FrameType) -> bool:
