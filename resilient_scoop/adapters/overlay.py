@@ -100,6 +100,7 @@ def settle(define: Define) -> Overlay | None:
 
     Raises:
         MeaningError: something differs, and the definition has no value of it (M2).
+        ImportError: its module cannot be imported here.
     """
     activate(None)
     differing = _differing(define)
@@ -117,6 +118,9 @@ def settle(define: Define) -> Overlay | None:
             break
     if differing:
         activate(None)
+        for each in differing:
+            if each.home not in values:
+                importlib.import_module(each.home.partition(":")[0])  # else this process lacks it
         reasons = [_reason(each, values) for each in differing]
         raise MeaningError(define.name, [each.label for each in differing], reasons)
     if overlay is not None:
