@@ -280,7 +280,7 @@ class CheckpointsLostError(CheckpointUnusableError):
     def __str__(self) -> str:
         advice = self.advice or "make it loadable again"
         return (
-            f"{self.what} cannot go on: {self.reason}. The results before its checkpoints are dropped, "
+            f"{self.what} cannot continue: {self.reason}. The results before its checkpoints are dropped, "
             f"so it cannot start again in this run; nothing was changed: {advice}, then `rscoop resume`"
         )
 
@@ -416,10 +416,7 @@ class NotStartedError(TaskError):
         self.call = call
 
     def __str__(self) -> str:
-        return (
-            f"{self.call} was used outside of a run; start the script with `rscoop run SCRIPT`, "
-            f"or open a `Session`"
-        )
+        return f"{self.call} was used outside of a run; start the script with `rscoop run SCRIPT`"
 
 
 class ScriptGuardError(TaskError):

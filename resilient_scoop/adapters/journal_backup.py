@@ -264,7 +264,7 @@ def read_manifest(source: Path, key: bytes) -> Manifest:
     if not hmac.compare_digest(hmac.new(key, raw, hashlib.sha256).hexdigest(), seal):
         raise JournalFormatError(
             str(source),
-            "its seal does not fit: it was changed, or made by an account with another key; nothing "
+            "its signature does not match: it was changed, or made by an account with another key; nothing "
             "in it was opened. If you trust its maker, copy that account's key here",
         )
     manifest = msgspec.json.decode(raw, type=Manifest)

@@ -148,7 +148,7 @@ def refuse_network(directory: Path, type_id: int) -> None:
         raise JournalPlaceError(
             str(directory),
             f"it is on {name}, where memory maps and locks do not hold what the journal needs",
-            "choose a local disk for the state directory; `--mirror` keeps a copy where you like",
+            "choose a local disk (--state-dir); `rscoop journal backup` writes a copy where you like",
         )
 
 

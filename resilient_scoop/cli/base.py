@@ -32,13 +32,13 @@ SCHEMA: Final = 1
 
 EXIT_CODES: Final = """\b
 Exit codes:
-    the script's own   it ended (1: an uncaught exception)
+    the script's own   it ended (1: an uncaught exception, 120: its output had no reader)
     2    the command can't be carried out as given
-    70   the replay differs from the journal (--strict)
+    70   a process of the run died again and again, or the replay differs (--strict)
     73   the run is live
     74   the journal is damaged, or the disk has an error
     75   stopped; it can be resumed: requeue it
-    130, 143   ended by SIGINT, SIGTERM
+    129, 130, 143   ended by SIGHUP, SIGINT, SIGTERM
 """
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -150,4 +150,4 @@ def _refuse(option: str) -> NoReturn:
     advice = _REFUSED.get(option.partition(" ")[0], "remote hosts")
     if advice == "remote hosts":
         raise UsageError(f"{option}: this version runs on one host; start it there with -n N")
-    raise UsageError(f"{option} is not taken over from SCOOP; {advice}")
+    raise UsageError(f"{option} is an option of SCOOP that does not exist here; {advice}")

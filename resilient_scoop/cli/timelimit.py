@@ -95,7 +95,7 @@ def limit_of(given: TimeLimit | None) -> Limit | None:
         return None
     margin_s = min(MARGIN_S, _SHARE * left_s)
     note(
-        f"time limit from {source}: checkpoints and hands over in {duration(left_s - margin_s)}, "
+        f"time limit from {source}: saves checkpoints and stops in {duration(left_s - margin_s)}, "
         f"{duration(margin_s)} before the job ends (--time-limit none: not)"
     )
     return Limit(left_s - margin_s, _GRACE_SHARE * margin_s)

@@ -16,7 +16,7 @@ CLOCK, UUID, CHANCE, WRITE, SOCKET, PROCESS, SHARED = (
 _SAID: Final = {
     CLOCK: "reads the clock outside of futures.once; a replay reads another time",
     UUID: "makes a UUID outside of futures.once; a replay makes another",
-    CHANCE: "takes chance from the system outside of futures.once; futures.rng() gives the same again",
+    CHANCE: "draws random numbers from the system outside of futures.once; futures.rng() repeats its own",
     WRITE: "changes files outside of tasks and futures.once; a replay does so again",
     SOCKET: "uses the network outside of tasks and futures.once; a replay does so again",
     SHARED: "later tasks on the same worker see that, so the answer may depend on the number of workers",

@@ -80,7 +80,7 @@ def wait_cut(ready: Callable[[], bool], until: float | None) -> bool:
         from concurrent.futures import CancelledError
 
         raise CancelledError(
-            "the run was interrupted: nothing more is computed or recorded; `rscoop resume` goes on"
+            "the run was interrupted, so nothing is computed or recorded; `rscoop resume` continues it"
         )
     time.sleep(max(0.0, until - time.monotonic()))
     return ready()

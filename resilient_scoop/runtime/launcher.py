@@ -552,6 +552,6 @@ class Launcher:
         if report.code or self.display.lost_bytes < BLOCK_BYTES:
             return report.code
         self.display.note(
-            f"whoever read the output ended before it; all of it: rscoop logs {self.run.id}"
+            f"the reader of the output ended before the run; to see all of it: rscoop logs {self.run.id}"
         )
         return UNWRITTEN

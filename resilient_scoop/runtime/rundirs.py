@@ -127,7 +127,7 @@ def _check_keeper(state: Path, runs: Path) -> None:
         why = f"{runs} belongs to user {user_name(found.st_uid)}: ask its owner"
     elif found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
         mode = f"mode {stat.S_IMODE(found.st_mode):o}"
-        why = f"others may exchange what is in {runs} ({mode}): chmod go-w {runs}"
+        why = f"others may replace what is in {runs} ({mode}): chmod go-w {runs}"
     else:
         return
     raise UsageError(

@@ -69,9 +69,7 @@ def script_dies(deaths: Sequence[ProcessLost], run_id: str) -> str:
     died = how(last.exit) + (", out of memory" if last.reason == "oom" else "")
     if last.exit == -signal.SIGKILL:
         what = f"the script's process was ended {times} ({died})"
-        why = (
-            "look for what ends it there: the system for want of memory, a limit, the script itself"
-        )
+        why = "look for what kills it there: the system (out of memory), a limit, or the script itself"
     else:
         what = f"the script ended its own process {times} ({died})"
         why = "look for native code that crashes, or os._exit, outside of tasks"

@@ -161,7 +161,7 @@ def test_a_task_whose_checkpoint_cannot_be_used_halts_the_run_and_keeps_it(place
     done = resumed(place)
 
     assert done.code == 75, str(done)
-    assert "block 'main' of 0.0[0] cannot go on" in done.err
+    assert "block 'main' of 0.0[0] cannot continue" in done.err
     for name, content in kept.items():
         (folder / name).write_bytes(content)
     assert resumed(place).expect() == "island 30 30.0\n"

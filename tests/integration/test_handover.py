@@ -100,7 +100,7 @@ def test_the_batch_systems_time_limit_is_said_and_kept(place: Place) -> None:
     process = begun(place, text=EA.replace("sleep(0.02)", "sleep(0.1)"), generations=1000)
     done = finish(process)
     done.expect(75)
-    assert "time limit from SLURM_JOB_END_TIME: checkpoints and hands over in" in done.err
+    assert "time limit from SLURM_JOB_END_TIME: saves checkpoints and stops in" in done.err
     assert "saved and stopped" in done.err
     off = place.rscoop("resume", "-q", "--time-limit", "none", "last")
     assert off.expect() == ANSWER

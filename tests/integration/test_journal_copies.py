@@ -142,7 +142,7 @@ def test_a_changed_copy_is_refused_before_anything_in_it_is_opened(place: Place)
     manifest = copy / "manifest.json"
     before = manifest.read_bytes()
     manifest.write_bytes(before.replace(run.name.encode(), b"aaaaaaaa"))
-    refused("copy", "seal does not fit")
+    refused("copy", "signature does not match")
     manifest.write_bytes(before)
 
     with tarfile.open(place.folder / "copy.tar", "a") as tar:  # what it does not name is left out

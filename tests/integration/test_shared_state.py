@@ -87,5 +87,5 @@ def test_an_audit_names_what_tasks_change_and_draw_from_the_system(place: Place)
         named, line = next((mark, each) for mark, each in found.items() if set(names) == set(mark))
         assert all(name in line for name in named.split(", ")), line
         assert "number of workers" in line
-    assert "chance" in found.pop("secrets")
+    assert "random numbers from the system" in found.pop("secrets")
     assert len(found) == 4, str(done)
