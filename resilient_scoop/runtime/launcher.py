@@ -44,7 +44,7 @@ from resilient_scoop.runtime.findings import AuditTail
 from resilient_scoop.runtime.handover import STOPPED, Handover
 from resilient_scoop.runtime.json_text import one_line
 from resilient_scoop.runtime.launching import LaunchOptions, child_settings
-from resilient_scoop.runtime.lives import Lives
+from resilient_scoop.runtime.lives import Lives, ran_s
 from resilient_scoop.runtime.reports import Report, finished, resuming, started
 from resilient_scoop.runtime.script_errors import LOG as ERRORS_LOG
 from resilient_scoop.runtime.script_errors import ErrorStream
@@ -546,8 +546,9 @@ class Launcher:
         if report.failed or not self.options.quiet:
             took_s = time.monotonic() - self.started_at
             computed_s = report.computed_s - self.computed_s
+            all_s = ran_s(self.run.path, time.time())  # noqa: TID251
             self.display.note(
-                finished(self.run.id, report, took_s, self.options.workers, computed_s)
+                finished(self.run.id, report, took_s, self.options.workers, computed_s, all_s)
             )
         if report.code or self.display.lost_bytes < BLOCK_BYTES:
             return report.code

@@ -214,10 +214,20 @@ def started(run_id: str, title: str, workers: int) -> str:
 
 
 def finished(
-    run_id: str, report: Report, took_s: float, workers: int = 0, computed_s: float = 0.0
+    run_id: str,
+    report: Report,
+    took_s: float,
+    workers: int = 0,
+    computed_s: float = 0.0,
+    ran_s: float | None = None,
 ) -> str:
-    """Return the last line of a run whose script has come to its end; `computed_s` since it was started."""
+    """Return the last line of a run whose script has come to its end.
+
+    `took_s` and `computed_s` are of this launcher, `ran_s` is what all of them took.
+    """
     took = f"{took_s:.1f} s" if took_s < _MINUTE_S else duration(took_s)
+    if ran_s is not None and ran_s >= took_s + 1:
+        took += f" ({duration(ran_s)} in all)"
     figures = [counted(report.done, "result")]
     if report.raised:
         figures.append(f"{report.raised} of them failed")

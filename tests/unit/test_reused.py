@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resilient_scoop.ids import ROOT, item_path
-from resilient_scoop.runtime.reports import Found, broker_report, finished
+from resilient_scoop.runtime.reports import Found, Report, broker_report, finished
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import ORIGIN, PLAIN, W1, Bench, calls, granted, outcomes, part
 
@@ -83,3 +83,11 @@ def test_single_calls_are_counted_and_none_of_them_stands_for_all() -> None:
     bench.tell(ORIGIN, *calls(part(3, 0, 5), attempt=attempt))
     report = broker_report(bench.broker, found, 0, ask=0, asked_over=False)
     assert (report.batch, report.batch_total, report.items) == ("0.3 plain", 5, "")
+
+
+def test_the_last_line_of_a_resume_names_the_time_of_all_starts() -> None:
+    report = Report(done=3)
+    assert finished("r", report, 2.0, ran_s=2.3).startswith("run r finished in 2.0 s: 3 results")
+    assert finished("r", report, 2.0, ran_s=75.0).startswith(
+        "run r finished in 2.0 s (1m15s in all):"
+    )
