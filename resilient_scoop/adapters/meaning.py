@@ -27,6 +27,8 @@ from hashlib import blake2b
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
+import msgspec
+
 from resilient_scoop.adapters import (
     imported,
     module_source,
@@ -73,12 +75,26 @@ _PLAIN: Final = SCALARS | {list, tuple, dict, set, frozenset}
 
 
 class Meaning:
-    """The result of a survey; `settings` gives what the script has changed of its process."""
+    """The result of a survey; `settings` gives what the script has changed of its process.
+
+    With `by_position` the callable gets no argument by name: names of its parameters do not count, unless
+    something that it refers to may call it as well.
+    """
 
     def __init__(
-        self, root: Callable[..., Any], settings: Callable[[], Setting | None] = setting.changes
+        self,
+        root: Callable[..., Any],
+        settings: Callable[[], Setting | None] = setting.changes,
+        *,
+        by_position: bool = False,
     ) -> None:
         survey = _Survey(root, settings)
+        if by_position and isinstance(root, FunctionType) and not survey.is_root_named:
+            first = survey.references[0]
+            digest = digest_of(text_of(root, by_position=True))
+            survey.references[0] = msgspec.structs.replace(
+                first, digest=digest, here=first.value if first.home else b""
+            )
         self.references = survey.references
         self.guard = survey.guard
         self.objects = survey.objects
@@ -144,6 +160,9 @@ class _Survey:
         self._modules: set[tuple[str, str]] = set()
         self._imports: set[tuple[str, str]] = set()
         self._named: set[int] = set()
+        self.is_root_named = not is_user_code(root) or _is_method(root)
+        self._root_home = ""
+        self._root_id = id(root)
         self._whole: set[str] = set()
         self.reads_environment = self.reads_arguments = False
         self._carrier = 0  # AS_IMPORTED, if what is described is carried by something that is so
@@ -159,6 +178,7 @@ class _Survey:
         home = own_home(root) if isinstance(root, FunctionType | type | CACHED) else None
         if home is not None and is_user_code(root):
             self._reach(home, root)
+            self._root_home = home
         elif isinstance(root, FunctionType) and is_user_code(root):
             self._function("", _short(describe(root)), root)
         elif isinstance(root, _CARRYING) or not hasattr(root, "__qualname__"):
@@ -195,6 +215,8 @@ class _Survey:
             top = getattr(sys.modules.get(module), qualname.partition(".")[0], None)
             if isinstance(top, type):
                 home, value = f"{module}:{qualname.partition('.')[0]}", top
+        if home == self._root_home:
+            self.is_root_named = True
         if home not in self._seen:
             self._seen.add(home)
             self._queue.append((home, value))
@@ -253,12 +275,15 @@ class _Survey:
     def _held(self, label: str, value: Any) -> None:
         if isinstance(value, FunctionType) and id(value) in self._named:
             self._add("", label, digest_of(b"again"), b"")  # it holds itself
+            self.is_root_named = True
             return
         found = self._describer.part(value)
         self.guard.value(value, found)
         self._add("", label, found, b"", text=_shown(value))
 
     def _names_of(self, function: Any) -> None:
+        if id(function) in self._named and id(function) == self._root_id:
+            self.is_root_named = True
         if id(function) in self._named or not is_user_code(function):
             return
         self._named.add(id(function))
@@ -476,6 +501,11 @@ def _counts(module: ModuleType, name: str, value: Any, *, is_named: bool) -> boo
     if isinstance(value, FunctionType | type):
         return is_user_code(value) or type(value).__name__ == "MetaCreator"
     return (is_named and type(value) in SCALARS) or is_user_code(type(value))
+
+
+def _is_method(function: Any) -> bool:
+    """Tell whether a function is found in a class: all that its class has may call it."""
+    return "." in getattr(function, "__qualname__", ".").rpartition("<locals>.")[2]
 
 
 def _short(name: str) -> str:

@@ -2,10 +2,10 @@
 
 Left out are positions, comments, docstrings, annotations and the function's own name. Local variables
 are written as numbers, so that renaming one changes nothing. They keep their names where a name can
-be seen: parameters (callers may use keywords), names of nested functions and classes, class bodies, names
-that an import binds, and everything in functions that call `locals`, `vars`, `dir`, `eval` or `exec`.
-Since one name gets one number, equal texts mean that one function is the other with local names
-replaced one by one.
+be seen: parameters (unless all arguments come by position), names of nested functions and classes,
+class bodies, names that an import binds, and everything in functions that call `locals`, `vars`,
+`dir`, `eval` or `exec`. Since one name gets one number, equal texts mean that one function is the other
+with local names replaced one by one.
 """
 
 from __future__ import annotations
@@ -41,14 +41,17 @@ class Text(NamedTuple):
     renamed: tuple[str, ...]
 
 
-def of_function(code: CodeType) -> Text | None:
-    """Return the text of a function by its code, or None if its source cannot be had."""
-    key = id(code)
+def of_function(code: CodeType, *, by_position: bool = False) -> Text | None:
+    """Return the text of a function by its code, or None if its source cannot be had.
+
+    With `by_position` nobody passes it arguments by their names: these are written as numbers, too.
+    """
+    key = (id(code), by_position)
     known = _known.get(key)
     if known is not None and known[0] is code:
         return known[1]
     node = source.node_of(code)
-    found = None if node is None else _of_node(node, code)
+    found = None if node is None else _of_node(node, code, by_position=by_position)
     if len(_known) >= _KNOWN_MAX:
         _known.clear()
     _known[key] = (code, found)
@@ -56,7 +59,7 @@ def of_function(code: CodeType) -> Text | None:
 
 
 _KNOWN_MAX: Final = 4096
-_known: dict[int, tuple[CodeType, Text | None]] = {}
+_known: dict[tuple[int, bool], tuple[CodeType, Text | None]] = {}
 
 
 def of_statements(nodes: Iterable[ast.stmt]) -> str:
@@ -76,18 +79,22 @@ def global_loads(code: CodeType) -> frozenset[str]:
     )
 
 
-def _of_node(node: source.Defined, code: CodeType) -> Text:
+def _of_node(node: source.Defined, code: CodeType, *, by_position: bool) -> Text:
     own = "" if isinstance(node, ast.Lambda) else node.name
-    dumper = _Dumper(_renameable(node, code), own)
+    arguments = [*node.args.posonlyargs, *node.args.args] if by_position else []
+    dumper = _Dumper(_renameable(node, code, arguments), own)
     text = "".join(dumper.dump(node))
     return Text(text, tuple(dumper.numbers))
 
 
-def _renameable(root: source.Defined, code: CodeType) -> frozenset[str]:
+def _renameable(root: source.Defined, code: CodeType, arguments: list[ast.arg]) -> frozenset[str]:
     bound, kept = set(code.co_freevars), set(global_loads(code))
     if kept & DYNAMIC:
         return frozenset()
+    bound.update(each.arg for each in arguments)
     for node in ast.walk(root):
+        if node in arguments:
+            continue
         bound.update(_bound(node))
         kept.update(_kept(node))
     return frozenset(bound - kept - {"__class__"})
@@ -162,7 +169,7 @@ class _Dumper:
             if value in _EMPTY and not (isinstance(node, ast.Constant) and field == "value"):
                 continue
             yield f"{field}="
-            if field == naming and isinstance(value, str):
+            if isinstance(value, str) and (field == naming or (field == "arg" and _is_arg(node))):
                 yield self._name(value)
             elif isinstance(node, ast.Nonlocal) and field == "names":
                 yield "".join(map(self._name, node.names))
@@ -176,6 +183,10 @@ class _Dumper:
         if name in self._renameable:
             return f"{self.numbers.setdefault(name, len(self.numbers))},"
         return "own," if name == self._own else f"{name!r},"
+
+
+def _is_arg(node: ast.AST) -> bool:
+    return isinstance(node, ast.arg)
 
 
 def _plain(node: ast.AnnAssign) -> ast.AST:

@@ -259,12 +259,15 @@ def unique() -> bytes:
     return os.urandom(DIGEST_BYTES)
 
 
-def text_of(function: Any) -> bytes:
-    """Return what stands for a function's code: its source, else its bytecode; a library's its version."""
+def text_of(function: Any, *, by_position: bool = False) -> bytes:
+    """Return what stands for a function's code: its source, else its bytecode; a library's its version.
+
+    With `by_position` the names of its parameters do not count.
+    """
     code: CodeType = function.__code__
     if not is_user_code(function):
         return f"{describe(function)} {version(module_name(function).partition('.')[0])}".encode()
-    found = source_text.of_function(code)
+    found = source_text.of_function(code, by_position=by_position)
     text = f"bytecode {source.bytecode(code)}" if found is None else found.text
     return text.encode("utf-8", "surrogatepass")
 

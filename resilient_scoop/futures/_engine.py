@@ -142,7 +142,7 @@ def definition(function: Callable[..., Any], style: int, options: Options) -> De
     if not callable(function):
         raise TypeError(f"{function!r} ({type(function).__name__}) is not callable")
     began = time.monotonic()
-    meaning = Meaning(function)
+    meaning = Meaning(function, by_position=style != KEYWORDS)
     if time.monotonic() - began > SLOW_S:
         _advise(function, meaning, time.monotonic() - began)
     define = _define(function, style, options, meaning, changes)

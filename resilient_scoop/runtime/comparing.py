@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 from resilient_scoop.adapters import fingerprint_v1, overlay, payload
 from resilient_scoop.adapters.meaning import Meaning, fingerprint_of
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from resilient_scoop.adapters.store import LargeStore
     from resilient_scoop.wire.callables import Define
 
+_KEYWORDS: Final = 2  # of `Define.style`: arguments are given by name
 _Keyed = dict[tuple[str, str, int], Reference]
 
 
@@ -50,7 +51,11 @@ def _compare(define: Define, store: LargeStore) -> Answer:
         return Answer(now, is_old=same)
     set_since = {each.home for each in define.references if not each.flags & AS_IMPORTED}
     overlay.activate(overlay.of(define, set_since))
-    meaning = Meaning(payload.loads(define.payload, store, what), lambda: define.setting)
+    meaning = Meaning(
+        payload.loads(define.payload, store, what),
+        lambda: define.setting,
+        by_position=define.style != _KEYWORDS,
+    )
     then, now_refs = _keyed(define.references), _keyed(meaning.references)
     predicted = [
         then[key] if key in then and not then[key].flags & AS_IMPORTED else each
@@ -98,9 +103,7 @@ def _fingerprints() -> dict[bytes, str]:
             continue
         for value in list(vars(module).values()):
             if isinstance(value, FunctionType) and value.__module__ == module.__name__:
-                found[_fingerprint(value)] = value.__qualname__
+                for by_position in (False, True):
+                    mark = Meaning(value, by_position=by_position).fingerprint
+                    found[mark] = value.__qualname__
     return found
-
-
-def _fingerprint(function: Any) -> bytes:
-    return Meaning(function).fingerprint

@@ -18,13 +18,15 @@ from tests.integration.runs import Place, finish
 
 PER_SCRIPT: Final = 10
 HEAD: Final = """
-import functools, operator, os, sys, time
+import collections, dataclasses, decimal, enum, functools, importlib, operator, os, sys, time
+import other
 from resilient_scoop import futures
 
 def pause(x):
     time.sleep(0.002)
     return x
 """
+OTHER: Final = "RATE, table = 2, {'a': 1}\ndef scaled(x): return x * RATE\n"
 
 
 class _Drawn:
@@ -45,13 +47,15 @@ class _Drawn:
             self._map, self._map, self._set_global, self._change_list, self._class_attribute,
             self._closure, self._loop, self._nested, self._submit, self._lambda, self._redefine,
             self._default, self._attribute, self._error, self._state, self._two_iterables,
-            self._local_class, self._partial, self._decorate,
+            self._local_class, self._partial, self._decorate, self._objects, self._patch_class,
+            self._cached, self._enum, self._generator, self._replace, self._count, self._import,
+            self._setting, self._registry, self._again, self._delete, self._by_name, self._method,
         ]  # fmt: skip
         self._closure()
         for _ in range(self.rng.randint(5, 9)):
             self.rng.choice(makers)()
         n = self.no
-        head = f"def main_{n}():\n    global G_{n}, f_{n}, g_{n}\n"
+        head = f"def main_{n}():\n    global G_{n}, M_{n}, f_{n}, g_{n}\n"
         return "\n".join(self.top) + "\n" + head + "\n".join(f"    {line}" for line in self.body)
 
     def _number(self) -> int:
@@ -73,7 +77,27 @@ class _Drawn:
             f"def deep_{n}(x): return sum(futures.map(g_{n}, range(x % 4))) + x",
             f"def fails_{n}(x):\n    if x % 3 == 0: raise ValueError(f'no {{x}} {{G_{n}}}')\n    return x",
         ]
+        self.top += [
+            f"@dataclasses.dataclass\nclass Data_{n}:\n    k: int = {a}",
+            f"    tags: list = dataclasses.field(default_factory=lambda: [{b}])",
+            f"    def total(self): return self.k + sum(self.tags) + G_{n}",
+            f"class Level_{n}(enum.Enum):\n    LOW = {a}\n    HIGH = 'x'",
+            f"    def up(self): return (self.value, G_{n})",
+            f"@functools.lru_cache\ndef cached_{n}(x): return x * G_{n} + {b}",
+            f"def import_{n}(x):\n    import other\n    return x + other.RATE + other.table['a']",
+            f"def by_name_{n}(x): return getattr(other, 'RA' + 'TE') + x",
+            f"def third_{n}(x): return str(decimal.Decimal(x) / 7)",
+            f"R_{n} = {{}}\ndef register_{n}(function):",
+            f"    R_{n}[function.__name__] = function\n    return function",
+            f"@register_{n}\ndef first_{n}(x): return x + {a}",
+            f"def all_{n}(x): return [(name, each(x)) for name, each in sorted(R_{n}.items())]",
+            f"def call_{n}(each): return each.total()",
+            f"class Count_{n}:\n    def __init__(self, function): self.function, self.plus = function, {a}",
+            "    def __call__(self, x): return self.function(x) + self.plus",
+            f"@Count_{n}\ndef counted_{n}(x): return x * G_{n}",
+        ]
         self.functions = [f"f_{n}", f"g_{n}", f"h_{n}", f"deep_{n}", f"C_{n}(2).run", f"M_{n}.run"]
+        self.functions += [f"import_{n}", f"by_name_{n}", f"counted_{n}", "other.scaled"]
 
     def _function(self) -> str:
         return self.rng.choice(self.functions)
@@ -168,6 +192,117 @@ class _Drawn:
     def _partial(self) -> None:
         self._say(f"list(futures.map(functools.partial(max, {self._number()}), range(3)))")
 
+    def _objects(self) -> None:
+        n = self.no
+        self._say(
+            f"list(futures.map(call_{n}, [Data_{n}(), Data_{n}({self._number()}, [1, {self._number()}])]))"
+        )
+
+    def _patch_class(self) -> None:
+        n, a = self.no, self._number()
+        self.body.append(
+            self.rng.choice(
+                [f"Data_{n}.total = lambda self, by={a}: self.k * by",
+                 f"Data_{n}.__init__.__defaults__ = ({a}, *Data_{n}.__init__.__defaults__[1:])",
+                 f"Data_{n}.extra = {a}; Data_{n}.total = lambda self: self.extra"]
+            )
+        )  # fmt: skip
+        self._objects()
+
+    def _cached(self) -> None:
+        n = self.no
+        self.body.append(f"G_{n} = {self._number()}; cached_{n}.cache_clear()")
+        self._say(f"list(futures.map(cached_{n}, range(3)))")
+
+    def _enum(self) -> None:
+        n = self.no
+        self.body.append(f"found = list(futures.map(Level_{n}.up, Level_{n}))")
+        self._say("found")
+        self._say(
+            f"[each is Level_{n}[each.name] for each in futures.map(lambda x: x, list(Level_{n}))]"
+        )
+
+    def _generator(self) -> None:
+        n = self.no
+        self.body += [
+            "def growing(times):",
+            f"    total = {self._number()}",
+            f"    def add(x): return x + total + G_{n}",
+            "    for step in range(times):",
+            "        total += step",
+            "        yield add",
+            f"for each in growing({self.rng.randint(1, 3)}): print({n}, list(futures.map(each, [1, 2])))",
+        ]
+
+    def _replace(self) -> None:
+        n = self.no
+        self.body.append(f"M_{n} = C_{n}({self._number()})")
+        self._say(f"list(futures.map(lambda x: M_{n}.run(x), range(2)))")
+
+    def _count(self) -> None:
+        n = self.no
+        self.body.append(f"counted_{n}.plus = {self._number()}")
+        self._say(f"list(futures.map(counted_{n}, range(2)))")
+
+    def _import(self) -> None:
+        self.body.append(
+            self.rng.choice(
+                [f"other.RATE = {self._number()}", f"other.table['a'] = {self._number()}",
+                 f"other.scaled = lambda x: x - {self._number()}"]
+            )
+        )  # fmt: skip
+        self._say(f"list(futures.map(import_{self.no}, range(2)))")
+        self._say("list(futures.map(other.scaled, range(2)))")
+
+    def _by_name(self) -> None:
+        self.body.append(f"vars(other).update(RATE={self._number()})")
+        self._say(f"list(futures.map(by_name_{self.no}, range(2)))")
+
+    def _setting(self) -> None:
+        n, digits = self.no, self.rng.randint(2, 40)
+        self.body += [
+            f"with decimal.localcontext() as context_{n}:",
+            f"    context_{n}.prec = {digits}",
+            f"    print({n}, list(futures.map(third_{n}, [1, 2])))",
+        ]
+        self._say(f"futures.submit(third_{n}, 3).result()")
+        self._say(f"list(futures.map(all_{n}, range(2)))")
+
+    def _registry(self) -> None:
+        n = self.no
+        name = f"more_{n}_{len(self.body)}"
+        self.body += [f"@register_{n}", f"def {name}(x, k={self._number()}): return x * k + G_{n}"]
+        self._say(f"list(futures.map(all_{n}, range(2)))")
+        if self.rng.random() < 0.3:
+            self.body.append(f"del R_{n}['{name}']")
+
+    def _again(self) -> None:
+        n = self.no
+        self.body += [
+            "class Again:",
+            f"    def go(self, x): return x + {self._number()}",
+            "before = Again()",
+            "class Again:",
+            f"    def go(self, x): return x * {self._number()}",
+            f"print({n}, list(futures.map(lambda each: each.go(3), [before, Again()])))",
+        ]
+
+    def _delete(self) -> None:
+        n = self.no
+        self.body += [
+            f"C_{n}.unit = {self._number()}",
+            f"print({n}, list(futures.map(lambda x: getattr(C_{n}, 'unit', None), [1])))",
+            f"del C_{n}.unit",
+            f"print({n}, list(futures.map(lambda x: getattr(C_{n}, 'unit', None), [1])))",
+        ]
+
+    def _method(self) -> None:
+        n = self.no
+        self._say(f"list(futures.map(operator.attrgetter('k'), [Data_{n}({self._number()})]))")
+        self._say(
+            f"list(futures.map(functools.partial(C_{n}.run, C_{n}({self._number()})), range(2)))"
+        )
+
     def _decorate(self) -> None:
         n = self.no
         self.body += [
@@ -192,9 +327,12 @@ def differences(place: Place, seed: int, workers: tuple[int, ...] = (1, 2, 3)) -
     import sys
 
     path = place.write(script(seed))
+    place.write(OTHER, "other.py")
     told = subprocess.run(
         [sys.executable, path.name], cwd=place.folder, capture_output=True, text=True, check=False
     )
+    if told.returncode:
+        return [f"seed {seed}: python itself fails: {told.stderr[-300:]}"]
     found = []
     for n in workers:
         done = place.rscoop("run", "-q", "-n", str(n), path.name, timeout_s=120.0)

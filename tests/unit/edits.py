@@ -262,7 +262,7 @@ def _look(folder: Path, writing: int) -> None:
 
 
 def _called(function: Callable[..., Any]) -> tuple[str, str]:
-    mark = Meaning(function).fingerprint.hex()
+    mark = Meaning(function, by_position=True).fingerprint.hex()
     found = []
     for x in range(5):
         try:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -145,6 +145,52 @@ def test_a_change_in_a_callee_shows_through_decorators_partials_and_classes(
     changed = BASE.replace("return x + 1\n", "return x + 2\n")
     assert of(load(BASE), name) == of(load(BASE), name)
     assert of(load(BASE), name) != of(load(changed), name)
+
+
+RENAMED: Final = """
+SCALE = 2
+def plain(x, step=3): return x * SCALE + step
+def keyword(x, *, step=3): return x + step
+def dynamic(x): return locals()["x"]
+def again(x): return x if x < 1 else again(x=x - 1)
+def called(x): return x
+def caller(y): return called(x=y)
+def kept(x): return KNOWN["kept"](x=1) if x else 0
+KNOWN = {"kept": kept}
+def closed():
+    def inner(x): return x * SCALE
+    return inner
+inner = closed()
+class Model:
+    def run(self, x): return x
+"""
+
+
+def test_a_renamed_parameter_is_no_change_where_nobody_can_use_its_name(load: Load) -> None:
+    def mark(text: str, name: str, *, by_position: bool = True) -> bytes:
+        function = load(text)
+        for part in name.split("."):
+            function = getattr(function, part)
+        return Meaning(function, by_position=by_position).fingerprint  # type: ignore[arg-type]
+
+    def is_same(name: str, old: str, new: str, *, by_position: bool = True) -> bool:
+        assert RENAMED.replace(old, new) != RENAMED
+        before = mark(RENAMED, name, by_position=by_position)
+        return before == mark(RENAMED.replace(old, new), name, by_position=by_position)
+
+    plain = "plain(x, step=3): return x * SCALE + step"
+    assert is_same("plain", plain, "plain(size, by=3): return size * SCALE + by")
+    assert not is_same("plain", plain, "plain(step, x=3): return x * SCALE + step")
+    assert not is_same(
+        "plain", plain, "plain(size, by=3): return size * SCALE + by", by_position=False
+    )
+    assert is_same("inner", "inner(x): return x *", "inner(size): return size *")
+    assert not is_same("keyword", "*, step=3): return x + step", "*, by=3): return x + by")
+    assert not is_same("dynamic", "dynamic(x)", "dynamic(y)")
+    assert not is_same("again", "again(x): return x if x < 1", "again(y): return y if y < 1")
+    assert not is_same("caller", "called(x): return x", "called(y): return y")
+    assert not is_same("kept", "kept(x): return KNOWN", "kept(y): return KNOWN")
+    assert not is_same("Model.run", "run(self, x): return x", "run(self, y): return y")
 
 
 def test_functions_that_call_each_other_are_no_trouble(load: Load) -> None:
