@@ -75,6 +75,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     batches_done: int
     crashes: int
     resubmitted: int
+    retried: int
     computed_s: float
     ran_s: float | None  # for how long the run has been running, all resumes together
     output_bytes: int
@@ -142,6 +143,7 @@ def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
         batches_done=figures.batches_done,
         crashes=figures.crashes,
         resubmitted=figures.resubmitted,
+        retried=figures.retried,
         computed_s=figures.computed_s,
         ran_s=ran_s(run.path, time.time() if state is RunState.RUNNING else None),  # noqa: TID251
         output_bytes=figures.output_bytes,
@@ -179,6 +181,8 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
         lines.append(
             f"  crashes   {report.crashes}, {counted(report.resubmitted, 'item')} resubmitted"
         )
+    if report.retried:
+        lines.append(f"  retries   {report.retried}")
     lines += [f"  waits     {each}" for each in report.troubles]
     lines += _function_lines(report.functions)
     lines += [f"  {each.said}" for each in report.audit]

@@ -301,6 +301,7 @@ class Ledger:
         if parent is not None and counted:
             for each, spans in counted:
                 count(self.state, parent, each, spans)
+                self.state.tally.tried_again(each.again)
             if not whole:
                 parts = [part for each, spans in counted for part in parts_of(each, spans)]
                 raw = wire.encode(wire.Outcomes(outcomes.parent, parts))

@@ -2,7 +2,7 @@
 
   N1  An item is counted in the log or in the tally, never in both: the tally changes in the very
       transaction that erases the records.
-  N2  What the tally says of processes that died only grows.
+  N2  What the tally says of processes that died, and of second tries, only grows.
   N3  A journal that has a record of a death has a tally. Deaths in a run that is stopping are blamed
       and not counted; recovery counts records only where there is no tally, as in early versions.
 
@@ -53,6 +53,12 @@ class Totals:
         """Count items of a worker that died (N2)."""
         self.said.resubmitted += count
         self.is_new = self.is_new or count > 0
+
+    def tried_again(self, count: int) -> None:
+        """Count second tries under `retries=` (N2)."""
+        if count:
+            self.said.retried += count
+            self.is_new = True
 
     def erase(self, work: dict[str, Work], items: int = 0) -> None:
         """Take over what records say that are erased in this turn (N1)."""

@@ -29,6 +29,7 @@ class Work:
     since: float = 0.0  # when the first of `values` began, on the shell's clock
     dropped: bool = False
     impure: bool = False  # an item had arguments of which nothing is proven; it stays so (V1)
+    again: int = 0  # second tries of items under `retries=` that no outcome has told of
     asked: int = -1  # the `idempotent=False` item that is to begin (`core.permission`)
     permitted: int = -1  # the one that may
     define: wire.Define | None = None  # once it is queued; what runs needs it, come what may
@@ -43,3 +44,8 @@ class Work:
         """Return the digests of items."""
         at, width = self.task.start, ids.DIGEST_BYTES
         return self.task.digests[(start - at) * width : (stop - at) * width]
+
+    def take_again(self) -> int:
+        """Return how many second tries no outcome has told of; the next one does."""
+        again, self.again = self.again, 0
+        return again

@@ -149,6 +149,7 @@ class Worker:
             work.task.call, start, work.callable.fingerprint,
             work.digests(start, stop), values, failed, spent_s, work.attempt,
             work.callable.pure and not work.impure, not work.callable.options.idempotent,
+            work.take_again(),
         )  # fmt: skip
         self.due.setdefault(work.task.parent, []).append(outcome)
         work.left.discard(start, stop)
@@ -162,7 +163,7 @@ class Worker:
         outcome = wire.Outcome(
             work.task.call, index, work.callable.fingerprint,
             work.digests(index, index + 1), [value], [0] if failed else [], -1.0, work.attempt,
-            once=not work.callable.options.idempotent,
+            once=not work.callable.options.idempotent, again=work.take_again(),
         )  # fmt: skip
         path = ids.item_path(work.task.parent, work.task.call, index)
         parent = self.parents.pop(path, None)

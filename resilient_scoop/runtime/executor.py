@@ -357,6 +357,7 @@ class Executor:
             if not is_first and context.work is not None:
                 with self.session.lock:
                     self.session.reporter.try_again(context.path, context.work, context.index)
+                    context.work.again += 1
             is_first = False
             process_state.fresh()
             self._begin(loaded)

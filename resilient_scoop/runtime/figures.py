@@ -105,6 +105,7 @@ class RunFigures:
     batches_done: int = 0
     crashes: int = 0  # processes of the run that died unasked: workers, the script's, the broker's
     resubmitted: int = 0  # items that a worker held when it died, and that were handed out again
+    retried: int = 0  # second tries under `retries=`
     workers: int = 0
     output_bytes: int = 0
     ended: RunEnded | None = None
@@ -153,6 +154,7 @@ def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> Ru
         batches_done=len(count.batches) - len(opened),
         crashes=apart.crashes,
         resubmitted=apart.resubmitted,
+        retried=apart.retried,
         workers=workers,
         output_bytes=sum(len(piece) for piece in OutputTail().pieces(view)),
         ended=read_ended(view),

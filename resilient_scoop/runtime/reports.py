@@ -39,6 +39,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     workers: int = 0
     crashes: int = 0
     resubmitted: int = 0
+    retried: int = 0  # second tries under `retries=`
     recovered: int = 0  # results that the broker found when it began
     reused: int = 0  # of those, how many were not asked for otherwise since
     found_open: int = 0  # items that were known, not done and not in doubt when the broker began
@@ -155,6 +156,7 @@ def broker_report(
         computed_s=sum(each.spent_s for each in work),
         crashes=tally.crashes,
         resubmitted=tally.resubmitted,
+        retried=tally.retried,
         recovered=found.results,
         reused=state.reused.count,
         found_open=found.in_flight,
@@ -233,6 +235,8 @@ def finished(
         figures.append(f"{report.raised} of them failed")
     if report.reused:
         figures.append(f"{report.reused} from the journal")
+    if report.retried:
+        figures.append(counted(report.retried, "retry", "retries"))
     if report.crashes:
         crashes = counted(report.crashes, "crash", "crashes")
         figures.append(f"{report.resubmitted} resubmitted after {crashes}")

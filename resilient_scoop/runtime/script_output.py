@@ -208,6 +208,10 @@ class Text(io.TextIOWrapper):
             raw.flushed()
 
 
+_base = io.TextIOWrapper  # as which it shows itself
+Text.__module__, Text.__name__, Text.__qualname__ = _base.__module__, _base.__name__, _base.__name__
+
+
 def _has_no_reader(fd: int) -> bool:
     """Tell whether what is written to a pipe or socket would reach no one."""
     waiting = select.poll()

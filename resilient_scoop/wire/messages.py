@@ -91,6 +91,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     task: Attempt | None = None  # None: made by the broker, or found by the parent (`core.moved`)
     pure: bool = False  # proven to depend on nothing but the function and these arguments
     once: bool = False  # of an `idempotent=False` call: it is never started again
+    again: int = 0  # second tries of its items under `retries=`, as far as the worker counted them
 
 
 class Outcomes(_Struct, frozen=True):

@@ -26,6 +26,7 @@ class Tally(msgspec.Struct, array_like=True):
     functions: dict[str, Work] = {}  # work whose records are erased, by the function's name
     crashes: int = 0  # processes of the run that died unasked
     resubmitted: int = 0  # items that a worker held when it died, and that were handed out again
+    retried: int = 0  # second tries under `retries=`
 
 
 TALLY_KEY = b"tally"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from resilient_scoop.core.events import Interrupt, Offer, Put, Send, Table
 from resilient_scoop.ids import ROOT, item_path
 from resilient_scoop.wire import messages as wire
@@ -51,6 +53,18 @@ def test_a_second_outcome_of_an_item_changes_nothing() -> None:
     assert bench.tell(W1, outcomes(0, 0, 1, task=attempt)) == []
     bench.arrive(W2)
     assert bench.tell(W2, outcomes(0, 0, 1)) == []
+
+
+def test_second_tries_are_counted_once_and_stay_known() -> None:
+    bench = Bench()
+    attempt = grant_one(bench, W1)
+    (outcome,) = outcomes(0, 0, 1, task=attempt).items
+    message = wire.Outcomes(ROOT, [replace(outcome, again=2)])
+
+    for _ in range(2):
+        bench.tell(W1, message)
+    assert bench.broker.state.tally.said.retried == 2
+    assert bench.again().broker.state.tally.said.retried == 2
 
 
 def test_two_outcomes_of_one_item_in_one_message_count_once() -> None:

@@ -105,11 +105,14 @@ def test_showing_a_value_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_status_has_a_table_of_functions_with_what_the_log_no_longer_holds(tmp_path: Path) -> None:
-    tally = Tally(gone=30, functions={"leaf": Work(30, 2, 3.0)}, crashes=4, resubmitted=9)
+    tally = Tally(
+        gone=30, functions={"leaf": Work(30, 2, 3.0)}, crashes=4, resubmitted=9, retried=5
+    )
     journaled(new(tmp_path), Put(Table.META, TALLY_KEY, encode_tally(tally)))
     report = json.loads(rscoop(tmp_path, "status", "--json").stdout)
     assert (report["done"], report["total_known"], report["failed"]) == (43, 48, 3)
-    assert (report["crashes"], report["resubmitted"]) == (4, 9)
+    assert (report["crashes"], report["resubmitted"], report["retried"]) == (4, 9, 5)
+    assert "  retries   5\n" in rscoop(tmp_path, "status").stdout
     work = {each["name"]: (each["done"], each["failed"]) for each in report["functions"]}
     assert work == {"leaf": (28, 2), "evaluate": (12, 1)}
     failures = rscoop(tmp_path, "failures")

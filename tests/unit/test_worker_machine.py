@@ -86,6 +86,20 @@ def test_finished_items_of_a_slice_leave_in_one_outcome_with_their_digests() -> 
     assert list(work.left) == [(5, 6)]
 
 
+def test_second_tries_are_told_once() -> None:
+    desk = Desk()
+    work = desk.grant(0, 3)
+    desk.run(work, 2)
+    work.again = 3
+
+    desk.worker.settle(work, 1.0)
+    desk.worker.settle_one(work, 2, b"Vvalue2", failed=False)
+    (message,) = desk.said()
+
+    assert isinstance(message, wire.Outcomes)
+    assert [outcome.again for outcome in message.items] == [3, 0]
+
+
 def test_a_slice_is_forgotten_when_all_of_it_is_sent() -> None:
     desk = Desk()
     work = desk.grant(0, 2)
