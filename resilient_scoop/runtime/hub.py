@@ -13,6 +13,7 @@ lives comes further than the one before.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,9 @@ class Hub:
                 if ready():
                     return True
                 self._park(context)
-            saved, local = process_state.save(), thread_locals.leave()
+            saved, local, trace = process_state.save(), thread_locals.leave(), sys.gettrace()
+            if trace is not None:
+                sys.settrace(None)
             alarm_at, so_far = saved.alarm_at, lived(context.parent)
             end = until if alarm_at is None else min(alarm_at, until or alarm_at)
             self.parked[context.path] = Parked(context, getcurrent(), ready, end, so_far, gives_way)
@@ -96,6 +99,8 @@ class Hub:
             self._go_on(context)
             thread_locals.enter(local)
             process_state.restore(saved)
+            if trace is not None or sys.gettrace() is not None:
+                sys.settrace(trace)
             user_signals.deliver_due()
             if in_time or alarm_at is None or (until is not None and time.monotonic() >= until):
                 return in_time

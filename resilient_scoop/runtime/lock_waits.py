@@ -65,8 +65,10 @@ The second holds where it is not sure that this keeps others. `sqlite3` gives up
 _EXECUTOR: Final = os.path.join(PACKAGE, "runtime", "executor.py")  # noqa: PTH118 - a prefix of names
 _LOCKS: Final = tuple(
     os.path.join(PACKAGE, "adapters", name)  # noqa: PTH118
-    for name in ("locks.py", "file_locks.py")
+    for name in ("locks.py", "process_locks.py", "file_locks.py")
 )
+_FUTURES: Final = os.path.join(PACKAGE, "futures", "")  # noqa: PTH118
+"""What calls user code (`once`, callbacks, iterables) without the session's lock."""
 
 
 class LockWaits:
@@ -243,11 +245,15 @@ class LockWaits:
 
 def _is_tasks(frame: FrameType | None) -> bool:
     """Tell whether a task's own code is at a frame (L1)."""
+    is_first = True  # no user code yet: it is ours that runs
     while frame is not None:
         file = frame.f_code.co_filename
         if file.startswith("<frozen importlib"):
             return False
         if file.startswith(PACKAGE) and file not in _LOCKS:
-            return file == _EXECUTOR
+            if not file.startswith(_FUTURES) or is_first:
+                return file == _EXECUTOR
+        else:
+            is_first = False
         frame = frame.f_back
     return False

@@ -9,6 +9,7 @@ depends on it then, since the agent vouches for the process.
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from pathlib import Path
@@ -245,6 +246,8 @@ class Session:
         threading.Thread(target=self._deputize, name="rscoop-deputy", daemon=True).start()
 
     def _deputize(self) -> None:
+        # What is sent to the process is for the main thread, which may have blocked it and wait for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while not self._closed.wait(DEPUTY_S):
             if self.machine.stopping is not None and self.on_stop is not None:
                 self.on_stop()

@@ -178,9 +178,18 @@ OF_A_TASK = """
         found = LOCAL.names.pop(), LOCAL.names, PLAIN.depth
         return got if found == (x, [], 0) and not broken else f"{x} found {broken}, {found}"
 
+    def in_once(x):
+        def inner():
+            with LOCK:
+                return sum(futures.map(leaf, range(x, x + 3)))
+        return futures.once(inner)
+
+    LOCK = threading.Lock()
+
     if __name__ == "__main__":
         for kind in ("lockf", "shared_file", "polled", "made", "RLock"):
             print(kind, [each.result() for each in [futures.submit(parent, kind, x) for x in range(3)]])
+        print("once", [each.result() for each in [futures.submit(in_once, x) for x in range(3)]])
     """
 
 
@@ -191,7 +200,7 @@ def test_locks_of_a_process_and_data_of_a_thread_are_a_tasks_own(
     script = place.write(OF_A_TASK).name
     done = place.rscoop("run", "-q", "-n", str(workers), script, timeout_s=90.0)
 
-    kinds = "lockf", "shared_file", "polled", "made", "RLock"
+    kinds = "lockf", "shared_file", "polled", "made", "RLock", "once"
     assert done.expect().splitlines() == [f"{kind} [3, 6, 9]" for kind in kinds], str(done)
     assert not done.err, str(done)
 

@@ -145,3 +145,29 @@ def test_what_an_import_changes_is_there_for_all_tasks(place: Place) -> None:
         "[('yes', '0'), ('yes', '1'), ('yes', '2')]",
         "[('yes', None), ('yes', None)]",
     ]
+
+
+def test_signals_that_a_task_blocks_wait_for_it_and_its_trace_function_stays(place: Place) -> None:
+    done = place.run("""
+        import os, signal, sys
+        from resilient_scoop import futures
+
+        def inner():
+            return 1
+
+        def waits(x):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+            os.kill(os.getpid(), signal.SIGUSR1)
+            heard = signal.sigwait({signal.SIGUSR1}).name
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+            seen = []
+            sys.settrace(lambda frame, *_: seen.append(1) if frame.f_code.co_name == "inner" else None)
+            total = inner() + sum(futures.map(abs, range(x))) + inner()
+            sys.settrace(None)
+            return heard, len(seen), total
+
+        if __name__ == "__main__":
+            print([each.result() for each in [futures.submit(waits, x) for x in range(4)]])
+    """)
+    told = [("SIGUSR1", 2, 2 + sum(range(x))) for x in range(4)]
+    assert done.expect() == f"{told}\n"
