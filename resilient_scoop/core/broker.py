@@ -264,7 +264,7 @@ class Broker:
             case wire.NoRoom():
                 self.membership.roomless.hear(peer, message)
             case wire.Unfit():
-                self._unfit(message)
+                self._set_aside(peer, message)
             case wire.Forgotten(no=no):
                 self.rounds.answered(peer.id, no)
             case wire.Hello() | wire.Calls() | wire.Args():
@@ -293,6 +293,10 @@ class Broker:
             permission.not_begun(self.ledger, lease.batch, low, high)
             permission.again(self.ledger, lease.batch, [(low, high)], resumes=False)
 
+    def _set_aside(self, peer: Peer, unfit: wire.Unfit) -> None:
+        self._unfit(unfit)
+        self._ease(peer, unfit)
+
     def _unfit(self, unfit: wire.Unfit) -> None:
         """A worker lacks what a call needs, or the script itself: stop, unless nobody needs it any more.
 
@@ -310,6 +314,14 @@ class Broker:
             batch.unfit = unfit
         elif batch.asked == unfit.fn:
             self.keeper.halted = self.keeper.halted or unfit.reason
+
+    def _ease(self, peer: Peer, unfit: wire.Unfit) -> None:
+        """Do not count as a worker's load what it has set aside: it has time for others."""
+        for lease in peer.leases.values():
+            if (lease.batch.parent.path, lease.batch.call) == (unfit.parent, unfit.call):
+                for low, high in list(lease.left):
+                    for index in range(low, high):
+                        self.scheduler.park(lease, index)
 
     def _judge_unfit(self, calls: wire.Calls) -> None:
         """Look again at what a worker lacked, now that the parent has asked for it."""

@@ -32,6 +32,7 @@ class Work:
     again: int = 0  # second tries of items under `retries=` that no outcome has told of
     asked: int = -1  # the `idempotent=False` item that is to begin (`core.permission`)
     permitted: int = -1  # the one that may
+    aside: tuple[int, str] | None = None  # from which item on it cannot run here, and why
     define: wire.Define | None = None  # once it is queued; what runs needs it, come what may
 
     @property

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
-from resilient_scoop.core import permission, unwanted
+from resilient_scoop.core import aside, permission, unwanted
 from resilient_scoop.core.forgetting import announcements, forget
 from resilient_scoop.core.handover import Asked
 from resilient_scoop.core.intervals import Intervals
@@ -356,7 +356,8 @@ class Worker:
             left_s = -1.0 if until is None else max(0.0, until - self.now)
             waiting.append(wire.Waiting(parent.path, parent.attempt, left_s, tries))
         hello = wire.Hello(self.role, self.node, self.name, self.pid, held, waiting)
-        return [wire.encode(hello), *announcements(self), *permission.ask_again(self)]
+        again = [*permission.ask_again(self), *aside.say_again(self)]
+        return [wire.encode(hello), *announcements(self), *again]
 
     def _accept(self, task: wire.Task) -> None:
         attempt = wire.Attempt(self.link.epoch, task.no)

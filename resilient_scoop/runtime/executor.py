@@ -22,11 +22,10 @@ from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
 from resilient_scoop.adapters.green import GreenletExit
 from resilient_scoop.adapters.payload_lacking import lacks_module
 from resilient_scoop.adapters.purity import args_plain
-from resilient_scoop.core import permission
+from resilient_scoop.core import aside, permission
 from resilient_scoop.runtime import deaf, forks, task_output
 from resilient_scoop.runtime.current import Process
 from resilient_scoop.runtime.session import FLUSH_S, Context
-from resilient_scoop.wire.messages import Unfit, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,9 +55,6 @@ class Executor:
         self.session = session
         self.functions = functions
         self.where = where
-        self._aside: list[
-            tuple[Work, int]
-        ] = []  # slices that cannot be run here, from which item on
 
     def run(self, pick: Callable[[], Work | None]) -> None:
         """Run slices until there is none, or until an item had to wait (the body of a greenlet)."""
@@ -128,28 +124,13 @@ class Executor:
             session.running = None
 
     def _set_aside(self, work: Work, index: int, reason: str) -> None:
-        """Keep items that this process cannot run, and say why: that is no outcome of theirs.
-
-        They are not given back: the next worker would lack the same. Either the run stops, or the
-        replay of their parent asks for something else in their place, and they are dropped.
-        """
-        session, task = self.session, work.task
+        """Keep items that this process cannot run, and say why: that is no outcome of theirs."""
+        session = self.session
         session.record.idle()
         with session.lock:
             session.machine.settle(work, time.monotonic())
             session.running = None
-            unfit = Unfit(task.parent, task.call, task.fn, reason)
-            session.machine.out.append(encode(unfit))
-            self._aside = [each for each in self._aside if not each[0].dropped]
-            self._aside.append((work, index))
-            work.next = work.stop
-
-    def hand_back(self) -> None:
-        """Give back what was set aside; the caller holds the lock."""
-        for work, index in self._aside:
-            if not work.dropped:
-                self.session.machine.give_back_from(work, index)
-        self._aside.clear()
+            aside.set_aside(session.machine, work, index, reason)
 
     def _is_permitted(self, work: Work, index: int) -> bool:
         """Wait until it is journaled that an `idempotent=False` item begins (A1)."""

@@ -22,6 +22,7 @@ import msgspec
 from resilient_scoop import ids
 from resilient_scoop.adapters import process_state, thread_locals
 from resilient_scoop.adapters.green import GreenletExit, getcurrent, greenlet
+from resilient_scoop.core import aside
 from resilient_scoop.runtime import user_signals
 from resilient_scoop.runtime.lock_waits import LockWaits
 from resilient_scoop.runtime.session import FLUSH_S, lived
@@ -355,7 +356,7 @@ class Hub:
     def _hand_back(self) -> None:
         """Give back what is not begun."""
         machine = self.session.machine
-        self.executor.hand_back()
+        aside.hand_back(machine)
         for work in [*self.open, *machine.queue]:
             machine.give_back_from(work, work.next)
         self.open.clear()

@@ -293,7 +293,8 @@ class Launcher:
     def _broker_ended(self, code: int) -> None:
         handover, now = self.handover, time.monotonic()
         killed = handover.is_late(now)
-        over = killed or code in (0, STOPPED) or code in _FATAL or self.said_fatal in _FATAL
+        # A broker that has said why the run stops has stopped it, also where it is killed before its end.
+        over = killed or code in (0, STOPPED) or code in _FATAL or self.said_fatal > 0
         if over or self._is_hopeless(self.broker, code):
             self.broker_code = code
             handover.kill_at = min(handover.kill_at or inf, now + (1 if handover.ends else 5))

@@ -30,6 +30,8 @@ class Launcher:
     def start(self, *, adopt: bool) -> None:
         """Begin a life: first, or `resume`."""
         world = self.world
+        if not adopt:
+            world.lacks.begin_life()
         self.start_broker(adopt=adopt)
         for node in range(world.climate.nodes):
             self.start_agent(node)

@@ -184,6 +184,7 @@ class BrokerShell(Process):
         number, changes, mails = self.exchange.turn(now)
         self.broker.check()
         world.checks.turned(self, changes)
+        world.lacks.turned(self.broker, self.launcher)
         if self.broker.handover.stage is Stage.OVER and not self.broker.handover.hands_over:
             self.launcher.asking = None
         if self.broker.membership.stopping == "handed over" and not self.decided:

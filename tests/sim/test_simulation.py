@@ -14,6 +14,7 @@ from tests.sim.mutants_calls import CALL_MUTANTS
 from tests.sim.mutants_checkpoints import CHECKPOINT_MUTANTS
 from tests.sim.mutants_compaction import COMPACTION_MUTANTS
 from tests.sim.mutants_forget import FORGET_MUTANTS
+from tests.sim.mutants_lacks import LACK_MUTANTS
 from tests.sim.mutants_moved import MOVED_MUTANTS
 from tests.sim.mutants_once import ONCE_MUTANTS
 from tests.sim.mutants_permission import PERMISSION_MUTANTS
@@ -24,7 +25,7 @@ from tests.sim.world import Climate, World
 QUICK_SEEDS = 150
 BLOCKS = 40
 ALL = (*MUTANTS, *CALL_MUTANTS, *CHECKPOINT_MUTANTS, *COMPACTION_MUTANTS, *FORGET_MUTANTS,
-       *PERMISSION_MUTANTS, *ONCE_MUTANTS, *MOVED_MUTANTS)  # fmt: skip
+       *PERMISSION_MUTANTS, *ONCE_MUTANTS, *MOVED_MUTANTS, *LACK_MUTANTS)  # fmt: skip
 MUTANT_SEEDS = 1200
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
-from resilient_scoop.core import permission
+from resilient_scoop.core import aside, permission
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.reporter import Reporter
 from resilient_scoop.core.worker import Work, Worker
@@ -52,6 +52,7 @@ class WorkerShell(Operations, Process):
         self.frames: dict[str, Frame] = {}  # those that wait, by path
         self.runnable: deque[tuple[Frame, Any]] = deque()
         self.awaiting: tuple[Work, int] | None = None  # an item that may not begin yet
+        self.full_told = -1  # to the broker of which epoch it was said that a result has no space
         self.flushed_at = 0.0
         world.workers[self.id] = self
         world.wires[self.id] = Wire()
@@ -134,6 +135,7 @@ class WorkerShell(Operations, Process):
     def _leave(self) -> None:
         if self.awaiting is not None and not self.awaiting[0].dropped:
             permission.take_back(self.machine, *self.awaiting)
+        aside.hand_back(self.machine)
         self.machine.out.append(wire.encode(wire.Bye()))
         self._flush()
         self.done = True
@@ -215,6 +217,11 @@ class WorkerShell(Operations, Process):
         """Begin an item as the real loop does: the deputy may come in at each of three places."""
         self.world.checks.chosen(work, self.machine.queue)
         index = work.next
+        if unfit := self.world.lacks.unfit(work):
+            self._settle(work)
+            aside.set_aside(self.machine, work, index, unfit)
+            self._flush()
+            return
         work.next = index + 1
         look_first = self.world.chance(0.9)
         seen = look_first and index < work.stop
@@ -322,6 +329,9 @@ class WorkerShell(Operations, Process):
     def _end_leaf(
         self, work: Work, index: int, fn: Fn, raw: bytes, path: str, value: Any = None
     ) -> None:
+        if fn.large and not self._has_space(work):
+            self.world.at(0.25, self, self._end_leaf, work, index, fn, raw, path, value)
+            return
         self._idle()
         if fn.raises:
             work.failed.append(index)
@@ -335,6 +345,17 @@ class WorkerShell(Operations, Process):
         self._run()
         if self.alive:
             self._flush()
+
+    def _has_space(self, work: Work) -> bool:
+        """Tell whether a large result can be written; the broker is told when that changes."""
+        full = self.world.now < self.world.full_until and not work.dropped
+        epoch = self.machine.link.epoch if full else -1
+        if epoch != self.full_told:
+            self.full_told = epoch
+            lack = wire.NoRoom(1 << 21, "a result", "", result=True) if full else wire.NoRoom(0)
+            self.machine.out.append(wire.encode(lack))
+            self._flush()
+        return not full
 
     def _settle(self, work: Work) -> None:
         self.machine.settle(work, self.world.now)

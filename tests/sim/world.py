@@ -20,6 +20,7 @@ from tests.fakes import MemoryJournal
 from tests.sim import programs, scripts
 from tests.sim.checkers import RUN, Checks
 from tests.sim.compactions import FileJournal, Habit
+from tests.sim.lacks import Lacks
 
 if TYPE_CHECKING:
     from tests.sim.shells import AgentShell, BrokerShell, Process
@@ -65,6 +66,7 @@ class Climate:
     fallback: float = 0.0  # chance that an older one is gone on from
     asks: float = 0.0  # how often checkpoints are asked for, a second
     compaction: Habit | None = None
+    lacks: float = 0.0  # chance that workers lack functions in a life of the run
 
     @classmethod
     def draw(cls, rng: random.Random) -> Climate:
@@ -129,6 +131,10 @@ class World:
         self.trace = 0
         self.faults: Counter[str] = Counter()
         self.journal = self._add_compaction(drawn=climate is None)
+        if climate is None:
+            lacks = random.Random(f"lack of {seed}").choice((0.0, 0.0, 0.0, 0.5))
+            self.climate = replace(self.climate, lacks=lacks)
+        self.lacks = Lacks(self)
         self.checks = Checks(self)
         self.wires: dict[bytes, Wire] = {}
         self.broker: BrokerShell | None = None

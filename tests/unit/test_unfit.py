@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
-from tests.unit.bench import FN, ONCE, ORIGIN, PLAIN, RISKY, W1, Bench, calls, part, sent
+from tests.unit.bench import (
+    FN,
+    ONCE,
+    ORIGIN,
+    PLAIN,
+    RISKY,
+    W1,
+    Bench,
+    calls,
+    granted,
+    part,
+    sent,
+)
 
 
 def unfit(fn: bytes = FN, parent: str = ROOT) -> wire.Unfit:
@@ -70,3 +82,12 @@ def test_a_call_that_is_done_or_unknown_stops_nothing() -> None:
     bench.begin(W1)
     assert not sent(bench.tell(W1, unfit()), W1, wire.Stop)
     assert not sent(bench.tell(W1, unfit(parent="0.7[1]")), W1, wire.Stop)
+
+
+def test_a_worker_that_has_set_all_aside_is_given_other_calls() -> None:
+    bench, attempt = resumed()
+    for _ in range(3):  # each time it is given another item
+        bench.tell(W1, unfit())
+    assert bench.broker.ledger.peers[W1].items == 0
+    actions = bench.tell(ORIGIN, PLAIN, *calls(part(1, 0, 1), attempt=attempt))
+    assert [task.call for task in granted(actions, W1)] == [1]

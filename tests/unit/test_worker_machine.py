@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from resilient_scoop.core import aside
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.parent import Parent
 from resilient_scoop.core.worker import Work, Worker
@@ -424,3 +425,32 @@ def test_the_attempt_that_was_granted_last_takes_the_place_of_an_earlier_one(oth
 def elsewhere(call: int) -> Parent:
     path = item_path(ROOT, call + 7, 0)
     return Parent(path, wire.Attempt(1, 90 + call), say=lambda _: None)
+
+
+def test_each_new_broker_is_told_what_the_worker_lacks_until_it_is_dropped() -> None:
+    # Given a worker that has set items aside, and whose broker has acknowledged that
+    desk = Desk()
+    work = desk.grant()
+    desk.run(work, 1)
+    aside.set_aside(desk.worker, work, 1, "no module m")
+    assert [each for each in desk.said(acknowledge=True) if isinstance(each, wire.Unfit)]
+
+    # When there is a new broker, then it is told again
+    unfit = wire.Unfit(ROOT, 0, FN, "no module m")
+    assert unfit in desk.meet(2)
+    desk.link.acked = desk.link.received
+    desk.hear_raw(desk.link.beat())
+
+    # And when the items are dropped, they are neither said again nor given back
+    desk.hear(wire.Drop([work.attempt]))
+    assert unfit not in desk.meet(3)
+    aside.hand_back(desk.worker)
+    assert not desk.said()
+
+
+def test_what_was_set_aside_is_given_back_at_the_end() -> None:
+    desk = Desk()
+    work = desk.grant()
+    aside.set_aside(desk.worker, work, 1, "no module m")
+    aside.hand_back(desk.worker)
+    assert wire.Returned(work.attempt, 1) in desk.said()

@@ -1,0 +1,80 @@
+"""Planted bugs of what a worker lacks: a module that a function needs, and space for a large result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from resilient_scoop.core import aside
+from resilient_scoop.core.broker import Broker
+from resilient_scoop.core.membership import Membership
+from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.broker_errors import broker_error
+from tests.sim.planting import Mutant, Patch
+
+_LACKING = {
+    "lacks": 0.9,
+    "rates": {"broker": 0.5, "stop": 0.4, "worker": 0.3},
+    "until": 10.0,
+    "edits": True,
+}
+_LARGE = tuple(("map", "large", [value]) for value in range(12))
+_FULL = {"rates": {"full": 1.0, "worker": 2.0}, "until": 10.0, "edits": False}
+
+
+def _unfit_is_a_failure() -> Sequence[Patch]:
+    unfit = Broker._unfit
+
+    def bug(self: Broker, said: wire.Unfit) -> None:
+        parent = self.state.parents.get(said.parent)
+        batch = None if parent is None else parent.batches.get(said.call)
+        if batch is not None:
+            for low, high in list(batch.undone):
+                for index in range(low, high):
+                    error = broker_error("lost", f"{said.parent}.{said.call}[{index}]", "unfit")
+                    self.ledger.settle_error(batch, index, error)
+        unfit(self, said)
+
+    return [(Broker, "_unfit", bug)]
+
+
+def _unfit_counts_before_its_replay() -> Sequence[Patch]:
+    def bug(self: Broker, said: wire.Unfit) -> None:
+        self.keeper.halted = self.keeper.halted or said.reason
+
+    return [(Broker, "_unfit", bug)]
+
+
+def _unfit_is_not_judged() -> Sequence[Patch]:
+    return [(Broker, "_judge_unfit", lambda _self, _calls: None)]
+
+
+def _unfit_is_not_said_again() -> Sequence[Patch]:
+    return [(aside, "say_again", lambda _worker: [])]
+
+
+def _set_aside_is_load() -> Sequence[Patch]:
+    return [(Broker, "_ease", lambda _self, _peer, _unfit: None)]
+
+
+def _the_dead_wait_for_space() -> Sequence[Patch]:
+    lose = Membership.lose
+
+    def bug(self: Membership, peer: Any, *more: Any, **named: Any) -> Any:
+        said = self.roomless.said.get(peer.id)
+        lost = lose(self, peer, *more, **named)
+        if said is not None:
+            self.roomless.said[peer.id] = said
+        return lost
+
+    return [(Membership, "lose", bug)]
+
+
+LACK_MUTANTS = (
+    Mutant("what a worker lacks is a failure", _unfit_is_a_failure, None, _LACKING),
+    Mutant("what is lacked counts unasked", _unfit_counts_before_its_replay, None, _LACKING),
+    Mutant("what is lacked is not judged", _unfit_is_not_judged, None, _LACKING),
+    Mutant("what is lacked is not said again", _unfit_is_not_said_again, None, _LACKING),
+    Mutant("what is set aside is load", _set_aside_is_load, None, _LACKING),
+    Mutant("the dead wait for space", _the_dead_wait_for_space, _LARGE, _FULL),
+)
