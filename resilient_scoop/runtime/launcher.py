@@ -141,6 +141,7 @@ class Launcher:
         self.broker_code: int | None = None
         self.reports_fd = -1
         self.said_recovered = False
+        self.first_epoch = self.recovered = self.reused = 0
         self.audit = AuditTail.anew(run.logs) if options.audit else None
         self.tasks = TaskLogs.anew(run.logs) if options.task_output else None
         self.broker_watch = Watchdog("broker", self.display.note)
@@ -450,13 +451,24 @@ class Launcher:
             elif not report.epoch:  # it waits for space to open the journal
                 self.report = msgspec.structs.replace(self.report, full=report.full)
             else:
-                self.report = report
+                self.report = report = self._since_start(report)
                 if self.computed_s < 0:
                     self.computed_s = report.computed_s
                 self._say_recovered(report)
                 self.handover.hear_report(report)
         if lines:
             self._show()
+
+    def _since_start(self, report: Report) -> Report:
+        """Return a report in which what a broker found is what the first one of this launch found.
+
+        One that was restarted has found what this launch computed, too.
+        """
+        if not self.first_epoch:
+            self.first_epoch, self.recovered = report.epoch, report.recovered
+        if report.epoch == self.first_epoch:
+            self.reused = report.reused if self.options.resume else 0
+        return msgspec.structs.replace(report, recovered=self.recovered, reused=self.reused)
 
     def _say_recovered(self, report: Report) -> None:
         """Say, once per resume, what was found."""
