@@ -220,7 +220,7 @@ class Future(Generic[T]):
         if self._callbacks:
             if context.listeners is not None:
                 context.listeners.discard(self)
-            self._call_back()
+            _pending.call_back(self._at, self._call_back)
 
     def settle(self, value: Any, error: BaseException | None) -> None:
         """Give it its outcome (a run without `rscoop`)."""

@@ -9,7 +9,7 @@ from resilient_scoop.core.call import Watch
 from resilient_scoop.futures import _engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from resilient_scoop.futures._engine import Here
 
@@ -144,5 +144,28 @@ def listen(at: Here, future: Waited) -> None:
 def run_callbacks(at: Here) -> None:
     """Run the callbacks of what has been settled; which that is, is told to the parent."""
     listeners: Pending[Waited] | None = at.context.listeners
-    if listeners:
-        listeners.take(_engine.told(at, "callbacks", listeners.look))
+    if not listeners:
+        return
+    told = _engine.told(at, "callbacks", listeners.look)
+    if at.context.called_back is None:
+        listeners.take(told)
+    else:
+        at.context.called_back.append(told)
+
+
+def call_back(at: Here, call: Callable[[], None]) -> None:
+    """Run a future's callbacks, and behind them those of what has been settled while they waited.
+
+    One callback does not begin in the middle of another one, which may hold a lock.
+    """
+    context = at.context
+    if context.called_back is not None:  # a callback has asked for this very future
+        call()
+        return
+    later = context.called_back = []
+    try:
+        call()
+        while later:
+            context.listeners.take(later.pop(0))
+    finally:
+        context.called_back = None

@@ -44,8 +44,8 @@ class Context:
     """The future that is running: what its calls belong to. `prefix` is its batch's path."""
 
     __slots__ = (
-        "again", "aside", "blocks", "classes", "consts", "fenced", "in_once", "index", "learned",
-        "listeners", "parent", "parked", "prefix", "rngs", "until", "work",
+        "again", "aside", "blocks", "called_back", "classes", "consts", "fenced", "in_once", "index",
+        "learned", "listeners", "parent", "parked", "prefix", "rngs", "until", "work",
     )  # fmt: skip
 
     def __init__(self, prefix: str, work: Work | None) -> None:
@@ -58,6 +58,7 @@ class Context:
         self.in_once = 0  # how many functions of `futures.once` are running: it stays where it is
         self.again = False  # runs from the top once more: it has a history
         self.listeners: Any = None  # futures with callbacks to call
+        self.called_back: list[bytes] | None = None  # while a callback runs: what waits for its end
         self.learned = 0  # of how many futures the parent was told
         self.blocks: dict[str, Any] = {}  # opened by `checkpoint.restore`
         self.classes: dict[tuple[str, str, str], int] = {}  # see `payload.Place`

@@ -142,3 +142,32 @@ def test_waiting_for_many_futures_takes_linear_time(place: Place) -> None:
             print(large < 20 * small, small, large)
     """)
     assert done.expect().startswith("True"), str(done)
+
+
+def test_no_callback_begins_in_the_middle_of_another_one(place: Place) -> None:
+    """One that waits may hold a lock; what it asks for itself is called back at once."""
+    done = place.run("""
+        import threading
+        from resilient_scoop import futures
+        lock = threading.Lock()
+        def main(count):
+            told = []
+            def call(f):
+                with lock:
+                    told.append(sum(futures.map(abs, range(f.result() + 1))))
+                    chained = futures.submit(abs, -f.result())
+                    chained.add_done_callback(lambda f: told.append("chained"))
+                    told.append(chained.result())
+            fs = [futures.submit(abs, n) for n in range(count)]
+            for f in fs:
+                f.add_done_callback(call)
+            futures.wait(fs)
+            return told[1::3].count("chained"), sum(told[::3]), sum(told[2::3])
+        if __name__ == "__main__":
+            print(main(400))
+            print(futures.submit(main, 5).result())
+    """)
+    assert done.expect().splitlines() == [
+        f"({count}, {sum(n * (n + 1) // 2 for n in range(count))}, {sum(range(count))})"
+        for count in (400, 5)
+    ]
