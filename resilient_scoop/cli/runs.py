@@ -99,7 +99,8 @@ def command(*, states: tuple[str, ...], last: int | None, as_json: bool) -> None
     if as_json:
         print_json(RunList(SCHEMA, rows))
     elif not rows:
-        click.echo(f"no runs in {state_folder()}", err=True)
+        which = f"runs that are {' or '.join(states)}" if states and entries else "runs"
+        click.echo(f"no {which} in {state_folder()}", err=True)
     else:
         now = time.time()  # noqa: TID251  ages are for eyes
         created = {entry.run.id: entry.info.created_at for entry in entries if entry.info}

@@ -185,7 +185,9 @@ class Agent:
 
     def _unfit(self, slot: Slot, now: float) -> None:
         """A worker could not import the script: try again where others can; else stop the run."""
-        said = last_words(self.logs / f"{slot.name}.log").removeprefix(": rscoop: ")
+        said = last_words(self.logs / f"{slot.name}.log").partition("rscoop: ")[
+            2
+        ]  # behind its mark
         reason = said or f"{slot.name} cannot import the script; see the logs in {self.logs}"
         others = any(s.role == "worker" and s.process is not None for s in self.slots)
         if slot.unfit >= UNFIT_MAX or not others:

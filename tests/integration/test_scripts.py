@@ -29,6 +29,8 @@ def test_a_script_without_a_guard_is_told_so_and_starts_nothing_again(place: Pla
     assert time.monotonic() - began < 10
     assert done.err.count('under `if __name__ == "__main__":`') == 1, done.err
     assert "Traceback" not in done.err
+    path = place.folder / "script.py"
+    assert f"rscoop: {path} calls futures while it is being imported" in done.err
     assert len((place.folder / "started").read_text().splitlines()) <= 3
 
 

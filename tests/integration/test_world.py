@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from typing import Final
 
@@ -67,6 +68,7 @@ def test_a_worker_alone_that_cannot_import_the_script_stops_the_run(place: Place
     """)
     said = stopped(place, "run", "-q", "-n", "2", "script.py")
     assert said.count("NameError") == 1
+    assert re.match(r"rscoop: worker w\d cannot import the script: ", said), said
     assert "cannot import the script: NameError: name 'stray_name' is not defined" in said
     assert f"({place.folder / 'script.py'}, line 4)" in said
     (place.folder / "go").touch()
