@@ -101,7 +101,7 @@ def note_late(module: ModuleType) -> None:
 def _note_module(name: str, module: ModuleType) -> None:
     _noted.add(name)
     for key, value in list(vars(module).items()):
-        if not key.startswith("__"):
+        if not key.startswith("__") or key == "__getattr__":
             _note(f"{name}:{key}", value)
 
 

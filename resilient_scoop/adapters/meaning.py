@@ -269,12 +269,14 @@ class _Survey:
         self._add(home, label, digest_of(text_of(function)), here, at=at)
         self.guard.function(function)
         for name, value in carried(function):
-            self._held(f"{label}({name})" if not name.startswith(".") else label + name, value)
+            at = f"{label}({name})" if not name.startswith(".") else label + name
+            self._held(at, value, function)
         self._names_of(function)
 
-    def _held(self, label: str, value: Any) -> None:
-        if isinstance(value, FunctionType) and id(value) in self._named:
-            self._add("", label, digest_of(b"again"), b"")  # it holds itself
+    def _held(self, label: str, value: Any, holder: Any) -> None:
+        if value is holder:
+            self._add("", label, digest_of(b"again"), b"")
+            self.is_root_named = True
             self.is_root_named = True
             return
         found = self._describer.part(value)
@@ -325,7 +327,7 @@ class _Survey:
             elif is_module:
                 self._reach(f"{module}:{name}", value)
             else:  # made by `exec` in a namespace of its own, which travels with the function
-                self._held(name, value)
+                self._held(name, value, None)
 
     def _builtin(self, name: str) -> None:
         value = vars(builtins).get(name, MISSING)
@@ -461,7 +463,8 @@ class _Survey:
             self._add(home, label, digest_of(kind, text_of(function)), here, at=at)
             self.guard.function(function)
             for name, held in carried(function):
-                self._held(f"{label}({name})" if not name.startswith(".") else label + name, held)
+                at = f"{label}({name})" if not name.startswith(".") else label + name
+                self._held(at, held, function)
             self._names_of(function)
         elif isinstance(value, type) and own_home(value) == home and is_user_code(value):
             self._class(home, label, value)

@@ -28,7 +28,7 @@ _VOLATILE_TEXT: Final = """
     TemporaryFile SpooledTemporaryFile uuid1 uuid4 getnode gethostname getfqdn urandom getrandom
     token_hex token_bytes token_urlsafe randbits getlogin getloadavg
 """
-_VOLATILE: Final = frozenset(_VOLATILE_TEXT.split())
+VOLATILE_CALLS: Final = frozenset(_VOLATILE_TEXT.split())
 """Functions whose values differ between processes or hosts by their nature; called by these names."""
 
 
@@ -124,7 +124,7 @@ def _calls_volatile(statement: ast.stmt) -> bool:
     for node in ast.walk(statement):
         if isinstance(node, ast.Call):
             match node.func:
-                case ast.Name(id=name) | ast.Attribute(attr=name) if name in _VOLATILE:
+                case ast.Name(id=name) | ast.Attribute(attr=name) if name in VOLATILE_CALLS:
                     return True
                 case _:
                     pass
@@ -139,8 +139,8 @@ def imported_inside(code: CodeType, package: str) -> list[tuple[str, str]]:
     """
     found: dict[str, list[str]] = {}
     seen: set[tuple[str, str]] = set()
+    attributes = {name for part in source.nested(code) for name in part.co_names}
     for part in source.nested(code):
-        attributes = set(part.co_names)
         for module, names in _imports(part, package):
             _follow(module, names or attributes, found, seen)
     return [(label, "".join(sorted(texts))) for label, texts in sorted(found.items()) if texts]

@@ -68,6 +68,12 @@ def of_statements(nodes: Iterable[ast.stmt]) -> str:
     return "".join(part for node in nodes for part in dumper.dump(node))
 
 
+def of_definition(node: source.Defined, code: CodeType) -> str:
+    """Return the text of a function by its tree, and its name."""
+    name = "" if isinstance(node, ast.Lambda) else node.name
+    return f"{name}={_of_node(node, code, by_position=False).text}"
+
+
 @lru_cache(maxsize=4096)
 def global_loads(code: CodeType) -> frozenset[str]:
     """Return the names that a function and those nested in it load from its module or builtins."""

@@ -5,6 +5,7 @@ The script has been imported here as in a worker. What it had set afterwards com
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import Counter
 from types import FunctionType
@@ -46,11 +47,12 @@ def _compare(define: Define, store: LargeStore) -> Answer:
     what = f"function {define.name}"
     if not define.references:
         function = payload.loads(define.payload, store, what)
-        now = Meaning(function).fingerprint
+        now = Meaning(function, by_position=define.style != _KEYWORDS).fingerprint
         same = fingerprint_v1.fingerprint(function) == define.fingerprint
         return Answer(now, is_old=same)
     set_since = {each.home for each in define.references if not each.flags & AS_IMPORTED}
-    overlay.activate(overlay.of(define, set_since))
+    with contextlib.suppress(Exception):  # user code: an edit may have taken what values need
+        overlay.activate(overlay.of(define, set_since))
     meaning = Meaning(
         payload.loads(define.payload, store, what),
         lambda: define.setting,

@@ -248,3 +248,90 @@ def test_code_that_was_edited_in_the_script_s_own_process_needs_no_answer(place:
     place.write(EDITED.replace("sys.exit(3)", "print('more'); sys.exit(4)"))
     done = place.rscoop("resume", "-q", "last")
     assert done.expect(4) == "more\n"
+
+
+FEATURES: Final = """
+import contextlib, enum, functools
+
+class Sign(enum.Enum):
+    PLUS = "+"
+    TIMES = "*"
+    def on(self, a, b): return a + b if self is Sign.PLUS else a * b
+
+def shifted(by):
+    def decorate(function):
+        @functools.wraps(function)
+        def inner(*args): return function(*args) + by
+        return inner
+    return decorate
+
+@contextlib.contextmanager
+def doubled(value):
+    yield value * 2
+
+_hidden = 4
+FACTOR = 7
+def __getattr__(name):
+    if name == "found": return _hidden * 10
+    raise AttributeError(name)
+
+def make(n):
+    k = n * 25
+    def inner(x): return x + k
+    return inner
+made = make(2)
+"""
+USING: Final = """
+import sys
+import features as F
+from resilient_scoop import futures
+
+@F.shifted(32)
+def f_wrapped(x): return x * 3
+def f_with(x):
+    with F.doubled(x) as value: return value
+def f_enum(x): return [each.on(x, 3) for each in F.Sign]
+def f_found(x): return F.found + F.made(x)
+def f_inside(x):
+    import features as inner
+    def local(y): return y * inner.FACTOR
+    return local(x)
+
+if __name__ == "__main__":
+    for each in (f_wrapped, f_with, f_enum, f_found, f_inside):
+        print(list(futures.map(each, range(3))))
+    sys.exit(3)
+"""
+
+
+def test_edits_behind_decorators_contexts_enums_and_imports_are_noticed(place: Place) -> None:
+    place.write(FEATURES, "features.py")
+    place.run(USING).expect(3)
+
+    def resumed(old: str, new: str, text: str = FEATURES, name: str = "features.py") -> str:
+        assert old in text
+        place.write(text.replace(old, new), name)
+        done = place.rscoop("resume", "-q", "last")
+        place.write(text, name)
+        assert done.code == (2 if "has changed" in done.err else 3), str(done)
+        return done.err if done.code == 2 else ""
+
+    assert "f_wrapped (3 results" in resumed("x * 3", "x * 4", USING, "script.py")
+    assert "f_wrapped (3 results" in resumed("function(*args) + by", "function(*args) - by")
+    assert "f_with (3 results" in resumed("value * 2", "value * 3")
+    assert "f_enum (3 results" in resumed('PLUS = "+"', 'PLUS = "-"')
+    assert "f_found (3 results" in resumed("_hidden * 10", "_hidden * 11")
+    assert "f_inside (3 results" in resumed("FACTOR = 7", "FACTOR = 8")
+
+    harmless = FEATURES.replace("import contextlib, enum, functools", "import time\nimport enum")
+    harmless = harmless.replace("import time", "import contextlib, logging\nimport functools, time")
+    harmless = harmless.replace("_hidden = 4", "log = logging.getLogger()\n_hidden = 4")
+    harmless = harmless.replace("_hidden = 4", "START = time.time()\n_hidden = 4")
+    harmless = harmless.replace("k = n * 25", "size = n * 25").replace(
+        "return x + k", "return x + size"
+    )
+    assert resumed(FEATURES, harmless) == ""
+    renamed = USING.replace("f_with(x)", "f_with(size: int) -> int").replace(
+        "bled(x)", "bled(size)"
+    )
+    assert resumed(USING, renamed, USING, "script.py") == ""

@@ -193,6 +193,48 @@ def test_a_renamed_parameter_is_no_change_where_nobody_can_use_its_name(load: Lo
     assert not is_same("Model.run", "run(self, x): return x", "run(self, y): return y")
 
 
+WRAPPED: Final = """
+import contextlib, functools
+def deco(f):
+    @functools.wraps(f)
+    def inner(*args): return f(*args)
+    return inner
+@deco
+def root(x): return x + 1
+@contextlib.contextmanager
+def opened(x): yield x + 2
+def uses(x):
+    with opened(x) as found: return found
+class Model:
+    @deco
+    def run(self, x): return x + 3
+def model(x): return Model().run(x)
+def chained(x): return twice(x)
+twice = deco(deco(lambda x: x + 4))
+def outer(a):
+    def ping(n): return pong(n - 1) + a if n else 5
+    def pong(n): return ping(n - 1) if n else 6
+    return ping
+ping = outer(1)
+def both(x): return ping(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "old"),
+    [("root", "x + 1"), ("uses", "x + 2"), ("model", "x + 3"), ("chained", "x + 4"),
+     ("ping", "else 5"), ("ping", "else 6"), ("both", "else 6"), ("ping", "outer(1)")],
+)  # fmt: skip
+def test_a_change_of_what_decorators_and_closures_hold_shows(
+    load: Load, name: str, old: str
+) -> None:
+    digit = old.strip(")")[-1]
+    new = old.replace(digit, "9")
+    before = fingerprint(getattr(load(WRAPPED), name))
+    assert fingerprint(getattr(load(WRAPPED), name)) == before
+    assert fingerprint(getattr(load(WRAPPED.replace(old, new)), name)) != before
+
+
 def test_functions_that_call_each_other_are_no_trouble(load: Load) -> None:
     one, same = load(BASE), load(BASE)
     other = load(BASE.replace("return False if", "return True if"))
