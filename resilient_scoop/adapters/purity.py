@@ -4,10 +4,11 @@ Such calls need no seeding of the random streams, which costs more than many of 
 depend on nothing but function and arguments, so that they may be found by these (`core.moved`). The
 proof is by a closed world: the arguments are exact builtin scalars, numbers and arrays of numbers of
 numpy's, or builtin containers of them; everything that the function loads from outside is again such a
-constant, a builtin of `_BUILTINS`, an exception class, the module `math`, `time` for its `sleep`,
-`numpy` for the names of `_NUMPY`, or a function for which the same holds; and the instructions
-allowed can make nothing else of these. So whatever is called is known, whatever it is
-called with. Attributes are limited to names of `math` and to methods of builtin types.
+constant, a list or dict of constants that no code in sight can change, a builtin of `_BUILTINS`, an
+exception class, the module `math`, `time` for its `sleep`, `numpy` for the names of `_NUMPY`, or a
+function for which the same holds; and the instructions allowed can make nothing else of these. So
+whatever is called is known, whatever it is called with. Attributes are limited to names of `math` and to
+methods of builtin types.
 
 When unsure, the answer is no: an instruction that is not listed (of a later Python, say) is
 unsure. Globals are looked up when asked; a script that rebinds them later to other things is out
@@ -80,6 +81,11 @@ _PLAIN_OPS_TEXT: Final = """
     PUSH_EXC_INFO POP_EXCEPT CHECK_EXC_MATCH RERAISE RAISE_VARARGS
 """
 _PLAIN_OPS: Final = frozenset(_PLAIN_OPS_TEXT.split())
+_CHANGING_OPS: Final = frozenset({"STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE"})
+_CHANGING_METHODS: Final = frozenset(
+    ["append", "clear", "extend", "insert", "pop", "popitem", "remove", "reverse", "setdefault",
+     "sort", "update"]
+)  # fmt: skip
 _NESTED_OPS: Final = frozenset({"RETURN_GENERATOR", "YIELD_VALUE"})
 _INTRINSICS: Final = ("INTRINSIC_UNARY_POSITIVE", "INTRINSIC_LIST_TO_TUPLE")
 _NESTED_INTRINSICS: Final = (*_INTRINSICS, "INTRINSIC_STOPITERATION_ERROR")
@@ -87,9 +93,51 @@ _JUMPS: Final = "JUMP_", "POP_JUMP_"
 _MISSING: Final = object()
 
 
+class _Look:
+    """What a look at a function has met: the codes that it may run, and containers that it can reach."""
+
+    def __init__(self) -> None:
+        self.codes: list[CodeType] = []
+        self.has_list = self.has_dict = False
+
+    def takes(self, value: Any) -> bool:
+        """Tell whether a value is a list or dict of constants, which may be read and not changed."""
+        if type(value) is list:
+            self.has_list = True
+            return len(value) <= _ITEMS_MAX and all(map(_is_constant, value))
+        if type(value) is dict:
+            self.has_dict = True
+            parts = (*value, *value.values())
+            return len(parts) <= _ITEMS_MAX and all(map(_is_constant, parts))
+        return False
+
+    def leaves_as_it_is(self) -> bool:
+        """Tell whether no code can change the containers that were met, under whatever name."""
+        if not (self.has_list or self.has_dict):
+            return True
+        in_place = {"|="} | ({"+=", "*="} if self.has_list else set())
+        for code in self.codes:
+            for _, instruction in _instructions(code):
+                if instruction.opname in _CHANGING_OPS or instruction.argrepr in in_place:
+                    return False
+                if (
+                    instruction.opname in ("LOAD_ATTR", "LOAD_METHOD")
+                    and instruction.argval in _CHANGING_METHODS
+                ):
+                    return False
+        return True
+
+
+def _is_constant(value: Any) -> bool:
+    return type(value) in _SCALARS or (type(value) is tuple and all(map(_is_constant, value)))
+
+
 def draws_nothing(function: Any) -> bool:
     """Tell whether calls of `function` with arguments that are `args_plain` are proven pure."""
-    return _is_safe(function, frozenset(), 0) and callable(function)
+    look = _Look()
+    return (
+        _is_safe(function, look, frozenset(), 0) and look.leaves_as_it_is() and callable(function)
+    )
 
 
 def args_plain(obj: object) -> bool:
@@ -121,24 +169,25 @@ def _is_numbers(obj: Any) -> bool:
     return type(obj).__module__ == "numpy" and obj.dtype.kind in _NUMBER_KINDS
 
 
-def _is_safe(value: Any, under: frozenset[int], depth: int) -> bool:
+def _is_safe(value: Any, look: _Look, under: frozenset[int], depth: int) -> bool:
     """Tell whether a value may be in the closed world; `under` are functions being looked at."""
     if id(value) in _BUILTINS or value is math or value is time or _is_numpy(value):
         return True
     if type(value) is BuiltinFunctionType:
         return value is _SLEEP or getattr(math, value.__name__, None) is value
     if type(value) is FunctionType:
-        return id(value) in under or _is_pure(value, under | {id(value)}, depth + 1)
+        return id(value) in under or _is_pure(value, look, under | {id(value)}, depth + 1)
     if type(value) is functools.partial:
         given = (*value.args, *value.keywords.values())
-        return _is_safe(value.func, under, depth + 1) and all(map(args_plain, given))
+        return _is_safe(value.func, look, under, depth + 1) and all(map(args_plain, given))
     if type(value) is tuple:
-        return all(_is_safe(part, under, depth) for part in value)
-    return type(value) in _SCALARS  # a list may hold anything by the time of the call
+        return all(_is_safe(part, look, under, depth) for part in value)
+    return type(value) in _SCALARS or look.takes(value)
 
 
-def _is_pure(function: FunctionType, under: frozenset[int], depth: int) -> bool:
+def _is_pure(function: FunctionType, look: _Look, under: frozenset[int], depth: int) -> bool:
     code = function.__code__
+    look.codes.append(code)
     if depth > _DEPTH_MAX or code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE):
         return False
     if code.co_flags & inspect.CO_ASYNC_GENERATOR:
@@ -148,13 +197,13 @@ def _is_pure(function: FunctionType, under: frozenset[int], depth: int) -> bool:
     except ValueError:  # not assigned yet
         return False
     carried += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    if not all(_is_safe(value, under, depth) for value in carried):
+    if not all(_is_safe(value, look, under, depth) for value in carried):
         return False
 
     def is_safe_name(name: str) -> bool:
         known = cast("Any", function).__builtins__  # typed by some versions of the checkers only
         value = function.__globals__.get(name, known.get(name, _MISSING))
-        return value is not _MISSING and _is_safe(value, under, depth)
+        return value is not _MISSING and _is_safe(value, look, under, depth)
 
     if any(
         _is_numpy(function.__globals__.get(name)) for each in _codes(code) for name in each.co_names

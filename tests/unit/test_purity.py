@@ -146,6 +146,79 @@ def reads_a_global_list(_x: Any) -> Any:
     return DATA[0] + 1
 
 
+TABLE: dict[str, Any] = {"a": 1.5, "b": (2, 3)}
+NESTED = [[1], [2]]
+
+
+def reads_tables(x: Any) -> Any:
+    total = TABLE["a"] * x
+    for key, value in TABLE.items():
+        total += x if key == "b" else value
+    return total, TABLE.get("c", 0)
+
+
+def reads_lists(x: Any) -> Any:
+    return sum(x * each for each in DATA), sorted(DATA), DATA[1:], [x, *DATA]
+
+
+def reads_a_table_in_a_callee(x: Any) -> Any:
+    total = scaled(x)
+    total += looks_up(x)
+    return total
+
+
+def looks_up(x: Any) -> Any:
+    return TABLE["b"][1] if x in TABLE else len(TABLE)
+
+
+def reads_nested(x: Any) -> Any:
+    return NESTED[x]
+
+
+def appends(x: Any) -> Any:
+    DATA.append(x)
+    return len(DATA)
+
+
+def appends_by_map(xs: Any) -> Any:
+    return list(map(DATA.append, xs))
+
+
+def stores(x: Any) -> Any:
+    TABLE[x] = x
+    return TABLE
+
+
+def remembers(x: Any, known: dict[Any, Any] = {}) -> Any:  # noqa: B006 - on purpose
+    known[x] = known.get(x, 0) + 1
+    return known[x]
+
+
+def adds_in_place(xs: Any) -> Any:
+    held = DATA
+    held += xs
+    return len(held)
+
+
+def merges_in_place(x: Any) -> Any:
+    held = TABLE
+    held |= x
+    return len(held)
+
+
+def has_it_changed(x: Any) -> Any:
+    return changes(DATA, x)
+
+
+def changes(held: Any, x: Any) -> Any:
+    held.insert(0, x)
+    return held
+
+
+def deletes(x: Any) -> Any:
+    del TABLE[x]
+
+
 def evaluates(x: Any) -> Any:
     return eval(x)
 
@@ -157,13 +230,15 @@ def unknown_name(_x: Any) -> Any:
 PURE = [
     scaled, calls_another, loops, fibonacci, handles_errors, sorts, shifted(2), len, math.sin,
     functools.partial(scaled), functools.partial(sorts, (1,)), lambda x: x + 1, sleeps, time.sleep,
-    of_arrays,
+    of_arrays, reads_a_global_list, reads_tables, reads_lists,
+    reads_a_table_in_a_callee, changes,
 ]  # fmt: skip
 UNSURE = [
     draws_with_numpy, reads_memory_as_it_is, makes_memory_as_it_is, loads_a_file,
     draws, draws_by_default, draws_in_a_callee, draws_in_a_lambda, yields, suspends, imports,
     escapes, escapes_by_format, sets_a_global, opens, reads_the_clock, time.monotonic, makes_a_user_object,
-    reads_a_global_list, evaluates, unknown_name, random.random, print, eval, User, [].append, 5,
+    reads_nested, appends, appends_by_map, stores, remembers, adds_in_place, merges_in_place,
+    has_it_changed, deletes, evaluates, unknown_name, random.random, print, eval, User, [].append, 5,
     functools.partial(draws, 1), functools.partial(scaled, User()),
 ]  # fmt: skip
 
