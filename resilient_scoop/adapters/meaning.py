@@ -40,7 +40,13 @@ from resilient_scoop.adapters import (
 from resilient_scoop.adapters.containers import is_container
 from resilient_scoop.adapters.guard import Guard
 from resilient_scoop.adapters.secret_names import SECRET
-from resilient_scoop.adapters.user_code import describe, is_user_code, is_user_module, version
+from resilient_scoop.adapters.user_code import (
+    describe,
+    is_made_by_code,
+    is_user_code,
+    is_user_module,
+    version,
+)
 from resilient_scoop.adapters.values import (
     ABSENT,
     CACHED,
@@ -326,6 +332,8 @@ class _Survey:
                     self._any_of(value)
             elif is_module:
                 self._reach(f"{module}:{name}", value)
+                if isinstance(value, type):
+                    self._library_class(value)
             else:  # made by `exec` in a namespace of its own, which travels with the function
                 self._held(name, value, None)
 
@@ -425,6 +433,23 @@ class _Survey:
                 self._reach(f"{name}:{attribute}", value)
             elif is_container(value):
                 self.guard.content(value)
+            elif isinstance(value, type):
+                self._library_class(value)
+
+    def _library_class(self, cls: type) -> None:
+        """Describe functions of the user's that the script has put into a class of a library."""
+        if id(cls) in self._named or is_user_code(cls) or not is_made_by_code(cls):
+            return
+        self._named.add(id(cls))
+        home = own_home(cls)
+        if home is None:
+            return
+        self.guard.keep(cls)
+        self.guard.cls(cls)
+        for name, held in list(vars(cls).items()):
+            function = held.__func__ if isinstance(held, staticmethod | classmethod) else held
+            if isinstance(function, FunctionType) and is_user_code(function):
+                self._reach(f"{home}.{name}", held)
 
     def _lacking(self, module: ModuleType, attribute: str, *, of_user: bool) -> None:
         """Describe what stands for an attribute that a module does not hold itself."""

@@ -155,7 +155,8 @@ def test_modules_are_found_by_every_way_that_leads_to_them(place: Place) -> None
 
 
 LIBRARIES: Final = """
-import builtins, collections, datetime, functools, json, mimetypes, time
+import builtins, datetime, fractions, functools, json, mimetypes, time
+from collections import Counter
 import numpy as np
 from resilient_scoop import futures
 
@@ -169,6 +170,7 @@ def now(x): return time.time() if x else datetime.datetime.now().year
 def norm(x): return float(np.linalg.norm([x, 0]))
 def length(x): return len([x])
 def known(x): return mimetypes.types_map.get(".abc"), "xyz" in mimetypes.knownfiles
+def fraction(x): return str(fractions.Fraction(x)), str(Counter(x=1).total())
 def told(function, values):
     print(list(futures.map(function, values)) == list(map(function, values)), function(values[0]))
 
@@ -185,6 +187,13 @@ if __name__ == "__main__":
     told(known, [1])
     del mimetypes.types_map[".abc"]
     told(known, [1])
+    told(fraction, [1, 2])
+    fractions.Fraction.__str__ = lambda self: f"<{self.numerator}>"
+    Counter.total = lambda self: 77
+    told(fraction, [1, 2])
+    del Counter.total
+    Counter.total = Counter.__len__
+    told(fraction, [1])
     builtins.extra = 7
     told(lambda x: extra + x, [1])
     len = lambda x: 55
@@ -193,7 +202,7 @@ if __name__ == "__main__":
 
 
 def test_libraries_are_what_the_script_has_made_of_them(place: Place) -> None:
-    assert_as_python(place, LIBRARIES, 10)
+    assert_as_python(place, LIBRARIES, 13)
 
 
 SETTINGS: Final = """
