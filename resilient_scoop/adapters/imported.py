@@ -23,6 +23,7 @@ from resilient_scoop.adapters.values import (
     is_immutable,
     is_opaque,
     own_home,
+    own_names,
 )
 
 _LARGE_BYTES: Final = 64 << 20
@@ -190,6 +191,7 @@ def _state(function: Any) -> list[Any]:
         *(content(cell) for cell in function.__closure__ or ()),
         *vars(function),
         *vars(function).values(),
+        *(value for _, value in own_names(function)),
     ]
     return [function, function.__code__, *map(_comparable, held)]
 

@@ -61,6 +61,7 @@ from resilient_scoop.adapters.values import (
     is_opaque,
     opaque,
     own_home,
+    own_names,
     text_of,
     unique,
 )
@@ -140,7 +141,7 @@ def _here(describer: Describer, home: str, value: Any) -> bytes:
         return digest_of(b"named", describe(value).encode(), key or b"")
     if isinstance(value, FunctionType):
         parts = [source.bytecode(value.__code__).encode("utf-8", "surrogatepass")]
-        for name, held in carried(value):
+        for name, held in (*carried(value), *own_names(value)):
             parts += [name.encode(), describer.value(held) or opaque(held)]
         return digest_of(b"function", *parts)
     if isinstance(value, type):

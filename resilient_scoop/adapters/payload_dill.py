@@ -142,7 +142,10 @@ class _Reducer:
             return own(obj)
         if id(obj) in self._forced:
             if isinstance(obj, types.FunctionType):
-                return payload_function.reduce(obj)
+                scope = obj.__globals__
+                module = sys.modules.get(str(scope.get("__name__")), types)
+                # dill copies a namespace that is no module's.
+                return payload_function.reduce(obj) if vars(module) is scope else NotImplemented
         elif payload_class_keys.is_importable(obj):
             return obj.__qualname__
         elif isinstance(obj, types.FunctionType) and _is_wrapper_of_another_module(obj):

@@ -201,7 +201,8 @@ def _is_pure(function: FunctionType, look: _Look, under: frozenset[int], depth: 
         return False
 
     def is_safe_name(name: str) -> bool:
-        known = cast("Any", function).__builtins__  # typed by some versions of the checkers only
+        # Typed by some versions of the checkers only; None in what DEAP's `gp.compile` makes.
+        known = cast("Any", function).__builtins__ or {}
         value = function.__globals__.get(name, known.get(name, _MISSING))
         return value is not _MISSING and _is_safe(value, look, under, depth)
 

@@ -98,6 +98,8 @@ def digest_of(*parts: bytes) -> bytes:
 def own_home(obj: Any) -> str | None:
     """Return `module:qualname` of a function or class that is found by that name, else None."""
     name, qualname = getattr(obj, "__module__", None), getattr(obj, "__qualname__", "<")
+    if name is None and isinstance(obj, FunctionType):
+        name = "__main__"  # made by `exec`; pickle looks for it there, too
     if not isinstance(name, str) or not isinstance(qualname, str) or "<" in qualname:
         return None
     found: Any = sys.modules.get(name)
@@ -289,6 +291,16 @@ def carried(function: Any) -> Iterator[tuple[str, Any]]:
     for name, value in sorted(vars(function).items()):
         if name not in ("__wrapped__", "__doc__", "__type_params__"):
             yield f".{name}", value
+
+
+def own_names(function: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the globals that a function uses of a namespace of its own, which is no module's (`exec`)."""
+    scope = function.__globals__
+    module = sys.modules.get(str(scope.get("__name__")))
+    if module is None or vars(module) is not scope:
+        for name in sorted(source_text.global_loads(function.__code__)):
+            if name in scope:
+                yield name, scope[name]
 
 
 def content(cell: CellType) -> Any:

@@ -417,3 +417,36 @@ def test_what_the_making_of_a_class_registers_is_registered_once(place: Place) -
     )
     assert place.run(REGISTERED).expect(3) == told.stdout
     place.rscoop("resume", "-q", "last").expect(3)  # and no difference is found in it
+
+
+EXECUTED: Final = """
+import operator
+from deap import gp
+from resilient_scoop import futures
+
+space = {}
+exec("K = 3\\ndef made(x): return x * K + helper(x)\\ndef helper(x): return x + K", space)
+made = space["made"]
+def use(x): return made(x)
+def both(): print(list(futures.map(use, range(3))), list(futures.map(made, range(3))))
+
+if __name__ == "__main__":
+    both()
+    space["K"] = 9
+    both()
+    own = {"y": 4}
+    exec("def added(x): return x + y", own)
+    print(list(futures.map(own["added"], [1, 2])))
+    own["y"] = 5
+    print(list(futures.map(own["added"], [1, 2])))
+    primitives = gp.PrimitiveSet("main", 1)
+    primitives.addPrimitive(operator.add, 2)
+    primitives.addPrimitive(max, 2)
+    for text in ("add(ARG0, max(ARG0, 3))", "max(ARG0, 3)"):
+        program = gp.compile(text, primitives)
+        print(list(futures.map(lambda x: program(x), [1, 5])), list(futures.map(program, [1, 5])))
+"""
+
+
+def test_functions_with_a_namespace_of_their_own_bring_it_along(place: Place) -> None:
+    assert_as_python(place, EXECUTED, 6)
