@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 import pytest
 
+from tests.integration.killed import kill_all
 from tests.integration.runs import Place, ledger, wait_until
 
 pytestmark = pytest.mark.real
@@ -106,8 +104,7 @@ if __name__ == "__main__":
     )
     process = place.start("run", "-q", "-n", "1", path.name)
     wait_until((place.folder / "killed").exists)
-    for pid in place.processes():
-        os.kill(pid, signal.SIGKILL)
+    kill_all(place)
     process.communicate()
 
     done = place.rscoop("resume", "-q", "last")

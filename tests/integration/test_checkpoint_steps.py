@@ -66,5 +66,5 @@ def test_the_script_may_die_at_each_step_of_a_commit(place: Place, who: str) -> 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("who", ["one", "all"])
 def test_the_broker_may_die_at_each_commit_and_removal(place: Place, who: str) -> None:
-    where = steps(place, "broker", who, range(1, 40))
+    where = steps(place, "broker", who, range(1, 120))
     assert {"before commit", "behind commit", "before unlink", "behind unlink"} <= set(where), where

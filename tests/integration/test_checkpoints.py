@@ -96,7 +96,7 @@ def test_a_run_that_is_killed_at_random_moments_goes_on_from_its_checkpoints(pla
             time.sleep(0.45 + chance.random() * 0.5)
             kill_all(place)
             process.wait()
-            command = ["resume", "last"]
+            command = ["resume", "last"] if place.runs() else command
         process = place.start("resume", "last", stdout=file, stderr=file)
         code = process.wait(60)
     place.assert_nothing_left()
