@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 ALIVE_S = 0.5
 CHECK_S = 0.1
 BACKOFF_S_MAX = 30.0
+FREED_MAX = 4
+"""How often a worker may be started anew for what C code waits for: it may be no lock of a task."""
 HASTY_S = 1.0
 HASTY_MIN = 3
 STILLBORN_MAX = 5
@@ -88,7 +90,8 @@ class Agent:
         settings = msgspec.structs.replace(
             self.settings, name=slot.name, incarnation=slot.incarnation,
             mark=f"{self.mark}{slot.incarnation.hex()}", record_fd=slot.record.fd, control_fd=-1,
-            errors_fd=-1, screen_fd=-1, careful=slot.careful,
+            errors_fd=-1, screen_fd=-1, careful=slot.freed > 0,
+            may_be_freed=slot.freed < FREED_MAX,
         )  # fmt: skip
         try:
             slot.process = self._spawn(slot, settings)
@@ -154,7 +157,7 @@ class Agent:
         if not slot.ended:
             self._end_leftovers(slot)
         freed = slot.role == "worker" and code == child.START_AGAIN
-        slot.careful |= freed
+        slot.freed += freed
         anew = freed or (self.settings.always_replay and code == child.START_AGAIN)
         unfit = slot.role == "worker" and code == child.CANNOT_IMPORT
         orderly = slot.ended or self.stopping is not None or anew or unfit or code == REFUSED

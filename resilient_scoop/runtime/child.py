@@ -80,6 +80,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     always_replay: bool = False  # a parent is dropped and replayed at every wait
     ignored: list[int] = []  # signals that the launcher was started to ignore
     careful: bool = False  # a worker begins none of the script's calls while one of them waits
+    may_be_freed: bool = True  # a careful worker may end again for what C code waits for
     audit: bool = False  # report what parents do that is not journaled
 
 

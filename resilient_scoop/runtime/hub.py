@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _IDLE_S = 0.25
 STUCK_S = 0.5
 _BARRED_S = 1.0
+"""How long a careful worker does nothing rather than what the deepest task that waits did not ask for."""
 
 
 class Parked(msgspec.Struct, eq=False):
@@ -182,9 +183,6 @@ class Hub:
                 continue
             if session.record.read() is not None:
                 session.record.idle()
-            if self.settings.careful and time.monotonic() - self.began_at > _BARRED_S:
-                self.began_at = time.monotonic()
-                self._hand_back_barred()
         with session.lock:
             self._hand_back()
 
@@ -244,23 +242,15 @@ class Hub:
 
     def _may_begin(self) -> Callable[[Work], bool]:
         """Return what tells whether a slice may be begun although tasks wait for locks (L2, L3)."""
-        if not self.settings.careful:
+        # Another worker may wait for what is barred here.
+        late = time.monotonic() - self.began_at > _BARRED_S
+        if late or not self.settings.careful:
             return lambda work: work.task.parent != ids.ROOT
         paths = [path for path, parked in self.parked.items() if not parked.gives_way]
         last = max(paths, key=ids.depth, default=ids.ROOT)
         return lambda work: (
             work.task.parent != ids.ROOT and f"{work.task.parent}.".startswith(f"{last}.")
         )
-
-    def _hand_back_barred(self) -> None:
-        """Give back what may not be begun here for long: it may be what another worker waits for."""
-        machine, may_begin = self.session.machine, self._may_begin()
-        with self.session.lock:
-            for work in [*self.open, *machine.queue]:
-                if not may_begin(work):
-                    machine.give_back_from(work, work.next)
-                    if work in self.open:
-                        self.open.remove(work)
 
     def _is_anyone_ready(self) -> bool:
         return bool(self.parked) and bool(self.session.machine.touched)

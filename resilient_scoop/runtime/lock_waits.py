@@ -121,9 +121,8 @@ class LockWaits:
         function = None if work is None else work.task.fn
         if self._polls.look(now, on_cpu[:5], function, seen, number):
             if self._polls.is_deaf(now, _DEAF_S if self._is_anyone_kept() else _DEAF_LONG_S):
-                self._end(
-                    "a task waits in C code for a lock that another task of this worker may hold"
-                )
+                why = "a task waits in C code for a lock that another task of this worker may hold"
+                self._end(why, again=hub.settings.may_be_freed and hub.settings.workers > 1)
             self._count(now, POLLS_FREE_S, counts=self._may_be_stuck())
         elif seen == before and self._is_lock(number, command) and self._is_long(now):
             self._count(now, FREE_S, counts=True)
@@ -189,11 +188,11 @@ class LockWaits:
                 "a task waits for a lock that other tasks of this worker hold, and none continues"
             )
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, *, again: bool = False) -> None:
         """End the worker, unless a new start gives nothing, or would lose what must not run twice."""
         hub = self.hub
         self._polls.again()
-        if hub.settings.careful:
+        if hub.settings.careful and not again:
             return
         works = [parked.context.work for parked in hub.parked.values()]
         works.append(hub.session.context.work)

@@ -38,7 +38,7 @@ class Slot:
     killed_for: str = ""
     ended: bool = False  # its work is done: it has no successor
     late: bool = False  # it was said that it does not end
-    careful: bool = False  # the one before could only be freed of a lock by its end
+    freed: int = 0  # how often it could only be freed of a lock by its end
     import_said: bool = False  # that it imports the script for very long
     stopped_s: float = 0.0  # for how long it has been stopped (SIGSTOP), as far as we ran
 
