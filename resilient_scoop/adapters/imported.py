@@ -106,6 +106,11 @@ def _note_module(name: str, module: ModuleType) -> None:
             _note(f"{name}:{key}", value)
 
 
+def is_new(home: str, module: ModuleType) -> bool:
+    """Tell whether a module of the user's has got another module under a name since it was imported."""
+    return home.partition(":")[0] in _noted and _values.get(home, MISSING) is not module
+
+
 def changed_in(module: ModuleType) -> dict[str, Any]:
     """Return what a module of the user's holds under names of its own, and did not when it was imported."""
     name = module.__name__

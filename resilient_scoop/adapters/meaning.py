@@ -329,6 +329,8 @@ class _Survey:
             self.guard.name(scope, name, value)
             if isinstance(value, ModuleType):
                 self._module(value, attributes)
+                if is_module and imported.is_new(f"{module}:{name}", value):
+                    self._reach(f"{module}:{name}", value)
                 if name in passed_on:
                     self._any_of(value)
             elif is_module:

@@ -17,6 +17,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any, Final
 
 from resilient_scoop.adapters import payload_codec
@@ -156,6 +157,16 @@ def _values(define: Define) -> dict[str, Any]:
     return found
 
 
+class _Imported:
+    """Stands for a module: unpickling imports it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self._name,)
+
+
 class _Unsent:
     """Stands for a value that could not be sent, and says why."""
 
@@ -211,6 +222,9 @@ def values_of(references: Iterable[Reference], objects: dict[str, Any]) -> bytes
         if not home or (is_imported and _is_definition(objects[home])):
             continue
         value = objects[home]
+        if isinstance(value, ModuleType):
+            sent[home] = _Imported(value.__name__)
+            continue
         if type(value) in _TINY:
             sent[home] = value
             continue

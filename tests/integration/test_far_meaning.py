@@ -450,3 +450,29 @@ if __name__ == "__main__":
 
 def test_functions_with_a_namespace_of_their_own_bring_it_along(place: Place) -> None:
     assert_as_python(place, EXECUTED, 6)
+
+
+UNDER_THE_GUARD: Final = """
+from resilient_scoop import futures
+if __name__ == "__main__":
+    import math, collections
+    import late, json as codec
+    from functools import lru_cache, partial
+    N = 3
+    @lru_cache
+    def fact(n): return 1 if n < 2 else n * fact(n - 1)
+    def area(r): return round(math.pi * r ** 2 * N, 3), late.scaled(r), codec.dumps([r])
+    Point = collections.namedtuple("Point", "x y")
+    def made(i): return Point(i, fact(i))
+    def told(): print(list(futures.map(area, range(2))), list(futures.map(made, range(3))))
+    told()
+    N, late.K = 10, 5
+    told()
+    codec = math
+    print(list(futures.map(lambda x: codec.sqrt(x), [4])))
+"""
+
+
+def test_modules_that_the_guard_imports_are_there_in_its_functions(place: Place) -> None:
+    place.write("K = 2\ndef scaled(x): return x * K\n", "late.py")
+    assert_as_python(place, UNDER_THE_GUARD, 3)
