@@ -120,7 +120,9 @@ def is_opaque_type(kind: type) -> bool:
     if kind is object or issubclass(kind, _OPAQUE):
         return True
     module = kind.__module__
-    return module.startswith("numpy.random") or module in ("_socket", "socket", "_asyncio")
+    if module.startswith(("numpy.random", "filelock.")):
+        return True
+    return module in ("_socket", "socket", "_asyncio")
 
 
 def is_immutable(value: object) -> bool:
@@ -248,9 +250,11 @@ class Describer:
 
 
 def opaque(value: object) -> bytes:
-    """Return the digest of what has nothing to compare but its type; loggers have a name."""
-    name = value.name if isinstance(value, logging.Logger) else ""
+    """Return the digest of what has nothing to compare but its type; loggers and file locks have a name."""
     kind = type(value)
+    name = value.name if isinstance(value, logging.Logger) else ""
+    if kind.__module__.startswith("filelock."):
+        name = str(getattr(value, "lock_file", ""))
     return digest_of(b"opaque", kind.__module__.encode(), kind.__qualname__.encode(), name.encode())
 
 

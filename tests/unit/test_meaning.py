@@ -20,6 +20,7 @@ import pytest
 from resilient_scoop.adapters import source
 from resilient_scoop.adapters.meaning import Meaning
 from resilient_scoop.adapters.user_code import describe, find, is_user_code
+from resilient_scoop.adapters.values import is_opaque, opaque
 
 ROOT = Path(__file__).parents[2]
 
@@ -415,3 +416,14 @@ def test_values_with_the_names_of_secrets_are_not_shown(load: Load) -> None:
     module = load("API_TOKEN = 'hidden'\nRATE = 2\ndef f(x): return x, API_TOKEN, RATE\n")
     shown = {each.label: each.text for each in Meaning(module.f).references}
     assert (shown["usermodule.API_TOKEN"], shown["usermodule.RATE"]) == ("", "2")
+
+
+def test_a_lock_of_filelock_is_compared_by_its_file_only() -> None:
+    class FileLock:
+        def __init__(self, lock_file: str) -> None:
+            self.lock_file, self.owner = lock_file, object()  # as it has its process and its id
+
+    FileLock.__module__ = "filelock._core"
+    first, same, other = (FileLock(name) for name in ("a.lock", "a.lock", "b.lock"))
+    assert is_opaque(first)
+    assert opaque(first) == opaque(same) != opaque(other)
