@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -67,6 +67,10 @@ class Doubt(NamedTuple):
     )
 
 
+_NONE: Final = Intervals()
+"""Stands for no items; nothing is put into it."""
+
+
 class Call:
     """One call of the parent: what was asked, what is settled."""
 
@@ -78,7 +82,8 @@ class Call:
     def __init__(self, number: int, fn: bytes, fingerprint: bytes) -> None:
         self.number = number
         self.fn = fn
-        self.earlier: set[bytes] = set()  # other definitions of it that items before were sent with
+        # What most calls never have is not made: a script may hold very many calls.
+        self.earlier: frozenset[bytes] = frozenset()  # definitions that items before were sent with
         self.fingerprint = fingerprint
         self.count = 0
         self.last = False
@@ -87,17 +92,32 @@ class Call:
         self.chunks: list[Chunk] = []
         self.args: dict[int, bytes] | None = None  # P4
         self.cost_bytes = 0
-        self.fresh = Intervals()  # items asked for anew
-        self.doubts: list[Doubt] = []
+        self.fresh = _NONE  # items asked for anew
+        self.doubts: tuple[Doubt, ...] = ()
         self.said = False
         self.abandoned = False  # nobody reads what is left (`core.unwanted`)
         self.moved = 0  # items that keep a result from another place
         self.files: dict[int, int] | None = None  # unsettled items -> size of the argument's file
 
+    def ask_anew(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Note that items are asked for anew; return those that were not before."""
+        found = self.fresh.gaps(start, stop)
+        if self.fresh is _NONE:
+            self.fresh = Intervals()
+        self.fresh.add(start, stop)
+        return found
+
+    def abandon(self) -> None:
+        """Keep of it what is left, and nothing else."""
+        self.abandoned = True
+        self.chunks.clear()
+        self.doubts, self.fresh = (), _NONE
+        self.digests, self.args = bytearray(), None
+
     def use(self, fn: bytes) -> None:
         """Send further items with another definition of the same callable, of the same fingerprint."""
         if fn != self.fn:
-            self.earlier.add(self.fn)
+            self.earlier |= {self.fn}
             self.fn = fn
 
     def find(self, index: int) -> Chunk | None:
@@ -192,7 +212,7 @@ def doubtful(calls: dict[int, Call], numbers: set[int]) -> Iterator[tuple[Call, 
         found, what = next(open_, (-1, ""))
         if found >= 0 and not call.said:
             yield call, found, what
-        call.doubts.clear()
+        call.doubts = ()
     numbers.clear()
 
 

@@ -267,12 +267,11 @@ class Parent:
 
     def _refresh(self, call: Call, doubt: Doubt) -> None:
         """Have items computed again whose journaled outcomes are other calls'."""
-        call.doubts.append(doubt)
+        call.doubts += (doubt,)
         self._doubted.add(call.number)
         if self.policy.strict or call.args is None:
             return
-        for start, stop in call.fresh.gaps(doubt.low, doubt.high):  # never asked for twice
-            call.fresh.add(start, stop)
+        for start, stop in call.ask_anew(doubt.low, doubt.high):  # never asked for twice
             for a, b in self._not_held(call, start, stop):
                 digests = bytes(call.digests[a * _WIDTH : b * _WIDTH])
                 last = call.last and b == call.count

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -46,11 +45,7 @@ def let_go(parent: Parent) -> None:
 
 def _abandon(parent: Parent, call: Call) -> None:
     """Keep of a call what is left, and nothing else."""
-    call.abandoned = True
-    call.chunks.clear()
-    call.doubts.clear()
-    call.fresh = Intervals()
-    call.digests, call.args = bytearray(), None
+    call.abandon()
     number = call.number
     for held in (parent._held, parent._stash):  # noqa: SLF001 - a part of `Parent`
         held.pop(number, None)
