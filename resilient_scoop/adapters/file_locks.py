@@ -19,8 +19,9 @@ import errno
 import fcntl
 import os
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from resilient_scoop.adapters import locks
 
@@ -34,8 +35,7 @@ _fcntl: Any = fcntl.fcntl
 _lockf: Any = fcntl.lockf
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(msgspec.Struct):
     """A file through which a task has locked something."""
 
     task: str

@@ -11,13 +11,14 @@ uses its own.
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import sys
 import types
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 
 class Key(NamedTuple):
@@ -36,8 +37,7 @@ class Place(NamedTuple):
     counts: dict[tuple[str, str, str], int]
 
 
-@dataclasses.dataclass(slots=True)
-class Known:
+class Known(msgspec.Struct, eq=False):
     """What is known of a class; `is_bare` while its content is still to come."""
 
     ref: weakref.ref[type]

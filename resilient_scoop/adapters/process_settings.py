@@ -17,7 +17,6 @@ import decimal
 import importlib
 import locale
 import os
-import socket
 import sys
 import time
 import warnings
@@ -158,7 +157,7 @@ class Counted:
 _COUNTED: Final = (
     (os, "putenv"), (os, "unsetenv"),  # `os.environ` calls them by these names
     (os, "chdir"), (os, "fchdir"), (os, "umask"), (locale, "setlocale"), (time, "tzset"),
-    (socket, "setdefaulttimeout"), (sys, "setrecursionlimit"), (sys, "set_int_max_str_digits"),
+    (sys, "setrecursionlimit"), (sys, "set_int_max_str_digits"),
 )  # fmt: skip
 
 
@@ -194,6 +193,14 @@ def install() -> None:
     for name in ("getcontext", "setcontext", "localcontext"):
         if not isinstance(getattr(decimal, name), Counted):
             setattr(decimal, name, _HandsOut(decimal, name))
+    # `socket` takes its functions from here; its own import takes a millisecond of each process.
+    sockets: Any = importlib.import_module("_socket")
+    if not isinstance(sockets.setdefaulttimeout, Counted):
+        counted = Counted(sockets, "setdefaulttimeout")
+        counted.__module__ = "socket"
+        sockets.setdefaulttimeout = counted
+        if "socket" in sys.modules:
+            sys.modules["socket"].setdefaulttimeout = counted  # type: ignore[attr-defined]
 
 
 def note(variables: dict[str, contextvars.ContextVar[Any]]) -> None:

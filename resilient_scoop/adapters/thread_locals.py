@@ -15,8 +15,9 @@ import threading
 import weakref
 from _thread import _local
 from collections import OrderedDict, defaultdict, deque
-from dataclasses import dataclass
 from typing import Any, Final, Self
+
+import msgspec
 
 _CONTAINERS: Final = (dict, list, set, bytearray, deque, defaultdict, OrderedDict)
 _SEEN_TO: Final = ("asyncio",)
@@ -25,8 +26,7 @@ Contents = list[tuple[Any, dict[str, Any]]]
 """What tasks have in these objects."""
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(msgspec.Struct, eq=False):
     """One such object, what it is made with, and what the import of modules has left in it."""
 
     ref: weakref.ref[Any]

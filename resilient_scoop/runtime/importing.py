@@ -22,7 +22,7 @@ SAY_S: Final = 60.0
 _SIGNAL: Final = signal.SIGRTMIN + 4
 _ANSWER_S: Final = 0.5
 _TAIL_BYTES: Final = 8192
-_PLACE: Final = re.compile(r'^  File "([^<].*)", line (\d+) in ', re.MULTILINE)
+_PLACE: Final = r'^  File "([^<].*)", line (\d+) in '
 
 
 def tell_when_asked() -> None:
@@ -41,7 +41,7 @@ def place(pid: int, log: Path) -> str:
         with log.open("rb") as file:
             file.seek(max(size, log.stat().st_size - _TAIL_BYTES))
             told = file.read().decode("utf-8", "replace").rpartition("(most recent call first):")[2]
-        found = _PLACE.search(told)
+        found = re.search(_PLACE, told, re.MULTILINE)
         return "" if found is None else f', at "{found[1]}", line {found[2]}'
     return ""
 

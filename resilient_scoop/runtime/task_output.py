@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.parent import Parent
     from resilient_scoop.runtime.session import Session
 
-_LINE: Final = re.compile(
-    rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (\[w\d+[^\n]*?\]) (.*)", re.DOTALL
-)
+_LINE: Final = rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (\[w\d+[^\n]*?\]) (.*)"
 _HEAD_BYTES: Final = 1 << 20
 """A line that is longer is shown in parts."""
 
@@ -198,7 +196,7 @@ class TaskLogs(msgspec.Struct):
         return sorted(self.folder.glob("w[0-9]*.log"))
 
     def _parse(self, path: Path, line: bytes) -> TaskLine:
-        marked = _LINE.fullmatch(line)
+        marked = re.fullmatch(_LINE, line, re.DOTALL)
         if marked is None:
             return TaskLine(self._last.get(path.name, ""), f"[{path.stem}]", line)
         at = self._last[path.name] = marked[1].decode()
