@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from resilient_scoop.core.intervals import Intervals
 from resilient_scoop.wire.messages import Attempt
@@ -14,7 +13,8 @@ if TYPE_CHECKING:
     from resilient_scoop.ids import PeerId
 
 
-class Lease(msgspec.Struct, eq=False):
+@dataclass(slots=True, eq=False)
+class Lease:
     """A slice that a worker holds: the items in `left` are its own until the lease ends."""
 
     attempt: Attempt
@@ -24,8 +24,8 @@ class Lease(msgspec.Struct, eq=False):
     fn: bytes
     item_s: float  # estimated time per item when it was granted
     granted_at: float
-    parked: set[int] = msgspec.field(default_factory=set)  # items that wait for others
-    limits: dict[int, tuple[float, int]] = {}  # see `core.limits`
+    parked: set[int] = field(default_factory=set)  # items that wait for others
+    limits: dict[int, tuple[float, int]] = field(default_factory=dict)  # see `core.limits`
     retracting: bool = False
     urgency: int = 0  # the lower, the sooner: minus the priority
 
@@ -41,7 +41,8 @@ class Lease(msgspec.Struct, eq=False):
         return self.left.count() - len(self.parked)
 
 
-class Peer(msgspec.Struct, eq=False):
+@dataclass(slots=True, eq=False)
+class Peer:
     """One process at a link; its id is its incarnation."""
 
     id: PeerId
@@ -50,8 +51,8 @@ class Peer(msgspec.Struct, eq=False):
     name: str
     alive_at: float
     heard_at: float
-    leases: dict[Attempt, Lease] = {}
-    functions: set[bytes] = msgspec.field(default_factory=set)
+    leases: dict[Attempt, Lease] = field(default_factory=dict)
+    functions: set[bytes] = field(default_factory=set)
     load_s: float = 0.0  # estimated time of what it holds and is not parked
     items: int = 0  # how many that is
     moved_at: float = 0.0  # when it last ended an item, made a call, began to wait or got work

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
-
-import msgspec
 
 if TYPE_CHECKING:
     from resilient_scoop.core.events import StoredResume
@@ -13,7 +12,8 @@ if TYPE_CHECKING:
     from resilient_scoop.wire.messages import Options, Task
 
 
-class Estimate(msgspec.Struct):
+@dataclass(slots=True)
+class Estimate:
     """Time per item of a function: a mean that forgets."""
 
     mean_s: float = 0.0

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-import msgspec
 
 if TYPE_CHECKING:
     from resilient_scoop.core.call import Call
 
 
-class UnderWay(msgspec.Struct):
+@dataclass(slots=True)
+class UnderWay:
     """What the arguments of unsettled items take up, in messages and in files."""
 
     in_messages: int = 0  # bytes
     in_files: int = 0  # bytes
     files: int = 0  # unsettled items whose arguments are in files
-    ended_files: list[tuple[int, int]] = []  # (call, item): may go
+    ended_files: list[tuple[int, int]] = field(default_factory=list)  # (call, item): may go
 
     def add(self, call: Call, args: list[bytes], files: dict[int, int] | None) -> None:
         """Items begin, behind those that the call has; `files`: see `Parent.add`."""

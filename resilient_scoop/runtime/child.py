@@ -6,16 +6,17 @@ user code runs; nothing secret is in them. The command line names role and run, 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import subprocess
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from resilient_scoop.runtime import REFUSAL_SAID, deaf, json_text, leftovers
+
+if TYPE_CHECKING:
+    import subprocess
 
 _VARIABLE: Final = "RSCOOP_CHILD"
 _PYTHONPATH_GIVEN: Final = "RSCOOP_PYTHONPATH_GIVEN"
@@ -121,6 +122,8 @@ def hash_seed(seed: int) -> str:
 
 def _begin(parent: int, at_its_end: signal.Signals) -> None:
     """Have the kernel send a signal when the thread that started this process ends; be deaf meanwhile."""
+    import ctypes  # it is there: `start` has imported it
+
     deaf.ignore()
     ctypes.CDLL(None).prctl(_PDEATHSIG, at_its_end)
     if os.getppid() != parent:
@@ -143,6 +146,9 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
     It dies with this process; only an agent ends by itself, behind what tasks have started, and is
     let go on for that if it was stopped. Raises OSError where the system has no room for another process.
     """
+    import ctypes  # noqa: F401 - not in the new process, between fork and exec
+    import subprocess  # only the launcher and agents start processes, and both take 2 ms each
+
     environ = dict(os.environ)
     environ[_VARIABLE] = json_text.encode(settings).decode()
     path = environ.get("PYTHONPATH")

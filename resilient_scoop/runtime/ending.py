@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import functools
 import gc
 import io
@@ -47,6 +46,20 @@ _PACKAGE: Final = __name__.partition(".")[0]
 _needed: set[str] = set()
 caches: list[Callable[[], None]] = []
 """What empties the caches that hold objects of the user's."""
+
+
+@functools.cache
+def _libc() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None)
+
+
+def load() -> None:
+    """Load what the end needs: by then there may be no descriptor left to read a module with."""
+    before = set(sys.modules)
+    _libc()
+    _needed.update(sys.modules.keys() - before)
 
 
 def begin() -> None:
@@ -203,7 +216,7 @@ def let_go() -> None:
     gc.collect()
     for stream in ("stdout", "stderr"):
         _flush(getattr(sys, stream))
-    ctypes.CDLL(None).fflush(None)
+    _libc().fflush(None)
 
 
 def _flush_files() -> None:
@@ -273,6 +286,6 @@ def _flush(stream: Any) -> None:
 
 def leave(code: int) -> NoReturn:
     """End the process, with the exit functions of C libraries."""
-    libc = ctypes.CDLL(None)
+    libc = _libc()
     libc.exit(code)
     os._exit(code)

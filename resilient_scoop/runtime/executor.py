@@ -60,10 +60,12 @@ class Executor:
         """Run slices until there is none, or until an item had to wait (the body of a greenlet)."""
         process_state.fresh()
         while (work := pick()) is not None:
-            attempt, task = work.attempt, work.task  # loading runs code of the user's, too
-            record = self.session.record
-            record.begin(attempt.epoch, attempt.no, task.parent, task.call, work.next)
-            loaded = self.functions.get(work.callable)
+            loaded = self.functions.find(work.callable)
+            if loaded is None:
+                attempt, task = work.attempt, work.task  # loading runs code of the user's, too
+                record = self.session.record
+                record.begin(attempt.epoch, attempt.no, task.parent, task.call, work.next)
+                loaded = self.functions.get(work.callable)
             if loaded.unfit:
                 self._set_aside(work, work.next, loaded.unfit)
                 continue
@@ -219,11 +221,16 @@ class Executor:
         value: Any = _NOT_LOADED
         try:
             value = pickle.loads(arg) if arg[0] == _PICKLE else self._load(loaded, arg)
-            if loaded.define.pure and isinstance(value, _BUILTIN):
+            if loaded.is_pure and isinstance(value, _BUILTIN):
                 if type(value) not in _PLAIN:
                     _look_at(context, loaded, value)
                     rng.seed(self.session.seed_here())  # the methods of its elements may draw
-                return self._encode(loaded, loaded.function(value))  # type: ignore[misc]
+                value = loaded.function(value)  # type: ignore[misc]
+                if type(value) in _PLAIN:
+                    plain = pickle.dumps(value, 5)
+                    if len(plain) <= payload.LARGE_BYTES:
+                        return plain, False
+                return self._dump(loaded, value)
             _look_at(context, loaded, value)
             try:
                 self._begin(loaded)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import types
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from resilient_scoop.adapters import generators, overlay, payload
 from resilient_scoop.adapters.payload_lacking import in_a_line, lacks_module, lacks_name
@@ -41,7 +40,8 @@ def is_stateless(function: object) -> bool:
     return isinstance(function, types.BuiltinFunctionType)
 
 
-class Loaded(msgspec.Struct):
+@dataclass(slots=True)
+class Loaded:
     """A callable as a worker has it."""
 
     define: Define
@@ -49,6 +49,7 @@ class Loaded(msgspec.Struct):
     error: BaseException | None = None
     unfit: str = ""  # why this process cannot have it, though another could
     overlay: Overlay | None = None  # to be in place while its items run
+    is_pure: bool = False  # as the definition says
     draws: bool = False  # made anew for every item, with random generators that it carries
     generators: tuple[generators.Kept, ...] = ()  # that it carries, where items share it
 
@@ -69,13 +70,20 @@ class Functions:
         self.script_error: SystemExit | None = None  # which ended the script's import
         self.where = ""  # the worker's name, for display
 
-    def get(self, define: Define) -> Loaded:
-        """Return a callable, loaded on first use, and again if that is long ago."""
+    def find(self, define: Define) -> Loaded | None:
+        """Return a callable that is loaded; None where it is to be loaded yet, or again."""
         found = self._loaded.get(define.fn)
         if found is not None:
             self._loaded.move_to_end(define.fn)
+        return found
+
+    def get(self, define: Define) -> Loaded:
+        """Return a callable, loaded on first use, and again if that is long ago."""
+        found = self.find(define)
+        if found is not None:
             return found
         found = self._loaded[define.fn] = self._load(define)
+        found.is_pure = define.pure
         if len(self._loaded) > LOADED_MAX:
             self._loaded.popitem(last=False)
         return found

@@ -13,7 +13,6 @@ these have adopted.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from contextlib import suppress
@@ -36,6 +35,8 @@ def mark_of(run_id: str, agent: bytes) -> str:
 
 def adopt() -> None:
     """Have the kernel make orphans among our descendants our children."""
+    import ctypes
+
     ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
 
 

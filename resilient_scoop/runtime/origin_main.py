@@ -149,6 +149,7 @@ def main() -> int:
     announce(session, settings)
     forks.watch(session)
     ending.begin()
+    ending.load()
     Process.say = say
     root = Root(session)
     session.waiter = root

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import traceback
-from typing import Final
+from typing import Final, NoReturn
 
 from resilient_scoop.adapters import generators, process_state, thread_locals
 from resilient_scoop.adapters.payload_lacking import in_a_line
@@ -82,7 +82,7 @@ def import_script(session: Session, functions: Functions) -> None:
     forks.end_if_child()
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Run a worker."""
     settings = take_settings()
     deaf.spare_children(settings.ignored)
@@ -114,6 +114,7 @@ def main() -> int:
     session.start_deputy()
     with session.lock:
         session.beat(time.monotonic())
+    ending.load()
     hub.run()
     Process.refusal = f"futures were used in {settings.name} after the run's end"
     with session.lock:
@@ -122,7 +123,11 @@ def main() -> int:
     session.close()
     hub.end_waiting()
     functions.forget_all()
-    # What keeps a worker from ending here is ended by its agent, after a while.
+    _end()
+
+
+def _end() -> NoReturn:
+    """End as a Python program does. What keeps a worker from it is ended by its agent, after a while."""
     ending.finish_threads()
     ending.run_exit_handlers()
     ending.let_go()
