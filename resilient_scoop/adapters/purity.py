@@ -3,12 +3,13 @@
 Such calls need no seeding of the random streams, which costs more than many of them; and their results
 depend on nothing but function and arguments, so that they may be found by these (`core.moved`). The
 proof is by a closed world: the arguments are exact builtin scalars, numbers and arrays of numbers of
-numpy's, or builtin containers of them; everything that the function loads from outside is again such a
+numpy's, builtin containers of them, or records of them (instances of dataclasses that have fields and no
+code of the user's); everything that the function loads from outside is again such a
 constant, a list or dict of constants that no code in sight can change, a builtin of `_BUILTINS`, an
 exception class, the module `math`, `time` for its `sleep`, `numpy` for the names of `_NUMPY`, or a
 function for which the same holds; and the instructions allowed can make nothing else of these. So
-whatever is called is known, whatever it is called with. Attributes are limited to names of `math` and to
-methods of builtin types.
+whatever is called is known, whatever it is called with. Attributes are limited to names of `math`, to
+methods of builtin types, and to names that nothing in this world has but a record.
 
 When unsure, the answer is no: an instruction that is not listed (of a later Python, say) is
 unsure. Globals are looked up when asked; a script that rebinds them later to other things is out
@@ -24,8 +25,8 @@ import inspect
 import math
 import sys
 import time
-from collections.abc import Iterator
-from types import BuiltinFunctionType, CodeType, FunctionType
+from collections.abc import Container, Iterator
+from types import BuiltinFunctionType, CodeType, FunctionType, GeneratorType, MemberDescriptorType
 from typing import Any, Final, cast
 
 _DEPTH_MAX: Final = 8
@@ -89,6 +90,16 @@ _CHANGING_METHODS: Final = frozenset(
 _NESTED_OPS: Final = frozenset({"RETURN_GENERATOR", "YIELD_VALUE"})
 _INTRINSICS: Final = ("INTRINSIC_UNARY_POSITIVE", "INTRINSIC_LIST_TO_TUPLE")
 _NESTED_INTRINSICS: Final = (*_INTRINSICS, "INTRINSIC_STOPITERATION_ERROR")
+_OF_A_RECORD: Final = frozenset(
+    ["__module__", "__qualname__", "__doc__", "__annotations__", "__dict__", "__weakref__", "__slots__",
+     "__dataclass_fields__", "__dataclass_params__", "__match_args__", "__hash__", "__firstlineno__",
+     "__static_attributes__", "__annotate_func__", "__annotations_cache__"]
+)  # fmt: skip
+_KINDS: Final = (
+    *_SCALARS, *_CONTAINERS, range, slice, zip, map, filter, enumerate, reversed, type, bytearray,
+    Exception, functools.partial, FunctionType, BuiltinFunctionType, GeneratorType,
+)  # fmt: skip
+"""Of which kind values in this world can be, besides those of numpy."""
 _JUMPS: Final = "JUMP_", "POP_JUMP_"
 _MISSING: Final = object()
 
@@ -98,6 +109,8 @@ class _Look:
 
     def __init__(self) -> None:
         self.codes: list[CodeType] = []
+        self.functions: list[Any] = []
+        self.attributes: set[str] = set()  # that only records may have
         self.has_list = self.has_dict = False
 
     def takes(self, value: Any) -> bool:
@@ -110,6 +123,23 @@ class _Look:
             parts = (*value, *value.values())
             return len(parts) <= _ITEMS_MAX and all(map(_is_constant, parts))
         return False
+
+    def reads_records_only(self) -> bool:
+        """Tell whether the attributes that no kind of value is known to have are fields, or not there."""
+        return not any(hasattr(each, name) for name in self.attributes for each in self._others())
+
+    def _others(self) -> Iterator[object]:
+        yield from (*_KINDS, math, time, *self.functions)
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            yield from (
+                numpy,
+                numpy.ndarray,
+                numpy.generic,
+                numpy.dtype,
+                numpy.ufunc,
+                numpy.flatiter,
+            )
 
     def leaves_as_it_is(self) -> bool:
         """Tell whether no code can change the containers that were met, under whatever name."""
@@ -136,12 +166,15 @@ def draws_nothing(function: Any) -> bool:
     """Tell whether calls of `function` with arguments that are `args_plain` are proven pure."""
     look = _Look()
     return (
-        _is_safe(function, look, frozenset(), 0) and look.leaves_as_it_is() and callable(function)
+        _is_safe(function, look, frozenset(), 0)
+        and look.leaves_as_it_is()
+        and look.reads_records_only()
+        and callable(function)
     )
 
 
 def args_plain(obj: object) -> bool:
-    """Tell whether `obj` is an exact builtin scalar, or an exact builtin container of such, not large."""
+    """Tell whether `obj` is an exact builtin scalar, or a container or record of such, not large."""
     if type(obj) in _SCALARS:
         return True
     left = _ITEMS_MAX
@@ -157,8 +190,36 @@ def args_plain(obj: object) -> bool:
             if kind is dict:
                 stack.extend(part.values())
         elif kind not in _SCALARS and not _is_numbers(part):
+            fields = getattr(kind, "__dataclass_fields__", None)
+            if fields is None or not _has_fields_only(kind, fields):
+                return False
+            left -= len(fields)
+            stack.extend([getattr(part, name, None) for name in fields])
+            stack.extend(getattr(part, "__dict__", {}).values())
+    return left >= 0
+
+
+def _has_fields_only(cls: type, fields: Container[str]) -> bool:
+    """Tell whether a dataclass has its fields, what `dataclass` has made, and no code of the user's."""
+    if type(cls) is not type or cls.__bases__ != (object,):
+        return False
+    for name, value in vars(cls).items():
+        if name in _OF_A_RECORD and not callable(value):
+            continue
+        if name in fields:
+            if isinstance(value, MemberDescriptorType) or args_plain(value):
+                continue
+            return False
+        if not (_is_made_by_dataclass(value) and name.startswith("__")):
             return False
     return True
+
+
+def _is_made_by_dataclass(value: Any) -> bool:
+    made = inspect.unwrap(value) if type(value) is FunctionType else None
+    if getattr(value, "__module__", "") == "dataclasses":
+        return True
+    return isinstance(made, FunctionType) and made.__code__.co_filename == "<string>"
 
 
 def _is_numbers(obj: Any) -> bool:
@@ -178,6 +239,7 @@ def _is_safe(value: Any, look: _Look, under: frozenset[int], depth: int) -> bool
     if type(value) is FunctionType:
         return id(value) in under or _is_pure(value, look, under | {id(value)}, depth + 1)
     if type(value) is functools.partial:
+        look.functions.append(value)
         given = (*value.args, *value.keywords.values())
         return _is_safe(value.func, look, under, depth + 1) and all(map(args_plain, given))
     if type(value) is tuple:
@@ -188,6 +250,7 @@ def _is_safe(value: Any, look: _Look, under: frozenset[int], depth: int) -> bool
 def _is_pure(function: FunctionType, look: _Look, under: frozenset[int], depth: int) -> bool:
     code = function.__code__
     look.codes.append(code)
+    look.functions.append(function)
     if depth > _DEPTH_MAX or code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE):
         return False
     if code.co_flags & inspect.CO_ASYNC_GENERATOR:
@@ -215,7 +278,7 @@ def _is_pure(function: FunctionType, look: _Look, under: frozenset[int], depth: 
         if "CALL_FUNCTION_EX" in names or any("where" in repr(const) for const in consts):
             return False
     return all(
-        _is_allowed(instruction, nested=nested)
+        _is_allowed(instruction, look, nested=nested)
         or (instruction.opname == "LOAD_GLOBAL" and is_safe_name(instruction.argval))
         for nested, instruction in _instructions(code)
     )
@@ -238,7 +301,7 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(const)
 
 
-def _is_allowed(instruction: dis.Instruction, *, nested: bool) -> bool:
+def _is_allowed(instruction: dis.Instruction, look: _Look, *, nested: bool) -> bool:
     name = instruction.opname
     if name in _PLAIN_OPS or name.startswith(_JUMPS):
         return True
@@ -246,7 +309,10 @@ def _is_allowed(instruction: dis.Instruction, *, nested: bool) -> bool:
         if instruction.argval == "sleep":
             return time.sleep is _SLEEP
         attribute = instruction.argval
-        return attribute in _METHODS or _is_own(attribute)
+        if attribute in _METHODS or _is_own(attribute):
+            return True
+        look.attributes.add(attribute)
+        return not attribute.startswith("_")
     if name == "CALL_INTRINSIC_1":
         return instruction.argrepr in (_NESTED_INTRINSICS if nested else _INTRINSICS)
     return nested and name in _NESTED_OPS

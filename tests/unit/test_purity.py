@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import dataclasses
 import functools
 import math
 import random
@@ -227,13 +228,113 @@ def unknown_name(_x: Any) -> Any:
     return not_defined_anywhere  # type: ignore[name-defined]  # noqa: F821
 
 
+@dataclasses.dataclass
+class Params:
+    rate: float
+    steps: int = 3
+    sizes: list[int] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class Fixed:
+    rate: float
+    within: Params | None = None
+
+
+@dataclasses.dataclass
+class WithMethod:
+    rate: float
+
+    def doubled(self) -> float:
+        return self.rate * random.random()
+
+
+@dataclasses.dataclass
+class WithProperty:
+    rate: float
+
+    @property
+    def drawn(self) -> float:
+        return random.random()
+
+
+@dataclasses.dataclass
+class WithHook:
+    rate: float
+
+    def __getattr__(self, name: str) -> float:
+        return random.random()
+
+
+@dataclasses.dataclass
+class WithEquality:
+    rate: float
+
+    def __eq__(self, other: object) -> bool:
+        return random.random() < 0.5
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclasses.dataclass
+class Derived(Params):
+    more: int = 0
+
+
+def reads_a_record(p: Any) -> Any:
+    return p.rate * p.steps + sum(p.sizes)
+
+
+def reads_nested_records(p: Any) -> Any:
+    return p.within.rate if p.within else p.rate
+
+
+def writes_a_record(p: Any) -> Any:
+    p.rate = 2
+    return p.rate
+
+
+def writes_a_file(x: Any) -> Any:
+    return x.tofile("f")
+
+
+def counted(x: Any) -> Any:
+    return x
+
+
+counted.calls = []  # type: ignore[attr-defined]
+
+
+def reads_what_a_function_carries(x: Any) -> Any:
+    return len(counted.calls) + x  # type: ignore[attr-defined]
+
+
+partly = functools.partial(scaled)
+partly.calls = []  # type: ignore[attr-defined]
+
+
+def reads_what_a_partial_carries(x: Any) -> Any:
+    return len(partly.calls) + x  # type: ignore[attr-defined]
+
+
+def reads_a_frame(x: Any) -> Any:
+    return (i for i in x).gi_frame  # type: ignore[attr-defined]
+
+
+def reads_the_class(x: Any) -> Any:
+    return x.__class__
+
+
 PURE = [
+    reads_a_record, reads_nested_records,
     scaled, calls_another, loops, fibonacci, handles_errors, sorts, shifted(2), len, math.sin,
     functools.partial(scaled), functools.partial(sorts, (1,)), lambda x: x + 1, sleeps, time.sleep,
     of_arrays, reads_a_global_list, reads_tables, reads_lists,
     reads_a_table_in_a_callee, changes,
 ]  # fmt: skip
 UNSURE = [
+    writes_a_record, writes_a_file, reads_what_a_function_carries, reads_what_a_partial_carries,
+    reads_a_frame, reads_the_class,
     draws_with_numpy, reads_memory_as_it_is, makes_memory_as_it_is, loads_a_file,
     draws, draws_by_default, draws_in_a_callee, draws_in_a_lambda, yields, suspends, imports,
     escapes, escapes_by_format, sets_a_global, opens, reads_the_clock, time.monotonic, makes_a_user_object,
@@ -295,6 +396,9 @@ def test_other_builtins_of_a_function_are_heeded() -> None:
         np.arange(3.0),
         np.float64(2.5),
         [np.int64(3)],
+        Params(1.0),
+        [Params(1.0, sizes=[2])],
+        Fixed(0.5, Params(2.0)),
     ],
 )
 def test_scalars_and_sequences_of_them_are_plain(obj: object) -> None:
@@ -313,6 +417,13 @@ def test_scalars_and_sequences_of_them_are_plain(obj: object) -> None:
         len,
         bytearray(),
         (1,) * 5000,
+        Params(User()),  # type: ignore[arg-type]
+        Fixed(0.5, User()),  # type: ignore[arg-type]
+        WithMethod(1.0),
+        WithProperty(1.0),
+        WithHook(1.0),
+        WithEquality(1.0),
+        Derived(1.0),
     ],
 )
 def test_other_arguments_are_not(obj: object) -> None:
@@ -321,6 +432,17 @@ def test_other_arguments_are_not(obj: object) -> None:
 
 def test_a_subclass_of_a_scalar_is_not_plain() -> None:
     assert not args_plain(type("Own", (int,), {})(3))
+
+
+def test_a_record_that_was_given_more_is_looked_at_whole() -> None:
+    record: Any = Params(1.0)
+    record.extra = User()
+    assert not args_plain(record)
+
+
+def test_a_record_whose_class_was_changed_is_not_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Params, "steps", property(lambda _: random.random()))
+    assert not args_plain(Params.__new__(Params))
 
 
 def test_a_list_that_holds_itself_is_not_plain() -> None:
