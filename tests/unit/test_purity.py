@@ -230,28 +230,30 @@ def unknown_name(_x: Any) -> Any:
 
 @dataclasses.dataclass
 class Params:
-    rate: float
+    """Names that no version of numpy has: with 1.26 there is a `np.rate`."""
+
+    gain: float
     steps: int = 3
     sizes: list[int] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class Fixed:
-    rate: float
+    gain: float
     within: Params | None = None
 
 
 @dataclasses.dataclass
 class WithMethod:
-    rate: float
+    gain: float
 
     def doubled(self) -> float:
-        return self.rate * random.random()
+        return self.gain * random.random()
 
 
 @dataclasses.dataclass
 class WithProperty:
-    rate: float
+    gain: float
 
     @property
     def drawn(self) -> float:
@@ -260,7 +262,7 @@ class WithProperty:
 
 @dataclasses.dataclass
 class WithHook:
-    rate: float
+    gain: float
 
     def __getattr__(self, name: str) -> float:
         return random.random()
@@ -268,7 +270,7 @@ class WithHook:
 
 @dataclasses.dataclass
 class WithEquality:
-    rate: float
+    gain: float
 
     def __eq__(self, other: object) -> bool:
         return random.random() < 0.5
@@ -282,16 +284,16 @@ class Derived(Params):
 
 
 def reads_a_record(p: Any) -> Any:
-    return p.rate * p.steps + sum(p.sizes)
+    return p.gain * p.steps + sum(p.sizes)
 
 
 def reads_nested_records(p: Any) -> Any:
-    return p.within.rate if p.within else p.rate
+    return p.within.gain if p.within else p.gain
 
 
 def writes_a_record(p: Any) -> Any:
-    p.rate = 2
-    return p.rate
+    p.gain = 2
+    return p.gain
 
 
 def writes_a_file(x: Any) -> Any:
