@@ -5,7 +5,7 @@ transaction, so that while one is being synced the next grows: one record alone 
 thousands a second share one. `committed` rises in the order of turns, and only after the sync.
 
 - A turn without forced changes (replay can make them again) waits for a forced one, at most
-  `HOLD_S`; it counts as committed only when it is.
+  `HOLD_S`, or until somebody is in a `hurry`; it counts as committed only when it is.
 - No space: nothing is given up; `full` is True, and the oldest turn alone is tried every `RETRY_S`
   until there is room. The caller watches `queued_bytes` and stops taking in more.
 - Between commits the thread does the journal's upkeep, some milliseconds at a time: `upkeep` returns
@@ -85,7 +85,7 @@ class Committer:
         self._busy = False  # a commit or the upkeep is under way
         self._mean_s = HERE_S_MAX  # of recent commits
         self._upkeep_next = False  # a commit has gone before the upkeep that is due
-        self._hurry = 0  # `flush` and `close` want everything up to this turn now
+        self._hurry = 0  # everything up to this turn is wanted now
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
@@ -153,6 +153,13 @@ class Committer:
             self._end(error)
         else:
             self._done(group)
+
+    def hurry(self) -> None:
+        """Do not hold what was put so far: somebody waits for a message behind it."""
+        with self._changed:
+            if self._turns and self._hurry < self._turns[-1].number:
+                self._hurry = self._turns[-1].number
+                self._changed.notify_all()
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Commit all that was put so far and wait for it; return False if the time was not enough.

@@ -150,6 +150,12 @@ class Exchange:
         self._events.append(event)
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether a peer waits for a message of the last turn, which waits for records."""
+        sends = self._turns[-1].sends if self._turns else ()
+        return any(isinstance(each, Send | SendHistory | GrantStored) for each in sends)
+
+    @property
     def has_work(self) -> bool:
         """Whether something has come in since the last turn."""
         return bool(self._events or self._answers or self._acks)

@@ -285,6 +285,8 @@ class BrokerShell:
             # Where no worker has anything to do, whoever is there waits for this commit.
             self.committer.put(number, changes, here=not self.broker.scheduler.leases)
             self.put_turn = number
+        if self.exchange.is_awaited and self.committer.committed < self.put_turn:
+            self.committer.hurry()
         handover = self.broker.handover
         if handover.stage is Stage.OVER and self.over_no != handover.no:
             self.over_no, self.over_turn = handover.no, self.put_turn

@@ -96,6 +96,22 @@ def test_unforced_turns_wait_for_a_forced_one(
     assert len(bench.disk.commits) == 1
 
 
+def test_unforced_turns_do_not_wait_where_somebody_is_in_a_hurry(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HOLD_S", 1000.0)
+    bench.committer.put(1, [put(b"1", forced=False)])
+    assert bench.committer.committed == 0
+
+    bench.committer.hurry()
+    bench.wait_for_news()
+    assert bench.committer.committed == 1
+    bench.committer.hurry()  # there is nothing to hurry for
+
+    bench.committer.put(2, [put(b"2", forced=False)])
+    assert bench.committer.committed == 1, "the hurry was for what was there"
+
+
 def test_unforced_turns_do_not_wait_for_ever(bench: Bench) -> None:
     bench.committer.put(1, [put(b"1", forced=False)])
     bench.wait_for_news()

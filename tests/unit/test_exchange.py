@@ -85,6 +85,24 @@ def test_grants_leave_at_once_and_outcomes_after_the_commit() -> None:
     assert [type(m) for m in read(office.commit(), ORIGIN)] == [wire.Outcomes]
 
 
+def test_a_worker_that_comes_behind_a_call_is_awaited_and_the_call_is_not() -> None:
+    # Given a script that has made a call, which no worker can take yet
+    office = Office()
+    office.say(AGENT, wire.Hello("agent", "n", "a", 1))
+    office.say(ORIGIN, wire.Hello("origin", "n", "o", 2))
+    office.step()
+    assert office.exchange.broker.ledger.root is not None
+    root = office.exchange.broker.ledger.root[0]
+    office.say(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
+    office.turn()
+    assert not office.exchange.is_awaited, "its record may be held"
+
+    # Then the answer to a worker does not wait until that record has been held for long
+    office.say(W1, wire.Hello("worker", "n", "w", 3))
+    office.turn()
+    assert office.exchange.is_awaited
+
+
 def test_a_message_is_acknowledged_when_it_is_durable() -> None:
     office = Office()
     office.begin()
