@@ -95,6 +95,10 @@ _OF_A_RECORD: Final = frozenset(
      "__dataclass_fields__", "__dataclass_params__", "__match_args__", "__hash__", "__firstlineno__",
      "__static_attributes__", "__annotate_func__", "__annotations_cache__"]
 )  # fmt: skip
+_MADE_BY_DATACLASS: Final = frozenset(
+    ["__init__", "__repr__", "__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__setattr__",
+     "__delattr__", "__replace__", "__getstate__", "__setstate__"]
+)  # fmt: skip
 _KINDS: Final = (
     *_SCALARS, *_CONTAINERS, range, slice, zip, map, filter, enumerate, reversed, type, bytearray,
     Exception, functools.partial, FunctionType, BuiltinFunctionType, GeneratorType,
@@ -210,7 +214,7 @@ def _has_fields_only(cls: type, fields: Container[str]) -> bool:
             if isinstance(value, MemberDescriptorType) or args_plain(value):
                 continue
             return False
-        if not (_is_made_by_dataclass(value) and name.startswith("__")):
+        if name not in _MADE_BY_DATACLASS or not _is_made_by_dataclass(value):
             return False
     return True
 

@@ -36,7 +36,9 @@ class _Known(msgspec.Struct, eq=False):
 
 
 class _State:
-    is_importing = True
+    is_importing = (
+        False  # in the script's process, where no tasks run, only while a module is executed
+    )
     main = 0
     known: list[_Known] = []  # noqa: RUF012 - of the process, which there is one of
     idle: list[Contents] = []  # noqa: RUF012 - left by tasks that have ended
@@ -118,7 +120,7 @@ def drop() -> None:
 
 
 def forget() -> None:
-    """Let go of what no task uses: the process ends."""
+    """Drop all that is kept for tasks to come, because the process ends."""
     _State.idle.clear()
     _State.known.clear()
 

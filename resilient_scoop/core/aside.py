@@ -1,8 +1,8 @@
 """Items that a worker cannot run, because its process lacks what they need: that is no outcome of theirs.
 
-They are not given back: the next worker would lack the same. Either the run stops, or the replay of
-their parent asks for something else in their place, and they are dropped. A broker keeps nothing of it
-on disk, so each new one is told again.
+The worker does not give them back, since the next worker would lack the same. Either the run stops, or
+the replay of their parent asks for something else in their place, and they are dropped. The broker does
+not journal this, so each new broker is told again.
 """
 
 from __future__ import annotations

@@ -201,10 +201,23 @@ class Run:
         with self._view() as view:
             names = {} if view is None else names_of_functions(view)
             for record in () if view is None else records(view):
-                if isinstance(record, wire.Outcomes) and record.parent == parent:
-                    for item in record.items:
-                        if item.call == call and 0 <= index - item.start < len(item.values):
-                            found = item, index - item.start
+                if record.parent != parent:
+                    continue
+                match record:
+                    case wire.Outcomes(items=items):
+                        for item in items:
+                            if item.call == call and 0 <= index - item.start < len(item.values):
+                                found = item, index - item.start
+                    case wire.Calls(parts=parts):
+                        for part in parts:  # computed again: the outcome of before counts no more
+                            if (
+                                part.fresh
+                                and part.call == call
+                                and 0 <= index - part.start < part.count
+                            ):
+                                found = None
+                    case _:
+                        pass
         if found is None:
             raise UsageError(
                 f"run {self.id} has no outcome of {path}: it is not done, is covered by a checkpoint, or "

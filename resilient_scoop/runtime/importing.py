@@ -1,8 +1,8 @@
 """A worker that has been importing the script for very long: said, with the place where it is.
 
-An import that hangs (a lock, a network, an endless loop) dies of nothing, and nobody knows how long a good
-one takes. So the agent says it once, and goes on. The place comes from the worker: a signal has the
-interpreter write down, from outside of Python code, where its threads are.
+An import that hangs (on a lock, a network, an endless loop) ends by no error, and there is no limit that
+fits every import. So the agent says so once, and leaves the worker alone. The worker tells the place: a
+signal has its interpreter write down where its threads are, even if no Python code can run.
 """
 
 from __future__ import annotations

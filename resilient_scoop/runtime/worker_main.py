@@ -52,6 +52,7 @@ def import_script(session: Session, functions: Functions) -> None:
     Process.importing = spec.script or spec.module
     kept_code.install(session.settings.run_dir)
     importing.tell_when_asked()
+    thread_locals.importing(begins=True)
     try:
         script.prepare(spec)
         script.import_for_workers(spec)

@@ -436,6 +436,15 @@ def test_a_subclass_of_a_scalar_is_not_plain() -> None:
     assert not args_plain(type("Own", (int,), {})(3))
 
 
+def test_code_of_the_user_that_was_made_by_exec_is_not_taken_for_what_dataclass_makes() -> None:
+    scope: dict[str, Any] = {"random": random}
+    exec("def __getattr__(self, name): return random.random()", scope)
+    cls = dataclasses.make_dataclass("Made", [("gain", float)])
+    assert args_plain(cls(1.0))
+    cls.__getattr__ = scope["__getattr__"]  # type: ignore[attr-defined]
+    assert not args_plain(cls(1.0))
+
+
 def test_a_record_that_was_given_more_is_looked_at_whole() -> None:
     record: Any = Params(1.0)
     record.extra = User()

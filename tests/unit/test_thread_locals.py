@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -74,3 +76,15 @@ def test_data_of_modules_that_a_task_imports_and_of_other_threads() -> None:
     assert seen == [False]
     thread_locals.forget()
     assert thread_locals.leave() is None
+
+
+def test_what_the_script_itself_makes_is_not_kept_in_mind() -> None:
+    text = """
+import threading
+from resilient_scoop.adapters import thread_locals
+thread_locals.install()
+for _ in range(3):
+    threading.local()
+assert not thread_locals._State.known, thread_locals._State.known
+"""
+    subprocess.run([sys.executable, "-c", text], check=True)
