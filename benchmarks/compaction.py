@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 from statistics import median
 
-from resilient_scoop.adapters.committer import Committer
-from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.core.events import Erase, Put, Table
+from resilient_scoop.journal.committer import Committer
+from resilient_scoop.journal.journal import Journal
 
 RECORD_BYTES = 1900  # two to a page
 _LIMIT_S = 300.0

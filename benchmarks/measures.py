@@ -82,8 +82,8 @@ def latency(grid: Grid, scale: Scale) -> Figures:
 
 def commits_ms(folder: Path) -> list[float]:
     """Return how long commits of a single record take in a fresh journal."""
-    from resilient_scoop.adapters.journal import Journal
     from resilient_scoop.core.events import Put, Table
+    from resilient_scoop.journal.journal import Journal
 
     home = Path(tempfile.mkdtemp(dir=folder))
     journal = Journal.create(home / "journal", os.urandom(16))

@@ -238,7 +238,7 @@ def _role(process: psutil.Process) -> str:
         words = process.cmdline()
     except psutil.Error:
         return ""
-    is_ours = "resilient_scoop.runtime.proc" in words
+    is_ours = "resilient_scoop.processes.entry" in words
     return next((word for word in words if is_ours and word in {"broker", "origin"}), "")
 
 

@@ -148,7 +148,7 @@ def _look(samples: Samples, folder: Path, at_s: float) -> None:
             words = (place / "cmdline").read_bytes().split(b"\0")
             if str(folder).encode() not in (place / "environ").read_bytes():
                 continue
-            role = words[words.index(b"resilient_scoop.runtime.proc") + 1].decode()
+            role = words[words.index(b"resilient_scoop.processes.entry") + 1].decode()
             lines = (place / "status").read_text().splitlines()
         except (OSError, ValueError):
             continue

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 TOKEN = "CHAOS_TOKEN"  # an environment variable's name
-_MODULE = "resilient_scoop.runtime.proc"
+_MODULE = "resilient_scoop.processes.entry"
 _ARGUMENTS_MIN = 2
 
 

@@ -11,11 +11,11 @@ import sys
 import time
 from typing import Any
 
-from resilient_scoop.adapters import payload as codec
-from resilient_scoop.adapters.digest import digest_value
 from resilient_scoop.errors import ConstExistsError, PicklingFailedError, RscoopError
 from resilient_scoop.futures import _engine
-from resilient_scoop.runtime.functions import is_stateless
+from resilient_scoop.identity.digest import digest_value
+from resilient_scoop.payload import payload as codec
+from resilient_scoop.processes.callables import is_stateless
 from resilient_scoop.wire.messages import Const, encode
 
 _values: dict[str, Any] = {}

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from typing import Self
 
-from resilient_scoop.adapters.journal_place import FORMAT
-from resilient_scoop.adapters.journal_write import KEY_BYTES_MAX
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.errors import (
     InvariantError,
@@ -20,6 +18,8 @@ from resilient_scoop.errors import (
     JournalError,
     JournalFullError,
 )
+from resilient_scoop.journal.place import FORMAT
+from resilient_scoop.journal.write import KEY_BYTES_MAX
 
 Tables = dict[Table, dict[bytes, bytes]]
 

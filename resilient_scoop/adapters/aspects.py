@@ -1,7 +1,7 @@
 """What belongs to the whole process and is to be each task's own, one class for each.
 
 `read` returns a snapshot, `write` puts a snapshot back, and `is_at` tells cheaply whether the process is
-at a snapshot: it is called for every task. `adapters.process_state` has the list and uses it.
+at a snapshot: it is called for every task. `task_state.process_state` has the list and uses it.
 """
 
 from __future__ import annotations

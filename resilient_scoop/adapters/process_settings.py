@@ -24,7 +24,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from resilient_scoop.adapters import payload_codec
 from resilient_scoop.adapters.aspects import (
     Limits,
     SklearnConfig,
@@ -33,6 +32,7 @@ from resilient_scoop.adapters.aspects import (
     Warnings,
 )
 from resilient_scoop.errors import PicklingFailedError
+from resilient_scoop.payload import codec
 
 _UNSET: Final = object()
 _set_locale: Any = importlib.import_module("_locale").setlocale
@@ -284,17 +284,17 @@ def pickled() -> bytes:
     if not found:
         return b""
     try:
-        return payload_codec.dumps(found)
+        return codec.dumps(found)
     except PicklingFailedError:
         found.pop("warning filters", None)  # a category that only this process has
         contexts = found.pop("context", {})
         found["context"] = {home: each for home, each in contexts.items() if _travels(each)}
-        return payload_codec.dumps(found)
+        return codec.dumps(found)
 
 
 def _travels(value: Any) -> bool:
     try:
-        payload_codec.dumps(value)
+        codec.dumps(value)
     except PicklingFailedError:
         return False
     return True
@@ -302,7 +302,7 @@ def _travels(value: Any) -> bool:
 
 @lru_cache(maxsize=64)
 def _loaded(payload: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = payload_codec.loads(payload)
+    found: dict[str, Any] = codec.loads(payload)
     return found
 
 

@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from resilient_scoop import ids
-from resilient_scoop.adapters import rng, source
-from resilient_scoop.adapters.blobs import BlobError
-from resilient_scoop.adapters.green import GreenletExit
-from resilient_scoop.adapters.state_store import INLINE_BYTES_MAX, StateStore
+from resilient_scoop.adapters.greenlets import GreenletExit
 from resilient_scoop.checkpoint._content import Loading, Saving
 from resilient_scoop.checkpoint._pace import Pace
-from resilient_scoop.core.admission import NAME_BYTES_MAX
+from resilient_scoop.core.broker.admission import NAME_BYTES_MAX
 from resilient_scoop.errors import (
     CheckpointsLostError,
     CheckpointUnusableError,
@@ -29,15 +26,19 @@ from resilient_scoop.errors import (
     UsageError,
 )
 from resilient_scoop.futures import _engine
-from resilient_scoop.runtime.current import Process
+from resilient_scoop.journal.blobs import BlobError
+from resilient_scoop.journal.state_store import INLINE_BYTES_MAX, StateStore
+from resilient_scoop.processes.here import Process
+from resilient_scoop.task_state import rng
+from resilient_scoop.values import source
 from resilient_scoop.wire.messages import Halted, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resilient_scoop.adapters.state_codec import Dumped
-    from resilient_scoop.core.durable import Block as Machine
+    from resilient_scoop.core.parent.durable import Block as Machine
     from resilient_scoop.futures._engine import Here
+    from resilient_scoop.states.codec import Dumped
     from resilient_scoop.wire.messages import Checkpoint
 
 _FILE: Final = b"B"

@@ -11,10 +11,12 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from resilient_scoop.adapters import payload, payload_path, rng, state_codec
 from resilient_scoop.checkpoint._state import State
 from resilient_scoop.errors import CheckpointUnusableError
 from resilient_scoop.futures._future import Future, Kept, Place
+from resilient_scoop.payload import payload, unpicklable_path
+from resilient_scoop.states import codec
+from resilient_scoop.task_state import rng
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +34,7 @@ class Saving:
     pending: set[int] = field(default_factory=set)  # calls
     streams: set[Mark] = field(default_factory=set)  # that the state itself holds
 
-    def dumps(self, value: Any, what: str) -> state_codec.Dumped:
+    def dumps(self, value: Any, what: str) -> codec.Dumped:
         """Return the bytes of a state and of all streams.
 
         Raises:
@@ -40,7 +42,7 @@ class Saving:
         """
         book = self.at.context.rngs
         more = (tuple(rng.save()), None if book is None else book.save())
-        return state_codec.dumps(value, more, self._own(), what, "state")
+        return codec.dumps(value, more, self._own(), what, "state")
 
     def _own(self) -> dict[type, Callable[[Any], Any]]:
         return {
@@ -104,18 +106,18 @@ class Loading:
         """
         _loading.append(self)
         try:
-            value, self.more = state_codec.loads(content, what)
+            value, self.more = codec.loads(content, what)
         finally:
             _loading.pop()
         return value
 
     def find_unloadable(
         self, value: Any, own: dict[type, Callable[[Any], Any]]
-    ) -> payload_path.Culprit:
+    ) -> unpicklable_path.Culprit:
         """Return the part of a state that can be saved and not be loaded."""
         _loading.append(self)
         try:
-            return state_codec.find_unloadable(value, own, "state")
+            return codec.find_unloadable(value, own, "state")
         finally:
             _loading.pop()
 

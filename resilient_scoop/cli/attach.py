@@ -9,13 +9,21 @@ from typing import Final
 
 import click
 
-from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.cli.base import SETTINGS, note, run_argument
 from resilient_scoop.counts import counted
 from resilient_scoop.ids import ROOT
-from resilient_scoop.runtime.busy import processes
-from resilient_scoop.runtime.display import Course, Display, Progress, Rate, steps
-from resilient_scoop.runtime.figures import (
+from resilient_scoop.journal.view import JournalView
+from resilient_scoop.processes.stderr import LOG as ERRORS_LOG
+from resilient_scoop.runs.display import (
+    Course,
+    Display,
+    Progress,
+    Rate,
+    steps,
+)
+from resilient_scoop.runs.executing import processes
+from resilient_scoop.runs.folder import RunDir, RunInfo
+from resilient_scoop.runs.status import (
     OutputTail,
     RunFigures,
     RunState,
@@ -24,8 +32,6 @@ from resilient_scoop.runtime.figures import (
     scan_figures,
     state_of,
 )
-from resilient_scoop.runtime.rundir import RunDir, RunInfo
-from resilient_scoop.runtime.script_errors import LOG as ERRORS_LOG
 
 POLL_S: Final = 0.2
 _FIGURES_EVERY_S: Final = 1.0

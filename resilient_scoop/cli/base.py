@@ -18,8 +18,8 @@ import click
 
 from resilient_scoop.counts import sized
 from resilient_scoop.errors import RscoopError, UsageError
-from resilient_scoop.runtime import json_text, rundirs
-from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.runs import catalog, json_text
+from resilient_scoop.runs.folder import RunDir
 
 SETTINGS: Final[dict[str, Any]] = {
     "auto_envvar_prefix": "RSCOOP",
@@ -50,7 +50,7 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 def state_folder(ctx: click.Context | None = None) -> Path:
     """Return where the command's runs are kept; looked up only by those who need it."""
     root = (ctx or click.get_current_context()).find_root()
-    return rundirs.state_dir(root.params.get("state_dir"))
+    return catalog.state_dir(root.params.get("state_dir"))
 
 
 class RunParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in some
@@ -67,7 +67,7 @@ class RunParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
         """Return the run; what is wrong with the name is raised as RunNotFoundError."""
         if isinstance(value, RunDir):
             return value
-        return rundirs.select(state_folder(ctx), value)
+        return catalog.select(state_folder(ctx), value)
 
     def shell_complete(
         self,
@@ -79,7 +79,7 @@ class RunParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
         from click.shell_completion import CompletionItem
 
         try:
-            entries = rundirs.list_runs(state_folder(ctx))
+            entries = catalog.list_runs(state_folder(ctx))
         except RscoopError:
             entries = []
         if os.sep in incomplete or incomplete == ".":
@@ -132,13 +132,13 @@ DURATION = DurationParam()
 
 def run_argument(command: _Command) -> _Command:
     """Give a command its RUN argument; left out, it is the newest run."""
-    return click.argument("run", type=RUN, metavar="[RUN]", default=rundirs.LAST)(command)
+    return click.argument("run", type=RUN, metavar="[RUN]", default=catalog.LAST)(command)
 
 
 def run_and_path_arguments(command: _Command) -> _Command:
     """Give a command RUN and ID, each of which may be left out; see `run_and_path`."""
     path = click.argument("path", metavar="[ID]", required=False)
-    run = click.argument("run", type=RunOrPathParam(), metavar="[RUN]", default=rundirs.LAST)
+    run = click.argument("run", type=RunOrPathParam(), metavar="[RUN]", default=catalog.LAST)
     return run(path(command))
 
 
@@ -148,7 +148,7 @@ def run_and_path(run: RunDir | str, path: str | None) -> tuple[RunDir, str | Non
         return run, path
     if path is not None:
         raise UsageError(f"{run!r} names a future, not a run; write RUN first, then ID")
-    return rundirs.select(state_folder(), rundirs.LAST), run
+    return catalog.select(state_folder(), catalog.LAST), run
 
 
 def file_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG001

@@ -13,8 +13,8 @@ import click
 from resilient_scoop.cli.base import DURATION, SETTINGS, note, run_argument
 from resilient_scoop.cli.reach import Reached, open_process, send, whom_to_ask
 from resilient_scoop.errors import RunBusyError
-from resilient_scoop.runtime.figures import is_live
-from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs.status import is_live
 
 _LINGER_S: Final = 5.0
 """The broker ends after its launcher; it has that long to let go of the journal."""

@@ -12,10 +12,10 @@ import click
 from resilient_scoop.cli.base import note, utc
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import RunStoppedError, UsageError
-from resilient_scoop.runtime.decisions import Decision, Pair, load
-from resilient_scoop.runtime.display import duration
-from resilient_scoop.runtime.rundir import RunDir
-from resilient_scoop.runtime.survey import Changed, Looked
+from resilient_scoop.processes.code_survey import Changed, Looked
+from resilient_scoop.runs.decisions import Decision, Pair, load
+from resilient_scoop.runs.display import duration
+from resilient_scoop.runs.folder import RunDir
 
 _SHOWN_MAX: Final = 4
 ALL: Final = "*"

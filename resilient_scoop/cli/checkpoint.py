@@ -14,9 +14,14 @@ import click
 from resilient_scoop.cli.base import DURATION, EXIT_CODES, SETTINGS, note, run_argument
 from resilient_scoop.cli.reach import open_process, send, whom_to_ask
 from resilient_scoop.errors import RunStoppedError, UsageError
-from resilient_scoop.runtime.figures import is_live
-from resilient_scoop.runtime.handover import GO_ON_SIGNAL, GRACE_S, Told, read_told
-from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.processes.launcher.stopping import (
+    GO_ON_SIGNAL,
+    GRACE_S,
+    Told,
+    read_told,
+)
+from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs.status import is_live
 
 _POLL_S: Final = 0.05
 _YOUNG_S: Final = 5.0

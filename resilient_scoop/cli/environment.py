@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
-from resilient_scoop.runtime.rundir import RunDir, RunInfo
-from resilient_scoop.runtime.surroundings import parse, restore
+from resilient_scoop.runs.folder import RunDir, RunInfo
+from resilient_scoop.runs.surroundings import parse, restore
 
 env_option: Final = click.option(
     "--env", "env", multiple=True, metavar="NAME[=VALUE]",

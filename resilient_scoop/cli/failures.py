@@ -7,9 +7,9 @@ import msgspec
 
 from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, print_json, run_argument
 from resilient_scoop.counts import counted
-from resilient_scoop.runtime.failed import FailedItem, dropped_failures, failed_items
-from resilient_scoop.runtime.figures import open_view
-from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.runs.failed_items import FailedItem, dropped_failures, failed_items
+from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs.status import open_view
 
 
 class FailuresReport(msgspec.Struct, frozen=True):

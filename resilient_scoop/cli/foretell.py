@@ -8,12 +8,18 @@ import msgspec
 from resilient_scoop.cli.base import SCHEMA, print_json
 from resilient_scoop.cli.changed import weigh
 from resilient_scoop.counts import counted
-from resilient_scoop.runtime.display import duration
-from resilient_scoop.runtime.figures import OutputTail, RunState, open_view, read_ended, state_of
-from resilient_scoop.runtime.foretelling import Foretold, FunctionForetold, foretell
-from resilient_scoop.runtime.replays import read_state
-from resilient_scoop.runtime.rundir import RunDir, RunInfo
-from resilient_scoop.runtime.survey import look
+from resilient_scoop.processes.code_survey import look
+from resilient_scoop.runs.display import duration
+from resilient_scoop.runs.folder import RunDir, RunInfo
+from resilient_scoop.runs.forecast import Foretold, FunctionForetold, foretell
+from resilient_scoop.runs.status import (
+    OutputTail,
+    RunState,
+    open_view,
+    read_ended,
+    state_of,
+)
+from resilient_scoop.runs.stored_state import read_state
 
 _COLUMNS = ("reused", "changed", "failed", "in flight", "in doubt", "saved", "needed")
 

@@ -21,14 +21,14 @@ from resilient_scoop.cli.base import (
 from resilient_scoop.cli.run import check_name
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
-from resilient_scoop.runtime import rundirs
-from resilient_scoop.runtime.figures import open_view
-from resilient_scoop.runtime.rundir import RunDir, RunInfo, user_name
+from resilient_scoop.runs import catalog
+from resilient_scoop.runs.folder import RunDir, RunInfo, user_name
+from resilient_scoop.runs.status import open_view
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.batch import Parent
-    from resilient_scoop.core.checkpoints import Kept
-    from resilient_scoop.runtime.forking import Point
+    from resilient_scoop.core.facts.batch import Parent
+    from resilient_scoop.core.facts.checkpoints import Kept
+    from resilient_scoop.runs.fork import Point
 
 
 class ForkReport(msgspec.Struct, frozen=True):
@@ -91,7 +91,7 @@ def command(
     Change the code, start it with `rscoop resume NEWRUN`, and compare. RUN is not changed and may be
     live. Large results are linked, not copied; either run can be removed.
     """
-    from resilient_scoop.runtime import forking
+    from resilient_scoop.runs import fork
 
     check_name(name)
     info = run.load()
@@ -105,13 +105,13 @@ def command(
             host=os.uname().nodename, user=user_name(os.geteuid()),
         )  # fmt: skip
 
-    target = rundirs.create(state_folder(), describe, now)
+    target = catalog.create(state_folder(), describe, now)
     taken = None
     try:
-        taken = forking.fork(run, target, uuid, place.point)
+        taken = fork.fork(run, target, uuid, place.point)
     finally:
         if taken is None:
-            rundirs.remove(target)
+            catalog.remove(target)
     if as_json:
         print_json(
             ForkReport(
@@ -145,7 +145,7 @@ def _place(run: RunDir, at: str | None, at_checkpoint: str | None, block: str | 
     Raises:
         UsageError: it is none, or not there any more.
     """
-    from resilient_scoop.runtime import forking
+    from resilient_scoop.runs import fork
 
     if at is not None and at_checkpoint is not None:
         raise UsageError("--at and --at-checkpoint name two places: give one of them")
@@ -154,7 +154,7 @@ def _place(run: RunDir, at: str | None, at_checkpoint: str | None, block: str | 
     root = _script_of(run)
     if at_checkpoint is not None:
         name, kept = _checkpoint(run, root, at_checkpoint, block)
-        point = forking.Point(kept.calls, kept.observations, kept.seq)
+        point = fork.Point(kept.calls, kept.observations, kept.seq)
         return _Place(point, f"{run.id} at checkpoint {kept.gen} of {name!r}", kept.gen)
     if at is not None:
         point = _at_call(run, root, at)
@@ -169,7 +169,7 @@ def _script_of(run: RunDir) -> Parent:
         UsageError: there is no journal yet.
     """
     from resilient_scoop import ids
-    from resilient_scoop.runtime.replays import read_state
+    from resilient_scoop.runs.stored_state import read_state
 
     view = open_view(run)
     if view is None:
@@ -184,9 +184,9 @@ def _at_call(run: RunDir, root: Parent, text: str) -> Point:
     Raises:
         UsageError: it is no call that the run has made, or what lies before it is not there any more.
     """
-    from resilient_scoop.runtime import forking
+    from resilient_scoop.runs import fork
 
-    call = forking.parse_batch(text)
+    call = fork.parse_batch(text)
     if call is None:
         raise UsageError(
             f"--at {text}: name a call of the script, as 0.17; a run cannot be forked at a call of a "
@@ -198,9 +198,9 @@ def _at_call(run: RunDir, root: Parent, text: str) -> Point:
             f"--at 0.{call}: the script of run {run.id} has made {counted(made, 'call')} so far, "
             f"up to 0.{made - 1}"
         )
-    point = forking.Point(call)
-    if not forking.check_point(root, point):
-        first = forking.first_call(root)
+    point = fork.Point(call)
+    if not fork.check_point(root, point):
+        first = fork.first_call(root)
         raise UsageError(
             f"--at 0.{call}: results before it were dropped, since checkpoints made later cover "
             f"them; from 0.{first} on any call will do, or a checkpoint: --at-checkpoint with one of "
@@ -215,7 +215,7 @@ def _checkpoint(run: RunDir, root: Parent, text: str, block: str | None) -> _Mad
     Raises:
         UsageError: there is none, or it cannot be told which.
     """
-    from resilient_scoop.runtime import forking
+    from resilient_scoop.runs import fork
 
     if not root.blocks:
         raise UsageError(f"the script of run {run.id} has made no checkpoint; --at names a call")
@@ -237,7 +237,7 @@ def _checkpoint(run: RunDir, root: Parent, text: str, block: str | None) -> _Mad
             f"the last two; there are {_known(root)}"
         )
     kept = max(found, key=lambda each: each.seq)
-    if not forking.check_point(root, forking.Point(kept.calls, kept.observations, kept.seq)):
+    if not fork.check_point(root, fork.Point(kept.calls, kept.observations, kept.seq)):
         raise UsageError(
             f"checkpoint {kept.gen} of block {name!r} needs results that were dropped when "
             f"later checkpoints were made; there are {_known(root)}"

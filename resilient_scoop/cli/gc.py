@@ -12,9 +12,11 @@ import click
 from resilient_scoop.cli.base import DURATION, SETTINGS, size, state_folder
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import RscoopError, RunBusyError
-from resilient_scoop.runtime import rundirs
-from resilient_scoop.runtime.display import duration
-from resilient_scoop.runtime.figures import (
+from resilient_scoop.runs import catalog
+from resilient_scoop.runs.catalog import RunEntry
+from resilient_scoop.runs.display import duration
+from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs.status import (
     RunState,
     is_live,
     open_view,
@@ -22,8 +24,6 @@ from resilient_scoop.runtime.figures import (
     state_behind,
     state_of,
 )
-from resilient_scoop.runtime.rundir import RunDir
-from resilient_scoop.runtime.rundirs import RunEntry
 
 _TOUCHED_BY_READERS = frozenset({"figures.json", "lock", "lock.mdb", "shown"})
 
@@ -66,7 +66,7 @@ def command(*, older_than_s: float, keep: int, finished_only: bool, dry_run: boo
     """
     state_dir = state_folder()
     now = time.time()  # noqa: TID251  files have wall clock times
-    entries = rundirs.list_runs(state_dir)
+    entries = catalog.list_runs(state_dir)
     removed = freed_bytes = 0
     for entry in entries[: len(entries) - keep if keep else None]:
         found = _look(entry, now)
@@ -80,7 +80,7 @@ def command(*, older_than_s: float, keep: int, finished_only: bool, dry_run: boo
         click.echo(f"{verb} {found.run.id}  {found.state}  {duration(found.age_s)}  "
                    f"{size(found.size_bytes)}")  # fmt: skip
     if not dry_run:
-        rundirs.remove_rests(state_dir)
+        catalog.remove_rests(state_dir)
     verb = "would be removed, and {} freed" if dry_run else "removed, {} freed"
     click.echo(f"{removed} of {counted(len(entries), 'run')} {verb.format(size(freed_bytes))}")
 
@@ -130,7 +130,7 @@ def _extent(folder: Path) -> tuple[float, int]:
 
 def _remove(run: RunDir) -> bool:
     try:
-        rundirs.remove(run)
+        catalog.remove(run)
     except RunBusyError:
         return False  # resumed a moment ago
     return True

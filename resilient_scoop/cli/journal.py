@@ -8,9 +8,6 @@ from typing import Any, Final
 import click
 import msgspec
 
-from resilient_scoop.adapters import journal_lock
-from resilient_scoop.adapters.journal_check import Depth, Verdict, check
-from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.cli.base import (
     SCHEMA,
     SETTINGS,
@@ -24,7 +21,10 @@ from resilient_scoop.cli.journal_mend import check_begun, compact, repair_comman
 from resilient_scoop.core.events import Table
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import RunBusyError
-from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.journal import writer_lock
+from resilient_scoop.journal.damage_check import Depth, Verdict, check
+from resilient_scoop.journal.view import JournalView
+from resilient_scoop.runs.folder import RunDir
 from resilient_scoop.wire.messages import decode_logged, decode_up
 
 _DAMAGED_EXIT: Final = 74
@@ -97,7 +97,7 @@ Examples:
 def verify(*, run: RunDir, depth: str, as_json: bool) -> int:
     """Check RUN's journal for damage (exit code 74)."""
     run.load()  # of a newer format it is not ours to judge
-    holder = journal_lock.holder(run.journal)
+    holder = writer_lock.holder(run.journal)
     if holder is not None:
         raise RunBusyError(str(run.journal), holder.pid, holder.host, holder.started)
     check_begun(run)

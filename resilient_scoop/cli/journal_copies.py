@@ -7,14 +7,6 @@ from pathlib import Path
 import click
 import msgspec
 
-from resilient_scoop.adapters.journal_backup import (
-    Manifest,
-    make_key,
-    read_key,
-    read_manifest,
-    unpack_backup,
-    write_backup,
-)
 from resilient_scoop.cli.base import (
     SCHEMA,
     SETTINGS,
@@ -26,7 +18,15 @@ from resilient_scoop.cli.base import (
 from resilient_scoop.cli.journal_mend import check_begun
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
-from resilient_scoop.runtime import rundirs
+from resilient_scoop.journal.backup import (
+    Manifest,
+    make_key,
+    read_key,
+    read_manifest,
+    unpack_backup,
+    write_backup,
+)
+from resilient_scoop.runs import catalog
 
 
 class CopyReport(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ def backup(*, words: tuple[str, ...], as_json: bool) -> None:
     """
     if len(words) > 2:  # noqa: PLR2004 - RUN and TARGET
         raise UsageError("give a run, which may be left out, and one TARGET")
-    run = rundirs.select(state_folder(), words[0] if len(words) > 1 else rundirs.LAST)
+    run = catalog.select(state_folder(), words[0] if len(words) > 1 else catalog.LAST)
     target = Path(words[-1])
     run.load()
     check_begun(run)
@@ -85,7 +85,7 @@ def restore(*, source: Path, as_json: bool) -> None:
     manifest = read_manifest(source.absolute(), read_key(key_path()))
     if not manifest.id.isalnum():
         raise UsageError(f"{source} is of a run with an impossible id, {manifest.id!r}")
-    run = rundirs.restore(
+    run = catalog.restore(
         state_folder(), manifest.id, lambda draft: unpack_backup(source.absolute(), manifest, draft)
     )
     _report(manifest, run.path, as_json=as_json, verb="restored")

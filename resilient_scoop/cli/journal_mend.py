@@ -11,11 +11,6 @@ from typing import Final
 import click
 import msgspec
 
-from resilient_scoop.adapters.journal import Journal
-from resilient_scoop.adapters.journal_place import read_generation
-from resilient_scoop.adapters.journal_repair import Repaired, repair
-from resilient_scoop.adapters.journal_upkeep import REFUSED_FILE, WANTED_FILE
-from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.cli.base import (
     DURATION,
     SCHEMA,
@@ -33,8 +28,13 @@ from resilient_scoop.errors import (
     JournalLostError,
     UsageError,
 )
-from resilient_scoop.runtime.figures import is_live
-from resilient_scoop.runtime.rundir import RunDir, sync_folder
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.journal.place import read_generation
+from resilient_scoop.journal.repair import Repaired, repair
+from resilient_scoop.journal.upkeep import REFUSED_FILE, WANTED_FILE
+from resilient_scoop.journal.view import JournalView
+from resilient_scoop.runs.folder import RunDir, sync_folder
+from resilient_scoop.runs.status import is_live
 
 _POLL_S: Final = 0.05
 _EXCHANGE: Final = 2

@@ -13,11 +13,11 @@ import click
 
 from resilient_scoop.cli.base import SETTINGS, run_argument
 from resilient_scoop.errors import UsageError
-from resilient_scoop.runtime.display import Display
-from resilient_scoop.runtime.figures import OutputTail, is_live, open_view
-from resilient_scoop.runtime.rundir import RunDir
-from resilient_scoop.runtime.script_errors import LOG as ERRORS_LOG
-from resilient_scoop.runtime.task_output import TaskLogs
+from resilient_scoop.processes.stderr import LOG as ERRORS_LOG
+from resilient_scoop.processes.task_output import TaskLogs
+from resilient_scoop.runs.display import Display
+from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs.status import OutputTail, is_live, open_view
 
 _POLL_S: Final = 0.2
 _PAGE_BYTES: Final = 1 << 20

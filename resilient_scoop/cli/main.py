@@ -17,7 +17,7 @@ import click
 from resilient_scoop._version import __version__
 from resilient_scoop.cli.base import EXIT_CODES, SETTINGS
 from resilient_scoop.errors import InvariantError, RscoopError
-from resilient_scoop.runtime.words import limit_met
+from resilient_scoop.processes.failures import limit_met
 
 COMMANDS: Final = {
     "run": "run",

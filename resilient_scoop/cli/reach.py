@@ -6,9 +6,9 @@ import os
 import signal
 from dataclasses import dataclass
 
-from resilient_scoop.adapters import journal_lock
 from resilient_scoop.errors import UsageError
-from resilient_scoop.runtime.rundir import RunDir, boot_id, pid_started
+from resilient_scoop.journal import writer_lock
+from resilient_scoop.runs.folder import RunDir, boot_id, pid_started
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def whom_to_ask(run: RunDir, command: str) -> Reached:
                 f"see which process has it open: fuser {run.lock}"
             )
         return Reached(holder.pid, "launcher")
-    broker = journal_lock.holder(run.journal)
+    broker = writer_lock.holder(run.journal)
     if broker is not None:
         _check_host(run, broker.host, here, command)
         return Reached(broker.pid, "broker")

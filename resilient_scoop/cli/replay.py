@@ -14,10 +14,10 @@ from resilient_scoop.cli.resume import ResumeCommand
 from resilient_scoop.cli.script import check_program
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
-from resilient_scoop.runtime.figures import open_view
-from resilient_scoop.runtime.replays import Played, replay, spec_of
-from resilient_scoop.runtime.rundir import RunDir
-from resilient_scoop.runtime.surroundings import parse
+from resilient_scoop.processes.replay.request import Played, replay, spec_of
+from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs.status import open_view
+from resilient_scoop.runs.surroundings import parse
 
 DIFFERS = 1
 

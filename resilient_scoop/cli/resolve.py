@@ -8,7 +8,6 @@ from typing import Any
 import click
 import msgspec
 
-from resilient_scoop.adapters.payload import dumps
 from resilient_scoop.cli.base import (
     SCHEMA,
     SETTINGS,
@@ -18,13 +17,14 @@ from resilient_scoop.cli.base import (
     run_and_path,
     run_and_path_arguments,
 )
-from resilient_scoop.core.recovery import doubts
+from resilient_scoop.core.facts.recovery import doubts
 from resilient_scoop.errors import UsageError
-from resilient_scoop.runtime.figures import is_live, open_view
-from resilient_scoop.runtime.replays import read_state
-from resilient_scoop.runtime.resolving import Verdict, given_up, resolve
-from resilient_scoop.runtime.rundir import RunDir
-from resilient_scoop.runtime.whys import parse_path
+from resilient_scoop.payload.payload import dumps
+from resilient_scoop.runs.explain import parse_path
+from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs.resolve import Verdict, given_up, resolve
+from resilient_scoop.runs.status import is_live, open_view
+from resilient_scoop.runs.stored_state import read_state
 
 
 class Doubt(msgspec.Struct, frozen=True):

@@ -22,10 +22,10 @@ from resilient_scoop.cli.script import check_program, installed_versions
 from resilient_scoop.cli.start import Start, start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import UsageError
-from resilient_scoop.runtime.input_rest import file_of, go_on
-from resilient_scoop.runtime.launching import script_spec
-from resilient_scoop.runtime.rundir import RunDir, RunInfo
-from resilient_scoop.runtime.survey import Looked
+from resilient_scoop.processes.code_survey import Looked
+from resilient_scoop.processes.options import script_spec
+from resilient_scoop.runs.folder import RunDir, RunInfo
+from resilient_scoop.runs.stdin_rest import file_of, go_on
 
 _OPTIONAL_VALUE: Final = {"--reuse-changed", "--recompute-changed"}
 
@@ -195,8 +195,8 @@ def _changed(run: RunDir, info: RunInfo, *, retry_failed: bool) -> Looked | None
 
     One view answers both questions: opening one has a child read a journal that was not closed.
     """
-    from resilient_scoop.runtime.figures import open_view, read_ended
-    from resilient_scoop.runtime.survey import look
+    from resilient_scoop.processes.code_survey import look
+    from resilient_scoop.runs.status import open_view, read_ended
 
     view = open_view(run)
     if view is None:
@@ -209,6 +209,6 @@ def _changed(run: RunDir, info: RunInfo, *, retry_failed: bool) -> Looked | None
 
 
 def _conclude(run: RunDir) -> None:
-    from resilient_scoop.runtime.aftermath import conclude
+    from resilient_scoop.processes.launcher.cleanup import conclude
 
     conclude(run)

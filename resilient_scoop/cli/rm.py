@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from resilient_scoop.cli.base import RUN, SETTINGS, size
-from resilient_scoop.runtime import rundirs
-from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.runs import catalog
+from resilient_scoop.runs.folder import RunDir
 
 
 @click.command(
@@ -27,5 +27,5 @@ def command(*, runs: tuple[RunDir, ...]) -> None:
     """
     for run in dict.fromkeys(runs):
         freed = sum(path.lstat().st_blocks * 512 for path in run.path.rglob("*"))
-        rundirs.remove(run)
+        catalog.remove(run)
         click.echo(f"removed {run.id}  {size(freed)}")

@@ -15,7 +15,6 @@ from typing import Final
 
 import click
 
-from resilient_scoop.adapters.rng import RULES
 from resilient_scoop.cli.base import (
     EXIT_CODES,
     SETTINGS,
@@ -34,11 +33,17 @@ from resilient_scoop.cli.script import (
 from resilient_scoop.cli.start import Start, start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import JournalPlaceError, UsageError
-from resilient_scoop.runtime import rundirs
-from resilient_scoop.runtime.child import interpreter_flags
-from resilient_scoop.runtime.input_rest import file_of
-from resilient_scoop.runtime.rundir import KEPT_SCRIPT, RunDir, RunInfo, user_name
-from resilient_scoop.runtime.surroundings import look
+from resilient_scoop.processes.starting import interpreter_flags
+from resilient_scoop.runs import catalog
+from resilient_scoop.runs.folder import (
+    KEPT_SCRIPT,
+    RunDir,
+    RunInfo,
+    user_name,
+)
+from resilient_scoop.runs.stdin_rest import file_of
+from resilient_scoop.runs.surroundings import look
+from resilient_scoop.task_state.rng import RULES
 
 SEED_BITS: Final = 64
 _NAME: Final = re.compile(r"\w[\w.+-]*")
@@ -138,7 +143,7 @@ def command(  # noqa: PLR0913  one parameter per option
 
     now = time.time()  # noqa: TID251  labels the run and makes its id
     files = {} if target.source is None else {KEPT_SCRIPT: target.source}
-    run = rundirs.create(state_folder(), describe, now, files)
+    run = catalog.create(state_folder(), describe, now, files)
     how = Start(
         workers=count, strict=strict, quiet=quiet, detach=detach, audit=audit, task_output=task_output,
         always_replay=always_replay, limit=limit_of(time_limit),
@@ -150,10 +155,10 @@ def check_name(name: str | None) -> None:
     """Raise UsageError for a name that could not be told from other ways to select a run."""
     if name is None:
         return
-    if not _NAME.fullmatch(name) or name == rundirs.LAST:
+    if not _NAME.fullmatch(name) or name == catalog.LAST:
         raise UsageError(
             f"{name!r} can't name a run: take letters, digits, '.', '-' and '_', "
-            f"beginning with a letter or digit, and not {rundirs.LAST!r}"
+            f"beginning with a letter or digit, and not {catalog.LAST!r}"
         )
 
 
@@ -184,5 +189,5 @@ def _started(run: RunDir, how: Start) -> int:
     try:
         return start(run, how)
     except JournalPlaceError:
-        rundirs.remove(run)  # nothing was run and nothing can be resumed
+        catalog.remove(run)  # nothing was run and nothing can be resumed
         raise

@@ -18,16 +18,16 @@ from resilient_scoop.cli.base import (
 )
 from resilient_scoop.cli.tables import GAP, Column, fit, width_here
 from resilient_scoop.errors import RscoopError
-from resilient_scoop.runtime.display import duration
-from resilient_scoop.runtime.figures import (
+from resilient_scoop.runs.catalog import RunEntry, list_runs
+from resilient_scoop.runs.display import duration
+from resilient_scoop.runs.lifetimes import ran_s
+from resilient_scoop.runs.status import (
     RunFigures,
     RunState,
     cached_figures,
     state_behind,
     state_of,
 )
-from resilient_scoop.runtime.lives import ran_s
-from resilient_scoop.runtime.rundirs import RunEntry, list_runs
 
 _COLORS = {
     RunState.RUNNING: "cyan",

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from resilient_scoop.errors import UsageError
-from resilient_scoop.runtime import program
-from resilient_scoop.runtime.child import absolute_path
+from resilient_scoop.processes import program
+from resilient_scoop.processes.starting import absolute_path
 
 if TYPE_CHECKING:
-    from resilient_scoop.runtime.child import ScriptSpec
+    from resilient_scoop.processes.starting import ScriptSpec
 
 DISTRIBUTIONS: Final = (
     "resilient-scoop", "pyzmq", "greenlet", "dill", "lmdb", "tenacity", "paramiko", "msgspec",

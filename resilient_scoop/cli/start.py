@@ -12,11 +12,11 @@ import click
 
 from resilient_scoop.cli.base import note
 from resilient_scoop.errors import RscoopError
-from resilient_scoop.runtime.decisions import Decision
-from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.runs.decisions import Decision
+from resilient_scoop.runs.folder import RunDir
 
 if TYPE_CHECKING:
-    from resilient_scoop.runtime.handover import Limit
+    from resilient_scoop.processes.launcher.stopping import Limit
 
 _POLL_S: Final = 0.02
 _LOG: Final = "launcher.log"
@@ -50,8 +50,8 @@ def start(run: RunDir, how: Start) -> int:
 
 
 def _launch(run: RunDir, how: Start) -> int:
-    from resilient_scoop.runtime.launcher import launch
-    from resilient_scoop.runtime.launching import LaunchOptions
+    from resilient_scoop.processes.launcher.supervisor import launch
+    from resilient_scoop.processes.options import LaunchOptions
 
     return launch(
         run,

@@ -19,11 +19,15 @@ from resilient_scoop.cli.base import (
 )
 from resilient_scoop.cli.tables import GAP, Column, fit, folded, width_here
 from resilient_scoop.counts import counted
-from resilient_scoop.runtime import decisions
-from resilient_scoop.runtime.busy import processes
-from resilient_scoop.runtime.counting import ReplayFigures
-from resilient_scoop.runtime.display import duration, steps
-from resilient_scoop.runtime.figures import (
+from resilient_scoop.runs import decisions
+from resilient_scoop.runs.audit_findings import Finding, read_findings
+from resilient_scoop.runs.counting import ReplayFigures
+from resilient_scoop.runs.display import duration, steps
+from resilient_scoop.runs.executing import processes
+from resilient_scoop.runs.folder import Holder, RunDir, RunInfo
+from resilient_scoop.runs.json_text import one_line
+from resilient_scoop.runs.lifetimes import ran_s
+from resilient_scoop.runs.status import (
     BatchFigures,
     FunctionFigures,
     ItemFigures,
@@ -32,11 +36,7 @@ from resilient_scoop.runtime.figures import (
     read_figures,
     state_of,
 )
-from resilient_scoop.runtime.findings import Finding, read_findings
-from resilient_scoop.runtime.json_text import one_line
-from resilient_scoop.runtime.lives import ran_s
-from resilient_scoop.runtime.rundir import Holder, RunDir, RunInfo
-from resilient_scoop.runtime.troubles import troubles
+from resilient_scoop.runs.troubles import troubles
 
 
 class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from resilient_scoop.cli.base import note, parse_duration
-from resilient_scoop.runtime.rundir import pid_started
+from resilient_scoop.runs.folder import pid_started
 
 if TYPE_CHECKING:
-    from resilient_scoop.runtime.handover import Limit
+    from resilient_scoop.processes.launcher.stopping import Limit
 
 MARGIN_S: Final = 120.0
 _SHARE: Final = 0.1
@@ -77,8 +77,8 @@ def time_limit_option(command: _Command) -> _Command:
 
 def limit_of(given: TimeLimit | None) -> Limit | None:
     """Return when the run is to hand over, from now on, and say so where nobody typed it."""
-    from resilient_scoop.runtime.display import duration
-    from resilient_scoop.runtime.handover import Limit
+    from resilient_scoop.processes.launcher.stopping import Limit
+    from resilient_scoop.runs.display import duration
 
     if given is not None:
         return None if given.seconds is None else Limit(given.seconds)

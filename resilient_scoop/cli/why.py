@@ -15,9 +15,14 @@ from resilient_scoop.cli.base import (
 )
 from resilient_scoop.errors import UsageError
 from resilient_scoop.ids import ROOT
-from resilient_scoop.runtime.figures import open_view
-from resilient_scoop.runtime.rundir import RunDir
-from resilient_scoop.runtime.whys import How, Inquiry, Why, parse_path
+from resilient_scoop.runs.explain import (
+    How,
+    Inquiry,
+    Why,
+    parse_path,
+)
+from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs.status import open_view
 
 
 class WhyReport(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ a step at a time between commits, until nothing is left; then the new file takes
   C5  What is removed is never the file that is named, nor the old one before the new name is durable.
   C6  A failure before the swap gives the compaction up, changes nothing, and is tried again later.
 
-The files themselves are the shell's (`adapters/journal_compact.py`).
+The files themselves are the shell's (`journal/compact.py`).
 """
 
 from __future__ import annotations

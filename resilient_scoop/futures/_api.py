@@ -8,11 +8,11 @@ import warnings
 import zlib
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from resilient_scoop.adapters import rng as streams
-from resilient_scoop.core.unwanted import Unwanted
+from resilient_scoop.core.parent.unwanted import Unwanted
 from resilient_scoop.futures import _engine, _once, _options, _serial
 from resilient_scoop.futures._future import Future
 from resilient_scoop.futures._maps import Mapping
+from resilient_scoop.task_state import rng as streams
 from resilient_scoop.wire.messages import Options
 
 if TYPE_CHECKING:

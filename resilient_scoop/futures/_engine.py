@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from resilient_scoop.adapters import imported, overlay, process_settings, setting
-from resilient_scoop.adapters import payload as codec
-from resilient_scoop.adapters.digest import (
+from resilient_scoop.adapters import process_settings
+from resilient_scoop.adapters.greenlets import GreenletExit
+from resilient_scoop.core.parent.severed import sever
+from resilient_scoop.errors import ScriptGuardError, UsageError
+from resilient_scoop.futures._options import PLAIN
+from resilient_scoop.identity import imported_values, script_changes
+from resilient_scoop.identity.change_guard import Guard
+from resilient_scoop.identity.digest import (
     Changed,
     digest_many,
     digest_value,
@@ -25,24 +30,21 @@ from resilient_scoop.adapters.digest import (
     has_met,
     take_met,
 )
-from resilient_scoop.adapters.green import GreenletExit
-from resilient_scoop.adapters.guard import Guard
-from resilient_scoop.adapters.meaning import Meaning
-from resilient_scoop.adapters.purity import draws_nothing
-from resilient_scoop.adapters.store import size_of
-from resilient_scoop.adapters.user_code import describe
-from resilient_scoop.core.severed import sever
-from resilient_scoop.errors import ScriptGuardError, UsageError
-from resilient_scoop.futures._options import PLAIN
-from resilient_scoop.runtime import ending, user_signals
-from resilient_scoop.runtime.current import Process
+from resilient_scoop.identity.meaning import Meaning
+from resilient_scoop.identity.purity import draws_nothing
+from resilient_scoop.payload import payload as codec
+from resilient_scoop.payload.files import size_of
+from resilient_scoop.processes import program_end, user_signals
+from resilient_scoop.processes.here import Process
+from resilient_scoop.task_state import overlay
+from resilient_scoop.values.user_code import describe
 from resilient_scoop.wire.messages import Define, Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from resilient_scoop.core.parent import Call, Parent
-    from resilient_scoop.runtime.session import Context, Session
+    from resilient_scoop.core.parent.parent import Call, Parent
+    from resilient_scoop.processes.connection import Context, Session
     from resilient_scoop.wire.callables import Setting
 
 ONE, STAR, KEYWORDS = 0, 1, 2
@@ -61,7 +63,7 @@ _SCALARS = frozenset({int, float, bool, str, bytes, type(None), complex})
 
 _definitions: dict[tuple[Any, ...], tuple[object, Define, Guard]] = {}
 _bringing: dict[bytes, Define] = {}
-ending.caches += [_definitions.clear, _bringing.clear, forget_known, imported.forget]
+program_end.caches += [_definitions.clear, _bringing.clear, forget_known, imported_values.forget]
 
 
 class Here:
@@ -134,7 +136,7 @@ def definition(function: Callable[..., Any], style: int, options: Options) -> De
     # With options, they are a part of the key; to hash them takes as long as all the rest.
     key = (id(function), style) if options is PLAIN else (id(function), style, options)
     found = _definitions.get(key)
-    changes = setting.changes()
+    changes = script_changes.changes()
     if found is not None and found[0] is function and found[2].holds():
         define = found[1]
         if define.setting is changes or define.setting == changes:

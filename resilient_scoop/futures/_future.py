@@ -8,16 +8,16 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from resilient_scoop import ids
-from resilient_scoop.adapters import payload as codec
-from resilient_scoop.core.call import Call, Chunk
-from resilient_scoop.core.durable import revive
+from resilient_scoop.core.parent.call import Call, Chunk
+from resilient_scoop.core.parent.durable import revive
 from resilient_scoop.futures import _engine, _pending
+from resilient_scoop.payload import payload as codec
 from resilient_scoop.wire.broker_errors import is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from resilient_scoop.core.parent import Call
+    from resilient_scoop.core.parent.parent import Call
     from resilient_scoop.futures._engine import Here
 
 T = TypeVar("T")

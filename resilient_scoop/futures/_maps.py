@@ -7,15 +7,15 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Any
 
-from resilient_scoop.adapters import payload as codec
-from resilient_scoop.core.unwanted import Unwanted
+from resilient_scoop.core.parent.unwanted import Unwanted
 from resilient_scoop.futures import _engine
 from resilient_scoop.futures._pending import run_callbacks
+from resilient_scoop.payload import payload as codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from resilient_scoop.core.parent import Chunk
+    from resilient_scoop.core.parent.parent import Chunk
     from resilient_scoop.futures._engine import Here
     from resilient_scoop.wire.messages import Options
 

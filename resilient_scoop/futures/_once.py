@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resilient_scoop.adapters import payload as codec
-from resilient_scoop.core import once
+from resilient_scoop.core.parent import once
 from resilient_scoop.errors import PicklingFailedError
 from resilient_scoop.futures import _engine
-from resilient_scoop.runtime.streams import aside
+from resilient_scoop.payload import payload as codec
+from resilient_scoop.processes.random_streams import aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable

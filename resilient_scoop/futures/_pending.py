@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from resilient_scoop.core.call import Watch
+from resilient_scoop.core.parent.call import Watch
 from resilient_scoop.futures import _engine
 
 if TYPE_CHECKING:

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from resilient_scoop.adapters import payload as codec
-from resilient_scoop.adapters import rng
-from resilient_scoop.adapters.green import GreenletExit
+from resilient_scoop.adapters.greenlets import GreenletExit
 from resilient_scoop.errors import ProgressRefusedError, ScriptGuardError
 from resilient_scoop.futures import _serial
-from resilient_scoop.runtime.current import Process
+from resilient_scoop.payload import payload as codec
+from resilient_scoop.processes.here import Process
+from resilient_scoop.task_state import rng
 from resilient_scoop.wire.messages import Attempt, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resilient_scoop.core.worker import Work
-    from resilient_scoop.runtime.session import Context, Session
+    from resilient_scoop.core.worker.worker import Work
+    from resilient_scoop.processes.connection import Context, Session
 
 RESUME_BYTES_MAX: Final = 1 << 20
 """A payload is a record of the journal every second; what is larger belongs into a file."""

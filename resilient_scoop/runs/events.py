@@ -8,7 +8,7 @@ from typing import Literal, assert_never
 import msgspec
 
 from resilient_scoop import ids
-from resilient_scoop.core.tally import OTHERS
+from resilient_scoop.core.facts.tally import OTHERS
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.checkpoints import Checkpoint, Trimmed
 

@@ -9,9 +9,9 @@ from typing import Literal, TypeVar
 import msgspec
 
 from resilient_scoop import ids
-from resilient_scoop.adapters.journal_view import JournalView
-from resilient_scoop.core.intervals import Intervals
-from resilient_scoop.core.tally import OTHERS
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.tally import OTHERS
+from resilient_scoop.journal.view import JournalView
 from resilient_scoop.runs.log import records
 from resilient_scoop.wire import messages as wire
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import Table
-from resilient_scoop.core.tally import title
+from resilient_scoop.core.facts.tally import title
+from resilient_scoop.journal.view import JournalView
 from resilient_scoop.wire import messages as wire
 
 _LOG_OF_HISTORY: Final = bytes((Table.LOG,))

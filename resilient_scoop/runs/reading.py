@@ -11,16 +11,21 @@ from typing import Any
 import msgspec
 
 from resilient_scoop import ids
-from resilient_scoop.adapters.journal_view import JournalView
-from resilient_scoop.adapters.payload_errors import describe_failure
-from resilient_scoop.core.tally import OTHERS
+from resilient_scoop.core.facts.tally import OTHERS
 from resilient_scoop.errors import RscoopError, UsageError
+from resilient_scoop.journal.view import JournalView
+from resilient_scoop.payload.exceptions import describe_failure
+from resilient_scoop.runs import catalog
 from resilient_scoop.runs.events import Event, events_of
+from resilient_scoop.runs.folder import RunDir, RunInfo
 from resilient_scoop.runs.items import Item, tasks
 from resilient_scoop.runs.log import names_of_functions, records
-from resilient_scoop.runtime import rundirs
-from resilient_scoop.runtime.figures import open_view, read_figures, state_behind, state_of
-from resilient_scoop.runtime.rundir import RunDir, RunInfo
+from resilient_scoop.runs.status import (
+    open_view,
+    read_figures,
+    state_behind,
+    state_of,
+)
 from resilient_scoop.wire import messages as wire
 
 
@@ -97,8 +102,8 @@ class Outcome:
         Raises:
             UnpicklingFailedError: the value cannot be loaded in this process; it names what is missing.
         """
-        from resilient_scoop.adapters import payload
-        from resilient_scoop.adapters.store import LargeStore
+        from resilient_scoop.payload import payload
+        from resilient_scoop.payload.files import LargeStore
 
         store = LargeStore(self._run.folder / "payloads")
         found = payload.loads(self._payload, store, f"result of {self.path}")
@@ -255,7 +260,7 @@ def list_runs(state_dir: str | os.PathLike[str] | None = None) -> list[Run]:
 
     `state_dir` is where they are kept: RSCOOP_STATE_DIR if that is set, else the user's state folder.
     """
-    entries = rundirs.list_runs(_state(state_dir))
+    entries = catalog.list_runs(_state(state_dir))
     return [Run(entry.run, entry.info) for entry in entries if entry.info is not None]
 
 
@@ -266,13 +271,13 @@ def open_run(run: str = "last", state_dir: str | os.PathLike[str] | None = None)
         RunNotFoundError: there is none; it names similar ones.
         JournalError: its description cannot be read; the text says what to do.
     """
-    found = rundirs.select(_state(state_dir), run)
+    found = catalog.select(_state(state_dir), run)
     return Run(found, found.load())
 
 
 def _state(given: str | os.PathLike[str] | None) -> Path:
     text = os.fspath(given) if given is not None else os.environ.get("RSCOOP_STATE_DIR")
-    return rundirs.state_dir(text)
+    return catalog.state_dir(text)
 
 
 def _place(path: str) -> tuple[str, int, int]:

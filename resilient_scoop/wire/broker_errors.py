@@ -1,6 +1,6 @@
 """Outcomes that the broker itself makes: tagged msgpack, since it neither pickles nor unpickles.
 
-The first byte tells a payload's codec; `E` is this one. `adapters.payload` turns it into an error.
+The first byte tells a payload's codec; `E` is this one. `payload.payload` turns it into an error.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Args(_Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Outcomes of consecutive items, and what they were computed from.
 
-    Those of a fork's source that are bound to no place there have `call` -1 (`runtime.forking`).
+    Those of a fork's source that are bound to no place there have `call` -1 (`runs.fork`).
     """
 
     call: int
@@ -88,7 +88,9 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     values: list[bytes]
     failed: list[int] = []  # indexes into `values` that are exceptions
     spent_s: float = 0.0  # time on the CPU and waiting, all items together
-    task: Attempt | None = None  # None: made by the broker, or found by the parent (`core.moved`)
+    task: Attempt | None = (
+        None  # None: made by the broker, or found by the parent (`core.parent.moved`)
+    )
     pure: bool = False  # proven to depend on nothing but the function and these arguments
     once: bool = False  # of an `idempotent=False` call: it is never started again
     again: int = 0  # second tries of its items under `retries=`, as far as the worker counted them

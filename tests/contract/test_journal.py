@@ -8,14 +8,19 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from resilient_scoop.adapters import journal as journal_module
-from resilient_scoop.adapters.blobs import BLOB_BYTES_MIN
-from resilient_scoop.adapters.committer import Committer
-from resilient_scoop.adapters.journal import Journal
-from resilient_scoop.adapters.journal_store import Store
-from resilient_scoop.adapters.journal_write import KEY_BYTES_MAX, Gone, Puts, write
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.errors import InvariantError, JournalError, JournalFullError
+from resilient_scoop.journal import journal as journal_module
+from resilient_scoop.journal.blobs import BLOB_BYTES_MIN
+from resilient_scoop.journal.committer import Committer
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.journal.store import Store
+from resilient_scoop.journal.write import (
+    KEY_BYTES_MAX,
+    Gone,
+    Puts,
+    write,
+)
 from tests.fakes import Failure, MemoryCommitter, MemoryJournal
 
 RUN = b"r" * 16

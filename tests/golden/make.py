@@ -24,8 +24,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from resilient_scoop.adapters.journal_place import FORMAT
 from resilient_scoop.ids import ROOT
+from resilient_scoop.journal.place import FORMAT
 
 KINDS = {
     "finished": ("script.py", ""),

@@ -8,7 +8,7 @@ import sys
 PRELUDE = """
 import os, sys
 from pathlib import Path
-from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.journal.journal import Journal
 from resilient_scoop.core.events import Erase, Put, Table
 from resilient_scoop.errors import JournalError, JournalFullError
 directory = Path(sys.argv[1])

@@ -6,8 +6,8 @@ import os
 import signal
 import time
 
-from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import Table
+from resilient_scoop.journal.view import JournalView
 from resilient_scoop.wire import messages as wire
 from tests.integration.runs import Done, Place, wait_until
 

@@ -54,7 +54,7 @@ def _wrap(owner, name, thread=None, most=1 << 62):
         return done
     setattr(owner, name, outer)
 
-if "resilient_scoop.runtime.proc" in sys.orig_argv and _ROLE in sys.orig_argv:
+if "resilient_scoop.processes.entry" in sys.orig_argv and _ROLE in sys.orig_argv:
     for name in ("writev", "fsync", "fdatasync", "rename", "unlink"): _wrap(os, name)
     from resilient_scoop.adapters import journal
     _wrap(journal.Journal, "commit")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from resilient_scoop.adapters.journal_view import JournalView
 from resilient_scoop.core.events import Table
+from resilient_scoop.journal.view import JournalView
 from resilient_scoop.wire import messages as wire
 from tests.integration.killed import killed_at, resumed
 from tests.integration.runs import Place
@@ -212,7 +212,7 @@ LAMBDAS = """
     from resilient_scoop import checkpoint, futures
 
     def known():
-        from resilient_scoop.runtime.current import Process
+        from resilient_scoop.processes.here import Process
         machine = Process.session.machine
         return len(machine.functions) + len(machine.announced)
 

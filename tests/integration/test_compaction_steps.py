@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters.journal_check import Depth, check
-from resilient_scoop.adapters.journal_place import data_file
+from resilient_scoop.journal.damage_check import Depth, check
+from resilient_scoop.journal.place import data_file
 from tests.integration import killing_at_steps
 from tests.integration.runs import Place
 

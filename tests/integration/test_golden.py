@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters.journal_check import Depth, check
-from resilient_scoop.runtime.figures import read_figures
-from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.journal.damage_check import Depth, check
+from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs.status import read_figures
 from tests.integration.runs import Place
 
 pytestmark = pytest.mark.real

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters import journal as journal_module
-from resilient_scoop.adapters import journal_compact, journal_upkeep
-from resilient_scoop.adapters.blobs import BLOB_BYTES_MIN
-from resilient_scoop.adapters.journal import Journal
-from resilient_scoop.adapters.journal_check import Depth, check
-from resilient_scoop.adapters.journal_place import Generation, read_generation, write_generation
-from resilient_scoop.adapters.journal_upkeep import REFUSED_FILE, WANTED_FILE
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.errors import JournalError
+from resilient_scoop.journal import compact, upkeep
+from resilient_scoop.journal import journal as journal_module
+from resilient_scoop.journal.blobs import BLOB_BYTES_MIN
+from resilient_scoop.journal.damage_check import Depth, check
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.journal.place import Generation, read_generation, write_generation
+from resilient_scoop.journal.upkeep import REFUSED_FILE, WANTED_FILE
 
 pytestmark = pytest.mark.real
 
@@ -57,7 +57,7 @@ def content(journal: Journal) -> dict[tuple[Table, bytes], bytes]:
 
 @pytest.fixture(autouse=True)
 def _small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_upkeep, "COMPACT_BYTES_MIN", 1 << 16)
+    monkeypatch.setattr(upkeep, "COMPACT_BYTES_MIN", 1 << 16)
 
 
 def test_half_free_it_is_compacted_by_itself_and_keeps_every_commit(tmp_path: Path) -> None:
@@ -123,12 +123,12 @@ def test_what_is_small_or_mostly_in_use_is_left_as_it_is(
 ) -> None:
     journal = filled(tmp_path / "full", kept=50)
     for _ in range(3):
-        assert journal.tend() == journal_upkeep.LOOK_S
+        assert journal.tend() == upkeep.LOOK_S
     journal.close(clean=True)
-    monkeypatch.setattr(journal_upkeep, "COMPACT_BYTES_MIN", 16 << 20)
+    monkeypatch.setattr(upkeep, "COMPACT_BYTES_MIN", 16 << 20)
     journal = filled(tmp_path / "small", kept=1)
     for _ in range(3):
-        assert journal.tend() == journal_upkeep.LOOK_S
+        assert journal.tend() == upkeep.LOOK_S
     assert journal.data == ""
     journal.close(clean=True)
 
@@ -143,7 +143,7 @@ def test_who_asks_is_served_and_told_why_not(
     assert journal.data == "compact-1"
     assert not (directory / REFUSED_FILE).exists()
 
-    monkeypatch.setattr(journal_compact, "NOTED_MAX", 10)
+    monkeypatch.setattr(compact, "NOTED_MAX", 10)
     (directory / WANTED_FILE).touch()
     more = [Put(Table.LOG, key(900, i), b"v") for i in range(20)]
     tend_until(
@@ -270,7 +270,7 @@ def test_threads_and_processes_read_on_while_files_are_swapped(tmp_path: Path) -
 VIEWER = """
 import sys, time
 from pathlib import Path
-from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.journal.journal import Journal
 from resilient_scoop.core.events import Table
 print("begin", flush=True)
 until = time.monotonic() + 60

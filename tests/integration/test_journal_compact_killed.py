@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.core.events import Erase, Put, Table
+from resilient_scoop.journal.journal import Journal
 from tests.integration import powercut
 
 pytestmark = pytest.mark.real
@@ -24,8 +24,8 @@ WRITER = """
 import os, sys, threading
 from pathlib import Path
 from resilient_scoop.adapters import journal_upkeep
-from resilient_scoop.adapters.committer import Committer
-from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.journal.committer import Committer
+from resilient_scoop.journal.journal import Journal
 from resilient_scoop.core.events import Erase, Put, Table
 journal_upkeep.COMPACT_BYTES_MIN = 1 << 16
 journal = Journal.open(Path(sys.argv[1]))
@@ -95,7 +95,7 @@ STEPS = """
 import os, sys
 from pathlib import Path
 from resilient_scoop.adapters import journal_upkeep
-from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.journal.journal import Journal
 from resilient_scoop.core.events import Erase, Put, Table
 journal_upkeep.COMPACT_BYTES_MIN = 1 << 16
 journal = Journal.open(Path(sys.argv[1]))

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters.journal import Journal
-from resilient_scoop.adapters.journal_check import Depth, check
-from resilient_scoop.adapters.journal_place import data_file, read_generation
-from resilient_scoop.adapters.journal_repair import repair
 from resilient_scoop.core.events import INPUT_KEY, Put, Table
-from resilient_scoop.runtime.recorded import recorded_input
+from resilient_scoop.journal.damage_check import Depth, check
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.journal.place import data_file, read_generation
+from resilient_scoop.journal.repair import repair
+from resilient_scoop.runs.recorded_streams import recorded_input
 from resilient_scoop.wire.messages import (
     Attempt,
     Checkpoint,
@@ -214,7 +214,7 @@ def test_a_sound_run_is_repaired_without_a_loss_also_where_its_second_file_is_lo
 
 
 def test_what_is_behind_a_gap_is_left_out(tmp_path: Path) -> None:
-    from resilient_scoop.adapters.journal_repair import repair
+    from resilient_scoop.journal.repair import repair
 
     journal = Journal.create(tmp_path / "journal", b"r" * 16)
     attempt = Attempt(1, 1)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters.blobs import BLOB_BYTES_MIN
-from resilient_scoop.adapters.journal import Journal
-from resilient_scoop.adapters.journal_check import Depth, check
-from resilient_scoop.adapters.journal_export import backup, export, stats
 from resilient_scoop.core.events import Erase, Put, Table
 from resilient_scoop.errors import JournalFormatError
+from resilient_scoop.journal.blobs import BLOB_BYTES_MIN
+from resilient_scoop.journal.damage_check import Depth, check
+from resilient_scoop.journal.export import backup, export, stats
+from resilient_scoop.journal.journal import Journal
 from resilient_scoop.wire import messages
 
 pytestmark = pytest.mark.real

@@ -13,12 +13,12 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from resilient_scoop.adapters.journal import Journal
-from resilient_scoop.adapters.journal_check import Depth, check
-from resilient_scoop.adapters.journal_place import read_meta
-from resilient_scoop.adapters.journal_repair import repair
 from resilient_scoop.core.events import Erase, Put, Table
 from resilient_scoop.errors import JournalDamagedError
+from resilient_scoop.journal.damage_check import Depth, check
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.journal.place import read_meta
+from resilient_scoop.journal.repair import repair
 from tests.integration.journal_process import PRELUDE, said_by, start
 
 pytestmark = pytest.mark.real
@@ -34,7 +34,7 @@ def payload(turn: int, index: int) -> bytes:
 WRITER = (
     PRELUDE
     + """
-from resilient_scoop.adapters.committer import Committer
+from resilient_scoop.journal.committer import Committer
 import threading
 def payload(turn, index): return b"%d.%d " % (turn, index) * (1 + (turn * 7 + index) % 90)
 journal = Journal.open(directory)

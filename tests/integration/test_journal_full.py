@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters import journal as journal_module
-from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalFullError
+from resilient_scoop.journal import journal as journal_module
+from resilient_scoop.journal.journal import Journal
 from tests.integration.journal_process import PRELUDE, said_by
 
 pytestmark = pytest.mark.real
@@ -107,7 +107,7 @@ def make_room():
 
 
 EIO = """
-from resilient_scoop.adapters.committer import Committer
+from resilient_scoop.journal.committer import Committer
 journal = Journal.open(directory)
 committer = Committer(journal, lambda: None)
 say("begin")

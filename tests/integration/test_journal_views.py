@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters import journal as journal_module
-from resilient_scoop.adapters import journal_check, journal_store
-from resilient_scoop.adapters.blobs import BLOB_BYTES_MIN
-from resilient_scoop.adapters.journal import Journal
-from resilient_scoop.adapters.journal_check import Depth, Verdict
 from resilient_scoop.core.events import Erase, Put, Table
 from resilient_scoop.errors import InvariantError, JournalDamagedError
+from resilient_scoop.journal import damage_check, store
+from resilient_scoop.journal import journal as journal_module
+from resilient_scoop.journal.blobs import BLOB_BYTES_MIN
+from resilient_scoop.journal.damage_check import Depth, Verdict
+from resilient_scoop.journal.journal import Journal
 
 pytestmark = pytest.mark.real
 
@@ -33,7 +33,7 @@ def number(value: int) -> bytes:
 VIEWER = """
 import sys
 from pathlib import Path
-from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.journal.journal import Journal
 from resilient_scoop.core.events import Table
 with Journal.view(Path(sys.argv[1])) as view:
     for line in sys.stdin:
@@ -56,7 +56,7 @@ def test_a_viewer_in_another_process_sees_each_commit_through_growth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a journal whose map is soon too small, and a viewer
-    monkeypatch.setattr(journal_store, "MAP_BYTES", 1 << 20)
+    monkeypatch.setattr(store, "MAP_BYTES", 1 << 20)
     journal = Journal.create(tmp_path / "journal", RUN)
     command = [sys.executable, "-c", VIEWER, str(tmp_path / "journal")]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -80,7 +80,7 @@ def test_a_viewer_in_another_process_sees_each_commit_through_growth(
 def test_threads_read_while_the_journal_is_written_and_grows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_store, "MAP_BYTES", 1 << 20)
+    monkeypatch.setattr(store, "MAP_BYTES", 1 << 20)
     journal = Journal.create(tmp_path / "journal", RUN)
     seen: list[int] = []
     done = threading.Event()
@@ -187,7 +187,7 @@ def test_only_what_was_not_closed_in_order_is_verified_in_a_child(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[str] = []
-    check = journal_check.check
+    check = damage_check.check
 
     def noted(directory: Path, depth: Depth, *, states: bool = True) -> Verdict:
         checked.append(depth.name)
@@ -233,7 +233,7 @@ def test_a_file_that_was_cut_by_whole_pages_does_not_end_who_looks_at_it(
     look = """
 import sys
 from pathlib import Path
-from resilient_scoop.adapters.journal import Journal
+from resilient_scoop.journal.journal import Journal
 from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalDamagedError
 try:

@@ -34,7 +34,7 @@ ANSWER = f"{sum(range(TASKS))}\n"
 QUICK = """
 import os, sys
 if "resilient_scoop" in sys.orig_argv:
-    from resilient_scoop.runtime import watchdog
+    from resilient_scoop.processes.launcher import watchdog
     watchdog.SAY_S, watchdog.KILL_S, watchdog.LOOK_S = 1.0, 3.0, 0.3
 
 def loop(name):
@@ -48,12 +48,12 @@ def loop(name):
 os.chdir(os.environ["HERE"]) if "broker" in sys.orig_argv or "agent" in sys.orig_argv else None
 turns = {}
 if "broker" in sys.orig_argv:
-    from resilient_scoop.runtime import broker_main
-    from resilient_scoop.runtime.broker_main import BrokerShell
-    broker_main._QUIET_S = 1
+    from resilient_scoop.processes.broker import main as broker
+    from resilient_scoop.processes.broker.main import BrokerShell
+    broker._QUIET_S = 1
     turns["loop-broker"], BrokerShell._turn = BrokerShell._turn, loop("loop-broker")
 if "agent" in sys.orig_argv:
-    from resilient_scoop.runtime.agent_main import Agent
+    from resilient_scoop.processes.agent.main import Agent
     turns["loop-agent"], Agent._vouch = Agent._vouch, loop("loop-agent")
 """
 

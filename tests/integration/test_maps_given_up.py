@@ -82,7 +82,7 @@ def test_a_map_that_was_never_begun_is_computed_and_one_without_end_is_let_go(pl
                 file.write(f"{x}\\n")
         def same(x): return x
         def calls():
-            from resilient_scoop.runtime.current import Process
+            from resilient_scoop.processes.here import Process
             return len(Process.session.context.parent.calls)
         def leaves(n):
             for k in range(n):

@@ -137,7 +137,7 @@ def test_an_iterable_that_raises_does_so_behind_the_results_before_it(place: Pla
         [sys.executable, "-W", "ignore", str(path)],
         capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
-    told = place.run(ITERABLES + "    from resilient_scoop.runtime.current import Process\n"
+    told = place.run(ITERABLES + "    from resilient_scoop.processes.here import Process\n"
                      "    print(len(Process.session.context.parent.calls))\n").expect()  # fmt: skip
     assert told == plain.stdout + "0\n"
 

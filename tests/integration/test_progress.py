@@ -69,7 +69,7 @@ def test_a_worker_killed_in_a_long_call_costs_a_second_of_it(place: Place) -> No
     victim, *_ = [
         pid
         for pid, words in place.processes().items()
-        if " resilient_scoop.runtime.proc worker " in words
+        if " resilient_scoop.processes.entry worker " in words
     ]
     os.kill(victim, signal.SIGKILL)
 

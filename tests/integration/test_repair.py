@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters.journal import Journal
-from resilient_scoop.adapters.journal_repair import repair
 from resilient_scoop.core.events import Erase, Put, Table
 from resilient_scoop.ids import log_prefix
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.journal.repair import repair
 from resilient_scoop.wire.messages import (
     Attempt,
     Checkpoint,

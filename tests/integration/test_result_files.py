@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters import result_files
-from resilient_scoop.adapters.blobs import BLOB_BYTES_MIN
-from resilient_scoop.adapters.journal import Journal
-from resilient_scoop.adapters.journal_check import Depth, check
-from resilient_scoop.adapters.store import LargeStore
 from resilient_scoop.core.events import Erase, Put, Table
+from resilient_scoop.journal import result_files
+from resilient_scoop.journal.blobs import BLOB_BYTES_MIN
+from resilient_scoop.journal.damage_check import Depth, check
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.payload.files import LargeStore
 from resilient_scoop.wire.messages import Outcome, Outcomes, encode
 from tests.integration.runs import Place
 

@@ -204,7 +204,7 @@ def figures(place: Place, last_line: str) -> None:
 
 
 def processes(place: Place, role: str) -> list[int]:
-    mark = f" resilient_scoop.runtime.proc {role} "
+    mark = f" resilient_scoop.processes.entry {role} "
     return [pid for pid, words in place.processes().items() if mark in words]
 
 

@@ -12,12 +12,12 @@ from contextlib import suppress
 from typing import Any
 
 from resilient_scoop import ids
-from resilient_scoop.core import once
-from resilient_scoop.core.divergence import StrangeFutureError
-from resilient_scoop.core.durable import Block, revive
-from resilient_scoop.core.parent import Call, Chunk, Parent
-from resilient_scoop.core.unwanted import Unwanted
-from resilient_scoop.core.worker import Work, Worker
+from resilient_scoop.core.parent import once
+from resilient_scoop.core.parent.divergence import StrangeFutureError
+from resilient_scoop.core.parent.durable import Block, revive
+from resilient_scoop.core.parent.parent import Call, Chunk, Parent
+from resilient_scoop.core.parent.unwanted import Unwanted
+from resilient_scoop.core.worker.worker import Work, Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs
 from tests.sim.programs import Fn

@@ -10,7 +10,7 @@ from resilient_scoop.wire import messages as wire
 from tests.sim.cancels import Broken
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.worker import Worker
+    from resilient_scoop.core.worker.worker import Worker
     from tests.sim.shells import BrokerShell
     from tests.sim.world import World
 

@@ -16,7 +16,7 @@ from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import is_cancelled
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.worker import Work
+    from resilient_scoop.core.worker.worker import Work
     from tests.sim.shells import BrokerShell
     from tests.sim.worker import WorkerShell
     from tests.sim.world import World

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
 from resilient_scoop.core.events import Change, Erase, Put, Table
-from resilient_scoop.core.state import Batch, State
+from resilient_scoop.core.facts.state import Batch, State
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs, truths
 from tests.sim.callables import Callables
@@ -26,7 +26,7 @@ from tests.sim.saves import Saves
 RUN = b"run of the simul"
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.worker import Work
+    from resilient_scoop.core.worker.worker import Work
     from tests.sim.programs import Fn
     from tests.sim.shells import BrokerShell
     from tests.sim.world import World

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tests.sim.cancels import Broken
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.once import Begun
+    from resilient_scoop.core.parent.once import Begun
     from tests.sim.world import World
 
 Place = tuple[str, str]

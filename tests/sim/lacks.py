@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from tests.sim import programs
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.broker import Broker
-    from resilient_scoop.core.worker import Work
+    from resilient_scoop.core.broker.broker import Broker
+    from resilient_scoop.core.worker.worker import Work
     from tests.sim.launcher import Launcher
     from tests.sim.world import World
 

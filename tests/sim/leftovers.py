@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
+from resilient_scoop.core.broker.holdback import available
 from resilient_scoop.core.events import Table
-from resilient_scoop.core.holdback import available
-from resilient_scoop.core.state import Batch, Parent, State
+from resilient_scoop.core.facts.state import Batch, Parent, State
 from resilient_scoop.wire import messages as wire
 from tests.sim.cancels import Broken
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.broker import Broker
-    from resilient_scoop.core.peers import Peer
+    from resilient_scoop.core.broker.broker import Broker
+    from resilient_scoop.core.broker.peers import Peer
     from tests.sim.shells import BrokerShell
     from tests.sim.world import World
 

@@ -11,19 +11,20 @@ from typing import Any
 
 import msgspec
 
-from resilient_scoop.core import exchange, permission, recovery
-from resilient_scoop.core.broker import Broker
+from resilient_scoop.core.broker import exchange, permission
+from resilient_scoop.core.broker.broker import Broker
+from resilient_scoop.core.broker.cancellations import Questions
+from resilient_scoop.core.broker.exchange import Exchange
+from resilient_scoop.core.broker.ledger import Ledger
+from resilient_scoop.core.broker.membership import Membership
 from resilient_scoop.core.events import Erase, Put, Send, Table
-from resilient_scoop.core.exchange import Exchange
-from resilient_scoop.core.intervals import Intervals
-from resilient_scoop.core.ledger import Ledger
+from resilient_scoop.core.facts import recovery
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.state import State
+from resilient_scoop.core.facts.tally import Totals
 from resilient_scoop.core.link import Link
-from resilient_scoop.core.membership import Membership
-from resilient_scoop.core.parent import Call, Parent
-from resilient_scoop.core.questions import Questions
-from resilient_scoop.core.state import State
-from resilient_scoop.core.tally import Totals
-from resilient_scoop.core.worker import Worker
+from resilient_scoop.core.parent.parent import Call, Parent
+from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim.planting import Mutant, Patch
 

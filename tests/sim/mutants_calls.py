@@ -7,18 +7,20 @@ from typing import Any
 
 import msgspec
 
-from resilient_scoop.core import exchange, ledger, recovery, unwanted
-from resilient_scoop.core.abandonments import Abandonments
-from resilient_scoop.core.broker import Broker
+from resilient_scoop.core.broker import exchange, ledger
+from resilient_scoop.core.broker.abandonments import Abandonments
+from resilient_scoop.core.broker.broker import Broker
+from resilient_scoop.core.broker.cancellations import Questions
+from resilient_scoop.core.broker.ledger import Ledger
+from resilient_scoop.core.broker.membership import Membership
+from resilient_scoop.core.broker.scheduler import Scheduler
 from resilient_scoop.core.events import Put, Table
-from resilient_scoop.core.ledger import Ledger
-from resilient_scoop.core.membership import Membership
-from resilient_scoop.core.parent import Parent
-from resilient_scoop.core.questions import Questions
-from resilient_scoop.core.scheduler import Scheduler
-from resilient_scoop.core.state import State
-from resilient_scoop.core.words import Words
-from resilient_scoop.core.worker import Worker
+from resilient_scoop.core.facts import recovery
+from resilient_scoop.core.facts.progress import Words
+from resilient_scoop.core.facts.state import State
+from resilient_scoop.core.parent import unwanted
+from resilient_scoop.core.parent.parent import Parent
+from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim.planting import Mutant, Patch
 

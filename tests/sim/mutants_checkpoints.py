@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from resilient_scoop import ids
-from resilient_scoop.core import checkpoints, durable, keeper
+from resilient_scoop.core.broker import checkpoint_keeper
+from resilient_scoop.core.broker.checkpoint_keeper import Keeper
+from resilient_scoop.core.broker.handover import Handover
 from resilient_scoop.core.events import Offer, Send
-from resilient_scoop.core.handover import Handover
-from resilient_scoop.core.keeper import Keeper
-from resilient_scoop.core.parent import Parent
+from resilient_scoop.core.facts import checkpoints
+from resilient_scoop.core.parent import durable
+from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.wire import messages as wire
 from tests.sim.mutants import patched_apply
 from tests.sim.planting import Mutant, Patch
@@ -89,7 +91,7 @@ def _checkpoint_not_fenced() -> Sequence[Patch]:
 
 
 def _half_covered_erased() -> Sequence[Patch]:
-    covers = keeper._Job.covers
+    covers = checkpoint_keeper._Job.covers
 
     def bug(self: Any, record: wire.Logged) -> bool:
         if isinstance(record, wire.Calls):
@@ -98,7 +100,7 @@ def _half_covered_erased() -> Sequence[Patch]:
             return any(item.call in self.calls for item in record.items)
         return covers(self, record)
 
-    return [(keeper._Job, "covers", bug)]
+    return [(checkpoint_keeper._Job, "covers", bug)]
 
 
 def _trims_forgotten() -> Sequence[Patch]:

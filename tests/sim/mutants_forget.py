@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from resilient_scoop.core import defines, forgetting, worker
-from resilient_scoop.core.defines import Defines
-from resilient_scoop.core.forgetting import Rounds
-from resilient_scoop.core.worker import Worker
+from resilient_scoop.core.broker import callable_cache, callable_eviction
+from resilient_scoop.core.broker.callable_cache import Defines
+from resilient_scoop.core.broker.callable_eviction import Rounds
+from resilient_scoop.core.worker import worker
+from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim.planting import Mutant, Patch
 
 
 def _still_taken_for_announced() -> Sequence[Patch]:
-    forget = forgetting.forget
+    forget = callable_eviction.forget
 
     def bug(self: Worker, asked: wire.Forget) -> None:
         announced, known = self.announced, self.functions
@@ -43,7 +44,7 @@ def _still_taken_for_known() -> Sequence[Patch]:
 
 
 def _erased_while_named() -> Sequence[Patch]:
-    return [(defines, "_note", lambda *_: None)]
+    return [(callable_cache, "_note", lambda *_: None)]
 
 
 def _announced_since_erased() -> Sequence[Patch]:

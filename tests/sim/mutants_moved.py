@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from resilient_scoop.core.moved import Moved
+from resilient_scoop.core.parent.moved import Moved
 from resilient_scoop.wire import messages as wire
 from tests.sim.planting import Mutant, Patch
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from resilient_scoop.core import once
-from resilient_scoop.core.once import Once
+from resilient_scoop.core.parent import once
+from resilient_scoop.core.parent.once import Once
 from tests.sim.planting import Mutant, Patch
 
 _KEPT = (("kept", 2), ("map", "keeper", [2, 1]), ("kept", 3))

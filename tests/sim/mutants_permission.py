@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from resilient_scoop.core import permission
-from resilient_scoop.core.broker import Broker
-from resilient_scoop.core.ledger import Ledger
-from resilient_scoop.core.scheduler import Scheduler
+from resilient_scoop.core.broker import permission
+from resilient_scoop.core.broker.broker import Broker
+from resilient_scoop.core.broker.ledger import Ledger
+from resilient_scoop.core.broker.scheduler import Scheduler
 from resilient_scoop.wire import messages as wire
 from tests.sim.planting import Mutant, Patch
 

@@ -9,8 +9,8 @@ from resilient_scoop import ids
 from tests.sim.cancels import Broken
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.broker import Broker
-    from resilient_scoop.core.handover import Handover
+    from resilient_scoop.core.broker.broker import Broker
+    from resilient_scoop.core.broker.handover import Handover
     from resilient_scoop.wire import messages as wire
     from tests.sim.shells import BrokerShell
     from tests.sim.world import World

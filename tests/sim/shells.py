@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resilient_scoop.config import BrokerConfig
-from resilient_scoop.core.broker import Broker
-from resilient_scoop.core.defines import Defines
+from resilient_scoop.core.broker.broker import Broker
+from resilient_scoop.core.broker.callable_cache import Defines
+from resilient_scoop.core.broker.exchange import Exchange, Mail
+from resilient_scoop.core.broker.handover import Stage
 from resilient_scoop.core.events import AskCheckpoints, Change, Interrupt, Put, Table
-from resilient_scoop.core.exchange import Exchange, Mail
-from resilient_scoop.core.handover import Stage
+from resilient_scoop.core.facts.recovery import recover
+from resilient_scoop.core.facts.state import State
 from resilient_scoop.core.link import Link
-from resilient_scoop.core.recovery import recover
-from resilient_scoop.core.state import State
 from resilient_scoop.errors import JournalFullError
 from resilient_scoop.ids import PeerId
 from resilient_scoop.wire import messages as wire
@@ -31,7 +31,7 @@ from tests.sim.compactions import Compactor, FileJournal
 from tests.sim.world import Wire, World
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.worker import Work
+    from resilient_scoop.core.worker.worker import Work
     from tests.sim.launcher import Launcher
     from tests.sim.worker import WorkerShell
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
-from resilient_scoop.core import aside, permission
+from resilient_scoop.core.broker import permission, set_aside
 from resilient_scoop.core.link import Link
-from resilient_scoop.core.reporter import Reporter
-from resilient_scoop.core.worker import Work, Worker
+from resilient_scoop.core.worker.reporter import Reporter
+from resilient_scoop.core.worker.worker import Work, Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs, scripts
 from tests.sim.bodies import Frame, Operations
@@ -135,7 +135,7 @@ class WorkerShell(Operations, Process):
     def _leave(self) -> None:
         if self.awaiting is not None and not self.awaiting[0].dropped:
             permission.take_back(self.machine, *self.awaiting)
-        aside.hand_back(self.machine)
+        set_aside.hand_back(self.machine)
         self.machine.out.append(wire.encode(wire.Bye()))
         self._flush()
         self.done = True
@@ -219,7 +219,7 @@ class WorkerShell(Operations, Process):
         index = work.next
         if unfit := self.world.lacks.unfit(work):
             self._settle(work)
-            aside.set_aside(self.machine, work, index, unfit)
+            set_aside.set_aside(self.machine, work, index, unfit)
             self._flush()
             return
         work.next = index + 1

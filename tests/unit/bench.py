@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from resilient_scoop.config import BrokerConfig
-from resilient_scoop.core.broker import Broker
+from resilient_scoop.core.broker.broker import Broker
 from resilient_scoop.core.events import Action, Erase, Heard, Offer, Put, Send, Table, Tick
-from resilient_scoop.core.recovery import recover
-from resilient_scoop.core.state import State
+from resilient_scoop.core.facts.recovery import recover
+from resilient_scoop.core.facts.state import State
 from resilient_scoop.ids import ROOT, PeerId
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import read_broker_error

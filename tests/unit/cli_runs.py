@@ -8,14 +8,14 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from resilient_scoop import ids
-from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.cli.main import cli
 from resilient_scoop.core.events import Change, Put, Table
-from resilient_scoop.runtime import rundirs
-from resilient_scoop.runtime.rundir import RunDir, RunInfo
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.runs import catalog
+from resilient_scoop.runs.folder import RunDir, RunInfo
 from resilient_scoop.wire import messages as wire
 
-NOW = rundirs.EPOCH_S + 90_000_000.0
+NOW = catalog.EPOCH_S + 90_000_000.0
 RUN = bytes(range(16))
 FIRST = wire.Attempt(1, 0)
 FN = b"f" * 16
@@ -33,7 +33,7 @@ def new(state: Path, name: str | None = None, after_s: float = 0) -> RunDir:
             seed=7, workers=2, created_at=NOW + after_s, host=os.uname().nodename, user="me",
         )  # fmt: skip
 
-    return rundirs.create(state, describe, NOW + after_s)
+    return catalog.create(state, describe, NOW + after_s)
 
 
 def log(sequence: int, record: wire.Logged) -> Put:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from deap import base, cma, creator, tools
 
-from resilient_scoop.adapters import payload, rng
+from resilient_scoop.payload import payload
+from resilient_scoop.task_state import rng
 
 NGEN = 8
 

@@ -17,9 +17,9 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from resilient_scoop.adapters import payload
-from resilient_scoop.adapters.digest import digest
 from resilient_scoop.errors import PicklingFailedError
+from resilient_scoop.identity.digest import digest
+from resilient_scoop.payload import payload
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from resilient_scoop.adapters.meaning import Meaning
+from resilient_scoop.identity.meaning import Meaning
 
 PROGRAM: Final = {
     "prog.py": """

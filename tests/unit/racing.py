@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from resilient_scoop.core.worker import Work
+from resilient_scoop.core.worker.worker import Work
 
 
 def begin_next(work: Work) -> Iterator[int | None]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from resilient_scoop.core.events import Action
-from resilient_scoop.core.parent import Call, Parent
-from resilient_scoop.core.unwanted import Unwanted, told
+from resilient_scoop.core.parent.parent import Call, Parent
+from resilient_scoop.core.parent.unwanted import Unwanted, told
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (

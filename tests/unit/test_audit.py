@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.runtime import audit as module
-from resilient_scoop.runtime.audit import Audit
-from resilient_scoop.runtime.findings import AuditTail, read_findings
+from resilient_scoop.processes import audit as module
+from resilient_scoop.processes.audit import Audit
+from resilient_scoop.runs.audit_findings import AuditTail, read_findings
 
 
 @pytest.fixture

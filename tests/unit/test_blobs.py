@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters.blobs import BlobError, BlobRef, BlobStore, unpack_ref
+from resilient_scoop.journal.blobs import (
+    BlobError,
+    BlobRef,
+    BlobStore,
+    unpack_ref,
+)
 
 SMALL, LARGE = b"small", bytes(range(256)) * 20_000
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.core.admission import check
+from resilient_scoop.core.broker.admission import check
 from resilient_scoop.core.events import Discard, Erase, Put, Send, Sweep, Swept, Table
 from resilient_scoop.ids import ROOT, log_prefix
 from resilient_scoop.wire import messages as wire

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.core.divergence import StrangeFutureError
-from resilient_scoop.core.durable import Block, revive
-from resilient_scoop.core.parent import Parent
+from resilient_scoop.core.parent.divergence import StrangeFutureError
+from resilient_scoop.core.parent.durable import Block, revive
+from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, digests, outcomes, record

@@ -16,9 +16,9 @@ from resilient_scoop.cli.main import COMMANDS, cli
 from resilient_scoop.cli.script import find_module
 from resilient_scoop.cli.start import Start
 from resilient_scoop.errors import JournalPlaceError, RscoopError, UsageError
-from resilient_scoop.runtime import rundirs
-from resilient_scoop.runtime.json_text import one_line
-from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.runs import catalog
+from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs.json_text import one_line
 from tests.unit.cli_runs import ENDED, journaled, new, rscoop
 
 # --- run ---
@@ -110,7 +110,7 @@ def test_a_place_that_can_hold_no_journal_leaves_no_run(
     result = rscoop(tmp_path, "run", str(tmp_path / "evolve.py"))
     assert result.exit_code == 2
     assert "take a local disk" in result.stderr
-    assert rundirs.list_runs(tmp_path) == []
+    assert catalog.list_runs(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["", "last", "a/b", ".x", "-x", "a b"])

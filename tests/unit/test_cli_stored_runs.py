@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters.journal_place import data_file
 from resilient_scoop.core.events import Put
 from resilient_scoop.errors import JournalDamagedError, UsageError
-from resilient_scoop.runtime import rundirs
-from resilient_scoop.runtime.figures import OutputTail, open_view, read_figures
+from resilient_scoop.journal.place import data_file
+from resilient_scoop.runs import catalog
+from resilient_scoop.runs.status import OutputTail, open_view, read_figures
 from resilient_scoop.wire import messages as wire
 from tests.unit.cli_runs import ENDED, FIRST, RAISED, journaled, log, new, part, rscoop
 
@@ -91,7 +91,7 @@ def test_a_run_of_a_newer_format_is_not_called_damaged(tmp_path: Path) -> None:
         "newer-format" in rscoop(tmp_path, "gc", "--all", "--older-than", "0s", "--dry-run").stdout
     )
     with pytest.raises(UsageError, match=rf"{described.id}  \(newer-format\)"):
-        rundirs.select(tmp_path, described.id[:4])
+        catalog.select(tmp_path, described.id[:4])
 
 
 def test_status_tells_what_is_and_what_to_do(tmp_path: Path) -> None:
@@ -157,9 +157,9 @@ def test_gc_removes_old_finished_runs_only(tmp_path: Path) -> None:
         assert rscoop(tmp_path, "gc").stdout.startswith("0 of 3 runs")
         result = rscoop(tmp_path, "gc", "--older-than", "0s")
     assert "1 of 3 runs" in result.stdout
-    assert [entry.run for entry in rundirs.list_runs(tmp_path)] == [stopped, live]
+    assert [entry.run for entry in catalog.list_runs(tmp_path)] == [stopped, live]
     rscoop(tmp_path, "gc", "--older-than", "0s", "--all", "--keep", "1")
-    assert [entry.run for entry in rundirs.list_runs(tmp_path)] == [live]
+    assert [entry.run for entry in catalog.list_runs(tmp_path)] == [live]
 
 
 # --- journal ---

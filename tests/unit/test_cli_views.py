@@ -13,13 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 from resilient_scoop import ids
-from resilient_scoop.adapters import payload
-from resilient_scoop.adapters.payload_shown import shown
 from resilient_scoop.cli.main import cli
 from resilient_scoop.cli.tables import GAP, Column, fit
 from resilient_scoop.core.events import Change, Put, Table
-from resilient_scoop.runtime.lives import Lives, ran_s
-from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.payload import payload
+from resilient_scoop.payload.shown import shown
+from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs.lifetimes import Lives, ran_s
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.tally import TALLY_KEY, Tally, Work, encode_tally
 from tests.unit.cli_runs import ENDED, FIRST, RUN, journaled, log, new, part, rscoop

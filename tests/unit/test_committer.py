@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from resilient_scoop.adapters import committer as module
-from resilient_scoop.adapters.committer import Committer
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.errors import InvariantError, JournalError, JournalFullError
+from resilient_scoop.journal import committer as module
+from resilient_scoop.journal.committer import Committer
 
 LONG_S = 10.0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from resilient_scoop.counts import counted
 from resilient_scoop.ids import ROOT
-from resilient_scoop.runtime.counting import Count
-from resilient_scoop.runtime.reports import Report, finished, resuming
+from resilient_scoop.runs.counting import Count
+from resilient_scoop.runs.reports import Report, finished, resuming
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import outcomes, part
 

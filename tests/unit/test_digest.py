@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resilient_scoop.adapters import payload
-from resilient_scoop.adapters.digest import digest_many
+from resilient_scoop.identity.digest import digest_many
+from resilient_scoop.payload import payload
 from tests.unit import digest_cases
 from tests.unit.digest_cases import Node, Point, Words, digest_of, ring, shifted
 
@@ -170,7 +170,7 @@ def test_what_has_no_canonical_form_never_equals_itself() -> None:
 
 def test_large_arguments_are_the_same_in_a_file_and_in_the_payload() -> None:
     np = pytest.importorskip("numpy")
-    from resilient_scoop.adapters.digest import digest
+    from resilient_scoop.identity.digest import digest
 
     for value in ("x" * 2_000_000, np.zeros(300_000), list(range(300_000))):
         assert digest(value, b"B" + bytes(40)) == digest_of(value)

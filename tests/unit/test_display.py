@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from resilient_scoop.runtime.display import (
+from resilient_scoop.runs.display import (
     Course,
     Display,
     Progress,

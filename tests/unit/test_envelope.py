@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from resilient_scoop.adapters.journal_envelope import (
+from resilient_scoop.core.events import Table
+from resilient_scoop.journal.envelope import (
     BLOB,
     OVERHEAD_BYTES,
     EnvelopeError,
@@ -14,7 +15,6 @@ from resilient_scoop.adapters.journal_envelope import (
     seal,
     unseal,
 )
-from resilient_scoop.core.events import Table
 
 tables, flags = some.sampled_from(Table), some.sampled_from([0, BLOB])
 

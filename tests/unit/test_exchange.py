@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import pytest
 
 from resilient_scoop.config import BrokerConfig
-from resilient_scoop.core.broker import Broker
-from resilient_scoop.core.defines import Defines
+from resilient_scoop.core.broker.broker import Broker
+from resilient_scoop.core.broker.callable_cache import Defines
+from resilient_scoop.core.broker.exchange import Exchange, Mail
 from resilient_scoop.core.events import Put, Table
-from resilient_scoop.core.exchange import Exchange, Mail
+from resilient_scoop.core.facts.state import State
 from resilient_scoop.core.link import Link
-from resilient_scoop.core.state import State
 from resilient_scoop.ids import ROOT, PeerId
 from resilient_scoop.wire import messages as wire
 from tests.fakes import MemoryJournal

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters import file_locks, locks
+from resilient_scoop.task_state import file_locks, locks
 
 ASKS = """
 import fcntl, sys

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from resilient_scoop import ids
-from resilient_scoop.core.recovery import recover
-from resilient_scoop.runtime.foretelling import Forecast, Foretold, FunctionForetold
+from resilient_scoop.core.facts.recovery import recover
+from resilient_scoop.runs.forecast import Forecast, Foretold, FunctionForetold
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, ONCE, PLAIN, RISKY, digests, part
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from resilient_scoop.core.defines import Defines
+from resilient_scoop.core.broker.callable_cache import Defines
+from resilient_scoop.core.broker.callable_eviction import KEPT_BYTES_MAX
 from resilient_scoop.core.events import Change, Table
-from resilient_scoop.core.forgetting import KEPT_BYTES_MAX
-from resilient_scoop.core.parent import Parent
+from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import AGENT, FN, ORIGIN, PLAIN, W1, digests

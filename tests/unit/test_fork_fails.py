@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters.journal import Journal
 from resilient_scoop.core.events import Change
 from resilient_scoop.errors import JournalFullError
-from resilient_scoop.runtime import forking
-from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.runs import fork
+from resilient_scoop.runs.folder import RunDir
 from tests.unit.cli_runs import journaled, new, rscoop
 
 
@@ -65,16 +65,16 @@ def test_on_a_full_disk(
 def test_where_the_source_vanishes(
     source: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = forking.Fork.changes
+    changes = fork.Fork.changes
 
-    def vanishing(fork: forking.Fork) -> Iterator[Change]:
+    def vanishing(fork: fork.Fork) -> Iterator[Change]:
         for number, change in enumerate(changes(fork)):
             if number == 3:
                 shutil.rmtree(source.path)
                 raise OSError(errno.ENOENT, "No such file or directory", f"{source.journal}")
             yield change
 
-    monkeypatch.setattr(forking.Fork, "changes", vanishing)
+    monkeypatch.setattr(fork.Fork, "changes", vanishing)
     done = rscoop(tmp_path, "fork", "last")
     assert done.exit_code != 0
     assert files(tmp_path) == {"runs": 2}

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from resilient_scoop import ids
-from resilient_scoop.adapters.journal import Journal
-from resilient_scoop.adapters.journal_view import JournalView
-from resilient_scoop.core.batch import Parent
 from resilient_scoop.core.events import Change, Put, Table
-from resilient_scoop.runtime.forking import (
+from resilient_scoop.core.facts.batch import Parent
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.journal.view import JournalView
+from resilient_scoop.runs.fork import (
     Fork,
     Point,
     check_point,
@@ -21,7 +21,7 @@ from resilient_scoop.runtime.forking import (
     first_call,
     parse_batch,
 )
-from resilient_scoop.runtime.replays import read_state
+from resilient_scoop.runs.stored_state import read_state
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import PLAIN, outcomes, part
 

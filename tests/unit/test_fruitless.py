@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resilient_scoop.core.fruitless import KILLS_MAX
+from resilient_scoop.core.broker.fruitless import KILLS_MAX
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import AGENT, ORIGIN, PLAIN, W1, Bench, calls, outcomes, part, sent
 

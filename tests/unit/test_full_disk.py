@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.runtime import disk, patient
-from resilient_scoop.runtime.disk import Disk
+from resilient_scoop.processes import patient_output
+from resilient_scoop.processes.broker import disk
+from resilient_scoop.processes.broker.disk import Disk
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import ORIGIN, PLAIN, W1, W2, Bench, calls, granted, outcomes, part
 
@@ -69,10 +70,10 @@ def test_a_full_disk_is_said_once_with_what_is_free(
 def test_a_workers_output_waits_for_space_and_no_longer_than_its_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(patient, "_LOOK_S", 0.0)
+    monkeypatch.setattr(patient_output, "_LOOK_S", 0.0)
     full = os.open("/dev/full", os.O_WRONLY)
     looks = iter([False, False, True])
-    patient.write_patiently(full, b"said", lambda: next(looks))
+    patient_output.write_patiently(full, b"said", lambda: next(looks))
     assert next(looks, None) is None, "it was tried three times"
     os.close(full)
 

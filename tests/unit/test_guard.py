@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.runtime import guard, script
-from resilient_scoop.runtime.child import ScriptSpec
+from resilient_scoop.processes import main_guard, user_script
+from resilient_scoop.processes.starting import ScriptSpec
 
 
 def names_after(text: str) -> dict[str, Any]:
     space: dict[str, Any] = {"__name__": "__main__"}
-    exec(guard.closed(textwrap.dedent(text).encode(), "script.py"), space)
+    exec(main_guard.closed(textwrap.dedent(text).encode(), "script.py"), space)
     return space
 
 
@@ -67,7 +67,7 @@ def test_every_other_name_stays_main() -> None:
 
 def test_file_and_line_numbers_stay() -> None:
     text = "\n\ndef fail():\n    raise ValueError\nif __name__ == '__main__':\n    fail()\n"
-    code = guard.closed(text.encode(), "/some/script.py")
+    code = main_guard.closed(text.encode(), "/some/script.py")
     fail = next(const for const in code.co_consts if hasattr(const, "co_name"))
     assert (code.co_filename, fail.co_firstlineno) == ("/some/script.py", 3)
     plain = compile(text, "/some/script.py", "exec", dont_inherit=True)
@@ -76,8 +76,8 @@ def test_file_and_line_numbers_stay() -> None:
 
 def test_code_without_source_is_closed_as_a_whole() -> None:
     text = "class C: pass\nran = 0\nif __name__ == '__main__':\n    ran = 1\n"
-    space: dict[str, Any] = {"__name__": "__main__", guard.NAME_OF_CODE: guard.SEEN}
-    exec(guard.closed_code(compile(text, "script.pyc", "exec")), space)
+    space: dict[str, Any] = {"__name__": "__main__", main_guard.NAME_OF_CODE: main_guard.SEEN}
+    exec(main_guard.closed_code(compile(text, "script.pyc", "exec")), space)
     assert (space["ran"], space["C"].__module__) == (0, "__main__")
 
 
@@ -88,8 +88,8 @@ def test_a_source_too_deep_for_a_tree_is_closed_all_the_same(
         raise RecursionError
 
     monkeypatch.setattr(ast, "parse", too_deep)
-    code = guard.closed(b"ran = 0\nif __name__ == '__main__':\n    ran = 1\n", "script.py")
-    space: dict[str, Any] = {"__name__": "__main__", guard.NAME_OF_CODE: guard.SEEN}
+    code = main_guard.closed(b"ran = 0\nif __name__ == '__main__':\n    ran = 1\n", "script.py")
+    space: dict[str, Any] = {"__name__": "__main__", main_guard.NAME_OF_CODE: main_guard.SEEN}
     exec(code, space)
     assert space["ran"] == 0
 
@@ -110,7 +110,7 @@ def test_names_under_the_guard_are_those_that_an_import_lacks() -> None:
         else:
             with open("x") as file: class_ = 1
     """
-    found = guard.names_under(ast.parse(textwrap.dedent(text)))
+    found = main_guard.names_under(ast.parse(textwrap.dedent(text)))
     assert found == {"json", "regex", "work", "each", "file", "class_"}
 
 
@@ -121,7 +121,7 @@ def test_pickles_of_old_journals_find_the_script(
     path.write_text("class Thing: pass\n")
     monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
-    script.import_for_workers(ScriptSpec(script=str(path), cwd=str(tmp_path)))
+    user_script.import_for_workers(ScriptSpec(script=str(path), cwd=str(tmp_path)))
     assert "__rscoop_main__" not in sys.modules
     import pickle
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from resilient_scoop.core.broker.handover import Stage
 from resilient_scoop.core.events import Interrupt, Send, Tick
-from resilient_scoop.core.handover import Stage
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (

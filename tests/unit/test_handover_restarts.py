@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from resilient_scoop.core.handover import Asked
-from resilient_scoop.core.parent import Parent
+from resilient_scoop.core.broker.handover import Asked
+from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (

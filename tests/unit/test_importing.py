@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+from resilient_scoop.adapters import import_stack
 from resilient_scoop.adapters.flight_record import FlightRecord
-from resilient_scoop.runtime import importing
-from resilient_scoop.runtime.busy import Busy
+from resilient_scoop.runs.executing import Busy
 
 HANGS = """
-from resilient_scoop.runtime import importing
-importing.tell_when_asked()
+from resilient_scoop.adapters import import_stack
+import_stack.tell_when_asked()
 print("here", flush=True)
 import hanging
 """
@@ -31,15 +31,15 @@ def test_a_process_that_hangs_in_an_import_tells_where(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"here\n"
         until = time.monotonic() + 10
-        while "hanging.py" not in importing.place(process.pid, log):
+        while "hanging.py" not in import_stack.place(process.pid, log):
             assert time.monotonic() < until
-        text = importing.said("w1", process.pid, log, "run-7")
+        text = import_stack.said("w1", process.pid, log, "run-7")
     finally:
         process.kill()
         process.communicate()
     assert f'for 60 s, at "{hanging}", line 4. If the import hangs: stop the run' in text
     assert text.endswith("`rscoop resume run-7`")
-    assert importing.place(process.pid, tmp_path / "no.log") == ""
+    assert import_stack.place(process.pid, tmp_path / "no.log") == ""
 
 
 def test_a_record_tells_how_long_the_start_takes_and_how_far_the_script_is() -> None:

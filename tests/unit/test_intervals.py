@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resilient_scoop.core.intervals import Intervals
+from resilient_scoop.core.facts.intervals import Intervals
 
 NUMBERS = range(40)
 bounds = st.tuples(st.integers(0, 30), st.integers(0, 30))

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters import journal_lock
-from resilient_scoop.adapters.journal import Journal
-from resilient_scoop.adapters.journal_place import (
+from resilient_scoop.core.events import Put, Table
+from resilient_scoop.errors import (
+    JournalDamagedError,
+    JournalFormatError,
+    JournalPlaceError,
+    RunBusyError,
+)
+from resilient_scoop.journal import writer_lock
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.journal.place import (
     GENERATION_FILE,
     NETWORK_TYPES,
     check_place,
@@ -17,13 +24,6 @@ from resilient_scoop.adapters.journal_place import (
     lengthen,
     read_meta,
     refuse_network,
-)
-from resilient_scoop.core.events import Put, Table
-from resilient_scoop.errors import (
-    JournalDamagedError,
-    JournalFormatError,
-    JournalPlaceError,
-    RunBusyError,
 )
 
 RUN = b"r" * 16
@@ -63,13 +63,13 @@ def test_a_second_opening_is_refused_and_names_the_first(tmp_path: Path) -> None
     with pytest.raises(RunBusyError, match=f"process {os.getpid()} on ") as caught:
         Journal.open(tmp_path / "journal")
     assert (caught.value.pid, caught.value.exit_code) == (os.getpid(), 73)
-    found = journal_lock.holder(tmp_path / "journal")
+    found = writer_lock.holder(tmp_path / "journal")
     assert found is not None
-    assert (found.pid, found.boot_id) == (os.getpid(), journal_lock.boot_id())
+    assert (found.pid, found.boot_id) == (os.getpid(), writer_lock.boot_id())
 
     journal.close(clean=True)
-    assert journal_lock.holder(tmp_path / "journal") is None
-    assert journal_lock.last_holder(tmp_path / "journal") == found
+    assert writer_lock.holder(tmp_path / "journal") is None
+    assert writer_lock.last_holder(tmp_path / "journal") == found
     Journal.open(tmp_path / "journal").close(clean=True)
 
 

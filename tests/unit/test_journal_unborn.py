@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters.journal import Journal
-from resilient_scoop.adapters.journal_place import GENERATION_FILE
 from resilient_scoop.core.events import Put, Table
 from resilient_scoop.errors import JournalFormatError
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.journal.place import GENERATION_FILE
 
 RUN = bytes(range(16))
 

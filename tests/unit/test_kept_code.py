@@ -17,10 +17,11 @@ from types import ModuleType
 
 import pytest
 
-from resilient_scoop.adapters import module_source, source
-from resilient_scoop.adapters.meaning import Meaning
-from resilient_scoop.runtime import kept_code
-from resilient_scoop.runtime.kept_code import KeptCode
+from resilient_scoop.identity import module_source
+from resilient_scoop.identity.meaning import Meaning
+from resilient_scoop.processes import kept_code
+from resilient_scoop.processes.kept_code import KeptCode
+from resilient_scoop.values import source
 
 OLD, NEW = 'VERSION = "old"\n', '# a new line\nVERSION = "new"\n'
 

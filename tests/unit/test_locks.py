@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from resilient_scoop.adapters import locks
+from resilient_scoop.task_state import locks
 
 
 def test_a_condition_works_between_threads_of_the_script() -> None:

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import pytest
 
-from resilient_scoop.adapters import source
-from resilient_scoop.adapters.meaning import Meaning
-from resilient_scoop.adapters.user_code import describe, find, is_user_code
-from resilient_scoop.adapters.values import is_opaque, opaque
+from resilient_scoop.identity.meaning import Meaning
+from resilient_scoop.values import source
+from resilient_scoop.values.user_code import describe, find, is_user_code
+from resilient_scoop.values.values import is_opaque, opaque
 
 ROOT = Path(__file__).parents[2]
 
@@ -328,7 +328,7 @@ def test_builtins_and_libraries_count_by_name() -> None:
 
 def test_the_version_of_a_library_shows() -> None:
     np = pytest.importorskip("numpy")
-    from resilient_scoop.adapters import user_code as module
+    from resilient_scoop.values import user_code as module
 
     before = fingerprint(np.dot)
     module.version.cache_clear()
@@ -343,7 +343,7 @@ def test_the_version_of_a_library_shows() -> None:
 def test_another_process_finds_the_same(load: Load) -> None:
     module = load(BASE)
     code = (
-        "import sys, runpy; from resilient_scoop.adapters.meaning import Meaning;"
+        "import sys, runpy; from resilient_scoop.identity.meaning import Meaning;"
         "import importlib.util as u; s = u.spec_from_file_location('usermodule', sys.argv[1]);"
         "m = sys.modules['usermodule'] = u.module_from_spec(s); s.loader.exec_module(m);"
         "print(*(Meaning(f).fingerprint.hex() for f in (m.evaluate, m.make({'a', 'b', 'c'}), m.part)))"

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from resilient_scoop.core.divergence import BegunBeforeError
-from resilient_scoop.core.intervals import Intervals
-from resilient_scoop.core.parent import Parent
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.parent.divergence import BegunBeforeError
+from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, ORIGIN, W1, Bench, digests, sent

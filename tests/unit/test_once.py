@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from resilient_scoop.core import once
-from resilient_scoop.core.call import Policy
-from resilient_scoop.core.parent import Parent
+from resilient_scoop.core.parent import once
+from resilient_scoop.core.parent.call import Policy
+from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire

@@ -7,9 +7,9 @@ from typing import Literal
 
 import pytest
 
-from resilient_scoop.adapters.rng import StreamBook
 from resilient_scoop.checkpoint._pace import FAILURE_S, Pace
 from resilient_scoop.errors import UsageError
+from resilient_scoop.task_state.rng import StreamBook
 
 
 def seed(mark: str) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from resilient_scoop.core.divergence import DiscardError
-from resilient_scoop.core.parent import Call, Parent, Policy
-from resilient_scoop.core.unwanted import Unwanted
+from resilient_scoop.core.parent.divergence import DiscardError
+from resilient_scoop.core.parent.parent import Call, Parent, Policy
+from resilient_scoop.core.parent.unwanted import Unwanted
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire

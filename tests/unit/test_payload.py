@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.adapters import payload, payload_codec
 from resilient_scoop.errors import PicklingFailedError, TaskError, WorkerCrashedError
+from resilient_scoop.payload import codec, payload
 
 WHERE = "worker w1 on a, item 0.3[17]"
 
@@ -194,10 +194,10 @@ def test_a_deap_class_that_is_not_there_is_made_once() -> None:
     creator = pytest.importorskip("deap.creator")
     creator.create("PayloadGone", list, size=3)
     data = payload.dumps(creator.PayloadGone([1]))
-    from resilient_scoop.adapters import payload_deap
+    from resilient_scoop.values import deap_classes
 
     del creator.PayloadGone
-    payload_deap._arrived.clear()
+    deap_classes._arrived.clear()
     first, second = payload.loads(data), payload.loads(data)
     assert type(first) is type(second) is creator.PayloadGone
     assert first.size == 3
@@ -392,8 +392,8 @@ def test_broker_errors_need_no_pickle() -> None:
 
 def test_long_bytes_become_a_pickle_uncopied() -> None:
     data = bytes(range(256)) * 8192
-    head, body, end = payload_codec.dumps_parts(data)
+    head, body, end = codec.dumps_parts(data)
     assert isinstance(body, memoryview)
     assert body.obj is data
     assert pickle.loads(bytes(head) + body + end) == data
-    assert payload_codec.dumps_parts(b"short") == [pickle.dumps(b"short", 5)]
+    assert codec.dumps_parts(b"short") == [pickle.dumps(b"short", 5)]

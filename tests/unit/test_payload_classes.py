@@ -19,9 +19,10 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import pytest
 
-from resilient_scoop.adapters import payload, payload_class_keys, state_codec
-from resilient_scoop.adapters.payload_class_keys import Here, Place
 from resilient_scoop.errors import PicklingFailedError
+from resilient_scoop.payload import class_keys, payload
+from resilient_scoop.payload.class_keys import Here, Place
+from resilient_scoop.states import codec
 
 
 class Process:
@@ -36,8 +37,8 @@ class Process:
     @contextmanager
     def here(self) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(payload_class_keys, "_known", self.known)
-            patch.setattr(payload_class_keys, "_by_key", self.by_key)
+            patch.setattr(class_keys, "_known", self.known)
+            patch.setattr(class_keys, "_by_key", self.by_key)
             patch.setattr(Here, "place", staticmethod(lambda: Place(self.path, self.counts)))
             yield
 
@@ -521,10 +522,10 @@ def test_what_a_future_kept_finds_the_class_that_it_has_made_again(worker: Proce
 
     def restored(path: str) -> Any:
         with Process(path).here():
-            return type(state_codec.loads(content, "state")[0])
+            return type(codec.loads(content, "state")[0])
 
     with Process("0").here():
-        content = b"".join(state_codec.dumps(define()(), None, {}, "state", "state").parts)
+        content = b"".join(codec.dumps(define()(), None, {}, "state", "state").parts)
 
     again = define()  # behind a checkpoint no call is made once more
     assert restored("0") is again
@@ -559,11 +560,11 @@ def test_a_class_that_a_global_variable_holds_is_that_of_each_process(
 def test_a_checkpoint_holds_local_classes(script: Process) -> None:
     value = data()
     with script.here():
-        content = b"".join(state_codec.dumps({"it": value}, None, {}, "state", "state").parts)
-        back, _ = state_codec.loads(content, "state")
+        content = b"".join(codec.dumps({"it": value}, None, {}, "state", "state").parts)
+        back, _ = codec.loads(content, "state")
     assert type(back["it"]) is type(value)
     with Process("0.1[0]").here():
-        other, _ = state_codec.loads(content, "state")
+        other, _ = codec.loads(content, "state")
     assert (repr(other["it"]), type(other["it"]) is type(value)) == (repr(value), False)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.adapters import payload
-from resilient_scoop.adapters.payload_lacking import in_a_line, lacks_module, lacks_name
+from resilient_scoop.payload import payload
+from resilient_scoop.payload.missing import in_a_line, lacks_module, lacks_name
 
 MODULE = """
 class Value: pass

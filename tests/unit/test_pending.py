@@ -7,7 +7,7 @@ import threading
 from types import SimpleNamespace
 from typing import Any, cast
 
-from resilient_scoop.core.parent import Parent
+from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.futures import _engine
 from resilient_scoop.futures._future import Future
 from resilient_scoop.futures._pending import Pending

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from resilient_scoop.core import permission
+from resilient_scoop.core.broker import permission
 from resilient_scoop.core.events import Action, Interrupt, Offer, Send
-from resilient_scoop.core.recovery import forget_items, forget_without_args
+from resilient_scoop.core.facts.recovery import forget_items, forget_without_args
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from resilient_scoop.runtime import REFUSAL_SAID, child, proc
-from resilient_scoop.runtime.words import REFUSED
+from resilient_scoop.processes import REFUSAL_SAID, entry, starting
+from resilient_scoop.processes.failures import REFUSED
 
 
 class Ended(BaseException):
@@ -32,21 +32,21 @@ def test_a_start_that_was_refused_before_says_so_no_more(
     # Given what a process is started with
     started: list[dict[str, str]] = []
     monkeypatch.setattr(subprocess, "Popen", lambda *_, env, **__: started.append(env))
-    script = child.ScriptSpec(script="s.py")
-    settings = child.ChildSettings(
+    script = starting.ScriptSpec(script="s.py")
+    settings = starting.ChildSettings(
         run_dir="r", run_id="r", run=b"r" * 16, seed=1, script=script, workers=1
     )
-    child.start("origin", settings, refusal_said=again)
+    starting.start("origin", settings, refusal_said=again)
     added = {name: value for name, value in started[0].items() if name not in os.environ}
     for name, value in added.items():
         monkeypatch.setenv(name, value)
 
     # When it meets a limit
-    monkeypatch.setattr(proc, "_run", _refuse)
+    monkeypatch.setattr(entry, "_run", _refuse)
     monkeypatch.setattr(os, "_exit", _end)
     monkeypatch.setattr(sys, "argv", ["proc", "origin", "r"])
     with pytest.raises(Ended, match=str(REFUSED)):
-        proc.main()
+        entry.main()
 
     # Then it says so unless it was said, and hands that on to nobody
     said = capfd.readouterr().err

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resilient_scoop.adapters.purity import args_plain, draws_nothing
+from resilient_scoop.identity.purity import args_plain, draws_nothing
 
 FACTOR = 3
 WEIGHTS = (1, (2.0, "a"))

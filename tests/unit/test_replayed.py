@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from resilient_scoop.core.replayed import Asked, End, Replayed
+from resilient_scoop.core.parent.replayed import Asked, End, Replayed
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, ONCE, PLAIN, RISKY, digests, outcomes, part

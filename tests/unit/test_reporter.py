@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from resilient_scoop.core.intervals import Intervals
-from resilient_scoop.core.reporter import KEEP_S, Reporter
-from resilient_scoop.core.worker import Work
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.worker.reporter import KEEP_S, Reporter
+from resilient_scoop.core.worker.worker import Work
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, digests

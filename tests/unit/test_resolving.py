@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from resilient_scoop.core.events import Change, Put, Table
-from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.runs.folder import RunDir
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import broker_error
 from tests.unit.bench import RISKY, digests

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from resilient_scoop.ids import ROOT, item_path
-from resilient_scoop.runtime.reports import Found, Report, broker_report, finished
+from resilient_scoop.runs.reports import (
+    Found,
+    Report,
+    broker_report,
+    finished,
+)
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import ORIGIN, PLAIN, W1, Bench, calls, granted, outcomes, part
 

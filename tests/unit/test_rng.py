@@ -10,7 +10,7 @@ import subprocess
 import sys
 import zlib
 
-from resilient_scoop.adapters import rng
+from resilient_scoop.task_state import rng
 
 FIRST_USE_IN_AN_ITEM = """
 from resilient_scoop.adapters import rng

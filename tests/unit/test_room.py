@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from resilient_scoop.adapters.flight_record import FlightRecord
-from resilient_scoop.adapters.green import GreenletExit
-from resilient_scoop.runtime import room
-from resilient_scoop.runtime.session import Context
+from resilient_scoop.adapters.greenlets import GreenletExit
+from resilient_scoop.processes import disk_space
+from resilient_scoop.processes.connection import Context
 from resilient_scoop.wire import messages as wire
 
 
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a room needs of a session, without a broker; it waits some milliseconds at a time."""
-    monkeypatch.setattr(room, "LOOK_S", 0.01)
+    monkeypatch.setattr(disk_space, "LOOK_S", 0.01)
     machine = SimpleNamespace(link=SimpleNamespace(epoch=1), out=[], stopping=None)
     waiter = SimpleNamespace(
         wait=lambda _ready, until: time.sleep(max(0.0, until - time.monotonic()))
@@ -54,7 +54,7 @@ def test_a_write_is_repeated_until_there_is_space_and_the_broker_is_told(
 ) -> None:
     seen: list[int] = []
     write = refusing(errno.EDQUOT, errno.ENOSPC, errno.EFBIG, session=session, seen=seen)
-    assert room.Room(session).store(write, 3000, result) == b"name"
+    assert disk_space.Room(session).store(write, 3000, result) == b"name"
     assert seen == [0, 3000, 3000, 3000]
     assert session.record.lacks_bytes == 0
     first, last = map(wire.decode_up, session.machine.out)
@@ -65,26 +65,26 @@ def test_a_write_is_repeated_until_there_is_space_and_the_broker_is_told(
 
 def test_waiting_for_space_is_not_the_calls_time(session: Any) -> None:
     session.context.until = until = time.monotonic() + 5.0
-    room.Room(session).store(refusing(errno.ENOSPC, session=session, seen=[]), 10, False)
-    assert session.context.until >= until + room.LOOK_S
+    disk_space.Room(session).store(refusing(errno.ENOSPC, session=session, seen=[]), 10, False)
+    assert session.context.until >= until + disk_space.LOOK_S
 
 
 def test_waiting_for_space_is_not_counted_as_computing(session: Any) -> None:
     began = time.monotonic()
     session.context.work = SimpleNamespace(since=began, dropped=False)
-    room.Room(session).store(refusing(errno.ENOSPC, session=session, seen=[]), 1, sync=True)
+    disk_space.Room(session).store(refusing(errno.ENOSPC, session=session, seen=[]), 1, sync=True)
     now = time.monotonic()
     assert now - session.context.work.since < (now - began) / 2
 
 
 def test_another_error_is_not_waited_for(session: Any) -> None:
     with pytest.raises(OSError, match="Input/output error"):
-        room.Room(session).store(refusing(errno.EIO, session=session, seen=[]), 10, True)
+        disk_space.Room(session).store(refusing(errno.EIO, session=session, seen=[]), 10, True)
     assert session.machine.out == []
 
 
 def test_a_run_that_stops_does_not_wait_for_space_for_a_result(session: Any) -> None:
     session.machine.stopping = "asked"
     with pytest.raises(GreenletExit):
-        room.Room(session).store(refusing(errno.ENOSPC, session=session, seen=[]), 10, True)
+        disk_space.Room(session).store(refusing(errno.ENOSPC, session=session, seen=[]), 10, True)
     assert session.record.lacks_bytes == 0

@@ -19,10 +19,10 @@ from resilient_scoop.errors import (
     RunNotFoundError,
     UsageError,
 )
-from resilient_scoop.runtime import rundirs
-from resilient_scoop.runtime.rundir import RunDir, RunInfo
+from resilient_scoop.runs import catalog
+from resilient_scoop.runs.folder import RunDir, RunInfo
 
-NOW = rundirs.EPOCH_S + 90_000_000.0
+NOW = catalog.EPOCH_S + 90_000_000.0
 
 
 def info(run_id: str, name: str | None = None) -> RunInfo:
@@ -38,7 +38,7 @@ def described(name: str | None = None) -> Callable[[str], RunInfo]:
 
 
 def new(state: Path, name: str | None = None, after_s: float = 0) -> RunDir:
-    return rundirs.create(state, described(name), NOW + after_s)
+    return catalog.create(state, described(name), NOW + after_s)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -50,22 +50,22 @@ def names_in(folder: Path) -> list[str]:
 
 @given(st.integers(0, 10**12), st.integers(1, 10**9))
 def test_ids_sort_by_age(start_ms: int, later_ms: int) -> None:
-    first = rundirs.new_id(rundirs.EPOCH_S + start_ms / 1000)
-    second = rundirs.new_id(rundirs.EPOCH_S + (start_ms + later_ms) / 1000)
+    first = catalog.new_id(catalog.EPOCH_S + start_ms / 1000)
+    second = catalog.new_id(catalog.EPOCH_S + (start_ms + later_ms) / 1000)
     assert first <= second
     assert later_ms == 1 or first < second
-    assert len(first) == rundirs.ID_LENGTH
+    assert len(first) == catalog.ID_LENGTH
 
 
 def test_an_id_has_no_characters_that_look_alike() -> None:
-    assert not set("ilou") & set(rundirs.ALPHABET)
-    assert len(set(rundirs.ALPHABET)) == 32
+    assert not set("ilou") & set(catalog.ALPHABET)
+    assert len(set(catalog.ALPHABET)) == 32
 
 
 def test_many_runs_of_one_second_have_different_ids(tmp_path: Path) -> None:
     runs = [new(tmp_path) for _ in range(50)]
     assert names_in(tmp_path / "runs") == [run.id for run in runs]  # in their order
-    assert rundirs.select(tmp_path, "last").id == runs[-1].id
+    assert catalog.select(tmp_path, "last").id == runs[-1].id
 
 
 # --- the folder ---
@@ -126,7 +126,7 @@ def test_a_failed_start_leaves_nothing_behind(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(Exception, match="No space left"):
-        rundirs.create(tmp_path, refuse, NOW)
+        catalog.create(tmp_path, refuse, NOW)
     assert names_in(tmp_path / "runs") == []
 
 
@@ -159,7 +159,7 @@ def test_a_run_is_held_once(tmp_path: Path) -> None:
 def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
     run = new(tmp_path)
     code = (
-        "import sys, pathlib; from resilient_scoop.runtime.rundir import RunDir\n"
+        "import sys, pathlib; from resilient_scoop.runs.folder import RunDir\n"
         "with RunDir(pathlib.Path(sys.argv[1])).hold():\n    print(flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -180,8 +180,8 @@ def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
 def test_a_live_run_is_not_removed(tmp_path: Path) -> None:
     run = new(tmp_path)
     with run.hold(), pytest.raises(RunBusyError):
-        rundirs.remove(run)
-    rundirs.remove(run)
+        catalog.remove(run)
+    catalog.remove(run)
     assert names_in(tmp_path / "runs") == []
 
 
@@ -189,14 +189,14 @@ def test_a_live_run_is_not_removed(tmp_path: Path) -> None:
 
 
 def test_no_state_folder_means_no_runs(tmp_path: Path) -> None:
-    assert rundirs.list_runs(tmp_path / "nothing") == []
+    assert catalog.list_runs(tmp_path / "nothing") == []
 
 
 def test_a_damaged_run_does_not_spoil_the_list(tmp_path: Path) -> None:
     good, bad = new(tmp_path), new(tmp_path, after_s=1)
     bad.info.unlink()
     (tmp_path / "runs" / ".new-abc").mkdir()
-    first, second = rundirs.list_runs(tmp_path)
+    first, second = catalog.list_runs(tmp_path)
     assert (first.run, first.problem) == (good, None)
     assert second.info is None
     assert "run.json" in str(second.problem)
@@ -204,24 +204,24 @@ def test_a_damaged_run_does_not_spoil_the_list(tmp_path: Path) -> None:
 
 def test_a_run_is_selected_as_one_types_it(tmp_path: Path) -> None:
     old, newer = new(tmp_path, "trial"), new(tmp_path, after_s=40_000_000)
-    assert rundirs.select(tmp_path, old.id) == old
-    assert rundirs.select(tmp_path, old.id.upper()) == old
-    assert rundirs.select(tmp_path, old.id[:4]) == old
-    assert rundirs.select(tmp_path, "trial") == old
-    assert rundirs.select(tmp_path, "last") == newer
-    assert rundirs.select(tmp_path, str(newer.path)) == newer
+    assert catalog.select(tmp_path, old.id) == old
+    assert catalog.select(tmp_path, old.id.upper()) == old
+    assert catalog.select(tmp_path, old.id[:4]) == old
+    assert catalog.select(tmp_path, "trial") == old
+    assert catalog.select(tmp_path, "last") == newer
+    assert catalog.select(tmp_path, str(newer.path)) == newer
 
 
 def test_of_runs_with_one_name_the_newest_is_meant(tmp_path: Path) -> None:
     new(tmp_path, "trial")
     newer = new(tmp_path, "trial", after_s=5)
-    assert rundirs.select(tmp_path, "trial") == newer
+    assert catalog.select(tmp_path, "trial") == newer
 
 
 def test_an_ambiguous_prefix_lists_what_it_may_mean(tmp_path: Path) -> None:
     runs = [new(tmp_path), new(tmp_path, after_s=1)]
     with pytest.raises(UsageError) as caught:
-        rundirs.select(tmp_path, runs[0].id[:3])
+        catalog.select(tmp_path, runs[0].id[:3])
     assert all(run.id in str(caught.value) for run in runs)
     assert "evolve.py" in str(caught.value)
 
@@ -229,11 +229,11 @@ def test_an_ambiguous_prefix_lists_what_it_may_mean(tmp_path: Path) -> None:
 def test_an_unknown_run_names_what_is_alike(tmp_path: Path) -> None:
     new(tmp_path, "evolution")
     with pytest.raises(RunNotFoundError, match="did you mean evolution"):
-        rundirs.select(tmp_path, "evolutiom")
+        catalog.select(tmp_path, "evolutiom")
     with pytest.raises(RunNotFoundError):
-        rundirs.select(tmp_path, "")
+        catalog.select(tmp_path, "")
     with pytest.raises(RunNotFoundError, match=r"there are no runs in .*/empty"):
-        rundirs.select(tmp_path / "empty", "last")
+        catalog.select(tmp_path / "empty", "last")
 
 
 def test_a_folder_of_runs_that_others_may_change_is_refused_with_the_cure(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from resilient_scoop.core.link import Link
-from resilient_scoop.runtime.script_input import Pieces
+from resilient_scoop.processes.origin.stdin import Pieces
 
 
 class Ended(BaseException):

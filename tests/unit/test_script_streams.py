@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.core.call import Policy
 from resilient_scoop.core.events import INPUT_KEY, Table
-from resilient_scoop.runtime import decisions
-from resilient_scoop.runtime.decisions import Decision
-from resilient_scoop.runtime.input_pieces import Piece
-from resilient_scoop.runtime.script_feeder import Feeder
-from resilient_scoop.runtime.script_input import ScriptInput, script_stdin
+from resilient_scoop.core.parent.call import Policy
+from resilient_scoop.processes.launcher.stdin_feeder import Feeder
+from resilient_scoop.processes.origin.stdin import ScriptInput, script_stdin
+from resilient_scoop.processes.stdin_messages import Piece
+from resilient_scoop.runs import decisions
+from resilient_scoop.runs.decisions import Decision
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import ORIGIN, W1, Bench
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from resilient_scoop.core.parent import Parent
-from resilient_scoop.core.severed import sever
+from resilient_scoop.core.parent.parent import Parent
+from resilient_scoop.core.parent.severed import sever
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import is_cancelled
 

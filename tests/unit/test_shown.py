@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.runtime.shown import Shown
+from resilient_scoop.processes.launcher.shown_output import Shown
 
 FIRST, SECOND = b"first line\n", b"second line\n"
 

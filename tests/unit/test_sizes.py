@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient_scoop.core.sizes import Sizes
+from resilient_scoop.core.facts.sizes import Sizes
 
 CALLS = st.integers(0, 30)
 STEPS = st.lists(

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from resilient_scoop.core.events import Table
-from resilient_scoop.core.recovery import forget_without_args, recover
-from resilient_scoop.core.state import Batch, State
+from resilient_scoop.core.facts.recovery import forget_without_args, recover
+from resilient_scoop.core.facts.state import Batch, State
 from resilient_scoop.ids import ROOT, item_path
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, ORIGIN, PLAIN, RUN, W1, Bench, calls, granted, outcomes, part

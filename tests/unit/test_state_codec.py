@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.adapters import state_codec, state_shape
 from resilient_scoop.errors import CheckpointUnusableError, PicklingFailedError
+from resilient_scoop.states import codec, shape
 
 MODULE = "of_the_user"
 
@@ -33,11 +33,11 @@ def define(module: Any, text: str) -> None:
 
 
 def dumped(state: object, **own: Any) -> bytes:
-    return b"".join(state_codec.dumps(state, None, own.get("own", {}), "checkpoint", "state").parts)
+    return b"".join(codec.dumps(state, None, own.get("own", {}), "checkpoint", "state").parts)
 
 
 def loaded(content: bytes | memoryview) -> Any:
-    return state_codec.loads(content, "checkpoint 3")[0]
+    return codec.loads(content, "checkpoint 3")[0]
 
 
 def why(content: bytes) -> str:
@@ -147,7 +147,7 @@ def test_what_raises_while_it_is_loaded_is_said(user: Any) -> None:
     box.x = 1
     assert "KeyError: 'oh'" in why(dumped(box))
 
-    culprit = state_codec.find_unloadable({"a": [1, box]}, {}, "state")
+    culprit = codec.find_unloadable({"a": [1, box]}, {}, "state")
     assert (culprit.path, culprit.kind) == ("state['a'][1]", "of_the_user.Box")
 
 
@@ -266,8 +266,8 @@ def test_a_class_that_is_gone_is_named(user: Any, after: str) -> None:
 
 
 def test_classes_of_python_and_packages_are_not_compared() -> None:
-    assert state_shape.fields_of(random.Random) is None
-    assert state_shape.fields_of(threading.Thread) is None
+    assert shape.fields_of(random.Random) is None
+    assert shape.fields_of(threading.Thread) is None
 
 
 def test_the_fields_of_a_class_are_those_of_its_bases_first(user: Any) -> None:
@@ -275,7 +275,7 @@ def test_the_fields_of_a_class_are_those_of_its_bases_first(user: Any) -> None:
                  "class Box(Base):\n  __slots__ = ('c',)\n"
                  "  def __init__(self):\n    super().__init__()\n    self.d: int = 2\n"
                  "    self.e = self.f = 3")  # fmt: skip
-    assert state_shape.fields_of(user.Box) == ["a", "b", "c", "d", "e", "f"]
+    assert shape.fields_of(user.Box) == ["a", "b", "c", "d", "e", "f"]
 
 
 @dataclass
@@ -286,4 +286,4 @@ class _Unused:
 
 
 def test_an_unchanged_dataclass_of_the_tests_has_its_fields() -> None:
-    assert state_shape.fields_of(_Unused) == ["x"]
+    assert shape.fields_of(_Unused) == ["x"]

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.adapters.blobs import BlobError
-from resilient_scoop.adapters.store import ARGUMENT, LargeStore, remove_arguments, size_of
+from resilient_scoop.journal.blobs import BlobError
+from resilient_scoop.payload.files import (
+    ARGUMENT,
+    LargeStore,
+    remove_arguments,
+    size_of,
+)
 
 PARTS: list[bytes | memoryview] = [b"head", memoryview(bytes(range(256)) * 100), b"", b"tail"]
 WHOLE = b"".join(PARTS)

@@ -8,7 +8,7 @@ import resource
 import pytest
 
 from resilient_scoop.errors import UsageError
-from resilient_scoop.runtime.surroundings import (
+from resilient_scoop.runs.surroundings import (
     Surroundings,
     differences,
     is_of_shell,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.adapters import thread_locals
+from resilient_scoop.task_state import thread_locals
 
 
 @pytest.fixture

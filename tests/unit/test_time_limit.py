@@ -9,9 +9,15 @@ import click
 import pytest
 
 from resilient_scoop.cli.timelimit import TimeLimit, TimeLimitParam, batch_left_s, limit_of
-from resilient_scoop.runtime.handover import GO_ON_SIGNAL, Handover, Level, Limit, read_told
-from resilient_scoop.runtime.reports import Report
-from resilient_scoop.runtime.rundir import RunDir
+from resilient_scoop.processes.launcher.stopping import (
+    GO_ON_SIGNAL,
+    Handover,
+    Level,
+    Limit,
+    read_told,
+)
+from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs.reports import Report
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from resilient_scoop.runtime.watchdog import KILL_S, OPENING_S, SAY_S, WELL_S, Picture, Watchdog
+from resilient_scoop.processes.launcher.watchdog import (
+    KILL_S,
+    OPENING_S,
+    SAY_S,
+    WELL_S,
+    Picture,
+    Watchdog,
+)
 
 PID = 4711
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from resilient_scoop.core.state import State
+from resilient_scoop.core.facts.state import State
 from resilient_scoop.errors import UsageError
-from resilient_scoop.runtime.whys import Story, parse_path
+from resilient_scoop.runs.explain import Story, parse_path
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
     AGENT,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from resilient_scoop.core.broker.exchange import Exchange
 from resilient_scoop.core.events import Action, Erase, GrantStored, Put, Table
-from resilient_scoop.core.exchange import Exchange
-from resilient_scoop.core.words import SCRIPT
+from resilient_scoop.core.facts.progress import SCRIPT
 from resilient_scoop.ids import ROOT
-from resilient_scoop.runtime.reports import items_text, script_text
+from resilient_scoop.runs.reports import items_text, script_text
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
     AGENT,

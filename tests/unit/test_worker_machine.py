@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.core import aside
+from resilient_scoop.core.broker import set_aside
 from resilient_scoop.core.link import Link
-from resilient_scoop.core.parent import Parent
-from resilient_scoop.core.worker import Work, Worker
+from resilient_scoop.core.parent.parent import Parent
+from resilient_scoop.core.worker.worker import Work, Worker
 from resilient_scoop.ids import ROOT, item_path
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, PLAIN, digests
@@ -432,7 +432,7 @@ def test_each_new_broker_is_told_what_the_worker_lacks_until_it_is_dropped() -> 
     desk = Desk()
     work = desk.grant()
     desk.run(work, 1)
-    aside.set_aside(desk.worker, work, 1, "no module m")
+    set_aside.set_aside(desk.worker, work, 1, "no module m")
     assert [each for each in desk.said(acknowledge=True) if isinstance(each, wire.Unfit)]
 
     # When there is a new broker, then it is told again
@@ -444,13 +444,13 @@ def test_each_new_broker_is_told_what_the_worker_lacks_until_it_is_dropped() -> 
     # And when the items are dropped, they are neither said again nor given back
     desk.hear(wire.Drop([work.attempt]))
     assert unfit not in desk.meet(3)
-    aside.hand_back(desk.worker)
+    set_aside.hand_back(desk.worker)
     assert not desk.said()
 
 
 def test_what_was_set_aside_is_given_back_at_the_end() -> None:
     desk = Desk()
     work = desk.grant()
-    aside.set_aside(desk.worker, work, 1, "no module m")
-    aside.hand_back(desk.worker)
+    set_aside.set_aside(desk.worker, work, 1, "no module m")
+    set_aside.hand_back(desk.worker)
     assert wire.Returned(work.attempt, 1) in desk.said()

@@ -1,0 +1,95 @@
+"""Calls that their parents have given up, at the broker: what is not begun of them is not computed.
+
+What becomes of the items of such a call:
+
+  ready                       abandoned: taken out of the batch, and the parent is told
+  leased, begun or waiting    goes on; its outcome counts as any other
+  leased, not begun           the holder gives it back (`Retract`, once per lease): ready
+  holder lost                 ready
+
+  A1  An item is abandoned while no worker holds it, so nobody starts it afterwards; right after a
+      restart that is not known until the workers have come.
+  A2  The record says which items were taken out; without it (the broker died first) they are computed
+      until the parent, which is the one that remembers, asks again.
+  A3  An item that a later attempt of the parent asks for is a new one. That attempt then wants the
+      call: what an earlier one said of it is void.
+  A4  A call that was given up is at its end, also where the part that says so never came (it was lost
+      with a broker, and a replay that gives the call up asks for nothing of it). Else a batch without
+      anything to do would stay open to the end of the run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.broker.ledger import Ledger
+    from resilient_scoop.core.broker.peers import Peer
+    from resilient_scoop.core.facts.state import Batch, Parent
+
+EVERYTHING = [(0, 1 << 62)]
+
+
+class _GivenUp(msgspec.Struct):
+    by: wire.Attempt
+    asked: set[wire.Attempt] = msgspec.field(default_factory=set)  # leases whose holders were asked
+
+
+class Abandonments:
+    """The calls given up that are not over, in one life of the broker."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.open: dict[tuple[str, int], _GivenUp] = {}
+
+    def ask(self, peer: Peer, wanted: wire.Abandon) -> None:
+        """Take in what a parent gives up."""
+        if self.ledger.current(peer, wanted.parent, wanted.attempt):
+            for call in wanted.calls:
+                self.open[wanted.parent, call] = _GivenUp(wanted.attempt)
+
+    def asked_for(self, calls: wire.Calls) -> None:
+        """A parent asks for items: a later attempt wants them again (A3)."""
+        if self.open:
+            now = calls.attempt.epoch, calls.attempt.no
+            for part in calls.parts:
+                given_up = self.open.get((calls.parent, part.call))
+                if given_up is not None and (given_up.by.epoch, given_up.by.no) < now:
+                    del self.open[calls.parent, part.call]
+
+    def settle(self) -> None:
+        """Take out what is ready, ask for what is not begun. What is ready is in nobody's hands."""
+        for (path, call), given_up in list(self.open.items()):
+            parent = self.ledger.state.parents.get(path)
+            if parent is None or self._settle(parent, call, given_up):
+                del self.open[path, call]
+
+    def _settle(self, parent: Parent, call: int, given_up: _GivenUp) -> bool:
+        """Return whether a call is over."""
+        batch = parent.batches.get(call)
+        if batch is not None and (batch.ready or not batch.undone):
+            self._take_out(batch)  # where nothing is left: its end goes on record (A4)
+            batch = parent.batches.get(call)
+        if batch is None:
+            self._tell(wire.Abandoned(parent.path, call, EVERYTHING), parent)
+            return True
+        for lease in batch.leases:
+            if lease.busy() and lease.attempt not in given_up.asked:
+                given_up.asked.add(lease.attempt)
+                lease.retracting = True
+                # Behind the grant of this lease, which may wait for a commit.
+                self.ledger.send(lease.peer.id, wire.encode(wire.Retract(lease.attempt)))
+        return False
+
+    def _take_out(self, batch: Batch) -> None:
+        record = wire.Abandoned(batch.parent.path, batch.call, list(batch.ready))
+        self.ledger.abandon(batch, record)
+        if record.spans:
+            self._tell(record, batch.parent)
+
+    def _tell(self, record: wire.Abandoned, parent: Parent) -> None:
+        self.ledger.tell(parent, wire.encode(record))

@@ -1,0 +1,392 @@
+"""The broker as a pure machine: events and time in, actions out.
+
+It owns seven parts, whose modules name their invariants: the ledger (facts), the keeper (checkpoints),
+the scheduler (who runs what), the membership (who is there), the questions (cancellations that are
+asked for), the handover (checkpoints that are asked for), the rounds (callables that all forget).
+`check` asserts, beside theirs:
+
+  B1  Every known undone item is ready or in exactly one lease.
+  B2  Nothing that rests on a record is an `Offer`: outcomes, answers, greetings and permissions to
+      begin wait for the commit; grants and retractions do not.
+
+What it never does: unpickle, run user code, read a clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from resilient_scoop.core.broker import permission
+from resilient_scoop.core.broker.abandonments import Abandonments
+from resilient_scoop.core.broker.callable_eviction import Rounds
+from resilient_scoop.core.broker.cancellations import Questions
+from resilient_scoop.core.broker.checkpoint_keeper import Keeper
+from resilient_scoop.core.broker.handover import Handover
+from resilient_scoop.core.broker.holdback import available
+from resilient_scoop.core.broker.ledger import Ledger
+from resilient_scoop.core.broker.membership import Membership
+from resilient_scoop.core.broker.peers import Peer
+from resilient_scoop.core.broker.scheduler import Scheduler, Slice
+from resilient_scoop.core.events import (
+    Action,
+    AskCheckpoints,
+    Event,
+    GrantStored,
+    Heard,
+    Interrupt,
+    Put,
+    StoredArgs,
+    Swept,
+    Table,
+    Tick,
+)
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.progress import SCRIPT
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from resilient_scoop.config import BrokerConfig
+    from resilient_scoop.core.facts.state import Batch, State
+
+_STALL_S = 2.0
+
+
+class Broker:
+    """The broker's state machine; see the module docstring for its invariants."""
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        state: State,
+        *,
+        epoch: int,
+        seed: int,
+        consts: dict[str, bytes] | None = None,
+    ) -> None:
+        self.config = config
+        self.state = state
+        self.epoch = epoch
+        self.scheduler = Scheduler(state, config, epoch)
+        self.ledger = Ledger(state, self.scheduler, {} if consts is None else consts)
+        self.keeper = Keeper(self.ledger)
+        self.membership = Membership(config, epoch, seed, self.ledger)
+        self.questions = Questions(self.ledger)
+        self.abandonments = Abandonments(self.ledger)
+        self.handover = Handover(self.ledger, epoch)
+        self.rounds = Rounds(self.ledger, epoch, config.callables_max)
+        self.scheduler.held.asked = self.handover.spared
+        self.ended: wire.RunEnded | None = None
+        self.busy_disk = False  # no space: hand out nothing
+        self._stepped_at: float | None = None
+        self._enqueue_all()
+        state.reused.begin(state)
+
+    def step(self, event: Event, now: float, *, more: bool = False) -> list[Action]:
+        """Take in one event at time `now` (monotonic seconds); return what to do, in order.
+
+        `more`: another event of the same turn follows at once, and work is handed out behind it.
+        """
+        self.ledger.actions = []
+        self._mind_own_stall(now)
+        match event:
+            case Heard():
+                self._hear(event, now)
+            case Interrupt(reason):
+                self._stop(reason)
+            case AskCheckpoints():
+                self.handover.ask(event, now)
+            case Tick():
+                self.membership.expire(now)
+                self.membership.time_out(now)
+            case Swept():
+                self.keeper.swept(event)
+            case _:
+                assert_never(event)
+        if hopeless := self.keeper.halted or self.membership.fruitless.verdict:
+            self._stop(hopeless)
+        if not more:
+            self._hand_over(now)
+            self.keeper.sweep()
+            self.rounds.tend(stopping=self.membership.stopping is not None)
+            self._assign(now)
+        if self.state.words.stale:
+            self.ledger.erase_stale()
+        if self.state.tally.is_new:
+            self.ledger.write_tally()
+        return self.ledger.actions
+
+    def deadline(self, now: float) -> float:
+        """Return when the next `Tick` is due."""
+        if self.membership.recovering(now):
+            return now + 0.05
+        if self.keeper.is_sweeping:
+            return now + 0.005
+        if not self.scheduler.ready and any(p.items > 1 for p in self.scheduler.workers.values()):
+            return now + self.config.slice_s
+        return min(now + self.config.beat_s, self.membership.limits.next())
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        leased: dict[Batch, Intervals] = {}
+        for lease in self.scheduler.leases.values():
+            assert self.ledger.peers.get(lease.peer.id) is lease.peer, "M1 lease without peer"
+            assert lease.peer.leases.get(lease.attempt) is lease, "M1 peer without lease"
+            assert lease in lease.batch.leases, "M1 batch without lease"
+            assert lease.left, "M1 empty lease"
+            spans = leased.setdefault(lease.batch, Intervals())
+            for start, stop in lease.left:
+                assert not spans.overlap(start, stop), f"Q1 {lease.batch.call} leased twice"
+                spans.add(start, stop)
+        ready = 0
+        for parent in self.state.parents.values():
+            for batch in parent.batches.values():
+                assert not any(batch.ready.overlap(*s) for s in leased.get(batch, ())), "Q1"
+                both = Intervals([*batch.ready, *leased.get(batch, Intervals())])
+                assert both == batch.undone, f"B1 {parent.path}.{batch.call} {both} {batch.undone}"
+                ready += available(batch, 0, 1 << 62)
+                for start, stop in batch.undone:
+                    assert not batch.done.overlap(start, stop), "S1"
+                    assert batch.piece_at(start), "S1 no piece"
+                    assert batch.piece_at(stop - 1), "S1 no piece"
+        if not self.membership.in_doubt and self.membership.stopping is None:
+            permission.check(self.state)
+        assert ready == self.scheduler.ready, "Q2 count of ready items"
+
+    def _enqueue_all(self) -> None:
+        """Make ready, at the start of an epoch, whatever is not done."""
+        for parent in self.state.parents.values():
+            for batch in parent.batches.values():
+                batch.asked = batch.pieces[-1].fn if self.config.adopt and batch.pieces else b""
+                self.scheduler.enqueue(batch, list(batch.undone), resumes=True)
+
+    def _mind_own_stall(self, now: float) -> None:
+        if self._stepped_at is not None and now - self._stepped_at > _STALL_S:
+            self.membership.extend(now - self._stepped_at)
+        self._stepped_at = now
+
+    def _stop(self, reason: str) -> None:
+        """Hand out nothing more and send everybody home; what is journaled stays."""
+        if self.membership.stopping is None:
+            self.ledger.stopping = reason
+            for peer in self.ledger.peers:
+                self.ledger.send(peer, wire.encode(wire.Stop(reason)))
+
+    def _hand_over(self, now: float) -> None:
+        """Stop where everybody was asked for a checkpoint and has made it."""
+        if self.handover.is_active:
+            recovering, stopping = self.membership.arriving(now), self.membership.stopping
+            if self.handover.settle(now, recovering=recovering, stopping=stopping is not None):
+                self._stop("handed over")
+
+    def _hear(self, event: Heard, now: float) -> None:
+        peer = self.ledger.peers.get(event.peer)
+        if event.messages and isinstance(event.messages[0], wire.Hello):
+            peer = self.membership.welcome(event.peer, event.messages[0], now)
+        if peer is None:
+            peer = self.membership.revive(event.peer, now)
+        if peer is None:
+            self._hear_dead(event, now)
+            return
+        peer.alive_at = peer.heard_at = now
+        for at, message in enumerate(event.messages):
+            if isinstance(message, wire.Calls):
+                args = event.messages[at + 1]
+                assert isinstance(args, wire.Args), "Calls without Args"
+                peer.moved_at = now
+                self.abandonments.asked_for(message)
+                self.ledger.calls(peer, message, args.args, event.raw[at], event.raw[at + 1])
+                self._judge_unfit(message)
+            else:
+                self._handle(peer, message, event.raw[at], now)
+        if peer.role == "agent" and isinstance(event.messages[0], wire.Hello):
+            self.membership.succeed_agent(peer, event.messages[0])
+
+    def _hear_dead(self, event: Heard, now: float) -> None:
+        """The last words of one whose death is known: what it did counts if still wanted."""
+        ghost = Peer(event.peer, "worker", "", "", now, now)
+        for message, raw in zip(event.messages, event.raw, strict=True):
+            if isinstance(message, wire.Outcomes):
+                self.ledger.outcomes(ghost, message, raw)
+            elif isinstance(message, wire.Progress):
+                self.ledger.progress(ghost, message, raw)
+
+    def _handle(self, peer: Peer, message: wire.Up, raw: bytes, now: float) -> None:  # noqa: C901, PLR0912, PLR0915
+        match message:
+            case wire.Outcomes():
+                peer.stuck, peer.moved_at = False, now
+                self.ledger.outcomes(peer, message, raw)
+            case wire.Define():
+                self.ledger.define(message, raw)
+            case wire.Observed():
+                self.ledger.observed(peer, message, raw)
+            case wire.Output() | wire.Input():
+                self.ledger.stream(peer, message, raw)
+            case wire.Parked(attempt=attempt, index=index):
+                peer.stuck, peer.moved_at = False, now
+                lease = peer.leases.get(attempt)
+                if message.parked:
+                    self.membership.park(peer, message, now)
+                elif lease is not None:
+                    lease.unpark(index)
+            case wire.Stuck(attempt=attempt, index=index):
+                lease = peer.leases.get(attempt)
+                if lease is not None and self.scheduler.evict(lease, index, message.tries):
+                    # In front of another grant of the item, which waits for nothing either.
+                    self.ledger.offer(peer.id, wire.encode(wire.Evict(attempt, index)))
+            case wire.Returned():
+                self._returned(peer, message)
+            case wire.BeginWanted():
+                permission.permit(self.ledger, peer, message, self.membership.stopping)
+            case wire.HistoryWanted():
+                self.ledger.history(peer, message)
+            case wire.Cancel() | wire.Abandon():
+                self._not_wanted(peer, message)
+            case wire.Const():
+                self.ledger.const(message, raw)
+            case wire.Alive(incarnations=incarnations):
+                self.membership.vouch(incarnations, now)
+            case wire.ProcessLost():
+                self.membership.process_lost(message)
+            case wire.Progress():
+                self.ledger.progress(peer, message, raw)
+            case wire.RunEnded():
+                self._run_ended(peer, message, raw)
+            case wire.Bye():
+                self.membership.lose(peer, None)
+            case wire.Checkpoint():
+                self.keeper.checkpoint(peer, message, raw)
+            case wire.Verified():
+                self.keeper.verified(peer, message)
+            case wire.OpenBlocks():
+                self.handover.answered(peer, message)
+            case wire.Halted():
+                self.keeper.halt(peer, message)
+            case wire.NoRoom():
+                self.membership.roomless.hear(peer, message)
+            case wire.Unfit():
+                self._set_aside(peer, message)
+            case wire.Forgotten(no=no):
+                self.rounds.answered(peer.id, no)
+            case wire.Hello() | wire.Calls() | wire.Args():
+                pass  # handled with their bundle
+            case _:
+                assert_never(message)
+
+    def _not_wanted(self, peer: Peer, message: wire.Cancel | wire.Abandon) -> None:
+        """A parent cancels an item, or gives calls up."""
+        if isinstance(message, wire.Cancel):
+            self.questions.ask(peer, message)
+        else:
+            self.abandonments.ask(peer, message)
+
+    def _returned(self, peer: Peer, returned: wire.Returned) -> None:
+        """A worker gives back what it has not started, or says of an item that it has."""
+        if returned.begun >= 0:
+            self.questions.begun(returned.attempt, returned.begun)
+        lease = peer.leases.get(returned.attempt)
+        if lease is None:
+            return
+        # `retracting` stays: what is left is begun, there is nothing more to be had.
+        spans = lease.left.overlap(returned.stop, 1 << 62)
+        for low, high in spans:
+            self.scheduler.settle(lease, low, high)
+            permission.not_begun(self.ledger, lease.batch, low, high)
+            permission.again(self.ledger, lease.batch, [(low, high)], resumes=False)
+
+    def _set_aside(self, peer: Peer, unfit: wire.Unfit) -> None:
+        self._unfit(unfit)
+        self._ease(peer, unfit)
+
+    def _unfit(self, unfit: wire.Unfit) -> None:
+        """A worker lacks what a call needs, or the script itself: stop, unless nobody needs it any more.
+
+        What is found in the journal counts once the replay has asked for it: the script may have been
+        changed, and ask for another function there.
+        """
+        if not unfit.parent:
+            self.keeper.halted = self.keeper.halted or unfit.reason
+            return
+        parent = self.state.parents.get(unfit.parent)
+        batch = None if parent is None else parent.batches.get(unfit.call)
+        if batch is None:
+            return
+        if not batch.asked:
+            batch.unfit = unfit
+        elif batch.asked == unfit.fn:
+            self.keeper.halted = self.keeper.halted or unfit.reason
+
+    def _ease(self, peer: Peer, unfit: wire.Unfit) -> None:
+        """Do not count as a worker's load what it has set aside: it has time for others."""
+        for lease in peer.leases.values():
+            if (lease.batch.parent.path, lease.batch.call) == (unfit.parent, unfit.call):
+                for low, high in list(lease.left):
+                    for index in range(low, high):
+                        self.scheduler.park(lease, index)
+
+    def _judge_unfit(self, calls: wire.Calls) -> None:
+        """Look again at what a worker lacked, now that the parent has asked for it."""
+        parent = self.state.parents.get(calls.parent)
+        for part in calls.parts:
+            batch = None if parent is None else parent.batches.get(part.call)
+            if batch is not None and batch.unfit is not None and batch.asked:
+                unfit, batch.unfit = batch.unfit, None
+                self._unfit(unfit)
+
+    def _run_ended(self, peer: Peer, ended: wire.RunEnded, raw: bytes) -> None:
+        if self.ledger.root != (ended.attempt, peer.id):
+            self.ledger.send(peer.id, wire.encode(wire.Drop([ended.attempt])))
+            return
+        self.ended = ended
+        self.state.words.drop_all(SCRIPT[0])
+        self.ledger.actions.append(Put(Table.META, b"ended", raw))
+        self._stop("ended")
+
+    # --- work ---------------------------------------------------------------------------------
+
+    def _assign(self, now: float) -> None:
+        if self.busy_disk or self.membership.stopping or self.membership.recovering(now):
+            return
+        if self.membership.roomless.said and self.membership.roomless.holds_back():
+            return
+        self.membership.settle_doubts()
+        if self.questions.open:
+            self.questions.settle()
+        if self.abandonments.open:
+            self.abandonments.settle()
+        while self.scheduler.ready and (chosen := self.scheduler.choose(now)) is not None:
+            self._grant(*chosen)
+        lease = self.scheduler.take_over(now)
+        for each in [*self.handover.to_take_back(), *([] if lease is None else [lease])]:
+            each.retracting = True
+            # Behind the grant of this lease, which may wait for a commit.
+            self.ledger.send(each.peer.id, wire.encode(wire.Retract(each.attempt)))
+
+    def _grant(self, peer: Peer, slices: list[Slice]) -> None:
+        """Send slices; what has to be read from the disk first goes apart from the rest."""
+        whole = [s for s in slices if s.task.args and s.resume is None]
+        stored = [s for s in slices if not s.task.args or s.resume is not None]
+        if whole:
+            frames = self._definitions(peer, whole)
+            grant = wire.Grant([s.task for s in whole])
+            self.ledger.offer(peer.id, *frames, wire.encode(grant))
+        if stored:
+            frames = self._definitions(peer, stored)
+            where = [None if each.task.args else _where(each) for each in stored]
+            tasks, resumes = [each.task for each in stored], [each.resume for each in stored]
+            self.ledger.actions.append(GrantStored(peer.id, frames, tasks, where, resumes))
+
+    def _definitions(self, peer: Peer, slices: list[Slice]) -> list[bytes]:
+        """Return the frames of callables that the worker does not know."""
+        frames = []
+        for each in slices:
+            fn = each.task.fn
+            if fn not in peer.functions and fn in self.state.defines:
+                peer.functions.add(fn)
+                frames.append(wire.encode(self.state.defines[fn]))
+        return frames
+
+
+def _where(each: Slice) -> StoredArgs:
+    key = each.lease.batch.parent.prefix + each.piece.record.to_bytes(8, "big")
+    offset = each.piece.offset + each.task.start - each.piece.start
+    return StoredArgs(key, offset, each.lease.left.count())

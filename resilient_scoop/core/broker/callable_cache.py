@@ -1,0 +1,199 @@
+"""Which callables the broker keeps, in memory and in the journal: those in use, and the latest.
+
+A lambda in a loop whose defaults or closure change is another callable each time; a month's run
+defines millions. The memory is a cache over the journal's table, and of that table a record stays as
+long as another record names it:
+
+  D1  A callable is let go from memory only when its record is durable and no open batch names it.
+  D2  A message that names one that was let go is not handled before it was read back.
+  D3  A record is erased only when a round of forgetting is over (F1), nobody has announced it since
+      that round began, and neither LOG nor HISTORY names it, nor an open batch or a lease. These are
+      looked through behind the commit of all that was handled before the round was over; what is
+      logged later was announced since the round began.
+      What is being erased is not read back any more: its next `Define` would not be recorded.
+  D4  So each `Calls` of LOG and HISTORY finds its callables, at any moment and after any crash.
+
+Superfluous ones are looked for only if the log has dropped something, and there are more than
+`callables_max`, and twice as many as were left the last time; a page is looked at in a turn.
+
+What it let go of, all else that is kept per callable goes with: what workers are known to have (they
+are sent it again), measured durations.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from resilient_scoop.core.events import Erase, Put, Table
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from resilient_scoop.core.broker.broker import Broker
+    from resilient_scoop.core.broker.exchange import Reader
+    from resilient_scoop.core.events import Change
+
+_NEXT = {Table.LOG: Table.HISTORY, Table.HISTORY: Table.DEFINE}
+
+
+class _Search(msgspec.Struct):
+    """Looks through LOG and HISTORY for callables, and then through DEFINE for those not found."""
+
+    turn: int  # all that was handled up to this one must be durable first (D3)
+    known: int  # how many records there were
+    table: Table = Table.LOG
+    after: bytes | None = None
+    named: set[bytes] = msgspec.field(default_factory=set)
+    left: int = 0
+
+
+class Defines:
+    """Lets go of a broker's callables, brings them back, and erases those that nothing names."""
+
+    def __init__(self, broker: Broker, journal: Reader) -> None:
+        self._broker = broker
+        self._journal = journal
+        self._kept_max = broker.config.callables_max
+        self._order: deque[tuple[int, bytes]] = deque(  # (turn that logged it, callable)
+            (0, fn) for fn in broker.state.defines
+        )
+        self._full = self._kept_max  # beyond it, some are let go
+        self._durable = 0  # turns up to this one are
+        self._records = len(broker.state.defines)
+        self._left = 0  # of them, by the last search
+        # Whether the log has dropped something that the last search still found in it.
+        self._dropped = any(parent.dropped for parent in broker.state.parents.values())
+        self._search: _Search | None = None
+        self._erased: dict[bytes, int] = {}  # by a turn that is not durable
+
+    def recall(self, messages: Sequence[wire.Up]) -> None:
+        """Read back what messages name and was let go (D2)."""
+        known = self._broker.state.defines
+        for message in messages:
+            named: Sequence[wire.Part | wire.Held] = ()
+            if isinstance(message, wire.Calls):
+                named = message.parts
+            elif isinstance(message, wire.Hello):
+                named = message.held
+            for each in named:
+                if each.fn not in known:
+                    self._recall(each.fn)
+
+    def _recall(self, fn: bytes) -> None:
+        if fn in self._erased:
+            return
+        raw = self._journal.get(Table.DEFINE, fn)
+        define = None if raw is None else wire.decode_up(raw)
+        if isinstance(define, wire.Define):  # else it comes in this very bundle
+            self._broker.state.defines[fn] = define
+            self._order.append((0, fn))
+
+    def end_turn(self, turn: int, changes: list[Change]) -> None:
+        """Remember which callables a turn logs, and add the records that it erases."""
+        for change in changes:
+            if isinstance(change, Put):
+                if change.table is Table.DEFINE:
+                    self._order.append((turn, change.key))
+                    self._records += 1
+            elif change.table is Table.LOG:
+                self._dropped = True
+        if self._search is not None:
+            gone = self._look(self._search)
+            changes += [Erase(Table.DEFINE, fn) for fn in gone]
+            self._erased.update((fn, turn) for fn in gone)
+        elif self._dropped and self._is_due() and self._broker.rounds.is_over:
+            self._dropped, self._broker.rounds.is_held = False, True
+            self._search = _Search(turn, self._records)
+
+    def _is_due(self) -> bool:
+        return self._records > max(self._kept_max, 2 * self._left)
+
+    def let_go(self, durable: int) -> None:
+        """Let go of the oldest if there are too many, now that turns up to this one are durable."""
+        self._durable = durable
+        if self._erased:
+            self._erased = {fn: turn for fn, turn in self._erased.items() if turn > durable}
+        broker = self._broker
+        known = broker.state.defines
+        if len(known) <= self._full or not self._order or self._order[0][0] > durable:
+            return
+        used = self._in_use()
+        gone: set[bytes] = set()
+        for _ in range(len(self._order)):
+            turn, fn = self._order[0]
+            if turn > durable or len(known) <= self._kept_max // 2:
+                break
+            self._order.popleft()
+            if fn in used:
+                self._order.append((turn, fn))
+            elif fn in known:
+                gone.add(fn)
+                del known[fn]
+        self._forget(gone)
+        # Where most are in use, that is not found out at each commit.
+        self._full = max(self._kept_max, 2 * len(known))
+
+    def _forget(self, gone: Iterable[bytes]) -> None:
+        for fn in gone:
+            self._broker.scheduler.estimates.pop(fn, None)
+        for peer in self._broker.ledger.peers.values():
+            peer.functions.difference_update(gone)
+
+    def _in_use(self) -> set[bytes]:
+        broker = self._broker
+        used = {
+            piece.fn
+            for parent in broker.state.parents.values()
+            for batch in parent.batches.values()
+            for piece in batch.pieces
+        }
+        return used | {lease.fn for lease in broker.scheduler.leases.values()}
+
+    # --- the journal's records ----------------------------------------------------------------
+
+    def _look(self, search: _Search) -> list[bytes]:
+        """Look at a page; return the callables whose records are superfluous (D3)."""
+        if self._durable < search.turn:
+            return []
+        table, size_bytes = search.table, self._broker.config.sweep_bytes
+        page = self._journal.read(table, b"", search.after, size_bytes)
+        if page:
+            search.after = page[-1][0]
+            if table is Table.DEFINE:
+                return self._superfluous(search, page)
+            _note(search, page)
+            return []
+        if table is Table.DEFINE:
+            self._end(search)
+            return []
+        search.table, search.after = _NEXT[table], None
+        if search.table is Table.DEFINE:
+            search.named |= self._in_use()
+        return []
+
+    def _superfluous(self, search: _Search, page: list[tuple[bytes, bytes]]) -> list[bytes]:
+        kept = search.named, self._broker.ledger.heard_defined
+        gone = [fn for fn, _ in page if not any(fn in each for each in kept)]
+        search.left += len(page) - len(gone)
+        for fn in gone:
+            self._broker.state.defines.pop(fn, None)
+        self._forget(gone)
+        return gone
+
+    def _end(self, search: _Search) -> None:
+        self._search, self._broker.rounds.is_held = None, False
+        self._left = search.left
+        self._records += search.left - search.known
+        known = self._broker.state.defines
+        self._order = deque(each for each in self._order if each[1] in known)
+
+
+def _note(search: _Search, page: list[tuple[bytes, bytes]]) -> None:
+    for _, raw in page:
+        record = wire.decode_logged(raw)
+        if isinstance(record, wire.Calls):
+            search.named.update(part.fn for part in record.parts)

@@ -1,0 +1,119 @@
+"""How everybody forgets the callables that travel by value: rounds of `Forget` and `Forgotten`.
+
+A lambda in a loop whose defaults or closure change is another callable each time. So when enough
+are new, the broker begins a round: origin and workers forget what they do not use, and announce again
+what they call; the round is over when all of them have said so. What nobody has announced since it
+began is then announced again before anybody names it, and its record can go (`Defines`).
+
+  F1  Once a round is over, every callable that a process may name in calls that count and has not
+      been heard in a `Define` since the round began is preceded by its `Define`. For each process:
+      - it was asked, and has answered. The answer is behind all that it had called, and behind what it
+        announced again; a link keeps the order.
+      - it said Hello since. Behind a Hello is all that it has announced: its broker may be a new one.
+      - it was taken for lost, and is asked when it is heard again: its parents' attempts are fenced,
+        and what it is granted is behind the question. A silent origin that has kept its seat goes on,
+        so it is waited for.
+      - it is dead, and its calls do not count.
+  F2  What a worker is not known to have (`Peer.functions`) is sent with the grant. A question is an
+      `Offer`: grants that are decided later come behind it. Those that were decided before may come
+      later: the callables of all leases are kept.
+  F3  A round's number rises over all epochs: an answer to an earlier broker's counts for nothing.
+  F4  A round begins when more are new than `kept_max` (or they are large), and more than were only
+      announced again since the last one: so what is in use, however much, is announced again once for
+      as many new ones.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.broker.ledger import Ledger
+    from resilient_scoop.core.broker.peers import Peer
+    from resilient_scoop.core.worker.worker import Worker
+    from resilient_scoop.ids import PeerId
+
+KEPT_BYTES_MAX = 16 << 20
+
+
+class Rounds:
+    """The broker's side."""
+
+    def __init__(self, ledger: Ledger, epoch: int, kept_max: int) -> None:
+        self.ledger = ledger
+        self.kept_max = kept_max
+        self.number = self._first = epoch << 32  # F3
+        self.waiting: set[PeerId] = set()  # who has not answered
+        self.is_held = False  # what the last one found is being used: no other may begin
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there was a round, and all have answered."""
+        return self.number > self._first and not self.waiting
+
+    def tend(self, *, stopping: bool) -> None:
+        """Ask who is heard again, wait no longer for the lost, and begin a round where it is time."""
+        ledger = self.ledger
+        if ledger.revived:
+            for peer in ledger.revived:
+                self._ask(peer)
+            ledger.revived.clear()
+        if self.waiting:
+            self.waiting = {each for each in self.waiting if self._counts(each)}
+        if self.is_held or stopping:
+            return
+        many = ledger.new_defined > self.kept_max or ledger.new_defined_bytes > KEPT_BYTES_MAX
+        if many and 2 * ledger.new_defined > len(ledger.heard_defined):  # F4
+            self._begin()
+
+    def answered(self, peer: PeerId, no: int) -> None:
+        """A process has forgotten."""
+        if no == self.number:
+            self.waiting.discard(peer)
+
+    def _begin(self) -> None:
+        ledger = self.ledger
+        self.number += 1
+        ledger.heard_defined.clear()
+        ledger.new_defined = ledger.new_defined_bytes = 0
+        for peer in ledger.peers.values():
+            if peer.role != "agent":
+                self.waiting.add(peer.id)
+                self._ask(peer)
+        if ledger.root is not None and ledger.root[1] not in ledger.peers:
+            self.waiting.add(ledger.root[1])
+            ledger.offer(ledger.root[1], wire.encode(wire.Forget(self.number, [])))
+
+    def _ask(self, peer: Peer) -> None:
+        if peer.role != "agent":
+            keep = {lease.fn for lease in peer.leases.values()}
+            peer.functions &= keep  # F2
+            self.ledger.offer(peer.id, wire.encode(wire.Forget(self.number, sorted(keep))))
+
+    def _counts(self, peer: PeerId) -> bool:
+        root = self.ledger.root
+        return peer in self.ledger.peers or (root is not None and root[1] == peer)
+
+
+# These are parts of `Worker`, which has grown long enough.
+
+
+def announcements(worker: Worker) -> list[bytes]:
+    """Return the definitions of all that a process has announced (F1)."""
+    return [wire.encode(worker.functions[fn]) for fn in worker.announced]
+
+
+def forget(worker: Worker, asked: wire.Forget) -> None:
+    """Forget what is not in use, announce again what is called, and say so (F1)."""
+    calling: set[bytes] = set()
+    for parent in worker.parents.values():
+        worker.out += parent.frames()  # what it has called already goes in front
+        for call in parent.calls.values():
+            calling.update((call.fn, *call.earlier))
+    worker.announced = {fn: None for fn in worker.announced if fn in calling}
+    worker.out += announcements(worker)
+    worker.out.append(wire.encode(wire.Forgotten(asked.no)))
+    used = calling.union(asked.keep, (work.task.fn for work in worker.works.values()))
+    worker.functions = {fn: known for fn, known in worker.functions.items() if fn in used}

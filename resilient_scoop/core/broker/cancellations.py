@@ -1,0 +1,119 @@
+"""`Future.cancel()` at the broker: a question stays open until it is known who has the item.
+
+What an open question's item is, and what follows:
+
+  ready                       cancelled: yes
+  done                        yes if that was its cancellation, else no
+  leased, waits for others    begun: no
+  leased                      the holder is asked, once per lease: `Retract` from this item on
+    Returned from this item   ready again
+    Returned says it is begun no
+    holder lost, fenced, ...  ready again, leased anew or done
+
+  C1  A yes is told only behind the record of the item's cancellation, which is its outcome.
+  C2  An item is cancelled only while no worker holds it, so nobody starts it afterwards; right
+  after a restart that is not known until the workers have come.
+  C3  Questions are volatile. A parent asks one at a time and asks a new broker again; whoever runs
+  the parent by then is told.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.broker_errors import broker_error
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.broker.ledger import Ledger
+    from resilient_scoop.core.broker.peers import Lease, Peer
+    from resilient_scoop.core.facts.state import Batch, Parent
+
+
+class _Question(msgspec.Struct):
+    batch: Batch
+    index: int
+    digest: bytes  # of the item that is meant
+    asked: wire.Attempt | None = None  # the lease whose holder was asked
+    begun: bool = False  # and what it said
+
+
+class Questions:
+    """The open questions of one life of the broker."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.open: dict[tuple[str, int, int], _Question] = {}
+
+    def ask(self, peer: Peer, wanted: wire.Cancel) -> None:
+        """Take in a parent's question; `settle` answers it as soon as it can be known."""
+        if not self.ledger.current(peer, wanted.parent, wanted.attempt):
+            return
+        parent = self.ledger.state.parent(wanted.parent)
+        batch = parent.batches.get(wanted.call)
+        key = wanted.parent, wanted.call, wanted.index
+        if batch is None or wanted.index not in batch.undone:
+            self.open.pop(key, None)  # it was asked before, and is answered once
+            self._answer(parent, wanted.call, wanted.index)
+            return
+        digest = batch.digests_of(wanted.index, wanted.index + 1)
+        self.open[key] = _Question(batch, wanted.index, digest)
+
+    def begun(self, attempt: wire.Attempt, index: int) -> None:
+        """A holder was asked for an item that it has begun."""
+        for question in self.open.values():
+            if question.asked == attempt and question.index == index:
+                question.begun = True
+
+    def settle(self) -> None:
+        """Answer what can be answered, ask who is to be asked. What is ready is in nobody's hands."""
+        for key, question in list(self.open.items()):
+            if self._settle(question):
+                del self.open[key]
+
+    def _settle(self, question: _Question) -> bool:
+        """Return whether a question is closed."""
+        batch, index = question.batch, question.index
+        parent = batch.parent
+        if self.ledger.state.parents.get(parent.path) is not parent:
+            return True  # nobody waits for the answer any more
+        if not self._is_meant(question):
+            self._answer(parent, batch.call, index)
+            return True
+        if index in batch.ready:
+            self._cancel(batch, index)
+            self._answer(parent, batch.call, index)
+            return True
+        lease = next(each for each in batch.leases if index in each.left)  # B1
+        if index in lease.parked or (question.begun and question.asked == lease.attempt):
+            self._answer(parent, batch.call, index)
+            return True
+        if question.asked != lease.attempt:
+            self._ask_holder(question, lease)
+        return False
+
+    def _is_meant(self, question: _Question) -> bool:
+        """Tell whether the item is still to do, and the same as when it was asked about."""
+        batch, index = question.batch, question.index
+        if batch.parent.batches.get(batch.call) is not batch or index not in batch.undone:
+            return False
+        return batch.digests_of(index, index + 1) == question.digest
+
+    def _ask_holder(self, question: _Question, lease: Lease) -> None:
+        question.asked, question.begun = lease.attempt, False
+        # Behind the grant of this lease, which may wait for a commit.
+        retract = wire.Retract(lease.attempt, question.index)
+        self.ledger.send(lease.peer.id, wire.encode(retract))
+
+    def _cancel(self, batch: Batch, index: int) -> None:
+        path = ids.item_path(batch.parent.path, batch.call, index)
+        self.ledger.settle_error(batch, index, broker_error("cancelled", path))
+        self.ledger.state.apply_cancelled(batch.parent, batch.call, index)
+
+    def _answer(self, parent: Parent, call: int, index: int) -> None:
+        cancelled = index in parent.cancelled.get(call, ())
+        answer = wire.CancelAnswer(parent.path, call, index, cancelled)
+        self.ledger.tell(parent, wire.encode(answer))

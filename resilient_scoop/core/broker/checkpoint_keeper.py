@@ -1,0 +1,189 @@
+"""Takes in checkpoints, and clears away what they make superfluous, a page of the log at a time.
+
+K1  Only a parent's one writer makes or verifies its checkpoints (L1).
+K2  A record is erased only if all that it holds was trimmed, and it is older than the `Trimmed`
+    record that says so. That record stays until its sweep is done, and the newest stays for good.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.core.events import Discard, Erase, Sweep, Swept, Table
+from resilient_scoop.core.facts import checkpoints
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.tally import uncount
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from resilient_scoop.core.broker.ledger import Ledger
+    from resilient_scoop.core.broker.peers import Peer
+    from resilient_scoop.core.facts.checkpoints import Kept
+    from resilient_scoop.core.facts.state import Parent
+
+
+class _Job(msgspec.Struct):
+    """The sweep behind one `Trimmed` record of a parent."""
+
+    parent: Parent
+    seq: int
+    calls: Intervals
+    told: Intervals
+    after: int  # sequence number of the last record that was looked at
+
+    def covers(self, record: wire.Logged) -> bool:
+        """Tell whether all that a record holds was trimmed."""
+        match record:
+            case wire.Calls(parts=parts):
+                return all(part.call in self.calls for part in parts)
+            case wire.Outcomes(items=items):
+                return all(item.call in self.calls for item in items)
+            case wire.Observed(observations=observations):
+                return all(each.no in self.told for each in observations)
+            case wire.Crashed(call=call) | wire.Intent(call=call) | wire.Abandoned(call=call):
+                return call in self.calls
+            case _:
+                return False
+
+    def outdoes(self, other: _Job) -> bool:
+        """Tell whether whatever the other sweep erases this one erases too."""
+        return (
+            self.parent is other.parent
+            and all(self.calls.covers(*span) for span in other.calls)
+            and all(self.told.covers(*span) for span in other.told)
+        )
+
+
+class Keeper:
+    """Keeps the checkpoints of all parents."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.halted = ""  # why a future cannot go on
+        self._jobs: deque[_Job] = deque()
+        self._asked = False
+        # What an earlier epoch did not come to the end of is gone over again, from the beginning.
+        self._left = [p for p in ledger.state.parents.values() if p.trims]
+
+    @property
+    def is_sweeping(self) -> bool:
+        """Whether there is something to erase."""
+        return bool(self._jobs or self._left)
+
+    # --- what parents say ---------------------------------------------------------------------
+
+    def checkpoint(self, peer: Peer, record: wire.Checkpoint, raw: bytes) -> None:
+        """Take in a checkpoint, and say so when it is durable; a repetition changes nothing."""
+        ledger = self.ledger
+        if not ledger.current(peer, record.parent, record.attempt):
+            return
+        parent = ledger.state.parent(record.parent)
+        if checkpoints.is_new(parent, record):
+            seq = ledger.log(parent, raw)
+            parent.writer = record.attempt
+            self._erase(parent, checkpoints.apply_checkpoint(parent, record, seq))
+        saved = wire.Saved(record.parent, record.name, record.opening, record.gen)
+        ledger.send(peer.id, wire.encode(saved))
+
+    def verified(self, peer: Peer, record: wire.Verified) -> None:
+        """A checkpoint can be relied on: drop what its base covers."""
+        ledger = self.ledger
+        if not ledger.current(peer, record.parent, record.attempt):
+            return
+        parent = ledger.state.parent(record.parent)
+        lost = checkpoints.lost(parent, record)
+        if lost:
+            where = ids.batch_path(record.parent, lost[0])
+            self.halted = (
+                f"checkpoint {record.gen} of block {record.name!r} of {record.parent} waits for future "
+                f"{where}[0], which is not in the journal: the journal was damaged; start a new run"
+            )
+            return
+        found = checkpoints.supersede(parent, record)
+        self._erase(parent, found.gone)
+        if found.trimmed is not None:
+            seq = ledger.log(parent, wire.encode(found.trimmed), forced=False)
+            checkpoints.apply_trimmed(ledger.state, parent, found.trimmed, seq)
+            self._plan(parent, seq, found.after)
+
+    def halt(self, peer: Peer, halted: wire.Halted) -> None:
+        """Note why a future cannot go on."""
+        if self.ledger.current(peer, halted.parent, halted.attempt):
+            self.halted = self.halted or halted.reason
+
+    def _erase(self, parent: Parent, gone: Sequence[Kept]) -> None:
+        actions = self.ledger.actions
+        actions += [Erase(Table.LOG, _key(parent, kept.seq)) for kept in gone]
+        actions += [Discard(name) for name in checkpoints.unnamed(self.ledger.state, gone)]
+
+    # --- erasing ------------------------------------------------------------------------------
+
+    def _plan(self, parent: Parent, seq: int, after: int) -> None:
+        trimmed = parent.trims[seq]
+        job = _Job(parent, seq, Intervals(trimmed.calls), Intervals(trimmed.told), after)
+        for other in list(self._jobs):
+            if job.outdoes(other):
+                self._jobs.remove(other)
+                job.after = min(job.after, other.after)
+                self._forget_trim(other)
+        for old in [s for s in parent.trims if s < seq and all(j.seq != s for j in self._jobs)]:
+            self._forget(parent, old)
+        self._jobs.append(job)
+
+    def _forget_trim(self, job: _Job) -> None:
+        if job.seq in job.parent.trims and job.seq != max(job.parent.trims):
+            self._forget(job.parent, job.seq)
+
+    def _forget(self, parent: Parent, seq: int) -> None:
+        del parent.trims[seq]
+        self.ledger.actions.append(Erase(Table.LOG, _key(parent, seq)))
+
+    def sweep(self) -> None:
+        """Ask for the next page to be looked at, one at a time."""
+        if self._asked:
+            return
+        while self._left:
+            parent = self._left.pop()
+            for seq in sorted(parent.trims):
+                self._plan(parent, seq, 0)
+        while self._jobs:
+            job = self._jobs[0]
+            if self.ledger.state.parents.get(job.parent.path) is job.parent:
+                self._asked = True
+                parent = job.parent
+                sweep = Sweep(parent.path, parent.prefix, job.seq, job.after)
+                self.ledger.actions.append(sweep)
+                return
+            self._jobs.popleft()  # the parent is done, and its records with it
+
+    def swept(self, page: Swept) -> None:
+        """Erase what of a page is superfluous (K2)."""
+        self._asked = False
+        job = next((each for each in self._jobs if each.parent.path == page.parent), None)
+        if job is None or self.ledger.state.parents.get(page.parent) is not job.parent:
+            return
+        actions = self.ledger.actions
+        for seq, record in page.records:
+            if seq < job.seq and job.covers(record):
+                key = _key(job.parent, seq)
+                actions.append(Erase(Table.LOG, key))
+                if isinstance(record, wire.Calls):
+                    actions.append(Erase(Table.ARGS, key))
+                elif isinstance(record, wire.Outcomes):
+                    uncount(self.ledger.state, job.parent, record)
+        if page.seq != job.seq:
+            return  # a newer job took its place meanwhile, and begins where it has to
+        job.after = page.upto
+        if page.last:
+            self._jobs.remove(job)
+            self._forget_trim(job)
+
+
+def _key(parent: Parent, seq: int) -> bytes:
+    return parent.prefix + seq.to_bytes(8, "big")

@@ -1,0 +1,312 @@
+"""The broker's end of all links, still without a socket: messages in, turns, messages out.
+
+A turn is everything that came in since the last one. Its `Offer`s leave at once; its records go to
+the writer; when they are durable, `committed` gives what rests on them: sends, pages of history,
+and the acknowledgements of the very messages that were handled (disk before wire).
+
+  X1  An acknowledgement never covers a message whose records are not durable.
+  X2  Per peer, messages leave in the order in which their turns were committed.
+  X3  A message that cannot be read changes nothing but `refused` (NOBODY-IN).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
+
+from resilient_scoop.core.broker.admission import check
+from resilient_scoop.core.events import (
+    Change,
+    Discard,
+    Erase,
+    Event,
+    GrantStored,
+    Heard,
+    Offer,
+    Put,
+    Send,
+    SendHistory,
+    StoredArgs,
+    StoredResume,
+    Sweep,
+    Swept,
+    Table,
+    Tick,
+)
+from resilient_scoop.core.link import Link
+from resilient_scoop.ids import KEY_BYTES, PeerId
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.core.broker.broker import Broker
+    from resilient_scoop.core.broker.callable_cache import Defines
+
+ACK_S = 0.1
+REFUSALS_SAID = 10
+ACK_MESSAGES = 16
+_TOLD = wire.Outcomes | wire.Observed | wire.Checkpoint
+
+
+class Mail(NamedTuple):
+    """A message for a peer."""
+
+    to: PeerId
+    frames: list[bytes]
+
+
+class Reader(Protocol):
+    """What is read back from the journal."""
+
+    def read(
+        self,
+        table: Table,
+        prefix: bytes = b"",
+        after: bytes | None = None,
+        limit_bytes: int | None = None,
+    ) -> list[tuple[bytes, bytes]]:
+        """Return records in key order."""
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """Return one record."""
+
+
+class _Turn(msgspec.Struct):
+    number: int
+    sends: list[Send | SendHistory | GrantStored | Sweep | Discard] = []
+    acks: dict[PeerId, tuple[Link, int]] = {}
+
+
+class Exchange:
+    """Feeds a broker machine and obeys it; a shell does the receiving, committing and sending."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        run: bytes,
+        say: Callable[[str], None],
+        defines: Defines | None = None,
+    ) -> None:
+        self.broker = broker
+        self.defines = defines
+        self.run = run
+        self.say = say
+        self.links: dict[PeerId, Link] = {}
+        self.refused = 0
+        self.garbage: list[bytes] = []  # files that no durable record names: the shell removes them
+        self._turns: deque[_Turn] = deque()
+        self._number = 0
+        self._events: list[Event] = []
+        self._answers: list[Mail] = []
+        self._acks: dict[PeerId, tuple[Link, int]] = {}
+        self._beat_at = 0.0
+        self._ack_at = 0.0
+        self._tick_at = 0.0
+        self._dead: dict[PeerId, float] = {}  # whose death is known -> since when
+
+    def receive(self, peer: PeerId, frames: list[bytes], now: float) -> None:
+        """Take in one message of a peer."""
+        try:
+            header = wire.unpack_header(frames[0])
+        except (ValueError, IndexError) as error:
+            self._refuse(peer, str(error))
+            return
+        if header.run != self.run:
+            self._refuse(peer, "it is another run's")
+            return
+        if header.epoch != self.broker.epoch:
+            # Of another life of the broker: our number makes it say Hello.
+            self._answers.append(Mail(peer, Link(self.run, self.broker.epoch).beat()))
+            return
+        link = self.links.get(peer)
+        if link is None:
+            link = self.links[peer] = Link(self.run, self.broker.epoch)
+        fresh, answers = link.take(header, now)
+        self._answers += [Mail(peer, answer) for answer in answers]
+        if fresh:
+            self._acks[peer] = (link, link.received)
+            self._decode(peer, frames[1:])
+
+    def _decode(self, peer: PeerId, raw: list[bytes]) -> None:
+        try:
+            messages = [wire.decode_up(frame) for frame in raw]
+            check(messages)
+        except (msgspec.MsgspecError, ValueError) as error:
+            self._refuse(peer, str(error))
+            return
+        if messages:
+            self._events.append(Heard(peer, messages, raw))
+
+    def _refuse(self, peer: PeerId, why: str) -> None:
+        self.refused += 1
+        if self.refused <= REFUSALS_SAID:
+            self.say(f"refused a message of {peer.hex()}: {why}")
+
+    def add(self, event: Event) -> None:
+        """Put an event of the shell's own into the coming turn."""
+        self._events.append(event)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a peer waits for a message of the last turn, which waits for records."""
+        sends = self._turns[-1].sends if self._turns else ()
+        return any(isinstance(each, Send | SendHistory | GrantStored) for each in sends)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something has come in since the last turn."""
+        return bool(self._events or self._answers or self._acks)
+
+    def turn(self, now: float) -> tuple[int, list[Change], list[Mail]]:
+        """Step the machine; return (turn's number, its records, what may leave at once)."""
+        self._number += 1
+        turn = _Turn(self._number, acks=self._acks)
+        events, self._events, self._acks = self._events, [], {}
+        mails, self._answers = self._answers, []
+        changes: list[Change] = []
+        if not events or now >= self._tick_at:
+            self._tick_at = now + self.broker.config.beat_s / 4
+            events.append(Tick())
+        last = events[-1]
+        for event in events:
+            if self.defines is not None and isinstance(event, Heard):
+                self.defines.recall(event.messages)
+            for action in self.broker.step(event, now, more=event is not last):
+                if isinstance(action, Put | Erase):
+                    changes.append(action)
+                elif isinstance(action, Offer):
+                    mails.append(self._pack(action.to, action.frames))
+                else:
+                    turn.sends.append(action)
+        self._turns.append(turn)
+        if self.defines is not None:
+            self.defines.end_turn(turn.number, changes)
+        return turn.number, changes, mails
+
+    def _pack(self, to: PeerId, frames: list[bytes]) -> Mail:
+        link = self.links.get(to)
+        if link is None:
+            link = self.links[to] = Link(self.run, self.broker.epoch)
+        return Mail(to, link.pack(frames))
+
+    def committed(self, number: int, journal: Reader) -> list[Mail]:
+        """Return what may leave now that all turns up to this one are durable."""
+        mails: list[Mail] = []
+        acks: dict[PeerId, Link] = {}
+        while self._turns and self._turns[0].number <= number:
+            turn = self._turns.popleft()
+            for peer, (link, received) in turn.acks.items():
+                link.acked = received
+                acks[peer] = link
+            for send in turn.sends:
+                if isinstance(send, Sweep):
+                    self._events.append(_swept(send, journal, self.broker.config.sweep_bytes))
+                elif isinstance(send, Discard):
+                    self.garbage.append(send.name)
+                else:
+                    mails.append(self._carry_out(send, journal))
+        if self.defines is not None:
+            self.defines.let_go(number)
+        # Most acknowledgements ride with other messages or with the next sign of life.
+        late = [(p, link) for p, link in acks.items() if link.acked - link.told >= ACK_MESSAGES]
+        return mails + [Mail(peer, link.beat()) for peer, link in late]
+
+    def _carry_out(self, send: Send | SendHistory | GrantStored, journal: Reader) -> Mail:
+        if isinstance(send, Send):
+            return self._pack(send.to, send.frames)
+        if isinstance(send, SendHistory):
+            return self._pack(send.to, _page(send, journal, self.broker.config.page_bytes))
+        tasks = []
+        for task, where, resume in zip(send.tasks, send.args, send.resumes, strict=True):
+            whole = task if where is None else _with_args(task, where, journal)
+            if whole is None:
+                continue  # a later turn of the same commit ended the parent and dropped the lease
+            tasks.append(whole if resume is None else _with_resume(whole, resume, journal))
+        return self._pack(send.to, [*send.before, wire.encode(wire.Grant(tasks))])
+
+    def beats(self, now: float) -> list[Mail]:
+        """Return the signs of life that are due."""
+        if now - self._beat_at >= self.broker.config.beat_s:
+            self._beat_at = self._ack_at = now
+            self._forget_dead(now)
+            return [Mail(peer, link.beat()) for peer, link in self.links.items()]
+        if now - self._ack_at < ACK_S:
+            return []
+        self._ack_at = now
+        late = [(peer, link) for peer, link in self.links.items() if link.told < link.acked]
+        return [Mail(peer, link.beat()) for peer, link in late]
+
+    def _forget_dead(self, now: float) -> None:
+        """Keep nothing of the dead, once their last words, if there are any, must have arrived."""
+        dead, self.broker.membership.dead = self.broker.membership.dead, []
+        for peer in dead:
+            self._dead[peer] = now
+        for peer in [p for p, at in self._dead.items() if now - at > self.broker.config.lease_s]:
+            del self._dead[peer]
+            self.links.pop(peer, None)
+
+    def reconnected(self, peer: PeerId) -> list[Mail]:
+        """A peer's connection is a new one: send again what it has not acknowledged."""
+        link = self.links.get(peer)
+        return [] if link is None else [Mail(peer, frames) for frames in link.again()]
+
+
+def _with_args(task: wire.Task, where: StoredArgs, journal: Reader) -> wire.Task | None:
+    raw = journal.get(Table.ARGS, where.key)
+    if raw is None:
+        return None
+    args = wire.decode_up(raw)
+    assert isinstance(args, wire.Args), "a foreign record in ARGS"
+    part = args.args[where.offset : where.offset + where.count]
+    return msgspec.structs.replace(task, args=part)
+
+
+def _with_resume(task: wire.Task, where: StoredResume, journal: Reader) -> wire.Task:
+    """Return the task with what its item kept, unless that was erased or is another call's (K1)."""
+    raw = journal.get(Table.PROGRESS, where.key)
+    if raw is None:
+        return task
+    said = wire.decode_up(raw)
+    assert isinstance(said, wire.Progress), "a foreign record in PROGRESS"
+    if said.fingerprint + said.digest != where.mark:
+        return task
+    return msgspec.structs.replace(task, resume=said.payload)
+
+
+def _page(send: SendHistory, journal: Reader, size_bytes: int) -> list[bytes]:
+    """Return a page of a parent's log: outcomes, observations, checkpoints, and not its calls."""
+    after = send.prefix + send.after.to_bytes(8, "big")
+    records = journal.read(Table.LOG, send.prefix, after, size_bytes)
+    frames, upto = [], send.after
+    for key, raw in records:
+        seq = int.from_bytes(key[KEY_BYTES:], "big")
+        if seq > send.upto:
+            break
+        upto, after = seq, key
+        if isinstance(wire.decode_logged(raw), _TOLD):
+            frames.append(raw)
+    last = upto >= send.upto or not journal.read(Table.LOG, send.prefix, after, 1)
+    head = wire.History(
+        send.parent, send.attempt, upto, last, send.calls, send.output_bytes, send.checkpoints,
+        send.dropped, send.trimmed_by, send.no,
+    )  # fmt: skip
+    return [wire.encode(head), *frames]
+
+
+def _swept(sweep: Sweep, journal: Reader, size_bytes: int) -> Swept:
+    """Return a page of records to be looked at; each turn looks at one."""
+    after = sweep.prefix + sweep.after.to_bytes(8, "big")
+    found, upto, last = [], sweep.seq, True
+    page = journal.read(Table.LOG, sweep.prefix, after, size_bytes)
+    for key, raw in page:
+        seq = int.from_bytes(key[KEY_BYTES:], "big")
+        if seq >= sweep.seq:
+            break
+        found.append((seq, wire.decode_logged(raw)))
+    else:
+        if page:
+            upto, last = found[-1][0], False
+    return Swept(sweep.parent, sweep.seq, found, upto, last)

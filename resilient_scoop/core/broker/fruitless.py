@@ -1,0 +1,58 @@
+"""Deaths of the script's process that bring the run no further.
+
+Z1  A death counts if the script itself was running, or if nothing else was: what ends the process
+while it waits and others compute is not of the script's making.
+Z2  Anything that was gained since the last one (a result, a call, output, input, an answer)
+begins the count anew.
+Z3  After `crashes_max` deaths the run stops, after `KILLS_MAX` where it was always SIGKILL, which
+may come from outside.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from resilient_scoop import ids
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.wire.messages import ProcessLost
+
+KILLS_MAX: Final = 5
+_SIGKILL: Final = -9
+
+
+class Fruitless:
+    """The deaths in a row, in one life of the broker."""
+
+    def __init__(self, state: State, crashes_max: int) -> None:
+        self.deaths: list[ProcessLost] = []
+        self._crashes_max = crashes_max
+        self._state = state
+        self._best = self._mark()
+
+    def died(self, lost: ProcessLost, *, others_compute: bool) -> None:
+        """The script's process has died."""
+        mark = self._mark()
+        if any(now > best for now, best in zip(mark, self._best, strict=True)):
+            self.deaths.clear()
+        self._best = tuple(map(max, mark, self._best))
+        if lost.on_cpu is not None or not others_compute:
+            self.deaths.append(lost)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is not to be started again."""
+        killed = all(lost.exit == _SIGKILL for lost in self.deaths)
+        return len(self.deaths) >= (KILLS_MAX if killed else self._crashes_max)
+
+    @property
+    def verdict(self) -> str:
+        """Why the run stops; empty while it does not."""
+        return "the script dies again and again" if self.deaths and self.is_over else ""
+
+    def _mark(self) -> tuple[int, ...]:
+        state = self._state
+        root = state.parent(ids.ROOT)
+        told = root.next_observation
+        return state.items_done, state.items_known, state.output_bytes, state.inputs, told

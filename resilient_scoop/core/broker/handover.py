@@ -1,0 +1,272 @@
+"""Everybody is asked for checkpoints: who was asked, whom to wait for, when it is over.
+
+  idle     nobody is asked
+  asked    origin and workers are asked; not all that hold a parent have answered
+  waiting  all have; not every parent that they named has saved
+  over     every named parent has saved, or needs not; or there was no more time
+
+    idle, over      ask                                    asked, under a new number
+    asked, waiting  ask                                    the same: it joins, and may shorten the time
+    asked           answers of all that hold a parent      waiting
+    waiting         nobody is waited for                   over, whole
+    asked, waiting  the grace is over, or the run stops    over, cut short
+
+  H1  A parent is waited for from the first answer that names it until a checkpoint of it has come
+      since, or its holder says that it has left its blocks, or it is done. The death of its holder
+      does not end that: another attempt comes to its block, too.
+  H2  What a process says later adds nobody: else a stream of short-lived parents would never end.
+  H3  Whoever arrives meanwhile is asked as well. Right after a restart nothing is over before
+      the workers and the script have come. A parent that has made no call yet is not waited for: nothing
+      of it is known that could be lost.
+  H4  A new number is above all of earlier epochs, so that no late answer is taken for another's.
+  H5  Before a hand-over, an item is held back where a parent above it has saved and nobody who is
+      waited for is above it or is the item itself: all that could come of it is lost or late. Who
+      has not saved gets all that is below it, whoever of those has saved: it may need their
+      results to come to its commit.
+
+All of it is volatile: whoever wanted it asks a new broker again.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from resilient_scoop import ids
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.broker.ledger import Ledger
+    from resilient_scoop.core.broker.peers import Lease, Peer
+    from resilient_scoop.core.events import AskCheckpoints
+    from resilient_scoop.core.facts.batch import Batch
+    from resilient_scoop.core.parent.parent import Parent
+    from resilient_scoop.ids import PeerId
+    from resilient_scoop.wire.attempt import Attempt
+
+_ASKS_MAX = 1 << 24  # in one epoch
+
+
+class Stage(Enum):
+    """How far it is; see the module's head."""
+
+    IDLE = "idle"
+    ASKED = "asked"
+    WAITING = "waiting"
+    OVER = "over"
+
+
+class Handover:
+    """What one life of the broker knows of the checkpoints that were asked for."""
+
+    def __init__(self, ledger: Ledger, epoch: int) -> None:
+        self.ledger = ledger
+        self.stage = Stage.IDLE
+        self.no = epoch * _ASKS_MAX
+        self.hands_over = False
+        self.until = 0.0
+        self.waiting: dict[str, int] = {}  # path -> its checkpoints when it was named
+        self.named = 0  # parents with an open block
+        self.saved = 0  # of these, how many have saved
+        self.through: set[str] = set()  # who they are, while somebody is waited for
+        self.is_whole = False  # over, and nobody was left out
+        self._late = 0  # who was waited for when it was over
+        self._has_news = False  # other items than before may be held back
+        self._asked: set[PeerId] = set()
+        # What each has said last, and the attempts that were meant: a parent that was taken from a
+        # process and given to it again has not left its block.
+        self._open: dict[PeerId, dict[str, Attempt | None]] = {}
+        self._unsaved: dict[str, int] = {}  # named and not waited for any more, as `waiting`
+
+    @property
+    def is_active(self) -> bool:
+        """Whether somebody is waited for."""
+        return self.stage in (Stage.ASKED, Stage.WAITING)
+
+    @property
+    def left(self) -> int:
+        """How many are waited for, or were when it was over."""
+        return len(self.waiting) + self._late
+
+    # --- what happens -------------------------------------------------------------------------
+
+    def ask(self, wanted: AskCheckpoints, now: float) -> None:
+        """Begin, or join what is under way."""
+        until = now + wanted.grace_s
+        if self.is_active:
+            first = wanted.hands_over and not self.hands_over
+            self.until = until if first else min(self.until, until)
+            self.hands_over = self.hands_over or wanted.hands_over
+            self._has_news = True
+            return
+        self.stage, self.no, self.is_whole = Stage.ASKED, self.no + 1, False
+        self.hands_over, self.until = wanted.hands_over, until
+        self.named = self.saved = self._late = 0
+
+    def answered(self, peer: Peer, answer: wire.OpenBlocks) -> None:
+        """A process says which of its parents have an open block."""
+        if answer.no != self.no or not self.is_active:
+            return
+        before = self._open.get(peer.id)
+        known_as = before or {}
+        said = {
+            path: known_as[path] if path in known_as else self._attempt(peer, path)
+            for path in answer.parents
+        }
+        self._open[peer.id] = said
+        if before is None:  # H2
+            for path in said:
+                known = path in self.waiting or path in self.through
+                if not known and self._holds(peer, path):
+                    self._unsaved.pop(path, None)
+                    self.waiting[path] = self._saved(path)
+                    self.named += 1
+                    self.ledger.scheduler.release()  # it may be below one that has saved
+                    self._has_news = True
+            return
+        for path in before.keys() - said.keys():
+            held = self._attempt(peer, path)
+            if path in self.waiting and held is not None and held == before[path]:
+                self._settle(path)
+
+    def settle(self, now: float, *, recovering: bool, stopping: bool) -> bool:
+        """Go on as far as it goes; return whether the run is to stop now, handed over."""
+        if not self.is_active:
+            return False
+        self._ask_newcomers()
+        for path in [p for p in self.waiting if self._saved(p) > self.waiting[p]]:
+            self._settle(path)
+        for path in [p for p in self._unsaved if self._saved(p) > self._unsaved[p]]:
+            del self._unsaved[path]
+            self._pass(path)
+        for path in [p for p in self.waiting if self._is_done(p)]:
+            self._settle(path)
+        if self.stage is Stage.ASKED and not recovering and self._all_answered():
+            self.stage = Stage.WAITING
+        whole = self.stage is Stage.WAITING and not self.waiting
+        if whole or stopping or now >= self.until:
+            self.stage, self.is_whole, self._late = Stage.OVER, whole, len(self.waiting)
+            self._forget()
+            return self.hands_over
+        return False
+
+    def _forget(self) -> None:
+        """It is over: what was noted of single parents and processes is nobody's any more."""
+        for noted in (self.waiting, self.through, self._asked, self._open, self._unsaved):
+            noted.clear()
+
+    # --- parents ------------------------------------------------------------------------------
+
+    def spared(self, batch: Batch) -> set[int] | None:
+        """Return which items of a batch may be handed out; None: any (H5)."""
+        if not (self.hands_over and self.through and self.is_active):
+            return None
+        above = list(ids.lineage(batch.parent.path))
+        if self.through.isdisjoint(above) or not self.waiting.keys().isdisjoint(above):
+            return None
+        places = map(ids.parse_item, self.waiting)
+        mine = (batch.parent.path, batch.call)
+        return {place[2] for place in places if place is not None and place[:2] == mine}
+
+    def to_take_back(self) -> list[Lease]:
+        """Return, once, leases of which workers are to return what they have not begun (H5)."""
+        if not (self._has_news and self.through):
+            return []
+        self._has_news = False
+        found = []
+        for lease in self.ledger.scheduler.leases.values():
+            spared = self.spared(lease.batch) if lease.busy() and not lease.retracting else None
+            if spared is not None and lease.busy() > sum(index in lease.left for index in spared):
+                found.append(lease)
+        return found
+
+    def _settle(self, path: str) -> None:
+        """A parent is not waited for any more (H1)."""
+        before = self.waiting.pop(path)
+        if self._saved(path) > before:
+            self._pass(path)
+        else:
+            self._unsaved[path] = before
+            self._has_news = True
+
+    def _pass(self, path: str) -> None:
+        self.saved += path not in self.through
+        self.through.add(path)
+        self._has_news = True
+
+    def _saved(self, path: str) -> int:
+        parent = self.ledger.state.parents.get(path)
+        return 0 if parent is None else parent.saved
+
+    def _is_done(self, path: str) -> bool:
+        place = ids.parse_item(path)
+        if place is None:
+            return False  # the script: the run ends with it
+        above = self.ledger.state.parents.get(place[0])
+        batch = None if above is None else above.batches.get(place[1])
+        return batch is None or place[2] not in batch.undone
+
+    def _holds(self, peer: Peer, path: str) -> bool:
+        """Tell whether a process runs the parent now."""
+        return self._attempt(peer, path) is not None
+
+    def _attempt(self, peer: Peer, path: str) -> Attempt | None:
+        """Return the attempt at a parent that a process holds, if it does."""
+        if path == ids.ROOT:
+            root = self.ledger.root
+            return root[0] if root is not None and root[1] == peer.id else None
+        lease = self.ledger.lease_of(path)
+        return lease.attempt if lease is not None and lease.peer is peer else None
+
+    # --- processes ----------------------------------------------------------------------------
+
+    def _ask_newcomers(self) -> None:
+        for peer in self.ledger.peers.values():
+            if peer.role != "agent" and peer.id not in self._asked:
+                self._asked.add(peer.id)
+                self.ledger.send(peer.id, wire.encode(wire.CheckpointWanted(self.no)))
+
+    def _all_answered(self) -> bool:
+        """Tell whether all that hold a parent have answered; others may be too busy, and need not."""
+        return all(
+            peer.id in self._open or not self._holds_any(peer)
+            for peer in self.ledger.peers.values()
+        )
+
+    def _holds_any(self, peer: Peer) -> bool:
+        if self._holds(peer, ids.ROOT):
+            return True
+        return any(
+            self.ledger.state.kids_within(lease.batch.parent.path, lease.batch.call, low, high)
+            for lease in peer.leases.values()
+            for low, high in lease.left
+        )
+
+
+class Asked:
+    """A process' own side: that it was asked, and what it has answered."""
+
+    def __init__(self) -> None:
+        self.count = 0  # how often it was asked
+        self._no = 0
+        self._said: list[str] | None = None
+
+    def hear(self, wanted: wire.CheckpointWanted) -> None:
+        """Take in that checkpoints are wanted; the same wish comes again where a link was broken."""
+        if wanted.no > self._no:
+            self._no, self._said = wanted.no, None
+            self.count += 1
+
+    def answer(self, parents: dict[str, Parent]) -> list[bytes]:
+        """Return what is to be said, behind whatever the parents themselves say."""
+        if not self._no:
+            return []
+        found = sorted(path for path, parent in list(parents.items()) if parent.durable.open)
+        if found == self._said:
+            return []
+        self._said = found
+        return [wire.encode(wire.OpenBlocks(self._no, found))]
+
+    def meet(self) -> None:
+        """The broker is a new one: it asks for itself."""
+        self._no, self._said = 0, None

@@ -1,0 +1,359 @@
+"""Who is there: arrivals, adoption after a restart, deaths, blame, leases that run out.
+
+M1  A live lease is on a live peer, and both know it.
+M2  A death is blamed on the item that was on the CPU and on nothing else; prefetched items and
+waiting parents are innocent. A process that was told to end blames nobody (BLAST-RADIUS).
+M3  An item of an `idempotent=False` call that has begun and whose worker is lost is never ready again
+(AT-MOST-ONCE; `core.broker.permission`).
+M4  A parent's attempt is not adopted behind which a later one has written: it lacks what that one was
+told. So there is one writer over restarts, too (L1).
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from resilient_scoop import ids
+from resilient_scoop.core.broker import permission
+from resilient_scoop.core.broker.fruitless import Fruitless
+from resilient_scoop.core.broker.peers import Peer
+from resilient_scoop.core.broker.roomless import Roomless
+from resilient_scoop.core.broker.timeouts import (
+    Limits,
+    carry_tries,
+    held_below,
+    tries_of,
+)
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.broker_errors import broker_error
+
+if TYPE_CHECKING:
+    from resilient_scoop.config import BrokerConfig
+    from resilient_scoop.core.broker.ledger import Ledger
+    from resilient_scoop.core.broker.scheduler import Scheduler
+    from resilient_scoop.core.facts.state import Batch, State
+    from resilient_scoop.ids import PeerId
+
+
+class Membership:
+    """The peers of one life of the broker."""
+
+    def __init__(self, config: BrokerConfig, epoch: int, seed: int, ledger: Ledger) -> None:
+        self.config = config
+        self.epoch = epoch
+        self.seed = seed
+        self.ledger = ledger
+        self.state: State = ledger.state
+        self.scheduler: Scheduler = ledger.scheduler
+        self.peers = ledger.peers
+        self.dead: list[PeerId] = []  # who will never be heard again, to be taken by the exchange
+        self.silent: dict[PeerId, Peer] = {}  # taken for lost; may only have slept
+        self.roomless = Roomless(self.scheduler)
+        self.fruitless = Fruitless(self.state, config.crashes_max)
+        self.agent_alive_at = 0.0  # when an agent was heard last
+        self.workers_lost = 0
+        self.limits = Limits(self.scheduler.leases)
+        self._awaited: set[bytes] | None = set() if config.adopt else None
+        self._grace_until: float | None = None
+        self.in_doubt = True  # intents of an earlier epoch are to be looked at
+
+    @property
+    def stopping(self) -> str | None:
+        """Why the run stops; None while it goes on."""
+        return self.ledger.stopping
+
+    # --- arrival ------------------------------------------------------------------------------
+
+    def welcome(self, peer_id: PeerId, hello: wire.Hello, now: float) -> Peer:
+        """Greet a peer; let it keep what it holds and what is still to do."""
+        if peer_id in self.peers:
+            self.lose(self.peers[peer_id], None)
+        peer = Peer(peer_id, hello.role, hello.node, hello.name, now, now)
+        self.peers[peer_id] = peer
+        dropped: list[wire.Attempt] = []
+        if hello.role == "worker":
+            self.scheduler.workers[peer_id] = peer
+            dropped = [held.attempt for held in hello.held if not self._adopt(peer, held, now)]
+            self._park_waiting(peer, hello, now)
+        self._await(peer_id, hello, now)
+        greeting = wire.Welcome(self.epoch, self.seed, self.config.lease_s, dropped)
+        self.ledger.send(peer_id, wire.encode(greeting))
+        if hello.role != "agent" and self.ledger.consts:
+            self.ledger.send(peer_id, *self.ledger.consts.values())
+        if self.stopping is not None:
+            self.ledger.send(peer_id, wire.encode(wire.Stop(self.stopping)))
+        elif hello.role == "origin":
+            self._seat_origin(peer, hello)
+        return peer
+
+    def succeed_agent(self, agent: Peer, hello: wire.Hello) -> None:
+        """An agent's processes die with it: what its successor does not have is gone.
+
+        To be called behind the whole bundle of the Hello, which may say how one of them died. The
+        Hello may have been long on its way, so one that is heard after all is there after all.
+        """
+        listed = set(hello.incarnations)
+        gone = [
+            peer
+            for peer in self.peers.values()
+            if peer is not agent and peer.node == hello.node and peer.id not in listed
+        ]
+        if gone and self.stopping is None:
+            self.state.tally.died(1 + sum(peer.role != "agent" for peer in gone))
+        for peer in gone:
+            self._silence(peer, died=True)
+
+    def _await(self, peer_id: PeerId, hello: wire.Hello, now: float) -> None:
+        if self._awaited is None:
+            return
+        if hello.role == "agent":
+            self._awaited |= {each for each in hello.incarnations if each not in self.peers}
+            if self._grace_until is None:
+                self._grace_until = now + self.config.grace_s
+        self._awaited.discard(peer_id)
+
+    def recovering(self, now: float) -> bool:
+        """Tell whether workers of an earlier broker may still come and say what they hold."""
+        if self._awaited is None:
+            return False
+        if self._grace_until is None or (self._awaited and now < self._grace_until):
+            return True
+        self._awaited = None
+        return False
+
+    def arriving(self, now: float) -> bool:
+        """As `recovering`, and as long as the script's process has not come, within the same time."""
+        if self.recovering(now):
+            return True
+        no_root = self.config.adopt and self.ledger.root is None
+        return no_root and self._grace_until is not None and now < self._grace_until
+
+    def _adopt(self, peer: Peer, held: wire.Held, now: float) -> bool:
+        parent = self.state.parents.get(held.parent)
+        batch = None if parent is None else parent.batches.get(held.call)
+        if batch is None or not held.spans:
+            return False
+        offset = 0
+        for start, stop in held.spans:
+            size = (stop - start) * ids.DIGEST_BYTES
+            digests = held.digests[offset : offset + size]
+            offset += size
+            part = wire.Part(held.call, start, stop - start, held.fn, digests, last=False)
+            if not batch.ready.covers(start, stop) or not self.state.same(batch, part, start, stop):
+                return False
+            if self._is_past(held, start, stop):
+                return False
+        for start, stop in held.spans:
+            self.scheduler.withdraw(batch, start, stop)
+        item_s = self.config.slice_s / 2
+        self.scheduler.lease(held.attempt, batch, Intervals(held.spans), peer, item_s, now)
+        return True
+
+    def _is_past(self, held: wire.Held, start: int, stop: int) -> bool:
+        """Tell whether a later attempt at one of these items, as a parent, has written (M4)."""
+        parents = self.state.parents
+        for index in self.state.kids_within(held.parent, held.call, start, stop):
+            child = parents.get(ids.item_path(held.parent, held.call, index))
+            if child is not None and child.is_past(held.attempt):
+                return True
+        return False
+
+    def _park_waiting(self, peer: Peer, hello: wire.Hello, now: float) -> None:
+        for each in hello.waiting:
+            place = ids.parse_item(each.parent)
+            if place is not None:
+                parked = wire.Parked(each.attempt, place[2], True, each.left_s, each.tries)  # noqa: FBT003
+                self.park(peer, parked, now)
+
+    def park(self, peer: Peer, parked: wire.Parked, now: float) -> None:
+        """An item waits for others."""
+        lease = peer.leases.get(parked.attempt)
+        if lease is not None and parked.index in lease.left:
+            self.scheduler.park(lease, parked.index)
+            if parked.left_s >= 0 or parked.tries:
+                until = now + parked.left_s if parked.left_s >= 0 else inf
+                self.limits.put(lease, parked.index, until, parked.tries)
+
+    def _seat_origin(self, peer: Peer, hello: wire.Hello) -> None:
+        """Give the origin the root future, or leave it the one that it is running."""
+        root = self.ledger.state.parent(ids.ROOT)
+        for each in hello.waiting:
+            if each.parent == ids.ROOT and self.ledger.root is None:
+                self.ledger.root = (each.attempt, peer.id)
+                return
+        if self.ledger.root is not None and self.ledger.root[1] != peer.id:
+            old, at = self.ledger.root  # should it live after all, it is to make room
+            self.ledger.send(at, wire.encode(wire.Drop([old])))
+        attempt = self.scheduler.next_attempt()
+        self.ledger.root = (attempt, peer.id)
+        written = self.state.output_bytes + self.state.inputs > 0
+        replay = root.logged or root.next_call() > 0 or written
+        task = wire.Task(
+            attempt.no, "", 0, 0, b"", b"", [], replay=replay, tries=self.ledger.root_deaths
+        )
+        self.ledger.send(peer.id, wire.encode(wire.Grant([task])))
+
+    # --- departure ----------------------------------------------------------------------------
+
+    def process_lost(self, lost: wire.ProcessLost) -> None:
+        """An agent saw a process die."""
+        if self._awaited is not None:
+            self._awaited.discard(lost.incarnation)
+        self.silent.pop(ids.PeerId(lost.incarnation), None)
+        self.dead.append(ids.PeerId(lost.incarnation))
+        peer = self.peers.get(ids.PeerId(lost.incarnation))
+        if lost.reason in ("crash", "oom") and self.stopping is None:
+            self.state.tally.died()
+        if peer is None:
+            self._blame_unseen(lost)
+            return
+        if peer.role == "origin" and lost.reason != "asked":
+            self.ledger.root_deaths += 1
+            self.fruitless.died(lost, others_compute=bool(self.scheduler.leases))
+        self.lose(peer, lost)
+
+    def lose(self, peer: Peer, lost: wire.ProcessLost | None, *, died: bool = False) -> None:
+        """A peer is gone: its items are to do again, and only what was on the CPU is blamed (M2)."""
+        self.peers.pop(peer.id, None)
+        self.scheduler.workers.pop(peer.id, None)
+        self.roomless.said.pop(peer.id, None)
+        self.workers_lost += peer.role == "worker" and self.stopping is None
+        if self.ledger.root is not None and self.ledger.root[1] == peer.id:
+            self.ledger.root = None
+        for lease in list(peer.leases.values()):
+            self.scheduler.end(lease)
+            if lease.limits or lost is not None:
+                carry_tries(lease, lost)
+            if lost is not None and lost.on_cpu == lease.attempt and lost.index in lease.left:
+                self._blame(lease.batch, lease.fn, lost)
+            left = list(lease.left)
+            again = permission.again(self.ledger, lease.batch, left, resumes=True)
+            died = died or (lost is not None and lost.reason != "asked")
+            if died and self.stopping is None:
+                self.state.tally.handed_out_again(again)
+
+    def settle_doubts(self) -> None:
+        """Give up, once per epoch, what had begun when the last broker ended (M3)."""
+        if self.in_doubt:
+            self.in_doubt = False
+            permission.settle_doubts(self.ledger)
+
+    def _blame_unseen(self, lost: wire.ProcessLost) -> None:
+        """Blame for a death that an earlier broker should have heard of, or a process never seen."""
+        parent = self.state.parents.get(lost.parent)
+        batch = None if parent is None else parent.batches.get(lost.call)
+        if lost.on_cpu is None or batch is None or lost.index not in batch.ready:
+            return  # nothing was on the CPU, or it is done, or another worker has it
+        piece = batch.piece_at(lost.index)
+        assert piece is not None, f"S1 {lost.parent}.{lost.call}[{lost.index}]"
+        self._blame(batch, piece.fn, lost)
+
+    def _blame(self, batch: Batch, fn: bytes, lost: wire.ProcessLost) -> None:
+        """Note that an item was on the CPU; give it up where it was so too often."""
+        parent, index = batch.parent, lost.index
+        deaths = parent.crashes.get((batch.call, index), ())
+        if lost.reason == "asked" or any(d.incarnation == lost.incarnation for d in deaths):
+            return
+        crashed = wire.Crashed(
+            parent.path, batch.call, index, lost.exit, lost.reason,
+            batch.digests_of(index, index + 1), lost.incarnation, lost.at, lost.tries,
+        )  # fmt: skip
+        self.ledger.log(parent, wire.encode(crashed))
+        self.state.apply_crashed(parent, crashed)
+        self.state.tally.is_new = True  # else recovery would count the log's deaths (N3)
+        payload = self._verdict(batch, fn, lost)
+        if payload is not None:
+            self.scheduler.enqueue(batch, [(index, index + 1)], resumes=False)
+            if lost.reason == "timeout":
+                for attempt, peer in held_below(
+                    self.state, ids.item_path(parent.path, batch.call, index)
+                ):
+                    self._kill(peer, attempt)
+            self.ledger.settle_error(batch, index, payload)
+
+    def _kill(self, peer: Peer, attempt: wire.Attempt) -> None:
+        """Have a worker ended if it is in the middle of an attempt; nobody is blamed for it."""
+        kill = wire.encode(wire.Kill(peer.id, "asked", attempt))
+        for each in self.peers.values():
+            if each.role == "agent":
+                self.ledger.send(each.id, kill)
+
+    def _verdict(self, batch: Batch, fn: bytes, lost: wire.ProcessLost) -> bytes | None:
+        """Return the outcome of an item that may not be tried again, or None."""
+        index = lost.index
+        deaths = batch.parent.crashes[batch.call, index]
+        options, name = self.scheduler.options(fn), self.ledger.name(fn)
+        path = ids.item_path(batch.parent.path, batch.call, index)
+        late = sum(each.reason == "timeout" for each in deaths)
+        tries = tries_of(deaths, batch.tried, index)
+        if lost.reason == "timeout" and (tries > options.retries or not options.idempotent):
+            return broker_error("timeout", path, name, options.timeout_s)
+        if lost.reason != "timeout" and len(deaths) - late >= self.config.crashes_max:
+            exits = [[each.exit, each.reason] for each in deaths]
+            return broker_error("crashed", path, name, exits)
+        return None
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def vouch(self, incarnations: list[bytes], now: float) -> None:
+        """An agent sees these running."""
+        self.agent_alive_at = now
+        for each in incarnations:
+            peer = self.peers.get(ids.PeerId(each)) or self.revive(ids.PeerId(each), now)
+            if peer is not None:
+                peer.alive_at = now
+
+    def extend(self, gap_s: float) -> None:
+        """Nobody is declared dead for the time that the broker itself slept."""
+        self.agent_alive_at += gap_s
+        for peer in self.peers.values():
+            peer.alive_at += gap_s
+            peer.heard_at += gap_s
+            peer.moved_at += gap_s
+        if self._grace_until is not None:
+            self._grace_until += gap_s
+
+    def time_out(self, now: float) -> None:
+        """End, or have tried again, the items that wait and whose `timeout=` is over (T1)."""
+        for lease, index, tries in self.limits.due(now):
+            batch, fn, attempt = lease.batch, lease.fn, lease.attempt
+            mark = b"%d.%d" % (attempt.epoch, attempt.no)
+            self.scheduler.settle(lease, index, index + 1)
+            self.ledger.send(lease.peer.id, wire.encode(wire.Evict(attempt, index)))
+            lost = wire.ProcessLost(mark, 0, "timeout", attempt, index, tries=tries)
+            self._blame(batch, fn, lost)
+            permission.again(self.ledger, batch, [(index, index + 1)], resumes=True)
+
+    def expire(self, now: float) -> None:
+        """Lose the peers of which nothing was heard for a lease."""
+        for peer in list(self.peers.values()):
+            if now - peer.alive_at > self.config.lease_s:
+                self._silence(peer)
+
+    def _silence(self, peer: Peer, *, died: bool = False) -> None:
+        """Take a peer for lost that nobody saw die."""
+        self.ledger.send(peer.id, wire.encode(wire.Drop(list(peer.leases))))
+        root = self.ledger.root
+        self.lose(peer, None, died=died)
+        self.ledger.root = root  # an origin keeps its seat, and is told, until another one comes
+        self.silent[peer.id] = peer
+
+    def revive(self, peer_id: PeerId, now: float) -> Peer | None:
+        """One that was taken for lost is heard again: it is told which leases it no longer has.
+
+        What it says counts from its first word: a message that was acknowledged and not handled
+        would be lost for good.
+        """
+        peer = self.silent.pop(peer_id, None)
+        if peer is None:
+            return None
+        peer.alive_at = peer.heard_at = now
+        self.peers[peer_id] = peer
+        self.ledger.revived.append(peer)
+        if peer.role == "worker":
+            self.scheduler.workers[peer_id] = peer
+        if peer.role != "agent" and self.ledger.consts:
+            self.ledger.send(peer_id, *self.ledger.consts.values())  # some may be new to it
+        return peer

@@ -1,0 +1,69 @@
+"""What the broker knows of the processes at its links; volatile, learnt again after a restart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.wire.messages import Attempt
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.facts.state import Batch
+    from resilient_scoop.ids import PeerId
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """A slice that a worker holds: the items in `left` are its own until the lease ends."""
+
+    attempt: Attempt
+    batch: Batch
+    left: Intervals
+    peer: Peer
+    fn: bytes
+    item_s: float  # estimated time per item when it was granted
+    granted_at: float
+    parked: set[int] = field(default_factory=set)  # items that wait for others
+    limits: dict[int, tuple[float, int]] = field(default_factory=dict)  # see `core.broker.timeouts`
+    retracting: bool = False
+    urgency: int = 0  # the lower, the sooner: minus the priority
+
+    def unpark(self, index: int) -> None:
+        """An item that waited goes on, and takes up the worker again."""
+        self.limits.pop(index, None)
+        if index in self.parked:
+            self.parked.discard(index)
+            self.peer.take(self, 1)
+
+    def busy(self) -> int:
+        """Return how many items of it take up the worker."""
+        return self.left.count() - len(self.parked)
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """One process at a link; its id is its incarnation."""
+
+    id: PeerId
+    role: str
+    node: str
+    name: str
+    alive_at: float
+    heard_at: float
+    leases: dict[Attempt, Lease] = field(default_factory=dict)
+    functions: set[bytes] = field(default_factory=set)
+    load_s: float = 0.0  # estimated time of what it holds and is not parked
+    items: int = 0  # how many that is
+    moved_at: float = 0.0  # when it last ended an item, made a call, began to wait or got work
+    stuck: bool = False  # in one item for long, while others of its own could go on
+
+    def take(self, lease: Lease, count: int) -> None:
+        """Count items as its load."""
+        self.load_s += count * lease.item_s
+        self.items += count
+
+    def ease(self, lease: Lease, count: int) -> None:
+        """Count items as its load no more."""
+        self.items -= count
+        self.load_s = max(0.0, self.load_s - count * lease.item_s) if self.items > 0 else 0.0

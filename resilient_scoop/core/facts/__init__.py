@@ -1,0 +1,1 @@
+"""The durable state of a run, and how records change it."""

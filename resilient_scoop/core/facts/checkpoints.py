@@ -1,0 +1,256 @@
+"""The broker's side of checkpoints: which generations there are, and what they make superfluous.
+
+A generation counts as good when a process has loaded it back (`Verified`). Then everything that its
+*base* covers goes from the log, so that both can be fallen back to: the newest finds all that was
+done since, and the one before finds what was done between the two.
+
+  C1  Nothing is trimmed but what the base of a verified generation covers: calls of the block that
+      were made before it and are done, and are no pending future of any generation that is kept
+      (nor held by one: C5).
+  C2  Of a block, at most three generations are kept: the newest, its base, and the base's base.
+      Those of a block inside of another go with what that one's base covers.
+  C3  `Trimmed` is absolute and goes with the turn that decides it; the records are erased later, in
+      bounded steps. With any of them there or not, the fold gives the same state.
+  C4  A trimmed call that is asked for again (a script that was changed) is a new call.
+  C5  Of a call that is trimmed, the parent had read everything when it made each generation that is
+      kept: no item was without an outcome there, and no result in a file was unread by a future that
+      user code could reach. So neither the end of this broker nor the removal of files can take a
+      result from a living parent, be it in the state or not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.wire.checkpoints import Checkpoint, Mark, Trimmed, Verified
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from resilient_scoop.core.facts.batch import Parent
+    from resilient_scoop.core.facts.state import State
+
+FILE = b"B"
+Key = tuple[str, int]
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A generation in the log."""
+
+    seq: int
+    gen: int
+    base: int
+    entry: int
+    entry_observation: int
+    calls: int
+    observations: int
+    pending: tuple[int, ...]
+    outer: tuple[Key, ...]
+    openings: dict[str, int]
+    file: bytes  # the name of its file, if it has one
+    held: tuple[int, ...] = ()
+
+
+def key_of(record: Checkpoint | Verified) -> Key:
+    """Return the block that a record is about."""
+    return record.name, record.opening
+
+
+def marks(parent: Parent) -> list[Mark]:
+    """Return the generations that a parent's log holds."""
+    return [Mark(*key, kept.gen) for key, each in parent.blocks.items() for kept in each]
+
+
+def is_new(parent: Parent, record: Checkpoint) -> bool:
+    """Tell whether a generation is news."""
+    return all(kept.gen < record.gen for kept in parent.blocks.get(key_of(record), ()))
+
+
+def apply_checkpoint(parent: Parent, record: Checkpoint, seq: int) -> list[Kept]:
+    """Take in a generation; return those whose place it takes, which are to be erased."""
+    kept = Kept(
+        seq, record.gen, record.base, record.entry, record.entry_observation, record.calls,
+        record.observations, tuple(record.pending), tuple(record.outer), record.openings,
+        record.payload[1:] if record.payload[:1] == FILE else b"", tuple(record.held),
+    )  # fmt: skip
+    parent.logged = True
+    parent.next_observation = max(parent.next_observation, record.observations)
+    parent.saved += 1
+    block = parent.blocks.setdefault(key_of(record), [])
+    # What lies between did not load, or was made by a history that has been given up.
+    gone = [each for each in block if record.base < each.gen < record.gen]
+    block[:] = [each for each in block if each not in gone]
+    block.append(kept)
+    return gone
+
+
+class Superseded(NamedTuple):
+    """What a verified generation makes superfluous; `after`: its records come behind this one."""
+
+    trimmed: Trimmed | None = None
+    gone: Sequence[Kept] = ()
+    after: int = 0
+
+
+def supersede(parent: Parent, verified: Verified) -> Superseded:
+    """Return what a verified generation makes superfluous: history, and older generations (C1, C2)."""
+    key = key_of(verified)
+    block = parent.blocks.get(key, [])
+    this = _find(block, verified.gen)
+    if this is None:
+        return Superseded()
+    base = _find(block, this.base)
+    gone = [each for each in block if each.gen < this.gen and each is not base]
+    if base is None:
+        _remove(parent, gone)
+        return Superseded(None, gone)
+    prior = _find(block, base.base)
+    after = parent.record_before(base.entry - 1) if prior is None else prior.seq
+    for (name, opening), other in parent.blocks.items():
+        if opening < base.openings.get(name, 0):  # else it is opened behind the base
+            gone += [each for each in other if key in each.outer]
+    _remove(parent, gone)
+    trimmed, first = _trim(parent, key, base)
+    return Superseded(trimmed, gone, min(after, parent.record_before(first)))
+
+
+def _find(block: list[Kept], gen: int) -> Kept | None:
+    return next((each for each in block if each.gen == gen), None)
+
+
+def files(state: State) -> list[bytes]:
+    """Return the files that the log names."""
+    blocks = [block for parent in state.parents.values() for block in parent.blocks.values()]
+    return [kept.file for block in blocks for kept in block if kept.file]
+
+
+def unnamed(state: State, gone: Iterable[Kept]) -> list[bytes]:
+    """Return the files of generations that are gone, but those that others name, too."""
+    names = {kept.file for kept in gone if kept.file}
+    if names:
+        for parent in state.parents.values():
+            names -= {kept.file for block in parent.blocks.values() for kept in block}
+    return sorted(names)
+
+
+def _remove(parent: Parent, gone: list[Kept]) -> None:
+    if gone:
+        for key in list(parent.blocks):
+            parent.blocks[key] = [each for each in parent.blocks[key] if each not in gone]
+            if not parent.blocks[key]:
+                del parent.blocks[key]
+
+
+def _trim(parent: Parent, key: Key, base: Kept) -> tuple[Trimmed | None, int]:
+    """Return the record that trims what a generation covers, and the first call that is news in it."""
+    calls = Intervals([(base.entry, base.calls)])
+    held = {call for block in parent.blocks.values() for one in block for call in one.held}
+    for call in pending(parent).union(parent.batches, held):
+        calls.discard(call, call + 1)
+    fresh = [gap for low, high in calls for gap in parent.dropped.gaps(low, high)]
+    told = parent.untold.gaps(base.entry_observation, base.observations)
+    if not fresh and not told:
+        return None, 0
+    items = parent.dropped_items + sum(items_within(parent, low, high) for low, high in fresh)
+    trimmed = Trimmed(
+        parent.path,
+        list(Intervals([*parent.dropped, *fresh])),
+        list(Intervals([*parent.untold, *told])),
+        items,
+        [*(each for each in parent.trimmed_by if each in parent.blocks and each != key), key],
+    )
+    return trimmed, fresh[0][0] if fresh else base.calls
+
+
+def pending(parent: Parent) -> set[int]:
+    """Return the calls whose futures some generation waits for."""
+    return {call for block in parent.blocks.values() for one in block for call in one.pending}
+
+
+def covered(parent: Parent) -> Intervals:
+    """Return the calls that a parent which starts again does not make: all but those it waits for."""
+    found = Intervals(parent.dropped)
+    for block in parent.blocks.values():
+        if block and block[-1].entry < block[-1].calls:
+            found.add(block[-1].entry, block[-1].calls)
+    for block in parent.blocks.values():
+        for call in block[-1].pending if block else ():
+            found.discard(call, call + 1)
+    return found
+
+
+def lost(parent: Parent, verified: Verified) -> list[int]:
+    """Return the calls that a generation waits for and that the journal does not know (repaired)."""
+    this = _find(parent.blocks.get(key_of(verified), []), verified.gen)
+    known = parent.batches
+    return [
+        call
+        for call in (() if this is None else this.pending)
+        if call not in known and (call in parent.dropped or call not in parent.finished)
+    ]
+
+
+def items_within(parent: Parent, low: int, high: int) -> int:
+    """Return how many items the finished ones of calls `[low, high)` have."""
+    more = sum((b - a) * (size - 1) for a, b, size in parent.sizes.runs(low, high))
+    return more + sum(b - a for a, b in parent.finished.overlap(low, high))
+
+
+def apply_trimmed(state: State, parent: Parent, record: Trimmed, seq: int) -> None:
+    """Let go of all that is known of trimmed calls but that they are done (C3)."""
+    dropped = Intervals(record.calls)
+    for low, high in list(dropped):
+        for gap in parent.dropped.gaps(low, high):
+            _forget(state, parent, *gap)
+        parent.finished.add(low, high)
+    grown = record.items - parent.dropped_items
+    state.items_known += grown
+    state.items_done += grown
+    parent.dropped, parent.dropped_items = dropped, record.items
+    parent.untold = Intervals(record.told)
+    if parent.untold:
+        parent.next_observation = max(parent.next_observation, parent.untold.stops[-1])
+    parent.trims[seq] = record
+    parent.trimmed_by = list(record.blocks)
+    parent.logged = True
+    _thin_index(parent, dropped)
+
+
+def _forget(state: State, parent: Parent, low: int, high: int) -> None:
+    count = items_within(parent, low, high)
+    state.items_known -= count
+    state.items_done -= count
+    parent.sizes.forget_span(low, high)
+    for call in [each for each in parent.batches if low <= each < high]:
+        batch = parent.batches.pop(call)  # of records that are half erased
+        state.items_known -= batch.undone.count() + batch.done.count()
+        state.items_done -= batch.done.count()
+        for piece in batch.pieces:
+            state.spend(parent, piece)
+    for noted in (parent.renewed, parent.cancelled, parent.intents, parent.partial):
+        for call in [each for each in noted if low <= each < high]:
+            del noted[call]
+    for where in [each for each in parent.crashes if low <= each[0] < high]:
+        del parent.crashes[where]
+
+
+def _thin_index(parent: Parent, dropped: Intervals) -> None:
+    """Keep one entry for a run of trimmed calls: what is looked for stands behind it."""
+    kept: list[tuple[int, int]] = []
+    for each in parent.index:
+        if kept and kept[-1][0] in dropped and each[0] in dropped:
+            kept.pop()
+        kept.append(each)
+    parent.index = kept
+
+
+def ask_again(parent: Parent, call: int) -> bool:
+    """Take a call back that is asked for again; return whether it had been trimmed (C4)."""
+    if call not in parent.dropped:
+        return False
+    parent.dropped.discard(call, call + 1)
+    parent.finished.discard(call, call + 1)
+    return True

@@ -1,0 +1,134 @@
+"""What running items said of their progress: figures for eyes, and where a payload is in the journal.
+
+  K1  What an item said counts for the very call that it was said in: same place, same function,
+      same arguments (NO-WRONG). It is forgotten, and its record erased in the same commit, when the
+      item is done or another call stands in its place.
+  K2  Of two attempts the later one's word stands, of one attempt the last.
+  K3  Payloads are not kept in memory. A grant that carries one waits for its turn's commit and
+      reads it back then: an attempt is given what is durable, and nothing older than what was
+      durable when it was granted.
+
+There is at most one record of an undone item that was started, and one of the script.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.core.events import StoredResume
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.facts.batch import Parent
+    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.wire.messages import Attempt, Progress
+
+_Place = tuple[str, int]
+"""A batch: its parent's path and its call number."""
+
+SCRIPT: _Place = ("", 0)
+"""Where the script's own word is."""
+
+
+class Word(msgspec.Struct, frozen=True):
+    """The last word of one item; `mark` is its function's fingerprint and its arguments' digest."""
+
+    key: bytes
+    fn: bytes
+    mark: bytes
+    attempt: Attempt
+    tries: int
+    done: float
+    total: float | None
+    has_payload: bool
+    label: str = ""
+
+    def resume(self) -> StoredResume | None:
+        """Return where the payload is, if there is one."""
+        return StoredResume(self.key, self.mark) if self.has_payload else None
+
+
+class Words(msgspec.Struct):
+    """The words of all items."""
+
+    batches: dict[_Place, dict[int, Word]] = {}
+    stale: list[bytes] = []  # keys of records that are to be erased
+
+    def put(self, said: Progress, fn: bytes, run: bytes) -> bytes | None:
+        """Keep an item's word; return its record's key, or None if a later attempt spoke (K2)."""
+        batch = self.batches.setdefault((said.parent, said.call), {})
+        old = batch.get(said.index)
+        mine = (said.attempt.epoch, said.attempt.no)
+        if old is not None and (old.attempt.epoch, old.attempt.no) > mine:
+            return None
+        place = said.call.to_bytes(8, "big") + said.index.to_bytes(8, "big")
+        key = old.key if old is not None else ids.log_prefix(run, said.parent) + place
+        mark = said.fingerprint + said.digest
+        has_payload = bool(said.payload)
+        batch[said.index] = Word(
+            key, fn, mark, said.attempt, said.tries, said.done, said.total, has_payload,
+            said.label,
+        )  # fmt: skip
+        if key in self.stale:
+            self.stale.remove(key)
+        return key
+
+    def sift(self, parent: Parent, call: int, low: int, high: int) -> None:
+        """Forget what items said that are done by now, or are others (K1)."""
+        said = self.batches.get((parent.path, call))
+        if said is None:
+            return
+        batch = parent.batches.get(call)
+        for index in [index for index in said if low <= index < high]:
+            piece = None if batch is None or index not in batch.undone else batch.piece_at(index)
+            if piece is not None and batch is not None:
+                digest = batch.digests_of(index, index + 1)
+                if (piece.fn, digest) == (said[index].fn, said[index].mark[-ids.DIGEST_BYTES :]):
+                    continue
+            self.drop(parent.path, call, index)
+
+    def cut(self, path: str, call: int, start: int, stop: int) -> tuple[Word | None, int]:
+        """Return what the first item of a slice said, and where the slice ends.
+
+        An item that said something travels alone.
+        """
+        said = self.within(path, call)
+        if said is None:
+            return None, stop
+        if start in said:
+            return said[start], start + 1
+        return None, min((index for index in said if start < index < stop), default=stop)
+
+    def drop_all(self, path: str) -> None:
+        """A parent is done: forget what the items of its calls said."""
+        for place in [place for place in self.batches if place[0] == path]:
+            for index in list(self.batches[place]):
+                self.drop(*place, index)
+
+    def within(self, path: str, call: int) -> dict[int, Word] | None:
+        """Return what items of a batch said, if any did."""
+        return self.batches.get((path, call)) if self.batches else None
+
+    def drop(self, path: str, call: int, index: int) -> None:
+        """Forget what an item said, and have its record erased."""
+        batch = self.batches[path, call]
+        self.stale.append(batch.pop(index).key)
+        if not batch:
+            del self.batches[path, call]
+
+
+def apply_progress(state: State, said: Progress) -> bytes | None:
+    """Take in what a running item, or the script, said; return its record's key if it counts (K1)."""
+    if not said.parent:
+        return state.words.put(said, b"", state.run)
+    parent = state.parents.get(said.parent)
+    batch = None if parent is None else parent.batches.get(said.call)
+    piece = None if batch is None else batch.piece_at(said.index)
+    if batch is None or piece is None or said.index not in batch.undone:
+        return None
+    mine = state.fingerprint(piece.fn) + batch.digests_of(said.index, said.index + 1)
+    if mine != said.fingerprint + said.digest:
+        return None
+    return state.words.put(said, piece.fn, state.run)

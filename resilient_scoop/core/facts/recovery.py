@@ -1,0 +1,225 @@
+"""From the journal's records to a `State`: what a new broker, `status` and `resume` start from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resilient_scoop.core.broker.ledger import parts_of
+from resilient_scoop.core.facts.checkpoints import apply_checkpoint, apply_trimmed, pending
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.progress import apply_progress
+from resilient_scoop.core.facts.state import State
+from resilient_scoop.core.facts.tally import count
+from resilient_scoop.ids import KEY_BYTES, ROOT, item_path, parse_item
+from resilient_scoop.wire.broker_errors import is_cancelled
+from resilient_scoop.wire.messages import (
+    Abandoned,
+    Calls,
+    Checkpoint,
+    Crashed,
+    Define,
+    Intent,
+    Logged,
+    Observed,
+    Outcome,
+    Outcomes,
+    Progress,
+    Trimmed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from resilient_scoop.core.facts.batch import Parent
+    from resilient_scoop.wire.tally import Tally
+
+
+def recover(
+    run: bytes,
+    defines: Iterable[Define],
+    log: Iterable[tuple[bytes, Logged]],
+    output_bytes: int,
+    progress: Iterable[tuple[bytes, Progress]] = (),
+    tally: Tally | None = None,
+) -> State:
+    """Fold the records, given in key order, into the state that they were written from.
+
+    Parents that are done, whose records a crash kept from being erased, are dropped again.
+    Without a tally (a run of an earlier version) deaths are counted as the log has them.
+    """
+    state = State(run, output_bytes=output_bytes)
+    for define in defines:
+        state.defines[define.fn] = define
+    for key, record in log:
+        seq = int.from_bytes(key[KEY_BYTES:], "big")
+        state.seq = max(state.seq, seq)
+        apply(state, record, seq)
+        if tally is None and isinstance(record, Crashed) and record.reason != "timeout":
+            state.tally.said.crashes += 1
+    state.spent.clear()  # the very commits that made them so have erased them
+    if tally is not None:
+        state.tally.begin(tally)
+        state.items_known += tally.gone
+        state.items_done += tally.gone
+    _drop_ended(state)
+    for key, said in progress:
+        if apply_progress(state, said) is None:
+            state.words.stale.append(key)
+    return state
+
+
+def apply(state: State, record: Logged, seq: int) -> None:  # noqa: C901, PLR0912 - a table
+    """Apply one LOG record as it was applied when it was written."""
+    parent = state.parent(record.parent)
+    if isinstance(record, Calls | Observed | Checkpoint):
+        parent.writer = record.attempt
+    match record:
+        case Calls(parts=parts):
+            offset = 0
+            for part in parts:
+                if parent.begins(part):
+                    state.begin_whole(parent, part, seq, offset, None)
+                else:
+                    state.apply_part(parent, part, seq, offset, None)
+                offset += part.count
+        case Outcomes(items=items):
+            for outcome in items:
+                span = (outcome.start, outcome.start + len(outcome.values))
+                count(state, parent, outcome, [span])
+                if _end(state, parent, outcome) and (
+                    outcome.task is None and is_cancelled(outcome.values[0])
+                ):
+                    state.apply_cancelled(parent, outcome.call, outcome.start)
+        case Observed():
+            state.apply_observed(parent, record)
+        case Crashed():
+            state.apply_crashed(parent, record)
+        case Intent():
+            state.apply_intent(parent, record)
+        case Checkpoint():
+            apply_checkpoint(parent, record, seq)
+        case Abandoned():
+            state.apply_abandoned(parent, record)
+        case Trimmed():
+            apply_trimmed(state, parent, record, seq)
+
+
+def _end(state: State, parent: Parent, outcome: Outcome) -> bool:
+    """Apply an outcome; return whether it counts."""
+    batch = parent.batches.get(outcome.call)
+    if batch is None:
+        parent.logged = parent.logged or outcome.call < 0  # of a fork's source, bound to no place
+        return False
+    failed = bool(outcome.failed)
+    if state.is_whole(batch, outcome):  # by far most are
+        state.end_whole(batch, failed=failed)
+        return True
+    spans = state.wanted(parent, outcome)
+    if spans:
+        state.apply_done(parent, outcome.call, spans, failed=failed)
+    return bool(spans)
+
+
+def _drop_ended(state: State) -> None:
+    for path in list(state.parents):
+        if path != ROOT and path in state.parents and not is_open(state, path):
+            state.drop(path, counted=not state.tally.is_known)
+
+
+def is_open(state: State, path: str) -> bool:
+    """Tell whether the future at `path` is known and not done."""
+    if path == ROOT:
+        return True
+    place = parse_item(path)
+    if place is None:
+        return False
+    above, call, index = place
+    parent = state.parents.get(above)
+    batch = None if parent is None else parent.batches.get(call)
+    assert path == item_path(above, call, index)
+    return batch is not None and index in batch.undone
+
+
+def name_of(state: State, fn: bytes) -> str:
+    """Return a function's name, for eyes."""
+    define = state.defines.get(fn)
+    return "?" if define is None else (define.options.name or define.name).rpartition(":")[2]
+
+
+def doubts(state: State) -> list[tuple[str, str]]:
+    """Return the items in doubt of a run that is not live: (path, function's name), in their order."""
+    found = []
+    for parent in state.parents.values():
+        for call, intents in parent.intents.items():
+            batch = parent.batches.get(call)
+            for low, high in () if batch is None else list(batch.undone):
+                for start, stop in intents.overlap(low, high):
+                    for index in range(start, stop):
+                        assert batch is not None, "S1"
+                        piece = batch.piece_at(index)
+                        name = "?" if piece is None else name_of(state, piece.fn)
+                        found.append((parent.path, call, index, name))
+    return [(item_path(path, call, index), name) for path, call, index, name in sorted(found)]
+
+
+def succeeded(outcome: Outcome) -> list[Outcome]:
+    """Return the runs of an outcome whose items did not fail, as outcomes of their own."""
+    spans = Intervals([(outcome.start, outcome.start + len(outcome.values))])
+    for index in outcome.failed:
+        spans.discard(outcome.start + index, outcome.start + index + 1)
+    return parts_of(outcome, list(spans))
+
+
+def forget_without_args(state: State, has_args: Callable[[bytes], bool]) -> int:
+    """Forget undone items whose arguments the journal lacks, as one that was repaired may.
+
+    Their parents replay and ask for them again. Return how many there were.
+    """
+    known: dict[bytes, bool] = {}
+    forgotten = 0
+    for parent in state.parents.values():
+        for batch in list(parent.batches.values()):
+            for piece in list(batch.pieces):
+                key = parent.prefix + piece.record.to_bytes(8, "big")
+                begun = parent.intents.get(
+                    batch.call, Intervals()
+                )  # given up, never asked for (A4)
+                spans = [
+                    gap
+                    for run in batch.undone.overlap(piece.start, piece.stop)
+                    for gap in begun.gaps(*run)
+                ]
+                if not spans:
+                    continue
+                if key not in known:
+                    known[key] = has_args(key)
+                if known[key]:
+                    continue
+                for index in [i for low, high in spans for i in range(low, high)]:
+                    forgotten += 1
+                    state.forget_item(batch, index)
+    return forgotten
+
+
+def forget_items(state: State, record: int, indexes: set[int]) -> int:
+    """Forget undone items whose arguments, at these places of an ARGS record, are lost.
+
+    Their parents replay and ask for them again, as for new ones. Return how many there were.
+    Those that a checkpoint waits for are kept: nobody would ask, and their arguments were synced.
+    """
+    forgotten = 0
+    for parent in state.parents.values():
+        kept = pending(parent)
+        for batch in list(parent.batches.values()):
+            for piece in list(batch.pieces):
+                if piece.record != record or batch.call in kept:
+                    continue
+                begun = parent.intents.get(
+                    batch.call, Intervals()
+                )  # given up, never asked for (A4)
+                for index in range(piece.start, piece.stop):
+                    at = piece.offset + index - piece.start
+                    if at in indexes and index in batch.undone and index not in begun:
+                        forgotten += 1
+                        state.forget_item(batch, index)
+    return forgotten

@@ -1,0 +1,1 @@
+"""A parent's replay: its calls, observations and checkpoints."""

@@ -1,0 +1,252 @@
+"""What a parent knows of one call of its own: what was asked, what is settled."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.ids import DIGEST_BYTES
+from resilient_scoop.wire.messages import Part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from resilient_scoop.wire.messages import Outcome
+
+FILE = b"B"
+"""How the payload of a value that is in a file begins."""
+Asked = tuple[Part, list[bytes]]
+"""Items that wait to be sent, and their arguments."""
+
+
+class Chunk(msgspec.Struct):
+    """Outcomes of consecutive items; `failed` holds item numbers."""
+
+    start: int
+    stop: int
+    values: list[bytes]
+    failed: frozenset[int]
+    arrival: int
+
+    @classmethod
+    def of(cls, outcome: Outcome, low: int, high: int, arrival: int) -> Chunk:
+        """Return what an outcome tells of items `[low, high)`."""
+        a, b = low - outcome.start, high - outcome.start
+        values = outcome.values if b - a == len(outcome.values) else outcome.values[a:b]
+        failed = frozenset(low + i - a for i in outcome.failed if a <= i < b)
+        return cls(low, high, values, failed, arrival)
+
+    def part(self, low: int, high: int) -> Chunk:
+        """Return items `[low, high)` of it."""
+        if (low, high) == (self.start, self.stop):
+            return self
+        values = self.values[low - self.start : high - self.start]
+        failed = frozenset(index for index in self.failed if low <= index < high)
+        return Chunk(low, high, values, failed, self.arrival)
+
+    @property
+    def has_files(self) -> bool:
+        """Whether values are in files, which go with the last record that names them."""
+        return any(value[:1] == FILE for value in self.values)
+
+
+class Doubt(NamedTuple):
+    """Items whose journaled outcome is another call's."""
+
+    low: int
+    high: int
+    what: str  # how it differs
+    once: bool  # it is `idempotent=False`
+    took_s: (
+        float  # what computing each took; 0 where nothing is lost: it is found again when asked for
+    )
+
+
+_NONE: Final = Intervals()
+"""Stands for no items; nothing is put into it."""
+
+
+class Call:
+    """One call of the parent: what was asked, what is settled."""
+
+    __slots__ = (
+        "__weakref__", "abandoned", "args", "chunks", "cost_bytes", "count", "digests", "doubts",
+        "earlier", "files", "fingerprint", "fn", "fresh", "last", "left", "moved", "number", "said",
+    )  # fmt: skip
+
+    def __init__(self, number: int, fn: bytes, fingerprint: bytes) -> None:
+        self.number = number
+        self.fn = fn
+        # What most calls never have is not made: a script may hold very many calls.
+        self.earlier: frozenset[bytes] = frozenset()  # definitions that items before were sent with
+        self.fingerprint = fingerprint
+        self.count = 0
+        self.last = False
+        self.digests = bytearray()
+        self.left = Intervals()
+        self.chunks: list[Chunk] = []
+        self.args: dict[int, bytes] | None = None  # P4
+        self.cost_bytes = 0
+        self.fresh = _NONE  # items asked for anew
+        self.doubts: tuple[Doubt, ...] = ()
+        self.said = False
+        self.abandoned = False  # nobody reads what is left (`core.parent.unwanted`)
+        self.moved = 0  # items that keep a result from another place
+        self.files: dict[int, int] | None = None  # unsettled items -> size of the argument's file
+
+    def ask_anew(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Note that items are asked for anew; return those that were not before."""
+        found = self.fresh.gaps(start, stop)
+        if self.fresh is _NONE:
+            self.fresh = Intervals()
+        self.fresh.add(start, stop)
+        return found
+
+    def abandon(self) -> None:
+        """Keep of it what is left, and nothing else."""
+        self.abandoned = True
+        self.chunks.clear()
+        self.doubts, self.fresh = (), _NONE
+        self.digests, self.args = bytearray(), None
+
+    def use(self, fn: bytes) -> None:
+        """Send further items with another definition of the same callable, of the same fingerprint."""
+        if fn != self.fn:
+            self.earlier |= {self.fn}
+            self.fn = fn
+
+    def find(self, index: int) -> Chunk | None:
+        """Return the chunk that settles an item, or None."""
+        at = bisect_right(self.chunks, index, key=lambda chunk: chunk.start) - 1
+        if at >= 0 and index < self.chunks[at].stop:
+            return self.chunks[at]
+        return None
+
+    def put(self, chunk: Chunk) -> None:
+        """Add a chunk of items that no other chunk holds."""
+        if not self.chunks or self.chunks[-1].start < chunk.start:
+            self.chunks.append(chunk)
+        else:
+            at = bisect_right(self.chunks, chunk.start, key=lambda each: each.start)
+            self.chunks.insert(at, chunk)
+
+    def take(self, start: int, stop: int) -> list[Chunk]:
+        """Take the outcomes of items `[start, stop)`, which are all here, out of the call."""
+        taken: list[Chunk] = []
+        while start < stop:
+            at = bisect_right(self.chunks, start, key=lambda each: each.start) - 1
+            chunk = self.chunks[at]
+            assert chunk.start <= start < chunk.stop, "only what is settled is taken"
+            end = min(stop, chunk.stop)
+            cuts = (chunk.start, start), (start, end), (end, chunk.stop)
+            before, mine, behind = (chunk.part(low, high) for low, high in cuts)
+            self.chunks[at : at + 1] = [part for part in (before, behind) if part.values]
+            taken.append(mine)
+            start = end
+        return taken
+
+
+class Watch:
+    """Which of some calls of a parent were given outcomes, until it is looked at.
+
+    The parent hears of it as long as somebody holds it. Whoever adds a call looks behind that whether
+    it is settled: an outcome is put into its call first, and watches hear of it then.
+    """
+
+    __slots__ = ("__weakref__", "arrived", "calls")
+
+    def __init__(self) -> None:
+        self.calls: set[int] = set()
+        self.arrived: deque[int] = deque()
+
+    def hear(self, number: int) -> None:
+        """A call was given an outcome."""
+        if number in self.calls:
+            self.arrived.append(number)
+
+
+def cut_out(held: Iterable[Asked], low: int, high: int) -> list[Asked]:
+    """Return what is left of parts and their arguments without the items `[low, high)`."""
+    kept: list[Asked] = []
+    for part, args in held:
+        start, stop = part.start, part.start + part.count
+        if stop <= low or high <= start:
+            kept.append((part, args))
+            continue
+        for a, b in ((start, min(low, stop)), (max(high, start), stop)):
+            if a < b:
+                digests = part.digests[(a - start) * DIGEST_BYTES : (b - start) * DIGEST_BYTES]
+                last = part.last and b == stop
+                piece = Part(part.call, a, b - a, part.fn, digests, last, part.fresh)
+                kept.append((piece, args[a - start : b - start]))
+    return kept
+
+
+def with_fresh(part: Part, args: list[bytes], fresh: Intervals) -> list[Asked]:
+    """Return a part cut into runs of items that are asked for anew and of others."""
+    stop = part.start + part.count
+    runs = fresh.overlap(part.start, stop)
+    if not runs:
+        return [(part, args)]
+    cuts = sorted({part.start, stop, *(bound for run in runs for bound in run)})
+    pieces: list[Asked] = []
+    for low, high in pairwise(cuts):
+        a, b = low - part.start, high - part.start
+        digests = part.digests[a * DIGEST_BYTES : b * DIGEST_BYTES]
+        last = part.last and high == stop
+        piece = Part(part.call, low, b - a, part.fn, digests, last, low in fresh)
+        pieces.append((piece, args[a:b]))
+    return pieces
+
+
+def doubtful(calls: dict[int, Call], numbers: set[int]) -> Iterator[tuple[Call, int, str]]:
+    """Yield, of calls with doubts, the first item that nothing has settled, if one, and its doubt."""
+    for call in [calls[number] for number in sorted(numbers) if number in calls]:
+        open_ = ((run[0][0], each.what) for each in sorted(call.doubts)
+                 if (run := call.left.overlap(each.low, each.high)))  # fmt: skip
+        found, what = next(open_, (-1, ""))
+        if found >= 0 and not call.said:
+            yield call, found, what
+        call.doubts = ()
+    numbers.clear()
+
+
+class Policy(msgspec.Struct):
+    """What a replay does where code has changed: names of functions, or `*`; a name goes first.
+
+    `kept` are pairs of fingerprints, then and now, whose results stand whatever the names say;
+    `keep` is told of each pair that a name has added to them.
+    """
+
+    strict: bool = False
+    reuse: tuple[str, ...] = ()
+    recompute: tuple[str, ...] = ()
+    kept: set[tuple[bytes, bytes]] = msgspec.field(default_factory=set)
+    keep: Callable[[bytes, bytes, str], None] | None = None
+    discard_s_max: float = 0.0  # seconds of computing that may be thrown away unasked; 0: any
+
+    def discards(self, name: str, seconds: float) -> bool:
+        """Tell whether so much computing may be thrown away, the last of it a function's results."""
+        if not self.discard_s_max or seconds <= self.discard_s_max:
+            return True
+        return "*" in self.recompute or name in self.recompute
+
+    def repeats(self, name: str) -> bool:
+        """Tell whether the user has said that a function's calls are to be computed again."""
+        return "*" in self.recompute or name in self.recompute
+
+    def reuses(self, then: bytes, now: bytes, name: str) -> bool:
+        """Tell whether the code `now` takes over what the code `then` has computed."""
+        if (then, now) in self.kept:
+            return True
+        if name not in self.reuse and ("*" not in self.reuse or name in self.recompute):
+            return False
+        self.kept.add((then, now))
+        if self.keep is not None:
+            self.keep(then, now, name)
+        return True

@@ -1,0 +1,358 @@
+"""A parent that is replayed against its journal and nothing else: what differs, and where it ends.
+
+It is the machine of `core.parent.parent` itself; pages of the history come from whoever reads the journal.
+What is added is a comparison, made at the moment at which the parent does something:
+
+  D1  A call is compared with what the journal says was asked under its number: function, count,
+      arguments. One above all journaled numbers lies behind the end of the history.
+  D2  An observation that is asked for where none was recorded is a difference if the journal has
+      later calls (it would have been journaled with the next of them), else the history's end.
+  D3  Nothing is computed and nothing new is told: at the end of the history the parent stands still.
+  D4  A call below others that the journal knows, and unknown itself, was lost and left out by a repair:
+      the history of a parent that is not done ends there, and one that is done has no whole history.
+  D5  An end lies where the attempt that came to it says, not where an earlier one, of other code, came to.
+
+The first difference, or the end, goes to `halt`, which must not return.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.core.facts.batch import Batch, Piece
+from resilient_scoop.core.facts.batch import Parent as Spawner
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.progress import Words
+from resilient_scoop.core.parent import unwanted
+from resilient_scoop.core.parent.call import Call, Policy
+from resilient_scoop.core.parent.once import KIND, Begun
+from resilient_scoop.core.parent.parent import Parent, Told
+from resilient_scoop.counts import counted
+from resilient_scoop.errors import InvariantError, ReplayDivergedError
+from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.checkpoints import Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_WIDTH = ids.DIGEST_BYTES
+
+
+class End(msgspec.Struct, frozen=True):
+    """Why a replay stands still. `expected` is empty where it is no difference."""
+
+    what: str  # "history", or what differs: call, arguments, code, observation, output, input, end
+    expected: str
+    found: str
+    call: int = -1
+    item: int = -1  # of the first one that differs
+    piece: Piece | None = None  # where the journal has that item's arguments
+    arg: bytes | None = None  # what it is now, pickled
+
+    @property
+    def differs(self) -> bool:
+        """Whether the replay did not do what the journal says."""
+        return self.what != "history"
+
+
+class Asked(msgspec.Struct):
+    """What one parent asked for, by call, and which checkpoints cover what is gone: a fold of its log."""
+
+    path: str
+    defines: dict[bytes, wire.Define]
+    calls: dict[int, Batch] = {}
+    sizes: dict[int, int] = {}  # of calls whose last item is known
+    abandoned: dict[int, Intervals] = {}  # items that nobody read
+    observations: int = 0
+    upto: int = 0
+    checkpoints: list[Mark] = []
+    covered: int = 0  # the number above every call that a checkpoint covers
+    dropped: Intervals = msgspec.field(default_factory=Intervals)  # calls that were trimmed
+    trimmed_by: list[tuple[str, int]] = []
+
+    def take(self, seq: int, record: wire.Logged) -> None:
+        """Take in a record; those that tell nothing of what was asked change nothing."""
+        match record:
+            case wire.Calls():
+                self._take_calls(seq, record)
+            case wire.Checkpoint():
+                self.checkpoints.append(Mark(record.name, record.opening, record.gen))
+                self.covered = max(self.covered, record.calls)
+            case wire.Abandoned(call=call, spans=spans):
+                for low, high in spans:
+                    self.abandoned.setdefault(call, Intervals()).add(low, high)
+            case wire.Trimmed():
+                self.dropped = Intervals(record.calls)
+                self.trimmed_by = list(record.blocks)
+                for number in [each for each in self.calls if each in self.dropped]:
+                    del self.calls[number]  # their records are half erased
+                    self.sizes.pop(number, None)
+            case _:
+                pass
+
+    def _take_calls(self, seq: int, record: wire.Calls) -> None:
+        offset = 0
+        for part in record.parts:
+            batch = self.calls.get(part.call)
+            self.dropped.discard(part.call, part.call + 1)  # it was asked for again
+            if batch is None:
+                batch = self.calls[part.call] = Batch(Spawner(self.path, b"", Words()), part.call)
+            stop = part.start + part.count
+            if part.call in self.abandoned:
+                self.abandoned[part.call].discard(part.start, stop)
+            if part.count:
+                batch.put(Piece(part.start, stop, part.fn, part.digests, seq, offset))
+            if part.last:
+                batch.cut_away(stop, 1 << 62)
+                self.sizes[part.call] = stop
+            offset += part.count
+
+    @property
+    def next_call(self) -> int:
+        """The number above every call that is known."""
+        gone = self.dropped.stops[-1] if self.dropped else 0
+        return max(max(self.calls, default=-1) + 1, gone, self.covered)
+
+    def name(self, fn: bytes) -> str:
+        """Return a function's name, for eyes."""
+        define = self.defines.get(fn)
+        return fn.hex() if define is None else define.options.name or define.name
+
+    def fingerprint(self, fn: bytes) -> bytes:
+        """Return a function's fingerprint; an unknown id stands for itself."""
+        define = self.defines.get(fn)
+        return fn if define is None else define.fingerprint
+
+    def told(self, number: int) -> str:
+        """Return what was asked under a call's number, for eyes."""
+        if number not in self.calls:
+            return "what a checkpoint covers"
+        pieces = self.calls[number].pieces
+        name = short(self.name(pieces[0].fn)) if pieces else "nothing"
+        size = self.sizes.get(number)
+        known = pieces[-1].stop if pieces else 0
+        return (
+            f"{name}, {counted(size, 'item')}"
+            if size is not None
+            else f"{name}, {counted(known, 'item')} or more"
+        )
+
+
+class Replayed(Parent):
+    """One parent, replayed."""
+
+    def __init__(
+        self,
+        attempt: wire.Attempt,
+        asked: Asked,
+        reuse: Iterable[str],
+        halt: Callable[[End], NoReturn],
+        name_of: Callable[[bytes], str],
+    ) -> None:
+        super().__init__(
+            asked.path, attempt, replaying=True,
+            policy=Policy(strict=True, reuse=tuple(reuse)), name_of=name_of,
+        )  # fmt: skip
+        self.asked = asked
+        self.halt = halt
+        self.told_count = 0
+        self.once.watch = self._watch_once
+        self.known_calls = asked.next_call  # an earlier attempt made them (P4)
+        self.ended = False  # the journal has the parent's end: it may do no more than is there
+        self.last_call = asked.next_call  # above all calls, and observations, before that end
+        self.last_observation = 1 << 62
+
+    def end_at(self, calls: int, observations: int) -> None:
+        """The journal has the parent's end, behind so many calls and observations; -1: all (D5)."""
+        self.ended = True
+        if calls >= 0:
+            self.last_call, self.last_observation = calls, observations
+
+    # --- calls (D1) ---------------------------------------------------------------------------
+
+    def begin(self, fn: bytes, fingerprint: bytes) -> Call:
+        """Open the next call, if a checkpoint does not stand in its place."""
+        number = self.next_call
+        try:
+            return super().begin(fn, fingerprint)
+        except ReplayDivergedError as error:
+            self._differ("call", error.expected, short(self.name_of(fn)), number)
+
+    def add(
+        self,
+        call: Call,
+        digests: bytes,
+        args: list[bytes],
+        *,
+        last: bool,
+        files: dict[int, int] | None = None,
+    ) -> None:
+        """Add items to a call, once they are found to be those of the journal."""
+        batch = self.asked.calls.get(call.number)
+        if batch is None or (self.ended and call.number >= self.last_call):
+            self._look_for(call)
+        else:
+            self._compare(call, batch, digests, args, last=last)
+        try:
+            super().add(call, digests, args, last=last, files=files)
+        except ReplayDivergedError as error:
+            self._differ("code", error.expected, error.found, call.number)
+
+    def _look_for(self, call: Call) -> None:
+        """Halt at a call that the journal does not know, unless it lies behind the end (D1, D4)."""
+        found = f"call {self._at(call.number)} of {short(self.name_of(call.fn))}"
+        lacks = call.number < self.last_call
+        if self.ended:
+            expected = "a call that a repair of the journal left out" if lacks else "no such call"
+            self._differ("call", expected, found, call.number)
+        if lacks:
+            so = "which a repair of the journal left out: what follows cannot be compared"
+            self.halt(End("history", "", f"makes {found}, {so}", call.number))
+
+    def _compare(
+        self, call: Call, batch: Batch, digests: bytes, args: list[bytes], *, last: bool
+    ) -> None:
+        number, stop = call.number, call.count + len(args)
+        size, name = self.asked.sizes.get(number), short(self.name_of(call.fn))
+        if batch.pieces and short(self.asked.name(batch.pieces[0].fn)) != name:
+            self._differ(
+                "call", self.asked.told(number), f"{name}, {counted(stop, 'item')}", number
+            )
+        for index in () if self._same(batch, call, stop, digests) else range(call.count, stop):
+            piece = batch.piece_at(index)
+            if piece is not None:
+                at = index - call.count
+                self._compare_item(
+                    call, piece, index, digests[at * _WIDTH : (at + 1) * _WIDTH], args[at]
+                )
+        too_many = size is not None and stop > size
+        if too_many or (last and size is not None and stop < size):
+            more = "" if last else " or more"
+            self._differ(
+                "call", self.asked.told(number), f"{name}, {counted(stop, 'item')}{more}", number
+            )
+
+    def _same(self, batch: Batch, call: Call, stop: int, digests: bytes) -> bool:
+        """Tell at once that all items are those of the journal, as by far most are."""
+        piece = batch.piece_at(call.count)
+        if piece is None or piece.stop < stop or piece.fn != call.fn:
+            return False
+        at = call.count - piece.start
+        return piece.digests[at * _WIDTH : (at + stop - call.count) * _WIDTH] == digests
+
+    def _compare_item(
+        self, call: Call, piece: Piece, index: int, digest: bytes, arg: bytes
+    ) -> None:
+        at = index - piece.start
+        then, now = self.asked.fingerprint(piece.fn), call.fingerprint
+        if then != now and not self.policy.reuses(then, now, self.name_of(call.fn)):
+            name = short(self.name_of(call.fn))
+            self._differ("code", f"{name} as it was", f"{name} with other code", call.number, index)
+        if piece.digests[at * _WIDTH : (at + 1) * _WIDTH] != digest:
+            self.halt(
+                End("arguments", "the argument that was journaled", "another", call.number, index,
+                    piece, arg)
+            )  # fmt: skip
+
+    # --- the history --------------------------------------------------------------------------
+
+    def page(self, head: wire.History, records: list[Told]) -> None:
+        """Take in a page."""
+        try:
+            super().page(head, records)
+        except ReplayDivergedError as error:
+            self._differ("code", error.expected, f"{error.found} ({error.path})")
+
+    def recall(self, kind: str) -> bytes | None:
+        """Return what was told at this point; where nothing was, that is the end (D2, D5)."""
+        if self.ended and self.next_observation >= self.last_observation:
+            asks = f"`{kind}` before call {self.next_call}"
+            self._differ("observation", "no answer here", asks)
+        try:
+            answer = super().recall(kind)
+        except ReplayDivergedError as error:
+            self._differ("observation", error.expected, f"{error.found} at call {self.next_call}")
+        if answer is None and not self.replaying:
+            asks = f"`{kind}` before call {self.next_call}"
+            if self.ended or self.next_call < self.asked.next_call:
+                self._differ("observation", "no answer here", asks)
+            self.halt(
+                End("history", "", f"asks for {asks}, which has no answer yet", self.next_call)
+            )
+        self.told_count += answer is not None
+        return answer
+
+    def _watch_once(self, begun: Begun, told: bool) -> None:  # noqa: FBT001 - a hook
+        """Halt at a `once` that has no answer: it ended in the middle of its function, or differs."""
+        self.told_count += told
+        asks = f"`{KIND}` before call {begun.call}"
+        behind = any(each.kind.split(" ")[0] == KIND for each in self._recorded)
+        if not told and (self.ended or behind):
+            self._differ("observation", "no answer here", asks)
+        if not told:
+            self.halt(
+                End("history", "", f"asks for {asks}, whose function has not ended", begun.call)
+            )
+
+    def observe(self, kind: str, answer: bytes) -> None:
+        """Refuse to record anything (D3)."""
+        if kind != "rewind":
+            raise InvariantError(f"D3 a replay was told `{kind}` {answer!r}")
+
+    def let_go(self) -> None:
+        """Let go of calls that nobody reads: whether they end is of no interest here (D3)."""
+        unwanted.let_go(self)
+        for number in self.abandoned:
+            self.calls.pop(number, None)
+        self.abandoned.clear()
+
+    def is_drained(self) -> bool:
+        """Tell whether all calls are at their end; items that were given up have none (D3)."""
+        return not any(
+            gap
+            for call in self.calls.values()
+            for low, high in call.left
+            for gap in self.asked.abandoned.get(call.number, Intervals()).gaps(low, high)
+        )
+
+    def stand_still(self) -> NoReturn:
+        """Halt where the parent waits for what the journal does not have."""
+        waits = [number for number, call in self.calls.items() if call.left]
+        number = min(waits, default=self.next_call)
+        call = self.calls.get(number)
+        index = call.left.starts[0] if call is not None and call.left else -1
+        place = self._at(number) if index < 0 else f"{self._at(number)}[{index}]"
+        found = f"waits for {place}, which has no outcome in the journal"
+        if self.ended:
+            self._differ("end", "an end without it", found, number)
+        self.halt(End("history", "", found, number, index))
+
+    def finish(self, found: str, *, failed: bool, journaled: str | None) -> None:
+        """Compare the parent's end; `journaled` is how the journal says that it ended."""
+        if self.next_call < self.last_call:
+            number = self.next_call
+            told = f"call {self._at(number)} of {self.asked.told(number)}"
+            self._differ("end", told, found)
+        first = self._recorded[0] if self._recorded and not self.replaying else None
+        if first is not None and first.no < self.last_observation:
+            self._differ("end", f"`{first.kind}` at call {first.at_call}", found)
+        if journaled is not None and journaled != found:
+            self._differ("end", journaled, found)
+        if journaled is None and failed:
+            self._differ("end", "no error so far", found)
+
+    def _at(self, number: int) -> str:
+        return ids.batch_path(self.path, number)
+
+    def _differ(
+        self, what: str, expected: str, found: str, call: int = -1, item: int = -1
+    ) -> NoReturn:
+        self.halt(End(what, expected, found, call, item))
+
+
+def short(name: str) -> str:
+    """Return a function's name without its module."""
+    return name.rpartition(":")[2]

@@ -1,0 +1,42 @@
+"""How much of a parent's calls is not done: it makes no more while that is too much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.parent.call import Call
+
+
+@dataclass(slots=True)
+class UnderWay:
+    """What the arguments of unsettled items take up, in messages and in files."""
+
+    in_messages: int = 0  # bytes
+    in_files: int = 0  # bytes
+    files: int = 0  # unsettled items whose arguments are in files
+    ended_files: list[tuple[int, int]] = field(default_factory=list)  # (call, item): may go
+
+    def add(self, call: Call, args: list[bytes], files: dict[int, int] | None) -> None:
+        """Items begin, behind those that the call has; `files`: see `Parent.add`."""
+        if files:
+            start = call.count
+            call.files = {} if call.files is None else call.files
+            call.files.update((start + at, size) for at, size in files.items())
+            self.files += len(files)
+            self.in_files += sum(files.values())
+        cost = sum(map(len, args)) + 64 * len(args)
+        call.cost_bytes += cost
+        self.in_messages += cost
+
+    def end(self, call: Call, low: int, high: int) -> None:
+        """Items of a call, no longer among those that it has left, are settled."""
+        if call.files:
+            for index in [index for index in call.files if low <= index < high]:
+                self.files -= 1
+                self.in_files -= call.files.pop(index)
+                self.ended_files.append((call.number, index))
+        share = call.cost_bytes * (high - low) // max(1, call.left.count() + high - low)
+        call.cost_bytes -= share
+        self.in_messages -= share

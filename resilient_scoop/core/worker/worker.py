@@ -1,0 +1,424 @@
+"""A worker (or the origin) as a pure machine: what it holds, what it owes, what it is told.
+
+It decides nothing about when code runs: its shell takes tasks from it, runs them, and gives back
+what came out. All that goes to the broker passes through `out` and leaves as one bundle per
+`flush`, so that what belongs together is committed together.
+
+  W1  What was sent and not acknowledged is kept, and sent again to a new broker in one bundle with
+  the
+      Hello (NO-LOST): the broker never sees a Hello that lacks an outcome already made.
+  W2  An item is in `left` of its task until its outcome is sent, and is sent once.
+  W3  A task that was dropped sends nothing more; its parents are fenced.
+  W4  No item is both begun and given back. The shell begins items without a lock: it moves `next`,
+  then looks at `stop` and, where that is reached, looks again under the lock. `give_back` lowers
+  `stop` and then looks at `next`: so one of the two sees what the other did.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from resilient_scoop import ids
+from resilient_scoop.core.broker import permission, set_aside
+from resilient_scoop.core.broker.callable_eviction import announcements, forget
+from resilient_scoop.core.broker.handover import Asked
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.link import Link
+from resilient_scoop.core.parent import unwanted
+from resilient_scoop.core.parent.parent import Parent, Told
+from resilient_scoop.core.worker.replaced import displaced
+from resilient_scoop.core.worker.work import Work
+from resilient_scoop.errors import ReplayDivergedError
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+__all__ = ["Work", "Worker"]
+
+
+class Worker:
+    """The state machine of one incarnation of a worker or the origin."""
+
+    def __init__(self, *, role: str, node: str, name: str, pid: int, run: bytes) -> None:
+        self.role = role
+        self.node = node
+        self.name = name
+        self.pid = pid
+        self.run = run
+        self.link = Link(run, 0)
+        self.seed = 0
+        self.lease_s = 10.0
+        self.greeted = False
+        self.stopping: str | None = None
+        self.works: dict[wire.Attempt, Work] = {}
+        self.queue: deque[Work] = deque()  # with items that are not begun, in the order of rank
+        self.undefined: list[Work] = []  # wait for the definition of their function
+        self.functions: dict[bytes, wire.Define] = {}
+        self.announced: dict[bytes, None] = {}  # of these, what this process has told the broker
+        self.consts: dict[str, wire.Const] = {}
+        self.parents: dict[str, Parent] = {}
+        self.limits: dict[str, tuple[float, int]] = {}  # of those that wait: until when, its tries
+        self.now = 0.0  # when the broker was heard last
+        self.fenced: list[str] = []  # parents whose greenlets are to be ended
+        self.root_task: wire.Task | None = None
+        self.root: wire.Attempt | None = None
+        self.written = bytearray()  # the script's output, not sent
+        self.output_bytes = 0  # of it, how much was sent or was known before
+        self.output_at: int | None = None  # the next piece goes back to this byte of the script's
+        self.ended: wire.RunEnded | None = None
+        self.out: list[bytes] = []
+        self.due: dict[str, list[wire.Outcome]] = {}  # outcomes to send, by parent
+        self.retract: list[wire.Retract] = []  # asked for, not answered
+        self.asked = Asked()  # for checkpoints
+        self.touched: set[str] = set()  # parents that were told something
+
+    # --- sending ------------------------------------------------------------------------------
+
+    def hello(self) -> list[bytes]:
+        """Return the first message of a link: Hello and, behind it, all that is owed (W1)."""
+        owed = [frame for frames in self.link.pending() for frame in frames]
+        owed += self._collect()
+        self.link = Link(self.run, self.link.epoch)
+        self.greeted = False
+        return self.link.pack([*self._greeting(), *owed])
+
+    def _held(self, work: Work) -> wire.Held:
+        # What is finished and not flushed goes out behind the Hello, and is the worker's until
+        # then.
+        spans = list(work.left)
+        digests = b"".join(work.digests(start, stop) for start, stop in spans)
+        task = work.task
+        return wire.Held(work.attempt, task.parent, task.call, task.fn, spans, digests)
+
+    def flush(self) -> list[bytes] | None:
+        """Return the message that holds everything there is to say, or None."""
+        if not self.greeted:
+            return None
+        frames = self._collect()
+        return self.link.pack(frames) if frames else None
+
+    def _collect(self) -> list[bytes]:
+        frames, self.out = self.out, []
+        for parent in self.parents.values():
+            if parent.queued or parent.has_told:
+                frames += parent.frames()
+        frames += self.asked.answer(self.parents)
+        if self.written and self.root is not None:
+            output = wire.Output(self.root, self.output_bytes, bytes(self.written), self.output_at)
+            self.output_at = None
+            self.output_bytes += len(self.written)
+            self.written.clear()
+            frames.append(wire.encode(output))
+        if self.due:
+            frames += [wire.encode(wire.Outcomes(p, items)) for p, items in self.due.items()]
+            self.due = {}
+        if self.ended is not None:
+            frames.append(wire.encode(self.ended))
+            self.ended = None
+        return frames
+
+    def define(self, define: wire.Define) -> None:
+        """Announce a callable of this process, in front of the calls that use it."""
+        if define.fn not in self.announced:
+            # Even if the broker sent it: it may forget what it has not committed.
+            self.announced[define.fn] = None
+            self.functions.setdefault(define.fn, define)
+            self.out.append(wire.encode(define))
+
+    def settle(self, work: Work, now: float) -> None:
+        """Make the finished run of a task's items ready to be sent (W2).
+
+        The shell may append to `work.values` at the same time from another thread: what is taken is
+        cut off in place.
+        """
+        values = work.values[:]
+        if not values:
+            return
+        del work.values[: len(values)]
+        start, stop = work.first, work.first + len(values)
+        failed = [index - start for index in work.failed if index < stop]
+        work.failed[:] = [index for index in work.failed if index >= stop]
+        work.first = stop
+        spent_s, work.since = now - work.since, now
+        if work.dropped:
+            return
+        outcome = wire.Outcome(
+            work.task.call, start, work.callable.fingerprint,
+            work.digests(start, stop), values, failed, spent_s, work.attempt,
+            work.callable.pure and not work.impure, not work.callable.options.idempotent,
+            work.take_again(),
+        )  # fmt: skip
+        self.due.setdefault(work.task.parent, []).append(outcome)
+        work.left.discard(start, stop)
+        if not work.left:
+            self.works.pop(work.attempt, None)
+
+    def settle_one(self, work: Work, index: int, value: bytes, *, failed: bool) -> None:
+        """Make the outcome of one item, a parent's, ready to be sent."""
+        if work.dropped:
+            return
+        outcome = wire.Outcome(
+            work.task.call, index, work.callable.fingerprint,
+            work.digests(index, index + 1), [value], [0] if failed else [], -1.0, work.attempt,
+            once=not work.callable.options.idempotent, again=work.take_again(),
+        )  # fmt: skip
+        path = ids.item_path(work.task.parent, work.task.call, index)
+        parent = self.parents.pop(path, None)
+        if parent is not None:
+            self.out += parent.frames()
+        self.due.setdefault(work.task.parent, []).append(outcome)
+        work.left.discard(index, index + 1)
+        if not work.left:
+            self.works.pop(work.attempt, None)
+
+    def park(
+        self, work: Work, index: int, until: float | None = None, now: float = 0.0, tries: int = 0
+    ) -> None:
+        """Say that an item waits for others, and until when its try may take."""
+        left_s = -1.0
+        if until is not None:
+            left_s = max(0.0, until - now)
+            path = ids.item_path(work.task.parent, work.task.call, index)
+            self.limits[path] = (until, tries)
+        self.out.append(wire.encode(wire.Parked(work.attempt, index, True, left_s, tries)))  # noqa: FBT003
+
+    def unpark(self, work: Work, index: int) -> None:
+        """Say that an item goes on: others must not wait behind it."""
+        if self.limits:
+            self.limits.pop(ids.item_path(work.task.parent, work.task.call, index), None)
+        self.out.append(wire.encode(wire.Parked(work.attempt, index, parked=False)))
+
+    def give_back(self) -> None:
+        """Answer retractions (W4): what is not begun goes back, all but the item under way."""
+        asked, self.retract = self.retract, []
+        for each in asked:
+            work = self.works.get(each.attempt)
+            if work is not None:
+                stop = work.stop
+                lowered = work.stop = min(stop, max(each.start, work.next))
+                kept = min(stop, max(lowered, work.next))
+                if not 0 <= each.start < kept:
+                    work.stop = kept
+                    self.give_back_from(work, kept)
+                    continue
+                work.stop = stop
+            if each.start >= 0:  # it is begun, or was, in a task that has ended
+                self.out.append(wire.encode(wire.Returned(each.attempt, 1 << 62, each.start)))
+
+    def give_back_from(self, work: Work, stop: int) -> None:
+        """Say that the items of a task from `stop` on will not be started here."""
+        self.out.append(wire.encode(wire.Returned(work.attempt, stop)))
+        work.left.discard(stop, 1 << 62)
+        work.stop = min(work.stop, stop)
+        if not work.left:
+            self.works.pop(work.attempt, None)
+        if work in self.queue and work.next >= work.stop:
+            self.queue.remove(work)
+
+    # --- hearing ------------------------------------------------------------------------------
+
+    def hear(self, header: wire.Header, frames: list[bytes], now: float) -> list[list[bytes]]:
+        """Take in a message; return messages to send back at once.
+
+        A message of a newer epoch than the link's means that the broker is a new one: the answer is
+        a Hello. What an older broker still had on its way is nothing to us.
+        """
+        self.now = now
+        if header.epoch < self.link.epoch:
+            return []
+        if header.epoch > self.link.epoch:
+            return self._meet(header.epoch)
+        fresh, answers = self.link.take(header, now)
+        if fresh:
+            self._bundle(frames)
+            self.link.acked = self.link.received
+        return answers
+
+    def _meet(self, epoch: int) -> list[list[bytes]]:
+        """Meet a new broker."""
+        self.link.epoch = epoch
+        # The definitions they wait for may have ended with the old broker, behind a commit.
+        self._drop([work.attempt for work in self.undefined])
+        self.undefined.clear()
+        self.asked.meet()
+        for parent in self.parents.values():
+            lost = parent.page_asked
+            parent.reconnect()
+            if lost or parent.catching_up:
+                self._ask_page(parent)
+        return [self.hello()]
+
+    def _ask_page(self, parent: Parent) -> None:
+        frame = parent.page_wanted()
+        if frame is not None:
+            self.out.append(frame)
+
+    def _bundle(self, frames: list[bytes]) -> None:
+        messages = [wire.decode_down(frame) for frame in frames]
+        head = messages[0]
+        if isinstance(head, wire.History):
+            parent = self.parents.get(head.parent)
+            if parent is not None and parent.attempt == head.attempt:
+                self.touched.add(head.parent)
+                with suppress(ReplayDivergedError):  # it stands as `refusal`, for who waits
+                    parent.page(head, [each for each in messages[1:] if isinstance(each, Told)])
+                if parent.catching_up:
+                    self._ask_page(parent)
+            return
+        for message in messages:
+            self._handle(message)
+
+    def _handle(self, message: wire.Down) -> None:  # noqa: C901, PLR0912, PLR0915
+        match message:
+            case wire.Outcomes():
+                parent = self.parents.get(message.parent)
+                if parent is not None:
+                    self.touched.add(message.parent)
+                    with suppress(ReplayDivergedError):
+                        parent.outcomes(message)
+            case wire.Saved(parent=path, name=name, opening=opening, gen=gen):
+                parent = self.parents.get(path)
+                if parent is not None:
+                    self.touched.add(path)
+                    parent.durable.note(name, opening, gen)
+            case wire.Grant(tasks=tasks):
+                for task in tasks:
+                    self._accept(task)
+            case wire.Define():
+                self.functions.setdefault(message.fn, message)
+                self._defined()
+            case wire.Welcome():
+                self.greeted = True
+                self.seed, self.lease_s = message.seed, message.lease_s
+                self._drop(message.dropped)
+            case wire.Retract():
+                self.retract.append(message)
+            case wire.Drop(attempts=attempts):
+                self._drop(attempts)
+            case wire.Evict(attempt=attempt, index=index):
+                self._evict(attempt, index)
+            case wire.MayBegin(attempt=attempt, index=index):
+                work = self.works.get(attempt)
+                if work is not None:
+                    work.permitted = index
+            case wire.Noted(parent=path, no=no):
+                parent = self.parents.get(path)
+                if parent is not None:
+                    self.touched.add(path)
+                    parent.once.take(no)
+            case wire.CancelAnswer():
+                parent = self.parents.get(message.parent)
+                if parent is not None:
+                    self.touched.add(message.parent)
+                    parent.cancel_answered(message)
+            case wire.Abandoned():
+                parent = self.parents.get(message.parent)
+                if parent is not None:
+                    self.touched.add(message.parent)
+                    unwanted.told(parent, message)
+            case wire.Const():
+                self.consts.setdefault(message.name, message)
+                self.touched.update(self.parents)
+            case wire.Stop(reason=reason):
+                self.stopping = reason
+            case wire.CheckpointWanted():
+                self.asked.hear(message)
+            case wire.Forget():
+                forget(self, message)
+            case _:
+                pass  # History has a bundle of its own; Kill is for agents
+
+    def _evict(self, attempt: wire.Attempt, index: int) -> None:
+        """One item of a slice goes on elsewhere."""
+        work = self.works.get(attempt)
+        if work is None:
+            return
+        work.left.discard(index, index + 1)
+        if not work.left:
+            self.works.pop(attempt, None)
+        path = ids.item_path(work.task.parent, work.task.call, index)
+        parent = self.parents.get(path)
+        if parent is not None and parent.attempt != attempt:
+            return  # it is here again already
+        self.parents.pop(path, None)
+        self.fenced.append(path)
+
+    def _greeting(self) -> list[bytes]:
+        """Return a Hello and what this process has announced: its broker need not know of it (F1)."""
+        held = [self._held(work) for work in self.works.values() if work.left]
+        self.limits = {path: self.limits[path] for path in self.limits if path in self.parents}
+        waiting = []
+        for parent in self.parents.values():
+            until, tries = self.limits.get(parent.path, (None, 0))
+            left_s = -1.0 if until is None else max(0.0, until - self.now)
+            waiting.append(wire.Waiting(parent.path, parent.attempt, left_s, tries))
+        hello = wire.Hello(self.role, self.node, self.name, self.pid, held, waiting)
+        again = [*permission.ask_again(self), *set_aside.say_again(self)]
+        return [wire.encode(hello), *announcements(self), *again]
+
+    def _accept(self, task: wire.Task) -> None:
+        attempt = wire.Attempt(self.link.epoch, task.no)
+        if not task.parent:
+            self.root_task, self.root = task, attempt
+            return
+        if self.parents:
+            for parent, index in displaced(self.parents, task):
+                self._evict(parent.attempt, index)
+        stop = task.start + len(task.args)
+        left = Intervals([(task.start, stop)])
+        depth = ids.depth(task.parent)
+        work = Work(attempt, task, task.start, stop, left, depth, first=task.start)
+        self.works[attempt] = work
+        if task.fn in self.functions:
+            self._enqueue(work)
+        else:
+            self.undefined.append(work)
+
+    def _enqueue(self, work: Work) -> None:
+        """Queue in the broker's order: priority, ready parents, deeper ones, first come."""
+        work.define = self.functions[work.task.fn]
+        priority = work.define.options.priority
+        work.rank = (-priority, 0 if work.task.replay else 1, -work.depth)
+        at = len(self.queue)
+        while at and self.queue[at - 1].rank > work.rank:
+            at -= 1
+        self.queue.insert(at, work)
+
+    def outranked(self, work: Work) -> bool:
+        """Queue the rest of a slice again if another one goes before it; return whether it does."""
+        queue = self.queue
+        if not queue or queue[0].rank >= work.rank or work.next >= work.stop or work.dropped:
+            return False
+        at = 1
+        while at < len(queue) and queue[at].rank < work.rank:
+            at += 1
+        queue.insert(at, work)
+        return True
+
+    def _defined(self) -> None:
+        waiting, self.undefined = self.undefined, []
+        for work in waiting:
+            if work.dropped:
+                continue
+            if work.task.fn in self.functions:
+                self._enqueue(work)
+            else:
+                self.undefined.append(work)
+
+    def _drop(self, attempts: Iterable[wire.Attempt]) -> None:
+        """Stop and forget (W3)."""
+        for attempt in attempts:
+            work = self.works.pop(attempt, None)
+            if work is not None:
+                work.dropped = True
+                work.stop = work.next
+                work.left = Intervals()
+                if work in self.queue:
+                    self.queue.remove(work)
+            for path in [p for p, parent in self.parents.items() if parent.attempt == attempt]:
+                del self.parents[path]
+                self.fenced.append(path)

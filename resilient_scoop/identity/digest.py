@@ -1,0 +1,115 @@
+"""Digests of items' arguments: how a replay knows that a result is of the same call (NO-WRONG).
+
+Equal arguments made by the same code digest equally in another process; see `canonical` for how.
+Values of different types are different arguments (1, True, 1.0), as are 0.0 and -0.0; a nan equals
+itself. Arguments without a canonical form have a digest that equals no other: they are computed again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, Final
+
+from resilient_scoop.identity.change_guard import Guard
+from resilient_scoop.identity.meaning import Meaning
+from resilient_scoop.ids import DIGEST_BYTES
+from resilient_scoop.values.canonical import Canon
+from resilient_scoop.values.user_code import describe, is_user_code
+from resilient_scoop.wire.callables import AS_IMPORTED, Reference
+
+_PLAIN_PICKLE: Final = 0x80
+_SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
+_UNSHARED: Final = frozenset({int, float, bool, type(None)})
+"""Types for which pickle keeps no memo: a tuple of them pickles the same wherever it was made."""
+_SMALL_BYTES: Final = 1 << 16
+"""Larger ones digest the same whether they travel in the payload or in a file."""
+_BLOB_BYTES: Final = 256 << 20
+"""Assumed size of what is in a file: it only bounds the work on shared parts."""
+
+Changed = dict[str, tuple[Reference, Any]]
+"""By home: what the script has changed since it was imported, and the value."""
+
+_known: Final[dict[int, tuple[Any, bytes, Guard, Changed]]] = {}
+_KNOWN_MAX: Final = 1024
+_met: Final[Changed] = {}
+
+
+def digest(obj: object, payload: bytes) -> bytes:
+    """Return the digest (DIGEST_BYTES) of an item's arguments, `payload` being their pickle."""
+    kind = type(obj)
+    plain = payload[0] == _PLAIN_PICKLE
+    small = plain and len(payload) <= _SMALL_BYTES
+    if small and (kind in _SCALARS or (kind is tuple and _is_flat(obj))):
+        return blake2b(payload, digest_size=DIGEST_BYTES).digest()
+    found = _canon.digest(obj, len(payload) if plain else _BLOB_BYTES)
+    return os.urandom(DIGEST_BYTES) if found is None else found[:DIGEST_BYTES]
+
+
+def has_met() -> bool:
+    """Tell whether `take_met` has something to return."""
+    return bool(_met)
+
+
+def digest_value(obj: object) -> bytes | None:
+    """Return the digest of a value by itself, wherever and however it travels; None: it has none."""
+    return _canon.digest(obj, _BLOB_BYTES)
+
+
+def digest_many(args: Sequence[object], payloads: Sequence[bytes]) -> bytes:
+    """Return the digests of a slice's items behind one another."""
+    plain = {payload[0] for payload in payloads} == {_PLAIN_PICKLE}
+    if plain and _SCALARS.issuperset(map(type, args)) and max(map(len, payloads)) <= _SMALL_BYTES:
+        hashed, size = blake2b, DIGEST_BYTES  # a million of these is what makes a map slow
+        return b"".join([hashed(payload, digest_size=size).digest() for payload in payloads])
+    return b"".join(map(digest, args, payloads))
+
+
+def _is_flat(obj: Any) -> bool:
+    return _UNSHARED.issuperset(map(type, obj)) or (len(obj) == 1 and type(obj[0]) in _SCALARS)
+
+
+def _function_key(function: Any) -> bytes:
+    """Return what stands for a function among the arguments: its code, or a library's by name."""
+    return _meaning_of(function) if is_user_code(function) else describe(function).encode()
+
+
+def _class_key(cls: type) -> bytes | None:
+    """Return what stands for a class of the user's: a result can come from all of its methods."""
+    return _meaning_of(cls) + cls.__qualname__.encode() if is_user_code(cls) else None
+
+
+def forget_known() -> None:
+    """Let go of functions and classes that were met among arguments: the process ends."""
+    _known.clear()
+    _met.clear()
+
+
+def _meaning_of(obj: Any) -> bytes:
+    found = _known.get(id(obj))
+    if found is not None and found[0] is obj and found[2].holds():
+        if found[3]:
+            _met.update(found[3])
+        return found[1]
+    meaning = Meaning(obj)
+    if len(_known) >= _KNOWN_MAX:
+        _known.clear()
+    changed = {
+        each.home: (each, meaning.objects[each.home])
+        for each in meaning.references
+        if each.home and not each.flags & AS_IMPORTED
+    }
+    _known[id(obj)] = (obj, meaning.fingerprint, meaning.guard, changed)
+    _met.update(changed)
+    return meaning.fingerprint
+
+
+def take_met() -> Changed:
+    """Return what arguments have referred to since the last time, and the script has changed."""
+    found = _met.copy()
+    _met.clear()
+    return found
+
+
+_canon: Final = Canon(_function_key, _class_key)

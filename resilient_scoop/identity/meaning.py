@@ -1,0 +1,552 @@
+"""What a callable means: everything of the user's that its result can come from (SAME-MEANING).
+
+A survey starts at a callable and follows what it names: globals, attributes of the user's modules,
+closure cells, defaults, function attributes, classes with all that they hold, values that hold
+functions, and modules that are imported inside functions. Each thing is one `Reference`:
+
+- `home` says where another process finds its own (`helper:FACTOR`, `model:Net.rate`). What travels
+  with the callable has none.
+- `here` is compared between processes of one run. For a function it rests on its bytecode.
+- `digest` is compared between runs. For a function it rests on its normalized source, so that harmless
+  edits do not show; for a value that differs between processes by its nature (a start time, a process
+  id), on the source that makes it. What cannot be compared has a digest that never comes again.
+
+The fingerprint is the digest of all `digest`s in order of first visit; names of homes are no part of it,
+so that a renamed function keeps its results.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import os
+import reprlib
+import sys
+from collections.abc import Callable
+from hashlib import blake2b
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, Final
+
+import msgspec
+
+from resilient_scoop.adapters import process_settings
+from resilient_scoop.identity import imported_values, module_source, script_changes
+from resilient_scoop.identity.change_guard import Guard
+from resilient_scoop.identity.secret_names import SECRET
+from resilient_scoop.values import source, source_text
+from resilient_scoop.values.containers import is_container
+from resilient_scoop.values.user_code import (
+    describe,
+    is_made_by_code,
+    is_user_code,
+    is_user_module,
+    version,
+)
+from resilient_scoop.values.values import (
+    ABSENT,
+    CACHED,
+    GENERATED,
+    MISSING,
+    SCALARS,
+    Describer,
+    attributes_of,
+    carried,
+    digest_of,
+    is_immutable,
+    is_opaque,
+    opaque,
+    own_home,
+    own_names,
+    text_of,
+    unique,
+)
+from resilient_scoop.wire.callables import AS_IMPORTED, VOLATILE, Reference, Setting
+
+FINGERPRINT_BYTES: Final = 16
+_ALL_NAMES: Final = source_text.DYNAMIC | {"globals"}
+_SHOWN_MAX: Final = 60
+_REPR: Final = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = _SHOWN_MAX
+_CARRYING: Final = (MethodType, functools.partial, FunctionType, type, CACHED)
+_ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
+_IMPORTERS: Final = frozenset({"import_module", "modules"})
+_OURS: Final = __name__.partition(".")[0]
+ABSENT_DIGEST: Final = digest_of(b"absent")
+_NONE: Final = ModuleType("none")
+_PLAIN: Final = SCALARS | {list, tuple, dict, set, frozenset}
+
+
+class Meaning:
+    """The result of a survey; `settings` gives what the script has changed of its process.
+
+    With `by_position` the callable gets no argument by name: names of its parameters do not count, unless
+    something that it refers to may call it as well.
+    """
+
+    def __init__(
+        self,
+        root: Callable[..., Any],
+        settings: Callable[[], Setting | None] = script_changes.changes,
+        *,
+        by_position: bool = False,
+    ) -> None:
+        survey = _Survey(root, settings)
+        if by_position and isinstance(root, FunctionType) and not survey.is_root_named:
+            first = survey.references[0]
+            digest = digest_of(text_of(root, by_position=True))
+            survey.references[0] = msgspec.structs.replace(
+                first, digest=digest, here=first.value if first.home else b""
+            )
+        self.references = survey.references
+        self.guard = survey.guard
+        self.objects = survey.objects
+        """By home, what is found there now."""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The digest (16 bytes) that results are stored with."""
+        return fingerprint_of(self.references)
+
+
+def fingerprint_of(references: list[Reference]) -> bytes:
+    """Return the fingerprint of a callable with these references."""
+    hasher = blake2b(digest_size=FINGERPRINT_BYTES)
+    for each in references:
+        hasher.update(len(each.digest).to_bytes(1, "little") + each.digest)
+    return hasher.digest()
+
+
+def here_of(home: str, value: Any) -> bytes:
+    """Return the digest of what this process has at a home, to be compared with a `Reference`'s."""
+    return _here(Describer(_ignore), home, value)
+
+
+def _ignore(_home: str, _value: Any) -> None:
+    pass
+
+
+def _here(describer: Describer, home: str, value: Any) -> bytes:
+    if isinstance(value, ModuleType):
+        return digest_of(b"module", value.__name__.encode())
+    own = own_home(value) if isinstance(value, FunctionType | type) else None
+    if own is not None and own != home:
+        return digest_of(b"alias", own.encode())
+    if isinstance(value, FunctionType | type) and not is_user_code(value):
+        key = describer.class_key(value) if isinstance(value, type) else None
+        return digest_of(b"named", describe(value).encode(), key or b"")
+    if isinstance(value, FunctionType):
+        parts = [source.bytecode(value.__code__).encode("utf-8", "surrogatepass")]
+        for name, held in (*carried(value), *own_names(value)):
+            parts += [name.encode(), describer.value(held) or opaque(held)]
+        return digest_of(b"function", *parts)
+    if isinstance(value, type):
+        names = ",".join(name for name, _ in attributes_of(value))
+        return digest_of(b"class", describer.class_header(value), names.encode())
+    if type(value) is CACHED or "." in home.partition(":")[2]:
+        found: bytes | None = describer.attribute(value)
+    else:
+        found = describer.value(value)
+    return opaque(value) if found is None else found
+
+
+class _Survey:
+    """Everything that a callable's meaning rests on, in order of first visit."""
+
+    def __init__(self, root: Any, settings: Callable[[], Setting | None]) -> None:
+        self._given = settings
+        self.references: list[Reference] = []
+        self.objects: dict[str, Any] = {}
+        self.guard = Guard()
+        self._queue: list[tuple[str, Any]] = []
+        self._seen: set[str] = set()
+        self._modules: set[tuple[str, str]] = set()
+        self._imports: set[tuple[str, str]] = set()
+        self._named: set[int] = set()
+        self.is_root_named = not is_user_code(root) or _is_method(root)
+        self._root_home = ""
+        self._root_id = id(root)
+        self._whole: set[str] = set()
+        self.reads_environment = self.reads_arguments = False
+        self._carrier = 0  # AS_IMPORTED, if what is described is carried by something that is so
+        self._describer = Describer(self._reach)
+        self._describer.names_of = self._names_of  # type: ignore[method-assign]
+        self._describer.holds_module = self._any_of  # type: ignore[method-assign]
+        self._root(root)
+        for home, value in self._queue:  # grows on the way
+            self._describe(home, value)
+        self._environment()
+
+    def _root(self, root: Any) -> None:
+        home = own_home(root) if isinstance(root, FunctionType | type | CACHED) else None
+        if home is not None and is_user_code(root):
+            self._reach(home, root)
+            self._root_home = home
+        elif isinstance(root, FunctionType) and is_user_code(root):
+            self._function("", _short(describe(root)), root)
+        elif isinstance(root, _CARRYING) or not hasattr(root, "__qualname__"):
+            self._add("", _short(describe(root)), self._describer.part(root), b"")
+            self.guard.value(root)
+        else:
+            name = describe(root)
+            made = version(name.partition(":")[0].partition(".")[0])
+            self._add("", name, digest_of(b"named", name.encode(), made.encode()), b"")
+
+    def _environment(self) -> None:
+        """Count the variables that the script has set, where something may read them."""
+        found = self._given()
+        self._carrier = 0  # the script's doing
+        if found is not None and self.reads_arguments and found.arguments:
+            digest = self._describer.part(found.arguments)
+            self._add("", "sys.argv", digest, b"", text=_shown(found.arguments))
+        if found is not None and found.more:
+            for label, each in process_settings.about_results(found.more).items():
+                self._add("", label, self._describer.part(each), b"", text=_shown(each))
+        if not self.reads_environment or found is None:
+            return
+        for name, value in found.environ.items():
+            digest = digest_of(name, b"" if value is None else value)
+            self._add("", f"os.environ[{os.fsdecode(name)!r}]", digest, b"")
+
+    # --- what is reached ----------------------------------------------------------------------
+
+    def _reach(self, home: str, value: Any) -> None:
+        module, _, qualname = home.partition(":")
+        if (
+            "." in qualname and own_home(value) == home
+        ):  # a method or a nested class: all of its class
+            top = getattr(sys.modules.get(module), qualname.partition(".")[0], None)
+            if isinstance(top, type):
+                home, value = f"{module}:{qualname.partition('.')[0]}", top
+        if home == self._root_home:
+            self.is_root_named = True
+        if home not in self._seen:
+            self._seen.add(home)
+            self._queue.append((home, value))
+
+    def _describe(self, home: str, value: Any) -> None:
+        label = _short(home)
+        self.objects[home] = value
+        if isinstance(value, FunctionType | type):
+            own = own_home(value)
+            if own is not None and own != home:
+                self._add(home, label, self._alias(own, value), b"")
+                return
+            if not is_user_code(value):
+                here = _here(self._describer, home, value)
+                self._add(home, label, here, here)
+            elif isinstance(value, type):
+                self._class(home, label, value)
+            else:
+                self._function(home, label, value)
+            return
+        self._data(home, label, value)
+
+    def _alias(self, own: str, value: Any) -> bytes:
+        if is_user_code(value):
+            self._reach(own, value)
+        return digest_of(b"alias", own.encode())
+
+    def _add(self, home: str, label: str, digest: bytes, here: bytes, **shown: Any) -> None:
+        flags = shown.pop("flags", 0)
+        if not home:
+            flags |= self._carrier
+        elif imported_values.is_unchanged(home, self.objects.get(home), here or digest):
+            flags |= AS_IMPORTED
+        if SECRET.search(label):
+            shown.pop("text", None)  # it would be in the journal, and on screens
+        if home:
+            self._carrier = flags & AS_IMPORTED
+        found = Reference(
+            home, label, digest, b"" if here == digest else here, **shown, flags=flags
+        )
+        self.references.append(found)
+
+    # --- functions ----------------------------------------------------------------------------
+
+    def _function(self, home: str, label: str, function: Any) -> None:
+        """Describe a function and, one by one, what it carries; then what it names."""
+        code: CodeType = function.__code__
+        here = _here(self._describer, home, function) if home else b""
+        at = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"  # noqa: PTH119
+        self._add(home, label, digest_of(text_of(function)), here, at=at)
+        self.guard.function(function)
+        for name, value in carried(function):
+            at = f"{label}({name})" if not name.startswith(".") else label + name
+            self._held(at, value, function)
+        self._names_of(function)
+
+    def _held(self, label: str, value: Any, holder: Any) -> None:
+        if value is holder:
+            self._add("", label, digest_of(b"again"), b"")
+            self.is_root_named = True
+            self.is_root_named = True
+            return
+        found = self._describer.part(value)
+        self.guard.value(value, found)
+        self._add("", label, found, b"", text=_shown(value))
+
+    def _names_of(self, function: Any) -> None:
+        if id(function) in self._named and id(function) == self._root_id:
+            self.is_root_named = True
+        if id(function) in self._named or not is_user_code(function):
+            return
+        self._named.add(id(function))
+        self.guard.keep(function)
+        code, scope = function.__code__, function.__globals__
+        names = set(source_text.global_loads(code))
+        if names & _ALL_NAMES:
+            names |= self._all_names(scope, code)
+        attributes = sorted({name for part in source.nested(code) for name in part.co_names})
+        self.reads_arguments = self.reads_arguments or "argv" in attributes
+        if not self.reads_environment and not _ENVIRONMENT.isdisjoint(attributes):
+            self.reads_environment = True
+        self._globals(code, scope, names, attributes)
+        self._class_of(function, scope)
+        self._imported_inside(code, scope.get("__package__") or "")
+        if not _IMPORTERS.isdisjoint(attributes) or "__import__" in names:
+            for each in list(sys.modules.values()):
+                self._any_of(each)
+
+    def _globals(
+        self, code: CodeType, scope: dict[str, Any], names: set[str], attributes: list[str]
+    ) -> None:
+        """Describe what a function finds under global names."""
+        module = str(scope.get("__name__", ""))
+        is_module = vars(sys.modules.get(module, _NONE)) is scope
+        passed_on = module_source.passed_on(code)
+        for name in sorted(names):
+            value = scope.get(name, MISSING)
+            if value is MISSING or (name.startswith("__") and name.endswith("__")):
+                self._deleted(f"{module}:{name}" if is_module else "")
+                self.guard.names(scope)
+                self._builtin(name)
+                continue
+            self.guard.name(scope, name, value)
+            if isinstance(value, ModuleType):
+                self._module(value, attributes)
+                if is_module and imported_values.is_new(f"{module}:{name}", value):
+                    self._reach(f"{module}:{name}", value)
+                if name in passed_on:
+                    self._any_of(value)
+            elif is_module:
+                self._reach(f"{module}:{name}", value)
+                if isinstance(value, type):
+                    self._library_class(value)
+            else:  # made by `exec` in a namespace of its own, which travels with the function
+                self._held(name, value, None)
+
+    def _builtin(self, name: str) -> None:
+        value = vars(builtins).get(name, MISSING)
+        if value is not MISSING and imported_values.is_patched(builtins, name, value, new=True):
+            self.guard.name(vars(builtins), name, value)
+            self._reach(f"builtins:{name}", value)
+
+    def _deleted(self, home: str) -> None:
+        """Describe a global that the import had set, and that the script has deleted since."""
+        if imported_values.had(home) and home not in self._seen:
+            self._seen.add(home)
+            self.objects[home] = ABSENT
+            self.guard.never()
+            self._add(home, _short(home), ABSENT_DIGEST, b"", text="deleted")
+
+    def _class_of(self, function: Any, scope: dict[str, Any]) -> None:
+        """A method may use all of its class: `self.step()` names none of it."""
+        top, dot, _ = function.__qualname__.partition(".")
+        found = scope.get(top) if dot and "<" not in top else None
+        if isinstance(found, type) and is_user_code(found):
+            home = own_home(found)
+            if home is not None:
+                self._reach(home, found)
+
+    def _all_names(self, scope: dict[str, Any], code: CodeType) -> set[str]:
+        """Return the names of a module for a function that may look any of them up."""
+        known = module_source.bindings(code.co_filename)
+        return {
+            name
+            for name, value in scope.items()
+            if not name.startswith("__")
+            if name in known or isinstance(value, FunctionType | type)
+            if not isinstance(value, ModuleType)
+        }
+
+    def _imported_inside(self, code: CodeType, package: str) -> None:
+        """Describe what a function imports itself: its source, and what the script has changed of it."""
+        for label, text in module_source.imported_inside(code, package):
+            if (label, text) not in self._imports:
+                self._imports.add((label, text))
+                digest = digest_of(text.encode("utf-8", "surrogatepass"))
+                self._add("", label, digest, b"", flags=AS_IMPORTED)
+        for name, names in module_source.imports_of(code, package):
+            module = sys.modules.get(name)
+            if module is None or not is_user_module(name):
+                continue
+            if not names or "*" in names:
+                self._any_of(module)
+                continue
+            changed = imported_values.changed_in(module)
+            for each in sorted(names):
+                self._watched(module, each, is_changed=each in changed)
+
+    def _any_of(self, module: Any) -> None:
+        """Describe what the script has changed in a module of the user's of which anything may be used."""
+        if not isinstance(module, ModuleType) or module.__name__ in self._whole:
+            return
+        if not is_user_module(module.__name__):
+            return
+        self._whole.add(module.__name__)
+        changed = imported_values.changed_in(module)
+        for name in sorted(vars(module)):
+            if not name.startswith("__"):
+                self._watched(module, name, is_changed=name in changed)
+
+    def _watched(self, module: ModuleType, name: str, *, is_changed: bool) -> None:
+        value = vars(module).get(name, MISSING)
+        self.guard.name(vars(module), name, None if value is MISSING else value)
+        if value is MISSING or isinstance(value, ModuleType):
+            return
+        if is_changed:
+            self._reach(f"{module.__name__}:{name}", value)
+        elif not isinstance(value, FunctionType | type | CACHED):
+            self.guard.value(value)
+
+    def _module(self, module: ModuleType, attributes: list[str], *, is_named: bool = True) -> None:
+        name = module.__name__
+        if name.partition(".")[0] == _OURS:
+            return  # what it says of the process differs by design
+        of_user = is_user_module(name)
+        for attribute in attributes:
+            if (name, attribute) in self._modules:
+                continue
+            self._modules.add((name, attribute))
+            value = vars(module).get(attribute, MISSING)
+            if attribute.startswith("__"):
+                continue
+            if value is MISSING:
+                self._lacking(module, attribute, of_user=of_user)
+                continue
+            self.guard.name(vars(module), attribute, value)
+            if isinstance(value, ModuleType):
+                self._module(value, attributes, is_named=of_user)
+            elif of_user or _counts(module, attribute, value, is_named=is_named):
+                self._reach(f"{name}:{attribute}", value)
+            elif is_container(value):
+                self.guard.content(value)
+            elif isinstance(value, type):
+                self._library_class(value)
+
+    def _library_class(self, cls: type) -> None:
+        """Describe functions of the user's that the script has put into a class of a library."""
+        if id(cls) in self._named or is_user_code(cls) or not is_made_by_code(cls):
+            return
+        self._named.add(id(cls))
+        home = own_home(cls)
+        if home is None:
+            return
+        self.guard.keep(cls)
+        self.guard.cls(cls)
+        for name, held in list(vars(cls).items()):
+            function = held.__func__ if isinstance(held, staticmethod | classmethod) else held
+            if isinstance(function, FunctionType) and is_user_code(function):
+                self._reach(f"{home}.{name}", held)
+
+    def _lacking(self, module: ModuleType, attribute: str, *, of_user: bool) -> None:
+        """Describe what stands for an attribute that a module does not hold itself."""
+        home = f"{module.__name__}:{attribute}"
+        finder = vars(module).get("__getattr__")
+        if of_user and isinstance(finder, FunctionType):
+            self._reach(f"{module.__name__}:__getattr__", finder)
+        elif of_user:
+            self._deleted(home)
+
+    # --- classes and data ---------------------------------------------------------------------
+
+    def _class(self, home: str, label: str, cls: type) -> None:
+        here = _here(self._describer, home, cls)
+        self._add(home, label, digest_of(self._describer.class_header(cls)), here)
+        self.guard.cls(cls)
+        held = dict(attributes_of(cls))
+        for name, value in held.items():
+            self._attribute(f"{home}.{name}", f"{label}.{name}", value)
+        for name in sorted(imported_values.attributes_had(home) - held.keys()):
+            self._seen.add(f"{home}.{name}")
+            self.objects[f"{home}.{name}"] = ABSENT
+            self._add(f"{home}.{name}", f"{label}.{name}", ABSENT_DIGEST, b"", text="deleted")
+
+    def _attribute(self, home: str, label: str, value: Any) -> None:
+        self._seen.add(home)
+        self.objects[home] = value
+        function = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+        if isinstance(function, FunctionType) and is_user_code(function):
+            if function.__code__.co_filename == GENERATED:
+                return
+            here = _here(self._describer, home, value)
+            code = function.__code__
+            at = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"  # noqa: PTH119
+            kind = type(value).__qualname__.encode()
+            self._add(home, label, digest_of(kind, text_of(function)), here, at=at)
+            self.guard.function(function)
+            for name, held in carried(function):
+                at = f"{label}({name})" if not name.startswith(".") else label + name
+                self._held(at, held, function)
+            self._names_of(function)
+        elif isinstance(value, type) and own_home(value) == home and is_user_code(value):
+            self._class(home, label, value)
+        else:
+            self._any_of(value)
+            here = _here(self._describer, home, value)
+            self.guard.value(value)
+            self._add(home, label, here, here, text=_shown(value))
+
+    def _data(self, home: str, label: str, value: Any) -> None:
+        module, _, name = home.partition(":")
+        file = getattr(sys.modules.get(module), "__file__", None) or ""
+        binding = module_source.bindings(file).get(name) if is_user_module(module) else None
+        at = "" if binding is None else f"{os.path.basename(file)}:{binding.line}"  # noqa: PTH119
+        found = (self._describer.inline if type(value) is CACHED else self._describer.value)(value)
+        self.guard.value(value, found)
+        here = opaque(value) if found is None else found
+        digest, flags = here, 0
+        if found is None or is_opaque(value) or (binding is not None and binding.volatile):
+            if binding is not None:
+                flags = VOLATILE
+                digest = digest_of(b"source", binding.text.encode("utf-8", "surrogatepass"))
+            elif found is None:
+                digest = unique()
+        if type(value) is CACHED:
+            self.guard.function(value.__wrapped__)
+        self._add(home, label, digest, here, text=_shown(value), at=at, flags=flags)
+
+
+def _counts(module: ModuleType, name: str, value: Any, *, is_named: bool) -> bool:
+    """Tell whether what a library's module holds can be of the user's making, or is a setting.
+
+    Numbers and strings count in a module that the user's code names itself (`is_named`).
+    """
+    if imported_values.is_patched(module, name, value):
+        return True
+    if isinstance(value, FunctionType | type):
+        return is_user_code(value) or type(value).__name__ == "MetaCreator"
+    return (is_named and type(value) in SCALARS) or is_user_code(type(value))
+
+
+def _is_method(function: Any) -> bool:
+    """Tell whether a function is found in a class: all that its class has may call it."""
+    return "." in getattr(function, "__qualname__", ".").rpartition("<locals>.")[2]
+
+
+def _short(name: str) -> str:
+    module, _, qualname = name.partition(":")
+    return qualname if module in ("__main__", "") else f"{module}.{qualname}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value for display, if showing it runs no code of the user's."""
+    if type(value) in SCALARS or (type(value) in _PLAIN and is_immutable_deep(value)):
+        return _REPR.repr(value)[:_SHOWN_MAX]
+    return ""
+
+
+def is_immutable_deep(value: Any) -> bool:
+    """Tell whether a plain container holds only constants, as far as is shown."""
+    parts = list(value)[:8] + (list(value.values())[:8] if type(value) is dict else [])
+    return all(map(is_immutable, parts))

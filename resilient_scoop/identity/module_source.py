@@ -1,0 +1,255 @@
+"""What a module's source says of its global names, without running it.
+
+For each name: the text of the statements that bind or change it, where the first stands, and whether
+its value is another in each process by its nature (a start time, a process id, a temporary folder). The
+script's statements under `if __name__ == "__main__":` do not count: workers do not run them.
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType
+from typing import Final, NamedTuple
+
+from resilient_scoop.values import source, source_text
+from resilient_scoop.values.user_code import is_user_file
+
+_VOLATILE_TEXT: Final = """
+    time time_ns perf_counter perf_counter_ns monotonic monotonic_ns process_time process_time_ns
+    thread_time now utcnow today ctime asctime strftime localtime gmtime getpid getppid get_ident
+    get_native_id current_thread mkdtemp mkstemp mktemp TemporaryDirectory NamedTemporaryFile
+    TemporaryFile SpooledTemporaryFile uuid1 uuid4 getnode gethostname getfqdn urandom getrandom
+    token_hex token_bytes token_urlsafe randbits getlogin getloadavg
+"""
+VOLATILE_CALLS: Final = frozenset(_VOLATILE_TEXT.split())
+"""Functions whose values differ between processes or hosts by their nature; called by these names."""
+
+
+class Binding(NamedTuple):
+    """How a module binds one of its names."""
+
+    text: str
+    line: int
+    volatile: bool
+
+
+@lru_cache(maxsize=256)
+def bindings(filename: str) -> dict[str, Binding]:
+    """Return the global names that a source file binds, the guarded part left out; empty without source."""
+    tree = source.module_tree(filename)
+    if tree is None:
+        return {}
+    found: dict[str, list[ast.stmt]] = {}
+    for statement in tree.body:
+        if is_guard(statement):
+            continue
+        names = set(bound_by(statement))
+        if not isinstance(statement, _DEFINING):
+            names |= {each for each in _mentioned(statement) if each in found}
+        for name in names:
+            found.setdefault(name, []).append(statement)
+    volatile = _volatile(found)
+    return {
+        name: Binding(
+            source_text.of_statements(statements),
+            statements[0].lineno,
+            name in volatile,
+        )
+        for name, statements in found.items()
+    }
+
+
+_DEFINING: Final = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom,
+)  # fmt: skip
+
+
+def is_guard(statement: ast.stmt) -> bool:
+    """Tell whether a statement of a module is `if __name__ == "__main__":` or the like."""
+    return isinstance(statement, ast.If) and any(
+        isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(statement.test)
+    )
+
+
+def bound_by(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a statement binds in its module."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case ast.Lambda():
+            return
+        case ast.Name(id=name, ctx=ast.Store()):
+            yield name
+        case ast.alias(name=name, asname=asname):
+            yield asname or name.partition(".")[0]
+        case _:
+            for child in ast.iter_child_nodes(node):
+                yield from bound_by(child)
+
+
+def _mentioned(node: ast.AST) -> set[str]:
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+
+
+def _volatile(found: dict[str, list[ast.stmt]]) -> set[str]:
+    """Return the names bound to what differs between processes, directly or through one another."""
+    candidates = {
+        name: [each for each in statements if not isinstance(each, _DEFINING)]
+        for name, statements in found.items()
+    }
+    volatile = {
+        name
+        for name, statements in candidates.items()
+        if any(_calls_volatile(statement) for statement in statements)
+    }
+    while True:
+        more = {
+            name
+            for name, statements in candidates.items()
+            if name not in volatile and any(_mentioned(each) & volatile for each in statements)
+        }
+        if not more:
+            return volatile
+        volatile |= more
+
+
+def _calls_volatile(statement: ast.stmt) -> bool:
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Call):
+            match node.func:
+                case ast.Name(id=name) | ast.Attribute(attr=name) if name in VOLATILE_CALLS:
+                    return True
+                case _:
+                    pass
+    return False
+
+
+def imported_inside(code: CodeType, package: str) -> list[tuple[str, str]]:
+    """Return (label, text) of what functions of the user's modules are imported within a function.
+
+    The text is that of the statements which bind the imported names, and those which they mention, through
+    all of the user's modules. No module is imported for this.
+    """
+    found: dict[str, list[str]] = {}
+    seen: set[tuple[str, str]] = set()
+    attributes = {name for part in source.nested(code) for name in part.co_names}
+    for part in source.nested(code):
+        for module, names in _imports(part, package):
+            _follow(module, names or attributes, found, seen)
+    return [(label, "".join(sorted(texts))) for label, texts in sorted(found.items()) if texts]
+
+
+@lru_cache(maxsize=4096)
+def imports_of(code: CodeType, package: str) -> tuple[tuple[str, frozenset[str]], ...]:
+    """Return (module, names) of the import statements of a function and of those nested in it."""
+    return tuple(
+        (module, frozenset(names))
+        for part in source.nested(code)
+        for module, names in _imports(part, package)
+    )
+
+
+@lru_cache(maxsize=4096)
+def passed_on(code: CodeType) -> frozenset[str]:
+    """Return the globals that a function, or one nested in it, does more with than look up attributes."""
+    found = set()
+    for part in source.nested(code):
+        instructions = [each for each in dis.get_instructions(part) if each.opname not in _BETWEEN]
+        for each, following in zip(instructions, [*instructions[1:], None], strict=True):
+            if each.opname in source_text.GLOBAL_LOADS and not (
+                following is not None and following.opname in ("LOAD_ATTR", "LOAD_METHOD")
+            ):
+                found.add(each.argval)
+    return frozenset(found)
+
+
+_BETWEEN: Final = frozenset({"CACHE", "EXTENDED_ARG", "PUSH_NULL", "NOP"})
+
+
+def _imports(code: CodeType, package: str) -> Iterator[tuple[str, set[str]]]:
+    """Yield (module, names) of a function's import statements; no names: those used as attributes."""
+    instructions = list(dis.get_instructions(code))
+    for at, each in enumerate(instructions):
+        if each.opname == "IMPORT_NAME":
+            level, names = instructions[at - 2].argval, instructions[at - 1].argval
+            module = each.argval
+            if isinstance(level, int) and level:
+                try:
+                    module = importlib.util.resolve_name("." * level + module, package)
+                except ImportError:
+                    continue
+            yield module, set(names or ())
+            for name in names or ():
+                yield f"{module}.{name}", set()  # it may be a module
+
+
+def _follow(
+    module: str, names: set[str], found: dict[str, list[str]], seen: set[tuple[str, str]]
+) -> None:
+    file = _file_of(module)
+    if file is None or not is_user_file(file):
+        return
+    known = bindings(file)
+    wanted = [name for name in (known if "*" in names else names) if name in known]
+    tree = source.module_tree(file)
+    while wanted:
+        name = wanted.pop()
+        if (module, name) in seen:
+            continue
+        seen.add((module, name))
+        found.setdefault(module, []).append(f"{name}={known[name].text}")
+        for statement in () if tree is None else tree.body:
+            if name not in bound_by(statement):
+                continue
+            mentioned = _mentioned(statement)
+            wanted += [each for each in mentioned if each in known]
+            attributes = {n.attr for n in ast.walk(statement) if isinstance(n, ast.Attribute)}
+            package = module if Path(file).stem == "__init__" else module.rpartition(".")[0]
+            for node in ast.walk(statement):
+                match node:
+                    case ast.ImportFrom(module=base, names=aliases, level=level):
+                        target = _absolute(base or "", level, package)
+                        _follow(target, {each.name for each in aliases}, found, seen)
+                    case ast.Import(names=aliases):
+                        for each in aliases:
+                            _follow(each.name, attributes | mentioned, found, seen)
+                    case _:
+                        pass
+
+
+def _absolute(module: str, level: int, package: str) -> str:
+    if not level:
+        return module
+    try:
+        return importlib.util.resolve_name("." * level + module, package)
+    except ImportError:
+        return module
+
+
+def _file_of(module: str) -> str | None:
+    """Return the source file of a module without importing it or its packages."""
+    loaded = getattr(sys.modules.get(module), "__file__", None)
+    if isinstance(loaded, str):
+        return loaded
+    path: list[str] | None = None
+    spec, name = None, ""
+    for part in module.split("."):
+        name = f"{name}.{part}".lstrip(".")
+        spec = _find(name, path)
+        if spec is None:
+            return None
+        path = list(spec.submodule_search_locations or ())
+    return None if spec is None else spec.origin
+
+
+def _find(name: str, path: list[str] | None) -> importlib.machinery.ModuleSpec | None:
+    """Return what an import would find, by the finders of this process (see `processes.kept_code`)."""
+    found = (each.find_spec(name, path) for each in sys.meta_path if hasattr(each, "find_spec"))
+    return next((spec for spec in found if spec is not None), None)

@@ -1,0 +1,1 @@
+"""The journal of a run: LMDB and the files beside it."""

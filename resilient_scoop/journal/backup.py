@@ -1,0 +1,369 @@
+"""Copies of a run that leave its folder, and how they come back.
+
+What a run's folder holds is unpickled, so it must be the user's own; a copy has lain elsewhere. So a
+backup carries an HMAC: keyed in the user's configuration folder (32 random bytes, mode 0600, made on
+first use), over a manifest that names each file with size and SHA-256. Nothing of a backup is opened,
+let alone unpickled, before the manifest and every file in it have been found unchanged.
+
+A backup is a folder, or one tar file:
+
+    manifest.json   what is in it
+    manifest.hmac   HMAC-SHA256 of that, hexadecimal
+    run.json, input.json, shown, script, decisions.jsonl,
+    journal/data.mdb, journal/blobs/…, payloads/…, checkpoints/…
+
+It may be made of a live run. The database is copied at one moment; files that records name are
+linked aside before and after, so that the run may drop them meanwhile. Of large arguments' files
+only those count that a checkpoint waits for; a run that is brought back asks for the others again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import shutil
+import stat
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol
+
+import msgspec
+
+from resilient_scoop.core.events import Put, Table
+from resilient_scoop.errors import JournalError, JournalFormatError, UsageError
+from resilient_scoop.journal.blobs import sync_directory
+from resilient_scoop.journal.damage_check import Depth, Verdict, check
+from resilient_scoop.journal.export import backup
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.journal.place import BLOB_FOLDER
+from resilient_scoop.journal.result_files import FOLDER as RESULTS
+from resilient_scoop.journal.state_store import FOLDER as STATES
+from resilient_scoop.journal.view import JournalView
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+SEAL: Final = "manifest.hmac"
+BOOT_KEY: Final = b"boot"
+KEY_BYTES: Final = 32
+_FOLDERS: Final = (f"journal/{BLOB_FOLDER}", RESULTS, STATES)
+_TRIES: Final = 3
+_PIECE_BYTES: Final = 1 << 20
+_MANIFEST_BYTES_MAX: Final = 1 << 30
+_may_be_in_it = re.compile(
+    r"run\.json|input\.json|shown|script|decisions\.jsonl|journal/(?:data\.mdb|generation\.json|blobs/[0-9a-f]{64})"
+    r"|payloads/(?:res|arg)-[0-9a-f]{32}|checkpoints/[0-9a-f]{64}"
+).fullmatch
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """One file of a backup."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What is in a backup."""
+
+    format: int
+    id: str  # of the run
+    run: str  # its UUID, hexadecimal
+    files: list[FileEntry]
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the size of all files."""
+        return sum(each.size_bytes for each in self.files)
+
+
+# --- the key ----------------------------------------------------------------------------------
+
+
+def read_key(path: Path) -> bytes:
+    """Return the user's key.
+
+    Raises:
+        UsageError: there is none, or others may read it.
+    """
+    try:
+        status, key = path.lstat(), path.read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"the key {path} is missing, so a forged backup could not be recognized; copy the key from the "
+            f"account that made the backup (`rscoop journal backup` made it there), with mode 0600"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"the key {path} can't be read: {error.strerror}") from error
+    if status.st_uid != os.geteuid() or not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
+        raise UsageError(f"the key {path} is not yours alone; if you trust it: chmod 600 {path}")
+    if len(key) != KEY_BYTES:
+        raise UsageError(f"the key {path} has {len(key)} bytes, not {KEY_BYTES}; restore that file")
+    return key
+
+
+def make_key(path: Path) -> bytes:
+    """Return the user's key, made on first use.
+
+    Raises:
+        UsageError: it cannot be made or read.
+    """
+    if not path.exists():
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(os.urandom(KEY_BYTES))
+                file.flush()
+                os.fsync(fd)
+            with suppress(FileExistsError):
+                os.link(draft, path)  # who comes first has made it
+            draft.unlink()
+            sync_directory(path.parent)
+        except OSError as error:
+            raise UsageError(f"the key {path} can't be made: {error.strerror}") from error
+    return read_key(path)
+
+
+# --- making one -------------------------------------------------------------------------------
+
+
+def write_backup(run: Path, target: Path, key: bytes) -> Manifest:
+    """Write a backup of a run's folder, live or dead; a target that ends in `.tar` is one file.
+
+    Raises:
+        JournalFormatError: the target is there already.
+        JournalDamagedError: the journal is damaged; repair it first.
+        JournalError: the disk refused; nothing was left.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise JournalFormatError(str(target), "it is there already; name a new file or folder")
+    try:
+        with _staged(run) as stage:
+            manifest = _manifest(run, stage)
+            raw = msgspec.json.format(msgspec.json.encode(manifest))
+            seal = hmac.new(key, raw, hashlib.sha256).hexdigest()
+            (stage / MANIFEST).write_bytes(raw)
+            (stage / SEAL).write_text(seal + "\n")
+            names = [MANIFEST, SEAL, *(each.name for each in manifest.files)]
+            (_write_tar if target.suffix == ".tar" else _write_folder)(stage, names, target)
+    except OSError as error:
+        raise JournalError(str(run), "writing a backup", str(error)) from error
+    return manifest
+
+
+@contextmanager
+def _staged(run: Path) -> Iterator[Path]:
+    """Give a folder beside the journal with what is to go into the backup, as links."""
+    for rest in run.glob(".backup-*"):
+        if not Path(f"/proc/{rest.name.rpartition('-')[2]}").exists():
+            shutil.rmtree(rest, ignore_errors=True)
+    stage = run / f".backup-{os.getpid()}"
+    try:
+        for tries_left in reversed(range(_TRIES)):
+            stage.mkdir(mode=0o700)
+            verdict = _stage(run, stage)
+            if verdict.sound:
+                break
+            if not tries_left:
+                verdict.raise_if_damaged(run / "journal")
+            shutil.rmtree(stage)  # a file that came and went between two looks
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _stage(run: Path, stage: Path) -> Verdict:
+    for folder in _FOLDERS:
+        (stage / folder).mkdir(mode=0o700, parents=True)
+    _link(run, stage)
+    with JournalView.open(run / "journal") as view:
+        backup(view, stage / "data", blobs=False)
+    for file in (stage / "data").iterdir():
+        file.rename(stage / "journal" / file.name)
+    (stage / "data").rmdir()
+    _link(run, stage)
+    for name in ("run.json", "input.json", "shown", "decisions.jsonl", "script"):
+        if (run / name).exists():
+            shutil.copyfile(run / name, stage / name)
+    return check(stage / "journal", Depth.RECORDS)
+
+
+def _link(run: Path, stage: Path) -> None:
+    for folder in _FOLDERS:
+        if not (run / folder).is_dir():
+            continue
+        for path in (run / folder).iterdir():
+            if _may_be_in_it(f"{folder}/{path.name}"):
+                with suppress(FileExistsError, FileNotFoundError):
+                    os.link(path, stage / folder / path.name)
+
+
+def _manifest(run: Path, stage: Path) -> Manifest:
+    entries = []
+    for path in sorted(stage.rglob("*")):
+        name = str(path.relative_to(stage))
+        if path.is_file() and _may_be_in_it(name):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            entries.append(FileEntry(name, path.stat().st_size, digest))
+    with JournalView.open(stage / "journal") as view:
+        return Manifest(FORMAT, run.name, view.run.hex(), entries)
+
+
+def _write_folder(stage: Path, names: list[str], target: Path) -> None:
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folders = {target}
+    for name in names:
+        path = target / name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (stage / name).open("rb") as source, path.open("xb") as copy:
+            shutil.copyfileobj(source, copy, _PIECE_BYTES)
+            copy.flush()
+            os.fsync(copy.fileno())
+        path.chmod(0o600)
+        folders.add(path.parent)
+    for folder in folders:
+        sync_directory(folder)
+    sync_directory(target.parent)
+
+
+def _write_tar(stage: Path, names: list[str], target: Path) -> None:
+    draft = target.with_name(target.name + ".tmp")
+    try:
+        with draft.open("xb") as file:
+            draft.chmod(0o600)
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                for name in names:
+                    tar.add(stage / name, arcname=name, recursive=False)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(target)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_directory(target.parent)
+
+
+# --- bringing one back ------------------------------------------------------------------------
+
+
+def read_manifest(source: Path, key: bytes) -> Manifest:
+    """Return what a backup holds, after its seal was found right.
+
+    Raises:
+        JournalFormatError: it is no backup, it was changed, or another key was used.
+    """
+    with _opened(source) as files:
+        raw = _small(source, files, MANIFEST)
+        seal = _small(source, files, SEAL).decode("ascii", "replace").strip()
+    if not hmac.compare_digest(hmac.new(key, raw, hashlib.sha256).hexdigest(), seal):
+        raise JournalFormatError(
+            str(source),
+            "its signature does not match: it was changed, or made by an account with another key; nothing "
+            "in it was opened. If you trust its maker, copy that account's key here",
+        )
+    manifest = msgspec.json.decode(raw, type=Manifest)
+    if manifest.format > FORMAT:
+        reason = f"it is a backup of format {manifest.format}, this version reads up to {FORMAT}"
+        raise JournalFormatError(str(source), reason)
+    return manifest
+
+
+def unpack_backup(source: Path, manifest: Manifest, folder: Path) -> None:
+    """Write a backup's files to a new folder, each found to be what the manifest says.
+
+    Raises:
+        JournalFormatError: a file is missing or was changed; what was written is to be removed.
+        JournalDamagedError: the journal in it is damaged.
+    """
+    with _opened(source) as files:
+        for entry in manifest.files:
+            if not _may_be_in_it(entry.name):
+                raise JournalFormatError(str(source), f"it holds a file {entry.name!r}")
+            path = folder / entry.name
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _member(source, files, entry.name) as file, path.open("xb") as copy:
+                _copy_checked(source, file, copy, entry)
+            path.chmod(0o600)
+    check(folder / "journal", Depth.CONTENTS).raise_if_damaged(folder / "journal")
+    journal = Journal.open(folder / "journal", run=bytes.fromhex(manifest.run))
+    journal.commit(
+        [Put(Table.META, BOOT_KEY, b"restored")]
+    )  # of arguments only what was synced counts
+    journal.close(clean=True)
+
+
+class _Files(Protocol):
+    def open(self, name: str) -> BinaryIO: ...
+
+
+class _Folder:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def open(self, name: str) -> BinaryIO:
+        path = self._folder / name
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise KeyError(name)
+        return path.open("rb")
+
+
+class _Tar:
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self._tar = tar
+
+    def open(self, name: str) -> BinaryIO:
+        member = self._tar.getmember(name)
+        file = self._tar.extractfile(member) if member.isreg() else None
+        if file is None:
+            raise KeyError(name)
+        return file  # type: ignore[return-value]  # a reader of bytes
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[_Files]:
+    if source.is_dir():
+        yield _Folder(source)
+        return
+    try:
+        with tarfile.open(source, "r:") as tar:
+            yield _Tar(tar)
+    except FileNotFoundError as error:
+        raise JournalFormatError(str(source), "there is no such file or folder") from error
+    except tarfile.TarError as error:
+        raise JournalFormatError(str(source), f"it is not a backup ({error})") from error
+
+
+@contextmanager
+def _member(source: Path, files: _Files, name: str) -> Iterator[BinaryIO]:
+    try:
+        file = files.open(name)
+    except (KeyError, FileNotFoundError) as error:
+        raise JournalFormatError(
+            str(source), f"the backup is incomplete: {name} is missing"
+        ) from error
+    with file:
+        yield file
+
+
+def _small(source: Path, files: _Files, name: str) -> bytes:
+    with _member(source, files, name) as file:
+        return file.read(_MANIFEST_BYTES_MAX)
+
+
+def _copy_checked(source: Path, file: BinaryIO, copy: BinaryIO, entry: FileEntry) -> None:
+    digest, left = hashlib.sha256(), entry.size_bytes + 1
+    while left and (data := file.read(min(_PIECE_BYTES, left))):
+        digest.update(data)
+        copy.write(data)
+        left -= len(data)
+    copy.flush()
+    os.fsync(copy.fileno())
+    if left != 1 or digest.hexdigest() != entry.sha256:
+        reason = f"{entry.name} is not what was saved; nothing in it was opened"
+        raise JournalFormatError(str(source), reason)

@@ -1,0 +1,348 @@
+"""What of a repaired journal cannot be used, since something that it rests on is lost.
+
+Records that are whole may still not fit together. In this order:
+
+1. A result whose file is lost or damaged is computed again; a constant is set anew. A checkpoint whose
+   file is cannot be gone on from.
+2. A checkpoint that waits for a call of which the journal has neither the outcome nor the arguments
+   would wait for ever.
+3. What was trimmed (`core.facts.checkpoints`) must be covered by a checkpoint that is there. Else it is
+   asked for again, and the parent goes on from the first call that is missing: checkpoints behind that
+   rest on what may come out otherwise now, and go too.
+4. Behind a gap in what a parent was told, and in what the script read or wrote, the rest cannot be
+   used. But what stands before a checkpoint is not written again: a gap in that output is filled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.core.broker.ledger import parts_of
+from resilient_scoop.core.events import Change, Erase, Put, Table
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.recovery import recover
+from resilient_scoop.counts import counted
+from resilient_scoop.journal import result_files
+from resilient_scoop.journal.blobs import BlobError, BlobStore, unpack_ref
+from resilient_scoop.journal.state_store import FOLDER as STATES
+from resilient_scoop.journal.streams import behind_input, behind_output, decoded
+from resilient_scoop.wire.messages import (
+    Checkpoint,
+    Define,
+    Logged,
+    Observed,
+    Outcome,
+    Outcomes,
+    Trimmed,
+    decode_logged,
+    decode_up,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.facts.batch import Batch, Parent
+    from resilient_scoop.journal.journal import Journal
+
+_FILE: Final = b"B"
+Block = tuple[str, int]
+
+
+def fit(journal: Journal) -> list[str]:
+    """Leave out of a journal what cannot be used; return what that was."""
+    lost, changes = _without_files(journal)
+    journal.commit(changes)
+    parents = _parents(journal, BlobStore(journal.directory.parent / STATES))
+    defines = list(_defines(journal))
+    state = recover(journal.run, defines, _log(journal), 0)
+    for parent in parents.values():
+        known = state.parents.get(parent.path)
+        if known is not None:
+            parent.drop_waits(known, journal)
+        parent.drop_uncovered()
+        lost += [*parent.dropped(), *parent.behind_gaps()]
+    root = parents.get(ids.ROOT)
+    unwritten, more = behind_output(journal, 0 if root is None else root.output_bytes())
+    unread, erased = behind_input(journal)
+    changes = [change for parent in parents.values() for change in parent.changes]
+    journal.commit([*changes, *more, *erased])
+    state = recover(journal.run, defines, _log(journal), 0)
+    once = sorted(
+        {each.options.name or each.name for each in defines if not each.options.idempotent}
+    )
+    for parent in parents.values():
+        lost += parent.asked_again(state.parents.get(parent.path), once)
+    return lost + unwritten + unread
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def _without_files(journal: Journal) -> tuple[list[str], list[Change]]:
+    """Leave out what names a file that is lost or damaged."""
+    lost: list[str] = []
+    changes: list[Change] = []
+    for table in (Table.CONST, Table.HISTORY):
+        for key, raw in journal.scan(table):
+            for text in result_files.problems(journal.files, raw, contents=True):
+                what = (
+                    f"constant {key.decode(errors='replace')!r}"
+                    if table is Table.CONST
+                    else "a record"
+                )
+                lost.append(f"table {table.name.lower()}, {what}: {text}")
+                changes.append(Erase(table, key))
+                break
+    for key, raw in journal.scan(Table.LOG):
+        why = next(result_files.problems(journal.files, raw, contents=True), "")
+        if not why:
+            continue
+        changes.append(Erase(Table.LOG, key))
+        record = decoded(decode_logged, raw)
+        if not isinstance(record, Outcomes):
+            lost.append(f"table log, key {key.hex()}: {why}")
+            continue
+        kept, gone = _with_files(journal, record)
+        lost += [f"the result of {path}: {text}" for path, text in gone]
+        if kept:
+            changes.append(Put(Table.LOG, key, encode(Outcomes(record.parent, kept))))
+    return lost, changes
+
+
+def _state_problem(states: BlobStore, record: Checkpoint) -> str:
+    if record.payload[:1] != _FILE:
+        return ""
+    try:
+        states.read(unpack_ref(record.payload[1:]))
+    except (BlobError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _with_files(journal: Journal, record: Outcomes) -> tuple[list[Outcome], list[tuple[str, str]]]:
+    """Return the outcomes whose files are whole, and the items whose are not, with why."""
+    kept: list[Outcome] = []
+    gone: list[tuple[str, str]] = []
+    for item in record.items:
+        spans = Intervals([(item.start, item.start + len(item.values))])
+        for at, value in enumerate(item.values):
+            why = next(result_files.problems(journal.files, value, contents=True), "")
+            if why:
+                index = item.start + at
+                spans.discard(index, index + 1)
+                gone.append((ids.item_path(record.parent, item.call, index), why))
+        kept += parts_of(item, list(spans))
+    return kept, gone
+
+
+# --- what parents rest on ---------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Parent:
+    """What the log has of a parent's checkpoints, and of what it was told."""
+
+    path: str
+    saved: list[tuple[bytes, Checkpoint]] = field(default_factory=list)  # without their states
+    trims: list[tuple[bytes, Trimmed]] = field(default_factory=list)
+    told: list[tuple[bytes, Observed]] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    gone: list[tuple[Checkpoint, str]] = field(default_factory=list)  # dropped, with why
+    asked: Intervals = field(default_factory=Intervals)  # calls that are not trimmed any more
+    asked_items: int = 0  # which they had
+
+    def take(self, key: bytes, record: Logged, states: BlobStore) -> None:
+        """Take in a record."""
+        match record:
+            case Checkpoint():
+                bare = msgspec.structs.replace(record, payload=b"")
+                self.saved.append((key, bare))
+                if why := _state_problem(states, record):
+                    self._drop(bare, why)
+            case Trimmed():
+                self.trims.append((key, record))
+            case Observed():
+                self.told.append((key, record))
+            case _:
+                pass
+
+    def newest(self) -> dict[Block, Checkpoint]:
+        """Return the newest generation of each block: what the parent goes on from."""
+        ordered = sorted((record for _, record in self.saved), key=lambda each: each.gen)
+        return {(each.name, each.opening): each for each in ordered}
+
+    def output_bytes(self) -> int:
+        """Return how much of the script's output nobody writes again."""
+        return max((each.output_bytes for each in self.newest().values()), default=0)
+
+    def dropped(self) -> list[str]:
+        """Return which checkpoints were left out, why, and from where their blocks go on."""
+        there, told = self.newest(), []
+        for record, why in self.gone:
+            last = there.get((record.name, record.opening))
+            so = (
+                "its block starts from the beginning"
+                if last is None
+                else f"checkpoint {last.gen} is used"
+            )
+            what = f"checkpoint {record.gen} of block {record.name!r} of {self.path}"
+            told.append(f"{what}: {why}; {so}")
+        return told
+
+    def drop_waits(self, known: Parent, journal: Journal) -> None:
+        """Leave out checkpoints that would wait for ever."""
+        for _, record in list(self.saved):
+            for call in record.pending:
+                if not _can_end(known, call, journal):
+                    where = ids.batch_path(self.path, call)
+                    self._drop(record, f"it waits for {where}, which the journal lacks")
+                    break
+
+    def drop_uncovered(self) -> None:
+        """Have what was trimmed, and no checkpoint covers any more, asked for again."""
+        if not self.trims:
+            return
+        while True:
+            calls, told = self._uncovered(self.trims[-1][1])
+            rests = [record for _, record in self.saved if _is_behind(record, calls, told)]
+            if not rests:
+                break
+            for record in rests:
+                self._drop(record, "it rests on what is computed again")
+        before = self.trims[-1][1]
+        for at, (key, trimmed) in enumerate(self.trims):
+            self.trims[at] = key, self._cut(trimmed)
+            if self.trims[at][1] != trimmed:
+                left = self.trims[at][1]
+                empty = not left.calls and not left.told
+                self.changes.append(
+                    Erase(Table.LOG, key) if empty else Put(Table.LOG, key, encode(left))
+                )
+        self.asked, self.asked_items = calls, before.items - self.trims[-1][1].items
+
+    def asked_again(self, known: Parent | None, once: list[str]) -> list[str]:
+        """Return what is computed again; `known` is what the journal holds of the parent now."""
+        missing, items = Intervals(self.asked), self.asked_items
+        for call in [call for low, high in self.asked for call in range(low, high)]:
+            size = None if known is None else known.size_of(call)
+            if size is not None:  # it was not erased yet
+                missing.discard(call, call + 1)
+                items -= size
+        if not missing:
+            return []
+        first = ids.batch_path(self.path, missing.starts[0])
+        who = "the script" if self.path == ids.ROOT else self.path
+        text = (
+            f"{counted(items, 'result')} of {counted(missing.count(), 'call')} of {who}, from "
+            f"{first} on: they were dropped "
+            "when checkpoints that are lost now covered them, and are computed again"
+        )
+        if once:
+            names = ", ".join(name.rpartition(":")[2] for name in once)
+            text += (
+                f"; calls of {names} (idempotent=False) among them are started a second time then"
+            )
+        return [text]
+
+    def behind_gaps(self) -> list[str]:
+        """Leave out what the parent was told behind a gap."""
+        known = Intervals()
+        for _, record in self.told:
+            known.add(record.observations[0].no, record.observations[-1].no + 1)
+        for _, trimmed in self.trims:
+            for low, high in trimmed.told:
+                known.add(low, high)
+        starts = {0, *(record.observations for _, record in self.saved)}
+        usable = Intervals([(at, known.end_of(at)) for at in starts if at in known])
+        gone = [
+            (key, r.observations[0].no)
+            for key, r in self.told
+            if r.observations[0].no not in usable
+        ]
+        self.changes += [Erase(Table.LOG, key) for key, _ in gone]
+        if not gone:
+            return []
+        at = min(first for _, first in gone)
+        where = f"the answers that {self.path} got before number {at}"
+        return [f"table log: {where} are incomplete; those after them are dropped"]
+
+    def _drop(self, record: Checkpoint, why: str) -> None:
+        self.gone.append((record, why))
+        self.changes += [Erase(Table.LOG, key) for key, each in self.saved if each is record]
+        self.saved = [(key, each) for key, each in self.saved if each is not record]
+
+    def _uncovered(self, trimmed: Trimmed) -> tuple[Intervals, Intervals]:
+        """Return the calls and observations that were trimmed and that no checkpoint covers."""
+        calls, told = Intervals(trimmed.calls), Intervals(trimmed.told)
+        for each in self.newest().values():
+            if each.entry < each.calls:
+                calls.discard(each.entry, each.calls)
+            if each.entry_observation < each.observations:
+                told.discard(each.entry_observation, each.observations)
+        return calls, told
+
+    def _cut(self, trimmed: Trimmed) -> Trimmed:
+        """Return what may stay trimmed; how many items that had is only known of all together."""
+        gone, untold = self._uncovered(trimmed)
+        calls, told = Intervals(trimmed.calls), Intervals(trimmed.told)
+        all_calls = calls.count()
+        for low, high in gone:
+            calls.discard(low, high)
+        for low, high in untold:
+            told.discard(low, high)
+        items = trimmed.items * calls.count() // all_calls if all_calls else trimmed.items
+        there = self.newest()
+        blocks = [each for each in trimmed.blocks if tuple(each) in there]
+        return Trimmed(trimmed.parent, list(calls), list(told), items, blocks)
+
+
+def _is_behind(record: Checkpoint, calls: Intervals, told: Intervals) -> bool:
+    return bool(
+        (calls and record.calls > calls.starts[0])
+        or (told and record.observations > told.starts[0])
+    )
+
+
+def _can_end(parent: Parent, call: int, journal: Journal) -> bool:
+    """Tell whether a call that a checkpoint waits for is done, or can still be computed."""
+    batch = parent.batches.get(call)
+    if batch is None:
+        return call in parent.finished and call not in parent.dropped
+    return all(
+        journal.get(Table.ARGS, parent.prefix + record.to_bytes(8, "big")) is not None
+        for record in _undone_records(batch)
+    )
+
+
+def _undone_records(batch: Batch) -> set[int]:
+    return {piece.record for piece in batch.pieces if batch.undone.overlap(piece.start, piece.stop)}
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def _parents(journal: Journal, states: BlobStore) -> dict[str, _Parent]:
+    found: dict[str, _Parent] = {}
+    for key, raw in journal.scan(Table.LOG):
+        record = decoded(decode_logged, raw)
+        if isinstance(record, Checkpoint | Trimmed | Observed):
+            found.setdefault(record.parent, _Parent(record.parent)).take(key, record, states)
+    return found
+
+
+def _log(journal: Journal) -> Iterator[tuple[bytes, Logged]]:
+    for key, raw in journal.scan(Table.LOG):
+        record = decoded(decode_logged, raw)
+        if record is not None:
+            yield key, record
+
+
+def _defines(journal: Journal) -> Iterator[Define]:
+    for _, raw in journal.scan(Table.DEFINE):
+        record = decoded(decode_up, raw)
+        if isinstance(record, Define):
+            yield record

@@ -1,0 +1,203 @@
+"""Make a sound journal of what is whole in a damaged one.
+
+The damaged journal is only read, from a private copy that is made as long as it says it is (a file
+that was cut would kill its reader at the first missing page). Each table is read by a child; if
+that did not reach the end, again in small steps, forward and backward. What the children have
+committed to the new journal stays when damage ends them. A record whose checksum is wrong is left
+out and named.
+
+What is left must fit together (`journal.fit`): what rests on something that is lost is left out as
+well, and done again by the replay. What else is missing the replay asks for again: a result is
+computed anew, a constant set anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import lmdb
+import msgspec
+
+from resilient_scoop.core.events import Change, Put, Table
+from resilient_scoop.errors import JournalDamagedError, JournalError, JournalFormatError
+from resilient_scoop.journal import writer_lock
+from resilient_scoop.journal.blobs import BlobError, unpack_ref
+from resilient_scoop.journal.envelope import BLOB, EnvelopeError, unseal
+from resilient_scoop.journal.fit import fit
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.journal.place import (
+    DATA_FILE,
+    FORMAT,
+    GENERATION_FILE,
+    Generation,
+    compact_number,
+    data_folder,
+    meta_pages,
+    read_generation,
+)
+from resilient_scoop.journal.store import Store, open_copy
+
+OWN_KEYS: Final = (b"run", b"format", b"generation")
+"""META records that a journal writes about itself."""
+_GROUP_BYTES: Final = {"quick": 4 << 20, "forward": 4 << 10, "backward": 4 << 10}
+"""What one commit holds, in each way to read; all of it is lost if damage ends the child before."""
+_PACKAGE_PARENT: Final = str(Path(__file__).resolve().parents[2])
+_CHILD: Final = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from resilient_scoop.journal.repair import main; main(*sys.argv[2:])"
+)
+
+
+class Repaired(msgspec.Struct, frozen=True):
+    """What a repair kept (records per table) and what it knows that it lost."""
+
+    kept: dict[str, int]
+    lost: list[str]
+
+
+def repair(directory: Path, target: Path, *, run: bytes | None = None) -> Repaired:
+    """Write every record of `directory` that is whole to a new journal at `target`.
+
+    `run` is needed where the file that names it (`generation.json`) is lost too.
+
+    Raises:
+        RunBusyError: a process that lives has the journal open.
+        JournalError: nothing can be read, or the target cannot be written.
+    """
+    lock = writer_lock.acquire(directory)
+    copy = target.with_name(target.name + ".source")
+    try:
+        known = _known(directory, run)
+        _copy(directory, data_folder(directory, known), copy)
+        Journal.create(target, bytes.fromhex(known.run)).close(clean=True)
+        lost: list[str] = []
+        for table in Table:
+            for way in _GROUP_BYTES:
+                complete, found = _read_table(copy, directory, target, table, way)
+                lost += [text for text in found if text not in lost]
+                if complete:
+                    break
+        lost += _mend(target)
+        with Journal.view(target) as view:
+            kept = {table.name.lower(): view.count(table) for table in Table}
+        return Repaired(kept, lost)
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+        lock.release()
+
+
+def _known(directory: Path, run: bytes | None) -> Generation:
+    """Return what `generation.json` says, or what can be said without it."""
+    try:
+        return read_generation(directory)
+    except JournalFormatError:
+        if run is None or (directory / GENERATION_FILE).exists():
+            raise  # of a newer version
+    except JournalDamagedError:
+        if run is None:
+            raise
+    # Of two data files the older one is whole: it is removed when the newer one counts.
+    folders = sorted(directory.glob("compact-*"), key=lambda path: compact_number(path.name))
+    names = ["", *(path.name for path in folders)]
+    data = next((name for name in names if (directory / name / DATA_FILE).exists()), "")
+    return Generation(run.hex(), FORMAT, 0, data=data)
+
+
+def _copy(directory: Path, folder: Path, copy: Path) -> None:
+    copy.mkdir(mode=0o700, parents=True)
+    try:
+        shutil.copyfile(folder / DATA_FILE, copy / DATA_FILE)
+    except OSError as error:
+        raise JournalError(str(directory), "reading", f"{DATA_FILE}: {error.strerror}") from error
+    need_bytes = max(meta.size_bytes for meta in meta_pages(copy))
+    have_bytes = (copy / DATA_FILE).stat().st_size
+    if have_bytes < need_bytes <= max(4 * have_bytes, 1 << 30):  # else the number is the damage
+        os.truncate(copy / DATA_FILE, need_bytes)
+
+
+def _read_table(
+    copy: Path, directory: Path, target: Path, table: Table, way: str
+) -> tuple[bool, list[str]]:
+    """Return whether the child came to the end of the table, and what it found damaged."""
+    where = [str(copy), str(directory), str(target), table.name, way]
+    done = subprocess.run(  # noqa: S603 - our own interpreter and code
+        [sys.executable, "-P", "-c", _CHILD, _PACKAGE_PARENT, *where],
+        capture_output=True,
+        check=False,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    name = table.name.lower()
+    lines = [f"table {name}, {line}" for line in done.stdout.splitlines()]
+    if done.returncode == 0:
+        return True, lines
+    return False, [*lines, f"table {name}: some pages cannot be read"]
+
+
+def _mend(target: Path) -> list[str]:
+    """Leave out what cannot be used without what is lost; return what that was."""
+    journal = Journal.open(target)
+    try:
+        lost = fit(journal)
+        # Files of arguments that were never synced are not to be relied upon.
+        journal.commit([Put(Table.META, b"boot", b"repaired")])
+    finally:
+        journal.close(clean=True)
+    return lost
+
+
+# --- the child --------------------------------------------------------------------------------
+
+
+def main(copy: str, directory: str, target: str, table_name: str, way: str) -> None:
+    """Copy one table's whole records into the target; runs in the child."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    table = Table[table_name]
+    store = open_copy(Path(copy), Path(directory))
+    journal = Journal.open(Path(target))
+    try:
+        for group in _groups(store, table, way):
+            journal.commit(group)
+    finally:
+        journal.close(clean=True)
+
+
+def _groups(store: Store, table: Table, way: str) -> Iterator[list[Change]]:
+    group: list[Change] = []
+    size_bytes = 0
+    if store.tables[table] is None:
+        return
+    try:
+        with store.begin() as txn:
+            cursor = txn.cursor(store.tables[table])
+            for view, value in cursor.iterprev() if way == "backward" else cursor.iternext():
+                key = bytes(view)
+                payload = _whole(store, table, key, value)
+                if payload is None or (table is Table.META and key in OWN_KEYS):
+                    continue
+                group.append(Put(table, key, payload))
+                size_bytes += len(payload) + len(key)
+                if size_bytes >= _GROUP_BYTES[way]:
+                    yield group
+                    group, size_bytes = [], 0
+    except lmdb.Error:
+        yield group
+        raise
+    yield group
+
+
+def _whole(store: Store, table: Table, key: bytes, value: memoryview) -> bytes | None:
+    try:
+        flags, payload = unseal(table, key, value)
+        return store.blobs.read(unpack_ref(payload)) if flags & BLOB else payload
+    except (EnvelopeError, BlobError, ValueError) as error:
+        print(f"key {key.hex()}: {error}", flush=True)  # noqa: T201 - to the parent
+        return None

@@ -1,0 +1,118 @@
+"""Files for states too large to stand in the journal: content-addressed, synced, mapped when read.
+
+A record names a file only after it is durable. The broker removes a file after the commit that
+erased its last record; what a crash left over is removed when the run is resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from resilient_scoop.journal.blobs import (
+    TMP,
+    BlobError,
+    BlobRef,
+    BlobStore,
+    unpack_ref,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+FOLDER: Final = "checkpoints"
+INLINE_BYTES_MAX: Final = 1 << 19
+"""Larger states are files: a message of a megabyte would hold up all others in the broker."""
+_SLICE_BYTES: Final = 8 << 20
+
+
+class StateStore:
+    """The files of one run's checkpoints."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.directory = run_dir / FOLDER
+        self._blobs = BlobStore(self.directory)
+
+    def put(
+        self,
+        parts: Sequence[bytes | memoryview],
+        check: Callable[[memoryview], None] | None = None,
+    ) -> bytes:
+        """Write the parts behind one another; return their name when they are durable.
+
+        `check` is given what is on disk then; if it raises, nothing is stored.
+
+        Raises:
+            OSError: nothing was stored; errno tells "no space" from other errors.
+            BlobError: the disk gives something else back than was written.
+        """
+
+        def look(path: Path, ref: BlobRef) -> None:
+            if check is not None:
+                check(_mapped(path, ref))
+
+        ref = self._blobs.write(parts, check=look)
+        self._blobs.sync_names()
+        return ref.pack()
+
+    def get(self, name: bytes) -> memoryview:
+        """Return the content in memory of the caller's own: a private mapping, checked.
+
+        Raises:
+            BlobError: the file is missing or is not what was written.
+        """
+        try:
+            ref = unpack_ref(name)
+        except ValueError as error:
+            raise BlobError(str(error)) from error
+        return _mapped(self._blobs.path(ref.digest), ref)
+
+    def remove(self, name: bytes) -> None:
+        """Remove a file; one that is gone is no error."""
+        self._blobs.path(unpack_ref(name).digest).unlink(missing_ok=True)
+
+    def names(self) -> list[bytes]:
+        """Return the digests of all files: what a record that names one of them holds."""
+        names = [path.name for path in self.directory.glob("[0-9a-f]" * 64)]
+        return [bytes.fromhex(name) for name in names]
+
+    def remove_all(self, digests: Iterable[bytes]) -> None:
+        """Remove files that no record names, while nobody writes any."""
+        for digest in digests:
+            self._blobs.remove(digest)
+
+    def remove_unfinished(self) -> None:
+        """Remove what processes were writing when they died; they may be gigabytes."""
+        for path in self.directory.glob(f"*{TMP}"):
+            if not Path("/proc", path.name.partition("-")[0]).exists():
+                path.unlink(missing_ok=True)
+
+    def sweep(self, named: Iterable[bytes]) -> int:
+        """Remove all files but those named, while nobody writes any; return how many."""
+        kept = {unpack_ref(name).digest.hex() for name in named}
+        removed = 0
+        for path in self.directory.glob("*"):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+                removed += 1
+        return removed
+
+
+def _mapped(path: Path, ref: BlobRef) -> memoryview:
+    """Return a file's content, mapped and checked; raise BlobError if it is another."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != ref.size_bytes:
+                raise BlobError(f"the file {path.name} is not {ref.size_bytes} bytes long")
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    except OSError as error:
+        raise BlobError(f"the file {path.name}: {error.strerror}") from error
+    digest = hashlib.sha256()
+    for at in range(0, len(content), _SLICE_BYTES):
+        digest.update(content[at : at + _SLICE_BYTES])
+    if digest.digest() != ref.digest:
+        raise BlobError(f"the content of the file {path.name} has changed")
+    return content

@@ -1,0 +1,175 @@
+"""A journal as others read it: `status`, `top`, the dashboard, the reports.
+
+A view costs the broker nothing (LMDB's readers take no locks that a writer waits for). It works on
+a run that is live, on one that is dead, and on a folder that may only be read: LMDB needs a lock
+file even to read, so there a private copy is read. A dead journal is looked at first, because
+damage would end the process that reads it: a small one as bytes, a large one that was not closed in
+order in a child.
+
+While a view is open, a compaction may put another data file in the place of the one it reads. What
+it has open stays readable, but nothing new comes in there; so a view looks at `generation.json`
+before each reading (2 us) and follows.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, Self
+
+from resilient_scoop.core.events import Table
+from resilient_scoop.errors import JournalDamagedError, JournalError, JournalFormatError
+from resilient_scoop.journal import writer_lock
+from resilient_scoop.journal.damage_check import (
+    SMALL_BYTES_MAX,
+    Depth,
+    Verdict,
+    check,
+    check_here,
+)
+from resilient_scoop.journal.place import (
+    DATA_FILE,
+    GENERATION_FILE,
+    DataMeta,
+    Generation,
+    check_place,
+    check_sequence,
+    data_folder,
+    read_generation,
+    read_meta,
+)
+from resilient_scoop.journal.store import (
+    Reader,
+    Store,
+    open_copy,
+    open_store,
+)
+from resilient_scoop.journal.writer_lock import Holder
+
+_COPIES_MAX: Final = 3
+"""A copy taken while the broker commits may not fit together; then another is taken."""
+
+
+class JournalView(Reader):
+    """A journal that is open for reading; close it, or use it in a `with` statement."""
+
+    def __init__(self, directory: Path, store: Store, known: Generation) -> None:
+        super().__init__(store, directory)
+        self.run = bytes.fromhex(known.run)
+        self.generation = known.generation
+        self._data = known.data
+        self._stamp: tuple[int, int] | None = None
+        self._closed = False
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Open a journal to read it.
+
+        Raises:
+            JournalFormatError: no journal is here, or one of another format.
+            JournalPlaceError: the folder is not the user's own.
+            JournalDamagedError: what is stored is not what was written.
+        """
+        if not directory.is_dir():
+            raise JournalFormatError(str(directory), "there is no such directory")
+        check_place(directory, allow_network=True)  # reading is safe there; writing was refused
+        stamp = _stamp(directory)
+        known = read_generation(directory)
+        view = None
+        while view is None:
+            try:
+                view = cls(directory, _opened(directory, known), known)
+            except JournalError:
+                before, known = known, read_generation(directory)
+                if known.data == before.data:
+                    raise
+        view._stamp = stamp
+        if view.get(Table.META, b"run") != view.run:
+            view.close()
+            raise JournalDamagedError(str(directory), f"{DATA_FILE} holds another run or none")
+        return view
+
+    def _current(self) -> Store:
+        """Return the store of the data file as it is now."""
+        stamp = _stamp(self.directory)
+        if stamp != self._stamp and not self._closed:
+            self._follow()
+            self._stamp = stamp
+        return self.store
+
+    def _follow(self) -> None:
+        while (known := read_generation(self.directory)).data != self._data:
+            try:
+                store = _opened(self.directory, known)
+            except JournalError:
+                if read_generation(self.directory).data == known.data:
+                    raise
+                continue
+            old, self.store, self._data = self.store, store, known.data
+            old.leave()
+
+    def holder(self) -> Holder | None:
+        """Return the process that has the journal open for writing, None if the run is dead."""
+        return writer_lock.holder(self.directory)
+
+    def close(self) -> None:
+        """Leave the journal; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self.store.leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _stamp(directory: Path) -> tuple[int, int] | None:
+    """Return what changes whenever `generation.json` does; None if it is not there."""
+    try:
+        found = (directory / GENERATION_FILE).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _opened(directory: Path, known: Generation) -> Store:
+    folder = data_folder(directory, known)
+    meta = read_meta(folder)
+    if not os.access(directory, os.W_OK):
+        return _copied(directory, folder)
+    if writer_lock.holder(directory) is None:
+        _examine(directory, folder, meta, clean=known.closed_txn == meta.txn and not meta.is_short)
+    return open_store(directory, folder, readonly=True)
+
+
+def _examine(directory: Path, folder: Path, meta: DataMeta, *, clean: bool) -> None:
+    """Look at a journal that nobody holds before LMDB maps it into this process.
+
+    A file that lacks pages at its end is read by a child first: if one of them is in use, reading it
+    ends the process.
+    """
+    check_sequence(folder, meta)
+    if meta.size_bytes <= SMALL_BYTES_MAX:
+        check_here(folder)
+    elif not clean:
+        check(directory, Depth.RECORDS, states=False).raise_if_damaged(directory)
+
+
+def _copied(directory: Path, folder: Path) -> Store:
+    import shutil
+    import tempfile
+
+    copy = Path(tempfile.mkdtemp(prefix="rscoop-view-"))
+    try:
+        verdict = Verdict([])
+        for _ in range(_COPIES_MAX):
+            shutil.copyfile(folder / DATA_FILE, copy / DATA_FILE)
+            verdict = check(directory, Depth.STRUCTURE, data=copy, states=False)
+            if verdict.sound:
+                break
+        verdict.raise_if_damaged(directory)
+        return open_copy(copy, directory)
+    finally:
+        shutil.rmtree(copy)  # the map keeps the data until the view is closed

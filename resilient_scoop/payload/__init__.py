@@ -1,0 +1,1 @@
+"""Values, functions and exceptions as bytes, and the large ones as files."""

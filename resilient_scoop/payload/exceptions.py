@@ -1,0 +1,374 @@
+"""Exceptions between processes: they come back as themselves, with the frames they had there.
+
+Two codecs: `X`, an exception raised by user code, and `E`, an error made by the broker, which
+pickles nothing. An `X` holds plain data (msgpack) in which only the exceptions themselves are
+pickles, so that one that cannot be loaded, here or there, still gives its type, text and
+traceback.
+
+Each exception is tried where it is raised: pickled and loaded again. One whose `__init__` wants
+other arguments than it gave to its base is rebuilt without calling it. What then still does not
+come back as it was becomes an UnpicklableExceptionError. Causes, contexts, notes and the members
+of groups travel too.
+"""
+
+from __future__ import annotations
+
+import builtins
+import pickle
+import traceback
+from collections.abc import Iterator
+from types import SimpleNamespace, TracebackType
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from resilient_scoop import errors
+from resilient_scoop.payload import codec
+from resilient_scoop.wire.text import writable
+
+EXCEPTION, BROKER_ERROR = 0x58, 0x45
+
+_CALLERS: Final = frozenset({__name__.partition(".")[0], "tenacity", "concurrent"})
+"""Whose frames stand above the user's own in a worker: they say nothing about the error."""
+_KINDS: Final = {
+    "crashed": "WorkerCrashedError",
+    "lost": "WorkerLostError",
+    "timeout": "TaskTimeoutError",
+    "cancelled": "CancelledError",
+}
+"""What `wire.broker_errors` calls them."""
+_FRAMES_MAX: Final = 200
+_LINKS_MAX: Final = 40
+_MEMBERS_MAX: Final = 500
+_TEXT_MAX: Final = 20_000
+
+
+class UnpicklableExceptionError(errors.TaskError):
+    """Stands for an exception that cannot travel; `traceback_text` is what it would have shown."""
+
+    def __init__(self, type_name: str, text: str, traceback_text: str) -> None:
+        super().__init__(type_name, text, traceback_text)
+        self.type_name = type_name
+        self.text = text
+        self.traceback_text = traceback_text
+
+    def __str__(self) -> str:
+        return (
+            f"{self.type_name}: {self.text} (this exception cannot be pickled, so it is shown and "
+            f"not raised; keep locks and files out of it)\n{self.traceback_text}"
+        )
+
+
+class UnpicklingFailedError(errors.TaskError, pickle.UnpicklingError):
+    """A value arrived whole but cannot be loaded here; `names` are the types that it needs."""
+
+    def __init__(self, what: str, names: str, reason: str) -> None:
+        super().__init__(what, names, reason)
+        self.what = what
+        self.names = names
+        self.reason = reason
+
+    def __str__(self) -> str:
+        needs = f" (it needs {self.names})" if self.names else ""
+        return (
+            f"the {self.what} cannot be loaded here: {self.reason}{needs}; define its types at the "
+            f"top level of the script or in a module that every host can import"
+        )
+
+
+class RemoteTracebackError(Exception):
+    """Shown as the cause of an exception whose frames could not be made again: their text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n{self.text}"
+
+
+class _Frame(msgspec.Struct, frozen=True, array_like=True):
+    file: str
+    name: str
+    line: int
+    module: str = ""
+
+
+class _Node(msgspec.Struct, frozen=True, array_like=True):
+    """One exception of a chain; `pickled` is empty if it cannot travel."""
+
+    type_name: str
+    text: str
+    pickled: bytes
+    frames: list[_Frame]
+    cause: _Node | None
+    context: _Node | None
+    suppress: bool
+    members: list[_Node]
+
+
+class _Told(msgspec.Struct, frozen=True, array_like=True):
+    where: str
+    text: str
+    node: _Node
+
+
+class _BrokerError(msgspec.Struct, frozen=True, array_like=True):
+    kind: str
+    fields: list[Any]
+
+
+def dumps_exception(error: BaseException, remote_where: str) -> bytes:
+    """Return the payload of `error`; never fails. `remote_where` heads its frames when shown."""
+    told_as = traceback.TracebackException.from_exception(error)
+    links = list(_links(error.__traceback__))
+    above = len(links) - len(_users_part(links))
+    told_as.stack = traceback.StackSummary.from_list(told_as.stack[above:])
+    text = "".join(told_as.format())[-_TEXT_MAX:]
+    told = _Told(remote_where, text, _tell(error, {id(error)}))
+    return b"X" + _encode(told)
+
+
+class Failure(NamedTuple):
+    """An exception as text; nothing of it was unpickled."""
+
+    type_name: str
+    text: str
+    where: str
+    traceback_text: str
+
+
+def describe_failure(payload: bytes) -> Failure:
+    """Return what an exception's payload says, for eyes: safe in any process."""
+    if payload[0] == BROKER_ERROR:
+        kind = msgspec.msgpack.decode(payload[1:], type=_BrokerError).kind
+        error = loads_exception(payload)
+        return Failure(_KINDS.get(kind, kind), str(error), "the broker", "")
+    told = msgspec.msgpack.decode(payload[1:], type=_Told)
+    return Failure(told.node.type_name, told.node.text, told.where, told.text)
+
+
+def loads_exception(payload: bytes | memoryview) -> BaseException:
+    """Return the exception of a payload, with its frames and chain; raise it to show them."""
+    if payload[0] == BROKER_ERROR:
+        return _from_broker(msgspec.msgpack.decode(payload[1:], type=_BrokerError))
+    told = msgspec.msgpack.decode(payload[1:], type=_Told)
+    error = _revive(told.node, told)
+    if told.node.frames and error.__traceback__ is None and error.__cause__ is None:
+        error.__cause__ = RemoteTracebackError(told.text)
+    return error
+
+
+def dumps_broker_error(kind: str, fields: list[Any]) -> bytes:
+    """Return the payload of the error class `kind` of `errors` with these arguments."""
+    return b"E" + _encode(_BrokerError(kind, fields))
+
+
+def rebuild(
+    cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]
+) -> BaseException:
+    """Return an exception of `cls` with these `args` and attributes, without its own `__init__`."""
+    error = cls.__new__(cls, *args)
+    native = next(base for base in cls.__mro__ if base.__module__ == builtins.__name__)
+    native.__init__(error, *args)  # type: ignore[misc]  # fills fields such as OSError.errno
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+def _encode(value: object) -> bytes:
+    try:
+        return msgspec.msgpack.encode(value)
+    except UnicodeEncodeError:  # a file's name in it is not UTF-8
+        return msgspec.msgpack.encode(writable(value))
+
+
+# --- where it is raised -----------------------------------------------------------------------
+
+
+def _tell(error: BaseException, seen: set[int]) -> _Node:
+    def link(other: BaseException | None) -> _Node | None:
+        if other is None or id(other) in seen or len(seen) > _LINKS_MAX:
+            return None
+        seen.add(id(other))
+        return _tell(other, seen)
+
+    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return _Node(
+        type_name=f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
+        text=_text(error),
+        pickled=_pickle(error),
+        frames=_frames(error.__traceback__),
+        cause=link(error.__cause__),
+        context=link(error.__context__),
+        suppress=error.__suppress_context__,
+        members=[_tell(member, seen) for member in members[:_MEMBERS_MAX]],
+    )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as failed:  # noqa: BLE001 - user code
+        text = f"<its __str__ raised {type(failed).__name__}>"
+    return text.encode(errors="backslashreplace").decode()[:_TEXT_MAX]
+
+
+def _pickle(error: BaseException) -> bytes:
+    if isinstance(error, BaseExceptionGroup):
+        return _pickle_group(error)
+    for make in (codec.dumps, _without_init):
+        try:
+            payload = make(error)
+            back = codec.loads(payload)
+            if _same(error, back, with_args=make is codec.dumps):
+                return payload
+        except Exception:  # noqa: BLE001, S112 - user code; the next way, or none
+            continue
+    return b""
+
+
+def _pickle_group(group: BaseExceptionGroup[BaseException]) -> bytes:
+    """Return the group's class, message and attributes; the members travel as nodes."""
+    try:
+        return codec.dumps((type(group), group.message, dict(group.__dict__)))
+    except errors.PicklingFailedError:
+        return codec.dumps((BaseExceptionGroup, group.message, {}))
+
+
+class _Rebuilt:
+    """Pickles as a call of `rebuild`."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        error = self._error
+        return rebuild, (type(error), error.args, dict(error.__dict__))
+
+
+def _without_init(error: BaseException) -> bytes:
+    return codec.dumps(_Rebuilt(error))
+
+
+def _same(error: BaseException, back: object, *, with_args: bool) -> bool:
+    if not isinstance(back, BaseException) or back.__dict__.keys() != error.__dict__.keys():
+        return False
+    if type(back) is not type(error) and type(back).__qualname__ != type(error).__qualname__:
+        return False
+    return not with_args or codec.dumps(back.args) == codec.dumps(error.args)
+
+
+def _users_part(links: list[TracebackType]) -> list[TracebackType]:
+    """Return the frames from the user's first on; all, where there is none of the user's."""
+    for at, link in enumerate(links):
+        name = link.tb_frame.f_globals.get("__name__")
+        if not isinstance(name, str) or name.partition(".")[0] not in _CALLERS:
+            return links[at:]
+    return links
+
+
+def _frames(tb: TracebackType | None) -> list[_Frame]:
+    found: list[_Frame] = []
+    for link in _users_part(list(_links(tb))):
+        code = link.tb_frame.f_code
+        module = link.tb_frame.f_globals.get("__name__")
+        name = module if isinstance(module, str) else ""
+        found.append(_Frame(code.co_filename, code.co_name, link.tb_lineno or 0, name))
+    half = _FRAMES_MAX // 2
+    if len(found) > _FRAMES_MAX:
+        gap = _Frame(f"<{len(found) - 2 * half} more frames>", "...", 1)
+        return [*found[:half], gap, *found[-half:]]
+    return found
+
+
+# --- where it is shown ------------------------------------------------------------------------
+
+
+def _revive(node: _Node, told: _Told) -> BaseException:
+    error = _load(node, told)
+    if node.frames:
+        heading = _Frame(f"<{told.where}>", "remote", 1)
+        error.__traceback__ = _make_traceback([heading, *node.frames])
+    error.__cause__ = _revive(node.cause, told) if node.cause else None
+    error.__context__ = _revive(node.context, told) if node.context else None
+    error.__suppress_context__ = node.suppress
+    return error
+
+
+def _load(node: _Node, told: _Told) -> BaseException:
+    members = [_revive(member, told) for member in node.members]
+    if node.pickled:
+        try:
+            error = codec.loads(node.pickled)
+            if members:
+                error = _group(error, members)
+        except Exception:  # noqa: BLE001 - user code, and classes that are not here
+            error = None
+        if isinstance(error, BaseException):
+            return error
+    return UnpicklableExceptionError(node.type_name, node.text, told.text)
+
+
+def _group(parts: tuple[Any, ...], members: list[BaseException]) -> BaseException:
+    cls, message, state = parts
+    group: BaseException = BaseExceptionGroup.__new__(cls, message, members)
+    group.__dict__.update(state)
+    return group
+
+
+def _make_traceback(frames: list[_Frame]) -> TracebackType | None:
+    from tblib import Traceback
+
+    tb: SimpleNamespace | None = None
+    for frame in reversed(frames):
+        code = SimpleNamespace(co_filename=frame.file, co_name=frame.name)
+        of = SimpleNamespace(
+            f_code=code, f_globals={"__name__": frame.module}, f_locals={}, f_lineno=frame.line
+        )
+        tb = SimpleNamespace(tb_frame=of, tb_lineno=frame.line, tb_next=tb)
+    try:
+        return _without_columns(Traceback(tb).as_traceback())
+    except (AttributeError, TypeError, ValueError, SyntaxError):
+        return None  # a Python that tblib does not know yet: the text is shown
+
+
+def _without_columns(tb: TracebackType | None) -> TracebackType | None:
+    """Return the frames without instruction offsets: tblib's stub would put carets anywhere."""
+    links = list(_links(tb))
+    made = None
+    for link in reversed(links):
+        made = TracebackType(made, link.tb_frame, -1, link.tb_lineno)
+    return made
+
+
+def _links(tb: TracebackType | None) -> Iterator[TracebackType]:
+    while tb is not None:
+        yield tb
+        tb = tb.tb_next
+
+
+def _from_broker(error: _BrokerError) -> BaseException:
+    fields = _tuples(error.fields)
+    if error.kind == "timeout":
+        fields = (fields[0], fields[-1])  # its name is left out
+    kind = _KINDS.get(error.kind, error.kind)
+    cls = getattr(errors, kind, None) or _foreign(kind)
+    if isinstance(cls, type) and issubclass(cls, Exception):
+        try:
+            return cls(*fields)
+        except TypeError:
+            pass  # another version's fields
+    return errors.TaskError(f"{error.kind}: {', '.join(map(str, fields))}")
+
+
+def _foreign(kind: str) -> type[Exception] | None:
+    if kind == "CancelledError":
+        from concurrent.futures import CancelledError
+
+        return CancelledError
+    return TimeoutError if kind == "TimeoutError" else None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

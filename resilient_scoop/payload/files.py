@@ -1,0 +1,131 @@
+"""Large payloads of a process: files of the run folder that it writes and reads itself.
+
+So an array of any size crosses the broker as a name.
+
+  results (`sync`)   under a random name, synced before the name is sent, checked when read. The file
+                     is removed when the last record that holds its name is dropped
+                     (`journal.result_files`); since no two writers share a name, that can never be
+                     the file of a result that is only on its way to the journal
+  arguments          under a random name, not synced and not hashed: whoever made them can make them
+                     again. They are whole for as long as the machine stays up, and the broker
+                     forgets those of an earlier boot. Their maker removes them when the item is done.
+
+The two kinds of names differ in their length.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from resilient_scoop.journal import result_files
+from resilient_scoop.journal.blobs import (
+    BlobError,
+    BlobStore,
+    sync_directory,
+    write_parts,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Patience = Callable[[Callable[[], bytes], int, bool], bytes]
+    """Calls a function again until there is room for so many bytes, of a synced file or not."""
+
+ARGUMENT: Final = b"a"
+_NAME_BYTES: Final = result_files.ID_BYTES
+_REF_BYTES: Final = len(ARGUMENT) + _NAME_BYTES + 8
+
+
+class LargeStore:
+    """The payload codec's store over a folder of the run."""
+
+    def __init__(self, directory: Path, patience: Patience | None = None) -> None:
+        self._directory = directory
+        self._blobs = BlobStore(directory)
+        self._patience = patience
+
+    def put(self, buffers: Sequence[bytes | memoryview], sync: bool) -> bytes:  # noqa: FBT001
+        """Keep the parts behind one another; `sync` makes them durable before this returns.
+
+        Raises:
+            OSError: the disk refused; with a `patience`, for another reason than a lack of space.
+        """
+        if self._patience is None:
+            return self._put(buffers, sync=sync)
+        size_bytes = sum(map(len, buffers))
+        return self._patience(lambda: self._put(buffers, sync=sync), size_bytes, sync)
+
+    def _put(self, buffers: Sequence[bytes | memoryview], *, sync: bool) -> bytes:
+        if sync:
+            name = os.urandom(_NAME_BYTES)
+            ref = self._blobs.put(buffers, name=result_files.name_of(name))
+            return result_files.TAG + name + ref.pack()
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        name = os.urandom(_NAME_BYTES)
+        fd = os.open(self.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            write_parts(fd, buffers)
+        except OSError:
+            self.path(name).unlink()
+            raise
+        finally:
+            os.close(fd)
+        return ARGUMENT + name + sum(map(len, buffers)).to_bytes(8, "big")
+
+    def get(self, ref: bytes) -> memoryview:
+        """Return what `put` was given, in memory of the caller's own that may be written to.
+
+        Raises:
+            BlobError: the file is missing or is not what was written.
+        """
+        if len(ref) != _REF_BYTES:
+            return self._blobs.load(*result_files.unpack(ref))
+        try:
+            with self.path(_name(ref)).open("rb") as file:
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        except OSError as error:
+            raise BlobError(f"the file of a large argument: {error.strerror}") from error
+
+    def sync(self, refs: Sequence[bytes]) -> None:
+        """Make arguments' files durable: a checkpoint is about to rely on them.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        for ref in refs:
+            fd = os.open(self.path(_name(ref)), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        sync_directory(self._directory)
+
+    def remove(self, ref: bytes) -> None:
+        """Remove an argument's file; one that is gone is no error."""
+        self.path(_name(ref)).unlink(missing_ok=True)
+
+    def withdraw(self, ref: bytes) -> None:
+        """Remove the file of a payload that `put` synced and no record names."""
+        result_files.remove(self._directory, ref[len(result_files.TAG) :][:_NAME_BYTES])
+
+    def path(self, name: bytes) -> Path:
+        """Return where an argument's file stands."""
+        return self._directory / f"arg-{name.hex()}"
+
+
+def remove_arguments(directory: Path) -> None:
+    """Remove all arguments' files of a run that has ended."""
+    for path in directory.glob("arg-*"):
+        path.unlink(missing_ok=True)
+
+
+def size_of(ref: bytes) -> int:
+    """Return the size of an argument's file."""
+    return int.from_bytes(ref[-8:], "big")
+
+
+def _name(ref: bytes) -> bytes:
+    return ref[len(ARGUMENT) : -8]

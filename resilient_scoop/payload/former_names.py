@@ -1,0 +1,43 @@
+"""Pickles of earlier versions: the modules that they name, and where these are now.
+
+A pickle names the functions that rebuild its objects. Journals and checkpoints keep pickles for longer
+than modules keep their names.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any, Final
+
+_ADAPTERS: Final = "resilient_scoop.adapters."
+_NOW: Final = {
+    f"{_ADAPTERS}payload_class_keys": "resilient_scoop.payload.class_keys",
+    f"{_ADAPTERS}payload_classes": "resilient_scoop.payload.classes",
+    f"{_ADAPTERS}payload_deap": "resilient_scoop.values.deap_classes",
+    f"{_ADAPTERS}payload_dill": "resilient_scoop.payload.by_value",
+    f"{_ADAPTERS}payload_errors": "resilient_scoop.payload.exceptions",
+    f"{_ADAPTERS}payload_function": "resilient_scoop.payload.functions",
+    f"{_ADAPTERS}overlay": "resilient_scoop.task_state.overlay",
+    f"{_ADAPTERS}values": "resilient_scoop.values.values",
+}
+
+
+def current(module: str) -> str:
+    """Return the present name of a module that a pickle names."""
+    return _NOW.get(module, module)
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        return super().find_class(current(module), name)
+
+
+def load(data: bytes | memoryview, buffers: Any = ()) -> Any:
+    """Return the object of a plain pickle; raises what unpickling raises."""
+    try:
+        return pickle.loads(data, buffers=buffers)
+    except ModuleNotFoundError as error:
+        if error.name not in _NOW:
+            raise
+    return _Unpickler(io.BytesIO(data), buffers=buffers).load()

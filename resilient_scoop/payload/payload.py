@@ -1,0 +1,186 @@
+"""What travels: arguments, values, functions and exceptions, as bytes with a codec in front.
+
+| first byte | what | made by |
+| --- | --- | --- |
+| 0x80 | a plain pickle, as it is | `dumps` |
+| `D` | dill | `dumps` |
+| `O` | pickle and out-of-band buffers | `dumps_large` |
+| `B` | name of a file that holds one of the above | `dumps_large` |
+| `X` | an exception of user code with its frames | `dumps_exception` |
+| `E` | an error of the broker, without a pickle | `dumps_broker_error` |
+
+Arrays that come back are writable (unless read-only where they came from): from a store whose `get`
+gives a writable view (a private mapping, `mmap.ACCESS_COPY`) they are used in place, copied on
+write; from any other they are copied once.
+
+Invariant: no value, however broken, ends a sender or a receiver; it becomes an error that names it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple, Protocol
+
+from resilient_scoop.errors import PicklingFailedError
+from resilient_scoop.payload import class_keys, codec, exceptions, former_names
+from resilient_scoop.payload.class_keys import Place, is_importable, locate
+from resilient_scoop.payload.codec import Parts, dumps
+from resilient_scoop.payload.exceptions import (
+    RemoteTracebackError,
+    UnpicklableExceptionError,
+    UnpicklingFailedError,
+    dumps_broker_error,
+    dumps_exception,
+    loads_exception,
+)
+
+__all__ = [
+    "LARGE_BYTES",
+    "Encoded",
+    "Place",
+    "RemoteTracebackError",
+    "Store",
+    "UnpicklableExceptionError",
+    "UnpicklingFailedError",
+    "dumps",
+    "dumps_broker_error",
+    "dumps_exception",
+    "dumps_large",
+    "dumps_result",
+    "is_importable",
+    "keep_by_value",
+    "lacking_in_workers",
+    "loads",
+    "loads_exception",
+    "locate",
+]
+
+LARGE_BYTES: Final = 1 << 20
+_BLOB, _PLAIN = 0x42, 0x80
+_EXCEPTIONS: Final = (exceptions.EXCEPTION, exceptions.BROKER_ERROR)
+_NAMES_MAX: Final = 5
+_SMALL: Final = codec.SCALARS - {str, bytes, int}
+
+
+class Store(Protocol):
+    """Where large payloads go; `get` returns what `put` was given, joined."""
+
+    def put(self, buffers: Parts, sync: bool) -> bytes:  # noqa: FBT001 - the adapter's signature
+        """Keep the parts, behind one another, and return their name."""
+
+    def get(self, ref: bytes) -> memoryview:
+        """Return the bytes of that name."""
+
+
+def keep_by_value(names: Iterable[str]) -> None:
+    """Have functions and classes of `__main__` with these names travel by value."""
+    class_keys.guarded.update(names)
+
+
+def lacking_in_workers(name: str | None) -> bool:
+    """Tell whether workers lack a name of `__main__`."""
+    return name in class_keys.guarded
+
+
+class Encoded(NamedTuple):
+    """The payload of an item's outcome; `failed` tells that it is an exception's."""
+
+    payload: bytes
+    failed: bool
+
+
+def dumps_large(
+    obj: object,
+    store: Store | None,
+    *,
+    threshold_bytes: int = LARGE_BYTES,
+    sync: bool = False,
+    what: str = "value",
+    root: str = "",
+) -> bytes:
+    """Return the payload of `obj`; one above the threshold goes to the store uncopied.
+
+    Raises:
+        PicklingFailedError: see `dumps`.
+    """
+    if type(obj) in _SMALL:
+        return pickle.dumps(obj, codec.PROTOCOL)
+    parts = codec.dumps_parts(obj, what, root)
+    if store is not None and sum(map(len, parts)) > threshold_bytes:
+        return b"B" + store.put(parts, sync)
+    first = parts[0]
+    return first if len(parts) == 1 and isinstance(first, bytes) else b"".join(parts)
+
+
+def dumps_result(
+    value: object, store: Store | None, *, function: str, where: str, sync: bool = False
+) -> Encoded:
+    """Return the payload of what `function` returned; else of a PicklingFailedError."""
+    what = f"value returned by {function}"
+    try:
+        payload = dumps_large(value, store, sync=sync, what=what, root="value")
+    except PicklingFailedError as error:
+        return Encoded(dumps_exception(error, where), failed=True)
+    return Encoded(payload, failed=False)
+
+
+def loads(
+    payload: bytes | memoryview,
+    store: Store | None = None,
+    what: str = "value",
+    *,
+    is_call: bool = False,
+) -> Any:
+    """Return the object; of an exception's payload the exception itself (it is not raised).
+
+    `is_call` tells that it is a call's callable or argument (see `payload.classes`).
+
+    Raises:
+        UnpicklingFailedError: naming `what` ("argument of module:function"), the types that it
+            needs, and why they cannot be had here.
+    """
+    try:
+        if payload[0] == _PLAIN:
+            try:
+                return pickle.loads(payload)
+            except ModuleNotFoundError:  # it may have another name now
+                return former_names.load(payload)
+        if payload[0] in _EXCEPTIONS:
+            return loads_exception(payload)
+        if payload[0] == _BLOB:
+            payload = _fetched(payload, store)
+        class_keys.Here.is_call = is_call
+        return codec.loads(payload)
+    except Exception as error:  # unpickling runs user code
+        reason = f"{type(error).__name__}: {error}"
+        raise UnpicklingFailedError(what, _names(payload), reason) from error
+    finally:
+        class_keys.Here.is_call = False
+
+
+def _fetched(payload: bytes | memoryview, store: Store | None) -> memoryview:
+    if store is None:
+        raise pickle.UnpicklingError("it is in a file, and this process has no store")
+    return store.get(bytes(payload[1:]))
+
+
+def _names(payload: bytes | memoryview) -> str:
+    """Return the first few types that a pickle names, as far as it can be read."""
+    import pickletools
+
+    found: list[str] = []
+    strings: list[str] = []
+    start = 0 if payload and payload[0] == _PLAIN else 1
+    try:
+        for opcode, arg, _at in pickletools.genops(bytes(payload[start:])):
+            if opcode.name in ("SHORT_BINUNICODE", "BINUNICODE"):
+                strings.append(str(arg))
+            elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
+                found.append(":".join(strings[-2:]))
+            elif opcode.name == "GLOBAL":
+                found.append(str(arg).replace(" ", ":"))
+    except (ValueError, IndexError):
+        pass  # cut off or another codec: what was seen so far
+    own = [name for name in dict.fromkeys(found) if not name.startswith("resilient_scoop.")]
+    return ", ".join(own[:_NAMES_MAX])

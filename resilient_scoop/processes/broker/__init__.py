@@ -1,0 +1,1 @@
+"""The broker's process: its loop, the journal's disk."""

@@ -1,0 +1,120 @@
+"""What the broker says of a full disk, and when; a broker that finds no room to begin waits for it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from resilient_scoop.adapters.flight_record import FlightRecord
+from resilient_scoop.adapters.free_space import free_bytes
+from resilient_scoop.counts import counted, sized
+from resilient_scoop.processes.disk_space import FILE_LIMIT, LOOK_S, lack_text
+from resilient_scoop.runs.reports import Report
+from resilient_scoop.wire.messages import NoRoom
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+QUIET_S: Final = 1.0
+"""Files of arguments come and go all the time: what goes on within this is said once."""
+BEGIN_BYTES: Final = 1 << 16
+"""More than an opening of the journal takes."""
+_JOURNAL: Final = NoRoom(1, "the journal")
+_AT_LIMIT: Final = NoRoom(1, "the journal", FILE_LIMIT)
+_TOO_LARGE: Final = os.strerror(errno.EFBIG)
+
+
+class Disk:
+    """The disk of one run's folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._waiting = 0  # processes that wait for space, the broker among them
+        self.at_limit = False  # not the disk is full: a file may not grow further
+        self._said = False
+        self._well_at = 0.0  # since when nobody waits
+        self._what = ""
+        self._record = FlightRecord.create("broker")  # for `rscoop status` and `why`
+
+    def look(self, roomless: Collection[NoRoom], *, journal: bool, reason: str = "") -> str:
+        """Take in who waits for space; return what there is to say.
+
+        `reason` is what the system said of the journal.
+        """
+        self._waiting = len(roomless) + journal
+        limited = journal and _TOO_LARGE in reason
+        self.at_limit = limited or any(each.reason == FILE_LIMIT for each in roomless)
+        self._record.lack(int(journal))
+        now = time.monotonic()
+        if self._waiting:
+            self._well_at = now
+            if self._said:
+                return ""
+            self._said = True
+            most = max(roomless, key=lambda each: each.size_bytes, default=_JOURNAL)
+            lack = most if not journal else _AT_LIMIT if limited else _JOURNAL
+            self._what = lack.what if journal else "it"
+            if self.at_limit:
+                return (
+                    f"{lack.what} in {self.folder} would be larger than a file may be here (`ulimit -f`): "
+                    "nothing new is started, nothing is lost; stop the run (Ctrl-C), raise the limit, "
+                    "then resume"
+                )
+            return (
+                f"{lack_text(lack, self.folder)}: nothing new is started, nothing is lost; the run "
+                "continues when there is room (`rscoop gc` removes old runs)"
+            )
+        quiet_s = QUIET_S if self._what != _JOURNAL.what else 0.0
+        if not self._said or now - self._well_at < quiet_s:
+            return ""
+        self._said = False
+        return f"there is room for {self._what} again; the run continues"
+
+    def full(self) -> str:
+        """Return what the progress line says of it: nothing while all is well."""
+        if not self._waiting:
+            return ""
+        who = counted(self._waiting, "process waits", "processes wait")
+        if self.at_limit:
+            return f"a file may not grow (`ulimit -f`), {who}"
+        return f"disk full, {sized(free_bytes(self.folder))} free, {who}"
+
+
+def wait_for_room(folder: str) -> bool:
+    """Wait until the journal in the run's folder can be opened; return False if that is to end.
+
+    Standard input and output are the launcher's, as in `processes.broker.main`. A refusal that is not a lack
+    of space is left to the opening, which names it.
+    """
+    disk: Disk | None = None
+    while not _has_room(Path(folder)):
+        disk = disk or Disk(folder)
+        note = disk.look((), journal=True)
+        for report in [Report(note=note)] if note else [], [Report(full=disk.full())]:
+            os.write(1, b"".join(msgspec.json.encode(each) + b"\n" for each in report))
+        if select.select([0], [], [], 2 * LOOK_S)[0]:
+            asked = os.read(0, 4096)
+            if not asked or asked.startswith(b"stop"):
+                return False
+    return True
+
+
+def _has_room(folder: Path) -> bool:
+    probe = folder / "room.tmp"
+    try:
+        fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, bytes(BEGIN_BYTES))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+            probe.unlink()
+    except OSError as error:
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
+    return True

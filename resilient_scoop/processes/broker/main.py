@@ -1,0 +1,417 @@
+"""The broker's shell: the only place where its machine, socket, journal and clock meet.
+
+One turn: wait, take in all that has come, step, hand the records to the writer, send what rests on
+nothing; when the writer says that a turn is durable, send what rests on it. A failed commit ends
+the process (the launcher starts it again from the disk), except for a full disk: then nothing is
+handed out until there is room.
+
+Standard input is the launcher: a line `stop REASON` asks for an orderly end, `checkpoint NO hand-over
+SECONDS` (or `go-on`) for checkpoints, end of file means that the launcher is gone.
+Standard output tells the launcher, one JSON line each, how the run goes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.config import BrokerConfig
+from resilient_scoop.core.broker.broker import Broker
+from resilient_scoop.core.broker.callable_cache import Defines
+from resilient_scoop.core.broker.exchange import Exchange
+from resilient_scoop.core.broker.handover import Stage
+from resilient_scoop.core.events import (
+    FAILED_KEY,
+    INPUT_KEY,
+    AskCheckpoints,
+    Change,
+    Erase,
+    Interrupt,
+    Put,
+    Table,
+)
+from resilient_scoop.core.facts import checkpoints
+from resilient_scoop.core.facts.recovery import (
+    forget_items,
+    forget_without_args,
+    recover,
+    succeeded,
+)
+from resilient_scoop.errors import RscoopError
+from resilient_scoop.journal.committer import Committer
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.journal.place import GENERATION_FILE
+from resilient_scoop.journal.state_store import StateStore
+from resilient_scoop.processes import LAUNCHER_GONE, STOPPED
+from resilient_scoop.processes.broker.disk import Disk, wait_for_room
+from resilient_scoop.processes.failures import HOPELESS, script_dies
+from resilient_scoop.processes.starting import take_settings
+from resilient_scoop.runs.reports import Found, Report, broker_report
+from resilient_scoop.transport.sockets import RouterSocket, local_endpoint
+from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.tally import TALLY_KEY, Tally, decode_tally
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.broker.exchange import Mail
+    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.processes.starting import ChildSettings
+
+_REPORT_S = 0.2
+_SPEAK_S = 1.0
+"""The launcher hears of us at least so often (`processes.launcher.watchdog`)."""
+LOST_AT_BOOT = b"Ba"  # how a payload begins that names an argument's file
+_QUIET_S = 3  # of an agent: less is not worth a word
+_FAREWELL_S = 8.0
+_FAREWELL_MIN_S = 1.0
+
+
+def open_journal(settings: ChildSettings) -> Journal:
+    """Open the run's journal for writing, made on first use."""
+    directory = Path(settings.run_dir) / "journal"
+    if (directory / GENERATION_FILE).exists():
+        journal = Journal.open(directory, run=settings.run)
+    else:
+        journal = Journal.create(directory, settings.run)
+    journal.keep_history = settings.keep_history
+    if not settings.adopt:
+        journal.sweep_files()
+    return journal
+
+
+def load_state(journal: Journal, run: bytes) -> tuple[State, dict[str, bytes]]:
+    """Return what the journal says: the state and the constants."""
+    defines = [
+        define
+        for _, raw in journal.scan(Table.DEFINE)
+        if isinstance(define := wire.decode_up(raw), wire.Define)
+    ]
+    log = ((key, wire.decode_logged(raw)) for key, raw in journal.scan(Table.LOG))
+    output = 0
+    for key, raw in journal.scan(Table.OUTPUT):
+        written = wire.decode_up(raw)
+        assert isinstance(written, wire.Output), "a foreign record in OUTPUT"
+        output = max(output, int.from_bytes(key, "big") + len(written.data))
+    consts = {key.decode(): raw for key, raw in journal.scan(Table.CONST)}
+    progress = (
+        (key, said)
+        for key, raw in journal.scan(Table.PROGRESS)
+        if isinstance(said := wire.decode_up(raw), wire.Progress)
+    )
+    state = recover(run, defines, log, output, progress, read_tally(journal))
+    after = None
+    while page := journal.read(Table.META, INPUT_KEY, after, 1 << 20):
+        state.inputs, after = state.inputs + len(page), page[-1][0]
+    return state, consts
+
+
+def read_tally(journal: Journal) -> Tally | None:
+    """Return what is counted of records that are erased; None in a journal of an earlier version."""
+    raw = journal.get(Table.META, TALLY_KEY)
+    return None if raw is None else decode_tally(raw)
+
+
+def read_ended(journal: Journal) -> wire.RunEnded | None:
+    """Return how the script came to its end, if it has."""
+    raw = journal.get(Table.META, b"ended")
+    ended = None if raw is None else wire.decode_up(raw)
+    assert ended is None or isinstance(ended, wire.RunEnded), "a foreign record as `ended`"
+    return ended
+
+
+def next_epoch(journal: Journal, *, goes_on: bool) -> int:
+    """Begin a new epoch: committed before any connection is accepted."""
+    raw = journal.get(Table.META, b"epoch")
+    epoch = (0 if raw is None else int.from_bytes(raw, "big")) + 1
+    changes: list[Change] = [Put(Table.META, b"epoch", epoch.to_bytes(4, "big"))]
+    ended = journal.get(Table.META, b"ended") if goes_on else None
+    if ended is not None:  # a failed run goes on
+        changes += [Erase(Table.META, b"ended"), Put(Table.META, FAILED_KEY, ended)]
+    journal.commit(changes)
+    return epoch
+
+
+def forget_lost_arguments(journal: Journal, state: State) -> int:
+    """After another boot, forget items whose large arguments were never synced; return how many."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+    known = journal.get(Table.META, b"boot")
+    if known == boot:
+        return 0
+    forgotten = 0
+    for key, raw in journal.scan(Table.ARGS) if known is not None else ():
+        frame = wire.decode_up(raw)
+        assert isinstance(frame, wire.Args), "a foreign record in ARGS"
+        lost = {at for at, arg in enumerate(frame.args) if arg[:2] == LOST_AT_BOOT}
+        if lost:
+            forgotten += forget_items(state, int.from_bytes(key[ids.KEY_BYTES :], "big"), lost)
+    journal.commit([Put(Table.META, b"boot", boot)])
+    return forgotten
+
+
+def forget_failures(journal: Journal, state: State) -> int:
+    """Take the outcomes that are exceptions out of the journal; return how many there were.
+
+    Those that a checkpoint covers stay: no parent asks for them, so nothing would come of it.
+    """
+    over = {path: checkpoints.covered(parent) for path, parent in state.parents.items()}
+    changes: list[Change] = []
+    forgotten = 0
+    for key, raw in journal.scan(Table.LOG):
+        record = wire.decode_logged(raw)
+        if isinstance(record, wire.Crashed):
+            changes.append(Erase(Table.LOG, key))
+        elif isinstance(record, wire.Outcomes):
+            known = over.get(record.parent, ())
+            failed = [
+                item
+                for item in record.items
+                if item.failed and item.call not in known and not item.once  # never started twice
+            ]
+            if not failed:
+                continue
+            kept = [
+                part
+                for item in record.items
+                for part in (succeeded(item) if item in failed else [item])
+            ]
+            forgotten += sum(len(item.failed) for item in failed)
+            changes.append(Erase(Table.LOG, key))  # with the names of the files that go
+            changes.append(Put(Table.LOG, key, wire.encode(wire.Outcomes(record.parent, kept))))
+    if changes:
+        journal.commit(changes)
+    return forgotten
+
+
+class BrokerShell:
+    """Holds the machine and its adapters."""
+
+    def __init__(self, settings: ChildSettings) -> None:
+        self.settings = settings
+        self.journal = open_journal(settings)
+        if settings.retry_failed and not settings.adopt:
+            forget_failures(self.journal, load_state(self.journal, settings.run)[0])
+        state, consts = load_state(self.journal, settings.run)
+        forget_lost_arguments(self.journal, state)
+        forget_without_args(state, lambda key: self.journal.get(Table.ARGS, key) is not None)
+        self.states = StateStore(Path(settings.run_dir))
+        if not settings.adopt:  # nobody writes any now
+            self.states.sweep(checkpoints.files(state))
+        self.found = Found.begin(state, adopt=settings.adopt)
+        epoch = next_epoch(self.journal, goes_on=not settings.adopt)
+        config = BrokerConfig(
+            adopt=settings.adopt, crashes_max=settings.crashes_max, lease_s=settings.lease_s
+        )
+        self.broker = Broker(config, state, epoch=epoch, seed=settings.seed, consts=consts)
+        self.broker.membership.agent_alive_at = time.monotonic()
+        # The broker before us died behind the end of the script: its peers are still to be told.
+        self.broker.ended = read_ended(self.journal)
+        self.farewell_min_at = 0.0
+        if self.broker.ended is not None:
+            self.broker.ledger.stopping = "ended"
+            self.farewell_min_at = time.monotonic() + _FAREWELL_MIN_S
+        defines = Defines(self.broker, self.journal)
+        self.exchange = Exchange(self.broker, settings.run[:8], self.say, defines)
+        self.disk = Disk(settings.run_dir)
+        self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.committer = Committer(
+            self.journal, lambda: os.eventfd_write(self.wake, 1), self.journal.tend
+        )
+        self.socket = RouterSocket(local_endpoint(str(Path(settings.run_dir) / "sock")))
+        self.socket.watch(self.wake)
+        self.socket.watch(0)
+        os.set_blocking(0, False)
+        os.set_blocking(1, False)
+        self.launcher, self.halt_said = True, False
+        self.reported_at = 0.0
+        self.reported, self.spoke_at = b"", 0.0
+        self.output_bytes = self.output_durable = self.broker.state.output_bytes
+        self.ask = 0  # the launcher's number of the last ask for checkpoints
+        self.over_no = self.over_turn = (
+            0  # of the last handover, and of the last records before its end
+        )
+        self.turn = 0  # the last turn
+        self.put_turn = 0  # the last turn that had records
+        self.output_turn = 0  # the turn that recorded output which was not reported yet
+        self.farewell_at: float | None = None
+
+    def say(self, text: str) -> None:
+        """Tell the launcher something for the user."""
+        self._report(Report(note=text))
+
+    def serve(self) -> int:
+        """Run turns until the run has ended or was stopped; return the exit status."""
+        self._report(self._how_it_goes(self.output_durable))  # the journal is read
+        while True:
+            now = time.monotonic()
+            timeout_s = max(0.0, min(self.broker.deadline(now) - now, _REPORT_S))
+            ready = self.socket.wait(timeout_s)
+            committed = self.wake in ready
+            if committed:
+                os.eventfd_read(self.wake)
+                self._send_durable()  # first of all: somebody waits for it
+            if 0 in ready:
+                self._hear_launcher()
+            now = time.monotonic()
+            for peer, frames in self.socket.receive():
+                self.exchange.receive(peer, frames, now)
+            if self._mind_disk() or self.exchange.has_work or not committed:
+                self._turn(now)
+            self._tell(now)
+            self._mind_halt()
+            if self._is_over(now):
+                return self._end()
+
+    def _mind_halt(self) -> None:
+        """Say why a future, or the run, cannot go on."""
+        fruitless = self.broker.membership.fruitless
+        if self.halt_said:
+            return
+        if self.broker.keeper.halted:
+            self.halt_said = True
+            self.say(self.broker.keeper.halted)
+        elif fruitless.is_over:
+            self.halt_said = True
+            self._report(
+                Report(note=script_dies(fruitless.deaths, self.settings.run_id), fatal=HOPELESS)
+            )
+
+    def _turn(self, now: float) -> None:
+        number, changes, mails = self.exchange.turn(now)
+        self.turn = number
+        self._send(mails)
+        if changes:
+            # Where no worker has anything to do, whoever is there waits for this commit.
+            self.committer.put(number, changes, here=not self.broker.scheduler.leases)
+            self.put_turn = number
+        if self.exchange.is_awaited and self.committer.committed < self.put_turn:
+            self.committer.hurry()
+        handover = self.broker.handover
+        if handover.stage is Stage.OVER and self.over_no != handover.no:
+            self.over_no, self.over_turn = handover.no, self.put_turn
+        if self.broker.state.output_bytes != self.output_bytes:
+            self.output_bytes, self.output_turn = self.broker.state.output_bytes, number
+        self._send_durable()
+
+    def _send_durable(self) -> None:
+        """Send what rests on turns that are on disk by now."""
+        if self.committer.error is not None:
+            raise self.committer.error
+        committed = self.committer.committed
+        durable = self.turn if committed >= self.put_turn else committed
+        self._send(self.exchange.committed(durable, self.journal))
+        if self.exchange.garbage:
+            garbage, self.exchange.garbage = self.exchange.garbage, []
+            for name in garbage:
+                self.states.remove(name)
+
+    def _tell(self, now: float) -> None:
+        """Show that we live, to the peers and to the launcher."""
+        self._send(self.exchange.beats(now))
+        shown = self.output_turn and self.committer.committed >= self.output_turn
+        if shown or now - self.reported_at >= _REPORT_S:
+            if shown:
+                self.output_turn, self.output_durable = 0, self.output_bytes
+            self.reported_at = now
+            self._report(self._how_it_goes(self.output_durable))
+
+    def _how_it_goes(self, output_bytes: int, *, durable: bool = False) -> Report:
+        """Return a report; checkpoints count as made when they are durable."""
+        durable = durable or self.committer.committed >= self.over_turn
+        over = self.broker.handover.stage is Stage.OVER and durable
+        quiet_s = int(time.monotonic() - self.broker.membership.agent_alive_at)
+        report = broker_report(
+            self.broker, self.found, output_bytes, ask=self.ask, asked_over=over,
+            agent_quiet_s=quiet_s if quiet_s >= _QUIET_S else 0,
+        )  # fmt: skip
+        full = self.disk.full()
+        at_limit = self.disk.at_limit
+        return msgspec.structs.replace(report, full=full, at_limit=at_limit) if full else report
+
+    def _mind_disk(self) -> bool:
+        """Hand out nothing while the disk is full; return whether that has changed."""
+        while self.journal.notes:
+            self.say(self.journal.notes.popleft())
+        full, before = self.committer.full, self.broker.busy_disk
+        self.broker.busy_disk = full
+        said = self.broker.membership.roomless.said.values()
+        if text := self.disk.look(said, journal=full, reason=self.committer.full_reason):
+            self.say(text)
+        return full != before
+
+    def _send(self, mails: list[Mail]) -> None:
+        for to, frames in mails:
+            self.socket.send(to, frames)  # what has no connection now is sent again when it has
+
+    def _hear_launcher(self) -> None:
+        data = os.read(0, 4096)
+        if not data:
+            self.socket.unwatch(0)
+            self.launcher = False
+            self.exchange.add(Interrupt(LAUNCHER_GONE))
+        for line in data.decode().splitlines():
+            if line.startswith("stop"):
+                self.exchange.add(Interrupt(line[5:] or "asked"))
+            elif line.startswith("checkpoint"):
+                _, ask, what, grace_s = line.split()
+                self.ask = int(ask)
+                self.exchange.add(AskCheckpoints(what == "hand-over", float(grace_s)))
+
+    def _is_over(self, now: float) -> bool:
+        """Tell whether everybody who was told to stop is gone, or has had time enough."""
+        if self.broker.membership.stopping is None:
+            return False
+        if self.committer.full:
+            # What nobody was told of is done again by a resume; the script's end waits for space.
+            return self.broker.ended is None
+        if self.farewell_at is None:
+            self.farewell_at = now + _FAREWELL_S + self.settings.stop_grace_s
+        if now < self.farewell_min_at:
+            return False
+        return not self.broker.ledger.peers or now > self.farewell_at
+
+    def _end(self) -> int:
+        if self.committer.flush(0.0 if self.committer.full else 5.0):
+            self._send(self.exchange.committed(1 << 62, self.journal))
+        self.reported = b""
+        self._report(self._how_it_goes(self.broker.state.output_bytes, durable=True))
+        self.committer.close()
+        self.journal.close(clean=True)
+        self.socket.close()
+        return 0 if self.broker.ended is not None else STOPPED
+
+    def _report(self, report: Report) -> None:
+        line, now = msgspec.json.encode(report) + b"\n", time.monotonic()
+        same = line == self.reported and now - self.spoke_at < _SPEAK_S
+        if same or not self.launcher:
+            return
+        if not report.note:
+            self.reported, self.spoke_at = line, now
+        try:
+            os.write(1, line)
+        except BlockingIOError:
+            self.reported = b""  # the launcher is slow: the next report says it all again
+        except OSError:
+            self.launcher = False
+
+
+def main() -> int:
+    """Run a broker."""
+    settings = take_settings()
+    # Most of what lives here lives long and holds no cycles; the default has the collector walk it
+    # thousands of times.
+    gc.set_threshold(100_000, 50, 100)
+    try:
+        if not wait_for_room(settings.run_dir):
+            return STOPPED
+        return BrokerShell(settings).serve()
+    except RscoopError as error:
+        line = msgspec.json.encode(Report(note=str(error), fatal=error.exit_code))
+        sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()
+        return error.exit_code

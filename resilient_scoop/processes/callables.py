@@ -1,0 +1,127 @@
+"""Callables in a worker: loaded once by id, called for items, their errors turned into outcomes."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from resilient_scoop.payload import payload
+from resilient_scoop.payload.missing import in_a_line, lacks_module, lacks_name
+from resilient_scoop.task_state import generators, overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.payload.files import LargeStore
+    from resilient_scoop.task_state.overlay import Overlay
+    from resilient_scoop.wire.messages import Define
+
+SHARED_BYTES_MIN = 1 << 20
+"""Callables that carry state are made anew for every item, so that an item cannot see what another did
+to them; beyond this size they are shared within a worker, since making them would cost too much."""
+
+LOADED_MAX = 512
+"""Callables kept loaded, the latest that were used: a loop's lambdas can differ without end."""
+
+_FROZEN = frozenset({int, float, bool, str, bytes, type(None), complex})
+
+
+def is_stateless(function: object) -> bool:
+    """Tell whether items cannot leave anything behind in a callable for one another."""
+    if isinstance(function, functools.partial):
+        return not function.args and not function.keywords and is_stateless(function.func)
+    if isinstance(function, types.FunctionType):
+        defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+        return not function.__closure__ and _FROZEN.issuperset(map(type, defaults))
+    if isinstance(function, type):
+        return payload.is_importable(function)  # values of its attributes travel with the call
+    return isinstance(function, types.BuiltinFunctionType)
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A callable as a worker has it."""
+
+    define: Define
+    function: Callable[..., Any] | None
+    error: BaseException | None = None
+    unfit: str = ""  # why this process cannot have it, though another could
+    overlay: Overlay | None = None  # to be in place while its items run
+    is_pure: bool = False  # as the definition says
+    draws: bool = False  # made anew for every item, with random generators that it carries
+    generators: tuple[generators.Kept, ...] = ()  # that it carries, where items share it
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether items need nothing but a call with one argument."""
+        options = self.define.options
+        plain = not options.retries and options.retry is None
+        return self.error is None and self.function is not None and plain and not self.define.style
+
+
+class Functions:
+    """The callables that this process was sent."""
+
+    def __init__(self, store: LargeStore) -> None:
+        self._store = store
+        self._loaded: OrderedDict[bytes, Loaded] = OrderedDict()
+        self.script_error: SystemExit | None = None  # which ended the script's import
+        self.where = ""  # the worker's name, for display
+
+    def find(self, define: Define) -> Loaded | None:
+        """Return a callable that is loaded; None where it is to be loaded yet, or again."""
+        found = self._loaded.get(define.fn)
+        if found is not None:
+            self._loaded.move_to_end(define.fn)
+        return found
+
+    def get(self, define: Define) -> Loaded:
+        """Return a callable, loaded on first use, and again if that is long ago."""
+        found = self.find(define)
+        if found is not None:
+            return found
+        found = self._loaded[define.fn] = self._load(define)
+        found.is_pure = define.pure
+        if len(self._loaded) > LOADED_MAX:
+            self._loaded.popitem(last=False)
+        return found
+
+    def forget_all(self) -> None:
+        """Let go of all callables: the worker ends."""
+        self._loaded.clear()
+
+    def lacking(self, what: str, error: BaseException) -> str:
+        """Return, for display, that a value cannot be loaded for want of what this process lacks."""
+        why = in_a_line(error.__cause__ or error)
+        if self.script_error is not None:
+            why += f"; the script called sys.exit({self.script_error.code!r}) while it was imported"
+        return (
+            f"{self.where} cannot load the {what}: {why}. No item is marked as failed: see that workers "
+            "can import what it needs (PYTHONPATH, installed packages), then resume"
+        )
+
+    def _load(self, define: Define) -> Loaded:
+        try:
+            overlaid = overlay.settle(define)
+            function = self.make(define)
+        except Exception as error:  # user code: unpickling runs it
+            if lacks_module(error) or lacks_name(error):
+                unfit = self.lacking(f"function {define.name}", error)
+                return Loaded(define, None, error, unfit)
+            return Loaded(define, None, error)
+        shared = is_stateless(function) or len(define.payload) >= SHARED_BYTES_MIN
+        found = [function] if overlaid is None else [function, overlaid.values]
+        carried = tuple(generators.within(found))
+        if shared:
+            return Loaded(define, function, overlay=overlaid, generators=carried)
+        return Loaded(define, None, overlay=overlaid, generators=carried, draws=bool(carried))
+
+    def make(self, define: Define) -> Callable[..., Any]:
+        """Return the callable, made anew."""
+        made: Callable[..., Any] = payload.loads(
+            define.payload, self._store, f"function {define.name}", is_call=True
+        )
+        return made

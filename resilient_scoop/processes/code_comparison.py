@@ -1,0 +1,113 @@
+"""The child's part of `survey`: what do journaled callables refer to now, and what is another than it was?
+
+The script has been imported here as in a worker. What it had set afterwards comes from the definitions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import Counter
+from types import FunctionType
+from typing import TYPE_CHECKING, Final
+
+from resilient_scoop.identity import fingerprint_v1
+from resilient_scoop.identity.meaning import Meaning, fingerprint_of
+from resilient_scoop.payload import payload
+from resilient_scoop.processes.code_survey import Answer, Difference
+from resilient_scoop.task_state import overlay
+from resilient_scoop.values.user_code import is_user_module
+from resilient_scoop.wire.callables import AS_IMPORTED, Reference
+
+if TYPE_CHECKING:
+    from resilient_scoop.payload.files import LargeStore
+    from resilient_scoop.wire.callables import Define
+
+_KEYWORDS: Final = 2  # of `Define.style`: arguments are given by name
+_Keyed = dict[tuple[str, str, int], Reference]
+
+
+def compare(defines: list[Define], store: LargeStore, *, whole: bool) -> list[Answer]:
+    """Return what was found about each definition; `whole`: the script could be imported."""
+    known: dict[bytes, str] = {}
+    answers = []
+    for define in defines:
+        try:
+            answers.append(_compare(define, store))
+        except Exception:  # user code: unpickling runs it
+            if whole and not known:
+                known = _fingerprints()
+            renamed = define.fingerprint in known
+            found = Answer(define.fingerprint) if renamed else Answer(missing=True)
+            answers.append(found if whole else Answer())
+        finally:
+            overlay.activate(None)
+    return answers
+
+
+def _compare(define: Define, store: LargeStore) -> Answer:
+    what = f"function {define.name}"
+    if not define.references:
+        function = payload.loads(define.payload, store, what)
+        now = Meaning(function, by_position=define.style != _KEYWORDS).fingerprint
+        same = fingerprint_v1.fingerprint(function) == define.fingerprint
+        return Answer(now, is_old=same)
+    set_since = {each.home for each in define.references if not each.flags & AS_IMPORTED}
+    with contextlib.suppress(Exception):  # user code: an edit may have taken what values need
+        overlay.activate(overlay.of(define, set_since))
+    meaning = Meaning(
+        payload.loads(define.payload, store, what),
+        lambda: define.setting,
+        by_position=define.style != _KEYWORDS,
+    )
+    then, now_refs = _keyed(define.references), _keyed(meaning.references)
+    predicted = [
+        then[key] if key in then and not then[key].flags & AS_IMPORTED else each
+        for key, each in now_refs.items()
+    ]
+    return Answer(fingerprint_of(predicted), _differences(then, now_refs))
+
+
+def _keyed(references: list[Reference]) -> _Keyed:
+    """Return references by home, label and how often these came before."""
+    seen: Counter[tuple[str, str]] = Counter()
+    found: _Keyed = {}
+    for each in references:
+        key = (each.home, each.label)
+        found[(*key, seen[key])] = each
+        seen[key] += 1
+    return found
+
+
+def _differences(then: _Keyed, now: _Keyed) -> list[Difference]:
+    found = []
+    for key, before in then.items():
+        after = now.get(key)
+        if not before.flags & AS_IMPORTED or (after and after.digest == before.digest):
+            continue
+        if after is None:
+            found.append(Difference(before.label, before.text, "not used", before.at))
+        elif (before.text, after.text) == ("", "") or before.text != after.text:
+            found.append(Difference(before.label, before.text, after.text, after.at))
+        else:
+            found.append(Difference(before.label, "", "", after.at))
+    found += [
+        Difference(each.label, "not used", each.text or "used", each.at)
+        for key, each in now.items()
+        if key not in then
+    ]
+    return found
+
+
+def _fingerprints() -> dict[bytes, str]:
+    """Return the names of the user's functions by their fingerprints: one may have been renamed."""
+    found: dict[bytes, str] = {}
+    for name, module in list(sys.modules.items()):
+        if not is_user_module(name):
+            continue
+        for value in list(vars(module).values()):
+            if isinstance(value, FunctionType) and value.__module__ == module.__name__:
+                for by_position in (False, True):
+                    mark = Meaning(value, by_position=by_position).fingerprint
+                    found[mark] = value.__qualname__
+    return found

@@ -1,0 +1,255 @@
+"""Has the code that made journaled results changed? Asked before a run is resumed.
+
+A child process imports the script as a worker does, loads each callable that has results from its
+journaled definition (a name, which now finds the new code) and compares what it refers to with what the
+definition lists. What the script had set after its imports (a global, a local function's own code) is in
+the definition: it is taken as it was, since only the replay can tell what the script sets now. A function
+that was renamed is found by its fingerprint; what cannot be found any more is left to the replay.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.core.events import Table
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.processes import random_streams, starting, user_script
+from resilient_scoop.processes.edited_modules import Edit, edits
+from resilient_scoop.processes.options import script_spec
+from resilient_scoop.wire.messages import Calls, Define, Outcomes, decode_logged, decode_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from resilient_scoop.runs.folder import RunDir, RunInfo
+    from resilient_scoop.runs.status import Readable
+
+_NOT_IMPORTED: Final = 3
+_TIMEOUT_S: Final = 120.0
+_Spans = dict[tuple[str, int], dict[bytes, Intervals]]
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """Something that a function refers to and that is not what it was."""
+
+    label: str
+    then: str
+    now: str
+    at: str
+
+    def __str__(self) -> str:
+        values = f" {self.then or '…'} → {self.now or '…'}" if self.then or self.now else ""
+        return f"{self.label}{values}" + (f", {self.at}" if self.at else "")
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the child found about a definition; without a fingerprint it cannot tell."""
+
+    fingerprint: bytes = b""
+    differences: list[Difference] = []
+    missing: bool = False
+    is_old: bool = False  # of a format without references, and the same code by that format's rule
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A function with results whose code is not what it was."""
+
+    name: str  # as the journal has it
+    names: frozenset[str]  # that and what `name=` calls it
+    pairs: dict[tuple[bytes, bytes], int]  # fingerprints then and now -> how many results
+    differences: tuple[str, ...] = ()
+    spent_s: float = 0.0  # what computing them took
+
+    @property
+    def results(self) -> int:
+        """How many results other code has made."""
+        return sum(self.pairs.values())
+
+    @property
+    def title(self) -> str:
+        """What the user calls it."""
+        return min(self.names, key=lambda name: (":" in name, name)).rpartition(":")[2]
+
+
+class Looked(NamedTuple):
+    """What a look at the code has found."""
+
+    changed: list[Changed]  # in the order of their names
+    missing: dict[str, int]  # functions that are not to be found any more -> their results
+    renewed: list[tuple[str, bytes, bytes]] = []  # noqa: RUF012  same code, fingerprints of two formats
+    edits: list[Edit] = []  # noqa: RUF012  of modules, which show in no function's fingerprint
+
+
+class Counted(NamedTuple):
+    """Results of one fingerprint, and what computing them took."""
+
+    results: int
+    spent_s: float
+
+
+def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
+    """Compare the code of all functions with results with what it was.
+
+    The results are counted, which reads the whole log, only where some code has changed.
+    """
+    asked = list(_defines(view))
+    answers, whole = _ask(run, info, asked) if asked else ([], True)
+    renewed = [
+        (define.name, define.fingerprint, answer.fingerprint)
+        for define, answer in zip(asked, answers, strict=True)
+        if answer.is_old
+    ]
+    differing = [
+        (define, answer)
+        for define, answer in zip(asked, answers, strict=True)
+        if answer.missing or (answer.fingerprint and answer.fingerprint != define.fingerprint)
+        if not answer.is_old
+    ]
+    noticed = {each.label for answer in answers for each in answer.differences}
+    # Of a script that cannot be imported, the launch says what is wrong.
+    found_edits = edits(run.path, info.script, asked) if whole else []
+    edited = [each for each in found_edits if not _is_noticed(each, noticed)]
+    if not differing and not edited:
+        return Looked([], {}, renewed)
+    counts = _results(view)
+    if not counts:
+        return Looked([], {}, renewed)
+    found: dict[str, Changed] = {}
+    missing: dict[str, int] = {}
+    for define, answer in differing:
+        counted = counts.pop(define.fingerprint, None)  # a name may stand in several definitions
+        if counted is None:
+            continue
+        if answer.missing:
+            missing[define.name] = missing.get(define.name, 0) + counted.results
+            continue
+        before = found.get(define.name, Changed(define.name, frozenset({define.name}), {}))
+        names = before.names | ({define.options.name} if define.options.name else set())
+        pairs = before.pairs | {(define.fingerprint, answer.fingerprint): counted.results}
+        told = (*before.differences, *map(str, answer.differences))
+        found[define.name] = Changed(
+            define.name, names, pairs, tuple(dict.fromkeys(told)), before.spent_s + counted.spent_s
+        )
+    return Looked([found[name] for name in sorted(found)], missing, renewed, edited)
+
+
+def _is_noticed(edit: Edit, labels: set[str]) -> bool:
+    """Tell whether a function's fingerprint shows an edit; labels are dotted names."""
+    return any(edit.name in label.split(".") for label in labels)
+
+
+def _defines(view: Readable) -> Iterator[Define]:
+    for _, raw in view.scan(Table.DEFINE):
+        record = decode_up(raw)
+        if isinstance(record, Define):
+            yield record
+
+
+def _results(view: Readable) -> dict[bytes, Counted]:
+    """Return how many results there are by the fingerprint of what made them; later ones replace."""
+    spans: _Spans = {}
+    spent: dict[bytes, float] = {}
+    for _, raw in view.scan(Table.LOG):
+        record = decode_logged(raw)
+        if isinstance(record, Outcomes):
+            for item in record.items:
+                made = spans.setdefault((record.parent, item.call), {})
+                stop = item.start + len(item.values)
+                _discard(made, item.start, stop)
+                made.setdefault(item.fingerprint, Intervals()).add(item.start, stop)
+                took_s = max(0.0, item.spent_s)
+                spent[item.fingerprint] = spent.get(item.fingerprint, 0.0) + took_s
+        elif isinstance(record, Calls):
+            for part in record.parts:
+                if part.fresh:
+                    _discard(
+                        spans.get((record.parent, part.call), {}),
+                        part.start,
+                        part.start + part.count,
+                    )
+    counts: dict[bytes, int] = {}
+    for made in spans.values():
+        for fingerprint, each in made.items():
+            counts[fingerprint] = counts.get(fingerprint, 0) + each.count()
+    return {
+        fingerprint: Counted(count, spent[fingerprint])
+        for fingerprint, count in counts.items()
+        if count
+    }
+
+
+def _discard(made: dict[bytes, Intervals], start: int, stop: int) -> None:
+    for each in made.values():
+        each.discard(start, stop)
+
+
+def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> tuple[list[Answer], bool]:
+    """Have a child compare what callables refer to now with what they referred to.
+
+    The second value tells whether the script can be imported.
+    """
+    settings = starting.ChildSettings(
+        run_dir=str(run.path),
+        run_id=run.id,
+        run=bytes.fromhex(info.uuid),
+        seed=info.seed,
+        streams=info.streams,
+        script=script_spec(run, info),
+        workers=info.workers,
+        name="survey",
+    )
+    process = starting.start(
+        "survey", settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, user_code=True,
+    )  # fmt: skip
+    asked = msgspec.msgpack.encode(defines)
+    try:
+        told, _ = process.communicate(asked, timeout=_TIMEOUT_S)
+        answers = msgspec.msgpack.decode(told, type=list[Answer])
+    except (subprocess.TimeoutExpired, msgspec.MsgspecError):
+        return [Answer()] * len(
+            defines
+        ), False  # the script cannot be imported: its replay will say why
+    finally:
+        process.kill()
+        process.wait()
+    return answers, process.returncode != _NOT_IMPORTED
+
+
+def main() -> int:
+    """Run the child."""
+    from resilient_scoop.payload.files import LargeStore
+    from resilient_scoop.processes.code_comparison import compare
+    from resilient_scoop.processes.connection import Context
+    from resilient_scoop.processes.here import Process
+
+    settings = starting.take_settings()
+    sys.dont_write_bytecode = True  # who only asks leaves no trace
+    asked = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[Define])
+    answer = os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1):
+        os.dup2(null, stream)  # what the script reads and writes is not for us
+    Process.importing = settings.script.script or settings.script.module
+    context = Context(ids.ROOT, None)
+    random_streams.install(settings.streams, settings.seed, lambda: context, tasks=False)
+    try:
+        user_script.prepare(settings.script)
+        user_script.import_for_workers(settings.script)
+        whole = True
+    except BaseException:  # user code: what is there by now is compared
+        whole = False
+    store = LargeStore(Path(settings.run_dir) / "payloads")
+    found = compare(asked, store, whole=whole)
+    with os.fdopen(answer, "wb") as stream_out:
+        stream_out.write(msgspec.msgpack.encode(found))
+    os._exit(0 if whole else _NOT_IMPORTED)

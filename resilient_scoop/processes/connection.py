@@ -1,0 +1,292 @@
+"""A worker's or the origin's life at the broker: its machine, its socket, and the lock between two threads.
+
+User code runs in the main thread. Between items and while it waits, the main thread itself does the
+receiving and sending. While it is in user code for long, a deputy thread does: it acknowledges,
+answers retractions, sends finished items, and greets a new broker. Whoever touches the machine
+holds `lock`. The deputy cannot run while user code holds the interpreter's lock; nobody's life
+depends on it then, since the agent vouches for the process.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from resilient_scoop.adapters.flight_record import FlightRecord
+from resilient_scoop.core.worker.reporter import Reporter
+from resilient_scoop.core.worker.worker import Work, Worker
+from resilient_scoop.ids import seed_of
+from resilient_scoop.payload.files import LargeStore
+from resilient_scoop.processes import user_signals
+from resilient_scoop.processes.disk_space import Room
+from resilient_scoop.transport.sockets import DealerSocket, local_endpoint
+from resilient_scoop.wire.messages import unpack_header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.core.parent.parent import Parent
+    from resilient_scoop.processes.starting import ChildSettings
+    from resilient_scoop.task_state.rng import StreamBook
+
+BEAT_S = 0.25
+DEPUTY_S = 0.1
+FLUSH_S = 0.09
+ACK_MESSAGES = 16
+UNACKED_MAX = 32
+"""Messages not acknowledged beyond which progress waits: the broker's disk may be full for hours."""
+
+
+class Context:
+    """The future that is running: what its calls belong to. `prefix` is its batch's path."""
+
+    __slots__ = (
+        "again", "aside", "blocks", "called_back", "classes", "consts", "fenced", "in_once", "index",
+        "learned", "listeners", "parent", "parked", "prefix", "rngs", "until", "work",
+    )  # fmt: skip
+
+    def __init__(self, prefix: str, work: Work | None) -> None:
+        self.prefix = prefix
+        self.work = work
+        self.index = 0
+        self.parent: Parent | None = None
+        self.parked = False
+        self.fenced = False
+        self.in_once = 0  # how many functions of `futures.once` are running: it stays where it is
+        self.again = False  # runs from the top once more: it has a history
+        self.listeners: Any = None  # futures with callbacks to call
+        self.called_back: list[bytes] | None = None  # while a callback runs: what waits for its end
+        self.learned = 0  # of how many futures the parent was told
+        self.blocks: dict[str, Any] = {}  # opened by `checkpoint.restore`
+        self.classes: dict[tuple[str, str, str], int] = {}  # see `payload.Place`
+        self.until: float | None = None  # when its `timeout=` is over (monotonic)
+        self.consts: dict[str, Any] = {}  # that `shared.getConst` has given out
+        self.rngs: StreamBook | None = None  # the streams that `futures.rng()` has given out
+        self.aside = (
+            ""  # behind the path, where something draws aside of it (`processes.random_streams`)
+        )
+
+    @property
+    def path(self) -> str:
+        """The future's path."""
+        return self.prefix if self.work is None else f"{self.prefix}[{self.index}]"
+
+
+def lived(parent: Parent | None) -> int:
+    """Return how many of a parent's items were settled as they were computed, not by its history."""
+    return 0 if parent is None else parent.settled - parent.recovered
+
+
+class Position(Protocol):
+    """Where the script stands in its output, or its input."""
+
+    def position(self) -> int:
+        """Return how many bytes the script has written, or read."""
+
+    def become_child(self) -> None:
+        """Go past the run from now on: this process is a forked child."""
+
+    def skip_to(self, position: int) -> None:
+        """Take all before a position for written, or read."""
+
+
+class Written(Position, Protocol):
+    """What the script has written."""
+
+    def open_line(self, since: int) -> str:
+        """Return what was written from a position on and has no end: a question, perhaps."""
+
+
+class Waiter(Protocol):
+    """How this process waits: the origin by receiving, a worker by running something else."""
+
+    def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
+        """Return when `ready()` holds (True) or at the moment `until` (False)."""
+
+
+class Session:
+    """One incarnation of a worker or the origin."""
+
+    output: Written | None = None  # the origin's
+    input: Position | None = None
+    is_cut = False  # nothing is sent or recorded any more (`processes.origin.interrupt`)
+    saves = True  # what `commit` is given; else it is only looked at
+    call_back: Callable[[], None] | None = None  # calls the callbacks of settled futures
+
+    def __init__(self, role: str, settings: ChildSettings, node: str, pid: int) -> None:
+        self.settings = settings
+        self.role = role
+        self.machine = Worker(
+            role=role, node=node, name=settings.name, pid=pid, run=settings.run[:8]
+        )
+        # Grants may overtake the greeting, which tells the seed too.
+        self.machine.seed = settings.seed
+        self.lock = threading.Lock()
+        self.reporter = Reporter()
+        self.record = FlightRecord(settings.record_fd)
+        self.room = Room(self)
+        self.store = LargeStore(Path(settings.run_dir) / "payloads", self.room.store)
+        self.socket = DealerSocket(
+            local_endpoint(str(Path(settings.run_dir) / "sock")), settings.incarnation
+        )
+        self.context = Context("0", None)
+        self.waiter: Waiter | None = None
+        self.running: Work | None = None  # what the main thread is in the middle of
+        self.pumped_at = time.monotonic()
+        self.heard_at = self.pumped_at
+        self.flushed_at = 0.0
+        self.beat_at = 0.0
+        self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # by parent, call and item
+        self.on_stop: Callable[[], None] | None = None
+        self.say_stuck: Callable[[], None] | None = None  # the deputy asks it, holding the lock
+        self._closed = threading.Event()
+
+    @property
+    def checkpoint_asked(self) -> int:
+        """How often everybody was asked for a checkpoint.
+
+        A parent's next `commit` writes one, whatever its thinning says, if it has written none
+        since this last rose.
+        """
+        return self.machine.asked.count
+
+    def seed_here(self) -> int:
+        """Return the seed of the running future's random streams."""
+        context = self.context
+        return seed_of(self.machine.seed, context.path + context.aside)
+
+    def seed_of_mark(self, mark: str) -> int:
+        """Return the seed of a stream that the running future has under a mark."""
+        context = self.context
+        return seed_of(self.machine.seed, context.path + context.aside + mark)
+
+    def keep_files(self, path: str, call: int, refs: dict[int, bytes]) -> None:
+        """Remember the files of items' arguments, to be removed when the items are settled."""
+        self._files.setdefault(path, {}).update(((call, i), ref) for i, ref in refs.items())
+
+    def sync_files(self, path: str, calls: set[int]) -> None:
+        """Make the files of calls' arguments durable."""
+        refs = [ref for (call, _), ref in self._files.get(path, {}).items() if call in calls]
+        if refs:
+            self.room.patiently(lambda: self.store.sync(refs), 0, "arguments")
+
+    def _remove_files(self) -> None:
+        for path, refs in self._files.items():
+            parent = self.machine.parents.get(path)
+            if parent is not None and parent.under_way.ended_files:
+                ended, parent.under_way.ended_files = parent.under_way.ended_files, []
+                for key in ended:
+                    self.store.remove(refs.pop(key))
+
+    def remove_files_of(self, path: str) -> None:
+        """Remove what a parent that has ended left: calls that it did not wait for."""
+        for ref in self._files.pop(path, {}).values():
+            self.store.remove(ref)
+
+    # --- receiving and sending (hold the lock) ------------------------------------------------
+
+    def pump(self, timeout_s: float = 0.0) -> None:
+        """Receive what is there, waiting at most so long for the first; answer; send what is due."""
+        if self.is_cut:
+            return
+        now = time.monotonic()
+        self.flush(now)
+        if timeout_s > 0:
+            user_signals.breakable(lambda: self.socket.wait(timeout_s))
+            now = time.monotonic()
+        heard = False
+        while (frames := self.socket.receive()) is not None:
+            heard = True
+            for answer in self.machine.hear(unpack_header(frames[0]), frames[1:], now):
+                self.socket.send(answer)
+        self.pumped_at = now
+        if heard:
+            self.heard_at = now
+            self.machine.give_back()
+            if self._files:
+                self._remove_files()
+            self.flush(now)
+            link = self.machine.link
+            if link.acked - link.told >= ACK_MESSAGES:
+                self.beat(now)
+        if now - self.beat_at >= BEAT_S:
+            self.beat(now)
+
+    def flush(self, now: float) -> None:
+        """Send what is due."""
+        if self.is_cut:
+            return
+        machine = self.machine
+        if self.reporter.items and machine.greeted and len(machine.link.unacked) < UNACKED_MAX:
+            machine.out += self.reporter.due(now, everything=machine.stopping is not None)
+        message = machine.flush()
+        if message is not None:
+            self.socket.send(message)
+            self.flushed_at = self.beat_at = now
+
+    def beat(self, now: float) -> None:
+        """Show that we live and what we have received."""
+        if self.is_cut:
+            return
+        self.socket.send(self.machine.link.beat())
+        self.beat_at = now
+
+    def ask_early(self, parent: Parent) -> bool:
+        """Ask for a page of a parent's history that it will need soon; return whether one was."""
+        with self.lock:
+            page = parent.page_wanted(early=True)
+            if page is not None:
+                self.machine.out.append(page)
+        return page is not None
+
+    # --- the deputy ---------------------------------------------------------------------------
+
+    def start_deputy(self) -> None:
+        """Start the thread that stands in while user code runs."""
+        threading.Thread(target=self._deputize, name="rscoop-deputy", daemon=True).start()
+
+    def _deputize(self) -> None:
+        # What is sent to the process is for the main thread, which may have blocked it and wait for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        while not self._closed.wait(DEPUTY_S):
+            if self.machine.stopping is not None and self.on_stop is not None:
+                self.on_stop()
+            user_signals.send_due()
+            if time.monotonic() - self.pumped_at < DEPUTY_S or not self.lock.acquire(timeout=1.0):
+                continue
+            try:
+                if self._closed.is_set():
+                    return
+                running = self.running
+                if running is not None:
+                    self.machine.settle(running, time.monotonic())
+                if self.say_stuck is not None:
+                    self.say_stuck()
+                self.pump()
+            finally:
+                self.lock.release()
+
+    def become_child(self) -> None:
+        """Let go of the run, of which this process has a copy: it is a forked child."""
+        self._closed.set()
+        self.lock = threading.Lock()  # whoever held it is not here
+        self.machine.stopping = "forked"
+        self.flushed_at = float("inf")
+        for stream in (self.output, self.input):
+            if stream is not None:
+                stream.become_child()
+
+    def cut(self) -> None:
+        """Send what is due, and nothing more from then on."""
+        self.close()
+        self.is_cut, self.saves = True, False
+
+    def close(self) -> None:
+        """Send what is left and close."""
+        self._closed.set()
+        with self.lock:
+            self.flush(time.monotonic())
+            self.socket.close()

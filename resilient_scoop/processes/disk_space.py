@@ -1,0 +1,129 @@
+"""How a process waits while the disk is full: it keeps what it could not write, and tries again.
+
+A write that finds no space (ENOSPC, EDQUOT, EFBIG) is no error of the item that caused it and of nobody
+else's: the broker is told, which says it and hands out nothing more; the flight record tells
+`rscoop status` and `why`. Free space is looked at every `LOOK_S`; a write is tried when there is
+enough of it, and at least every `AGAIN_S_MAX`, since a quota does not show there.
+
+The script, and a task that passes arguments, wait as they wait for results. A worker that has a
+result to write does nothing else meanwhile, so that one result per worker waits in memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from resilient_scoop.adapters.flight_record import DEADLINE
+from resilient_scoop.adapters.free_space import free_bytes
+from resilient_scoop.counts import sized
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.processes.connection import Session
+
+T = TypeVar("T")
+NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FILE_LIMIT: Final = "see `ulimit -f`"
+_REASONS: Final = {errno.EDQUOT: "the disk quota is used up", errno.EFBIG: FILE_LIMIT}
+LOOK_S: Final = 0.25
+AGAIN_S_MAX: Final = 5.0
+
+
+class Room:
+    """Where a process of a run writes its files."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.folder = session.settings.run_dir
+
+    def store(self, write: Callable[[], bytes], size_bytes: int, sync: bool) -> bytes:  # noqa: FBT001
+        """Write a large payload as soon as there is room (`payload.files.Patience`)."""
+        if not sync:
+            return self.patiently(write, size_bytes, "an argument")
+        if self.session.role == "origin":
+            return self.patiently(write, size_bytes, "a constant")
+        return self.patiently(write, size_bytes, "a result", result=True)
+
+    def patiently(
+        self, write: Callable[[], T], size_bytes: int, what: str, *, result: bool = False
+    ) -> T:
+        """Call `write` until there is room for it.
+
+        Raises:
+            OSError: `write` failed for another reason.
+            GreenletExit: nobody wants the result any more.
+        """
+        try:
+            return write()
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            reason = _REASONS.get(error.errno, "")
+        return self._wait(write, wire.NoRoom(max(1, size_bytes), what, reason, result))
+
+    def _wait(self, write: Callable[[], T], lack: wire.NoRoom) -> T:
+        session, record, context = self.session, self.session.record, self.session.context
+        began, pause_s, told = time.monotonic(), LOOK_S, -1
+        again_at, left_bytes = began + pause_s, free_bytes(self.folder)
+        until, context.until = context.until, None
+        record.lack(lack.size_bytes)
+        record.words[DEADLINE] = 0
+        try:
+            while True:
+                if told != session.machine.link.epoch:  # a new broker knows nothing of it
+                    told = session.machine.link.epoch
+                    self._tell(lack)
+                self._pass_time(lack)
+                now_bytes = free_bytes(self.folder)
+                is_enough = lack.size_bytes <= now_bytes > left_bytes
+                if not is_enough and time.monotonic() < again_at:
+                    continue
+                try:
+                    return write()
+                except OSError as error:
+                    if error.errno not in NO_SPACE:
+                        raise
+                pause_s = min(2 * pause_s, AGAIN_S_MAX)
+                again_at, left_bytes = time.monotonic() + pause_s, free_bytes(self.folder)
+        finally:
+            record.lack(0)
+            if until is not None:  # the time of waiting is not the call's
+                context.until = until + time.monotonic() - began
+                record.words[DEADLINE] = round(context.until * 1e9)
+            self._tell(wire.NoRoom(0))
+
+    def _tell(self, lack: wire.NoRoom) -> None:
+        with self.session.lock:
+            self.session.machine.out.append(wire.encode(lack))
+
+    def _pass_time(self, lack: wire.NoRoom) -> None:
+        session, until = self.session, time.monotonic() + LOOK_S
+        assert session.waiter is not None, "who writes can wait"
+        if not lack.result:
+            session.waiter.wait(lambda: False, until)
+            return
+        running = session.context.work
+        while (left_s := until - time.monotonic()) > 0:
+            if session.machine.stopping is not None or (running is not None and running.dropped):
+                from resilient_scoop.adapters.greenlets import GreenletExit  # not for the agent
+
+                raise GreenletExit
+            began = time.monotonic()
+            with session.lock:
+                session.pump(left_s)
+            if running is not None:  # no call computes meanwhile
+                now = time.monotonic()
+                running.since = min(now, running.since + now - began)
+
+
+def lack_text(lack: wire.NoRoom, folder: str) -> str:
+    """Return what there is no room for, where, and how much is free, for display."""
+    need = f" of {sized(lack.size_bytes)}" if lack.size_bytes > 1 else ""
+    why = f"; {lack.reason}" if lack.reason else ""
+    return (
+        f"no space left for {lack.what}{need} in {folder} ({sized(free_bytes(folder))} free{why})"
+    )

@@ -1,0 +1,208 @@
+"""Which of the user's modules have been edited since the last launch, and what in them?
+
+A coarse look beside the fingerprints of functions. It compares the copies of the sources that the last
+launch ran (`kept_code`) with the files as they are, statement by statement at the top level of each
+module, without positions, comments, docstrings and annotations. What an edit changes without being part of
+any function's fingerprint is for the user to judge. Nothing to be judged are functions and classes that
+fingerprints tell about; nor imports, loggers and clocks that are new or gone.
+
+Of the script, only what a function with results may reach by any of the names and strings in its text
+counts: what runs in the script's own process is run again by a resume anyway.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from resilient_scoop.identity import module_source
+from resilient_scoop.processes import kept_code
+from resilient_scoop.values import source_text
+from resilient_scoop.wire.callables import VOLATILE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from resilient_scoop.wire.callables import Define
+
+_DYNAMIC: Final = source_text.DYNAMIC | {"globals", "getattr", "import_module", "__import__"}
+_LATER: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_STATEMENT: Final = "a statement"
+
+
+class Edit(msgspec.Struct, frozen=True):
+    """Something at the top level of a module that is not what it was."""
+
+    file: str
+    name: str
+    line: int  # 0: it is gone
+
+    def __str__(self) -> str:
+        place = f"{Path(self.file).name}:{self.line}" if self.line else f"gone from {self.file}"
+        return f"{self.name} ({place})"
+
+
+def edits(run_dir: Path, script: str | None, defines: Iterable[Define]) -> list[Edit]:
+    """Return what has been edited since the last launch and may be part of a result."""
+    found: list[Edit] = []
+    compared = _compared(defines)
+    for path, copy in kept_code.files(run_dir).items():
+        before, after = _read(copy), _read(Path(path))
+        if before is None or before == after:
+            continue
+        then, now = _statements(before), _statements(after or b"")
+        if then is None or now is None:
+            continue  # running it says what is wrong
+        file = Path(path).name
+        names = [
+            name
+            for name in {**then, **now}
+            if (file, name) not in compared
+            and not ((name in then) ^ (name in now) and _only_binds(then.get(name) or now[name]))
+            and _texts(then, name) != _texts(now, name)
+        ]
+        if path == script:
+            reached = _reached(now, defines)
+            names = [name for name in names if name in now and (reached is None or name in reached)]
+        found += [Edit(path, name, now[name][0].lineno if name in now else 0) for name in names]
+    return found
+
+
+def _compared(defines: Iterable[Define]) -> set[tuple[str, str]]:
+    """Return (file, name) of the functions and classes that fingerprints of results rest on."""
+    return {
+        (each.at.rpartition(":")[0], each.home.partition(":")[2].partition(".")[0])
+        for define in defines
+        for each in define.references
+        if each.home and each.at and not each.flags & VOLATILE
+    }
+
+
+def _only_binds(statements: list[ast.stmt]) -> bool:
+    """Tell whether no result comes from statements that are new or gone: an import, a logger, a clock.
+
+    A function that uses what they bind is another one, by its fingerprint.
+    """
+    for statement in statements:
+        match statement:
+            case ast.Import() | ast.ImportFrom():
+                continue
+            case ast.Assign(targets=[ast.Name()], value=ast.Call(func=function)):
+                if not _is_named(function):
+                    return False
+            case _:
+                return False
+    return True
+
+
+def _is_named(function: ast.expr) -> bool:
+    """Tell whether what is called is one that only tells something: a clock, a logger."""
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    return name == "getLogger" or name in module_source.VOLATILE_CALLS
+
+
+_Statements = dict[str, list[ast.stmt]]
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _statements(data: bytes) -> _Statements | None:
+    """Return the statements of a module by the names that they bind; None if it does not compile."""
+    try:
+        tree = ast.parse(importlib.util.decode_source(data))
+    except (SyntaxError, ValueError):
+        return None
+    found: _Statements = {}
+    for at, statement in enumerate(tree.body):
+        if module_source.is_guard(statement) or (at == 0 and _is_docstring(statement)):
+            continue
+        for name in set(module_source.bound_by(statement)) or {_STATEMENT}:
+            found.setdefault(name, []).append(_part(statement, name))
+    return found
+
+
+def _part(statement: ast.stmt, name: str) -> ast.stmt:
+    """Return what of an import binds a name: others may stand beside it."""
+    match statement:
+        case ast.Import(names=aliases):
+            mine = [each for each in aliases if (each.asname or each.name.split(".")[0]) == name]
+            return ast.copy_location(ast.Import(mine), statement)
+        case ast.ImportFrom(module=module, names=aliases, level=level):
+            mine = [each for each in aliases if (each.asname or each.name) == name]
+            return ast.copy_location(ast.ImportFrom(module, mine, level), statement)
+        case _:
+            return statement
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return True
+        case _:
+            return False
+
+
+def _texts(statements: _Statements, name: str) -> str:
+    return "".join(map(_text, statements.get(name, ())))
+
+
+def _text(statement: ast.stmt) -> str:
+    """Return the text of a statement; names of a function's local variables do not count."""
+    if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+        return source_text.of_statements([statement])
+    whole = compile(ast.Module([statement], []), "<edited>", "exec", dont_inherit=True)
+    codes = [each for each in whole.co_consts if isinstance(each, CodeType)]
+    code = next((each for each in codes if each.co_name == statement.name), None)
+    if code is None:
+        return source_text.of_statements([statement])
+    return source_text.of_definition(statement, code)
+
+
+def _reached(statements: _Statements, defines: Iterable[Define]) -> set[str] | None:
+    """Return the names of the script that functions may reach; None if that may be all of them."""
+    wanted = {_STATEMENT}
+    for define in defines:
+        homes = [each.home for each in define.references]
+        if "<" not in define.name:
+            homes.append(define.name)
+        wanted |= {
+            home.partition(":")[2].partition(".")[0]
+            for home in homes
+            if home.startswith("__main__:")
+        }
+    reached: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        reached.add(name)
+        for statement in statements.get(name, ()) if name != _STATEMENT else ():
+            mentioned = set(_identifiers(statement))
+            if mentioned & _DYNAMIC and _is_run_later(statement):
+                return None
+            wanted |= (mentioned & statements.keys()) - reached
+    return reached
+
+
+def _is_run_later(statement: ast.stmt) -> bool:
+    """Tell whether a statement holds code that runs when something calls it."""
+    return any(isinstance(node, _LATER) for node in ast.walk(statement))
+
+
+def _identifiers(statement: ast.stmt) -> Iterator[str]:
+    for node in ast.walk(statement):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                yield name
+            case ast.Constant(value=str(text)) if text.isidentifier():
+                yield text
+            case _:
+                pass

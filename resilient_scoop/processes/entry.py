@@ -1,0 +1,51 @@
+"""Entry point of every process that the launcher and the agents start: `… proc ROLE RUN [NAME]`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from resilient_scoop.processes import REFUSAL_SAID
+
+
+def main() -> int:
+    """Run the process; one that meets a limit of the system says so and ends with `words.REFUSED`.
+
+    It says so once: of one that is tried every second, `REFUSAL_SAID` is in the environment.
+    """
+    said = os.environ.pop(REFUSAL_SAID, "")
+    try:
+        return _run()
+    except (OSError, MemoryError, RuntimeError) as error:
+        from resilient_scoop.processes.failures import REFUSED, limit_met
+
+        limit = limit_met(error)
+        if limit is None:
+            raise
+        if not said:
+            with contextlib.suppress(OSError):  # a full disk: nothing can be said in the log
+                os.write(2, f"rscoop: {' '.join(sys.argv[3:]) or sys.argv[1]}: {limit}\n".encode())
+        os._exit(REFUSED)  # whatever threads there are
+
+
+def _run() -> int:
+    """Run the process that the command line names; what it is told is in its environment."""
+    role = sys.argv[1]
+    if role == "broker":
+        from resilient_scoop.processes.broker.main import main as run
+    elif role == "agent":
+        from resilient_scoop.processes.agent.main import main as run
+    elif role == "worker":
+        from resilient_scoop.processes.worker.main import main as run
+    elif role == "survey":
+        from resilient_scoop.processes.code_survey import main as run
+    elif role == "replay":
+        from resilient_scoop.processes.replay.main import main as run
+    else:
+        from resilient_scoop.processes.origin.main import main as run
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""What `futures` finds in its process: the session, if `rscoop` started it, and how to become a parent."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import resilient_scoop
+from resilient_scoop import ids
+from resilient_scoop.core.parent.parent import Policy
+from resilient_scoop.payload import payload
+from resilient_scoop.processes.disk_space import NO_SPACE
+from resilient_scoop.runs import decisions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.core.parent.parent import Parent
+    from resilient_scoop.processes.audit import Audit
+    from resilient_scoop.processes.connection import Session
+    from resilient_scoop.processes.starting import ChildSettings
+
+
+class Process:
+    """This process' part in a run."""
+
+    session: Session | None = None
+    policy: Policy = Policy()
+    say: Callable[[str], None] = print
+    importing: str | None = None  # the script, while a worker imports it
+    refusal: str | None = None  # why futures cannot be used here any more
+    audit: Audit | None = None
+    make_parent: Callable[[], Parent] | None = None
+
+
+def _place(session: Session) -> payload.Place:
+    context = session.context
+    in_none = session.role == "worker" and context.path == ids.ROOT  # it has begun none yet
+    return payload.Place("-" if in_none else context.path, context.classes)
+
+
+def announce(session: Session, settings: ChildSettings) -> None:
+    """Set what users read from the package, and this process' session."""
+    Process.session = session
+    payload.locate(lambda: _place(session))
+    run_dir = Path(settings.run_dir)
+
+    def keep(then: bytes, now: bytes, name: str) -> None:
+        at = time.time()  # noqa: TID251  a label for eyes
+        made = decisions.Decision(name=name, then=then, now=now, keep=True, decided_at=at)
+        try:
+            decisions.save(run_dir, [made])
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise  # else the next resume asks once more
+
+    Process.policy = Policy(
+        settings.strict, tuple(settings.reuse_changed), tuple(settings.recompute_changed),
+        decisions.kept(run_dir), keep, settings.discard_s_max,
+    )  # fmt: skip
+    resilient_scoop.IS_RUNNING = True
+    resilient_scoop.IS_ORIGIN = session.role == "origin"
+    resilient_scoop.WORKER = resilient_scoop.worker = settings.name
+    resilient_scoop.SIZE = settings.workers
+    resilient_scoop.BROKER = resilient_scoop.BrokerInfo("localhost", settings.run_dir)

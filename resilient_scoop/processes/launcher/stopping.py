@@ -1,0 +1,246 @@
+"""How a run comes to its end before its script does: signals, a time limit, `rscoop checkpoint`.
+
+What the launcher is asked for, from the mildest to the strongest:
+
+  goes on     checkpoints, and nothing else            GO_ON_SIGNAL (`rscoop checkpoint --go-on`)
+  hands over  checkpoints, then an orderly stop        SIGUSR1, SIGUSR2, the time limit,
+                                                       `rscoop checkpoint`
+  presses     the same, with less time                 SIGTERM
+  stops       an orderly stop at once                  SIGINT, SIGHUP, or the run cannot go on
+  kills       everything ends now                      any of the last three, once more
+
+What is milder than what is under way changes nothing: batch systems send one signal several times.
+Beside the run's folder, `handover` tells others how far it is.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from resilient_scoop.counts import counted
+from resilient_scoop.processes import CTRL_C, STOPPED
+from resilient_scoop.runs.display import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from resilient_scoop.runs.folder import RunDir
+    from resilient_scoop.runs.reports import Report
+
+GRACE_S: Final = 300.0
+PRESSED_GRACE_S: Final = 30.0
+FAREWELL_S: Final = 12.0
+"""From the broker's word to stop until everything is killed."""
+GO_ON_SIGNAL: Final = signal.SIGRTMIN + 1
+"""One that no batch system sends."""
+CODES: Final = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+WARNINGS: Final = (signal.SIGUSR1, signal.SIGUSR2)
+"""What batch systems send some time before the end, as they are told to or by themselves."""
+HEARD: Final = (*CODES, *WARNINGS, GO_ON_SIGNAL)
+
+
+class Level(IntEnum):
+    """What is under way; see the module's head."""
+
+    NONE = 0
+    GOES_ON = 1
+    HANDS_OVER = 2
+    PRESSES = 3
+    STOPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """When a run is to hand over, from its start on, and how long it may take for that."""
+
+    after_s: float
+    grace_s: float = GRACE_S
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands in the run's `handover` file."""
+
+    ask: int = 0  # how many were asked for, in the life of the run
+    over: bool = True
+    hands_over: bool = False
+    named: int = 0
+    saved: int = 0
+    left: int = 0
+    whole: bool = False  # it came to its end, and nobody was left out
+
+
+def read_told(run: RunDir) -> Told:
+    """Return how far it is."""
+    try:
+        return msgspec.json.decode(_file(run).read_bytes(), type=Told)
+    except (OSError, msgspec.MsgspecError):
+        return Told()
+
+
+def _file(run: RunDir) -> Path:
+    return run.path / "handover"
+
+
+class Handover:
+    """What one launcher was asked for, and when it gives up waiting.
+
+    `tell` sends a line to the broker, `say` a sentence to the user.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        say: Callable[[str], None],
+        tell: Callable[[str], None],
+        limit: Limit | None,
+    ) -> None:
+        self.run = run
+        self.say = say
+        self.tell = tell
+        self.limit = limit
+        self.limit_at = inf if limit is None else time.monotonic() + limit.after_s
+        self.level = Level.NONE
+        self.code = STOPPED
+        self.kill_at: float | None = None
+        self.until = 0.0  # the grace of what is asked for
+        self.told = msgspec.structs.replace(read_told(run), over=True)
+        self.whole = False  # every parent with an open block has saved
+        self.said_named = False
+        self.word = "interrupted"  # the reason of a stop, for all processes
+
+    @property
+    def ends(self) -> bool:
+        """Whether the run is to end before its script does."""
+        return self.level >= Level.HANDS_OVER
+
+    @property
+    def stops(self) -> bool:
+        """Whether it was told to stop in order, at once."""
+        return self.level >= Level.STOPS
+
+    def due_s(self, now: float) -> float:
+        """Return how long it is until something is to be done."""
+        return max(0.0, min(self.limit_at, inf if self.kill_at is None else self.kill_at) - now)
+
+    def is_late(self, now: float) -> bool:
+        """Tell whether everything is to be killed."""
+        return self.kill_at is not None and now >= self.kill_at
+
+    # --- what is asked for --------------------------------------------------------------------
+
+    def hear(self, numbers: Iterable[int]) -> None:
+        """Take in signals."""
+        for number in numbers:
+            if number in WARNINGS:
+                self._ask(Level.HANDS_OVER, signal.Signals(number).name, GRACE_S)
+            elif number == GO_ON_SIGNAL:
+                self._ask(Level.GOES_ON, "", GRACE_S)
+            elif number in CODES:
+                self._hear_stop(signal.Signals(number))
+
+    def _hear_stop(self, number: signal.Signals) -> None:
+        if self.level >= Level.PRESSES:
+            self.kill_at = time.monotonic()
+            return
+        self.code = CODES[number]
+        if number == signal.SIGTERM:
+            self._ask(Level.PRESSES, "SIGTERM", PRESSED_GRACE_S)
+        else:
+            self.say("stopping: running calls have a few seconds to end; once more to stop at once")
+            self.word = CTRL_C if number == signal.SIGINT else self.word
+            self.stop()
+
+    def look_at_clock(self, now: float) -> None:
+        """Hand over where the time is up."""
+        if now >= self.limit_at and self.limit is not None:
+            self.limit_at = inf
+            self._ask(Level.HANDS_OVER, "the time limit is near", self.limit.grace_s)
+
+    def _ask(self, level: Level, why: str, grace_s: float) -> None:
+        if level <= self.level:
+            return
+        self.level, self.until = level, time.monotonic() + grace_s
+        if level >= Level.HANDS_OVER:
+            self.kill_at = self.until + FAREWELL_S
+            once_more = "once more" if level == Level.PRESSES else "Ctrl-C"
+            self.say(
+                f"{why}: asking for checkpoints; stops when they are made, after {duration(grace_s)} "
+                f"at most; {once_more} to stop at once"
+            )
+        ask, self.said_named = self.told.ask + 1, False
+        self._write(Told(ask=ask, over=False, hands_over=level >= Level.HANDS_OVER))
+        self._tell_ask(grace_s)
+
+    def _tell_ask(self, grace_s: float) -> None:
+        what = "hand-over" if self.level >= Level.HANDS_OVER else "go-on"
+        self.tell(f"checkpoint {self.told.ask} {what} {max(0.0, grace_s):.3f}")
+
+    def stop(self) -> None:
+        """Have the broker stop in order, at once."""
+        self.level = Level.STOPS
+        now = time.monotonic()
+        self.kill_at = min(self.kill_at or inf, now + FAREWELL_S)
+        self.tell(f"stop {self.word}")
+
+    def again(self) -> None:
+        """The broker is a new one: it is told again what is wanted."""
+        if self.stops:
+            self.tell(f"stop {self.word}")
+        elif self.level > Level.NONE:
+            self._tell_ask(self.until - time.monotonic())
+
+    # --- what comes of it ---------------------------------------------------------------------
+
+    def hear_report(self, report: Report) -> None:
+        """Take in how far the broker is with the last that was asked for."""
+        if report.ask != self.told.ask or self.told.over:
+            return
+        told = Told(
+            ask=report.ask, over=report.asked_over, hands_over=self.told.hands_over,
+            named=report.named, saved=report.saved, left=report.left, whole=report.whole,
+        )  # fmt: skip
+        if report.all_named and report.named and not self.said_named:
+            self.said_named = True
+            self.say(f"{counted(report.named, 'parent')} asked for a checkpoint")
+        if told.over:
+            self.whole = told.hands_over and told.named > 0 and told.whole
+            self._say_over(told)
+            if self.level == Level.GOES_ON:
+                self.level = Level.NONE
+        if told != self.told:
+            self._write(told)
+
+    def _say_over(self, told: Told) -> None:
+        if told.left:
+            self.say(
+                f"{told.left} of {counted(told.named, 'parent')} did not commit in time: a resume "
+                "replays what they did since their last checkpoint"
+            )
+        elif not told.whole:
+            self.say("not every process answered in time; a resume replays what was not saved")
+        elif not told.named:
+            self.say("no checkpoint block is open: nothing to wait for")
+        elif not self.ends:
+            self.say(f"{counted(told.saved, 'parent')} saved; the run continues")
+
+    def end(self) -> None:
+        """The run ends: nobody waits for anything more."""
+        if not self.told.over:
+            self._write(msgspec.structs.replace(self.told, over=True))
+
+    def _write(self, told: Told) -> None:
+        self.told = told
+        draft = self.run.path / "handover.tmp"
+        try:
+            draft.write_bytes(msgspec.json.encode(told))
+            draft.rename(_file(self.run))
+        except OSError:
+            return  # a full disk: whoever waits for it gives up by itself

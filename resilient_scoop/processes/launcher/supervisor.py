@@ -1,0 +1,588 @@
+"""The launcher: starts the broker and the local agent, restarts them, shows the run, ends it in order.
+
+It decides nothing about the work. What it shows comes from the broker's reports and from the
+journal's OUTPUT table, so that what is on screen is what is on disk.
+
+A first Ctrl-C or SIGHUP stops the run in order: nothing more is handed out, what is finished is
+kept, what runs has a few seconds. A first SIGTERM has parents checkpoint before. A second one ends
+everything now. Either way `rscoop resume` goes on. `processes.launcher.stopping` has it all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from resilient_scoop.counts import counted
+from resilient_scoop.errors import JournalError, RunStoppedError
+from resilient_scoop.journal.place import JournalGoneError
+from resilient_scoop.journal.view import JournalView
+from resilient_scoop.payload.files import remove_arguments
+from resilient_scoop.processes import (
+    BLOCK_BYTES,
+    STOPPED,
+    UNWRITTEN,
+    kept_code,
+    leftovers,
+    starting,
+)
+from resilient_scoop.processes.failures import (
+    REFUSED,
+    hopeless,
+    hopeless_loop,
+    how,
+    refusal,
+)
+from resilient_scoop.processes.launcher.cleanup import show_last_words, show_new, tidy
+from resilient_scoop.processes.launcher.shown_output import Shown
+from resilient_scoop.processes.launcher.signals import Ears
+from resilient_scoop.processes.launcher.stdin_feeder import Feeder
+from resilient_scoop.processes.launcher.stopping import Handover
+from resilient_scoop.processes.launcher.watchdog import KILLS_MAX, SAY_S, Watchdog
+from resilient_scoop.processes.options import LaunchOptions, child_settings
+from resilient_scoop.processes.stderr import LOG as ERRORS_LOG
+from resilient_scoop.processes.stderr import ErrorStream
+from resilient_scoop.processes.task_output import TaskLogs
+from resilient_scoop.runs import decisions
+from resilient_scoop.runs.audit_findings import AuditTail
+from resilient_scoop.runs.display import (
+    Course,
+    Display,
+    Progress,
+    Rate,
+)
+from resilient_scoop.runs.json_text import one_line
+from resilient_scoop.runs.lifetimes import Lives, ran_s
+from resilient_scoop.runs.reports import (
+    Report,
+    finished,
+    resuming,
+    started,
+)
+from resilient_scoop.runs.status import OutputTail, read_figures
+
+if TYPE_CHECKING:
+    from resilient_scoop.runs.folder import RunDir, RunInfo
+
+LEFT_S = 2.0
+"""How long a killed agent may take to be gone."""
+_FATAL = frozenset({70, 73, 74})
+_RESTARTS_MAX, _STILLBORN_MAX = 8, 2
+_STDOUT, _STDERR = 1, 2
+_TASKS_EVERY_S = 0.2
+_RESTART_WINDOW_S = 20.0
+_FRUITLESS_WINDOW_S = 3600.0
+"""Deaths between which the run made no progress count together for longer."""
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One process that the launcher keeps alive."""
+
+    role: str
+    process: subprocess.Popen[bytes] | None = None
+    pidfd: int = -1
+    deaths: list[float] = field(default_factory=list)
+    mark: tuple[int, ...] = ()  # how far the run was at the last one
+
+
+def launch(run: RunDir, options: LaunchOptions) -> int:
+    """Run a run to its end; return the exit code for the shell.
+
+    Raises:
+        RunBusyError: another launcher holds the run.
+        JournalGoneError: the run's folder was deleted or moved.
+        RunStoppedError: the system refused what a run needs; nothing is lost.
+    """
+    with run.hold() as lock:
+        try:
+            decisions.save(run.path, options.decisions)
+            run.limit_met.unlink(missing_ok=True)
+            launcher = Launcher(run, options, lock)
+            code = launcher.serve()
+        except OSError as error:
+            _note_limit(run)
+            raise RunStoppedError(run.id, refusal(error)) from error
+        met = launcher.report.full and launcher.report.at_limit
+        if met or launcher.said_fatal in (STOPPED, JournalError.exit_code):
+            _note_limit(run)
+        return code
+
+
+def _note_limit(run: RunDir) -> None:
+    """Have a resume take the limits of its shell, which the user may have raised for it."""
+    with contextlib.suppress(OSError):  # the disk is full: no limit of the shell helps
+        run.limit_met.touch(mode=0o600)
+
+
+class Launcher:
+    """One launcher's life."""
+
+    def __init__(self, run: RunDir, options: LaunchOptions, lock: int) -> None:
+        self.run = run
+        self.lock = lock  # its descriptor
+        self.options = options
+        self.info: RunInfo = run.load()
+        tty = sys.stderr.isatty() and options.display and os.environ.get("TERM") != "dumb"
+        self.display = Display(
+            sys.stdout, sys.stderr, run.id, tty, quiet=options.quiet or not options.display
+        )
+        self.selector = selectors.DefaultSelector()
+        self.feeder = Feeder(self.selector, folder=run.path, resumed=options.resume)
+        self.broker = Part("broker")
+        self.agent = Part("agent")
+        self.report = Report()
+        self.rate, self.course, self.batch_course = Rate(), Course(), Course()
+        self.computed_s = -1.0  # what had been computed before this launcher began
+        self.view: JournalView | None = None
+        self.errors: ErrorStream | None = None
+        self.screen: ErrorStream | None = (
+            None  # for what children of the script write to a terminal
+        )
+        self.shown = Shown(run.shown, sys.stdout.fileno())
+        self.tail = OutputTail(self.shown.count)
+        self.buffer = b""
+        self.ears: Ears | None = None
+        self.handover = Handover(run, self.display.note, self._tell_broker, options.limit)
+        self.said_fatal = 0
+        self.broker_code: int | None = None
+        self.reports_fd = -1
+        self.said_recovered = False
+        self.first_epoch = self.recovered = self.reused = 0
+        self.audit = AuditTail.anew(run.logs) if options.audit else None
+        self.tasks = TaskLogs.anew(run.logs) if options.task_output else None
+        self.broker_watch = Watchdog("broker", self.display.note)
+        self.agent_watch = Watchdog("agent", self.display.note, kills_sleepers=False)
+        self.started_at = self.looked_at = time.monotonic()
+        self.lives = Lives(run.path, time.time())  # noqa: TID251  for display
+
+    # --- starting -----------------------------------------------------------------------------
+
+    def settings(self, *, adopt: bool) -> starting.ChildSettings:
+        """Return what the processes are told."""
+        return child_settings(self.run, self.info, self.options, adopt=adopt)
+
+    def start_broker(self, *, adopt: bool) -> None:
+        """Start the broker; its reports come through a pipe."""
+        if self.reports_fd >= 0:
+            self.selector.unregister(self.reports_fd)
+            os.close(self.reports_fd)
+        self.reports_fd, theirs = os.pipe()
+        os.set_blocking(self.reports_fd, False)
+        with (self.run.logs / "broker.log").open("ab") as log:
+            process = starting.start(
+                "broker", self.settings(adopt=adopt), stdin=subprocess.PIPE, stdout=theirs,
+                stderr=log.fileno(), cwd=str(self.run.path),
+            )  # fmt: skip
+        os.close(theirs)
+        self.buffer = b""
+        self.selector.register(self.reports_fd, selectors.EVENT_READ, self._hear_reports)
+        self._watch(self.broker, process)
+        self.broker_watch.started()
+
+    def start_agent(self) -> None:
+        """Start the local agent; it learns from its control pipe that we are gone."""
+        assert self.errors is not None, "made before any process is started"
+        theirs, ours = os.pipe()
+        incarnation = b"a" + os.urandom(8)
+        self.agent_mark = leftovers.mark_of(self.run.id, incarnation)
+        settings = msgspec.structs.replace(
+            self.settings(adopt=False), incarnation=incarnation, control_fd=theirs,
+            stdin_fd=self.feeder.child_fd, stdin_source=self.feeder.source,
+            errors_fd=self.errors.ours,
+            screen_fd=-1 if self.screen is None else self.screen.ours,
+        )  # fmt: skip
+        process = starting.start(
+            "agent", settings, stdout=None if self.screen is None else self.screen.theirs,
+            stderr=self.errors.theirs, cwd=str(self.run.path),
+        )  # fmt: skip
+        os.close(theirs)
+        self.agent_control = ours
+        self._watch(self.agent, process)
+        self.agent_watch.started()
+
+    agent_control = -1
+    agent_mark = ""
+    others: frozenset[int] = frozenset()  # children that were ours before: of whoever became us
+
+    def _watch(self, part: Part, process: subprocess.Popen[bytes]) -> None:
+        part.process = process
+        part.pidfd = os.pidfd_open(process.pid)
+        self.selector.register(part.pidfd, selectors.EVENT_READ, lambda: self._reap(part))
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def serve(self) -> int:
+        """Supervise until the run has ended or is stopped."""
+        try:
+            self.others = frozenset(leftovers.below(set()))
+            leftovers.adopt()
+            self.run.logs.mkdir(mode=0o700, exist_ok=True)
+            self.run.make_socket_dir()
+            self.ears = Ears(self.selector, self.handover.hear, self._leave)
+            terminal = _STDERR if self.options.display and os.isatty(_STDERR) else None
+            self.errors = ErrorStream(self.run.logs / ERRORS_LOG, self.display.error, terminal)
+            self.selector.register(self.errors.ours, selectors.EVENT_READ, self.errors.hear)
+            if terminal is not None and os.isatty(_STDOUT):
+                self.screen = ErrorStream(None, self.display.output, _STDOUT)
+                self.selector.register(self.screen.ours, selectors.EVENT_READ, self.screen.hear)
+            if not self.options.resume:
+                words = " ".join([self.info.title, *map(one_line, self.info.argv)])
+                self.display.begin(started(self.run.id, words, self.options.workers))
+            else:
+                self._end_orphans()
+            self._keep_code()
+            self.start_broker(adopt=False)
+            self.start_agent()
+            while self.broker.process is not None or self.agent.process is not None:
+                for key, _ in self.selector.select(self._timeout_s()):
+                    key.data()
+                self._show_errors(self.errors)
+                self._end_late()
+            self._check_there()
+            return self._finish()
+        finally:
+            self._kill_all()
+            self._end_errors()
+            self.lives.end(time.time())  # noqa: TID251
+            self.feeder.close()
+            self.display.close()
+            self.selector.close()
+            if self.ears is not None:
+                self.ears.close()
+            self.run.remove_socket_dir()  # last: it takes descriptors, which may have run out
+
+    def _end_orphans(self) -> None:
+        """End what tasks of the run had started, where everything was killed that would have done it."""
+        ended = leftovers.end_all(lambda: leftovers.of_run(self.run.id))
+        if ended:
+            self.display.note(
+                f"ended {counted(ended, 'process', 'processes')} that tasks of this run had started, and "
+                "that were left when it was killed"
+            )
+
+    def _end_code(self) -> None:
+        """Keep the code of this launch, unless it brought nothing: it may not even have been imported."""
+        counts = self.report.ended or self.report.done > self.report.recovered
+        with contextlib.suppress(OSError):  # a full disk: the next launch begins with what is there
+            kept_code.end(self.run.path, counts=counts)
+
+    def _keep_code(self) -> None:
+        try:
+            kept_code.begin(self.run.path, None if self.info.script_kept else self.info.script)
+        except OSError as error:
+            self.display.note(
+                f"the script's code cannot be kept in {self.run.path} ({error.strerror}): do not "
+                "edit it during the run, since workers that are replaced would run the new code"
+            )
+
+    def _timeout_s(self) -> float:
+        now = time.monotonic()
+        held_s = 1.0 if self.errors is None else self.errors.due_s(now)
+        poll_s = 1.0 if self.tasks is None else _TASKS_EVERY_S
+        return min(poll_s, held_s, self.handover.due_s(now))
+
+    def _reap(self, part: Part) -> None:
+        process = part.process
+        assert process is not None, "only a started process ends"
+        code = process.wait()
+        self.selector.unregister(part.pidfd)
+        os.close(part.pidfd)
+        part.process = None
+        if process.stdin is not None:
+            process.stdin.close()
+        if part is self.broker:
+            self._hear_reports()
+            self._broker_ended(code)
+        else:
+            os.close(self.agent_control)
+            self._agent_ended(code)
+
+    def _broker_ended(self, code: int) -> None:
+        handover, now = self.handover, time.monotonic()
+        killed = handover.is_late(now)
+        # A broker that has said why the run stops has stopped it, also where it is killed before its end.
+        over = killed or code in (0, STOPPED) or code in _FATAL or self.said_fatal > 0
+        if over or self._is_hopeless(self.broker, code):
+            self.broker_code = code
+            handover.kill_at = min(handover.kill_at or inf, now + (1 if handover.ends else 5))
+            if code not in (0, STOPPED) and self.agent.process is not None:
+                self.agent.process.kill()
+            return
+        if code != REFUSED:
+            died = how(code)
+            self.display.note(f"the broker died ({died}); it is restarted from the journal")
+        self.start_broker(adopt=True)
+        if self.agent.process is None and not handover.stops:
+            self.start_agent()
+        handover.again()
+
+    def _agent_ended(self, code: int) -> None:
+        if code < 0:
+            self._end_leftovers()  # it was killed
+        if self.broker_code is not None or self.report.ended or self.handover.stops:
+            return
+        if self.handover.is_late(time.monotonic()):
+            return  # we have killed it
+        if code == 0:
+            return  # the broker has sent it home
+        if code in _FATAL or code == STOPPED or self._is_hopeless(self.agent, code):
+            self.said_fatal = self.said_fatal or code
+            self.handover.stop()
+            return
+        if code != REFUSED:
+            self.display.note("the agent died; it and its workers are restarted")
+        self.start_agent()
+
+    def _is_hopeless(self, part: Part, code: int) -> bool:
+        """Tell whether a part that has died is not to be started again, and say so."""
+        now = time.monotonic()
+        report = self.report
+        mark = (int(report.epoch > 0), report.done, report.known, report.output_bytes)
+        window_s = _FRUITLESS_WINDOW_S if mark == part.mark else _RESTART_WINDOW_S
+        part.deaths = [at for at in part.deaths if now - at < window_s] + [now]
+        part.mark = mark
+        stillborn = code == REFUSED or not self.report.epoch
+        if len(part.deaths) <= (_STILLBORN_MAX if stillborn else _RESTARTS_MAX):
+            return False
+        self.display.note(hopeless(part.role, len(part.deaths), code, self.run.logs))
+        self.said_fatal = self.said_fatal or (STOPPED if code == REFUSED else 70)
+        return True
+
+    def _tell_broker(self, line: str) -> None:
+        process = self.broker.process
+        if process is not None and process.stdin is not None:
+            try:
+                process.stdin.write(line.encode() + b"\n")
+                process.stdin.flush()
+            except OSError:
+                return  # it is dead; its successor is asked again
+
+    def _check_there(self) -> None:
+        """Raise JournalGoneError if nobody would find what the run does, and the broker has not said so."""
+        if not self.said_fatal and self.run.is_gone(self.lock):
+            raise JournalGoneError(str(self.run.path))
+
+    def _end_late(self) -> None:
+        self._show_tasks()
+        self._check_there()
+        self.lives.live(time.time())  # noqa: TID251
+        now = time.monotonic()
+        self.feeder.look()
+        self._mind_silence(now)
+        self.handover.look_at_clock(now)
+        if self.handover.ends and not self.report.epoch and self.report.full:
+            self.handover.kill_at = now  # the disk has no space to begin: there is nothing to save
+        if self.handover.is_late(now):
+            self._kill_all()
+
+    def _mind_silence(self, now: float) -> None:
+        """See to a broker or an agent that says nothing; while all ends, `kill_at` sees to it."""
+        ran_s, self.looked_at = now - self.looked_at, now
+        broker, agent = self.broker.process, self.agent.process
+        if self.handover.stops or self.report.ended or broker is None:
+            return
+        if self.broker_watch.tick(broker.pid, ran_s):
+            if self.broker_watch.kills >= KILLS_MAX:
+                self.display.note(hopeless_loop(KILLS_MAX, self.run.id))
+                self.said_fatal = 70
+            broker.kill()
+        elif not self.report.agent_quiet_s:
+            self.agent_watch.heard()
+        elif agent is None or self.broker_watch.silent_s >= SAY_S:
+            return
+        elif self.agent_watch.tick(agent.pid, ran_s):
+            agent.kill()
+
+    def _show_errors(self, errors: ErrorStream) -> None:
+        now = time.monotonic()
+        errors.show(now, self.shown.count)
+        if self.screen is not None:
+            self.screen.show(now, 0)
+
+    def _end_errors(self) -> None:
+        for stream in (self.screen, self.errors):
+            if stream is not None:
+                self.selector.unregister(stream.ours)
+                stream.close()
+        self.screen = self.errors = None
+
+    def _leave(self, code: int) -> None:
+        """End at once, from the middle of a write that does not end."""
+        self._kill_all()
+        self.run.remove_socket_dir()
+        os._exit(code)
+
+    def _kill_all(self) -> None:
+        for part in (self.agent, self.broker):
+            if part.process is not None:
+                part.process.kill()
+        if self.agent.process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self.agent.process.wait(LEFT_S)
+            self._end_leftovers()
+
+    def _end_leftovers(self) -> None:
+        """End what tasks had started, where the agent does not."""
+        parts = {p.process.pid for p in (self.broker, self.agent) if p.process is not None}
+        spared = self.others | parts
+
+        def found() -> set[int]:
+            return leftovers.of_session(-1, self.agent_mark) | leftovers.below(spared)
+
+        leftovers.end_all(found)
+        leftovers.bury(parts)
+
+    # --- showing ------------------------------------------------------------------------------
+
+    def _hear_reports(self) -> None:
+        if self.reports_fd < 0:
+            return  # at its end already
+        try:
+            data = os.read(self.reports_fd, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            self.selector.unregister(self.reports_fd)
+            os.close(self.reports_fd)
+            self.reports_fd = -1
+            return
+        self.buffer += data
+        *lines, self.buffer = self.buffer.split(b"\n")
+        for line in lines:
+            report = msgspec.json.decode(line, type=Report)
+            self.broker_watch.heard()
+            if report.note:
+                self.display.note(report.note)
+                self.said_fatal = self.said_fatal or report.fatal
+            elif not report.epoch:  # it waits for space to open the journal
+                self.report = msgspec.structs.replace(self.report, full=report.full)
+            else:
+                self.report = report = self._since_start(report)
+                if self.computed_s < 0:
+                    self.computed_s = report.computed_s
+                self._say_recovered(report)
+                self.handover.hear_report(report)
+        if lines:
+            self._show()
+
+    def _since_start(self, report: Report) -> Report:
+        """Return a report in which what a broker found is what the first one of this launch found.
+
+        One that was restarted has found what this launch computed, too.
+        """
+        if not self.first_epoch:
+            self.first_epoch, self.recovered = report.epoch, report.recovered
+        if report.epoch == self.first_epoch:
+            self.reused = report.reused if self.options.resume else 0
+        return msgspec.structs.replace(report, recovered=self.recovered, reused=self.reused)
+
+    def _say_recovered(self, report: Report) -> None:
+        """Say, once per resume, what was found."""
+        if not self.options.resume or self.said_recovered:
+            return
+        self.said_recovered = True
+        for text in resuming(self.run.id, report):
+            self.display.note(text)
+
+    def _show(self) -> None:
+        """Show what is new of the output, and how far the run is."""
+        if self.report.output_bytes > self.shown.count:
+            self._show_output()
+        self._say_audit()
+        report, now = self.report, time.monotonic()
+        total = None if report.batch_total < 0 else report.batch_total
+        running = min(report.running, report.workers)  # others wait in a worker's queue
+        share = None if report.share < 0 else report.share
+        batch_share = report.batch_done / total if total else None
+        self.display.progress(
+            Progress(
+                elapsed_s=float(int(now - self.started_at)), done=report.done, running=running,
+                workers=report.workers, workers_max=self.options.workers, crashes=report.crashes,
+                resubmitted=report.resubmitted, reused=report.reused,
+                rate_per_s=self.rate.add(now, report.done), label=report.label, share=share,
+                eta_s=self.course.eta_s(now, "script", share), batch=report.batch,
+                batch_done=report.batch_done, batch_total=total,
+                batch_eta_s=self.batch_course.eta_s(now, report.batch, batch_share),
+                items=report.items, full=report.full,
+            )
+        )  # fmt: skip
+
+    def _say_audit(self) -> None:
+        for finding in () if self.audit is None else self.audit.new():
+            self.display.note(finding.said)
+
+    def _show_tasks(self) -> None:
+        for line in () if self.tasks is None else self.tasks.new():
+            self.display.error(line.short)
+
+    def _show_output(self) -> None:
+        if self.view is None:
+            self.view = JournalView.open(self.run.journal)
+        show_new(self.run, self.view, self.tail, self.shown, self.display, self.errors)
+
+    # --- ending -------------------------------------------------------------------------------
+
+    def _finish(self) -> int:
+        if self.run.is_gone(self.lock):
+            return self.said_fatal or JournalGoneError.exit_code
+        if self.report.output_bytes > self.shown.count:
+            self._show_output()
+        self._say_audit()
+        show_last_words(self.run, self.display)
+        if self.view is not None:
+            self.view.close()
+        self._end_errors()
+        self._show_tasks()
+        self.display.close()
+        self.shown.close()
+        tidy(self.run)
+        self._end_code()
+        self.handover.end()
+        report = self.report
+        if report.ended and self.broker_code == 0:
+            remove_arguments(self.run.path / "payloads")
+            return self._finish_ended(report)
+        resume = f"rscoop resume {self.run.id}"
+        if self.said_fatal not in (0, STOPPED):
+            return self.said_fatal
+        ended = "saved and stopped" if self.handover.whole and self.handover.ends else "stopped"
+        self.display.note(f"run {self.run.id} {ended}; {self._kept()}; to continue: {resume}")
+        return self.handover.code
+
+    def _kept(self) -> str:
+        """Return what of a stopped run is kept: not all that its broker counted may be on disk."""
+        done = self.report.done if self.report.epoch else None
+        if done is not None and (self.report.full or self.broker_code not in (0, STOPPED)):
+            try:
+                done = read_figures(self.run, self.info).done
+            except JournalError:
+                done = None
+        if done is None:
+            return "its results are kept"
+        return f"{counted(done, 'result is', 'results are')} kept"
+
+    def _finish_ended(self, report: Report) -> int:
+        if report.failed or not self.options.quiet:
+            took_s = time.monotonic() - self.started_at
+            computed_s = report.computed_s - self.computed_s
+            all_s = ran_s(self.run.path, time.time())  # noqa: TID251
+            self.display.note(
+                finished(self.run.id, report, took_s, self.options.workers, computed_s, all_s)
+            )
+        if report.code or self.display.lost_bytes < BLOCK_BYTES:
+            return report.code
+        self.display.note(
+            f"the reader of the output ended before the run; to see all of it: rscoop logs {self.run.id}"
+        )
+        return UNWRITTEN

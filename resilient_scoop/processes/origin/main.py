@@ -1,0 +1,381 @@
+"""The origin: runs the script itself, as the root future.
+
+What the script writes to `sys.stdout` goes to the broker, which records it before the launcher
+shows it; on a replay what was recorded is not sent again, and a prefix that differs is said. Text
+for standard error goes straight there, but not while the script is only told again what it was told
+before.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import io
+import os
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from resilient_scoop import ids
+from resilient_scoop.core.parent.parent import Parent
+from resilient_scoop.errors import CheckpointUnusableError, ReplayDivergedError
+from resilient_scoop.payload.payload import keep_by_value
+from resilient_scoop.processes import (
+    STOPPED,
+    UNWRITTEN,
+    forked_children,
+    ignored_signals,
+    kept_code,
+    program_end,
+    random_streams,
+    user_script,
+    user_signals,
+)
+from resilient_scoop.processes.connection import BEAT_S, Session, lived
+from resilient_scoop.processes.here import Process, announce
+from resilient_scoop.processes.origin import interrupt
+from resilient_scoop.processes.origin.stdin import Pieces, script_stdin
+from resilient_scoop.processes.origin.stdout import (
+    Errors,
+    Output,
+    Text,
+    never,
+    recorded_by_now,
+    repeating,
+)
+from resilient_scoop.processes.starting import START_AGAIN, take_settings
+from resilient_scoop.wire.messages import Halted, RunEnded, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.processes.starting import ChildSettings
+
+
+def say(text: str) -> None:
+    """Say something to the user."""
+    errors = sys.stderr
+    if isinstance(errors, Errors):
+        errors.flush()
+        if text.startswith("replay: "):
+            errors.repeats = never  # it does something else from here on
+    with contextlib.suppress(OSError):  # it is closed
+        os.write(2, f"rscoop: {text}\n".encode("utf-8", "replace"))
+
+
+class Root:
+    """How the root future waits: by receiving."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.interrupt = interrupt.Interrupt(session)
+
+    def heed_stop(self) -> None:
+        """Have the script hear a Ctrl-C; end at once for all else that stops the run."""
+        if self.interrupt.is_heard:
+            self.interrupt.tell()
+        else:
+            leave_if_stopped(self.session)
+
+    def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
+        """Receive until `ready()` holds (True) or the moment `until` (False)."""
+        with self.session.lock:
+            if ready():
+                return True
+        record, begun = self.session.record, self.session.record.read() is not None
+        record.idle()  # a death while it waits is not the script's doing
+        parent = self.session.context.parent
+        if parent is not None:
+            record.reach(parent.next_call + parent.next_observation)
+        try:
+            return self._receive(ready, until)
+        finally:
+            if begun:
+                record.go_on()
+
+    def _receive(self, ready: Callable[[], bool], until: float | None) -> bool:
+        session = self.session
+        parent = session.context.parent
+        before = lived(parent)
+        while True:
+            if session.is_cut:
+                return interrupt.wait_cut(ready, until)
+            with session.lock:
+                if ready():
+                    break
+                parent = session.context.parent
+                frame = None if parent is None else parent.page_wanted()
+                if frame is not None:
+                    session.machine.out.append(frame)
+                left = BEAT_S if until is None else until - time.monotonic()
+                if left <= 0:
+                    session.pump()
+                    return ready()
+                session.pump(min(left, BEAT_S))
+            self.heed_stop()
+            user_signals.deliver_due()
+        if session.context.in_once:
+            return True  # its function would run again
+        if session.settings.always_replay and lived(parent) > before:
+            start_again(session)
+        return True
+
+
+def start_again(session: Session) -> None:
+    """End so that the agent starts the script anew, which replays it (`always_replay`).
+
+    What it was just told is in the journal, so it comes further each time.
+    """
+    session.close()
+    os._exit(START_AGAIN)
+
+
+def leave_if_stopped(session: Session) -> None:
+    """End at once where the run is stopped: what is journaled is what a resume begins with."""
+    if session.machine.stopping is not None and session.machine.stopping != "ended":
+        session.record.end()
+        session.close()
+        os._exit(STOPPED)
+
+
+def main() -> int:
+    """Run the origin."""
+    settings = take_settings()
+    ignored_signals.spare_children(settings.ignored)
+    session = Session("origin", settings, node="local", pid=os.getpid())
+    announce(session, settings)
+    forked_children.watch(session)
+    program_end.begin()
+    program_end.load()
+    Process.say = say
+    root = Root(session)
+    session.waiter = root
+    session.on_stop = root.heed_stop
+    user_signals.install(root.interrupt.cut)
+    session.start_deputy()
+    with session.lock:
+        session.beat(time.monotonic())
+    machine = session.machine
+    root.wait(lambda: machine.root is not None or machine.stopping is not None, None)
+    if machine.root is None:
+        session.close()
+        os._exit(STOPPED)
+    _begin(session)
+    output = _redirect(session, settings)
+    if settings.audit:
+        from resilient_scoop.processes.audit import Audit
+
+        Audit(session).start()
+    root.interrupt.output = output
+    _hear_exit(session, output)
+    end = _run(session, settings, output)
+    root.interrupt.output = None
+    return _end(session, output, end)
+
+
+def _hear_exit(session: Session, output: Output) -> None:
+    """Have `os._exit` in the script end the run with that status, and nothing else, as in Python.
+
+    Not so in its threads, which cannot wait for the broker, and not in its forked children.
+    """
+    leave, pid = os._exit, os.getpid()
+
+    def _exit(status: int) -> NoReturn:
+        caller = sys._getframe(1).f_globals.get("__name__", "")  # noqa: SLF001
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main and os.getpid() == pid and not caller.startswith("resilient_scoop."):
+            os._exit = leave
+            _end(session, output, End(status & 0xFF))
+        leave(status)
+
+    os._exit = _exit
+
+
+def _begin(session: Session) -> Parent:
+    """Make the script the root parent."""
+    machine, task = session.machine, session.machine.root_task
+    assert machine.root is not None, "the root is granted"
+    assert task is not None, "the root is granted"
+    parent = Parent(
+        ids.ROOT, machine.root, task.replay, Process.policy, say,
+        lambda fn: machine.functions[fn].name if fn in machine.functions else fn.hex(),
+    )  # fmt: skip
+    machine.parents[ids.ROOT] = session.context.parent = parent
+    if task.replay:
+        # How much of the output was recorded comes with the first page.
+        assert session.waiter is not None, "the origin waits by receiving"
+        session.waiter.wait(lambda: parent.after > 0 or not parent.replaying, None)
+        machine.output_bytes = parent.output_known
+    session.record.begin(machine.root.epoch, machine.root.no, "", 0, 0)
+    session.record.ready()
+    return parent
+
+
+def _redirect(session: Session, settings: ChildSettings) -> Output:
+    total_bytes = session.machine.output_bytes
+    recorded, cut = recorded_by_now(settings, total_bytes) if total_bytes else (b"", None)
+    session.machine.output_at = cut
+    raw = Output(
+        session, recorded, tty=settings.tty, unbuffered=getattr(sys.stdout, "write_through", False)
+    )
+    encoding, errors = sys.stdout.encoding, sys.stdout.errors
+    raw.text = sys.stdout = Text(
+        io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=True
+    )
+    session.input, sys.stdin = script_stdin(Pieces(session, settings).next)
+    sys.__stdin__ = sys.stdin  # type: ignore[misc]  # where `sys.stdin` is put back
+    builtins.input = _ask  # Python's own would use the terminal, past all this
+    error = Errors(
+        sys.stderr.buffer, encoding=sys.stderr.encoding, errors="backslashreplace",
+        line_buffering=True,
+    )  # fmt: skip
+    error.repeats, error.before = repeating(session, raw), raw.mark
+    sys.stderr = error
+    # Where the two are put back, by the script or at its end.
+    sys.__stdout__, sys.__stderr__ = raw.text, error  # type: ignore[misc]
+    return raw
+
+
+def _ask(prompt: object = "", /) -> str:
+    """Stand for `input`: the prompt goes the way of all output."""
+    if sys.stdin is None:  # the script has taken it away
+        raise RuntimeError("input(): lost sys.stdin")
+    sys.stdout.write(str(prompt))
+    sys.stdout.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError("EOF when reading a line")
+    return line.removesuffix("\n")
+
+
+class End(NamedTuple):
+    """How the script ended."""
+
+    code: int
+    failed: bool = False
+    message: str = ""  # the error's line
+    failed_at: int = -1  # how much of the output stood before the error
+
+
+def _run(session: Session, settings: ChildSettings, output: Output) -> End:
+    """Run the script to its end, and whatever Python runs behind that."""
+    random_streams.install(settings.streams, settings.seed, lambda: session.context, tasks=False)
+    try:
+        end = _script(settings)
+        if forked_children.is_child():
+            forked_children.end(end.code)
+        if end.failed and not session.is_cut:
+            _halt_if_behind(session, end.message)
+        _last_things(session)
+        with contextlib.suppress(*[ReplayDivergedError] if end.failed else []):
+            if not output.finish():
+                end = end._replace(code=UNWRITTEN)
+        if not (end.failed or session.is_cut):
+            output.check_end()
+            _refuse(session)
+    except (ReplayDivergedError, CheckpointUnusableError) as error:
+        say(str(error))
+        return End(error.exit_code, failed=True, message=str(error))
+    return end
+
+
+def _script(settings: ChildSettings) -> End:
+    """Run the script; show what it ends with."""
+    kept_code.install(settings.run_dir)
+    try:
+        user_script.prepare(settings.script)
+        keep_by_value(user_script.names_under_guard(settings.script))
+        user_script.run_as_main(settings.script)
+    except SystemExit as error:
+        if isinstance(sys.stderr, Errors):
+            sys.stderr.repeats = never
+        return End(program_end.exit_status(error))
+    except (ReplayDivergedError, CheckpointUnusableError):
+        raise
+    except BaseException as error:  # user code: the script itself
+        if isinstance(sys.stderr, Errors):
+            sys.stderr.repeats = never
+        with contextlib.suppress(AttributeError, OSError, ValueError, ReplayDivergedError):
+            sys.stdout.flush()  # what it printed stands before its error
+        if Process.session is not None and Process.session.is_cut and program_end.is_plain(error):
+            say(f"Ctrl-C: the script was {program_end.place(error)}")
+            return End(program_end.INTERRUPTED, failed=True)
+        session = Process.session
+        at = -1 if session is None or session.output is None else session.output.position()
+        code = program_end.report(error)
+        line = traceback.format_exception_only(error)[-1].strip()
+        return End(code, failed=True, message=line, failed_at=at)
+    return End(0)
+
+
+def _last_things(session: Session) -> None:
+    """Do what Python does behind a script; see `processes.program_end`."""
+    _drain(session)
+    program_end.finish_threads()
+    program_end.run_exit_handlers()
+    _drain(session)  # what exit handlers have submitted
+    Process.refusal = program_end.TOO_LATE
+    program_end.let_go()
+
+
+def _halt_if_behind(session: Session, why: str) -> None:
+    """Stop the run, as it was, where the script failed before it came to where it had been.
+
+    What has changed is the world around it (a package, a file, a variable) or its own text. Nothing of
+    this end is journaled, so that a resume in the right world finds all that there was.
+    """
+    parent = session.context.parent
+    if parent is None or parent.next_call >= parent.known_calls:
+        return
+    reason = (
+        f"the script failed ({why}) after {parent.next_call} of the {parent.known_calls} calls that it "
+        "had made before. The run was not changed: correct the error, then resume"
+    )
+    with session.lock:
+        session.machine.out.append(encode(Halted(parent.path, parent.attempt, reason)))
+    assert session.waiter is not None, "the origin waits by receiving"
+    session.waiter.wait(lambda: False, None)  # until the broker says stop
+
+
+def _refuse(session: Session) -> None:
+    """Raise again what the script has caught: a strict replay does not end as if nothing had been."""
+    parent = session.context.parent
+    if parent is not None and parent.refusal is not None:
+        raise parent.refusal
+
+
+def _drain(session: Session) -> None:
+    """Wait for what was submitted and nobody waited for, as `concurrent.futures` does at exit."""
+    parent, waiter = session.context.parent, session.waiter
+    assert parent is not None, "the root is a parent"
+    assert waiter is not None, "the origin waits by receiving"
+    calls = parent.calls
+    while True:
+        waiter.wait(lambda: bool(parent.refusal or not any(c.left for c in calls.values())), None)
+        if parent.refusal or not session.context.listeners or session.call_back is None:
+            return
+        session.call_back()  # what the callbacks submit is waited for as well
+
+
+def _end(session: Session, output: Output, end: End) -> int:
+    """Tell the broker how the script ended, and wait until that is on disk."""
+    machine, waiter = session.machine, session.waiter
+    assert machine.root is not None, "the root is granted"
+    assert waiter is not None, "the origin waits by receiving"
+    parent = session.context.parent
+    assert parent is not None, "the root is a parent"
+    if session.is_cut:
+        session.record.end()
+        program_end.leave(STOPPED)
+    with session.lock:
+        machine.ended = RunEnded(
+            machine.root, end.code, end.failed, end.message,
+            parent.next_call, parent.next_observation, output.position(), end.failed_at,
+            machine.output_bytes + len(machine.written),
+        )  # fmt: skip
+    waiter.wait(lambda: machine.stopping is not None, None)
+    session.record.end()
+    session.close()
+    program_end.leave(end.code)

@@ -1,0 +1,324 @@
+"""The script's standard input: read by the launcher, one piece at a time, and journaled by the origin.
+
+What was read from a pipe or a terminal is gone from it. So the launcher reads, only when the script
+asks, and keeps each piece until the origin says that it is in the journal: an origin that dies in
+between has a successor that asks for the same piece again. The pieces that are journaled come first
+in every later attempt, with the same boundaries; then the launcher's own standard input goes on.
+
+The two talk over a pair of sockets that keeps messages apart. A request names the piece that is wanted
+(counted from 0 for each launcher) and the first one that is not journaled yet; it may be repeated
+freely. A reply holds the errno of a failed read, or the piece; an empty one is the end of file,
+which a terminal may follow with more.
+
+Not journaled: what the script or its children read from descriptor 0 themselves.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from resilient_scoop.processes import user_signals
+from resilient_scoop.processes.here import Process
+from resilient_scoop.processes.stdin_messages import (
+    PIECE_BYTES,
+    REPLY,
+    REQUEST,
+    Piece,
+)
+from resilient_scoop.runs import json_text
+from resilient_scoop.wire.messages import Halted, Input, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from resilient_scoop.core.link import Link
+    from resilient_scoop.processes.connection import Session
+    from resilient_scoop.processes.starting import ChildSettings
+    from resilient_scoop.runs import stdin_rest
+
+_ASK_AGAIN_S: Final = 5.0
+_UNSAVED_MAX: Final = 256
+"""Pieces that may be on their way to the journal: 16 MB."""
+
+
+class Pieces:
+    """The origin's end: what was read before, then what the launcher reads."""
+
+    def __init__(self, session: Session, settings: ChildSettings) -> None:
+        self._session = session
+        self._settings = settings
+        self._socket: socket.socket | None = None
+        if settings.stdin_fd >= 0:
+            self._socket = socket.socket(fileno=settings.stdin_fd)
+            self._socket.set_inheritable(False)
+        self._recorded: Iterator[Input] | None = None
+        self._no = 0  # of the run's next piece
+        self._piece = 0  # of the launcher's next piece
+        self._unsaved: deque[tuple[Link, int]] = deque()  # where these pieces went
+        self._asked_at = 0  # what the script had written when it read last
+        self._known: stdin_rest.Known | None = None  # what the journal has
+
+    def next(self) -> Piece:
+        """Return the next piece, waiting for it; one that is new is on its way to the journal."""
+        if self._recorded is None:
+            from resilient_scoop.runs import stdin_rest
+
+            self._known = stdin_rest.Known(Path(self._settings.run_dir))
+            self._recorded = self._replay()
+        read = next(self._recorded, None)
+        if read is not None:
+            self._no += 1
+            self._piece += read.source == self._settings.stdin_source
+            assert self._known is not None, "the journal is being read"
+            self._known.add(read)
+            self._asked_at = self._session.output.position() if self._session.output else 0
+            return Piece(read.data, read.error)
+        cut = self._cut_at()
+        if cut is not None:
+            self._say_cut(cut)
+        self._say_other()
+        piece = self._live()
+        if cut is not None and not (piece.data or piece.error or os.isatty(0)):
+            self._stop(cut)
+        session = self._session
+        with session.lock:
+            root = session.machine.root
+            assert root is not None, "the script runs"
+            source = self._settings.stdin_source
+            frame = encode(Input(root, self._no, source, piece.data, piece.error))
+            session.machine.out.append(frame)
+            session.pump()
+            self._unsaved.append((session.machine.link, session.machine.link.sent))
+        self._no += 1
+        self._piece += 1
+        return piece
+
+    def _say_other(self) -> None:
+        """Say where a script reads on in a file that its run did not have, behind the end of its input."""
+        settings, known = self._settings, self._known
+        if known is None or not known.size or not known.is_whole or self._piece:
+            return
+        from resilient_scoop.runs import stdin_rest
+
+        file = stdin_rest.file_of(0) if settings.resumed else None
+        if file is not None and not stdin_rest.is_at_end(0):
+            Process.say(
+                f"the script's standard input had ended after {known.size} bytes; now it reads on "
+                f"from {json_text.printable(file)}"
+            )
+
+    def _cut_at(self) -> int | None:
+        """Return after how many bytes the input was cut short, if its rest is what is asked for now."""
+        settings, known = self._settings, self._known
+        if known is None or known.is_whole or self._piece:
+            return None
+        return known.size if settings.resumed and not settings.end_of_input else None
+
+    def _say_cut(self, size: int) -> None:
+        if os.isatty(0):
+            output = self._session.output
+            asked = "" if output is None else output.open_line(self._asked_at)
+            Process.say(f"the script reads on from this terminal{f' ({asked})' if asked else ''}")
+            return
+        Process.say(
+            f"the script reads on: its standard input was cut short after {size} bytes; "
+            "the rest is read from this resume's standard input"
+        )
+
+    def _stop(self, size: int) -> None:
+        """Stop the run, as it is: an end of file would be another input than the script had."""
+        session = self._session
+        parent = session.context.parent
+        assert parent is not None, "the script is a parent"
+        reason = (
+            f"the script asks for more of its standard input, which was cut short after "
+            f"{size} bytes, and this resume's standard input is empty. The run is as it was: "
+            f"give the rest with `rscoop resume {session.settings.run_id} < FILE`, or, if that was all, "
+            f"use --end-of-input"
+        )
+        with session.lock:
+            session.machine.out.append(encode(Halted(parent.path, parent.attempt, reason)))
+        assert session.waiter is not None, "the origin waits by receiving"
+        session.waiter.wait(lambda: False, None)  # until the broker says stop
+
+    def _replay(self) -> Iterator[Input]:
+        from resilient_scoop.journal.view import JournalView
+        from resilient_scoop.runs.recorded_streams import recorded_input
+
+        with JournalView.open(Path(self._settings.run_dir) / "journal") as view:
+            yield from recorded_input(view)
+
+    def _live(self) -> Piece:
+        """Ask the launcher; what the script has written and asked for goes out first."""
+        session, asked_at = self._session, -_ASK_AGAIN_S
+        with session.lock:
+            session.pump()
+        if self._saved() + _UNSAVED_MAX <= self._piece:
+            assert session.waiter is not None, "the origin waits by receiving"
+            session.waiter.wait(lambda: self._saved() + _UNSAVED_MAX > self._piece, None)
+        while self._socket is not None and not session.is_cut:
+            now = time.monotonic()
+            asks = now - asked_at >= _ASK_AGAIN_S
+            asked_at = now if asks else asked_at
+            reply = self._reply(self._socket, asks=asks)
+            if reply is None:
+                continue
+            if not reply:
+                # The launcher is gone, and so will this process be. That is no end of the file: it
+                # would be journaled as one, and a resume would read it.
+                assert session.waiter is not None, "the origin waits by receiving"
+                session.waiter.wait(lambda: False, None)
+                continue
+            number, error = REPLY.unpack_from(reply)
+            if number == self._piece:
+                return Piece(reply[REPLY.size :], error)
+        return Piece(b"", 0)
+
+    def _reply(self, launcher: socket.socket, *, asks: bool) -> bytes | None:
+        """Return what the launcher says, nothing if it is gone; None if it said nothing for a while."""
+        try:
+            if asks:
+                launcher.send(REQUEST.pack(self._piece, self._saved()))
+            launcher.settimeout(_ASK_AGAIN_S)
+            reply = user_signals.breakable(lambda: launcher.recv(REPLY.size + PIECE_BYTES))
+        except TimeoutError:
+            return None
+        except (BrokenPipeError, ConnectionResetError):
+            return b""
+        if reply is None:
+            user_signals.deliver_due()
+        return reply
+
+    def _saved(self) -> int:
+        """Return how many of the launcher's pieces are known to be in the journal."""
+        link = self._session.machine.link
+        first = next(iter(link.unacked), link.sent + 1)
+        # A new broker's link owes, in its first bundle, all that the one before was not told of.
+        while self._unsaved and first > (self._unsaved[0][1] if self._unsaved[0][0] is link else 1):
+            self._unsaved.popleft()
+        return self._piece - len(self._unsaved)
+
+
+class ScriptInput(io.BufferedIOBase):
+    """What the script reads from: `sys.stdin.buffer`.
+
+    Whoever asks for some text is given a line at most, so that nothing is read ahead: what the script
+    has read is exactly what it was given, and a checkpoint can tell where it stood.
+    """
+
+    name = "<stdin>"
+    mode = "rb"
+
+    def __init__(self, pieces: Callable[[], Piece]) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._lock = threading.RLock()
+        self._rest = b""
+        self._at = 0  # what of it is given out
+        self._given = 0
+
+    @property
+    def raw(self) -> ScriptInput:
+        """Return this: there is no other buffer."""
+        return self
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor behind it, for those who wait for it or want its terminal."""
+        return 0
+
+    def isatty(self) -> bool:
+        """Return whether the launcher's standard input is a terminal."""
+        return os.isatty(0)
+
+    def position(self) -> int:
+        """Return how many bytes the script has read."""
+        return self._given
+
+    def become_child(self) -> None:
+        """Read from the descriptor itself from now on, as other child processes do."""
+        self._pieces = lambda: Piece(os.read(0, PIECE_BYTES), 0)
+        self._lock = threading.RLock()
+
+    def skip_to(self, position: int) -> None:
+        """Take all input before a position for read."""
+        while self._given < position and self.read(min(PIECE_BYTES, position - self._given)):
+            pass
+
+    def peek(self, _size: int = 0, /) -> bytes:
+        """Return what can be had with one read at most, without taking it."""
+        with self._lock:
+            self._fill()
+            return self._rest[self._at :]
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return `size` bytes, or all until the end of file."""
+        found = bytearray()
+        with self._lock:
+            while (size is None or size < 0 or len(found) < size) and self._fill():
+                found += self._take(-1 if size is None or size < 0 else size - len(found))
+        return bytes(found)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Return a line, or what there is of one, with one read at most."""
+        with self._lock:
+            self._fill()
+            return self._take(size, self._rest.find(b"\n", self._at) + 1)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Return a line, cut off at `size` bytes."""
+        found = bytearray()
+        left = -1 if size is None else size
+        with self._lock:
+            while left != 0 and not found.endswith(b"\n") and self._fill():
+                part = self._take(left, self._rest.find(b"\n", self._at) + 1)
+                found += part
+                left -= len(part) if left > 0 else 0
+        return bytes(found)
+
+    def readinto(self, buffer: object, /) -> int:
+        """Fill a buffer, or what is left until the end of file."""
+        into = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        data = self.read(len(into))
+        into[: len(data)] = data
+        return len(data)
+
+    def _fill(self) -> bool:
+        """Have something to give; return False at an end of file."""
+        if self._at < len(self._rest):
+            return True
+        piece = self._pieces()
+        if piece.error:
+            raise OSError(piece.error, os.strerror(piece.error), self.name)
+        self._rest, self._at = piece.data, 0
+        return bool(piece.data)
+
+    def _take(self, size: int, stop: int = 0) -> bytes:
+        """Take some of what there is: `size` bytes, or all, but not beyond `stop` if that is set."""
+        stop = stop or len(self._rest)
+        if size >= 0:
+            stop = min(stop, self._at + size)
+        data = self._rest[self._at : stop]
+        self._at = stop
+        self._given += len(data)
+        return data
+
+
+def script_stdin(pieces: Callable[[], Piece]) -> tuple[ScriptInput, io.TextIOWrapper]:
+    """Return what is to stand for the script's `sys.stdin`, and what it reads from."""
+    source = ScriptInput(pieces)
+    encoding, errors = ("utf-8", "strict")
+    if sys.stdin is not None:
+        encoding, errors = sys.stdin.encoding, sys.stdin.errors or "strict"
+    return source, io.TextIOWrapper(source, encoding=encoding, errors=errors)

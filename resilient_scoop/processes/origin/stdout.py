@@ -1,0 +1,275 @@
+"""The script's standard output on its way to the broker, and its standard error.
+
+On a replay what was recorded is not sent again, and a prefix that differs is reported.
+
+A reader that has gone (`| head`) is noticed where Python would write to it: at a flush, and every
+`BLOCK_BYTES`, since Python's own stream keeps so much. By then this one has shown its lines already, so
+the first such block raises nothing: under Python its reader would still have been there.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resilient_scoop.errors import ReplayDivergedError
+from resilient_scoop.processes import BLOCK_BYTES, stderr
+from resilient_scoop.processes.here import Process
+from resilient_scoop.processes.task_output import is_repeating
+from resilient_scoop.runs.json_text import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.processes.connection import Session
+    from resilient_scoop.processes.starting import ChildSettings
+
+_UNACKED_MAX = 256
+"""Messages with output, of 64 KiB or more, that may wait for the disk."""
+_WIDE, _LINE_MAX = 400, 60  # bytes looked at, characters shown
+
+
+class Output(io.RawIOBase):
+    """The script's standard output, on its way to the broker."""
+
+    def __init__(
+        self, session: Session, recorded: bytes, *, tty: bool, unbuffered: bool = False
+    ) -> None:
+        super().__init__()
+        self._block_bytes = 1 if unbuffered else BLOCK_BYTES
+        self._kept = 0  # bytes that Python would not have written yet
+        self._began = False  # it would have written some
+        self._session = session
+        self._tty = tty
+        self._recorded = recorded  # what earlier attempts wrote, as the script's own bytes
+        self._seen = 0  # bytes the script has written
+        self._marked = 0  # of these, how many were told with the last text for standard error
+        self.refusal: ReplayDivergedError | None = None  # of a divergence under --strict
+        self.text: io.TextIOWrapper | None = None  # what writes here
+        self._past = -1  # a descriptor to which output goes past the record
+        session.output = self
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def isatty(self) -> bool:
+        """Return whether what the launcher shows goes to a terminal."""
+        return self._tty
+
+    def fileno(self) -> int:
+        """Return the descriptor that child processes of the script write to."""
+        return 1
+
+    def write(self, data: object) -> int:
+        """Take in bytes; those that an earlier attempt wrote are not sent again."""
+        text = bytes(memoryview(data))  # type: ignore[arg-type]
+        if self._past >= 0:
+            return os.write(self._past, text)
+        before = self._recorded[self._seen : self._seen + len(text)]
+        if self.refusal is None and not text.startswith(before):
+            self._diverge(before, text)
+        if self.refusal is not None:
+            return len(text)  # it has been raised; nothing of this may be recorded
+        fresh = text[max(0, len(self._recorded) - self._seen) :]
+        if fresh and self._kept + len(fresh) >= self._block_bytes:
+            self.end_block()
+        self._kept += len(fresh)
+        machine = self._session.machine
+        with self._session.lock:
+            machine.written += fresh
+            self._seen += len(text)
+            large = len(machine.written) > 1 << 16
+            if large:
+                self._session.flush(time.monotonic())
+        if large and len(machine.link.unacked) > _UNACKED_MAX:
+            self._wait_for_disk()
+        return len(text)
+
+    def end_block(self) -> None:
+        """Raise BrokenPipeError where Python would write now, and whoever read has gone."""
+        if self._past < 0 and self._began and _has_no_reader(self.fileno()):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        self._began = True
+        self._kept = 0
+
+    def flushed(self) -> None:
+        """The script has asked for a flush."""
+        if self._kept:
+            self.end_block()
+
+    def _wait_for_disk(self) -> None:
+        """Keep a script that writes faster than the disk, which may be full, from filling memory."""
+        session = self._session
+        if threading.current_thread() is threading.main_thread() and session.waiter is not None:
+            machine = session.machine  # a new broker, a new link
+            session.waiter.wait(lambda: len(machine.link.unacked) <= _UNACKED_MAX // 2, None)
+
+    def position(self) -> int:
+        """Return how many bytes the script has written."""
+        return self._seen
+
+    def open_line(self, since: int) -> str:
+        """Return what was written from a position on and has no end: a question, perhaps."""
+        line = self._recorded[since : self._seen].rpartition(b"\n")[2]
+        return one_line(line.decode(errors="replace")).strip()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether an earlier attempt has written more."""
+        return self._seen < len(self._recorded)
+
+    def mark(self) -> bytes:
+        """Send what was written; return what says so in front of text for standard error."""
+        session = self._session
+        if session.machine.written:
+            with session.lock:
+                session.flush(time.monotonic())
+        if self._seen == self._marked:
+            return b""
+        self._marked = self._seen
+        return stderr.mark(self._seen)
+
+    def become_child(self) -> None:
+        """Write to the descriptor itself from now on, as other child processes do."""
+        self._go_past(1)
+
+    def turn_aside(self, path: str) -> None:
+        """Write to a file from now on: the script was interrupted."""
+        self._go_past(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+
+    def _go_past(self, fd: int) -> None:
+        self._past = fd
+        if isinstance(sys.__stderr__, Errors):
+            sys.__stderr__.repeats, sys.__stderr__.before = never, bytes
+
+    def skip_to(self, position: int) -> None:
+        """Take all output before a position for written."""
+        self._seen = max(self._seen, position)
+
+    def _diverge(self, before: bytes, text: bytes) -> None:
+        """The script writes something else than before: from this line on all of it is shown.
+
+        What it is from here on is recorded as such, so that the next replay goes by it.
+        """
+        pairs = enumerate(zip(before, text, strict=False))
+        same = next((at for at, (a, b) in pairs if a != b), len(before))
+        at = text.rfind(b"\n", 0, same) + 1
+        before = self._recorded[self._seen + at :][:_WIDE]
+        then, now = (f"{_line(each)!r}" for each in (before, text[at:]))
+        if Process.policy.strict:
+            self.refusal = ReplayDivergedError("the script's output", then, now)
+            raise self.refusal
+        Process.say(
+            f"replay: the script now writes {now} where it wrote {then} before; from here on "
+            "all output is shown"
+        )
+        self._recorded = self._recorded[: self._seen + at]
+        self._session.machine.output_at = len(self._recorded)
+
+    def finish(self) -> bool:
+        """Take in what the script has not flushed; return False, and say so, where its reader has gone."""
+        if self.text is None or self.text.closed:
+            return True
+        try:
+            self.text.flush()
+        except BrokenPipeError as error:
+            name = f"<_io.TextIOWrapper name='<stdout>' mode='w' encoding={self.text.encoding!r}>"
+            sys.stderr.write(f"Exception ignored in: {name}\nBrokenPipeError: {error}\n")
+            return False
+        return True
+
+    def check_end(self) -> None:
+        """The script is at its end: say so where it has written less than before."""
+        if self.refusal is not None:
+            raise self.refusal  # the script has caught it
+        left = self._recorded[self._seen :]
+        if left and Process.policy.strict:
+            raise ReplayDivergedError("the script's output", repr(_line(left)), "the end")
+        if left:
+            Process.say(f"replay: the script now ends where it wrote {_line(left)!r} before")
+
+
+class Text(io.TextIOWrapper):
+    """Standard output as the script has it; a line goes out at once, and is no flush for that."""
+
+    def flush(self) -> None:
+        """Flush, as the script has asked for it."""
+        super().flush()
+        raw = getattr(self.buffer, "raw", None)
+        if isinstance(raw, Output):
+            raw.flushed()
+
+
+_base = io.TextIOWrapper  # as which it shows itself
+Text.__module__, Text.__name__, Text.__qualname__ = _base.__module__, _base.__name__, _base.__name__
+
+
+def _has_no_reader(fd: int) -> bool:
+    """Tell whether what is written to a pipe or socket would reach no one."""
+    waiting = select.poll()
+    waiting.register(fd, 0)
+    return any(event & select.POLLERR for _, event in waiting.poll(0))
+
+
+def _line(text: bytes) -> str:
+    """Return a first line, or the beginning of a long one, for eyes."""
+    line = text[:_WIDE].split(b"\n", 1)[0].decode(errors="replace")
+    return line if len(line) <= _LINE_MAX else f"{line[:_LINE_MAX]}…"
+
+
+def recorded_by_now(settings: ChildSettings, total_bytes: int) -> tuple[bytes, int | None]:
+    """Return what the journal has of the script's output, and where it was cut off.
+
+    What was written behind an error that ended the script (by its exit handlers, say) is not what the
+    script writes there when the error is corrected: nothing of it is expected again.
+    """
+    from resilient_scoop.journal.view import JournalView
+    from resilient_scoop.runs.recorded_streams import read_failed, recorded_output
+
+    with JournalView.open(Path(settings.run_dir) / "journal") as view:
+        recorded, failed = recorded_output(view), read_failed(view)
+    if failed is None or failed.failed_at < 0 or failed.recorded_bytes != total_bytes:
+        return recorded, None
+    is_all = failed.output_bytes == len(recorded) > failed.failed_at
+    return (recorded[: failed.failed_at], failed.failed_at) if is_all else (recorded, None)
+
+
+class Errors(io.TextIOWrapper):
+    """Standard error, silent while the script repeats itself."""
+
+    repeats: Callable[[], bool] = staticmethod(lambda: False)
+    before: Callable[[], bytes] = staticmethod(lambda: b"")
+
+    def write(self, text: str) -> int:
+        """Write behind the output so far, unless all this was written before."""
+        if self.repeats():
+            return len(text)
+        try:
+            if mark := self.before():
+                self.buffer.write(mark)
+            return super().write(text)
+        except BrokenPipeError:
+            return len(text)  # the launcher is gone, and so is this process in a moment
+
+
+def never() -> bool:
+    """Tell that nothing is a repetition any more."""
+    return False
+
+
+def repeating(session: Session, output: Output) -> Callable[[], bool]:
+    """Return what tells whether an earlier attempt of the script has been here, and further."""
+
+    def is_so() -> bool:
+        parent = session.context.parent
+        return parent is not None and (is_repeating(parent) or output.is_behind)
+
+    return is_so

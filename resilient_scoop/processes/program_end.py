@@ -1,0 +1,291 @@
+"""The end of a Python program, for processes that end by themselves and not by Python's own way.
+
+The order is Python's: the error or the exit's text is shown; executors are finished and threads that
+are no daemons joined; exit handlers run, the last one first; the streams are flushed; what modules
+hold is let go, so that files are closed and finalizers run; the buffers of C libraries are flushed.
+
+A script's process goes this way with its connection to the broker open, up to `let_go`: what is printed
+on the way is output like all other. What the broker is told last, that the run has ended, stands
+behind all of it. So a process that is killed on the way has a successor that goes it again.
+
+Signals reach user code here as they do in the script (`processes.user_signals`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import gc
+import io
+import itertools
+import os
+import re
+import signal
+import site
+import stat
+import sys
+import threading
+import traceback
+import types
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from resilient_scoop.payload.payload import lacking_in_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INTERRUPTED: Final = 128 + signal.SIGINT
+TOO_LATE: Final = (
+    "futures were used by a finalizer after the script's end: use them in the script or in an exit "
+    "handler (atexit)"
+)
+_PACKAGE: Final = __name__.partition(".")[0]
+_needed: set[str] = set()
+caches: list[Callable[[], None]] = []
+"""What empties the caches that hold objects of the user's."""
+
+
+@functools.cache
+def _libc() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None)
+
+
+def load() -> None:
+    """Load what the end needs: by then there may be no descriptor left to read a module with."""
+    before = set(sys.modules)
+    _libc()
+    _needed.update(sys.modules.keys() - before)
+
+
+def begin() -> None:
+    """Note which modules are ours, wherever they lie: nothing of the user's is imported yet."""
+    _needed.update(sys.modules)
+    gc.freeze()  # what is here by now stays to the end: collections need not look at it
+
+
+# --- the error, or the exit's text ------------------------------------------------------------
+
+
+def exit_status(error: SystemExit) -> int:
+    """Return what Python would exit with, and say what it would say."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # no stream, or a closed one
+        sys.stderr.write(f"{error.code}\n")
+    return 1
+
+
+def report(error: BaseException) -> int:
+    """Show an uncaught error as Python would; return the status that Python would exit with."""
+    trace = error.__traceback__
+    while trace is not None and _is_runtime(trace.tb_frame):
+        trace = trace.tb_next
+    trace = _without_imports(trace)
+    note = _hint(error)
+    if note:
+        error.add_note(note)
+    # Debuggers look there, and it keeps the frames alive until the globals go.
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
+    hook = sys.excepthook
+    try:
+        if hook is sys.__excepthook__:
+            traceback.print_exception(type(error), error, trace)
+        else:
+            hook(type(error), error, trace)
+    except SystemExit as asked:
+        return exit_status(asked)
+    except BaseException as second:  # user code: the script's own hook
+        sys.stderr.write("Error in sys.excepthook:\n")
+        traceback.print_exception(second)
+        sys.stderr.write("\nOriginal exception was:\n")
+        traceback.print_exception(type(error), error, trace)
+    _flush(sys.stderr)
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+
+
+def _without_imports(trace: types.TracebackType | None) -> types.TracebackType | None:
+    """Leave out our frames of imports and of `print`: Python leaves its own out, or has none there."""
+    links = []
+    while trace is not None:
+        links.append(trace)
+        trace = trace.tb_next
+    if any(_is_watcher(link.tb_frame) for link in links):
+        links = [link for link in links if not _is_import(link.tb_frame)]
+    links = [link for link in links if not _is_output(link.tb_frame)]
+    for link, after in itertools.pairwise([*links, None]):
+        if link is not None:
+            link.tb_next = after
+    return links[0] if links else None
+
+
+def _is_watcher(frame: types.FrameType) -> bool:
+    return bool(frame.f_globals.get("__name__", "") == f"{_PACKAGE}.task_state.import_watcher")
+
+
+def _is_import(frame: types.FrameType) -> bool:
+    return _is_watcher(frame) or frame.f_code.co_filename.startswith("<frozen importlib")
+
+
+def is_plain(error: BaseException) -> bool:
+    """Tell whether an error is an interrupt that the script does not show in a way of its own."""
+    return isinstance(error, KeyboardInterrupt) and sys.excepthook is sys.__excepthook__
+
+
+def place(error: BaseException) -> str:
+    """Return where the user's code was when it met an error."""
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if not frame.f_globals.get("__name__", "").startswith(f"{_PACKAGE}."):
+            found = frame.f_code, line
+    return "at its end" if found is None else f'at "{found[0].co_filename}", line {found[1]}'
+
+
+def _is_output(frame: types.FrameType) -> bool:
+    return bool(frame.f_globals.get("__name__", "") == f"{_PACKAGE}.processes.origin.stdout")
+
+
+def _is_runtime(frame: types.FrameType) -> bool:
+    return bool(frame.f_globals.get("__name__", "").startswith(f"{_PACKAGE}.processes"))
+
+
+def _hint(error: BaseException) -> str:
+    missing = re.search(r"name '(\w+)'", str(error)) if isinstance(error, NameError) else None
+    if missing is None or not lacking_in_workers(missing[1]):
+        return ""
+    return (
+        f'`{missing[1]}` is set under `if __name__ == "__main__":`, which workers do not run: '
+        "pass it as an argument, set it with shared.setConst, or move it above"
+    )
+
+
+# --- threads, exit handlers, globals ----------------------------------------------------------
+
+
+def finish_threads() -> None:
+    """Finish executors and join the threads that are no daemons."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - as Python's own end
+    except BaseException as error:  # user code: an interrupt, or an exit function of a thread pool
+        told = (type(error), error, error.__traceback__, None, threading)
+        sys.unraisablehook(sys.UnraisableHookArgs(told))  # type: ignore[call-arg, misc]
+
+
+def run_exit_handlers() -> None:
+    """Run what was registered with `atexit`; what a handler raises is shown, as Python shows it."""
+    atexit._run_exitfuncs()  # noqa: SLF001 - as Python's own end
+    for stream in (sys.stdout, sys.stderr):
+        _flush(stream)
+
+
+def let_go() -> None:
+    """Let go of what the user's modules hold: files are closed, finalizers run.
+
+    A module that nothing else holds goes as a whole, so that its finalizers still find its globals; of
+    one that is held the globals are cleared, as Python does.
+    """
+    threading.excepthook = lambda _: None  # daemon threads find nothing any more, and are not heard
+    for stream in ("stdout", "stderr", "stdin"):
+        setattr(sys, stream, getattr(sys, f"__{stream}__"))
+    for name in ("last_type", "last_value", "last_traceback"):
+        setattr(sys, name, None)
+    gc.collect()  # as Python does: it also puts files in front of their buffers and descriptors
+    _flush_files()
+    marks = _disown()
+    for empty in caches:
+        empty()
+    for name in ("dill._dill", "dill.session"):  # dill keeps the script's module
+        if hasattr(sys.modules.get(name), "_main_module"):
+            sys.modules[name]._main_module = types.ModuleType("__main__")  # type: ignore[attr-defined]  # noqa: SLF001
+    gc.collect()
+    held = [
+        names
+        for mark in marks
+        if (sign := mark()) is not None
+        for names in gc.get_referrers(sign)
+        if isinstance(names, dict)
+    ]
+    for names in held:
+        _clear(names)
+    gc.collect()
+    for stream in ("stdout", "stderr"):
+        _flush(getattr(sys, stream))
+    _libc().fflush(None)
+
+
+def _flush_files() -> None:
+    """Flush what is open for writing on disk: garbage collection may close a descriptor too early."""
+    for each in gc.get_objects():
+        if isinstance(each, io.TextIOWrapper | io.BufferedWriter | io.BufferedRandom):
+            with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
+                if not each.closed and stat.S_ISREG(os.fstat(each.fileno()).st_mode):
+                    each.flush()
+
+
+class _Sign:
+    """Stands in a module's globals, and goes with them."""
+
+
+def _disown() -> list[weakref.ref[_Sign]]:
+    """Take the user's modules out of the interpreter; return signs of life of their globals."""
+    marks = []
+    for name, module in reversed(list(sys.modules.items())):
+        if _is_users(name, module):
+            sign = module.__dict__["__rscoop_end__"] = _Sign()
+            marks.append(weakref.ref(sign))
+            sys.modules[name] = None  # type: ignore[assignment]  # as Python's own end
+    return marks
+
+
+def _is_users(name: str, module: object) -> bool:
+    """Tell whether a module is the script or lies beside it: libraries close their things at exit."""
+    if not isinstance(module, types.ModuleType) or name.partition(".")[0] == _PACKAGE:
+        return False
+    if name in _needed and name != "__main__":
+        return False
+    if name in ("__main__", "__mp_main__") or getattr(module, "__name__", "") == "__main__":
+        return True
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and not file.startswith(_libraries()) and not _packaged(file)
+
+
+def _packaged(file: str) -> bool:
+    return bool({"site-packages", "dist-packages"} & set(Path(file).parts))
+
+
+@functools.cache
+def _libraries() -> tuple[str, ...]:
+    import sysconfig  # reads the build's settings: slow
+
+    known = sysconfig.get_paths()
+    paths = {known[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths |= {*site.getsitepackages(), site.getusersitepackages()}
+    return tuple(path.rstrip(os.sep) + os.sep for path in paths)
+
+
+def _clear(names: dict[str, Any]) -> None:
+    """Clear a module's globals: private ones first."""
+    for private in (True, False):
+        for name in [name for name in names if name != "__builtins__"]:
+            is_private = name.startswith("_") and not name.startswith("__")
+            if names[name] is not None and (is_private or not private):
+                names[name] = None
+
+
+def _flush(stream: Any) -> None:
+    """Flush a stream of the user's, whatever that is."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        stream.flush()
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, with the exit functions of C libraries."""
+    libc = _libc()
+    libc.exit(code)
+    os._exit(code)

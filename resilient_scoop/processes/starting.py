@@ -1,0 +1,199 @@
+"""What a process of a run is told when it is started, and how it is started.
+
+The settings travel in one environment variable, which the child takes out of its environment before
+user code runs; nothing secret is in them. The command line names role and run, for `ps`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from resilient_scoop.processes import REFUSAL_SAID, ignored_signals, leftovers
+from resilient_scoop.runs import json_text
+
+if TYPE_CHECKING:
+    import subprocess
+
+_VARIABLE: Final = "RSCOOP_CHILD"
+_PYTHONPATH_GIVEN: Final = "RSCOOP_PYTHONPATH_GIVEN"
+_PDEATHSIG: Final = 1
+_FLAGS: Final = {
+    "debug": "d", "dont_write_bytecode": "B", "optimize": "O", "no_site": "S", "verbose": "v",
+    "bytes_warning": "b", "quiet": "q", "isolated": "I",
+}  # fmt: skip
+_ISOLATION: Final = {"no_user_site": "s", "ignore_environment": "E", "safe_path": "P"}
+START_AGAIN: Final = 79
+"""Exit status of an origin that, under `always_replay`, wants to be started anew at once; and of a worker
+that only its end frees of a lock."""
+CANNOT_IMPORT: Final = 80
+"""Exit status of a worker that could not import the script; its log's last line says why."""
+
+
+class ScriptSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Which program the run runs."""
+
+    script: str | None = None
+    module: str | None = None
+    argv: list[str] = []
+    cwd: str = "."
+    argv0: str = ""  # as it was typed
+    kept: str | None = None  # the copy of a script that can be read only once
+    first: str | None = None  # first on `sys.path`, where that can't be told from the script's path
+    flags: list[str] = []  # of the interpreter
+
+
+class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a broker, agent, origin or worker needs to know at its start."""
+
+    run_dir: str
+    run_id: str
+    run: bytes  # 16 bytes
+    seed: int
+    streams: int = 1  # how random streams are made (`task_state.rng.RULES`)
+    script: ScriptSpec
+    workers: int
+    name: str = ""
+    incarnation: bytes = b""
+    mark: str = ""  # that what it starts inherits (`processes.leftovers`)
+    record_fd: int = -1
+    stdin_fd: int = -1  # the origin's end of the script's standard input (`processes.origin.stdin`)
+    stdin_source: bytes = b""
+    resumed: bool = False
+    end_of_input: bool = False  # what is not journaled of the script's input is known to be nothing
+    errors_fd: int = -1  # an agent's: the launcher's end of its standard error, held and not read
+    screen_fd: int = -1  # the same of its standard output, where that is a terminal
+    control_fd: int = -1  # an agent's: end of file means that the launcher is gone
+    adopt: bool = False
+    strict: bool = False
+    discard_s_max: float = 0.0  # seconds of computing that a replay may throw away unasked; 0: any
+    reuse_changed: list[str] = []
+    recompute_changed: list[str] = []
+    retry_failed: bool = False
+    keep_history: bool = False
+    crashes_max: int = 3
+    lease_s: float = 10.0
+    stop_grace_s: float = 3.0
+    tty: bool = False
+    always_replay: bool = False  # a parent is dropped and replayed at every wait
+    ignored: list[int] = []  # signals that the launcher was started to ignore
+    careful: bool = False  # a worker begins none of the script's calls while one of them waits
+    may_be_freed: bool = True  # a careful worker may end again for what C code waits for
+    audit: bool = False  # report what parents do that is not journaled
+
+
+def take_settings() -> ChildSettings:
+    """Return this process' settings and take them out of the environment."""
+    text = os.environ.pop(_VARIABLE)
+    given = os.environ.pop(_PYTHONPATH_GIVEN, None)
+    if given is not None:
+        os.environ["PYTHONPATH"] = given
+    return json_text.decode(text, ChildSettings)
+
+
+def interpreter_flags() -> list[str]:
+    """Return the options that this interpreter was started with, as far as they bear on user code."""
+    flags = sys.flags
+    found = [
+        f"-{letter * int(getattr(flags, name))}"
+        for name, letter in _FLAGS.items()
+        if getattr(flags, name)
+    ]
+    if not flags.isolated:
+        found += [f"-{letter}" for name, letter in _ISOLATION.items() if getattr(flags, name)]
+    found += [word for option in sys.warnoptions for word in ("-W", option)]
+    for name, value in sys._xoptions.items():  # noqa: SLF001 - documented, for CPython
+        found += ["-X", name if value is True else f"{name}={value}"]
+    return found
+
+
+def absolute_path(text: str, cwd: str) -> str:
+    """Return a PYTHONPATH whose entries mean the same in any folder; an empty one is `cwd` itself."""
+    return os.pathsep.join(os.path.join(cwd, entry) for entry in text.split(os.pathsep))  # noqa: PTH118
+
+
+def hash_seed(seed: int) -> str:
+    """Return the PYTHONHASHSEED of a run's user processes: sets come in the same order everywhere."""
+    return str(seed % 4294967295 + 1)
+
+
+def _begin(parent: int, at_its_end: signal.Signals) -> None:
+    """Have the kernel send a signal when the thread that started this process ends; be deaf meanwhile."""
+    import ctypes  # it is there: `start` has imported it
+
+    ignored_signals.ignore()
+    ctypes.CDLL(None).prctl(_PDEATHSIG, at_its_end)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def start(  # noqa: PLR0913 - the streams are three, as everywhere
+    role: str,
+    settings: ChildSettings,
+    *,
+    stdin: int | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    user_code: bool = False,
+    refusal_said: bool = False,
+    cwd: str | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a process of the run, in a session of its own: the terminal's Ctrl-C is not for it.
+
+    It dies with this process; only an agent ends by itself, behind what tasks have started, and is
+    let go on for that if it was stopped. Raises OSError where the system has no room for another process.
+    """
+    import ctypes  # noqa: F401 - not in the new process, between fork and exec
+    import subprocess  # only the launcher and agents start processes, and both take 2 ms each
+
+    environ = dict(os.environ)
+    environ[_VARIABLE] = json_text.encode(settings).decode()
+    path = environ.get("PYTHONPATH")
+    if path:
+        # Our processes start elsewhere, so that nothing in the user's folder is imported by us.
+        environ["PYTHONPATH"] = absolute_path(path, settings.script.cwd)
+        environ[_PYTHONPATH_GIVEN] = path
+    environ["RSCOOP_RUN_ID"] = settings.run_id
+    if refusal_said:
+        environ[REFUSAL_SAID] = "1"
+    if user_code:
+        environ[leftovers.VARIABLE] = settings.mark
+        environ["PYTHONHASHSEED"] = hash_seed(settings.seed)
+        for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB", "NUMBA", "BLIS"):
+            environ.setdefault(f"{library}_NUM_THREADS", "1")
+    parent = os.getpid()
+    at_its_end = signal.SIGCONT if role == "agent" else signal.SIGKILL
+    flags = settings.script.flags if user_code else []
+    command = [
+        sys.executable,
+        *flags,
+        "-m",
+        "resilient_scoop.processes.entry",
+        role,
+        settings.run_id,
+    ]
+    return subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
+        [*command, settings.name] if settings.name else command,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=environ,
+        cwd=cwd,
+        start_new_session=True,
+        pass_fds=[
+            fd
+            for fd in (
+                settings.record_fd,
+                settings.control_fd,
+                settings.stdin_fd,
+                settings.errors_fd,
+                settings.screen_fd,
+            )
+            if fd >= 0
+        ],
+        preexec_fn=lambda: _begin(parent, at_its_end),  # noqa: PLW1509 - no threads run yet here
+    )

@@ -1,0 +1,109 @@
+"""The user's program: run as `__main__` in the script's process, imported as `__main__` in every worker.
+
+A worker imports it with the guard closed (`processes.main_guard`), so that functions, classes and pickles
+name the same module on both sides, and pools that tasks start find the script as those of the
+script's process do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from importlib.machinery import ModuleSpec
+from typing import TYPE_CHECKING, Final, cast
+
+from resilient_scoop.adapters import process_settings
+from resilient_scoop.identity import imported_values
+from resilient_scoop.processes import main_guard, program
+from resilient_scoop.task_state import locks, thread_locals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+
+    from resilient_scoop.processes.starting import ScriptSpec
+
+_OLD_NAME: Final = "__rscoop_main__"
+"""What workers of version 0.1.0 called the script; pickles in their journals name it."""
+
+
+def prepare(spec: ScriptSpec) -> None:
+    """Set `sys.argv` and `sys.path` as Python would for this program, and the kind of its locks."""
+    locks.install()
+    thread_locals.install()
+    process_settings.install()
+    os.chdir(spec.cwd)
+    if not sys.flags.safe_path:
+        del sys.path[0]  # what `-m` put there for our own entry point
+    first = program.first_entry(spec)
+    if first is not None:
+        sys.path.insert(0, first)
+    sys.argv = [spec.argv0 or spec.module or spec.script or "", *spec.argv]
+
+
+def run_as_main(spec: ScriptSpec) -> None:
+    """Run the program as `__main__`; what it raises comes through."""
+    _execute(spec, closed=False)
+
+
+def import_for_workers(spec: ScriptSpec) -> None:
+    """Import the program so that its functions and classes are here; what it raises comes through."""
+    _execute(spec, closed=True)
+
+
+def names_under_guard(spec: ScriptSpec) -> frozenset[str]:
+    """Return what the program binds only under `if __name__ == "__main__":`: workers lack it."""
+    import ast
+
+    source, path = program.source(spec)
+    try:
+        return main_guard.names_under(ast.parse(source, path))
+    except (SyntaxError, ValueError):
+        return frozenset()  # running it says so
+
+
+def _execute(spec: ScriptSpec, *, closed: bool) -> None:
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    if not any(isinstance(finder, _OldName) for finder in sys.meta_path):
+        sys.meta_path.append(_OldName())
+    found = program.load(spec, closed=closed)
+    module.__dict__.update(
+        __file__=found.path,
+        __spec__=found.module,
+        __loader__=found.loader,
+        __package__=None if found.module is None else found.module.parent,
+        __cached__=None if found.module is None else found.module.cached,
+        __builtins__=__builtins__,
+    )
+    if sys.version_info < (3, 14):
+        module.__dict__["__annotations__"] = {}  # noqa: RUF063 - as Python does
+    if main_guard.NAME_OF_CODE in found.code.co_names:
+        module.__dict__[main_guard.NAME_OF_CODE] = main_guard.SEEN
+    if spec.module is not None:
+        sys.argv[0] = found.path
+    exec(found.code, module.__dict__)  # noqa: S102 - the user's program
+    imported_values.note()
+    if found.rest is not None:
+        exec(found.rest, module.__dict__)  # noqa: S102
+
+
+class _OldName:
+    """Gives the script to pickles of old journals that call it `_OLD_NAME`."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002 - the protocol's
+        target: types.ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        """Find that name only."""
+        return ModuleSpec(fullname, cast("Loader", self)) if fullname == _OLD_NAME else None
+
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType | None:
+        """Leave that to Python."""
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Put the script in the module's place, as a module may do while it is imported."""
+        sys.modules[module.__name__] = sys.modules["__main__"]

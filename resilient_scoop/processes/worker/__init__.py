@@ -1,0 +1,1 @@
+"""A worker: imports the script and runs tasks."""

@@ -1,0 +1,402 @@
+"""Running the items of tasks in a worker.
+
+Slices run in greenlets. One greenlet runs items one after another, slice after slice, until an item
+has to wait for others: then that greenlet is the item's, and another goes on with the rest. So an
+item that never waits costs no greenlet.
+
+For SAME-ANSWER every item starts with random streams of its own, and with the process as it is for
+all (`task_state.process_state`); a function that provably draws and changes nothing
+(`identity.purity`) on plain arguments is spared that.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from typing import TYPE_CHECKING, Any
+
+from resilient_scoop import ids
+from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
+from resilient_scoop.adapters.greenlets import GreenletExit
+from resilient_scoop.core.broker import permission, set_aside
+from resilient_scoop.identity import script_changes
+from resilient_scoop.identity.purity import args_plain
+from resilient_scoop.payload import payload
+from resilient_scoop.payload.missing import lacks_module
+from resilient_scoop.processes import forked_children, ignored_signals, task_output
+from resilient_scoop.processes.connection import FLUSH_S, Context
+from resilient_scoop.processes.here import Process
+from resilient_scoop.task_state import (
+    generators,
+    overlay,
+    process_state,
+    rng,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.core.worker.worker import Work
+    from resilient_scoop.processes.callables import Functions, Loaded
+    from resilient_scoop.processes.connection import Session
+
+_PLAIN: frozenset[type] = frozenset({int, float, bool, str, bytes, type(None), complex})
+_BUILTIN: tuple[type, ...] = (*_PLAIN, list, tuple, dict, set, frozenset)
+"""With these, and what is derived of them, such a function changes nothing of the process."""
+_PICKLE = 0x80
+_NOT_LOADED = object()
+
+
+class _LackingError(Exception):
+    """The argument of the item at hand cannot be loaded in this process."""
+
+
+_PERMISSION_S = 0.2
+
+
+class Executor:
+    """Runs slices; `pick` says what is next."""
+
+    def __init__(self, session: Session, functions: Functions, where: str) -> None:
+        self.session = session
+        self.functions = functions
+        self.where = where
+
+    def run(self, pick: Callable[[], Work | None]) -> None:
+        """Run slices until there is none, or until an item had to wait (the body of a greenlet)."""
+        process_state.fresh()
+        while (work := pick()) is not None:
+            loaded = self.functions.find(work.callable)
+            if loaded is None:
+                attempt, task = work.attempt, work.task  # loading runs code of the user's, too
+                record = self.session.record
+                record.begin(attempt.epoch, attempt.no, task.parent, task.call, work.next)
+                loaded = self.functions.get(work.callable)
+            if loaded.unfit:
+                self._set_aside(work, work.next, loaded.unfit)
+                continue
+            try:
+                if not self._slice(work, loaded):
+                    return
+            except _LackingError as lacking:
+                self._set_aside(work, work.next - 1, str(lacking))
+
+    def _slice(self, work: Work, loaded: Loaded) -> bool:
+        """Run a slice; return False if one of its items waited: another greenlet has the rest."""
+        session, task = self.session, work.task
+        overlay.activate(loaded.overlay)
+        timeout_s, once = loaded.define.options.timeout_s, not loaded.define.options.idempotent
+        item = self._quick if loaded.is_quick else self._item
+        words, attempt = session.record.words, work.attempt
+        args, first, values = task.args, task.start, work.values
+        context, queue = self._context(work), session.machine.queue
+        session.running = work
+        session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, work.next)
+        now = work.since = time.monotonic()
+        while True:
+            index = work.next
+            work.next = index + 1
+            look = once or index >= work.stop or session.machine.stopping is not None
+            if look and not (self._may_go_on(work, index) and self._is_permitted(work, index)):
+                break
+            if index == work.stop - 1 and values and not queue:
+                self._breathe(work)  # so that the next slice is here when the last item is done
+            words[INDEX] = context.index = index
+            if timeout_s is not None:
+                self._limit(context, timeout_s)
+            value, failed = item(context, loaded, args[index - first])
+            if failed and self._is_to_run_again(context, loaded, now):
+                value, failed = item(context, loaded, args[index - first])
+            if context.parent is not None or context.parked:
+                self._end_parent(context, value, failed=failed)
+                if context.parked:
+                    return False
+                context = self._context(work)
+                continue
+            if failed:
+                work.failed.append(index)
+            values.append(value)
+            now = time.monotonic()
+            if now - session.flushed_at > FLUSH_S and self._breathe(work):
+                break
+        self._rest(work)
+        return True
+
+    def _rest(self, work: Work) -> None:
+        """Nothing of a slice runs any more."""
+        session = self.session
+        session.record.idle()
+        task_output.end_lines()
+        with session.lock:
+            session.machine.settle(work, time.monotonic())
+            session.running = None
+
+    def _set_aside(self, work: Work, index: int, reason: str) -> None:
+        """Keep items that this process cannot run, and say why: that is no outcome of theirs."""
+        session = self.session
+        session.record.idle()
+        with session.lock:
+            session.machine.settle(work, time.monotonic())
+            session.running = None
+            set_aside.set_aside(session.machine, work, index, reason)
+
+    def _is_permitted(self, work: Work, index: int) -> bool:
+        """Wait until it is journaled that an `idempotent=False` item begins (A1)."""
+        session, task, attempt = self.session, work.task, work.attempt
+        if work.callable.options.idempotent:
+            return True
+        session.record.idle()
+        with session.lock:
+            permission.ask(session.machine, work, index)
+        while work.permitted != index:
+            with session.lock:
+                if work.dropped:
+                    return False
+                if session.machine.stopping is not None:
+                    permission.take_back(session.machine, work, index)
+                    return False
+                session.pump(_PERMISSION_S)
+        session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, index)
+        return True
+
+    def again(self, work: Work, index: int, until: float | None) -> None:
+        """Run an item that was a waiting parent and was dropped, from the top (a greenlet's body)."""
+        session, task, attempt = self.session, work.task, work.attempt
+        loaded = self.functions.get(work.callable)
+        overlay.activate(loaded.overlay)
+        context = self._context(work)
+        context.index, context.parked, context.again = index, True, True
+        process_state.fresh()
+        session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, index)
+        context.until = until
+        if until is not None:
+            session.record.limit(until, session.reporter.tries(context.path, work))
+        item = self._quick if loaded.is_quick else self._item
+        value, failed = item(context, loaded, task.args[index - task.start])
+        self._end_parent(context, value, failed=failed)
+
+    def _is_to_run_again(self, context: Context, loaded: Loaded, began: float) -> bool:
+        """Tell whether a failure may come of a signal to all: what the item had started died of it."""
+        if (
+            not ignored_signals.came_since(began)
+            or loaded.error is not None
+            or context.work is None
+        ):
+            return False
+        if context.parent is not None or context.parked or not loaded.define.options.idempotent:
+            return False
+        with self.session.lock:
+            if context.path in self.session.reporter.items:
+                self.session.reporter.try_again(context.path, context.work, context.index)
+        return True
+
+    def _context(self, work: Work) -> Context:
+        """Return a fresh context: an item that made calls keeps its own."""
+        context = Context(ids.batch_path(work.task.parent, work.task.call), work)
+        self.session.context = context
+        return context
+
+    def _may_go_on(self, work: Work, index: int) -> bool:
+        """Look again under the lock: a retraction may have come in between (see `Session`)."""
+        forked_children.end_if_child()
+        with self.session.lock:
+            if index < work.stop and self.session.machine.stopping is None:
+                return True
+            work.next = index
+        return False
+
+    def _breathe(self, work: Work) -> bool:
+        """Send what is finished, hear what there is; return whether something else goes first."""
+        session = self.session
+        with session.lock:
+            session.machine.settle(work, time.monotonic())
+            session.pump()
+            late = time.monotonic() - session.heard_at
+        if late > session.machine.lease_s:
+            # We were stopped or cut off for longer than the lease: ask before anything is started.
+            self._ask_again()
+        with session.lock:
+            return session.machine.outranked(work)
+
+    def _ask_again(self) -> None:
+        session = self.session
+        heard_at = session.heard_at
+        while session.heard_at == heard_at and session.machine.stopping is None:
+            with session.lock:
+                session.beat(time.monotonic())
+                session.pump(0.2)
+
+    def _quick(self, context: Context, loaded: Loaded, arg: bytes) -> tuple[bytes, bool]:
+        """As `_item`, for a function of one argument that nothing special is to be done for."""
+        value: Any = _NOT_LOADED
+        try:
+            value = pickle.loads(arg) if arg[0] == _PICKLE else self._load(loaded, arg)
+            if loaded.is_pure and isinstance(value, _BUILTIN):
+                if type(value) not in _PLAIN:
+                    _look_at(context, loaded, value)
+                    rng.seed(self.session.seed_here())  # the methods of its elements may draw
+                value = loaded.function(value)  # type: ignore[misc]
+                if type(value) in _PLAIN:
+                    plain = pickle.dumps(value, 5)
+                    if len(plain) <= payload.LARGE_BYTES:
+                        return plain, False
+                return self._dump(loaded, value)
+            _look_at(context, loaded, value)
+            try:
+                self._begin(loaded)
+                return self._encode(loaded, loaded.function(value))  # type: ignore[misc]
+            finally:
+                self._end(context, loaded)
+        except GreenletExit:
+            raise
+        except BaseException as error:  # user code: whatever it raises is its outcome
+            forked_children.end_if_child(error)
+            if value is _NOT_LOADED:
+                self._refuse_lacking(loaded, error)
+            return payload.dumps_exception(error, f"{self.where}, item {context.path}"), True
+
+    def _begin(self, loaded: Loaded) -> None:
+        """Give an item its random numbers."""
+        session = self.session
+        session.context.rngs = None  # the item before may have had some, in the same context
+        rng.seed(session.seed_here())
+        generators.look_again()
+        if loaded.generators or generators.are_known():
+            generators.seed(session.context.path, loaded.generators)
+        if loaded.define.setting is not None:
+            script_changes.apply(loaded.define.setting)
+        if Process.audit is not None:
+            Process.audit.item_begins()
+
+    def _end(self, context: Context, loaded: Loaded) -> None:
+        """Leave the process as the next item is to find it."""
+        process_state.fresh()
+        generators.rest()
+        if Process.audit is not None:
+            Process.audit.item_ended(loaded.function, context)
+
+    def _encode(self, loaded: Loaded, value: Any) -> tuple[bytes, bool]:
+        if type(value) in _PLAIN:
+            plain = pickle.dumps(value, 5)
+            if len(plain) <= payload.LARGE_BYTES:
+                return plain, False
+        return self._dump(loaded, value)
+
+    def _refuse_lacking(self, loaded: Loaded, error: BaseException) -> None:
+        """Raise _LackingError where an argument cannot be loaded since this process lacks a module."""
+        if lacks_module(error):
+            what = f"argument of {loaded.define.name}"
+            raise _LackingError(self.functions.lacking(what, error)) from None
+
+    def _load(self, loaded: Loaded, arg: bytes) -> Any:
+        what = f"argument of {loaded.define.name}"
+        return payload.loads(arg, self.session.store, what, is_call=True)
+
+    def _dump(self, loaded: Loaded, value: Any) -> tuple[bytes, bool]:
+        forked_children.end_if_child()
+        encoded = payload.dumps_result(
+            value, self.session.store, function=loaded.define.name, where=self.where, sync=True
+        )
+        return encoded.payload, encoded.failed
+
+    def _item(self, context: Context, loaded: Loaded, arg: bytes) -> tuple[bytes, bool]:
+        """Run one item; return its payload and whether it failed."""
+        if loaded.error is not None:
+            return payload.dumps_exception(loaded.error, self.where), True
+        options = loaded.define.options
+        value: Any = _NOT_LOADED
+        try:
+            value = self._load(loaded, arg)
+            _look_at(context, loaded, value)
+            try:
+                if options.retries or options.retry is not None:
+                    value = self._retried(context, loaded, arg)
+                else:
+                    self._begin(loaded)
+                    value = self._call(loaded, value)
+                return self._dump(loaded, value)
+            finally:
+                self._end(context, loaded)
+        except GreenletExit:
+            raise
+        except BaseException as error:  # user code: whatever it raises is its outcome
+            forked_children.end_if_child(error)
+            if value is _NOT_LOADED:
+                self._refuse_lacking(loaded, error)
+            return payload.dumps_exception(error, f"{self.where}, item {context.path}"), True
+
+    def _call(self, loaded: Loaded, value: Any) -> Any:
+        function = loaded.function
+        if function is None:
+            function = self.functions.make(loaded.define)
+            if loaded.draws:
+                for each in generators.within([function]):
+                    each.seed(self.session.context.path.encode())
+        style = loaded.define.style
+        if style == 0:
+            return function(value)
+        if style == 1:
+            return function(*value)
+        return function(*value[0], **value[1])
+
+    def _limit(self, context: Context, timeout_s: float) -> None:
+        """Begin the time of a try."""
+        context.until = time.monotonic() + timeout_s
+        tries = self.session.reporter.tries(context.path, context.work)
+        self.session.record.limit(context.until, tries)
+
+    def _retried(self, context: Context, loaded: Loaded, arg: bytes) -> Any:
+        from resilient_scoop.adapters.retrying import retried
+
+        is_first = True
+
+        def call() -> Any:
+            nonlocal is_first
+            if not is_first and context.work is not None:
+                with self.session.lock:
+                    self.session.reporter.try_again(context.path, context.work, context.index)
+                    context.work.again += 1
+            is_first = False
+            process_state.fresh()
+            self._begin(loaded)
+            if options.timeout_s is not None:
+                self._limit(context, options.timeout_s)
+            try:
+                return self._call(loaded, self._load(loaded, arg))
+            except BaseException as error:  # user code: a child is not tried again
+                forked_children.end_if_child(error)
+                raise
+            finally:  # the time between two tries is not the call's
+                if os.getpid() == self.session.machine.pid:
+                    context.until, self.session.record.words[DEADLINE] = None, 0
+
+        options = loaded.define.options
+        return retried(call, options.retries, options.retry, self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait without keeping the worker from other items."""
+        assert self.session.waiter is not None, "a worker waits through its hub"
+        self.session.waiter.wait(lambda: False, time.monotonic() + seconds)
+
+    def _end_parent(self, context: Context, value: bytes, *, failed: bool) -> None:
+        forked_children.end_if_child()
+        work, session = context.work, self.session
+        assert work is not None, "an item runs in a slice"
+        refusal = None if context.parent is None else context.parent.refusal
+        if refusal is not None and not failed:  # it has caught it
+            where = f"{self.where}, item {context.path}"
+            value, failed = payload.dumps_exception(refusal.with_traceback(None), where), True
+        with session.lock:
+            if not context.parked:
+                session.machine.settle(work, time.monotonic())
+                work.first = context.index + 1
+            session.remove_files_of(context.path)
+            if not context.fenced:
+                session.machine.settle_one(work, context.index, value, failed=failed)
+
+
+def _look_at(context: Context, loaded: Loaded, value: Any) -> None:
+    """Note where an argument may make a pure function do what it does not do by itself."""
+    if loaded.define.pure and context.work is not None and not args_plain(value):
+        context.work.impure = True

@@ -1,0 +1,258 @@
+"""Tasks that wait for a lock which a task that waits beside them holds.
+
+A worker has one thread. A task that holds a lock over a `map` leaves that thread to others; one of
+them that wants the lock would block the thread, and with it the holder, for ever.
+
+So the deputy thread looks whether the main thread is blocked in a lock: the same place in the user's
+code, no switch of context in between, and a system call that locks make (a futex, `flock`, `fcntl`).
+It then sends a signal. Python runs the signal's handler in the middle of the blocked call, and the
+handler leaves the task's greenlet to the hub: the task *gives way*. When others have gone on, its
+greenlet goes on too, the handler returns, and Python tries the lock again. So it is with all that
+Python interrupts for signals: `threading` and `multiprocessing` locks, semaphores, conditions, queues,
+`flock`. (`task_state.locks` sees to `RLock`.)
+
+A lock may also be *polled*: tried again and again, with pauses (`processes.worker.polls`). The
+task gives way inside of a pause. Where the pauses are those of C code (`sqlite3` waits so for a locked
+database), Python cannot run the handler there, and L3 helps.
+
+  L1  Only a task's own code gives way: not the runtime, which may hold the session's lock, nor an import.
+  L2  While tasks wait for locks, their worker begins none of the script's own calls: what holders wait for
+      is below them. So at most one task waits for a lock at a time, but for those that held one.
+  L3  Where giving way does not help (tasks that wait for each other, a wait that no signal interrupts, a
+      holder that was moved to another worker and had no `finally`), the worker ends without blame and is
+      started anew. Its successor runs one of the script's calls at a time; below it, first what the deepest
+      task that waits has asked for, as plain Python does.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from resilient_scoop.adapters.flight_record import DEADLINE
+from resilient_scoop.adapters.greenlets import getcurrent
+from resilient_scoop.ids import ROOT
+from resilient_scoop.processes.starting import START_AGAIN
+from resilient_scoop.processes.worker.polls import HOLD_S, LOCK_CALLS, Polls
+from resilient_scoop.task_state import file_locks, locks
+from resilient_scoop.values.user_modules import PACKAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from resilient_scoop.processes.worker.loop import Hub
+
+SIGNAL: Final = signal.SIGRTMIN + 3
+FRESH_S: Final = 0.2
+"""A signal that is handled later was not handled in the blocked call: that has returned by itself."""
+FIRST_S, MOST_S = 0.05, 1.0
+"""How long a task gives way at first, and at most, while nothing else goes on."""
+FREE_S, POLLS_FREE_S = 20.0, 60.0
+"""How long nothing may help until the worker ends; a task that polls may wait for something else."""
+_SETLKW: Final = (7, 38)
+_COMMAND_AT: Final = 2
+_DEAF_S, _DEAF_LONG_S = 0.25, 1.1
+"""A signal that no handler has heard for so long came into a pause of C code.
+
+The second holds where it is not sure that this keeps others. `sqlite3` gives up after 5 s."""
+_EXECUTOR: Final = os.path.join(PACKAGE, "runtime", "executor.py")  # noqa: PTH118 - a prefix of names
+_LOCKS: Final = tuple(
+    os.path.join(PACKAGE, "adapters", name)  # noqa: PTH118
+    for name in ("locks.py", "process_locks.py", "file_locks.py")
+)
+_FUTURES: Final = os.path.join(PACKAGE, "futures", "")  # noqa: PTH118
+"""What calls user code (`once`, callbacks, iterables) without the session's lock."""
+
+
+class LockWaits:
+    """Sees the main thread blocked in a lock, and has the task give way."""
+
+    def __init__(self, hub: Hub, say: Callable[[str], None]) -> None:
+        self.hub = hub
+        self.say = say
+        self.waiting = 0  # tasks that gave way
+        self.progress = 0  # how often another task has gone on
+        self._delay_s = FIRST_S
+        self._seen: tuple[Any, ...] = ()
+        self._seen_at = 0.0
+        self._sent_at = 0.0
+        self._stuck_at: float | None = None  # since when nothing has helped
+        self._spent_s, self._free_s = 0.0, FREE_S
+        self._proc = Path(f"/proc/self/task/{threading.get_native_id()}")
+        self._main = threading.get_ident()
+        self._calls = LOCK_CALLS.get(platform.machine(), {})
+        self._polls = Polls(self._main)
+
+    def install(self) -> None:
+        """Begin; to be called in the main thread before the user's code runs."""
+        signal.signal(SIGNAL, self._heard)
+        locks.share(self.give_way)
+        hub = self.hub
+        file_locks.install(lambda: hub.session.context.path, hub.parked.__contains__)
+
+    # --- the deputy ---------------------------------------------------------------------------
+
+    def look(self, now: float) -> bool:
+        """Have a task give way if the main thread waits for a lock; return whether it is told so.
+
+        The deputy asks now and then.
+        """
+        hub, on_cpu = self.hub, self.hub.session.record.read()
+        if not (hub.parked or hub.has_fenced):
+            self._seen, self._stuck_at = (), None
+            return False
+        self._free(now)
+        frame = sys._current_frames().get(self._main)  # noqa: SLF001 - of this process' own thread
+        if frame is None or on_cpu is None or not _is_tasks(frame):
+            self._seen = ()
+            return False
+        seen, before = (id(frame), frame.f_lasti, self._switches()), self._seen
+        if seen != before:
+            self._seen, self._seen_at = seen, now
+        number, command = self._system_call()
+        work = hub.session.context.work
+        function = None if work is None else work.task.fn
+        if self._polls.look(now, on_cpu[:5], function, seen, number):
+            if self._polls.is_deaf(now, _DEAF_S if self._is_anyone_kept() else _DEAF_LONG_S):
+                why = "a task waits in C code for a lock that another task of this worker may hold"
+                self._end(why, again=hub.settings.may_be_freed and hub.settings.workers > 1)
+            self._count(now, POLLS_FREE_S, counts=self._may_be_stuck())
+        elif seen == before and self._is_lock(number, command) and self._is_long(now):
+            self._count(now, FREE_S, counts=True)
+        else:
+            return False
+        self._sent_at = time.monotonic()
+        self._polls.told(now)
+        signal.pthread_kill(self._main, SIGNAL)
+        return True
+
+    def _is_long(self, now: float) -> bool:
+        """Tell whether the main thread has been where it is for long enough."""
+        return self._delay_s > FIRST_S or now - self._seen_at >= HOLD_S
+
+    def _count(self, now: float, free_s: float, *, counts: bool) -> None:
+        """Note since when giving way does not help, and how long that may last."""
+        if self._stuck_at is None and counts:
+            self._stuck_at, self._spent_s, self._free_s = now, time.process_time(), free_s
+
+    def _may_be_stuck(self) -> bool:
+        """Tell whether what a task polls for may never come: others poll, too, or a holder is gone."""
+        return self.hub.has_fenced or any(parked.gives_way for parked in self.hub.parked.values())
+
+    def _is_anyone_kept(self) -> bool:
+        """Tell whether what the main thread does surely keeps a parked task from going on."""
+        hub = self.hub
+        machine = hub.session.machine
+        if hub.settings.workers == 1 or machine.fenced:
+            return True
+        if any(work.task.parent != ROOT for work in (*hub.open, *machine.queue)):
+            return True
+        return any(parked.ready() for parked in hub.parked.values())
+
+    def _switches(self) -> tuple[str, ...]:
+        """Return how often the main thread has left the CPU."""
+        try:
+            status = (self._proc / "status").read_text("ascii", "replace")
+        except OSError:
+            return (str(time.monotonic_ns()),)
+        return tuple(line for line in status.splitlines() if "ctxt_switches" in line)
+
+    def _system_call(self) -> tuple[int, int]:
+        """Return the number of the system call that the main thread is in, and its second argument."""
+        try:
+            words = (self._proc / "syscall").read_text("ascii").split()
+        except OSError:
+            return -1, 0
+        is_in = len(words) > _COMMAND_AT and words[0].isdigit()
+        return (int(words[0]), int(words[_COMMAND_AT], 16)) if is_in else (-1, 0)
+
+    def _is_lock(self, number: int, command: int) -> bool:
+        call = self._calls.get(number)
+        return call is not None and (call != "fcntl" or command in _SETLKW)
+
+    def _free(self, now: float) -> None:
+        """End the worker where nothing has helped for long (L3)."""
+        stuck_at = self._stuck_at
+        if stuck_at is None or now - stuck_at < self._free_s:
+            return
+        spent_s, self._stuck_at = time.process_time() - self._spent_s, None
+        if spent_s <= (now - stuck_at) / 10:  # else it computes, in native code perhaps
+            self._end(
+                "a task waits for a lock that other tasks of this worker hold, and none continues"
+            )
+
+    def _end(self, why: str, *, again: bool = False) -> None:
+        """End the worker, unless a new start gives nothing, or would lose what must not run twice."""
+        hub = self.hub
+        self._polls.again()
+        if hub.settings.careful and not again:
+            return
+        works = [parked.context.work for parked in hub.parked.values()]
+        works.append(hub.session.context.work)
+        if not all(work is None or work.callable.options.idempotent for work in works):
+            self.say(
+                f"{why}; the worker is not restarted, because it has idempotent=False calls: "
+                "`rscoop cancel` ends them"
+            )
+            return
+        self.say(f"{why}: the worker is restarted")
+        hub.session.record.idle()
+        sys.stderr.flush()
+        os._exit(START_AGAIN)
+
+    # --- the main thread ----------------------------------------------------------------------
+
+    def _heard(self, _number: int, frame: FrameType | None) -> None:
+        """Give way, in the middle of a blocked call."""
+        self._polls.heard()
+        if time.monotonic() - self._sent_at > FRESH_S or getcurrent() is self.hub.green:
+            return
+        if frame is None or not _is_tasks(frame) or self.hub.session.context.work is None:
+            return
+        self.give_way(lambda: False, None)
+
+    def give_way(self, ready: Callable[[], bool], until: float | None) -> None:
+        """Let other tasks run until `ready()` holds, one of them has gone on, or some time is over."""
+        hub, session = self.hub, self.hub.session
+        deadline, progress = session.record.words[DEADLINE], self.progress
+        end = time.monotonic() + self._delay_s
+        self._delay_s = min(MOST_S, self._delay_s * 2)
+        self.waiting += 1
+        try:
+            hub.wait(
+                lambda: ready() or self.progress != progress,
+                end if until is None else min(until, end),
+                gives_way=True,
+            )
+        finally:
+            self.waiting -= 1
+        session.record.words[DEADLINE] = deadline
+
+    def went_on(self) -> None:
+        """Another task has gone on, and may have let go of a lock."""
+        self.progress += 1
+        self._delay_s = FIRST_S
+        self._stuck_at = None
+
+
+def _is_tasks(frame: FrameType | None) -> bool:
+    """Tell whether a task's own code is at a frame (L1)."""
+    is_first = True  # no user code yet: it is ours that runs
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith("<frozen importlib"):
+            return False
+        if file.startswith(PACKAGE) and file not in _LOCKS:
+            if not file.startswith(_FUTURES) or is_first:
+                return file == _EXECUTOR
+        else:
+            is_first = False
+        frame = frame.f_back
+    return False

@@ -1,0 +1,361 @@
+"""A worker's main loop: it resumes parents that can go on, and runs slices otherwise.
+
+H1  Ready parents go before leaves; slices in the order of the broker's queue (`Work.rank`).
+H2  The hub's greenlet never runs user code; whatever waits is in `parked` with what it waits for.
+H3  A parent takes its random streams, and what else is its own of the process, with it when it
+waits, and finds them again (`task_state.process_state`).
+H4  A parent that could go on does not wait behind a long item for long: another worker replays it.
+H5  With `always_replay`, a parent that was told an outcome while it waited does not go on: it is
+ended and runs again from the top. That outcome is in its history by then, so that each of its
+lives comes further than the one before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.adapters.greenlets import GreenletExit, getcurrent, greenlet
+from resilient_scoop.core.broker import set_aside
+from resilient_scoop.processes import user_signals
+from resilient_scoop.processes.connection import FLUSH_S, lived
+from resilient_scoop.processes.worker.lock_waits import LockWaits
+from resilient_scoop.task_state import process_state, thread_locals
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.core.worker.worker import Work
+    from resilient_scoop.processes.connection import Context, Session
+    from resilient_scoop.processes.worker.executor import Executor
+
+_IDLE_S = 0.25
+STUCK_S = 0.5
+_BARRED_S = 1.0
+"""How long a careful worker does nothing rather than what the deepest task that waits did not ask for."""
+
+
+class Parked(msgspec.Struct, eq=False):
+    """A future that waits."""
+
+    context: Context
+    green: Any
+    ready: Callable[[], bool]
+    until: float | None
+    lived: int  # outcomes that its parent machine had taken in live
+    gives_way: bool = False  # it waits for a lock (`lock_waits`)
+
+
+class Hub:
+    """Decides what the worker's one thread does next."""
+
+    def __init__(self, session: Session, executor: Executor, say: Callable[[str], None]) -> None:
+        self.session = session
+        self.executor = executor
+        self.settings = session.settings
+        self.lock_waits = LockWaits(self, say)
+        self.parked: dict[str, Parked] = {}
+        self.open: list[Work] = []  # slices of which an item waits and others are not begun
+        self.green = getcurrent()
+        self.pump_at = 0.0
+        self.looped_at = self.began_at = time.monotonic()
+        self.stuck_at = 0.0
+        self.has_fenced = False  # a task that ended so may have left something locked
+        session.waiter = self
+        session.say_stuck = self.say_stuck
+
+    # --- called by items ----------------------------------------------------------------------
+
+    def wait(
+        self, ready: Callable[[], bool], until: float | None, *, gives_way: bool = False
+    ) -> bool:
+        """Let others run until `ready()` holds (True) or the moment `until` (False).
+
+        An alarm that the item has set rings in it, and not in another one: it goes on for that.
+        """
+        session, context = self.session, self.session.context
+        while True:
+            with session.lock:
+                if ready():
+                    return True
+                self._park(context)
+            saved, local, trace = process_state.save(), thread_locals.leave(), sys.gettrace()
+            if trace is not None:
+                sys.settrace(None)
+            alarm_at, so_far = saved.alarm_at, lived(context.parent)
+            end = until if alarm_at is None else min(alarm_at, until or alarm_at)
+            self.parked[context.path] = Parked(context, getcurrent(), ready, end, so_far, gives_way)
+            try:
+                in_time: bool = self.green.switch()
+            except GreenletExit:  # its `finally` blocks run, in the state that they rest on
+                session.context = context
+                thread_locals.enter(local)
+                process_state.restore(saved, ends=True)
+                raise
+            self._go_on(context)
+            thread_locals.enter(local)
+            process_state.restore(saved)
+            if trace is not None or sys.gettrace() is not None:
+                sys.settrace(trace)
+            user_signals.deliver_due()
+            if in_time or alarm_at is None or (until is not None and time.monotonic() >= until):
+                return in_time
+
+    def _go_on(self, context: Context) -> None:
+        """An item that waited is on the CPU again."""
+        session, work = self.session, context.work
+        session.context = context
+        assert work is not None, "a waiting item belongs to a slice"
+        attempt, task = work.attempt, work.task
+        with session.lock:
+            session.machine.unpark(work, context.index)
+        session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, context.index)
+        if context.until is not None:
+            session.record.limit(context.until, session.reporter.tries(context.path, work))
+
+    def _park(self, context: Context) -> None:
+        """The item waits; the rest of its slice is for another greenlet."""
+        session, work = self.session, context.work
+        assert work is not None, "a waiting item belongs to a slice"
+        if not context.parked:
+            context.parked = True
+            session.machine.settle(work, time.monotonic())
+            work.first = context.index + 1
+            if work.next < work.stop:
+                self.open.append(work)
+        session.running = None
+        tries = session.reporter.tries(context.path, work)
+        session.machine.park(work, context.index, context.until, time.monotonic(), tries)
+        if self.lock_waits.waiting or self.settings.careful:
+            self._hand_back_upper()
+        self._ask_page(context)
+
+    def _ask_page(self, context: Context) -> None:
+        if context.parent is not None:
+            frame = context.parent.page_wanted()
+            if frame is not None:
+                self.session.machine.out.append(frame)
+
+    def say_stuck(self) -> None:
+        """Tell the broker of parents that could go on while one item keeps the worker (H4)."""
+        now = time.monotonic()
+        if self.lock_waits.look(now):
+            return
+        if not self.parked or now - max(self.looped_at, self.stuck_at) < STUCK_S:
+            return
+        self.stuck_at = now
+        machine = self.session.machine
+        for parked in list(self.parked.values()):
+            work = parked.context.work
+            if work is None or work.dropped or parked.context.in_once:
+                continue
+            if parked.gives_way:
+                continue  # it would be begun again elsewhere
+            is_due = parked.until is not None and parked.until <= now
+            if parked.ready() or (is_due and work.callable.options.idempotent):
+                context = parked.context
+                tries = self.session.reporter.tries(context.path, work)
+                machine.out.append(wire.encode(wire.Stuck(work.attempt, context.index, tries)))
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until the broker says stop."""
+        session, machine = self.session, self.session.machine
+        while machine.stopping is None:
+            self._pump()
+            self.looped_at = time.monotonic()
+            if not self.parked:
+                user_signals.drop_due()
+            self._fence()
+            if self._resume_ready() or machine.stopping is not None:
+                self.began_at = time.monotonic()
+                continue
+            if self._has_work():
+                greenlet(self._body).switch()
+                self.began_at = time.monotonic()
+                continue
+            if session.record.read() is not None:
+                session.record.idle()
+        with session.lock:
+            self._hand_back()
+
+    def _body(self) -> None:
+        with contextlib.suppress(GreenletExit):
+            self.executor.run(self._pick)
+
+    def _pick(self) -> Work | None:
+        """Return the next slice for a running greenlet; None sends it back to the hub."""
+        session, machine = self.session, self.session.machine
+        now = self.looped_at = time.monotonic()
+        if not self._has_work():
+            with session.lock:
+                session.pump()
+            if not (self._has_work() or self.parked or machine.stopping is not None):
+                # Nobody could be switched to: wait here, where the next slice starts at once.
+                session.record.idle()
+                with session.lock:
+                    session.pump(_IDLE_S)
+        elif now - session.pumped_at > FLUSH_S:
+            with session.lock:
+                session.pump()
+        if machine.stopping is not None or machine.fenced or self._is_anyone_ready():
+            return None
+        with session.lock:
+            if self._is_choosy():
+                return self._pick_below()
+            if not self.open:
+                return machine.queue.popleft() if machine.queue else None
+            # Of equal ones the latest: most likely it was opened below the others.
+            at = min(range(len(self.open)), key=lambda each: (self.open[each].rank, -each))
+            if machine.queue and machine.queue[0].rank < self.open[at].rank:
+                return machine.queue.popleft()
+            return self.open.pop(at)
+
+    def _is_choosy(self) -> bool:
+        """Tell whether none of the script's own calls may be begun now (L2, L3 of `lock_waits`)."""
+        return bool(self.lock_waits.waiting or (self.settings.careful and self.parked))
+
+    def _has_work(self) -> bool:
+        """Tell whether there is a slice that may be begun."""
+        queue = self.session.machine.queue
+        if not self._is_choosy():
+            return bool(self.open or queue)
+        may_begin = self._may_begin()
+        return any(may_begin(work) for work in (*self.open, *queue))
+
+    def _pick_below(self) -> Work | None:
+        """Return the next slice that may be begun although tasks wait for locks."""
+        may_begin = self._may_begin()
+        for works in (self.open, self.session.machine.queue):
+            for work in list(works):
+                if may_begin(work):
+                    works.remove(work)
+                    return work
+        return None
+
+    def _may_begin(self) -> Callable[[Work], bool]:
+        """Return what tells whether a slice may be begun although tasks wait for locks (L2, L3)."""
+        # Another worker may wait for what is barred here.
+        late = time.monotonic() - self.began_at > _BARRED_S
+        if late or not self.settings.careful:
+            return lambda work: work.task.parent != ids.ROOT
+        paths = [path for path, parked in self.parked.items() if not parked.gives_way]
+        last = max(paths, key=ids.depth, default=ids.ROOT)
+        return lambda work: (
+            work.task.parent != ids.ROOT and f"{work.task.parent}.".startswith(f"{last}.")
+        )
+
+    def _is_anyone_ready(self) -> bool:
+        return bool(self.parked) and bool(self.session.machine.touched)
+
+    def _pump(self) -> None:
+        session = self.session
+        busy = self._has_work() or self._is_anyone_ready()
+        with session.lock:
+            session.pump(0.0 if busy else self._idle_s())
+
+    def _idle_s(self) -> float:
+        due = [p.until for p in self.parked.values() if p.until is not None]
+        return max(0.0, min([_IDLE_S, *(until - time.monotonic() for until in due)]))
+
+    def _resume_ready(self) -> bool:
+        """Switch to what can go on; return whether anything did."""
+        machine = self.session.machine
+        touched, machine.touched = machine.touched, set()
+        now, resumed = time.monotonic(), False
+        paths = [path for path in touched if path in self.parked]
+        paths += [p for p, parked in self.parked.items() if parked.until is not None]
+        for path in sorted(set(paths), key=self._turn):
+            parked = self.parked.get(path)
+            if parked is None:
+                continue
+            with self.session.lock:
+                ready = parked.ready()
+                if not ready:
+                    self._ask_page(parked.context)
+            if ready or (parked.until is not None and parked.until <= now):
+                del self.parked[path]
+                resumed = True
+                if ready and self._is_to_replay(parked):
+                    self._replay(parked)
+                else:
+                    parked.green.switch(ready)
+                if not parked.gives_way:
+                    self.lock_waits.went_on()
+        return resumed
+
+    def _turn(self, path: str) -> tuple[bool, int]:
+        """Deeper ones go on first, and who waits for a lock behind who may let go of it."""
+        parked = self.parked.get(path)
+        return parked is not None and parked.gives_way, -path.count(".")
+
+    def _is_to_replay(self, parked: Parked) -> bool:
+        """Tell whether a parent has to run again from the top, now that it could go on (H5)."""
+        if not self.session.settings.always_replay:
+            return False
+        parent, work = parked.context.parent, parked.context.work
+        if parent is None or work is None or work.dropped:
+            return False
+        if parked.context.in_once or not work.callable.options.idempotent:
+            return False
+        return lived(parent) > parked.lived and not (parent.replaying or parent.page_asked)
+
+    def _replay(self, parked: Parked) -> None:
+        """End a parent's greenlet and run it again, under the same attempt, with its history."""
+        machine, context = self.session.machine, parked.context
+        with self.session.lock:
+            parent = machine.parents.pop(context.path)
+            machine.out += parent.frames()  # what it was told is part of its history
+        context.fenced = True
+        parked.green.throw(GreenletExit)
+        thread_locals.drop()
+        greenlet(self._body_again).switch(context.work, context.index, context.until)
+
+    def _body_again(self, work: Work, index: int, until: float | None) -> None:
+        with contextlib.suppress(GreenletExit):
+            self.executor.again(work, index, until)
+
+    def _fence(self) -> None:
+        """End the greenlets of parents that are no longer ours to run."""
+        machine = self.session.machine
+        fenced, machine.fenced = machine.fenced, []
+        for path in fenced:
+            parked = self.parked.get(path)
+            work = None if parked is None else parked.context.work
+            if parked is not None and work is not None and parked.context.index not in work.left:
+                del self.parked[path]
+                parked.context.fenced = self.has_fenced = True
+                parked.green.throw(GreenletExit)
+                thread_locals.drop()
+
+    def end_waiting(self) -> None:
+        """End what still waits, so that its `finally` blocks run; the run is over, or interrupted."""
+        for path in list(self.parked):
+            parked = self.parked.pop(path)
+            parked.context.fenced = True
+            parked.green.throw(GreenletExit)
+        thread_locals.forget()
+
+    def _hand_back(self) -> None:
+        """Give back what is not begun."""
+        machine = self.session.machine
+        set_aside.hand_back(machine)
+        for work in [*self.open, *machine.queue]:
+            machine.give_back_from(work, work.next)
+        self.open.clear()
+        machine.queue.clear()
+
+    def _hand_back_upper(self) -> None:
+        """Give back what may not be begun now, so that there is room for what is waited for."""
+        machine = self.session.machine
+        for work in [*self.open, *machine.queue]:
+            if work.task.parent == ids.ROOT:
+                machine.give_back_from(work, work.next)
+        self.open[:] = [work for work in self.open if work.task.parent != ids.ROOT]

@@ -1,0 +1,136 @@
+"""A worker: imports the script, then runs what the broker hands out until it is told to stop."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+import traceback
+from typing import Final, NoReturn
+
+from resilient_scoop.adapters import import_stack
+from resilient_scoop.core.parent.parent import Parent
+from resilient_scoop.errors import ScriptGuardError
+from resilient_scoop.payload.missing import in_a_line
+from resilient_scoop.processes import (
+    forked_children,
+    ignored_signals,
+    kept_code,
+    program_end,
+    random_streams,
+    task_output,
+    user_script,
+    user_signals,
+)
+from resilient_scoop.processes.callables import Functions
+from resilient_scoop.processes.connection import Session
+from resilient_scoop.processes.here import Process, announce
+from resilient_scoop.processes.starting import CANNOT_IMPORT, take_settings
+from resilient_scoop.processes.worker.executor import Executor
+from resilient_scoop.processes.worker.loop import Hub
+from resilient_scoop.processes.worker.new_parents import make_parent
+from resilient_scoop.task_state import generators, process_state, thread_locals
+from resilient_scoop.wire.messages import Bye, encode
+
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
+
+
+def say(text: str) -> None:
+    """Say something in the worker's log."""
+    sys.stderr.write(f"rscoop: {text}\n")
+    sys.stderr.flush()
+
+
+def import_script(session: Session, functions: Functions) -> None:
+    """Import the user's program.
+
+    A worker that cannot do so ends, and no item gets an outcome by it: its agent tries again, or has the
+    run stopped. A script that ends the import by `sys.exit` may have defined all that is needed.
+    """
+    spec = session.settings.script
+    Process.importing = spec.script or spec.module
+    kept_code.install(session.settings.run_dir)
+    import_stack.tell_when_asked()
+    thread_locals.importing(begins=True)
+    try:
+        user_script.prepare(spec)
+        user_script.import_for_workers(spec)
+    except SystemExit as error:
+        forked_children.end_if_child(error)
+        functions.script_error = error
+        say(f"the script called sys.exit({error.code!r}) while a worker imported it")
+    except BaseException as error:  # user code: the script's top level
+        forked_children.end_if_child(error)
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NO_ROOM:
+            raise  # a limit of the system is met: `processes.entry` says which
+        if isinstance(error, ScriptGuardError):
+            reason = f"{error}. No item is marked as failed: add the guard, then resume"
+        else:
+            traceback.print_exc()
+            reason = (
+                f"{functions.where} cannot import the script: {in_a_line(error)}. No item is marked as "
+                "failed: make the import work for every process (packages, PYTHONPATH, files), then "
+                "resume"
+            )
+        sys.stdout.flush()
+        say(reason)
+        session.close()
+        os._exit(CANNOT_IMPORT)
+    finally:
+        Process.importing = None
+        thread_locals.importing(begins=False)
+    forked_children.end_if_child()
+
+
+def main() -> NoReturn:
+    """Run a worker."""
+    settings = take_settings()
+    ignored_signals.spare_children(settings.ignored)
+    session = Session("worker", settings, node="local", pid=os.getpid())
+    announce(session, settings)
+    forked_children.watch(session)
+    user_signals.install(lambda: False)
+    program_end.begin()
+    task_output.install(session)
+    functions = Functions(session.store)
+    functions.where = f"worker {settings.name}"
+    executor = Executor(session, functions, f"worker {settings.name}")
+
+    def parent_here() -> Parent:
+        return make_parent(session, Process.policy, say)
+
+    Process.say, Process.make_parent = say, parent_here
+    random_streams.install(settings.streams, settings.seed, lambda: session.context, tasks=True)
+    hub = Hub(session, executor, say)
+    hub.lock_waits.install()
+    import_script(session, functions)
+    process_state.take_base()
+    generators.look_again()
+    if settings.audit:
+        from resilient_scoop.processes.audit import Audit
+
+        Audit(session).start()
+    session.record.ready()
+    session.start_deputy()
+    with session.lock:
+        session.beat(time.monotonic())
+    program_end.load()
+    hub.run()
+    Process.refusal = f"futures were used in {settings.name} after the run's end"
+    with session.lock:
+        session.machine.out.append(encode(Bye()))
+    session.record.end()
+    session.close()
+    hub.end_waiting()
+    functions.forget_all()
+    _end()
+
+
+def _end() -> NoReturn:
+    """End as a Python program does. What keeps a worker from it is ended by its agent, after a while."""
+    program_end.finish_threads()
+    program_end.run_exit_handlers()
+    program_end.let_go()
+    task_output.finish()
+    program_end.leave(0)

@@ -1,0 +1,350 @@
+"""All runs of a user: making a new one, finding one by what was typed, listing them.
+
+`<state dir>/runs/` holds one folder per run, named by the run's id: the second of its creation and
+two random characters, so that ids sort by age, can be read out, and a short prefix usually does.
+What begins with a dot is a draft (`.new-`, `.restore-`) or on its way out (`.gone-`) and is no run.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from resilient_scoop.errors import (
+    JournalError,
+    NoRunsError,
+    RscoopError,
+    RunNotFoundError,
+    RunNotMadeError,
+    UsageError,
+)
+from resilient_scoop.runs import json_text
+from resilient_scoop.runs.folder import (
+    RunDir,
+    RunInfo,
+    check_owner,
+    sync_folder,
+    user_name,
+    write_synced,
+)
+from resilient_scoop.runs.status import state_behind
+
+EPOCH_S: Final = 1_704_067_200
+"""2024-01-01 UTC: ids count 1/1024 s from here; eight characters last 34 years."""
+ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Crockford's base 32: no i, l, o, u, so that an id can be read out and typed."""
+ID_LENGTH: Final = 8
+LAST: Final = "last"
+"""Selects the newest run; no run may have this name."""
+_MISTYPED: Final = str.maketrans("ilo", "110")
+_DRAFT, _GONE, _RESTORE = ".new-", ".gone-", ".restore-"
+_STEPS_MAX: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RunEntry:
+    """One folder in the list of runs; `info` is None where `problem` says why."""
+
+    run: RunDir
+    info: RunInfo | None
+    problem: RscoopError | None = None
+
+
+def state_dir(override: str | None = None) -> Path:
+    """Return where runs are kept: `override` if given, else the user's state folder (XDG).
+
+    Raises:
+        UsageError: the user has no home folder, or the working directory is gone.
+    """
+    from platformdirs import user_state_path
+
+    try:
+        found = Path(override).expanduser() if override else user_state_path("rscoop")
+        if override or found.is_absolute():
+            return found.absolute()
+    except (RuntimeError, FileNotFoundError):
+        pass
+    raise UsageError(
+        "there is no folder to keep runs in: this user has no home folder (HOME is not set); choose one "
+        "with --state-dir or RSCOOP_STATE_DIR"
+    )
+
+
+def new_id(now: float, step: int = 0) -> str:
+    """Return an id for a run that begins at `now` (seconds since 1970); ids of later runs are greater.
+
+    `step` leads past those of the same 1/1024 s.
+    """
+    number = max(0, int((now - EPOCH_S) * 1024)) + step
+    return "".join(ALPHABET[(number >> shift) & 31] for shift in range(5 * ID_LENGTH - 5, -1, -5))
+
+
+def create(
+    state: Path,
+    describe: Callable[[str], RunInfo],
+    now: float,
+    files: Mapping[str, bytes] | None = None,
+) -> RunDir:
+    """Create the folder of a new run; `describe` is given its id and says what is started.
+
+    `files` are put into it.
+
+    Raises:
+        UsageError: the state folder can't be used: permissions, a file in its way; name another.
+        JournalError: the disk is full or broken.
+    """
+    runs = state / "runs"
+    draft: Path | None = None
+    try:
+        runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_keeper(state, runs)
+        draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=runs))
+        for folder in ("journal", "logs"):
+            (draft / folder).mkdir(mode=0o700)
+        for name, data in (files or {}).items():
+            write_synced(draft / name, data)
+        return _publish(draft, runs, describe, now)
+    except OSError as error:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+        raise _translated(state, error) from error
+
+
+def _check_keeper(state: Path, runs: Path) -> None:
+    """Raise UsageError where the folder of runs is another user's, who could exchange what is in it.
+
+    Root's may be shared (sticky, as /tmp is); root itself may use anybody's.
+    """
+    found, me = runs.stat(), os.geteuid()
+    if found.st_uid not in (me, 0) and me != 0:
+        why = f"{runs} belongs to user {user_name(found.st_uid)}: ask its owner"
+    elif found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+        mode = f"mode {stat.S_IMODE(found.st_mode):o}"
+        why = f"others may replace what is in {runs} ({mode}): chmod go-w {runs}"
+    else:
+        return
+    raise UsageError(
+        f"runs can't be kept in {state}: {why}, or choose a folder of your own with --state-dir "
+        "or RSCOOP_STATE_DIR"
+    )
+
+
+def _is_shared(runs: Path) -> bool:
+    """Tell whether several users keep their runs in a folder."""
+    found = runs.stat()
+    return found.st_uid != os.geteuid() or bool(found.st_mode & stat.S_ISVTX)
+
+
+def restore(state: Path, run_id: str, fill: Callable[[Path], None]) -> RunDir:
+    """Bring a run back under its id; `fill` is given an empty folder to put its files into.
+
+    Raises:
+        UsageError: there is a run of this id, or the state folder can't be used.
+        JournalError: the disk is full or broken.
+    """
+    runs = state / "runs"
+    final = runs / run_id
+    draft: Path | None = None
+    try:
+        if final.exists():
+            raise UsageError(
+                f"run {run_id} exists ({final}); remove it first (rscoop rm {run_id}), or restore "
+                f"into another folder with --state-dir"
+            )
+        runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f"{_RESTORE}{os.getpid()}-", dir=runs))
+        fill(draft)
+        (draft / "logs").mkdir(mode=0o700, exist_ok=True)
+        sync_folder(draft)
+        draft.rename(final)
+        sync_folder(runs)
+    except OSError as error:
+        raise _translated(state, error) from error
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+    return RunDir(final)
+
+
+def list_runs(state: Path) -> list[RunEntry]:
+    """Return all runs, oldest first; one whose description can't be read is listed with why."""
+    entries = []
+    for run in _folders(state):
+        try:
+            entries.append(RunEntry(run, run.load()))
+        except RscoopError as error:
+            entries.append(RunEntry(run, None, error))
+    return entries
+
+
+def select(state: Path, selector: str) -> RunDir:
+    """Return the run that was meant: `last`, an id, a unique prefix of one, a name, or a folder.
+
+    Of several runs with the same name the newest is meant.
+
+    Raises:
+        RunNotFoundError: nothing fits; the error names what is alike.
+        NoRunsError: the newest is meant, and there is none.
+        UsageError: a prefix fits several runs, which are named.
+    """
+    if os.sep in selector:
+        return _by_folder(selector)
+    typed = selector.lower().translate(_MISTYPED)
+    if len(typed) == ID_LENGTH and typed.isalnum() and (state / "runs" / typed).is_dir():
+        return RunDir(state / "runs" / typed)
+    runs = _folders(state)
+    if selector == LAST and runs:
+        return runs[-1]
+    if selector == LAST:
+        raise NoRunsError(str(state))
+    named = _names(runs)
+    if selector in named:
+        return named[selector]
+    fits = [run for run in runs if run.id.startswith(typed)] if typed else []
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise UsageError(_ambiguous(selector, fits))
+    raise RunNotFoundError(selector, _nearest(selector, [run.id for run in runs], list(named)))
+
+
+def remove(run: RunDir) -> None:
+    """Delete a run with all it holds. It is no run any more as soon as this begins.
+
+    Raises:
+        RunBusyError: it is live.
+    """
+    with run.hold():
+        run.remove_socket_dir()
+        gone = run.path.with_name(f"{_GONE}{run.id}")
+        run.path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def remove_rests(state: Path) -> int:
+    """Delete what a killed start or a killed removal left over; return how many there were.
+
+    A draft lives for milliseconds; those of this minute are left alone.
+    """
+    runs = state / "runs"
+    if not runs.is_dir():
+        return 0
+    fresh = runs.stat().st_mtime - 60
+    rests = [
+        path
+        for path in runs.iterdir()
+        if path.name.startswith(_GONE)
+        or (path.name.startswith(_DRAFT) and path.lstat().st_mtime < fresh)
+        or (path.name.startswith(_RESTORE) and not _maker_lives(path))
+    ]
+    for path in rests:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(rests)
+
+
+def _maker_lives(draft: Path) -> bool:
+    """Tell whether the process that restores a run, which may take long, is at it."""
+    return Path("/proc", draft.name.removeprefix(_RESTORE).partition("-")[0]).is_dir()
+
+
+def _folders(state: Path) -> list[RunDir]:
+    try:
+        names = sorted(path.name for path in (state / "runs").iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(
+            f"the runs in {state} can't be listed: {error.strerror}; "
+            f"choose another folder with --state-dir or RSCOOP_STATE_DIR"
+        ) from error
+    runs = [RunDir(state / "runs" / name) for name in names if not name.startswith(".")]
+    if runs and _is_shared(state / "runs"):
+        return [run for run in runs if _is_mine(run.path)]  # others' are none of our business
+    return runs
+
+
+def _is_mine(path: Path) -> bool:
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except OSError:
+        return False  # it is just being removed
+
+
+def _by_folder(selector: str) -> RunDir:
+    run = RunDir(Path(selector).expanduser().absolute())
+    if not run.path.is_dir():
+        raise RunNotFoundError(selector)
+    check_owner(run.path)
+    return run
+
+
+def _names(runs: list[RunDir]) -> dict[str, RunDir]:
+    found = {}
+    for run in runs:
+        try:
+            info = run.load()
+        except RscoopError:
+            continue  # it can still be selected by its id
+        if info.name:
+            found[info.name] = run
+    return found
+
+
+def _ambiguous(selector: str, fits: list[RunDir]) -> str:
+    lines = []
+    for run in fits:
+        try:
+            lines.append(f"  {run.id}  {run.load().title}")
+        except RscoopError as error:
+            lines.append(f"  {run.id}  ({state_behind(error)})")
+    candidates = "\n".join(lines)
+    return f"{selector!r} is the beginning of {len(fits)} runs; type more of it:\n{candidates}"
+
+
+def _nearest(selector: str, ids: list[str], names: list[str]) -> tuple[str, ...]:
+    from difflib import get_close_matches
+
+    return tuple(
+        get_close_matches(selector, [*names, *ids, *([LAST] if ids else [])], n=3, cutoff=0.5)
+    )
+
+
+def _publish(draft: Path, runs: Path, describe: Callable[[str], RunInfo], now: float) -> RunDir:
+    for step in range(_STEPS_MAX):
+        identity = new_id(now, step)
+        final = runs / identity
+        if final.exists():
+            continue
+        text = json_text.pretty(describe(identity))
+        write_synced(draft / "run.json", text)
+        try:
+            draft.rename(final)
+        except OSError as error:
+            if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
+                continue  # another run of this moment was quicker
+            raise
+        sync_folder(runs)
+        return RunDir(final)
+    shutil.rmtree(draft, ignore_errors=True)
+    raise UsageError(f"{runs}: too many runs were started within one second; try again")
+
+
+def _translated(state: Path, error: OSError) -> UsageError | JournalError:
+    where = error.filename or state
+    elsewhere = "choose another folder with --state-dir or RSCOOP_STATE_DIR"
+    reason = error.strerror or str(error)
+    if error.errno == errno.EFBIG:
+        return RunNotMadeError(str(state), "creating a run", f"{reason} (`ulimit -f` raises it)")
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+        hint = f"{reason} (`rscoop gc` removes old runs)"
+        return RunNotMadeError(str(state), "creating a run", hint)
+    if error.errno in {errno.ENOTDIR, errno.EEXIST}:
+        reason = "not a folder"
+    return UsageError(f"runs can't be kept in {state}: {where}: {reason}; {elsewhere}")

@@ -1,0 +1,384 @@
+"""Why is it as it is with an item? What `rscoop why` says, from the journal and the flight records.
+
+Nothing is unpickled: a value is told by its size, an exception by the text and the traceback that
+its worker wrote down beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.core.events import Table
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.recovery import name_of
+from resilient_scoop.counts import counted
+from resilient_scoop.errors import UsageError, exit_text
+from resilient_scoop.payload.exceptions import describe_failure
+from resilient_scoop.runs.executing import Busy, busy, processes
+from resilient_scoop.runs.status import is_live, read_ended
+from resilient_scoop.runs.stored_state import read_state
+from resilient_scoop.runs.troubles import troubles
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from resilient_scoop.core.facts.state import Batch, Parent, State
+    from resilient_scoop.journal.view import JournalView
+    from resilient_scoop.runs.folder import RunDir
+
+_PATH: Final = re.compile(r"0(\.\d+\[\d+\])*(\.\d+)?")
+_SHOWN_MAX: Final = 8
+
+
+class How(StrEnum):
+    """How it is with a future or a call."""
+
+    UNKNOWN = "unknown"  # not asked for, as far as the journal knows
+    GONE = "gone"  # its parent is done, and nothing below it is kept
+    GIVEN_UP = "given up"  # its parent reads no more of the map
+    DONE = "done"
+    FAILED = "failed"
+    DOUBT = "in doubt"
+    RUNNING = "running"
+    WAITING = "waiting"  # for what it asked for itself
+    READY = "ready"  # waits for a worker
+    STOPPED = "stopped"  # it is to be done, but the run does not run
+    PARTLY = "partly done"  # a call
+
+
+class Why(msgspec.Struct, frozen=True):
+    """The answer."""
+
+    path: str
+    name: str
+    how: How
+    text: str
+    history: list[str]
+    advice: str = ""
+    traceback: str = ""
+
+
+def parse_path(text: str) -> str:
+    """Return the path of a future or a call as it was typed; spaces are left out.
+
+    Raises:
+        UsageError: it is none.
+    """
+    path = "".join(text.split())
+    if not _PATH.fullmatch(path):
+        raise UsageError(
+            f"{text!r} is not the path of a future: 0 is the script, 0.3 its fourth call, "
+            "0.3[17] an item of it, 0.3[17].0 the first call of that item"
+        )
+    return path
+
+
+class Inquiry:
+    """One look at a run."""
+
+    def __init__(self, run: RunDir, view: JournalView) -> None:
+        self.run = run
+        self.view = view
+        self.state: State = read_state(view, view.run)
+        self.ended = read_ended(view)
+        self.live = is_live(run)
+        everybody = processes(run.id) if self.live else []
+        self.busy: list[Busy] = busy(everybody)
+        self.troubles = troubles(run, everybody)
+
+    def answer(self, path: str) -> Why:
+        """Return why it is as it is with a future or a call."""
+        if path == ids.ROOT:
+            return self._script()
+        if path.endswith("]"):
+            place = ids.parse_item(path)
+            assert place is not None, "only the script's path is no item's"
+            return self._missing(path, place[0], place[1]) or self._item(path, *place)
+        parent, _, call = path.rpartition(".")
+        return self._missing(path, parent, int(call)) or self._batch(path, parent, int(call))
+
+    # --- what is not there --------------------------------------------------------------------
+
+    def _missing(self, path: str, parent: str, call: int) -> Why | None:
+        """Answer for what the journal has no record of; None where it has."""
+        known = self.state.parents.get(parent)
+        if known is not None and call < known.next_call():
+            return None
+        if known is None and parent != ids.ROOT:
+            above = self.answer(parent)
+            if above.how in (How.DONE, How.FAILED, How.GONE):
+                text = (
+                    f"{parent} is done, and the calls of a task are dropped from the journal when "
+                    "the task ends"
+                )
+                return Why(path, "", How.GONE, text, [])
+            if above.how is How.UNKNOWN:
+                return Why(path, "", How.UNKNOWN, above.text, [])
+        made = 0 if known is None else known.next_call()
+        calls = "no call" if not made else f"{counted(made, 'call')} (up to {parent}.{made - 1})"
+        whose = "the script" if parent == ids.ROOT else parent
+        text = f"this call has not been made: {whose} has made {calls} so far"
+        if self.live:
+            text += ", or has not reached it again in its replay"
+        return Why(path, "", How.UNKNOWN, text, [], "" if self.live else self._go_on())
+
+    # --- a future -----------------------------------------------------------------------------
+
+    def _item(self, path: str, parent: str, call: int, index: int) -> Why:
+        known = self.state.parents[parent]
+        if call in known.dropped:
+            return _covered(path, known, call)
+        story = Story(self.state, index, call)
+        for record in self._records(known):
+            story.take(record)
+        batch = known.batches.get(call)
+        name = story.name
+        if batch is not None and index in batch.undone:
+            how, text, advice = self._undone(path, known, batch, index)
+            return Why(path, name, how, text, [*story.told, *self.troubles], advice)
+        if story.outcome is None and story.given_up:
+            text = "it was not computed: its parent stopped reading the map before it was started"
+            return Why(path, name, How.GIVEN_UP, text, [])
+        if story.outcome is None:
+            size = known.size_of(call)
+            text = "there is no such item"
+            text += f": {parent}.{call} has {size}" if size is not None else " (yet)"
+            return Why(path, name, How.UNKNOWN, text, [])
+        if not story.failed:
+            text = f"it is done: a value of {counted(len(story.outcome), 'byte')}{story.spent}"
+            return Why(path, name, How.DONE, text, story.told)
+        failure = describe_failure(story.outcome)
+        text = f"it failed: {failure.type_name}: {failure.text}"
+        advice = f"rscoop resume --retry-failed {self.run.id}   computes failed calls again"
+        if failure.type_name == "WorkerLostError":
+            advice = f"rscoop resolve {self.run.id} '{path}' --again | --done JSON | --failed"
+        return Why(path, name, How.FAILED, text, story.told, advice, failure.traceback_text)
+
+    def _undone(self, path: str, parent: Parent, batch: Batch, index: int) -> tuple[How, str, str]:
+        there = sorted(self.busy, key=lambda each: each.is_stopped)
+        at = next((each for each in there if each.path == path), None)
+        if at is not None:
+            since = "which is stopped" if at.is_stopped else f"in its slice for {at.since_s:.1f} s"
+            return How.RUNNING, f"it runs on {at.name} (process {at.pid}), {since}", ""
+        doubt = index in parent.intents.get(batch.call, ())
+        if not self.live and doubt:
+            return How.DOUBT, (
+                "it is marked idempotent=False and a worker has begun it, and its outcome is not "
+                "known; a resume ends it as WorkerLostError unless you record what happened"
+            ), f"rscoop resolve {self.run.id} '{path}' --again | --done JSON | --failed"  # fmt: skip
+        if not self.live:
+            return How.STOPPED, f"it is not done, and run {self.run.id} is stopped", self._go_on()
+        own = self.state.parents.get(path)
+        if own is not None:
+            return How.WAITING, f"it is a parent: {self._waits_for(own)}", ""
+        text = "it waits for a worker"
+        if doubt:
+            text = "a worker begins it (idempotent=False: it will not be started twice)"
+        told = [each.text for each in self.busy if each.name != "origin"]
+        more = len(told) - _SHOWN_MAX
+        told = told[:_SHOWN_MAX] + ([counted(more, "other")] if more > 0 else [])
+        return How.READY, f"{text}: {', '.join(told) or 'no worker is there'}", ""
+
+    def _waits_for(self, parent: Parent) -> str:
+        waits = [
+            f"{parent.path}.{batch.call} ({batch.undone.count()} of "
+            f"{batch.undone.count() + batch.done.count()} not done)"
+            for _, batch in sorted(parent.batches.items())
+            if batch.undone
+        ]
+        if not waits:
+            return "all its calls are done; it continues when its worker is free"
+        more = f" and {len(waits) - 3} more calls" if len(waits) > 3 else ""  # noqa: PLR2004
+        return f"it waits for {', '.join(waits[:3])}{more}"
+
+    # --- calls and the script -----------------------------------------------------------------
+
+    def _batch(self, path: str, parent: str, call: int) -> Why:
+        known = self.state.parents[parent]
+        if call in known.dropped:
+            return _covered(path, known, call)
+        batch = known.batches.get(call)
+        name, failed, given_up = self._survey(known, call)
+        size = known.size_of(call)
+        told = [f"{counted(len(failed), 'item')} failed: {_some(path, failed)}"] if failed else []
+        if given_up:
+            told.append(
+                f"{counted(given_up, 'other item was', 'other items were')} not computed: its parent "
+                "stopped reading the map before they were started"
+            )
+        if batch is None:
+            how = How.FAILED if failed else How.DONE
+            return Why(
+                path,
+                name,
+                how,
+                "its one item is done" if size == 1 else f"all its {size or 0} items are done",
+                told,
+            )
+        undone = [i for start, stop in batch.undone for i in range(start, min(stop, start + 1000))]
+        total = batch.undone.count() + batch.done.count()
+        end = "" if batch.last else ", and more may come"
+        text = f"{batch.done.count()} of {counted(total, 'item is', 'items are')} done{end}"
+        doubts = known.intents.get(call)
+        if doubts and not self.live:
+            spans = [s for low, high in batch.undone for s in doubts.overlap(low, high)]
+            told.append(f"in doubt: {_some(path, [i for a, b in spans for i in range(a, b)])}")
+        on_cpu = [each for each in self.busy if each.path.startswith(f"{path}[")]
+        told += [f"running: {each.text}" for each in on_cpu]
+        if undone:
+            first = self._item(f"{path}[{undone[0]}]", parent, call, undone[0])
+            told.append(f"not done: {_some(path, undone)}; of the first: {first.text}")
+        told += self.troubles
+        if not undone and not batch.last:
+            told.append(f"waits for {parent} to ask for more of it, or to say that this is all")
+        return Why(path, name, How.PARTLY, text, told, "" if self.live else self._go_on())
+
+    def _survey(self, parent: Parent, call: int) -> tuple[str, list[int], int]:
+        """Return a call's function, which of its items failed, and how many were given up."""
+        name, failed, given_up = "?", set[int](), Intervals()
+        for record in self._records(parent):
+            if isinstance(record, wire.Calls):
+                for part in record.parts:
+                    if part.call == call:
+                        name = name_of(self.state, part.fn)
+                        failed.difference_update(range(part.start, part.start + part.count))
+                        given_up.discard(part.start, part.start + part.count)
+            elif isinstance(record, wire.Abandoned) and record.call == call:
+                for low, high in record.spans:
+                    given_up.add(low, high)
+            elif isinstance(record, wire.Outcomes):
+                for item in record.items:
+                    if item.call == call:
+                        failed |= {item.start + at for at in item.failed}
+        return name, sorted(failed), given_up.count()
+
+    def _script(self) -> Why:
+        root = self.state.parent(ids.ROOT)
+        if self.ended is not None and not self.live:
+            if self.ended.failed:
+                text, how = f"it raised {self.ended.message}", How.FAILED
+                return Why(ids.ROOT, "the script", how, text, [], self._go_on())
+            text = f"it ended with exit code {self.ended.code}"
+            return Why(ids.ROOT, "the script", How.DONE, text, [])
+        told = [f"{counted(root.next_call(), 'call')} so far, {len(root.batches)} of them not done"]
+        if not self.live:
+            text = f"run {self.run.id} is stopped before its script's end"
+            return Why(ids.ROOT, "the script", How.STOPPED, text, told, self._go_on())
+        told += [each.text for each in self.busy if not each.trouble] + self.troubles
+        return Why(ids.ROOT, "the script", How.RUNNING, self._waits_for(root), told)
+
+    def _go_on(self) -> str:
+        return f"rscoop resume {self.run.id}"
+
+    def _records(self, parent: Parent) -> Iterator[wire.Logged]:
+        after = None
+        while page := self.view.read(Table.LOG, parent.prefix, after, 1 << 20):
+            for key, raw in page:
+                after = key
+                yield wire.decode_logged(raw)
+
+
+class Story:
+    """What the journal tells of one item, in order."""
+
+    def __init__(self, state: State, index: int, call: int) -> None:
+        self.state = state
+        self.index = index
+        self.call = call
+        self.name = "?"
+        self.told: list[str] = []
+        self.outcome: bytes | None = None
+        self.failed = False
+        self.spent = ""
+        self.given_up = False  # its parent reads no more of the call
+        self._made_by: tuple[bytes, bytes] | None = None
+
+    def take(self, record: wire.Logged) -> None:  # noqa: C901, PLR0912 - a table
+        """Take in a record of the parent."""
+        match record:
+            case wire.Calls(parts=parts):
+                for part in parts:
+                    if part.call == self.call and 0 <= self.index - part.start < part.count:
+                        self.given_up = False
+                        self._asked(part)
+            case wire.Outcomes(items=items):
+                for item in items:
+                    if item.call == self.call and 0 <= self.index - item.start < len(item.values):
+                        self._done(item)
+            case wire.Crashed(call=self.call, index=self.index):
+                self.told.append(_death(record))
+            case wire.Intent(call=self.call, start=start, count=count, void=void):
+                if 0 <= self.index - start < count:
+                    begins = "it was given back without having begun" if void else "it began, once"
+                    self.told.append(f"{begins} (idempotent=False)")
+            case wire.Abandoned(call=self.call, spans=spans):
+                if any(low <= self.index < high for low, high in spans):
+                    self.given_up = True
+            case _:
+                pass
+
+    def _asked(self, part: wire.Part) -> None:
+        at = (self.index - part.start) * ids.DIGEST_BYTES
+        now = (self.state.fingerprint(part.fn), part.digests[at : at + ids.DIGEST_BYTES])
+        self.name = name_of(self.state, part.fn)
+        if self._made_by is None:
+            self.told.append(f"it was called: {self.name}")
+        elif now != self._made_by:
+            what = (
+                "its code has changed" if now[0] != self._made_by[0] else "its arguments differed"
+            )
+            self.told.append(f"it was called again, to be recomputed: {what}")
+        elif self.outcome is not None and part.fresh:
+            self.told.append("it was called again, to be recomputed")
+        else:
+            return
+        self._made_by, self.outcome = now, None
+
+    def _done(self, item: wire.Outcome) -> None:
+        at = self.index - item.start
+        self.outcome, self.failed = item.values[at], at in item.failed
+        each_s = item.spent_s / max(1, len(item.values))
+        self.spent = f", after {each_s:.3g} s" if item.spent_s > 0 else ""
+        who = (
+            "by the broker"
+            if item.task is None
+            else (f"by attempt {item.task.no} of broker life {item.task.epoch}")
+        )
+        self.told.append(f"it {'failed' if self.failed else 'was done'}, {who}{self.spent}")
+
+
+def _covered(path: str, parent: Parent, call: int) -> Why:
+    blocks = [
+        f"{kept[-1].gen} of block {name!r}"
+        for (name, _), kept in sorted(parent.blocks.items())
+        if kept and kept[-1].entry <= call < kept[-1].calls
+    ]
+    by = f" ({', '.join(blocks)})" if blocks else ""
+    text = f"it is done; a checkpoint of {parent.path}{by} covers it, and its records were dropped"
+    return Why(path, "", How.DONE, text, [])
+
+
+def _death(crashed: wire.Crashed) -> str:
+    if crashed.reason == "timeout" and not crashed.exit:
+        return "it ran into its timeout= while it waited for its own calls"
+    how = exit_text(crashed.exit)
+    when = ""
+    if crashed.at:
+        when = f" at {datetime.fromtimestamp(crashed.at, UTC).isoformat(timespec='seconds')}"
+    why = {"oom": " (out of memory)", "timeout": " (it exceeded its timeout=)"}.get(
+        crashed.reason, ""
+    )
+    return f"its worker died{when}, {how}{why}, while it was executing this call"
+
+
+def _some(path: str, indexes: list[int]) -> str:
+    shown = ", ".join(f"{path}[{index}]" for index in indexes[:_SHOWN_MAX])
+    more = len(indexes) - _SHOWN_MAX
+    return f"{shown} and {more} more" if more > 0 else shown

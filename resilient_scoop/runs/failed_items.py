@@ -1,0 +1,176 @@
+"""The calls of a run that failed, with their arguments and tracebacks, from its journal.
+
+Nothing of the user's is imported or run: exceptions are shown as their worker wrote them down, and
+arguments with stubs in the place of the user's classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.core.events import Table
+from resilient_scoop.core.facts.tally import OTHERS, title
+from resilient_scoop.payload import shown
+from resilient_scoop.payload.exceptions import Failure, describe_failure
+from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.tally import TALLY_KEY, Tally, decode_tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from resilient_scoop.runs.status import Readable
+
+_Place = tuple[str, int, int]
+
+
+class FailedItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One call that failed."""
+
+    path: str
+    function: str
+    call: str  # with its arguments, as text
+    type: str
+    message: str
+    where: str
+    attempts: int
+    traceback: str
+
+
+@dataclass(slots=True)
+class _Found:
+    """What of a failed item is in the log."""
+
+    payload: bytes
+    fingerprint: bytes
+    deaths: int = 0
+    key: bytes = b""  # of the `Calls` record
+    offset: int = 0
+    fn: bytes = b""
+
+
+@dataclass(slots=True)
+class _Scan:
+    failed: dict[_Place, _Found] = field(default_factory=dict)
+    deaths: dict[_Place, int] = field(default_factory=dict)
+
+    def take(self, record: wire.Logged) -> None:
+        match record:
+            case wire.Outcomes(parent=parent, items=items):
+                for item in items:
+                    for at in item.failed:
+                        place = (parent, item.call, item.start + at)
+                        found = _Found(item.values[at], item.fingerprint)
+                        found.deaths = self.deaths.pop(place, 0)
+                        self.failed[place] = found
+            case wire.Crashed(parent=parent, call=call, index=index):
+                place = (parent, call, index)
+                self.deaths[place] = self.deaths.get(place, 0) + 1
+            case wire.Calls(parent=parent, parts=parts) if self.failed:
+                for part in parts:
+                    if part.fresh:
+                        for index in range(part.start, part.start + part.count):
+                            self.failed.pop((parent, part.call, index), None)
+            case _:
+                pass
+
+
+def failed_items(view: Readable, limit: int | None = None) -> tuple[list[FailedItem], int]:
+    """Return the failed items of a run in the order of their paths, and how many there are."""
+    scan = _Scan()
+    for _, raw in _log(view):
+        scan.take(wire.decode_logged(raw))
+    places = sorted(scan.failed, key=_order)
+    chosen = {place: scan.failed[place] for place in places[:limit]}
+    _find_calls(view, chosen)
+    defines = {d.fn: d for d in _defines(view)}
+    by_fingerprint = {define.fingerprint: define for define in defines.values()}
+    items = []
+    for place, found in chosen.items():
+        define = defines.get(found.fn) or by_fingerprint.get(found.fingerprint)
+        items.append(_item(view, place, found, define))
+    return items, len(places)
+
+
+def dropped_failures(view: Readable) -> dict[str, int]:
+    """Return how many failed calls the journal no longer has, by function: their task has ended."""
+    raw = view.get(Table.META, TALLY_KEY)
+    tally = Tally() if raw is None else decode_tally(raw)
+    return {name: work.failed for name, work in sorted(tally.functions.items()) if work.failed}
+
+
+def _log(view: Readable) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the records of the log, and those that --keep-history has kept."""
+    yield from view.scan(Table.LOG)
+    for key, raw in view.scan(Table.HISTORY):
+        if key[:1] == bytes((Table.LOG,)):
+            yield key[1:], raw
+
+
+def _order(place: _Place) -> tuple[int, list[int], int, int]:
+    numbers = place[0].replace("[", ".").replace("]", "").split(".")
+    return len(numbers), [int(number) for number in numbers], place[1], place[2]
+
+
+def _find_calls(view: Readable, chosen: dict[_Place, _Found]) -> None:
+    """Note where the arguments of items are: what was asked for last stands."""
+    calls: dict[tuple[str, int], list[_Place]] = {}
+    for place in chosen:
+        calls.setdefault(place[:2], []).append(place)
+    for key, raw in _log(view) if chosen else ():
+        record = wire.decode_logged(raw)
+        if not isinstance(record, wire.Calls):
+            continue
+        offset = 0
+        for part in record.parts:
+            for place in calls.get((record.parent, part.call), ()):
+                if part.start <= place[2] < part.start + part.count:
+                    found = chosen[place]
+                    found.key, found.fn = key, part.fn
+                    found.offset = offset + place[2] - part.start
+            offset += part.count
+
+
+def _defines(view: Readable) -> Iterator[wire.Define]:
+    for _, raw in view.scan(Table.DEFINE):
+        record = wire.decode_up(raw)
+        if isinstance(record, wire.Define):
+            yield record
+
+
+def _item(view: Readable, place: _Place, found: _Found, define: wire.Define | None) -> FailedItem:
+    try:
+        failure = describe_failure(found.payload)
+    except msgspec.MsgspecError:
+        failure = Failure("?", "its record cannot be read", "", "")
+    name = OTHERS if define is None else title(define)
+    tries = 0 if define is None or define.options.retry is not None else define.options.retries
+    return FailedItem(
+        path=ids.item_path(*place),
+        function=name,
+        call=_call(view, found, name, 0 if define is None else define.style),
+        type=failure.type_name,
+        message=failure.text,
+        where=failure.where,
+        attempts=max(1, found.deaths, 0 if found.payload[:1] == b"E" else tries + 1),
+        traceback=failure.traceback_text,
+    )
+
+
+def _call(view: Readable, found: _Found, name: str, style: int) -> str:
+    """Return the call as one would write it."""
+    raw = view.get(Table.ARGS, found.key) if found.key else None
+    if raw is None and found.key:
+        raw = view.get(Table.HISTORY, bytes((Table.ARGS,)) + found.key)
+    args = None if raw is None else wire.decode_up(raw)
+    if not isinstance(args, wire.Args) or found.offset >= len(args.args):
+        return f"{name}(<arguments not kept>)"
+    value = shown.peek(args.args[found.offset])
+    if style == 0 or isinstance(value, shown.Unshown):
+        return f"{name}({shown.cut(repr(value))})"
+    positional, named = value if style == 2 else (value, {})  # noqa: PLR2004 - as `Define.style`
+    words = [*map(repr, positional), *(f"{key}={each!r}" for key, each in named.items())]
+    return f"{name}({shown.cut(', '.join(words))})"

@@ -1,0 +1,350 @@
+"""The folder of one run, and who holds it.
+
+    <state dir>/runs/<run-id>/
+        run.json     what was started (`RunInfo`); written once, before anything else runs
+        journal/     what happened; the only truth of recovery; large payloads in journal/blobs/
+        payloads/    files of large arguments and results, which workers make
+        logs/        what workers, agents and the launcher say
+        sock/        local sockets (`transport.sockets` reaches them however long the path is)
+        input.json   where the script's standard input is known to end (`runs.stdin_rest`)
+        lock         held (flock) by the run's launcher for as long as it lives
+        shown        how much of the script's output has been displayed
+        limit-met    is there where the run stopped because the system refused it something
+        script       copy of a script that can be read only once (a pipe); else absent
+
+Invariants. A folder appears under its final name only when `run.json` is whole and synced, so a run
+either exists or does not. It is mode 0700 and refused when another user owns it or may write to it:
+it holds pickles.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from resilient_scoop.errors import JournalFormatError, RunBusyError, UsageError
+from resilient_scoop.runs import json_text
+from resilient_scoop.runs.json_text import one_line
+from resilient_scoop.runs.surroundings import Surroundings
+
+FORMAT: Final = 1
+KEPT_SCRIPT: Final = "script"
+_LOCK_BYTES: Final = 512
+_BUSY_TRIES: Final = 20
+_BUSY_PAUSE_S: Final = 0.01
+
+
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What was started, where, and with which versions: enough to start it again."""
+
+    id: str
+    uuid: str  # 32 hex digits; part of every key of the journal
+    name: str | None = None
+    script: str | None = None  # absolute path; or
+    module: str | None = None
+    argv: list[str] = []  # of the script, without its own name
+    cwd: str
+    python: str
+    python_version: str
+    versions: dict[str, str] = {}  # distribution -> version, of what results depend on
+    seed: int  # 64 bits
+    streams: int = 1  # how random streams are made (`task_state.rng.RULES`); a run keeps to it
+    strict: bool = False
+    keep_history: bool = False  # records of what ended parents' children did are kept
+    workers: int
+    created_at: float  # seconds since 1970, wall clock
+    host: str
+    user: str
+    forked_from: str | None = None  # the run, and where, whose results it began with
+    argv0: str = ""  # what the user typed for the script
+    script_kept: bool = False  # it can be read only once: `RunDir.kept_script` is its copy
+    first: str | None = None  # of a kept script: the folder of its modules
+    flags: list[str] = []  # of the interpreter, for script and workers
+    stdin_file: str | None = None  # the file that the script's standard input was
+    around: Surroundings | None = None  # environment, umask, limits; None in runs of version 0.1
+    format: int = FORMAT
+
+    @property
+    def title(self) -> str:
+        """What the run is of, for eyes: the script's file name or the module's name."""
+        name = f"-m {self.module}" if self.module else Path(self.script or "?").name
+        return one_line(name)
+
+
+class _Formatted(msgspec.Struct, frozen=True):
+    """What can be read of a description of any format."""
+
+    format: int = FORMAT
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """The launcher that holds a run, as it wrote itself into the lock file."""
+
+    pid: int
+    host: str
+    boot: str  # the kernel's boot id: a pid means nothing on another boot
+    pid_started: int  # clock ticks since that boot: tells a pid that was used again
+    started_at: float  # seconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Paths of one run, and what is done to its folder as a whole."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The run's id, which is the folder's name."""
+        return self.path.name
+
+    @property
+    def info(self) -> Path:
+        """The file that says what was started."""
+        return self.path / "run.json"
+
+    @property
+    def journal(self) -> Path:
+        """Folder of the journal."""
+        return self.path / "journal"
+
+    @property
+    def blobs(self) -> Path:
+        """Folder of large payloads."""
+        return self.journal / "blobs"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the processes' logs."""
+        return self.path / "logs"
+
+    @property
+    def lock(self) -> Path:
+        """File that the launcher holds."""
+        return self.path / "lock"
+
+    @property
+    def kept_script(self) -> Path:
+        """Copy of a script that can be read only once."""
+        return self.path / KEPT_SCRIPT
+
+    @property
+    def limit_met(self) -> Path:
+        """File that is there where the run stopped because the system refused it something."""
+        return self.path / "limit-met"
+
+    @property
+    def shown(self) -> Path:
+        """File that holds how much output was displayed (`processes.launcher.shown_output`)."""
+        return self.path / "shown"
+
+    @property
+    def socket_dir(self) -> Path:
+        """Folder of the local sockets."""
+        return self.path / "sock"
+
+    def load(self) -> RunInfo:
+        """Return what was started.
+
+        Raises:
+            JournalFormatError: `run.json` is missing, damaged, or of a newer format.
+            UsageError: the folder is not this user's alone; nothing in it may be unpickled.
+        """
+        check_owner(self.path)
+        try:
+            text = self.info.read_bytes()
+            self._check_format(json_text.decode(text, _Formatted).format)
+            info = json_text.decode(text, RunInfo)
+        except PermissionError as error:
+            raise UsageError(f"{self.info}: {error.strerror}; see `ls -ld {self.path}`") from error
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise JournalFormatError(
+                str(self.path),
+                f"its run.json is missing or damaged ({error}); restore it from a backup, "
+                f"or remove it with `rscoop rm {self.id}`",
+            ) from error
+        return info
+
+    def _check_format(self, number: int) -> None:
+        if number > FORMAT:
+            raise JournalFormatError(
+                str(self.path),
+                f"it has format {number} and this version reads up to {FORMAT}; "
+                f"use the version of rscoop that started it",
+                number,
+            )
+
+    def make_socket_dir(self) -> Path:
+        """Create the folder of the sockets, or check that the one there is ours; return it."""
+        folder = self.socket_dir
+        folder.mkdir(mode=0o700, exist_ok=True)
+        check_owner(folder)
+        return folder
+
+    def remove_socket_dir(self) -> None:
+        """Remove the folder of the sockets with what is in it (NO-LEFTOVERS)."""
+        shutil.rmtree(self.socket_dir, ignore_errors=True)
+
+    @contextmanager
+    def hold(self) -> Iterator[int]:
+        """Hold the run as its launcher; the kernel lets go when the process dies, however it does.
+
+        Gives the descriptor of the lock.
+
+        Raises:
+            RunBusyError: another launcher holds it.
+        """
+        fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not _lock_with_patience(fd):
+                raise self.busy_error()
+            with suppress(OSError):  # a full disk: who holds it is for display only
+                _fill(fd, msgspec.json.encode(_this_process()))
+            yield fd
+            with suppress(OSError):
+                _fill(fd, b"")
+        finally:
+            os.close(fd)
+
+    def is_gone(self, fd: int) -> bool:
+        """Tell whether the folder whose lock is held was deleted, moved or replaced meanwhile."""
+        try:
+            found = self.lock.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        held = os.fstat(fd)
+        return (found.st_dev, found.st_ino) != (held.st_dev, held.st_ino)
+
+    def is_held(self) -> bool:
+        """Return whether a launcher holds the run now."""
+        try:
+            fd = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(fd)
+
+    def busy_error(self) -> RunBusyError:
+        """Return the error that says who holds the run."""
+        holder = self.holder()
+        if holder is None:
+            return RunBusyError(str(self.path), 0, "this host")
+        began = datetime.fromtimestamp(holder.started_at, UTC).isoformat(timespec="seconds")
+        return RunBusyError(str(self.path), holder.pid, holder.host, began)
+
+    def holder(self) -> Holder | None:
+        """Return the launcher that holds the run; None if none does or it has not said its name."""
+        if not self.is_held():
+            return None
+        try:
+            return msgspec.json.decode(self.lock.read_bytes(), type=Holder)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+
+def _fill(fd: int, text: bytes) -> None:
+    """Write over all of a lock file, which keeps its size: a full disk cannot refuse that."""
+    os.pwrite(fd, text.ljust(_LOCK_BYTES), 0)
+
+
+def boot_id() -> str:
+    """Return the id of this boot of this kernel."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+
+
+def pid_started(pid: int) -> int | None:
+    """Return when a process began, in clock ticks since boot; None if there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return None
+    return int(text.rpartition(")")[2].split()[19])  # the name before may hold anything
+
+
+def check_owner(folder: Path) -> None:
+    """Raise UsageError unless the folder is this user's and nobody else may write to it."""
+    try:
+        found = folder.lstat()
+    except OSError as error:
+        raise UsageError(f"{folder}: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise UsageError(f"{folder} is not a folder")
+    if found.st_uid != os.geteuid():
+        raise UsageError(
+            f"{folder} belongs to user {user_name(found.st_uid)}; it holds pickles, which could"
+            f" run anything, so only your own runs are opened"
+        )
+    if found.st_mode & 0o022:
+        raise UsageError(
+            f"{folder} may be written to by others (mode {stat.S_IMODE(found.st_mode):o}); it holds"
+            f" pickles, which could run anything. If you trust it: chmod go-w {folder}"
+        )
+
+
+def user_name(uid: int) -> str:
+    """Return the user's name, or the number where it has none (containers)."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Replace a file as a whole: a reader, and a power cut, see the old or the new one."""
+    draft = path.with_name(f"{path.name}.tmp")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
+    draft.rename(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a file's own sync does not."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _lock_with_patience(fd: int) -> bool:
+    """Take the lock; those who only look hold it for microseconds, so one refusal says nothing."""
+    for _ in range(_BUSY_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_BUSY_PAUSE_S)
+        else:
+            return True
+    return False
+
+
+def _this_process() -> Holder:
+    return Holder(
+        pid=os.getpid(),
+        host=os.uname().nodename,
+        boot=boot_id(),
+        pid_started=pid_started(os.getpid()) or 0,
+        started_at=time.time(),  # noqa: TID251  a label for eyes
+    )

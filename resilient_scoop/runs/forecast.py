@@ -1,0 +1,250 @@
+"""What a resume will do, told before it does it: per function, from the journal alone.
+
+T1  A result is *reused* if its parent is not done and its function's code is what it was (or the
+    user wants to keep it): exactly those that a replay would settle from the history, as long as the
+    parents make the same calls.
+    Results of calls that its newest checkpoints cover are counted apart: nobody asks for them.
+T2  Whether arguments are the same is known only to the replay, which makes them. So are which results
+    have moved to other places (`core.parent.moved`); how many could is counted (`movable`). What an earlier
+    replay found to differ was asked for anew then, and is counted (`renewed`).
+T3  Needed time is an estimate: items times the mean of that function's measured results. Items of a
+    function that was never measured, and parents (which are not measured), are counted apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from resilient_scoop.core.events import Table
+from resilient_scoop.core.facts import checkpoints
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.runs.reports import REPLAY_PER_S
+from resilient_scoop.runs.stored_state import read_defines
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
+
+    from resilient_scoop.core.facts.state import Parent, State
+    from resilient_scoop.runs.status import Readable
+
+START_S: Final = 0.5
+
+
+class FunctionForetold(msgspec.Struct, frozen=True, kw_only=True):
+    """One function's items, by what a resume does with them. Times in seconds of CPU, all workers."""
+
+    name: str
+    reused: int = 0
+    changed: int = 0  # recomputed: its code has changed
+    failed: int = 0  # raised; recomputed with --retry-failed, else told again
+    in_flight: int = 0
+    in_doubt: int = 0
+    renewed: int = 0  # were asked for anew by an earlier replay, which found arguments that differ
+    saved_s: float = 0.0
+    needed_s: float = 0.0
+    unmeasured: int = 0  # items to be computed of which nothing is known
+
+
+class Foretold(msgspec.Struct, frozen=True, kw_only=True):
+    """A resume, foretold."""
+
+    functions: list[FunctionForetold]
+    retry_failed: bool
+    calls_open: int  # of the script: known, and not done
+    replay_s: float
+    covered: int = 0  # items done before a checkpoint that the parent goes on from
+    movable: int = 0  # results that may be found by function and arguments at other places
+
+    def total(self, what: str) -> float:
+        """Return the sum of a column."""
+        found: float = sum(getattr(each, what) for each in self.functions)
+        return found
+
+
+@dataclass(slots=True)
+class _Made:
+    """Results of consecutive items of a call, made by the same code."""
+
+    start: int
+    stop: int
+    fingerprint: bytes
+    failed: frozenset[int]  # item numbers
+    each_s: float  # negative: not measured
+
+
+@dataclass(slots=True)
+class _Call:
+    made: list[_Made] = field(default_factory=list)
+    known: Intervals = field(default_factory=Intervals)  # items of `made`
+    renewed: Intervals = field(default_factory=Intervals)
+
+    def add(self, item: wire.Outcome) -> None:
+        stop = item.start + len(item.values)
+        self.drop(item.start, stop)
+        failed = frozenset(item.start + at for at in item.failed)
+        each_s = item.spent_s / len(item.values) if item.spent_s >= 0 and item.values else -1.0
+        self.made.append(_Made(item.start, stop, item.fingerprint, failed, each_s))
+        self.known.add(item.start, stop)
+
+    def drop(self, start: int, stop: int) -> None:
+        """Forget results that were replaced."""
+        if not self.known.overlap(start, stop):
+            return
+        self.known.discard(start, stop)
+        kept = []
+        for each in self.made:
+            for low, high in (
+                (each.start, min(each.stop, start)),
+                (max(each.start, stop), each.stop),
+            ):
+                if low < high:
+                    kept.append(_Made(low, high, each.fingerprint, each.failed, each.each_s))
+        self.made = kept
+
+
+@dataclass(slots=True)
+class _Function:
+    name: str
+    counts: dict[str, int] = field(default_factory=dict)
+    saved_s: float = 0.0
+    measured: int = 0
+    measured_s: float = 0.0
+    to_do: int = 0
+
+    def count(self, what: str, items: int) -> None:
+        self.counts[what] = self.counts.get(what, 0) + items
+
+
+class Forecast:
+    """A fold of the journal into what a resume will do."""
+
+    def __init__(
+        self,
+        state: State,
+        defines: dict[bytes, wire.Define],
+        changed: Container[bytes],
+        *,
+        retry_failed: bool,
+    ) -> None:
+        self.state = state
+        self.changed = changed  # fingerprints whose results are not kept
+        self.retry_failed = retry_failed
+        self.calls: dict[tuple[str, int], _Call] = {}
+        self.functions: dict[str, _Function] = {}
+        self.movable = 0
+        self.over = {path: checkpoints.covered(parent) for path, parent in state.parents.items()}
+        self.covered = sum(parent.dropped_items for parent in state.parents.values())
+        self.names = {
+            each.fingerprint: (each.options.name or each.name).rpartition(":")[2]
+            for each in defines.values()
+        }
+
+    def take(self, record: wire.Logged) -> None:
+        """Take in a record of the LOG; those of one parent come in their order."""
+        if record.parent not in self.state.parents:
+            return  # of a parent that is done: nobody asks for them
+        if isinstance(record, wire.Outcomes):
+            for item in record.items:
+                self.movable += (len(item.values) - len(item.failed)) if item.pure else 0
+                if item.call < 0:
+                    continue  # of a fork's source, and bound to no place here
+                self.calls.setdefault((record.parent, item.call), _Call()).add(item)
+        elif isinstance(record, wire.Calls):
+            for part in record.parts:
+                call = self.calls.get((record.parent, part.call))
+                stop = part.start + part.count
+                if call is not None and part.last:
+                    call.drop(stop, 1 << 62)
+                if part.fresh:
+                    call = self.calls.setdefault((record.parent, part.call), _Call())
+                    call.drop(part.start, stop)
+                    call.renewed.add(part.start, stop)
+
+    def result(self) -> Foretold:
+        """Return what was found."""
+        for (path, number), call in self.calls.items():
+            if number in self.over[path]:
+                if number not in self.state.parents[path].dropped:  # else it is counted already
+                    self.covered += call.known.count()
+                continue
+            for made in call.made:
+                self._count_made(made)
+            for start, stop in call.renewed:
+                self._count_renewed(call, start, stop)
+        for parent in self.state.parents.values():
+            self._count_undone(parent)
+        found = [self._told(each) for each in self.functions.values()]
+        found.sort(key=lambda each: (-each.reused - each.changed - each.in_flight, each.name))
+        kept = sum(each.reused for each in found)
+        root = self.state.parents.get("0")
+        return Foretold(
+            functions=found, retry_failed=self.retry_failed,
+            calls_open=0 if root is None else len(root.batches),
+            replay_s=kept / REPLAY_PER_S + START_S, covered=self.covered, movable=self.movable,
+        )  # fmt: skip
+
+    def _function(self, fingerprint: bytes) -> _Function:
+        name = self.names.get(fingerprint, "?")
+        return self.functions.setdefault(name, _Function(name))
+
+    def _count_made(self, made: _Made) -> None:
+        function, items = self._function(made.fingerprint), made.stop - made.start
+        failed = sum(made.start <= index < made.stop for index in made.failed)
+        if made.each_s >= 0:
+            function.measured += items
+            function.measured_s += items * made.each_s
+        if made.fingerprint in self.changed:
+            function.count("changed", items)
+            function.to_do += items
+            return
+        function.count("failed", failed)
+        again = failed if self.retry_failed else 0
+        function.to_do += again
+        function.count("reused", items - again)
+        function.saved_s += (items - again) * max(0.0, made.each_s)
+
+    def _count_renewed(self, call: _Call, start: int, stop: int) -> None:
+        for made in call.made:
+            items = min(stop, made.stop) - max(start, made.start)
+            if items > 0:
+                self._function(made.fingerprint).count("renewed", items)
+
+    def _count_undone(self, parent: Parent) -> None:
+        for number, batch in parent.batches.items():
+            intents = parent.intents.get(number)
+            for low, high in batch.undone:
+                at = low
+                while at < high:
+                    piece = batch.piece_at(at)
+                    assert piece is not None, "S1"
+                    stop = min(high, piece.stop)
+                    doubt = [] if intents is None else intents.overlap(at, stop)
+                    doubts = sum(b - a for a, b in doubt)
+                    function = self._function(self.state.fingerprint(piece.fn))
+                    function.count("in_flight", stop - at - doubts)
+                    function.count("in_doubt", doubts)
+                    function.to_do += stop - at - doubts
+                    at = stop
+
+    def _told(self, function: _Function) -> FunctionForetold:
+        mean_s = function.measured_s / function.measured if function.measured else None
+        counts = {what: count for what, count in function.counts.items() if count}
+        return FunctionForetold(
+            name=function.name, saved_s=function.saved_s,
+            needed_s=0.0 if mean_s is None else mean_s * function.to_do,
+            unmeasured=function.to_do if mean_s is None else 0, **counts,
+        )  # fmt: skip
+
+
+def foretell(
+    view: Readable, state: State, changed: Iterable[bytes], *, retry_failed: bool
+) -> Foretold:
+    """Return what a resume will do; `changed`: fingerprints of code whose results are not kept."""
+    forecast = Forecast(state, read_defines(view), frozenset(changed), retry_failed=retry_failed)
+    for _, raw in view.scan(Table.LOG):
+        forecast.take(wire.decode_logged(raw))
+    return forecast.result()

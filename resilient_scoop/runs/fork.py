@@ -1,0 +1,329 @@
+"""A new run that begins with what another one has: `rscoop fork`.
+
+Keys of a journal are digests of (run, path), so records are copied under the new run's keys and
+cannot be met by the old one's. What is shared is what is large: files of payloads are hard links,
+and both runs treat them as read-only. The new run has the old one's seed, and so its answer up to
+there; what it has no checkpoint for, of output too, its replay writes again.
+
+  F1  Everything of the script's calls below `Point.call` is taken: what was asked, what came of it,
+      blame, and the nested parents under them that are not done.
+  F2  An observation is taken if it was told before that point; those are a prefix of the history, so
+      that their numbers stay without a gap.
+  F3  The source is only read, and may be live: a parent's records are read in their order.
+  F4  What was trimmed below the point is covered by a checkpoint that is taken, too, or there is no
+      fork (`check_point`); of what was trimmed behind it the new run knows nothing.
+  F5  A checkpoint says where the script's output stood, and nothing before it is written again: that
+      part of the output is taken.
+  F6  All that the script has read is taken, also what it read behind the point: its input belongs to the
+      run, as its arguments do, and a script that begins anew reads it from its beginning. Where a call
+      stood in it nobody knows; and what was read is gone from wherever it came.
+  F7  Of the script's calls behind the point, the results that depend on nothing but function and
+      arguments are taken, bound to no place: equal calls of the new run find them (`core.parent.moved`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.core.events import INPUT_KEY, Put, Table
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.recovery import succeeded
+from resilient_scoop.journal import state_store
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.journal.view import JournalView
+from resilient_scoop.runs import decisions, stdin_rest
+from resilient_scoop.runs.folder import KEPT_SCRIPT
+from resilient_scoop.runs.recorded_streams import recorded_input, recorded_output
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from resilient_scoop.core.events import Change
+    from resilient_scoop.core.facts.batch import Parent
+    from resilient_scoop.core.facts.checkpoints import Kept
+    from resilient_scoop.runs.folder import RunDir
+
+_COMMIT_BYTES: Final = 16 << 20
+_OUTPUT_BYTES: Final = 1 << 16  # of one record
+_NOBODY: Final = wire.Attempt(0, 0)  # older than any attempt of the new run
+
+
+@dataclass(slots=True)
+class Taken:
+    """What a fork has taken over."""
+
+    results: int = 0
+    undone: int = 0  # items that were asked for and have no outcome
+    calls: int = 0  # of the script
+    checkpoints: int = 0
+    covered: int = 0  # items whose results a checkpoint stands for
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A place in the script's history: before its call `call` was made."""
+
+    call: int
+    observations: int | None = None  # those below; None: all that were told before the call
+    seq: int | None = None  # the newest checkpoint that counts; None: all made before the call
+
+    def has_made(self, kept: Kept) -> bool:
+        """Tell whether a checkpoint lies before the point."""
+        return kept.calls <= self.call and (self.seq is None or kept.seq <= self.seq)
+
+
+def cut(  # noqa: PLR0911 - a table
+    record: wire.Logged, at: Point | None, seq: int = 0
+) -> wire.Logged | None:
+    """Return what of a record, by its sequence number, lies before a point (F1, F2)."""
+    if at is None:
+        return record
+    if record.parent != ids.ROOT:
+        return record if root_call(record.parent) < at.call else None
+    match record:
+        case wire.Calls(parts=parts):
+            kept = [part for part in parts if part.call < at.call]
+            return wire.Calls(record.parent, record.attempt, kept) if kept else None
+        case wire.Outcomes(items=items):
+            outcomes = [item for item in items if item.call < at.call]
+            outcomes += [part for item in items if item.call >= at.call for part in _unbound(item)]
+            return wire.Outcomes(record.parent, outcomes) if outcomes else None
+        case wire.Observed(observations=observations):
+            told = [each for each in observations if _was_told(each, at)]
+            return wire.Observed(record.parent, record.attempt, told) if told else None
+        case wire.Crashed(call=call) | wire.Intent(call=call) | wire.Abandoned(call=call):
+            return record if call < at.call else None
+        case wire.Checkpoint(calls=calls):
+            return record if calls <= at.call and (at.seq is None or seq <= at.seq) else None
+        case wire.Trimmed():
+            return _cut_trimmed(record, at)
+
+
+def _unbound(item: wire.Outcome) -> list[wire.Outcome]:
+    """Return what of an outcome is bound to no place, for calls that are equal in the fork (F7)."""
+    if not item.pure:
+        return []
+    return [msgspec.structs.replace(part, call=-1, task=None) for part in succeeded(item)]
+
+
+def _was_told(each: wire.Observation, at: Point) -> bool:
+    return each.at_call <= at.call if at.observations is None else each.no < at.observations
+
+
+def _cut_trimmed(record: wire.Trimmed, at: Point) -> wire.Trimmed | None:
+    """Return what was trimmed before a point; of a part of it, the items are those of single calls."""
+    calls = Intervals(record.calls).overlap(0, at.call)
+    told = record.told
+    if at.observations is not None:
+        told = Intervals(told).overlap(0, at.observations)
+    if calls == record.calls and told == record.told:
+        return record
+    if not calls and not told:
+        return None
+    items = min(record.items, Intervals(calls).count())
+    return wire.Trimmed(record.parent, calls, told, items, record.blocks)
+
+
+def check_point(parent: Parent, at: Point) -> bool:
+    """Tell whether everything before a point is there, or covered by a checkpoint before it (F4)."""
+    covered = Intervals()
+    for block in parent.blocks.values():
+        for kept in block:
+            if at.has_made(kept) and kept.calls > kept.entry:
+                covered.add(kept.entry, kept.calls)
+    return all(covered.covers(*span) for span in parent.dropped.overlap(0, at.call))
+
+
+def first_call(parent: Parent) -> int:
+    """Return the first call, of those that have one trimmed before them, that can be forked at."""
+    made = sorted(kept.calls for block in parent.blocks.values() for kept in block)
+    behind = parent.dropped.stops[-1] if parent.dropped else 0
+    return next((calls for calls in made if calls >= behind), parent.next_call())
+
+
+def root_call(path: str) -> int:
+    """Return the number of the script's call that a nested parent descends from."""
+    return int(path.split(".")[1].partition("[")[0])
+
+
+def cut_args(before: wire.Calls, after: wire.Calls, args: wire.Args) -> wire.Args:
+    """Return the arguments of the parts that were kept."""
+    if len(before.parts) == len(after.parts):
+        return args
+    kept, offset = [], 0
+    for part in before.parts:
+        if part in after.parts:
+            kept += args.args[offset : offset + part.count]
+        offset += part.count
+    return wire.Args(kept)
+
+
+class Fork:
+    """Copies one journal into another run's."""
+
+    def __init__(self, view: JournalView, run: bytes, at: Point | None) -> None:
+        self.view = view
+        self.run = run
+        self.at = at
+        self.taken = Taken()
+        self._calls: set[int] = set()
+        self._known: dict[tuple[str, int], int] = {}
+        self._done: dict[tuple[str, int], int] = {}
+        self._trimmed: dict[str, int] = {}
+        self._output_bytes = 0  # how far the checkpoints say that it was written
+        self._blocks: set[tuple[str, int]] = set()  # of the script, with a checkpoint
+
+    def changes(self) -> Iterator[Change]:
+        """Yield the records of the new journal."""
+        for table in (Table.DEFINE, Table.CONST):
+            for key, value in self.view.scan(table):
+                yield Put(table, key, value)
+        epoch = self.view.get(Table.META, b"epoch")
+        if epoch is not None:
+            yield Put(Table.META, b"epoch", epoch)  # attempts of the old run stay older than ours
+        boot = self.view.get(Table.META, b"boot")
+        if boot is not None:
+            yield Put(Table.META, b"boot", boot)
+        for read in recorded_input(self.view):
+            yield Put(Table.META, INPUT_KEY + read.no.to_bytes(8, "big"), wire.encode(read))
+        for key, raw in self.view.scan(Table.LOG):
+            yield from self._log(key, raw)
+        yield from self._output()
+        known = sum(self._known.values())
+        self.taken.results = sum(self._done.values())
+        self.taken.undone = max(0, known - self.taken.results)
+        self.taken.calls = len(self._calls)
+        self.taken.covered = sum(self._trimmed.values())
+
+    def _log(self, key: bytes, raw: bytes) -> Iterator[Change]:
+        record = wire.decode_logged(raw)
+        seq = int.from_bytes(key[ids.KEY_BYTES :], "big")
+        kept = cut(record, self.at, seq)
+        if kept is None:
+            return
+        if record.parent == ids.ROOT and isinstance(kept, wire.Checkpoint):
+            self._blocks.add((kept.name, kept.opening))
+            self._output_bytes = max(self._output_bytes, kept.output_bytes)
+        if kept is not record and isinstance(kept, wire.Trimmed):
+            blocks = [each for each in kept.blocks if each in self._blocks]
+            kept = wire.Trimmed(kept.parent, kept.calls, kept.told, kept.items, blocks)
+        mine = ids.log_prefix(self.run, record.parent) + key[ids.KEY_BYTES :]
+        if isinstance(record, wire.Calls) and isinstance(kept, wire.Calls):
+            args = self._args(key, record, kept)
+            if args is not None:  # else its items are all done
+                yield Put(Table.ARGS, mine, wire.encode(args))
+        self._count(kept)
+        yield Put(Table.LOG, mine, raw if kept is record else wire.encode(kept))
+
+    def _output(self) -> Iterator[Change]:
+        """Yield what the script had written by the newest checkpoint (F5)."""
+        if not self._output_bytes:
+            return
+        written = recorded_output(self.view)[: self._output_bytes]
+        for offset in range(0, len(written), _OUTPUT_BYTES):
+            piece = wire.Output(_NOBODY, offset, written[offset : offset + _OUTPUT_BYTES])
+            yield Put(Table.OUTPUT, offset.to_bytes(8, "big"), wire.encode(piece))
+
+    def _args(self, key: bytes, record: wire.Calls, kept: wire.Calls) -> wire.Args | None:
+        raw = self.view.get(Table.ARGS, key)
+        frame = None if raw is None else wire.decode_up(raw)
+        return cut_args(record, kept, frame) if isinstance(frame, wire.Args) else None
+
+    def _count(self, record: wire.Logged) -> None:
+        if isinstance(record, wire.Calls):
+            for part in record.parts:
+                at = (record.parent, part.call)
+                self._known[at] = max(self._known.get(at, 0), part.start + part.count)
+                if record.parent == ids.ROOT:
+                    self._calls.add(part.call)
+        elif isinstance(record, wire.Outcomes):
+            for item in [each for each in record.items if each.call >= 0]:
+                at = (record.parent, item.call)
+                self._done[at] = self._done.get(at, 0) + len(item.values)
+        elif isinstance(record, wire.Trimmed):
+            self._trimmed[record.parent] = record.items
+            calls = Intervals(record.calls)
+            for counted in (self._known, self._done):  # of records that are erased in part
+                for at in [at for at in counted if at[0] == record.parent and at[1] in calls]:
+                    del counted[at]
+        elif isinstance(record, wire.Checkpoint):
+            self.taken.checkpoints += 1
+
+
+def fork(source: RunDir, target: RunDir, run: bytes, at: Point | None) -> Taken:
+    """Fill the new run's journal from another's; `run` is the new run's UUID.
+
+    Raises:
+        JournalError: the source cannot be read or the target not be written.
+    """
+    _link_all(source, target)
+    for name in (KEPT_SCRIPT, stdin_rest.NAME):
+        if (source.path / name).exists():
+            shutil.copyfile(source.path / name, target.path / name)
+    decisions.save(target.path, decisions.load(source.path).values())
+    with JournalView.open(source.journal) as view:
+        filled = Fork(view, run, at)
+        journal = Journal.create(target.journal, run)
+        clean = False
+        try:
+            _commit_all(journal, filled.changes())
+            _link_all(source, target)  # a live run may have made some, and named them, meanwhile
+            clean = True
+        finally:
+            journal.close(clean=clean)
+    return filled.taken
+
+
+def _commit_all(journal: Journal, changes: Iterator[Change]) -> None:
+    waiting: list[Change] = []
+    size_bytes = 0
+    for change in changes:
+        waiting.append(change)
+        size_bytes += len(change.value) if isinstance(change, Put) else 0
+        if size_bytes > _COMMIT_BYTES:
+            journal.commit(waiting)
+            waiting, size_bytes = [], 0
+    if waiting:
+        journal.commit(waiting)
+
+
+def _link_all(source: RunDir, target: RunDir) -> None:
+    for folder in ("payloads", state_store.FOLDER):
+        _link_files(source.path / folder, target.path / folder)
+
+
+def _link_files(source: Path, target: Path) -> None:
+    """Share the files of large payloads and states: they are never changed, only removed by name."""
+    if not source.is_dir():
+        return
+    target.mkdir(mode=0o700, exist_ok=True)
+    for path in source.iterdir():
+        if path.suffix == ".tmp":
+            continue
+        try:
+            os.link(path, target / path.name)
+        except FileExistsError:
+            continue
+        except FileNotFoundError:
+            continue  # an argument whose call has just ended
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(path, target / path.name)
+    descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def parse_batch(text: str) -> int | None:
+    """Return the number of one of the script's calls: `0.17`, `17`; None for anything else."""
+    number = text.removeprefix(f"{ids.ROOT}.")
+    return int(number) if number.isdecimal() else None

@@ -1,0 +1,45 @@
+"""What the journal has of the script's streams."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resilient_scoop.core.events import FAILED_KEY, INPUT_KEY, Table
+from resilient_scoop.wire.messages import Input, Output, RunEnded, decode_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from resilient_scoop.runs.status import Readable
+
+_PAGE_BYTES = 1 << 20
+
+
+def recorded_output(view: Readable) -> bytes:
+    """Return what the script wrote, as its last attempt has it: without what others wrote instead."""
+    written = bytearray()
+    for _, raw in view.scan(Table.OUTPUT):
+        piece = decode_up(raw)
+        assert isinstance(piece, Output), "a foreign record in OUTPUT"
+        if piece.at is not None:
+            del written[piece.at :]
+        written += piece.data
+    return bytes(written)
+
+
+def read_failed(view: Readable) -> RunEnded | None:
+    """Return how the script ended when it last failed, and the run went on."""
+    raw = view.get(Table.META, FAILED_KEY)
+    ended = None if raw is None else decode_up(raw)
+    return ended if isinstance(ended, RunEnded) else None
+
+
+def recorded_input(view: Readable) -> Iterator[Input]:
+    """Yield what the script read, one read after the other."""
+    after = None
+    while page := view.read(Table.META, INPUT_KEY, after, _PAGE_BYTES):
+        after = page[-1][0]
+        for _, raw in page:
+            read = decode_up(raw)
+            assert isinstance(read, Input), "a foreign record among inputs"
+            yield read

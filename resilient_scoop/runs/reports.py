@@ -1,0 +1,256 @@
+"""What the broker tells the launcher, as JSON lines over a pipe that may be full or broken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.core.broker.handover import Stage
+from resilient_scoop.core.facts.progress import SCRIPT
+from resilient_scoop.core.facts.recovery import doubts
+from resilient_scoop.counts import counted
+from resilient_scoop.runs.display import duration, steps
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.broker.broker import Broker
+    from resilient_scoop.core.facts.progress import Word, Words
+    from resilient_scoop.core.facts.state import Batch, State
+
+REPLAY_PER_S: Final = 50_000
+"""Journaled items of small values that a replay takes in; measured by `benchmarks`."""
+_DOUBTS_NAMED_MAX: Final = 3
+_MINUTE_S: Final = 60
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the run goes; `note` is a sentence for the user, `fatal` the exit code of a last word."""
+
+    note: str = ""
+    fatal: int = 0
+    epoch: int = 0
+    done: int = 0
+    known: int = 0
+    raised: int = 0  # of those done, how many are exceptions
+    computed_s: float = 0.0  # what they took, all workers together
+    open: bool = False  # more items are known to come
+    running: int = 0
+    workers: int = 0
+    crashes: int = 0
+    resubmitted: int = 0
+    retried: int = 0  # second tries under `retries=`
+    recovered: int = 0  # results that the broker found when it began
+    reused: int = 0  # of those, how many were not asked for otherwise since
+    found_open: int = 0  # items that were known, not done and not in doubt when the broker began
+    doubts: int = 0  # idempotent=False items in doubt then: they end as WorkerLostError
+    doubted: list[str] = []  # the first of them
+    covered: int = 0  # of those, items that checkpoints cover: they are not replayed
+    output_bytes: int = 0
+    batch: str = ""  # the script's last call that is not done
+    batch_done: int = 0
+    batch_total: int = -1  # -1: more items may follow
+    label: str = ""  # what the script says of its progress
+    share: float = -1.0  # of the whole, as the script says; -1: it does not
+    items: str = ""  # how far the running items are, by their own word
+    ask: int = 0  # the last ask for checkpoints that was heard
+    all_named: bool = False  # all parents with an open block are known
+    asked_over: bool = False  # nobody is waited for any more, and what was saved is durable
+    named: int = 0  # parents that were asked
+    saved: int = 0  # of these, how many have saved
+    left: int = 0  # and how many are waited for, or were not in time
+    whole: bool = False  # it is over, and nobody was left out
+    agent_quiet_s: int = 0  # for how long the local agent has said nothing; 0: it is well
+    full: str = ""  # who waits until the disk has space
+    at_limit: bool = False  # for the limit of a file's size to be raised, that is
+    ended: bool = False
+    code: int = 0
+    failed: bool = False
+    message: str = ""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a broker found in the journal when it began."""
+
+    results: int
+    in_flight: int
+    doubts: list[str]  # items in doubt, each with its function's name
+
+    @classmethod
+    def begin(cls, state: State, *, adopt: bool) -> Self:
+        """Look at a state that nothing has been done to.
+
+        With workers to adopt, nothing is in doubt, and the broker before this one has died.
+        """
+        if adopt:
+            state.tally.died()
+        doubted = [] if adopt else [f"{path} ({name})" for path, name in doubts(state)]
+        in_flight = state.items_known - state.items_done - len(doubted)
+        return cls(state.items_done, in_flight, doubted)
+
+
+def _batch(state: State, batch: Batch) -> str:
+    """Return a call's path and the name of its function, for eyes."""
+    define = state.defines.get(batch.pieces[-1].fn) if batch.pieces else None
+    if define is None:
+        return ids.batch_path(batch.parent.path, batch.call)
+    name = define.options.name or define.name.rpartition(":")[2]
+    return f"{ids.batch_path(batch.parent.path, batch.call)} {name}"
+
+
+def _items(batch: Batch) -> int:
+    return batch.done.count() + batch.undone.count()
+
+
+def script_text(word: Word) -> str:
+    """Return what the script says of its progress, with its own label."""
+    return f"{word.label or 'script'} {steps(word.done, word.total)}"
+
+
+def items_text(words: Words) -> str:
+    """Return how far the running items are, in a few words; empty if none said so."""
+    texts = []
+    said = [
+        (place, i, k) for place, b in words.batches.items() if place != SCRIPT for i, k in b.items()
+    ]
+    if len(said) == 1:
+        (path, call), index, only = said[0]
+        texts.append(f"{ids.item_path(path, call, index)} {steps(only.done, only.total)}")
+    elif said:
+        shares = [k.done / k.total for _, _, k in said if k.total]
+        mean = f" at {100 * sum(shares) / len(shares):.0f} %" if shares else ""
+        texts.append(f"{len(said)} items{mean}")
+    return ", ".join(texts)
+
+
+def broker_report(
+    broker: Broker,
+    found: Found,
+    output_bytes: int,
+    *,
+    ask: int,
+    asked_over: bool,
+    agent_quiet_s: int = 0,
+) -> Report:
+    """Return how the run goes; `output_bytes` of the script's output are on disk."""
+    state, ended, handover = broker.state, broker.ended, broker.handover
+    root = state.parents.get("0")
+    batches = [] if root is None else list(root.batches.values())
+    workers, tally = broker.scheduler.workers, state.tally.said
+    last = batches[-1] if batches else None
+    items = items_text(state.words)
+    if len(batches) > 1 and batches[-1].last and _items(batches[-1]) == 1:
+        # Calls of one item each: how far the last one is says nothing of the others.
+        last, items = None, ", ".join([f"{len(batches)} calls open", *filter(None, [items])])
+    script = next(iter(state.words.batches.get(SCRIPT, {}).values()), None)
+    work = [*tally.functions.values()]
+    work += [each for parent in state.parents.values() for each in parent.work.values()]
+    return Report(
+        epoch=broker.epoch,
+        done=state.items_done,
+        known=state.items_known,
+        open=any(not batch.last for batch in batches),
+        running=sum(peer.items for peer in workers.values()),
+        workers=len(workers),
+        raised=sum(each.failed for each in work),
+        computed_s=sum(each.spent_s for each in work),
+        crashes=tally.crashes,
+        resubmitted=tally.resubmitted,
+        retried=tally.retried,
+        recovered=found.results,
+        reused=state.reused.count,
+        found_open=found.in_flight,
+        doubts=len(found.doubts),
+        doubted=found.doubts[:_DOUBTS_NAMED_MAX],
+        covered=tally.gone + sum(each.dropped_items for each in state.parents.values()),
+        output_bytes=output_bytes,
+        batch=_batch(state, last) if last else "",
+        batch_done=last.done.count() if last else 0,
+        batch_total=_items(last) if last and last.last else -1,
+        label="" if script is None else script_text(script),
+        share=script.done / script.total if script is not None and script.total else -1.0,
+        items=items,
+        ask=ask,
+        all_named=handover.stage in (Stage.WAITING, Stage.OVER),
+        asked_over=asked_over,
+        named=handover.named,
+        saved=handover.saved,
+        left=handover.left,
+        whole=handover.is_whole,
+        agent_quiet_s=agent_quiet_s,
+        ended=ended is not None,
+        code=0 if ended is None else ended.code,
+        failed=ended is not None and ended.failed,
+        message="" if ended is None else ended.message,
+    )
+
+
+def resuming(run_id: str, report: Report) -> list[str]:
+    """Return what a resume says, from its broker's first report: what it found."""
+    took = duration(max(0, report.recovered - report.covered) / REPLAY_PER_S + 0.5)
+    found = (
+        f"resuming run {run_id}: {counted(report.recovered, 'result')} recovered, "
+        f"{report.found_open} in flight; "
+        f"replaying them takes about {took}, besides the script's own time"
+    )
+    if not report.doubts:
+        return [found]
+    first, more = report.doubted[0].partition(" ")[0], report.doubts - len(report.doubted)
+    named = ", ".join(report.doubted) + (f" and {more} more" if more else "")
+    are, ends = ("It is", "ends") if report.doubts == 1 else ("They are", "end")
+    doubt = (
+        f"{report.doubts} in doubt, started and without an outcome: {named}. {are} not started again, "
+        f"being idempotent=False, and {ends} as WorkerLostError. If you know "
+        "what happened to one, stop the run and record it: "
+        f"rscoop resolve {run_id} '{first}' --again | --done JSON"
+    )
+    return [found, doubt]
+
+
+def started(run_id: str, title: str, workers: int) -> str:
+    """Return the first line of a run whose progress is not drawn."""
+    return (
+        f"run {run_id}: {title} on {counted(workers, 'worker')}; "
+        f"from elsewhere: rscoop attach {run_id}"
+    )
+
+
+def finished(
+    run_id: str,
+    report: Report,
+    took_s: float,
+    workers: int = 0,
+    computed_s: float = 0.0,
+    ran_s: float | None = None,
+) -> str:
+    """Return the last line of a run whose script has come to its end.
+
+    `took_s` and `computed_s` are of this launcher, `ran_s` is what all of them took.
+    """
+    took = f"{took_s:.1f} s" if took_s < _MINUTE_S else duration(took_s)
+    if ran_s is not None and ran_s >= took_s + 1:
+        took += f" ({duration(ran_s)} in all)"
+    figures = [counted(report.done, "result")]
+    if report.raised:
+        figures.append(f"{report.raised} of them failed")
+    if report.reused:
+        figures.append(f"{report.reused} from the journal")
+    if report.retried:
+        figures.append(counted(report.retried, "retry", "retries"))
+    if report.crashes:
+        crashes = counted(report.crashes, "crash", "crashes")
+        figures.append(f"{report.resubmitted} resubmitted after {crashes}")
+    if workers and computed_s > 0 and took_s >= 1:
+        share = round(min(100.0, 100 * computed_s / (workers * took_s)))
+        if share:
+            figures.append(f"{counted(workers, 'worker')} {share} % busy")
+    text = ", ".join(figures)
+    if report.failed:
+        again = " (--retry-failed: compute failed calls again)" if report.raised else ""
+        return (
+            f"run {run_id} failed after {took}: {report.message}; {text}; to run the script again with "
+            f"its results: rscoop resume {run_id}{again}"
+        )
+    ended = f"ended with exit code {report.code} after" if report.code else "finished in"
+    more = f"rscoop failures {run_id}" if report.raised else f"rscoop status {run_id}"
+    return f"run {run_id} {ended} {took}: {text}; more: {more}"

@@ -1,0 +1,223 @@
+"""Items in doubt, and what their user says of them: `rscoop resolve`.
+
+An item of an `idempotent=False` call is in doubt when its start was journaled and its outcome was
+not: it may or may not have had its effect (AT-MOST-ONCE forbids to try). A resume ends it as
+WorkerLostError. Only somebody who has looked can know better; what they say is journaled as the
+item's outcome, or takes the note of its start back so that it is started again.
+
+The journal is opened for writing under its own lock, with the run held: the tool is the only writer.
+An item that has ended as WorkerLostError can be resolved, too, unless its run has finished; as with
+`--retry-failed`, its parent is then told otherwise than before.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from resilient_scoop import ids
+from resilient_scoop.core.broker.ledger import parts_of
+from resilient_scoop.core.events import Change, Erase, Put, Table
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.recovery import name_of
+from resilient_scoop.errors import UsageError
+from resilient_scoop.journal.journal import Journal
+from resilient_scoop.runs.status import read_ended
+from resilient_scoop.runs.stored_state import read_state
+from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.broker_errors import TAG, broker_error, read_broker_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from resilient_scoop.core.facts.state import Parent, State
+    from resilient_scoop.runs.folder import RunDir, RunInfo
+    from resilient_scoop.runs.status import Readable
+
+
+_PAGE_BYTES: Final = 1 << 20
+
+
+class Verdict(StrEnum):
+    """What became of an item in doubt."""
+
+    AGAIN = "again"  # it had no effect, or repeating it is harmless
+    DONE = "done"  # it had its effect, and this is its value
+    FAILED = "failed"  # its parent is told WorkerLostError
+
+
+def given_up(view: Readable, state: State) -> list[tuple[str, str]]:
+    """Return the items that have ended as lost and can be resolved still: (path, function's name)."""
+    ended = read_ended(view)
+    if ended is not None and _is_finished(ended):
+        return []
+    found: dict[tuple[str, int, int], str] = {}
+    for parent in state.parents.values():
+        after = None
+        while page := view.read(Table.LOG, parent.prefix, after, _PAGE_BYTES):
+            after = page[-1][0]
+            for _, raw in page:
+                record = wire.decode_logged(raw)
+                for item in record.items if isinstance(record, wire.Outcomes) else ():
+                    _note_lost(found, parent, item)
+    return [(ids.item_path(*place), found[place]) for place in sorted(found)]
+
+
+def _note_lost(found: dict[tuple[str, int, int], str], parent: Parent, item: wire.Outcome) -> None:
+    """Note which items of an outcome are lost, if they were not asked for again since."""
+    batch, failed = parent.batches.get(item.call), set(item.failed)
+    for place, payload in enumerate(item.values) if failed or found else ():
+        key = (parent.path, item.call, item.start + place)
+        found.pop(key, None)  # a later outcome stands
+        if place in failed and _is_lost(payload) and (batch is None or key[2] not in batch.undone):
+            found[key] = str(read_broker_error(payload)[1][-1])
+
+
+def resolve(run: RunDir, info: RunInfo, path: str, verdict: Verdict, payload: bytes) -> str:
+    """Write down what became of an item; return what that means. `payload` is its value, pickled.
+
+    Raises:
+        UsageError: it is not in doubt, or its run has finished.
+        RunBusyError: the run is live.
+    """
+    place = ids.parse_item(path)
+    if place is None:
+        raise UsageError(
+            f"{path} is not an item; an item is 0.3[17]: `rscoop resolve {run.id}` lists them"
+        )
+    with run.hold():
+        journal = Journal.open(run.journal, run=bytes.fromhex(info.uuid))
+        clean = False
+        try:
+            item = Resolution(journal, *place)
+            changes, text = item.changes(verdict, payload)
+            if changes and item.goes_on:
+                changes.append(Erase(Table.META, b"ended"))
+            journal.commit(changes)
+            clean = True
+        except UsageError:
+            clean = True
+            raise
+        finally:
+            journal.close(clean=clean)
+    return text
+
+
+class Resolution:
+    """One item, looked at for what is to be written."""
+
+    def __init__(self, journal: Journal, parent: str, call: int, index: int) -> None:
+        self.journal = journal
+        self.call = call
+        self.index = index
+        self.path = ids.item_path(parent, call, index)
+        self.state = read_state(journal, journal.run)
+        ended = read_ended(journal)
+        if ended is not None and _is_finished(ended):
+            raise UsageError(f"item {self.path} belongs to a finished run; nothing is in doubt")
+        self.goes_on = ended is not None  # it had failed: that is no longer its end
+        known = self.state.parents.get(parent)
+        if known is None or call >= known.next_call():
+            raise UsageError(f"item {self.path} is not known; see `rscoop why`")
+        self.parent: Parent = known
+
+    def changes(self, verdict: Verdict, payload: bytes) -> tuple[list[Change], str]:
+        """Return what is to be written, and what it means."""
+        batch = self.parent.batches.get(self.call)
+        if batch is not None and self.index in batch.undone:
+            if self.index not in self.parent.intents.get(self.call, ()):
+                raise UsageError(
+                    f"item {self.path} is not in doubt: it was not started; a resume runs it"
+                )
+            piece = batch.piece_at(self.index)
+            assert piece is not None, "S1"
+            return self._open(
+                verdict, payload, piece.fn, batch.digests_of(self.index, self.index + 1)
+            )
+        return self._ended(verdict, payload)
+
+    def _open(
+        self, verdict: Verdict, payload: bytes, fn: bytes, digest: bytes
+    ) -> tuple[list[Change], str]:
+        if verdict is Verdict.AGAIN:
+            return list(self._without_intent()), f"{self.path} will run again"
+        failed = [0] if verdict is Verdict.FAILED else []
+        if failed:
+            payload = broker_error("lost", self.path, name_of(self.state, fn))
+        outcome = wire.Outcome(
+            self.call, self.index, self.state.fingerprint(fn), digest, [payload], failed, once=True
+        )
+        record = wire.encode(wire.Outcomes(self.parent.path, [outcome]))
+        key = self.parent.prefix + (self.state.seq + 1).to_bytes(8, "big")
+        return [Put(Table.LOG, key, record)], self._meaning(verdict)
+
+    def _meaning(self, verdict: Verdict) -> str:
+        told = "WorkerLostError" if verdict is Verdict.FAILED else "the value that you gave"
+        return f"{self.path} has ended; its parent will get {told}"
+
+    def _ended(self, verdict: Verdict, payload: bytes) -> tuple[list[Change], str]:
+        """Change the outcome of an item that was given up."""
+        for key, record in self._log():
+            if not isinstance(record, wire.Outcomes):
+                continue
+            for at, item in enumerate(record.items):
+                place = self.index - item.start
+                if item.call == self.call and place in item.failed and _is_lost(item.values[place]):
+                    if verdict is Verdict.FAILED:
+                        return [], f"{self.path} has already ended as WorkerLostError"
+                    parts = _replaced(item, place, None if verdict is Verdict.AGAIN else payload)
+                    items = [*record.items[:at], *parts, *record.items[at + 1 :]]
+                    changed = self._put(key, items)
+                    if verdict is Verdict.AGAIN:
+                        return [
+                            changed,
+                            *self._without_intent(),
+                        ], f"{self.path} will run again"
+                    return [changed], self._meaning(verdict)
+        raise UsageError(f"item {self.path} is not in doubt; `rscoop why` explains its state")
+
+    def _put(self, key: bytes, items: list[wire.Outcome]) -> Change:
+        if not items:
+            return Erase(Table.LOG, key)
+        return Put(Table.LOG, key, wire.encode(wire.Outcomes(self.parent.path, items)))
+
+    def _without_intent(self) -> Iterator[Change]:
+        """Take the notes of its start back."""
+        seq = self.state.seq
+        for key, record in self._log():
+            if not isinstance(record, wire.Intent) or record.void or record.call != self.call:
+                continue
+            left = Intervals([(record.start, record.start + record.count)])
+            if self.index not in left:
+                continue
+            left.discard(self.index, self.index + 1)
+            yield Erase(Table.LOG, key)
+            for start, stop in left:
+                seq += 1
+                at, width = start - record.start, ids.DIGEST_BYTES
+                digests = record.digests[at * width : (at + stop - start) * width]
+                rest = wire.Intent(record.parent, record.call, start, stop - start, digests)
+                yield Put(Table.LOG, self.parent.prefix + seq.to_bytes(8, "big"), wire.encode(rest))
+
+    def _log(self) -> Iterator[tuple[bytes, wire.Logged]]:
+        for key, raw in self.journal.read(Table.LOG, self.parent.prefix):
+            yield key, wire.decode_logged(raw)
+
+
+def _is_finished(ended: wire.RunEnded) -> bool:
+    return not ended.failed and ended.code == 0
+
+
+def _is_lost(payload: bytes) -> bool:
+    return payload[:1] == TAG and read_broker_error(payload)[0] == "lost"
+
+
+def _replaced(item: wire.Outcome, place: int, payload: bytes | None) -> list[wire.Outcome]:
+    """Return an outcome without one of its items, or with another value for it."""
+    index, stop = item.start + place, item.start + len(item.values)
+    parts = parts_of(item, [s for s in ((item.start, index), (index + 1, stop)) if s[0] < s[1]])
+    if payload is None:
+        return parts
+    width = ids.DIGEST_BYTES
+    digest = item.digests[place * width : (place + 1) * width]
+    return [*parts, wire.Outcome(item.call, index, item.fingerprint, digest, [payload], once=True)]

@@ -1,0 +1,323 @@
+"""What a run has done so far, read from its journal: for `status`, `runs` and `attach`.
+
+Reading costs the broker nothing (LMDB's readers see one moment and block nobody) and works on dead
+runs. Figures count what the log holds, and the tally of what it no longer holds (`core.facts.tally`): the
+same numbers as the broker's own. Values are counted, never unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+import msgspec
+
+from resilient_scoop.core.events import Table
+from resilient_scoop.core.facts.tally import title
+from resilient_scoop.errors import JournalError, JournalFormatError, RscoopError
+from resilient_scoop.ids import ROOT, batch_path, item_path
+from resilient_scoop.journal import writer_lock
+from resilient_scoop.journal.place import GENERATION_FILE, data_file
+from resilient_scoop.journal.view import JournalView
+from resilient_scoop.runs.counting import Count, ReplayFigures
+from resilient_scoop.runs.folder import RunDir, RunInfo, write_synced
+from resilient_scoop.wire.messages import (
+    Define,
+    Output,
+    Progress,
+    RunEnded,
+    decode_up,
+)
+from resilient_scoop.wire.tally import TALLY_KEY, Tally, Work, decode_tally
+
+BATCHES_SHOWN_MAX: Final = 20
+REPLAY_RESULTS: Final = 200_000
+"""A replay of so many results takes some seconds besides the parent's own time: worth a checkpoint."""
+REPLAY_BYTES: Final = 256 << 20
+_PAGE_BYTES: Final = 1 << 20
+
+
+class Readable(Protocol):
+    """What of a journal's view is needed here."""
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """Return the value of a key, or None."""
+
+    def scan(self, table: Table) -> Iterable[tuple[bytes, bytes]]:
+        """Return all records of a table in the order of their keys."""
+
+    def read(
+        self,
+        table: Table,
+        prefix: bytes = b"",
+        after: bytes | None = None,
+        limit_bytes: int | None = None,
+    ) -> list[tuple[bytes, bytes]]:
+        """Return a page of records behind the key `after`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFigures:
+    """One call of a parent that is not finished."""
+
+    path: str
+    name: str  # of the function
+    done: int
+    total: int
+    whole: bool  # no more items follow: `total` is the end
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionFigures:
+    """What the calls of one function came to."""
+
+    name: str
+    done: int  # values
+    failed: int  # exceptions
+    spent_s: float  # all together, on all workers
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFigures:
+    """What an item that is not done said last with `futures.progress`."""
+
+    path: str
+    name: str  # of the function
+    done: float
+    total: float | None
+    keeps: bool  # the next attempt goes on from there
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFigures:
+    """A run in numbers, at one moment."""
+
+    done: int = 0
+    total_known: int = 0  # items asked for so far; a parent may always ask for more
+    failed: int = 0  # of those done, how many raised
+    batches: tuple[BatchFigures, ...] = ()  # unfinished ones, at most BATCHES_SHOWN_MAX
+    items: tuple[ItemFigures, ...] = ()  # that said how far they are, at most BATCHES_SHOWN_MAX
+    functions: tuple[FunctionFigures, ...] = ()  # those that took most time first
+    batches_done: int = 0
+    crashes: int = 0  # processes of the run that died unasked: workers, the script's, the broker's
+    resubmitted: int = 0  # items that a worker held when it died, and that were handed out again
+    retried: int = 0  # second tries under `retries=`
+    workers: int = 0
+    output_bytes: int = 0
+    ended: RunEnded | None = None
+    journal_bytes: int = 0
+    computed_s: float = 0.0  # what the items took, all workers together
+    replays: tuple[ReplayFigures, ...] = ()  # parents that a resume would replay for long
+
+    @property
+    def in_flight(self) -> int:
+        """Items asked for and not done: queued, running, or waiting for children."""
+        return self.total_known - self.done
+
+
+def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> RunFigures:
+    """Return the figures of the run whose journal this is."""
+    names, titles = _names(view)
+    count = Count(titles)
+    for _, value in view.scan(Table.LOG):
+        count.take(value)
+    raw = view.get(Table.META, TALLY_KEY)
+    tally = None if raw is None else decode_tally(raw)
+    count.end(tally)
+    opened = [
+        BatchFigures(
+            batch_path(parent, call),
+            names.get(batch.fn, "?"),
+            batch.done.count(),
+            batch.wanted,
+            batch.whole,
+        )
+        for (parent, call), batch in count.batches.items()
+        if not (batch.whole and batch.done.count() >= batch.wanted)
+    ]
+    opened.sort(key=_by_place)
+    fns = {at: names.get(batch.fn, "?") for at, batch in count.batches.items()}
+    apart = tally or Tally(crashes=count.crashes, resubmitted=len(count.crashed))
+    trimmed = apart.gone + sum(n for path, n in count.trimmed.items() if not count.has_ended(path))
+    long = [r for r in count.replays.values() if _is_long(r)]
+    return RunFigures(
+        done=trimmed + sum(batch.done.count() for batch in count.batches.values()),
+        total_known=trimmed + sum(max(b.wanted, b.done.count()) for b in count.batches.values()),
+        failed=sum(each.failed for each in count.functions.values()),
+        batches=tuple(opened[:BATCHES_SHOWN_MAX]),
+        items=tuple(_items(view, fns)),
+        functions=tuple(_functions(count.functions)),
+        batches_done=len(count.batches) - len(opened),
+        crashes=apart.crashes,
+        resubmitted=apart.resubmitted,
+        retried=apart.retried,
+        workers=workers,
+        output_bytes=sum(len(piece) for piece in OutputTail().pieces(view)),
+        ended=read_ended(view),
+        journal_bytes=journal_bytes,
+        computed_s=count.computed_s,
+        replays=tuple(sorted(long, key=lambda each: -each.results)[:BATCHES_SHOWN_MAX]),
+    )
+
+
+def _items(view: Readable, fns: dict[tuple[str, int], str]) -> Iterator[ItemFigures]:
+    for shown, (_, value) in enumerate(view.scan(Table.PROGRESS)):
+        said = decode_up(value)
+        if shown >= BATCHES_SHOWN_MAX:
+            return
+        if isinstance(said, Progress):
+            path = item_path(said.parent, said.call, said.index) if said.parent else ROOT
+            name = fns.get((said.parent, said.call), "?") if said.parent else "script"
+            yield ItemFigures(path, name, said.done, said.total, bool(said.payload), said.label)
+
+
+def _is_long(replay: ReplayFigures) -> bool:
+    return replay.results >= REPLAY_RESULTS or replay.size_bytes >= REPLAY_BYTES
+
+
+class OutputTail:
+    """Reads what the script wrote, going on where the last reading ended."""
+
+    def __init__(self, shown_bytes: int = 0) -> None:
+        self.offset = shown_bytes
+        self._after: bytes | None = None
+
+    def pieces(self, view: Readable) -> Iterator[bytes]:
+        """Yield what is new, in order, a page at a time."""
+        while page := view.read(Table.OUTPUT, after=self._after, limit_bytes=_PAGE_BYTES):
+            for key, value in page:
+                self._after = key
+                piece = decode_up(value)
+                if isinstance(piece, Output):
+                    new = piece.data[max(0, self.offset - piece.offset) :]
+                    if new:
+                        self.offset += len(new)
+                        yield new
+
+
+def read_ended(view: Readable) -> RunEnded | None:
+    """Return how the script came to its end, or None if it has not."""
+    value = view.get(Table.META, b"ended")
+    if value is None:
+        return None
+    record = decode_up(value)
+    return record if isinstance(record, RunEnded) else None
+
+
+def _functions(functions: dict[str, Work]) -> list[FunctionFigures]:
+    found = [
+        FunctionFigures(name, work.done - work.failed, work.failed, work.spent_s)
+        for name, work in functions.items()
+        if work.done
+    ]
+    return sorted(found, key=lambda each: (-each.spent_s, each.name))
+
+
+def _names(view: Readable) -> tuple[dict[bytes, str], dict[bytes, str]]:
+    """Return the names of functions by id and by fingerprint."""
+    found, by_fingerprint = {}, {}
+    for key, value in view.scan(Table.DEFINE):
+        record = decode_up(value)
+        if isinstance(record, Define):
+            found[key] = by_fingerprint[record.fingerprint] = title(record)
+    return found, by_fingerprint
+
+
+def _by_place(batch: BatchFigures) -> tuple[int, list[int]]:
+    """Sort by depth, then by the numbers in the path."""
+    numbers = batch.path.replace("[", ".").replace("]", "").split(".")
+    return batch.path.count("."), [int(number) for number in numbers]
+
+
+class RunState(StrEnum):
+    """How it is with a run; what is not running can be resumed unless it is finished."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"  # the script raised, or ended with a code that is not 0
+    STOPPED = "stopped"  # before its end: by a signal, a crash, the power
+    DAMAGED = "damaged"  # its folder or its journal can't be read
+    NEWER = "newer-format"  # of a format that this version does not know
+
+
+def state_behind(error: RscoopError | None) -> RunState:
+    """Return the state of a run that can't be read."""
+    newer = isinstance(error, JournalFormatError) and error.newer
+    return RunState.NEWER if newer else RunState.DAMAGED
+
+
+def is_live(run: RunDir) -> bool:
+    """Return whether the run's launcher or its broker lives."""
+    return run.is_held() or writer_lock.holder(run.journal) is not None
+
+
+def state_of(run: RunDir, ended: RunEnded | None) -> RunState:
+    """Return the state of a run whose end, as the journal has it, is `ended`."""
+    if is_live(run):
+        return RunState.RUNNING
+    if ended is None:
+        return RunState.STOPPED
+    return RunState.FAILED if ended.failed or ended.code else RunState.FINISHED
+
+
+def open_view(run: RunDir) -> JournalView | None:
+    """Open the run's journal to read it; None while there is none yet.
+
+    Raises:
+        JournalDamagedError: what is stored is not what was written.
+    """
+    if not (run.journal / GENERATION_FILE).exists():
+        return None
+    return JournalView.open(run.journal)
+
+
+def read_figures(run: RunDir, info: RunInfo) -> RunFigures:
+    """Return what a run has done so far, live or dead.
+
+    Raises:
+        JournalError: its journal can't be read; the text says what to do.
+    """
+    view = open_view(run)
+    if view is None:
+        return RunFigures(workers=info.workers)
+    with view:
+        return scan_figures(view, info.workers, view.size_bytes())
+
+
+def cached_figures(run: RunDir, info: RunInfo) -> RunFigures:
+    """As `read_figures`; those of a dead run are kept: its journal stays as it is."""
+    stamp = _stamp(run)
+    path = run.path / "figures.json"
+    if stamp is None or is_live(run):
+        return read_figures(run, info)
+    try:
+        kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
+        if kept.stamp == stamp:
+            return kept.figures
+    except (OSError, msgspec.MsgspecError):
+        pass  # none, or of another version: made anew
+    figures = read_figures(run, info)
+    if _stamp(run) == stamp:
+        with suppress(
+            OSError
+        ):  # a full disk, a folder that may only be read: counted again next time
+            write_synced(path, msgspec.json.encode(_Kept(stamp, figures)))
+    return figures
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    stamp: tuple[int, int]
+    figures: RunFigures
+
+
+def _stamp(run: RunDir) -> tuple[int, int] | None:
+    """Return what changes with every commit: size and time of the journal's data file."""
+    try:
+        found = data_file(run.journal).stat()
+    except (OSError, JournalError):
+        return None
+    return found.st_size, found.st_mtime_ns

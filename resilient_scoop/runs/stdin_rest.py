@@ -1,0 +1,154 @@
+"""What a resume does about a standard input that its run had not read to the end.
+
+What was read is journaled; what was still in a pipe, or not typed yet, died with the launcher. An end of
+file in its place would be another input than the script was started with. So a resume that has nothing to
+give stops the run as it was (75), unless the input is known to have ended where it was read to.
+
+That is known, although the script never saw an end of file, where the launcher saw one coming: a pipe
+that nobody holds open, a file read to its end, /dev/null. It notes that in `input.json`, for so many
+pieces of its own; only if all of them are journaled does it count. A resume that has read nothing notes
+nothing, since what it was given need not be the rest.
+
+A file that is given again, or that the run had read and is still there, goes on where it was left,
+provided that it begins with what was read.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from resilient_scoop.errors import JournalError
+from resilient_scoop.journal.view import JournalView
+from resilient_scoop.runs import json_text
+from resilient_scoop.runs.recorded_streams import recorded_input
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resilient_scoop.runs.folder import RunDir
+    from resilient_scoop.wire.messages import Input
+
+NAME: Final = "input.json"
+_PIECE_BYTES: Final = 1 << 20
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """A launcher's input is known to end after so many pieces."""
+
+    source: bytes
+    pieces: int
+
+
+class Known:
+    """What the journal has of the input, as it is gone through."""
+
+    def __init__(self, folder: Path) -> None:
+        self.size = 0
+        self._at_end = False
+        self._pieces: dict[bytes, int] = {}  # one for each launcher that the run has had
+        self._ended = read_ended(folder)
+
+    def add(self, piece: Input) -> None:
+        """Take in a piece."""
+        self.size += len(piece.data)
+        self._at_end = not piece.data and not piece.error
+        self._pieces[piece.source] = self._pieces.get(piece.source, 0) + 1
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing more can be missing."""
+        if self._at_end:
+            return True
+        ended = self._ended
+        return ended is not None and self._pieces.get(ended.source, 0) == ended.pieces
+
+
+def read_ended(folder: Path) -> Ended | None:
+    """Return what a launcher noted of its input's end."""
+    try:
+        return json_text.decode((folder / NAME).read_bytes(), Ended)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def note_ended(folder: Path, ended: Ended) -> None:
+    """Note that a launcher's input ends after so many pieces."""
+    draft = folder / f"{NAME}.tmp"
+    try:
+        draft.write_bytes(json_text.encode(ended))
+        draft.replace(folder / NAME)
+    except OSError:
+        return  # a full disk: a resume will ask
+
+
+def is_at_end(fd: int) -> bool:
+    """Tell whether there is nothing more to read, and nobody who could write it; nothing is read."""
+    try:
+        found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode):
+            return os.lseek(fd, 0, os.SEEK_CUR) >= found.st_size
+        if stat.S_ISCHR(found.st_mode):
+            return found.st_rdev == os.makedev(1, 3)  # /dev/null
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return any(
+            event & select.POLLHUP and not event & select.POLLIN for _, event in poll.poll(0)
+        )
+    except OSError:
+        return False
+
+
+def file_of(fd: int) -> str | None:
+    """Return the path of the file that a descriptor reads; None if it reads no file."""
+    try:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - a link of the kernel
+    except OSError:
+        pass
+    return None
+
+
+def go_on(run: RunDir, file: str | None, fd: int = 0) -> str:
+    """Have a file that is read again go on where it was left; return what to say.
+
+    `file` is what the run was started with: it takes the place of a standard input that gives nothing.
+    """
+    try:
+        with JournalView.open(run.journal) as view:
+            known, data = Known(run.path), bytearray()
+            for piece in recorded_input(view):
+                known.add(piece)
+                data += piece.data
+    except JournalError:
+        return ""  # nothing was read, or whoever opens it next says what is wrong
+    if known.is_whole:
+        return ""
+    given = file_of(fd)
+    if given is None and file is not None and (is_at_end(fd) or os.isatty(fd)):
+        if not _begins_with(file, bytes(data)):
+            return ""
+        ours = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(ours, fd, inheritable=True)
+        os.close(ours)
+        given = file
+    elif given is None or os.lseek(fd, 0, os.SEEK_CUR) != 0 or not _begins_with(given, bytes(data)):
+        return ""
+    os.lseek(fd, len(data), os.SEEK_SET)
+    return f"the script's input continues from {json_text.printable(given)}, at byte {len(data)}"
+
+
+def _begins_with(path: str, data: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - the path may be no text
+            for start in range(0, len(data), _PIECE_BYTES):
+                part = data[start : start + _PIECE_BYTES]
+                if file.read(len(part)) != part:
+                    return False
+    except OSError:
+        return False
+    return True

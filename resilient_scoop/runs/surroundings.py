@@ -1,0 +1,217 @@
+"""What a run found around it when it began, and how a resume has it again.
+
+| what | at a resume |
+| --- | --- |
+| environment | the run's, but for the two kinds below; `--env NAME=VALUE` changes it |
+| of it: a terminal's, a login's, a batch job's (`TERM`, `SSH_*`, `SLURM_*`, `TMPDIR`, …) | this shell's |
+| of it: secrets by their names (`*TOKEN*`, `*SECRET*`, `*KEY*`, …) | this shell's: they are not stored |
+| umask | the run's |
+| soft resource limits | the run's, as far as this shell's hard limits allow |
+
+Limits are this shell's with `--new-limits`, and where the run stopped because it had met one.
+What differs is said. The working directory and the interpreter's options are in `RunInfo`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from resilient_scoop.errors import UsageError
+from resilient_scoop.identity.secret_names import SECRET
+from resilient_scoop.runs.json_text import printable
+
+_HERE: Final = re.compile(
+    r"""
+    _ | SHLVL | OLDPWD | PS[0-9] | PROMPT_COMMAND | MAIL | HOSTNAME | HISTFILE
+    | TERM | TERMCAP | TERMINFO | TERM_.* | COLORTERM | COLUMNS | LINES | LS_COLORS | LESS.* | PAGER
+    | NO_COLOR | FORCE_COLOR | CLICOLOR.* | DISPLAY | WAYLAND_.* | XAUTHORITY | WINDOWID | WINDOW
+    | TMUX.* | STY | VTE_.* | KONSOLE_.* | KITTY_.* | ITERM_.* | VSCODE_.*
+    | SSH_.* | GPG_.* | DBUS_.* | KRB5CCNAME | XDG_RUNTIME_DIR | XDG_SESSION_.* | XDG_SEAT.* | XDG_VTNR
+    | INVOCATION_ID | JOURNAL_STREAM | LISTEN_.* | NOTIFY_SOCKET | SYSTEMD_.*
+    | TMPDIR | TMP | TEMP
+    | SLURM_.* | SLURMD_.* | PBS_.* | SGE_.* | JOB_ID | LSB_.* | LSF_.* | OMPI_.* | PMI_.* | PMIX_.*
+    | (CUDA|NVIDIA|ROCR|HIP)_VISIBLE_DEVICES | GPU_DEVICE_ORDINAL
+    | RSCOOP_.* | PYTEST_.* | PYTHONHASHSEED
+    """,
+    re.VERBOSE,
+)
+_LOGIN_IN_URL: Final = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
+_LIMITS: Final = {
+    name.removeprefix("RLIMIT_").lower(): int(getattr(resource, name))
+    for name in dir(resource)
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+}
+_NAMED_MAX, _SHOWN_MAX = 6, 40
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What was around a run when it began."""
+
+    environ: dict[str, str] = {}
+    withheld: list[str] = []  # names of variables that look like secrets
+    umask: int = 0o022
+    limits: dict[str, int] = {}  # soft ones, by name in small letters; -1: none
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Tell whether a variable must not be written to a disk."""
+    return bool(SECRET.search(name) or _LOGIN_IN_URL.search(value))
+
+
+def is_of_shell(name: str) -> bool:
+    """Tell whether a variable belongs to a terminal, a login or a job, and not to a run."""
+    return _HERE.fullmatch(name) is not None
+
+
+def look(environ: Mapping[str, str]) -> Surroundings:
+    """Return what is around this process."""
+    mine = {name: value for name, value in environ.items() if not is_of_shell(name)}
+    withheld = {name for name, value in mine.items() if is_secret(name, value)}
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return Surroundings(
+        environ={name: value for name, value in sorted(mine.items()) if name not in withheld},
+        withheld=sorted(withheld),
+        umask=umask,
+        limits={name: resource.getrlimit(number)[0] for name, number in _LIMITS.items()},
+    )
+
+
+def parse(words: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what `--env` sets: `NAME=VALUE`, or `NAME` for what this shell has.
+
+    Raises:
+        UsageError: it names nothing, or what is not set here.
+    """
+    found = {}
+    for word in words:
+        name, given, value = word.partition("=")
+        if not name:
+            raise UsageError(f"--env {word}: write NAME=VALUE, or NAME for its value in this shell")
+        if not given and name not in environ:
+            raise UsageError(f"--env {name}: it is not set in this shell; write {name}=VALUE")
+        found[name] = value if given else environ[name]
+    return found
+
+
+def restored(
+    then: Surroundings, here: Mapping[str, str], given: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment of a resume, from that of its run, of this shell, and of `--env`."""
+    kept = {
+        name: value
+        for name, value in here.items()
+        if is_of_shell(name) or is_secret(name, value) or name in then.withheld
+    }
+    return {**kept, **then.environ, **given}
+
+
+def differences(then: Surroundings, here: Mapping[str, str], given: Mapping[str, str]) -> list[str]:
+    """Return, for display, in what the environment of a resume differs from this shell's."""
+    now = restored(then, here, given)
+    found = [
+        f"{name}={_short(now.get(name))} (here {_short(here.get(name))})"
+        for name in sorted({*now, *here} - {"PWD", *given})  # the folder is the run's in any case
+        if now.get(name) != here.get(name)
+    ]
+    told = []
+    if found:
+        more = f" and {len(found) - _NAMED_MAX} more" if len(found) > _NAMED_MAX else ""
+        told.append(
+            f"the run's environment is used, not this shell's: {', '.join(found[:_NAMED_MAX])}{more}; "
+            "--env NAME=VALUE changes it"
+        )
+    gone = [name for name in then.withheld if name not in now]
+    if gone:
+        told.append(
+            f"{', '.join(gone)} {'was' if len(gone) == 1 else 'were'} set when the run began; secrets "
+            "are not stored: set what the script needs in this shell"
+        )
+    return told
+
+
+def restore(
+    then: Surroundings, given: Mapping[str, str], *, limits: bool, met: bool = False
+) -> list[str]:
+    """Give this process, and all that it starts, what was around a run; return what to say.
+
+    Without `limits`, resource limits stay those of this shell; `met`: since the run met one.
+    """
+    here = dict(os.environ)
+    told = differences(then, here, given)
+    now = restored(then, here, given)
+    for name in here.keys() - now.keys():
+        del os.environ[name]
+    os.environ.update(now)
+    before = os.umask(then.umask)
+    if before != then.umask:
+        told.append(f"the run's umask is used: {then.umask:03o} (here {before:03o})")
+    return told + (_restore_limits(then) if limits else _new_limits(then, met=met))
+
+
+def _new_limits(then: Surroundings, *, met: bool) -> list[str]:
+    """Return, for display, in what this shell's limits differ from those of the run."""
+    pairs = {
+        name: (resource.getrlimit(_LIMITS[name])[0], soft)
+        for name, soft in then.limits.items()
+        if name in _LIMITS
+    }
+    found = [
+        f"{name} {_amount(now)} (the run's {_amount(soft)})"
+        for name, (now, soft) in pairs.items()
+        if now != soft
+    ]
+    why = ", since the run met one of its own" if met else ""
+    if found:
+        return [f"this shell's resource limits are used{why}: {', '.join(found)}"]
+    if met:
+        return [
+            "the run met a resource limit, and this shell has the same limits: `ulimit` raises them"
+        ]
+    return []
+
+
+def _restore_limits(then: Surroundings) -> list[str]:
+    used, refused = [], []
+    for name, soft in then.limits.items():
+        number = _LIMITS.get(name)
+        if number is None:
+            continue  # another system's
+        now, hard = resource.getrlimit(number)
+        if now == soft:
+            continue
+        text = f"{name} {_amount(soft)} (here {_amount(now)})"
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (OSError, ValueError):
+            refused.append(text)
+        else:
+            used.append(text)
+    told = []
+    if used:
+        told.append(
+            f"the run's resource limits are used: {', '.join(used)}; --new-limits takes this shell's"
+        )
+    if refused:
+        told.append(
+            f"these resource limits were higher when the run began, and this shell's hard limits forbid "
+            f"that: {', '.join(refused)}"
+        )
+    return told
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "not set"
+    text = value if len(value) <= _SHOWN_MAX else f"{value[:_SHOWN_MAX]}…"
+    return repr(printable(text))
+
+
+def _amount(limit: int) -> str:
+    return "unlimited" if limit == resource.RLIM_INFINITY else str(limit)

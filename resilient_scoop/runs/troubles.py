@@ -1,0 +1,49 @@
+"""What keeps a live run from going on, seen from outside: for `rscoop status` and `rscoop why`."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from resilient_scoop.adapters.free_space import free_bytes
+from resilient_scoop.counts import sized
+from resilient_scoop.runs.executing import Busy, state_of
+
+if TYPE_CHECKING:
+    from resilient_scoop.runs.folder import RunDir
+
+
+def troubles(run: RunDir, everybody: list[Busy]) -> list[str]:
+    """Return who of a run's processes is stopped, or waits for space on the disk."""
+    found = [each.trouble for each in everybody if each.trouble]
+    holder = run.holder()
+    if holder is not None and everybody and state_of(holder.pid) in "Tt":
+        found.append(
+            f"the launcher (process {holder.pid}) is stopped; to let it continue: kill -CONT {holder.pid}"
+        )
+    lacking = [each for each in everybody if each.lacks_bytes]
+    if not lacking:
+        return found
+    free = free_bytes(run.path)
+    limit = min(map(_file_limit, lacking))
+    if limit < free:
+        found.append(
+            f"no file of the run may be larger than {sized(limit)} (`ulimit -f`): stop the run, raise the "
+            "limit, then resume; nothing is lost"
+        )
+    else:
+        found.append(
+            f"the disk is full: {sized(free)} free in {run.path}; nothing is lost, and the run continues "
+            "when there is room"
+        )
+    return found
+
+
+def _file_limit(process: Busy) -> int:
+    """Return how large its files may be."""
+    with suppress(OSError):  # it has just ended, or is another user's
+        limit = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0]
+        return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+    return sys.maxsize

@@ -1,0 +1,265 @@
+"""What the script's process has set in its modules, set in a worker's while its calls run (SAME-MEANING).
+
+A worker imports the same modules as the script. Where what a callable refers to differs from what the
+worker has (the script has set a global, patched a class, defined a name again), the values come with the
+definition, and stand in the worker's modules while items of this callable run. When another callable's
+items run, they are taken out again: so one worker serves calls from before and after a change.
+
+Invariants:
+- M1: at most one overlay is in place; what the modules held before is put back before the next.
+- M2: while an item of a callable runs, each reference of its definition has here the digest that the
+  script's process sent, or the item was refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any, Final
+
+from resilient_scoop.counts import sized
+from resilient_scoop.errors import MeaningError
+from resilient_scoop.identity.meaning import ABSENT_DIGEST, here_of
+from resilient_scoop.payload import codec
+from resilient_scoop.values.containers import copy_of, fill, is_container
+from resilient_scoop.values.user_modules import is_users
+from resilient_scoop.values.values import ABSENT, CACHED, MISSING
+from resilient_scoop.wire.callables import AS_IMPORTED, Define, Reference
+
+_TINY: Final = frozenset({int, float, bool, type(None), complex})
+SMALL_BYTES: Final = 64 << 10
+"""What the import of a module has computed is sent along up to this size: a start time, a table."""
+LARGE_BYTES: Final = 8 << 20
+"""What the script has set is sent up to this size; pass larger things as arguments or constants."""
+
+
+class Overlay:
+    """Values to be set while items of one callable run."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+
+
+class _Place:
+    overlay: Overlay | None = None
+    before: list[tuple[Any, str, Any]] = []  # noqa: RUF012 - one per process
+
+
+def active() -> Overlay | None:
+    """Return the overlay that is in place."""
+    return _Place.overlay
+
+
+def activate(overlay: Overlay | None) -> None:
+    """Put an overlay in place of the one that is there (M1); None for what the imports gave."""
+    if overlay is _Place.overlay:
+        return
+    while _Place.before:
+        owner, name, value = _Place.before.pop()
+        if owner is None:
+            fill(*value)
+        else:
+            _put(owner, name, value)
+    _Place.overlay = overlay
+    for home, value in () if overlay is None else overlay.values.items():
+        owner, name = _owner(home)
+        if owner is not None:
+            held = vars(owner).get(name, MISSING)
+            if is_container(held) and type(held) is type(value) and not is_users(owner):
+                _Place.before.append((None, name, (held, copy_of(held))))
+                fill(held, value)
+            elif value is not ABSENT:
+                _Place.before.append((owner, name, held))
+                _put(owner, name, value)
+            elif held is not MISSING:
+                _Place.before.append((owner, name, held))
+                _put(owner, name, MISSING)
+
+
+def _put(owner: Any, name: str, value: Any) -> None:
+    """Set an attribute of a module or class, or delete it; a metaclass is not asked (enums refuse)."""
+    known = type if isinstance(owner, type) else object
+    try:
+        if value is MISSING:
+            known.__delattr__(owner, name)
+        else:
+            known.__setattr__(owner, name, value)
+    except TypeError:  # a class of a metaclass in C
+        if value is MISSING:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, value)
+
+
+def settle(define: Define) -> Overlay | None:
+    """Return what has to be in place for a callable; None where nothing differs. It is put in place.
+
+    Raises:
+        MeaningError: something differs, and the definition has no value of it (M2).
+        ImportError: its module cannot be imported here.
+    """
+    activate(None)
+    differing = _differing(define)
+    if not differing:
+        return None
+    values = _values(define)
+    overlay: Overlay | None = None
+    for _ in range(len(values) + 1):
+        wanted = {each.home for each in differing} | set(overlay.values if overlay else ())
+        overlay = of(define, wanted)
+        activate(overlay)
+        # What was sent holds: unpickling may write a value in another form (a masked array's fill value).
+        differing = [each for each in _differing(define) if each.home not in overlay.values]
+        if not differing or not {each.home for each in differing} & values.keys() - wanted:
+            break
+    if differing:
+        activate(None)
+        for each in differing:
+            if each.home not in values:
+                importlib.import_module(each.home.partition(":")[0])  # else this process lacks it
+        reasons = [_reason(each, values) for each in differing]
+        raise MeaningError(define.name, [each.label for each in differing], reasons)
+    if overlay is not None:
+        _give_caches(define, overlay)
+    return overlay
+
+
+def _give_caches(define: Define, overlay: Overlay) -> None:
+    """Have functions with a cache begin with an empty one: theirs was filled without the overlay."""
+    for each in (*define.references, *define.brought):
+        owner, name = _owner(each.home) if each.home else (None, "")
+        found = None if owner is None else vars(owner).get(name)
+        if type(found) is CACHED and each.home not in overlay.values:
+            known: Any = found
+            made = functools.lru_cache(**known.cache_parameters())(known.__wrapped__)
+            overlay.values[each.home] = functools.update_wrapper(made, known.__wrapped__)
+    activate(None)
+    activate(overlay)
+
+
+def of(define: Define, homes: set[str]) -> Overlay:
+    """Return an overlay of those of a definition's values that belong to `homes`."""
+    values = _values(define)
+    sent = {home: each for home, each in values.items() if not isinstance(each, _Unsent)}
+    return Overlay({home: value for home, value in sent.items() if home in homes})
+
+
+def _values(define: Define) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in (define.values, define.brought_values):
+        if each:
+            found.update(codec.loads(each))
+    return found
+
+
+class _Imported:
+    """Stands for a module: unpickling imports it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self._name,)
+
+
+class _Unsent:
+    """Stands for a value that could not be sent, and says why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+def _reason(reference: Reference, values: dict[str, Any]) -> str:
+    unsent = values.get(reference.home)
+    if isinstance(unsent, _Unsent):
+        return unsent.reason
+    return "importing its module gives something else in the worker"
+
+
+def _differing(define: Define) -> list[Reference]:
+    every = (*define.references, *define.brought)
+    return [each for each in every if each.home and not _is_same(each)]
+
+
+def _is_same(reference: Reference) -> bool:
+    owner, name = _owner(reference.home)
+    found = MISSING if owner is None else vars(owner).get(name, MISSING)
+    if found is MISSING:
+        return reference.value == ABSENT_DIGEST
+    return here_of(reference.home, found) == reference.value
+
+
+def _owner(home: str) -> tuple[Any, str]:
+    """Return the module or class that holds a home, and the name there; None where it is not here."""
+    module, _, qualname = home.partition(":")
+    *owners, name = qualname.split(".")
+    found: Any = sys.modules.get(module)
+    if found is None:
+        try:
+            found = importlib.import_module(module)
+        except ImportError:
+            return None, name
+    for part in owners:
+        found = vars(found).get(part)
+        if not isinstance(found, type):
+            return None, name
+    return found, name
+
+
+def values_of(references: Iterable[Reference], objects: dict[str, Any]) -> bytes:
+    """Return the payload of what workers may lack or have otherwise; empty if nothing has to be sent.
+
+    `objects` has, by home, what the references stand for.
+    """
+    sent: dict[str, Any] = {}
+    for each in references:
+        home, is_imported = each.home, bool(each.flags & AS_IMPORTED)
+        if not home or (is_imported and _is_definition(objects[home])):
+            continue
+        value = objects[home]
+        if isinstance(value, ModuleType):
+            sent[home] = _Imported(value.__name__)
+            continue
+        if type(value) in _TINY:
+            sent[home] = value
+            continue
+        limit = SMALL_BYTES if is_imported else LARGE_BYTES
+        known = shallow_bytes(value)
+        if known > limit:  # not pickled only to see that
+            sent[home] = _Unsent(f"it is too large to be sent along ({sized(known)})")
+            continue
+        try:
+            length = len(_dumped({home: value}))
+        except Exception as error:  # noqa: BLE001 - pickling runs user code
+            sent[home] = _Unsent(f"it cannot be pickled: {error}")
+            continue
+        if length <= limit:
+            sent[home] = value
+        else:
+            sent[home] = _Unsent(f"it is too large to be sent along ({sized(length)})")
+    return _dumped(sent) if sent else b""
+
+
+def _dumped(values: dict[str, Any]) -> bytes:
+    """Return the payload of values; dill, which is slow to import, only where code goes by value."""
+    if any(map(_is_definition, values.values())):
+        from resilient_scoop.payload import by_value
+
+        return b"D" + by_value.dumps_values(values)
+    return codec.dumps(values)
+
+
+def shallow_bytes(value: Any) -> int:
+    """Return how large a value is at least, as far as that is known without looking into it."""
+    found = getattr(value, "nbytes", None)
+    return found if isinstance(found, int) else sys.getsizeof(value, 0)
+
+
+def _is_definition(value: Any) -> bool:
+    """Tell whether a value is what a module defines: code, which importing it gives in every process."""
+    return callable(value) or isinstance(value, staticmethod | classmethod | property)

@@ -1,0 +1,153 @@
+"""State of the whole process that each task has as its own: working directory, and so on.
+
+Tasks that wait share a worker process. `save` is called when one begins to wait, `restore` when it goes
+on. In between, and for every new task, the process is at its *base*: what it was when the worker had
+imported the script.
+
+  P1  A task starts from the base. What it changes is gone when the next one starts.
+  P2  A task that waits finds everything as it left it.
+  P3  What the import of a module changes is a change of the base, whoever imports the module first.
+
+`ASPECTS` is the one list. To have something more saved, add an `Aspect` to it. The order matters where one
+aspect rests on another (the time zone on the environment). Context variables, decimal contexts among them,
+follow the greenlet; each task starts with those of the base.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import decimal
+import signal
+import sys
+import time
+import warnings
+from typing import Any, Final, NamedTuple
+
+from resilient_scoop.adapters import aspects
+from resilient_scoop.adapters.greenlets import getcurrent
+from resilient_scoop.task_state import generators, overlay, rng
+from resilient_scoop.task_state.asyncio_state import ASYNCIO
+
+_get_context: Final = decimal.getcontext  # `process_settings` replaces them
+_set_context: Final = decimal.setcontext
+_ALARM: Final = aspects.Alarm()
+_DIRECTORY: Final = aspects.Directory()
+ASPECTS: Final[list[aspects.Aspect]] = [
+    _DIRECTORY,
+    aspects.Environment(),
+    aspects.TimeZone(),
+    aspects.Attributes(
+        "standard streams", sys,
+        ("stdout", "stderr", "stdin", "argv", "excepthook", "displayhook", "unraisablehook"),
+    ),
+    aspects.ListOf("sys.path", sys, "path"),
+    aspects.Attributes(
+        "display of warnings", warnings, ("showwarning", "_showwarnmsg_impl", "formatwarning")
+    ),
+    aspects.Warnings(),
+    aspects.Handlers(),
+    _ALARM,
+    *ASYNCIO,
+    aspects.Umask(),
+    aspects.Limits(),
+    aspects.SocketTimeout(),
+    aspects.Locale(),
+    aspects.SklearnConfig(),
+]  # fmt: skip
+
+
+class Saved(NamedTuple):
+    """What a task takes along while it waits; `values` is None where all was at the base."""
+
+    streams: rng.Streams
+    generators: list[Any]
+    overlay: overlay.Overlay | None
+    values: list[Any] | None
+
+    @property
+    def alarm_at(self) -> float | None:
+        """When an alarm that the task has set is due, on the clock of `time.monotonic`."""
+        if self.values is None:
+            return None
+        alarm = self.values[ASPECTS.index(_ALARM)]
+        return None if alarm is None else float(alarm[0])
+
+
+class _Base:
+    values: list[Any] = []  # noqa: RUF012 - of the process, which there is one of
+    tests: list[Any] = []  # noqa: RUF012
+    context: contextvars.Context | None = None
+    number: decimal.Context | None = None
+
+
+def take_base() -> None:
+    """Take the process as it is for the state that every task starts with."""
+    _DIRECTORY.hold()
+    _Base.values = snapshot()
+    _Base.tests = [aspect.is_at for aspect in ASPECTS]
+    _Base.context = contextvars.copy_context()
+    _Base.number = _get_context().copy()
+
+
+def _is_at_base() -> bool:
+    for is_at, value in zip(_Base.tests, _Base.values):  # noqa: B905, SIM110 - 2 µs for each task
+        if not is_at(value):
+            return False
+    return True
+
+
+def _write(values: list[Any]) -> None:
+    for aspect, value in zip(ASPECTS, values, strict=True):
+        if not aspect.is_at(value):
+            aspect.write(value)
+
+
+def fresh() -> None:
+    """Give a task that starts the state of the base (P1)."""
+    if not _Base.values:
+        return
+    if not _is_at_base():
+        _write(_Base.values)
+    assert _Base.context is not None, "the base has been taken"
+    assert _Base.number is not None, "the base has been taken"
+    getcurrent().gr_context = _Base.context.copy()
+    _set_context(_Base.number.copy())
+
+
+def save() -> Saved:
+    """Return the state of the running task, which begins to wait, and put the base in its place."""
+    streams, held, overlaid = rng.save(), generators.save(), overlay.active()
+    generators.rest()
+    if not _Base.values or _is_at_base():
+        return Saved(streams, held, overlaid, None)
+    values = snapshot()
+    _write(_Base.values)
+    return Saved(streams, held, overlaid, values)
+
+
+def restore(saved: Saved, *, ends: bool = False) -> None:
+    """Put back what `save` returned (P2). In a task that `ends` no alarm rings any more."""
+    if _Base.values:
+        _write(_Base.values if saved.values is None else saved.values)
+    overlay.activate(saved.overlay)
+    rng.restore(saved.streams)
+    generators.restore(saved.generators)
+    if not ends and saved.alarm_at is not None and saved.alarm_at <= time.monotonic():
+        signal.raise_signal(signal.SIGALRM)  # the last thing: its handler may raise
+
+
+def snapshot() -> list[Any]:
+    """Return a snapshot of everything."""
+    return [aspect.read() for aspect in ASPECTS]
+
+
+def imported(before: list[Any]) -> None:
+    """Make what an import has changed since a `snapshot` a part of the base (P3)."""
+    for at, aspect in enumerate(ASPECTS):
+        if not _Base.values or aspect.is_at(before[at]):
+            continue
+        base, now = _Base.values[at], aspect.read()
+        if before[at] == base:
+            _Base.values[at] = now
+        elif isinstance(aspect, aspects.Environment | aspects.ListOf):
+            _Base.values[at] = aspect.with_change(base, before[at], now)

@@ -1,0 +1,93 @@
+"""Generators that are made without a seed draw theirs from the run's.
+
+`random.Random()`, `random.seed()`, `numpy.random.default_rng()`, `RandomState()`, `SeedSequence()` take
+their seed from the operating system. A resume would not find again what was computed with it. Under
+`rscoop` they take it from the running future's own stream, in the order in which it makes them.
+
+Left alone are `secrets`, `random.SystemRandom` and `os.urandom`; what the standard library makes for
+itself (the names of temporary files must differ between workers); other threads; and forked children,
+which would all draw the same.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from resilient_scoop.values.user_modules import PACKAGE, is_standard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+ORIGINAL: Final = random.Random.seed
+_BITS: Final = 128
+
+
+class _Source:
+    draw: Callable[[int], int] | None = None  # bits -> number
+    pid = 0
+
+
+def draw_from(draw: Callable[[int], int] | None) -> None:
+    """Have seeds drawn from here on by `draw`, which gives so many bits; None undoes it."""
+    _Source.draw, _Source.pid = draw, os.getpid()
+    seed = ORIGINAL if draw is None else _seed
+    random.Random.seed = seed  # type: ignore[method-assign]
+    random.seed = seed.__get__(random.seed.__self__)  # type: ignore[attr-defined]
+    _watch_numpy()
+
+
+def numpy_is_here() -> None:
+    """Note that NumPy has been imported."""
+    if _Source.draw is not None:
+        _watch_numpy()
+
+
+def _watch_numpy() -> None:
+    module: Any = sys.modules.get("numpy.random.bit_generator")
+    if module is not None and hasattr(module, "randbits"):
+        import secrets
+
+        module.randbits = secrets.randbits if _Source.draw is None else _randbits
+
+
+def _number(bits: int) -> int | None:
+    """Return a seed; None where the system is to be asked."""
+    draw = _Source.draw
+    if draw is None or os.getpid() != _Source.pid:
+        return None
+    return draw(bits) if threading.current_thread() is threading.main_thread() else None
+
+
+def _randbits(bits: int) -> int:
+    number = _number(bits)
+    if number is not None:
+        return number
+    import secrets
+
+    return secrets.randbits(bits)
+
+
+def _seed(self: random.Random, a: Any = None, version: int = 2) -> None:
+    """Stand for `random.Random.seed`."""
+    if a is None and _is_users(sys._getframe(1)):  # noqa: SLF001 - the caller is wanted
+        a = _number(_BITS)
+    ORIGINAL(self, a, version)
+
+
+_seed.__name__ = "seed"
+_seed.__qualname__ = "Random.seed"
+
+
+def _is_users(frame: FrameType | None) -> bool:
+    """Tell whether code outside of the standard library and this package makes the generator."""
+    while frame is not None and frame.f_globals.get("__name__") == "random":
+        frame = frame.f_back
+    if frame is None:
+        return False
+    file = frame.f_code.co_filename
+    return not (is_standard(file) or file.startswith(PACKAGE))

@@ -1,0 +1,421 @@
+"""One digest per value: equal values give equal digests in every process, whatever PYTHONHASHSEED.
+
+Pickle bytes won't do: they show which equal objects are the same object, the order of sets, and
+the ids and states of things. Two ways, chosen by the value alone:
+
+- the C pickler in its `fast` mode, which keeps no memo, so that sharing does not show; functions,
+  classes and arrays are replaced by names, fingerprints and raw buffers. For all but:
+- values that hold sets or cycles, and what plain pickle refuses: `_Walker`, in Python. A cyclic
+  value is walked by number of first visit, so there (only) sharing of mutable objects shows.
+
+A value without a canonical form has the digest None: what cannot be pickled without dill's help, a
+set whose elements form cycles with it, nesting beyond Python's stack.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+import struct
+import sys
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from hashlib import blake2b, sha256
+from types import (
+    BuiltinMethodType,
+    EllipsisType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+    ModuleType,
+    NotImplementedType,
+)
+from typing import Any, Final
+
+from resilient_scoop.values.deap_classes import global_stream
+
+SIZE_BYTES: Final = 16
+
+_PROTOCOL: Final = 5
+_SMALL_BYTES: Final = 1 << 16
+_OUTPUT_MAX_BYTES: Final = 16 << 20
+_NODES_MAX: Final = 5_000_000
+_SET_OPCODES: Final = (b"\x8f", b"\x91")
+_RAW_KINDS: Final = frozenset("biufcSUMm")
+FunctionKey = Callable[[Any], bytes]
+ClassKey = Callable[[type], bytes | None]
+
+
+class _HoldsSetError(Exception):
+    """The value holds a set: its order must not show."""
+
+
+class _CyclicError(Exception):
+    """The value contains itself."""
+
+
+class _NoFormError(Exception):
+    """The value has no canonical form."""
+
+
+class _OverrunError(Exception):
+    """Shared parts, written out each time that they occur, make more output than is sensible."""
+
+
+def by_name(_cls: type) -> bytes | None:
+    """Have a class stand for itself by its name."""
+    return None
+
+
+def never_opaque(_kind: type) -> bool:
+    """Have every object stand for its value."""
+    return False
+
+
+def _nothing() -> None:
+    """Be cached, to show the type of what `functools.lru_cache` makes."""
+
+
+class Canon:
+    """Digests of values; `function_key` stands for functions, so that their code decides.
+
+    `class_key` does so for classes; where it returns None a class stands for itself by its name.
+    Objects of a type that `is_opaque` names stand for their type.
+    """
+
+    def __init__(
+        self,
+        function_key: FunctionKey,
+        class_key: ClassKey = by_name,
+        is_opaque: Callable[[type], bool] = never_opaque,
+        met_module: Callable[[ModuleType], None] | None = None,
+    ) -> None:
+        self._keys = (function_key, class_key, is_opaque, met_module)
+        self._idle: list[_Encoder] = []
+
+    def digest(self, obj: object, pickled_bytes: int = 0) -> bytes | None:
+        """Return the value's digest (SIZE_BYTES); `pickled_bytes` is how large its pickle is."""
+        encoder = self._idle.pop() if self._idle else _Encoder(_Rules(*self._keys), _Sink())
+        encoder.sink.start(_OUTPUT_MAX_BYTES + 8 * pickled_bytes)
+        try:
+            encoder.dump(obj)
+        except Exception:  # noqa: BLE001 - pickling runs user code; the slow way decides
+            return self._walk(obj)
+        found: bytes = encoder.sink.digest()
+        suspicious = encoder.sink.suspicious
+        encoder.sink.start(0)
+        self._idle.append(encoder)
+        if suspicious and self._holds_set(obj):
+            return self._walk(obj)
+        return found
+
+    def _holds_set(self, obj: object) -> bool:
+        try:
+            _SetFinder(_Rules(*self._keys), _Nowhere()).dump(obj)
+        except _HoldsSetError:
+            return True
+        return False
+
+    def _walk(self, obj: object) -> bytes | None:
+        rules = _Rules(*self._keys)
+        try:
+            try:
+                return _Walker(rules, numbered=False).digest(obj)
+            except _CyclicError:
+                return _Walker(rules, numbered=True).digest(obj)
+        except Exception:  # noqa: BLE001 - user code's reductions; then the value is not compared
+            return None
+
+
+class _Sink:
+    """Hashes what the pickler writes; what is small is hashed in one go."""
+
+    __slots__ = ("_first", "_hasher", "_left", "suspicious")
+
+    def start(self, limit_bytes: int) -> None:
+        self._first: Any = None
+        self._hasher: Any = None
+        self._left = limit_bytes
+        self.suspicious = False
+
+    def write(self, chunk: Any) -> None:
+        if type(chunk) is bytes:
+            self._left -= len(chunk)
+            if self._left < 0:
+                raise _OverrunError
+            if _SET_OPCODES[0] in chunk or _SET_OPCODES[1] in chunk:
+                self.suspicious = True
+        if self._first is None:
+            self._first = chunk
+            return
+        if self._hasher is None:
+            self._hasher = sha256(self._first)
+        self._hasher.update(chunk)
+
+    def digest(self) -> bytes:
+        if self._hasher is not None:
+            whole: bytes = self._hasher.digest()
+            return whole[:SIZE_BYTES]
+        return _hash(self._first)
+
+
+class _Nowhere:
+    def write(self, chunk: object) -> None:
+        pass
+
+
+def _hash(data: bytes) -> bytes:
+    """Return the digest; SHA-256 is the faster one for much data where the processor helps."""
+    if len(data) > _SMALL_BYTES:
+        return sha256(data).digest()[:SIZE_BYTES]
+    return blake2b(data, digest_size=SIZE_BYTES).digest()
+
+
+def mark(*parts: object) -> tuple[object, ...]:
+    """Stand at the head of what replaces an object; never called."""
+    return parts
+
+
+class _Rules:
+    """What is encoded as something else than its own reduction."""
+
+    def __init__(
+        self,
+        function_key: FunctionKey,
+        class_key: ClassKey,
+        is_opaque: Callable[[type], bool],
+        met_module: Callable[[ModuleType], None] | None,
+    ) -> None:
+        self._met_module = met_module
+        self._function_key = function_key
+        self._class_key = class_key
+        self._is_opaque = is_opaque
+        self._by_type: dict[type, Callable[[Any], Any]] = {
+            FunctionType: self._function,
+            type(lru_cache(_nothing)): self._function,
+            MethodType: self._method,
+            BuiltinMethodType: self._builtin,
+            MappingProxyType: _mapping,
+            ModuleType: self._module,
+            type: self._class,
+        }
+
+    def reduce(self, obj: Any) -> Any:
+        kind = type(obj)
+        rule = self._by_type.get(kind)
+        if rule is None:
+            rule = self._by_type[kind] = self._rule_of(kind)
+        return rule(obj)
+
+    def _rule_of(self, kind: type) -> Callable[[Any], Any]:
+        if issubclass(kind, type):
+            return _ephemeral if kind.__name__ == "MetaEphemeral" else self._class
+        if issubclass(kind, ModuleType):
+            return self._module
+        if self._is_opaque(kind):
+            return _opaque
+        return _rule_of(kind)
+
+    def _class(self, cls: type) -> Any:
+        key = self._class_key(cls)
+        return mark, ("class", *([module_name(cls), cls.__qualname__] if key is None else [key]))
+
+    def _module(self, module: ModuleType) -> Any:
+        if self._met_module is not None:
+            self._met_module(module)
+        return mark, ("module", module.__name__)
+
+    def _function(self, function: Any) -> Any:
+        if function is mark:
+            return "mark"
+        return mark, ("function", self._function_key(function))
+
+    def _method(self, method: Any) -> Any:
+        stream = global_stream(method.__self__)
+        if stream is not None:
+            return mark, ("stream", stream, method.__name__)
+        return mark, ("method", self._function_key(method.__func__), method.__self__)
+
+    def _builtin(self, function: Any) -> Any:
+        owner = function.__self__
+        stream = global_stream(owner)
+        if stream is not None:
+            return mark, ("stream", stream, function.__name__)
+        if owner is None or isinstance(owner, ModuleType):
+            return mark, ("builtin", function.__module__, function.__qualname__)
+        return mark, ("method", function.__name__, owner)
+
+
+def _rule_of(kind: type) -> Callable[[Any], Any]:
+    if type(kind).__name__ == "MetaEphemeral":
+        return _constant
+    if issubclass(kind, set | frozenset):
+        return _refuse_set
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and kind is numpy.ndarray:
+        return _array
+    return _as_it_is
+
+
+def _as_it_is(_obj: object) -> Any:
+    return NotImplemented
+
+
+def _refuse_set(_obj: object) -> Any:
+    raise _HoldsSetError
+
+
+def _mapping(view: Any) -> Any:
+    return mark, ("mapping", dict(view))
+
+
+def _opaque(obj: object) -> Any:
+    return mark, ("opaque", type(obj).__module__, type(obj).__qualname__)
+
+
+def _ephemeral(cls: Any) -> Any:
+    return mark, ("ephemeral", cls.name, cls.ret)
+
+
+def _constant(constant: Any) -> Any:
+    """Encode an ephemeral constant of DEAP; unpickling adds attributes that say nothing new."""
+    return mark, ("constant", type(constant), constant.value)
+
+
+def module_name(obj: Any) -> str:
+    """Return the name of the object's module; of what has none, the script's."""
+    name = getattr(obj, "__module__", None)
+    return name if isinstance(name, str) else "__main__"
+
+
+def _array(array: Any) -> Any:
+    dtype = array.dtype
+    if dtype.names is not None:  # by fields: the gaps between them hold anything
+        return mark, ("fields", array.shape, [(name, array[name]) for name in dtype.names])
+    if dtype.hasobject:
+        return mark, ("objects", array.shape, array.ravel().tolist())
+    if dtype.kind not in _RAW_KINDS:
+        return NotImplemented
+    flat = array.ravel()  # copies only what is not contiguous
+    raw = pickle.PickleBuffer(flat.view("u1")) if flat.nbytes else b""
+    return mark, ("array", dtype.str, array.shape, raw)
+
+
+class _Encoder(pickle.Pickler):
+    """The C pickler without memo."""
+
+    def __init__(self, rules: _Rules, sink: Any) -> None:
+        super().__init__(sink, _PROTOCOL)
+        self.fast = True
+        self.sink = sink
+        self.reducer_override = rules.reduce  # type: ignore[method-assign]
+
+
+class _SetFinder(pickle.Pickler):
+    """Raises _HoldsSetError on the first set: older protocols name its type, which shows."""
+
+    def __init__(self, rules: _Rules, sink: Any) -> None:
+        super().__init__(sink, 3)
+        self._rules = rules
+        self.fast = True
+
+    def reducer_override(self, obj: Any) -> Any:
+        if obj is set or obj is frozenset:
+            raise _HoldsSetError
+        reduced = self._rules.reduce(obj)
+        if type(reduced) is tuple and reduced[1][0] == "array":
+            return mark, ()
+        return reduced
+
+
+_DECIMAL: Final = 1 << 128
+"""Python refuses to write very large numbers in decimal; those from here on are written otherwise."""
+_ATOMS: Final[dict[type, Callable[[Any], bytes]]] = {
+    type(None): lambda _: b"N",
+    bool: lambda value: b"T" if value else b"F",
+    int: lambda value: b"i%d" % value if -_DECIMAL < value < _DECIMAL else b"i%x" % value,
+    float: lambda value: b"f" + struct.pack("<d", value),
+    complex: lambda value: b"c" + struct.pack("<dd", value.real, value.imag),
+    str: lambda value: b"s" + value.encode("utf-8", "surrogatepass"),
+    bytes: lambda value: b"b" + value,
+    bytearray: lambda value: b"a" + bytes(value),
+    EllipsisType: lambda _: b"E",
+    NotImplementedType: lambda _: b"I",
+    pickle.PickleBuffer: lambda value: b"B" + sha256(value).digest(),
+}
+
+
+class _Walker:
+    """A tree of digests over any value; shared parts are walked once and look like equal ones."""
+
+    def __init__(self, rules: _Rules, *, numbered: bool) -> None:
+        self._rules = rules
+        self._numbered = numbered
+        self._numbers: dict[int, int] = {}
+        self._open: set[int] = set()
+        self._known: dict[int, bytes] = {}
+        self._kept: list[object] = []  # whose id stands above: it must not be used again
+        self._nodes = 0
+
+    def digest(self, obj: Any) -> bytes:
+        atom = _ATOMS.get(type(obj))
+        if atom is not None:
+            return _hash(atom(obj))
+        key = id(obj)
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        if self._numbered and type(obj) not in (tuple, frozenset):
+            if key in self._numbers:
+                return _hash(b"^%d" % self._numbers[key])
+            self._numbers[key] = len(self._numbers)
+        elif key in self._open:
+            raise _CyclicError
+        self._nodes += 1
+        if self._nodes > _NODES_MAX:
+            raise _NoFormError
+        self._kept.append(obj)
+        self._open.add(key)
+        found = self._compound(obj)
+        self._open.discard(key)
+        if not self._numbered:
+            self._known[key] = found
+        return found
+
+    def _compound(self, obj: Any) -> bytes:
+        kind = type(obj)
+        if kind is tuple or kind is list:
+            return self._join(b"(" if kind is tuple else b"[", obj)
+        if kind is dict:
+            return self._join(b"{", (part for item in obj.items() for part in item))
+        if isinstance(obj, set | frozenset):
+            return self._set(obj)
+        return self._object(obj)
+
+    def _join(self, tag: bytes, parts: Iterable[Any]) -> bytes:
+        return _hash(tag + b"".join([self.digest(part) for part in parts]))
+
+    def _set(self, obj: Any) -> bytes:
+        try:
+            walker = _Walker(self._rules, numbered=False) if self._numbered else self
+            parts = sorted([walker.digest(part) for part in obj])
+        except _CyclicError:
+            if self._numbered:
+                raise _NoFormError from None
+            raise
+        head = self.digest(type(obj)) + self.digest(getattr(obj, "__dict__", None))
+        return _hash(b"<" + head + b"".join(parts))
+
+    def _object(self, obj: Any) -> bytes:
+        reduced = self._rules.reduce(obj)
+        if reduced is NotImplemented:
+            special = copyreg.dispatch_table.get(type(obj))
+            reduced = obj.__reduce_ex__(_PROTOCOL) if special is None else special(obj)
+        if isinstance(reduced, str):
+            return _hash(f"g{module_name(obj)}:{reduced}".encode())
+        self._kept.append(reduced)
+        function, args, *more = reduced
+        state, items, pairs = (*more, None, None, None)[:3]
+        parts = (function, args, state, list(items or ()), list(pairs or ()))
+        self._kept.append(parts)
+        return self._join(b"o", parts)

@@ -1,0 +1,352 @@
+"""Digests of the values that a function refers to, in which functions and classes stand by their names.
+
+What the user's module holds under a name is described on its own, as a reference of its own; so a value
+that contains it only names it. What has no name of its own (a lambda in a list, a local class) is
+described where it stands.
+
+Some objects have no value to compare: locks, loggers, open files. Their type stands for them. Random
+generators are such, too: the items of a call are seeded on their own.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextvars
+import dataclasses
+import functools
+import io
+import logging
+import queue
+import random
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from types import CellType, CodeType, FunctionType, ModuleType
+from typing import Any, Final
+
+from resilient_scoop.values import source, source_text
+from resilient_scoop.values.canonical import Canon, module_name
+from resilient_scoop.values.user_code import describe, is_user_code, version
+
+DIGEST_BYTES: Final = 12
+SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
+MISSING: Final = object()
+CACHED: Final = type(functools.lru_cache(lambda: None))
+GENERATED: Final = "<string>"
+_ABSENT_FROM_CLASSES: Final = frozenset(
+    [
+        "__dict__",
+        "__weakref__",
+        "__doc__",
+        "__module__",
+        "__qualname__",
+        "__annotations__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__abstractmethods__",
+        "_abc_impl",
+        "__parameters__",
+        "__orig_bases__",
+        "__match_args__",
+        "__annotate__",
+        "__annotate_func__",
+        "__annotations_cache__",
+        "__slotnames__",
+        "_value2member_map_",
+        "_unhashable_values_",
+        "__classcell__",
+        "__type_params__",
+        "__hash__",
+        "_hashable_values_",
+    ]
+)
+_MADE_BY_C: Final = frozenset({"member_descriptor", "getset_descriptor", "CField"})
+"""Types of the attributes that a class has for its slots and fields."""
+_DATACLASS: Final = "__dataclass_fields__"
+_FIELD_PARTS: Final = ("default", "default_factory", "init", "repr", "hash", "compare", "kw_only")
+_OPAQUE: Final[tuple[type, ...]] = (
+    type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Event,
+    threading.Semaphore, threading.Barrier, threading.Thread, threading.local, io.IOBase,
+    queue.Queue, queue.SimpleQueue, weakref.ReferenceType, weakref.WeakKeyDictionary,
+    weakref.WeakValueDictionary, weakref.WeakSet, random.Random, logging.Logger,
+    logging.LoggerAdapter, logging.Handler, contextvars.ContextVar,
+)  # fmt: skip
+Reach = Callable[[str, Any], None]
+
+
+class _Absent:
+    """The type of `ABSENT`; pickles by that name."""
+
+    def __reduce__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Final = _Absent()
+"""Stands for what the script has deleted from a module."""
+
+
+def digest_of(*parts: bytes) -> bytes:
+    """Return the digest (DIGEST_BYTES) of parts in this order."""
+    hasher = blake2b(digest_size=DIGEST_BYTES)
+    for part in parts:
+        hasher.update(len(part).to_bytes(8, "little") + part)
+    return hasher.digest()
+
+
+def own_home(obj: Any) -> str | None:
+    """Return `module:qualname` of a function or class that is found by that name, else None."""
+    name, qualname = getattr(obj, "__module__", None), getattr(obj, "__qualname__", "<")
+    if name is None and isinstance(obj, FunctionType):
+        name = "__main__"  # made by `exec`; pickle looks for it there, too
+    if not isinstance(name, str) or not isinstance(qualname, str) or "<" in qualname:
+        return None
+    found: Any = sys.modules.get(name)
+    if found is None:
+        return None
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return f"{module_name(obj)}:{qualname}" if found is obj else None
+
+
+def is_opaque(value: Any) -> bool:
+    """Tell whether a value is one of those that have nothing to compare but their type."""
+    return is_opaque_type(type(value))
+
+
+def is_opaque_type(kind: type) -> bool:
+    """Tell whether values of this type have nothing to compare but that."""
+    if kind is object or issubclass(kind, _OPAQUE):
+        return True
+    module = kind.__module__
+    if module.startswith(("numpy.random", "filelock.")):
+        return True
+    return module in ("_socket", "socket", "_asyncio")
+
+
+def is_immutable(value: object) -> bool:
+    """Tell whether a value is the same as long as it is the same object."""
+    if type(value) is tuple or type(value) is frozenset:
+        return all(map(is_immutable, value))
+    return type(value) in SCALARS
+
+
+class Describer:
+    """Describes values; `reach` is told of each thing of the user's that is named on the way."""
+
+    def __init__(self, reach: Reach) -> None:
+        self.reach = reach
+        self._canon = Canon(self.function_key, self.class_key, is_opaque_type, self._met_module)
+        self._inside: dict[int, int] = {}  # what is being described where it stands -> its number
+
+    def value(self, value: Any) -> bytes | None:
+        """Return the digest of a value, or None if it cannot be compared."""
+        if is_opaque(value):
+            return opaque(value)
+        if isinstance(value, ModuleType):
+            self.holds_module(value)
+            return digest_of(b"module", value.__name__.encode())
+        found = self._canon.digest(value)
+        return None if found is None else found[:DIGEST_BYTES]
+
+    def part(self, value: Any) -> bytes:
+        """Return the digest of a part of something; of what cannot be compared, one never seen again."""
+        found = self.value(value)
+        return unique() if found is None else found
+
+    def function_key(self, function: Any) -> bytes:
+        """Return what stands for a function (or a cached one): its name, or its description."""
+        home = own_home(function)
+        if home is not None:
+            if is_user_code(function):
+                self.reach(home, function)
+            return f"@{home}".encode()
+        return self.inline(function)
+
+    def class_key(self, cls: type) -> bytes | None:
+        """Return what stands for a class of the user's; None for others: their name does."""
+        if type(cls).__name__ == "MetaCreator":  # DEAP's: what it was made of tells what it is
+            return digest_of(cls.__name__.encode(), self.part(cls.reduce_args))  # type: ignore[attr-defined]
+        if not is_user_code(cls):
+            return None
+        home = own_home(cls)
+        if home is not None:
+            self.reach(home, cls)
+            return f"@{home}".encode()
+        return self._guarded(cls, self._class_inline)
+
+    def inline(self, function: Any) -> bytes:
+        """Return the digest of a function that has no name of its own."""
+        if type(function) is CACHED:
+            parameters = repr(function.cache_parameters()).encode()
+            return digest_of(b"cached", parameters, self.function_key(function.__wrapped__))
+        return self._guarded(function, self._function_inline)
+
+    def _guarded(self, obj: Any, describe_it: Callable[[Any], bytes]) -> bytes:
+        number = self._inside.get(id(obj))
+        if number is not None:
+            return b"^%d" % number
+        self._inside[id(obj)] = len(self._inside)
+        try:
+            return describe_it(obj)
+        finally:
+            del self._inside[id(obj)]
+
+    def _function_inline(self, function: Any) -> bytes:
+        parts = [text_of(function)]
+        for name, value in carried(function):
+            parts += [name.encode(), self.part(value)]
+        self.names_of(function)
+        return digest_of(b"inline", *parts)
+
+    def names_of(self, function: Any) -> None:
+        """Tell `reach` of what a function finds by global names; the survey does it."""
+
+    def _met_module(self, module: ModuleType) -> None:
+        self.holds_module(module)
+
+    def holds_module(self, module: ModuleType) -> None:
+        """Be told of a module that a value holds; the survey does something about it."""
+
+    def _class_inline(self, cls: type) -> bytes:
+        parts = [self.class_header(cls), cls.__qualname__.encode()]
+        for name, value in attributes_of(cls):
+            parts += [name.encode(), self.attribute(value)]
+        return digest_of(b"class", *parts)
+
+    def class_header(self, cls: type) -> bytes:
+        """Return the digest of a class without its attributes."""
+        bases = [self.class_key(base) or describe(base).encode() for base in cls.__bases__]
+        kind = self.class_key(type(cls)) or describe(type(cls)).encode()
+        names = vars(cls).get("__annotations__", {})
+        fields = ",".join(names) if _DATACLASS in vars(cls) else ""
+        return digest_of(kind, fields.encode(), *bases, *self._registered(cls))
+
+    def _registered(self, cls: type) -> list[bytes]:
+        """Return what stands for the classes that are registered with an abstract one."""
+        if not isinstance(cls, abc.ABCMeta):
+            return []
+        found = [ref() for ref in abc._get_dump(cls)[0]]  # type: ignore[attr-defined]  # noqa: SLF001
+        names = sorted(describe(each) for each in found if each is not None)
+        return [b"registered", *(name.encode() for name in names)] if names else []
+
+    def attribute(self, value: Any) -> bytes:
+        """Return the digest of what a class holds under a name."""
+        if isinstance(value, FunctionType | CACHED):
+            return self.inline(value)
+        if type(value) is dict and any(
+            isinstance(each, dataclasses.Field) for each in value.values()
+        ):
+            return self.part([_parts_of(each) for each in value.values()])
+        inner = list(_wrapped_by(value))
+        if not inner:
+            return self.part(value)
+        keys = [
+            self.inline(each) if isinstance(each, FunctionType) else self.part(each)
+            for each in inner
+        ]
+        return digest_of(type(value).__qualname__.encode(), *keys)
+
+
+def opaque(value: object) -> bytes:
+    """Return the digest of what has nothing to compare but its type; loggers and file locks have a name."""
+    kind = type(value)
+    name = value.name if isinstance(value, logging.Logger) else ""
+    if kind.__module__.startswith("filelock."):
+        name = str(getattr(value, "lock_file", ""))
+    return digest_of(b"opaque", kind.__module__.encode(), kind.__qualname__.encode(), name.encode())
+
+
+def unique() -> bytes:
+    """Return a digest that equals no other: what cannot be compared never counts as equal."""
+    import os
+
+    return os.urandom(DIGEST_BYTES)
+
+
+def text_of(function: Any, *, by_position: bool = False) -> bytes:
+    """Return what stands for a function's code: its source, else its bytecode; a library's its version.
+
+    With `by_position` the names of its parameters do not count.
+    """
+    code: CodeType = function.__code__
+    if not is_user_code(function):
+        return f"{describe(function)} {version(module_name(function).partition('.')[0])}".encode()
+    found = source_text.of_function(code, by_position=by_position)
+    text = f"bytecode {source.bytecode(code)}" if found is None else found.text
+    return text.encode("utf-8", "surrogatepass")
+
+
+def carried(function: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what a function carries: (label, value) of defaults, closure cells and attributes."""
+    code: CodeType = function.__code__
+    arguments = code.co_varnames[: code.co_argcount]
+    defaults = function.__defaults__ or ()
+    yield from zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True)
+    yield from sorted((function.__kwdefaults__ or {}).items())
+    found = source_text.of_function(code) if is_user_code(function) else None
+    places = {} if found is None else {name: at for at, name in enumerate(found.renamed)}
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    for name, cell in sorted(cells, key=lambda each: (places.get(each[0], -1), each[0])):
+        value = content(cell)
+        if value is not MISSING:
+            yield (f"closure {places[name]}" if name in places else name), value
+    for name, value in sorted(vars(function).items()):
+        if name not in ("__wrapped__", "__doc__", "__type_params__"):
+            yield f".{name}", value
+
+
+def own_names(function: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the globals that a function uses of a namespace of its own, which is no module's (`exec`)."""
+    scope = function.__globals__
+    module = sys.modules.get(str(scope.get("__name__")))
+    if module is None or vars(module) is not scope:
+        for name in sorted(source_text.global_loads(function.__code__)):
+            if name in scope:
+                yield name, scope[name]
+
+
+def content(cell: CellType) -> Any:
+    """Return what a closure cell holds, or MISSING."""
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return MISSING
+
+
+def attributes_of(cls: type) -> Iterator[tuple[str, Any]]:
+    """Yield the names and raw values that a class holds itself, without what Python generates."""
+    made = _DATACLASS in vars(cls)
+    for name, value in sorted(vars(cls).items()):
+        if name in _ABSENT_FROM_CLASSES or type(value).__name__ in _MADE_BY_C:
+            continue
+        if not (made and name.startswith("__") and name != _DATACLASS and _is_generated(value)):
+            yield name, value
+
+
+def _is_generated(value: Any) -> bool:
+    code = getattr(value, "__code__", None)
+    return code is None or bool(code.co_filename == GENERATED)
+
+
+def _parts_of(field: Any) -> tuple[str, list[Any]]:
+    """Return what counts of a dataclass's field: all but its annotation."""
+    return field.name, [getattr(field, part) for part in _FIELD_PARTS]
+
+
+def _wrapped_by(value: Any) -> Iterator[Any]:
+    """Yield what a descriptor of a class is made of; nothing if it is none that is known."""
+    match value:
+        case staticmethod() | classmethod():
+            yield value.__func__
+        case property():
+            yield from (value.fget, value.fset, value.fdel)
+        case functools.cached_property():
+            yield value.func
+        case functools.partialmethod():
+            yield from (value.func, value.args, value.keywords)
+        case functools.singledispatchmethod():
+            yield from (value.func, value.dispatcher)
+        case _:
+            return
