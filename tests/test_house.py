@@ -34,7 +34,7 @@ HOMES = {
     "zmq": ["transport/*.py"],
     "lmdb": ["journal/*.py"],
     "dill": ["payload/*.py"],
-    "deap": ["values/deap_classes.py", "contrib/deap.py"],
+    "deap": ["adapters/deap_classes.py", "contrib/deap.py"],
     "greenlet": ["adapters/greenlets.py"],
     "psutil": ["adapters/*.py"],
     "tenacity": ["adapters/retrying.py"],

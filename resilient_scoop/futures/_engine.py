@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from resilient_scoop.adapters import process_settings
 from resilient_scoop.adapters.greenlets import GreenletExit
 from resilient_scoop.core.parent.severed import sever
 from resilient_scoop.errors import ScriptGuardError, UsageError
 from resilient_scoop.futures._options import PLAIN
-from resilient_scoop.identity import imported_values, script_changes
+from resilient_scoop.identity import imported_values, process_settings, script_changes
 from resilient_scoop.identity.change_guard import Guard
 from resilient_scoop.identity.digest import (
     Changed,

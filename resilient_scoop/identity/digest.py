@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
+from resilient_scoop.adapters.canonical import Canon
 from resilient_scoop.identity.change_guard import Guard
 from resilient_scoop.identity.meaning import Meaning
 from resilient_scoop.ids import DIGEST_BYTES
-from resilient_scoop.values.canonical import Canon
 from resilient_scoop.values.user_code import describe, is_user_code
 from resilient_scoop.wire.callables import AS_IMPORTED, Reference
 

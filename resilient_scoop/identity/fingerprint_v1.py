@@ -20,8 +20,8 @@ from hashlib import blake2b
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
+from resilient_scoop.adapters.canonical import Canon
 from resilient_scoop.values import source
-from resilient_scoop.values.canonical import Canon
 from resilient_scoop.values.user_code import describe, version
 
 FINGERPRINT_BYTES: Final = 16

@@ -29,8 +29,12 @@ from typing import Any, Final
 
 import msgspec
 
-from resilient_scoop.adapters import process_settings
-from resilient_scoop.identity import imported_values, module_source, script_changes
+from resilient_scoop.identity import (
+    imported_values,
+    module_source,
+    process_settings,
+    script_changes,
+)
 from resilient_scoop.identity.change_guard import Guard
 from resilient_scoop.identity.secret_names import SECRET
 from resilient_scoop.values import source, source_text

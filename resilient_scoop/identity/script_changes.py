@@ -11,7 +11,7 @@ import sys
 from contextvars import ContextVar
 from typing import Any
 
-from resilient_scoop.adapters import process_settings
+from resilient_scoop.identity import process_settings
 from resilient_scoop.wire.callables import Setting
 
 

@@ -4,7 +4,7 @@ dill is bent in four ways. What can be found by its name travels by its name, in
 since every worker's `__main__` is the user's script: dill would send a second class of the same
 name, and `isinstance` would fail. Other classes travel as `payload.classes` says. Locks, files and
 sockets, of which dill makes silent copies, are refused: a copied lock locks nothing, and a copied
-file opened for writing truncates the original. DEAP's classes travel as `values.deap_classes` says.
+file opened for writing truncates the original. DEAP's classes travel as `adapters.deap_classes` says.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import types
 from collections.abc import Callable, Container
 from typing import IO, Any, Final
 
+from resilient_scoop.adapters import deap_classes
 from resilient_scoop.payload import class_keys, classes, former_names, functions
-from resilient_scoop.values import deap_classes
 from resilient_scoop.values.values import own_home
 
 _PROTOCOL: Final = 5

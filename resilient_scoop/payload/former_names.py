@@ -14,7 +14,7 @@ _ADAPTERS: Final = "resilient_scoop.adapters."
 _NOW: Final = {
     f"{_ADAPTERS}payload_class_keys": "resilient_scoop.payload.class_keys",
     f"{_ADAPTERS}payload_classes": "resilient_scoop.payload.classes",
-    f"{_ADAPTERS}payload_deap": "resilient_scoop.values.deap_classes",
+    f"{_ADAPTERS}payload_deap": "resilient_scoop.adapters.deap_classes",
     f"{_ADAPTERS}payload_dill": "resilient_scoop.payload.by_value",
     f"{_ADAPTERS}payload_errors": "resilient_scoop.payload.exceptions",
     f"{_ADAPTERS}payload_function": "resilient_scoop.payload.functions",

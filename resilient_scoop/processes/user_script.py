@@ -13,8 +13,7 @@ import types
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Final, cast
 
-from resilient_scoop.adapters import process_settings
-from resilient_scoop.identity import imported_values
+from resilient_scoop.identity import imported_values, process_settings
 from resilient_scoop.processes import main_guard, program
 from resilient_scoop.task_state import locks, thread_locals
 

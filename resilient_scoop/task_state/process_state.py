@@ -23,36 +23,36 @@ import time
 import warnings
 from typing import Any, Final, NamedTuple
 
-from resilient_scoop.adapters import aspects
 from resilient_scoop.adapters.greenlets import getcurrent
+from resilient_scoop.identity import process_aspects
 from resilient_scoop.task_state import generators, overlay, rng
 from resilient_scoop.task_state.asyncio_state import ASYNCIO
 
 _get_context: Final = decimal.getcontext  # `process_settings` replaces them
 _set_context: Final = decimal.setcontext
-_ALARM: Final = aspects.Alarm()
-_DIRECTORY: Final = aspects.Directory()
-ASPECTS: Final[list[aspects.Aspect]] = [
+_ALARM: Final = process_aspects.Alarm()
+_DIRECTORY: Final = process_aspects.Directory()
+ASPECTS: Final[list[process_aspects.Aspect]] = [
     _DIRECTORY,
-    aspects.Environment(),
-    aspects.TimeZone(),
-    aspects.Attributes(
+    process_aspects.Environment(),
+    process_aspects.TimeZone(),
+    process_aspects.Attributes(
         "standard streams", sys,
         ("stdout", "stderr", "stdin", "argv", "excepthook", "displayhook", "unraisablehook"),
     ),
-    aspects.ListOf("sys.path", sys, "path"),
-    aspects.Attributes(
+    process_aspects.ListOf("sys.path", sys, "path"),
+    process_aspects.Attributes(
         "display of warnings", warnings, ("showwarning", "_showwarnmsg_impl", "formatwarning")
     ),
-    aspects.Warnings(),
-    aspects.Handlers(),
+    process_aspects.Warnings(),
+    process_aspects.Handlers(),
     _ALARM,
     *ASYNCIO,
-    aspects.Umask(),
-    aspects.Limits(),
-    aspects.SocketTimeout(),
-    aspects.Locale(),
-    aspects.SklearnConfig(),
+    process_aspects.Umask(),
+    process_aspects.Limits(),
+    process_aspects.SocketTimeout(),
+    process_aspects.Locale(),
+    process_aspects.SklearnConfig(),
 ]  # fmt: skip
 
 
@@ -149,5 +149,5 @@ def imported(before: list[Any]) -> None:
         base, now = _Base.values[at], aspect.read()
         if before[at] == base:
             _Base.values[at] = now
-        elif isinstance(aspect, aspects.Environment | aspects.ListOf):
+        elif isinstance(aspect, process_aspects.Environment | process_aspects.ListOf):
             _Base.values[at] = aspect.with_change(base, before[at], now)

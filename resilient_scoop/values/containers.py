@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from resilient_scoop.values.canonical import Canon
+from resilient_scoop.adapters.canonical import Canon
 
 ITEMS_MAX: Final = 10_000
 _DEPTH_MAX: Final = 4

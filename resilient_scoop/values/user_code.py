@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
-from resilient_scoop.values.canonical import module_name
+from resilient_scoop.adapters.canonical import module_name
 from resilient_scoop.values.user_modules import is_users_file
 
 _HEAP_TYPE, _IMMUTABLE = 1 << 9, 1 << 8

@@ -26,8 +26,8 @@ from hashlib import blake2b
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
+from resilient_scoop.adapters.canonical import Canon, module_name
 from resilient_scoop.values import source, source_text
-from resilient_scoop.values.canonical import Canon, module_name
 from resilient_scoop.values.user_code import describe, is_user_code, version
 
 DIGEST_BYTES: Final = 12

@@ -194,7 +194,7 @@ def test_a_deap_class_that_is_not_there_is_made_once() -> None:
     creator = pytest.importorskip("deap.creator")
     creator.create("PayloadGone", list, size=3)
     data = payload.dumps(creator.PayloadGone([1]))
-    from resilient_scoop.values import deap_classes
+    from resilient_scoop.adapters import deap_classes
 
     del creator.PayloadGone
     deap_classes._arrived.clear()

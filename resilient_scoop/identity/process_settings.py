@@ -24,14 +24,14 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from resilient_scoop.adapters.aspects import (
+from resilient_scoop.errors import PicklingFailedError
+from resilient_scoop.identity.process_aspects import (
     Limits,
     SklearnConfig,
     SocketTimeout,
     Umask,
     Warnings,
 )
-from resilient_scoop.errors import PicklingFailedError
 from resilient_scoop.payload import codec
 
 _UNSET: Final = object()

@@ -10,6 +10,9 @@ the ids and states of things. Two ways, chosen by the value alone:
 
 A value without a canonical form has the digest None: what cannot be pickled without dill's help, a
 set whose elements form cycles with it, nesting beyond Python's stack.
+
+The name of this module and of `mark` are part of the digests: a resume of a run of an earlier version
+finds results by them. So both stay as they are.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from types import (
 )
 from typing import Any, Final
 
-from resilient_scoop.values.deap_classes import global_stream
+from resilient_scoop.adapters.deap_classes import global_stream
 
 SIZE_BYTES: Final = 16
 
