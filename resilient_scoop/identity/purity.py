@@ -93,7 +93,8 @@ _NESTED_INTRINSICS: Final = (*_INTRINSICS, "INTRINSIC_STOPITERATION_ERROR")
 _OF_A_RECORD: Final = frozenset(
     ["__module__", "__qualname__", "__doc__", "__annotations__", "__dict__", "__weakref__", "__slots__",
      "__dataclass_fields__", "__dataclass_params__", "__match_args__", "__hash__", "__firstlineno__",
-     "__static_attributes__", "__annotate_func__", "__annotations_cache__"]
+     "__static_attributes__", "__annotate_func__", "__annotations_cache__",
+     "__slotnames__"]  # which `copyreg` leaves there when it reduces an instance
 )  # fmt: skip
 _MADE_BY_DATACLASS: Final = frozenset(
     ["__init__", "__repr__", "__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__setattr__",

@@ -56,26 +56,26 @@ def _wrap(owner, name, thread=None, most=1 << 62):
 
 if "resilient_scoop.processes.entry" in sys.orig_argv and _ROLE in sys.orig_argv:
     for name in ("writev", "fsync", "fdatasync", "rename", "unlink"): _wrap(os, name)
-    from resilient_scoop.adapters import journal
+    from resilient_scoop.journal import journal
     _wrap(journal.Journal, "commit")
 
 if _ROLE in ("compaction", "remover", "copier") and "broker" in sys.orig_argv:
     import subprocess
-    from resilient_scoop.adapters import journal_compact, journal_upkeep
-    journal_upkeep.COMPACT_BYTES_MIN, journal_upkeep.LOOK_S = 1 << 18, 0.05
-    journal_compact.STEP_RECORDS = 4
+    from resilient_scoop.journal import compact, upkeep
+    upkeep.COMPACT_BYTES_MIN, upkeep.LOOK_S = 1 << 18, 0.05
+    compact.STEP_RECORDS = 4
     if _ROLE == "compaction":
         for name in ("mkdir", "writev", "fsync", "rename"): _wrap(os, name, "committer")
         _wrap(subprocess, "Popen", "committer")
-        _wrap(journal_compact, "open_store", "committer")
-        _wrap(journal_compact.Compaction, "_catch_up", "committer", 4)
+        _wrap(compact, "open_store", "committer")
+        _wrap(compact.Compaction, "_catch_up", "committer", 4)
     if _ROLE == "remover":
         for name in ("unlink", "rmdir"): _wrap(os, name, "remover")
 
-if _ROLE == "copier" and any("journal_copy" in word for word in sys.orig_argv):
-    from resilient_scoop.adapters import journal_copy
+if _ROLE == "copier" and any("resilient_scoop.journal.copy" in word for word in sys.orig_argv):
+    from resilient_scoop.journal import copy
     for name in ("write", "fsync"): _wrap(os, name)
-    for name in ("copy", "check_copy"): _wrap(journal_copy, name)
+    for name in ("copy", "check_copy"): _wrap(copy, name)
 """
 
 

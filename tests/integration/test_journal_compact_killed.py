@@ -23,11 +23,11 @@ LIMIT_S = 60.0
 WRITER = """
 import os, sys, threading
 from pathlib import Path
-from resilient_scoop.adapters import journal_upkeep
+from resilient_scoop.journal import upkeep
 from resilient_scoop.journal.committer import Committer
 from resilient_scoop.journal.journal import Journal
 from resilient_scoop.core.events import Erase, Put, Table
-journal_upkeep.COMPACT_BYTES_MIN = 1 << 16
+upkeep.COMPACT_BYTES_MIN = 1 << 16
 journal = Journal.open(Path(sys.argv[1]))
 news = threading.Semaphore(0)
 committer = Committer(journal, news.release, journal.tend)
@@ -94,10 +94,10 @@ def test_kill_nine_at_any_moment_of_a_compaction_loses_nothing(tmp_path: Path) -
 STEPS = """
 import os, sys
 from pathlib import Path
-from resilient_scoop.adapters import journal_upkeep
+from resilient_scoop.journal import upkeep
 from resilient_scoop.journal.journal import Journal
 from resilient_scoop.core.events import Erase, Put, Table
-journal_upkeep.COMPACT_BYTES_MIN = 1 << 16
+upkeep.COMPACT_BYTES_MIN = 1 << 16
 journal = Journal.open(Path(sys.argv[1]))
 turn = int(sys.argv[2])
 def commit():

@@ -407,6 +407,13 @@ def test_scalars_and_sequences_of_them_are_plain(obj: object) -> None:
     assert args_plain(obj)
 
 
+def test_an_instance_of_a_dataclass_stays_plain_when_it_was_pickled() -> None:
+    fresh = dataclasses.make_dataclass("Fresh", ["gain"])(1.0)
+    fresh.__reduce_ex__(2)
+    assert "__slotnames__" in vars(type(fresh))
+    assert args_plain(fresh)
+
+
 @pytest.mark.parametrize(
     "obj",
     [

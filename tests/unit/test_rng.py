@@ -13,7 +13,7 @@ import zlib
 from resilient_scoop.task_state import rng
 
 FIRST_USE_IN_AN_ITEM = """
-from resilient_scoop.adapters import rng
+from resilient_scoop.task_state import rng
 number = 5
 rng.watch_imports(lambda: number)
 rng.seed(number)
@@ -24,7 +24,7 @@ assert late == np.random.random()
 """
 
 ANOTHER_ITEM_IMPORTS_IT_MEANWHILE = """
-from resilient_scoop.adapters import rng
+from resilient_scoop.task_state import rng
 number = 5
 rng.watch_imports(lambda: number)
 rng.seed(number)
@@ -113,7 +113,7 @@ def test_streams_of_both_kinds_are_saved_and_restored() -> None:
 
 FORKED_CHILD = """
 import os, random
-from resilient_scoop.adapters import unseeded
+from resilient_scoop.task_state import unseeded
 unseeded.draw_from(lambda bits: 5)
 first, second = random.Random().random(), random.Random().random()
 assert first == second == random.Random(5).random()
@@ -139,7 +139,7 @@ def test_children_threads_and_the_standard_library_are_seeded_by_the_system() ->
 
 BASE = """
 import decimal, os, signal, sys, tempfile, warnings
-from resilient_scoop.adapters import process_state
+from resilient_scoop.task_state import process_state
 folder = os.getcwd()
 process_state.take_base()
 os.chdir(tempfile.gettempdir())

@@ -81,7 +81,7 @@ def test_data_of_modules_that_a_task_imports_and_of_other_threads() -> None:
 def test_what_the_script_itself_makes_is_not_kept_in_mind() -> None:
     text = """
 import threading
-from resilient_scoop.adapters import thread_locals
+from resilient_scoop.task_state import thread_locals
 thread_locals.install()
 for _ in range(3):
     threading.local()

@@ -89,8 +89,8 @@ class Disk:
 def wait_for_room(folder: str) -> bool:
     """Wait until the journal in the run's folder can be opened; return False if that is to end.
 
-    Standard input and output are the launcher's, as in `processes.broker.main`. A refusal that is no lack of
-    space is left to the opening, which names it.
+    Standard input and output are the launcher's, as in `processes.broker.main`. Another
+    refusal is left to the opening, which names it.
     """
     disk: Disk | None = None
     while not _has_room(Path(folder)):
