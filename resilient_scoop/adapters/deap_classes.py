@@ -20,6 +20,8 @@ import sys
 from types import BuiltinMethodType, MethodType
 from typing import Any, Final
 
+from resilient_scoop.adapters import former_names
+
 _PROTOCOL: Final = 5
 _GLOBAL_RANDOM: Final = random.random.__self__  # type: ignore[attr-defined]  # a bound method
 
@@ -69,7 +71,7 @@ def creator_class(name: str, definition: bytes) -> type:
 
     here: Any = getattr(creator, name, None)
     if not isinstance(here, creator.MetaCreator) or _definition(here) != definition:
-        here = creator.meta_create(*pickle.loads(definition))
+        here = creator.meta_create(*former_names.load(definition))
     made: type = here
     _arrived[name, definition] = made
     return made
@@ -87,7 +89,7 @@ def ephemeral_class(name: str, definition: bytes) -> type:
             f"the ephemeral constant {name!r} is not defined here, and its function cannot travel; "
             f"call addEphemeralConstant at the top level of the script"
         )
-    return gp.MetaEphemeral(name, *pickle.loads(definition))  # type: ignore[no-any-return]
+    return gp.MetaEphemeral(name, *former_names.load(definition))  # type: ignore[no-any-return]
 
 
 def _reduce_method(method: Any) -> Any:

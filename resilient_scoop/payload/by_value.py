@@ -18,8 +18,8 @@ import types
 from collections.abc import Callable, Container
 from typing import IO, Any, Final
 
-from resilient_scoop.adapters import deap_classes
-from resilient_scoop.payload import class_keys, classes, former_names, functions
+from resilient_scoop.adapters import deap_classes, former_names
+from resilient_scoop.payload import class_keys, classes, functions
 from resilient_scoop.values.values import own_home
 
 _PROTOCOL: Final = 5

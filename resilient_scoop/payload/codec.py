@@ -17,9 +17,10 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Final, cast
 
+from resilient_scoop.adapters import former_names
 from resilient_scoop.adapters.deap_classes import dispatch_table
 from resilient_scoop.errors import PicklingFailedError
-from resilient_scoop.payload import by_value, class_keys, former_names, unpicklable_path
+from resilient_scoop.payload import by_value, class_keys, unpicklable_path
 
 PROTOCOL: Final = 5
 PICKLE, DILL, BUFFERS = 0x80, 0x44, 0x4F

@@ -22,8 +22,9 @@ import pickle
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
+from resilient_scoop.adapters import former_names
 from resilient_scoop.errors import PicklingFailedError
-from resilient_scoop.payload import class_keys, codec, exceptions, former_names
+from resilient_scoop.payload import class_keys, codec, exceptions
 from resilient_scoop.payload.class_keys import Place, is_importable, locate
 from resilient_scoop.payload.codec import Parts, dumps
 from resilient_scoop.payload.exceptions import (

@@ -23,10 +23,11 @@ from typing import IO, Any, Final, NamedTuple
 import msgspec
 
 from resilient_scoop._version import __version__
+from resilient_scoop.adapters import former_names
 from resilient_scoop.adapters.deap_classes import dispatch_table
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import CheckpointUnusableError, PicklingFailedError
-from resilient_scoop.payload import by_value, codec, former_names, unpicklable_path
+from resilient_scoop.payload import by_value, codec, unpicklable_path
 from resilient_scoop.payload.codec import Parts
 from resilient_scoop.states import shape
 from resilient_scoop.states.migrate import Migration

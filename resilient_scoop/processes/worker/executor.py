@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
+from resilient_scoop.adapters import former_names
 from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
 from resilient_scoop.adapters.greenlets import GreenletExit
 from resilient_scoop.core.broker import permission, set_aside
@@ -231,7 +232,10 @@ class Executor:
         """As `_item`, for a function of one argument that nothing special is to be done for."""
         value: Any = _NOT_LOADED
         try:
-            value = pickle.loads(arg) if arg[0] == _PICKLE else self._load(loaded, arg)
+            try:
+                value = pickle.loads(arg) if arg[0] == _PICKLE else self._load(loaded, arg)
+            except ModuleNotFoundError:  # a plain pickle may name it by a former name
+                value = former_names.load(arg)
             if loaded.is_pure and isinstance(value, _BUILTIN):
                 if type(value) not in _PLAIN:
                     _look_at(context, loaded, value)
