@@ -106,3 +106,13 @@ def test_the_file_of_a_state_is_looked_at(place: Place) -> None:
         path.write_bytes(path.read_bytes()[:-1] + b"!")
     assert check(golden.run.journal, Depth.STRUCTURE).sound
     assert check(golden.run.journal, Depth.CONTENTS).problems_total >= 1
+
+
+def test_pickles_that_name_modules_by_former_names_are_read(place: Place) -> None:
+    golden = unpacked(place, "1-deap")
+    before = read_figures(golden.run, golden.run.load()).done
+    done = place.rscoop("resume", "last")
+    assert done.expect() == "second 810.0\n"
+    assert f"{before} results recovered" in done.err
+    assert "replay:" not in done.err
+    assert place.rscoop("logs", "last").expect() == golden.printed + "second 810.0\n"
