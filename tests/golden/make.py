@@ -5,7 +5,8 @@
 `format-N-finished.tar.gz` is a run that came to its end; `format-N-killed.tar.gz` one whose processes
 were all killed with SIGKILL in the middle of its last map, its data file as the kill left it;
 `format-N-checkpointed.tar.gz` one with checkpoints, killed in the middle of a generation;
-`format-N-deap.tar.gz` one whose pickles name modules of the runtime as they were then. Each has a `.json` beside it: what the run had printed. They hold output, constants, an order of completion, a
+`format-N-deap.tar.gz` one whose pickles name modules of the runtime as they were then. Each has a
+`.json` beside it: what the run had printed. They hold output, constants, an order of completion, a
 failure, blobs, files of large results and states, and what ended parents left.
 
 Make them once per format version, right before it is released, and never again: that later versions

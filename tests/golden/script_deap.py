@@ -12,7 +12,7 @@ creator.create("Fitness", base.Fitness, weights=(1.0,))
 creator.create("Individual", list, fitness=creator.Fitness)
 
 
-def evaluate(individual):
+def evaluate(individual: creator.Individual) -> creator.Individual:
     if individual[0] >= 40:
         while not Path(sys.argv[1]).exists():
             time.sleep(0.01)
