@@ -5,12 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from resilient_scoop.errors import UsageError
-
-if TYPE_CHECKING:
-    from resilient_scoop.checkpoint._block import Block
 
 _MAKERS = (
     types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial, type,
@@ -53,6 +50,13 @@ def initialize(initial: Any, name: str) -> Any:
     return initial()
 
 
+class Saves(Protocol):
+    """What a state is committed to: the block that it belongs to."""
+
+    def commit(self, state: Any, every_s: float | Literal["auto"] | None) -> None:
+        """Save the state, unless it is not due. See `State.commit`."""
+
+
 class State:
     """The state of a `durable` block: whatever attributes are set on it are saved by `commit`."""
 
@@ -83,7 +87,7 @@ class State:
         self._rscoop_block.commit(self, every_s)
 
     if TYPE_CHECKING:
-        _rscoop_block: Block
+        _rscoop_block: Saves
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(

@@ -6,25 +6,56 @@ The script has been imported here as in a worker. What it had set afterwards com
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections import Counter
+from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import msgspec
+
+from resilient_scoop import ids
 from resilient_scoop.identity import fingerprint_v1
 from resilient_scoop.identity.meaning import Meaning, fingerprint_of
 from resilient_scoop.payload import payload
-from resilient_scoop.processes.code_survey import Answer, Difference
+from resilient_scoop.payload.files import LargeStore
+from resilient_scoop.processes import random_streams, user_script
+from resilient_scoop.processes.code_survey import NOT_IMPORTED, Answer, Difference
+from resilient_scoop.processes.connection import Context
+from resilient_scoop.processes.here import Process
+from resilient_scoop.processes.starting import take_settings
 from resilient_scoop.task_state import overlay
 from resilient_scoop.values.user_code import is_user_module
-from resilient_scoop.wire.callables import AS_IMPORTED, Reference
-
-if TYPE_CHECKING:
-    from resilient_scoop.payload.files import LargeStore
-    from resilient_scoop.wire.callables import Define
+from resilient_scoop.wire.callables import AS_IMPORTED, Define, Reference
 
 _KEYWORDS: Final = 2  # of `Define.style`: arguments are given by name
 _Keyed = dict[tuple[str, str, int], Reference]
+
+
+def main() -> int:
+    """Run the child."""
+    settings = take_settings()
+    sys.dont_write_bytecode = True  # who only asks leaves no trace
+    asked = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[Define])
+    answer = os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1):
+        os.dup2(null, stream)  # what the script reads and writes is not for us
+    Process.importing = settings.script.script or settings.script.module
+    context = Context(ids.ROOT, None)
+    random_streams.install(settings.streams, settings.seed, lambda: context, tasks=False)
+    try:
+        user_script.prepare(settings.script)
+        user_script.import_for_workers(settings.script)
+        whole = True
+    except BaseException:  # user code: what is there by now is compared
+        whole = False
+    store = LargeStore(Path(settings.run_dir) / "payloads")
+    found = compare(asked, store, whole=whole)
+    with os.fdopen(answer, "wb") as stream_out:
+        stream_out.write(msgspec.msgpack.encode(found))
+    os._exit(0 if whole else NOT_IMPORTED)
 
 
 def compare(defines: list[Define], store: LargeStore, *, whole: bool) -> list[Answer]:

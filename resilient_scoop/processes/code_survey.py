@@ -9,19 +9,15 @@ that was renamed is found by its fingerprint; what cannot be found any more is l
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from resilient_scoop import ids
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.processes import random_streams, starting, user_script
+from resilient_scoop.processes import starting
 from resilient_scoop.processes.edited_modules import Edit, edits
 from resilient_scoop.processes.options import script_spec
 from resilient_scoop.wire.messages import Calls, Define, Outcomes, decode_logged, decode_up
@@ -32,7 +28,8 @@ if TYPE_CHECKING:
     from resilient_scoop.runs.folder import RunDir, RunInfo
     from resilient_scoop.runs.status import Readable
 
-_NOT_IMPORTED: Final = 3
+NOT_IMPORTED: Final = 3
+"""Exit status of the child where the script cannot be imported."""
 _TIMEOUT_S: Final = 120.0
 _Spans = dict[tuple[str, int], dict[bytes, Intervals]]
 
@@ -222,34 +219,4 @@ def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> tuple[list[Answer
     finally:
         process.kill()
         process.wait()
-    return answers, process.returncode != _NOT_IMPORTED
-
-
-def main() -> int:
-    """Run the child."""
-    from resilient_scoop.payload.files import LargeStore
-    from resilient_scoop.processes.code_comparison import compare
-    from resilient_scoop.processes.connection import Context
-    from resilient_scoop.processes.here import Process
-
-    settings = starting.take_settings()
-    sys.dont_write_bytecode = True  # who only asks leaves no trace
-    asked = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[Define])
-    answer = os.dup(1)
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1):
-        os.dup2(null, stream)  # what the script reads and writes is not for us
-    Process.importing = settings.script.script or settings.script.module
-    context = Context(ids.ROOT, None)
-    random_streams.install(settings.streams, settings.seed, lambda: context, tasks=False)
-    try:
-        user_script.prepare(settings.script)
-        user_script.import_for_workers(settings.script)
-        whole = True
-    except BaseException:  # user code: what is there by now is compared
-        whole = False
-    store = LargeStore(Path(settings.run_dir) / "payloads")
-    found = compare(asked, store, whole=whole)
-    with os.fdopen(answer, "wb") as stream_out:
-        stream_out.write(msgspec.msgpack.encode(found))
-    os._exit(0 if whole else _NOT_IMPORTED)
+    return answers, process.returncode != NOT_IMPORTED

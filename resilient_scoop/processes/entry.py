@@ -39,7 +39,7 @@ def _run() -> int:
     elif role == "worker":
         from resilient_scoop.processes.worker.main import main as run
     elif role == "survey":
-        from resilient_scoop.processes.code_survey import main as run
+        from resilient_scoop.processes.code_comparison import main as run
     elif role == "replay":
         from resilient_scoop.processes.replay.main import main as run
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import resilient_scoop
 from resilient_scoop import ids
@@ -17,9 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilient_scoop.core.parent.parent import Parent
-    from resilient_scoop.processes.audit import Audit
-    from resilient_scoop.processes.connection import Session
+    from resilient_scoop.processes.connection import Context, Session
     from resilient_scoop.processes.starting import ChildSettings
+
+
+class ItemWatch(Protocol):
+    """Sees each item of this process begin and end (`processes.audit`)."""
+
+    def item_begins(self) -> None:
+        """An item is about to call user code."""
+
+    def item_ended(self, function: Any, context: Context) -> None:
+        """The function of an item has ended."""
 
 
 class Process:
@@ -30,7 +39,7 @@ class Process:
     say: Callable[[str], None] = print
     importing: str | None = None  # the script, while a worker imports it
     refusal: str | None = None  # why futures cannot be used here any more
-    audit: Audit | None = None
+    audit: ItemWatch | None = None
     make_parent: Callable[[], Parent] | None = None
 
 

@@ -33,7 +33,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from resilient_scoop.adapters.flight_record import DEADLINE
 from resilient_scoop.adapters.greenlets import getcurrent
@@ -44,10 +44,12 @@ from resilient_scoop.task_state import file_locks, locks
 from resilient_scoop.values.user_modules import PACKAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
-    from resilient_scoop.processes.worker.loop import Hub
+    from resilient_scoop.core.worker.work import Work
+    from resilient_scoop.processes.connection import Context, Session
+    from resilient_scoop.processes.starting import ChildSettings
 
 SIGNAL: Final = signal.SIGRTMIN + 3
 FRESH_S: Final = 0.2
@@ -62,19 +64,54 @@ _DEAF_S, _DEAF_LONG_S = 0.25, 1.1
 """A signal that no handler has heard for so long came into a pause of C code.
 
 The second holds where it is not sure that this keeps others. `sqlite3` gives up after 5 s."""
-_EXECUTOR: Final = os.path.join(PACKAGE, "runtime", "executor.py")  # noqa: PTH118 - a prefix of names
+_EXECUTOR: Final = os.path.join(PACKAGE, "processes", "worker", "executor.py")  # noqa: PTH118 - a prefix of names
 _LOCKS: Final = tuple(
-    os.path.join(PACKAGE, "adapters", name)  # noqa: PTH118
+    os.path.join(PACKAGE, "task_state", name)  # noqa: PTH118
     for name in ("locks.py", "process_locks.py", "file_locks.py")
 )
 _FUTURES: Final = os.path.join(PACKAGE, "futures", "")  # noqa: PTH118
 """What calls user code (`once`, callbacks, iterables) without the session's lock."""
 
 
+class WaitingTask(Protocol):
+    """A task that waits, and what for."""
+
+    @property
+    def context(self) -> Context:
+        """Its future."""
+
+    @property
+    def ready(self) -> Callable[[], bool]:
+        """What tells that it can go on."""
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether it waits for a lock."""
+
+
+class Tasks(Protocol):
+    """The worker's loop, as far as it is looked at here."""
+
+    session: Session
+    settings: ChildSettings
+    open: list[Work]  # slices of which an item waits and others are not begun
+    green: Any  # the loop's own greenlet
+    has_fenced: bool  # a task that was ended may have left something locked
+
+    @property
+    def parked(self) -> Mapping[str, WaitingTask]:
+        """The tasks that wait, by path."""
+
+    def wait(
+        self, ready: Callable[[], bool], until: float | None, *, gives_way: bool = False
+    ) -> bool:
+        """Let other tasks run until `ready()` holds (True) or the moment `until` (False)."""
+
+
 class LockWaits:
     """Sees the main thread blocked in a lock, and has the task give way."""
 
-    def __init__(self, hub: Hub, say: Callable[[str], None]) -> None:
+    def __init__(self, hub: Tasks, say: Callable[[str], None]) -> None:
         self.hub = hub
         self.say = say
         self.waiting = 0  # tasks that gave way
