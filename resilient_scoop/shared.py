@@ -58,8 +58,8 @@ def _set(at: _engine.Here, name: str, value: Any) -> None:
     payload = codec.dumps_large(value, store, sync=True, what=f"constant {name}", root=name)
     digest = digest_value(value) or hashlib.blake2b(payload, digest_size=16).digest()
     const = Const(name, digest, payload)
-    with at.session.lock:
-        machine.out.append(encode(const))
+    with at.session.turn():
+        at.session.send(encode(const))
     _engine.block(at, lambda: name in machine.consts)
     kept = machine.consts[name]
     if kept.payload == payload:

@@ -108,6 +108,24 @@ def public(node: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef | ast.Cl
                 yield from public(child)
 
 
+_OWNS_THE_TURN = ("processes/connection.py", "processes/replay/stage.py")
+
+
+@each_source
+def test_only_a_session_queues_frames_and_holds_its_lock(path: Path) -> None:
+    name = str(path.relative_to(PACKAGE))
+    if name.startswith("core/") or name in _OWNS_THE_TURN:
+        return
+    owners = ("session", "_session", "machine")
+    bad = [
+        node.lineno
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute) and node.attr in ("out", "lock", "_lock")
+        if getattr(node.value, "attr", getattr(node.value, "id", "")) in owners
+    ]
+    assert bad == [], "use `session.send(frame)` in `with session.turn():`"
+
+
 @each_source
 def test_what_is_public_says_what_it_is_for(path: Path) -> None:
     tree = tree_of(path)

@@ -92,7 +92,7 @@ class Block:
                 f"durable() and restore() of one parent its own name, or leave the first one"
             )
         self._code = _code_digest()
-        with at.session.lock:
+        with at.session.turn():
             self._machine = parent.durable.enter(parent, self.name)
         entered = False
         try:
@@ -159,9 +159,9 @@ class Block:
         if at.context.work is None:
             raise error
         # An outcome would be for good, and would take the item's checkpoints with it.
-        with at.session.lock:
+        with at.session.turn():
             halted = Halted(at.parent.path, at.parent.attempt, str(error))
-            at.session.machine.out.append(encode(halted))
+            at.session.send(encode(halted))
         _engine.block(at, lambda: False)
         raise GreenletExit
 
@@ -172,7 +172,7 @@ class Block:
     def _go_on(self, at: Here, block: Machine, record: Checkpoint, loading: Loading) -> None:
         parent = at.parent
         self._compare(block, record)
-        with at.session.lock:
+        with at.session.turn():
             parent.durable.go_on(parent, block, record)
             loading.apply()
             parent.durable.verify(parent, block)
@@ -299,14 +299,14 @@ class Block:
         self._held = saving.streams
         streams = (at.session.output, at.session.input) if at.context.work is None else ()
         positions = [0 if each is None else each.position() for each in streams]
-        with at.session.lock:
+        with at.session.turn():
             durable.make(
                 parent, block, stored, sorted(saving.pending),
                 (positions[0], positions[1]) if positions else (0, 0), self._code,
             )  # fmt: skip
             at.session.pump()
         _engine.block(at, lambda: durable.is_saved(block))
-        with at.session.lock:
+        with at.session.turn():
             durable.verify(parent, block)
 
     def _stored(self, at: Here, dumped: Dumped, check: Callable[[Any], None]) -> bytes:

@@ -50,7 +50,7 @@ def _submit(
     else:
         style, arg = _engine.STAR, args
     define = _engine.definition(fn, style, _options.of(fn, given))
-    with at.session.lock:
+    with at.session.turn():
         call = _engine.open_call(at, define)
     try:
         _engine.add(at, call, define, [arg], last=True)

@@ -290,7 +290,7 @@ def add(at: Here, call: Call, define: Define, args: Sequence[Any], *, last: bool
             refs = {call.count + place: payloads[place][1:] for place in files}
             session.keep_files(parent.path, call.number, refs)
         args = args[len(payloads) :]
-        with session.lock:
+        with session.turn():
             if brought.fn != call.fn:
                 session.machine.define(brought)
                 call.use(brought.fn)
@@ -325,7 +325,7 @@ def nudge(at: Here) -> None:
     if parent.replaying and not session.ask_early(parent) and now - session.pumped_at <= _SEND_S:
         return
     if now - session.flushed_at > _SEND_S or parent.queued >= _SEND_ITEMS:
-        with session.lock:
+        with session.turn():
             session.pump()
 
 
@@ -359,15 +359,15 @@ def told(at: Here, kind: str, live: Callable[[], bytes]) -> bytes:
     parent = at.parent
     if parent.needs_page():
         block(at, lambda: not parent.needs_page())
-    with at.session.lock:
+    with at.session.turn():
         answer = parent.recall(kind)
     if answer is None and parent.replaying:
         block(at, lambda: not parent.replaying)
-        with at.session.lock:
+        with at.session.turn():
             answer = parent.recall(kind)
     if answer is None:
         answer = live()
-        with at.session.lock:
+        with at.session.turn():
             parent.observe(kind, answer)
     return answer
 

@@ -275,7 +275,7 @@ class Future(Generic[T]):
         assert at is not None, "a future without a parent is born seen"
 
         def live() -> bytes:
-            with at.session.lock:
+            with at.session.turn():
                 at.session.pump()
                 return b"1" if self.settled() else b"0"
 
@@ -305,7 +305,7 @@ class Future(Generic[T]):
         def live() -> bytes:
             if self.settled():
                 return b"1" if self._ended_cancelled() else b"0"
-            with at.session.lock:
+            with at.session.turn():
                 parent.ask_cancel(call.number, self.index)
             _engine.block(at, lambda: parent.cancelled is not None or self.settled())
             cancelled = parent.cancelled

@@ -49,7 +49,7 @@ class Mapping:
         self._rows: Iterator[Any] = iter(
             iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
         )
-        with at.session.lock:
+        with at.session.turn():
             self.call = _engine.open_call(at, self.define)
         self._ended = False
         self._window = buffersize or (None if sized else BUFFER)
@@ -141,7 +141,7 @@ class Mapping:
                     value = self.value(chunk, index)
                     index += 1
                     yield value
-                with self.at.session.lock:
+                with self.at.session.turn():
                     call.chunks.remove(chunk)  # what was handed out is not kept
         finally:
             self._end(abandoned=True)
@@ -178,7 +178,7 @@ class Mapping:
 
         def live() -> bytes:
             _engine.block(at, lambda: bool(call.chunks), until)
-            with at.session.lock:
+            with at.session.turn():
                 new = sorted(call.chunks, key=lambda chunk: chunk.arrival)
             return " ".join(f"{chunk.start}:{chunk.stop}" for chunk in new).encode()
 
@@ -197,7 +197,7 @@ class Mapping:
                     start, stop = map(int, span.split(b":"))
                     stop = min(stop, self._fed)  # a changed script may have fewer
                     _engine.block(at, functools.partial(self._are_settled, start, stop))
-                    with at.session.lock:
+                    with at.session.turn():
                         taken = call.take(start, stop)  # what is handed out is not kept
                     for chunk in taken:
                         for index in range(chunk.start, chunk.stop):

@@ -21,22 +21,22 @@ _VALUE, _ERROR = b"0", b"1"
 def run(at: Here, name: str, function: Callable[[], Any]) -> Any:
     """Return what a function came to, in this life of the run or in an earlier one."""
     _engine.refuse_cut(at, f"once({name})")
-    parent, context, lock = at.parent, at.context, at.session.lock
+    parent, context, session = at.parent, at.context, at.session
     begun = once.begin(parent, context.in_once)
     if not once.is_known(parent, begun):
         _engine.block(at, lambda: once.is_known(parent, begun))
-    with lock:
+    with session.turn():
         answer = once.recall(parent, begun, name)
     if answer is None:
         context.in_once += 1
         try:
-            with aside(at.session, f"!{begun.kind}{begun.call}.{begun.observation}"):
+            with aside(session, f"!{begun.kind}{begun.call}.{begun.observation}"):
                 answer = _answer(function, name)
         finally:
             context.in_once -= 1
         if parent.refusal is not None:  # of a strict replay: no answer of the function's
             raise parent.refusal.with_traceback(None)
-        with lock:
+        with session.turn():
             answer = once.end(parent, begun, name, answer)
         if not parent.once.is_durable:
             _engine.block(at, lambda: parent.once.is_durable)

@@ -94,7 +94,7 @@ class Pending(Generic[T]):
                 self._watch.calls.discard(future.number)
 
     def hear(self) -> Pending[T]:
-        """Take in what has arrived since the last time (hold the lock)."""
+        """Take in what has arrived since the last time (in a turn)."""
         arrived = self._watch.arrived
         while arrived:
             for future in self._waiting.get(arrived.popleft(), ()):
@@ -104,7 +104,7 @@ class Pending(Generic[T]):
 
     def look(self) -> bytes:
         """Return which are settled, in the order in which they were, to be told to the parent."""
-        with self._at.session.lock:
+        with self._at.session.turn():
             self.hear()
         settled = sorted(self._settled, key=lambda each: each.arrival())
         return b" ".join(b"%d:%d" % (each.number, each.index) for each in settled)

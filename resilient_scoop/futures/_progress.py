@@ -146,7 +146,7 @@ def task_info() -> TaskInfo | None:
     if work is None:
         return None
     task = work.task
-    with session.lock:
+    with session.turn():
         tries = session.reporter.tries(context.path, work)
     on_cpu = session.record.read()
     deadline_ns = 0 if on_cpu is None else on_cpu.deadline_ns
@@ -174,7 +174,7 @@ def _serial_info() -> TaskInfo | None:
 
 
 def _load(session: Session, path: str, work: Work, index: int, name: str) -> Any:
-    with session.lock:
+    with session.turn():
         raw = session.reporter.given(path, work)
         is_first = session.reporter.resume(path, work, index)
     if not raw:
@@ -234,7 +234,7 @@ def progress(
         _say(session, context, None, _of_script(session, done, total, _short(label)))
         return
     if resume is _NOTHING:
-        with session.lock:
+        with session.turn():
             kept = b"" if _is_parent(context) else session.reporter.payload(context.path, work)
     else:
         began = time.monotonic()
@@ -244,7 +244,7 @@ def progress(
             return
         name = work.callable.name
         kept = _dump(resume, context.path, name, context.rngs)
-        with session.lock:
+        with session.turn():
             cost_s = time.monotonic() - began
             session.reporter.hold_off(context.path, work, context.index, began + cost_s / _SHARE)
     said = _of_item(session, context, work, (done, total), kept, _short(label))
@@ -252,7 +252,7 @@ def progress(
 
 
 def _say(session: Session, context: Context, work: Work | None, said: Progress) -> None:
-    with session.lock:
+    with session.turn():
         now = time.monotonic()
         if session.reporter.say(context.path, work, context.index, said, now):
             session.pump()

@@ -1,10 +1,11 @@
-"""A worker's or the origin's life at the broker: its machine, its socket, and the lock between two threads.
+"""A worker's or the origin's life at the broker: its machine, its socket, and two threads that take turns.
 
 User code runs in the main thread. Between items and while it waits, the main thread itself does the
 receiving and sending. While it is in user code for long, a deputy thread does: it acknowledges,
-answers retractions, sends finished items, and greets a new broker. Whoever touches the machine
-holds `lock`. The deputy cannot run while user code holds the interpreter's lock; nobody's life
-depends on it then, since the agent vouches for the process.
+answers retractions, sends finished items, and greets a new broker. Whoever changes the machine does
+so in `with session.turn():`, and sends with `session.send(frame)` in there. The deputy cannot run
+while user code holds the interpreter's lock; no process depends on it then, since the agent vouches
+for this one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from resilient_scoop.core.worker.worker import Work, Worker
 from resilient_scoop.ids import seed_of
 from resilient_scoop.payload.files import LargeStore
 from resilient_scoop.processes import user_signals
-from resilient_scoop.processes.disk_space import Room
+from resilient_scoop.processes.disk_space import Room, Waiter
 from resilient_scoop.transport.sockets import DealerSocket, local_endpoint
 from resilient_scoop.wire.messages import unpack_header
 
@@ -100,13 +101,6 @@ class Written(Position, Protocol):
         """Return what was written from a position on and has no end: a question, perhaps."""
 
 
-class Waiter(Protocol):
-    """How this process waits: the origin by receiving, a worker by running something else."""
-
-    def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
-        """Return when `ready()` holds (True) or at the moment `until` (False)."""
-
-
 class Session:
     """One incarnation of a worker or the origin."""
 
@@ -124,7 +118,7 @@ class Session:
         )
         # Grants may overtake the greeting, which tells the seed too.
         self.machine.seed = settings.seed
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()  # one turn at a time
         self.reporter = Reporter()
         self.record = FlightRecord(settings.record_fd)
         self.room = Room(self)
@@ -141,8 +135,17 @@ class Session:
         self.beat_at = 0.0
         self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # by parent, call and item
         self.on_stop: Callable[[], None] | None = None
-        self.say_stuck: Callable[[], None] | None = None  # the deputy asks it, holding the lock
+        self.say_stuck: Callable[[], None] | None = None  # the deputy asks it, in its turn
         self._closed = threading.Event()
+
+    def turn(self) -> threading.Lock:
+        """Return what the main thread and the deputy hold one at a time: `with session.turn():`."""
+        return self._lock
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame, in a turn: it leaves with the next `pump` or `flush`."""
+        assert self._lock.locked(), "frames are sent in a turn"
+        self.machine.out.append(frame)
 
     @property
     def checkpoint_asked(self) -> int:
@@ -186,7 +189,7 @@ class Session:
         for ref in self._files.pop(path, {}).values():
             self.store.remove(ref)
 
-    # --- receiving and sending (hold the lock) ------------------------------------------------
+    # --- receiving and sending (in a turn) ---------------------------------------------------
 
     def pump(self, timeout_s: float = 0.0) -> None:
         """Receive what is there, waiting at most so long for the first; answer; send what is due."""
@@ -236,10 +239,10 @@ class Session:
 
     def ask_early(self, parent: Parent) -> bool:
         """Ask for a page of a parent's history that it will need soon; return whether one was."""
-        with self.lock:
+        with self._lock:
             page = parent.page_wanted(early=True)
             if page is not None:
-                self.machine.out.append(page)
+                self.send(page)
         return page is not None
 
     # --- the deputy ---------------------------------------------------------------------------
@@ -255,7 +258,7 @@ class Session:
             if self.machine.stopping is not None and self.on_stop is not None:
                 self.on_stop()
             user_signals.send_due()
-            if time.monotonic() - self.pumped_at < DEPUTY_S or not self.lock.acquire(timeout=1.0):
+            if time.monotonic() - self.pumped_at < DEPUTY_S or not self._lock.acquire(timeout=1.0):
                 continue
             try:
                 if self._closed.is_set():
@@ -267,12 +270,12 @@ class Session:
                     self.say_stuck()
                 self.pump()
             finally:
-                self.lock.release()
+                self._lock.release()
 
     def become_child(self) -> None:
         """Let go of the run, of which this process has a copy: it is a forked child."""
         self._closed.set()
-        self.lock = threading.Lock()  # whoever held it is not here
+        self._lock = threading.Lock()  # whoever held it is not here
         self.machine.stopping = "forked"
         self.flushed_at = float("inf")
         for stream in (self.output, self.input):
@@ -287,6 +290,6 @@ class Session:
     def close(self) -> None:
         """Send what is left and close."""
         self._closed.set()
-        with self.lock:
+        with self._lock:
             self.flush(time.monotonic())
             self.socket.close()

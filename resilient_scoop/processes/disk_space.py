@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from resilient_scoop.adapters.flight_record import DEADLINE
 from resilient_scoop.adapters.free_space import free_bytes
@@ -22,8 +22,12 @@ from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
-    from resilient_scoop.processes.connection import Session
+    from resilient_scoop.adapters.flight_record import FlightRecord
+    from resilient_scoop.core.worker.work import Work
+    from resilient_scoop.core.worker.worker import Worker
+    from resilient_scoop.processes.starting import ChildSettings
 
 T = TypeVar("T")
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -31,6 +35,43 @@ FILE_LIMIT: Final = "see `ulimit -f`"
 _REASONS: Final = {errno.EDQUOT: "the disk quota is used up", errno.EFBIG: FILE_LIMIT}
 LOOK_S: Final = 0.25
 AGAIN_S_MAX: Final = 5.0
+
+
+class Running(Protocol):
+    """The future that is running."""
+
+    work: Work | None
+    until: float | None
+
+
+class Waiter(Protocol):
+    """How this process waits: the origin by receiving, a worker by running something else."""
+
+    def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
+        """Return when `ready()` holds (True) or at the moment `until` (False)."""
+
+
+class Session(Protocol):
+    """A process' life at the broker, as far as it is used here (`processes.connection`)."""
+
+    settings: ChildSettings
+    role: str
+    machine: Worker
+    record: FlightRecord
+    waiter: Waiter | None
+
+    @property
+    def context(self) -> Running:
+        """The future that is running."""
+
+    def turn(self) -> AbstractContextManager[object]:
+        """Keep other threads off the machine."""
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame, in a turn."""
+
+    def pump(self, timeout_s: float = 0.0) -> None:
+        """Receive and send, in a turn."""
 
 
 class Room:
@@ -97,8 +138,8 @@ class Room:
             self._tell(wire.NoRoom(0))
 
     def _tell(self, lack: wire.NoRoom) -> None:
-        with self.session.lock:
-            self.session.machine.out.append(wire.encode(lack))
+        with self.session.turn():
+            self.session.send(wire.encode(lack))
 
     def _pass_time(self, lack: wire.NoRoom) -> None:
         session, until = self.session, time.monotonic() + LOOK_S
@@ -113,7 +154,7 @@ class Room:
 
                 raise GreenletExit
             began = time.monotonic()
-            with session.lock:
+            with session.turn():
                 session.pump(left_s)
             if running is not None:  # no call computes meanwhile
                 now = time.monotonic()

@@ -28,7 +28,7 @@ class Scene:
             path=ROOT, parent=self.parent, fenced=False, listeners=None, learned=0
         )
         session = SimpleNamespace(
-            lock=threading.Lock(), context=context, store=None, waiter=self, call_back=None
+            turn=threading.Lock, context=context, store=None, waiter=self, call_back=None
         )
         self.at = cast(
             "_engine.Here", SimpleNamespace(session=session, context=context, parent=self.parent)

@@ -27,10 +27,11 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     waiter = SimpleNamespace(
         wait=lambda _ready, until: time.sleep(max(0.0, until - time.monotonic()))
     )
+    lock = threading.Lock()
     return SimpleNamespace(
         settings=SimpleNamespace(run_dir=str(tmp_path)), role="worker", machine=machine,
-        record=FlightRecord.create("w1"), context=Context("0.0", None), lock=threading.Lock(),
-        waiter=waiter, pump=time.sleep,
+        record=FlightRecord.create("w1"), context=Context("0.0", None), turn=lambda: lock,
+        send=machine.out.append, waiter=waiter, pump=time.sleep,
     )  # fmt: skip
 
 

@@ -32,7 +32,12 @@ def test_a_launcher_that_is_gone_is_no_end_of_the_file() -> None:
     out: list[bytes] = []
     machine = SimpleNamespace(link=Link(b"run of a", 1), out=out, root=None)
     session: Any = SimpleNamespace(
-        lock=threading.Lock(), machine=machine, waiter=Waiter(), pump=lambda: None, is_cut=False
+        turn=threading.Lock,
+        send=out.append,
+        machine=machine,
+        waiter=Waiter(),
+        pump=lambda: None,
+        is_cut=False,
     )
     settings: Any = SimpleNamespace(stdin_fd=theirs.detach(), stdin_source=b"s" * 8)
     pieces = Pieces(session, settings)

@@ -8,7 +8,7 @@ is dropped; until then, or until the broker says that nothing more will come, th
       the items are not settled by it. A replay may give the call up earlier or later (the garbage
       collector decides when), or not at all: then its items are asked for and computed as new ones.
   U2  A finalizer only appends to `Parent.unwanted`, which is safe anywhere; what follows is done by
-      whoever holds the parent's lock and begins a call or sends.
+      whoever has the turn and begins a call or sends.
   U3  While the history is read nothing is sent; calls that were given up are told to the broker behind
       it, and to a new broker again, as long as anything is left of them.
 """

@@ -81,7 +81,7 @@ class Root:
 
     def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
         """Receive until `ready()` holds (True) or the moment `until` (False)."""
-        with self.session.lock:
+        with self.session.turn():
             if ready():
                 return True
         record, begun = self.session.record, self.session.record.read() is not None
@@ -102,13 +102,13 @@ class Root:
         while True:
             if session.is_cut:
                 return interrupt.wait_cut(ready, until)
-            with session.lock:
+            with session.turn():
                 if ready():
                     break
                 parent = session.context.parent
                 frame = None if parent is None else parent.page_wanted()
                 if frame is not None:
-                    session.machine.out.append(frame)
+                    session.send(frame)
                 left = BEAT_S if until is None else until - time.monotonic()
                 if left <= 0:
                     session.pump()
@@ -155,7 +155,7 @@ def main() -> int:
     session.on_stop = root.heed_stop
     user_signals.install(root.interrupt.cut)
     session.start_deputy()
-    with session.lock:
+    with session.turn():
         session.beat(time.monotonic())
     machine = session.machine
     root.wait(lambda: machine.root is not None or machine.stopping is not None, None)
@@ -333,8 +333,8 @@ def _halt_if_behind(session: Session, why: str) -> None:
         f"the script failed ({why}) after {parent.next_call} of the {parent.known_calls} calls that it "
         "had made before. The run was not changed: correct the error, then resume"
     )
-    with session.lock:
-        session.machine.out.append(encode(Halted(parent.path, parent.attempt, reason)))
+    with session.turn():
+        session.send(encode(Halted(parent.path, parent.attempt, reason)))
     assert session.waiter is not None, "the origin waits by receiving"
     session.waiter.wait(lambda: False, None)  # until the broker says stop
 
@@ -369,7 +369,7 @@ def _end(session: Session, output: Output, end: End) -> int:
     if session.is_cut:
         session.record.end()
         program_end.leave(STOPPED)
-    with session.lock:
+    with session.turn():
         machine.ended = RunEnded(
             machine.root, end.code, end.failed, end.message,
             parent.next_call, parent.next_observation, output.position(), end.failed_at,

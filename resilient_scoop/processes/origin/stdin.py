@@ -89,12 +89,12 @@ class Pieces:
         if cut is not None and not (piece.data or piece.error or os.isatty(0)):
             self._stop(cut)
         session = self._session
-        with session.lock:
+        with session.turn():
             root = session.machine.root
             assert root is not None, "the script runs"
             source = self._settings.stdin_source
             frame = encode(Input(root, self._no, source, piece.data, piece.error))
-            session.machine.out.append(frame)
+            session.send(frame)
             session.pump()
             self._unsaved.append((session.machine.link, session.machine.link.sent))
         self._no += 1
@@ -144,8 +144,8 @@ class Pieces:
             f"give the rest with `rscoop resume {session.settings.run_id} < FILE`, or, if that was all, "
             f"use --end-of-input"
         )
-        with session.lock:
-            session.machine.out.append(encode(Halted(parent.path, parent.attempt, reason)))
+        with session.turn():
+            session.send(encode(Halted(parent.path, parent.attempt, reason)))
         assert session.waiter is not None, "the origin waits by receiving"
         session.waiter.wait(lambda: False, None)  # until the broker says stop
 
@@ -159,7 +159,7 @@ class Pieces:
     def _live(self) -> Piece:
         """Ask the launcher; what the script has written and asked for goes out first."""
         session, asked_at = self._session, -_ASK_AGAIN_S
-        with session.lock:
+        with session.turn():
             session.pump()
         if self._saved() + _UNSAVED_MAX <= self._piece:
             assert session.waiter is not None, "the origin waits by receiving"

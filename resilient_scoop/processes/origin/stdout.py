@@ -83,7 +83,7 @@ class Output(io.RawIOBase):
             self.end_block()
         self._kept += len(fresh)
         machine = self._session.machine
-        with self._session.lock:
+        with self._session.turn():
             machine.written += fresh
             self._seen += len(text)
             large = len(machine.written) > 1 << 16
@@ -130,7 +130,7 @@ class Output(io.RawIOBase):
         """Send what was written; return what says so in front of text for standard error."""
         session = self._session
         if session.machine.written:
-            with session.lock:
+            with session.turn():
                 session.flush(time.monotonic())
         if self._seen == self._marked:
             return b""

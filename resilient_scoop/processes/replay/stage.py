@@ -68,7 +68,7 @@ class ReplaySession(Session):
         self.role = role
         self.machine = Worker(role=role, node="", name="replay", pid=0, run=settings.run[:8])
         self.machine.seed = settings.seed
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
         self.store = store
         self.context = Context(ids.ROOT, None)
         self.waiter = None
@@ -86,7 +86,7 @@ class ReplaySession(Session):
 
     def become_child(self) -> None:
         """Let go of the replay: this process is a forked child of the script."""
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
         for stream in (self.output, self.input):
             if stream is not None:
                 stream.become_child()

@@ -129,7 +129,7 @@ class Executor:
         session = self.session
         session.record.idle()
         task_output.end_lines()
-        with session.lock:
+        with session.turn():
             session.machine.settle(work, time.monotonic())
             session.running = None
 
@@ -137,7 +137,7 @@ class Executor:
         """Keep items that this process cannot run, and say why: that is no outcome of theirs."""
         session = self.session
         session.record.idle()
-        with session.lock:
+        with session.turn():
             session.machine.settle(work, time.monotonic())
             session.running = None
             set_aside.set_aside(session.machine, work, index, reason)
@@ -148,10 +148,10 @@ class Executor:
         if work.callable.options.idempotent:
             return True
         session.record.idle()
-        with session.lock:
+        with session.turn():
             permission.ask(session.machine, work, index)
         while work.permitted != index:
-            with session.lock:
+            with session.turn():
                 if work.dropped:
                     return False
                 if session.machine.stopping is not None:
@@ -187,7 +187,7 @@ class Executor:
             return False
         if context.parent is not None or context.parked or not loaded.define.options.idempotent:
             return False
-        with self.session.lock:
+        with self.session.turn():
             if context.path in self.session.reporter.items:
                 self.session.reporter.try_again(context.path, context.work, context.index)
         return True
@@ -199,9 +199,9 @@ class Executor:
         return context
 
     def _may_go_on(self, work: Work, index: int) -> bool:
-        """Look again under the lock: a retraction may have come in between (see `Session`)."""
+        """Look again in a turn: a retraction may have come in between (see `Session`)."""
         forked_children.end_if_child()
-        with self.session.lock:
+        with self.session.turn():
             if index < work.stop and self.session.machine.stopping is None:
                 return True
             work.next = index
@@ -210,21 +210,21 @@ class Executor:
     def _breathe(self, work: Work) -> bool:
         """Send what is finished, hear what there is; return whether something else goes first."""
         session = self.session
-        with session.lock:
+        with session.turn():
             session.machine.settle(work, time.monotonic())
             session.pump()
             late = time.monotonic() - session.heard_at
         if late > session.machine.lease_s:
             # We were stopped or cut off for longer than the lease: ask before anything is started.
             self._ask_again()
-        with session.lock:
+        with session.turn():
             return session.machine.outranked(work)
 
     def _ask_again(self) -> None:
         session = self.session
         heard_at = session.heard_at
         while session.heard_at == heard_at and session.machine.stopping is None:
-            with session.lock:
+            with session.turn():
                 session.beat(time.monotonic())
                 session.pump(0.2)
 
@@ -358,7 +358,7 @@ class Executor:
         def call() -> Any:
             nonlocal is_first
             if not is_first and context.work is not None:
-                with self.session.lock:
+                with self.session.turn():
                     self.session.reporter.try_again(context.path, context.work, context.index)
                     context.work.again += 1
             is_first = False
@@ -391,7 +391,7 @@ class Executor:
         if refusal is not None and not failed:  # it has caught it
             where = f"{self.where}, item {context.path}"
             value, failed = payload.dumps_exception(refusal.with_traceback(None), where), True
-        with session.lock:
+        with session.turn():
             if not context.parked:
                 session.machine.settle(work, time.monotonic())
                 work.first = context.index + 1

@@ -81,7 +81,7 @@ class Hub:
         """
         session, context = self.session, self.session.context
         while True:
-            with session.lock:
+            with session.turn():
                 if ready():
                     return True
                 self._park(context)
@@ -113,7 +113,7 @@ class Hub:
         session.context = context
         assert work is not None, "a waiting item belongs to a slice"
         attempt, task = work.attempt, work.task
-        with session.lock:
+        with session.turn():
             session.machine.unpark(work, context.index)
         session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, context.index)
         if context.until is not None:
@@ -140,7 +140,7 @@ class Hub:
         if context.parent is not None:
             frame = context.parent.page_wanted()
             if frame is not None:
-                self.session.machine.out.append(frame)
+                self.session.send(frame)
 
     def say_stuck(self) -> None:
         """Tell the broker of parents that could go on while one item keeps the worker (H4)."""
@@ -150,7 +150,6 @@ class Hub:
         if not self.parked or now - max(self.looped_at, self.stuck_at) < STUCK_S:
             return
         self.stuck_at = now
-        machine = self.session.machine
         for parked in list(self.parked.values()):
             work = parked.context.work
             if work is None or work.dropped or parked.context.in_once:
@@ -161,7 +160,8 @@ class Hub:
             if parked.ready() or (is_due and work.callable.options.idempotent):
                 context = parked.context
                 tries = self.session.reporter.tries(context.path, work)
-                machine.out.append(wire.encode(wire.Stuck(work.attempt, context.index, tries)))
+                stuck = wire.Stuck(work.attempt, context.index, tries)
+                self.session.send(wire.encode(stuck))
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class Hub:
                 continue
             if session.record.read() is not None:
                 session.record.idle()
-        with session.lock:
+        with session.turn():
             self._hand_back()
 
     def _body(self) -> None:
@@ -195,19 +195,19 @@ class Hub:
         session, machine = self.session, self.session.machine
         now = self.looped_at = time.monotonic()
         if not self._has_work():
-            with session.lock:
+            with session.turn():
                 session.pump()
             if not (self._has_work() or self.parked or machine.stopping is not None):
                 # Nobody could be switched to: wait here, where the next slice starts at once.
                 session.record.idle()
-                with session.lock:
+                with session.turn():
                     session.pump(_IDLE_S)
         elif now - session.pumped_at > FLUSH_S:
-            with session.lock:
+            with session.turn():
                 session.pump()
         if machine.stopping is not None or machine.fenced or self._is_anyone_ready():
             return None
-        with session.lock:
+        with session.turn():
             if self._is_choosy():
                 return self._pick_below()
             if not self.open:
@@ -258,7 +258,7 @@ class Hub:
     def _pump(self) -> None:
         session = self.session
         busy = self._has_work() or self._is_anyone_ready()
-        with session.lock:
+        with session.turn():
             session.pump(0.0 if busy else self._idle_s())
 
     def _idle_s(self) -> float:
@@ -276,7 +276,7 @@ class Hub:
             parked = self.parked.get(path)
             if parked is None:
                 continue
-            with self.session.lock:
+            with self.session.turn():
                 ready = parked.ready()
                 if not ready:
                     self._ask_page(parked.context)
@@ -310,9 +310,10 @@ class Hub:
     def _replay(self, parked: Parked) -> None:
         """End a parent's greenlet and run it again, under the same attempt, with its history."""
         machine, context = self.session.machine, parked.context
-        with self.session.lock:
+        with self.session.turn():
             parent = machine.parents.pop(context.path)
-            machine.out += parent.frames()  # what it was told is part of its history
+            for frame in parent.frames():  # what it was told is part of its history
+                self.session.send(frame)
         context.fenced = True
         parked.green.throw(GreenletExit)
         thread_locals.drop()

@@ -113,13 +113,13 @@ def main() -> NoReturn:
         Audit(session).start()
     session.record.ready()
     session.start_deputy()
-    with session.lock:
+    with session.turn():
         session.beat(time.monotonic())
     program_end.load()
     hub.run()
     Process.refusal = f"futures were used in {settings.name} after the run's end"
-    with session.lock:
-        session.machine.out.append(encode(Bye()))
+    with session.turn():
+        session.send(encode(Bye()))
     session.record.end()
     session.close()
     hub.end_waiting()
