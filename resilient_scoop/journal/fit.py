@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from resilient_scoop import ids
-from resilient_scoop.core.broker.ledger import parts_of
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.outcomes import parts_of
 from resilient_scoop.core.facts.recovery import recover
 from resilient_scoop.counts import counted
 from resilient_scoop.journal import result_files

@@ -154,7 +154,7 @@ class Session:
         A parent's next `commit` writes one, whatever its thinning says, if it has written none
         since this last rose.
         """
-        return self.machine.asked.count
+        return self.machine.checkpoint_requests.count
 
     def seed_here(self) -> int:
         """Return the seed of the running future's random streams."""

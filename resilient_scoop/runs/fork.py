@@ -34,7 +34,7 @@ import msgspec
 from resilient_scoop import ids
 from resilient_scoop.core.events import INPUT_KEY, Put, Table
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.core.facts.recovery import succeeded
+from resilient_scoop.core.facts.outcomes import succeeded
 from resilient_scoop.journal import state_store
 from resilient_scoop.journal.journal import Journal
 from resilient_scoop.journal.view import JournalView

@@ -16,9 +16,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from resilient_scoop import ids
-from resilient_scoop.core.broker.ledger import parts_of
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.outcomes import parts_of
 from resilient_scoop.core.facts.recovery import name_of
 from resilient_scoop.errors import UsageError
 from resilient_scoop.journal.journal import Journal

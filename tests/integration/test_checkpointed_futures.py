@@ -214,7 +214,7 @@ LAMBDAS = """
     def known():
         from resilient_scoop.processes.here import Process
         machine = Process.session.machine
-        return len(machine.functions) + len(machine.announced)
+        return len(machine.callables.known) + len(machine.callables.announced)
 
     if __name__ == "__main__":
         most = 0

@@ -126,7 +126,7 @@ class Operations:
                 return lambda: (drawn,)
             case ("durable", name):
                 block = frame.blocks[name] = parent.durable.enter(parent, name)
-                frame.asked[name] = -1 if self.machine.asked.count else 0
+                frame.asked[name] = -1 if self.machine.checkpoint_requests.count else 0
                 return lambda: self._enter(frame, block)
             case ("commit", name, state, pending):
                 return self._commit(frame, frame.blocks[name], state, pending)
@@ -324,7 +324,7 @@ class Operations:
     ) -> Callable[[], Ready]:
         world, parent = self.world, frame.parent
         assert parent is not None
-        name, asked = block.key[0], self.machine.asked.count
+        name, asked = block.key[0], self.machine.checkpoint_requests.count
         if not world.chance(world.climate.written) and asked <= frame.asked[name]:
             return lambda: (None,)
         frame.asked[name] = asked

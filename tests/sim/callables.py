@@ -51,7 +51,9 @@ class Callables:
     def forgot(self, worker: Worker) -> None:
         """A process has heard a `Forget`."""
         self.rounds += 1
-        self.held_max = max(self.held_max, len(worker.functions), len(worker.announced))
+        self.held_max = max(
+            self.held_max, len(worker.callables.known), len(worker.callables.announced)
+        )
 
     def _check(self, shell: BrokerShell) -> None:
         """The log names no callable whose record is missing."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from resilient_scoop.core.broker import exchange, permission
+from resilient_scoop.core.broker import exchange
 from resilient_scoop.core.broker.broker import Broker
 from resilient_scoop.core.broker.cancellations import Questions
 from resilient_scoop.core.broker.exchange import Exchange
@@ -164,7 +164,7 @@ def _page_skipped() -> Sequence[Patch]:
 
 
 def _leases_of_the_dead_kept() -> Sequence[Patch]:
-    return [(permission, "again", lambda *_, **__: 0)]
+    return [(Ledger, "again", lambda *_, **__: 0)]
 
 
 def _cancelled_after_grant() -> Sequence[Patch]:

@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from resilient_scoop.core.broker import callable_cache, callable_eviction
+from resilient_scoop.core.broker import callable_cache
 from resilient_scoop.core.broker.callable_cache import Defines
 from resilient_scoop.core.broker.callable_eviction import Rounds
-from resilient_scoop.core.worker import worker
 from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim.planting import Mutant, Patch
 
 
 def _still_taken_for_announced() -> Sequence[Patch]:
-    forget = callable_eviction.forget
+    forget = Worker._forget
 
     def bug(self: Worker, asked: wire.Forget) -> None:
-        announced, known = self.announced, self.functions
+        announced, known = self.callables.announced, self.callables.known
         forget(self, asked)
-        self.announced = announced
-        self.functions = {**{fn: known[fn] for fn in announced}, **self.functions}
+        self.callables.announced = announced
+        self.callables.known = {**{fn: known[fn] for fn in announced}, **self.callables.known}
 
-    return [(worker, "forget", bug)]
+    return [(Worker, "_forget", bug)]
 
 
 def _used_forgotten() -> Sequence[Patch]:

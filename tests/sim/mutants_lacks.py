@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from resilient_scoop.core.broker import set_aside
 from resilient_scoop.core.broker.broker import Broker
 from resilient_scoop.core.broker.membership import Membership
+from resilient_scoop.core.worker import set_aside
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import broker_error
 from tests.sim.planting import Mutant, Patch
@@ -50,7 +50,7 @@ def _unfit_is_not_judged() -> Sequence[Patch]:
 
 
 def _unfit_is_not_said_again() -> Sequence[Patch]:
-    return [(set_aside, "say_again", lambda _worker: [])]
+    return [(set_aside, "say_again", lambda _works: [])]
 
 
 def _set_aside_is_load() -> Sequence[Patch]:

@@ -9,6 +9,7 @@ from resilient_scoop.core.broker import permission
 from resilient_scoop.core.broker.broker import Broker
 from resilient_scoop.core.broker.ledger import Ledger
 from resilient_scoop.core.broker.scheduler import Scheduler
+from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim.planting import Mutant, Patch
 
@@ -28,13 +29,13 @@ def _moved() -> Sequence[Patch]:
 
 
 def _not_waited_for() -> Sequence[Patch]:
-    ask = permission.ask
+    ask = Worker.ask_to_begin
 
-    def bug(worker: Any, work: Any, index: int) -> None:
-        ask(worker, work, index)
+    def bug(self: Worker, work: Any, index: int) -> None:
+        ask(self, work, index)
         work.permitted = index
 
-    return [(permission, "ask", bug)]
+    return [(Worker, "ask_to_begin", bug)]
 
 
 def _permitted_before_commit() -> Sequence[Patch]:
@@ -48,12 +49,12 @@ def _permitted_before_commit() -> Sequence[Patch]:
 
 
 def _begun_items_again() -> Sequence[Patch]:
-    def bug(ledger: Ledger, batch: Any, spans: Any, *, resumes: bool) -> int:
+    def bug(self: Ledger, batch: Any, spans: Any, *, resumes: bool) -> int:
         again = [run for span in spans for run in batch.undone.overlap(*span)]
-        ledger.scheduler.enqueue(batch, again, resumes=resumes)
+        self.scheduler.enqueue(batch, again, resumes=resumes)
         return len(again)
 
-    return [(permission, "again", bug), (Broker, "check", lambda _: None)]
+    return [(Ledger, "again", bug), (Broker, "check", lambda _: None)]
 
 
 def _queued_items_given_up() -> Sequence[Patch]:

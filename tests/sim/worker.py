@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
-from resilient_scoop.core.broker import permission, set_aside
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.worker.reporter import Reporter
 from resilient_scoop.core.worker.worker import Work, Worker
@@ -83,10 +82,10 @@ class WorkerShell(Operations, Process):
             self.world.send_up(self.id, frames)
 
     def hear(self, peer: bytes, frames: Sequence[bytes]) -> None:
-        header, asked = wire.unpack_header(frames[0]), self.machine.asked.count
+        header, asked = wire.unpack_header(frames[0]), self.machine.checkpoint_requests.count
         for answer in self.machine.hear(header, list(frames[1:]), self.world.now):
             self.world.send_up(self.id, answer)
-        if self.machine.asked.count > asked:
+        if self.machine.checkpoint_requests.count > asked:
             self._note_open()
         if any(isinstance(wire.decode_down(frame), wire.Forget) for frame in frames[1:]):
             self.world.checks.callables.forgot(self.machine)
@@ -97,7 +96,7 @@ class WorkerShell(Operations, Process):
         """Everybody was asked for checkpoints: those parents are to save that have a block open."""
         for path, parent in self.machine.parents.items():
             if parent.durable.open:
-                self.world.checks.saves.asked(self.id, path, self.machine.asked._no)
+                self.world.checks.saves.asked(self.id, path, self.machine.checkpoint_requests._no)
 
     def _see_acknowledged(self) -> None:
         link, waiting = self.machine.link, []
@@ -134,8 +133,8 @@ class WorkerShell(Operations, Process):
 
     def _leave(self) -> None:
         if self.awaiting is not None and not self.awaiting[0].dropped:
-            permission.take_back(self.machine, *self.awaiting)
-        set_aside.hand_back(self.machine)
+            self.machine.take_back(*self.awaiting)
+        self.machine.hand_back_aside()
         self.machine.out.append(wire.encode(wire.Bye()))
         self._flush()
         self.done = True
@@ -219,7 +218,7 @@ class WorkerShell(Operations, Process):
         index = work.next
         if unfit := self.world.lacks.unfit(work):
             self._settle(work)
-            set_aside.set_aside(self.machine, work, index, unfit)
+            self.machine.set_aside(work, index, unfit)
             self._flush()
             return
         work.next = index + 1
@@ -255,7 +254,7 @@ class WorkerShell(Operations, Process):
         if not fn.idempotent and work.permitted != index:
             self.awaiting, self.busy = (work, index), work
             self.world.checks.permissions.asked((path, fn.id + programs.digest(raw)))
-            permission.ask(self.machine, work, index)
+            self.machine.ask_to_begin(work, index)
             self._flush()
             self.world.point("intent", self)
             return

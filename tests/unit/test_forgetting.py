@@ -30,8 +30,8 @@ def test_what_is_not_in_use_is_forgotten_and_announced_again_before_its_next_cal
 
     # Then it says so, and has nothing left
     assert desk.said() == [wire.Forgotten(7)]
-    assert not desk.worker.functions
-    assert not desk.worker.announced
+    assert not desk.worker.callables.known
+    assert not desk.worker.callables.announced
 
     # And announces it again when it calls it again
     desk.worker.define(other(1))
@@ -58,7 +58,7 @@ def test_what_a_parent_calls_is_announced_again_behind_its_calls_and_in_front_of
     kinds = [type(each) for each in said]
     assert kinds == [wire.Define, wire.Define, wire.Calls, wire.Args, wire.Define, wire.Forgotten]
     assert said[4] == other(1)
-    assert list(desk.worker.functions) == [other(1).fn]
+    assert list(desk.worker.callables.known) == [other(1).fn]
 
 
 def test_what_runs_and_what_is_on_its_way_is_kept() -> None:
@@ -67,12 +67,12 @@ def test_what_runs_and_what_is_on_its_way_is_kept() -> None:
     desk.hear(other(4))
 
     desk.hear(wire.Forget(7, [other(4).fn]))
-    assert set(desk.worker.functions) == {FN, other(4).fn}
+    assert set(desk.worker.callables.known) == {FN, other(4).fn}
 
     # When the task is dropped while it runs, then it still has its callable
     desk.hear(wire.Drop([work.attempt]))
     desk.hear(wire.Forget(8, []))
-    assert not desk.worker.functions
+    assert not desk.worker.callables.known
     assert work.callable == PLAIN
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from resilient_scoop.core.broker.handover import Asked
 from resilient_scoop.core.parent.parent import Parent
+from resilient_scoop.core.worker.checkpoint_requests import CheckpointRequests
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
@@ -53,7 +53,7 @@ def test_a_new_broker_waits_for_the_script_whatever_host_comes_first() -> None:
 
 def test_a_process_answers_once_and_again_when_it_changes() -> None:
     parent = Parent(ROOT, wire.Attempt(1, 1))
-    asked_here, parents = Asked(), {ROOT: parent}
+    asked_here, parents = CheckpointRequests(), {ROOT: parent}
     assert asked_here.answer(parents) == []
     block = parent.durable.enter(parent, "block")
     asked_here.hear(wire.CheckpointWanted(7))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from resilient_scoop.core.broker import permission
 from resilient_scoop.core.events import Action, Interrupt, Offer, Send
 from resilient_scoop.core.facts.recovery import forget_items, forget_without_args
 from resilient_scoop.ids import ROOT
@@ -212,7 +211,7 @@ def test_a_new_broker_is_asked_again_for_what_has_not_been_permitted() -> None:
     # Given a worker that waits for permission, whose question was acknowledged
     desk = Desk()
     work = desk.grant(0, 1)
-    permission.ask(desk.worker, work, 0)
+    desk.worker.ask_to_begin(work, 0)
     assert desk.said(acknowledge=True) == [wire.BeginWanted(work.attempt, 0)]
 
     # When there is a new broker
@@ -233,13 +232,13 @@ def test_an_item_that_is_asked_for_is_not_given_back() -> None:
     desk = Desk()
     work = desk.grant(0, 1)
     work.next = 1
-    permission.ask(desk.worker, work, 0)
+    desk.worker.ask_to_begin(work, 0)
     desk.hear(wire.Retract(work.attempt, 0))
     desk.worker.give_back()
 
     assert wire.Returned(work.attempt, 1 << 62, 0) in desk.said()
 
     # But where it is told to stop it is
-    permission.take_back(desk.worker, work, 0)
+    desk.worker.take_back(work, 0)
     assert wire.Returned(work.attempt, 0) in desk.said()
     assert work.attempt not in desk.worker.works

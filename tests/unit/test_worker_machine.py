@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.core.broker import set_aside
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.worker.worker import Work, Worker
@@ -432,7 +431,7 @@ def test_each_new_broker_is_told_what_the_worker_lacks_until_it_is_dropped() -> 
     desk = Desk()
     work = desk.grant()
     desk.run(work, 1)
-    set_aside.set_aside(desk.worker, work, 1, "no module m")
+    desk.worker.set_aside(work, 1, "no module m")
     assert [each for each in desk.said(acknowledge=True) if isinstance(each, wire.Unfit)]
 
     # When there is a new broker, then it is told again
@@ -444,13 +443,13 @@ def test_each_new_broker_is_told_what_the_worker_lacks_until_it_is_dropped() -> 
     # And when the items are dropped, they are neither said again nor given back
     desk.hear(wire.Drop([work.attempt]))
     assert unfit not in desk.meet(3)
-    set_aside.hand_back(desk.worker)
+    desk.worker.hand_back_aside()
     assert not desk.said()
 
 
 def test_what_was_set_aside_is_given_back_at_the_end() -> None:
     desk = Desk()
     work = desk.grant()
-    set_aside.set_aside(desk.worker, work, 1, "no module m")
-    set_aside.hand_back(desk.worker)
+    desk.worker.set_aside(work, 1, "no module m")
+    desk.worker.hand_back_aside()
     assert wire.Returned(work.attempt, 1) in desk.said()

@@ -291,7 +291,7 @@ class Broker:
         for low, high in spans:
             self.scheduler.settle(lease, low, high)
             permission.not_begun(self.ledger, lease.batch, low, high)
-            permission.again(self.ledger, lease.batch, [(low, high)], resumes=False)
+            self.ledger.again(lease.batch, [(low, high)], resumes=False)
 
     def _set_aside(self, peer: Peer, unfit: wire.Unfit) -> None:
         self._unfit(unfit)

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from resilient_scoop.core.broker.broker import Broker
-    from resilient_scoop.core.broker.exchange import Reader
     from resilient_scoop.core.events import Change
+    from resilient_scoop.core.ports import Reader
 
 _NEXT = {Table.LOG: Table.HISTORY, Table.HISTORY: Table.DEFINE}
 

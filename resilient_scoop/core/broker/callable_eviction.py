@@ -32,14 +32,13 @@ from resilient_scoop.wire import messages as wire
 if TYPE_CHECKING:
     from resilient_scoop.core.broker.ledger import Ledger
     from resilient_scoop.core.broker.peers import Peer
-    from resilient_scoop.core.worker.worker import Worker
     from resilient_scoop.ids import PeerId
 
 KEPT_BYTES_MAX = 16 << 20
 
 
 class Rounds:
-    """The broker's side."""
+    """The rounds of one life of the broker; a process' part is `core.worker.callables`."""
 
     def __init__(self, ledger: Ledger, epoch: int, kept_max: int) -> None:
         self.ledger = ledger
@@ -95,25 +94,3 @@ class Rounds:
     def _counts(self, peer: PeerId) -> bool:
         root = self.ledger.root
         return peer in self.ledger.peers or (root is not None and root[1] == peer)
-
-
-# These are parts of `Worker`, which has grown long enough.
-
-
-def announcements(worker: Worker) -> list[bytes]:
-    """Return the definitions of all that a process has announced (F1)."""
-    return [wire.encode(worker.functions[fn]) for fn in worker.announced]
-
-
-def forget(worker: Worker, asked: wire.Forget) -> None:
-    """Forget what is not in use, announce again what is called, and say so (F1)."""
-    calling: set[bytes] = set()
-    for parent in worker.parents.values():
-        worker.out += parent.frames()  # what it has called already goes in front
-        for call in parent.calls.values():
-            calling.update((call.fn, *call.earlier))
-    worker.announced = {fn: None for fn in worker.announced if fn in calling}
-    worker.out += announcements(worker)
-    worker.out.append(wire.encode(wire.Forgotten(asked.no)))
-    used = calling.union(asked.keep, (work.task.fn for work in worker.works.values()))
-    worker.functions = {fn: known for fn, known in worker.functions.items() if fn in used}

@@ -12,7 +12,7 @@ and the acknowledgements of the very messages that were handled (disk before wir
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from resilient_scoop.core.broker.broker import Broker
     from resilient_scoop.core.broker.callable_cache import Defines
+    from resilient_scoop.core.ports import Reader
 
 ACK_S = 0.1
 REFUSALS_SAID = 10
@@ -56,22 +57,6 @@ class Mail(NamedTuple):
 
     to: PeerId
     frames: list[bytes]
-
-
-class Reader(Protocol):
-    """What is read back from the journal."""
-
-    def read(
-        self,
-        table: Table,
-        prefix: bytes = b"",
-        after: bytes | None = None,
-        limit_bytes: int | None = None,
-    ) -> list[tuple[bytes, bytes]]:
-        """Return records in key order."""
-
-    def get(self, table: Table, key: bytes) -> bytes | None:
-        """Return one record."""
 
 
 class _Turn(msgspec.Struct):

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from resilient_scoop.core.broker.peers import Lease, Peer
     from resilient_scoop.core.events import AskCheckpoints
     from resilient_scoop.core.facts.batch import Batch
-    from resilient_scoop.core.parent.parent import Parent
     from resilient_scoop.ids import PeerId
     from resilient_scoop.wire.attempt import Attempt
 
@@ -241,32 +240,3 @@ class Handover:
             for lease in peer.leases.values()
             for low, high in lease.left
         )
-
-
-class Asked:
-    """A process' own side: that it was asked, and what it has answered."""
-
-    def __init__(self) -> None:
-        self.count = 0  # how often it was asked
-        self._no = 0
-        self._said: list[str] | None = None
-
-    def hear(self, wanted: wire.CheckpointWanted) -> None:
-        """Take in that checkpoints are wanted; the same wish comes again where a link was broken."""
-        if wanted.no > self._no:
-            self._no, self._said = wanted.no, None
-            self.count += 1
-
-    def answer(self, parents: dict[str, Parent]) -> list[bytes]:
-        """Return what is to be said, behind whatever the parents themselves say."""
-        if not self._no:
-            return []
-        found = sorted(path for path, parent in list(parents.items()) if parent.durable.open)
-        if found == self._said:
-            return []
-        self._said = found
-        return [wire.encode(wire.OpenBlocks(self._no, found))]
-
-    def meet(self) -> None:
-        """The broker is a new one: it asks for itself."""
-        self._no, self._said = 0, None

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
-from resilient_scoop.core.broker import permission
 from resilient_scoop.core.events import (
     INPUT_KEY,
     Action,
@@ -24,12 +23,16 @@ from resilient_scoop.core.events import (
     Table,
 )
 from resilient_scoop.core.facts import checkpoints
+from resilient_scoop.core.facts.outcomes import parts_of
 from resilient_scoop.core.facts.progress import apply_progress
 from resilient_scoop.core.facts.tally import count
 from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.broker_errors import broker_error
 from resilient_scoop.wire.tally import TALLY_KEY, encode_tally
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from resilient_scoop.core.broker.peers import Lease, Peer
     from resilient_scoop.core.broker.scheduler import Scheduler
     from resilient_scoop.core.facts.state import Batch, Parent, State
@@ -108,7 +111,7 @@ class Ledger:
         lease = peer.leases.get(attempt)
         if lease is not None:
             self.scheduler.end(lease)
-            permission.again(self, lease.batch, list(lease.left), resumes=False)
+            self.again(lease.batch, list(lease.left), resumes=False)
         self.send(peer.id, wire.encode(wire.Drop([attempt])))
 
     # --- what parents ask for -----------------------------------------------------------------
@@ -151,7 +154,7 @@ class Ledger:
                 each.asked = part.fn
                 self.scheduler.enqueue(each, [(start, stop)], resumes=False)
             if batch is not None and begun:
-                permission.give_up(self, batch, begun)
+                self.give_up(batch, begun)
             new = new or bool(spans) or not known or part.fresh
             offset += part.count
         if new:
@@ -335,7 +338,7 @@ class Ledger:
             stale = lease.left.overlap(outcome.start, outcome.start + len(outcome.values))
             for start, stop in stale:
                 self.scheduler.settle(lease, start, stop)
-                permission.again(self, lease.batch, [(start, stop)], resumes=False)
+                self.again(lease.batch, [(start, stop)], resumes=False)
 
     def _erase_spent(self) -> None:
         """Keep no arguments that nobody will ask for: most never reach the disk."""
@@ -379,6 +382,32 @@ class Ledger:
         self._settle(batch, [(index, index + 1)], failed=True)
         self.tell(parent, raw)
 
+    def again(self, batch: Batch, spans: Iterable[tuple[int, int]], *, resumes: bool) -> int:
+        """Items of a lease that has ended are to do again, but those that were begun (A2).
+
+        Return how many are.
+        """
+        count = 0
+        left_open = self.stopping not in (None, "ended")
+        intents = None if left_open else batch.parent.intents.get(batch.call)
+        for start, stop in spans:
+            for low, high in batch.undone.overlap(start, stop):
+                begun: Spans = [] if intents is None else intents.overlap(low, high)
+                open_ = [(low, high)] if intents is None else intents.gaps(low, high)
+                count += sum(b - a for a, b in open_)
+                self.scheduler.enqueue(batch, open_, resumes=resumes)
+                self.give_up(batch, begun)
+        return count
+
+    def give_up(self, batch: Batch, spans: Iterable[tuple[int, int]]) -> None:
+        """End items that must not be started twice (`core.broker.permission`)."""
+        for start, stop in spans:
+            for index in range(start, stop):
+                piece = batch.piece_at(index)
+                assert piece is not None, f"S1 {batch.parent.path}.{batch.call}[{index}]"
+                path = ids.item_path(batch.parent.path, batch.call, index)
+                self.settle_error(batch, index, broker_error("lost", path, self.name(piece.fn)))
+
     def abandon(self, batch: Batch, record: wire.Abandoned) -> None:
         """Take items out of a batch that are ready and that nobody wants."""
         self.log(batch.parent, wire.encode(record))
@@ -412,19 +441,3 @@ class Ledger:
             self.actions += [Erase(Table.LOG, prefix), Erase(Table.ARGS, prefix)]
         if kept:
             self.actions += [Discard(name) for name in checkpoints.unnamed(self.state, kept)]
-
-
-def parts_of(outcome: wire.Outcome, spans: Spans) -> list[wire.Outcome]:
-    """Return the runs of an outcome that count, as outcomes of their own."""
-    width, first = ids.DIGEST_BYTES, outcome.start
-    share = outcome.spent_s / max(1, len(outcome.values))
-    return [
-        wire.Outcome(
-            outcome.call, low, outcome.fingerprint,
-            outcome.digests[(low - first) * width : (high - first) * width],
-            outcome.values[low - first : high - first],
-            [i - (low - first) for i in outcome.failed if low - first <= i < high - first],
-            share * (high - low), outcome.task, outcome.pure, outcome.once,
-        )
-        for low, high in spans
-    ]  # fmt: skip

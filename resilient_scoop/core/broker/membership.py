@@ -229,7 +229,7 @@ class Membership:
             if lost is not None and lost.on_cpu == lease.attempt and lost.index in lease.left:
                 self._blame(lease.batch, lease.fn, lost)
             left = list(lease.left)
-            again = permission.again(self.ledger, lease.batch, left, resumes=True)
+            again = self.ledger.again(lease.batch, left, resumes=True)
             died = died or (lost is not None and lost.reason != "asked")
             if died and self.stopping is None:
                 self.state.tally.handed_out_again(again)
@@ -324,7 +324,7 @@ class Membership:
             self.ledger.send(lease.peer.id, wire.encode(wire.Evict(attempt, index)))
             lost = wire.ProcessLost(mark, 0, "timeout", attempt, index, tries=tries)
             self._blame(batch, fn, lost)
-            permission.again(self.ledger, batch, [(index, index + 1)], resumes=True)
+            self.ledger.again(batch, [(index, index + 1)], resumes=True)
 
     def expire(self, now: float) -> None:
         """Lose the peers of which nothing was heard for a lease."""

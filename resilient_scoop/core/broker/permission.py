@@ -1,4 +1,4 @@
-"""AT-MOST-ONCE: an `idempotent=False` item begins only behind a record that says so.
+"""AT-MOST-ONCE at the broker: an `idempotent=False` item begins only after a record that says so.
 
 | the item                              | journaled                       | if its worker is lost          |
 | ready, or granted and not begun       | nothing                         | it is run elsewhere            |
@@ -11,32 +11,26 @@
       commit of its `Intent`. It asks when it would begin at once, and does nothing else until the
       answer is there: so what has only been queued was never started, and is never said to be.
   A2  An item with an `Intent` is never ready again in an epoch, once what earlier epochs left in doubt
-      is settled: each path on which a lease's items become ready goes through `again`. While the run
+      is settled: each path on which a lease's items become ready goes through `Ledger.again`. While the run
       stops nothing is handed out, so nothing is given up: what became of the item can be said
       (`rscoop resolve`) before a resume settles it.
   A3  The parent that such an item may be stays with its worker: it is neither moved (`Stuck`) nor
       replayed while it lives (`always_replay`).
   A4  Arguments that are lost make nobody ask for it again: it is given up like others in doubt.
+
+The worker's part is `core.worker.permission`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilient_scoop import ids
 from resilient_scoop.wire import messages as wire
-from resilient_scoop.wire.broker_errors import broker_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from resilient_scoop.core.broker.ledger import Ledger, Spans
+    from resilient_scoop.core.broker.ledger import Ledger
     from resilient_scoop.core.broker.peers import Peer
     from resilient_scoop.core.facts.state import Batch, State
-    from resilient_scoop.core.worker.work import Work
-    from resilient_scoop.core.worker.worker import Worker
-
-# --- the broker's side ------------------------------------------------------------------------
 
 
 def permit(ledger: Ledger, peer: Peer, wanted: wire.BeginWanted, stopping: str | None) -> None:
@@ -71,34 +65,6 @@ def _write(ledger: Ledger, batch: Batch, start: int, stop: int, *, void: bool) -
     ledger.state.apply_intent(parent, intent)
 
 
-def again(ledger: Ledger, batch: Batch, spans: Iterable[tuple[int, int]], *, resumes: bool) -> int:
-    """Items of a lease that has ended are to do again, but those that were begun (A2).
-
-    Return how many are.
-    """
-    count = 0
-    left_open = ledger.stopping not in (None, "ended")
-    intents = None if left_open else batch.parent.intents.get(batch.call)
-    for start, stop in spans:
-        for low, high in batch.undone.overlap(start, stop):
-            begun: Spans = [] if intents is None else intents.overlap(low, high)
-            open_ = [(low, high)] if intents is None else intents.gaps(low, high)
-            count += sum(b - a for a, b in open_)
-            ledger.scheduler.enqueue(batch, open_, resumes=resumes)
-            give_up(ledger, batch, begun)
-    return count
-
-
-def give_up(ledger: Ledger, batch: Batch, spans: Iterable[tuple[int, int]]) -> None:
-    """End items that must not be started twice."""
-    for start, stop in spans:
-        for index in range(start, stop):
-            piece = batch.piece_at(index)
-            assert piece is not None, f"S1 {batch.parent.path}.{batch.call}[{index}]"
-            path = ids.item_path(batch.parent.path, batch.call, index)
-            ledger.settle_error(batch, index, broker_error("lost", path, ledger.name(piece.fn)))
-
-
 def settle_doubts(ledger: Ledger) -> None:
     """Give up what had begun when the last broker ended, and nobody holds."""
     for parent in list(ledger.state.parents.values()):
@@ -106,7 +72,7 @@ def settle_doubts(ledger: Ledger) -> None:
             batch = parent.batches.get(call)
             for low, high in [] if batch is None else list(batch.ready):
                 assert batch is not None, "it has ready items"
-                give_up(ledger, batch, intents.overlap(low, high))
+                ledger.give_up(batch, intents.overlap(low, high))
 
 
 def check(state: State) -> None:
@@ -118,24 +84,3 @@ def check(state: State) -> None:
                 assert not intents.overlap(start, stop), (
                     f"A2 {parent.path}.{call}[{start}] is ready"
                 )
-
-
-# --- the worker's side ------------------------------------------------------------------------
-
-
-def ask(worker: Worker, work: Work, index: int) -> None:
-    """Ask to begin an item (A1); `Work.permitted` becomes its number."""
-    work.asked = index
-    worker.out.append(wire.encode(wire.BeginWanted(work.attempt, index)))
-
-
-def ask_again(worker: Worker) -> list[bytes]:
-    """Return what a new broker is to be asked: the answer may have ended with the old one."""
-    open_ = [work for work in worker.works.values() if work.asked not in (-1, work.permitted)]
-    return [wire.encode(wire.BeginWanted(work.attempt, work.asked)) for work in open_]
-
-
-def take_back(worker: Worker, work: Work, index: int) -> None:
-    """Say of an item that was asked for that it will not begin here."""
-    work.asked, work.next = -1, index
-    worker.give_back_from(work, index)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilient_scoop.core.broker.ledger import parts_of
 from resilient_scoop.core.facts.checkpoints import apply_checkpoint, apply_trimmed, pending
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.progress import apply_progress
@@ -160,14 +159,6 @@ def doubts(state: State) -> list[tuple[str, str]]:
                         name = "?" if piece is None else name_of(state, piece.fn)
                         found.append((parent.path, call, index, name))
     return [(item_path(path, call, index), name) for path, call, index, name in sorted(found)]
-
-
-def succeeded(outcome: Outcome) -> list[Outcome]:
-    """Return the runs of an outcome whose items did not fail, as outcomes of their own."""
-    spans = Intervals([(outcome.start, outcome.start + len(outcome.values))])
-    for index in outcome.failed:
-        spans.discard(outcome.start + index, outcome.start + index + 1)
-    return parts_of(outcome, list(spans))
 
 
 def forget_without_args(state: State, has_args: Callable[[bytes], bool]) -> int:

@@ -17,7 +17,7 @@ from resilient_scoop import ids
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.worker.worker import Work
+    from resilient_scoop.core.worker.work import Work
 
 KEEP_S = 1.0
 """Least time between two words of one item that travel: each is a record of the journal."""

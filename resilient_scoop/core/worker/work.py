@@ -30,7 +30,7 @@ class Work:
     dropped: bool = False
     impure: bool = False  # an item had arguments of which nothing is proven; it stays so (V1)
     again: int = 0  # second tries of items under `retries=` that no outcome has told of
-    asked: int = -1  # the `idempotent=False` item that is to begin (`core.broker.permission`)
+    asked: int = -1  # the `idempotent=False` item that is to begin (`core.worker.permission`)
     permitted: int = -1  # the one that may
     aside: tuple[int, str] | None = None  # from which item on it cannot run here, and why
     define: wire.Define | None = None  # once it is queued; what runs needs it, come what may

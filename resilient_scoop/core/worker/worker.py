@@ -21,13 +21,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
-from resilient_scoop.core.broker import permission, set_aside
-from resilient_scoop.core.broker.callable_eviction import announcements, forget
-from resilient_scoop.core.broker.handover import Asked
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.parent import unwanted
 from resilient_scoop.core.parent.parent import Parent, Told
+from resilient_scoop.core.worker import permission, set_aside
+from resilient_scoop.core.worker.callables import Callables
+from resilient_scoop.core.worker.checkpoint_requests import CheckpointRequests
 from resilient_scoop.core.worker.replaced import displaced
 from resilient_scoop.core.worker.work import Work
 from resilient_scoop.errors import ReplayDivergedError
@@ -57,8 +57,7 @@ class Worker:
         self.works: dict[wire.Attempt, Work] = {}
         self.queue: deque[Work] = deque()  # with items that are not begun, in the order of rank
         self.undefined: list[Work] = []  # wait for the definition of their function
-        self.functions: dict[bytes, wire.Define] = {}
-        self.announced: dict[bytes, None] = {}  # of these, what this process has told the broker
+        self.callables = Callables()
         self.consts: dict[str, wire.Const] = {}
         self.parents: dict[str, Parent] = {}
         self.limits: dict[str, tuple[float, int]] = {}  # of those that wait: until when, its tries
@@ -73,7 +72,7 @@ class Worker:
         self.out: list[bytes] = []
         self.due: dict[str, list[wire.Outcome]] = {}  # outcomes to send, by parent
         self.retract: list[wire.Retract] = []  # asked for, not answered
-        self.asked = Asked()  # for checkpoints
+        self.checkpoint_requests = CheckpointRequests()
         self.touched: set[str] = set()  # parents that were told something
 
     # --- sending ------------------------------------------------------------------------------
@@ -106,7 +105,7 @@ class Worker:
         for parent in self.parents.values():
             if parent.queued or parent.has_told:
                 frames += parent.frames()
-        frames += self.asked.answer(self.parents)
+        frames += self.checkpoint_requests.answer(self.parents)
         if self.written and self.root is not None:
             output = wire.Output(self.root, self.output_bytes, bytes(self.written), self.output_at)
             self.output_at = None
@@ -123,10 +122,10 @@ class Worker:
 
     def define(self, define: wire.Define) -> None:
         """Announce a callable of this process, in front of the calls that use it."""
-        if define.fn not in self.announced:
+        if define.fn not in self.callables.announced:
             # Even if the broker sent it: it may forget what it has not committed.
-            self.announced[define.fn] = None
-            self.functions.setdefault(define.fn, define)
+            self.callables.announced[define.fn] = None
+            self.callables.known.setdefault(define.fn, define)
             self.out.append(wire.encode(define))
 
     def settle(self, work: Work, now: float) -> None:
@@ -219,6 +218,24 @@ class Worker:
         if work in self.queue and work.next >= work.stop:
             self.queue.remove(work)
 
+    def ask_to_begin(self, work: Work, index: int) -> None:
+        """Ask whether an `idempotent=False` item may begin (A1)."""
+        self.out.append(permission.ask(work, index))
+
+    def take_back(self, work: Work, index: int) -> None:
+        """Say of an item that was asked for that it will not begin here."""
+        work.asked, work.next = -1, index
+        self.give_back_from(work, index)
+
+    def set_aside(self, work: Work, index: int, reason: str) -> None:
+        """Keep the items of a slice from an index on, which cannot run here, and say why."""
+        self.out.append(set_aside.set_aside(work, index, reason))
+
+    def hand_back_aside(self) -> None:
+        """Give back what was set aside: this worker ends."""
+        for work, index in set_aside.held_aside(self.works.values()):
+            self.give_back_from(work, index)
+
     # --- hearing ------------------------------------------------------------------------------
 
     def hear(self, header: wire.Header, frames: list[bytes], now: float) -> list[list[bytes]]:
@@ -244,7 +261,7 @@ class Worker:
         # The definitions they wait for may have ended with the old broker, behind a commit.
         self._drop([work.attempt for work in self.undefined])
         self.undefined.clear()
-        self.asked.meet()
+        self.checkpoint_requests.meet()
         for parent in self.parents.values():
             lost = parent.page_asked
             parent.reconnect()
@@ -289,7 +306,7 @@ class Worker:
                 for task in tasks:
                     self._accept(task)
             case wire.Define():
-                self.functions.setdefault(message.fn, message)
+                self.callables.known.setdefault(message.fn, message)
                 self._defined()
             case wire.Welcome():
                 self.greeted = True
@@ -326,9 +343,9 @@ class Worker:
             case wire.Stop(reason=reason):
                 self.stopping = reason
             case wire.CheckpointWanted():
-                self.asked.hear(message)
+                self.checkpoint_requests.hear(message)
             case wire.Forget():
-                forget(self, message)
+                self._forget(message)
             case _:
                 pass  # History has a bundle of its own; Kill is for agents
 
@@ -347,6 +364,18 @@ class Worker:
         self.parents.pop(path, None)
         self.fenced.append(path)
 
+    def _forget(self, asked: wire.Forget) -> None:
+        """Forget what is not in use, announce again what is called, and say so (F1)."""
+        calling: set[bytes] = set()
+        for parent in self.parents.values():
+            self.out += parent.frames()  # what it has called already goes in front
+            for call in parent.calls.values():
+                calling.update((call.fn, *call.earlier))
+        used = calling.union(asked.keep, (work.task.fn for work in self.works.values()))
+        self.callables.forget(calling, used)
+        self.out += self.callables.announcements()
+        self.out.append(wire.encode(wire.Forgotten(asked.no)))
+
     def _greeting(self) -> list[bytes]:
         """Return a Hello and what this process has announced: its broker need not know of it (F1)."""
         held = [self._held(work) for work in self.works.values() if work.left]
@@ -357,8 +386,9 @@ class Worker:
             left_s = -1.0 if until is None else max(0.0, until - self.now)
             waiting.append(wire.Waiting(parent.path, parent.attempt, left_s, tries))
         hello = wire.Hello(self.role, self.node, self.name, self.pid, held, waiting)
-        again = [*permission.ask_again(self), *set_aside.say_again(self)]
-        return [wire.encode(hello), *announcements(self), *again]
+        works = self.works.values()
+        again = [*permission.ask_again(works), *set_aside.say_again(works)]
+        return [wire.encode(hello), *self.callables.announcements(), *again]
 
     def _accept(self, task: wire.Task) -> None:
         attempt = wire.Attempt(self.link.epoch, task.no)
@@ -373,14 +403,14 @@ class Worker:
         depth = ids.depth(task.parent)
         work = Work(attempt, task, task.start, stop, left, depth, first=task.start)
         self.works[attempt] = work
-        if task.fn in self.functions:
+        if task.fn in self.callables.known:
             self._enqueue(work)
         else:
             self.undefined.append(work)
 
     def _enqueue(self, work: Work) -> None:
         """Queue in the broker's order: priority, ready parents, deeper ones, first come."""
-        work.define = self.functions[work.task.fn]
+        work.define = self.callables.known[work.task.fn]
         priority = work.define.options.priority
         work.rank = (-priority, 0 if work.task.replay else 1, -work.depth)
         at = len(self.queue)
@@ -404,7 +434,7 @@ class Worker:
         for work in waiting:
             if work.dropped:
                 continue
-            if work.task.fn in self.functions:
+            if work.task.fn in self.callables.known:
                 self._enqueue(work)
             else:
                 self.undefined.append(work)

@@ -38,11 +38,11 @@ from resilient_scoop.core.events import (
     Table,
 )
 from resilient_scoop.core.facts import checkpoints
+from resilient_scoop.core.facts.outcomes import succeeded
 from resilient_scoop.core.facts.recovery import (
     forget_items,
     forget_without_args,
     recover,
-    succeeded,
 )
 from resilient_scoop.errors import RscoopError
 from resilient_scoop.journal.committer import Committer

@@ -200,7 +200,7 @@ def _begin(session: Session) -> Parent:
     assert task is not None, "the root is granted"
     parent = Parent(
         ids.ROOT, machine.root, task.replay, Process.policy, say,
-        lambda fn: machine.functions[fn].name if fn in machine.functions else fn.hex(),
+        lambda fn: machine.callables.known[fn].name if fn in machine.callables.known else fn.hex(),
     )  # fmt: skip
     machine.parents[ids.ROOT] = session.context.parent = parent
     if task.replay:

@@ -183,7 +183,7 @@ class Stage:
         session.context = Context(asked.path, None)
 
     def _name_of(self, fn: bytes) -> str:
-        define = self.session.machine.functions.get(fn)
+        define = self.session.machine.callables.known.get(fn)
         return self.asked.name(fn) if define is None else define.options.name or define.name
 
     def play(self, body: Callable[[Stage], None]) -> Played:

@@ -20,7 +20,6 @@ from resilient_scoop import ids
 from resilient_scoop.adapters import former_names
 from resilient_scoop.adapters.flight_record import DEADLINE, INDEX
 from resilient_scoop.adapters.greenlets import GreenletExit
-from resilient_scoop.core.broker import permission, set_aside
 from resilient_scoop.identity import script_changes
 from resilient_scoop.identity.purity import args_plain
 from resilient_scoop.payload import payload
@@ -140,7 +139,7 @@ class Executor:
         with session.turn():
             session.machine.settle(work, time.monotonic())
             session.running = None
-            set_aside.set_aside(session.machine, work, index, reason)
+            session.machine.set_aside(work, index, reason)
 
     def _is_permitted(self, work: Work, index: int) -> bool:
         """Wait until it is journaled that an `idempotent=False` item begins (A1)."""
@@ -149,13 +148,13 @@ class Executor:
             return True
         session.record.idle()
         with session.turn():
-            permission.ask(session.machine, work, index)
+            session.machine.ask_to_begin(work, index)
         while work.permitted != index:
             with session.turn():
                 if work.dropped:
                     return False
                 if session.machine.stopping is not None:
-                    permission.take_back(session.machine, work, index)
+                    session.machine.take_back(work, index)
                     return False
                 session.pump(_PERMISSION_S)
         session.record.begin(attempt.epoch, attempt.no, task.parent, task.call, index)

@@ -21,7 +21,6 @@ import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.adapters.greenlets import GreenletExit, getcurrent, greenlet
-from resilient_scoop.core.broker import set_aside
 from resilient_scoop.processes import user_signals
 from resilient_scoop.processes.connection import FLUSH_S, lived
 from resilient_scoop.processes.worker.lock_waits import LockWaits
@@ -347,7 +346,7 @@ class Hub:
     def _hand_back(self) -> None:
         """Give back what is not begun."""
         machine = self.session.machine
-        set_aside.hand_back(machine)
+        machine.hand_back_aside()
         for work in [*self.open, *machine.queue]:
             machine.give_back_from(work, work.next)
         self.open.clear()

@@ -12,32 +12,28 @@ from typing import TYPE_CHECKING
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from resilient_scoop.core.worker.work import Work
-    from resilient_scoop.core.worker.worker import Worker
 
 
-def set_aside(worker: Worker, work: Work, index: int, reason: str) -> None:
-    """Keep the items of a slice from an index on, and say why."""
+def set_aside(work: Work, index: int, reason: str) -> bytes:
+    """Keep the items of a slice from an index on; return what the broker is to be told."""
     work.aside = index, reason
     work.next = work.stop
-    worker.out.append(_unfit(work, reason))
+    return _unfit(work, reason)
 
 
-def say_again(worker: Worker) -> list[bytes]:
+def say_again(works: Iterable[Work]) -> list[bytes]:
     """Return what a new broker is to be told."""
-    return [_unfit(work, work.aside[1]) for work in _set_aside(worker) if work.aside is not None]
+    return [
+        _unfit(work, work.aside[1]) for work in works if work.aside is not None and not work.dropped
+    ]
 
 
-def hand_back(worker: Worker) -> None:
-    """Give back what was set aside: this worker ends."""
-    for work in _set_aside(worker):
-        if work.aside is not None:
-            worker.give_back_from(work, work.aside[0])
-
-
-def _set_aside(worker: Worker) -> list[Work]:
-    works = worker.works.values()
-    return [work for work in works if work.aside is not None and not work.dropped]
+def held_aside(works: Iterable[Work]) -> list[tuple[Work, int]]:
+    """Return the slices of which items are set aside, and from which item on."""
+    return [(work, work.aside[0]) for work in works if work.aside is not None and not work.dropped]
 
 
 def _unfit(work: Work, reason: str) -> bytes:
