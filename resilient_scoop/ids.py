@@ -8,8 +8,9 @@ is used again in another run can never meet this run's records.
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Final, NewType
+
+from resilient_scoop.hashing import blake2b
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,10 +61,10 @@ def depth(path: str) -> int:
 
 def log_prefix(run: bytes, path: str) -> bytes:
     """Return the journal key prefix (16 bytes) of everything that the future at `path` did."""
-    return hashlib.blake2b(path.encode(), key=run, digest_size=KEY_BYTES).digest()
+    return blake2b(path.encode(), key=run, digest_size=KEY_BYTES).digest()
 
 
 def seed_of(run_seed: int, path: str) -> int:
     """Return the seed (64 bits) of a future's random streams: SAME-ANSWER rests on it."""
     key = run_seed.to_bytes(16, "big", signed=False)
-    return int.from_bytes(hashlib.blake2b(path.encode(), key=key, digest_size=8).digest(), "big")
+    return int.from_bytes(blake2b(path.encode(), key=key, digest_size=8).digest(), "big")

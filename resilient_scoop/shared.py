@@ -6,13 +6,13 @@ pickle: a replay makes an equal array, set or closure anew, and its pickle or fi
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from typing import Any
 
 from resilient_scoop.errors import ConstExistsError, PicklingFailedError, RscoopError
 from resilient_scoop.futures import _engine
+from resilient_scoop.hashing import blake2b
 from resilient_scoop.identity.digest import digest_value
 from resilient_scoop.payload import payload as codec
 from resilient_scoop.processes.callables import is_stateless
@@ -56,7 +56,7 @@ def _set(at: _engine.Here, name: str, value: Any) -> None:
         return
     # Synced: a constant is a record, and nobody makes it again after a power cut.
     payload = codec.dumps_large(value, store, sync=True, what=f"constant {name}", root=name)
-    digest = digest_value(value) or hashlib.blake2b(payload, digest_size=16).digest()
+    digest = digest_value(value) or blake2b(payload, digest_size=16).digest()
     const = Const(name, digest, payload)
     with at.session.turn():
         at.session.send(encode(const))

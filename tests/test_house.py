@@ -7,6 +7,8 @@ import fnmatch
 import functools
 import inspect
 import pickle
+import subprocess
+import sys
 import tomllib
 import types
 import typing
@@ -96,6 +98,34 @@ def test_a_library_is_imported_in_its_home_only(path: Path) -> None:
         if name in HOMES and not any(fnmatch.fnmatch(place, home) for home in HOMES[name])
     }
     assert strangers == set()
+
+
+SLOW = {
+    "asyncio", "click", "concurrent.futures", "ctypes", "dill", "hashlib", "lmdb", "logging",
+    "multiprocessing", "numpy", "rich", "selectors", "shutil", "socket", "subprocess", "tempfile",
+}  # fmt: skip
+"""Each of these takes a process 1 to 15 ms to load; a run waits for the start of several processes."""
+NEEDED = {
+    "resilient_scoop.futures": set[str](),
+    "resilient_scoop.processes.worker.main": set[str](),
+    "resilient_scoop.processes.origin.main": set[str](),
+    "resilient_scoop.processes.agent.main": {"selectors", "subprocess"},
+}
+
+
+@pytest.mark.parametrize("module", NEEDED)
+def test_a_process_loads_no_slow_library_that_it_can_do_without(module: str) -> None:
+    program = f"import {module}, sys; print(*sorted({SLOW!r} & set(sys.modules)))"
+    command = [
+        sys.executable,
+        "-I",
+        "-X",
+        "utf8",
+        "-c",
+        f"import sys; sys.path[:] = {sys.path!r}; {program}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == NEEDED[module]
 
 
 def public(node: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef | ast.ClassDef]:

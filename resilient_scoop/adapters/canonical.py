@@ -23,7 +23,6 @@ import struct
 import sys
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from hashlib import blake2b, sha256
 from types import (
     BuiltinMethodType,
     EllipsisType,
@@ -36,6 +35,7 @@ from types import (
 from typing import Any, Final
 
 from resilient_scoop.adapters.deap_classes import global_stream
+from resilient_scoop.hashing import blake2b, sha256
 
 SIZE_BYTES: Final = 16
 

@@ -6,7 +6,6 @@ nothing.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from resilient_scoop.errors import (
     UsageError,
 )
 from resilient_scoop.futures import _engine
+from resilient_scoop.hashing import blake2b
 from resilient_scoop.journal.blobs import BlobError
 from resilient_scoop.journal.state_store import INLINE_BYTES_MAX, StateStore
 from resilient_scoop.processes.here import Process
@@ -358,4 +358,4 @@ def _code_digest() -> bytes:
         frame = frame.f_back
     code = frame.f_code
     text = source.normalized(code) or source.bytecode(code)
-    return hashlib.blake2b(text.encode(), digest_size=ids.DIGEST_BYTES).digest()
+    return blake2b(text.encode(), digest_size=ids.DIGEST_BYTES).digest()

@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from resilient_scoop._version import __version__
+from resilient_scoop.adapters import collector
 from resilient_scoop.cli.base import EXIT_CODES, SETTINGS
 from resilient_scoop.errors import InvariantError, RscoopError
 from resilient_scoop.processes.failures import limit_met
@@ -69,7 +70,8 @@ class Rscoop(click.Group):
         name = COMMANDS.get(ALIASES.get(cmd_name, cmd_name))
         if name is None:
             return None
-        module = importlib.import_module(f"resilient_scoop.cli.{name}")
+        with collector.paused():
+            module = importlib.import_module(f"resilient_scoop.cli.{name}")
         command: click.Command = module.command
         return command
 

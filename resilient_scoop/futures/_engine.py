@@ -6,8 +6,6 @@ statements: that order is a future's identity.
 
 from __future__ import annotations
 
-import concurrent.futures
-import hashlib
 import pickle
 import threading
 import time
@@ -19,6 +17,7 @@ from resilient_scoop.adapters.greenlets import GreenletExit
 from resilient_scoop.core.parent.severed import sever
 from resilient_scoop.errors import ScriptGuardError, UsageError
 from resilient_scoop.futures._options import PLAIN
+from resilient_scoop.hashing import blake2b
 from resilient_scoop.identity import imported_values, process_settings, script_changes
 from resilient_scoop.identity.change_guard import Guard
 from resilient_scoop.identity.digest import (
@@ -185,7 +184,7 @@ def _define(
     name = describe(function)
     body = codec.dumps(function, f"callable {name}", name)
     values = overlay.values_of(meaning.references, meaning.objects)
-    mark = hashlib.blake2b(body, digest_size=16)
+    mark = blake2b(body, digest_size=16)
     mark.update(meaning.fingerprint + bytes([style]) + msgspec.msgpack.encode(options))
     mark.update(b"".join([each.value for each in meaning.references]))
     if changes is not None:
@@ -209,7 +208,7 @@ def bringing(define: Define, met: Changed) -> Define:
     if not new:
         return define
     references = [each for each, _ in new.values()]
-    mark = hashlib.blake2b(define.fn, digest_size=16)
+    mark = blake2b(define.fn, digest_size=16)
     mark.update(b"".join([each.home.encode() + b"\0" + each.value for each in references]))
     found = _bringing.get(mark.digest())
     if found is None:
@@ -349,7 +348,9 @@ def block(at: Here, ready: Callable[[], bool], until: float | None = None) -> bo
 def refuse_cut(at: Here, what: str) -> None:
     """Refuse what cannot be recorded: the script has been interrupted."""
     if at.session.is_cut:
-        raise concurrent.futures.CancelledError(f"{what}: the run was interrupted")
+        from concurrent.futures import CancelledError  # it takes each process 3 ms to load
+
+        raise CancelledError(f"{what}: the run was interrupted")
 
 
 def told(at: Here, kind: str, live: Callable[[], bytes]) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import logging
 import time
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _FILE = b"B"
 _STRIDE = 1_000_003
-_LOG = logging.getLogger("resilient_scoop")
 
 
 class Place(NamedTuple):
@@ -245,7 +242,7 @@ class Future(Generic[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the call raised, None if it returned; waits as `result` does."""
         self._await(timeout)
-        if isinstance(self._error, concurrent.futures.CancelledError):
+        if self._error is not None and self.cancelled():
             raise self._error
         return self._error
 
@@ -291,7 +288,11 @@ class Future(Generic[T]):
 
     def cancelled(self) -> bool:
         """Return whether it was cancelled in time."""
-        return isinstance(self._error, concurrent.futures.CancelledError)
+        if self._error is None:
+            return False
+        from concurrent.futures import CancelledError  # it takes each process 3 ms to load
+
+        return isinstance(self._error, CancelledError)
 
     def cancel(self) -> bool:
         """Try to cancel it; return whether that came in time: no worker had begun it yet."""
@@ -352,4 +353,6 @@ class Future(Generic[T]):
             try:
                 callback(self)
             except Exception:  # user code
-                _LOG.exception("a callback of future %s raised", self.path)
+                import resilient_scoop  # its logger loads `logging`, 3 ms, when it is asked for
+
+                resilient_scoop.logger.exception("a callback of future %s raised", self.path)

@@ -6,7 +6,6 @@ streams as they were then: an attempt that goes on from there draws what it woul
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import pickle
@@ -19,6 +18,7 @@ import msgspec
 from resilient_scoop.adapters.greenlets import GreenletExit
 from resilient_scoop.errors import ProgressRefusedError, ScriptGuardError
 from resilient_scoop.futures import _serial
+from resilient_scoop.hashing import blake2b
 from resilient_scoop.payload import payload as codec
 from resilient_scoop.processes.here import Process
 from resilient_scoop.task_state import rng
@@ -151,7 +151,7 @@ def task_info() -> TaskInfo | None:
     on_cpu = session.record.read()
     deadline_ns = 0 if on_cpu is None else on_cpu.deadline_ns
     define = work.callable
-    mark = hashlib.blake2b(context.path.encode(), key=session.settings.run, digest_size=16)
+    mark = blake2b(context.path.encode(), key=session.settings.run, digest_size=16)
     mark.update(work.digests(context.index, context.index + 1))
     return TaskInfo(
         id=context.path,
@@ -169,7 +169,7 @@ def _serial_info() -> TaskInfo | None:
     if not _serial.running:
         return None
     path, function = _serial.running[-1]
-    mark = hashlib.blake2b(path.encode(), key=_SERIAL_KEY, digest_size=16)
+    mark = blake2b(path.encode(), key=_SERIAL_KEY, digest_size=16)
     return TaskInfo(id=path, function=function, idempotency_key=mark.hexdigest())
 
 

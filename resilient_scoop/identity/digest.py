@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any, Final
 
 from resilient_scoop.adapters.canonical import Canon
+from resilient_scoop.hashing import blake2b
 from resilient_scoop.identity.change_guard import Guard
 from resilient_scoop.identity.meaning import Meaning
 from resilient_scoop.ids import DIGEST_BYTES

@@ -16,11 +16,11 @@ import dis
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from hashlib import blake2b
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 from resilient_scoop.adapters.canonical import Canon
+from resilient_scoop.hashing import blake2b
 from resilient_scoop.values import source
 from resilient_scoop.values.user_code import describe, version
 

@@ -23,12 +23,12 @@ import os
 import reprlib
 import sys
 from collections.abc import Callable
-from hashlib import blake2b
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 import msgspec
 
+from resilient_scoop.hashing import blake2b
 from resilient_scoop.identity import (
     imported_values,
     module_source,

@@ -12,13 +12,14 @@ may be torn by a power loss. It is for what can be made again.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from resilient_scoop.hashing import sha256
 
 BLOB_BYTES_MIN: Final = 1 << 20
 """Payloads larger than this go to a file: in LMDB they would take runs of free pages that are hard
@@ -136,7 +137,7 @@ class BlobStore:
             raise BlobError(f"the file {name}: {error.strerror}") from error
         if payload is None:
             raise BlobError(f"the file {name} is not {ref.size_bytes} bytes long")
-        if hashlib.sha256(payload).digest() != ref.digest:
+        if sha256(payload).digest() != ref.digest:
             raise BlobError(f"the content of the file {name} has changed")
         return payload
 
@@ -199,7 +200,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def _write_hashed(path: Path, parts: Parts, *, sync: bool) -> BlobRef:
-    digest = hashlib.sha256()
+    digest = sha256()
     views = [memoryview(part).cast("B") for part in parts if len(part)]
     size_bytes = sum(map(len, views))
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 
+from resilient_scoop.adapters import collector
 from resilient_scoop.processes import REFUSAL_SAID
 
 
@@ -32,18 +33,19 @@ def main() -> int:
 def _run() -> int:
     """Run the process that the command line names; what it is told is in its environment."""
     role = sys.argv[1]
-    if role == "broker":
-        from resilient_scoop.processes.broker.main import main as run
-    elif role == "agent":
-        from resilient_scoop.processes.agent.main import main as run
-    elif role == "worker":
-        from resilient_scoop.processes.worker.main import main as run
-    elif role == "survey":
-        from resilient_scoop.processes.code_comparison import main as run
-    elif role == "replay":
-        from resilient_scoop.processes.replay.main import main as run
-    else:
-        from resilient_scoop.processes.origin.main import main as run
+    with collector.paused():
+        if role == "broker":
+            from resilient_scoop.processes.broker.main import main as run
+        elif role == "agent":
+            from resilient_scoop.processes.agent.main import main as run
+        elif role == "worker":
+            from resilient_scoop.processes.worker.main import main as run
+        elif role == "survey":
+            from resilient_scoop.processes.code_comparison import main as run
+        elif role == "replay":
+            from resilient_scoop.processes.replay.main import main as run
+        else:
+            from resilient_scoop.processes.origin.main import main as run
     return run()
 
 

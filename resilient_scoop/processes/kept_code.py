@@ -20,7 +20,6 @@ Where a copy cannot be written (no space), the file is read as it is.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import linecache
 import os
@@ -33,6 +32,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import resilient_scoop
+from resilient_scoop.hashing import blake2b
 
 FOLDER: Final = "code"
 _BEFORE: Final = "code-before"  # the copies of the launch before, until this one has ended
@@ -88,7 +88,7 @@ def files(run_dir: Path) -> dict[str, Path]:
 
 
 def _name(path: str) -> str:
-    return hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
+    return blake2b(os.fsencode(path), digest_size=16).hexdigest()
 
 
 def is_users(path: str) -> bool:

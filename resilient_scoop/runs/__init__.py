@@ -15,8 +15,27 @@ result; so read only runs that you trust, as you would open only such pickles.
 
 from __future__ import annotations
 
-from resilient_scoop.runs.events import Event
-from resilient_scoop.runs.items import Item
-from resilient_scoop.runs.reading import Function, Outcome, Run, Status, list_runs, open_run
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from resilient_scoop.runs.events import Event
+    from resilient_scoop.runs.items import Item
+    from resilient_scoop.runs.reading import Function, Outcome, Run, Status, list_runs, open_run
 
 __all__ = ["Event", "Function", "Item", "Outcome", "Run", "Status", "list_runs", "open_run"]
+
+_HOMES: Final = {"Event": "events", "Item": "items"}
+
+
+def __getattr__(name: str) -> Any:
+    """Return what is public here, imported when it is asked for: workers need only parts of this room."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'reading')}")
+    globals()[name] = found = getattr(home, name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

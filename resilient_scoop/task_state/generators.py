@@ -13,12 +13,12 @@ there, and in a callable that travels by value. Not found is what a task makes l
 from __future__ import annotations
 
 import functools
-import hashlib
 import random
 import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
 
+from resilient_scoop.hashing import blake2b
 from resilient_scoop.values.user_modules import is_users
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ class Kept:
         self.generator = generator
         self._numpy = not isinstance(generator, random.Random)
         self._base = self.save()
-        self._key = hashlib.blake2b(_bytes_of(self._base), digest_size=32).digest()
+        self._key = blake2b(_bytes_of(self._base), digest_size=32).digest()
 
     def seed(self, path: bytes) -> None:
         """Put it where it is at the start of the task at a path."""
-        number = hashlib.blake2b(path, key=self._key, digest_size=32).digest()
+        number = blake2b(path, key=self._key, digest_size=32).digest()
         if not self._numpy:
             random.Random.seed(self.generator, int.from_bytes(number[:16], "little"))
             return

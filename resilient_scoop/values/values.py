@@ -15,18 +15,17 @@ import contextvars
 import dataclasses
 import functools
 import io
-import logging
 import queue
 import random
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from hashlib import blake2b
+from collections.abc import Callable, Iterable, Iterator
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
 from resilient_scoop.adapters.canonical import Canon, module_name
+from resilient_scoop.hashing import blake2b
 from resilient_scoop.values import source, source_text
 from resilient_scoop.values.user_code import describe, is_user_code, version
 
@@ -70,9 +69,9 @@ _OPAQUE: Final[tuple[type, ...]] = (
     type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Event,
     threading.Semaphore, threading.Barrier, threading.Thread, threading.local, io.IOBase,
     queue.Queue, queue.SimpleQueue, weakref.ReferenceType, weakref.WeakKeyDictionary,
-    weakref.WeakValueDictionary, weakref.WeakSet, random.Random, logging.Logger,
-    logging.LoggerAdapter, logging.Handler, contextvars.ContextVar,
+    weakref.WeakValueDictionary, weakref.WeakSet, random.Random, contextvars.ContextVar,
 )  # fmt: skip
+_OF_LOGGING: Final = ("Logger", "LoggerAdapter", "Handler")
 Reach = Callable[[str, Any], None]
 
 
@@ -115,9 +114,17 @@ def is_opaque(value: Any) -> bool:
     return is_opaque_type(type(value))
 
 
+def _is_of_logging(kind: type, names: Iterable[str]) -> bool:
+    """Tell whether a type is one of `logging`, which takes each process some milliseconds to import."""
+    module = sys.modules.get("logging")
+    return module is not None and issubclass(
+        kind, tuple(getattr(module, name, ()) for name in names)
+    )
+
+
 def is_opaque_type(kind: type) -> bool:
     """Tell whether values of this type have nothing to compare but that."""
-    if kind is object or issubclass(kind, _OPAQUE):
+    if kind is object or issubclass(kind, _OPAQUE) or _is_of_logging(kind, _OF_LOGGING):
         return True
     module = kind.__module__
     if module.startswith(("numpy.random", "filelock.")):
@@ -252,7 +259,7 @@ class Describer:
 def opaque(value: object) -> bytes:
     """Return the digest of what has nothing to compare but its type; loggers and file locks have a name."""
     kind = type(value)
-    name = value.name if isinstance(value, logging.Logger) else ""
+    name = getattr(value, "name", "") if _is_of_logging(kind, ("Logger",)) else ""
     if kind.__module__.startswith("filelock."):
         name = str(getattr(value, "lock_file", ""))
     return digest_of(b"opaque", kind.__module__.encode(), kind.__qualname__.encode(), name.encode())

@@ -1,0 +1,39 @@
+"""The collector of cycles is held back for imports, and only for them."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from resilient_scoop.adapters import collector
+
+
+def test_paused_collects_nothing_inside_and_goes_on_after() -> None:
+    assert gc.isenabled()
+    with collector.paused():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_paused_goes_on_after_an_error() -> None:
+    with pytest.raises(ImportError), collector.paused():
+        raise ImportError
+    assert gc.isenabled()
+
+
+def test_paused_leaves_a_collector_off_that_was_off() -> None:
+    gc.disable()
+    try:
+        with collector.paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_what_is_made_inside_is_not_looked_through_again() -> None:
+    with collector.paused():
+        kept: list[list[int]] = [[] for _ in range(1000)]
+    assert gc.get_freeze_count() >= len(kept)
+    gc.unfreeze()
