@@ -33,8 +33,8 @@ SCHEMA: Final = 1
 EXIT_CODES: Final = """\b
 Exit codes:
     the script's own   it ended (1: an uncaught exception, 120: its output had no reader)
-    2    the command can't be carried out as given
-    70   a process of the run died again and again, or the replay differs (--strict)
+    2    the command cannot be executed as given
+    70   a process of the run failed repeatedly, or the replay differs (--strict)
     73   the run is live
     74   the journal is damaged, or the disk has an error
     75   stopped; it can be resumed: requeue it
@@ -162,22 +162,21 @@ def determinism_options(command: _Command) -> _Command:
     """Give a command the flags that find what would differ in a replay."""
     audit = click.option(
         "--audit", is_flag=True,
-        help="Report, once per place, clocks, UUIDs, random bytes, file writes, sockets and child "
+        help="Report, once per line of code, clocks, UUIDs, random bytes, file writes, sockets and child "
         "processes that the script, or a task that makes calls, uses outside of futures.once.",
     )  # fmt: skip
     always = click.option(
         "--always-replay", is_flag=True,
         help="Replay the script, and every task that makes calls, whenever it has waited, and stop "
-        "(70) at the first difference. Finds now what would fail after a crash. Slow; for tests.",
+        "(70) at the first difference. Finds what would otherwise fail only after a crash. Slow; "
+        "for tests.",
     )  # fmt: skip
     return audit(always(command))
 
 
 def task_output_option(command: _Command) -> _Command:
     """Give a command its --task-output flag."""
-    text = (
-        "Show what tasks print as it comes, on standard error; `rscoop logs` shows it afterwards."
-    )
+    text = "Show the output of tasks live, on standard error; `rscoop logs` shows it afterwards."
     return click.option("--task-output", is_flag=True, help=text)(command)
 
 

@@ -48,8 +48,8 @@ def command(*, run: RunDir, go_on: bool, no_wait: bool, timeout_s: float) -> int
     """Save the open checkpoint blocks of RUN, then stop it.
 
     Each `durable` block that is open in the script or in a task is saved at its next commit. Then
-    the run stops and can be resumed; with --go-on it continues. Exit code 75: a block did not come
-    to a commit in time.
+    the run stops and can be resumed; with --go-on it continues. Exit code 75: a block was not
+    committed in time.
     """
     if not is_live(run):
         raise UsageError(

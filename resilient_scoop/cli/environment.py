@@ -12,8 +12,8 @@ from resilient_scoop.runs.surroundings import parse, restore
 
 env_option: Final = click.option(
     "--env", "env", multiple=True, metavar="NAME[=VALUE]",
-    help="Set a variable, whatever the run had; NAME alone takes this shell's value. All others are as "
-    "they were when the run began, but for secrets and what belongs to a terminal.",
+    help="Set a variable for this command; NAME alone takes this shell's value. All other variables are "
+    "restored from the run, except secrets and variables of a terminal or a batch job.",
 )  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def dry_run(
             print_json(DryRunReport(SCHEMA, run.id, RunState.STOPPED, 0, [], 0.0, 0.0, nothing))
         else:
             click.echo(
-                f"run {run.id} ({info.title}) has not begun: a resume starts it from its top"
+                f"run {run.id} ({info.title}) has not begun: a resume starts it from the beginning"
             )
         return 0
     with view:
@@ -97,19 +97,19 @@ def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
         )
     saved, needed = _time(report.saved_s), _time(report.needed_s)
     unmeasured = int(found.total("unmeasured"))
-    more = f", and {counted(unmeasured, 'item')} of which no time is known" if unmeasured else ""
+    more = f", and {counted(unmeasured, 'item')} of unknown duration" if unmeasured else ""
     lines += [
         f"  saved      {saved} of computing; {counted(report.output_bytes, 'byte')} of output kept",
-        f"  needed     about {needed} of computing for what is in flight or recomputed{more}",
-        "             and then what the script asks for next, of which nothing is known",
+        f"  needed     about {needed} of computing for calls in flight or to be recomputed{more}",
+        "             plus the calls that the script makes next, which are unknown",
         f"  replay     about {_time(found.replay_s)}, besides the script's own time",
         "  arguments  are compared during the replay; items whose arguments differ are recomputed",
     ]
     if found.movable:
         can = "result depends" if found.movable == 1 else "results depend"
         lines.append(
-            f"             ({found.movable:,} {can} on function and arguments only: equal calls at "
-            "other places take them)"
+            f"             ({found.movable:,} {can} only on function and arguments: equal calls at "
+            "other places reuse them)"
         )
     if renewed := int(found.total("renewed")):
         lines.append(f"             (an earlier replay had {counted(renewed, 'such item')})")
@@ -129,9 +129,9 @@ def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
         )
     for each in report.missing:
         lines.append(
-            f"  missing    {each.name.rpartition(':')[2]}: the code has no such function any more; its "
-            f"{counted(each.results, 'result counts', 'results count')} only where the very same "
-            "code is called by another name"
+            f"  missing    {each.name.rpartition(':')[2]}: the code no longer has this function; its "
+            f"{counted(each.results, 'result is used', 'results are used')} only if the same code "
+            "is called by another name"
         )
     return lines
 
@@ -140,7 +140,7 @@ def _table(found: Foretold) -> list[str]:
     if not found.functions:
         if found.covered:
             return []
-        return ["  nothing that was asked for"]
+        return ["  no calls yet"]
     rows: list[tuple[str, ...]] = [("function", *_COLUMNS)]
     rows += [_row(each) for each in found.functions]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -51,20 +51,20 @@ class ForkReport(msgspec.Struct, frozen=True):
     epilog="""\b
 Examples:
     rscoop fork                              a copy, to try something
-    rscoop fork --at 0.17 --name colder      everything before call 0.17
+    rscoop fork --at 0.17 --name colder      everything before batch 0.17
     rscoop resume colder
     rscoop fork --at-checkpoint last         the state that was saved last
 \b
 Exit codes:
     0    the new run was made; its id is printed
-    2    the command can't be carried out as given
+    2    the command cannot be executed as given
     74   the journal is damaged, or the disk has an error
 """,
 )
 @run_argument
 @click.option(
     "--at", metavar="BATCH",
-    help="Take everything before this call of the script, named as in `rscoop status` (0.17).  "
+    help="Take everything before this batch of the script, named as in `rscoop status` (0.17).  "
     "[default: take everything]",
 )  # fmt: skip
 @click.option(
@@ -123,7 +123,8 @@ def command(
     click.echo(target.id)
     more = f", {taken.covered} more covered by its checkpoints" if taken.covered else ""
     note(
-        f"run {target.id} has {counted(taken.results, 'result')} of {counted(taken.calls, 'call')} "
+        f"run {target.id} has {counted(taken.results, 'result')} of "
+        f"{counted(taken.calls, 'batch', 'batches')} "
         f"from {place.source}{more}; to continue it: rscoop resume {target.id}"
     )
 
@@ -189,13 +190,14 @@ def _at_call(run: RunDir, root: Parent, text: str) -> Point:
     call = fork.parse_batch(text)
     if call is None:
         raise UsageError(
-            f"--at {text}: name a call of the script, as 0.17; a run cannot be forked at a call of a "
+            f"--at {text}: name a batch of the script, as 0.17; a run cannot be forked at a batch of a "
             "task, because the script waits for the whole task"
         )
     made = root.next_call()
     if call > made:
         raise UsageError(
-            f"--at 0.{call}: the script of run {run.id} has made {counted(made, 'call')} so far, "
+            f"--at 0.{call}: the script of run {run.id} has made "
+            f"{counted(made, 'batch', 'batches')} so far, "
             f"up to 0.{made - 1}"
         )
     point = fork.Point(call)
@@ -203,7 +205,7 @@ def _at_call(run: RunDir, root: Parent, text: str) -> Point:
         first = fork.first_call(root)
         raise UsageError(
             f"--at 0.{call}: results before it were dropped, since checkpoints made later cover "
-            f"them; from 0.{first} on any call will do, or a checkpoint: --at-checkpoint with one of "
+            f"them; from 0.{first} on, use any batch, or a checkpoint: --at-checkpoint with one of "
             f"{_known(root)}"
         )
     return point

@@ -47,7 +47,7 @@ Examples:
 )
 @click.option(
     "--older-than", "older_than_s", type=DURATION, default="30d", metavar="DURATION",
-    help="Remove runs that have written nothing for this long; looking at a run does not count.  "
+    help="Remove runs that have written nothing for this long; reading a run does not count.  "
     "[default: 30d]",
 )  # fmt: skip
 @click.option(

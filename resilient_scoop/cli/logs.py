@@ -56,8 +56,8 @@ def command(  # noqa: PLR0913  one parameter per option
     """Print what RUN's script and tasks wrote.
 
     The script's standard output goes to standard output. Its standard error, and what tasks printed,
-    each line with its time and `[worker item function]`, go to standard error. Whatever is asked for
-    alone goes to standard output.
+    each line with its time and `[worker item function]`, go to standard error. Output that an option
+    selects goes to standard output.
     """
     display = Display(sys.stdout, sys.stderr, run.id, tty=False, quiet=True)
     if sum((output, errors, tasks, bool(names or everything))) > 1:

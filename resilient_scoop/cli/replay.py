@@ -37,14 +37,14 @@ class ReplayReport(msgspec.Struct, frozen=True):
     epilog="""\b
 Examples:
     rscoop replay last
-    rscoop replay --code . tests/runs/k3x0q7am       in a CI: does the new code still fit?
+    rscoop replay --code . tests/runs/k3x0q7am       in CI: does the new code still fit?
     rscoop replay --reuse-changed=evaluate last      evaluate may have changed
     rscoop replay last --json | jq '.parents[].difference'
 \b
 Exit codes:
     0    clean: the same calls, arguments, answers and output as in the journal
     1    something differs; the first difference is printed
-    2    the command can't be carried out as given
+    2    the command cannot be executed as given
     74   the journal is damaged
 """,
 )
@@ -55,7 +55,7 @@ Exit codes:
 )  # fmt: skip
 @click.option(
     "--reuse-changed", multiple=True, metavar="[=FUNCTION]",
-    help="Changed code of tasks is not a difference: of all, or of FUNCTION.",
+    help="Do not count changed code of tasks as a difference: of all, or of FUNCTION.",
 )  # fmt: skip
 @env_option
 @click.option("--output", "shows", is_flag=True, help="Show the script's own output.")
@@ -73,10 +73,10 @@ def command(
 
     The script, and every unfinished task that makes calls, runs from the top and gets its results
     from the journal. Their calls, arguments, answers and output are compared. No task is computed and
-    nothing is journaled, but THE SCRIPT'S OWN CODE RUNS: what it does to files or the network outside
-    of tasks and `futures.once` is done again.
+    nothing is journaled, but THE SCRIPT'S OWN CODE RUNS: its effects on files or the network outside
+    of tasks and `futures.once` are repeated.
 
-    Where the history of an unfinished run ends, the replay ends too. RUN may be live, or the folder
+    The replay of an unfinished run ends at the end of its history. RUN may be live, or the folder
     of a copied run. The environment, umask and limits are those of the run, as for `rscoop resume`;
     with --code they are this shell's.
     """
@@ -108,7 +108,7 @@ def command(
 
 
 def _lines(played: Played) -> list[str]:
-    counts = f"{counted(played.calls, 'call')}, {counted(played.items, 'result')}"
+    counts = f"{counted(played.calls, 'batch', 'batches')}, {counted(played.items, 'result')}"
     if played.observations:
         counts += f", {counted(played.observations, 'answer')}"
     if played.output_bytes:
@@ -135,10 +135,10 @@ _WHAT = {
     "call": "another call is made",
     "arguments": "an argument differs",
     "code": "a function's code has changed",
-    "observation": "another answer is asked for",
+    "observation": "it asks for another answer",
     "output": "other output is written",
     "input": "other input is read",
-    "end": "it ends otherwise",
+    "end": "it ends differently",
 }
 _ADVICE = {
     "code": "`rscoop resume` would ask whether the results still count; if they do: --reuse-changed",

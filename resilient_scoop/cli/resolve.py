@@ -56,7 +56,7 @@ with file names.
 \b
 Exit codes:
     0    the decision is recorded, or the list is printed
-    2    the command can't be carried out as given: the item is not in doubt, the value is not JSON
+    2    the command cannot be executed as given: the item is not in doubt, the value is not JSON
     73   the run is live
     74   the journal is damaged, or the disk refuses
 """,

@@ -73,7 +73,7 @@ Examples:
 @env_option
 @click.option(
     "--end-of-input", is_flag=True,
-    help="The script had read all of its standard input when the run died: nothing more is to come.",
+    help="Declare that the script had read all of its standard input when the run died.",
 )  # fmt: skip
 @click.option(
     "--new-limits", is_flag=True,

@@ -172,7 +172,7 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
         f"run {report.id}{name}: {_state(report)}",
         f"  script    {what}",
         f"  started   {report.created_at} ({age} ago) on {info.host} in {one_line(report.cwd)}",
-        f"  items     {counts}; {counted(report.batches_done, 'call')} complete",
+        f"  items     {counts}; {counted(report.batches_done, 'batch', 'batches')} complete",
         f"  workers   {report.workers}",
         f"  computed  {duration(report.computed_s)} of work{ran}",
         f"  journal   {size(report.journal_bytes)} in {one_line(report.folder)}",
@@ -234,7 +234,7 @@ def _time(seconds: float) -> str:
 
 def _batch_line(batch: BatchFigures) -> str:
     total = batch.total if batch.whole else f"{batch.total}+"
-    return f"  call      {batch.path} {batch.name}: {batch.done}/{total}"
+    return f"  batch     {batch.path} {batch.name}: {batch.done}/{total}"
 
 
 def _item_line(item: ItemFigures) -> str:

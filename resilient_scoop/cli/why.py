@@ -37,8 +37,8 @@ class WhyReport(msgspec.Struct, frozen=True):
     context_settings=SETTINGS,
     epilog="""\b
 Examples:
-    rscoop why '0.3[17]'            item 17 of the script's fourth call, in the newest run
-    rscoop why evolve-7 0.3         the call as a whole
+    rscoop why '0.3[17]'            item 17 of the script's fourth batch, in the newest run
+    rscoop why evolve-7 0.3         the batch as a whole
     rscoop why                      the script
     rscoop why '0.3[17]' --json | jq -r .answer.how
 Quote the brackets: shells match them
@@ -47,14 +47,14 @@ with file names.
 Exit codes:
     0    the answer is printed
     1    the run knows no such item
-    2    the command can't be carried out as given
+    2    the command cannot be executed as given
     74   the journal is damaged
 """,
 )
 @run_and_path_arguments
 @json_option
 def command(*, run: RunDir | str, path: str | None, as_json: bool) -> int:
-    """Explain the current state of a future or a call of RUN.
+    """Explain the current state of an item or a batch of RUN.
 
     ID is its path, as error messages and `rscoop status` show it; without one, the script is
     explained. The answer comes from the journal and from what the workers execute now. It does not

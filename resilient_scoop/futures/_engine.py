@@ -169,8 +169,8 @@ def _advise(function: Callable[..., Any], meaning: Meaning, took_s: float) -> No
     largest = max(sizes, key=lambda home: sizes[home], default="")
     what = f" (most of it {largest.partition(':')[2]})" if largest else ""
     Process.say(
-        f"looking for changes in what {name} refers to takes {took_s:.1f} s before each call{what}; to "
-        f"save that, share large data with shared.setConst, or pass it as an argument"
+        f"checking what {name} refers to for changes takes {took_s:.1f} s before each call{what}; to "
+        f"avoid that, share large data with shared.setConst, or pass it as an argument"
     )
 
 
@@ -267,9 +267,10 @@ def _check_comparable(define: Define, args: Sequence[Any]) -> None:
     for arg in args:
         if digest_value(arg) is None:
             raise UsageError(
-                f"an argument of {define.name} ({type(arg).__name__}) cannot be compared with that of "
-                "another life of the run, and the call is idempotent=False: a resume could not tell "
-                "that it was started. Pass what can be compared (numbers, strings, containers, arrays)"
+                f"an argument of {define.name} ({type(arg).__name__}) cannot be compared between "
+                "a run and its resume, and the call is idempotent=False: a resume could not tell "
+                "that it was started. Pass values that can be compared (numbers, strings, "
+                "containers, arrays)"
             )
 
 

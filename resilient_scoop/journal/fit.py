@@ -212,7 +212,7 @@ class _Parent:
             if not rests:
                 break
             for record in rests:
-                self._drop(record, "it rests on what is computed again")
+                self._drop(record, "it depends on results that are computed again")
         before = self.trims[-1][1]
         for at, (key, trimmed) in enumerate(self.trims):
             self.trims[at] = key, self._cut(trimmed)

@@ -74,8 +74,9 @@ def parse_path(text: str) -> str:
     path = "".join(text.split())
     if not _PATH.fullmatch(path):
         raise UsageError(
-            f"{text!r} is not the path of a future: 0 is the script, 0.3 its fourth call, "
-            "0.3[17] an item of it, 0.3[17].0 the first call of that item"
+            f"{text!r} is not the path of an item: 0 is the script, 0.3 its fourth batch (one "
+            "map or submit), "
+            "0.3[17] an item of it, 0.3[17].0 the first batch of that item"
         )
     return path
 
@@ -122,9 +123,13 @@ class Inquiry:
             if above.how is How.UNKNOWN:
                 return Why(path, "", How.UNKNOWN, above.text, [])
         made = 0 if known is None else known.next_call()
-        calls = "no call" if not made else f"{counted(made, 'call')} (up to {parent}.{made - 1})"
+        calls = (
+            "none"
+            if not made
+            else f"{counted(made, 'batch', 'batches')} (up to {parent}.{made - 1})"
+        )
         whose = "the script" if parent == ids.ROOT else parent
-        text = f"this call has not been made: {whose} has made {calls} so far"
+        text = f"this batch has not been made: {whose} has made {calls} so far"
         if self.live:
             text += ", or has not reached it again in its replay"
         return Why(path, "", How.UNKNOWN, text, [], "" if self.live else self._go_on())
@@ -195,7 +200,7 @@ class Inquiry:
         ]
         if not waits:
             return "all its calls are done; it continues when its worker is free"
-        more = f" and {len(waits) - 3} more calls" if len(waits) > 3 else ""  # noqa: PLR2004
+        more = f" and {len(waits) - 3} more batches" if len(waits) > 3 else ""  # noqa: PLR2004
         return f"it waits for {', '.join(waits[:3])}{more}"
 
     # --- calls and the script -----------------------------------------------------------------
@@ -267,7 +272,9 @@ class Inquiry:
                 return Why(ids.ROOT, "the script", how, text, [], self._go_on())
             text = f"it ended with exit code {self.ended.code}"
             return Why(ids.ROOT, "the script", How.DONE, text, [])
-        told = [f"{counted(root.next_call(), 'call')} so far, {len(root.batches)} of them not done"]
+        told = [
+            f"{counted(root.next_call(), 'batch', 'batches')} so far, {len(root.batches)} of them not done"
+        ]
         if not self.live:
             text = f"run {self.run.id} is stopped before its script's end"
             return Why(ids.ROOT, "the script", How.STOPPED, text, told, self._go_on())

@@ -141,7 +141,7 @@ def broker_report(
     items = items_text(state.words)
     if len(batches) > 1 and batches[-1].last and _items(batches[-1]) == 1:
         # Calls of one item each: how far the last one is says nothing of the others.
-        last, items = None, ", ".join([f"{len(batches)} calls open", *filter(None, [items])])
+        last, items = None, ", ".join([f"{len(batches)} batches open", *filter(None, [items])])
     script = next(iter(state.words.batches.get(SCRIPT, {}).values()), None)
     work = [*tally.functions.values()]
     work += [each for parent in state.parents.values() for each in parent.work.values()]

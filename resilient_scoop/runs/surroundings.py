@@ -167,12 +167,12 @@ def _new_limits(then: Surroundings, *, met: bool) -> list[str]:
         for name, (now, soft) in pairs.items()
         if now != soft
     ]
-    why = ", since the run met one of its own" if met else ""
+    why = ", because the run reached one of its own" if met else ""
     if found:
         return [f"this shell's resource limits are used{why}: {', '.join(found)}"]
     if met:
         return [
-            "the run met a resource limit, and this shell has the same limits: `ulimit` raises them"
+            "the run reached a resource limit, and this shell has the same limits: `ulimit` raises them"
         ]
     return []
 

@@ -227,7 +227,10 @@ def test_a_file_size_limit_keeps_what_is_done_and_says_so(place: Place) -> None:
     place.assert_nothing_left()
     resumed = place.rscoop("resume", "-q", "last")
     assert resumed.expect() == "36000000\n"
-    assert "this shell's resource limits are used, since the run met one of its own" in resumed.err
+    assert (
+        "this shell's resource limits are used, because the run reached one of its own"
+        in resumed.err
+    )
 
 
 def test_a_state_folder_that_cannot_be_written_is_named(place: Place) -> None:

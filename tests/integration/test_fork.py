@@ -45,7 +45,7 @@ def test_a_fork_of_all_that_a_stopped_run_has_computes_nothing_again(place: Plac
 
 
 @pytest.mark.parametrize(
-    ("at", "why"), [("0.9", "has made 3 calls"), ("0.1[0].0", "cannot be forked at")]
+    ("at", "why"), [("0.9", "has made 3 batches"), ("0.1[0].0", "cannot be forked at")]
 )
 def test_a_fork_at_no_call_leaves_nothing_behind(place: Place, at: str, why: str) -> None:
     place.run(STEPS).expect()

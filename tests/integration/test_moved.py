@@ -74,7 +74,7 @@ def test_a_sweep_that_gets_values_and_a_call_keeps_its_results(place: Place) -> 
     found = [line for line in done.err.splitlines() if "found by function and arguments" in line]
     assert not any("pair)" in line for line in found), "each pair has another number now"
     assert not any("drawn)" in line for line in found), "what draws is bound to its place"
-    assert "results depend on function and arguments only" in foretold
+    assert "results depend only on function and arguments" in foretold
 
 
 def test_a_fork_takes_what_calls_behind_its_point_have_computed(place: Place) -> None:

@@ -278,7 +278,7 @@ def test_answers_typed_at_a_terminal_are_not_asked_for_again(place: Place) -> No
     wait_until(lambda: not place.processes())
 
     terminal = Terminal(place, "resume", "-q", "last")
-    terminal.wait_for("the script reads on from this terminal (age of Ada?)")
+    terminal.wait_for("the script continues to read from this terminal (age of Ada?)")
     terminal.type("36\n")
     terminal.wait_for("Ada is 36")
     assert b"name?" not in terminal.told

@@ -84,7 +84,7 @@ def test_single_calls_are_counted_and_none_of_them_stands_for_all() -> None:
     bench.tell(ORIGIN, PLAIN, *calls(*parts, attempt=attempt))
     found = Found.begin(bench.broker.state, adopt=False)
     report = broker_report(bench.broker, found, 0, ask=0, asked_over=False)
-    assert (report.batch, report.batch_total, report.items) == ("", -1, "3 calls open")
+    assert (report.batch, report.batch_total, report.items) == ("", -1, "3 batches open")
     bench.tell(ORIGIN, *calls(part(3, 0, 5), attempt=attempt))
     report = broker_report(bench.broker, found, 0, ask=0, asked_over=False)
     assert (report.batch, report.batch_total, report.items) == ("0.3 plain", 5, "")

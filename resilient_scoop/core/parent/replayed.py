@@ -327,7 +327,7 @@ class Replayed(Parent):
         place = self._at(number) if index < 0 else f"{self._at(number)}[{index}]"
         found = f"waits for {place}, which has no outcome in the journal"
         if self.ended:
-            self._differ("end", "an end without it", found, number)
+            self._differ("end", "an end without that", found, number)
         self.halt(End("history", "", found, number, index))
 
     def finish(self, found: str, *, failed: bool, journaled: str | None) -> None:

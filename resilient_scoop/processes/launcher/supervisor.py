@@ -267,8 +267,8 @@ class Launcher:
         ended = leftovers.end_all(lambda: leftovers.of_run(self.run.id))
         if ended:
             self.display.note(
-                f"ended {counted(ended, 'process', 'processes')} that tasks of this run had started, and "
-                "that were left when it was killed"
+                f"ended {counted(ended, 'process', 'processes')} that tasks of this run had started "
+                "before it was killed"
             )
 
     def _end_code(self) -> None:

@@ -126,10 +126,12 @@ class Pieces:
         if os.isatty(0):
             output = self._session.output
             asked = "" if output is None else output.open_line(self._asked_at)
-            Process.say(f"the script reads on from this terminal{f' ({asked})' if asked else ''}")
+            Process.say(
+                f"the script continues to read from this terminal{f' ({asked})' if asked else ''}"
+            )
             return
         Process.say(
-            f"the script reads on: its standard input was cut short after {size} bytes; "
+            f"the script continues to read: its standard input was cut short after {size} bytes; "
             "the rest is read from this resume's standard input"
         )
 
@@ -140,7 +142,7 @@ class Pieces:
         assert parent is not None, "the script is a parent"
         reason = (
             f"the script asks for more of its standard input, which was cut short after "
-            f"{size} bytes, and this resume's standard input is empty. The run is as it was: "
+            f"{size} bytes, and this resume's standard input is empty. The run is unchanged: "
             f"give the rest with `rscoop resume {session.settings.run_id} < FILE`, or, if that was all, "
             f"use --end-of-input"
         )

@@ -111,22 +111,22 @@ class Theater:
         for read in recorded_input(self.view):
             yield Piece(read.data, read.error)
         if stage.parent.ended:
-            stage.halt(End("input", "an end without it", "a read of its standard input"))
-        found = "reads from its standard input, of which the journal has no more"
+            stage.halt(End("input", "an end without that", "a read of its standard input"))
+        found = "reads more standard input than the journal has"
         stage.halt(End("history", "", found))
 
     def _script(self, stage: Stage, out: Compared, ended: wire.RunEnded | None) -> None:
         """Run the script (the body of a greenlet)."""
         spec = self.settings.script
         random_streams.install(self.settings.streams, self.settings.seed, _here, tasks=False)
-        found, failed = "an end in order (exit code 0)", False
+        found, failed = "a normal end (exit code 0)", False
         try:
             user_script.prepare(spec)
             payload.keep_by_value(user_script.names_under_guard(spec))
             user_script.run_as_main(spec)
         except SystemExit as error:
             forked_children.end_if_child(error)
-            found = f"an end in order (exit code {program_end.exit_status(error)})"
+            found = f"a normal end (exit code {program_end.exit_status(error)})"
         except BaseException as error:  # user code: the script itself
             forked_children.end_if_child(error)
             failed = True
@@ -137,9 +137,7 @@ class Theater:
         sys.stdout.flush()
         journaled = None
         if ended is not None:
-            journaled = (
-                ended.message if ended.failed else f"an end in order (exit code {ended.code})"
-            )
+            journaled = ended.message if ended.failed else f"a normal end (exit code {ended.code})"
         stage.parent.finish(found, failed=failed, journaled=journaled)
         if ended is not None and out.left():
             stage.halt(End("output", out.left(), found))

@@ -127,7 +127,7 @@ class Compared(io.RawIOBase):
         if not text.startswith(before) or (self.ended and len(before) < len(text)):
             at = next((i for i, (a, b) in enumerate(zip(before, text, strict=False)) if a != b), 0)
             begin = before.rfind(b"\n", 0, at) + 1
-            was = _line(before[begin:]) if before[begin:] else "the output's end"
+            was = _line(before[begin:]) if before[begin:] else "the end of the output"
             self._halt(End("output", was, _line(text[begin:])))
         if self._show_fd >= 0:
             os.write(self._show_fd, text)
