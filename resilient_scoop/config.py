@@ -49,3 +49,16 @@ class BrokerConfig:
             )
         if self.crashes_max < 1:
             raise UsageError("crashes_max must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """What the machine of an agent needs to know."""
+
+    stop_grace_s: float = 3.0
+    """What running items have at a stop."""
+    alive_s: float = 0.5
+    """How often the broker is told which processes run: several times per second of a lease, since
+    one message that is late must not make a process look dead."""
+    always_replay: bool = False
+    """Whether an origin may ask to be started anew."""

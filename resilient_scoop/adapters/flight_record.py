@@ -11,7 +11,9 @@ import mmap
 import os
 import time
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
+
+from resilient_scoop.core.flight import Flight, OnCpu
 
 _WORDS: Final = 13
 (
@@ -20,19 +22,6 @@ _WORDS: Final = 13
 ) = range(_WORDS)  # fmt: skip
 _PATH_AT: Final = 8 * _WORDS
 _PATH_BYTES_MAX: Final = mmap.PAGESIZE - _PATH_AT
-
-
-class OnCpu(NamedTuple):
-    """The attempt and item that a process executes; `deadline_ns` is on CLOCK_MONOTONIC, 0 if none."""
-
-    epoch: int
-    no: int
-    parent: str  # path of the item's parent; empty where it is too long to be noted
-    call: int
-    item: int
-    deadline_ns: int
-    since_ns: int  # when this process began the slice, on CLOCK_MONOTONIC
-    tries: int = 0  # earlier tries of the item in this process, under `retries=`
 
 
 class FlightRecord:
@@ -149,6 +138,10 @@ class FlightRecord:
             words[_EPOCH], words[_NO], parent, words[_CALL], words[INDEX], words[DEADLINE],
             words[_SINCE], words[TRIES],
         )  # fmt: skip
+
+    def look(self) -> Flight:
+        """Return all that the agent acts on, as it is now."""
+        return Flight(self.read(), self.is_ready, self.has_ended, self.reached, self.starts_s)
 
     def close(self) -> None:
         """Let go of the memory and the descriptor."""

@@ -7,11 +7,12 @@ import os
 import sys
 
 from resilient_scoop.adapters import collector
+from resilient_scoop.core.endings import REFUSED
 from resilient_scoop.processes import REFUSAL_SAID
 
 
 def main() -> int:
-    """Run the process; one that meets a limit of the system says so and ends with `words.REFUSED`.
+    """Run the process; one that meets a limit of the system says so and ends with `endings.REFUSED`.
 
     It says so once: of one that is tried every second, `REFUSAL_SAID` is in the environment.
     """
@@ -19,7 +20,7 @@ def main() -> int:
     try:
         return _run()
     except (OSError, MemoryError, RuntimeError) as error:
-        from resilient_scoop.processes.failures import REFUSED, limit_met
+        from resilient_scoop.processes.failures import limit_met
 
         limit = limit_met(error)
         if limit is None:

@@ -6,6 +6,7 @@ import errno
 import signal
 from typing import TYPE_CHECKING
 
+from resilient_scoop.core.endings import REFUSED
 from resilient_scoop.counts import counted
 
 if TYPE_CHECKING:
@@ -15,10 +16,6 @@ if TYPE_CHECKING:
     from resilient_scoop.wire.messages import ProcessLost
 
 
-HOPELESS = 70
-"""Exit status of a run that is given up: something of it dies again and again."""
-REFUSED = 71
-"""Exit status of a process of ours to which the system refused what it needs (EX_OSERR)."""
 _LIMITS = {
     errno.EMFILE: "too many open files; `ulimit -n` raises it",
     errno.ENFILE: "too many open files on this host",

@@ -27,11 +27,6 @@ _FLAGS: Final = {
     "bytes_warning": "b", "quiet": "q", "isolated": "I",
 }  # fmt: skip
 _ISOLATION: Final = {"no_user_site": "s", "ignore_environment": "E", "safe_path": "P"}
-START_AGAIN: Final = 79
-"""Exit status of an origin that, under `always_replay`, wants to be started anew at once; and of a worker
-that only its end frees of a lock."""
-CANNOT_IMPORT: Final = 80
-"""Exit status of a worker that could not import the script; its log's last line says why."""
 
 
 class ScriptSpec(msgspec.Struct, frozen=True, kw_only=True):

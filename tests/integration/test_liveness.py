@@ -53,8 +53,8 @@ if "broker" in sys.orig_argv:
     broker._QUIET_S = 1
     turns["loop-broker"], BrokerShell._turn = BrokerShell._turn, loop("loop-broker")
 if "agent" in sys.orig_argv:
-    from resilient_scoop.processes.agent.main import Agent
-    turns["loop-agent"], Agent._vouch = Agent._vouch, loop("loop-agent")
+    from resilient_scoop.processes.agent.main import AgentShell
+    turns["loop-agent"], AgentShell._turn = AgentShell._turn, loop("loop-agent")
 """
 
 
@@ -77,7 +77,7 @@ def begun(place: Place, text: str = SCRIPT) -> subprocess.Popen[str]:
 
 
 def pid_of(place: Place, role: str) -> int:
-    return next(pid for pid, words in place.processes().items() if f"proc {role}" in words)
+    return next(pid for pid, words in place.processes().items() if f"entry {role}" in words)
 
 
 def test_a_stopped_broker_is_said_and_goes_on_unharmed(place: Place) -> None:

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from resilient_scoop.core.endings import REFUSED
 from resilient_scoop.processes import REFUSAL_SAID, entry, starting
-from resilient_scoop.processes.failures import REFUSED
 
 
 class Ended(BaseException):

@@ -27,6 +27,7 @@ from resilient_scoop.core.broker.broker import Broker
 from resilient_scoop.core.broker.callable_cache import Defines
 from resilient_scoop.core.broker.exchange import Exchange
 from resilient_scoop.core.broker.handover import Stage
+from resilient_scoop.core.endings import HOPELESS, LAUNCHER_GONE, STOPPED
 from resilient_scoop.core.events import (
     FAILED_KEY,
     INPUT_KEY,
@@ -49,9 +50,8 @@ from resilient_scoop.journal.committer import Committer
 from resilient_scoop.journal.journal import Journal
 from resilient_scoop.journal.place import GENERATION_FILE
 from resilient_scoop.journal.state_store import StateStore
-from resilient_scoop.processes import LAUNCHER_GONE, STOPPED
 from resilient_scoop.processes.broker.disk import Disk, wait_for_room
-from resilient_scoop.processes.failures import HOPELESS, script_dies
+from resilient_scoop.processes.failures import script_dies
 from resilient_scoop.processes.starting import take_settings
 from resilient_scoop.runs.reports import Found, Report, broker_report
 from resilient_scoop.transport.sockets import RouterSocket, local_endpoint

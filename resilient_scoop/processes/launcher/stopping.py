@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from resilient_scoop.core.endings import CTRL_C, STOPPED
 from resilient_scoop.counts import counted
-from resilient_scoop.processes import CTRL_C, STOPPED
 from resilient_scoop.runs.display import duration
 
 if TYPE_CHECKING:

@@ -23,26 +23,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from resilient_scoop.core.endings import REFUSED, STOPPED
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import JournalError, RunStoppedError
 from resilient_scoop.journal.place import JournalGoneError
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.payload.files import remove_arguments
-from resilient_scoop.processes import (
-    BLOCK_BYTES,
-    STOPPED,
-    UNWRITTEN,
-    kept_code,
-    leftovers,
-    starting,
-)
-from resilient_scoop.processes.failures import (
-    REFUSED,
-    hopeless,
-    hopeless_loop,
-    how,
-    refusal,
-)
+from resilient_scoop.processes import BLOCK_BYTES, UNWRITTEN, kept_code, leftovers, starting
+from resilient_scoop.processes.failures import hopeless, hopeless_loop, how, refusal
 from resilient_scoop.processes.launcher.cleanup import show_last_words, show_new, tidy
 from resilient_scoop.processes.launcher.shown_output import Shown
 from resilient_scoop.processes.launcher.signals import Ears

@@ -21,8 +21,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from resilient_scoop.core.endings import CTRL_C
 from resilient_scoop.core.parent.severed import sever
-from resilient_scoop.processes import CTRL_C, user_signals
+from resilient_scoop.processes import user_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable

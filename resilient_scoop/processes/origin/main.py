@@ -19,11 +19,11 @@ import traceback
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from resilient_scoop import ids
+from resilient_scoop.core.endings import START_AGAIN, STOPPED
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.errors import CheckpointUnusableError, ReplayDivergedError
 from resilient_scoop.payload.payload import keep_by_value
 from resilient_scoop.processes import (
-    STOPPED,
     UNWRITTEN,
     forked_children,
     ignored_signals,
@@ -45,7 +45,7 @@ from resilient_scoop.processes.origin.stdout import (
     recorded_by_now,
     repeating,
 )
-from resilient_scoop.processes.starting import START_AGAIN, take_settings
+from resilient_scoop.processes.starting import take_settings
 from resilient_scoop.wire.messages import Halted, RunEnded, encode
 
 if TYPE_CHECKING:

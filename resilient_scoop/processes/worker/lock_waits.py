@@ -37,10 +37,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from resilient_scoop.adapters.flight_record import DEADLINE
 from resilient_scoop.adapters.greenlets import getcurrent
+from resilient_scoop.core.endings import START_AGAIN
 from resilient_scoop.ids import ROOT
-from resilient_scoop.processes.starting import START_AGAIN
 from resilient_scoop.processes.worker.polls import HOLD_S, LOCK_CALLS, Polls
-from resilient_scoop.task_state import file_locks, locks
+from resilient_scoop.task_state import file_locks, locks, process_locks
 from resilient_scoop.values.user_modules import PACKAGE
 
 if TYPE_CHECKING:
@@ -64,11 +64,8 @@ _DEAF_S, _DEAF_LONG_S = 0.25, 1.1
 """A signal that no handler has heard for so long came into a pause of C code.
 
 The second holds where it is not sure that this keeps others. `sqlite3` gives up after 5 s."""
-_EXECUTOR: Final = os.path.join(PACKAGE, "processes", "worker", "executor.py")  # noqa: PTH118 - a prefix of names
-_LOCKS: Final = tuple(
-    os.path.join(PACKAGE, "task_state", name)  # noqa: PTH118
-    for name in ("locks.py", "process_locks.py", "file_locks.py")
-)
+_EXECUTOR: Final = str(Path(__file__).with_name("executor.py"))
+_LOCKS: Final = tuple(str(each.__file__) for each in (locks, process_locks, file_locks))
 _FUTURES: Final = os.path.join(PACKAGE, "futures", "")  # noqa: PTH118
 """What calls user code (`once`, callbacks, iterables) without the session's lock."""
 

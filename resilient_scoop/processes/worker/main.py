@@ -10,6 +10,7 @@ import traceback
 from typing import Final, NoReturn
 
 from resilient_scoop.adapters import import_stack
+from resilient_scoop.core.endings import CANNOT_IMPORT
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.errors import ScriptGuardError
 from resilient_scoop.payload.missing import in_a_line
@@ -26,7 +27,7 @@ from resilient_scoop.processes import (
 from resilient_scoop.processes.callables import Functions
 from resilient_scoop.processes.connection import Session
 from resilient_scoop.processes.here import Process, announce
-from resilient_scoop.processes.starting import CANNOT_IMPORT, take_settings
+from resilient_scoop.processes.starting import take_settings
 from resilient_scoop.processes.worker.executor import Executor
 from resilient_scoop.processes.worker.loop import Hub
 from resilient_scoop.processes.worker.new_parents import make_parent

@@ -1,0 +1,681 @@
+"""The agent of a host: who lives there, why a process died, when its successor starts, when to give up.
+
+An agent has a slot for each process of its host. It is told what happened to them and what they are
+executing, and it says what is to be done: start, kill, tell the broker, say something to the user, leave.
+It supposes nothing about the place: the origin is one of the roles that a slot may have.
+
+The life of a slot (`_NEXT`), by what happens to it:
+
+    state      DUE       STARTED  NOT_STARTED  KILLED  EXITED   DONE  UNFIT
+    WAITING    STARTING  -        -            -       -        -     -
+    STARTING   -         RUNNING  WAITING      -       -        -     -
+    RUNNING    -         -        -            DYING   WAITING  OVER  HELD
+    DYING      -         -        -            DYING   WAITING  OVER  HELD
+    HELD       -         -        -            -       -        -     -
+    OVER       -         -        -            -       -        -     -
+
+DUE is the moment of a start, DONE the end of a process that had said that its work is done, UNFIT the end
+of a worker that cannot import the script, where no further try is of any use: the broker stops the run.
+
+  G1  A slot has one process at most: its successor is started after its end was learnt.
+  G2  The broker is told of the end of every process, in order, and what cannot be sent is kept until
+      there is a broker. Only when the launcher is gone nothing is told: the broker ends by itself, and
+      would take the deaths of that end for deaths of a run that goes on.
+  G3  A death is blamed on what was on the CPU ("crash", "oom", "timeout") only where nobody asked for it:
+      not at a stop, and not if the process had done its work, had to start again, could not import the
+      script or was refused a resource by the system.
+  G4  After a stop nothing is started, whatever runs has a deadline, and the agent leaves when nothing runs.
+  G5  A process whose work is done has no successor.
+  G6  What fails again and again is tried ever later, or a limited number of times, or for a limited time,
+      but for a full disk; then the run is given up.
+  G7  Only processes that the host lets run are vouched for.
+
+A process that is killed because of a stop may be late twice: what the script's handlers do at an interrupt
+and what its exit handlers do at the end have times of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from math import inf
+from typing import TYPE_CHECKING, Final, assert_never
+
+import msgspec
+
+from resilient_scoop.core.endings import (
+    CANNOT_IMPORT,
+    CTRL_C,
+    ENDED,
+    HOPELESS,
+    LAUNCHER_GONE,
+    NOW,
+    REFUSED,
+    START_AGAIN,
+    STOPPED,
+)
+from resilient_scoop.core.flight import Flight
+from resilient_scoop.core.link import Link
+from resilient_scoop.errors import InvariantError
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from resilient_scoop.config import AgentConfig
+
+BACKOFF_S: Final = 0.25
+BACKOFF_S_MAX: Final = 30.0
+FREED_MAX: Final = 4
+"""How often a worker may be started anew for what C code waits for: it may be no lock of a task."""
+HASTY_S: Final = 1.0
+HASTY_MIN: Final = 3
+STILLBORN_MAX: Final = 5
+UNFIT_MAX: Final = 4
+"""How often a worker alone may fail to import the script before the run is stopped."""
+REFUSED_AGAIN_S: Final = 1.0
+REFUSED_S_MAX: Final = 10.0
+LAST_S: Final = 3.0
+"""What an interrupted script has beyond the grace of tasks."""
+EXIT_S: Final = 10.0
+"""What exit handlers, threads and finalizers of the user's have in a process whose work is done."""
+IMPORT_S: Final = 60.0
+"""After how long it is said that a worker is still importing the script."""
+PAUSED_S: Final = 3.0
+"""After how long it is said that a process is stopped (SIGSTOP)."""
+_SIGKILL: Final = -9  # as an exit code
+
+
+# --- the life of a slot -----------------------------------------------------------------------
+
+
+class State(Enum):
+    """Where a slot is."""
+
+    WAITING = auto()  # no process; the next is started at `Slot.start_at`
+    STARTING = auto()  # the shell was told to start one
+    RUNNING = auto()
+    DYING = auto()  # killed by the agent; its end is not learnt yet
+    HELD = auto()  # no process: no start is of any use, and the broker was told so
+    OVER = auto()  # no process: its work is done
+
+
+class Happening(Enum):
+    """What happens to a slot."""
+
+    DUE = auto()
+    STARTED = auto()
+    NOT_STARTED = auto()
+    KILLED = auto()
+    EXITED = auto()
+    DONE = auto()
+    UNFIT = auto()
+
+
+_ENDS: Final = {
+    Happening.KILLED: State.DYING,
+    Happening.EXITED: State.WAITING,
+    Happening.DONE: State.OVER,
+    Happening.UNFIT: State.HELD,
+}
+_NEXT: Final[dict[State, dict[Happening, State]]] = {
+    State.WAITING: {Happening.DUE: State.STARTING},
+    State.STARTING: {Happening.STARTED: State.RUNNING, Happening.NOT_STARTED: State.WAITING},
+    State.RUNNING: _ENDS,
+    State.DYING: _ENDS,
+    State.HELD: {},
+    State.OVER: {},
+}
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A place for a process: which one is in it, and when the next may be started."""
+
+    role: str  # "origin", "worker"
+    name: str
+    state: State = State.WAITING
+    incarnation: bytes = b""
+    pid: int = 0
+    started_at: float = 0.0
+    start_at: float = 0.0
+    refused_at: float | None = None  # since when the system has had no room for it
+    hasty: int = 0  # how often in a row it died at once, and came no further
+    reached: int = 0  # how far the script has come (`Flight.reached`)
+    stillborn: int = 0  # how often in a row it ended before it came to its work
+    unfit: int = 0  # how often in a row it could not import the script
+    killed_for: str = ""
+    late: bool = False  # it was said that it does not end
+    freed: int = 0  # how often it could only be freed of a lock by its end
+    import_said: bool = False  # that it imports the script for very long
+    paused_s: float = 0.0  # for how long it has been stopped (SIGSTOP), as far as we ran
+
+    @property
+    def has_process(self) -> bool:
+        """Whether a process is in it."""
+        return self.state in (State.RUNNING, State.DYING)
+
+    def enter(self, happening: Happening) -> None:
+        """Go on as the table says."""
+        after = _NEXT[self.state].get(happening)
+        if after is None:
+            raise InvariantError(f"{self.name} is {self.state.name} at {happening.name}")
+        self.state = after
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A process that was to be started runs."""
+
+    name: str
+    incarnation: bytes
+    pid: int
+
+
+class NotStarted(msgspec.Struct, frozen=True):
+    """The system has no room for a process that was to be started."""
+
+    name: str
+    why: str
+    full: bool = False  # the disk is full: waited for as long as it takes
+
+
+class Exited(msgspec.Struct, frozen=True):
+    """A process has ended."""
+
+    name: str
+    code: int  # negative: the signal that ended it
+    flight: Flight
+    oom: bool = False  # the kernel has killed for memory since the last death
+    why: str = ""  # what the process itself said, where the code is REFUSED or CANNOT_IMPORT
+    at: float = 0.0  # seconds since 1970, for display
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A message of the broker, and what the processes are executing at this moment."""
+
+    frames: list[bytes]
+    flights: dict[str, Flight]
+
+
+class LauncherGone(msgspec.Struct, frozen=True):
+    """The launcher has ended."""
+
+
+class Ticked(msgspec.Struct, frozen=True):
+    """Time has passed; `flights` of all that run. `states` (as in /proc) are given from `looks_at` on."""
+
+    flights: dict[str, Flight]
+    states: dict[str, str] | None = None
+
+
+Event = Started | NotStarted | Exited | Received | LauncherGone | Ticked
+
+
+# --- what is said to the user -----------------------------------------------------------------
+
+
+class CannotStart(msgspec.Struct, frozen=True):
+    """The system refuses a process, for the first time in a row."""
+
+    name: str
+    why: str
+
+
+class NoRoom(msgspec.Struct, frozen=True):
+    """The run stops because the system refuses every process of a role."""
+
+    role: str
+    why: str
+
+
+class Stillborn(msgspec.Struct, frozen=True):
+    """The run stops because a process ends before it has begun, again and again."""
+
+    name: str
+    times: int
+    code: int
+    oom: bool
+
+
+class Died(msgspec.Struct, frozen=True):
+    """A process died and has a successor."""
+
+    role: str
+    name: str
+    code: int
+    oom: bool
+
+
+class Freed(msgspec.Struct, frozen=True):
+    """A worker has ended to free itself of a lock."""
+
+    name: str
+
+
+class ImportFails(msgspec.Struct, frozen=True):
+    """A worker cannot import the script, others can: it tries again."""
+
+    why: str
+    wait_s: float
+
+
+class ImportIsLong(msgspec.Struct, frozen=True):
+    """A worker has been importing the script for `IMPORT_S`."""
+
+    name: str
+    pid: int
+
+
+class Paused(msgspec.Struct, frozen=True):
+    """A process has been stopped (SIGSTOP) for `PAUSED_S`."""
+
+    role: str
+    name: str
+    pid: int
+
+
+class Continued(msgspec.Struct, frozen=True):
+    """A process of which it was said that it is stopped runs again."""
+
+    name: str
+    pid: int
+
+
+class EndsLate(msgspec.Struct, frozen=True):
+    """A process did not end within `EXIT_S` of the run's end."""
+
+    name: str
+
+
+Note = (
+    CannotStart | NoRoom | Stillborn | Died | Freed | ImportFails | ImportIsLong | Paused | Continued
+    | EndsLate
+)  # fmt: skip
+
+
+# --- actions ----------------------------------------------------------------------------------
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Start a process, and say what became of it: `Started`, `NotStarted`."""
+
+    name: str
+    careful: bool = False  # a worker begins none of the script's calls while one of them waits
+    may_be_freed: bool = True  # a careful worker may end again for what C code waits for
+    refusal_said: bool = False  # that the system refuses it is known to the user
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """End a process now; its end is learnt as any other (`Exited`)."""
+
+    name: str
+
+
+class EndLeftovers(msgspec.Struct, frozen=True):
+    """End what a process that is gone had started; without a name, what any of them had."""
+
+    name: str = ""
+
+
+class Say(msgspec.Struct, frozen=True):
+    """Say something to the user."""
+
+    note: Note
+
+
+class Transmit(msgspec.Struct, frozen=True):
+    """Send a message to the broker."""
+
+    frames: list[bytes]
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """Send a sign of life to the broker."""
+
+    frames: list[bytes]
+
+
+class Leave(msgspec.Struct, frozen=True):
+    """End the agent: no process is left."""
+
+    status: int
+
+
+Action = Start | Kill | EndLeftovers | Say | Transmit | Beat | Leave
+
+
+# --- the machine ------------------------------------------------------------------------------
+
+
+class Agent:
+    """The processes of one host."""
+
+    def __init__(self, config: AgentConfig, slots: list[Slot], *, node: str, name: str, pid: int,
+                 run: bytes) -> None:  # fmt: skip
+        self.config = config
+        self.slots = {slot.name: slot for slot in slots}
+        self.node = node
+        self.name = name
+        self.pid = pid
+        self.run = run
+        self.link = Link(run, 0)
+        self.pending: list[bytes] = []  # told before there was a broker
+        self.greeted = False
+        self.status = 0  # exit status, of an agent that gives up
+        self.stopping: str | None = None
+        self.stop_at = self.abandon_at = inf
+        self.looks_at = -inf  # when the state of processes is to be looked at
+        self.looked_at = self.ticked_at = -inf
+        self.left = False
+        self._actions: list[Action] = []
+
+    # --- for the shell ------------------------------------------------------------------------
+
+    def step(self, event: Event, now: float) -> list[Action]:
+        """Take in an event and return what is to be done, in this order."""
+        assert not self.left, "nothing happens to an agent that has left"
+        match event:
+            case Started():
+                self._started(event, now)
+            case NotStarted(name=name, why=why, full=full):
+                slot = self.slots[name]
+                slot.enter(Happening.NOT_STARTED)
+                self._refused(slot, why, now, full=full)
+            case Exited():
+                self._exited(event, now)
+            case Received(frames=frames, flights=flights):
+                self._received(frames, flights, now)
+            case LauncherGone():
+                self.stop(LAUNCHER_GONE, now)
+                self.stop_at = now
+            case Ticked(flights=flights, states=states):
+                self.ticked_at = now
+                self._look(flights, states, now)
+                self._end_late(flights, now)
+            case _:
+                assert_never(event)
+        self._start_due(now)
+        self._leave()
+        actions, self._actions = self._actions, []
+        return actions
+
+    def deadline(self) -> float:
+        """Return when `Ticked` is due, whatever happens until then.
+
+        The end of an item's time is not in it: only the shell sees what is on the CPU.
+        """
+        due = [self.looks_at]
+        if self.stopping is None:
+            due += [s.start_at for s in self.slots.values() if s.state is State.WAITING]
+        else:
+            ends = (self.stop_at, self.abandon_at, self.stop_at + LAST_S)
+            due += [at for at in ends if at > self.ticked_at]
+        return min(due)
+
+    def check(self) -> None:
+        """Raise AssertionError where an invariant does not hold."""
+        for slot in self.slots.values():
+            assert slot.state is not State.STARTING or not slot.killed_for, f"G1 {slot.name}"
+            assert slot.state is State.DYING or not slot.killed_for, f"G1 {slot.name}"
+            assert slot.state is not State.HELD or slot.unfit, f"G6 {slot.name}"
+            assert slot.stillborn <= STILLBORN_MAX or self.stopping is not None, f"G6 {slot.name}"
+        assert (self.stopping is None) == (self.stop_at == inf), "G4"
+        assert not self.left or not self._running(), "G4"
+        assert not (self.greeted and self.pending), "G2"
+
+    # --- starts -------------------------------------------------------------------------------
+
+    def _start_due(self, now: float) -> None:
+        for slot in self.slots.values():
+            if self.stopping is None and slot.state is State.WAITING and slot.start_at <= now:
+                slot.enter(Happening.DUE)
+                start = Start(
+                    slot.name, slot.freed > 0, slot.freed < FREED_MAX, slot.refused_at is not None
+                )
+                self._actions.append(start)
+
+    def _started(self, event: Started, now: float) -> None:
+        slot = self.slots[event.name]
+        slot.enter(Happening.STARTED)
+        slot.incarnation, slot.pid = event.incarnation, event.pid
+        slot.started_at, slot.import_said = now, False
+
+    def _refused(self, slot: Slot, why: str, now: float, *, full: bool = False) -> None:
+        """The system has no room for a process: try again, as long as it is of any use (G6)."""
+        slot.start_at = now + REFUSED_AGAIN_S
+        if slot.refused_at is None:
+            slot.refused_at = now
+            self._say(CannotStart(slot.name, why))
+        if full or self._others(slot) or self.stopping is not None:
+            return
+        if now - slot.refused_at > REFUSED_S_MAX:
+            self._say(NoRoom(slot.role, why))
+            self.status = STOPPED
+            self.stop("no room", now)
+
+    def _others(self, slot: Slot) -> bool:
+        """Tell whether another process of the role runs."""
+        return any(
+            each.role == slot.role and each.has_process
+            for each in self.slots.values()
+            if each is not slot
+        )
+
+    # --- ends ---------------------------------------------------------------------------------
+
+    def _exited(self, event: Exited, now: float) -> None:
+        """A process has ended: say so to the broker, plan its successor."""
+        slot, code, flight = self.slots[event.name], event.code, event.flight
+        gets_on, slot.reached = flight.reached > slot.reached, max(slot.reached, flight.reached)
+        if not flight.has_ended:
+            self._actions.append(EndLeftovers(slot.name))
+        freed = slot.role == "worker" and code == START_AGAIN
+        slot.freed += freed
+        anew = freed or (self.config.always_replay and code == START_AGAIN)
+        unfit = slot.role == "worker" and code == CANNOT_IMPORT
+        orderly = flight.has_ended or self.stopping is not None or anew or unfit or code == REFUSED
+        died = "oom" if code == _SIGKILL and event.oom else "crash"
+        reason = slot.killed_for or ("asked" if orderly else died)
+        self._tell(_lost(slot, event, reason))
+        if reason in ("crash", "oom") and slot.role == "worker":
+            self._say(Died(slot.role, slot.name, code, reason == "oom"))
+        if freed:
+            self._say(Freed(slot.name))
+        is_hasty = now - slot.started_at < HASTY_S and not (anew or unfit or gets_on)
+        slot.hasty = slot.hasty + 1 if is_hasty else 0
+        slot.stillborn = 0 if flight.is_ready or orderly else slot.stillborn + 1
+        if slot.stillborn >= STILLBORN_MAX:
+            self._say(Stillborn(slot.name, slot.stillborn, code, died == "oom"))
+            self.status = HOPELESS
+            self.stop("cannot start", now)
+        elif slot.role == "origin" and reason in ("crash", "oom"):
+            self._say(Died(slot.role, slot.name, code, reason == "oom"))
+        slot.unfit = slot.unfit + 1 if unfit else 0
+        self._plan(slot, event, now, unfit=unfit)
+
+    def _plan(self, slot: Slot, event: Exited, now: float, *, unfit: bool) -> None:
+        """Plan a process' successor (G5, G6)."""
+        slot.killed_for = ""
+        slot.start_at = now + _backoff_s(slot.hasty)
+        if now - slot.started_at > REFUSED_S_MAX:
+            slot.refused_at = None
+        if event.flight.has_ended:
+            slot.enter(Happening.DONE)
+            return
+        held = unfit and self.stopping is None and self._is_unfit(slot)
+        slot.enter(Happening.UNFIT if held else Happening.EXITED)
+        if held:
+            self._tell(wire.Unfit("", 0, b"", event.why))
+        elif event.code == REFUSED:
+            self._refused(slot, event.why, now)
+        elif unfit and self.stopping is None:
+            wait_s = float(2 ** (slot.unfit - 1))
+            slot.start_at = now + wait_s
+            if slot.unfit > 1:
+                self._say(ImportFails(event.why, wait_s))
+
+    def _is_unfit(self, slot: Slot) -> bool:
+        """Tell whether a worker that could not import the script need not try again.
+
+        Where other workers run, the cause may be a passing one.
+        """
+        return slot.unfit >= UNFIT_MAX or not self._others(slot)
+
+    def stop(self, reason: str, now: float) -> None:
+        """Start nothing more; give what runs the time of grace (G4)."""
+        if self.stopping is None:
+            self.stopping = reason
+            self.abandon_at = now + self.config.stop_grace_s
+            self.stop_at = now + EXIT_S if reason == ENDED else self.abandon_at
+            if reason == NOW:
+                self.stop_at = now
+
+    def _kill(self, slot: Slot, reason: str = "") -> None:
+        """End a process; without a reason, as part of a stop."""
+        slot.enter(Happening.KILLED)
+        slot.killed_for = reason or slot.killed_for
+        self._actions.append(Kill(slot.name))
+
+    def _end_late(self, flights: Mapping[str, Flight], now: float) -> None:
+        """Kill what has run out of its time: the call's `timeout=`, or the grace at a stop."""
+        for slot in self.slots.values():
+            if slot.state is not State.RUNNING:
+                continue
+            flight = flights[slot.name]
+            interrupted = slot.role == "origin" and self.stopping == CTRL_C
+            if self.stopping is not None and now >= self.stop_at + interrupted * LAST_S:
+                if self.stopping == ENDED and flight.has_ended and not slot.late:
+                    slot.late = True
+                    self._say(EndsLate(slot.name))
+                self._kill(slot)
+            elif self.stopping == ENDED and slot.role == "worker" and flight.on_cpu is not None:
+                if now >= self.abandon_at:  # nobody wants what it computes
+                    self._kill(slot)
+            elif flight.on_cpu is not None and 0 < flight.on_cpu.deadline_ns < now * 1e9:
+                self._kill(slot, "timeout")
+
+    def _running(self) -> bool:
+        """Tell whether there is a process, or may be one in a moment."""
+        return any(s.has_process or s.state is State.STARTING for s in self.slots.values())
+
+    def _leave(self) -> None:
+        if self.stopping is None or self._running():
+            return
+        if self.stopping != ENDED:
+            self._actions.append(EndLeftovers())
+        self._tell(wire.Bye())
+        self._actions.append(Leave(self.status))
+        self.left = True
+
+    # --- looking ------------------------------------------------------------------------------
+
+    def _look(
+        self, flights: Mapping[str, Flight], states: Mapping[str, str] | None, now: float
+    ) -> None:
+        """Look at what the host lets run, and vouch for it (G7)."""
+        if states is None:
+            return
+        passed_s = min(now - self.looked_at, 2 * self.config.alive_s)
+        self.looked_at, self.looks_at = now, now + self.config.alive_s
+        there = [slot for slot in self.slots.values() if slot.has_process]
+        seen = [slot.incarnation for slot in there if self._runs(slot, states[slot.name], passed_s)]
+        for slot in there:
+            is_long = flights[slot.name].starts_s > IMPORT_S
+            if slot.role == "worker" and is_long and not slot.import_said:
+                slot.import_said = True
+                self._say(ImportIsLong(slot.name, slot.pid))
+        if self.greeted:
+            self._tell(wire.Alive(seen))
+        self._actions.append(Beat(self.link.beat()))
+
+    def _runs(self, slot: Slot, state: str, passed_s: float) -> bool:
+        """Return whether the host lets the process run; say if it was stopped for long."""
+        before = slot.paused_s
+        if state not in "Tt":
+            slot.paused_s = 0.0
+            if before >= PAUSED_S:
+                self._say(Continued(slot.name, slot.pid))
+            return state not in "ZX"
+        slot.paused_s += passed_s
+        if before < PAUSED_S <= slot.paused_s:
+            self._say(Paused(slot.role, slot.name, slot.pid))
+        return False
+
+    # --- talking ------------------------------------------------------------------------------
+
+    def _say(self, note: Note) -> None:
+        self._actions.append(Say(note))
+
+    def _tell(self, message: wire.Up) -> None:
+        """Send a message, or keep it until there is a broker (G2)."""
+        if self.stopping == LAUNCHER_GONE:
+            return
+        self.pending.append(wire.encode(message))
+        if self.greeted:
+            self._actions.append(Transmit(self.link.pack(self.pending)))
+            self.pending = []
+
+    def _received(self, frames: list[bytes], flights: Mapping[str, Flight], now: float) -> None:
+        header = wire.unpack_header(frames[0])
+        if header.epoch < self.link.epoch:
+            return
+        if header.epoch > self.link.epoch:
+            self._meet(header.epoch)
+            return
+        fresh, answers = self.link.take(header, now)
+        self._actions += [Transmit(answer) for answer in answers]
+        if not fresh:
+            return
+        self.link.acked = self.link.received
+        for frame in frames[1:]:
+            self._handle(wire.decode_down(frame), flights, now)
+
+    def _meet(self, epoch: int) -> None:
+        """Meet a new broker: it is told who runs, and what the last one had not acknowledged."""
+        owed = [frame for frames in self.link.pending() for frame in frames]
+        self.link = Link(self.run, epoch)
+        self.greeted = True
+        running = [slot.incarnation for slot in self.slots.values() if slot.has_process]
+        hello = wire.Hello("agent", self.node, self.name, self.pid, incarnations=running)
+        self._actions.append(Transmit(self.link.pack([wire.encode(hello), *owed, *self.pending])))
+        self.pending = []
+
+    def _handle(self, message: wire.Down, flights: Mapping[str, Flight], now: float) -> None:
+        match message:
+            case wire.Stop(reason=reason):
+                self.stop(reason, now)
+            case wire.Kill(incarnation=incarnation, reason=reason, attempt=attempt):
+                for slot in self.slots.values():
+                    if slot.has_process and slot.incarnation == incarnation:
+                        flight = flights.get(slot.name, Flight())
+                        if attempt is None or _executes(flight, attempt):
+                            self._kill(slot, reason)
+            case _:
+                pass  # Welcome; nothing else is for agents
+
+
+def _executes(flight: Flight, attempt: wire.Attempt) -> bool:
+    """Tell whether a process is in the middle of an attempt."""
+    on_cpu = flight.on_cpu
+    return on_cpu is not None and (on_cpu.epoch, on_cpu.no) == (attempt.epoch, attempt.no)
+
+
+def _backoff_s(hasty: int) -> float:
+    """Return how long a process that died so often at once waits for its next start (G6)."""
+    if hasty < HASTY_MIN:
+        return 0.0
+    return float(min(BACKOFF_S_MAX, BACKOFF_S * 2 ** (hasty - HASTY_MIN)))
+
+
+def _lost(slot: Slot, event: Exited, reason: str) -> wire.ProcessLost:
+    """Return what the broker is told of a death."""
+    on_cpu = event.flight.on_cpu
+    if on_cpu is None:
+        return wire.ProcessLost(slot.incarnation, event.code, reason, at=event.at)
+    return wire.ProcessLost(
+        slot.incarnation, event.code, reason, wire.Attempt(on_cpu.epoch, on_cpu.no), on_cpu.item,
+        on_cpu.parent, on_cpu.call, event.at, on_cpu.tries,
+    )  # fmt: skip

@@ -1,0 +1,33 @@
+"""What an agent reads of its host: why processes were killed, what they said last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resilient_scoop.core.endings import CANNOT_IMPORT, REFUSED
+from resilient_scoop.processes.failures import last_words
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.agent import Slot
+
+
+def oom_kills() -> int:
+    """Return how many processes the kernel of this host has killed for memory since its boot."""
+    try:
+        lines = Path("/proc/vmstat").read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def reason_said(slot: Slot, code: int, logs: Path) -> str:
+    """Return why a process could not begin, in its own words; empty where it has none to say."""
+    log = logs / f"{slot.name}.log"
+    if code == CANNOT_IMPORT:
+        said = last_words(log).partition("rscoop: ")[2]  # after its mark
+        return said or f"{slot.name} cannot import the script; see the logs in {logs}"
+    if code == REFUSED:
+        said = last_words(log) if slot.role == "worker" else ""
+        return said.removeprefix(f": rscoop: {slot.name}: ") or "see above"
+    return ""

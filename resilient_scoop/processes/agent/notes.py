@@ -1,0 +1,64 @@
+"""What an agent says to the user, as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from resilient_scoop.adapters import import_stack
+from resilient_scoop.core import agent
+from resilient_scoop.counts import counted
+from resilient_scoop.processes.failures import how
+from resilient_scoop.runs.executing import who
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def text_of(note: agent.Note, logs: Path, run_id: str) -> str:  # noqa: C901, PLR0911, PLR0912 - one text each
+    """Return the text of a note; of a long import the process itself is asked where it is."""
+    match note:
+        case agent.CannotStart(name=name, why=why):
+            return f"{name} cannot start: {why}; trying again every second"
+        case agent.NoRoom(role=role, why=why):
+            return f"the run stops, because its {role} cannot be started: {why}"
+        case agent.Stillborn():
+            return _stillborn(note, logs, run_id)
+        case agent.Died(role="origin", code=code):
+            return f"the script's process died ({how(code)}); it starts again where it was"
+        case agent.Died(name=name, code=code, oom=oom):
+            died_of = "out of memory" if oom else how(code)
+            return f"{name} died ({died_of}); it is replaced, and its calls run again"
+        case agent.Freed(name=name):
+            return (
+                f"{name} is restarted, because its tasks wait for each other's locks; from now "
+                "on it runs the script's calls one after another"
+            )
+        case agent.ImportFails(why=why, wait_s=wait_s):
+            cause = why.partition(". No item")[0]
+            return f"{cause}. Other workers run; this one tries again in {wait_s:.0f} s"
+        case agent.ImportIsLong(name=name, pid=pid):
+            return import_stack.said(name, pid, logs / f"{name}.log", run_id)
+        case agent.Paused(role=role, name=name, pid=pid):
+            more = "" if role == "origin" else ", and other workers take over its items"
+            return (
+                f"{who(name, pid)} is stopped: nothing is lost{more}; to let it continue: "
+                f"kill -CONT {pid}"
+            )
+        case agent.Continued(name=name, pid=pid):
+            return f"{who(name, pid)} runs again"
+        case agent.EndsLate(name=name):
+            return (
+                f"{name} did not end within {agent.EXIT_S:.0f} s of the run's end: an exit "
+                "handler, a finalizer or a thread of the script's code keeps it; killed"
+            )
+        case _:
+            assert_never(note)
+
+
+def _stillborn(note: agent.Stillborn, logs: Path, run_id: str) -> str:
+    death = how(note.code) + (", out of memory" if note.oom else "")
+    return (
+        f"{note.name} cannot start: it ended {counted(note.times, 'time')} before it began "
+        f"({death}), most likely while it imported the script; see the logs in {logs}. Nothing "
+        f"is lost: correct the cause, then `rscoop resume {run_id}`"
+    )

@@ -1,0 +1,595 @@
+"""The agent of a host as a machine: the life of a slot, blame, back-off, giving up, stops."""
+
+from __future__ import annotations
+
+import itertools
+from math import inf
+
+import pytest
+
+from resilient_scoop.config import AgentConfig
+from resilient_scoop.core import agent
+from resilient_scoop.core.agent import (
+    _NEXT,
+    Agent,
+    Beat,
+    Died,
+    EndLeftovers,
+    Exited,
+    Happening,
+    Kill,
+    LauncherGone,
+    Leave,
+    NotStarted,
+    Received,
+    Say,
+    Slot,
+    Start,
+    Started,
+    State,
+    Ticked,
+    Transmit,
+)
+from resilient_scoop.core.endings import CANNOT_IMPORT, HOPELESS, REFUSED, START_AGAIN, STOPPED
+from resilient_scoop.core.flight import Flight, OnCpu
+from resilient_scoop.core.link import Link
+from resilient_scoop.errors import InvariantError
+from resilient_scoop.wire import messages as wire
+
+RUN = b"run of a"
+ATTEMPT = wire.Attempt(1, 5)
+READY = Flight(is_ready=True)
+DONE = Flight(is_ready=True, has_ended=True)
+BUSY = Flight(OnCpu(1, 5, "0", 2, 7, 0, 0), is_ready=True)
+
+
+class Host:
+    """An agent whose processes do what a test says."""
+
+    def __init__(self, workers: int = 2, *, origin: bool = False, greeted: bool = True) -> None:
+        slots = [Slot("worker", f"w{n + 1}") for n in range(workers)]
+        slots += [Slot("origin", "origin")] if origin else []
+        config = AgentConfig(stop_grace_s=3.0, alive_s=0.5)
+        self.machine = Agent(config, slots, node="n", name="agent", pid=7, run=RUN)
+        self.now = 100.0
+        self.broker = Link(RUN, 1)
+        self.flights: dict[str, Flight] = {}
+        self.count = 0
+        self.seen: list[agent.Action] = []
+        if greeted:
+            self.greet()
+
+    def greet(self) -> list[agent.Action]:
+        return self.step(Received(self.broker.beat(), {}))
+
+    def step(self, event: agent.Event) -> list[agent.Action]:
+        actions = self.machine.step(event, self.now)
+        self.machine.check()
+        self.seen += actions
+        return actions
+
+    def tick(
+        self, seconds: float = 0.0, states: dict[str, str] | None = None
+    ) -> list[agent.Action]:
+        self.now += seconds
+        return self.step(Ticked(dict(self.flights), states))
+
+    def started(self, *names: str) -> None:
+        for name in names:
+            self.count += 1
+            self.flights[name] = READY
+            self.step(Started(name, b"%s-%d" % (name.encode(), self.count), 1000 + self.count))
+
+    def exit(
+        self,
+        name: str,
+        code: int = -11,
+        flight: Flight = READY,
+        *,
+        oom: bool = False,
+        why: str = "",
+    ) -> list[agent.Action]:
+        self.flights.pop(name)
+        return self.step(Exited(name, code, flight, oom, why))
+
+    def hear(self, *messages: wire.Down) -> list[agent.Action]:
+        return self.step(
+            Received(self.broker.pack([wire.encode(m) for m in messages]), dict(self.flights))
+        )
+
+    def slot(self, name: str = "w1") -> Slot:
+        return self.machine.slots[name]
+
+
+def running(workers: int = 2, *, origin: bool = False) -> Host:
+    """Return a host all of whose processes run."""
+    host = Host(workers, origin=origin)
+    host.tick()
+    host.started(*host.machine.slots)
+    return host
+
+
+def told(actions: list[agent.Action]) -> list[wire.Up]:
+    """Return the messages to the broker among actions."""
+    return [
+        wire.decode_up(frame)
+        for each in actions
+        if isinstance(each, Transmit)
+        for frame in each.frames[1:]
+    ]
+
+
+def lost(actions: list[agent.Action]) -> wire.ProcessLost:
+    (found,) = [each for each in told(actions) if isinstance(each, wire.ProcessLost)]
+    return found
+
+
+def notes(actions: list[agent.Action]) -> list[agent.Note]:
+    return [each.note for each in actions if isinstance(each, Say)]
+
+
+def of(kind: type, actions: list[agent.Action]) -> list[agent.Action]:
+    return [each for each in actions if isinstance(each, kind)]
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "happening"), list(itertools.product(State, Happening)), ids=lambda each: each.name
+)
+def test_a_slot_does_only_what_its_table_says(state: State, happening: Happening) -> None:
+    slot = Slot("worker", "w1", state)
+    after = _NEXT[state].get(happening)
+    if after is None:
+        with pytest.raises(InvariantError, match="w1 is"):
+            slot.enter(happening)
+        assert slot.state is state
+    else:
+        slot.enter(happening)
+        assert slot.state is after
+
+
+def test_a_slot_has_a_process_only_between_its_start_and_its_end() -> None:
+    for state, happening in itertools.product(State, Happening):
+        after = _NEXT[state].get(happening)
+        if after in (State.RUNNING, State.DYING):
+            assert state in (State.STARTING, State.RUNNING, State.DYING)
+
+
+def in_state(state: State) -> Host:
+    """Return a host of one worker whose slot is in a state."""
+    host = Host(1)
+    host.tick()
+    match state:
+        case State.WAITING:
+            host.step(NotStarted("w1", "no more processes"))
+        case State.STARTING:
+            pass
+        case State.RUNNING:
+            host.started("w1")
+        case State.DYING:
+            host.started("w1")
+            host.hear(wire.Kill(host.slot().incarnation, "asked"))
+        case State.HELD:
+            host.started("w1")
+            host.exit("w1", CANNOT_IMPORT, Flight(), why="no module")
+        case State.OVER:
+            host.started("w1")
+            host.exit("w1", 0, DONE)
+    assert host.slot().state is state
+    return host
+
+
+EVENTS: dict[str, agent.Event] = {
+    "started": Started("w1", b"w-new", 5),
+    "not started": NotStarted("w1", "no more processes"),
+    "died": Exited("w1", -11, READY),
+    "done": Exited("w1", 0, DONE),
+    "unfit": Exited("w1", CANNOT_IMPORT, Flight(), why="no module"),
+    "ticked": Ticked({"w1": READY}),
+    "looked": Ticked({"w1": READY}, {"w1": "R"}),
+    "launcher gone": LauncherGone(),
+}
+AFTER: dict[State, dict[str, State]] = {
+    State.WAITING: {},
+    State.STARTING: {"started": State.RUNNING, "not started": State.WAITING},
+    State.RUNNING: {"died": State.STARTING, "done": State.OVER, "unfit": State.HELD},
+    State.DYING: {"died": State.STARTING, "done": State.OVER, "unfit": State.HELD},
+    State.HELD: {},
+    State.OVER: {},
+}
+HARMLESS = ("ticked", "looked", "launcher gone")
+
+
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(State, EVENTS)), ids=str)
+def test_every_event_is_taken_or_refused_in_every_state(state: State, event: str) -> None:
+    host = in_state(state)
+    after = AFTER[state].get(event, state if event in HARMLESS else None)
+    if after is None:
+        with pytest.raises(InvariantError):
+            host.step(EVENTS[event])
+    else:
+        host.step(EVENTS[event])
+        assert host.slot().state is after
+
+
+@pytest.mark.parametrize("state", list(State), ids=lambda each: each.name)
+def test_a_stop_is_taken_in_every_state_and_starts_nothing(state: State) -> None:
+    host = in_state(state)
+    actions = host.hear(wire.Stop("asked"))
+    runs = state in (State.STARTING, State.RUNNING, State.DYING)
+    assert bool(of(Leave, actions)) is not runs
+    assert not of(Start, actions)
+
+
+# --- starts -----------------------------------------------------------------------------------
+
+
+def test_all_slots_start_at_once() -> None:
+    host = Host(2, origin=True, greeted=False)
+    assert [each.name for each in host.tick() if isinstance(each, Start)] == ["w1", "w2", "origin"]
+
+
+def test_a_dead_worker_has_its_successor_at_once_and_its_items_run_again() -> None:
+    host = running()
+    actions = host.exit("w1", -11, BUSY)
+    assert isinstance(actions[0], EndLeftovers)
+    assert lost(actions).reason == "crash"
+    assert (lost(actions).on_cpu, lost(actions).index, lost(actions).call) == (ATTEMPT, 7, 2)
+    assert notes(actions) == [Died("worker", "w1", -11, oom=False)]
+    assert of(Start, actions) == [Start("w1")]
+
+
+def test_who_dies_at_once_three_times_waits_ever_longer_up_to_half_a_minute() -> None:
+    host = running()
+    waits = []
+    for _ in range(14):
+        host.exit("w1")
+        waits.append(host.slot().start_at - host.now)
+        host.tick(waits[-1])
+        host.started("w1")
+    assert waits[:5] == [0.0, 0.0, 0.25, 0.5, 1.0]
+    assert waits[-1] == 30.0
+
+
+def test_who_lived_for_a_second_or_came_further_is_not_held_back() -> None:
+    host = running(origin=True)
+    for _ in range(2):
+        host.exit("w1")
+        host.started("w1")
+    host.now += 1.0
+    host.exit("w1")
+    assert host.slot("w1").hasty == 0
+    for reached in range(1, 6):
+        host.exit("origin", -9, Flight(is_ready=True, reached=reached))
+        host.started("origin")
+    assert host.slot("origin").hasty == 0
+
+
+def test_the_run_is_given_up_when_a_process_ends_five_times_before_it_has_begun() -> None:
+    host = running()
+    for _ in range(4):
+        host.exit("w1", 1, Flight())
+        host.tick(30.0)
+        host.started("w1")
+    actions = host.exit("w1", 1, Flight())
+    assert notes(actions)[-1] == agent.Stillborn("w1", 5, 1, oom=False)
+    host.tick(10.0)
+    actions = host.exit("w2", -9)
+    assert of(Leave, actions) == [Leave(HOPELESS)]
+
+
+def test_who_has_begun_once_may_die_again_before_it_begins() -> None:
+    host = running()
+    for _ in range(12):
+        host.exit("w1", 1, Flight() if host.count % 3 else READY)
+        host.tick(30.0)
+        host.started("w1")
+    assert host.machine.stopping is None
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+def test_a_refused_process_is_tried_every_second_and_said_once() -> None:
+    host = Host(1)
+    host.tick()
+    assert notes(host.step(NotStarted("w1", "no memory"))) == [agent.CannotStart("w1", "no memory")]
+    assert not of(Start, host.tick(0.9))
+    assert of(Start, host.tick(0.1)) == [Start("w1", refusal_said=True)]
+    assert notes(host.step(NotStarted("w1", "no memory"))) == []
+
+
+def refused_for(host: Host, seconds: int, *, full: bool = False) -> list[agent.Action]:
+    """Return the last actions of a host whose w1 cannot be started for so long."""
+    actions = host.step(NotStarted("w1", "no memory", full))
+    for _ in range(seconds):
+        host.tick(1.0)
+        if host.slot().state is not State.STARTING:
+            break
+        actions = host.step(NotStarted("w1", "no memory", full))
+    return actions
+
+
+def test_the_run_stops_when_no_worker_can_be_started_for_ten_seconds() -> None:
+    host = Host(1)
+    host.tick()
+    actions = refused_for(host, 11)
+    assert notes(actions) == [agent.NoRoom("worker", "no memory")]
+    assert of(Leave, actions) == [Leave(STOPPED)]
+
+
+def test_the_run_continues_without_a_refused_worker_while_another_runs() -> None:
+    host = running(2)
+    host.exit("w1")
+    refused_for(host, 60)
+    assert host.machine.stopping is None
+
+
+def test_a_full_disk_is_waited_for_as_long_as_it_takes() -> None:
+    host = Host(1)
+    host.tick()
+    refused_for(host, 100, full=True)
+    assert host.machine.stopping is None
+
+
+def test_a_process_that_was_refused_a_resource_is_not_blamed_and_tries_again_later() -> None:
+    host = running(1)
+    actions = host.exit("w1", REFUSED, Flight(), why="no more threads")
+    assert lost(actions).reason == "asked"
+    assert notes(actions) == [agent.CannotStart("w1", "no more threads")]
+    assert host.slot().start_at == host.now + 1.0
+    assert host.slot().stillborn == 0
+
+
+def test_a_refusal_is_forgotten_after_ten_seconds_of_life() -> None:
+    host = running(2)
+    host.exit("w1", REFUSED, Flight(), why="no more threads")
+    host.tick(1.0)
+    host.started("w1")
+    host.now += 11.0
+    host.exit("w1")
+    assert host.slot().refused_at is None
+
+
+# --- blame ------------------------------------------------------------------------------------
+
+
+def test_memory_is_blamed_only_if_the_kernel_has_killed_for_it() -> None:
+    host = running()
+    assert lost(host.exit("w1", -9, BUSY, oom=True)).reason == "oom"
+    assert lost(host.exit("w2", -9, BUSY, oom=False)).reason == "crash"
+    host.started("w1")
+    assert lost(host.exit("w1", -11, BUSY, oom=True)).reason == "crash"
+
+
+@pytest.mark.parametrize(
+    ("code", "flight"), [(0, DONE), (-9, DONE), (START_AGAIN, BUSY), (REFUSED, BUSY)]
+)
+def test_an_end_in_order_is_no_death(code: int, flight: Flight) -> None:
+    assert lost(running().exit("w1", code, flight)).reason == "asked"
+
+
+def test_an_item_that_runs_out_of_its_time_ends_its_process_and_is_blamed() -> None:
+    host = running()
+    host.flights["w1"] = Flight(OnCpu(1, 5, "0", 2, 7, int(101e9), 0), is_ready=True)
+    assert not of(Kill, host.tick(1.0))
+    assert of(Kill, host.tick(0.1)) == [Kill("w1")]
+    assert not of(Kill, host.tick(0.1)), "it is killed once"
+    assert lost(host.exit("w1", -9, BUSY)).reason == "timeout"
+    host.started("w1")
+    assert lost(host.exit("w1", -9, BUSY)).reason == "crash", "of the next one it is not true"
+
+
+def test_the_broker_has_a_process_killed_only_while_the_attempt_is_on_its_cpu() -> None:
+    host = running()
+    kill = wire.Kill(host.slot().incarnation, "asked", ATTEMPT)
+    assert not of(Kill, host.hear(kill))
+    host.flights["w1"] = BUSY
+    assert not of(Kill, host.hear(wire.Kill(b"another", "asked", ATTEMPT)))
+    assert of(Kill, host.hear(kill)) == [Kill("w1")]
+    assert lost(host.exit("w1", -9, BUSY)).reason == "asked"
+
+
+def test_a_worker_that_ends_to_free_itself_is_careful_from_then_on_and_may_only_so_often() -> None:
+    host = running()
+    actions = host.exit("w1", START_AGAIN)
+    assert notes(actions) == [agent.Freed("w1")]
+    assert of(Start, actions) == [Start("w1", careful=True)]
+    for _ in range(3):
+        host.started("w1")
+        actions = host.exit("w1", START_AGAIN, READY)
+    assert of(Start, actions) == [Start("w1", careful=True, may_be_freed=False)]
+    assert host.slot().hasty == 0
+
+
+# --- the import of the script -----------------------------------------------------------------
+
+
+def test_a_worker_that_alone_cannot_import_tries_again_four_times() -> None:
+    host = running(2)
+    waits = []
+    for _ in range(3):
+        actions = host.exit("w1", CANNOT_IMPORT, Flight(), why="no module m")
+        assert lost(actions).reason == "asked"
+        waits.append(host.slot().start_at - host.now)
+        host.tick(waits[-1])
+        host.started("w1")
+    assert waits == [1.0, 2.0, 4.0]
+    actions = host.exit("w1", CANNOT_IMPORT, Flight(), why="no module m")
+    assert told(actions)[-1] == wire.Unfit("", 0, b"", "no module m")
+    assert host.slot().state is State.HELD
+    assert not of(Start, host.tick(1000.0))
+
+
+def test_the_run_stops_at_once_if_no_other_worker_runs() -> None:
+    host = running(1, origin=True)
+    actions = host.exit("w1", CANNOT_IMPORT, Flight(), why="no module m")
+    assert isinstance(told(actions)[-1], wire.Unfit)
+
+
+def test_a_long_import_is_said_once() -> None:
+    host = running(1)
+    host.flights["w1"] = Flight(starts_s=61.0)
+    assert notes(host.tick(0.5, {"w1": "R"})) == [agent.ImportIsLong("w1", host.slot().pid)]
+    assert notes(host.tick(0.5, {"w1": "R"})) == []
+
+
+# --- vouching ---------------------------------------------------------------------------------
+
+
+def test_only_what_the_host_lets_run_is_vouched_for() -> None:
+    host = running(3)
+    actions = host.tick(0.5, {"w1": "R", "w2": "T", "w3": "Z"})
+    assert told(actions) == [wire.Alive([host.slot("w1").incarnation])]
+    assert isinstance(actions[-1], Beat)
+    assert host.machine.looks_at == host.now + 0.5
+
+
+def test_a_stopped_process_is_said_after_three_seconds_and_when_it_runs_again() -> None:
+    host = running(1)
+    said = [notes(host.tick(0.5, {"w1": "T"})) for _ in range(9)]
+    assert [len(each) for each in said].count(1) == 1
+    assert agent.Paused("worker", "w1", host.slot().pid) in [n for each in said for n in each]
+    assert notes(host.tick(0.5, {"w1": "S"})) == [agent.Continued("w1", host.slot().pid)]
+    assert notes(host.tick(0.5, {"w1": "S"})) == []
+
+
+# --- stops ------------------------------------------------------------------------------------
+
+
+def stopped(reason: str, *, origin: bool = True) -> Host:
+    host = running(1, origin=origin)
+    host.hear(wire.Stop(reason))
+    return host
+
+
+def killed_after(host: Host, name: str) -> float:
+    """Return after how long a process is killed."""
+    began = host.now
+    for _ in range(200):
+        if Kill(name) in host.tick():
+            return host.now - began
+        host.now = round(host.now + 0.1, 6)
+    return inf
+
+
+@pytest.mark.parametrize(
+    ("reason", "name", "seconds"),
+    [
+        ("asked", "w1", 3.0), ("asked", "origin", 3.0), ("now", "w1", 0.0), ("ended", "w1", 10.0),
+        ("ctrl-c", "w1", 3.0), ("ctrl-c", "origin", 6.0),
+    ],
+)  # fmt: skip
+def test_what_does_not_end_at_a_stop_is_killed_in_its_time(
+    reason: str, name: str, seconds: float
+) -> None:
+    assert killed_after(stopped(reason), name) == pytest.approx(seconds, abs=0.01)
+
+
+def test_what_is_computed_beyond_the_end_of_the_script_has_the_time_of_grace() -> None:
+    host = running(1, origin=True)
+    host.flights["w1"] = BUSY
+    host.hear(wire.Stop("ended"))
+    assert killed_after(host, "w1") == pytest.approx(3.0, abs=0.01)
+
+
+def test_a_process_that_does_not_end_after_its_work_is_said_and_killed() -> None:
+    host = stopped("ended")
+    host.flights["origin"] = DONE
+    actions = host.tick(10.0)
+    assert notes(actions) == [agent.EndsLate("origin")]
+    assert of(Kill, actions) == [Kill("w1"), Kill("origin")]
+
+
+def test_the_agent_leaves_behind_the_last_process_and_says_bye() -> None:
+    host = stopped("asked")
+    assert not of(Leave, host.exit("w1", 0, DONE))
+    actions = host.exit("origin", -9, READY)
+    assert lost(actions).reason == "asked"
+    assert told(actions)[-1] == wire.Bye()
+    assert actions[-1] == Leave(0)
+    assert EndLeftovers() in actions
+
+
+def test_what_a_finished_script_left_behind_is_left_alone() -> None:
+    host = stopped("ended")
+    host.exit("w1", 0, DONE)
+    assert EndLeftovers() not in host.exit("origin", 0, DONE)
+
+
+def test_a_gone_launcher_ends_all_at_once_and_the_broker_is_told_nothing() -> None:
+    host = running(1, origin=True)
+    host.step(LauncherGone())
+    assert of(Kill, host.tick()) == [Kill("w1"), Kill("origin")]
+    assert told(host.exit("w1", -9, BUSY)) == []
+    actions = host.exit("origin", -9, READY)
+    assert told(actions) == []
+    assert actions[-1] == Leave(0)
+
+
+def test_a_process_that_comes_up_during_a_stop_is_ended_as_well() -> None:
+    host = Host(1)
+    host.tick()
+    host.hear(wire.Stop("now"))
+    host.started("w1")
+    assert of(Kill, host.tick()) == [Kill("w1")]
+    assert host.exit("w1", -9)[-1] == Leave(0)
+
+
+def test_the_shell_is_woken_for_whatever_is_due() -> None:
+    host = running(1)
+    host.tick(0.5, {"w1": "R"})
+    assert host.machine.deadline() == host.now + 0.5
+    host.slot().hasty = 2
+    host.exit("w1")
+    assert host.machine.deadline() == host.now + 0.25
+    host.tick(0.25)
+    host.started("w1")
+    host.tick(10.0, {"w1": "R"})
+    host.hear(wire.Stop("now"))
+    host.tick()
+    assert host.machine.deadline() > host.now, "what is done is not waited for"
+
+
+# --- talking ----------------------------------------------------------------------------------
+
+
+def test_what_happens_before_there_is_a_broker_is_told_with_the_hello() -> None:
+    host = Host(1, greeted=False)
+    host.tick()
+    host.started("w1")
+    assert told(host.exit("w1", -11, BUSY)) == []
+    messages = told(host.greet())
+    assert isinstance(messages[0], wire.Hello)
+    assert [type(each) for each in messages[1:]] == [wire.ProcessLost]
+
+
+def test_a_new_broker_is_told_again_what_the_last_one_may_not_have_committed() -> None:
+    host = running(1)
+    host.exit("w1", -11, BUSY)
+    host.started("w1")
+    host.broker = Link(RUN, 2)
+    messages = told(host.greet())
+    hello = messages[0]
+    assert isinstance(hello, wire.Hello)
+    assert hello.incarnations == [host.slot().incarnation]
+    assert wire.ProcessLost in map(type, messages)
+
+
+def test_a_message_of_an_older_broker_is_nothing() -> None:
+    host = running(1)
+    old, host.broker = host.broker, Link(RUN, 2)
+    host.greet()
+    host.broker = old
+    host.hear(wire.Stop("now"))
+    assert host.machine.stopping is None
+
+
+def test_a_gap_is_asked_for_and_its_message_not_acted_on() -> None:
+    host = running(1)
+    host.broker.pack([wire.encode(wire.Drop([]))])
+    actions = host.hear(wire.Stop("now"))
+    assert host.machine.stopping is None
+    assert len(of(Transmit, actions)) == 1
