@@ -183,7 +183,7 @@ def test_the_broker_may_die_while_it_waits(place: Place) -> None:
     text = EA.replace("s.gen += 1\n", "s.gen += 1\n            time.sleep(0.5)\n")
     process = begun(place, text=text.replace("gen < 60", "gen < 9"), generations=3)
     process.send_signal(signal.SIGTERM)
-    brokers = [pid for pid, words in place.processes().items() if "proc broker" in words]
+    brokers = [pid for pid, words in place.processes().items() if "entry broker" in words]
     for pid in brokers:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

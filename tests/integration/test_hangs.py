@@ -98,7 +98,7 @@ if __name__ == "__main__":
 
 
 def pids(place: Place, role: str) -> list[int]:
-    return [pid for pid, words in place.processes().items() if f"proc {role}" in words]
+    return [pid for pid, words in place.processes().items() if f"entry {role}" in words]
 
 
 def test_a_stopped_worker_and_a_stopped_script_are_said_and_known(place: Place) -> None:
