@@ -1,10 +1,10 @@
-"""The loops that hold a machine and its adapters together."""
+"""What runs: one folder per process of a run, and what these processes share."""
 
 from typing import Final
 
 REFUSAL_SAID: Final = "RSCOOP_REFUSAL_SAID"
-"""In the environment of a process whose first start met a limit and said so on the terminal."""
+"""Environment variable of a process whose first start reached a limit and reported it on the terminal."""
 BLOCK_BYTES: Final = 8192
-"""What Python keeps of standard output before it writes to a file or pipe."""
+"""Size of the buffer in which Python collects standard output for a file or pipe."""
 UNWRITTEN: Final = 120
-"""Python's exit status where standard output could not be flushed at the end."""
+"""Exit status of Python if standard output could not be flushed at the end."""

@@ -1,19 +1,19 @@
-"""What a parent does that a replay would see otherwise: `--audit`.
+"""`--audit`: find what a parent does that would differ in a replay.
 
-A parent must come to the same calls when it runs again. What it takes from the clock, from chance,
-from files and the network outside of `futures.once` is not journaled; with `--audit` each place in the
-user's source that does so is reported once. Two ways of seeing, both of the interpreter's own:
+A parent must make the same calls when it runs again. What it reads from clocks, random sources,
+files and the network outside of `futures.once` is not journaled; with `--audit`, each line of user
+code that does so is reported once. Two mechanisms of the interpreter are used:
 
 - audit hooks (PEP 578) see opened files, sockets, processes and changes to folders
 - clocks, UUIDs and `urandom` raise no audit events; the profiler sees them as calls of C functions
 
-A place is the innermost line of the user's own code: what a library does is reported where it was
-called. Of leaves (tasks that make no calls) only two things are said: that they take chance from the
-system, and what of the modules they change (`processes.audit_of_tasks`). Nothing is said of what happens in
-`futures.once`, of imports, and of the runtime itself. What an item did before its first call made it a
-parent is kept until then.
+A finding names the innermost line of user code: what a library does is reported at the line that
+called it. For tasks that make no calls, only two things are reported: random numbers from the
+operating system, and changes in modules (`processes.audit_of_tasks`). Nothing is reported about
+functions in `futures.once`, imports, and the runtime itself. Findings of an item before its first
+call are kept, and are reported when the call makes it a parent.
 
-Findings are appended to a file of the run's logs, one JSON line each: the launcher shows them, and
+Findings are appended to a file in the run's logs, one JSON line each: the launcher shows them, and
 `rscoop status` reads them later.
 """
 
@@ -63,7 +63,7 @@ _SILENT: Final = (
     "traceback",
     "linecache",
 )
-"""Libraries that use the clock, or files, for what no parent's course depends on."""
+"""Libraries whose use of clocks and files does not affect what a parent does."""
 _NOW: Final = frozenset({"now", "utcnow", "today"})
 _EVENTS: Final = {
     **dict.fromkeys(
@@ -83,7 +83,7 @@ _EVENTS: Final = {
 
 
 def _watched() -> dict[Any, tuple[str, str]]:
-    """Return the C functions that are watched, each with its kind and name."""
+    """Return the C functions to watch, each with its kind and name."""
     names = (
         "time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns",
         "process_time", "process_time_ns", "clock_gettime", "clock_gettime_ns", "localtime", "gmtime",
@@ -115,7 +115,7 @@ class Audit:
         self.shared = Shared()
 
     def start(self) -> None:
-        """Watch from now on, to the end of the process."""
+        """Start watching, until the end of the process."""
         make = Process.make_parent
         if make is not None:
 
@@ -132,15 +132,15 @@ class Audit:
     # --- what tasks change --------------------------------------------------------------------
 
     def item_begins(self) -> None:
-        """Note what the user's modules hold."""
+        """Record the contents of the user's modules."""
         self.busy = True
         self.shared.look()
         self.busy = False
 
     def item_ended(self, function: Any, context: Context) -> None:
-        """Report what of the user's modules an item has changed."""
+        """Report what an item has changed in the user's modules."""
         if context.parked:
-            return  # others ran meanwhile
+            return  # other items ran in between
         self.busy = True
         names = self.shared.changed()
         self.busy = False
@@ -176,7 +176,7 @@ class Audit:
             self._see(sys._getframe(1), _EVENTS[event], event)  # noqa: SLF001
 
     def _see(self, frame: FrameType | None, kind: str, call: str) -> None:
-        """Note what is done at a line of the user's, if one does it."""
+        """Record an event with the line of user code that caused it, if there is one."""
         if self.busy or Process.importing is not None:
             return
         self.busy = True
@@ -206,7 +206,7 @@ class Audit:
                 self.early.append(finding)
 
     def _became_parent(self) -> None:
-        """The running item has made its first call: what it did before is a parent's doing."""
+        """Report what the running item did before its first call, which makes it a parent."""
         if self.early_of is not self.session.context:
             return
         new = [each for each in self.early if (each.file, each.line, each.kind) not in self.seen]
@@ -225,7 +225,7 @@ class Audit:
                 os.close(fd)
         except OSError as error:
             if error.errno not in NO_SPACE:
-                raise  # else the finding is not said: the run goes on
+                raise  # else the finding is not reported: the run continues
         finally:
             self.busy = was
 
@@ -235,7 +235,7 @@ def _is_date(of: object) -> bool:
 
 
 def _writes(path: object, mode: object, flags: object) -> bool:
-    """Tell whether a file is opened to be changed."""
+    """Return whether a file is opened for writing."""
     if isinstance(path, int) or path in (os.devnull, b"/dev/null"):
         return False
     if isinstance(mode, str):
@@ -244,7 +244,7 @@ def _writes(path: object, mode: object, flags: object) -> bool:
 
 
 def _user_frame(frame: FrameType | None, call: str) -> tuple[FrameType, str] | None:
-    """Return the innermost frame of the user's own and what it called; None where it is not theirs."""
+    """Return the innermost frame of user code and what it called; None if user code is not involved."""
     while frame is not None:
         file, module = frame.f_code.co_filename, frame.f_globals.get("__name__") or ""
         if file.startswith(_PACKAGE) or module.partition(".")[0] in _SILENT:
@@ -259,7 +259,7 @@ def _user_frame(frame: FrameType | None, call: str) -> tuple[FrameType, str] | N
 
 
 def _in_once(frame: FrameType | None) -> bool:
-    """Tell whether a frame runs within `futures.once`."""
+    """Return whether a frame runs within `futures.once`."""
     while frame is not None:
         code = frame.f_code
         if code.co_qualname == "once.<locals>.live" and code.co_filename.startswith(_PACKAGE):

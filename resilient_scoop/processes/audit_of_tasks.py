@@ -1,8 +1,9 @@
-"""What tasks change of the user's modules and constants: `--audit` names it.
+"""`--audit`: find what tasks change in the user's modules and constants.
 
-A worker keeps its modules between tasks: a counter or a cache in one is as the tasks before left it, and
-those are others with another number of workers. Compared are the globals of the user's modules and the
-attributes of their classes, by value; generators that `task_state.generators` seeds are left out.
+A worker keeps its modules between tasks: a counter or a cache in a module depends on the tasks that
+ran before on this worker, and these depend on the number of workers. The globals of the user's
+modules and the attributes of their classes are compared by value; generators that
+`task_state.generators` seeds are left out.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ class Shared:
         self._marks: dict[str, Any] = {}
 
     def look(self) -> None:
-        """Note what there is."""
+        """Record the present values."""
         self._marks = _marks()
 
     def changed(self) -> list[str]:
-        """Return the names of what differs from the last look, and what is new."""
+        """Return the names of values that differ from the recorded ones, or are new."""
         now = _marks()
-        modules = {name.split(":")[0] for name in self._marks}  # others were imported meanwhile
+        modules = {
+            name.split(":")[0] for name in self._marks
+        }  # other modules were imported in between
         return [
             name.replace(":", ".").removeprefix("__main__.")
             for name, mark in now.items()
@@ -71,7 +74,7 @@ def _is_seeded(value: Any) -> bool:
 
 
 def _mark(value: Any) -> Any:
-    """Return what differs when a value has changed."""
+    """Return a mark that differs if the value has changed."""
     if isinstance(value, _CACHE):
         return value.cache_info().currsize
     try:

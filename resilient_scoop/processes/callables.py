@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from resilient_scoop.wire.messages import Define
 
 SHARED_BYTES_MIN = 1 << 20
-"""Callables that carry state are made anew for every item, so that an item cannot see what another did
-to them; beyond this size they are shared within a worker, since making them would cost too much."""
+"""Callables that carry state are loaded again for every item, so that an item cannot see changes by
+another; larger ones are shared within a worker, because loading them would cost too much."""
 
 LOADED_MAX = 512
-"""Callables kept loaded, the latest that were used: a loop's lambdas can differ without end."""
+"""Number of callables that stay loaded, the latest used: a loop can make any number of different
+lambdas."""
 
 _FROZEN = frozenset({int, float, bool, str, bytes, type(None), complex})
 
 
 def is_stateless(function: object) -> bool:
-    """Tell whether items cannot leave anything behind in a callable for one another."""
+    """Return whether a callable has no state in which an item could leave something for another."""
     if isinstance(function, functools.partial):
         return not function.args and not function.keywords and is_stateless(function.func)
     if isinstance(function, types.FunctionType):
@@ -43,20 +44,22 @@ def is_stateless(function: object) -> bool:
 
 @dataclass(slots=True)
 class Loaded:
-    """A callable as a worker has it."""
+    """A callable, as loaded in a worker."""
 
     define: Define
     function: Callable[..., Any] | None
     error: BaseException | None = None
-    unfit: str = ""  # why this process cannot have it, though another could
+    unfit: str = ""  # why this process cannot load it, although another could
     overlay: Overlay | None = None  # to be in place while its items run
     is_pure: bool = False  # as the definition says
-    draws: bool = False  # made anew for every item, with random generators that it carries
-    generators: tuple[generators.Kept, ...] = ()  # that it carries, where items share it
+    draws: bool = False  # loaded again for every item, with random generators that it carries
+    generators: tuple[
+        generators.Kept, ...
+    ] = ()  # random generators that it carries, if items share it
 
     @property
     def is_quick(self) -> bool:
-        """Whether items need nothing but a call with one argument."""
+        """Whether an item is a plain call with one argument."""
         options = self.define.options
         plain = not options.retries and options.retry is None
         return self.error is None and self.function is not None and plain and not self.define.style
@@ -68,18 +71,18 @@ class Functions:
     def __init__(self, store: LargeStore) -> None:
         self._store = store
         self._loaded: OrderedDict[bytes, Loaded] = OrderedDict()
-        self.script_error: SystemExit | None = None  # which ended the script's import
+        self.script_error: SystemExit | None = None  # which ended the import of the script
         self.where = ""  # the worker's name, for display
 
     def find(self, define: Define) -> Loaded | None:
-        """Return a callable that is loaded; None where it is to be loaded yet, or again."""
+        """Return a callable if it is loaded, else None."""
         found = self._loaded.get(define.fn)
         if found is not None:
             self._loaded.move_to_end(define.fn)
         return found
 
     def get(self, define: Define) -> Loaded:
-        """Return a callable, loaded on first use, and again if that is long ago."""
+        """Return a callable; load it on first use, and again if it was unloaded."""
         found = self.find(define)
         if found is not None:
             return found
@@ -90,11 +93,11 @@ class Functions:
         return found
 
     def forget_all(self) -> None:
-        """Let go of all callables: the worker ends."""
+        """Drop all callables: the worker ends."""
         self._loaded.clear()
 
     def lacking(self, what: str, error: BaseException) -> str:
-        """Return, for display, that a value cannot be loaded for want of what this process lacks."""
+        """Return, for display, that a value cannot be loaded because this process lacks something."""
         why = in_a_line(error.__cause__ or error)
         if self.script_error is not None:
             why += f"; the script called sys.exit({self.script_error.code!r}) while it was imported"
@@ -120,7 +123,7 @@ class Functions:
         return Loaded(define, None, overlay=overlaid, generators=carried, draws=bool(carried))
 
     def make(self, define: Define) -> Callable[..., Any]:
-        """Return the callable, made anew."""
+        """Load the callable again and return it."""
         made: Callable[..., Any] = payload.loads(
             define.payload, self._store, f"function {define.name}", is_call=True
         )

@@ -1,6 +1,6 @@
-"""The child's part of `survey`: what do journaled callables refer to now, and what is another than it was?
+"""The child of `code_survey`: find what journaled callables refer to now, and what has changed.
 
-The script has been imported here as in a worker. What it had set afterwards comes from the definitions.
+The script is imported here as in a worker. What it had set after its imports comes from the definitions.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _Keyed = dict[tuple[str, str, int], Reference]
 def main() -> int:
     """Run the child."""
     settings = take_settings()
-    sys.dont_write_bytecode = True  # who only asks leaves no trace
+    sys.dont_write_bytecode = True  # a survey leaves no trace
     asked = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[Define])
     answer = os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1):
-        os.dup2(null, stream)  # what the script reads and writes is not for us
+        os.dup2(null, stream)  # the script's input and output are not ours
     Process.importing = settings.script.script or settings.script.module
     context = Context(ids.ROOT, None)
     random_streams.install(settings.streams, settings.seed, lambda: context, tasks=False)
@@ -49,7 +49,7 @@ def main() -> int:
         user_script.prepare(settings.script)
         user_script.import_for_workers(settings.script)
         whole = True
-    except BaseException:  # user code: what is there by now is compared
+    except BaseException:  # user code: what was defined before the error is compared
         whole = False
     store = LargeStore(Path(settings.run_dir) / "payloads")
     found = compare(asked, store, whole=whole)
@@ -84,7 +84,7 @@ def _compare(define: Define, store: LargeStore) -> Answer:
         same = fingerprint_v1.fingerprint(function) == define.fingerprint
         return Answer(now, is_old=same)
     set_since = {each.home for each in define.references if not each.flags & AS_IMPORTED}
-    with contextlib.suppress(Exception):  # user code: an edit may have taken what values need
+    with contextlib.suppress(Exception):  # user code: an edit may have removed what values need
         overlay.activate(overlay.of(define, set_since))
     meaning = Meaning(
         payload.loads(define.payload, store, what),
@@ -100,7 +100,7 @@ def _compare(define: Define, store: LargeStore) -> Answer:
 
 
 def _keyed(references: list[Reference]) -> _Keyed:
-    """Return references by home, label and how often these came before."""
+    """Return references by home, label and number of earlier occurrences."""
     seen: Counter[tuple[str, str]] = Counter()
     found: _Keyed = {}
     for each in references:
@@ -131,7 +131,7 @@ def _differences(then: _Keyed, now: _Keyed) -> list[Difference]:
 
 
 def _fingerprints() -> dict[bytes, str]:
-    """Return the names of the user's functions by their fingerprints: one may have been renamed."""
+    """Return the names of the user's functions by fingerprint, to find one that was renamed."""
     found: dict[bytes, str] = {}
     for name, module in list(sys.modules.items()):
         if not is_user_module(name):

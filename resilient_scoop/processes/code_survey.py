@@ -1,10 +1,11 @@
-"""Has the code that made journaled results changed? Asked before a run is resumed.
+"""Find whether the code that made journaled results has changed, before a run is resumed.
 
 A child process imports the script as a worker does, loads each callable that has results from its
-journaled definition (a name, which now finds the new code) and compares what it refers to with what the
-definition lists. What the script had set after its imports (a global, a local function's own code) is in
-the definition: it is taken as it was, since only the replay can tell what the script sets now. A function
-that was renamed is found by its fingerprint; what cannot be found any more is left to the replay.
+journaled definition (a name, which now finds the new code) and compares what it refers to with what
+the definition lists. Values that the script had set after its imports (a global, the code of a
+local function) are in the definition and are taken from there, because only the replay can tell
+what the script sets now. A renamed function is found by its fingerprint; what cannot be found is
+left to the replay.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
     from resilient_scoop.runs.status import Readable
 
 NOT_IMPORTED: Final = 3
-"""Exit status of the child where the script cannot be imported."""
+"""Exit status of the child if the script cannot be imported."""
 _TIMEOUT_S: Final = 120.0
 _Spans = dict[tuple[str, int], dict[bytes, Intervals]]
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """Something that a function refers to and that is not what it was."""
+    """Something that a function refers to and that has changed."""
 
     label: str
     then: str
@@ -48,55 +49,57 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What the child found about a definition; without a fingerprint it cannot tell."""
+    """What the child found about a definition; no fingerprint: it cannot tell."""
 
     fingerprint: bytes = b""
     differences: list[Difference] = []
     missing: bool = False
-    is_old: bool = False  # of a format without references, and the same code by that format's rule
+    is_old: bool = (
+        False  # of a format without references; the code is equal by the rule of that format
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A function with results whose code is not what it was."""
+    """A function with results whose code has changed."""
 
-    name: str  # as the journal has it
-    names: frozenset[str]  # that and what `name=` calls it
+    name: str  # as in the journal
+    names: frozenset[str]  # that, and the name from `name=`
     pairs: dict[tuple[bytes, bytes], int]  # fingerprints then and now -> how many results
     differences: tuple[str, ...] = ()
-    spent_s: float = 0.0  # what computing them took
+    spent_s: float = 0.0  # seconds of computing
 
     @property
     def results(self) -> int:
-        """How many results other code has made."""
+        """How many results were made by other code."""
         return sum(self.pairs.values())
 
     @property
     def title(self) -> str:
-        """What the user calls it."""
+        """The name to show to the user."""
         return min(self.names, key=lambda name: (":" in name, name)).rpartition(":")[2]
 
 
 class Looked(NamedTuple):
-    """What a look at the code has found."""
+    """What a comparison of the code has found."""
 
     changed: list[Changed]  # in the order of their names
-    missing: dict[str, int]  # functions that are not to be found any more -> their results
+    missing: dict[str, int]  # functions that no longer exist -> their results
     renewed: list[tuple[str, bytes, bytes]] = []  # noqa: RUF012  same code, fingerprints of two formats
     edits: list[Edit] = []  # noqa: RUF012  of modules, which show in no function's fingerprint
 
 
 class Counted(NamedTuple):
-    """Results of one fingerprint, and what computing them took."""
+    """Results of one fingerprint, and the seconds of computing that they took."""
 
     results: int
     spent_s: float
 
 
 def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
-    """Compare the code of all functions with results with what it was.
+    """Compare the present code of all functions with results with their journaled code.
 
-    The results are counted, which reads the whole log, only where some code has changed.
+    The results are counted, which reads the whole log, only if some code has changed.
     """
     asked = list(_defines(view))
     answers, whole = _ask(run, info, asked) if asked else ([], True)
@@ -112,7 +115,7 @@ def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
         if not answer.is_old
     ]
     noticed = {each.label for answer in answers for each in answer.differences}
-    # Of a script that cannot be imported, the launch says what is wrong.
+    # If the script cannot be imported, the launch reports the reason.
     found_edits = edits(run.path, info.script, asked) if whole else []
     edited = [each for each in found_edits if not _is_noticed(each, noticed)]
     if not differing and not edited:
@@ -123,7 +126,7 @@ def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
     found: dict[str, Changed] = {}
     missing: dict[str, int] = {}
     for define, answer in differing:
-        counted = counts.pop(define.fingerprint, None)  # a name may stand in several definitions
+        counted = counts.pop(define.fingerprint, None)  # several definitions may have one name
         if counted is None:
             continue
         if answer.missing:
@@ -140,7 +143,7 @@ def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
 
 
 def _is_noticed(edit: Edit, labels: set[str]) -> bool:
-    """Tell whether a function's fingerprint shows an edit; labels are dotted names."""
+    """Return whether a function's fingerprint shows an edit; labels are dotted names."""
     return any(edit.name in label.split(".") for label in labels)
 
 
@@ -152,7 +155,7 @@ def _defines(view: Readable) -> Iterator[Define]:
 
 
 def _results(view: Readable) -> dict[bytes, Counted]:
-    """Return how many results there are by the fingerprint of what made them; later ones replace."""
+    """Return the number of results by the fingerprint of their code; a later one replaces an earlier."""
     spans: _Spans = {}
     spent: dict[bytes, float] = {}
     for _, raw in view.scan(Table.LOG):
@@ -190,9 +193,9 @@ def _discard(made: dict[bytes, Intervals], start: int, stop: int) -> None:
 
 
 def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> tuple[list[Answer], bool]:
-    """Have a child compare what callables refer to now with what they referred to.
+    """Have a child compare what callables refer to now with their definitions.
 
-    The second value tells whether the script can be imported.
+    The second value says whether the script can be imported.
     """
     settings = starting.ChildSettings(
         run_dir=str(run.path),
@@ -215,7 +218,7 @@ def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> tuple[list[Answer
     except (subprocess.TimeoutExpired, msgspec.MsgspecError):
         return [Answer()] * len(
             defines
-        ), False  # the script cannot be imported: its replay will say why
+        ), False  # the script cannot be imported: the replay will report why
     finally:
         process.kill()
         process.wait()

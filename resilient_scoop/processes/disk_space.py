@@ -1,12 +1,12 @@
 """How a process waits while the disk is full: it keeps what it could not write, and tries again.
 
-A write that finds no space (ENOSPC, EDQUOT, EFBIG) is no error of the item that caused it and of nobody
-else's: the broker is told, which says it and hands out nothing more; the flight record tells
-`rscoop status` and `why`. Free space is looked at every `LOOK_S`; a write is tried when there is
-enough of it, and at least every `AGAIN_S_MAX`, since a quota does not show there.
+A write that finds no space (ENOSPC, EDQUOT, EFBIG) is not an error of any item: the broker is told,
+reports it and assigns no more work; `rscoop status` and `why` learn it from the flight record. Free
+space is checked every `LOOK_S`; a write is tried again when there is enough, and at least every
+`AGAIN_S_MAX`, because a quota is not visible in the free space.
 
 The script, and a task that passes arguments, wait as they wait for results. A worker that has a
-result to write does nothing else meanwhile, so that one result per worker waits in memory.
+result to write does nothing else until then, so that one result per worker waits in memory.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Waiter(Protocol):
 
 
 class Session(Protocol):
-    """A process' life at the broker, as far as it is used here (`processes.connection`)."""
+    """The connection to the broker, as far as it is used here (`processes.connection`)."""
 
     settings: ChildSettings
     role: str
@@ -65,7 +65,7 @@ class Session(Protocol):
         """The future that is running."""
 
     def turn(self) -> AbstractContextManager[object]:
-        """Keep other threads off the machine."""
+        """Exclude other threads from the machine."""
 
     def send(self, frame: bytes) -> None:
         """Send a frame, in a turn."""
@@ -75,14 +75,14 @@ class Session(Protocol):
 
 
 class Room:
-    """Where a process of a run writes its files."""
+    """The folder in which a process of a run writes its files."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.folder = session.settings.run_dir
 
     def store(self, write: Callable[[], bytes], size_bytes: int, sync: bool) -> bytes:  # noqa: FBT001
-        """Write a large payload as soon as there is room (`payload.files.Patience`)."""
+        """Write a large payload as soon as there is space (`payload.files.Patience`)."""
         if not sync:
             return self.patiently(write, size_bytes, "an argument")
         if self.session.role == "origin":
@@ -92,11 +92,11 @@ class Room:
     def patiently(
         self, write: Callable[[], T], size_bytes: int, what: str, *, result: bool = False
     ) -> T:
-        """Call `write` until there is room for it.
+        """Call `write` until there is space for it.
 
         Raises:
-            OSError: `write` failed for another reason.
-            GreenletExit: nobody wants the result any more.
+            OSError: `write` failed for another reason. GreenletExit: the result is no longer
+            wanted.
         """
         try:
             return write()
@@ -115,7 +115,7 @@ class Room:
         record.words[DEADLINE] = 0
         try:
             while True:
-                if told != session.machine.link.epoch:  # a new broker knows nothing of it
+                if told != session.machine.link.epoch:  # a new broker does not know it
                     told = session.machine.link.epoch
                     self._tell(lack)
                 self._pass_time(lack)
@@ -132,7 +132,7 @@ class Room:
                 again_at, left_bytes = time.monotonic() + pause_s, free_bytes(self.folder)
         finally:
             record.lack(0)
-            if until is not None:  # the time of waiting is not the call's
+            if until is not None:  # waiting does not count as time of the call
                 context.until = until + time.monotonic() - began
                 record.words[DEADLINE] = round(context.until * 1e9)
             self._tell(wire.NoRoom(0))
@@ -162,7 +162,7 @@ class Room:
 
 
 def lack_text(lack: wire.NoRoom, folder: str) -> str:
-    """Return what there is no room for, where, and how much is free, for display."""
+    """Return, for display, what there is no space for, where, and how much is free."""
     need = f" of {sized(lack.size_bytes)}" if lack.size_bytes > 1 else ""
     why = f"; {lack.reason}" if lack.reason else ""
     return (

@@ -1,13 +1,13 @@
-"""Which of the user's modules have been edited since the last launch, and what in them?
+"""Find which of the user's modules have been edited since the last launch, and where.
 
-A coarse look beside the fingerprints of functions. It compares the copies of the sources that the last
-launch ran (`kept_code`) with the files as they are, statement by statement at the top level of each
-module, without positions, comments, docstrings and annotations. What an edit changes without being part of
-any function's fingerprint is for the user to judge. Nothing to be judged are functions and classes that
-fingerprints tell about; nor imports, loggers and clocks that are new or gone.
+A coarse check besides the fingerprints of functions. It compares the copies of the sources that the
+last launch ran (`kept_code`) with the present files, statement by statement at the top level of
+each module, without positions, comments, docstrings and annotations. If an edit is not part of any
+function's fingerprint, the user decides about it. Functions and classes that are part of
+fingerprints are left out, and so are imports, loggers and clocks that were added or removed.
 
-Of the script, only what a function with results may reach by any of the names and strings in its text
-counts: what runs in the script's own process is run again by a resume anyway.
+In the script, only code counts that a function with results may reach by any name or string in its
+text: code that runs in the process of the script is run again by a resume anyway.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _STATEMENT: Final = "a statement"
 
 
 class Edit(msgspec.Struct, frozen=True):
-    """Something at the top level of a module that is not what it was."""
+    """Something at the top level of a module that has changed."""
 
     file: str
     name: str
-    line: int  # 0: it is gone
+    line: int  # 0: it was removed
 
     def __str__(self) -> str:
         place = f"{Path(self.file).name}:{self.line}" if self.line else f"gone from {self.file}"
@@ -57,7 +57,7 @@ def edits(run_dir: Path, script: str | None, defines: Iterable[Define]) -> list[
             continue
         then, now = _statements(before), _statements(after or b"")
         if then is None or now is None:
-            continue  # running it says what is wrong
+            continue  # running it will report the error
         file = Path(path).name
         names = [
             name
@@ -74,7 +74,7 @@ def edits(run_dir: Path, script: str | None, defines: Iterable[Define]) -> list[
 
 
 def _compared(defines: Iterable[Define]) -> set[tuple[str, str]]:
-    """Return (file, name) of the functions and classes that fingerprints of results rest on."""
+    """Return (file, name) of the functions and classes that are part of results' fingerprints."""
     return {
         (each.at.rpartition(":")[0], each.home.partition(":")[2].partition(".")[0])
         for define in defines
@@ -84,9 +84,9 @@ def _compared(defines: Iterable[Define]) -> set[tuple[str, str]]:
 
 
 def _only_binds(statements: list[ast.stmt]) -> bool:
-    """Tell whether no result comes from statements that are new or gone: an import, a logger, a clock.
+    """Return whether statements that were added or removed cannot affect results: imports, loggers, clocks.
 
-    A function that uses what they bind is another one, by its fingerprint.
+    A function that uses what they bind has another fingerprint.
     """
     for statement in statements:
         match statement:
@@ -101,7 +101,7 @@ def _only_binds(statements: list[ast.stmt]) -> bool:
 
 
 def _is_named(function: ast.expr) -> bool:
-    """Tell whether what is called is one that only tells something: a clock, a logger."""
+    """Return whether the called object only reports something: a clock, a logger."""
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     return name == "getLogger" or name in module_source.VOLATILE_CALLS
 
@@ -132,7 +132,7 @@ def _statements(data: bytes) -> _Statements | None:
 
 
 def _part(statement: ast.stmt, name: str) -> ast.stmt:
-    """Return what of an import binds a name: others may stand beside it."""
+    """Return the part of an import statement that binds a name."""
     match statement:
         case ast.Import(names=aliases):
             mine = [each for each in aliases if (each.asname or each.name.split(".")[0]) == name]
@@ -193,7 +193,7 @@ def _reached(statements: _Statements, defines: Iterable[Define]) -> set[str] | N
 
 
 def _is_run_later(statement: ast.stmt) -> bool:
-    """Tell whether a statement holds code that runs when something calls it."""
+    """Return whether a statement contains code that runs only when it is called."""
     return any(isinstance(node, _LATER) for node in ast.walk(statement))
 
 

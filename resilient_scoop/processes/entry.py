@@ -12,9 +12,9 @@ from resilient_scoop.processes import REFUSAL_SAID
 
 
 def main() -> int:
-    """Run the process; one that meets a limit of the system says so and ends with `endings.REFUSED`.
+    """Run the process; if it reaches a limit of the system, it says so and ends with `failures.REFUSED`.
 
-    It says so once: of one that is tried every second, `REFUSAL_SAID` is in the environment.
+    It says so once: if it is tried again every second, `REFUSAL_SAID` is in the environment.
     """
     said = os.environ.pop(REFUSAL_SAID, "")
     try:
@@ -26,13 +26,13 @@ def main() -> int:
         if limit is None:
             raise
         if not said:
-            with contextlib.suppress(OSError):  # a full disk: nothing can be said in the log
+            with contextlib.suppress(OSError):  # a full disk: the log cannot be written
                 os.write(2, f"rscoop: {' '.join(sys.argv[3:]) or sys.argv[1]}: {limit}\n".encode())
-        os._exit(REFUSED)  # whatever threads there are
+        os._exit(REFUSED)  # even if threads are running
 
 
 def _run() -> int:
-    """Run the process that the command line names; what it is told is in its environment."""
+    """Run the process that the command line names; its settings are in its environment."""
     role = sys.argv[1]
     with collector.paused():
         if role == "broker":

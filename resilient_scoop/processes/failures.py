@@ -1,4 +1,4 @@
-"""What the launcher says when the system or one of its processes lets it down."""
+"""Messages of the launcher for failures of the system and of its processes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _LIMITS = {
 
 
 def refusal(error: OSError) -> str:
-    """Return what the system refused, and what may be raised."""
+    """Return what the system refused, and which limit to raise."""
     return f"the system refused a resource: {limit_met(error) or error}"
 
 
 def limit_met(error: BaseException) -> str | None:
-    """Return which limit of the system an error comes of, for eyes; None if it is another error."""
+    """Return, for display, the limit of the system that an error reports; None if it is another error."""
     if isinstance(error, MemoryError):
         return _LIMITS[errno.ENOMEM]
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
@@ -47,7 +47,7 @@ def limit_met(error: BaseException) -> str | None:
 
 
 def last_words(log: Path) -> str:
-    """Return the last line of a log behind a colon, for eyes; nothing where there is none."""
+    """Return, for display, a colon and the last line of a log; empty if there is none."""
     try:
         lines = log.read_text("utf-8", "replace").split("\n")
     except OSError:
@@ -56,7 +56,7 @@ def last_words(log: Path) -> str:
 
 
 def how(code: int) -> str:
-    """Return how a process ended, for eyes."""
+    """Return, for display, how a process ended."""
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
 
@@ -86,7 +86,7 @@ def hopeless(role: str, deaths: int, code: int, logs: Path) -> str:
 
 
 def hopeless_loop(kills: int, run_id: str) -> str:
-    """Return why a broker that came to nothing is not started again."""
+    """Return why a broker that failed repeatedly is not started again."""
     return (
         f"the broker failed {counted(kills, 'time')} and will not be restarted; acknowledged results are "
         f"safe: `rscoop journal verify {run_id}` checks them, `rscoop resume {run_id}` continues the run"

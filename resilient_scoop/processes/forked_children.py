@@ -1,9 +1,9 @@
 """Forked children of the script and of tasks: they end as children of a Python program do.
 
-A child has a copy of everything, the connection to the broker and the place in the run's protocol
-included. None of that is its own, so from the fork on it does not use it: futures raise one clear error,
-what it prints and reads goes to the descriptors themselves, and where the user's code returns into
-ours, the child ends.
+A child has a copy of everything, including the connection to the broker and the state of the
+protocol. None of that belongs to it, so it does not use it after the fork: futures raise one clear
+error, its input and output go to the descriptors themselves, and when user code returns into ours,
+the child ends.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _origin = os.getpid()
 
 
 def watch(session: Session) -> None:
-    """See to all children that this process forks from now on."""
+    """Handle all children that this process forks from now on."""
     global _origin  # noqa: PLW0603 - a process has one place in a run
     _origin = os.getpid()
     os.register_at_fork(before=_flush, after_in_child=functools.partial(_become_child, session))
 
 
 def is_child() -> bool:
-    """Tell whether this process is a forked child."""
+    """Return whether this process is a forked child."""
     return os.getpid() != _origin
 
 
 def _flush() -> None:
-    """Write out what parent and child would both write."""
+    """Flush buffers that parent and child would both write."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError, RuntimeError):
             stream.flush()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ItemWatch(Protocol):
-    """Sees each item of this process begin and end (`processes.audit`)."""
+    """Is notified of the start and end of each item of this process (`processes.audit`)."""
 
     def item_begins(self) -> None:
         """An item is about to call user code."""
@@ -32,25 +32,25 @@ class ItemWatch(Protocol):
 
 
 class Process:
-    """This process' part in a run."""
+    """The part of this process in a run."""
 
     session: Session | None = None
     policy: Policy = Policy()
     say: Callable[[str], None] = print
     importing: str | None = None  # the script, while a worker imports it
-    refusal: str | None = None  # why futures cannot be used here any more
+    refusal: str | None = None  # why futures can no longer be used here
     audit: ItemWatch | None = None
     make_parent: Callable[[], Parent] | None = None
 
 
 def _place(session: Session) -> payload.Place:
     context = session.context
-    in_none = session.role == "worker" and context.path == ids.ROOT  # it has begun none yet
+    in_none = session.role == "worker" and context.path == ids.ROOT  # it has started none yet
     return payload.Place("-" if in_none else context.path, context.classes)
 
 
 def announce(session: Session, settings: ChildSettings) -> None:
-    """Set what users read from the package, and this process' session."""
+    """Set the attributes that users read from the package, and the session of this process."""
     Process.session = session
     payload.locate(lambda: _place(session))
     run_dir = Path(settings.run_dir)
@@ -62,7 +62,7 @@ def announce(session: Session, settings: ChildSettings) -> None:
             decisions.save(run_dir, [made])
         except OSError as error:
             if error.errno not in NO_SPACE:
-                raise  # else the next resume asks once more
+                raise  # else the next resume asks again
 
     Process.policy = Policy(
         settings.strict, tuple(settings.reuse_changed), tuple(settings.recompute_changed),

@@ -1,12 +1,13 @@
-"""Who hears the signals that ask a run to end: the launcher, and nobody else.
+"""Ignore the signals that ask a run to end in all processes but the launcher.
 
-Batch systems and service managers send theirs to every process that they find, at the same moment. A
-worker or broker that died of it could not save what the launcher is about to ask for. So all other
-processes of a run are deaf to these signals, from before their first instruction on: the launcher
-ends them, and the kernel does where it cannot.
+Batch systems and service managers send these signals to every process of a job, at the same moment.
+A worker or broker that died of one could not write the checkpoint that the launcher is about to
+request. So all other processes of a run ignore these signals, from before their first instruction:
+the launcher ends them, and if it cannot, the kernel does.
 
-Where user code runs, what it starts must not inherit that. A handler that does nothing is undone by
-the kernel when another program is executed, and by us in a forked child.
+Processes that user code starts must not inherit this. Therefore user code runs with a handler that
+does nothing: the kernel resets it when another program is executed, and we reset it in a forked
+child.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _last_at = float("-inf")
-_masks: list[set[int]] = []  # the fork is one at a time: it holds the interpreter's lock
+_masks: list[set[int]] = []  # one fork at a time: it holds the interpreter's lock
 UNHEARD: Final = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
 def ignore() -> None:
-    """Ignore the signals; to be called between fork and exec."""
+    """Ignore the signals; called between fork and exec."""
     for number in (*UNHEARD, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
@@ -36,9 +37,9 @@ def ignored_here() -> list[int]:
 
 
 def spare_children(ignored: Sequence[int]) -> None:
-    """Stay deaf, but let user code's child processes hear; for the main thread of a worker or origin.
+    """Ignore the signals, but not in child processes of user code; called in the main thread.
 
-    They ignore what the launcher was started to ignore.
+    Children ignore the signals that the launcher was started to ignore.
     """
     for number in (*UNHEARD, signal.SIGINT):
         if number in ignored:
@@ -53,20 +54,20 @@ def _nothing(_number: int, _frame: object) -> None:
 
 
 def note() -> None:
-    """Note that a signal came that was meant for all."""
+    """Record that a signal came that was sent to all processes."""
     global _last_at  # noqa: PLW0603 - a process has one set of handlers
     _last_at = time.monotonic()
 
 
 def came_since(moment: float) -> bool:
-    """Tell whether a signal came that was meant for all, since a moment (monotonic).
+    """Return whether a signal came that was sent to all processes, since a moment (monotonic).
 
-    What user code had started then may have died of it, and what fails for that says nothing of itself.
+    Processes that user code had started may have died of it, so a failure then is not the call's fault.
     """
     return _last_at >= moment
 
 
-# A signal that reaches a child between the fork and its first line would be lost: it is held back.
+# A signal that reaches a child between the fork and its first line would be lost, so it is blocked.
 
 
 def _hold_back() -> None:

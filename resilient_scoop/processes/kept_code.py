@@ -1,8 +1,8 @@
-"""Copies of the user's source files: all processes of a launch run the code that it began with.
+"""Copies of the user's source files: all processes of a launch run the code with which it began.
 
-A worker that is replaced hours later must not run what the user has edited meanwhile. So the first
-process that imports a file keeps a copy of it in the run's folder `code/`, and every process that
-imports it afterwards takes the copy. Each launch (`run`, `resume`) begins with an empty folder.
+A worker that is replaced hours later must not run code that the user has edited since. So the first
+process that imports a file puts a copy into the folder `code/` of the run, and every process that
+imports it afterwards takes the copy. Each launch (`run`, `resume`) starts with an empty folder.
 
 - Kept are the script and the modules that it imports, where they are the user's: not Python's, not
   in site-packages, not ours.
@@ -15,7 +15,7 @@ imports it afterwards takes the copy. Each launch (`run`, `resume`) begins with 
 - Compiled code that lies beside a file is used if it is of the copy's time and size; that of a copy
   is written there only while the file is still the same.
 
-Where a copy cannot be written (no space), the file is read as it is.
+If a copy cannot be written (no space), the file is read as it is.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ import resilient_scoop
 from resilient_scoop.hashing import blake2b
 
 FOLDER: Final = "code"
-_BEFORE: Final = "code-before"  # the copies of the launch before, until this one has ended
+_BEFORE: Final = "code-before"  # the copies of the last launch, until this one has ended
 _BEGAN: Final = "began"
 _LIST: Final = "files"
 _OWN: Final = os.path.dirname(resilient_scoop.__file__) + os.sep  # noqa: PTH120 - on each import
 
 
 def begin(run_dir: Path, script: str | None) -> None:
-    """Empty the folder at a launch, and keep the script; raises OSError where that cannot be."""
-    import shutil  # the launcher needs it, its children don't
+    """Empty the folder at a launch, and keep the script; raises OSError if that fails."""
+    import shutil  # the launcher needs it, its children do not
 
     folder, before = run_dir / FOLDER, run_dir / _BEFORE
     shutil.rmtree(before, ignore_errors=True)
@@ -56,9 +56,9 @@ def begin(run_dir: Path, script: str | None) -> None:
 
 
 def end(run_dir: Path, *, counts: bool) -> None:
-    """End a launch: the copies of one that brought nothing give way to those of the launch before.
+    """End a launch: if it added nothing to the journal, restore the copies of the last launch.
 
-    What is compared with an edited file is the code that made results.
+    An edited file is to be compared with the code that made results.
     """
     import shutil
 
@@ -70,14 +70,14 @@ def end(run_dir: Path, *, counts: bool) -> None:
 
 
 def install(run_dir: str) -> None:
-    """Have this process use the copies of its launch, if the launcher could make the folder."""
+    """Make this process use the copies of its launch, if the launcher could make the folder."""
     folder = Path(run_dir) / FOLDER
     if (folder / _BEGAN).exists():
         KeptCode(folder).install()
 
 
 def files(run_dir: Path) -> dict[str, Path]:
-    """Return the files of which the last launch kept a copy, with their copies."""
+    """Return the files of which the last launch made a copy, with their copies."""
     folder = run_dir / FOLDER
     try:
         listed = (folder / _LIST).read_bytes()
@@ -92,7 +92,7 @@ def _name(path: str) -> str:
 
 
 def is_users(path: str) -> bool:
-    """Tell whether a file is the user's own."""
+    """Return whether a file is the user's own."""
     from resilient_scoop.values.user_code import is_user_file  # not needed by the launcher
 
     return is_user_file(path) and not path.startswith(_OWN)
@@ -109,11 +109,11 @@ class KeptCode:
         self._pid = os.getpid()
         self._executed: set[str] = set()
         self._used: set[str] = set()  # files of which this process runs the copy
-        self._reread: set[str] = set()  # those that it has executed a second time
+        self._reread: set[str] = set()  # files that it has executed a second time
         self._read_lines: Callable[..., list[str]] = linecache.updatecache
 
     def install(self) -> None:
-        """Have imports and tracebacks of this process use the copies."""
+        """Make imports and tracebacks of this process use the copies."""
         KeptCode.current = self
         at = next((n for n, finder in enumerate(sys.meta_path) if _is_path_finder(finder)), 0)
         sys.meta_path.insert(at, self)
@@ -122,7 +122,7 @@ class KeptCode:
     # --- copies -------------------------------------------------------------------------------
 
     def keep(self, path: str, *, is_old: bool = False) -> str | None:
-        """Return the path of a file's copy, made now if there is none; None where the file counts."""
+        """Return the path of a file's copy, made now if needed; None: use the file itself."""
         copy = f"{self._folder}/{_name(path)}"
         if os.path.exists(copy):  # noqa: PTH110 - on each import
             return copy
@@ -165,7 +165,7 @@ class KeptCode:
             os.close(descriptor)
 
     def read(self, path: str) -> bytes:
-        """Return what a file held when the launch began to use it."""
+        """Return the content of a file when the launch began to use it."""
         copy = self.keep(path)
         if copy is not None:
             self._used.add(path)
@@ -173,7 +173,7 @@ class KeptCode:
             return file.read()
 
     def begins(self, path: str) -> bool:
-        """Tell whether a module is executed for the first time in this process, and note it."""
+        """Record that a module is executed; return whether it is for the first time in this process."""
         if path in self._executed:
             self._used.discard(path)
             self._reread.add(path)
@@ -183,9 +183,10 @@ class KeptCode:
         return True
 
     def _lines(self, filename: str, module_globals: Any = None) -> list[str]:
-        """Stand for `linecache.updatecache`: of the user's files, the copy's text.
+        """Replace `linecache.updatecache`: for the user's files, give the text of the copy.
 
-        Files that are not imported yet count, too: a function's meaning rests on those it will import.
+        This includes files that are not imported yet: a function's meaning depends on files that it
+        will import.
         """
         counts = filename.endswith(".py") and is_users(filename) and filename not in self._reread
         copy = self.keep(filename) if counts or filename in self._used else None
@@ -207,7 +208,7 @@ class KeptCode:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find as the finders behind this one do; what is the user's gets a loader of copies."""
+        """Find a module as the later finders do; a module of the user's gets a loader of copies."""
         behind = False
         for finder in list(sys.meta_path):
             if behind and hasattr(finder, "find_spec"):
@@ -249,12 +250,12 @@ class _Loader(SourceFileLoader):
         super().__init__(fullname, path)
         self._code = code
         self._copy: str | None = None
-        self._counts = counts  # the copy does, not the file
+        self._counts = counts  # the copy is used, not the file
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Begin an import; a second time in one process the module is read as it is.
+        """Start an import; the second time in one process, the module is read as it is.
 
-        (Not in `exec_module`: its frame would stand in the tracebacks of failing imports.)
+        (Not in `exec_module`: its frame would appear in the tracebacks of failing imports.)
         """
         self._counts = self._code.begins(self.path)
         super().create_module(spec)
@@ -276,7 +277,7 @@ class _Loader(SourceFileLoader):
         return super().get_data(path)
 
     def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
-        """Write compiled code, unless it is that of a copy whose file has changed."""
+        """Write compiled code, unless it belongs to a copy whose file has changed."""
         copy = self._kept()
         if copy is not None:
             try:

@@ -1,14 +1,13 @@
-"""What tasks and the script have started and left behind: found, and ended (NO-LEFTOVERS).
+"""Find and end the processes that tasks and the script have started and left (NO-LEFTOVERS).
 
-A worker that is killed takes along what its tasks had started, since they run again. A run that is
-stopped, or whose launcher is killed, takes along everything. At its end in order a run leaves, as
-plain Python does, what the program has put into a session or process group of its own; what is in a
-worker's own process group ends with the worker. Where launcher and agent were killed at once, the resume
-ends what is left.
+When a worker is killed, the processes that its tasks had started are ended, because the tasks run
+again. When a run is stopped, or its launcher is killed, all such processes are ended. When a run
+ends normally, processes in a session or process group of their own stay, as under plain Python;
+processes in a worker's process group end with the worker. If launcher and agent were killed at the
+same time, the resume ends what is left.
 
-They are found by their session; by a mark in the environment they inherited (who makes the
-environment of a child anew loses it); and, since agent and launcher are subreapers, as children that
-these have adopted.
+They are found by their session; by a mark in the inherited environment (lost if a child gets a new
+environment); and, because agent and launcher are subreapers, as children that these have adopted.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ _STATE, _PARENT, _GROUP, _SESSION = range(4)
 
 
 def mark_of(run_id: str, agent: bytes) -> str:
-    """Return how the marks of an agent's processes begin; the rest is the process' incarnation."""
+    """Return the prefix of the marks of an agent's processes; the rest is the incarnation."""
     return f"{run_id}.{agent.hex()}."
 
 
 def adopt() -> None:
-    """Have the kernel make orphans among our descendants our children."""
+    """Make this process the parent of orphans among its descendants."""
     import ctypes
 
     ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
@@ -42,13 +41,13 @@ def adopt() -> None:
 
 def _processes() -> Iterable[tuple[int, list[str]]]:
     for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # it has ended
             stat = (folder / "stat").read_text("utf-8", "replace").rpartition(") ")[2].split()
             yield int(folder.name), stat
 
 
 def of_session(session: int, mark: str) -> set[int]:
-    """Return the processes that are in a session, or bear a mark that begins so."""
+    """Return the processes that are in a session, or have a mark with this prefix."""
     wanted = f"{VARIABLE}={mark}".encode()
     found = set()
     for pid, stat in _processes():
@@ -60,7 +59,7 @@ def of_session(session: int, mark: str) -> set[int]:
 
 
 def of_run(run_id: str) -> set[int]:
-    """Return what was started in earlier launches of a run, but for those that started this process."""
+    """Return the processes of earlier launches of a run, except ancestors of this process."""
     found = of_session(-1, f"{run_id}.")
     parents = {pid: int(stat[_PARENT]) for pid, stat in _processes()}
     above = os.getpid()
@@ -71,7 +70,7 @@ def of_run(run_id: str) -> set[int]:
 
 
 def below(spared: Collection[int]) -> set[int]:
-    """Return all processes below this one, but for those that are spared and what is below them."""
+    """Return all descendants of this process, except the spared ones and their descendants."""
     kids: dict[int, list[int]] = {}
     for pid, stat in _processes():
         if stat[_STATE] not in "ZX" and pid not in spared:
@@ -93,7 +92,7 @@ def _bears(pid: int, wanted: bytes) -> bool:
 
 
 def end_all(find: Callable[[], set[int]]) -> int:
-    """Kill what is found until nothing is: they may start others meanwhile. Return how many were."""
+    """Kill the found processes until there are none: they may start others. Return how many were killed."""
     ended = set[int]()
     for _ in range(_ROUNDS):
         found = find()
@@ -107,12 +106,12 @@ def end_all(find: Callable[[], set[int]]) -> int:
 
 
 def bury(spared: Collection[int]) -> None:
-    """Take note of adopted children that have ended; `spared` are others' to wait for."""
+    """Reap adopted children that have ended, except `spared`, which others wait for."""
     me = os.getpid()
     try:
         children = Path(f"/proc/{me}/task/{me}/children").read_text("ascii").split()
     except OSError:
-        return  # a kernel without it: they are buried when we end
+        return  # a kernel without it: they are reaped when this process ends
     for child in children:
         if int(child) not in spared:
             with suppress(ChildProcessError):

@@ -1,11 +1,11 @@
 """The guard `if __name__ == "__main__":`, closed while a worker imports the script.
 
-In a worker the script's module is `__main__`, as in the script's process: its functions and classes
-have the same names on both sides, and what a task pickles can be read by any program of the script.
-What stands under the guard must not run there. So in code at the top level of the module (class
-bodies and comprehensions included, function bodies not) a `__name__` that is compared or tested
-reads as `__mp_main__`, the name that `multiprocessing` gives to the script in a spawned process.
-Every other `__name__` stays `__main__`. File name and line numbers stay as well.
+In a worker the module of the script is `__main__`, as in the script's process: its functions and
+classes have the same names on both sides, and pickles of tasks can be read on both sides. Code
+under the guard must not run there. So in code at the top level of the module (including class
+bodies and comprehensions, not function bodies) a `__name__` that is compared or tested reads as
+`__mp_main__`, the name that `multiprocessing` gives to the script in a spawned process. Every other
+`__name__` stays `__main__`. File name and line numbers also stay the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import CodeType
 from typing import Any, Final
 
 SEEN: Final = "__mp_main__"
-"""What a guard sees instead of `__main__`."""
+"""The value that a guard reads instead of `__main__`."""
 
 NAME_OF_CODE: Final = "__guarded_name__"
 """The global that stands for `__name__` in code without source (`closed_code`)."""
@@ -38,13 +38,13 @@ def closed(source: bytes, path: str) -> CodeType:
     try:
         tree = _Closing().visit(ast.parse(source, path))
         code: CodeType = compile(tree, path, "exec", dont_inherit=True)
-    except RecursionError:  # an expression that only the compiler itself can take
+    except RecursionError:  # an expression that only the compiler can handle
         code = closed_code(compile(source, path, "exec", dont_inherit=True))
     return code
 
 
 def closed_code(code: CodeType) -> CodeType:
-    """Return a module's compiled code, of which there is no source, with its guard closed.
+    """Return a module's compiled code, if there is no source, with its guard closed.
 
     Every `__name__` at its top level reads the global `NAME_OF_CODE`, which must be set to `SEEN`.
     """
@@ -54,10 +54,10 @@ def closed_code(code: CodeType) -> CodeType:
 
 
 def split(source: bytes, path: str) -> tuple[CodeType, CodeType | None]:
-    """Return the code of a module up to its guard, and from there on; raises what `compile` raises.
+    """Return the code of a module before its guard, and from the guard on; raises what `compile` raises.
 
-    Each part has the other one as code that never runs: a function's bytecode depends on what its
-    module imports anywhere, and is to be the same as in a worker, which compiles the module as a whole.
+    Each part contains the other one as code that never runs: the bytecode of a function depends on
+    all imports of its module, and must be the same as in a worker, which compiles the whole module.
     """
     tree = ast.parse(source, path)
     at = next((at for at, each in enumerate(tree.body) if _is_guard(each)), None)
@@ -89,7 +89,7 @@ def _is_guard(statement: ast.stmt) -> bool:
 
 
 def names_under(tree: ast.Module) -> frozenset[str]:
-    """Return what a module binds only where its guard is open."""
+    """Return the names that a module binds only if its guard is open."""
     bound: dict[bool, set[str]] = {False: set(), True: set()}
     for under, name in _bound(tree.body, under=False):
         bound[under].add(name)
@@ -103,7 +103,7 @@ class _Closing(ast.NodeTransformer):
         self._tested = False
 
     def visit(self, node: ast.AST) -> Any:
-        """Return what stands for a node."""
+        """Return the replacement of a node."""
         if isinstance(node, _FUNCTIONS):
             return node
         if isinstance(node, ast.Name) and node.id == _NAME and self._tested:

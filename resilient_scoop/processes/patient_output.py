@@ -1,4 +1,4 @@
-"""A worker's output, which goes to its log: a full disk holds a task up, and does not fail it."""
+"""A worker's output to its log: if the disk is full, the task waits and does not fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOOK_S: Final = 0.25
 
 
 def write_patiently(fd: int, data: bytes, is_over: Callable[[], bool]) -> None:
-    """Write all of `data` when there is space for it; give up when `is_over()`: the run ends."""
+    """Write all of `data` when there is space for it; give up when `is_over()`, because the run ends."""
     view = memoryview(data)
     while view:
         try:

@@ -1,4 +1,4 @@
-"""Where a program's code is, as `python` finds it: a script, a folder, an archive, a module.
+"""Find a program's code as `python` does: a script, a folder, an archive, a module.
 
 Python's rules, kept here for the origin, the workers and the command line:
 
@@ -8,8 +8,9 @@ Python's rules, kept here for the origin, the workers and the command line:
 | `python folder`, `python app.pyz` | the folder or archive | `__main__.py` in it |
 | `python -m module` | the working directory | the module's file |
 
-Under `PYTHONSAFEPATH` or `-P` the first and the third have no such entry. A script that can be read
-only once (a pipe, `/dev/stdin`) is read when the run is made; `ScriptSpec.kept` names the copy.
+Under `PYTHONSAFEPATH` or `-P`, the first and the third have no such entry. A script that can be
+read only once (a pipe, `/dev/stdin`) is read when the run is created; `ScriptSpec.kept` names the
+copy.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ class Program(NamedTuple):
     path: str  # its `__file__`
     module: importlib.machinery.ModuleSpec | None  # None: a script has none
     loader: Any
-    rest: CodeType | None = None  # what follows from the guard on, where it is open
+    rest: CodeType | None = None  # the part from the guard on, if it is open
 
 
 def first_entry(spec: ScriptSpec) -> str | None:
-    """Return what stands first on the program's `sys.path`; None: nothing is added."""
+    """Return the first entry of the program's `sys.path`; None: nothing is added."""
     if spec.module is not None:
         return None if sys.flags.safe_path else spec.cwd
     assert spec.script is not None, "a run has a script or a module"
@@ -58,10 +59,10 @@ def first_entry(spec: ScriptSpec) -> str | None:
 
 
 def search_folder(script: str) -> str:
-    """Return the folder in which a script's own modules are looked for."""
+    """Return the folder in which a script's own modules are searched."""
     try:
         return str(Path(script).resolve(strict=True).parent)
-    except OSError:  # a pipe; what follows is what Python itself does
+    except OSError:  # a pipe; Python does the same
         folder = os.path.dirname(script)  # noqa: PTH120
         if os.path.islink(script):  # noqa: PTH114
             return os.path.dirname(os.path.join(folder, os.readlink(script)))  # noqa: PTH115, PTH118, PTH120
@@ -69,7 +70,7 @@ def search_folder(script: str) -> str:
 
 
 def importer(path: str) -> Any:
-    """Return what imports from a folder or archive; None for a script."""
+    """Return the importer of a folder or archive; None for a script."""
     for hook in sys.path_hooks:
         try:
             return hook(path)
@@ -120,7 +121,7 @@ def source(spec: ScriptSpec) -> tuple[bytes, str]:
 
 
 def load(spec: ScriptSpec, *, closed: bool) -> Program:
-    """Return the program, compiled; with `closed`, what stands under its guard is not run.
+    """Return the compiled program; with `closed`, code under its guard is not run.
 
     Raises:
         UsageError: it is not there.
@@ -173,7 +174,7 @@ def _compiled(source: bytes, path: str, *, closed: bool) -> tuple[CodeType, Code
         return main_guard.closed(source, path), None
     try:
         return main_guard.split(source, path)
-    except RecursionError:  # an expression that only the compiler itself can take
+    except RecursionError:  # an expression that only the compiler can handle
         return compile(source, path, "exec", dont_inherit=True), None
 
 

@@ -1,12 +1,13 @@
-"""The end of a Python program, for processes that end by themselves and not by Python's own way.
+"""The end of a Python program, for processes that end by `os._exit` and not by Python's own steps.
 
-The order is Python's: the error or the exit's text is shown; executors are finished and threads that
-are no daemons joined; exit handlers run, the last one first; the streams are flushed; what modules
-hold is let go, so that files are closed and finalizers run; the buffers of C libraries are flushed.
+The order is Python's: the error or the text of the exit is shown; executors are finished and
+threads that are not daemons joined; exit handlers run, the last one first; the streams are flushed;
+the globals of modules are deleted, so that files are closed and finalizers run; the buffers of C
+libraries are flushed.
 
-A script's process goes this way with its connection to the broker open, up to `let_go`: what is printed
-on the way is output like all other. What the broker is told last, that the run has ended, stands
-behind all of it. So a process that is killed on the way has a successor that goes it again.
+The process of the script does this with its connection to the broker open, up to `let_go`: what is
+printed in these steps is normal output. The last message to the broker, that the run has ended,
+comes after all of it. So if the process is killed in between, its successor repeats these steps.
 
 Signals reach user code here as they do in the script (`processes.user_signals`).
 """
@@ -45,7 +46,7 @@ TOO_LATE: Final = (
 _PACKAGE: Final = __name__.partition(".")[0]
 _needed: set[str] = set()
 caches: list[Callable[[], None]] = []
-"""What empties the caches that hold objects of the user's."""
+"""Functions that clear caches which may hold objects of the user."""
 
 
 @functools.cache
@@ -56,23 +57,23 @@ def _libc() -> Any:
 
 
 def load() -> None:
-    """Load what the end needs: by then there may be no descriptor left to read a module with."""
+    """Import what the end needs: at the end there may be no descriptor left to read a module."""
     before = set(sys.modules)
     _libc()
     _needed.update(sys.modules.keys() - before)
 
 
 def begin() -> None:
-    """Note which modules are ours, wherever they lie: nothing of the user's is imported yet."""
+    """Record which modules are ours, wherever they are: no module of the user is imported yet."""
     _needed.update(sys.modules)
-    gc.freeze()  # what is here by now stays to the end: collections need not look at it
+    gc.freeze()  # present objects stay to the end: collections can skip them
 
 
 # --- the error, or the exit's text ------------------------------------------------------------
 
 
 def exit_status(error: SystemExit) -> int:
-    """Return what Python would exit with, and say what it would say."""
+    """Return the exit status of Python, and print what Python would print."""
     if error.code is None:
         return 0
     if isinstance(error.code, int):
@@ -91,7 +92,7 @@ def report(error: BaseException) -> int:
     note = _hint(error)
     if note:
         error.add_note(note)
-    # Debuggers look there, and it keeps the frames alive until the globals go.
+    # Debuggers look there, and it keeps the frames alive until the globals are deleted.
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
     hook = sys.excepthook
     try:
@@ -111,7 +112,7 @@ def report(error: BaseException) -> int:
 
 
 def _without_imports(trace: types.TracebackType | None) -> types.TracebackType | None:
-    """Leave out our frames of imports and of `print`: Python leaves its own out, or has none there."""
+    """Remove our frames of imports and of `print`: Python omits its own, or has none there."""
     links = []
     while trace is not None:
         links.append(trace)
@@ -134,12 +135,12 @@ def _is_import(frame: types.FrameType) -> bool:
 
 
 def is_plain(error: BaseException) -> bool:
-    """Tell whether an error is an interrupt that the script does not show in a way of its own."""
+    """Return whether an error is an interrupt that the script does not show itself."""
     return isinstance(error, KeyboardInterrupt) and sys.excepthook is sys.__excepthook__
 
 
 def place(error: BaseException) -> str:
-    """Return where the user's code was when it met an error."""
+    """Return where an error was raised in user code."""
     found = None
     for frame, line in traceback.walk_tb(error.__traceback__):
         if not frame.f_globals.get("__name__", "").startswith(f"{_PACKAGE}."):
@@ -169,7 +170,7 @@ def _hint(error: BaseException) -> str:
 
 
 def finish_threads() -> None:
-    """Finish executors and join the threads that are no daemons."""
+    """Finish executors and join the threads that are not daemons."""
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - as Python's own end
     except BaseException as error:  # user code: an interrupt, or an exit function of a thread pool
@@ -185,17 +186,17 @@ def run_exit_handlers() -> None:
 
 
 def let_go() -> None:
-    """Let go of what the user's modules hold: files are closed, finalizers run.
+    """Delete the globals of the user's modules: files are closed, finalizers run.
 
-    A module that nothing else holds goes as a whole, so that its finalizers still find its globals; of
-    one that is held the globals are cleared, as Python does.
+    A module without other references is deleted as a whole, so that its finalizers still find its
+    globals; for other modules the globals are cleared, as Python does.
     """
-    threading.excepthook = lambda _: None  # daemon threads find nothing any more, and are not heard
+    threading.excepthook = lambda _: None  # daemon threads fail now, and their errors are not shown
     for stream in ("stdout", "stderr", "stdin"):
         setattr(sys, stream, getattr(sys, f"__{stream}__"))
     for name in ("last_type", "last_value", "last_traceback"):
         setattr(sys, name, None)
-    gc.collect()  # as Python does: it also puts files in front of their buffers and descriptors
+    gc.collect()  # as Python does: it also closes files before their buffers and descriptors
     _flush_files()
     marks = _disown()
     for empty in caches:
@@ -229,11 +230,11 @@ def _flush_files() -> None:
 
 
 class _Sign:
-    """Stands in a module's globals, and goes with them."""
+    """An entry in a module's globals that is deleted with them."""
 
 
 def _disown() -> list[weakref.ref[_Sign]]:
-    """Take the user's modules out of the interpreter; return signs of life of their globals."""
+    """Remove the user's modules from the interpreter; return marks that show which globals are alive."""
     marks = []
     for name, module in reversed(list(sys.modules.items())):
         if _is_users(name, module):
@@ -244,7 +245,7 @@ def _disown() -> list[weakref.ref[_Sign]]:
 
 
 def _is_users(name: str, module: object) -> bool:
-    """Tell whether a module is the script or lies beside it: libraries close their things at exit."""
+    """Return whether a module is the script or is beside it: libraries clean up at exit."""
     if not isinstance(module, types.ModuleType) or name.partition(".")[0] == _PACKAGE:
         return False
     if name in _needed and name != "__main__":

@@ -1,4 +1,4 @@
-"""The running future's random numbers: what it starts with, and what is drawn aside of them."""
+"""The random streams of the running future, and separate streams for `once` and the like."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.connection import Context, Session
 
 _UNSEEDED: Final = "\0unseeded"
-"""The name of the stream that gives generators without a seed theirs; no user's can be named so."""
+"""Name of the stream that seeds generators without a seed; users cannot use this name."""
 
 
 def install(rules: int, seed: int, here: Callable[[], Context], *, tasks: bool) -> None:
-    """Make the random numbers of this process the run's, before anything of the user's is imported.
+    """Make the random numbers of this process depend on the run, before user code is imported.
 
-    `here` gives the running future. With `tasks` the process runs tasks, each of which has the
-    generators of modules as its own.
+    `here` returns the running future. With `tasks`, the process runs tasks, each of which has its
+    own state of the generators in modules.
     """
 
     def seed_here(mark: str = "") -> int:
@@ -58,9 +58,9 @@ def install(rules: int, seed: int, here: Callable[[], Context], *, tasks: bool) 
 
 @contextmanager
 def aside(session: Session, mark: str) -> Iterator[None]:
-    """Run something with streams of its own, by a mark that is the future's only such.
+    """Run something with separate streams, by a mark that is unique in the future.
 
-    A replay does not run it, and the future's own streams stand where they stood.
+    A replay does not run it, and the streams of the future are not advanced.
     """
     if rng.is_old():
         yield

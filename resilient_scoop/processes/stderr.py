@@ -1,15 +1,16 @@
 """Standard error of a run's processes on its way to the screen: through the launcher, and recorded.
 
-The script, what it starts, and the agent write to one stream whose other end the launcher reads. So
-nothing is written into the live line of progress, and all of it stands in `logs/stderr.log`. Where
+The script, its children and the agent write to one stream whose other end the launcher reads. So
+nothing is written into the live progress line, and everything is recorded in `logs/stderr.log`. If
 the user's standard error is a terminal, the stream is one too (of the same size, without any
-translation), so that progress bars and colored logs come out as without rscoop.
+translation), so that progress bars and colored logs look as without rscoop.
 
-The script's output takes another way, over the journal. So that both are shown in the order in which
-the script wrote them, the origin puts a mark in front of text for standard error: how much output
-stands before it. What is marked is shown behind that output, or after `HOLD_S` if it does not come.
+The script's output takes another path, through the journal. So that both are shown in the order in
+which the script wrote them, the origin writes a mark before text for standard error: the length of
+the output before it. Marked text is shown after that output, or after `HOLD_S` if the output does
+not arrive.
 
-The agent holds both ends: if the launcher is killed, nobody who writes gets a signal for it.
+The agent holds both ends: if the launcher is killed, no writer gets a signal.
 """
 
 from __future__ import annotations
@@ -38,20 +39,20 @@ _MARK_BYTES_MAX: Final = 32
 
 
 class ErrorStream:
-    """The launcher's end. The same, without a log, is made for what children write to a terminal."""
+    """The launcher's end. Without a log, it also serves for text that children write to a terminal."""
 
     def __init__(
         self, log: Path | None, display: Callable[[bytes], None], terminal: int | None
     ) -> None:
-        """Make the stream; `terminal` is the user's, if the stream that it stands for is one."""
+        """Make the stream; `terminal` is the user's terminal, if the replaced stream is one."""
         self._display = display
         self._terminal = terminal
-        self._rest = b""  # of what arrived: it may be the beginning of a mark
+        self._rest = b""  # end of the received text: it may be the beginning of a mark
         self._held: deque[tuple[int, float, bytes]] = deque()  # output before it, due, text
         self._at = 0  # the last mark
         if terminal is None:
             self.ours, self.theirs = os.pipe()
-            with suppress(OSError):  # more than the user may have: then what there is
+            with suppress(OSError):  # more than the user may set: keep the present size
                 fcntl.fcntl(self.theirs, fcntl.F_SETPIPE_SZ, _ROOM_BYTES)
         else:
             self.ours, self.theirs = os.openpty()
@@ -94,15 +95,15 @@ class ErrorStream:
                 os.write(self._log, data)
 
     def due_s(self, now: float) -> float:
-        """Return in how many seconds something is to be shown at the latest."""
+        """Return in how many seconds something must be shown at the latest."""
         return max(0.0, self._held[0][1] - now) if self._held else 1.0
 
     def next_at(self) -> int | None:
-        """Return behind how much output the next text stands."""
+        """Return the length of the output before the next text."""
         return self._held[0][0] if self._held else None
 
     def show(self, now: float, shown: int) -> None:
-        """Show what stands behind the output that is shown, and what has waited too long."""
+        """Show text whose preceding output is shown, and text that has waited too long."""
         texts = []
         while self._held and (self._held[0][0] <= shown or self._held[0][1] <= now):
             texts.append(self._held.popleft()[2])
@@ -111,7 +112,7 @@ class ErrorStream:
             self._resize()
 
     def close(self) -> None:
-        """Show what there is still, and end."""
+        """Show the rest, and end."""
         self.hear()
         self.show(float("inf"), 0)
         for fd in (self.ours, self.theirs, self._log):
@@ -125,7 +126,7 @@ class ErrorStream:
             return b""  # nothing now
 
     def _resize(self) -> None:
-        """Have the stream's terminal say the size of the user's."""
+        """Give the terminal of the stream the size of the user's terminal."""
         if self._terminal is not None:
             with suppress(OSError):
                 size = fcntl.ioctl(self._terminal, termios.TIOCGWINSZ, bytes(_SIZE.size))
@@ -133,7 +134,7 @@ class ErrorStream:
 
 
 def _make_raw(fd: int) -> None:
-    """Have a terminal pass on what is written as it is; the user's terminal does the rest."""
+    """Make a terminal pass on text unchanged; the user's terminal translates it."""
     attributes = termios.tcgetattr(fd)
     attributes[1] &= ~termios.OPOST
     attributes[3] &= ~termios.ECHO
@@ -141,15 +142,15 @@ def _make_raw(fd: int) -> None:
 
 
 def mark(position: int) -> bytes:
-    """Return what says how much output the script has written before the text that follows.
+    """Return the mark that says how much output the script has written before the text that follows.
 
-    It has the form of a command that terminals ignore.
+    It has the form of an escape sequence that terminals ignore.
     """
     return b"\x1b_rscoop:%d\x1b\\" % position
 
 
 def write_note(text: str) -> None:
-    """Write a line to standard error if there is room; whoever supervises must not wait for it."""
+    """Write a line to standard error if there is room; a supervisor must not wait for it."""
     import select
 
     waiting = select.poll()

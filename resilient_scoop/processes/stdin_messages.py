@@ -1,6 +1,6 @@
-"""What the launcher and the script's process say to each other about the script's standard input.
+"""Messages between the launcher and the script's process about the script's standard input.
 
-When who says what is told in `processes.origin.stdin`.
+`processes.origin.stdin` explains when they are sent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ REPLY: Final = struct.Struct("!QI")  # piece, errno
 
 
 class Piece(NamedTuple):
-    """What one read gave."""
+    """The result of one read."""
 
     data: bytes
     error: int

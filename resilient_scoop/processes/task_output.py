@@ -1,10 +1,10 @@
-"""What tasks print: lines in their worker's log, each with its time and where it comes from.
+"""Output of tasks: lines in their worker's log, each with its time and origin.
 
     2026-11-29T17:11:02.123Z [w1 0.3[17] evaluate] text
 
-A worker's `sys.stdout` and `sys.stderr` write such lines. What native code and child processes write to
-the descriptors themselves has no mark; it is taken for the worker's, at the time of the line before.
-A parent that is told again what it was told says nothing twice.
+A worker's `sys.stdout` and `sys.stderr` write such lines. Text that native code and child processes
+write to the descriptors themselves has no mark; it counts as the worker's, at the time of the last
+line. A parent in replay does not repeat its output.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HEAD_BYTES: Final = 1 << 20
 
 
 def install(session: Session) -> None:
-    """Have this worker's `sys.stdout` and `sys.stderr` mark their lines."""
+    """Make this worker's `sys.stdout` and `sys.stderr` mark their lines."""
     _streams[:] = [_Marked(session, 1), _Marked(session, 2)]
     out, err = (
         io.TextIOWrapper(
@@ -46,27 +46,27 @@ def install(session: Session) -> None:
 
 
 def end_lines() -> None:
-    """Write what tasks that have ended have left of lines: the next task may end the worker."""
+    """Write unfinished lines of tasks that have ended, because the next task may end the worker."""
     for each in _streams:
         each.end_line()
 
 
 def finish() -> None:
-    """Write what is left of lines: the worker ends."""
+    """Write all unfinished lines: the worker ends."""
     for stream in (sys.__stdout__, sys.__stderr__):
         if stream is not None and not stream.closed:
             stream.close()
 
 
 class _Marked(io.RawIOBase):
-    """A descriptor to which whole lines are written, each behind its mark."""
+    """A descriptor to which whole lines are written, each after its mark."""
 
     def __init__(self, session: Session, fd: int) -> None:
         super().__init__()
         self._session = session
         self._fd = fd
-        self._head = b""  # of a line that is not whole
-        self._where = ""  # what wrote it
+        self._head = b""  # the unfinished line
+        self._where = ""  # the mark of its writer
 
     def writable(self) -> bool:
         """Return True."""
@@ -77,7 +77,7 @@ class _Marked(io.RawIOBase):
         return self._fd
 
     def write(self, data: object) -> int:
-        """Take in bytes, and write the lines that are whole."""
+        """Take in bytes, and write the complete lines."""
         text = bytes(memoryview(data))  # type: ignore[arg-type]
         if _repeats(self._session):
             return len(text)
@@ -95,13 +95,13 @@ class _Marked(io.RawIOBase):
         return len(text)
 
     def end_line(self) -> None:
-        """Write what is left of a line."""
+        """Write the unfinished line."""
         if self._head:
             self._put(self._head)
             self._head = b""
 
     def close(self) -> None:
-        """Write what is left of a line; the descriptor stays open."""
+        """Write the unfinished line; the descriptor stays open."""
         self.end_line()
         super().close()
 
@@ -128,7 +128,7 @@ def _where(session: Session) -> str:
 
 
 def _repeats(session: Session) -> bool:
-    """Tell whether an earlier attempt of the running parent has been here, and further."""
+    """Return whether the running parent only repeats an earlier attempt."""
     context = session.context
     work = context.work
     if work is None:
@@ -139,7 +139,7 @@ def _repeats(session: Session) -> bool:
 
 
 def is_repeating(parent: Parent) -> bool:
-    """Tell whether an earlier attempt of a parent has made more calls, or was told more."""
+    """Return whether an earlier attempt of a parent has made more calls, or got more answers."""
     return parent.retelling or parent.next_call < parent.known_calls
 
 
@@ -150,7 +150,7 @@ _streams: list[_Marked] = []
 class TaskLine(NamedTuple):
     """One line of a worker's log."""
 
-    at: str  # RFC 3339; empty where nothing says so
+    at: str  # RFC 3339; empty if unknown
     where: str  # in brackets
     text: bytes
 
@@ -166,7 +166,7 @@ class TaskLine(NamedTuple):
 
 
 class TaskLogs(msgspec.Struct):
-    """The workers' logs of a run, read on from where the last reading ended."""
+    """The workers' logs of a run; each reading continues at the end of the last one."""
 
     folder: Path
     _read_bytes: dict[str, int] = {}
@@ -174,7 +174,7 @@ class TaskLogs(msgspec.Struct):
 
     @classmethod
     def anew(cls, folder: Path) -> TaskLogs:
-        """Begin behind what is there."""
+        """Begin at the present end of the logs."""
         logs = cls(folder)
         logs._read_bytes = {path.name: path.stat().st_size for path in logs._paths()}
         return logs

@@ -1,8 +1,8 @@
 """The user's program: run as `__main__` in the script's process, imported as `__main__` in every worker.
 
-A worker imports it with the guard closed (`processes.main_guard`), so that functions, classes and pickles
-name the same module on both sides, and pools that tasks start find the script as those of the
-script's process do.
+A worker imports it with the guard closed (`processes.main_guard`), so that functions, classes and
+pickles name the same module on both sides, and process pools in tasks find the script as pools in
+the script's process do.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.starting import ScriptSpec
 
 _OLD_NAME: Final = "__rscoop_main__"
-"""What workers of version 0.1.0 called the script; pickles in their journals name it."""
+"""The module name of the script in workers of version 0.1.0; pickles in their journals use it."""
 
 
 def prepare(spec: ScriptSpec) -> None:
@@ -34,7 +34,7 @@ def prepare(spec: ScriptSpec) -> None:
     process_settings.install()
     os.chdir(spec.cwd)
     if not sys.flags.safe_path:
-        del sys.path[0]  # what `-m` put there for our own entry point
+        del sys.path[0]  # the entry that `-m` added for our own entry point
     first = program.first_entry(spec)
     if first is not None:
         sys.path.insert(0, first)
@@ -42,24 +42,24 @@ def prepare(spec: ScriptSpec) -> None:
 
 
 def run_as_main(spec: ScriptSpec) -> None:
-    """Run the program as `__main__`; what it raises comes through."""
+    """Run the program as `__main__`; its exceptions propagate."""
     _execute(spec, closed=False)
 
 
 def import_for_workers(spec: ScriptSpec) -> None:
-    """Import the program so that its functions and classes are here; what it raises comes through."""
+    """Import the program, to define its functions and classes; its exceptions propagate."""
     _execute(spec, closed=True)
 
 
 def names_under_guard(spec: ScriptSpec) -> frozenset[str]:
-    """Return what the program binds only under `if __name__ == "__main__":`: workers lack it."""
+    """Return the names that the program binds only under its guard; workers lack them."""
     import ast
 
     source, path = program.source(spec)
     try:
         return main_guard.names_under(ast.parse(source, path))
     except (SyntaxError, ValueError):
-        return frozenset()  # running it says so
+        return frozenset()  # running it will report the error
 
 
 def _execute(spec: ScriptSpec, *, closed: bool) -> None:
@@ -104,5 +104,5 @@ class _OldName:
         """Leave that to Python."""
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Put the script in the module's place, as a module may do while it is imported."""
+        """Replace the module by the script, as a module may do during its import."""
         sys.modules[module.__name__] = sys.modules["__main__"]

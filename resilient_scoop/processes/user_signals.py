@@ -1,16 +1,16 @@
-"""How signals that user code handles reach it: never in the middle of our own code.
+"""Delivery of signals to handlers of user code, never in the middle of our own code.
 
-Python runs a handler between any two instructions of the main thread. One that raises there would
-leave a message half sent, or a machine between two states. So the handlers that user code sets are
-called by one of ours, which looks where the main thread is:
+Python runs a handler between any two instructions of the main thread. A handler that raises there
+could leave a message half sent, or a machine between two states. So our handler calls the handlers
+of user code, depending on where the main thread is:
 
   in user code, or a library that it called     the handler runs at once
-  in our code                                   the signal is due; a wait is broken off for it
-  where a wait goes on or ends                  what is due is delivered, and may raise there
-  else                                          the deputy sends what is due again, until it is in user code
+  in our code                                   the signal is due; a wait is interrupted for it
+  where a wait continues or ends                due signals are delivered, and may raise there
+  else                                          the deputy sends due signals again, until user code runs
 
-SIGINT reaches user code only where the process sent it to itself, or where the run was interrupted.
-Batch systems send it to all processes, and a script must not take that for its own
+SIGINT reaches user code only if the process sent it to itself, or if the run was interrupted. Batch
+systems send it to all processes, and the script must not react to that
 (`processes.ignored_signals`).
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _PACKAGE: Final = __name__.partition(".")[0] + "."
 _GROUND: Final = (f"{_PACKAGE}contrib", f"{_PACKAGE}processes.program_end")
-"""Of ours, and yet a place where user code waits: a handler may raise there."""
+"""Our code in which user code waits: a handler may raise there."""
 _MOVERS: Final = tuple(
     f"{_PACKAGE}{room}."
     for room in (
@@ -42,12 +42,12 @@ _MOVERS: Final = tuple(
 )  # fmt: skip
 """Rooms that call user code only to move, compare or describe values: no handler runs in there."""
 _RETRYING: Final = f"{_PACKAGE}adapters.retrying"
-"""What pickles and unpickles is ours with all that it calls; what tries again calls tasks."""
+"""Code that pickles and unpickles is ours with everything that it calls; code that retries calls tasks."""
 _CALLED: Final = frozenset({"zmq", "contextlib", "threading", "socket", "selectors"})
-"""Libraries that our code calls as user code does: who called them says whose they are."""
+"""Libraries that both our code and user code call: the caller decides to whom the frame belongs."""
 
 _LOOK: Final = signal.SIGRTMIN + 2
-"""A signal of our own: a repetition of the user's could not be told from one more."""
+"""A signal of our own: repeating the user's signal could not be distinguished from a second one."""
 
 _set: Final = signal.signal
 _get: Final = signal.getsignal
@@ -56,24 +56,25 @@ _own: set[int] = set()  # SIGINT, if this process has sent it to itself
 
 
 class _State:
-    is_open = False  # the main thread waits, and may be broken off
+    is_open = False  # the main thread waits, and the wait may be interrupted
     is_child = False
     was_interrupted: Callable[[], bool] = staticmethod(lambda: False)
 
 
 class _BrokenOffError(BaseException):
-    """A wait is broken off for a signal; it never leaves `breakable`."""
+    """A wait is interrupted for a signal; never leaves `breakable`."""
 
 
 def install(was_interrupted: Callable[[], bool]) -> None:
-    """Stand between this process' signals and user code.
+    """Take over the delivery of signals to user code in this process.
 
-    `was_interrupted` is asked in front of each SIGINT whether it is the run's; it may prepare for it.
+    `was_interrupted` is called before each SIGINT; it says whether the SIGINT is that of the run,
+    and may prepare for it.
     """
     _State.was_interrupted = staticmethod(was_interrupted)
     for name, function in (("signal", _signal), ("getsignal", _getsignal)):
         setattr(signal, name, functools.wraps(getattr(signal, name))(function))
-    _default_int_handler.__module__ = "_signal"  # it stands for the one there
+    _default_int_handler.__module__ = "_signal"  # it represents the present handler
     setattr(signal, "default_int_handler", _default_int_handler)  # noqa: B010 - it is a constant
     _set(signal.SIGINT, _Caught(_default_int_handler))
     _set(_LOOK, _look)
@@ -86,7 +87,7 @@ def install(was_interrupted: Callable[[], bool]) -> None:
 
 
 class _Caught:
-    """A handler of user code's, behind a look at where the main thread is."""
+    """A handler of user code, called depending on where the main thread is."""
 
     def __init__(self, handler: Callable[..., Any]) -> None:
         self.handler = handler
@@ -119,7 +120,7 @@ def _users(handler: Any) -> Any:
 
 
 def _deliver_at(caller: types.FrameType) -> None:
-    """Deliver what is due where user code has called, in its main thread."""
+    """Deliver due signals at a call of user code, in its main thread."""
     if _due and threading.current_thread() is threading.main_thread() and not _is_ours(caller):
         deliver_due()
 
@@ -131,7 +132,7 @@ def _default_int_handler(signalnum: int, frame: types.FrameType | None, /) -> No
 
 
 def _behind_due(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a call that comes behind the handlers of what is due, as it does in plain Python."""
+    """Return a version of a call that first runs the handlers of due signals, as in plain Python."""
 
     @functools.wraps(call)
     def called(*args: Any) -> Any:
@@ -168,7 +169,7 @@ def _marking_kill(kill: Callable[[int, int], None]) -> Callable[[int, int], None
 
 
 def _is_ours(frame: types.FrameType | None) -> bool:
-    """Tell whether the main thread is in our code, or in what that has called to move values."""
+    """Return whether the main thread is in our code, or in code that this has called to move values."""
     verdict: bool | None = None
     while frame is not None:
         name = frame.f_globals.get("__name__") or ""
@@ -194,14 +195,14 @@ def _deliver(number: int, handler: Callable[..., Any], frame: types.FrameType | 
 
 
 def note_due(number: int) -> None:
-    """Have a signal delivered at the next place where it may raise, if user code handles it."""
+    """Deliver a signal at the next place where it may raise, if user code handles it."""
     caught = _get(number)
     if isinstance(caught, _Caught):
         _due[number] = caught.handler
 
 
 def deliver_due() -> None:
-    """Call the handlers of what is due; they may raise. For the main thread, with no lock held."""
+    """Call the handlers of due signals; they may raise. For the main thread, with no lock held."""
     while _due:
         frame: types.FrameType | None = sys._getframe(1)  # noqa: SLF001 - handlers are given frames
         while frame is not None and frame.f_back is not None and _is_ours(frame):
@@ -211,18 +212,18 @@ def deliver_due() -> None:
 
 
 def drop_due() -> None:
-    """Forget what is due: the code that it was meant for has ended."""
+    """Forget due signals: the code that they were meant for has ended."""
     _due.clear()
 
 
 def send_due() -> None:
-    """Have the main thread look at what is due, also in the middle of a system call; for the deputy."""
+    """Make the main thread check for due signals, also in a system call; called by the deputy."""
     if _due:
         signal.pthread_kill(threading.main_thread().ident or 0, _LOOK)
 
 
 def _look(_number: int, frame: types.FrameType | None) -> None:
-    """See whether what is due can be delivered now."""
+    """Check whether due signals can be delivered now."""
     if not _is_ours(frame):
         deliver_due()
     elif _due and _State.is_open:
@@ -231,9 +232,9 @@ def _look(_number: int, frame: types.FrameType | None) -> None:
 
 
 def breakable(wait: Callable[[], T]) -> T | None:
-    """Return what `wait` does, or None where a signal became due: deliver it, and wait again.
+    """Return the result of `wait`, or None if a signal became due: deliver it, and wait again.
 
-    Only for the main thread: it must not wait twice at a time.
+    Only for the main thread, and not nested.
     """
     try:
         _State.is_open = True

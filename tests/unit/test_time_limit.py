@@ -117,7 +117,7 @@ def test_ctrl_c_stops_a_hand_over_in_order(tmp_path: Path) -> None:
     asking = Asking(tmp_path)
     asking.handover.hear([signal.SIGUSR1, signal.SIGINT])
     assert asking.told[-1] == "stop ctrl-c"
-    assert (asking.handover.level, asking.handover.code) == (Level.STOPS, 130)
+    assert (asking.handover.level, asking.handover.code) == (Level.STOP, 130)
 
 
 def test_a_time_limit_asks_once_and_a_new_broker_is_asked_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the broker says of a full disk, and when; a broker that finds no room to begin waits for it."""
+"""What the broker reports about a full disk; and how a broker waits for space before it starts."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 QUIET_S: Final = 1.0
-"""Files of arguments come and go all the time: what goes on within this is said once."""
+"""Space comes and goes with argument files: changes within this time are reported once."""
 BEGIN_BYTES: Final = 1 << 16
-"""More than an opening of the journal takes."""
+"""More than opening the journal takes."""
 _JOURNAL: Final = NoRoom(1, "the journal")
 _AT_LIMIT: Final = NoRoom(1, "the journal", FILE_LIMIT)
 _TOO_LARGE: Final = os.strerror(errno.EFBIG)
@@ -35,17 +35,17 @@ class Disk:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._waiting = 0  # processes that wait for space, the broker among them
-        self.at_limit = False  # not the disk is full: a file may not grow further
+        self._waiting = 0  # processes that wait for space, including the broker
+        self.at_limit = False  # the cause is the limit on the size of a file, not the disk
         self._said = False
-        self._well_at = 0.0  # since when nobody waits
+        self._well_at = 0.0  # since when no process waits
         self._what = ""
         self._record = FlightRecord.create("broker")  # for `rscoop status` and `why`
 
     def look(self, roomless: Collection[NoRoom], *, journal: bool, reason: str = "") -> str:
-        """Take in who waits for space; return what there is to say.
+        """Take in which processes wait for space; return a message to report, if any.
 
-        `reason` is what the system said of the journal.
+        `reason` is the error of the system for the journal.
         """
         self._waiting = len(roomless) + journal
         limited = journal and _TOO_LARGE in reason
@@ -77,7 +77,7 @@ class Disk:
         return f"there is room for {self._what} again; the run continues"
 
     def full(self) -> str:
-        """Return what the progress line says of it: nothing while all is well."""
+        """Return the text for the progress line; empty if there is space."""
         if not self._waiting:
             return ""
         who = counted(self._waiting, "process waits", "processes wait")
@@ -87,10 +87,10 @@ class Disk:
 
 
 def wait_for_room(folder: str) -> bool:
-    """Wait until the journal in the run's folder can be opened; return False if that is to end.
+    """Wait until the journal in the run's folder can be opened; return False if the wait is to end.
 
-    Standard input and output are the launcher's, as in `processes.broker.main`. Another
-    refusal is left to the opening, which names it.
+    Standard input and output are connected to the launcher, as in `processes.broker.main`. Other
+    errors are left to the opening of the journal, which names them.
     """
     disk: Disk | None = None
     while not _has_room(Path(folder)):

@@ -1,13 +1,13 @@
 """The broker's shell: the only place where its machine, socket, journal and clock meet.
 
-One turn: wait, take in all that has come, step, hand the records to the writer, send what rests on
-nothing; when the writer says that a turn is durable, send what rests on it. A failed commit ends
-the process (the launcher starts it again from the disk), except for a full disk: then nothing is
-handed out until there is room.
+One turn: wait, receive all messages that have arrived, step the machine, give the records to the
+writer, send the messages that depend on no record; when the writer reports that a turn is durable,
+send the messages that depend on it. A failed commit ends the process (the launcher restarts it from
+the journal), except if the disk is full: then no work is assigned until there is space.
 
-Standard input is the launcher: a line `stop REASON` asks for an orderly end, `checkpoint NO hand-over
-SECONDS` (or `go-on`) for checkpoints, end of file means that the launcher is gone.
-Standard output tells the launcher, one JSON line each, how the run goes.
+Standard input is connected to the launcher: a line `stop REASON` asks for an orderly end,
+`checkpoint NO hand-over SECONDS` (or `go-on`) asks for checkpoints, and end of file means that the
+launcher has ended. Standard output carries reports to the launcher, one JSON line each.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
 
 _REPORT_S = 0.2
 _SPEAK_S = 1.0
-"""The launcher hears of us at least so often (`processes.launcher.watchdog`)."""
-LOST_AT_BOOT = b"Ba"  # how a payload begins that names an argument's file
+"""Longest time between two reports to the launcher (`processes.launcher.watchdog`)."""
+LOST_AT_BOOT = b"Ba"  # first byte of a payload that names the file of an argument
 _QUIET_S = 3  # of an agent: less is not worth a word
 _FAREWELL_S = 8.0
 _FAREWELL_MIN_S = 1.0
@@ -86,7 +86,7 @@ def open_journal(settings: ChildSettings) -> Journal:
 
 
 def load_state(journal: Journal, run: bytes) -> tuple[State, dict[str, bytes]]:
-    """Return what the journal says: the state and the constants."""
+    """Return the state and the constants that the journal holds."""
     defines = [
         define
         for _, raw in journal.scan(Table.DEFINE)
@@ -112,13 +112,13 @@ def load_state(journal: Journal, run: bytes) -> tuple[State, dict[str, bytes]]:
 
 
 def read_tally(journal: Journal) -> Tally | None:
-    """Return what is counted of records that are erased; None in a journal of an earlier version."""
+    """Return the counts of erased records; None in a journal of an earlier version."""
     raw = journal.get(Table.META, TALLY_KEY)
     return None if raw is None else decode_tally(raw)
 
 
 def read_ended(journal: Journal) -> wire.RunEnded | None:
-    """Return how the script came to its end, if it has."""
+    """Return how the script ended, if it has ended."""
     raw = journal.get(Table.META, b"ended")
     ended = None if raw is None else wire.decode_up(raw)
     assert ended is None or isinstance(ended, wire.RunEnded), "a foreign record as `ended`"
@@ -131,7 +131,7 @@ def next_epoch(journal: Journal, *, goes_on: bool) -> int:
     epoch = (0 if raw is None else int.from_bytes(raw, "big")) + 1
     changes: list[Change] = [Put(Table.META, b"epoch", epoch.to_bytes(4, "big"))]
     ended = journal.get(Table.META, b"ended") if goes_on else None
-    if ended is not None:  # a failed run goes on
+    if ended is not None:  # a failed run continues
         changes += [Erase(Table.META, b"ended"), Put(Table.META, FAILED_KEY, ended)]
     journal.commit(changes)
     return epoch
@@ -157,7 +157,7 @@ def forget_lost_arguments(journal: Journal, state: State) -> int:
 def forget_failures(journal: Journal, state: State) -> int:
     """Take the outcomes that are exceptions out of the journal; return how many there were.
 
-    Those that a checkpoint covers stay: no parent asks for them, so nothing would come of it.
+    Outcomes that a checkpoint covers stay: no parent asks for them.
     """
     over = {path: checkpoints.covered(parent) for path, parent in state.parents.items()}
     changes: list[Change] = []
@@ -181,7 +181,7 @@ def forget_failures(journal: Journal, state: State) -> int:
                 for part in (succeeded(item) if item in failed else [item])
             ]
             forgotten += sum(len(item.failed) for item in failed)
-            changes.append(Erase(Table.LOG, key))  # with the names of the files that go
+            changes.append(Erase(Table.LOG, key))  # with the names of the files to be removed
             changes.append(Put(Table.LOG, key, wire.encode(wire.Outcomes(record.parent, kept))))
     if changes:
         journal.commit(changes)
@@ -200,7 +200,7 @@ class BrokerShell:
         forget_lost_arguments(self.journal, state)
         forget_without_args(state, lambda key: self.journal.get(Table.ARGS, key) is not None)
         self.states = StateStore(Path(settings.run_dir))
-        if not settings.adopt:  # nobody writes any now
+        if not settings.adopt:  # no process writes files now
             self.states.sweep(checkpoints.files(state))
         self.found = Found.begin(state, adopt=settings.adopt)
         epoch = next_epoch(self.journal, goes_on=not settings.adopt)
@@ -209,7 +209,7 @@ class BrokerShell:
         )
         self.broker = Broker(config, state, epoch=epoch, seed=settings.seed, consts=consts)
         self.broker.membership.agent_alive_at = time.monotonic()
-        # The broker before us died behind the end of the script: its peers are still to be told.
+        # The last broker died after the end of the script: its peers must still be told.
         self.broker.ended = read_ended(self.journal)
         self.farewell_min_at = 0.0
         if self.broker.ended is not None:
@@ -231,17 +231,17 @@ class BrokerShell:
         self.reported_at = 0.0
         self.reported, self.spoke_at = b"", 0.0
         self.output_bytes = self.output_durable = self.broker.state.output_bytes
-        self.ask = 0  # the launcher's number of the last ask for checkpoints
+        self.ask = 0  # the launcher's number of the last request for checkpoints
         self.over_no = self.over_turn = (
-            0  # of the last handover, and of the last records before its end
+            0  # of the last hand-over, and of the last records before its end
         )
         self.turn = 0  # the last turn
         self.put_turn = 0  # the last turn that had records
-        self.output_turn = 0  # the turn that recorded output which was not reported yet
+        self.output_turn = 0  # the turn that recorded output, if that is not reported yet
         self.farewell_at: float | None = None
 
     def say(self, text: str) -> None:
-        """Tell the launcher something for the user."""
+        """Send the launcher a message for the user."""
         self._report(Report(note=text))
 
     def serve(self) -> int:
@@ -254,7 +254,7 @@ class BrokerShell:
             committed = self.wake in ready
             if committed:
                 os.eventfd_read(self.wake)
-                self._send_durable()  # first of all: somebody waits for it
+                self._send_durable()  # first of all, because a process waits for it
             if 0 in ready:
                 self._hear_launcher()
             now = time.monotonic()
@@ -268,7 +268,7 @@ class BrokerShell:
                 return self._end()
 
     def _mind_halt(self) -> None:
-        """Say why a future, or the run, cannot go on."""
+        """Report why a future, or the run, cannot continue."""
         fruitless = self.broker.membership.fruitless
         if self.halt_said:
             return
@@ -286,7 +286,7 @@ class BrokerShell:
         self.turn = number
         self._send(mails)
         if changes:
-            # Where no worker has anything to do, whoever is there waits for this commit.
+            # If no worker has work, all processes wait for this commit.
             self.committer.put(number, changes, here=not self.broker.scheduler.leases)
             self.put_turn = number
         if self.exchange.is_awaited and self.committer.committed < self.put_turn:
@@ -299,7 +299,7 @@ class BrokerShell:
         self._send_durable()
 
     def _send_durable(self) -> None:
-        """Send what rests on turns that are on disk by now."""
+        """Send what depends on turns that are on disk by now."""
         if self.committer.error is not None:
             raise self.committer.error
         committed = self.committer.committed
@@ -311,7 +311,7 @@ class BrokerShell:
                 self.states.remove(name)
 
     def _tell(self, now: float) -> None:
-        """Show that we live, to the peers and to the launcher."""
+        """Send a sign of life to the peers and to the launcher."""
         self._send(self.exchange.beats(now))
         shown = self.output_turn and self.committer.committed >= self.output_turn
         if shown or now - self.reported_at >= _REPORT_S:
@@ -334,7 +334,7 @@ class BrokerShell:
         return msgspec.structs.replace(report, full=full, at_limit=at_limit) if full else report
 
     def _mind_disk(self) -> bool:
-        """Hand out nothing while the disk is full; return whether that has changed."""
+        """Assign no work while the disk is full; return whether that has changed."""
         while self.journal.notes:
             self.say(self.journal.notes.popleft())
         full, before = self.committer.full, self.broker.busy_disk
@@ -346,7 +346,9 @@ class BrokerShell:
 
     def _send(self, mails: list[Mail]) -> None:
         for to, frames in mails:
-            self.socket.send(to, frames)  # what has no connection now is sent again when it has
+            self.socket.send(
+                to, frames
+            )  # a peer without connection gets it again after it reconnects
 
     def _hear_launcher(self) -> None:
         data = os.read(0, 4096)
@@ -363,11 +365,11 @@ class BrokerShell:
                 self.exchange.add(AskCheckpoints(what == "hand-over", float(grace_s)))
 
     def _is_over(self, now: float) -> bool:
-        """Tell whether everybody who was told to stop is gone, or has had time enough."""
+        """Return whether all processes that were told to stop have ended, or their time is over."""
         if self.broker.membership.stopping is None:
             return False
         if self.committer.full:
-            # What nobody was told of is done again by a resume; the script's end waits for space.
+            # A resume repeats what was not sent; the end of the script waits for space.
             return self.broker.ended is None
         if self.farewell_at is None:
             self.farewell_at = now + _FAREWELL_S + self.settings.stop_grace_s
@@ -395,7 +397,7 @@ class BrokerShell:
         try:
             os.write(1, line)
         except BlockingIOError:
-            self.reported = b""  # the launcher is slow: the next report says it all again
+            self.reported = b""  # the launcher is slow: the next report contains everything again
         except OSError:
             self.launcher = False
 
@@ -403,7 +405,7 @@ class BrokerShell:
 def main() -> int:
     """Run a broker."""
     settings = take_settings()
-    # Most of what lives here lives long and holds no cycles; the default has the collector walk it
+    # Most objects here live long and hold no cycles; by default the collector would walk them
     # thousands of times.
     gc.set_threshold(100_000, 50, 100)
     try:

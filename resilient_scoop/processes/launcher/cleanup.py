@@ -1,4 +1,4 @@
-"""What is to be done for a run whose processes have all ended: its last output, its leftovers."""
+"""What is done for a run after all its processes have ended: last output, leftovers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.stderr import ErrorStream
     from resilient_scoop.runs.folder import RunDir
 
-STDOUT = 1  # the process', whatever `sys.stdout` is
+STDOUT = 1  # of the process, whatever `sys.stdout` is
 
 
 def show_new(
@@ -35,10 +35,10 @@ def show_new(
     to: Display,
     errors: ErrorStream | None = None,
 ) -> None:
-    """Display what the script wrote and nobody has displayed yet, and `errors` in between.
+    """Display output of the script that has not been displayed yet, with `errors` in between.
 
     Raises:
-        JournalError: the journal lacks a piece of the output.
+        JournalError: a piece of the output is missing in the journal.
     """
     for piece in tail.pieces(view):
         if tail.offset != shown.count + len(piece):
@@ -53,7 +53,7 @@ def show_new(
 
 
 def _cut(piece: bytes, shown: Shown, errors: ErrorStream | None) -> Iterator[bytes]:
-    """Yield a piece in parts that end where text of the other stream stands."""
+    """Yield a piece in parts that end at the positions of text of the other stream."""
     end = shown.count + len(piece)
     while shown.count < end:
         at = None if errors is None else errors.next_at()
@@ -62,7 +62,7 @@ def _cut(piece: bytes, shown: Shown, errors: ErrorStream | None) -> Iterator[byt
 
 
 def show_last_words(run: RunDir, to: Display) -> None:
-    """Display, once, what an interrupted script printed behind its Ctrl-C; it is not recorded."""
+    """Display, once, what an interrupted script printed after Ctrl-C; it is not recorded."""
     path = run.path / interrupt.FILE
     with contextlib.suppress(OSError):
         text = path.read_bytes()
@@ -71,7 +71,7 @@ def show_last_words(run: RunDir, to: Display) -> None:
 
 
 def tidy(run: RunDir) -> None:
-    """Remove sockets, and files that those who were killed had not finished (NO-LEFTOVERS)."""
+    """Remove sockets, and unfinished files of processes that were killed (NO-LEFTOVERS)."""
     BlobStore(run.path / "payloads").sweep(lambda _: True)
     _sweep_results(run)
     _sweep_states(run)
@@ -83,7 +83,7 @@ def tidy(run: RunDir) -> None:
 
 
 def _sweep_results(run: RunDir) -> None:
-    """Remove results' files that no record names: of attempts that were cut short or came too late."""
+    """Remove files of results that no record names: from attempts that were cut short or came too late."""
     folder = run.path / result_files.FOLDER
     if not any(folder.glob("res-*")):
         return
@@ -91,11 +91,11 @@ def _sweep_results(run: RunDir) -> None:
         with JournalView.open(run.journal) as view:
             result_files.sweep(folder, view.names_file, all_ages=True)
     except JournalError:
-        return  # whoever asks for this run is told
+        return  # a later command reports it
 
 
 def _sweep_states(run: RunDir) -> None:
-    """Remove files of states whose checkpoint was never recorded: who wrote them was killed."""
+    """Remove files of states whose checkpoint was never recorded, because its writer was killed."""
     states = StateStore(run.path)
     if not (unnamed := states.names()):
         return
@@ -104,15 +104,15 @@ def _sweep_states(run: RunDir) -> None:
             for _, record in view.scan(Table.LOG):
                 unnamed = [name for name in unnamed if name not in record]
     except JournalError:
-        return  # whoever asks for this run is told
+        return  # a later command reports it
     states.remove_all(unnamed)
 
 
 def conclude(run: RunDir) -> None:
-    """Do, for a run that has ended, what its launcher was killed before.
+    """Complete the cleanup of an ended run whose launcher was killed before it could.
 
     Raises:
-        RunBusyError: its launcher lives.
+        RunBusyError: its launcher is alive.
     """
     with run.hold(), JournalView.open(run.journal) as view:
         shown = Shown(run.shown, STDOUT)

@@ -1,12 +1,13 @@
-"""How much of the script's output has been displayed, in memory that outlives the launcher.
+"""How much of the script's output has been displayed, in a mapped file that outlives the launcher.
 
-A launcher may be killed between writing a piece of output and noting that it was written. So it
-says before what it is about to write and, where standard output is a file, how long that was; its
-successor looks there whether the piece arrived. On a terminal or a pipe nobody can look: there a
-piece that was on its way at a `kill -9` is shown again, which is better than not at all.
+A launcher may be killed between writing a piece of output and recording that it was written. So it
+records before the write what it is about to write and, if standard output is a file, the length of
+that file; its successor checks whether the piece arrived. On a terminal or a pipe this cannot be
+checked: a piece that was being written at a `kill -9` is shown again, which is better than not at
+all.
 
-The file is a few words that are mapped, not written: a store is one instruction, costs no system
-call, and survives the process (though not a power cut: then output is shown again).
+The file holds a few words that are mapped, not written: a store is one instruction, costs no system
+call, and survives the process (but not a power cut: then output is shown again).
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ _WORDS: Final = 5
 _SHOWN, _UNTIL, _DEVICE, _INODE, _SIZE = range(_WORDS)
 _BYTES: Final = 8 * _WORDS
 _SLACK_BYTES: Final = 1 << 16
-"""What others may have written to the same file meanwhile: our own notes, a task's errors."""
+"""Room for what others may have written to the same file in between: our own notes, errors of a task."""
 
 
 class Shown:
-    """The mark of one run; held by its launcher. `fd` is where the output goes."""
+    """The mark of one run; held by its launcher. The output goes to `fd`."""
 
     def __init__(self, path: Path, fd: int) -> None:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -33,7 +34,7 @@ class Shown:
             os.ftruncate(handle, _BYTES)
             os.posix_fallocate(
                 handle, 0, _BYTES
-            )  # a store into a hole ends us where the disk is full
+            )  # a store into a hole would kill the process if the disk is full
             self._memory = mmap.mmap(handle, _BYTES)
         finally:
             os.close(handle)
@@ -46,7 +47,7 @@ class Shown:
         return self._words[_SHOWN]
 
     def begin(self, piece: bytes) -> int:
-        """Note that a piece is about to be displayed; return how much of it is there already."""
+        """Record that a piece is about to be displayed; return how much of it is there already."""
         words, known = self._words, 0
         if words[_UNTIL] > words[_SHOWN]:
             known = self._found(piece)
@@ -59,16 +60,16 @@ class Shown:
         return known
 
     def end(self) -> None:
-        """Note that the piece has been displayed."""
+        """Record that the piece has been displayed."""
         self._words[_SHOWN] = self._words[_UNTIL]
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         self._words.release()
         self._memory.close()
 
     def _found(self, piece: bytes) -> int:
-        """Return how much of a piece is in the file where it was to be written."""
+        """Return how much of a piece the file has at the position where it was to be written."""
         words, status = self._words, os.fstat(self._fd)
         if words[_DEVICE] == 0 or (status.st_dev, status.st_ino) != (
             words[_DEVICE],

@@ -1,9 +1,9 @@
-"""How the launcher hears signals: through its loop, and past it where that is held up.
+"""How the launcher receives signals: in its loop, or directly if the loop is blocked.
 
-What a signal means is `processes.launcher.stopping`'s. But a terminal that is paused, or a reader of a
-pipe that does not read, holds the launcher up in the middle of a write for as long as it likes. Whoever
-asks for an end then is not to wait for that: the second time, or after `STUCK_S`, everything ends at once.
-What is journaled is what a resume begins with, and it shows what was not shown.
+`processes.launcher.stopping` decides what a signal means. But a paused terminal, or a pipe whose
+reader does not read, can block the launcher in the middle of a write for any time. A request to end
+must not wait for that: at the second signal, or after `STUCK_S`, everything ends at once. A resume
+starts from the journal, and shows the output that was not shown.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 STUCK_S: Final = 10.0
 _ONCE_MORE_S: Final = 1.0
-"""A loop that has not read a signal for so long is held up."""
+"""A loop that has not read a signal for this time is blocked."""
 
 
 class Ears:
-    """Hears signals until it is closed; `hear` is given their numbers, `leave` an exit code."""
+    """Receives signals until closed; calls `hear` with their numbers, `leave` with an exit code."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Ears:
     ) -> None:
         self._hear = hear
         self._leave = leave
-        self._unheard_at: float | None = None  # since when a wish to end waits for the loop
+        self._unheard_at: float | None = None  # since when a request to end waits for the loop
         self._code = 0
         self._wake, self._theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._theirs, warn_on_full_buffer=False)
@@ -50,14 +50,14 @@ class Ears:
         selector.register(self._wake, selectors.EVENT_READ, self._read)
 
     def _read(self) -> None:
-        """The loop has come to it."""
+        """The loop has read the signals."""
         self._unheard_at = None
         signal.setitimer(signal.ITIMER_REAL, 0)
         numbers = os.read(self._wake, 64)
         self._hear(bytes(number for number in numbers if number != signal.SIGALRM))
 
     def _caught(self, number: int, _frame: object) -> None:
-        """Do what cannot wait: Python calls this in the middle of a write, too."""
+        """Act on signals that cannot wait: Python calls this in the middle of a write, too."""
         if number not in CODES:
             return
         now = time.monotonic()
@@ -68,12 +68,12 @@ class Ears:
             self._leave(self._code)
 
     def _look(self, _number: int, _frame: object) -> None:
-        """The time is up, if the loop has not come to it meanwhile."""
+        """The time is over; act if the loop has not read the signal since."""
         if self._unheard_at is not None and time.monotonic() - self._unheard_at >= STUCK_S:
             self._leave(self._code)
 
     def close(self) -> None:
-        """Hear nothing more."""
+        """Stop receiving signals."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.set_wakeup_fd(-1)
         os.close(self._wake)

@@ -1,6 +1,6 @@
-"""The launcher's end of the script's standard input: it reads a piece when the script asks for one.
+"""The launcher's end of the script's standard input: it reads a piece on each request of the script.
 
-What the pieces are, and why the launcher reads them, is told in `processes.origin.stdin`.
+`processes.origin.stdin` explains the pieces, and why the launcher reads them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Feeder:
-    """The launcher's end: reads its standard input when the script asks for it."""
+    """The launcher's end: reads its standard input on request of the script."""
 
     def __init__(
         self,
@@ -36,27 +36,29 @@ class Feeder:
         *,
         resumed: bool = False,
     ) -> None:
-        self._folder = folder  # of the run, where the end of the input is noted
+        self._folder = folder  # folder of the run, in which the end of the input is recorded
         self._resumed = resumed
-        self._noted = -1  # after how many pieces an end was noted
+        self._noted = -1  # after how many pieces an end was recorded
         self.source = os.urandom(SOURCE_BYTES)
         self._selector = selector
         self._fd = fd
-        self._reading = -1  # what is watched: a description of our own, where that can be had
+        self._reading = (
+            -1
+        )  # the watched descriptor: with an open file description of our own, if possible
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.setblocking(False)  # noqa: FBT003 - the library takes it so
-        self._first = 0  # number of the first piece that is kept
+        self._first = 0  # number of the first kept piece
         self._kept: deque[Piece] = deque()
         self._wanted: int | None = None
         selector.register(self._ours, selectors.EVENT_READ, self._hear)
 
     @property
     def child_fd(self) -> int:
-        """Descriptor of the origin's end, to be inherited."""
+        """Descriptor of the origin's end, inherited by the origin."""
         return self._theirs.fileno()
 
     def look(self) -> None:
-        """Note where the input is known to end, before the script asks (`runs.stdin_rest`)."""
+        """Record where the input ends, if known, before the script asks (`runs.stdin_rest`)."""
         read = self._first + len(self._kept)
         if self._folder is None or self._noted == read or (self._resumed and not read):
             return
@@ -65,7 +67,7 @@ class Feeder:
             stdin_rest.note_ended(self._folder, stdin_rest.Ended(source=self.source, pieces=read))
 
     def close(self) -> None:
-        """Let go of everything but the standard input itself."""
+        """Close everything but the standard input itself."""
         self.look()
         self._rest()
         self._selector.unregister(self._ours)
@@ -96,11 +98,11 @@ class Feeder:
             self._reading = _unblocking(self._fd)
         try:
             self._selector.register(self._reading, selectors.EVENT_READ, self._read)
-        except (OSError, ValueError):  # a file, or closed: reading it waits for nobody
+        except (OSError, ValueError):  # a file, or closed: reading it does not block
             self._read()
 
     def _rest(self) -> None:
-        """Watch the standard input no more: type-ahead is for whoever reads next."""
+        """Stop watching the standard input: type-ahead belongs to the next reader."""
         self._wanted = None
         if self._reading >= 0 and self._reading in self._selector.get_map():
             self._selector.unregister(self._reading)
@@ -109,7 +111,7 @@ class Feeder:
         try:
             piece = Piece(os.read(self._reading, PIECE_BYTES), 0)
         except BlockingIOError:
-            return  # another process was quicker
+            return  # another process read it first
         except OSError as error:
             piece = Piece(b"", error.errno or 0)
         wanted = self._wanted
@@ -124,18 +126,20 @@ class Feeder:
         try:
             self._ours.send(REPLY.pack(number, piece.error) + piece.data)
         except BlockingIOError:
-            return  # what a dead origin left unread is in the way: it is asked for again
+            return  # messages that a dead origin left unread are in the way: they will be requested again
 
 
 def _unblocking(fd: int) -> int:
-    """Return a description of the same pipe or terminal whose reads don't block, else `fd` itself.
+    """Return a descriptor of the same pipe or terminal whose reads do not block, else `fd` itself.
 
-    The flag must not be set on the one that we were given: the shell has it, too.
+    The flag must not be set on the given descriptor: the shell uses it, too.
     """
     try:
         if stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd):
             path = f"/proc/self/fd/{fd}"
             return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
-        return fd  # another user's terminal: a read may wait, if someone else reads there, too
+        return (
+            fd  # a terminal of another user: a read may block, if another process reads there, too
+        )
     return fd

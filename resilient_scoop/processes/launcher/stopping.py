@@ -1,16 +1,16 @@
-"""How a run comes to its end before its script does: signals, a time limit, `rscoop checkpoint`.
+"""How a run is ended before its script ends: signals, a time limit, `rscoop checkpoint`.
 
-What the launcher is asked for, from the mildest to the strongest:
+Requests to the launcher, from the mildest to the strongest:
 
-  goes on     checkpoints, and nothing else            GO_ON_SIGNAL (`rscoop checkpoint --go-on`)
-  hands over  checkpoints, then an orderly stop        SIGUSR1, SIGUSR2, the time limit,
+  go on       checkpoints, and nothing else            GO_ON_SIGNAL (`rscoop checkpoint --go-on`)
+  hand over   checkpoints, then an orderly stop        SIGUSR1, SIGUSR2, the time limit,
                                                        `rscoop checkpoint`
-  presses     the same, with less time                 SIGTERM
-  stops       an orderly stop at once                  SIGINT, SIGHUP, or the run cannot go on
-  kills       everything ends now                      any of the last three, once more
+  hurry       the same, with less time                 SIGTERM
+  stop        an orderly stop at once                  SIGINT, SIGHUP, or the run cannot continue
+  kill        everything ends now                      any of the last three, once more
 
-What is milder than what is under way changes nothing: batch systems send one signal several times.
-Beside the run's folder, `handover` tells others how far it is.
+A request that is milder than the current one changes nothing: batch systems send one signal several
+times. The file `handover` in the run's folder tells other processes about its progress.
 """
 
 from __future__ import annotations
@@ -38,43 +38,43 @@ if TYPE_CHECKING:
 GRACE_S: Final = 300.0
 PRESSED_GRACE_S: Final = 30.0
 FAREWELL_S: Final = 12.0
-"""From the broker's word to stop until everything is killed."""
+"""Time from the broker's order to stop until everything is killed."""
 GO_ON_SIGNAL: Final = signal.SIGRTMIN + 1
-"""One that no batch system sends."""
+"""A signal that no batch system sends."""
 CODES: Final = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 WARNINGS: Final = (signal.SIGUSR1, signal.SIGUSR2)
-"""What batch systems send some time before the end, as they are told to or by themselves."""
+"""Signals that batch systems send some time before the end of a job."""
 HEARD: Final = (*CODES, *WARNINGS, GO_ON_SIGNAL)
 
 
 class Level(IntEnum):
-    """What is under way; see the module's head."""
+    """The current request; see the module's docstring."""
 
     NONE = 0
-    GOES_ON = 1
-    HANDS_OVER = 2
-    PRESSES = 3
-    STOPS = 4
+    GO_ON = 1
+    HAND_OVER = 2
+    HURRY = 3
+    STOP = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """When a run is to hand over, from its start on, and how long it may take for that."""
+    """When a run is to hand over, in time since its start, and how long it may take for that."""
 
     after_s: float
     grace_s: float = GRACE_S
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands in the run's `handover` file."""
+    """The content of the run's `handover` file."""
 
-    ask: int = 0  # how many were asked for, in the life of the run
+    ask: int = 0  # how many were requested, in the whole run
     over: bool = True
     hands_over: bool = False
     named: int = 0
     saved: int = 0
     left: int = 0
-    whole: bool = False  # it came to its end, and nobody was left out
+    whole: bool = False  # it is complete, and no process was left out
 
 
 def read_told(run: RunDir) -> Told:
@@ -90,7 +90,7 @@ def _file(run: RunDir) -> Path:
 
 
 class Handover:
-    """What one launcher was asked for, and when it gives up waiting.
+    """What one launcher was asked for, and until when it waits.
 
     `tell` sends a line to the broker, `say` a sentence to the user.
     """
@@ -110,7 +110,7 @@ class Handover:
         self.level = Level.NONE
         self.code = STOPPED
         self.kill_at: float | None = None
-        self.until = 0.0  # the grace of what is asked for
+        self.until = 0.0  # longest wait for the current request
         self.told = msgspec.structs.replace(read_told(run), over=True)
         self.whole = False  # every parent with an open block has saved
         self.said_named = False
@@ -119,19 +119,19 @@ class Handover:
     @property
     def ends(self) -> bool:
         """Whether the run is to end before its script does."""
-        return self.level >= Level.HANDS_OVER
+        return self.level >= Level.HAND_OVER
 
     @property
     def stops(self) -> bool:
         """Whether it was told to stop in order, at once."""
-        return self.level >= Level.STOPS
+        return self.level >= Level.STOP
 
     def due_s(self, now: float) -> float:
         """Return how long it is until something is to be done."""
         return max(0.0, min(self.limit_at, inf if self.kill_at is None else self.kill_at) - now)
 
     def is_late(self, now: float) -> bool:
-        """Tell whether everything is to be killed."""
+        """Return whether everything is to be killed."""
         return self.kill_at is not None and now >= self.kill_at
 
     # --- what is asked for --------------------------------------------------------------------
@@ -140,58 +140,58 @@ class Handover:
         """Take in signals."""
         for number in numbers:
             if number in WARNINGS:
-                self._ask(Level.HANDS_OVER, signal.Signals(number).name, GRACE_S)
+                self._ask(Level.HAND_OVER, signal.Signals(number).name, GRACE_S)
             elif number == GO_ON_SIGNAL:
-                self._ask(Level.GOES_ON, "", GRACE_S)
+                self._ask(Level.GO_ON, "", GRACE_S)
             elif number in CODES:
                 self._hear_stop(signal.Signals(number))
 
     def _hear_stop(self, number: signal.Signals) -> None:
-        if self.level >= Level.PRESSES:
+        if self.level >= Level.HURRY:
             self.kill_at = time.monotonic()
             return
         self.code = CODES[number]
         if number == signal.SIGTERM:
-            self._ask(Level.PRESSES, "SIGTERM", PRESSED_GRACE_S)
+            self._ask(Level.HURRY, "SIGTERM", PRESSED_GRACE_S)
         else:
             self.say("stopping: running calls have a few seconds to end; once more to stop at once")
             self.word = CTRL_C if number == signal.SIGINT else self.word
             self.stop()
 
     def look_at_clock(self, now: float) -> None:
-        """Hand over where the time is up."""
+        """Hand over if the time is over."""
         if now >= self.limit_at and self.limit is not None:
             self.limit_at = inf
-            self._ask(Level.HANDS_OVER, "the time limit is near", self.limit.grace_s)
+            self._ask(Level.HAND_OVER, "the time limit is near", self.limit.grace_s)
 
     def _ask(self, level: Level, why: str, grace_s: float) -> None:
         if level <= self.level:
             return
         self.level, self.until = level, time.monotonic() + grace_s
-        if level >= Level.HANDS_OVER:
+        if level >= Level.HAND_OVER:
             self.kill_at = self.until + FAREWELL_S
-            once_more = "once more" if level == Level.PRESSES else "Ctrl-C"
+            once_more = "once more" if level == Level.HURRY else "Ctrl-C"
             self.say(
                 f"{why}: asking for checkpoints; stops when they are made, after {duration(grace_s)} "
                 f"at most; {once_more} to stop at once"
             )
         ask, self.said_named = self.told.ask + 1, False
-        self._write(Told(ask=ask, over=False, hands_over=level >= Level.HANDS_OVER))
+        self._write(Told(ask=ask, over=False, hands_over=level >= Level.HAND_OVER))
         self._tell_ask(grace_s)
 
     def _tell_ask(self, grace_s: float) -> None:
-        what = "hand-over" if self.level >= Level.HANDS_OVER else "go-on"
+        what = "hand-over" if self.level >= Level.HAND_OVER else "go-on"
         self.tell(f"checkpoint {self.told.ask} {what} {max(0.0, grace_s):.3f}")
 
     def stop(self) -> None:
-        """Have the broker stop in order, at once."""
-        self.level = Level.STOPS
+        """Make the broker stop in order, at once."""
+        self.level = Level.STOP
         now = time.monotonic()
         self.kill_at = min(self.kill_at or inf, now + FAREWELL_S)
         self.tell(f"stop {self.word}")
 
     def again(self) -> None:
-        """The broker is a new one: it is told again what is wanted."""
+        """Tell a new broker the current request."""
         if self.stops:
             self.tell(f"stop {self.word}")
         elif self.level > Level.NONE:
@@ -200,7 +200,7 @@ class Handover:
     # --- what comes of it ---------------------------------------------------------------------
 
     def hear_report(self, report: Report) -> None:
-        """Take in how far the broker is with the last that was asked for."""
+        """Take in the broker's progress with the last request."""
         if report.ask != self.told.ask or self.told.over:
             return
         told = Told(
@@ -213,7 +213,7 @@ class Handover:
         if told.over:
             self.whole = told.hands_over and told.named > 0 and told.whole
             self._say_over(told)
-            if self.level == Level.GOES_ON:
+            if self.level == Level.GO_ON:
                 self.level = Level.NONE
         if told != self.told:
             self._write(told)
@@ -232,7 +232,7 @@ class Handover:
             self.say(f"{counted(told.saved, 'parent')} saved; the run continues")
 
     def end(self) -> None:
-        """The run ends: nobody waits for anything more."""
+        """The run ends: waits for checkpoints are over."""
         if not self.told.over:
             self._write(msgspec.structs.replace(self.told, over=True))
 
@@ -243,4 +243,4 @@ class Handover:
             draft.write_bytes(msgspec.json.encode(told))
             draft.rename(_file(self.run))
         except OSError:
-            return  # a full disk: whoever waits for it gives up by itself
+            return  # a full disk: processes that wait for it stop waiting by themselves

@@ -1,11 +1,12 @@
 """The launcher: starts the broker and the local agent, restarts them, shows the run, ends it in order.
 
-It decides nothing about the work. What it shows comes from the broker's reports and from the
-journal's OUTPUT table, so that what is on screen is what is on disk.
+It decides nothing about the work. It shows the broker's reports and the journal's OUTPUT table, so
+that the output on screen is also on disk.
 
-A first Ctrl-C or SIGHUP stops the run in order: nothing more is handed out, what is finished is
-kept, what runs has a few seconds. A first SIGTERM has parents checkpoint before. A second one ends
-everything now. Either way `rscoop resume` goes on. `processes.launcher.stopping` has it all.
+A first Ctrl-C or SIGHUP stops the run in order: no more work is assigned, finished results are
+kept, running calls have a few seconds. A first SIGTERM makes parents write checkpoints before that.
+A second signal ends everything at once. In each case `rscoop resume` continues.
+`processes.launcher.stopping` has the details.
 """
 
 from __future__ import annotations
@@ -63,14 +64,14 @@ if TYPE_CHECKING:
     from resilient_scoop.runs.folder import RunDir, RunInfo
 
 LEFT_S = 2.0
-"""How long a killed agent may take to be gone."""
+"""Longest time until a killed agent has ended."""
 _FATAL = frozenset({70, 73, 74})
 _RESTARTS_MAX, _STILLBORN_MAX = 8, 2
 _STDOUT, _STDERR = 1, 2
 _TASKS_EVERY_S = 0.2
 _RESTART_WINDOW_S = 20.0
 _FRUITLESS_WINDOW_S = 3600.0
-"""Deaths between which the run made no progress count together for longer."""
+"""Deaths without progress in between count together for this longer time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,7 +82,7 @@ class Part:
     process: subprocess.Popen[bytes] | None = None
     pidfd: int = -1
     deaths: list[float] = field(default_factory=list)
-    mark: tuple[int, ...] = ()  # how far the run was at the last one
+    mark: tuple[int, ...] = ()  # the progress of the run at the last one
 
 
 def launch(run: RunDir, options: LaunchOptions) -> int:
@@ -114,7 +115,7 @@ def _note_limit(run: RunDir) -> None:
 
 
 class Launcher:
-    """One launcher's life."""
+    """One launcher, from its start to the end of the run."""
 
     def __init__(self, run: RunDir, options: LaunchOptions, lock: int) -> None:
         self.run = run
@@ -131,11 +132,11 @@ class Launcher:
         self.agent = Part("agent")
         self.report = Report()
         self.rate, self.course, self.batch_course = Rate(), Course(), Course()
-        self.computed_s = -1.0  # what had been computed before this launcher began
+        self.computed_s = -1.0  # seconds of computing before this launcher started
         self.view: JournalView | None = None
         self.errors: ErrorStream | None = None
         self.screen: ErrorStream | None = (
-            None  # for what children of the script write to a terminal
+            None  # for text that children of the script write to a terminal
         )
         self.shown = Shown(run.shown, sys.stdout.fileno())
         self.tail = OutputTail(self.shown.count)
@@ -157,7 +158,7 @@ class Launcher:
     # --- starting -----------------------------------------------------------------------------
 
     def settings(self, *, adopt: bool) -> starting.ChildSettings:
-        """Return what the processes are told."""
+        """Return the settings for the processes."""
         return child_settings(self.run, self.info, self.options, adopt=adopt)
 
     def start_broker(self, *, adopt: bool) -> None:
@@ -179,7 +180,7 @@ class Launcher:
         self.broker_watch.started()
 
     def start_agent(self) -> None:
-        """Start the local agent; it learns from its control pipe that we are gone."""
+        """Start the local agent; it learns from its control pipe that the launcher has ended."""
         assert self.errors is not None, "made before any process is started"
         theirs, ours = os.pipe()
         incarnation = b"a" + os.urandom(8)
@@ -201,7 +202,9 @@ class Launcher:
 
     agent_control = -1
     agent_mark = ""
-    others: frozenset[int] = frozenset()  # children that were ours before: of whoever became us
+    others: frozenset[int] = (
+        frozenset()
+    )  # children from before exec: of the program that this process was
 
     def _watch(self, part: Part, process: subprocess.Popen[bytes]) -> None:
         part.process = process
@@ -248,10 +251,10 @@ class Launcher:
             self.selector.close()
             if self.ears is not None:
                 self.ears.close()
-            self.run.remove_socket_dir()  # last: it takes descriptors, which may have run out
+            self.run.remove_socket_dir()  # last, because it needs descriptors, which may have run out
 
     def _end_orphans(self) -> None:
-        """End what tasks of the run had started, where everything was killed that would have done it."""
+        """End processes that tasks of the run had started, if the agent was killed before it could."""
         ended = leftovers.end_all(lambda: leftovers.of_run(self.run.id))
         if ended:
             self.display.note(
@@ -260,9 +263,9 @@ class Launcher:
             )
 
     def _end_code(self) -> None:
-        """Keep the code of this launch, unless it brought nothing: it may not even have been imported."""
+        """Keep the code of this launch, unless it added nothing: it may not even have been imported."""
         counts = self.report.ended or self.report.done > self.report.recovered
-        with contextlib.suppress(OSError):  # a full disk: the next launch begins with what is there
+        with contextlib.suppress(OSError):  # a full disk: the next launch starts with what is there
             kept_code.end(self.run.path, counts=counts)
 
     def _keep_code(self) -> None:
@@ -299,7 +302,8 @@ class Launcher:
     def _broker_ended(self, code: int) -> None:
         handover, now = self.handover, time.monotonic()
         killed = handover.is_late(now)
-        # A broker that has said why the run stops has stopped it, also where it is killed before its end.
+        # If a broker has reported why the run stops, the run stops, even if the broker is killed
+        # before its end.
         over = killed or code in (0, STOPPED) or code in _FATAL or self.said_fatal > 0
         if over or self._is_hopeless(self.broker, code):
             self.broker_code = code
@@ -321,9 +325,9 @@ class Launcher:
         if self.broker_code is not None or self.report.ended or self.handover.stops:
             return
         if self.handover.is_late(time.monotonic()):
-            return  # we have killed it
+            return  # this launcher has killed it
         if code == 0:
-            return  # the broker has sent it home
+            return  # the broker told it to stop
         if code in _FATAL or code == STOPPED or self._is_hopeless(self.agent, code):
             self.said_fatal = self.said_fatal or code
             self.handover.stop()
@@ -333,7 +337,7 @@ class Launcher:
         self.start_agent()
 
     def _is_hopeless(self, part: Part, code: int) -> bool:
-        """Tell whether a part that has died is not to be started again, and say so."""
+        """Return whether a part that has died must not be started again, and report it."""
         now = time.monotonic()
         report = self.report
         mark = (int(report.epoch > 0), report.done, report.known, report.output_bytes)
@@ -354,10 +358,10 @@ class Launcher:
                 process.stdin.write(line.encode() + b"\n")
                 process.stdin.flush()
             except OSError:
-                return  # it is dead; its successor is asked again
+                return  # it is dead; its successor is told again
 
     def _check_there(self) -> None:
-        """Raise JournalGoneError if nobody would find what the run does, and the broker has not said so."""
+        """Raise JournalGoneError if the run's folder is gone and the broker has not reported it."""
         if not self.said_fatal and self.run.is_gone(self.lock):
             raise JournalGoneError(str(self.run.path))
 
@@ -370,12 +374,12 @@ class Launcher:
         self._mind_silence(now)
         self.handover.look_at_clock(now)
         if self.handover.ends and not self.report.epoch and self.report.full:
-            self.handover.kill_at = now  # the disk has no space to begin: there is nothing to save
+            self.handover.kill_at = now  # the broker still waits for disk space: nothing to save
         if self.handover.is_late(now):
             self._kill_all()
 
     def _mind_silence(self, now: float) -> None:
-        """See to a broker or an agent that says nothing; while all ends, `kill_at` sees to it."""
+        """Handle a broker or an agent that does not report; during the end of the run, `kill_at` does."""
         ran_s, self.looked_at = now - self.looked_at, now
         broker, agent = self.broker.process, self.agent.process
         if self.handover.stops or self.report.ended or broker is None:
@@ -406,7 +410,7 @@ class Launcher:
         self.screen = self.errors = None
 
     def _leave(self, code: int) -> None:
-        """End at once, from the middle of a write that does not end."""
+        """End at once, in the middle of a blocked write."""
         self._kill_all()
         self.run.remove_socket_dir()
         os._exit(code)
@@ -421,7 +425,7 @@ class Launcher:
             self._end_leftovers()
 
     def _end_leftovers(self) -> None:
-        """End what tasks had started, where the agent does not."""
+        """End processes that tasks had started, if the agent does not."""
         parts = {p.process.pid for p in (self.broker, self.agent) if p.process is not None}
         spared = self.others | parts
 
@@ -435,7 +439,7 @@ class Launcher:
 
     def _hear_reports(self) -> None:
         if self.reports_fd < 0:
-            return  # at its end already
+            return  # it ends already
         try:
             data = os.read(self.reports_fd, 1 << 16)
         except BlockingIOError:
@@ -465,9 +469,9 @@ class Launcher:
             self._show()
 
     def _since_start(self, report: Report) -> Report:
-        """Return a report in which what a broker found is what the first one of this launch found.
+        """Return a report with the counts that the first broker of this launch found.
 
-        One that was restarted has found what this launch computed, too.
+        A restarted broker also finds results that this launch computed.
         """
         if not self.first_epoch:
             self.first_epoch, self.recovered = report.epoch, report.recovered
@@ -476,7 +480,7 @@ class Launcher:
         return msgspec.structs.replace(report, recovered=self.recovered, reused=self.reused)
 
     def _say_recovered(self, report: Report) -> None:
-        """Say, once per resume, what was found."""
+        """Report, once per resume, what was found in the journal."""
         if not self.options.resume or self.said_recovered:
             return
         self.said_recovered = True
@@ -484,13 +488,13 @@ class Launcher:
             self.display.note(text)
 
     def _show(self) -> None:
-        """Show what is new of the output, and how far the run is."""
+        """Show new output, and the progress of the run."""
         if self.report.output_bytes > self.shown.count:
             self._show_output()
         self._say_audit()
         report, now = self.report, time.monotonic()
         total = None if report.batch_total < 0 else report.batch_total
-        running = min(report.running, report.workers)  # others wait in a worker's queue
+        running = min(report.running, report.workers)  # the others wait in the queue of a worker
         share = None if report.share < 0 else report.share
         batch_share = report.batch_done / total if total else None
         self.display.progress(
@@ -549,7 +553,7 @@ class Launcher:
         return self.handover.code
 
     def _kept(self) -> str:
-        """Return what of a stopped run is kept: not all that its broker counted may be on disk."""
+        """Return what is kept of a stopped run: part of what its broker counted may not be on disk."""
         done = self.report.done if self.report.epoch else None
         if done is not None and (self.report.full or self.broker_code not in (0, STOPPED)):
             try:

@@ -1,18 +1,18 @@
-"""Whether the broker and the agent still live: silence, counted in the launcher's own time.
+"""Watch whether broker and agent report; silence is measured in time in which the launcher ran.
 
-Only time in which the launcher itself ran counts: between two looks at most `LOOK_S`. So a laptop
-that slept, a frozen control group, a terminal that held the launcher up, kill nobody. What a silent
-process does is read from /proc:
+Only time in which the launcher itself ran counts: at most `LOOK_S` between two checks. So no
+process is killed after a laptop slept, a control group was frozen, or a terminal blocked the
+launcher. The state of a silent process is read from /proc:
 
-  stopped (SIGSTOP, a debugger)   said; never killed: who stopped it lets it go on
-  waits for a disk (state D)      said; never killed: that would not help, and it may come back
-  computes                        said after `SAY_S`; killed after `KILL_S` if it had the CPU meanwhile
-  sleeps                          the same, but of the agent it is only said: it may wait for a
-                                  terminal that somebody holds up
+  stopped (SIGSTOP, a debugger)   reported; never killed: whoever stopped it will continue it
+  waits for a disk (state D)      reported; never killed: that would not help, and it may recover
+  computes                        reported after `SAY_S`; killed after `KILL_S` if it had the CPU meanwhile
+  sleeps                          the same, but the agent is only reported: it may wait for a
+                                  blocked terminal
 
-A killed broker is started again from the journal as a crashed one is: its successor is not started
-before it is gone, and the journal's lock is the kernel's. One that has not said a word yet may have a
-long journal to read, and is not killed.
+A killed broker is restarted from the journal like a crashed one: its successor is started only
+after it has ended, and the kernel holds the journal's lock. A broker that has not reported since
+its start may be reading a long journal, and is not killed.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ KILL_S: Final = 60.0
 OPENING_S: Final = 60.0
 LOOK_S: Final = 1.5
 _BURNT: Final = 0.4
-"""Of the time from `SAY_S` to `KILL_S`, how much it must have been on a CPU to be in a loop."""
+"""Share of the time from `SAY_S` to `KILL_S` on a CPU from which a process counts as in a loop."""
 KILLS_MAX: Final = 3
 WELL_S: Final = 600.0
-"""Kills further apart than this have nothing to do with one another."""
+"""Kills further apart than this are unrelated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Picture:
 
 
 def look_at(pid: int) -> Picture:
-    """Return what a process does; all its threads count."""
+    """Return the state of a process; all its threads count."""
     states, cpu_s = set[str](), 0.0
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -53,7 +53,7 @@ def look_at(pid: int) -> Picture:
             states.add(stat[0].upper())
             cpu_s += (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
     except OSError:
-        return Picture("Z", 0.0)  # it is just ending
+        return Picture("Z", 0.0)  # it is ending
     return Picture(next((state for state in "TDRS" if state in states), "Z"), cpu_s)
 
 
@@ -67,26 +67,26 @@ class Watchdog:
     kills_sleepers: bool = True
     silent_s: float = 0.0
     spoke: bool = False  # since it was started
-    kills: int = 0  # not longer than `WELL_S` apart
-    _seen: str = ""  # what was said of it
-    _look_at_s: float = 0.0  # how long a silence is looked at next
-    _cpu_s: float = -1.0  # its processor time at the first look at this silence
+    kills: int = 0  # at most `WELL_S` apart
+    _seen: str = ""  # what was reported about it
+    _look_at_s: float = 0.0  # length of the silence at the next check
+    _cpu_s: float = -1.0  # its CPU time at the first check of this silence
     _well_s: float = 0.0  # since it was last killed
 
     def started(self) -> None:
-        """Another process is in its place."""
+        """Watch another process in its place."""
         self.silent_s, self.spoke, self._seen = 0.0, False, ""
         self._look_at_s, self._cpu_s = 0.0, -1.0
 
     def heard(self) -> None:
-        """It says something."""
+        """It has reported."""
         if self._seen:
             self.say(f"the {self.role} reports again")
         self.started()
         self.spoke = True
 
     def tick(self, pid: int, ran_s: float) -> bool:
-        """The launcher has run for so long without a word of it; return whether to kill it now."""
+        """Count time in which the launcher ran without a report; return whether to kill the process now."""
         self.silent_s += min(ran_s, LOOK_S)
         self._well_s += min(ran_s, LOOK_S)
         if self._well_s > WELL_S:

@@ -1,15 +1,17 @@
-"""Ctrl-C in the script: its last things, of which nothing is history.
+"""Ctrl-C in the script: its handlers and cleanup run, and nothing of it is recorded.
 
   runs      the broker says that the run was interrupted                  asked
-  asked     SIGINT is on its way to the main thread                       cut, in front of the handler
+  asked     SIGINT is on its way to the main thread                       cut, before the handler runs
   cut       `except`, `finally`, exit handlers; then the process ends
 
-At the cut, what the script has done so far is sent, and the connection is closed. From then on nothing
-is recorded: every future that has no outcome is canceled, also those that are submitted now; output goes
-to a file that the launcher shows at its end; the standard input is at its end. So the next attempt
-replays the script up to where it was, and goes on as if there had been no Ctrl-C.
+At the cut, what the script has done so far is sent, and the connection is closed. After that,
+nothing is recorded: every future without an outcome is canceled, also those that are submitted now;
+output goes to a file that the launcher shows at its end; reading standard input returns end of
+file. So the next attempt replays the script up to the cut, and continues as if there had been no
+Ctrl-C.
 
-The agent ends the process after a while. A script that ignores SIGINT is never cut; it just ends then.
+The agent ends the process after its grace time. A script that ignores SIGINT is never cut; it is
+only ended.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.origin.stdout import Output
 
 FILE: Final = "last-words"
-"""In the run's folder: what the script printed behind the cut."""
+"""File in the run's folder: what the script printed after the cut."""
 
 
 class Interrupt:
-    """Ctrl-C of one script."""
+    """The state of Ctrl-C for the script."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -45,17 +47,17 @@ class Interrupt:
 
     @property
     def is_heard(self) -> bool:
-        """Whether the run was interrupted and the script is to be told."""
+        """Whether the run was interrupted and the script must still be told."""
         return self.output is not None and self.session.machine.stopping == CTRL_C
 
     def tell(self) -> None:
-        """Have the main thread handle it, once."""
+        """Make the main thread handle it, once."""
         if not self._is_told:
             self._is_told = True
             user_signals.note_due(signal.SIGINT)
 
     def cut(self) -> bool:
-        """Cut the script off, in front of the handler of a SIGINT; return whether that is the run's."""
+        """Cut the script off before a handler of SIGINT runs; return whether it is the run's SIGINT."""
         session, output = self.session, self.output
         if not self.is_heard or output is None or session.is_cut:
             return session.is_cut
@@ -73,7 +75,7 @@ def wait_cut(ready: Callable[[], bool], until: float | None) -> bool:
     """Wait without a broker.
 
     Raises:
-        CancelledError: what is waited for never comes.
+        CancelledError: the awaited result will never arrive.
     """
     if ready():
         return True

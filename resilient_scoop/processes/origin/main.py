@@ -1,9 +1,8 @@
 """The origin: runs the script itself, as the root future.
 
 What the script writes to `sys.stdout` goes to the broker, which records it before the launcher
-shows it; on a replay what was recorded is not sent again, and a prefix that differs is said. Text
-for standard error goes straight there, but not while the script is only told again what it was told
-before.
+shows it; on a replay, recorded output is not sent again, and a prefix that differs is reported.
+Text for standard error goes there directly, except during a replay.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def say(text: str) -> None:
     if isinstance(errors, Errors):
         errors.flush()
         if text.startswith("replay: "):
-            errors.repeats = never  # it does something else from here on
+            errors.repeats = never  # from here on it does something else
     with contextlib.suppress(OSError):  # it is closed
         os.write(2, f"rscoop: {text}\n".encode("utf-8", "replace"))
 
@@ -73,7 +72,7 @@ class Root:
         self.interrupt = interrupt.Interrupt(session)
 
     def heed_stop(self) -> None:
-        """Have the script hear a Ctrl-C; end at once for all else that stops the run."""
+        """Deliver a Ctrl-C to the script; for any other stop of the run, end at once."""
         if self.interrupt.is_heard:
             self.interrupt.tell()
         else:
@@ -85,7 +84,7 @@ class Root:
             if ready():
                 return True
         record, begun = self.session.record, self.session.record.read() is not None
-        record.idle()  # a death while it waits is not the script's doing
+        record.idle()  # a death while it waits is not caused by the script
         parent = self.session.context.parent
         if parent is not None:
             record.reach(parent.next_call + parent.next_observation)
@@ -117,23 +116,23 @@ class Root:
             self.heed_stop()
             user_signals.deliver_due()
         if session.context.in_once:
-            return True  # its function would run again
+            return True  # the function of `once` would run again
         if session.settings.always_replay and lived(parent) > before:
             start_again(session)
         return True
 
 
 def start_again(session: Session) -> None:
-    """End so that the agent starts the script anew, which replays it (`always_replay`).
+    """End so that the agent starts the script again, which replays it (`always_replay`).
 
-    What it was just told is in the journal, so it comes further each time.
+    The latest answers are in the journal, so it gets further each time.
     """
     session.close()
     os._exit(START_AGAIN)
 
 
 def leave_if_stopped(session: Session) -> None:
-    """End at once where the run is stopped: what is journaled is what a resume begins with."""
+    """End at once if the run is stopped: a resume starts from the journal."""
     if session.machine.stopping is not None and session.machine.stopping != "ended":
         session.record.end()
         session.close()
@@ -176,9 +175,9 @@ def main() -> int:
 
 
 def _hear_exit(session: Session, output: Output) -> None:
-    """Have `os._exit` in the script end the run with that status, and nothing else, as in Python.
+    """Make `os._exit` in the script end the run with that status without cleanup, as in Python.
 
-    Not so in its threads, which cannot wait for the broker, and not in its forked children.
+    Not in its threads, which cannot wait for the broker, and not in its forked children.
     """
     leave, pid = os._exit, os.getpid()
 
@@ -204,7 +203,7 @@ def _begin(session: Session) -> Parent:
     )  # fmt: skip
     machine.parents[ids.ROOT] = session.context.parent = parent
     if task.replay:
-        # How much of the output was recorded comes with the first page.
+        # The first page of the history says how much of the output was recorded.
         assert session.waiter is not None, "the origin waits by receiving"
         session.waiter.wait(lambda: parent.after > 0 or not parent.replaying, None)
         machine.output_bytes = parent.output_known
@@ -226,21 +225,21 @@ def _redirect(session: Session, settings: ChildSettings) -> Output:
     )
     session.input, sys.stdin = script_stdin(Pieces(session, settings).next)
     sys.__stdin__ = sys.stdin  # type: ignore[misc]  # where `sys.stdin` is put back
-    builtins.input = _ask  # Python's own would use the terminal, past all this
+    builtins.input = _ask  # Python's own `input` would use the terminal directly
     error = Errors(
         sys.stderr.buffer, encoding=sys.stderr.encoding, errors="backslashreplace",
         line_buffering=True,
     )  # fmt: skip
     error.repeats, error.before = repeating(session, raw), raw.mark
     sys.stderr = error
-    # Where the two are put back, by the script or at its end.
+    # Files to which the script, or its end, may restore the two streams.
     sys.__stdout__, sys.__stderr__ = raw.text, error  # type: ignore[misc]
     return raw
 
 
 def _ask(prompt: object = "", /) -> str:
-    """Stand for `input`: the prompt goes the way of all output."""
-    if sys.stdin is None:  # the script has taken it away
+    """Replace `input`: the prompt is sent like all output."""
+    if sys.stdin is None:  # the script has removed it
         raise RuntimeError("input(): lost sys.stdin")
     sys.stdout.write(str(prompt))
     sys.stdout.flush()
@@ -255,12 +254,12 @@ class End(NamedTuple):
 
     code: int
     failed: bool = False
-    message: str = ""  # the error's line
-    failed_at: int = -1  # how much of the output stood before the error
+    message: str = ""  # the line of the error
+    failed_at: int = -1  # length of the output before the error
 
 
 def _run(session: Session, settings: ChildSettings, output: Output) -> End:
-    """Run the script to its end, and whatever Python runs behind that."""
+    """Run the script to its end, and what Python runs after it."""
     random_streams.install(settings.streams, settings.seed, lambda: session.context, tasks=False)
     try:
         end = _script(settings)
@@ -282,7 +281,7 @@ def _run(session: Session, settings: ChildSettings, output: Output) -> End:
 
 
 def _script(settings: ChildSettings) -> End:
-    """Run the script; show what it ends with."""
+    """Run the script; show the error or text with which it ends."""
     kept_code.install(settings.run_dir)
     try:
         user_script.prepare(settings.script)
@@ -298,7 +297,7 @@ def _script(settings: ChildSettings) -> End:
         if isinstance(sys.stderr, Errors):
             sys.stderr.repeats = never
         with contextlib.suppress(AttributeError, OSError, ValueError, ReplayDivergedError):
-            sys.stdout.flush()  # what it printed stands before its error
+            sys.stdout.flush()  # its output is shown before its error
         if Process.session is not None and Process.session.is_cut and program_end.is_plain(error):
             say(f"Ctrl-C: the script was {program_end.place(error)}")
             return End(program_end.INTERRUPTED, failed=True)
@@ -311,20 +310,20 @@ def _script(settings: ChildSettings) -> End:
 
 
 def _last_things(session: Session) -> None:
-    """Do what Python does behind a script; see `processes.program_end`."""
+    """Do what Python does after a script; see `processes.program_end`."""
     _drain(session)
     program_end.finish_threads()
     program_end.run_exit_handlers()
-    _drain(session)  # what exit handlers have submitted
+    _drain(session)  # calls that exit handlers have submitted
     Process.refusal = program_end.TOO_LATE
     program_end.let_go()
 
 
 def _halt_if_behind(session: Session, why: str) -> None:
-    """Stop the run, as it was, where the script failed before it came to where it had been.
+    """Stop the run, without a change, if a replayed script failed before it repeated its earlier calls.
 
-    What has changed is the world around it (a package, a file, a variable) or its own text. Nothing of
-    this end is journaled, so that a resume in the right world finds all that there was.
+    The cause is a change in its environment (a package, a file, a variable) or in its text. Nothing
+    of this end is journaled, so that a resume in the right environment finds everything.
     """
     parent = session.context.parent
     if parent is None or parent.next_call >= parent.known_calls:
@@ -340,14 +339,14 @@ def _halt_if_behind(session: Session, why: str) -> None:
 
 
 def _refuse(session: Session) -> None:
-    """Raise again what the script has caught: a strict replay does not end as if nothing had been."""
+    """Raise the divergence again, if the script has caught it: a strict replay must not end normally."""
     parent = session.context.parent
     if parent is not None and parent.refusal is not None:
         raise parent.refusal
 
 
 def _drain(session: Session) -> None:
-    """Wait for what was submitted and nobody waited for, as `concurrent.futures` does at exit."""
+    """Wait for submitted calls that the script did not wait for, as `concurrent.futures` does at exit."""
     parent, waiter = session.context.parent, session.waiter
     assert parent is not None, "the root is a parent"
     assert waiter is not None, "the origin waits by receiving"
@@ -356,7 +355,7 @@ def _drain(session: Session) -> None:
         waiter.wait(lambda: bool(parent.refusal or not any(c.left for c in calls.values())), None)
         if parent.refusal or not session.context.listeners or session.call_back is None:
             return
-        session.call_back()  # what the callbacks submit is waited for as well
+        session.call_back()  # calls that the callbacks submit are included
 
 
 def _end(session: Session, output: Output, end: End) -> int:

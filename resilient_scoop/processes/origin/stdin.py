@@ -1,14 +1,14 @@
 """The script's standard input: read by the launcher, one piece at a time, and journaled by the origin.
 
-What was read from a pipe or a terminal is gone from it. So the launcher reads, only when the script
-asks, and keeps each piece until the origin says that it is in the journal: an origin that dies in
-between has a successor that asks for the same piece again. The pieces that are journaled come first
-in every later attempt, with the same boundaries; then the launcher's own standard input goes on.
+Data that was read from a pipe or a terminal cannot be read again. So the launcher reads, only on
+request of the script, and keeps each piece until the origin says that it is in the journal: if the
+origin dies in between, its successor requests the same piece again. Every later attempt first reads
+the journaled pieces, with the same boundaries; then the standard input of the launcher follows.
 
-The two talk over a pair of sockets that keeps messages apart. A request names the piece that is wanted
-(counted from 0 for each launcher) and the first one that is not journaled yet; it may be repeated
-freely. A reply holds the errno of a failed read, or the piece; an empty one is the end of file,
-which a terminal may follow with more.
+They are connected by a pair of sockets that preserves message boundaries. A request names the
+wanted piece (counted from 0 for each launcher) and the first piece that is not journaled yet;
+requests may be repeated. A reply holds the errno of a failed read, or the piece; an empty piece is
+the end of file, after which a terminal may have more.
 
 Not journaled: what the script or its children read from descriptor 0 themselves.
 """
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 
 _ASK_AGAIN_S: Final = 5.0
 _UNSAVED_MAX: Final = 256
-"""Pieces that may be on their way to the journal: 16 MB."""
+"""Pieces that may wait for the journal: 16 MB."""
 
 
 class Pieces:
-    """The origin's end: what was read before, then what the launcher reads."""
+    """The origin's end: first what was read before, then what the launcher reads."""
 
     def __init__(self, session: Session, settings: ChildSettings) -> None:
         self._session = session
@@ -60,14 +60,14 @@ class Pieces:
             self._socket = _socket.socket(fileno=settings.stdin_fd)
             os.set_inheritable(settings.stdin_fd, False)  # noqa: FBT003 - the system call takes it so
         self._recorded: Iterator[Input] | None = None
-        self._no = 0  # of the run's next piece
-        self._piece = 0  # of the launcher's next piece
-        self._unsaved: deque[tuple[Link, int]] = deque()  # where these pieces went
-        self._asked_at = 0  # what the script had written when it read last
-        self._known: stdin_rest.Known | None = None  # what the journal has
+        self._no = 0  # number of the next piece of the run
+        self._piece = 0  # number of the next piece of this launcher
+        self._unsaved: deque[tuple[Link, int]] = deque()  # where these pieces were read
+        self._asked_at = 0  # output of the script at its last read
+        self._known: stdin_rest.Known | None = None  # what the journal holds
 
     def next(self) -> Piece:
-        """Return the next piece, waiting for it; one that is new is on its way to the journal."""
+        """Wait for the next piece and return it; a new one is sent to the journal."""
         if self._recorded is None:
             from resilient_scoop.runs import stdin_rest
 
@@ -102,7 +102,7 @@ class Pieces:
         return piece
 
     def _say_other(self) -> None:
-        """Say where a script reads on in a file that its run did not have, behind the end of its input."""
+        """Report where a script continues to read in a new file, after the end of its former input."""
         settings, known = self._settings, self._known
         if known is None or not known.size or not known.is_whole or self._piece:
             return
@@ -116,7 +116,7 @@ class Pieces:
             )
 
     def _cut_at(self) -> int | None:
-        """Return after how many bytes the input was cut short, if its rest is what is asked for now."""
+        """Return after how many bytes the input was cut short, if the script now asks for the rest."""
         settings, known = self._settings, self._known
         if known is None or known.is_whole or self._piece:
             return None
@@ -136,7 +136,7 @@ class Pieces:
         )
 
     def _stop(self, size: int) -> None:
-        """Stop the run, as it is: an end of file would be another input than the script had."""
+        """Stop the run without a change: an end of file would differ from the script's former input."""
         session = self._session
         parent = session.context.parent
         assert parent is not None, "the script is a parent"
@@ -159,7 +159,7 @@ class Pieces:
             yield from recorded_input(view)
 
     def _live(self) -> Piece:
-        """Ask the launcher; what the script has written and asked for goes out first."""
+        """Ask the launcher; first send what the script has written and asked for."""
         session, asked_at = self._session, -_ASK_AGAIN_S
         with session.turn():
             session.pump()
@@ -174,8 +174,8 @@ class Pieces:
             if reply is None:
                 continue
             if not reply:
-                # The launcher is gone, and so will this process be. That is no end of the file: it
-                # would be journaled as one, and a resume would read it.
+                # The launcher has ended, and this process will end, too. Do not journal this as end
+                # of file: a resume would read it.
                 assert session.waiter is not None, "the origin waits by receiving"
                 session.waiter.wait(lambda: False, None)
                 continue
@@ -185,7 +185,7 @@ class Pieces:
         return Piece(b"", 0)
 
     def _reply(self, launcher: _socket.socket, *, asks: bool) -> bytes | None:
-        """Return what the launcher says, nothing if it is gone; None if it said nothing for a while."""
+        """Return the launcher's reply, empty if it has ended; None if there was no reply for a while."""
         try:
             if asks:
                 launcher.send(REQUEST.pack(self._piece, self._saved()))
@@ -203,17 +203,18 @@ class Pieces:
         """Return how many of the launcher's pieces are known to be in the journal."""
         link = self._session.machine.link
         first = next(iter(link.unacked), link.sent + 1)
-        # A new broker's link owes, in its first bundle, all that the one before was not told of.
+        # After a restart of the broker, the first bundle holds everything that the last broker did
+        # not acknowledge.
         while self._unsaved and first > (self._unsaved[0][1] if self._unsaved[0][0] is link else 1):
             self._unsaved.popleft()
         return self._piece - len(self._unsaved)
 
 
 class ScriptInput(io.BufferedIOBase):
-    """What the script reads from: `sys.stdin.buffer`.
+    """The script's `sys.stdin.buffer`.
 
-    Whoever asks for some text is given a line at most, so that nothing is read ahead: what the script
-    has read is exactly what it was given, and a checkpoint can tell where it stood.
+    A read of text returns at most a line, so that nothing is read ahead: what the script has read
+    is exactly what it was given, and a checkpoint knows the position.
     """
 
     name = "<stdin>"
@@ -224,7 +225,7 @@ class ScriptInput(io.BufferedIOBase):
         self._pieces = pieces
         self._lock = threading.RLock()
         self._rest = b""
-        self._at = 0  # what of it is given out
+        self._at = 0  # how much of it was given to the script
         self._given = 0
 
     @property
@@ -237,7 +238,7 @@ class ScriptInput(io.BufferedIOBase):
         return True
 
     def fileno(self) -> int:
-        """Return the descriptor behind it, for those who wait for it or want its terminal."""
+        """Return its descriptor, for callers that wait for it or need its terminal."""
         return 0
 
     def isatty(self) -> bool:
@@ -254,12 +255,12 @@ class ScriptInput(io.BufferedIOBase):
         self._lock = threading.RLock()
 
     def skip_to(self, position: int) -> None:
-        """Take all input before a position for read."""
+        """Count all input before a position as read."""
         while self._given < position and self.read(min(PIECE_BYTES, position - self._given)):
             pass
 
     def peek(self, _size: int = 0, /) -> bytes:
-        """Return what can be had with one read at most, without taking it."""
+        """Return what is available with at most one read, without consuming it."""
         with self._lock:
             self._fill()
             return self._rest[self._at :]
@@ -273,7 +274,7 @@ class ScriptInput(io.BufferedIOBase):
         return bytes(found)
 
     def read1(self, size: int = -1, /) -> bytes:
-        """Return a line, or what there is of one, with one read at most."""
+        """Return a line, or the available part of one, with at most one read."""
         with self._lock:
             self._fill()
             return self._take(size, self._rest.find(b"\n", self._at) + 1)
@@ -297,7 +298,7 @@ class ScriptInput(io.BufferedIOBase):
         return len(data)
 
     def _fill(self) -> bool:
-        """Have something to give; return False at an end of file."""
+        """Make sure that data is available; return False at an end of file."""
         if self._at < len(self._rest):
             return True
         piece = self._pieces()
@@ -307,7 +308,7 @@ class ScriptInput(io.BufferedIOBase):
         return bool(piece.data)
 
     def _take(self, size: int, stop: int = 0) -> bytes:
-        """Take some of what there is: `size` bytes, or all, but not beyond `stop` if that is set."""
+        """Consume available data: `size` bytes, or all, but not beyond `stop` if that is set."""
         stop = stop or len(self._rest)
         if size >= 0:
             stop = min(stop, self._at + size)
@@ -318,7 +319,7 @@ class ScriptInput(io.BufferedIOBase):
 
 
 def script_stdin(pieces: Callable[[], Piece]) -> tuple[ScriptInput, io.TextIOWrapper]:
-    """Return what is to stand for the script's `sys.stdin`, and what it reads from."""
+    """Return the script's `sys.stdin`, and the buffer from which it reads."""
     source = ScriptInput(pieces)
     encoding, errors = ("utf-8", "strict")
     if sys.stdin is not None:

@@ -1,10 +1,10 @@
 """The script's standard output on its way to the broker, and its standard error.
 
-On a replay what was recorded is not sent again, and a prefix that differs is reported.
+On a replay, recorded output is not sent again, and a prefix that differs is reported.
 
-A reader that has gone (`| head`) is noticed where Python would write to it: at a flush, and every
-`BLOCK_BYTES`, since Python's own stream keeps so much. By then this one has shown its lines already, so
-the first such block raises nothing: under Python its reader would still have been there.
+A reader that has ended (`| head`) is noticed where Python would write to it: at a flush, and every
+`BLOCK_BYTES`, the size of Python's buffer. This stream has shown its lines earlier than Python
+would, so the first such block raises nothing: under Python the reader would still have been there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _UNACKED_MAX = 256
 """Messages with output, of 64 KiB or more, that may wait for the disk."""
-_WIDE, _LINE_MAX = 400, 60  # bytes looked at, characters shown
+_WIDE, _LINE_MAX = 400, 60  # bytes compared, characters shown
 
 
 class Output(io.RawIOBase):
@@ -44,16 +44,16 @@ class Output(io.RawIOBase):
     ) -> None:
         super().__init__()
         self._block_bytes = 1 if unbuffered else BLOCK_BYTES
-        self._kept = 0  # bytes that Python would not have written yet
+        self._kept = 0  # bytes that Python would still have in its buffer
         self._began = False  # it would have written some
         self._session = session
         self._tty = tty
-        self._recorded = recorded  # what earlier attempts wrote, as the script's own bytes
+        self._recorded = recorded  # what earlier attempts wrote, in bytes of the script
         self._seen = 0  # bytes the script has written
-        self._marked = 0  # of these, how many were told with the last text for standard error
+        self._marked = 0  # how many of them were reported with the last text for standard error
         self.refusal: ReplayDivergedError | None = None  # of a divergence under --strict
-        self.text: io.TextIOWrapper | None = None  # what writes here
-        self._past = -1  # a descriptor to which output goes past the record
+        self.text: io.TextIOWrapper | None = None  # the text stream that writes here
+        self._past = -1  # descriptor for output that is not recorded
         session.output = self
 
     def writable(self) -> bool:
@@ -61,7 +61,7 @@ class Output(io.RawIOBase):
         return True
 
     def isatty(self) -> bool:
-        """Return whether what the launcher shows goes to a terminal."""
+        """Return whether the launcher's output goes to a terminal."""
         return self._tty
 
     def fileno(self) -> int:
@@ -69,7 +69,7 @@ class Output(io.RawIOBase):
         return 1
 
     def write(self, data: object) -> int:
-        """Take in bytes; those that an earlier attempt wrote are not sent again."""
+        """Write bytes; bytes that an earlier attempt wrote are not sent again."""
         text = bytes(memoryview(data))  # type: ignore[arg-type]
         if self._past >= 0:
             return os.write(self._past, text)
@@ -77,7 +77,7 @@ class Output(io.RawIOBase):
         if self.refusal is None and not text.startswith(before):
             self._diverge(before, text)
         if self.refusal is not None:
-            return len(text)  # it has been raised; nothing of this may be recorded
+            return len(text)  # the divergence has been raised; nothing may be recorded now
         fresh = text[max(0, len(self._recorded) - self._seen) :]
         if fresh and self._kept + len(fresh) >= self._block_bytes:
             self.end_block()
@@ -94,7 +94,7 @@ class Output(io.RawIOBase):
         return len(text)
 
     def end_block(self) -> None:
-        """Raise BrokenPipeError where Python would write now, and whoever read has gone."""
+        """Raise BrokenPipeError if Python would write now and the reader has ended."""
         if self._past < 0 and self._began and _has_no_reader(self.fileno()):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         self._began = True
@@ -106,7 +106,7 @@ class Output(io.RawIOBase):
             self.end_block()
 
     def _wait_for_disk(self) -> None:
-        """Keep a script that writes faster than the disk, which may be full, from filling memory."""
+        """Slow a script that writes faster than the disk, which may be full, to limit memory."""
         session = self._session
         if threading.current_thread() is threading.main_thread() and session.waiter is not None:
             machine = session.machine  # a new broker, a new link
@@ -117,7 +117,7 @@ class Output(io.RawIOBase):
         return self._seen
 
     def open_line(self, since: int) -> str:
-        """Return what was written from a position on and has no end: a question, perhaps."""
+        """Return the unfinished line written from a position on: it may be a prompt."""
         line = self._recorded[since : self._seen].rpartition(b"\n")[2]
         return one_line(line.decode(errors="replace")).strip()
 
@@ -127,7 +127,7 @@ class Output(io.RawIOBase):
         return self._seen < len(self._recorded)
 
     def mark(self) -> bytes:
-        """Send what was written; return what says so in front of text for standard error."""
+        """Send what was written; return the mark for text for standard error."""
         session = self._session
         if session.machine.written:
             with session.turn():
@@ -151,13 +151,13 @@ class Output(io.RawIOBase):
             sys.__stderr__.repeats, sys.__stderr__.before = never, bytes
 
     def skip_to(self, position: int) -> None:
-        """Take all output before a position for written."""
+        """Count all output before a position as written."""
         self._seen = max(self._seen, position)
 
     def _diverge(self, before: bytes, text: bytes) -> None:
-        """The script writes something else than before: from this line on all of it is shown.
+        """The script writes something else than before: from this line on, show all of it.
 
-        What it is from here on is recorded as such, so that the next replay goes by it.
+        From here on it is recorded, so that the next replay expects it.
         """
         pairs = enumerate(zip(before, text, strict=False))
         same = next((at for at, (a, b) in pairs if a != b), len(before))
@@ -175,7 +175,7 @@ class Output(io.RawIOBase):
         self._session.machine.output_at = len(self._recorded)
 
     def finish(self) -> bool:
-        """Take in what the script has not flushed; return False, and say so, where its reader has gone."""
+        """Take in unflushed output; if the reader has ended, report it and return False."""
         if self.text is None or self.text.closed:
             return True
         try:
@@ -187,7 +187,7 @@ class Output(io.RawIOBase):
         return True
 
     def check_end(self) -> None:
-        """The script is at its end: say so where it has written less than before."""
+        """The script has ended: report if it has written less than before."""
         if self.refusal is not None:
             raise self.refusal  # the script has caught it
         left = self._recorded[self._seen :]
@@ -198,38 +198,38 @@ class Output(io.RawIOBase):
 
 
 class Text(io.TextIOWrapper):
-    """Standard output as the script has it; a line goes out at once, and is no flush for that."""
+    """The script's `sys.stdout`; a line is sent at once, but does not count as a flush."""
 
     def flush(self) -> None:
-        """Flush, as the script has asked for it."""
+        """Flush, on request of the script."""
         super().flush()
         raw = getattr(self.buffer, "raw", None)
         if isinstance(raw, Output):
             raw.flushed()
 
 
-_base = io.TextIOWrapper  # as which it shows itself
+_base = io.TextIOWrapper  # for its `repr`
 Text.__module__, Text.__name__, Text.__qualname__ = _base.__module__, _base.__name__, _base.__name__
 
 
 def _has_no_reader(fd: int) -> bool:
-    """Tell whether what is written to a pipe or socket would reach no one."""
+    """Return whether the reader of a pipe or socket has ended."""
     waiting = select.poll()
     waiting.register(fd, 0)
     return any(event & select.POLLERR for _, event in waiting.poll(0))
 
 
 def _line(text: bytes) -> str:
-    """Return a first line, or the beginning of a long one, for eyes."""
+    """Return, for display, the first line, or the beginning of a long one."""
     line = text[:_WIDE].split(b"\n", 1)[0].decode(errors="replace")
     return line if len(line) <= _LINE_MAX else f"{line[:_LINE_MAX]}…"
 
 
 def recorded_by_now(settings: ChildSettings, total_bytes: int) -> tuple[bytes, int | None]:
-    """Return what the journal has of the script's output, and where it was cut off.
+    """Return the recorded output of the script, and where it was cut off.
 
-    What was written behind an error that ended the script (by its exit handlers, say) is not what the
-    script writes there when the error is corrected: nothing of it is expected again.
+    Output after an error that ended the script (for example, of its exit handlers) is not expected
+    again, because the corrected script does not write it there.
     """
     from resilient_scoop.journal.view import JournalView
     from resilient_scoop.runs.recorded_streams import read_failed, recorded_output
@@ -249,7 +249,7 @@ class Errors(io.TextIOWrapper):
     before: Callable[[], bytes] = staticmethod(lambda: b"")
 
     def write(self, text: str) -> int:
-        """Write behind the output so far, unless all this was written before."""
+        """Write after the output so far, unless this is a replay."""
         if self.repeats():
             return len(text)
         try:
@@ -257,16 +257,16 @@ class Errors(io.TextIOWrapper):
                 self.buffer.write(mark)
             return super().write(text)
         except BrokenPipeError:
-            return len(text)  # the launcher is gone, and so is this process in a moment
+            return len(text)  # the launcher has ended, and this process will end soon
 
 
 def never() -> bool:
-    """Tell that nothing is a repetition any more."""
+    """Return False: nothing is a repetition any more."""
     return False
 
 
 def repeating(session: Session, output: Output) -> Callable[[], bool]:
-    """Return what tells whether an earlier attempt of the script has been here, and further."""
+    """Return a function that says whether the script only repeats an earlier attempt."""
 
     def is_so() -> bool:
         parent = session.context.parent

@@ -70,7 +70,7 @@ class Theater:
         self.reuse = [n for n in ("*", *names) if n in given or short(n) in given]
 
     def stage(self, path: str, role: str) -> Stage:
-        """Return a parent's stage, and make it what `futures` finds."""
+        """Return a parent's stage, and make `futures` use it."""
         session = ReplaySession(self.settings, self.store, role)
         for const in self.consts:
             if isinstance(const, wire.Const):
@@ -107,7 +107,7 @@ class Theater:
         return msgspec.structs.replace(played, output_bytes=out.seen)
 
     def _pieces(self, stage: Stage) -> Iterator[Piece]:
-        """Yield what the script read; behind that the replay stands still."""
+        """Yield what the script read; after that the replay stops."""
         for read in recorded_input(self.view):
             yield Piece(read.data, read.error)
         if stage.parent.ended:
@@ -144,7 +144,7 @@ class Theater:
         stage.main.switch()
 
     def _last_things(self, stage: Stage) -> None:
-        """Do what the script's process does behind the script."""
+        """Do what the script's process does after the script."""
         self._drain(stage)
         program_end.finish_threads()
         program_end.run_exit_handlers()
@@ -164,7 +164,9 @@ class Theater:
         self.stage(ids.ROOT, "worker")
         Process.importing = self.settings.script.script or self.settings.script.module
         random_streams.install(self.settings.streams, self.settings.seed, _here, tasks=True)
-        with contextlib.suppress(Exception, SystemExit):  # user code: its items say what is missing
+        with contextlib.suppress(
+            Exception, SystemExit
+        ):  # user code: its items report what is missing
             user_script.prepare(self.settings.script)
             user_script.import_for_workers(self.settings.script)
         Process.importing = None
@@ -239,4 +241,4 @@ def main() -> int:
         played = theater.nested() if wanted.nested else [theater.root()]
     for each in played:
         os.write(verdicts, msgspec.json.encode(each) + b"\n")
-    os._exit(0)  # nothing of the user's may run on
+    os._exit(0)  # no user code may continue to run

@@ -1,8 +1,8 @@
-"""What a replay without workers says, and how its processes are started.
+"""The report of a replay without workers, and how its processes are started.
 
-The parents run in child processes with the environment of a run's own (hash seed, threads), one for
-the script and one for all nested parents that are not done; what they find comes back as JSON lines.
-Nothing is written to the run's folder.
+The parents run in child processes with the environment of the run (hash seed, threads), one for the
+script and one for all nested parents that are not done; they report as JSON lines. Nothing is
+written to the folder of the run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LAST_WORDS: Final = 5
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A line of the user's source."""
+    """A line of user code."""
 
     file: str
     line: int
@@ -40,7 +40,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """What a parent did otherwise than its history."""
+    """What a parent did differently from its history."""
 
     what: str  # call, arguments, code, observation, output, end
     path: str  # of the call or item, or of the parent
@@ -50,7 +50,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Played(msgspec.Struct, frozen=True):
-    """One parent's replay."""
+    """The replay of one parent."""
 
     path: str
     name: str
@@ -58,7 +58,7 @@ class Played(msgspec.Struct, frozen=True):
     items: int
     observations: int
     output_bytes: int
-    complete: bool  # it came to its end; else `stands` says where the history ended
+    complete: bool  # it reached its end; else `stands` says where the history ended
     stands: str = ""
     difference: Difference | None = None
 
@@ -68,7 +68,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
     nested: list[str] = []  # paths; none: the script
     shows: bool = False  # the script's output is passed on to standard error
-    scratch: str = ""  # folder for what is made on the way
+    scratch: str = ""  # folder for temporary files
 
 
 def open_parents(state: State) -> list[str]:
@@ -83,8 +83,7 @@ def replay(
     """Replay all parents of a run; `spec` says which code.
 
     Raises:
-        JournalError: the journal cannot be read.
-        UsageError: a child ended without having said what it found.
+        JournalError: the journal cannot be read. UsageError: a child ended without a report.
     """
     from resilient_scoop.journal.view import JournalView
 
@@ -130,9 +129,9 @@ def _died(code: int, said: bytes) -> str:
 
 
 def spec_of(run: RunDir, info: RunInfo, code: Path | None) -> starting.ScriptSpec:
-    """Return the program as the run has it, or as it is found in `code`.
+    """Return the program of the run, or the same program in `code`.
 
-    That folder stands for the one in which the run was started.
+    That folder replaces the one in which the run was started.
 
     Raises:
         UsageError: it is not there.

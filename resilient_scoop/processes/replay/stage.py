@@ -1,7 +1,7 @@
-"""One replayed parent on its stage: its greenlet, its history read from the journal, its comparison.
+"""One replayed parent: its greenlet, its history read from the journal, its comparison.
 
-At the first difference, or where its history ends, it switches to the main greenlet and is never
-switched to again, so that no handler or `finally` of the user's sees anything.
+At the first difference, or at the end of its history, it switches to the main greenlet and is never
+continued, so that no handler or `finally` block of user code runs.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ _PAGE_BYTES = 1 << 20
 _TEXT_MAX = 200
 _ATTEMPT = wire.Attempt(0, 0)
 _standing: list[Any] = []
-"""Greenlets that stand still; one that nobody held would be ended, with its `finally` blocks."""
+"""Stopped greenlets; without a reference a greenlet would be ended, and run its `finally` blocks."""
 
 
 class ReadOnlyStore(LargeStore):
-    """The run's files for reading; what the replay makes goes to a folder that is thrown away."""
+    """The files of the run, read-only; new files go to a temporary folder."""
 
     def __init__(self, directory: Path, scratch: Path) -> None:
         super().__init__(directory)
         self._scratch = LargeStore(scratch)
 
     def put(self, buffers: Any, sync: bool) -> bytes:  # noqa: ARG002, FBT001 - the port's signature
-        """Keep the parts aside: they are compared by their digests and never read."""
+        """Drop the parts: they are compared by their digests and never read."""
         return self._scratch.put(buffers, sync=False)
 
     def remove(self, ref: bytes) -> None:
-        """Remove what this process made."""
+        """Remove the files of this process."""
         self._scratch.remove(ref)
 
 
 class ReplaySession(Session):
-    """What `futures` finds in this process: a worker's machine without a broker."""
+    """The session of this process: a worker's machine without a broker."""
 
     def __init__(self, settings: ChildSettings, store: LargeStore, role: str) -> None:  # no super
         self.settings = settings
@@ -76,23 +76,23 @@ class ReplaySession(Session):
         self.saves = False
 
     def keep_files(self, path: str, call: int, refs: dict[int, bytes]) -> None:  # noqa: ARG002
-        """Remove the files of a call's arguments: nobody reads them."""
+        """Remove the files of a call's arguments: they are not read."""
         for ref in refs.values():
             self.store.remove(ref)
 
     def ask_early(self, parent: Parent) -> bool:  # noqa: ARG002 - the base's signature
-        """Ask nobody: pages are read when the parent waits for them."""
+        """Return False: pages are read when the parent waits for them."""
         return False
 
     def become_child(self) -> None:
-        """Let go of the replay: this process is a forked child of the script."""
+        """Leave the replay: this process is a forked child of the script."""
         self._lock = threading.Lock()
         for stream in (self.output, self.input):
             if stream is not None:
                 stream.become_child()
 
     def pump(self, timeout_s: float = 0.0) -> None:  # noqa: ARG002 - the base's signature
-        """Drop what a broker would be sent."""
+        """Drop messages for the broker."""
         self.machine.out.clear()
         for parent in self.machine.parents.values():
             parent.frames()
@@ -119,7 +119,7 @@ class Compared(io.RawIOBase):
         return 1
 
     def write(self, data: object) -> int:
-        """Compare; what lies behind the recorded part cannot be."""
+        """Compare the output; output after the recorded part cannot be compared."""
         text = bytes(memoryview(data))  # type: ignore[arg-type]
         if self._is_childs:
             return len(text)
@@ -135,11 +135,11 @@ class Compared(io.RawIOBase):
         return len(text)
 
     def become_child(self) -> None:
-        """Compare nothing: what a forked child writes is not recorded."""
+        """Do nothing: output of a forked child is not recorded."""
         self._is_childs = True
 
     def open_line(self, since: int) -> str:  # noqa: ARG002 - the protocol's
-        """Return nothing: nobody is asked here."""
+        """Return an empty text: there is no prompt here."""
         return ""
 
     def position(self) -> int:
@@ -147,7 +147,7 @@ class Compared(io.RawIOBase):
         return self.seen
 
     def skip_to(self, position: int) -> None:
-        """Take all output before a position for written."""
+        """Count all output before a position as written."""
         self.seen = max(self.seen, position)
 
     def left(self) -> str:
@@ -171,13 +171,13 @@ class Stage:
         self.asked = asked
         self.main = getcurrent()
         self.parent = Replayed(_ATTEMPT, asked, reuse, self.halt, self._name_of)
-        self.parent.policy.kept |= Process.policy.kept  # what the user has decided on before
+        self.parent.policy.kept |= Process.policy.kept  # earlier decisions of the user
         self.prefix = ids.log_prefix(session.settings.run, asked.path)
         self.end: End | None = None
         self.place: Place | None = None
         self.output_bytes = 0
         self.name = "the script"
-        self.raised: Place | None = None  # where what ended the parent was raised
+        self.raised: Place | None = None  # where the error that ended the parent was raised
         session.waiter = self
         session.machine.parents[asked.path] = self.parent
         session.context = Context(asked.path, None)
@@ -187,7 +187,7 @@ class Stage:
         return self.asked.name(fn) if define is None else define.options.name or define.name
 
     def play(self, body: Callable[[Stage], None]) -> Played:
-        """Run the parent until it ends, differs, or comes to the end of its history."""
+        """Run the parent until it ends, differs, or reaches the end of its history."""
         green = greenlet(body)
         _standing.append(green)
         green.switch(self)
@@ -202,7 +202,7 @@ class Stage:
         )  # fmt: skip
 
     def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
-        """Read on in the history until `ready()` holds; a time limit is over at once (D3)."""
+        """Read the history until `ready()` holds; a time limit counts as reached at once (D3)."""
         self.parent.let_go()
         while not ready():
             if self._feed():
@@ -239,7 +239,7 @@ class Stage:
         return True
 
     def halt(self, end: End) -> NoReturn:
-        """Leave the parent where it stands, for good."""
+        """Stop the parent for good."""
         self.end = end
         self.place = _user_place(sys._getframe(1))  # noqa: SLF001 - the user's line is wanted
         self.main.switch()
@@ -291,7 +291,7 @@ def _place(file: str, line: int, function: str) -> Place:
 
 
 def asked_of(view: JournalView, run: bytes, path: str, defines: dict[bytes, wire.Define]) -> Asked:
-    """Return what a parent asked for, as the journal has it."""
+    """Return the calls of a parent, as recorded in the journal."""
     asked, prefix, after = Asked(path, defines), ids.log_prefix(run, path), None
     while page := view.read(Table.LOG, prefix, after, _PAGE_BYTES):
         for key, raw in page:
@@ -303,7 +303,7 @@ def asked_of(view: JournalView, run: bytes, path: str, defines: dict[bytes, wire
 
 
 def raised_at(error: BaseException) -> Place | None:
-    """Return the user's line that raised an error."""
+    """Return the line of user code that raised an error."""
     frames = [
         f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_PACKAGE)
     ]

@@ -1,12 +1,12 @@
 """Running the items of tasks in a worker.
 
 Slices run in greenlets. One greenlet runs items one after another, slice after slice, until an item
-has to wait for others: then that greenlet is the item's, and another goes on with the rest. So an
-item that never waits costs no greenlet.
+has to wait for others: then that greenlet belongs to the item, and another one continues with the
+rest. So an item that never waits costs no greenlet.
 
-For SAME-ANSWER every item starts with random streams of its own, and with the process as it is for
-all (`task_state.process_state`); a function that provably draws and changes nothing
-(`identity.purity`) on plain arguments is spared that.
+For SAME-ANSWER every item starts with random streams of its own, and with the same state of the
+process (`task_state.process_state`). This is skipped for a function that provably draws no random
+numbers and changes nothing (`identity.purity`) on plain arguments.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ if TYPE_CHECKING:
 
 _PLAIN: frozenset[type] = frozenset({int, float, bool, str, bytes, type(None), complex})
 _BUILTIN: tuple[type, ...] = (*_PLAIN, list, tuple, dict, set, frozenset)
-"""With these, and what is derived of them, such a function changes nothing of the process."""
+"""On these types, and types derived from them, such a function changes nothing in the process."""
 _PICKLE = 0x80
 _NOT_LOADED = object()
 
 
 class _LackingError(Exception):
-    """The argument of the item at hand cannot be loaded in this process."""
+    """The argument of the current item cannot be loaded in this process."""
 
 
 _PERMISSION_S = 0.2
 
 
 class Executor:
-    """Runs slices; `pick` says what is next."""
+    """Runs slices; `pick` returns the next one."""
 
     def __init__(self, session: Session, functions: Functions, where: str) -> None:
         self.session = session
@@ -69,7 +69,7 @@ class Executor:
         while (work := pick()) is not None:
             loaded = self.functions.find(work.callable)
             if loaded is None:
-                attempt, task = work.attempt, work.task  # loading runs code of the user's, too
+                attempt, task = work.attempt, work.task  # loading runs user code, too
                 record = self.session.record
                 record.begin(attempt.epoch, attempt.no, task.parent, task.call, work.next)
                 loaded = self.functions.get(work.callable)
@@ -101,7 +101,7 @@ class Executor:
             if look and not (self._may_go_on(work, index) and self._is_permitted(work, index)):
                 break
             if index == work.stop - 1 and values and not queue:
-                self._breathe(work)  # so that the next slice is here when the last item is done
+                self._breathe(work)  # so that the next slice arrives before the last item is done
             words[INDEX] = context.index = index
             if timeout_s is not None:
                 self._limit(context, timeout_s)
@@ -124,7 +124,7 @@ class Executor:
         return True
 
     def _rest(self, work: Work) -> None:
-        """Nothing of a slice runs any more."""
+        """No item of a slice runs any more."""
         session = self.session
         session.record.idle()
         task_output.end_lines()
@@ -133,7 +133,7 @@ class Executor:
             session.running = None
 
     def _set_aside(self, work: Work, index: int, reason: str) -> None:
-        """Keep items that this process cannot run, and say why: that is no outcome of theirs."""
+        """Report items that this process cannot run, and why: this is not an outcome."""
         session = self.session
         session.record.idle()
         with session.turn():
@@ -142,7 +142,7 @@ class Executor:
             session.machine.set_aside(work, index, reason)
 
     def _is_permitted(self, work: Work, index: int) -> bool:
-        """Wait until it is journaled that an `idempotent=False` item begins (A1)."""
+        """Wait until the start of an `idempotent=False` item is journaled (A1)."""
         session, task, attempt = self.session, work.task, work.attempt
         if work.callable.options.idempotent:
             return True
@@ -177,7 +177,7 @@ class Executor:
         self._end_parent(context, value, failed=failed)
 
     def _is_to_run_again(self, context: Context, loaded: Loaded, began: float) -> bool:
-        """Tell whether a failure may come of a signal to all: what the item had started died of it."""
+        """Return whether a failure may result from a signal to all processes, which killed children."""
         if (
             not ignored_signals.came_since(began)
             or loaded.error is not None
@@ -198,7 +198,7 @@ class Executor:
         return context
 
     def _may_go_on(self, work: Work, index: int) -> bool:
-        """Look again in a turn: a retraction may have come in between (see `Session`)."""
+        """Check again in a turn: a retraction may have arrived in between (see `Session`)."""
         forked_children.end_if_child()
         with self.session.turn():
             if index < work.stop and self.session.machine.stopping is None:
@@ -207,14 +207,15 @@ class Executor:
         return False
 
     def _breathe(self, work: Work) -> bool:
-        """Send what is finished, hear what there is; return whether something else goes first."""
+        """Send finished items, receive messages; return whether something else goes first."""
         session = self.session
         with session.turn():
             session.machine.settle(work, time.monotonic())
             session.pump()
             late = time.monotonic() - session.heard_at
         if late > session.machine.lease_s:
-            # We were stopped or cut off for longer than the lease: ask before anything is started.
+            # The process was stopped or cut off for longer than the lease: ask before anything is
+            # started.
             self._ask_again()
         with session.turn():
             return session.machine.outranked(work)
@@ -228,7 +229,7 @@ class Executor:
                 session.pump(0.2)
 
     def _quick(self, context: Context, loaded: Loaded, arg: bytes) -> tuple[bytes, bool]:
-        """As `_item`, for a function of one argument that nothing special is to be done for."""
+        """As `_item`, for a function of one argument that needs no special treatment."""
         value: Any = _NOT_LOADED
         try:
             try:
@@ -262,7 +263,7 @@ class Executor:
     def _begin(self, loaded: Loaded) -> None:
         """Give an item its random numbers."""
         session = self.session
-        session.context.rngs = None  # the item before may have had some, in the same context
+        session.context.rngs = None  # the last item may have had streams, in the same context
         rng.seed(session.seed_here())
         generators.look_again()
         if loaded.generators or generators.are_known():
@@ -273,7 +274,7 @@ class Executor:
             Process.audit.item_begins()
 
     def _end(self, context: Context, loaded: Loaded) -> None:
-        """Leave the process as the next item is to find it."""
+        """Restore the state of the process for the next item."""
         process_state.fresh()
         generators.rest()
         if Process.audit is not None:
@@ -287,7 +288,7 @@ class Executor:
         return self._dump(loaded, value)
 
     def _refuse_lacking(self, loaded: Loaded, error: BaseException) -> None:
-        """Raise _LackingError where an argument cannot be loaded since this process lacks a module."""
+        """Raise _LackingError if an argument cannot be loaded because this process lacks a module."""
         if lacks_module(error):
             what = f"argument of {loaded.define.name}"
             raise _LackingError(self.functions.lacking(what, error)) from None
@@ -344,7 +345,7 @@ class Executor:
         return function(*value[0], **value[1])
 
     def _limit(self, context: Context, timeout_s: float) -> None:
-        """Begin the time of a try."""
+        """Start the time limit of a try."""
         context.until = time.monotonic() + timeout_s
         tries = self.session.reporter.tries(context.path, context.work)
         self.session.record.limit(context.until, tries)
@@ -378,7 +379,7 @@ class Executor:
         return retried(call, options.retries, options.retry, self.sleep)
 
     def sleep(self, seconds: float) -> None:
-        """Wait without keeping the worker from other items."""
+        """Wait, while the worker may run other items."""
         assert self.session.waiter is not None, "a worker waits through its hub"
         self.session.waiter.wait(lambda: False, time.monotonic() + seconds)
 
@@ -387,7 +388,7 @@ class Executor:
         work, session = context.work, self.session
         assert work is not None, "an item runs in a slice"
         refusal = None if context.parent is None else context.parent.refusal
-        if refusal is not None and not failed:  # it has caught it
+        if refusal is not None and not failed:  # user code has caught the exception
             where = f"{self.where}, item {context.path}"
             value, failed = payload.dumps_exception(refusal.with_traceback(None), where), True
         with session.turn():
@@ -400,6 +401,6 @@ class Executor:
 
 
 def _look_at(context: Context, loaded: Loaded, value: Any) -> None:
-    """Note where an argument may make a pure function do what it does not do by itself."""
+    """Record if an argument may make a pure function do something impure."""
     if loaded.define.pure and context.work is not None and not args_plain(value):
         context.work.impure = True

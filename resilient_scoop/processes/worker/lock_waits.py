@@ -1,19 +1,19 @@
-"""Tasks that wait for a lock which a task that waits beside them holds.
+"""Handle tasks that wait for a lock held by another waiting task of the same worker.
 
-A worker has one thread. A task that holds a lock over a `map` leaves that thread to others; one of
-them that wants the lock would block the thread, and with it the holder, for ever.
+A worker has one thread. A task that holds a lock during a `map` leaves that thread to other tasks;
+if one of them waited for the lock, it would block the thread, and with it the holder, forever.
 
-So the deputy thread looks whether the main thread is blocked in a lock: the same place in the user's
-code, no switch of context in between, and a system call that locks make (a futex, `flock`, `fcntl`).
-It then sends a signal. Python runs the signal's handler in the middle of the blocked call, and the
-handler leaves the task's greenlet to the hub: the task *gives way*. When others have gone on, its
-greenlet goes on too, the handler returns, and Python tries the lock again. So it is with all that
-Python interrupts for signals: `threading` and `multiprocessing` locks, semaphores, conditions, queues,
-`flock`. (`task_state.locks` sees to `RLock`.)
+So the deputy thread looks whether the main thread is blocked in a lock: the same place in the
+user's code, no switch of context in between, and a system call that locks make (a futex, `flock`,
+`fcntl`). It then sends a signal. Python runs the signal's handler in the middle of the blocked
+call, and the handler switches to the worker loop: the task *yields*. After other tasks have run,
+its greenlet continues, the handler returns, and Python tries the lock again. This works for every
+call that Python interrupts for signals: `threading` and `multiprocessing` locks, semaphores,
+conditions, queues, `flock`. (`task_state.locks` handles `RLock`.)
 
-A lock may also be *polled*: tried again and again, with pauses (`processes.worker.polls`). The
-task gives way inside of a pause. Where the pauses are those of C code (`sqlite3` waits so for a locked
-database), Python cannot run the handler there, and L3 helps.
+A lock may also be *polled*: tried repeatedly, with pauses (`processes.worker.polls`). The task
+yields inside a pause. If the pauses are in C code (`sqlite3` waits in this way for a locked
+database), Python cannot run the handler there, and L3 applies.
 
   L1  Only a task's own code gives way: not the runtime, which may hold the session's lock, nor an import.
   L2  While tasks wait for locks, their worker begins none of the script's own calls: what holders wait for
@@ -53,25 +53,26 @@ if TYPE_CHECKING:
 
 SIGNAL: Final = signal.SIGRTMIN + 3
 FRESH_S: Final = 0.2
-"""A signal that is handled later was not handled in the blocked call: that has returned by itself."""
+"""A signal that is handled later than this was not handled in the blocked call: the call has returned."""
 FIRST_S, MOST_S = 0.05, 1.0
-"""How long a task gives way at first, and at most, while nothing else goes on."""
+"""How long a task yields at first, and at most, while no other task continues."""
 FREE_S, POLLS_FREE_S = 20.0, 60.0
-"""How long nothing may help until the worker ends; a task that polls may wait for something else."""
+"""How long no task may continue until the worker ends; longer for polling, which may have another
+reason."""
 _SETLKW: Final = (7, 38)
 _COMMAND_AT: Final = 2
 _DEAF_S, _DEAF_LONG_S = 0.25, 1.1
-"""A signal that no handler has heard for so long came into a pause of C code.
+"""A signal that no handler has received for this time arrived in a pause of C code.
 
-The second holds where it is not sure that this keeps others. `sqlite3` gives up after 5 s."""
+The second value is for cases that may not block other tasks. `sqlite3` gives up after 5 s."""
 _EXECUTOR: Final = str(Path(__file__).with_name("executor.py"))
 _LOCKS: Final = tuple(str(each.__file__) for each in (locks, process_locks, file_locks))
 _FUTURES: Final = os.path.join(PACKAGE, "futures", "")  # noqa: PTH118
-"""What calls user code (`once`, callbacks, iterables) without the session's lock."""
+"""Code that calls user code (`once`, callbacks, iterables) without the session's lock."""
 
 
 class WaitingTask(Protocol):
-    """A task that waits, and what for."""
+    """A waiting task, and what it waits for."""
 
     @property
     def context(self) -> Context:
@@ -79,7 +80,7 @@ class WaitingTask(Protocol):
 
     @property
     def ready(self) -> Callable[[], bool]:
-        """What tells that it can go on."""
+        """Says whether it can continue."""
 
     @property
     def gives_way(self) -> bool:
@@ -87,13 +88,13 @@ class WaitingTask(Protocol):
 
 
 class Tasks(Protocol):
-    """The worker's loop, as far as it is looked at here."""
+    """The worker loop, as far as it is used here."""
 
     session: Session
     settings: ChildSettings
-    open: list[Work]  # slices of which an item waits and others are not begun
+    open: list[Work]  # slices with a waiting item and items that have not started
     green: Any  # the loop's own greenlet
-    has_fenced: bool  # a task that was ended may have left something locked
+    has_fenced: bool  # an ended task may have left a lock held
 
     @property
     def parked(self) -> Mapping[str, WaitingTask]:
@@ -106,18 +107,18 @@ class Tasks(Protocol):
 
 
 class LockWaits:
-    """Sees the main thread blocked in a lock, and has the task give way."""
+    """Detects that the main thread is blocked in a lock, and makes the task yield."""
 
     def __init__(self, hub: Tasks, say: Callable[[str], None]) -> None:
         self.hub = hub
         self.say = say
-        self.waiting = 0  # tasks that gave way
-        self.progress = 0  # how often another task has gone on
+        self.waiting = 0  # tasks that yielded
+        self.progress = 0  # how often another task has continued
         self._delay_s = FIRST_S
         self._seen: tuple[Any, ...] = ()
         self._seen_at = 0.0
         self._sent_at = 0.0
-        self._stuck_at: float | None = None  # since when nothing has helped
+        self._stuck_at: float | None = None  # since when no task has continued
         self._spent_s, self._free_s = 0.0, FREE_S
         self._proc = Path(f"/proc/self/task/{threading.get_native_id()}")
         self._main = threading.get_ident()
@@ -134,9 +135,9 @@ class LockWaits:
     # --- the deputy ---------------------------------------------------------------------------
 
     def look(self, now: float) -> bool:
-        """Have a task give way if the main thread waits for a lock; return whether it is told so.
+        """Make a task yield if the main thread waits for a lock; return whether a signal was sent.
 
-        The deputy asks now and then.
+        The deputy thread calls this from time to time.
         """
         hub, on_cpu = self.hub, self.hub.session.record.read()
         if not (hub.parked or hub.has_fenced):
@@ -168,20 +169,20 @@ class LockWaits:
         return True
 
     def _is_long(self, now: float) -> bool:
-        """Tell whether the main thread has been where it is for long enough."""
+        """Return whether the main thread has been at the same place for long enough."""
         return self._delay_s > FIRST_S or now - self._seen_at >= HOLD_S
 
     def _count(self, now: float, free_s: float, *, counts: bool) -> None:
-        """Note since when giving way does not help, and how long that may last."""
+        """Record since when yielding does not help, and how long that may last."""
         if self._stuck_at is None and counts:
             self._stuck_at, self._spent_s, self._free_s = now, time.process_time(), free_s
 
     def _may_be_stuck(self) -> bool:
-        """Tell whether what a task polls for may never come: others poll, too, or a holder is gone."""
+        """Return whether polling may never succeed: other tasks poll, too, or a holder is gone."""
         return self.hub.has_fenced or any(parked.gives_way for parked in self.hub.parked.values())
 
     def _is_anyone_kept(self) -> bool:
-        """Tell whether what the main thread does surely keeps a parked task from going on."""
+        """Return whether the main thread certainly blocks a parked task."""
         hub = self.hub
         machine = hub.session.machine
         if hub.settings.workers == 1 or machine.fenced:
@@ -212,18 +213,18 @@ class LockWaits:
         return call is not None and (call != "fcntl" or command in _SETLKW)
 
     def _free(self, now: float) -> None:
-        """End the worker where nothing has helped for long (L3)."""
+        """End the worker if yielding has not helped for long (L3)."""
         stuck_at = self._stuck_at
         if stuck_at is None or now - stuck_at < self._free_s:
             return
         spent_s, self._stuck_at = time.process_time() - self._spent_s, None
-        if spent_s <= (now - stuck_at) / 10:  # else it computes, in native code perhaps
+        if spent_s <= (now - stuck_at) / 10:  # else it computes, perhaps in native code
             self._end(
                 "a task waits for a lock that other tasks of this worker hold, and none continues"
             )
 
     def _end(self, why: str, *, again: bool = False) -> None:
-        """End the worker, unless a new start gives nothing, or would lose what must not run twice."""
+        """End the worker, unless a restart is useless, or would lose calls that must not run twice."""
         hub = self.hub
         self._polls.again()
         if hub.settings.careful and not again:
@@ -244,7 +245,7 @@ class LockWaits:
     # --- the main thread ----------------------------------------------------------------------
 
     def _heard(self, _number: int, frame: FrameType | None) -> None:
-        """Give way, in the middle of a blocked call."""
+        """Yield, in the middle of a blocked call."""
         self._polls.heard()
         if time.monotonic() - self._sent_at > FRESH_S or getcurrent() is self.hub.green:
             return
@@ -253,7 +254,7 @@ class LockWaits:
         self.give_way(lambda: False, None)
 
     def give_way(self, ready: Callable[[], bool], until: float | None) -> None:
-        """Let other tasks run until `ready()` holds, one of them has gone on, or some time is over."""
+        """Let other tasks run until `ready()` holds, one of them has continued, or a time limit is over."""
         hub, session = self.hub, self.hub.session
         deadline, progress = session.record.words[DEADLINE], self.progress
         end = time.monotonic() + self._delay_s
@@ -270,15 +271,15 @@ class LockWaits:
         session.record.words[DEADLINE] = deadline
 
     def went_on(self) -> None:
-        """Another task has gone on, and may have let go of a lock."""
+        """Another task has continued, and may have released a lock."""
         self.progress += 1
         self._delay_s = FIRST_S
         self._stuck_at = None
 
 
 def _is_tasks(frame: FrameType | None) -> bool:
-    """Tell whether a task's own code is at a frame (L1)."""
-    is_first = True  # no user code yet: it is ours that runs
+    """Return whether a frame is in the task's own code (L1)."""
+    is_first = True  # no user code yet: our code runs
     while frame is not None:
         file = frame.f_code.co_filename
         if file.startswith("<frozen importlib"):

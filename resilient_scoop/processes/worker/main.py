@@ -1,4 +1,4 @@
-"""A worker: imports the script, then runs what the broker hands out until it is told to stop."""
+"""A worker: imports the script, then runs the work that the broker assigns until it is told to stop."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ def say(text: str) -> None:
 def import_script(session: Session, functions: Functions) -> None:
     """Import the user's program.
 
-    A worker that cannot do so ends, and no item gets an outcome by it: its agent tries again, or has the
-    run stopped. A script that ends the import by `sys.exit` may have defined all that is needed.
+    A worker that cannot do so ends, and no item gets an outcome from this: its agent tries again,
+    or stops the run. A script that ends its import by `sys.exit` may have defined everything that
+    is needed.
     """
     spec = session.settings.script
     Process.importing = spec.script or spec.module
@@ -64,7 +65,7 @@ def import_script(session: Session, functions: Functions) -> None:
     except BaseException as error:  # user code: the script's top level
         forked_children.end_if_child(error)
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NO_ROOM:
-            raise  # a limit of the system is met: `processes.entry` says which
+            raise  # a limit of the system is reached: `processes.entry` reports it
         if isinstance(error, ScriptGuardError):
             reason = f"{error}. No item is marked as failed: add the guard, then resume"
         else:
@@ -129,7 +130,7 @@ def main() -> NoReturn:
 
 
 def _end() -> NoReturn:
-    """End as a Python program does. What keeps a worker from it is ended by its agent, after a while."""
+    """End as a Python program does. If this takes too long, the agent kills the worker."""
     program_end.finish_threads()
     program_end.run_exit_handlers()
     program_end.let_go()

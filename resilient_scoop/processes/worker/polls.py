@@ -1,8 +1,8 @@
-"""Whether a task polls: tries something again and again, with pauses, until it is there.
+"""Detect whether a task polls: tries something repeatedly, with pauses, until it succeeds.
 
-So do `filelock`, `acquire(timeout=...)` in a loop, `sqlite3` where a database is locked. A task polls if
-it is seen in pauses one after another for some seconds, and hardly uses the CPU. One long pause is no
-polling.
+`filelock`, `acquire(timeout=...)` in a loop, and `sqlite3` with a locked database do this. A task
+polls if it is seen in several pauses for some seconds, and hardly uses the CPU. One long pause is
+not polling.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ POLL_S: Final = 3.0
 """The same for a function that is not known to poll."""
 _PAUSES_MIN: Final = 3
 _CPU: Final = 0.25
-"""Who uses more of a CPU computes."""
+"""A task that uses a larger share of a CPU computes."""
 
 
 class Polls:
-    """Whether the task on the CPU tries something again and again, with pauses."""
+    """Whether the running task tries something repeatedly, with pauses."""
 
     def __init__(self, main: int) -> None:
         machine = platform.machine()
@@ -39,14 +39,14 @@ class Polls:
         self._pauses = _PAUSES.get(machine, frozenset())
         self._calls = self._pauses | LOCK_CALLS.get(machine, {}).keys()
         self._task: object = None
-        self._pause: object = None  # the last one that was seen
+        self._pause: object = None  # the last pause that was seen
         self._count = 0  # how many pauses were seen
         self._since = self._spent_s = self._all_spent_s = 0.0
         self._known: object = None  # a function that polls
-        self._told_at: float | None = None  # since when no handler has heard a signal
+        self._told_at: float | None = None  # since when no handler has received a signal
 
     def look(self, now: float, task: object, function: object, pause: object, number: int) -> bool:
-        """Tell whether the main thread, in a system call, is in a pause of a task that polls."""
+        """Return whether the main thread, in a system call, is in a pause of a polling task."""
         if task != self._task:
             self._task = task
             self._begin(now)
@@ -74,20 +74,20 @@ class Polls:
         self._all_spent_s = time.process_time()
 
     def told(self, now: float) -> None:
-        """A signal is sent into a pause."""
+        """Record that a signal is sent during a pause."""
         if self._told_at is None:
             self._told_at = now
 
     def heard(self) -> None:
-        """A handler has heard it."""
+        """Record that a handler has received it."""
         self._told_at = None
 
     def is_deaf(self, now: float, after_s: float) -> bool:
-        """Tell whether the pauses are those of C code, in which no handler runs."""
+        """Return whether the pauses are in C code, in which no handler runs."""
         if self._told_at is None or now - self._told_at < after_s or not self._is_asleep:
             return False
         return time.process_time() - self._all_spent_s < (now - self._since) * _CPU
 
     def again(self) -> None:
-        """Look at the task as at a new one."""
+        """Start again, for another task."""
         self._task = None
