@@ -177,7 +177,7 @@ class Executor:
         self._end_parent(context, value, failed=failed)
 
     def _is_to_run_again(self, context: Context, loaded: Loaded, began: float) -> bool:
-        """Return whether a failure may result from a signal to all processes, which killed children."""
+        """Return whether a failure may result from a signal to all processes that killed children."""
         if (
             not ignored_signals.came_since(began)
             or loaded.error is not None
