@@ -1,4 +1,4 @@
-"""`rscoop attach`: the output and progress of a run, as if it had been started here."""
+"""`rscoop attach`: show the output and progress of a run, as if it had been started here."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def command(*, run: RunDir, output: bool, quiet: bool) -> int:
 
 
 class _Watch:
-    """One watching of a run, by looking into its journal a few times a second."""
+    """Watches a run by reading its journal several times per second."""
 
     def __init__(self, run: RunDir, info: RunInfo, display: Display, *, output: bool) -> None:
         self._run = run
@@ -89,7 +89,7 @@ class _Watch:
         view: JournalView | None = None
         try:
             while True:
-                live = is_live(self._run)  # asked before reading, so that nothing is missed
+                live = is_live(self._run)  # checked before reading, so that nothing is missed
                 view = view or open_view(self._run)
                 if view is not None:
                     self._look(view, last=not live)
@@ -106,7 +106,7 @@ class _Watch:
                 self._display.output(piece)
             self._show_errors()
         now = time.monotonic()
-        # Counting reads the whole log: of a big one it must not take up a core.
+        # Counting reads the whole log: a big one must not occupy a core.
         if last or now - self._counted_at >= max(_FIGURES_EVERY_S, 20 * self._took_s):
             self.figures = scan_figures(view, self._info.workers)
             self._counted_at = time.monotonic()

@@ -1,7 +1,7 @@
-"""What the commands share: where runs are kept, how a run is named, how figures are printed.
+"""What the commands share: the state folder, parameters, options, output of JSON and notes.
 
 Only the command line reads the environment. Every option can be set by RSCOOP_<OPTION>, whatever
-its command (`RSCOOP_WORKERS=8`); flags on the command line win.
+its command (`RSCOOP_WORKERS=8`); options on the command line take precedence.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SETTINGS: Final[dict[str, Any]] = {
 }
 """Context settings of every command."""
 SCHEMA: Final = 1
-"""Version of what `--json` prints; it rises when a field changes its meaning or goes."""
+"""Version of the `--json` output; it rises when a field changes its meaning or is removed."""
 
 EXIT_CODES: Final = """\b
 Exit codes:
@@ -48,13 +48,13 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 
 def state_folder(ctx: click.Context | None = None) -> Path:
-    """Return where the command's runs are kept; looked up only by those who need it."""
+    """Return the folder of the runs; looked up only if needed."""
     root = (ctx or click.get_current_context()).find_root()
     return catalog.state_dir(root.params.get("state_dir"))
 
 
 class RunParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in some
-    """A run as one types it: `last`, an id, the beginning of one, a name, or a folder."""
+    """A run on the command line: `last`, an id, the beginning of one, a name, or a folder."""
 
     name = "run"
 
@@ -64,7 +64,7 @@ class RunParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
         param: click.Parameter | None,  # noqa: ARG002  click's signature
         ctx: click.Context | None,
     ) -> RunDir:
-        """Return the run; what is wrong with the name is raised as RunNotFoundError."""
+        """Return the run; raises RunNotFoundError for a wrong name."""
         if isinstance(value, RunDir):
             return value
         return catalog.select(state_folder(ctx), value)
@@ -75,7 +75,7 @@ class RunParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
         param: click.Parameter,  # noqa: ARG002
         incomplete: str,
     ) -> list[Any]:
-        """Offer ids, newest first, with what they are of, and names."""
+        """Offer ids, newest first, with their titles, and names."""
         from click.shell_completion import CompletionItem
 
         try:
@@ -117,10 +117,10 @@ class DurationParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 class RunOrPathParam(RunParam):
-    """A run, or the path of a future where the run was left out."""
+    """A run, or the path of an item if the run was left out."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the run, or the path as it was typed."""
+        """Return the run, or the typed path."""
         if isinstance(value, str) and _FUTURE.match(value):
             return value
         return super().convert(value, param, ctx)
@@ -143,7 +143,7 @@ def run_and_path_arguments(command: _Command) -> _Command:
 
 
 def run_and_path(run: RunDir | str, path: str | None) -> tuple[RunDir, str | None]:
-    """Return the run and the path that were meant: a path alone is one of the newest run."""
+    """Return the selected run and path: a path alone belongs to the newest run."""
     if isinstance(run, RunDir):
         return run, path
     if path is not None:
@@ -152,7 +152,7 @@ def run_and_path(run: RunDir | str, path: str | None) -> tuple[RunDir, str | Non
 
 
 def file_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG001
-    """Have the shell complete names of files."""
+    """Make the shell complete names of files."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="file")]
@@ -192,7 +192,7 @@ def print_json(value: Any) -> None:
 
 
 def note(text: str) -> None:
-    """Say something on standard error; standard output is for what was asked for."""
+    """Write a message to standard error; standard output is for the result of the command."""
     click.echo(f"rscoop: {text}", err=True)
 
 

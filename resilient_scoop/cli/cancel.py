@@ -1,4 +1,4 @@
-"""`rscoop cancel`: stop a run in order, or at once; what it has computed is kept."""
+"""`rscoop cancel`: stop a run in order, or at once; its results are kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resilient_scoop.runs.folder import RunDir
 from resilient_scoop.runs.status import is_live
 
 _LINGER_S: Final = 5.0
-"""The broker ends after its launcher; it has that long to let go of the journal."""
+"""The broker ends after its launcher; it has this time to close the journal."""
 _POLL_S: Final = 0.05
 
 
@@ -63,8 +63,9 @@ def command(*, run: RunDir, now: bool, timeout_s: float) -> None:
 
 
 def _ask(pidfd: int, process: Reached, *, now: bool) -> None:
-    """Send what Ctrl-C sends: unlike SIGTERM it waits for no checkpoints."""
-    # A broker without a launcher is ending by itself, or in trouble; it hears nothing milder.
+    """Send the signal of Ctrl-C: unlike SIGTERM, it does not wait for checkpoints."""
+    # A broker without a launcher is ending by itself, or does not respond; it ignores milder
+    # signals.
     number = signal.SIGINT if process.role == "launcher" else signal.SIGKILL
     send(pidfd, number)
     if now:

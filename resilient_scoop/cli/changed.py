@@ -1,4 +1,4 @@
-"""Whether results of changed code still count: what the user says at a resume, and has said before."""
+"""Decide whether results of changed code still count, from options, a question and earlier decisions."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from resilient_scoop.runs.folder import RunDir
 
 _SHOWN_MAX: Final = 4
 ALL: Final = "*"
-"""Of `--reuse-changed` and `--recompute-changed`: every function."""
+"""Value of `--reuse-changed` and `--recompute-changed` for every function."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a resume does about changed code: names for what nobody knows before the replay, and pairs."""
+    """What a resume does about changed code: names for the replay to compare, and pairs of fingerprints."""
 
     reuse: tuple[str, ...]
     recompute: tuple[str, ...]
     decisions: tuple[Decision, ...]  # new ones
-    undecided: dict[str, int]  # functions that nobody has decided on -> results of other code
+    undecided: dict[str, int]  # undecided functions -> number of results of other code
     lost: frozenset[bytes]  # fingerprints of code whose results are computed again
 
 
 def check_flags(reuse: tuple[str, ...], recompute: tuple[str, ...]) -> None:
-    """Raise UsageError where the two flags contradict each other."""
+    """Raise UsageError if the two options contradict each other."""
     both = set(reuse) & set(recompute)
     if both:
         what = "everything" if ALL in both else ", ".join(sorted(both))
@@ -44,10 +44,10 @@ def check_flags(reuse: tuple[str, ...], recompute: tuple[str, ...]) -> None:
 def decide(
     run: RunDir, looked: Looked, reuse: tuple[str, ...], recompute: tuple[str, ...]
 ) -> Verdict:
-    """Return what is to be done, saying what an earlier decision settles.
+    """Return what is to be done, and report which earlier decisions apply.
 
     Raises:
-        UsageError: there are results of changed code that nobody has decided on.
+        UsageError: there are results of changed code without a decision.
     """
     changed = looked.changed
     verdict = weigh(run, changed, reuse, recompute)
@@ -74,7 +74,7 @@ def decide(
 
 
 def is_terminal() -> bool:
-    """Tell whether somebody is there to answer."""
+    """Return whether a user can answer on a terminal."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
@@ -90,7 +90,7 @@ def _ask(run: RunDir, verdict: Verdict, changed: list[Changed]) -> str:
 
 
 def _settle_edits(run: RunDir, looked: Looked) -> None:
-    """Have the user judge edits that show in no function's fingerprint."""
+    """Let the user decide about edits that change no function's fingerprint."""
     told = ", ".join(map(str, looked.edits[:_SHOWN_MAX]))
     if len(looked.edits) > _SHOWN_MAX:
         told += f", and {len(looked.edits) - _SHOWN_MAX} more"
@@ -109,7 +109,7 @@ def _settle_edits(run: RunDir, looked: Looked) -> None:
 
 
 def _named(verdict: Verdict, changed: list[Changed]) -> str:
-    """Return the functions that nobody has decided on, with what has changed in them."""
+    """Return the undecided functions, with their changes."""
     told = {each.title: each for each in changed}
     parts = []
     for name, count in verdict.undecided.items():
@@ -126,7 +126,7 @@ def _named(verdict: Verdict, changed: list[Changed]) -> str:
 def weigh(
     run: RunDir, changed: list[Changed], reuse: tuple[str, ...], recompute: tuple[str, ...]
 ) -> Verdict:
-    """As `decide`, without the decision: what nobody has decided on is computed again."""
+    """As `decide`, without a question: undecided results are computed again."""
     known = load(run.path)
     reuse = _resolve(run, "--reuse-changed", reuse, changed, known)
     recompute = _resolve(run, "--recompute-changed", recompute, changed, known)
@@ -157,7 +157,7 @@ def weigh(
 def _asked(
     names: frozenset[str], reuse: tuple[str, ...], recompute: tuple[str, ...]
 ) -> bool | None:
-    """Return whether results are to be kept; None if this command does not say. A name goes first."""
+    """Return whether results are to be kept; None if the options do not say. Names take precedence."""
     if names & set(reuse):
         return True
     if names & set(recompute):
@@ -190,7 +190,7 @@ def _resolve(
     changed: list[Changed],
     known: dict[Pair, Decision],
 ) -> tuple[str, ...]:
-    """Return full names for those that the user typed; what names nothing that has changed is said."""
+    """Return the full names of typed ones; report names without a changed function."""
     found: list[str] = []
     for word in given:
         names = [

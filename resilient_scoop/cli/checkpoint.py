@@ -1,4 +1,4 @@
-"""`rscoop checkpoint`: have a live run save its parents' states, and hand over or go on."""
+"""`rscoop checkpoint`: make a live run save its checkpoint blocks, then stop or continue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from resilient_scoop.runs.status import is_live
 
 _POLL_S: Final = 0.05
 _YOUNG_S: Final = 5.0
-"""A launcher that has just begun hears signals within so long."""
+"""A launcher handles signals within this time after its start."""
 
 
 @click.command(
@@ -74,7 +74,7 @@ def command(*, run: RunDir, go_on: bool, no_wait: bool, timeout_s: float) -> int
 
 
 def _wait_until_heard(run: RunDir, pid: int, number: int) -> None:
-    """Wait until the launcher has its handlers: before, the signal would kill it."""
+    """Wait until the launcher has its signal handlers: before, the signal would kill it."""
     until = time.monotonic() + _YOUNG_S
     while not _hears(pid, number):
         if time.monotonic() > until:
@@ -86,7 +86,7 @@ def _wait_until_heard(run: RunDir, pid: int, number: int) -> None:
 
 
 def _hears(pid: int, number: int) -> bool:
-    """Tell whether a process catches a signal; one that has ended needs not."""
+    """Return whether a process catches a signal, or has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -96,10 +96,10 @@ def _hears(pid: int, number: int) -> bool:
 
 
 def _wait(run: RunDir, pidfd: int, before: Told, timeout_s: float, *, ends: bool) -> Told:
-    """Wait for what comes of it; what was under way before is joined.
+    """Wait for the result; a request that was already running is joined.
 
     Raises:
-        RunStoppedError: the run ended otherwise, or it takes too long.
+        RunStoppedError: the run ended in another way, or it takes too long.
     """
     until = time.monotonic() + timeout_s
     while True:

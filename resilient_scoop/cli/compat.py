@@ -1,8 +1,8 @@
-"""`python -m resilient_scoop`: every `rscoop` command, and SCOOP's own way to start a script.
+"""`python -m resilient_scoop`: every `rscoop` command, and SCOOP's command line.
 
-`python -m scoop [options] script.py args` becomes `rscoop run [options] script.py args`. SCOOP's
-options are all known: each is translated, is not needed any more (said once), or refused with what
-to do instead, so that no job script goes wrong silently.
+`python -m scoop [options] script.py args` becomes `rscoop run [options] script.py args`. All
+options of SCOOP are known: each is translated, ignored with a note, or refused with advice, so that
+no job script goes wrong silently.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NEEDLESS: Final = {
     "-b": 1, "--backend": 1, "--debug": 0, "-v": 0, "-vv": 0, "-vvv": 0, "--verbose": 0,
     "--external-hostname": 1,
 }  # fmt: skip
-"""Accepted and without effect, with how many words follow."""
+"""Options without effect, with the number of their values."""
 _REFUSED: Final = {
     "--hostfile": "remote hosts",
     "--rsh": "remote hosts",
@@ -37,7 +37,7 @@ _REFUSED: Final = {
 _HOSTS: Final = {"--host", "--hosts"}
 _GROUP_OPTIONS: Final = {"-h", "--help", "--version", "--state-dir"}
 _JOINED: Final = re.compile(r"(-[nbp])([^=].*)")
-"""`-n4`, as getopt has it."""
+"""`-n4`, as in getopt."""
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ def translate(args: Sequence[str]) -> list[str]:
     """Return the `rscoop run` command line of a SCOOP one; --path and --nice take effect here.
 
     Raises:
-        UsageError: an option that has no counterpart, with what to do instead.
+        UsageError: an option without counterpart; the text says what to do instead.
     """
     words = list(args)
     found = _Translation()

@@ -1,4 +1,4 @@
-"""`rscoop completion`: the shell's part of completion; names of runs are completed too."""
+"""`rscoop completion`: print the shell's completion script; names of runs are completed too."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def command(*, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None, f"click knows {shell}"
     completion = kind(root, {}, "rscoop", "_RSCOOP_COMPLETE")
-    # `source()` asks bash for its version, by running it; the script alone is wanted here.
+    # `source()` would run bash to ask for its version; only the script is needed here.
     click.echo(completion.source_template % completion.source_vars())

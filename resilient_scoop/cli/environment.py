@@ -1,4 +1,4 @@
-"""The surroundings of a run for a command that runs its code: `rscoop resume` and `rscoop replay`."""
+"""Restore the surroundings of a run for commands that run its code: `rscoop resume` and `replay`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def enter_surroundings(
     """Give this process the environment, umask and limits of a run; return what differs, for display.
 
     Raises:
-        UsageError: an `--env` names nothing.
+        UsageError: an `--env` has no name.
     """
     given = parse(env, os.environ)
     if info.around is None:  # of version 0.1

@@ -1,4 +1,4 @@
-"""`rscoop failures`: the calls of a run that failed: arguments, attempts, traceback."""
+"""`rscoop failures`: show the failed calls of a run with arguments, attempts and traceback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resilient_scoop.runs.status import open_view
 
 
 class FailuresReport(msgspec.Struct, frozen=True):
-    """What `--json` prints."""
+    """The `--json` output."""
 
     schema: int
     id: str
@@ -43,9 +43,9 @@ Examples:
 def command(*, run: RunDir, limit: int, no_traceback: bool, as_json: bool) -> None:
     """Show the failed calls of RUN.
 
-    Each is shown with its arguments, the number of attempts, and the worker's traceback. Your code is
-    not imported for that. Calls of tasks that have ended are not in the journal any more, unless the
-    run was started with --keep-history.
+    Each is shown with its arguments, the number of attempts, and the worker's traceback. Your code
+    is not imported for that. Calls of tasks that have ended are no longer in the journal, unless
+    the run was started with --keep-history.
     """
     info = run.load()
     view = open_view(run)

@@ -1,4 +1,4 @@
-"""`rscoop resume --dry-run`: what would be kept, what computed, and what that saves and costs."""
+"""`rscoop resume --dry-run`: what would be kept and computed, and what this saves and costs."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _COLUMNS = ("reused", "changed", "failed", "in flight", "in doubt", "saved", "ne
 
 
 class Undecided(msgspec.Struct, frozen=True):
-    """A function with results whose code has changed, and nobody has said what that means."""
+    """A function with results whose code has changed, without a decision of the user."""
 
     name: str
     results: int
 
 
 class DryRunReport(msgspec.Struct, frozen=True):
-    """What `--dry-run --json` prints. `undecided` names what has changed and was not decided on.
+    """The `--dry-run --json` output. `undecided` names changed functions without a decision.
 
-    `missing` are functions with results that the code does not have any more.
+    `missing` are functions with results that no longer exist in the code.
     """
 
     schema: int
@@ -159,5 +159,5 @@ def _row(each: FunctionForetold) -> tuple[str, ...]:
 
 
 def _time(seconds: float) -> str:
-    """Return a time for eyes, short ones with their fractions."""
+    """Return a time for display, short ones with fractions."""
     return duration(seconds) if seconds >= 100 else f"{seconds:.2g}s"  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""`rscoop fork`: another run from here on, without computing again what led to here."""
+"""`rscoop fork`: make a new run that starts with the results of another one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class ForkReport(msgspec.Struct, frozen=True):
-    """What `--json` prints."""
+    """The `--json` output."""
 
     schema: int
     id: str
@@ -130,8 +130,8 @@ def command(
 
 
 class _Place(NamedTuple):
-    point: Point | None  # None: all that there is
-    source: str  # for eyes
+    point: Point | None  # None: everything
+    source: str  # for display
     gen: int | None  # of the checkpoint
 
 
@@ -141,10 +141,10 @@ class _Made(NamedTuple):
 
 
 def _place(run: RunDir, at: str | None, at_checkpoint: str | None, block: str | None) -> _Place:
-    """Return the place that the options name.
+    """Return the point that the options select.
 
     Raises:
-        UsageError: it is none, or not there any more.
+        UsageError: there is no such point, or it no longer exists.
     """
     from resilient_scoop.runs import fork
 
@@ -164,7 +164,7 @@ def _place(run: RunDir, at: str | None, at_checkpoint: str | None, block: str | 
 
 
 def _script_of(run: RunDir) -> Parent:
-    """Return what the journal has of the script.
+    """Return the script's state in the journal.
 
     Raises:
         UsageError: there is no journal yet.
@@ -180,10 +180,10 @@ def _script_of(run: RunDir) -> Parent:
 
 
 def _at_call(run: RunDir, root: Parent, text: str) -> Point:
-    """Return the place before a call of the script.
+    """Return the point before a batch of the script.
 
     Raises:
-        UsageError: it is no call that the run has made, or what lies before it is not there any more.
+        UsageError: the run has not made this batch, or records before it no longer exist.
     """
     from resilient_scoop.runs import fork
 
@@ -212,10 +212,10 @@ def _at_call(run: RunDir, root: Parent, text: str) -> Point:
 
 
 def _checkpoint(run: RunDir, root: Parent, text: str, block: str | None) -> _Made:
-    """Return the checkpoint that is meant.
+    """Return the selected checkpoint.
 
     Raises:
-        UsageError: there is none, or it cannot be told which.
+        UsageError: there is none, or several fit.
     """
     from resilient_scoop.runs import fork
 
@@ -248,7 +248,7 @@ def _checkpoint(run: RunDir, root: Parent, text: str, block: str | None) -> _Mad
 
 
 def _known(root: Parent) -> str:
-    """Return the checkpoints that there are, for eyes."""
+    """Return the existing checkpoints, for display."""
     told = []
     for (name, _), generations in sorted(root.blocks.items()):
         numbers = " and ".join(str(kept.gen) for kept in generations)

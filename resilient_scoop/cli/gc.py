@@ -112,16 +112,16 @@ def _state(entry: RunEntry) -> RunState:
 
 
 def _extent(folder: Path) -> tuple[float, int]:
-    """Return when the run last wrote anything, and what its folder takes up on disk.
+    """Return when the run last wrote anything, and the size of its folder on disk.
 
-    Folders, locks and kept figures do not count: whoever looks at a run touches them.
+    Folders, locks and cached figures do not count: reading a run touches them.
     """
     used_at, size_bytes = 0.0, 0
     for path in (folder, *folder.rglob("*")):
         try:
             found = path.lstat()
         except OSError:
-            continue  # it went while we looked
+            continue  # it was removed in between
         size_bytes += found.st_blocks * 512
         if stat.S_ISREG(found.st_mode) and path.name not in _TOUCHED_BY_READERS:
             used_at = max(used_at, found.st_mtime)

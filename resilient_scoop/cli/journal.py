@@ -1,4 +1,4 @@
-"""`rscoop journal`: is it whole, what is in it, and all of it as text; and what is done to it."""
+"""`rscoop journal`: check a journal, show statistics, and export it as text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _WIRE: Final = {Table.DEFINE, Table.CONST, Table.OUTPUT, Table.PROGRESS}
 
 
 class VerifyReport(msgspec.Struct, frozen=True):
-    """What `verify --json` prints."""
+    """The `verify --json` output."""
 
     schema: int
     id: str
@@ -50,7 +50,7 @@ class TableStats(msgspec.Struct, frozen=True):
 
 
 class StatsReport(msgspec.Struct, frozen=True):
-    """What `stats --json` prints."""
+    """The `stats --json` output."""
 
     schema: int
     id: str
@@ -96,7 +96,7 @@ Examples:
 @json_option
 def verify(*, run: RunDir, depth: str, as_json: bool) -> int:
     """Check RUN's journal for damage (exit code 74)."""
-    run.load()  # of a newer format it is not ours to judge
+    run.load()  # this version cannot check a newer format
     holder = writer_lock.holder(run.journal)
     if holder is not None:
         raise RunBusyError(str(run.journal), holder.pid, holder.host, holder.started)
@@ -126,7 +126,7 @@ def verify(*, run: RunDir, depth: str, as_json: bool) -> int:
 @json_option
 def stats(*, run: RunDir, as_json: bool) -> None:
     """Show the records and bytes of each table."""
-    run.load()  # of a newer format it is not ours to judge
+    run.load()  # this version cannot check a newer format
     with JournalView.open(run.journal) as view:
         tables = []
         for table in Table:
@@ -159,7 +159,7 @@ Examples:
 )  # fmt: skip
 def export(*, run: RunDir, tables: tuple[str, ...]) -> None:
     """Print RUN's journal as JSON lines. Pickled values are printed as base64, never opened."""
-    run.load()  # of a newer format it is not ours to judge
+    run.load()  # this version cannot check a newer format
     with JournalView.open(run.journal) as view:
         for table in Table:
             if tables and table.name.lower() not in tables:
@@ -183,5 +183,5 @@ def _decoded(table: Table, value: bytes) -> Any:
 
 
 def _named(record: msgspec.Struct) -> dict[str, Any]:
-    """Return a record with its fields' names, which arrays on the wire do without."""
+    """Return a record with the names of its fields, which the arrays on disk do not contain."""
     return {"type": type(record).__name__, **msgspec.structs.asdict(record)}

@@ -1,4 +1,4 @@
-"""`rscoop journal backup` and `restore`: copies of a run that leave its folder, sealed."""
+"""`rscoop journal backup` and `restore`: signed copies of a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from resilient_scoop.runs import catalog
 
 
 class CopyReport(msgspec.Struct, frozen=True):
-    """What `backup --json` and `restore --json` print."""
+    """The output of `backup --json` and `restore --json`."""
 
     schema: int
     id: str
@@ -92,7 +92,7 @@ def restore(*, source: Path, as_json: bool) -> None:
 
 
 def key_path() -> Path:
-    """Return where the user's key is."""
+    """Return the path of the user's key."""
     from platformdirs import user_config_path
 
     return user_config_path("rscoop") / "backup.key"

@@ -1,4 +1,4 @@
-"""`rscoop journal compact` and `repair`: a smaller journal, a journal without its damage."""
+"""`rscoop journal compact` and `repair`: make a journal smaller, or remove its damage."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _LOST_SHOWN_MAX: Final = 20
 
 
 class CompactReport(msgspec.Struct, frozen=True):
-    """What `compact --json` prints."""
+    """The `compact --json` output."""
 
     schema: int
     id: str
@@ -52,7 +52,7 @@ class CompactReport(msgspec.Struct, frozen=True):
 
 
 class RepairReport(msgspec.Struct, frozen=True):
-    """What `repair --json` prints."""
+    """The `repair --json` output."""
 
     schema: int
     id: str
@@ -80,7 +80,7 @@ def compact(*, run: RunDir, timeout_s: float, as_json: bool) -> None:
     A run does this itself when half of its journal is free. A live run does it on request, and
     continues meanwhile.
     """
-    run.load()  # one of a newer format is not ours to change
+    run.load()  # this version cannot change a newer format
     check_begun(run)
     before_bytes = _size_bytes(run)
     if is_live(run):
@@ -160,7 +160,7 @@ def _tell(run: RunDir, found: Repaired, aside: Path) -> None:
 
 
 def _ask(run: RunDir, timeout_s: float) -> None:
-    """Have the process that holds the journal compact it."""
+    """Make the process that holds the journal compact it."""
     wanted, refused = run.journal / WANTED_FILE, run.journal / REFUSED_FILE
     before = read_generation(run.journal).data
     refused.unlink(missing_ok=True)
@@ -196,7 +196,7 @@ def _free_name(run: RunDir) -> Path:
 
 
 def _exchange(first: Path, second: Path) -> None:
-    """Let two folders change their names in one step: a run is never without a journal."""
+    """Exchange the names of two folders in one step: a run is never without a journal."""
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(first), os.fsencode(second)
     if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _EXCHANGE) == 0:

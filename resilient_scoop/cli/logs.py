@@ -1,4 +1,4 @@
-"""`rscoop logs`: what the script and its tasks wrote, or the logs of the run's processes."""
+"""`rscoop logs`: print the output of the script and its tasks, or the logs of processes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def command(  # noqa: PLR0913  one parameter per option
 
 
 class _Streams:
-    """What the script and its tasks wrote, and where each kind is to go."""
+    """The output of the script and its tasks, and the target of each kind."""
 
     def __init__(
         self, run: RunDir, display: Display, *, output: bool, errors: _Write, tasks: _Write
@@ -89,7 +89,7 @@ class _Streams:
         self._tasks, self._logs = tasks, TaskLogs(run.logs)
 
     def follow(self, *, live_too: bool) -> None:
-        """Print what there is, and then, with `live_too`, what comes until the run ends."""
+        """Print what exists, and then, with `live_too`, new text until the run ends."""
         view = None
         while True:
             goes_on = live_too and is_live(self._run)
@@ -120,7 +120,7 @@ class _Streams:
 
 @dataclass(slots=True)
 class _Logs:
-    """Log files and how far each was read; names stand before lines when there are several."""
+    """Log files and the read position in each; lines begin with the name if there are several."""
 
     folder: Path
     names: tuple[str, ...]
@@ -145,7 +145,7 @@ class _Logs:
 
 
 def _is_of(path: Path, name: str) -> bool:
-    """Tell whether a log is that of a process: `w1.log`, or `w1-2.log` of its second life."""
+    """Return whether a log belongs to a process: `w1.log`, or `w1-2.log` after a restart."""
     return path.stem == name or path.stem.startswith((f"{name}-", f"{name}."))
 
 

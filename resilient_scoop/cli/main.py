@@ -1,7 +1,7 @@
-"""`rscoop`: the group of commands, each in a module of its own that is imported when it is called.
+"""`rscoop`: the group of commands, each in a module that is imported when it is called.
 
-`rscoop run` must not wait for the imports of the others. Errors of ours end a command as one line
-on standard error and the exit code of their class; a bug of ours ends it with its traceback.
+`rscoop run` must not wait for imports of other commands. An `RscoopError` ends a command with one
+line on standard error and the exit code of its class; a bug ends it with a traceback.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _DISK_EXIT: Final = 74
 
 
 class Rscoop(click.Group):
-    """The group; loads a command when it is wanted and maps errors to exit codes."""
+    """The group; loads a command on use and maps errors to exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         """Return the names for `--help`; aliases are known but not listed."""
@@ -78,7 +78,7 @@ class Rscoop(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for a script given without `run`, say so."""
+        """Find the command; suggest `run` for a script given without it."""
         word = args[0] if args else ""
         if word.endswith(".py") and self.get_command(ctx, word) is None:
             ctx.fail(f"No such command {word!r}. To run a script: rscoop run {word}")
@@ -93,7 +93,7 @@ class Rscoop(click.Group):
         windows_expand_args: bool = True,  # noqa: ARG002, FBT001, FBT002
         **extra: Any,
     ) -> Any:
-        """Run one command and exit as it says."""
+        """Run one command and exit with its code."""
         try:
             code = super().main(
                 args, prog_name or "rscoop", complete_var, standalone_mode=False, **extra
@@ -135,7 +135,7 @@ Every option can be set in the environment: RSCOOP_WORKERS=8 is `run -n 8`.""",
 @click.option(
     "--state-dir",
     metavar="FOLDER",
-    type=click.Path(readable=False),  # what is wrong with it is said where it is used
+    type=click.Path(readable=False),  # a wrong value is reported where it is used
     help="Where runs are kept, on a local disk.  [default: ~/.local/state/rscoop]",
 )
 @click.version_option(__version__, prog_name="rscoop", message="%(prog)s %(version)s")
@@ -153,7 +153,7 @@ def cli(state_dir: str | None) -> None:  # noqa: ARG001 - read by `state_folder`
 
 
 def hold_standard_streams() -> None:
-    """Take the place of closed standard streams: else the next file opened would be one of them."""
+    """Reopen closed standard streams: else the next opened file would become one of them."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         os.set_inheritable(fd, True)  # noqa: FBT003 - the system call takes it so
     os.close(fd)

@@ -1,4 +1,4 @@
-"""Reaching a live run: the process that can be asked, and a signal that can't meet a stranger."""
+"""Reach a live run: find the process to ask, and send it a signal safely."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Reached:
 
 
 def whom_to_ask(run: RunDir, command: str) -> Reached:
-    """Return the launcher, or, where it was killed, the broker it left; `command` is the user's.
+    """Return the launcher, or, if it was killed, its broker; `command` is that of the user.
 
     Raises:
-        UsageError: it lives on another host, or nobody can be asked.
+        UsageError: it runs on another host, or there is no process to ask.
     """
     here = os.uname().nodename
     holder = run.holder()
@@ -58,10 +58,10 @@ def open_process(pid: int) -> int | None:
 
 
 def send(pidfd: int, number: int) -> None:
-    """Send a signal by pidfd, which cannot meet a stranger that was given the same pid.
+    """Send a signal by pidfd, which cannot reach another process with the same pid.
 
     Raises:
-        UsageError: the process is another user's.
+        UsageError: the process belongs to another user.
     """
     try:
         signal.pidfd_send_signal(pidfd, number)

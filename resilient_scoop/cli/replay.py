@@ -1,4 +1,4 @@
-"""`rscoop replay`: does the code still do what the journal says? A test for one's own CI."""
+"""`rscoop replay`: check that the code still does what the journal says; usable as a test in CI."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIFFERS = 1
 
 
 class ReplayReport(msgspec.Struct, frozen=True):
-    """What `--json` prints; `parents` are those that were replayed up to the first difference."""
+    """The `--json` output; `parents` are those that were replayed up to the first difference."""
 
     schema: int
     id: str

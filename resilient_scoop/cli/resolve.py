@@ -28,14 +28,14 @@ from resilient_scoop.runs.stored_state import read_state
 
 
 class Doubt(msgspec.Struct, frozen=True):
-    """One item in doubt, or one that was and has ended."""
+    """One item in doubt, or one that was in doubt and has ended."""
 
     path: str
     name: str
 
 
 class DoubtsReport(msgspec.Struct, frozen=True):
-    """What `--json` prints."""
+    """The `--json` output."""
 
     schema: int
     id: str
@@ -79,11 +79,11 @@ def command(
 ) -> None:
     """Record what happened to an item of RUN in doubt.
 
-    An item of an idempotent=False call is in doubt if its start is in the journal and its outcome is
-    not: its worker, or the whole run, was lost meanwhile. rscoop never starts such an item a second
-    time; a resume ends it as WorkerLostError. If you have checked whether it had its effect, record
-    that here. An item that has already ended as WorkerLostError can be resolved too, until the run
-    has finished. Without an ID, all such items are listed.
+    An item of an idempotent=False call is in doubt if its start is in the journal and its outcome
+    is not: its worker, or the whole run, was lost in between. rscoop never starts such an item a
+    second time; a resume ends it as WorkerLostError. If you have checked whether it had its effect,
+    record that here. An item that has already ended as WorkerLostError can be resolved too, until
+    the run has finished. Without an ID, all such items are listed.
     """
     run, path = run_and_path(run, path)
     info = run.load()

@@ -1,4 +1,4 @@
-"""`rscoop resume`: go on with a run where it was."""
+"""`rscoop resume`: continue a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ResumeCommand(click.Command):
     """Takes `--reuse-changed` with or without `=FUNCTION`; the next word is never its value."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Spell a bare flag out before click would swallow the run's name as its value."""
+        """Complete a bare flag, because click would take the run's name as its value."""
         return super().parse_args(
             ctx, [f"{word}={ALL}" if word in _OPTIONAL_VALUE else word for word in args]
         )
@@ -120,7 +120,7 @@ def command(  # noqa: PLR0913  one parameter per option
     try:
         _enter(run, info)
     except (UsageError, click.ClickException):
-        _say(told)  # it may be the reason
+        _say(told)  # this may be the reason
         raise
     told += changed_versions(info)
     if dry_run:
@@ -169,7 +169,7 @@ def _say(told: list[str]) -> None:
 
 
 def changed_versions(info: RunInfo) -> list[str]:
-    """Return what is installed otherwise than when the run began; results may rest on it."""
+    """Return packages with another version than when the run began; results may depend on them."""
     now = {**installed_versions(), "Python": sys.version.split()[0]}
     then = {**info.versions, "Python": info.python_version}
     return [
@@ -180,7 +180,7 @@ def changed_versions(info: RunInfo) -> list[str]:
 
 
 def _enter(run: RunDir, info: RunInfo) -> None:
-    """Go where the run was started and check that its script is still there and compiles."""
+    """Change to the working directory of the run, and check that its script exists and compiles."""
     try:
         os.chdir(info.cwd)
     except OSError as error:
@@ -193,7 +193,8 @@ def _enter(run: RunDir, info: RunInfo) -> None:
 def _changed(run: RunDir, info: RunInfo, *, retry_failed: bool) -> Looked | None:
     """Return what has changed in functions with results; None: there is nothing to do.
 
-    One view answers both questions: opening one has a child read a journal that was not closed.
+    One view answers both questions, because opening one is costly: a child checks a journal that
+    was not closed.
     """
     from resilient_scoop.processes.code_survey import look
     from resilient_scoop.runs.status import open_view, read_ended

@@ -1,4 +1,4 @@
-"""`rscoop rm`: remove runs that are named."""
+"""`rscoop rm`: remove the named runs."""
 
 from __future__ import annotations
 

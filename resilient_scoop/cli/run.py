@@ -1,7 +1,7 @@
 """`rscoop run`: start a script as a new run.
 
-The script is checked before the run exists, so that a typing error leaves nothing behind. What
-comes after the script on the command line is the script's.
+The script is checked before the run exists, so that a typing error leaves nothing behind. Arguments
+after the script belong to the script.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def command(  # noqa: PLR0913  one parameter per option
 
 
 def check_name(name: str | None) -> None:
-    """Raise UsageError for a name that could not be told from other ways to select a run."""
+    """Raise UsageError for a name that could be confused with other ways to select a run."""
     if name is None:
         return
     if not _NAME.fullmatch(name) or name == catalog.LAST:

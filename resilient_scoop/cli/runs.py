@@ -40,7 +40,7 @@ _COLORS = {
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One run, as `--json` prints it."""
+    """One run in the `--json` output."""
 
     id: str
     name: str | None = None
@@ -58,7 +58,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunList(msgspec.Struct, frozen=True):
-    """What `--json` prints."""
+    """The `--json` output."""
 
     schema: int
     runs: list[RunRow]
@@ -87,8 +87,8 @@ Examples:
 def command(*, states: tuple[str, ...], last: int | None, as_json: bool) -> None:
     """List the runs with state, progress, duration and size.
 
-    TOOK is the time for which a run has been running, all resumes together. `rscoop resume`
-    continues a run that is `stopped` or `failed`.
+    TOOK is the time that a run has been running, all resumes together. `rscoop resume` continues a
+    run that is `stopped` or `failed`.
     """
     entries = list_runs(state_folder())
     if not states and last:
@@ -108,7 +108,7 @@ def command(*, states: tuple[str, ...], last: int | None, as_json: bool) -> None
 
 
 def row_of(entry: RunEntry) -> RunRow:
-    """Return a run's line; what can't be read is said in it."""
+    """Return a run's row; it also says if the run cannot be read."""
     info = entry.info
     if info is None:
         return RunRow(

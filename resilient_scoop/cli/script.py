@@ -1,7 +1,7 @@
-"""What is to be run, checked before a run exists for it: a typing error leaves nothing behind.
+"""Find and check a script before a run exists for it: a typing error leaves nothing behind.
 
-Whatever is wrong is said in Python's own words and with Python's exit codes, since the user may
-as well have typed `python` instead of `rscoop run`.
+Errors have Python's own texts and exit codes, as if the user had typed `python` instead of `rscoop
+run`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ DISTRIBUTIONS: Final = (
     "resilient-scoop", "pyzmq", "greenlet", "dill", "lmdb", "tenacity", "paramiko", "msgspec",
     "click", "rich", "psutil", "platformdirs", "tblib", "numpy", "deap",
 )  # fmt: skip
-"""What results may depend on; `resume` says which of them have changed."""
+"""Packages on which results may depend; `resume` reports changes of their versions."""
 _CANT_OPEN, _CANT_RUN = 2, 1
 _STDIN: Final = "<stdin>"
 _PASSING: Final = ("/dev/", "/proc/")
-"""What a path below these means is gone with the process or with the next redirection."""
+"""A path below these is valid only for this process or this redirection."""
 
 
 class ScriptError(click.ClickException):
-    """The script can't be started; the text is what Python would say."""
+    """The script cannot be started; the text is that of Python."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -54,8 +54,8 @@ class ScriptError(click.ClickException):
 class Target:
     """What is to be run: either a script's absolute path or a module's name.
 
-    `source` is what was read of a script that can be read only once; `first` is then the folder of
-    its modules.
+    `source` is the text of a script that can be read only once; `first` is then the folder of its
+    modules.
     """
 
     script: str | None = None
@@ -65,10 +65,10 @@ class Target:
 
 
 def find_script(name: str, folder: Path) -> Target:
-    """Return the script, folder or archive that `python NAME` would run in `folder`, once it compiles.
+    """Return the script, folder or archive that `python NAME` would run in `folder`; it must compile.
 
     Raises:
-        ScriptError: there is none, or it is no Python.
+        ScriptError: there is none, or it is not valid Python.
     """
     path = os.path.join(folder, name)  # noqa: PTH118 - `link/..` is another folder than this one
     place = program.importer(path)
@@ -97,7 +97,7 @@ def read_script() -> Target:
     """Return the script that `python -` would run: all of standard input.
 
     Raises:
-        ScriptError: it is closed, or no Python.
+        ScriptError: standard input is closed, or not valid Python.
     """
     try:
         with open(0, "rb", closefd=False) as file:
@@ -110,7 +110,7 @@ def read_script() -> Target:
 
 
 def _read(path: str, name: str) -> tuple[bytes, bool]:
-    """Return a script's source, and whether the path gives it only now."""
+    """Return a script's source, and whether the path can be read only once."""
     if path.endswith(".ipynb"):
         raise ScriptError(
             f"{sys.executable}: {path!r} is a notebook: make a script of it with "
@@ -133,7 +133,7 @@ def check_program(spec: ScriptSpec) -> None:
     """Check that the program of a run is still there and compiles.
 
     Raises:
-        ScriptError: it is not, or does not.
+        ScriptError: it does not exist, or does not compile.
     """
     if spec.module is not None:
         find_module(spec.module, Path(spec.cwd))
@@ -152,7 +152,7 @@ def find_module(name: str, folder: Path) -> Target:
     """Check that `python -m NAME` would find something in `folder`; nothing is imported.
 
     Raises:
-        ScriptError: there is no such module, or it is no Python.
+        ScriptError: there is no such module, or it is not valid Python.
     """
     first = [] if sys.flags.safe_path else [str(folder)]
     where: list[str] | None = [*first, *_python_path(folder), *sys.path]
@@ -178,7 +178,7 @@ def find_module(name: str, folder: Path) -> Target:
 
 
 def _python_path(folder: Path) -> list[str]:
-    """Return the entries of PYTHONPATH; a resume has its run's, which came behind our own start."""
+    """Return the entries of PYTHONPATH; a resume has restored those of its run after our own start."""
     path = "" if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "")
     return absolute_path(path, str(folder)).split(os.pathsep) if path else []
 
@@ -194,7 +194,7 @@ def check_source(source: bytes, path: str) -> None:
     """Raise ScriptError, with the text that Python would print, unless the source compiles."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the run itself will show them, once
+            warnings.simplefilter("ignore")  # the run itself will show the warnings
             compile(source, path, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         text = "".join(traceback.format_exception_only(error)).rstrip()
@@ -202,9 +202,9 @@ def check_source(source: bytes, path: str) -> None:
 
 
 def installed_versions() -> dict[str, str]:
-    """Return the versions of DISTRIBUTIONS, read off the names of their metadata folders.
+    """Return the versions of DISTRIBUTIONS, read from the names of their metadata folders.
 
-    `importlib.metadata` takes 60 ms to import, more than all else that a start does here.
+    Importing `importlib.metadata` takes 60 ms, more than everything else at the start.
     """
     wanted = {name.replace("-", "_"): name for name in DISTRIBUTIONS}
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Handing a run to its launcher, in this process or in one of its own (`--detach`)."""
+"""Start the launcher of a run, in this process or in a new one (`--detach`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOG: Final = "launcher.log"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """How a run is started or resumed, as the command line has it."""
+    """How a run is started or resumed, from the command line."""
 
     workers: int
     resume: bool = False
@@ -43,7 +43,7 @@ class Start:
 
 
 def start(run: RunDir, how: Start) -> int:
-    """Launch the run and return its exit code, or, detached, 0 once it is under way."""
+    """Launch the run and return its exit code; if detached, return 0 as soon as it runs."""
     if how.detach:
         return _detached(run, how)
     return _launch(run, how)
@@ -75,11 +75,11 @@ def _launch(run: RunDir, how: Start) -> int:
 
 
 def _detached(run: RunDir, how: Start) -> int:
-    """Fork twice, so that the launcher is nobody's child and no terminal's.
+    """Fork twice, so that the launcher has no parent process here and no terminal.
 
-    The grandchild goes on as if it were the command; its standard error is the log.
+    The grandchild continues as the command; its standard error is the log.
     """
-    verdict, telling = os.pipe()  # closes when the launcher ends, however it does
+    verdict, telling = os.pipe()  # closes when the launcher ends in any way
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()

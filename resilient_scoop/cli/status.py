@@ -40,11 +40,11 @@ from resilient_scoop.runs.troubles import troubles
 
 
 class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user decided about results of code that has changed since."""
+    """A decision of the user about results of changed code."""
 
     function: str
     keep: bool
-    results: int  # 0 where the replay found them
+    results: int  # 0 if the replay found them
     decided_at: str
 
 
@@ -77,14 +77,14 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     resubmitted: int
     retried: int
     computed_s: float
-    ran_s: float | None  # for how long the run has been running, all resumes together
+    ran_s: float | None  # how long the run has been running, all resumes together
     output_bytes: int
     journal_bytes: int
     audit: list[Finding]
     folder: str
     replays: list[ReplayFigures]
     decisions: list[DecisionReport]  # on results of changed code; the last one of each change
-    troubles: list[str]  # what keeps a live run from going on
+    troubles: list[str]  # what blocks a live run
 
 
 @click.command(
@@ -114,10 +114,12 @@ def command(*, run: RunDir, as_json: bool) -> None:
 
 
 def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
-    """Return all that is told of a run."""
+    """Return the report of a run."""
     ended = figures.ended
     state = state_of(run, ended)
-    over = ended if state is not RunState.RUNNING else None  # of an earlier life otherwise
+    over = (
+        ended if state is not RunState.RUNNING else None
+    )  # else it belongs to an earlier launcher
     return StatusReport(
         schema=SCHEMA,
         id=run.id,
@@ -204,7 +206,7 @@ _FUNCTIONS_SHOWN_MAX: Final = 20
 
 
 def _function_lines(functions: list[FunctionFigures]) -> list[str]:
-    """Return the table of functions; times are of the calls that were measured: no parents."""
+    """Return the table of functions; times are those of measured calls, without parents."""
     if not functions:
         return []
     cells = [

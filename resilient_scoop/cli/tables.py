@@ -1,4 +1,4 @@
-"""Tables of text that fit the terminal: long cells are cut, and columns left out where it is narrow."""
+"""Tables of text that fit the terminal: long cells are cut, and columns left out if it is narrow."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Final
 GAP: Final = "  "
 _CELL_MIN: Final = 8
 _INDENT: Final = 12
-"""Where the values of `status` begin."""
+"""Column at which the values of `status` begin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; the one with the highest `rank` is left out first, and 0 never is."""
+    """One column; the one with the highest `rank` is left out first, 0 never."""
 
     title: str
     rank: int = 0
@@ -26,12 +26,12 @@ class Column:
 
 
 def width_here() -> int | None:
-    """Return the width of the terminal; None where standard output goes elsewhere."""
+    """Return the width of the terminal; None if standard output is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def folded(text: str) -> list[str]:
-    """Return lines that fit the terminal: what is longer goes on below, under its value."""
+    """Return lines that fit the terminal: longer ones continue in the next line, under their value."""
     width = width_here()
     lines = text.split("\n")
     if width is None:

@@ -1,8 +1,8 @@
-"""`--time-limit`, and what the batch system says where it is not given.
+"""`--time-limit`, and its default from the batch system.
 
-SLURM tells when the job ends (SLURM_JOB_END_TIME, seconds since 1970), PBS how long it may run
-(PBS_WALLTIME, seconds from the job's start). LSF and Grid Engine tell a job nothing of the kind; they
-send signals, and those are heard.
+SLURM announces when the job ends (SLURM_JOB_END_TIME, seconds since 1970), PBS how long it may run
+(PBS_WALLTIME, seconds from the start of the job). LSF and Grid Engine announce neither; they send
+signals, and these are handled.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 MARGIN_S: Final = 120.0
 _SHARE: Final = 0.1
-"""Of a short job, the margin is at most this part."""
+"""For a short job, the margin is at most this part of its time."""
 _GRACE_SHARE: Final = 0.8
-"""Of the margin: the rest is for the run's own end."""
+"""Part of the margin for checkpoints: the rest is for the end of the run."""
 _NUMBER: Final = re.compile(r"[0-9]{1,12}")
 _DAYS: Final = re.compile(r"(\d+)-(\d+:\d\d:\d\d)")
 
@@ -36,7 +36,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class TimeLimit:
-    """What was typed: seconds, or None for no limit whatever the batch system says."""
+    """The typed limit: seconds, or None for no limit, even if the batch system has one."""
 
     seconds: float | None
 
@@ -76,7 +76,7 @@ def time_limit_option(command: _Command) -> _Command:
 
 
 def limit_of(given: TimeLimit | None) -> Limit | None:
-    """Return when the run is to hand over, from now on, and say so where nobody typed it."""
+    """Return in how many seconds the run is to hand over; report a limit that the user did not type."""
     from resilient_scoop.processes.launcher.stopping import Limit
     from resilient_scoop.runs.display import duration
 
@@ -102,7 +102,7 @@ def limit_of(given: TimeLimit | None) -> Limit | None:
 
 
 def batch_left_s(environ: Mapping[str, str], now: float) -> tuple[str, float] | None:
-    """Return which variable tells how long the job has left, and how long; None if none does."""
+    """Return the variable that says how long the job has left, and the seconds; None if there is none."""
     ends = _seconds(environ.get("SLURM_JOB_END_TIME", ""))
     if ends is not None:
         return "SLURM_JOB_END_TIME", ends - now
@@ -114,13 +114,13 @@ def batch_left_s(environ: Mapping[str, str], now: float) -> tuple[str, float] | 
 
 
 def _seconds(text: str) -> float | None:
-    """Return the seconds that a variable tells, also as HH:MM:SS; None where it tells none."""
+    """Return the seconds in a variable, also from HH:MM:SS; None if it has none."""
     text = text.strip()
     return float(text) if _NUMBER.fullmatch(text) else parse_duration(text) if ":" in text else None
 
 
 def _job_age_s(mark: bytes) -> float:
-    """Return for how long the eldest process above this one has run that belongs to the job."""
+    """Return the age of the oldest ancestor of this process that belongs to the job."""
     pid, eldest = os.getpid(), os.getpid()
     while pid > 1:
         try:

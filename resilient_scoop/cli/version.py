@@ -13,7 +13,7 @@ from resilient_scoop.cli.script import installed_versions
 
 
 class VersionReport(msgspec.Struct, frozen=True):
-    """What `--json` prints."""
+    """The `--json` output."""
 
     schema: int
     version: str

@@ -26,7 +26,7 @@ from resilient_scoop.runs.status import open_view
 
 
 class WhyReport(msgspec.Struct, frozen=True):
-    """What `--json` prints."""
+    """The `--json` output."""
 
     schema: int
     id: str
@@ -59,7 +59,7 @@ def command(*, run: RunDir | str, path: str | None, as_json: bool) -> int:
     ID is its path, as error messages and `rscoop status` show it; without one, the script is
     explained. The answer comes from the journal and from what the workers execute now. It does not
     slow the run down, and it works on runs that have ended. Nothing is unpickled: an exception is
-    shown as its worker wrote it down.
+    shown as its worker stored it.
     """
     run, path = run_and_path(run, path)
     run.load()
@@ -89,6 +89,6 @@ def _lines(why: Why) -> list[str]:
 
 
 def _indented(text: str) -> list[str]:
-    """Return a text, of several lines where an error's is, below its heading."""
+    """Return a text, which may have several lines for an error, below its heading."""
     first, *rest = text.split("\n")
     return [f"  {first}", *(f"    {line}" for line in rest)]

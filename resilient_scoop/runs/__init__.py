@@ -1,4 +1,4 @@
-"""Runs as they are on disk: what notebooks, reports and tools of your own read of them.
+"""Runs on disk, and a reading API for notebooks, reports and your own tools.
 
     from resilient_scoop import runs
 
@@ -8,9 +8,9 @@
         print(item.path, item.function, item.state, item.seconds)
     print(run.outcome("0.3[17]").value())
 
-Nothing here changes a run. Live runs can be read as well as those that have ended: each reading sees the
-journal at one moment, and holds up nobody. Only `Outcome.value` runs code of yours, where it unpickles a
-result; so read only runs that you trust, as you would open only such pickles.
+Nothing here changes a run. Live runs can be read as well as ended ones: each reading sees the
+journal at one moment, and does not block the run. Only `Outcome.value` runs code of yours, because
+it unpickles a result; so read only runs that you trust, as with any pickle.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HOMES: Final = {"Event": "events", "Item": "items"}
 
 
 def __getattr__(name: str) -> Any:
-    """Return what is public here, imported when it is asked for: workers need only parts of this room."""
+    """Import a public name on first use: workers need only parts of this package."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'reading')}")

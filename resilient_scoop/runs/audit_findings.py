@@ -1,4 +1,4 @@
-"""What `--audit` has found: written by the processes that run user code, read for display."""
+"""Findings of `--audit`: written by the processes that run user code, read for display."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _SAID: Final = {
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One place of the user's source."""
+    """One finding, at one line of user code."""
 
     kind: str
-    call: str  # what is called there
+    call: str  # the called function
     file: str
     line: int
     function: str
-    text: str  # of the line
-    parent: str  # the future in which it was seen first
+    text: str  # text of the line
+    parent: str  # the future in which it was first seen
 
     @property
     def said(self) -> str:
-        """What is wrong there, for display."""
+        """The problem, for display."""
         what = f"{self.call} {_SAID[self.kind]}"
         if self.kind == SHARED:
             what = f"changes {self.call}: {_SAID[self.kind]}"
@@ -45,12 +45,12 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def read_findings(logs: Path) -> list[Finding]:
-    """Return the places that were reported in a run, each once, by file and line."""
+    """Return the findings of a run, each once, by file and line."""
     return sorted(AuditTail(logs).new(), key=lambda each: (each.file, each.line, each.kind))
 
 
 class AuditTail:
-    """Reads findings as they come."""
+    """Reads findings as they are written."""
 
     def __init__(self, logs: Path) -> None:
         self._file = logs / FILE
@@ -59,12 +59,12 @@ class AuditTail:
 
     @classmethod
     def anew(cls, logs: Path) -> AuditTail:
-        """Begin a new audit: what an earlier one found was of the code as it was then."""
+        """Start a new audit: findings of an earlier one belong to the earlier code."""
         (logs / FILE).unlink(missing_ok=True)
         return cls(logs)
 
     def new(self) -> list[Finding]:
-        """Return what was found since the last time and is a place that was not told before."""
+        """Return new findings since the last call, each place once."""
         try:
             with self._file.open("rb") as file:
                 file.seek(self._offset)

@@ -1,8 +1,9 @@
-"""All runs of a user: making a new one, finding one by what was typed, listing them.
+"""All runs of a user: create, find by name or id, list, remove.
 
-`<state dir>/runs/` holds one folder per run, named by the run's id: the second of its creation and
-two random characters, so that ids sort by age, can be read out, and a short prefix usually does.
-What begins with a dot is a draft (`.new-`, `.restore-`) or on its way out (`.gone-`) and is no run.
+`<state dir>/runs/` holds one folder per run, named by the id of the run: the second of its creation
+and two random characters, so that ids sort by age, can be read aloud, and a short prefix is usually
+enough. A folder whose name begins with a dot is not a run: it is a draft (`.new-`, `.restore-`) or
+being removed (`.gone-`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from resilient_scoop.runs.status import state_behind
 EPOCH_S: Final = 1_704_067_200
 """2024-01-01 UTC: ids count 1/1024 s from here; eight characters last 34 years."""
 ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-"""Crockford's base 32: no i, l, o, u, so that an id can be read out and typed."""
+"""Crockford's base 32: no i, l, o, u, so that an id can be read aloud and typed."""
 ID_LENGTH: Final = 8
 LAST: Final = "last"
 """Selects the newest run; no run may have this name."""
@@ -50,7 +51,7 @@ _STEPS_MAX: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class RunEntry:
-    """One folder in the list of runs; `info` is None where `problem` says why."""
+    """One folder in the list of runs; if `info` is None, `problem` says why."""
 
     run: RunDir
     info: RunInfo | None
@@ -80,7 +81,7 @@ def state_dir(override: str | None = None) -> Path:
 def new_id(now: float, step: int = 0) -> str:
     """Return an id for a run that begins at `now` (seconds since 1970); ids of later runs are greater.
 
-    `step` leads past those of the same 1/1024 s.
+    `step` skips ids of the same 1/1024 s.
     """
     number = max(0, int((now - EPOCH_S) * 1024)) + step
     return "".join(ALPHABET[(number >> shift) & 31] for shift in range(5 * ID_LENGTH - 5, -1, -5))
@@ -92,9 +93,9 @@ def create(
     now: float,
     files: Mapping[str, bytes] | None = None,
 ) -> RunDir:
-    """Create the folder of a new run; `describe` is given its id and says what is started.
+    """Create the folder of a new run; `describe` gets its id and returns its description.
 
-    `files` are put into it.
+    `files` are written into it.
 
     Raises:
         UsageError: the state folder can't be used: permissions, a file in its way; name another.
@@ -118,9 +119,9 @@ def create(
 
 
 def _check_keeper(state: Path, runs: Path) -> None:
-    """Raise UsageError where the folder of runs is another user's, who could exchange what is in it.
+    """Raise UsageError if the folder of runs belongs to another user, who could replace its content.
 
-    Root's may be shared (sticky, as /tmp is); root itself may use anybody's.
+    A folder of root may be shared (sticky, like /tmp); root itself may use any folder.
     """
     found, me = runs.stat(), os.geteuid()
     if found.st_uid not in (me, 0) and me != 0:
@@ -137,13 +138,13 @@ def _check_keeper(state: Path, runs: Path) -> None:
 
 
 def _is_shared(runs: Path) -> bool:
-    """Tell whether several users keep their runs in a folder."""
+    """Return whether several users keep their runs in a folder."""
     found = runs.stat()
     return found.st_uid != os.geteuid() or bool(found.st_mode & stat.S_ISVTX)
 
 
 def restore(state: Path, run_id: str, fill: Callable[[Path], None]) -> RunDir:
-    """Bring a run back under its id; `fill` is given an empty folder to put its files into.
+    """Restore a run under its id; `fill` gets an empty folder and writes the files into it.
 
     Raises:
         UsageError: there is a run of this id, or the state folder can't be used.
@@ -174,7 +175,7 @@ def restore(state: Path, run_id: str, fill: Callable[[Path], None]) -> RunDir:
 
 
 def list_runs(state: Path) -> list[RunEntry]:
-    """Return all runs, oldest first; one whose description can't be read is listed with why."""
+    """Return all runs, oldest first; one whose description cannot be read is listed with the reason."""
     entries = []
     for run in _folders(state):
         try:
@@ -185,14 +186,13 @@ def list_runs(state: Path) -> list[RunEntry]:
 
 
 def select(state: Path, selector: str) -> RunDir:
-    """Return the run that was meant: `last`, an id, a unique prefix of one, a name, or a folder.
+    """Return the selected run: `last`, an id, a unique prefix of one, a name, or a folder.
 
-    Of several runs with the same name the newest is meant.
+    Of several runs with the same name, the newest is selected.
 
     Raises:
-        RunNotFoundError: nothing fits; the error names what is alike.
-        NoRunsError: the newest is meant, and there is none.
-        UsageError: a prefix fits several runs, which are named.
+        RunNotFoundError: nothing fits; the error names similar ones. NoRunsError: the newest run is
+        asked for, and there is none. UsageError: a prefix fits several runs, which are named.
     """
     if os.sep in selector:
         return _by_folder(selector)
@@ -216,7 +216,7 @@ def select(state: Path, selector: str) -> RunDir:
 
 
 def remove(run: RunDir) -> None:
-    """Delete a run with all it holds. It is no run any more as soon as this begins.
+    """Delete a run with all its files. It stops being a run as soon as this starts.
 
     Raises:
         RunBusyError: it is live.
@@ -229,7 +229,7 @@ def remove(run: RunDir) -> None:
 
 
 def remove_rests(state: Path) -> int:
-    """Delete what a killed start or a killed removal left over; return how many there were.
+    """Delete leftovers of killed starts and removals; return how many there were.
 
     A draft lives for milliseconds; those of this minute are left alone.
     """
@@ -250,7 +250,7 @@ def remove_rests(state: Path) -> int:
 
 
 def _maker_lives(draft: Path) -> bool:
-    """Tell whether the process that restores a run, which may take long, is at it."""
+    """Return whether the process that restores a run is alive; a restore may take long."""
     return Path("/proc", draft.name.removeprefix(_RESTORE).partition("-")[0]).is_dir()
 
 
@@ -266,7 +266,7 @@ def _folders(state: Path) -> list[RunDir]:
         ) from error
     runs = [RunDir(state / "runs" / name) for name in names if not name.startswith(".")]
     if runs and _is_shared(state / "runs"):
-        return [run for run in runs if _is_mine(run.path)]  # others' are none of our business
+        return [run for run in runs if _is_mine(run.path)]  # runs of other users are skipped
     return runs
 
 
@@ -274,7 +274,7 @@ def _is_mine(path: Path) -> bool:
     try:
         return path.lstat().st_uid == os.geteuid()
     except OSError:
-        return False  # it is just being removed
+        return False  # it is being removed
 
 
 def _by_folder(selector: str) -> RunDir:
@@ -328,7 +328,7 @@ def _publish(draft: Path, runs: Path, describe: Callable[[str], RunInfo], now: f
             draft.rename(final)
         except OSError as error:
             if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
-                continue  # another run of this moment was quicker
+                continue  # another run was created first at this moment
             raise
         sync_folder(runs)
         return RunDir(final)

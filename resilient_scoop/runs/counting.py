@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ReplayFigures:
-    """What a parent that starts again replays: what came since its last checkpoint, or ever."""
+    """What a restarted parent replays: everything since its last checkpoint, or since its start."""
 
     path: str
     results: int = 0
@@ -43,13 +43,13 @@ class _Batch:
 
     @property
     def wanted(self) -> int:
-        """How many items it has, without those that were given up."""
+        """Number of its items, without those that were given up."""
         return self.known - self.given_up.count() if self.given_up else self.known
 
 
 @dataclass(slots=True)
 class Count:
-    """A fold of the LOG in the order of its keys, which keeps each parent's own order."""
+    """A fold of the LOG in the order of its keys, which preserves the order within each parent."""
 
     titles: dict[bytes, str] = field(default_factory=dict)  # of functions, by fingerprint
     functions: dict[str, Work] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class Count:
         batch.whole |= part.last
         batch.fn = part.fn
         batch.given_up.discard(part.start, stop)
-        if part.last and batch.known > stop:  # an earlier attempt asked for more
+        if part.last and batch.known > stop:  # an earlier attempt had made more calls
             self._lose(parent, part.call, batch, stop, batch.known)
             batch.known = stop
             batch.given_up.discard(stop, 1 << 62)
@@ -120,7 +120,7 @@ class Count:
             self._lose(parent, part.call, batch, part.start, stop)
 
     def _lose(self, parent: str, call: int, batch: _Batch, start: int, stop: int) -> None:
-        """Results are not wanted any more: others take their place."""
+        """Discount results that are replaced by others."""
         lost = sum(high - low for low, high in batch.done.overlap(start, stop))
         if not lost:
             return
@@ -131,7 +131,7 @@ class Count:
         held_under(self.functions, batch.title).add(-lost, -len(gone), 0.0)
 
     def end(self, tally: Tally | None) -> None:
-        """Add what the log no longer has; leave out what it has still, and the tally counts, too."""
+        """Add what the log no longer has; leave out records that both the log and the tally count."""
         if tally is None:
             return
         for name, work in tally.functions.items():
@@ -143,7 +143,7 @@ class Count:
             held_under(self.functions, batch.title).add(-batch.done.count(), -len(failed), 0.0)
 
     def has_ended(self, parent: str) -> bool:
-        """Tell whether a parent is done, or hangs below one that is."""
+        """Return whether a parent, or one above it, is done."""
         place = parse_item(parent)
         if place is None:
             return False

@@ -1,11 +1,11 @@
-"""What the user has decided about the results of changed code, kept with the run.
+"""The user's decisions about results of changed code, kept with the run.
 
-A decision is about a pair of fingerprints: that of the code which made the results, and that of the
-code as it was when the user decided. So it holds for exactly this code: another change asks again.
-The last decision on a pair counts.
+A decision is about a pair of fingerprints: of the code that made the results, and of the code at
+the time of the decision. So it is valid for exactly this code: after another change, the user is
+asked again. The last decision on a pair counts.
 
-The file holds one JSON line per decision, appended and synced. A line that a power cut has cut short
-counts for nothing: the user is asked again.
+The file holds one JSON line per decision, appended and synced. A line that a power cut has cut
+short is ignored: the user is asked again.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
 
 FILE: Final = "decisions.jsonl"
 Pair = tuple[bytes, bytes]
-"""Fingerprints: of what made the results, of the code now."""
+"""Two fingerprints: of the code that made the results, of the present code."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether results of other code stand (`keep`) or are computed again."""
+    """Whether results of other code are kept (`keep`) or computed again."""
 
     name: str
     then: bytes
     now: bytes
     keep: bool
-    results: int = 0  # how many it was about; 0 where nobody counted
+    results: int = 0  # number of results concerned; 0 if they were not counted
     decided_at: float = 0.0  # seconds since 1970
 
     @property
     def pair(self) -> Pair:
-        """What it is about."""
+        """The pair of fingerprints."""
         return self.then, self.now
 
     @property
     def title(self) -> str:
-        """What the user calls the function."""
+        """The name of the function, for display."""
         return self.name.rpartition(":")[2]
 
 
 def load(run_dir: Path) -> dict[Pair, Decision]:
-    """Return the decisions that count."""
+    """Return the valid decisions."""
     return {each.pair: each for each in _lines(run_dir)}
 
 
 def kept(run_dir: Path) -> set[Pair]:
-    """Return the pairs whose results stand."""
+    """Return the pairs whose results are kept."""
     return {pair for pair, each in load(run_dir).items() if each.keep}
 
 

@@ -1,12 +1,11 @@
-"""What the user sees of a run: the script's output, one live line of progress, and notes.
+"""The display of a run: the script's output, one live progress line, and notes.
 
-Standard output belongs to the script, byte for byte; everything of ours goes to standard error.
-On a terminal the progress is one line that is drawn over itself, cleared before anything else is
-written and never drawn behind a half-written line of the script. Elsewhere (a batch job's
-file) it is one plain line a minute, and the first line names the run. No color is used, so there
-is none to turn off.
+Standard output belongs to the script, byte for byte; everything of ours goes to standard error. On
+a terminal the progress is one line that is redrawn in place, cleared before anything else is
+written and never drawn after an unfinished line of the script. Elsewhere (a file of a batch job) it
+is one plain line per minute, and the first line names the run. No color is used.
 
-A reader that goes away (`rscoop run … | head`) ends the display, never the run.
+If the reader ends (`rscoop run … | head`), the display ends, but not the run.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _FULL_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A run at one moment, as its launcher knows it."""
+    """A run at one moment, as known to its launcher."""
 
     elapsed_s: float = 0.0
     done: int = 0
@@ -48,15 +47,15 @@ class Progress:
     resubmitted: int = 0
     reused: int = 0  # items that came from the journal
     rate_per_s: float = 0.0
-    label: str = ""  # what the script says of its progress, by `futures.progress`
-    share: float | None = None  # of the whole, as the script says
-    eta_s: float | None = None  # until its end, by the script's own word
-    batch: str = ""  # path and function of the call under way
+    label: str = ""  # progress of the script, from `futures.progress`
+    share: float | None = None  # total, from the script
+    eta_s: float | None = None  # estimated seconds to the end, from the script's progress
+    batch: str = ""  # path and function of the current batch
     batch_done: int = 0
     batch_total: int | None = None  # None: more items may follow
-    batch_eta_s: float | None = None  # until the call's end
-    items: str = ""  # how far the running items are, by their own word
-    full: str = ""  # who waits until the disk has space
+    batch_eta_s: float | None = None  # estimated seconds to the end of the batch
+    items: str = ""  # progress of the running items, from `futures.progress`
+    full: str = ""  # processes that wait for disk space
 
 
 class Rate:
@@ -67,10 +66,10 @@ class Rate:
         self._seen: deque[tuple[float, int]] = deque()
 
     def add(self, now: float, count: int) -> float:
-        """Note the count at `now`; return its growth per second, 0 while it can't be told."""
+        """Record the count at `now`; return its growth per second, 0 if unknown."""
         seen = self._seen
         if seen and count < seen[-1][1]:
-            seen.clear()  # counted anew, after a restart of the broker
+            seen.clear()  # counting starts again after a restart of the broker
         seen.append((now, count))
         while seen[0] is not seen[-1] and seen[1][0] <= now - self._window_s:
             seen.popleft()
@@ -79,14 +78,14 @@ class Rate:
 
 
 class Course:
-    """How long something will take that tells its share; a new `name` begins a new one."""
+    """Estimates the remaining time from the completed share; a new `name` starts a new estimate."""
 
     def __init__(self) -> None:
         self._name = ""
         self._began = self._first = 0.0
 
     def eta_s(self, now: float, name: str, share: float | None) -> float | None:
-        """Return the seconds until its end, or None where too little of it was seen."""
+        """Return the seconds to its end, or None if too little was observed."""
         if share is None or name != self._name or share < self._first:
             self._name, self._began, self._first = name, now, share or 0.0
             return None
@@ -97,14 +96,14 @@ class Course:
 
 
 class _Sink:
-    """One stream, written to at once and whole, also where its descriptor does not block."""
+    """One stream, written at once and completely, also if its descriptor is non-blocking."""
 
     def __init__(self, stream: BinaryIO | TextIO, *, keeps: bool) -> None:
         self._stream = stream
-        self._keeps = keeps  # what a full disk has no space for waits; else it is dropped
+        self._keeps = keeps  # if the disk is full, wait for space; else drop the text
         self.gone = False
-        self.full: Callable[[], None] = lambda: None  # called where it begins to wait for space
-        self.lost_bytes = 0  # that nobody has read
+        self.full: Callable[[], None] = lambda: None  # called when it starts to wait for space
+        self.lost_bytes = 0  # bytes that were not read
         try:
             self._fd: int | None = stream.fileno()
         except (io.UnsupportedOperation, ValueError):
@@ -136,7 +135,7 @@ class _Sink:
             if error.errno not in {errno.EPIPE, errno.EIO, errno.EBADF}:
                 raise
             self.lost_bytes = len(data)
-            self.gone = True  # the terminal was closed, or `head` has seen enough
+            self.gone = True  # the terminal was closed, or `head` has ended
 
     def _write_stream(self, data: bytes) -> None:
         buffer = getattr(self._stream, "buffer", None)
@@ -155,7 +154,7 @@ def _write_fd(fd: int, data: bytes, *, keeps: bool, full: Callable[[], None]) ->
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            waiting = select.poll()  # not select(): descriptors may be beyond 1024
+            waiting = select.poll()  # not select(): descriptors may be above 1024
             waiting.register(fd, select.POLLOUT)
             waiting.poll()
         except OSError as error:
@@ -168,7 +167,7 @@ def _write_fd(fd: int, data: bytes, *, keeps: bool, full: Callable[[], None]) ->
             is_said = True
             time.sleep(
                 _FULL_S
-            )  # a file on a full disk; signals are heard (`processes.launcher.signals`)
+            )  # a file on a full disk; signals are handled (`processes.launcher.signals`)
 
 
 class Display:
@@ -200,10 +199,10 @@ class Display:
         self._hidden_until = float("-inf")
         self._drawn_at = float("-inf")
         self._plain_at = clock()
-        self._mid_line = False  # of the script's output, on the terminal that we draw on
+        self._mid_line = False  # unfinished line of the script's output on the terminal
 
     def output(self, data: bytes) -> None:
-        """Write what the script wrote, as it is and at once."""
+        """Write output of the script, unchanged and at once."""
         if not data:
             return
         self._clear()
@@ -211,7 +210,7 @@ class Display:
         if self._out.is_tty():
             self._mid_line = not data.endswith(b"\n")
         if self._out.is_pipe():
-            # Who reads it may write to our terminal, and takes a moment for it.
+            # The reader may write to our terminal, a moment later.
             self._hidden_until = self._clock() + DRAW_EVERY_S
         self._redraw()
 
@@ -222,11 +221,11 @@ class Display:
 
     @property
     def lost_bytes(self) -> int:
-        """How much of the script's output was for a reader that had gone."""
+        """How much of the script's output came after its reader had ended."""
         return self._out.lost_bytes
 
     def error(self, data: bytes) -> None:
-        """Write what the script, or a process of the run, wrote to standard error."""
+        """Write standard error of the script, or of a process of the run."""
         if not data:
             return
         self._clear()
@@ -236,12 +235,12 @@ class Display:
         self._redraw()
 
     def begin(self, text: str) -> None:
-        """Say which run this is, where no live line does."""
+        """Name the run, if there is no live line."""
         if not self._tty and not self._quiet:
             self.note(text)
 
     def note(self, text: str) -> None:
-        """Say something in a line of its own."""
+        """Write a message in a line of its own."""
         self._clear()
         fresh = b"\n" if self._mid_line else b""
         self._mid_line = False
@@ -249,7 +248,7 @@ class Display:
         self._redraw()
 
     def progress(self, snapshot: Progress) -> None:
-        """Show how far the run is; may be called as often as one likes."""
+        """Show the progress of the run; may be called at any rate."""
         now = self._clock()
         changed, self._last = snapshot != self._last, snapshot
         if self._quiet:
@@ -262,7 +261,7 @@ class Display:
             self.note(f"run {self._run_id}: {progress_line(snapshot)}")
 
     def close(self) -> None:
-        """Take the live line away; the streams stay open."""
+        """Remove the live line; the streams stay open."""
         self._clear()
         self._last = None
 
@@ -295,7 +294,7 @@ class Display:
 
 
 def progress_line(at: Progress, width: int | None = None, run: str = "") -> str:
-    """Return a snapshot in words: what is nothing to speak of, and what does not fit, is left out."""
+    """Return a snapshot as text, without parts that are zero or do not fit."""
     parts = [(order, text) for order, text in enumerate(_parts(at, run)) if text]
     if width is not None:
         ranked = sorted(parts, key=lambda part: _RANKS[part[0]])
@@ -306,13 +305,13 @@ def progress_line(at: Progress, width: int | None = None, run: str = "") -> str:
 
 
 def columns(text: str) -> int:
-    """Return how many columns of a terminal a text takes: letters of East Asia take two."""
+    """Return how many columns a text needs on a terminal: wide East Asian characters need two."""
     return sum(1 + (east_asian_width(letter) in "WF") for letter in text)
 
 
 _BETWEEN: Final = " | "
 _RANKS: Final = (0, -1, 1, 2, 4, 3, 8, 7, 6, 5, 10, 9)
-"""Which of the parts below stay where the line is narrow: those with low numbers."""
+"""Parts with low numbers stay if the line is narrow."""
 
 
 def _parts(at: Progress, run: str) -> tuple[str, ...]:
@@ -343,12 +342,12 @@ def _parts(at: Progress, run: str) -> tuple[str, ...]:
 
 
 def steps(done: float, total: float | None) -> str:
-    """Return how far an item is by its own word: 120/500, or 120 where it does not know the end."""
+    """Return an item's progress as text: 120/500, or 120 if the total is unknown."""
     return f"{done:.12g}" if total is None else f"{done:.12g}/{total:.12g}"
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in the two largest units that it has: 1h05m, 2m03s, 7s."""
+    """Return a duration in its two largest units: 1h05m, 2m03s, 7s."""
     whole = max(0, round(seconds))
     minutes, second = divmod(whole, 60)
     hours, minute = divmod(minutes, 60)

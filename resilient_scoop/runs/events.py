@@ -1,4 +1,4 @@
-"""What the records of a run's log tell, one event for each item or thing."""
+"""The records of a run's log as events, one for each item or other fact."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ EventKind = Literal[
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One record of a run's log.
 
-    The records of one task are in their order; those of different tasks are not in the order of time.
+    Records of one task are in order; records of different tasks are not in the order of time.
     """
 
     kind: EventKind
     path: str
-    """Of the item, or of the task that made a call, was told something or kept a checkpoint."""
+    """Path of the item, or of the task that made a call, got an answer or wrote a checkpoint."""
     text: str
-    """What it is about, for display: a function's name, an error, a signal."""
+    """Details, for display: a function's name, an error, a signal."""
     at: float | None = None
-    """Seconds since 1970, where they were recorded: of deaths."""
+    """Seconds since 1970, if recorded: for deaths."""
 
 
 def events_of(  # noqa: C901, PLR0912 - a table
     record: wire.Logged, names: dict[bytes, str]
 ) -> Iterator[Event]:
-    """Yield what a record tells."""
+    """Yield the events of a record."""
     parent = record.parent
     match record:
         case wire.Calls(parts=parts):

@@ -1,7 +1,7 @@
-"""What the processes of a run are doing right now, seen from outside.
+"""What the processes of a run are executing now, observed from outside.
 
-Read from /proc and from their flight records: it costs the run nothing, and works while its broker
-does not.
+Read from /proc and from their flight records: this costs the run nothing, and works even if its
+broker does not.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Busy:
     name: str
     pid: int
     path: str
-    since_s: float  # for how long it has been in this slice
-    state: str = "R"  # as /proc has it
-    lacks_bytes: int = 0  # for how much room on the disk it waits
-    imports_s: float = 0.0  # for how long a worker has been importing the script
+    since_s: float  # seconds in this slice
+    state: str = "R"  # from /proc
+    lacks_bytes: int = 0  # bytes of disk space that it waits for
+    imports_s: float = 0.0  # seconds in the import of the script
 
     @property
     def is_stopped(self) -> bool:
@@ -40,12 +40,12 @@ class Busy:
 
     @property
     def who(self) -> str:
-        """What it is called, for display."""
+        """Its name, for display."""
         return who(self.name, self.pid)
 
     @property
     def trouble(self) -> str:
-        """What keeps it from going on, for display; empty if nothing does."""
+        """What blocks it, for display; empty if nothing does."""
         if self.is_stopped:
             return f"{self.who} is stopped; to let it continue: kill -CONT {self.pid}"
         if self.lacks_bytes:
@@ -60,7 +60,7 @@ class Busy:
 
     @property
     def text(self) -> str:
-        """What it does, for display."""
+        """Its activity, for display."""
         if self.trouble:
             return self.trouble
         if self.imports_s:
@@ -73,13 +73,13 @@ class Busy:
 
 
 def who(name: str, pid: int) -> str:
-    """Return what a process is called, for display."""
+    """Return the name of a process, for display."""
     title = {"origin": "the script's process", "broker": "the broker", "agent": "the agent"}
     return f"{title.get(name, f'worker {name}')} (process {pid})"
 
 
 def state_of(pid: int) -> str:
-    """Return the state of a process as /proc has it: `T` stopped, `Z` gone or ending."""
+    """Return the state of a process from /proc: `T` stopped, `Z` gone or ending."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
@@ -88,13 +88,13 @@ def state_of(pid: int) -> str:
 
 
 def processes(run_id: str) -> list[Busy]:
-    """Return the processes of a run on this host, but its launcher, by name."""
+    """Return the processes of a run on this host, except its launcher, by name."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
         except OSError:
-            continue  # it has just ended
+            continue  # it has ended
         if _ENTRY not in words:
             continue
         at = words.index(_ENTRY)

@@ -1,7 +1,7 @@
-"""Why is it as it is with an item? What `rscoop why` says, from the journal and the flight records.
+"""Explain an item's current state: the answer of `rscoop why`, from the journal and flight records.
 
-Nothing is unpickled: a value is told by its size, an exception by the text and the traceback that
-its worker wrote down beside it.
+Nothing is unpickled: a value is shown by its size, an exception by the text and traceback that its
+worker stored with it.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ _SHOWN_MAX: Final = 8
 
 
 class How(StrEnum):
-    """How it is with a future or a call."""
+    """The state of an item or a batch."""
 
-    UNKNOWN = "unknown"  # not asked for, as far as the journal knows
-    GONE = "gone"  # its parent is done, and nothing below it is kept
-    GIVEN_UP = "given up"  # its parent reads no more of the map
+    UNKNOWN = "unknown"  # not called, as far as the journal knows
+    GONE = "gone"  # its parent is done, and records below it are dropped
+    GIVEN_UP = "given up"  # its parent stopped reading the map
     DONE = "done"
     FAILED = "failed"
     DOUBT = "in doubt"
     RUNNING = "running"
-    WAITING = "waiting"  # for what it asked for itself
-    READY = "ready"  # waits for a worker
-    STOPPED = "stopped"  # it is to be done, but the run does not run
-    PARTLY = "partly done"  # a call
+    WAITING = "waiting"  # it waits for calls of its own
+    READY = "ready"  # it waits for a worker
+    STOPPED = "stopped"  # it is not done, and the run is stopped
+    PARTLY = "partly done"  # a batch
 
 
 class Why(msgspec.Struct, frozen=True):
@@ -66,10 +66,10 @@ class Why(msgspec.Struct, frozen=True):
 
 
 def parse_path(text: str) -> str:
-    """Return the path of a future or a call as it was typed; spaces are left out.
+    """Return the typed path of an item or a batch, without spaces.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a path.
     """
     path = "".join(text.split())
     if not _PATH.fullmatch(path):
@@ -82,7 +82,7 @@ def parse_path(text: str) -> str:
 
 
 class Inquiry:
-    """One look at a run."""
+    """Answers questions about one run, at one moment."""
 
     def __init__(self, run: RunDir, view: JournalView) -> None:
         self.run = run
@@ -95,7 +95,7 @@ class Inquiry:
         self.troubles = troubles(run, everybody)
 
     def answer(self, path: str) -> Why:
-        """Return why it is as it is with a future or a call."""
+        """Return the state of an item or a batch, with the reason."""
         if path == ids.ROOT:
             return self._script()
         if path.endswith("]"):
@@ -108,7 +108,7 @@ class Inquiry:
     # --- what is not there --------------------------------------------------------------------
 
     def _missing(self, path: str, parent: str, call: int) -> Why | None:
-        """Answer for what the journal has no record of; None where it has."""
+        """Answer for a path without records in the journal; None if there are records."""
         known = self.state.parents.get(parent)
         if known is not None and call < known.next_call():
             return None
@@ -246,7 +246,7 @@ class Inquiry:
         return Why(path, name, How.PARTLY, text, told, "" if self.live else self._go_on())
 
     def _survey(self, parent: Parent, call: int) -> tuple[str, list[int], int]:
-        """Return a call's function, which of its items failed, and how many were given up."""
+        """Return a batch's function, the failed items, and how many were given up."""
         name, failed, given_up = "?", set[int](), Intervals()
         for record in self._records(parent):
             if isinstance(record, wire.Calls):
@@ -293,7 +293,7 @@ class Inquiry:
 
 
 class Story:
-    """What the journal tells of one item, in order."""
+    """The journaled history of one item."""
 
     def __init__(self, state: State, index: int, call: int) -> None:
         self.state = state
@@ -304,7 +304,7 @@ class Story:
         self.outcome: bytes | None = None
         self.failed = False
         self.spent = ""
-        self.given_up = False  # its parent reads no more of the call
+        self.given_up = False  # its parent stopped reading the batch
         self._made_by: tuple[bytes, bytes] | None = None
 
     def take(self, record: wire.Logged) -> None:  # noqa: C901, PLR0912 - a table

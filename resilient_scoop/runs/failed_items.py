@@ -1,7 +1,7 @@
-"""The calls of a run that failed, with their arguments and tracebacks, from its journal.
+"""The failed calls of a run, with their arguments and tracebacks, from its journal.
 
-Nothing of the user's is imported or run: exceptions are shown as their worker wrote them down, and
-arguments with stubs in the place of the user's classes.
+No user code is imported or run: exceptions are shown as their worker stored them, and arguments
+with stubs in place of the user's classes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class FailedItem(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class _Found:
-    """What of a failed item is in the log."""
+    """A failed item, as found in the log."""
 
     payload: bytes
     fingerprint: bytes
@@ -116,7 +116,7 @@ def _order(place: _Place) -> tuple[int, list[int], int, int]:
 
 
 def _find_calls(view: Readable, chosen: dict[_Place, _Found]) -> None:
-    """Note where the arguments of items are: what was asked for last stands."""
+    """Record where the arguments of items are: the last call counts."""
     calls: dict[tuple[str, int], list[_Place]] = {}
     for place in chosen:
         calls.setdefault(place[:2], []).append(place)
@@ -161,7 +161,7 @@ def _item(view: Readable, place: _Place, found: _Found, define: wire.Define | No
 
 
 def _call(view: Readable, found: _Found, name: str, style: int) -> str:
-    """Return the call as one would write it."""
+    """Return the call as source text."""
     raw = view.get(Table.ARGS, found.key) if found.key else None
     if raw is None and found.key:
         raw = view.get(Table.HISTORY, bytes((Table.ARGS,)) + found.key)

@@ -1,16 +1,14 @@
-"""The folder of one run, and who holds it.
+"""The folder of one run, and its lock.
 
     <state dir>/runs/<run-id>/
-        run.json     what was started (`RunInfo`); written once, before anything else runs
-        journal/     what happened; the only truth of recovery; large payloads in journal/blobs/
-        payloads/    files of large arguments and results, which workers make
-        logs/        what workers, agents and the launcher say
-        sock/        local sockets (`transport.sockets` reaches them however long the path is)
-        input.json   where the script's standard input is known to end (`runs.stdin_rest`)
-        lock         held (flock) by the run's launcher for as long as it lives
-        shown        how much of the script's output has been displayed
-        limit-met    is there where the run stopped because the system refused it something
-        script       copy of a script that can be read only once (a pipe); else absent
+        run.json what was started (`RunInfo`); written once, before anything else runs journal/ what
+        happened; the only truth of recovery; large payloads in journal/blobs/ payloads/ files of
+        large arguments and results, which workers make logs/ what workers, agents and the launcher
+        say sock/ local sockets (`transport.sockets` reaches them however long the path is)
+        input.json where the script's standard input ends, if known (`runs.stdin_rest`) lock held
+        (flock) by the run's launcher for as long as it lives shown how much of the script's output
+        has been displayed limit-met exists if the run stopped because the system refused a resource
+        script copy of a script that can be read only once (a pipe); else absent
 
 Invariants. A folder appears under its final name only when `run.json` is whole and synced, so a run
 either exists or does not. It is mode 0700 and refused when another user owns it or may write to it:
@@ -62,14 +60,14 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     seed: int  # 64 bits
     streams: int = 1  # how random streams are made (`task_state.rng.RULES`); a run keeps to it
     strict: bool = False
-    keep_history: bool = False  # records of what ended parents' children did are kept
+    keep_history: bool = False  # records below ended parents are kept
     workers: int
     created_at: float  # seconds since 1970, wall clock
     host: str
     user: str
-    forked_from: str | None = None  # the run, and where, whose results it began with
-    argv0: str = ""  # what the user typed for the script
-    script_kept: bool = False  # it can be read only once: `RunDir.kept_script` is its copy
+    forked_from: str | None = None  # the run, and the place in it, from which it was forked
+    argv0: str = ""  # the script, as typed by the user
+    script_kept: bool = False  # the script can be read only once: `RunDir.kept_script` is its copy
     first: str | None = None  # of a kept script: the folder of its modules
     flags: list[str] = []  # of the interpreter, for script and workers
     stdin_file: str | None = None  # the file that the script's standard input was
@@ -78,13 +76,13 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def title(self) -> str:
-        """What the run is of, for eyes: the script's file name or the module's name."""
+        """The title of the run, for display: the file name of the script or the name of the module."""
         name = f"-m {self.module}" if self.module else Path(self.script or "?").name
         return one_line(name)
 
 
 class _Formatted(msgspec.Struct, frozen=True):
-    """What can be read of a description of any format."""
+    """The readable part of a description of any format."""
 
     format: int = FORMAT
 
@@ -95,13 +93,13 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     host: str
     boot: str  # the kernel's boot id: a pid means nothing on another boot
-    pid_started: int  # clock ticks since that boot: tells a pid that was used again
+    pid_started: int  # start in clock ticks since that boot: detects a reused pid
     started_at: float  # seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
-    """Paths of one run, and what is done to its folder as a whole."""
+    """Paths of one run, and operations on its whole folder."""
 
     path: Path
 
@@ -127,7 +125,7 @@ class RunDir:
 
     @property
     def logs(self) -> Path:
-        """Folder of the processes' logs."""
+        """Folder of the logs of the processes."""
         return self.path / "logs"
 
     @property
@@ -142,7 +140,7 @@ class RunDir:
 
     @property
     def limit_met(self) -> Path:
-        """File that is there where the run stopped because the system refused it something."""
+        """File that exists if the run stopped because the system refused a resource."""
         return self.path / "limit-met"
 
     @property
@@ -159,8 +157,8 @@ class RunDir:
         """Return what was started.
 
         Raises:
-            JournalFormatError: `run.json` is missing, damaged, or of a newer format.
-            UsageError: the folder is not this user's alone; nothing in it may be unpickled.
+            JournalFormatError: `run.json` is missing, damaged, or of a newer format. UsageError:
+            other users have access to the folder; nothing in it may be unpickled.
         """
         check_owner(self.path)
         try:
@@ -187,21 +185,21 @@ class RunDir:
             )
 
     def make_socket_dir(self) -> Path:
-        """Create the folder of the sockets, or check that the one there is ours; return it."""
+        """Create the folder of the sockets, or check that the existing one is ours; return it."""
         folder = self.socket_dir
         folder.mkdir(mode=0o700, exist_ok=True)
         check_owner(folder)
         return folder
 
     def remove_socket_dir(self) -> None:
-        """Remove the folder of the sockets with what is in it (NO-LEFTOVERS)."""
+        """Remove the folder of the sockets with its content (NO-LEFTOVERS)."""
         shutil.rmtree(self.socket_dir, ignore_errors=True)
 
     @contextmanager
     def hold(self) -> Iterator[int]:
-        """Hold the run as its launcher; the kernel lets go when the process dies, however it does.
+        """Lock the run as its launcher; the kernel releases the lock when the process dies.
 
-        Gives the descriptor of the lock.
+        Yields the descriptor of the lock.
 
         Raises:
             RunBusyError: another launcher holds it.
@@ -210,7 +208,7 @@ class RunDir:
         try:
             if not _lock_with_patience(fd):
                 raise self.busy_error()
-            with suppress(OSError):  # a full disk: who holds it is for display only
+            with suppress(OSError):  # a full disk: the name of the holder is only for display
                 _fill(fd, msgspec.json.encode(_this_process()))
             yield fd
             with suppress(OSError):
@@ -219,7 +217,7 @@ class RunDir:
             os.close(fd)
 
     def is_gone(self, fd: int) -> bool:
-        """Tell whether the folder whose lock is held was deleted, moved or replaced meanwhile."""
+        """Return whether the folder of a held lock was deleted, moved or replaced."""
         try:
             found = self.lock.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -251,7 +249,7 @@ class RunDir:
         return RunBusyError(str(self.path), holder.pid, holder.host, began)
 
     def holder(self) -> Holder | None:
-        """Return the launcher that holds the run; None if none does or it has not said its name."""
+        """Return the launcher that holds the run; None if there is none, or its name is not written yet."""
         if not self.is_held():
             return None
         try:
@@ -261,7 +259,7 @@ class RunDir:
 
 
 def _fill(fd: int, text: bytes) -> None:
-    """Write over all of a lock file, which keeps its size: a full disk cannot refuse that."""
+    """Overwrite a lock file without changing its size: a full disk cannot refuse this."""
     os.pwrite(fd, text.ljust(_LOCK_BYTES), 0)
 
 
@@ -271,16 +269,16 @@ def boot_id() -> str:
 
 
 def pid_started(pid: int) -> int | None:
-    """Return when a process began, in clock ticks since boot; None if there is none."""
+    """Return the start of a process in clock ticks since boot; None if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
         return None
-    return int(text.rpartition(")")[2].split()[19])  # the name before may hold anything
+    return int(text.rpartition(")")[2].split()[19])  # the name before it may hold any character
 
 
 def check_owner(folder: Path) -> None:
-    """Raise UsageError unless the folder is this user's and nobody else may write to it."""
+    """Raise UsageError unless only this user owns and may write to the folder."""
     try:
         found = folder.lstat()
     except OSError as error:
@@ -300,7 +298,7 @@ def check_owner(folder: Path) -> None:
 
 
 def user_name(uid: int) -> str:
-    """Return the user's name, or the number where it has none (containers)."""
+    """Return the user's name, or the number if there is no name (containers)."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -308,7 +306,7 @@ def user_name(uid: int) -> str:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Replace a file as a whole: a reader, and a power cut, see the old or the new one."""
+    """Replace a whole file: readers, and a power cut, see either the old or the new one."""
     draft = path.with_name(f"{path.name}.tmp")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
@@ -320,7 +318,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: a file's own sync does not."""
+    """Make the names in a folder durable: syncing a file does not."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -329,7 +327,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _lock_with_patience(fd: int) -> bool:
-    """Take the lock; those who only look hold it for microseconds, so one refusal says nothing."""
+    """Take the lock; checks hold it for microseconds, so a single refusal means nothing."""
     for _ in range(_BUSY_TRIES):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

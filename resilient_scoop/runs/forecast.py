@@ -1,13 +1,14 @@
-"""What a resume will do, told before it does it: per function, from the journal alone.
+"""Forecast of a resume: what it will keep and compute, per function, from the journal alone.
 
 T1  A result is *reused* if its parent is not done and its function's code is what it was (or the
     user wants to keep it): exactly those that a replay would settle from the history, as long as the
     parents make the same calls.
     Results of calls that its newest checkpoints cover are counted apart: nobody asks for them.
-T2  Whether arguments are the same is known only to the replay, which makes them. So are which results
-    have moved to other places (`core.parent.moved`); how many could is counted (`movable`). What an earlier
-    replay found to differ was asked for anew then, and is counted (`renewed`).
-T3  Needed time is an estimate: items times the mean of that function's measured results. Items of a
+T2 Only the replay can know whether arguments are the same, because it makes them; and which results
+    have moved to other places (`core.parent.moved`); the number of possible ones is counted
+    (`movable`). Items that an earlier replay found to differ were called again, and are counted
+    (`renewed`).
+T3 The needed time is an estimate: items times the mean of the measured results of that function. Items of a
     function that was never measured, and parents (which are not measured), are counted apart.
 """
 
@@ -35,29 +36,29 @@ START_S: Final = 0.5
 
 
 class FunctionForetold(msgspec.Struct, frozen=True, kw_only=True):
-    """One function's items, by what a resume does with them. Times in seconds of CPU, all workers."""
+    """The items of one function, by what a resume does with them. Times in CPU seconds, all workers."""
 
     name: str
     reused: int = 0
     changed: int = 0  # recomputed: its code has changed
-    failed: int = 0  # raised; recomputed with --retry-failed, else told again
+    failed: int = 0  # failed; recomputed with --retry-failed, else reused
     in_flight: int = 0
     in_doubt: int = 0
-    renewed: int = 0  # were asked for anew by an earlier replay, which found arguments that differ
+    renewed: int = 0  # were called again by an earlier replay, because their arguments differed
     saved_s: float = 0.0
     needed_s: float = 0.0
-    unmeasured: int = 0  # items to be computed of which nothing is known
+    unmeasured: int = 0  # items to be computed, of unknown duration
 
 
 class Foretold(msgspec.Struct, frozen=True, kw_only=True):
-    """A resume, foretold."""
+    """The forecast of a resume."""
 
     functions: list[FunctionForetold]
     retry_failed: bool
-    calls_open: int  # of the script: known, and not done
+    calls_open: int  # batches of the script that are not done
     replay_s: float
-    covered: int = 0  # items done before a checkpoint that the parent goes on from
-    movable: int = 0  # results that may be found by function and arguments at other places
+    covered: int = 0  # items done before the checkpoint from which the parent continues
+    movable: int = 0  # results that can be found at other places, by function and arguments
 
     def total(self, what: str) -> float:
         """Return the sum of a column."""
@@ -67,7 +68,7 @@ class Foretold(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class _Made:
-    """Results of consecutive items of a call, made by the same code."""
+    """Results of consecutive items of a batch, made by the same code."""
 
     start: int
     stop: int
@@ -91,7 +92,7 @@ class _Call:
         self.known.add(item.start, stop)
 
     def drop(self, start: int, stop: int) -> None:
-        """Forget results that were replaced."""
+        """Remove results that were replaced."""
         if not self.known.overlap(start, stop):
             return
         self.known.discard(start, stop)
@@ -120,7 +121,7 @@ class _Function:
 
 
 class Forecast:
-    """A fold of the journal into what a resume will do."""
+    """A fold of the journal into the forecast of a resume."""
 
     def __init__(
         self,
@@ -144,14 +145,14 @@ class Forecast:
         }
 
     def take(self, record: wire.Logged) -> None:
-        """Take in a record of the LOG; those of one parent come in their order."""
+        """Take in a record of the LOG; records of one parent arrive in order."""
         if record.parent not in self.state.parents:
-            return  # of a parent that is done: nobody asks for them
+            return  # of a parent that is done: it does not run again
         if isinstance(record, wire.Outcomes):
             for item in record.items:
                 self.movable += (len(item.values) - len(item.failed)) if item.pure else 0
                 if item.call < 0:
-                    continue  # of a fork's source, and bound to no place here
+                    continue  # from the source of a fork, not bound to a place here
                 self.calls.setdefault((record.parent, item.call), _Call()).add(item)
         elif isinstance(record, wire.Calls):
             for part in record.parts:
@@ -165,10 +166,10 @@ class Forecast:
                     call.renewed.add(part.start, stop)
 
     def result(self) -> Foretold:
-        """Return what was found."""
+        """Return the forecast."""
         for (path, number), call in self.calls.items():
             if number in self.over[path]:
-                if number not in self.state.parents[path].dropped:  # else it is counted already
+                if number not in self.state.parents[path].dropped:  # else it is already counted
                     self.covered += call.known.count()
                 continue
             for made in call.made:
@@ -243,7 +244,7 @@ class Forecast:
 def foretell(
     view: Readable, state: State, changed: Iterable[bytes], *, retry_failed: bool
 ) -> Foretold:
-    """Return what a resume will do; `changed`: fingerprints of code whose results are not kept."""
+    """Return the forecast of a resume; `changed`: fingerprints of code whose results are not kept."""
     forecast = Forecast(state, read_defines(view), frozenset(changed), retry_failed=retry_failed)
     for _, raw in view.scan(Table.LOG):
         forecast.take(wire.decode_logged(raw))

@@ -1,9 +1,9 @@
-"""A new run that begins with what another one has: `rscoop fork`.
+"""`rscoop fork`: a new run that starts with the results of another one.
 
-Keys of a journal are digests of (run, path), so records are copied under the new run's keys and
-cannot be met by the old one's. What is shared is what is large: files of payloads are hard links,
-and both runs treat them as read-only. The new run has the old one's seed, and so its answer up to
-there; what it has no checkpoint for, of output too, its replay writes again.
+Keys of a journal are digests of (run, path), so records are copied under keys of the new run and
+cannot be confused with those of the old one. Only large data is shared: files of payloads are hard
+links, and both runs treat them as read-only. The new run has the seed of the old one, and so the
+same answer up to the point; without a checkpoint, its replay writes the output again.
 
   F1  Everything of the script's calls below `Point.call` is taken: what was asked, what came of it,
       blame, and the nested parents under them that are not done.
@@ -58,32 +58,32 @@ _NOBODY: Final = wire.Attempt(0, 0)  # older than any attempt of the new run
 
 @dataclass(slots=True)
 class Taken:
-    """What a fork has taken over."""
+    """What a fork has copied."""
 
     results: int = 0
-    undone: int = 0  # items that were asked for and have no outcome
+    undone: int = 0  # items without an outcome
     calls: int = 0  # of the script
     checkpoints: int = 0
-    covered: int = 0  # items whose results a checkpoint stands for
+    covered: int = 0  # items whose results are covered by a checkpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place in the script's history: before its call `call` was made."""
+    """A point in the script's history: before it made batch `call`."""
 
     call: int
-    observations: int | None = None  # those below; None: all that were told before the call
-    seq: int | None = None  # the newest checkpoint that counts; None: all made before the call
+    observations: int | None = None  # observations below; None: all before the batch
+    seq: int | None = None  # the newest checkpoint that counts; None: all before the batch
 
     def has_made(self, kept: Kept) -> bool:
-        """Tell whether a checkpoint lies before the point."""
+        """Return whether a checkpoint is before the point."""
         return kept.calls <= self.call and (self.seq is None or kept.seq <= self.seq)
 
 
 def cut(  # noqa: PLR0911 - a table
     record: wire.Logged, at: Point | None, seq: int = 0
 ) -> wire.Logged | None:
-    """Return what of a record, by its sequence number, lies before a point (F1, F2)."""
+    """Return the part of a record, by its sequence number, that is before a point (F1, F2)."""
     if at is None:
         return record
     if record.parent != ids.ROOT:
@@ -108,7 +108,7 @@ def cut(  # noqa: PLR0911 - a table
 
 
 def _unbound(item: wire.Outcome) -> list[wire.Outcome]:
-    """Return what of an outcome is bound to no place, for calls that are equal in the fork (F7)."""
+    """Return the part of an outcome that is not bound to a place, for equal calls in the fork (F7)."""
     if not item.pure:
         return []
     return [msgspec.structs.replace(part, call=-1, task=None) for part in succeeded(item)]
@@ -119,7 +119,7 @@ def _was_told(each: wire.Observation, at: Point) -> bool:
 
 
 def _cut_trimmed(record: wire.Trimmed, at: Point) -> wire.Trimmed | None:
-    """Return what was trimmed before a point; of a part of it, the items are those of single calls."""
+    """Return what was trimmed before a point; for a part of it, the items are those of single batches."""
     calls = Intervals(record.calls).overlap(0, at.call)
     told = record.told
     if at.observations is not None:
@@ -133,7 +133,7 @@ def _cut_trimmed(record: wire.Trimmed, at: Point) -> wire.Trimmed | None:
 
 
 def check_point(parent: Parent, at: Point) -> bool:
-    """Tell whether everything before a point is there, or covered by a checkpoint before it (F4)."""
+    """Return whether everything before a point exists, or is covered by a checkpoint before it (F4)."""
     covered = Intervals()
     for block in parent.blocks.values():
         for kept in block:
@@ -143,14 +143,14 @@ def check_point(parent: Parent, at: Point) -> bool:
 
 
 def first_call(parent: Parent) -> int:
-    """Return the first call, of those that have one trimmed before them, that can be forked at."""
+    """Return the first batch after a trimmed one at which the run can be forked."""
     made = sorted(kept.calls for block in parent.blocks.values() for kept in block)
     behind = parent.dropped.stops[-1] if parent.dropped else 0
     return next((calls for calls in made if calls >= behind), parent.next_call())
 
 
 def root_call(path: str) -> int:
-    """Return the number of the script's call that a nested parent descends from."""
+    """Return the number of the script's batch from which a nested parent descends."""
     return int(path.split(".")[1].partition("[")[0])
 
 
@@ -178,7 +178,7 @@ class Fork:
         self._known: dict[tuple[str, int], int] = {}
         self._done: dict[tuple[str, int], int] = {}
         self._trimmed: dict[str, int] = {}
-        self._output_bytes = 0  # how far the checkpoints say that it was written
+        self._output_bytes = 0  # how much output was written, according to the checkpoints
         self._blocks: set[tuple[str, int]] = set()  # of the script, with a checkpoint
 
     def changes(self) -> Iterator[Change]:
@@ -218,13 +218,13 @@ class Fork:
         mine = ids.log_prefix(self.run, record.parent) + key[ids.KEY_BYTES :]
         if isinstance(record, wire.Calls) and isinstance(kept, wire.Calls):
             args = self._args(key, record, kept)
-            if args is not None:  # else its items are all done
+            if args is not None:  # else all its items are done
                 yield Put(Table.ARGS, mine, wire.encode(args))
         self._count(kept)
         yield Put(Table.LOG, mine, raw if kept is record else wire.encode(kept))
 
     def _output(self) -> Iterator[Change]:
-        """Yield what the script had written by the newest checkpoint (F5)."""
+        """Yield the output of the script before the newest checkpoint (F5)."""
         if not self._output_bytes:
             return
         written = recorded_output(self.view)[: self._output_bytes]
@@ -251,7 +251,7 @@ class Fork:
         elif isinstance(record, wire.Trimmed):
             self._trimmed[record.parent] = record.items
             calls = Intervals(record.calls)
-            for counted in (self._known, self._done):  # of records that are erased in part
+            for counted in (self._known, self._done):  # of partly erased records
                 for at in [at for at in counted if at[0] == record.parent and at[1] in calls]:
                     del counted[at]
         elif isinstance(record, wire.Checkpoint):
@@ -275,7 +275,7 @@ def fork(source: RunDir, target: RunDir, run: bytes, at: Point | None) -> Taken:
         clean = False
         try:
             _commit_all(journal, filled.changes())
-            _link_all(source, target)  # a live run may have made some, and named them, meanwhile
+            _link_all(source, target)  # a live run may have made and named some since
             clean = True
         finally:
             journal.close(clean=clean)
@@ -324,6 +324,6 @@ def _link_files(source: Path, target: Path) -> None:
 
 
 def parse_batch(text: str) -> int | None:
-    """Return the number of one of the script's calls: `0.17`, `17`; None for anything else."""
+    """Return the number of a batch of the script: `0.17`, `17`; None for anything else."""
     number = text.removeprefix(f"{ids.ROOT}.")
     return int(number) if number.isdecimal() else None

@@ -19,21 +19,21 @@ ItemState = Literal["done", "failed", "in flight"]
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """One item of a call: one argument of a `map`, or a `submit`."""
+    """One item of a batch: one call of a `map`, or a `submit`."""
 
     path: str
     """Its place in the run, as in "0.3[17]"; see `rscoop why`."""
     function: str
     state: ItemState
     seconds: float | None
-    """What it took; None while it is not done, and of tasks that made calls themselves.
+    """Seconds of computing; None while it is not done, and for tasks that made calls themselves.
 
     Short items that ran one after another are measured together and share their time evenly.
     """
 
 
 class _Call:
-    """What the log says of one call, without its values."""
+    """One batch, as recorded in the log, without values."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int, bytes]] = []  # start, stop, function
@@ -48,7 +48,7 @@ class _Call:
     def ask(self, part: wire.Part) -> None:
         start, stop = part.start, part.start + part.count
         self.asked.append((start, stop, part.fn))
-        if part.fresh:  # computed again, for its code or its arguments have changed
+        if part.fresh:  # computed again, because its code or arguments have changed
             self.ended.discard(start, stop)
             self.failed.discard(start, stop)
 
@@ -59,12 +59,12 @@ class _Call:
         self.failed.discard(start, stop)
         for at in item.failed:
             self.failed.add(start + at, start + at + 1)
-        if count and item.spent_s >= 0:  # a task's that made calls is not measured
+        if count and item.spent_s >= 0:  # a task that made calls is not measured
             self.spent.append((start, stop, item.spent_s / count))
 
 
 class _Task:
-    """What the log says of the calls of one task, or of the script."""
+    """The batches of one task, or of the script, as recorded in the log."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -88,7 +88,7 @@ class _Task:
         return self.calls.setdefault(number, _Call())
 
     def items(self, names: dict[bytes, str], wanted: str | None) -> Iterator[Item]:
-        """Yield the items of its calls, or of the one call that is wanted."""
+        """Yield the items of all batches, or of one batch."""
         for number, call in sorted(self.calls.items()):
             if wanted is not None and wanted not in (self.path, ids.batch_path(self.path, number)):
                 continue
@@ -100,7 +100,7 @@ T = TypeVar("T")
 
 
 def _latest(spans: list[tuple[int, int, T]]) -> list[tuple[int, int, T]]:
-    """Return spans without overlaps, in their order; of two for an item, the later one stands."""
+    """Return spans without overlaps, in order; if two spans hold an item, the later one counts."""
     found: list[tuple[int, int, T]] = []
     seen = Intervals()
     for start, stop, value in reversed(spans):
@@ -119,7 +119,7 @@ def _items(
             now = next(spent, None)
         is_done = index in call.ended
         if not is_done and index in call.given_up:
-            continue  # no one reads its result any more
+            continue  # its result is no longer read
         yield Item(
             path=ids.item_path(parent, number, index),
             function=function,
@@ -135,7 +135,7 @@ def _state_of(*, is_done: bool, failed: bool) -> ItemState:
 
 
 def tasks(view: JournalView) -> Iterator[_Task]:
-    """Yield what the log says, task by task: it keeps the records of each together."""
+    """Yield the recorded tasks one by one: the log keeps the records of each together."""
     task: _Task | None = None
     for record in records(view):
         if task is None or record.parent != task.path:

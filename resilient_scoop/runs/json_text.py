@@ -1,7 +1,7 @@
-"""JSON that also carries names which are not UTF-8.
+"""JSON that can also hold names that are not UTF-8.
 
-Python reads a byte of a file name that is no UTF-8 as a lone surrogate (PEP 383). msgspec refuses
-those, rightly; JSON can escape them. Only what has one takes the slow way.
+Python reads a byte of a file name that is not UTF-8 as a lone surrogate (PEP 383). msgspec rightly
+refuses these; JSON can escape them. Only values with a surrogate take the slow path.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def pretty(value: Any) -> bytes:
 
 
 def decode(text: bytes | str, kind: type[_Value]) -> _Value:
-    """Return the struct of a text.
+    """Decode a text into a struct.
 
     Raises:
-        msgspec.MsgspecError: it is no JSON, or of another kind.
+        msgspec.MsgspecError: it is not JSON, or of another type.
     """
     try:
         return msgspec.json.decode(text, type=kind)
@@ -50,7 +50,7 @@ def decode(text: bytes | str, kind: type[_Value]) -> _Value:
 
 
 def printable(text: str) -> str:
-    """Return a text that can be written as UTF-8; what cannot is escaped."""
+    """Return a text that can be written as UTF-8; other characters are escaped."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -1,7 +1,7 @@
-"""How long a run has been running: one record per launcher, begin and last sign of life.
+"""How long a run has been running: one record per launcher, with its start and last sign of life.
 
-The file is for display only: it is neither synced nor needed by a resume. A launcher that is killed
-has said within `EVERY_S` that it lived. A record is written by one system call, whole or not at all.
+The file is for display only: it is neither synced nor needed by a resume. A launcher writes a sign
+of life every `EVERY_S`. A record is written by one system call, completely or not at all.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ _NAME: Final = "lives"
 
 
 class Lives:
-    """The record of this launcher's life; times are seconds since 1970."""
+    """The record of this launcher; times are seconds since 1970."""
 
     def __init__(self, folder: Path, now: float) -> None:
         self._fd = -1
         self._began = self._said_at = now
         self._at = 0
-        with suppress(OSError):  # a full disk: the time is not known then
+        with suppress(OSError):  # a full disk: the time is unknown then
             self._fd = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             size = os.fstat(self._fd).st_size
             self._at = size - size % _RECORD.size
             self._say(now)
 
     def live(self, now: float) -> None:
-        """Say, now and then, that the launcher lives."""
+        """Record from time to time that the launcher is alive."""
         if now - self._said_at >= EVERY_S:
             self._say(now)
 
     def end(self, now: float) -> None:
-        """Say when it ended."""
+        """Record its end."""
         if self._fd >= 0:
             self._say(now)
             os.close(self._fd)
@@ -52,7 +52,7 @@ class Lives:
 
 
 def ran_s(folder: Path, now: float | None = None) -> float | None:
-    """Return how long a run has run; None if nobody has said so. `now`: it is running."""
+    """Return how long a run has run; None if unknown. `now`: it is running."""
     try:
         data = (folder / _NAME).read_bytes()
     except OSError:

@@ -14,7 +14,7 @@ _LOG_OF_HISTORY: Final = bytes((Table.LOG,))
 
 
 def records(view: JournalView) -> Iterator[wire.Logged]:
-    """Yield the records of the log, those kept of what has ended (--keep-history) at their end."""
+    """Yield the records of the log, then those kept by --keep-history."""
     for _, raw in view.scan(Table.LOG):
         yield wire.decode_logged(raw)
     for key, raw in view.scan(Table.HISTORY):

@@ -30,7 +30,7 @@ from resilient_scoop.wire import messages as wire
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
-    """What the calls of one function came to."""
+    """The results of the calls of one function."""
 
     name: str
     done: int
@@ -38,7 +38,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
     """Calls that raised."""
     seconds: float
-    """What they took, all workers together."""
+    """Seconds of computing, all workers together."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,27 +51,27 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     done: int
     """Items that have an outcome, those that failed included."""
     total: int
-    """Items that were asked for so far; a script may ask for more at any time."""
+    """Items so far; a script may make more calls at any time."""
     failed: int
     workers: int
     deaths: int
-    """Processes of the run that died without being asked to."""
+    """Processes of the run that died without being stopped."""
     resubmitted: int
-    """Items that were handed out again for a death."""
+    """Items that were assigned again after a death."""
     seconds: float
-    """What the items took, all workers together."""
+    """Seconds of computing of all items, all workers together."""
     journal_bytes: int
     functions: list[Function]
-    """Those that took most time first."""
+    """Sorted by time, longest first."""
 
     @property
     def in_flight(self) -> int:
-        """Items that were asked for and have no outcome: they wait, or run."""
+        """Items without an outcome: they wait, or run."""
         return self.total - self.done
 
 
 class Outcome:
-    """What an item came to."""
+    """The outcome of an item."""
 
     def __init__(self, run: Run, path: str, function: str, payload: bytes, *, failed: bool) -> None:
         self.path = path
@@ -96,8 +96,8 @@ class Outcome:
     def value(self) -> Any:
         """Return the result; raise the error of an item that failed.
 
-        Unpickles it: its classes must be importable here. Those of the script itself are looked for in
-        `__main__`, as `pickle` does.
+        Unpickles it: its classes must be importable here. Classes of the script itself are looked
+        up in `__main__`, as `pickle` does.
 
         Raises:
             UnpicklingFailedError: the value cannot be loaded in this process; it names what is missing.
@@ -129,7 +129,7 @@ class Run:
 
     @property
     def name(self) -> str | None:
-        """As given with `rscoop run --name`."""
+        """From `rscoop run --name`."""
         return self._info.name
 
     @property
@@ -139,7 +139,7 @@ class Run:
 
     @property
     def arguments(self) -> list[str]:
-        """Those of the script, without its own name."""
+        """Arguments of the script, without its own name."""
         return list(self._info.argv)
 
     @property
@@ -149,7 +149,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where it is kept."""
+        """Its folder."""
         return self._dir.path
 
     def status(self) -> Status:
@@ -178,10 +178,10 @@ class Run:
         )  # fmt: skip
 
     def items(self, path: str | None = None) -> Iterator[Item]:
-        """Yield the items whose records the journal holds, task by task, call by call.
+        """Yield the items whose records the journal holds, task by task, batch by batch.
 
-        `path` is that of a call ("0.3") or of a task whose calls are wanted ("0.1[0]"). The calls of a task
-        that has ended, and those that a checkpoint covers, are not there, unless the run keeps its
+        `path` selects a batch ("0.3") or the calls of a task ("0.1[0]"). Calls of a task that has
+        ended, and calls that a checkpoint covers, are not in the journal, unless the run keeps its
         history (`rscoop run --keep-history`).
 
         Raises:
@@ -195,11 +195,11 @@ class Run:
                 yield from task.items(names, path)
 
     def outcome(self, path: str) -> Outcome:
-        """Return what the item at a path came to.
+        """Return the outcome of the item at a path.
 
         Raises:
-            UsageError: `path` is not that of an item, or the item has no outcome (yet, or any more).
-            JournalError: the journal cannot be read; the text says what to do.
+            UsageError: `path` is not the path of an item, or the item has no outcome (not yet, or
+            no longer). JournalError: the journal cannot be read; the text says what to do.
         """
         parent, call, index = _place(path)
         found: tuple[wire.Outcome, int] | None = None
@@ -214,7 +214,7 @@ class Run:
                             if item.call == call and 0 <= index - item.start < len(item.values):
                                 found = item, index - item.start
                     case wire.Calls(parts=parts):
-                        for part in parts:  # computed again: the outcome of before counts no more
+                        for part in parts:  # computed again: the earlier outcome no longer counts
                             if (
                                 part.fresh
                                 and part.call == call
@@ -233,7 +233,7 @@ class Run:
         return Outcome(self, path, name, item.values[at], failed=at in item.failed)
 
     def events(self) -> Iterator[Event]:
-        """Yield the records of the run's log, an event for each item or each thing that is told.
+        """Yield the records of the run's log as events, one for each item or other fact.
 
         Raises:
             JournalError: the journal cannot be read; the text says what to do.
@@ -258,7 +258,7 @@ class Run:
 def list_runs(state_dir: str | os.PathLike[str] | None = None) -> list[Run]:
     """Return all runs that can be read, oldest first.
 
-    `state_dir` is where they are kept: RSCOOP_STATE_DIR if that is set, else the user's state folder.
+    `state_dir` is their folder; default: RSCOOP_STATE_DIR if that is set, else the user's state folder.
     """
     entries = catalog.list_runs(_state(state_dir))
     return [Run(entry.run, entry.info) for entry in entries if entry.info is not None]

@@ -1,4 +1,4 @@
-"""What the journal has of the script's streams."""
+"""The script's streams, as recorded in the journal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PAGE_BYTES = 1 << 20
 
 
 def recorded_output(view: Readable) -> bytes:
-    """Return what the script wrote, as its last attempt has it: without what others wrote instead."""
+    """Return the output of the script's last attempt, without output that only earlier attempts wrote."""
     written = bytearray()
     for _, raw in view.scan(Table.OUTPUT):
         piece = decode_up(raw)
@@ -28,7 +28,7 @@ def recorded_output(view: Readable) -> bytes:
 
 
 def read_failed(view: Readable) -> RunEnded | None:
-    """Return how the script ended when it last failed, and the run went on."""
+    """Return the script's last failure after which the run was continued."""
     raw = view.get(Table.META, FAILED_KEY)
     ended = None if raw is None else decode_up(raw)
     return ended if isinstance(ended, RunEnded) else None

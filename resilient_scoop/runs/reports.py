@@ -1,4 +1,4 @@
-"""What the broker tells the launcher, as JSON lines over a pipe that may be full or broken."""
+"""Reports of the broker to the launcher: JSON lines over a pipe that may be full or broken."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from resilient_scoop.core.facts.state import Batch, State
 
 REPLAY_PER_S: Final = 50_000
-"""Journaled items of small values that a replay takes in; measured by `benchmarks`."""
+"""Journaled items with small values that a replay reads per second; measured by `benchmarks`."""
 _DOUBTS_NAMED_MAX: Final = 3
 _MINUTE_S: Final = 60
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How the run goes; `note` is a sentence for the user, `fatal` the exit code of a last word."""
+    """The progress of the run; `note` is for the user, `fatal` the exit code of a final report."""
 
     note: str = ""
     fatal: int = 0
@@ -33,36 +33,36 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     done: int = 0
     known: int = 0
     raised: int = 0  # of those done, how many are exceptions
-    computed_s: float = 0.0  # what they took, all workers together
-    open: bool = False  # more items are known to come
+    computed_s: float = 0.0  # seconds of computing, all workers together
+    open: bool = False  # more items will follow
     running: int = 0
     workers: int = 0
     crashes: int = 0
     resubmitted: int = 0
     retried: int = 0  # second tries under `retries=`
-    recovered: int = 0  # results that the broker found when it began
-    reused: int = 0  # of those, how many were not asked for otherwise since
-    found_open: int = 0  # items that were known, not done and not in doubt when the broker began
-    doubts: int = 0  # idempotent=False items in doubt then: they end as WorkerLostError
+    recovered: int = 0  # results that the broker found at its start
+    reused: int = 0  # how many of them still count
+    found_open: int = 0  # items that were not done and not in doubt at the start of the broker
+    doubts: int = 0  # idempotent=False items in doubt at that time: they end as WorkerLostError
     doubted: list[str] = []  # the first of them
     covered: int = 0  # of those, items that checkpoints cover: they are not replayed
     output_bytes: int = 0
-    batch: str = ""  # the script's last call that is not done
+    batch: str = ""  # the script's last batch that is not done
     batch_done: int = 0
     batch_total: int = -1  # -1: more items may follow
-    label: str = ""  # what the script says of its progress
-    share: float = -1.0  # of the whole, as the script says; -1: it does not
-    items: str = ""  # how far the running items are, by their own word
-    ask: int = 0  # the last ask for checkpoints that was heard
+    label: str = ""  # progress of the script, from `futures.progress`
+    share: float = -1.0  # total, from the script; -1: unknown
+    items: str = ""  # progress of the running items, from `futures.progress`
+    ask: int = 0  # the last request for checkpoints that was received
     all_named: bool = False  # all parents with an open block are known
-    asked_over: bool = False  # nobody is waited for any more, and what was saved is durable
+    asked_over: bool = False  # no parent is waited for any more, and what was saved is durable
     named: int = 0  # parents that were asked
-    saved: int = 0  # of these, how many have saved
-    left: int = 0  # and how many are waited for, or were not in time
-    whole: bool = False  # it is over, and nobody was left out
-    agent_quiet_s: int = 0  # for how long the local agent has said nothing; 0: it is well
-    full: str = ""  # who waits until the disk has space
-    at_limit: bool = False  # for the limit of a file's size to be raised, that is
+    saved: int = 0  # how many of them have saved
+    left: int = 0  # how many are waited for, or were late
+    whole: bool = False  # it is over, and no process was left out
+    agent_quiet_s: int = 0  # seconds of silence of the local agent; 0: it reports
+    full: str = ""  # processes that wait for disk space
+    at_limit: bool = False  # they wait for a higher limit of the file size
     ended: bool = False
     code: int = 0
     failed: bool = False
@@ -70,7 +70,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What a broker found in the journal when it began."""
+    """What a broker found in the journal at its start."""
 
     results: int
     in_flight: int
@@ -78,9 +78,9 @@ class Found(msgspec.Struct, frozen=True):
 
     @classmethod
     def begin(cls, state: State, *, adopt: bool) -> Self:
-        """Look at a state that nothing has been done to.
+        """Count the items of a freshly loaded state.
 
-        With workers to adopt, nothing is in doubt, and the broker before this one has died.
+        With workers to adopt, nothing is in doubt, and the last broker has died.
         """
         if adopt:
             state.tally.died()
@@ -90,7 +90,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def _batch(state: State, batch: Batch) -> str:
-    """Return a call's path and the name of its function, for eyes."""
+    """Return, for display, the path of a batch and the name of its function."""
     define = state.defines.get(batch.pieces[-1].fn) if batch.pieces else None
     if define is None:
         return ids.batch_path(batch.parent.path, batch.call)
@@ -103,12 +103,12 @@ def _items(batch: Batch) -> int:
 
 
 def script_text(word: Word) -> str:
-    """Return what the script says of its progress, with its own label."""
+    """Return the script's progress, with its own label."""
     return f"{word.label or 'script'} {steps(word.done, word.total)}"
 
 
 def items_text(words: Words) -> str:
-    """Return how far the running items are, in a few words; empty if none said so."""
+    """Return the progress of the running items as a short text; empty if unknown."""
     texts = []
     said = [
         (place, i, k) for place, b in words.batches.items() if place != SCRIPT for i, k in b.items()
@@ -132,7 +132,7 @@ def broker_report(
     asked_over: bool,
     agent_quiet_s: int = 0,
 ) -> Report:
-    """Return how the run goes; `output_bytes` of the script's output are on disk."""
+    """Return a report; `output_bytes` of the script's output are on disk."""
     state, ended, handover = broker.state, broker.ended, broker.handover
     root = state.parents.get("0")
     batches = [] if root is None else list(root.batches.values())
@@ -140,7 +140,7 @@ def broker_report(
     last = batches[-1] if batches else None
     items = items_text(state.words)
     if len(batches) > 1 and batches[-1].last and _items(batches[-1]) == 1:
-        # Calls of one item each: how far the last one is says nothing of the others.
+        # Batches of one item each: the progress of the last one says nothing about the others.
         last, items = None, ", ".join([f"{len(batches)} batches open", *filter(None, [items])])
     script = next(iter(state.words.batches.get(SCRIPT, {}).values()), None)
     work = [*tally.functions.values()]
@@ -186,7 +186,7 @@ def broker_report(
 
 
 def resuming(run_id: str, report: Report) -> list[str]:
-    """Return what a resume says, from its broker's first report: what it found."""
+    """Return the first message of a resume, from its broker's first report: what it found."""
     took = duration(max(0, report.recovered - report.covered) / REPLAY_PER_S + 0.5)
     found = (
         f"resuming run {run_id}: {counted(report.recovered, 'result')} recovered, "
@@ -223,9 +223,9 @@ def finished(
     computed_s: float = 0.0,
     ran_s: float | None = None,
 ) -> str:
-    """Return the last line of a run whose script has come to its end.
+    """Return the last line of a run whose script has ended.
 
-    `took_s` and `computed_s` are of this launcher, `ran_s` is what all of them took.
+    `took_s` and `computed_s` are for this launcher, `ran_s` is for all launchers of the run.
     """
     took = f"{took_s:.1f} s" if took_s < _MINUTE_S else duration(took_s)
     if ran_s is not None and ran_s >= took_s + 1:

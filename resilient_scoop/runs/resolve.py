@@ -1,13 +1,13 @@
-"""Items in doubt, and what their user says of them: `rscoop resolve`.
+"""`rscoop resolve`: items in doubt, and the user's decisions about them.
 
-An item of an `idempotent=False` call is in doubt when its start was journaled and its outcome was
-not: it may or may not have had its effect (AT-MOST-ONCE forbids to try). A resume ends it as
-WorkerLostError. Only somebody who has looked can know better; what they say is journaled as the
-item's outcome, or takes the note of its start back so that it is started again.
+An item of an `idempotent=False` call is in doubt if its start was journaled and its outcome was
+not: it may or may not have had its effect (AT-MOST-ONCE forbids another try). A resume ends it as
+WorkerLostError. Only a user who has checked can know better; the user's decision is journaled as
+the item's outcome, or removes the record of its start so that it is started again.
 
-The journal is opened for writing under its own lock, with the run held: the tool is the only writer.
-An item that has ended as WorkerLostError can be resolved, too, unless its run has finished; as with
-`--retry-failed`, its parent is then told otherwise than before.
+The journal is opened for writing under its own lock, with the run locked: the tool is the only
+writer. An item that has ended as WorkerLostError can be resolved, too, unless its run has finished;
+as with `--retry-failed`, its parent then gets another answer than before.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _PAGE_BYTES: Final = 1 << 20
 
 
 class Verdict(StrEnum):
-    """What became of an item in doubt."""
+    """The user's decision about an item in doubt."""
 
     AGAIN = "again"  # it had no effect, or repeating it is harmless
     DONE = "done"  # it had its effect, and this is its value
-    FAILED = "failed"  # its parent is told WorkerLostError
+    FAILED = "failed"  # its parent gets WorkerLostError
 
 
 def given_up(view: Readable, state: State) -> list[tuple[str, str]]:
-    """Return the items that have ended as lost and can be resolved still: (path, function's name)."""
+    """Return the items that ended as lost and can still be resolved: (path, function's name)."""
     ended = read_ended(view)
     if ended is not None and _is_finished(ended):
         return []
@@ -64,17 +64,17 @@ def given_up(view: Readable, state: State) -> list[tuple[str, str]]:
 
 
 def _note_lost(found: dict[tuple[str, int, int], str], parent: Parent, item: wire.Outcome) -> None:
-    """Note which items of an outcome are lost, if they were not asked for again since."""
+    """Record which items of an outcome are lost, unless they were called again since."""
     batch, failed = parent.batches.get(item.call), set(item.failed)
     for place, payload in enumerate(item.values) if failed or found else ():
         key = (parent.path, item.call, item.start + place)
-        found.pop(key, None)  # a later outcome stands
+        found.pop(key, None)  # a later outcome counts
         if place in failed and _is_lost(payload) and (batch is None or key[2] not in batch.undone):
             found[key] = str(read_broker_error(payload)[1][-1])
 
 
 def resolve(run: RunDir, info: RunInfo, path: str, verdict: Verdict, payload: bytes) -> str:
-    """Write down what became of an item; return what that means. `payload` is its value, pickled.
+    """Record a decision about an item; return its meaning. `payload` is its pickled value.
 
     Raises:
         UsageError: it is not in doubt, or its run has finished.
@@ -104,7 +104,7 @@ def resolve(run: RunDir, info: RunInfo, path: str, verdict: Verdict, payload: by
 
 
 class Resolution:
-    """One item, looked at for what is to be written."""
+    """The records to write for one item."""
 
     def __init__(self, journal: Journal, parent: str, call: int, index: int) -> None:
         self.journal = journal
@@ -115,14 +115,14 @@ class Resolution:
         ended = read_ended(journal)
         if ended is not None and _is_finished(ended):
             raise UsageError(f"item {self.path} belongs to a finished run; nothing is in doubt")
-        self.goes_on = ended is not None  # it had failed: that is no longer its end
+        self.goes_on = ended is not None  # it had failed: this is no longer its outcome
         known = self.state.parents.get(parent)
         if known is None or call >= known.next_call():
             raise UsageError(f"item {self.path} is not known; see `rscoop why`")
         self.parent: Parent = known
 
     def changes(self, verdict: Verdict, payload: bytes) -> tuple[list[Change], str]:
-        """Return what is to be written, and what it means."""
+        """Return the records to write, and the meaning for display."""
         batch = self.parent.batches.get(self.call)
         if batch is not None and self.index in batch.undone:
             if self.index not in self.parent.intents.get(self.call, ()):
@@ -182,7 +182,7 @@ class Resolution:
         return Put(Table.LOG, key, wire.encode(wire.Outcomes(self.parent.path, items)))
 
     def _without_intent(self) -> Iterator[Change]:
-        """Take the notes of its start back."""
+        """Remove the records of its start."""
         seq = self.state.seq
         for key, record in self._log():
             if not isinstance(record, wire.Intent) or record.void or record.call != self.call:

@@ -1,8 +1,8 @@
-"""What a run has done so far, read from its journal: for `status`, `runs` and `attach`.
+"""The status of a run, read from its journal: for `status`, `runs` and `attach`.
 
-Reading costs the broker nothing (LMDB's readers see one moment and block nobody) and works on dead
-runs. Figures count what the log holds, and the tally of what it no longer holds (`core.facts.tally`): the
-same numbers as the broker's own. Values are counted, never unpickled.
+Reading costs the broker nothing (LMDB readers see one moment and do not block) and works on ended
+runs. Figures count the records in the log, and the tally of records that it no longer holds
+(`core.facts.tally`): they equal the broker's own. Values are counted, never unpickled.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PAGE_BYTES: Final = 1 << 20
 
 
 class Readable(Protocol):
-    """What of a journal's view is needed here."""
+    """The part of a journal's view that is needed here."""
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """Return the value of a key, or None."""
@@ -56,12 +56,12 @@ class Readable(Protocol):
         after: bytes | None = None,
         limit_bytes: int | None = None,
     ) -> list[tuple[bytes, bytes]]:
-        """Return a page of records behind the key `after`."""
+        """Return a page of records after the key `after`."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchFigures:
-    """One call of a parent that is not finished."""
+    """One unfinished batch of a parent."""
 
     path: str
     name: str  # of the function
@@ -72,7 +72,7 @@ class BatchFigures:
 
 @dataclass(frozen=True, slots=True)
 class FunctionFigures:
-    """What the calls of one function came to."""
+    """The results of the calls of one function."""
 
     name: str
     done: int  # values
@@ -82,13 +82,13 @@ class FunctionFigures:
 
 @dataclass(frozen=True, slots=True)
 class ItemFigures:
-    """What an item that is not done said last with `futures.progress`."""
+    """The last progress of an item that is not done, from `futures.progress`."""
 
     path: str
     name: str  # of the function
     done: float
     total: float | None
-    keeps: bool  # the next attempt goes on from there
+    keeps: bool  # the next attempt continues from there
     label: str = ""
 
 
@@ -97,30 +97,30 @@ class RunFigures:
     """A run in numbers, at one moment."""
 
     done: int = 0
-    total_known: int = 0  # items asked for so far; a parent may always ask for more
-    failed: int = 0  # of those done, how many raised
+    total_known: int = 0  # items so far; a parent may make more calls at any time
+    failed: int = 0  # how many of the done ones failed
     batches: tuple[BatchFigures, ...] = ()  # unfinished ones, at most BATCHES_SHOWN_MAX
-    items: tuple[ItemFigures, ...] = ()  # that said how far they are, at most BATCHES_SHOWN_MAX
-    functions: tuple[FunctionFigures, ...] = ()  # those that took most time first
+    items: tuple[ItemFigures, ...] = ()  # items with progress, at most BATCHES_SHOWN_MAX
+    functions: tuple[FunctionFigures, ...] = ()  # sorted by time, longest first
     batches_done: int = 0
-    crashes: int = 0  # processes of the run that died unasked: workers, the script's, the broker's
-    resubmitted: int = 0  # items that a worker held when it died, and that were handed out again
+    crashes: int = 0  # processes that died without being stopped: workers, the script's, the broker
+    resubmitted: int = 0  # items that a dead worker held, and that were assigned again
     retried: int = 0  # second tries under `retries=`
     workers: int = 0
     output_bytes: int = 0
     ended: RunEnded | None = None
     journal_bytes: int = 0
-    computed_s: float = 0.0  # what the items took, all workers together
-    replays: tuple[ReplayFigures, ...] = ()  # parents that a resume would replay for long
+    computed_s: float = 0.0  # seconds of computing, all workers together
+    replays: tuple[ReplayFigures, ...] = ()  # parents whose replay would take long
 
     @property
     def in_flight(self) -> int:
-        """Items asked for and not done: queued, running, or waiting for children."""
+        """Items not done: queued, running, or waiting for children."""
         return self.total_known - self.done
 
 
 def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> RunFigures:
-    """Return the figures of the run whose journal this is."""
+    """Return the figures of the run with this journal."""
     names, titles = _names(view)
     count = Count(titles)
     for _, value in view.scan(Table.LOG):
@@ -180,14 +180,14 @@ def _is_long(replay: ReplayFigures) -> bool:
 
 
 class OutputTail:
-    """Reads what the script wrote, going on where the last reading ended."""
+    """Reads the script's output; each reading continues at the end of the last one."""
 
     def __init__(self, shown_bytes: int = 0) -> None:
         self.offset = shown_bytes
         self._after: bytes | None = None
 
     def pieces(self, view: Readable) -> Iterator[bytes]:
-        """Yield what is new, in order, a page at a time."""
+        """Yield new output, in order, a page at a time."""
         while page := view.read(Table.OUTPUT, after=self._after, limit_bytes=_PAGE_BYTES):
             for key, value in page:
                 self._after = key
@@ -200,7 +200,7 @@ class OutputTail:
 
 
 def read_ended(view: Readable) -> RunEnded | None:
-    """Return how the script came to its end, or None if it has not."""
+    """Return how the script ended, or None if it has not."""
     value = view.get(Table.META, b"ended")
     if value is None:
         return None
@@ -234,12 +234,12 @@ def _by_place(batch: BatchFigures) -> tuple[int, list[int]]:
 
 
 class RunState(StrEnum):
-    """How it is with a run; what is not running can be resumed unless it is finished."""
+    """The state of a run; one that is not running can be resumed unless it is finished."""
 
     RUNNING = "running"
     FINISHED = "finished"
-    FAILED = "failed"  # the script raised, or ended with a code that is not 0
-    STOPPED = "stopped"  # before its end: by a signal, a crash, the power
+    FAILED = "failed"  # the script raised an exception, or ended with an exit code that is not 0
+    STOPPED = "stopped"  # ended before its script: by a signal, a crash, a power cut
     DAMAGED = "damaged"  # its folder or its journal can't be read
     NEWER = "newer-format"  # of a format that this version does not know
 
@@ -251,12 +251,12 @@ def state_behind(error: RscoopError | None) -> RunState:
 
 
 def is_live(run: RunDir) -> bool:
-    """Return whether the run's launcher or its broker lives."""
+    """Return whether the run's launcher or its broker is alive."""
     return run.is_held() or writer_lock.holder(run.journal) is not None
 
 
 def state_of(run: RunDir, ended: RunEnded | None) -> RunState:
-    """Return the state of a run whose end, as the journal has it, is `ended`."""
+    """Return the state of a run; `ended` is its journaled end."""
     if is_live(run):
         return RunState.RUNNING
     if ended is None:
@@ -276,7 +276,7 @@ def open_view(run: RunDir) -> JournalView | None:
 
 
 def read_figures(run: RunDir, info: RunInfo) -> RunFigures:
-    """Return what a run has done so far, live or dead.
+    """Return the figures of a run, live or ended.
 
     Raises:
         JournalError: its journal can't be read; the text says what to do.
@@ -289,7 +289,7 @@ def read_figures(run: RunDir, info: RunInfo) -> RunFigures:
 
 
 def cached_figures(run: RunDir, info: RunInfo) -> RunFigures:
-    """As `read_figures`; those of a dead run are kept: its journal stays as it is."""
+    """As `read_figures`, with a cache for ended runs: their journals do not change."""
     stamp = _stamp(run)
     path = run.path / "figures.json"
     if stamp is None or is_live(run):
@@ -299,12 +299,10 @@ def cached_figures(run: RunDir, info: RunInfo) -> RunFigures:
         if kept.stamp == stamp:
             return kept.figures
     except (OSError, msgspec.MsgspecError):
-        pass  # none, or of another version: made anew
+        pass  # none, or of another version: counted again
     figures = read_figures(run, info)
     if _stamp(run) == stamp:
-        with suppress(
-            OSError
-        ):  # a full disk, a folder that may only be read: counted again next time
+        with suppress(OSError):  # a full disk, or a read-only folder: counted again next time
             write_synced(path, msgspec.json.encode(_Kept(stamp, figures)))
     return figures
 

@@ -1,16 +1,17 @@
-"""What a resume does about a standard input that its run had not read to the end.
+"""What a resume does if its run had not read all of its standard input.
 
-What was read is journaled; what was still in a pipe, or not typed yet, died with the launcher. An end of
-file in its place would be another input than the script was started with. So a resume that has nothing to
-give stops the run as it was (75), unless the input is known to have ended where it was read to.
+What was read is journaled; what was still in a pipe, or not typed yet, was lost with the launcher.
+An end of file instead would differ from the input with which the script was started. So a resume
+without input stops the run unchanged (75), unless the input is known to have ended where the
+reading stopped.
 
-That is known, although the script never saw an end of file, where the launcher saw one coming: a pipe
-that nobody holds open, a file read to its end, /dev/null. It notes that in `input.json`, for so many
-pieces of its own; only if all of them are journaled does it count. A resume that has read nothing notes
-nothing, since what it was given need not be the rest.
+Even if the script never saw an end of file, this is known if the launcher could detect it: a pipe
+without a writer, a file read to its end, /dev/null. The launcher records it in `input.json`,
+together with the number of its pieces; it counts only if all of them are journaled. A resume that
+has read nothing records nothing, because its input need not be the rest.
 
-A file that is given again, or that the run had read and is still there, goes on where it was left,
-provided that it begins with what was read.
+If a file is given again, or the file of the run still exists, reading continues where it stopped,
+provided that the file begins with what was read.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ _PIECE_BYTES: Final = 1 << 20
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """A launcher's input is known to end after so many pieces."""
+    """The number of pieces after which a launcher's input is known to end."""
 
     source: bytes
     pieces: int
 
 
 class Known:
-    """What the journal has of the input, as it is gone through."""
+    """What the journal holds of the input, while it is read."""
 
     def __init__(self, folder: Path) -> None:
         self.size = 0
         self._at_end = False
-        self._pieces: dict[bytes, int] = {}  # one for each launcher that the run has had
+        self._pieces: dict[bytes, int] = {}  # one for each launcher of the run
         self._ended = read_ended(folder)
 
     def add(self, piece: Input) -> None:
@@ -61,7 +62,7 @@ class Known:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing more can be missing."""
+        """Whether nothing can be missing."""
         if self._at_end:
             return True
         ended = self._ended
@@ -69,7 +70,7 @@ class Known:
 
 
 def read_ended(folder: Path) -> Ended | None:
-    """Return what a launcher noted of its input's end."""
+    """Return what a launcher recorded about the end of its input."""
     try:
         return json_text.decode((folder / NAME).read_bytes(), Ended)
     except (OSError, msgspec.MsgspecError):
@@ -77,7 +78,7 @@ def read_ended(folder: Path) -> Ended | None:
 
 
 def note_ended(folder: Path, ended: Ended) -> None:
-    """Note that a launcher's input ends after so many pieces."""
+    """Record that a launcher's input ends after this number of pieces."""
     draft = folder / f"{NAME}.tmp"
     try:
         draft.write_bytes(json_text.encode(ended))
@@ -87,7 +88,7 @@ def note_ended(folder: Path, ended: Ended) -> None:
 
 
 def is_at_end(fd: int) -> bool:
-    """Tell whether there is nothing more to read, and nobody who could write it; nothing is read."""
+    """Return whether the input is at its end and no process can write more; nothing is read."""
     try:
         found = os.fstat(fd)
         if stat.S_ISREG(found.st_mode):
@@ -104,7 +105,7 @@ def is_at_end(fd: int) -> bool:
 
 
 def file_of(fd: int) -> str | None:
-    """Return the path of the file that a descriptor reads; None if it reads no file."""
+    """Return the path of the file of a descriptor; None if it is not a file."""
     try:
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - a link of the kernel
@@ -114,9 +115,9 @@ def file_of(fd: int) -> str | None:
 
 
 def go_on(run: RunDir, file: str | None, fd: int = 0) -> str:
-    """Have a file that is read again go on where it was left; return what to say.
+    """Make a file that is read again continue where reading stopped; return a message.
 
-    `file` is what the run was started with: it takes the place of a standard input that gives nothing.
+    `file` is the input with which the run was started: it replaces an empty standard input.
     """
     try:
         with JournalView.open(run.journal) as view:
@@ -125,7 +126,7 @@ def go_on(run: RunDir, file: str | None, fd: int = 0) -> str:
                 known.add(piece)
                 data += piece.data
     except JournalError:
-        return ""  # nothing was read, or whoever opens it next says what is wrong
+        return ""  # nothing was read, or the next open will report the error
     if known.is_whole:
         return ""
     given = file_of(fd)

@@ -1,4 +1,4 @@
-"""The state that a run's journal holds: what a broker would begin with."""
+"""The state in a run's journal, as a broker would load it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def read_defines(view: Readable) -> dict[bytes, Define]:
 
 
 def read_state(view: Readable, run: bytes) -> State:
-    """Return the state that a broker would begin with."""
+    """Return the state, as a broker would load it."""
     log = ((key, decode_logged(raw)) for key, raw in view.scan(Table.LOG))
     return recover(run, read_defines(view).values(), log, 0, tally=read_tally(view))
 
 
 def read_tally(view: Readable) -> Tally | None:
-    """Return what a journal says of records that it no longer has; None of an earlier version."""
+    """Return the counts of erased records; None in a journal of an earlier version."""
     raw = view.get(Table.META, TALLY_KEY)
     return None if raw is None else decode_tally(raw)

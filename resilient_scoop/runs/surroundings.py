@@ -1,4 +1,4 @@
-"""What a run found around it when it began, and how a resume has it again.
+"""The environment, umask and limits with which a run began, and how a resume restores them.
 
 | what | at a resume |
 | --- | --- |
@@ -8,8 +8,8 @@
 | umask | the run's |
 | soft resource limits | the run's, as far as this shell's hard limits allow |
 
-Limits are this shell's with `--new-limits`, and where the run stopped because it had met one.
-What differs is said. The working directory and the interpreter's options are in `RunInfo`.
+Limits are those of this shell with `--new-limits`, and if the run stopped because it had reached
+one. Differences are reported. The working directory and the interpreter's options are in `RunInfo`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _NAMED_MAX, _SHOWN_MAX = 6, 40
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
-    """What was around a run when it began."""
+    """The surroundings of a run at its start."""
 
     environ: dict[str, str] = {}
     withheld: list[str] = []  # names of variables that look like secrets
@@ -60,17 +60,17 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Tell whether a variable must not be written to a disk."""
+    """Return whether a variable must not be written to a disk."""
     return bool(SECRET.search(name) or _LOGIN_IN_URL.search(value))
 
 
 def is_of_shell(name: str) -> bool:
-    """Tell whether a variable belongs to a terminal, a login or a job, and not to a run."""
+    """Return whether a variable belongs to a terminal, a login or a job, and not to a run."""
     return _HERE.fullmatch(name) is not None
 
 
 def look(environ: Mapping[str, str]) -> Surroundings:
-    """Return what is around this process."""
+    """Return the surroundings of this process."""
     mine = {name: value for name, value in environ.items() if not is_of_shell(name)}
     withheld = {name for name, value in mine.items() if is_secret(name, value)}
     umask = os.umask(0o077)
@@ -84,10 +84,10 @@ def look(environ: Mapping[str, str]) -> Surroundings:
 
 
 def parse(words: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what `--env` sets: `NAME=VALUE`, or `NAME` for what this shell has.
+    """Return what `--env` sets: `NAME=VALUE`, or `NAME` for the value in this shell.
 
     Raises:
-        UsageError: it names nothing, or what is not set here.
+        UsageError: it has no name, or the variable is not set here.
     """
     found = {}
     for word in words:
@@ -113,11 +113,11 @@ def restored(
 
 
 def differences(then: Surroundings, here: Mapping[str, str], given: Mapping[str, str]) -> list[str]:
-    """Return, for display, in what the environment of a resume differs from this shell's."""
+    """Return, for display, the differences between the environment of a resume and of this shell."""
     now = restored(then, here, given)
     found = [
         f"{name}={_short(now.get(name))} (here {_short(here.get(name))})"
-        for name in sorted({*now, *here} - {"PWD", *given})  # the folder is the run's in any case
+        for name in sorted({*now, *here} - {"PWD", *given})  # the folder is always that of the run
         if now.get(name) != here.get(name)
     ]
     told = []
@@ -139,9 +139,9 @@ def differences(then: Surroundings, here: Mapping[str, str], given: Mapping[str,
 def restore(
     then: Surroundings, given: Mapping[str, str], *, limits: bool, met: bool = False
 ) -> list[str]:
-    """Give this process, and all that it starts, what was around a run; return what to say.
+    """Give this process, and its children, the surroundings of a run; return messages.
 
-    Without `limits`, resource limits stay those of this shell; `met`: since the run met one.
+    Without `limits`, resource limits stay those of this shell; `met`: because the run reached one.
     """
     here = dict(os.environ)
     told = differences(then, here, given)
@@ -156,7 +156,7 @@ def restore(
 
 
 def _new_limits(then: Surroundings, *, met: bool) -> list[str]:
-    """Return, for display, in what this shell's limits differ from those of the run."""
+    """Return, for display, the differences between the limits of this shell and of the run."""
     pairs = {
         name: (resource.getrlimit(_LIMITS[name])[0], soft)
         for name, soft in then.limits.items()
@@ -182,7 +182,7 @@ def _restore_limits(then: Surroundings) -> list[str]:
     for name, soft in then.limits.items():
         number = _LIMITS.get(name)
         if number is None:
-            continue  # another system's
+            continue  # of another system
         now, hard = resource.getrlimit(number)
         if now == soft:
             continue

@@ -1,4 +1,4 @@
-"""What keeps a live run from going on, seen from outside: for `rscoop status` and `rscoop why`."""
+"""What blocks a live run, observed from outside: for `rscoop status` and `rscoop why`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def troubles(run: RunDir, everybody: list[Busy]) -> list[str]:
-    """Return who of a run's processes is stopped, or waits for space on the disk."""
+    """Return which processes of a run are stopped, or wait for disk space."""
     found = [each.trouble for each in everybody if each.trouble]
     holder = run.holder()
     if holder is not None and everybody and state_of(holder.pid) in "Tt":
@@ -42,8 +42,8 @@ def troubles(run: RunDir, everybody: list[Busy]) -> list[str]:
 
 
 def _file_limit(process: Busy) -> int:
-    """Return how large its files may be."""
-    with suppress(OSError):  # it has just ended, or is another user's
+    """Return the limit on the size of its files."""
+    with suppress(OSError):  # it has ended, or belongs to another user
         limit = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0]
         return sys.maxsize if limit == resource.RLIM_INFINITY else limit
     return sys.maxsize
