@@ -5,11 +5,10 @@ RscoopError                 exit 1
     RunNotFoundError        no run has this name                                  exit 2
     NoRunsError             the newest run is meant, and there is none            exit 2
     JournalPlaceError       the run folder's place is not safe for a journal      exit 2
-  ProtocolError             a peer sent what it must not send                     exit 1
   ReplayDivergedError       a parent took another path than its history           exit 70
-    DiscardError            a resume would discard much computing (core.divergence) exit 75
+    DiscardError            a resume would discard much computing                  exit 75
     BegunBeforeError        another call in the place of one not to start twice  exit 70
-    StrangeFutureError      a state waits for a call not made (core.divergence)   exit 70
+    StrangeFutureError      a state waits for a call that was not made           exit 70
   InvariantError            a bug of ours; never caught                           exit 70
   RunBusyError              the journal is held by a run that lives               exit 73
   JournalError              the journal cannot be used: disk error                exit 74
@@ -57,10 +56,6 @@ class InvariantError(RscoopError):
     """A bug of ours; never caught."""
 
     exit_code = 70
-
-
-class ProtocolError(RscoopError):
-    """A peer sent what it must not send; it is dropped and counted."""
 
 
 # --- what was asked for -----------------------------------------------------------------------
@@ -134,6 +129,47 @@ class ReplayDivergedError(RscoopError):
             f"replay of {self.path} diverged: the journal has {self.expected}, the code now has "
             f"{self.found}; put what varies (time, files, network) into `futures.once`, or resume "
             f"without --strict to compute it again"
+        )
+
+
+class StrangeFutureError(ReplayDivergedError):
+    """A future in a checkpoint's state waits for a call that the changed code has not made."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is {self.expected}, made before the block, and the code now makes {self.found} "
+            f"in its place, so its outcome cannot be computed; undo the change before the block and "
+            f"resume, or start a new run"
+        )
+
+
+class DiscardError(ReplayDivergedError):
+    """A resume would throw away much computing, and the user has not said that it may."""
+
+    exit_code = 75
+
+    def __init__(self, path: str, what: str, seconds: int) -> None:
+        super().__init__(path, what, str(seconds))
+        self.args = (path, what, seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return (
+            f"the resume stopped at {self.path}: {self.expected} from what is journaled, so results that "
+            f"took {self.seconds} s to compute would be computed again; nothing has been thrown away. "
+            f"Resume with --recompute-changed to compute them again, or undo the change and resume"
+        )
+
+
+class BegunBeforeError(ReplayDivergedError):
+    """The replay asks for another call where one stood that must not be started twice."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.expected} stands there in the journal, and the code now asks for "
+            f"{self.found}. It is idempotent=False and was started, so nothing is done in its place: "
+            "undo what was changed in front of it and resume, or begin a new run. What varies (time, "
+            "files, network) and is an argument of such a call goes through `futures.once`"
         )
 
 

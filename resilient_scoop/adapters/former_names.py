@@ -19,6 +19,7 @@ _NOW: Final = {
     f"{_ADAPTERS}payload_errors": "resilient_scoop.payload.exceptions",
     f"{_ADAPTERS}payload_function": "resilient_scoop.payload.functions",
     f"{_ADAPTERS}overlay": "resilient_scoop.task_state.overlay",
+    "resilient_scoop.core.divergence": "resilient_scoop.errors",
     f"{_ADAPTERS}values": "resilient_scoop.values.values",
 }
 

@@ -93,7 +93,7 @@ class Block:
             )
         self._code = _code_digest()
         with at.session.turn():
-            self._machine = parent.durable.enter(parent, self.name)
+            self._machine = parent.enter_block(self.name)
         entered = False
         try:
             state = self._restore(at, self._machine)
@@ -124,9 +124,9 @@ class Block:
     def _restore(self, at: Here, block: Machine) -> Any:
         """Go on from the newest checkpoint that can be used."""
         parent, durable = at.parent, at.parent.durable
-        if parent.replaying:
+        if parent.history.replaying:
             _store(at).remove_unfinished()
-        _engine.block(at, lambda: durable.is_here(parent, block))
+        _engine.block(at, lambda: parent.has_generations(block))
         found = durable.candidates(block)
         failures: list[CheckpointUnusableError] = []
         for record in found:
@@ -173,9 +173,9 @@ class Block:
         parent = at.parent
         self._compare(block, record)
         with at.session.turn():
-            parent.durable.go_on(parent, block, record)
+            parent.go_on(block, record)
             loading.apply()
-            parent.durable.verify(parent, block)
+            parent.verify(block)
         if at.context.work is None:
             sys.stdout.flush()
             for stream, position in zip(
@@ -253,7 +253,9 @@ class Block:
                 f"{self._title()} was committed while {inner!r}, opened inside of it, is open: "
                 f"leave that one first, or keep its values in this one's state"
             )
-        if at.context.work is not None and not parent.next_call and not parent.next_observation:
+        if at.context.work is not None and not (
+            parent.calls.next or parent.history.next_observation
+        ):
             raise UsageError(
                 f"{parent.path} has made no calls, and a checkpoint is for tasks that make calls: in a "
                 f"task without calls use futures.progress(done, total, resume=…); in others, commit after "
@@ -284,7 +286,7 @@ class Block:
             saving.dumps(state, what)
             self._held = saving.streams
             return
-        _engine.block(at, lambda: not parent.replaying)
+        _engine.block(at, lambda: not parent.history.replaying)
         if at.context.work is None:
             sys.stdout.flush()
         saving = Saving(at)
@@ -300,14 +302,14 @@ class Block:
         streams = (at.session.output, at.session.input) if at.context.work is None else ()
         positions = [0 if each is None else each.position() for each in streams]
         with at.session.turn():
-            durable.make(
-                parent, block, stored, sorted(saving.pending),
+            parent.save(
+                block, stored, sorted(saving.pending),
                 (positions[0], positions[1]) if positions else (0, 0), self._code,
             )  # fmt: skip
             at.session.pump()
         _engine.block(at, lambda: durable.is_saved(block))
         with at.session.turn():
-            durable.verify(parent, block)
+            parent.verify(block)
 
     def _stored(self, at: Here, dumped: Dumped, check: Callable[[Any], None]) -> bytes:
         """Return what the record holds, checked: the state, or the name of its file."""

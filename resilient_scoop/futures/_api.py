@@ -8,7 +8,6 @@ import warnings
 import zlib
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from resilient_scoop.core.parent.unwanted import Unwanted
 from resilient_scoop.futures import _engine, _once, _options, _serial
 from resilient_scoop.futures._future import Future
 from resilient_scoop.futures._maps import Mapping
@@ -55,7 +54,7 @@ def _submit(
     try:
         _engine.add(at, call, define, [arg], last=True)
     except BaseException:  # user code: pickling runs it
-        at.parent.unwanted.append(Unwanted(call, abandoned=False))
+        at.parent.given_up.name(call, abandoned=False)
         raise
     return Future(at, call, define.name)
 

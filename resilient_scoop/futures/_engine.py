@@ -41,7 +41,8 @@ from resilient_scoop.wire.messages import Define, Options
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from resilient_scoop.core.parent.parent import Call, Parent
+    from resilient_scoop.core.parent.call import Call
+    from resilient_scoop.core.parent.parent import Parent
     from resilient_scoop.processes.connection import Context, Session
     from resilient_scoop.wire.callables import Setting
 
@@ -95,8 +96,8 @@ def here() -> Here | None:
     if parent is None:
         assert Process.make_parent is not None, "a started process can make parents"
         parent = Process.make_parent()
-    if parent.refusal is not None:
-        raise parent.refusal.with_traceback(None)
+    if parent.judge.refusal is not None:
+        raise parent.judge.refusal.with_traceback(None)
     return Here(session, context, parent)
 
 
@@ -306,7 +307,7 @@ def add(at: Here, call: Call, define: Define, args: Sequence[Any], *, last: bool
 
 def _has_enough(at: Here) -> bool:
     """Tell whether so much is under way that the workers have enough to do."""
-    under_way = at.parent.under_way
+    under_way = at.parent.calls.under_way
     if under_way.in_messages > OUTSTANDING_BYTES_MAX:
         return True
     if under_way.in_files <= FILE_BYTES_MAX:
@@ -322,7 +323,11 @@ def nudge(at: Here) -> None:
     user_signals.deliver_due()
     session, parent = at.session, at.parent
     now = time.monotonic()
-    if parent.replaying and not session.ask_early(parent) and now - session.pumped_at <= _SEND_S:
+    if (
+        parent.history.replaying
+        and not session.ask_early(parent)
+        and now - session.pumped_at <= _SEND_S
+    ):
         return
     if now - session.flushed_at > _SEND_S or parent.queued >= _SEND_ITEMS:
         with session.turn():
@@ -339,10 +344,10 @@ def block(at: Here, ready: Callable[[], bool], until: float | None = None) -> bo
         raise RuntimeError(Process.refusal)
     assert at.session.waiter is not None, "a started process can wait"
     parent = at.parent
-    held = at.session.waiter.wait(lambda: parent.refusal is not None or ready(), until)
+    held = at.session.waiter.wait(lambda: parent.judge.refusal is not None or ready(), until)
     user_signals.deliver_due()
-    if parent.refusal is not None:
-        raise parent.refusal.with_traceback(None)
+    if parent.judge.refusal is not None:
+        raise parent.judge.refusal.with_traceback(None)
     return held
 
 
@@ -359,12 +364,12 @@ def told(at: Here, kind: str, live: Callable[[], bytes]) -> bytes:
     if Process.refusal is not None:
         raise RuntimeError(Process.refusal)
     parent = at.parent
-    if parent.needs_page():
-        block(at, lambda: not parent.needs_page())
+    if parent.history.needs_page():
+        block(at, lambda: not parent.history.needs_page())
     with at.session.turn():
         answer = parent.recall(kind)
-    if answer is None and parent.replaying:
-        block(at, lambda: not parent.replaying)
+    if answer is None and parent.history.replaying:
+        block(at, lambda: not parent.history.replaying)
         with at.session.turn():
             answer = parent.recall(kind)
     if answer is None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from resilient_scoop import ids
 from resilient_scoop.core.parent.call import Call, Chunk
-from resilient_scoop.core.parent.durable import revive
 from resilient_scoop.futures import _engine, _pending
 from resilient_scoop.payload import payload as codec
 from resilient_scoop.wire.broker_errors import is_cancelled
@@ -15,7 +14,6 @@ from resilient_scoop.wire.broker_errors import is_cancelled
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from resilient_scoop.core.parent.parent import Call
     from resilient_scoop.futures._engine import Here
 
 T = TypeVar("T")
@@ -135,8 +133,8 @@ class Future(Generic[T]):
         assert place is not None, "what is settled does not wait"
         self._at, self._callbacks = at, list(kept.callbacks)
         if kept.payload is None:
-            self._call = revive(
-                at.parent, place.call, place.fn, place.fingerprint, self.index, place.digest,
+            self._call = at.parent.revive(
+                place.call, place.fn, place.fingerprint, self.index, place.digest,
                 name=self.callable,
             )  # fmt: skip
         else:

@@ -7,7 +7,6 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Any
 
-from resilient_scoop.core.parent.unwanted import Unwanted
 from resilient_scoop.futures import _engine
 from resilient_scoop.futures._pending import run_callbacks
 from resilient_scoop.payload import payload as codec
@@ -15,7 +14,7 @@ from resilient_scoop.payload import payload as codec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from resilient_scoop.core.parent.parent import Chunk
+    from resilient_scoop.core.parent.call import Chunk
     from resilient_scoop.futures._engine import Here
     from resilient_scoop.wire.messages import Options
 
@@ -91,7 +90,7 @@ class Mapping:
         """End the call, once; safe wherever a finalizer may run."""
         if not self._ended:
             self._ended = True
-            self.at.parent.unwanted.append(Unwanted(self.call, abandoned))
+            self.at.parent.given_up.name(self.call, abandoned=abandoned)
 
     def __del__(self) -> None:
         # An iterator that was never begun: what it has asked for is computed, as by concurrent.futures.

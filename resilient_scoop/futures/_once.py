@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resilient_scoop.core.parent import once
 from resilient_scoop.errors import PicklingFailedError
 from resilient_scoop.futures import _engine
 from resilient_scoop.payload import payload as codec
@@ -22,11 +21,11 @@ def run(at: Here, name: str, function: Callable[[], Any]) -> Any:
     """Return what a function came to, in this life of the run or in an earlier one."""
     _engine.refuse_cut(at, f"once({name})")
     parent, context, session = at.parent, at.context, at.session
-    begun = once.begin(parent, context.in_once)
-    if not once.is_known(parent, begun):
-        _engine.block(at, lambda: once.is_known(parent, begun))
+    begun = parent.begin_once(context.in_once)
+    if not parent.is_once_known(begun):
+        _engine.block(at, lambda: parent.is_once_known(begun))
     with session.turn():
-        answer = once.recall(parent, begun, name)
+        answer = parent.recall_once(begun, name)
     if answer is None:
         context.in_once += 1
         try:
@@ -34,10 +33,10 @@ def run(at: Here, name: str, function: Callable[[], Any]) -> Any:
                 answer = _answer(function, name)
         finally:
             context.in_once -= 1
-        if parent.refusal is not None:  # of a strict replay: no answer of the function's
-            raise parent.refusal.with_traceback(None)
+        if parent.judge.refusal is not None:  # of a strict replay: no answer of the function's
+            raise parent.judge.refusal.with_traceback(None)
         with session.turn():
-            answer = once.end(parent, begun, name, answer)
+            answer = parent.end_once(begun, name, answer)
         if not parent.once.is_durable:
             _engine.block(at, lambda: parent.once.is_durable)
     return _engine.decode(at, answer[1:], failed=answer[:1] == _ERROR, what=f"once({name})")

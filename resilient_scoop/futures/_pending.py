@@ -48,7 +48,7 @@ class Pending(Generic[T]):
         self._count = 0
         self._settled: dict[T, None] = {}
         self._watch = Watch()
-        at.parent.add_watch(self._watch)
+        at.parent.calls.add_watch(self._watch)
         self.failed = False  # one that is settled has failed
         for future in futures:
             self.add(future)

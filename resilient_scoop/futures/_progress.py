@@ -295,7 +295,7 @@ def _is_parent(context: Context) -> bool:
     """Tell whether the running call has a history: it replays, and needs no payload."""
     parent = context.parent
     return parent is not None and (
-        parent.replaying or parent.next_call > 0 or parent.next_observation > 0
+        parent.history.replaying or parent.calls.next > 0 or parent.history.next_observation > 0
     )
 
 

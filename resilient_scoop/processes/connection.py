@@ -78,7 +78,7 @@ class Context:
 
 def lived(parent: Parent | None) -> int:
     """Return how many of a parent's items were settled as they were computed, not by its history."""
-    return 0 if parent is None else parent.settled - parent.recovered
+    return 0 if parent is None else parent.calls.settled - parent.calls.recovered
 
 
 class Position(Protocol):
@@ -179,8 +179,8 @@ class Session:
     def _remove_files(self) -> None:
         for path, refs in self._files.items():
             parent = self.machine.parents.get(path)
-            if parent is not None and parent.under_way.ended_files:
-                ended, parent.under_way.ended_files = parent.under_way.ended_files, []
+            if parent is not None and parent.calls.under_way.ended_files:
+                ended, parent.calls.under_way.ended_files = parent.calls.under_way.ended_files, []
                 for key in ended:
                     self.store.remove(refs.pop(key))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import resilient_scoop
 from resilient_scoop import ids
-from resilient_scoop.core.parent.parent import Policy
+from resilient_scoop.core.parent.judge import Policy
 from resilient_scoop.payload import payload
 from resilient_scoop.processes.disk_space import NO_SPACE
 from resilient_scoop.runs import decisions

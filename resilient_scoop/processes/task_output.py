@@ -140,7 +140,7 @@ def _repeats(session: Session) -> bool:
 
 def is_repeating(parent: Parent) -> bool:
     """Return whether an earlier attempt of a parent has made more calls, or got more answers."""
-    return parent.retelling or parent.next_call < parent.known_calls
+    return parent.history.retelling or parent.calls.next < parent.history.known_calls
 
 
 _streams: list[_Marked] = []

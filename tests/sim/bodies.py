@@ -12,12 +12,12 @@ from contextlib import suppress
 from typing import Any
 
 from resilient_scoop import ids
-from resilient_scoop.core.parent import once
-from resilient_scoop.core.parent.divergence import StrangeFutureError
-from resilient_scoop.core.parent.durable import Block, revive
-from resilient_scoop.core.parent.parent import Call, Chunk, Parent
-from resilient_scoop.core.parent.unwanted import Unwanted
+from resilient_scoop.core.parent.call import Call, Chunk
+from resilient_scoop.core.parent.durable import Block
+from resilient_scoop.core.parent.once import Begun
+from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.worker.worker import Work, Worker
+from resilient_scoop.errors import StrangeFutureError
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs
 from tests.sim.programs import Fn
@@ -47,7 +47,7 @@ class Frame:
         self.ready_at = 0.0
         self.parked = False
         self.draws = 0
-        self.in_once: list[once.Begun] = []  # whose functions are running
+        self.in_once: list[Begun] = []  # whose functions are running
         self.blocks: dict[str, Block] = {}
         self.asked: dict[
             str, int
@@ -103,7 +103,7 @@ class Operations:
             case ("once",):
                 return lambda: self._told(frame, "once", lambda: self.world.rng.getrandbits(30))
             case ("once_begin", _):
-                begun = once.begin(parent, len(frame.in_once))
+                begun = parent.begin_once(len(frame.in_once))
                 return lambda: self._once_begin(frame, begun)
             case ("once_end", value):
                 return self._once_end(frame, value)
@@ -125,7 +125,7 @@ class Operations:
                 drawn = programs.draw_value(frame.path, frame.draws)
                 return lambda: (drawn,)
             case ("durable", name):
-                block = frame.blocks[name] = parent.durable.enter(parent, name)
+                block = frame.blocks[name] = parent.enter_block(name)
                 frame.asked[name] = -1 if self.machine.checkpoint_requests.count else 0
                 return lambda: self._enter(frame, block)
             case ("commit", name, state, pending):
@@ -144,17 +144,17 @@ class Operations:
         if wait:
             self._later(wait, self._finalized, parent, call)
         else:
-            parent.unwanted.append(Unwanted(call, abandoned=True))
+            parent.given_up.name(call, abandoned=True)
 
     def _later(self, delay_s: float, do: Callable[..., None], *args: Any) -> None:
         raise NotImplementedError
 
     def _finalized(self, parent: Parent, call: Call) -> None:
-        parent.unwanted.append(Unwanted(call, abandoned=True))
+        parent.given_up.name(call, abandoned=True)
         self._flush()
 
     def _drained(self, parent: Parent) -> Ready:
-        left = parent.unwanted or any(call.left for call in parent.calls.values())
+        left = parent.given_up.named or any(call.left for call in parent.calls.open.values())
         return None if left else (None,)
 
     def _open(self, frame: Frame, name: str) -> Call:
@@ -192,7 +192,7 @@ class Operations:
         """Return (whether to go on, what was told before or None)."""
         parent = frame.parent
         assert parent is not None
-        if parent.needs_page() or (parent.replaying and parent.diverged(kind)):
+        if parent.history.needs_page() or (parent.history.replaying and parent.differs(kind)):
             return False, None
         raw = parent.recall(kind)
         return True, None if raw is None else programs.decode_arg(raw)
@@ -207,13 +207,13 @@ class Operations:
             frame.parent.observe(kind, programs.encode_arg(answer))
         return (answer,)
 
-    def _once_begin(self, frame: Frame, begun: once.Begun) -> Ready:
+    def _once_begin(self, frame: Frame, begun: Begun) -> Ready:
         """Return what was told before, or that the function is to run."""
         parent, checks = frame.parent, self.world.checks
         assert parent is not None
-        if not once.is_known(parent, begun):
+        if not parent.is_once_known(begun):
             return None
-        raw = once.recall(parent, begun, "function")
+        raw = parent.recall_once(begun, "function")
         if raw is None:
             checks.kept_once.runs(frame.path, begun)
             frame.in_once.append(begun)
@@ -224,7 +224,7 @@ class Operations:
     def _once_end(self, frame: Frame, value: Any) -> Callable[[], Ready]:
         parent, begun = frame.parent, frame.in_once.pop()
         assert parent is not None
-        raw = once.end(parent, begun, "function", programs.encode_arg(value))
+        raw = parent.end_once(begun, "function", programs.encode_arg(value))
 
         def ready() -> Ready:
             if not parent.once.is_durable:
@@ -274,7 +274,7 @@ class Operations:
         """Go on from a checkpoint: mostly the newest one, now and then one that is fallen back to."""
         parent = frame.parent
         assert parent is not None
-        if not parent.durable.is_here(parent, block):
+        if not parent.has_generations(block):
             return None
         newest = parent.durable.known.get(block.key, 0)
         self.world.checks.entered(frame.path, block.key, newest, parent.attempt)
@@ -295,7 +295,7 @@ class Operations:
         if back and len(found) == 1 and parent.durable.can_begin(block):
             return (None,)
         state, frame.draws, kept = programs.decode_arg(record.payload[1:])
-        parent.durable.go_on(parent, block, record)
+        parent.go_on(block, record)
         self.world.checks.leftovers.went_on(frame.path, parent.attempt, record)
         for number, name, args, index, payload, failed in kept:
             fn = programs.FNS[name]
@@ -304,8 +304,8 @@ class Operations:
                 raw = programs.encode_arg(args[index])
                 digest = programs.digest(raw)
                 with suppress(StrangeFutureError):  # it stands, and ends the script
-                    call = revive(parent, number, fn.id, fn.id, index, digest, name=name)
-                if parent.refusal is not None:
+                    call = parent.revive(number, fn.id, fn.id, index, digest, name=name)
+                if parent.judge.refusal is not None:
                     return None
             else:
                 call = Call(number, fn.id, fn.id)
@@ -315,7 +315,7 @@ class Operations:
         if frame.work is None:
             self.machine.written.clear()
             self.machine.output_bytes = record.output_bytes
-        parent.durable.verify(parent, block)
+        parent.verify(block)
         self.world.checks.restored += 1
         return (state,)
 
@@ -331,7 +331,7 @@ class Operations:
         made: list[bool] = []
 
         def ready() -> Ready:
-            if parent.replaying:
+            if parent.history.replaying:
                 return None
             if not made:
                 made.append(world.chance(world.climate.unloadable))
@@ -343,7 +343,7 @@ class Operations:
             world.checks.saved[frame.path, *block.key] = (block.gen, parent.attempt)
             self._point("saved")
             if not made[0]:
-                parent.durable.verify(parent, block)
+                parent.verify(block)
             return (None,)
 
         return ready
@@ -366,7 +366,7 @@ class Operations:
         output = self.machine.output_bytes + len(self.machine.written) if frame.work is None else 0
         assert frame.parent is not None
         payload = (b"X" if bad else b"G") + content
-        made = frame.parent.durable.make(frame.parent, block, payload, waited, (output, 0), b"")
+        made = frame.parent.save(block, payload, waited, (output, 0), b"")
         self.world.checks.saves.made((frame.path, *block.key, made))
 
     def _flush(self) -> None:

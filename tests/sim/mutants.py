@@ -23,7 +23,9 @@ from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.state import State
 from resilient_scoop.core.facts.tally import Totals
 from resilient_scoop.core.link import Link
-from resilient_scoop.core.parent.parent import Call, Parent
+from resilient_scoop.core.parent.call import Call
+from resilient_scoop.core.parent.calls import Calls
+from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim.planting import Mutant, Patch
@@ -75,7 +77,7 @@ def _no_fence() -> Sequence[Patch]:
 
 def _observation_lost() -> Sequence[Patch]:
     def bug(self: Parent, kind: str, answer: bytes) -> None:
-        self.next_observation += 1
+        self.history.next_observation += 1
 
     return [(Parent, "observe", bug)]
 
@@ -85,7 +87,7 @@ def _observation_late() -> Sequence[Patch]:
     late: dict[int, list[bytes]] = {}
 
     def bug(self: Parent) -> list[bytes]:
-        told, self._told = self._told, []
+        told, self.outgoing._told = self.outgoing._told, []
         found = [*frames(self), *late.pop(id(self), [])]
         if told:
             late[id(self)] = [wire.encode(wire.Observed(self.path, self.attempt, told))]
@@ -100,12 +102,13 @@ def _digests_not_compared() -> Sequence[Patch]:
         stop = outcome.start + len(outcome.values)
         return [] if batch is None else batch.undone.overlap(outcome.start, stop)
 
-    def settle(self: Parent, call: Call, outcome: wire.Outcome) -> None:
+    def settle(self: Calls, call: Call, outcome: wire.Outcome, *, recovering: bool) -> list[Any]:
         stop = outcome.start + len(outcome.values)
         for low, high in call.left.overlap(outcome.start, min(stop, call.count)):
-            self._put(call, outcome, low, high)
+            self._put(call, outcome, low, high, recovering)
+        return []
 
-    return [(State, "wanted", wanted), (Parent, "_settle", settle)]
+    return [(State, "wanted", wanted), (Calls, "settle", settle)]
 
 
 def _hello_without_owed() -> Sequence[Patch]:
@@ -177,7 +180,7 @@ def _cancelled_after_grant() -> Sequence[Patch]:
 
 def _no_catching_up() -> Sequence[Patch]:
     def bug(self: Parent) -> None:
-        self.page_asked = False
+        self.history.page_asked = False
 
     return [(Parent, "reconnect", bug)]
 

@@ -18,7 +18,7 @@ from resilient_scoop.core.events import Put, Table
 from resilient_scoop.core.facts import recovery
 from resilient_scoop.core.facts.progress import Words
 from resilient_scoop.core.facts.state import State
-from resilient_scoop.core.parent import unwanted
+from resilient_scoop.core.parent.calls import Calls
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.wire import messages as wire
@@ -58,9 +58,9 @@ def _cancel_not_asked_again() -> Sequence[Patch]:
     reconnect = Parent.reconnect
 
     def bug(self: Parent) -> None:
-        asked, self._asked = self._asked, None
+        asked, self._cancel = self._cancel, None
         reconnect(self)
-        self._asked = asked
+        self._cancel = asked
 
     return [(Parent, "reconnect", bug), (Worker, "hello", _without_cancels(Worker.hello))]
 
@@ -226,7 +226,7 @@ def _given_up_not_said_again() -> Sequence[Patch]:
         return [head, *kept]
 
     hello = Worker.hello
-    return [(unwanted, "to_tell_again", lambda _: []), (Worker, "hello", bug)]
+    return [(Calls, "abandoned", lambda _: []), (Worker, "hello", bug)]
 
 
 def _given_up_taken_for_done() -> Sequence[Patch]:

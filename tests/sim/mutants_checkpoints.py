@@ -12,7 +12,9 @@ from resilient_scoop.core.broker.checkpoint_keeper import Keeper
 from resilient_scoop.core.broker.handover import Handover
 from resilient_scoop.core.events import Offer, Send
 from resilient_scoop.core.facts import checkpoints
-from resilient_scoop.core.parent import durable
+from resilient_scoop.core.parent.calls import Calls
+from resilient_scoop.core.parent.history import History
+from resilient_scoop.core.parent.outgoing import Outgoing
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.wire import messages as wire
 from tests.sim.mutants import patched_apply
@@ -57,21 +59,21 @@ def _pending_trimmed() -> Sequence[Patch]:
 
 
 def _counter_wrong(calls_off: int, told_off: int) -> Callable[[], Sequence[Patch]]:
-    jump = durable.jump
+    jump = Parent.jump
 
-    def bug(parent: Parent, calls: int, observations: int, pending: list[int]) -> None:
-        jump(parent, calls + calls_off, max(0, observations + told_off), pending)
+    def bug(self: Parent, calls: int, observations: int, pending: Any) -> None:
+        jump(self, calls + calls_off, max(0, observations + told_off), pending)
 
-    return lambda: [(durable, "jump", bug)]
+    return lambda: [(Parent, "jump", bug)]
 
 
 def _observations_not_restored() -> Sequence[Patch]:
-    jump = durable.jump
+    jump = Parent.jump
 
-    def bug(parent: Parent, calls: int, observations: int, pending: list[int]) -> None:
-        jump(parent, calls, parent.next_observation, pending)
+    def bug(self: Parent, calls: int, _observations: int, pending: Any) -> None:
+        jump(self, calls, self.history.next_observation, pending)
 
-    return [(durable, "jump", bug)]
+    return [(Parent, "jump", bug)]
 
 
 def _checkpoint_not_fenced() -> Sequence[Patch]:
@@ -124,27 +126,27 @@ def _saved_before_commit() -> Sequence[Patch]:
 
 
 def _calls_overtaken() -> Sequence[Patch]:
-    def bug(parent: Parent, frame: Any) -> None:
-        parent._frames.insert(0, wire.encode(frame))
+    def bug(self: Outgoing, frame: bytes) -> None:
+        self._frames.insert(0, frame)
 
-    return [(durable, "put", bug)]
+    return [(Outgoing, "put", bug)]
 
 
 def _nothing_held() -> Sequence[Patch]:
-    return [(durable.Durable, "held", lambda *_: [])]
+    return [(Calls, "readable", lambda *_: [])]
 
 
 def _files_not_held() -> Sequence[Patch]:
-    held = durable.Durable.held
+    readable = Calls.readable
 
-    def bug(self: durable.Durable, parent: Parent, block: durable.Block) -> list[int]:
-        return [call for call in held(self, parent, block) if call in parent.calls]
+    def bug(self: Calls, since: int) -> list[int]:
+        return [call for call in readable(self, since) if call in self.open]
 
-    return [(durable.Durable, "held", bug)]
+    return [(Calls, "readable", bug)]
 
 
 def _history_not_read_again() -> Sequence[Patch]:
-    return [(durable, "look_again", lambda _parent: None)]
+    return [(History, "read_again", lambda _self: None)]
 
 
 def _nobody_waited_for() -> Sequence[Patch]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from resilient_scoop.core.parent import once
 from resilient_scoop.core.parent.once import Once
+from resilient_scoop.core.parent.parent import Parent
 from tests.sim.planting import Mutant, Patch
 
 _KEPT = (("kept", 2), ("map", "keeper", [2, 1]), ("kept", 3))
@@ -18,29 +19,27 @@ def _told_before_it_is_durable() -> Sequence[Patch]:
 
 
 def _not_passed_over() -> Sequence[Patch]:
-    def bug(parent: Any, calls: int, observations: int, pending: Any) -> None:
-        parent.next_observation = max(parent.next_observation, observations)
-        while parent._recorded and parent._recorded[0].no < observations:
-            parent._recorded.popleft()
+    def bug(self: Parent, _calls: int, observations: int, _pending: Any) -> None:
+        self.history.skip_to(observations)
 
-    return [(once, "jump", bug)]
+    return [(Parent, "jump", bug)]
 
 
 def _inner_ones_taken() -> Sequence[Patch]:
-    def bug(parent: Any, depth: int) -> once.Begun:
-        return once.Begun("once", parent.next_call, parent.next_observation)
+    def bug(_depth: int, at_call: int, at_observation: int) -> once.Begun:
+        return once.Begun("once", at_call, at_observation)
 
     return [(once, "begin", bug)]
 
 
 def _not_looked_for() -> Sequence[Patch]:
-    find = once._find
+    find = once.find
 
-    def bug(parent: Any, begun: once.Begun) -> Any:
-        found = find(parent, begun)
-        return found if found is None or found is parent._recorded[0] else None
+    def bug(recorded: Any, begun: once.Begun) -> Any:
+        found = find(recorded, begun)
+        return found if found is None or found is recorded[0] else None
 
-    return [(once, "_find", bug)]
+    return [(once, "find", bug)]
 
 
 ONCE_MUTANTS = (

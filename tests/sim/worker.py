@@ -431,7 +431,7 @@ class WorkerShell(Operations, Process):
 
     def _try(self, frame: Frame) -> None:
         assert frame.ready is not None
-        if frame.parent is not None and frame.parent.refusal is not None:
+        if frame.parent is not None and frame.parent.judge.refusal is not None:
             self._refuse(frame)
             return
         found = frame.ready()
@@ -446,7 +446,7 @@ class WorkerShell(Operations, Process):
         """A script that was changed in front of a block ends: only such a one may be refused."""
         assert frame.parent is not None
         if frame.work is not None or not self.world.edited:
-            raise AssertionError(f"SAME-ANSWER: {frame.parent.refusal}")
+            raise AssertionError(f"SAME-ANSWER: {frame.parent.judge.refusal}")
         assert self.machine.root is not None
         del self.frames[frame.path]
         self.world.note("refused", self)

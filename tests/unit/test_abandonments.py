@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from resilient_scoop.core.events import Action
-from resilient_scoop.core.parent.parent import Call, Parent
-from resilient_scoop.core.parent.unwanted import Unwanted, told
+from resilient_scoop.core.parent.call import Call
+from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
@@ -217,7 +217,7 @@ def test_a_finalizer_only_leaves_a_note() -> None:
     made = call(of, 4, last=False)
     of.frames()
 
-    of.unwanted.append(Unwanted(made, abandoned=True))
+    of.given_up.name(made, abandoned=True)
 
     assert of.queued
     assert not made.abandoned
@@ -231,31 +231,31 @@ def test_a_finalizer_only_leaves_a_note() -> None:
 def test_what_is_begun_is_waited_for_and_its_value_dropped() -> None:
     of = parent()
     made = call(of, 4)
-    of.unwanted.append(Unwanted(made, abandoned=True))
+    of.given_up.name(made, abandoned=True)
     of.frames()
 
-    told(of, wire.Abandoned(ROOT, 0, [(2, 4)]))
+    of.abandoned(wire.Abandoned(ROOT, 0, [(2, 4)]))
     of.outcomes(outcomes(0, 0, 1))
 
     assert list(made.left) == [(1, 2)]
     assert made.chunks == []
-    assert of.calls == {0: made}
-    told(of, wire.Abandoned(ROOT, 0, [EVERYTHING]))
-    assert of.calls == {}
-    assert of.under_way.in_messages == 0
+    assert of.calls.open == {0: made}
+    of.abandoned(wire.Abandoned(ROOT, 0, [EVERYTHING]))
+    assert of.calls.open == {}
+    assert of.calls.under_way.in_messages == 0
 
 
 def test_a_call_that_is_wanted_does_not_hear_of_what_another_attempt_gave_up() -> None:
     of = parent()
     made = call(of, 4)
-    told(of, wire.Abandoned(ROOT, 0, [EVERYTHING]))
+    of.abandoned(wire.Abandoned(ROOT, 0, [EVERYTHING]))
     assert list(made.left) == [(0, 4)]
 
 
 def test_in_a_replay_nothing_is_asked_for_and_the_broker_is_told_behind_it() -> None:
     of = parent(replaying=True)
     made = call(of, 4)
-    of.unwanted.append(Unwanted(made, abandoned=True))
+    of.given_up.name(made, abandoned=True)
     assert heard(of) == []
 
     of.page_wanted()
@@ -268,9 +268,9 @@ def test_in_a_replay_nothing_is_asked_for_and_the_broker_is_told_behind_it() -> 
 def test_a_new_broker_is_told_of_all_that_is_not_over() -> None:
     of = parent()
     for _ in range(2):
-        of.unwanted.append(Unwanted(call(of, 2), abandoned=True))
+        of.given_up.name(call(of, 2), abandoned=True)
     of.frames()
-    told(of, wire.Abandoned(ROOT, 0, [EVERYTHING]))
+    of.abandoned(wire.Abandoned(ROOT, 0, [EVERYTHING]))
 
     of.reconnect()
 

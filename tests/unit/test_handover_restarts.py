@@ -55,7 +55,7 @@ def test_a_process_answers_once_and_again_when_it_changes() -> None:
     parent = Parent(ROOT, wire.Attempt(1, 1))
     asked_here, parents = CheckpointRequests(), {ROOT: parent}
     assert asked_here.answer(parents) == []
-    block = parent.durable.enter(parent, "block")
+    block = parent.enter_block("block")
     asked_here.hear(wire.CheckpointWanted(7))
     asked_here.hear(wire.CheckpointWanted(7))
     assert asked_here.count == 1

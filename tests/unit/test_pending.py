@@ -107,7 +107,7 @@ def test_the_parent_does_not_keep_what_nobody_waits_with() -> None:
         Pending(scene.at, [scene.submit()])
     gc.collect()
     Pending(scene.at)
-    assert len(scene.parent.watches) == 1
+    assert len(scene.parent.calls.watches) == 1
 
 
 def test_sets_iterate_as_the_calls_were_made_and_known_ones_come_as_they_were_told() -> None:

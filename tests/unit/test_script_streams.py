@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from resilient_scoop.core.events import INPUT_KEY, Table
-from resilient_scoop.core.parent.call import Policy
+from resilient_scoop.core.parent.judge import Policy
 from resilient_scoop.processes.launcher.stdin_feeder import Feeder
 from resilient_scoop.processes.origin.stdin import ScriptInput, script_stdin
 from resilient_scoop.processes.stdin_messages import Piece

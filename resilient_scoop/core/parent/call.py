@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.ids import DIGEST_BYTES
-from resilient_scoop.wire.messages import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from resilient_scoop.wire.messages import Outcome
 
 FILE = b"B"
 """How the payload of a value that is in a file begins."""
-Asked = tuple[Part, list[bytes]]
-"""Items that wait to be sent, and their arguments."""
 
 
 class Chunk(msgspec.Struct):
@@ -95,7 +88,7 @@ class Call:
         self.fresh = _NONE  # items asked for anew
         self.doubts: tuple[Doubt, ...] = ()
         self.said = False
-        self.abandoned = False  # nobody reads what is left (`core.parent.unwanted`)
+        self.abandoned = False  # nobody reads what is left (`core.parent.given_up`)
         self.moved = 0  # items that keep a result from another place
         self.files: dict[int, int] | None = None  # unsettled items -> size of the argument's file
 
@@ -168,85 +161,3 @@ class Watch:
         """A call was given an outcome."""
         if number in self.calls:
             self.arrived.append(number)
-
-
-def cut_out(held: Iterable[Asked], low: int, high: int) -> list[Asked]:
-    """Return what is left of parts and their arguments without the items `[low, high)`."""
-    kept: list[Asked] = []
-    for part, args in held:
-        start, stop = part.start, part.start + part.count
-        if stop <= low or high <= start:
-            kept.append((part, args))
-            continue
-        for a, b in ((start, min(low, stop)), (max(high, start), stop)):
-            if a < b:
-                digests = part.digests[(a - start) * DIGEST_BYTES : (b - start) * DIGEST_BYTES]
-                last = part.last and b == stop
-                piece = Part(part.call, a, b - a, part.fn, digests, last, part.fresh)
-                kept.append((piece, args[a - start : b - start]))
-    return kept
-
-
-def with_fresh(part: Part, args: list[bytes], fresh: Intervals) -> list[Asked]:
-    """Return a part cut into runs of items that are asked for anew and of others."""
-    stop = part.start + part.count
-    runs = fresh.overlap(part.start, stop)
-    if not runs:
-        return [(part, args)]
-    cuts = sorted({part.start, stop, *(bound for run in runs for bound in run)})
-    pieces: list[Asked] = []
-    for low, high in pairwise(cuts):
-        a, b = low - part.start, high - part.start
-        digests = part.digests[a * DIGEST_BYTES : b * DIGEST_BYTES]
-        last = part.last and high == stop
-        piece = Part(part.call, low, b - a, part.fn, digests, last, low in fresh)
-        pieces.append((piece, args[a:b]))
-    return pieces
-
-
-def doubtful(calls: dict[int, Call], numbers: set[int]) -> Iterator[tuple[Call, int, str]]:
-    """Yield, of calls with doubts, the first item that nothing has settled, if one, and its doubt."""
-    for call in [calls[number] for number in sorted(numbers) if number in calls]:
-        open_ = ((run[0][0], each.what) for each in sorted(call.doubts)
-                 if (run := call.left.overlap(each.low, each.high)))  # fmt: skip
-        found, what = next(open_, (-1, ""))
-        if found >= 0 and not call.said:
-            yield call, found, what
-        call.doubts = ()
-    numbers.clear()
-
-
-class Policy(msgspec.Struct):
-    """What a replay does where code has changed: names of functions, or `*`; a name goes first.
-
-    `kept` are pairs of fingerprints, then and now, whose results stand whatever the names say;
-    `keep` is told of each pair that a name has added to them.
-    """
-
-    strict: bool = False
-    reuse: tuple[str, ...] = ()
-    recompute: tuple[str, ...] = ()
-    kept: set[tuple[bytes, bytes]] = msgspec.field(default_factory=set)
-    keep: Callable[[bytes, bytes, str], None] | None = None
-    discard_s_max: float = 0.0  # seconds of computing that may be thrown away unasked; 0: any
-
-    def discards(self, name: str, seconds: float) -> bool:
-        """Tell whether so much computing may be thrown away, the last of it a function's results."""
-        if not self.discard_s_max or seconds <= self.discard_s_max:
-            return True
-        return "*" in self.recompute or name in self.recompute
-
-    def repeats(self, name: str) -> bool:
-        """Tell whether the user has said that a function's calls are to be computed again."""
-        return "*" in self.recompute or name in self.recompute
-
-    def reuses(self, then: bytes, now: bytes, name: str) -> bool:
-        """Tell whether the code `now` takes over what the code `then` has computed."""
-        if (then, now) in self.kept:
-            return True
-        if name not in self.reuse and ("*" not in self.reuse or name in self.recompute):
-            return False
-        self.kept.add((then, now))
-        if self.keep is not None:
-            self.keep(then, now, name)
-        return True

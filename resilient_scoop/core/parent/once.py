@@ -18,51 +18,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from resilient_scoop.core.parent.divergence import refuse
-from resilient_scoop.core.parent.durable import jump
-from resilient_scoop.wire import messages as wire
-
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
 
-    from resilient_scoop.core.parent.parent import Parent
+    from resilient_scoop.wire import messages as wire
 
 KIND = "once"
 _NAMED = b"N"
 """How an answer begins behind which the name of its function stands; older ones have none."""
-
-
-class Once(msgspec.Struct):
-    """What one attempt at a parent waits for."""
-
-    wanted: int = -1  # the last observation that is to be durable before the parent goes on
-    noted: int = -1  # all up to this one are
-    sent: list[wire.Observation] = []  # with the wanted one, not noted
-    watch: Callable[[Begun, bool], None] | None = None  # hears of each, and whether it was told
-
-    @property
-    def is_durable(self) -> bool:
-        """Whether the wanted observation is durable."""
-        return self.noted >= self.wanted
-
-    def seal(self, parent: Parent, told: list[wire.Observation]) -> bytes:
-        """Return the frame of observations, which asks for `Noted` where one of them is wanted."""
-        asks = not self.is_durable and told[-1].no >= self.wanted
-        if asks:
-            self.sent = told
-        return wire.encode(wire.Observed(parent.path, parent.attempt, told, asks))
-
-    def ask_again(self, parent: Parent) -> list[bytes]:
-        """Return what a new broker is to be asked: the answer may have ended with the old one."""
-        if self.is_durable or not self.sent:
-            return []
-        return [wire.encode(wire.Observed(parent.path, parent.attempt, self.sent, asks=True))]
-
-    def take(self, no: int) -> None:
-        """Observations up to a number are durable."""
-        self.noted = max(self.noted, no)
-        if self.is_durable:
-            self.sent = []
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -78,63 +42,65 @@ class Begun(msgspec.Struct, frozen=True):
         return f"{self.kind} {self.call} {self.observation}"
 
 
-def begin(parent: Parent, depth: int) -> Begun:
+def begin(depth: int, at_call: int, at_observation: int) -> Begun:
     """Return where a function begins that stands inside of `depth` others (N3)."""
-    kind = f"{KIND}/{depth}" if depth else KIND
-    return Begun(kind, parent.next_call, parent.next_observation)
+    return Begun(f"{KIND}/{depth}" if depth else KIND, at_call, at_observation)
 
 
-def is_known(parent: Parent, begun: Begun) -> bool:
-    """Tell whether its answer is here, or is nowhere: the history is at its end."""
-    return not parent.replaying or _find(parent, begun) is not None
-
-
-def _find(parent: Parent, begun: Begun) -> wire.Observation | None:
-    recorded = parent._recorded  # noqa: SLF001 - this is a part of `Parent`
+def find(recorded: deque[wire.Observation], begun: Begun) -> wire.Observation | None:
+    """Return the answer that was told before, wherever its function ended (N2)."""
     if recorded and (recorded[0].kind, recorded[0].at_call) == (begun.kind, begun.call):
         return recorded[0]
     return next((each for each in recorded if each.kind == begun.whole), None)
 
 
-def recall(parent: Parent, begun: Begun, name: str) -> bytes | None:
-    """Return the answer that was told before, passing over all that led to it (N2); None: run it."""
-    found = _find(parent, begun)
-    if parent.once.watch is not None:
-        parent.once.watch(begun, found is not None)
-    if found is None:
-        return None
-    jump(parent, found.at_call, found.no + 1, [])
-    then, answer = _unpack(found.answer)
-    if then not in ("", name):
-        where = f"{parent.path} at call {begun.call}"
-        if parent.policy.strict:
-            refuse(parent, where, f"`once({then})`", f"`once({name})`")
-        parent.say(f"replay: {where}: `once({name})` takes the place of `once({then})`, and gets "
-                   "its value")  # fmt: skip
-    return answer
+def is_unnamed(first: wire.Observation, begun: Begun, at_call: int) -> bool:
+    """Tell whether an answer is of a version that recorded neither beginnings nor names."""
+    return (first.kind, first.at_call, begun.kind) == (KIND, at_call, KIND) and (
+        first.answer[:1] != _NAMED
+    )
 
 
-def end(parent: Parent, begun: Begun, name: str, answer: bytes) -> bytes:
-    """Record what a function has come to; return what is told, once `Once.is_durable` holds (N4)."""
-    recorded = parent._recorded  # noqa: SLF001
-    if recorded:
-        first = recorded[0]
-        old = (first.kind, first.at_call) == (KIND, parent.next_call) and begun.kind == KIND
-        if old and first.answer[:1] != _NAMED:  # of a version that recorded no beginnings
-            jump(parent, first.at_call, first.no + 1, [])
-            return first.answer
-        parent.recall(begun.whole)  # it asked for less than before, which is said
-    itself = (begun.call, begun.observation) == (parent.next_call, parent.next_observation)
+def pack(name: str, answer: bytes) -> bytes:
+    """Return an answer with the name of its function."""
     mark = name.encode()
-    packed = _NAMED + len(mark).to_bytes(2, "big") + mark + answer
-    parent.once.wanted = parent.next_observation
-    parent.observe(begun.kind if itself else begun.whole, packed)
-    return answer
+    return _NAMED + len(mark).to_bytes(2, "big") + mark + answer
 
 
-def _unpack(packed: bytes) -> tuple[str, bytes]:
+def unpack(packed: bytes) -> tuple[str, bytes]:
     """Return the name of the function, "" where it is not known, and the answer."""
     if packed[:1] != _NAMED:
         return "", packed
     stop = 3 + int.from_bytes(packed[1:3], "big")
     return packed[3:stop].decode(), packed[stop:]
+
+
+class Once(msgspec.Struct):
+    """Which answers one attempt at a parent waits for, until they are durable (N4)."""
+
+    wanted: int = -1  # the last observation that is to be durable before the parent goes on
+    noted: int = -1  # all up to this one are
+    sent: list[wire.Observation] = []  # with the wanted one, not noted
+    watch: Callable[[Begun, bool], None] | None = None  # hears of each, and whether it was told
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether the wanted observation is durable."""
+        return self.noted >= self.wanted
+
+    def asks(self, told: list[wire.Observation]) -> bool:
+        """Tell whether `Noted` is asked for with these observations: the wanted one is among them."""
+        asks = not self.is_durable and told[-1].no >= self.wanted
+        if asks:
+            self.sent = told
+        return asks
+
+    def to_ask_again(self) -> list[wire.Observation]:
+        """Return what a new broker is to be asked: the answer may have ended with the old one."""
+        return [] if self.is_durable else self.sent
+
+    def take(self, no: int) -> None:
+        """Observations up to a number are durable."""
+        self.noted = max(self.noted, no)
+        if self.is_durable:
+            self.sent = []

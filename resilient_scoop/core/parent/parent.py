@@ -5,124 +5,84 @@ of commits. While more may come, calls are not sent; a page's outcome settles th
 what no page settles is sent when the last page is there (items that are already under way are
 recognized by the broker). So a replay costs no round trip per call.
 
-  P1  An item is settled once, by an outcome whose fingerprint and digest are its own (NO-WRONG). One
-      that does not fit makes the item `fresh`: it is sent again, to be computed again, and said,
-      unless a later record settles it: then an earlier resume has said it.
-  P2  Observations are numbered without gap; those of the history are used up in their order before a
-      new one is made. One that does not fit its place ends the use of the history, and is said; the
-      mark that is left ("rewind") lets a later replay of the same code go on behind it.
-  P3  An observation leaves in the same bundle as whatever the parent does next, in front of it.
-  P4  Arguments are kept until their item is settled wherever a stale outcome may still come: for
-      calls that an earlier attempt may have made.
+`Parent` is put together from parts that do not know each other, and leads between them:
 
-`reuse` and `recompute` say what to do with outcomes of functions whose code has changed.
+  history    pages, and observations that are told again (`core.parent.history`, P2)
+  calls      the parent's own calls, and what settles them (`core.parent.calls`, P1 and P4)
+  outgoing   what waits to be sent (`core.parent.outgoing`, P3)
+  judge      what is said or refused where a replay differs (`core.parent.judge`)
+  durable    open blocks and their checkpoints (`core.parent.durable`)
+  once       answers that are told when they are durable (`core.parent.once`)
+  given_up   calls whose results nobody reads (`core.parent.given_up`)
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-from weakref import ReferenceType
+from typing import TYPE_CHECKING, Final
 
 from resilient_scoop import ids
-from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.core.parent import unwanted
-from resilient_scoop.core.parent.call import (
-    Asked,
-    Call,
-    Chunk,
-    Doubt,
-    Policy,
-    Watch,
-    cut_out,
-    with_fresh,
-)
-from resilient_scoop.core.parent.divergence import (
-    judge,
-    mind_moved,
-    rewind_mark,
-    rewound,
-    say_moved,
-    told_otherwise,
-)
-from resilient_scoop.core.parent.durable import Durable, end_look
-from resilient_scoop.core.parent.moved import Moved, frames_of
-from resilient_scoop.core.parent.once import Once
-from resilient_scoop.core.parent.under_way import UnderWay
+from resilient_scoop.core.parent import once
+from resilient_scoop.core.parent.calls import Calls
+from resilient_scoop.core.parent.durable import Block, Durable
+from resilient_scoop.core.parent.given_up import GivenUp
+from resilient_scoop.core.parent.held import with_fresh
+from resilient_scoop.core.parent.history import History, HistoryRecord, rewind_mark
+from resilient_scoop.core.parent.judge import Judge, Policy
+from resilient_scoop.core.parent.moved import frames_of
+from resilient_scoop.core.parent.once import Begun, Once
+from resilient_scoop.core.parent.outgoing import Outgoing
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
 
-    from resilient_scoop.errors import ReplayDivergedError
+    from resilient_scoop.core.parent.call import Call, Doubt
 
-__all__ = ["Call", "Chunk", "Parent", "Policy"]
-
-_WIDTH = ids.DIGEST_BYTES
-PART_ITEMS = 4096
-PART_BYTES = 1 << 19
-FAR = 1024  # calls behind the history, and as many again: nothing is looked for there any more
-Told = wire.Outcomes | wire.Observed | wire.Checkpoint
+_WIDTH: Final = ids.DIGEST_BYTES
+FAR: Final = 1024
+"""Calls behind the history, and as many again: nothing is looked for there any more."""
 
 
-@dataclass(slots=True)
 class Parent:
     """One attempt at one parent."""
 
-    path: str
-    attempt: wire.Attempt
-    replaying: bool = False  # pages of the history are still to come
-    policy: Policy = field(default_factory=Policy)
-    say: Callable[[str], None] = print
-    name_of: Callable[[bytes], str] = bytes.hex  # function id -> name
-    next_call: int = 0
-    calls: dict[int, Call] = field(default_factory=dict)
-    arrivals: int = 0
-    under_way: UnderWay = field(default_factory=UnderWay)
-    recovered: int = 0  # items settled from the history
-    settled: int = 0  # items settled, those included
-    after: int = 0
-    catching_up: bool = False  # live, but the broker is new: outcomes may be missing
-    page_asked: bool = False
-    pages_asked: int = 0
-    ahead: int = 0  # how much of what the parent has yet to do was known with the last page
-    known_calls: int = 0
-    output_known: int = 0
-    next_observation: int = 0
-    cancelled: bool | None = None  # the answer to `ask_cancel`
-    refusal: ReplayDivergedError | None = None  # of a strict replay; it stands
-    _asked: wire.Cancel | None = None  # not answered
-    durable: Durable = field(default_factory=Durable)
-    unwanted: deque[unwanted.Unwanted] = field(default_factory=deque)  # to be let go of
-    abandoned: list[int] = field(default_factory=list)  # calls: the broker is not told yet
-    watches: list[ReferenceType[Watch]] = field(default_factory=list)  # hear of outcomes
-    once: Once = field(default_factory=Once)
-    moved: Moved = field(default_factory=Moved)
-    _recorded: deque[wire.Observation] = field(default_factory=deque)
-    _told: list[wire.Observation] = field(default_factory=list)
-    _stash: dict[int, list[wire.Outcome]] = field(default_factory=dict)
-    _held: dict[int, list[Asked]] = field(default_factory=dict)
-    discarded_s: float = 0.0  # what the outcomes took that nothing in the replay fits
-    _doubted: set[int] = field(default_factory=set)  # calls that have items which nothing fits yet
-    said: set[tuple[str, str]] = field(default_factory=set)  # differences, by function
-    _parts: list[wire.Part] = field(default_factory=list)
-    _args: list[bytes] = field(default_factory=list)
-    _found: list[bytes] = field(default_factory=list)  # results for what is queued, as frames
-    _args_bytes: int = 0
-    _frames: list[bytes] = field(default_factory=list)
+    __slots__ = (
+        "_cancel", "attempt", "calls", "cancelled", "durable", "given_up", "history", "judge", "once",
+        "outgoing", "path",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        path: str,
+        attempt: wire.Attempt,
+        replaying: bool = False,  # noqa: FBT001, FBT002 - pages of the history are still to come
+        policy: Policy | None = None,
+        say: Callable[[str], None] = print,
+        name_of: Callable[[bytes], str] = bytes.hex,
+    ) -> None:
+        self.path = path
+        self.attempt = attempt
+        self.history = History(replaying=replaying)
+        self.judge = Judge(path, policy or Policy(), say, name_of)
+        self.calls = Calls(self.judge)
+        self.once = Once()
+        self.outgoing = Outgoing(path, attempt, self.once)
+        self.durable = Durable()
+        self.given_up = GivenUp()
+        self._cancel: wire.Cancel | None = None  # asked for, and not answered
+        self.cancelled: bool | None = None  # the answer
 
     # --- calls --------------------------------------------------------------------------------
 
     def begin(self, fn: bytes, fingerprint: bytes) -> Call:
         """Open the next call."""
-        unwanted.let_go(self)
-        call = Call(self.next_call, fn, fingerprint)
-        self.next_call += 1
-        self.calls[call.number] = call
-        if call.number in self.durable.dropped:
-            self.durable.lack(self, call)
-        if self.replaying or call.number < self.known_calls:
+        if self.given_up.named:
+            self.let_go()
+        call = self.calls.begin(fn, fingerprint)
+        if self.durable.dropped and call.number in self.durable.dropped:
+            self.judge.lacks(call)
+        history = self.history
+        if history.replaying or call.number < history.known_calls:
             call.args = {}
         return call
 
@@ -139,202 +99,144 @@ class Parent:
 
         `files`: of those (by place in `args`) whose argument is a file, its size in bytes.
         """
-        start, count = call.count, len(args)
-        self.under_way.add(call, args, files)
-        call.count += count
-        call.last = last
-        call.digests += digests
-        call.left.add(start, start + count)
-        part = wire.Part(call.number, start, count, call.fn, digests, last)
+        calls = self.calls
+        size = sum(map(len, args))
+        part = calls.add(call, digests, args, size, last=last, files=files)
         if call.args is None:
-            self._send(call, part, args)
-            if call.moved and last:
-                say_moved(self, call)
-            self.close_if_settled(call)
-            return
-        call.args.update(zip(range(start, start + count), args, strict=True))
-        self._held.setdefault(call.number, []).append((part, args))
-        for outcome in self._stash.pop(call.number, ()):
-            self._settle(call, outcome)
-        if not self.replaying:
-            self._judge()
+            self._send(call, part, args, size)
+            if last and call.moved:
+                self.judge.say_moved(call)
+        else:
+            self._add_replayed(call, part, args)
+        if last and not call.left:
+            calls.close_if_settled(call)
+
+    def _add_replayed(self, call: Call, part: wire.Part, args: list[bytes]) -> None:
+        """Add items that an earlier attempt may have asked for."""
+        assert call.args is not None, "P4"
+        calls = self.calls
+        call.args.update(enumerate(args, part.start))
+        calls.held.hold(part, args)
+        for outcome in calls.ahead.pop(call.number, ()):
+            self._settle(call, outcome, recovering=True)
+        if not self.history.replaying:
+            self.judge.judge(calls.open, calls.sought)
             self._release(call.number)
-        self.close_if_settled(call)
 
     def _release(self, number: int) -> None:
         """Send what was held of a call and nothing has settled."""
-        call = self.calls.get(number)
-        for part, args in self._held.pop(number, ()):
+        call = self.calls.open.get(number)
+        for part, args in self.calls.held.take(number):
             if call is None:  # it has no items (left): this tells its end
-                self._queue(part, args)
+                self.outgoing.queue(part, args, sum(map(len, args)))
                 continue
             for piece, piece_args in with_fresh(part, args, call.fresh):
-                self._send(call, piece, piece_args)
+                self._send(call, piece, piece_args, sum(map(len, piece_args)))
         if call is not None and call.moved and call.last:
-            say_moved(self, call)
+            self.judge.say_moved(call)
 
-    def close_if_settled(self, call: Call) -> None:
-        """Keep nothing of a call that is settled; whoever waits for it holds it."""
-        if call.last and not call.left:
-            self.calls.pop(call.number, None)
+    def _send(self, call: Call, part: wire.Part, args: list[bytes], args_bytes: int) -> None:
+        """Ask for items, and bring the results of those that have one at another place (V4)."""
+        calls = self.calls
+        if calls.moved.diverged:
+            self.judge.mind_moved(call, part, calls.ahead)
+        self.outgoing.queue(part, args, args_bytes)
+        if calls.moved.runs:
+            self._bring_moved(call, part)
 
-    def _queue(self, part: wire.Part, args: list[bytes]) -> None:
-        self._parts.append(part)
-        self._args += args
-        self._args_bytes += sum(map(len, args))
-        if len(self._args) >= PART_ITEMS or self._args_bytes >= PART_BYTES:
-            self._seal()
+    def _bring_moved(self, call: Call, part: wire.Part) -> None:
+        moved = self.calls.moved
+        if call.number > 2 * self.history.known_calls + FAR:
+            moved.clear()
+            return
+        moved.note_ahead(self.calls.ahead)
+        found = moved.found(call, part)
+        self.outgoing.bring(frames_of(self.path, found))
+        call.moved += sum(len(each.values) for each in found)
 
-    def _seal(self) -> None:
-        """Turn what is queued into frames, observations in front (P3)."""
-        if self._told:
-            self._frames.append(self.once.seal(self, self._told))
-            self._told = []
-        if self._parts:
-            self._frames.append(wire.encode(wire.Calls(self.path, self.attempt, self._parts)))
-            self._frames.append(wire.encode(wire.Args(self._args)))
-            self._parts, self._args, self._args_bytes = [], [], 0
-            self._frames += self._found
-            self._found = []
+    # --- outcomes -----------------------------------------------------------------------------
+
+    def outcomes(self, outcomes: wire.Outcomes) -> None:
+        """Take in outcomes, live or from the history."""
+        calls, history = self.calls, self.history
+        recovering = history.replaying or history.catching_up
+        for outcome in outcomes.items:
+            call = calls.open.get(outcome.call)
+            if call is None:
+                if outcome.call < 0:
+                    calls.moved.note(outcome)
+                elif outcome.call >= calls.next:
+                    calls.keep(outcome)
+            elif call.abandoned:
+                calls.drop(call, outcome.start, outcome.start + len(outcome.values))
+            else:
+                self._settle(call, outcome, recovering=recovering)
+        if self.judge.doubted and not history.replaying:
+            self.judge.judge(calls.open, calls.sought)
+
+    def _settle(self, call: Call, outcome: wire.Outcome, *, recovering: bool) -> None:
+        doubts = self.calls.settle(call, outcome, recovering=recovering)
+        if doubts:
+            self._refresh(call, doubts)
+
+    def _refresh(self, call: Call, doubts: Sequence[Doubt]) -> None:
+        """Have items computed again whose journaled outcomes are other calls'."""
+        self.judge.doubt(call, doubts)
+        if self.judge.policy.strict or call.args is None:
+            return
+        replaying, held = self.history.replaying, self.calls.held
+        for doubt in doubts:
+            for start, stop in call.ask_anew(doubt.low, doubt.high):  # never asked for twice
+                # What is held is sent as it is by then.
+                for a, b in () if replaying else held.others(call.number, start, stop):
+                    digests = bytes(call.digests[a * _WIDTH : b * _WIDTH])
+                    last = call.last and b == call.count
+                    part = wire.Part(call.number, a, b - a, call.fn, digests, last, fresh=True)
+                    args = [call.args[index] for index in range(a, b)]
+                    self._send(call, part, args, sum(map(len, args)))
+
+    # --- sending ------------------------------------------------------------------------------
 
     @property
     def queued(self) -> int:
         """How many items wait to be sent."""
-        given_up = len(self.unwanted) + (0 if self.replaying else len(self.abandoned))
-        return len(self._args) + len(self._parts) + len(self._frames) + given_up
-
-    @property
-    def has_told(self) -> bool:
-        """Whether observations wait to be sent."""
-        return bool(self._told)
+        given_up, more = self.given_up, 0
+        if given_up.to_tell and not self.history.replaying:
+            more = len(given_up.to_tell)
+        return self.outgoing.count + len(given_up.named) + more
 
     def frames(self) -> list[bytes]:
         """Return what is to be sent, in order, once."""
-        unwanted.let_go(self)
-        self._seal()
-        frames, self._frames = self._frames + unwanted.frames(self), []
+        if self.given_up.named:
+            self.let_go()
+        frames = self.outgoing.take()
+        if self.given_up.to_tell and not self.history.replaying:  # U3
+            calls = self.given_up.take_to_tell()
+            frames.append(wire.encode(wire.Abandon(self.path, self.attempt, calls)))
         return frames
 
-    # --- outcomes -----------------------------------------------------------------------------
+    # --- what nobody reads --------------------------------------------------------------------
 
-    def add_watch(self, watch: Watch) -> None:
-        """Have a watch hear of outcomes from now on, as long as somebody holds it."""
-        # A new list: another thread may be going through the old one.
-        living = [each for each in self.watches if each() is not None]
-        self.watches = [*living, ReferenceType(watch)]
+    def let_go(self) -> None:
+        """End the calls that finalizers have named (U2)."""
+        calls, named = self.calls, self.given_up.named
+        while named:
+            call, abandoned = named.popleft()
+            if calls.open.get(call.number) is not call:
+                continue  # it is settled
+            if not call.last:
+                self.add(call, b"", [], last=True)
+            if abandoned and call.left:
+                calls.abandon(call)
+                self.judge.forget(call.number)
+                self.given_up.to_tell.append(call.number)
 
-    def outcomes(self, outcomes: wire.Outcomes) -> None:
-        """Take in outcomes, live or from the history."""
-        for outcome in outcomes.items:
-            call = self.calls.get(outcome.call)
-            if outcome.call < 0:
-                self.moved.note(outcome)
-            elif call is not None and call.abandoned:
-                unwanted.drop(self, call, outcome.start, outcome.start + len(outcome.values))
-            elif call is not None:
-                self._settle(call, outcome)
-            elif outcome.call >= self.next_call:
-                self._stash.setdefault(outcome.call, []).append(outcome)
-        if self._doubted and not self.replaying:
-            self._judge()
-
-    def _settle(self, call: Call, outcome: wire.Outcome) -> None:
-        start, stop = outcome.start, outcome.start + len(outcome.values)
-        if stop > call.count and not call.last:
-            # Items not made yet (a lazy map): keep the outcome until they are.
-            self._stash.setdefault(call.number, []).append(outcome)
-        elif stop > call.count:
-            self.moved.note(outcome)  # the call has fewer items than it had
-        then, now = outcome.fingerprint, call.fingerprint
-        same = then == now or self.policy.reuses(then, now, self.name_of(call.fn))
-        for low, high in call.left.overlap(start, min(stop, call.count)):
-            theirs = outcome.digests[(low - start) * _WIDTH : (high - start) * _WIDTH]
-            if same and theirs == call.digests[low * _WIDTH : high * _WIDTH]:
-                self._put(call, outcome, low, high)
-            else:
-                self._settle_each(call, outcome, low, high, same=same)
-
-    def _settle_each(
-        self, call: Call, outcome: wire.Outcome, low: int, high: int, *, same: bool
-    ) -> None:
-        """As `_settle` where some items differ (P1)."""
-        fitting = Intervals()
-        for index in range(low, high) if same else ():
-            at = index - outcome.start
-            theirs = outcome.digests[at * _WIDTH : (at + 1) * _WIDTH]
-            if theirs == call.digests[index * _WIDTH : (index + 1) * _WIDTH]:
-                fitting.add(index, index + 1)
-        self.moved.note(outcome)
-        self.moved.diverged = True
-        # What depends on function and arguments only is not lost: it is found when it is asked for.
-        took_s = 0.0 if outcome.pure else max(0.0, outcome.spent_s) / len(outcome.values)
-        what = "its arguments differ" if same else "its code differs"
-        for start, stop in fitting.gaps(low, high):
-            self._refresh(call, Doubt(start, stop, what, outcome.once, took_s))
-        for start, stop in fitting:
-            self._put(call, outcome, start, stop)
-
-    def _refresh(self, call: Call, doubt: Doubt) -> None:
-        """Have items computed again whose journaled outcomes are other calls'."""
-        call.doubts += (doubt,)
-        self._doubted.add(call.number)
-        if self.policy.strict or call.args is None:
-            return
-        for start, stop in call.ask_anew(doubt.low, doubt.high):  # never asked for twice
-            for a, b in self._not_held(call, start, stop):
-                digests = bytes(call.digests[a * _WIDTH : b * _WIDTH])
-                last = call.last and b == call.count
-                part = wire.Part(call.number, a, b - a, call.fn, digests, last, fresh=True)
-                self._send(call, part, [call.args[index] for index in range(a, b)])
-
-    def _not_held(self, call: Call, low: int, high: int) -> list[tuple[int, int]]:
-        """Return which items have been sent; those that are held are sent as they are by then."""
-        if self.replaying:
-            return []
-        held = self._held.get(call.number, ())
-        return Intervals((part.start, part.start + part.count) for part, _ in held).gaps(low, high)
-
-    def _send(self, call: Call, part: wire.Part, args: list[bytes]) -> None:
-        """Ask for items, and bring the results of those that have one at another place (V4)."""
-        if self.moved.diverged:
-            mind_moved(self, call, part)
-        self._queue(part, args)
-        if self.moved.runs and call.number > 2 * self.known_calls + FAR:
-            self.moved.clear()
-        if self.moved.runs:
-            self.moved.note_ahead(self._stash)
-            found = self.moved.found(call, part)
-            self._found += frames_of(self.path, found)
-            call.moved += sum(len(each.values) for each in found)
-
-    def _judge(self) -> None:
-        """Say, or refuse, what nothing in the history fits."""
-        judge(self, self._doubted)
-
-    def _put(self, call: Call, outcome: wire.Outcome, low: int, high: int) -> None:
-        self.arrivals += 1
-        self.settled += high - low
-        call.put(chunk := Chunk.of(outcome, low, high, self.arrivals))
-        if chunk.has_files:
-            self.durable.unread[call.number] = call
-        for reference in self.watches:
-            watch = reference()
-            if watch is not None:
-                watch.hear(call.number)
-        call.left.discard(low, high)
-        self.under_way.end(call, low, high)
-        if self.replaying or self.catching_up or call.number in self._held:
-            self.recovered += high - low
-            self._unhold(call.number, low, high)
-        if call.args is not None:
-            for index in range(low, high):
-                call.args.pop(index, None)
-        self.close_if_settled(call)
-
-    def _unhold(self, number: int, low: int, high: int) -> None:
-        """Take settled items out of what waits for the end of the history."""
-        if kept := cut_out(self._held.pop(number, ()), low, high):
-            self._held[number] = kept
+    def abandoned(self, message: wire.Abandoned) -> None:
+        """The broker says what it will not compute; a call that this attempt wants is not meant (U1)."""
+        call = self.calls.open.get(message.call)
+        if call is not None and call.abandoned:
+            for low, high in message.spans:
+                self.calls.drop(call, low, high)
 
     # --- history ------------------------------------------------------------------------------
 
@@ -343,116 +245,219 @@ class Parent:
 
         `early`: nobody waits for it yet; half of the page before is to be used up first.
         """
-        known = len(self._stash) + len(self._recorded)
-        due = not early or (self.replaying and 2 * known <= self.ahead)
-        if self.page_asked or not (self.replaying or self.catching_up) or not due:
+        history = self.history
+        if not history.is_page_due(len(self.calls.ahead), early=early):
             return None
-        self.page_asked, self.pages_asked = True, self.pages_asked + 1
-        waited = [number for number, call in self.calls.items() if call.left]
-        first = 0 if self.replaying else min(waited, default=self.next_call)
-        no = self.pages_asked
-        return wire.encode(wire.HistoryWanted(self.path, self.attempt, self.after, first, no))
+        no = history.ask()
+        first = 0 if history.replaying else self.calls.first_waited()
+        return wire.encode(wire.HistoryWanted(self.path, self.attempt, history.after, first, no))
 
-    def page(self, head: wire.History, records: list[Told]) -> None:
+    def page(self, head: wire.History, records: list[HistoryRecord]) -> None:
         """Take in a page, unless another one was asked for meanwhile (behind a cut)."""
-        if head.no != self.pages_asked:
+        history = self.history
+        if not history.begin_page(head):
             return
-        self.page_asked = False
-        self.after = head.upto
-        self.known_calls = max(self.known_calls, head.calls)
-        self.output_known = max(self.output_known, head.output_bytes)
         self.durable.page(head)
         for record in records:
             if isinstance(record, wire.Outcomes):
                 self.outcomes(record)
-            elif self.replaying and isinstance(record, wire.Checkpoint):
+            elif history.replaying and isinstance(record, wire.Checkpoint):
                 self.durable.take(record)
-            elif self.replaying and isinstance(record, wire.Observed):
-                known = self._recorded[-1].no + 1 if self._recorded else self.next_observation
-                self._recorded += [each for each in record.observations if each.no >= known]
-        self.ahead = len(self._stash) + len(self._recorded)
+            elif history.replaying and isinstance(record, wire.Observed):
+                history.add(record.observations)
+        history.ahead = len(self.calls.ahead) + len(history.recorded)
         if head.last:
-            self.catching_up = False
-            if self.replaying:
+            history.catching_up = False
+            if history.replaying:
                 self._go_live()
-            end_look(self)
+            self._end_look()
 
     def _go_live(self) -> None:
         """The history is at its end: ask for what it did not settle."""
-        self._judge()
-        self.replaying = False
-        for number in sorted(self._held):
+        self.judge.judge(self.calls.open, self.calls.sought)
+        self.history.replaying = False
+        for number in self.calls.held.calls():
             self._release(number)
+
+    def _end_look(self) -> None:
+        """The history is at its end: go over it once more, or refuse what was sought in vain (D8)."""
+        if self.history.starts_over:
+            self.history.read_again()
+            return
+        sought = self.calls.sought
+        for number in sorted(sought):
+            call = self.calls.open.get(number)
+            if call is not None and call.left:
+                index = next(iter(call.left))[0]
+                self.judge.refuse_future(number, index, self.judge.name_of(call.fn))
+        sought.clear()
 
     def reconnect(self) -> None:
         """The broker is a new one: what it sent last may be lost."""
-        self.page_asked = False
-        if not self.replaying:
-            self.catching_up, self.after = True, 0
-        self._frames += self.once.ask_again(self)
-        self.abandoned = unwanted.to_tell_again(self)
-        if self._asked is not None:
-            self._frames.append(wire.encode(self._asked))
+        self.history.reconnect()
+        again = self.once.to_ask_again()
+        if again:
+            asks = wire.Observed(self.path, self.attempt, again, asks=True)
+            self.outgoing.repeat([wire.encode(asks)])
+        self.given_up.to_tell = self.calls.abandoned()
+        if self._cancel is not None:
+            self.outgoing.repeat([wire.encode(self._cancel)])
+
+    def sever(self) -> None:
+        """Cut the parent off: it is told nothing more, and what it does next is not recorded."""
+        self.history.end()
+        self.calls.ahead.clear()
+        self.calls.held.clear()
 
     # --- cancellation -------------------------------------------------------------------------
 
     def ask_cancel(self, call: int, index: int) -> None:
         """Ask to have an item cancelled; the answer comes as `cancelled`. Who asks, waits for it."""
         self.cancelled = None
-        self._asked = wire.Cancel(self.path, self.attempt, call, index)
-        self._seal()  # the call itself goes in front
-        self._frames.append(wire.encode(self._asked))
+        self._cancel = wire.Cancel(self.path, self.attempt, call, index)
+        self.outgoing.put(wire.encode(self._cancel))  # the call itself goes in front
 
     def cancel_answered(self, answer: wire.CancelAnswer) -> None:
         """Take in an answer; one that nobody waits for changes nothing."""
-        asked = self._asked
+        asked = self._cancel
         if asked is not None and (asked.call, asked.index) == (answer.call, answer.index):
-            self._asked, self.cancelled = None, answer.cancelled
+            self._cancel, self.cancelled = None, answer.cancelled
 
     # --- observations -------------------------------------------------------------------------
-
-    def needs_page(self) -> bool:
-        """Tell whether the next observation may be on a page that is not here."""
-        return self.replaying and not self._recorded
-
-    @property
-    def retelling(self) -> bool:
-        """Whether the parent is still told what an earlier attempt was told."""
-        return self.replaying or bool(self._recorded)
 
     def recall(self, kind: str) -> bytes | None:
         """Return the recorded answer for this point, or None if there is none to keep to.
 
-        Call it only when `needs_page` is false.
+        Call it only when `history.needs_page()` is false.
         """
-        if not self._recorded:
-            return None
-        first = self._recorded[0]
-        if (first.kind, first.at_call) == (kind, self.next_call):
-            self._recorded.popleft()
-            self.next_observation = first.no + 1
-            return first.answer
-        if self.replaying:
-            return None  # the caller pages to the end first; see `diverged`
-        return self._diverge(first, kind)
-
-    def diverged(self, kind: str) -> bool:
-        """Tell whether the next recorded observation is of another place than this one."""
-        first = self._recorded[0] if self._recorded else None
-        return first is not None and (first.kind, first.at_call) != (kind, self.next_call)
-
-    def _diverge(self, first: wire.Observation, kind: str) -> bytes | None:
-        if rewound(self._recorded, first):
+        history = self.history
+        answer = history.use(kind, self.calls.next)
+        if answer is not None or history.replaying or not history.recorded:
+            return answer  # while it is replaying, the caller pages to the end first; see `differs`
+        if history.rewind():
             return self.recall(kind)
-        end = self._recorded[-1].no + 1
-        told_otherwise(self, first, kind)
-        self._recorded.clear()
-        self.next_observation = end
+        first = history.recorded[0]
+        self.judge.told_otherwise(first, kind, self.calls.next)
+        history.give_up()
         self.observe(*rewind_mark(first))
         return None
 
+    def differs(self, kind: str) -> bool:
+        """Tell whether the next recorded observation is of another place than this one."""
+        return self.history.differs(kind, self.calls.next)
+
     def observe(self, kind: str, answer: bytes) -> None:
         """Record what the parent is told."""
-        told = wire.Observation(self.next_observation, kind, self.next_call, answer)
-        self.next_observation += 1
-        self._told.append(told)
+        self.outgoing.tell(self.history.new(kind, self.calls.next, answer))
+
+    # --- `futures.once` -----------------------------------------------------------------------
+
+    def begin_once(self, depth: int) -> Begun:
+        """Return where a function begins that stands inside of `depth` others."""
+        return once.begin(depth, self.calls.next, self.history.next_observation)
+
+    def is_once_known(self, begun: Begun) -> bool:
+        """Tell whether its answer is here, or is nowhere: the history is at its end."""
+        history = self.history
+        return not history.replaying or once.find(history.recorded, begun) is not None
+
+    def recall_once(self, begun: Begun, name: str) -> bytes | None:
+        """Return the answer that was told before, passing over all that led to it (N2); None: run it."""
+        found = once.find(self.history.recorded, begun)
+        if self.once.watch is not None:
+            self.once.watch(begun, found is not None)
+        if found is None:
+            return None
+        self.jump(found.at_call, found.no + 1, ())
+        then, answer = once.unpack(found.answer)
+        if then not in ("", name):
+            self.judge.other_once(then, name, begun.call)
+        return answer
+
+    def end_once(self, begun: Begun, name: str, answer: bytes) -> bytes:
+        """Record a function's answer; return what is told, once `Once.is_durable` holds (N4)."""
+        recorded = self.history.recorded
+        if recorded:
+            first = recorded[0]
+            if once.is_unnamed(first, begun, self.calls.next):
+                self.jump(first.at_call, first.no + 1, ())
+                return first.answer
+            self.recall(begun.whole)  # it asked for less than before, which is said
+        here = (self.calls.next, self.history.next_observation)
+        did_nothing = (begun.call, begun.observation) == here
+        self.once.wanted = self.history.next_observation
+        self.observe(begun.kind if did_nothing else begun.whole, once.pack(name, answer))
+        return answer
+
+    # --- checkpoints --------------------------------------------------------------------------
+
+    def enter_block(self, name: str) -> Block:
+        """Open a block here (D1)."""
+        return self.durable.enter(name, self.calls.next, self.history.next_observation)
+
+    def has_generations(self, block: Block) -> bool:
+        """Tell whether all generations of a block are here that the log holds."""
+        return not self.history.replaying or self.durable.has_newest(block)
+
+    def go_on(self, block: Block, record: wire.Checkpoint) -> None:
+        """Go on from a generation: everything before it is over (D4)."""
+        self.durable.go_on(block, record)
+        self.jump(record.calls, record.observations, record.pending)
+
+    def save(
+        self,
+        block: Block,
+        payload: bytes,
+        pending: list[int],
+        streams: tuple[int, int],
+        code: bytes,
+    ) -> int:
+        """Put a checkpoint behind all that the parent has done; return its generation.
+
+        `streams` are the script's positions in its output and its input, in bytes.
+        """
+        assert not self.history.replaying, "a checkpoint is made behind the history"
+        gen = self.durable.begin_generation(block)
+        record = wire.Checkpoint(
+            self.path, self.attempt, *block.key, gen, block.base, block.entry,
+            block.entry_observation, self.calls.next, self.history.next_observation, payload,
+            pending, block.outer, dict(self.durable.openings), streams[0], code, streams[1],
+            self.calls.readable(block.entry),
+        )  # fmt: skip
+        self.outgoing.put(wire.encode(record))
+        return gen
+
+    def verify(self, block: Block) -> None:
+        """Say that the last generation has been loaded back."""
+        self.durable.verified(block)
+        verified = wire.Verified(self.path, self.attempt, *block.key, block.gen)
+        self.outgoing.put(wire.encode(verified))
+
+    def revive(
+        self, number: int, fn: bytes, fingerprint: bytes, index: int, digest: bytes, *,
+        name: str = "",
+    ) -> Call:  # fmt: skip
+        """Wait again for an item of a call that was made before the checkpoint.
+
+        Raises:
+            StrangeFutureError: this attempt has made another call under this number (D8).
+        """
+        calls, history = self.calls, self.history
+        made = calls.made_here(number, index)
+        if made is not None:
+            same = fingerprint == made.fingerprint or name == self.judge.name_of(made.fn)
+            if not same or digest != made.digests[index * _WIDTH : (index + 1) * _WIDTH]:
+                self.judge.refuse_future(number, index, name or self.judge.name_of(fn))
+            return made
+        call = calls.revive(number, fn, fingerprint, index, digest)
+        recovering = history.replaying or history.catching_up or calls.held.has(number)
+        for outcome in calls.ahead.get(number, ()):
+            self._settle(call, outcome, recovering=recovering)
+        if call.left and number < self.durable.open[-1].entry:
+            history.read_again()  # D7
+        return call
+
+    def jump(self, calls: int, observations: int, pending: Collection[int]) -> None:
+        """Go on from where a checkpoint was made; what came before is settled or `pending`."""
+        self.calls.skip_to(calls, pending)
+        self.history.skip_to(observations)

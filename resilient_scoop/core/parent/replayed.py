@@ -26,10 +26,9 @@ from resilient_scoop.core.facts.batch import Batch, Piece
 from resilient_scoop.core.facts.batch import Parent as Spawner
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.progress import Words
-from resilient_scoop.core.parent import unwanted
-from resilient_scoop.core.parent.call import Call, Policy
+from resilient_scoop.core.parent.judge import Policy
 from resilient_scoop.core.parent.once import KIND, Begun
-from resilient_scoop.core.parent.parent import Parent, Told
+from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import InvariantError, ReplayDivergedError
 from resilient_scoop.wire import messages as wire
@@ -37,6 +36,9 @@ from resilient_scoop.wire.checkpoints import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from resilient_scoop.core.parent.call import Call
+    from resilient_scoop.core.parent.history import HistoryRecord
 
 _WIDTH = ids.DIGEST_BYTES
 
@@ -160,7 +162,7 @@ class Replayed(Parent):
         self.halt = halt
         self.told_count = 0
         self.once.watch = self._watch_once
-        self.known_calls = asked.next_call  # an earlier attempt made them (P4)
+        self.history.known_calls = asked.next_call  # an earlier attempt made them (P4)
         self.ended = False  # the journal has the parent's end: it may do no more than is there
         self.last_call = asked.next_call  # above all calls, and observations, before that end
         self.last_observation = 1 << 62
@@ -175,11 +177,11 @@ class Replayed(Parent):
 
     def begin(self, fn: bytes, fingerprint: bytes) -> Call:
         """Open the next call, if a checkpoint does not stand in its place."""
-        number = self.next_call
+        number = self.calls.next
         try:
             return super().begin(fn, fingerprint)
         except ReplayDivergedError as error:
-            self._differ("call", error.expected, short(self.name_of(fn)), number)
+            self._differ("call", error.expected, short(self.judge.name_of(fn)), number)
 
     def add(
         self,
@@ -203,7 +205,7 @@ class Replayed(Parent):
 
     def _look_for(self, call: Call) -> None:
         """Halt at a call that the journal does not know, unless it lies behind the end (D1, D4)."""
-        found = f"call {self._at(call.number)} of {short(self.name_of(call.fn))}"
+        found = f"call {self._at(call.number)} of {short(self.judge.name_of(call.fn))}"
         lacks = call.number < self.last_call
         if self.ended:
             expected = "a call that a repair of the journal left out" if lacks else "no such call"
@@ -216,7 +218,7 @@ class Replayed(Parent):
         self, call: Call, batch: Batch, digests: bytes, args: list[bytes], *, last: bool
     ) -> None:
         number, stop = call.number, call.count + len(args)
-        size, name = self.asked.sizes.get(number), short(self.name_of(call.fn))
+        size, name = self.asked.sizes.get(number), short(self.judge.name_of(call.fn))
         if batch.pieces and short(self.asked.name(batch.pieces[0].fn)) != name:
             self._differ(
                 "call", self.asked.told(number), f"{name}, {counted(stop, 'item')}", number
@@ -248,8 +250,8 @@ class Replayed(Parent):
     ) -> None:
         at = index - piece.start
         then, now = self.asked.fingerprint(piece.fn), call.fingerprint
-        if then != now and not self.policy.reuses(then, now, self.name_of(call.fn)):
-            name = short(self.name_of(call.fn))
+        if then != now and not self.judge.policy.reuses(then, now, self.judge.name_of(call.fn)):
+            name = short(self.judge.name_of(call.fn))
             self._differ("code", f"{name} as it was", f"{name} with other code", call.number, index)
         if piece.digests[at * _WIDTH : (at + 1) * _WIDTH] != digest:
             self.halt(
@@ -259,7 +261,7 @@ class Replayed(Parent):
 
     # --- the history --------------------------------------------------------------------------
 
-    def page(self, head: wire.History, records: list[Told]) -> None:
+    def page(self, head: wire.History, records: list[HistoryRecord]) -> None:
         """Take in a page."""
         try:
             super().page(head, records)
@@ -268,19 +270,19 @@ class Replayed(Parent):
 
     def recall(self, kind: str) -> bytes | None:
         """Return what was told at this point; where nothing was, that is the end (D2, D5)."""
-        if self.ended and self.next_observation >= self.last_observation:
-            asks = f"`{kind}` before call {self.next_call}"
+        if self.ended and self.history.next_observation >= self.last_observation:
+            asks = f"`{kind}` before call {self.calls.next}"
             self._differ("observation", "no answer here", asks)
         try:
             answer = super().recall(kind)
         except ReplayDivergedError as error:
-            self._differ("observation", error.expected, f"{error.found} at call {self.next_call}")
-        if answer is None and not self.replaying:
-            asks = f"`{kind}` before call {self.next_call}"
-            if self.ended or self.next_call < self.asked.next_call:
+            self._differ("observation", error.expected, f"{error.found} at call {self.calls.next}")
+        if answer is None and not self.history.replaying:
+            asks = f"`{kind}` before call {self.calls.next}"
+            if self.ended or self.calls.next < self.asked.next_call:
                 self._differ("observation", "no answer here", asks)
             self.halt(
-                End("history", "", f"asks for {asks}, which has no answer yet", self.next_call)
+                End("history", "", f"asks for {asks}, which has no answer yet", self.calls.next)
             )
         self.told_count += answer is not None
         return answer
@@ -289,7 +291,7 @@ class Replayed(Parent):
         """Halt at a `once` that has no answer: it ended in the middle of its function, or differs."""
         self.told_count += told
         asks = f"`{KIND}` before call {begun.call}"
-        behind = any(each.kind.split(" ")[0] == KIND for each in self._recorded)
+        behind = any(each.kind.split(" ")[0] == KIND for each in self.history.recorded)
         if not told and (self.ended or behind):
             self._differ("observation", "no answer here", asks)
         if not told:
@@ -302,27 +304,26 @@ class Replayed(Parent):
         if kind != "rewind":
             raise InvariantError(f"D3 a replay was told `{kind}` {answer!r}")
 
-    def let_go(self) -> None:
+    def forget_given_up(self) -> None:
         """Let go of calls that nobody reads: whether they end is of no interest here (D3)."""
-        unwanted.let_go(self)
-        for number in self.abandoned:
-            self.calls.pop(number, None)
-        self.abandoned.clear()
+        self.let_go()
+        for number in self.given_up.take_to_tell():
+            self.calls.open.pop(number, None)
 
     def is_drained(self) -> bool:
         """Tell whether all calls are at their end; items that were given up have none (D3)."""
         return not any(
             gap
-            for call in self.calls.values()
+            for call in self.calls.open.values()
             for low, high in call.left
             for gap in self.asked.abandoned.get(call.number, Intervals()).gaps(low, high)
         )
 
     def stand_still(self) -> NoReturn:
         """Halt where the parent waits for what the journal does not have."""
-        waits = [number for number, call in self.calls.items() if call.left]
-        number = min(waits, default=self.next_call)
-        call = self.calls.get(number)
+        waits = [number for number, call in self.calls.open.items() if call.left]
+        number = min(waits, default=self.calls.next)
+        call = self.calls.open.get(number)
         index = call.left.starts[0] if call is not None and call.left else -1
         place = self._at(number) if index < 0 else f"{self._at(number)}[{index}]"
         found = f"waits for {place}, which has no outcome in the journal"
@@ -332,11 +333,15 @@ class Replayed(Parent):
 
     def finish(self, found: str, *, failed: bool, journaled: str | None) -> None:
         """Compare the parent's end; `journaled` is how the journal says that it ended."""
-        if self.next_call < self.last_call:
-            number = self.next_call
+        if self.calls.next < self.last_call:
+            number = self.calls.next
             told = f"call {self._at(number)} of {self.asked.told(number)}"
             self._differ("end", told, found)
-        first = self._recorded[0] if self._recorded and not self.replaying else None
+        first = (
+            self.history.recorded[0]
+            if self.history.recorded and not self.history.replaying
+            else None
+        )
         if first is not None and first.no < self.last_observation:
             self._differ("end", f"`{first.kind}` at call {first.at_call}", found)
         if journaled is not None and journaled != found:

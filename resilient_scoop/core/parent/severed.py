@@ -19,11 +19,8 @@ _NOBODY = wire.Attempt(0, 0)
 
 def sever(parent: Parent) -> None:
     """Cut a parent off; call it again behind each call that it makes."""
-    parent.replaying = parent.catching_up = parent.page_asked = False
-    parent._recorded.clear()  # noqa: SLF001
-    parent._stash.clear()  # noqa: SLF001
-    parent._held.clear()  # noqa: SLF001
-    for call in list(parent.calls.values()):
+    parent.sever()
+    for call in list(parent.calls.open.values()):
         for start, stop in list(call.left):
             digests = bytes(call.digests[start * ids.DIGEST_BYTES : stop * ids.DIGEST_BYTES])
             paths = (ids.item_path(parent.path, call.number, index) for index in range(start, stop))

@@ -18,7 +18,7 @@ class UnderWay:
     files: int = 0  # unsettled items whose arguments are in files
     ended_files: list[tuple[int, int]] = field(default_factory=list)  # (call, item): may go
 
-    def add(self, call: Call, args: list[bytes], files: dict[int, int] | None) -> None:
+    def add(self, call: Call, count: int, args_bytes: int, files: dict[int, int] | None) -> None:
         """Items begin, behind those that the call has; `files`: see `Parent.add`."""
         if files:
             start = call.count
@@ -26,7 +26,7 @@ class UnderWay:
             call.files.update((start + at, size) for at, size in files.items())
             self.files += len(files)
             self.in_files += sum(files.values())
-        cost = sum(map(len, args)) + 64 * len(args)
+        cost = args_bytes + 64 * count
         call.cost_bytes += cost
         self.in_messages += cost
 

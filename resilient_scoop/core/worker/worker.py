@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 from resilient_scoop import ids
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.link import Link
-from resilient_scoop.core.parent import unwanted
-from resilient_scoop.core.parent.parent import Parent, Told
+from resilient_scoop.core.parent.history import HistoryRecord
+from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.worker import permission, set_aside
 from resilient_scoop.core.worker.callables import Callables
 from resilient_scoop.core.worker.checkpoint_requests import CheckpointRequests
@@ -103,7 +103,7 @@ class Worker:
     def _collect(self) -> list[bytes]:
         frames, self.out = self.out, []
         for parent in self.parents.values():
-            if parent.queued or parent.has_told:
+            if parent.queued or parent.outgoing.has_told:
                 frames += parent.frames()
         frames += self.checkpoint_requests.answer(self.parents)
         if self.written and self.root is not None:
@@ -263,9 +263,9 @@ class Worker:
         self.undefined.clear()
         self.checkpoint_requests.meet()
         for parent in self.parents.values():
-            lost = parent.page_asked
+            lost = parent.history.page_asked
             parent.reconnect()
-            if lost or parent.catching_up:
+            if lost or parent.history.catching_up:
                 self._ask_page(parent)
         return [self.hello()]
 
@@ -282,8 +282,10 @@ class Worker:
             if parent is not None and parent.attempt == head.attempt:
                 self.touched.add(head.parent)
                 with suppress(ReplayDivergedError):  # it stands as `refusal`, for who waits
-                    parent.page(head, [each for each in messages[1:] if isinstance(each, Told)])
-                if parent.catching_up:
+                    parent.page(
+                        head, [each for each in messages[1:] if isinstance(each, HistoryRecord)]
+                    )
+                if parent.history.catching_up:
                     self._ask_page(parent)
             return
         for message in messages:
@@ -336,7 +338,7 @@ class Worker:
                 parent = self.parents.get(message.parent)
                 if parent is not None:
                     self.touched.add(message.parent)
-                    unwanted.told(parent, message)
+                    parent.abandoned(message)
             case wire.Const():
                 self.consts.setdefault(message.name, message)
                 self.touched.update(self.parents)
@@ -369,7 +371,7 @@ class Worker:
         calling: set[bytes] = set()
         for parent in self.parents.values():
             self.out += parent.frames()  # what it has called already goes in front
-            for call in parent.calls.values():
+            for call in parent.calls.open.values():
                 calling.update((call.fn, *call.earlier))
         used = calling.union(asked.keep, (work.task.fn for work in self.works.values()))
         self.callables.forget(calling, used)

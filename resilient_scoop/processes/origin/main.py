@@ -87,7 +87,7 @@ class Root:
         record.idle()  # a death while it waits is not caused by the script
         parent = self.session.context.parent
         if parent is not None:
-            record.reach(parent.next_call + parent.next_observation)
+            record.reach(parent.calls.next + parent.history.next_observation)
         try:
             return self._receive(ready, until)
         finally:
@@ -205,8 +205,8 @@ def _begin(session: Session) -> Parent:
     if task.replay:
         # The first page of the history says how much of the output was recorded.
         assert session.waiter is not None, "the origin waits by receiving"
-        session.waiter.wait(lambda: parent.after > 0 or not parent.replaying, None)
-        machine.output_bytes = parent.output_known
+        session.waiter.wait(lambda: parent.history.after > 0 or not parent.history.replaying, None)
+        machine.output_bytes = parent.history.output_known
     session.record.begin(machine.root.epoch, machine.root.no, "", 0, 0)
     session.record.ready()
     return parent
@@ -326,11 +326,11 @@ def _halt_if_behind(session: Session, why: str) -> None:
     of this end is journaled, so that a resume in the right environment finds everything.
     """
     parent = session.context.parent
-    if parent is None or parent.next_call >= parent.known_calls:
+    if parent is None or parent.calls.next >= parent.history.known_calls:
         return
     reason = (
-        f"the script failed ({why}) after {parent.next_call} of the {parent.known_calls} calls that it "
-        "had made before. The run was not changed: correct the error, then resume"
+        f"the script failed ({why}) after {parent.calls.next} of the {parent.history.known_calls} calls "
+        "that it had made before. The run was not changed: correct the error, then resume"
     )
     with session.turn():
         session.send(encode(Halted(parent.path, parent.attempt, reason)))
@@ -341,8 +341,8 @@ def _halt_if_behind(session: Session, why: str) -> None:
 def _refuse(session: Session) -> None:
     """Raise the divergence again, if the script has caught it: a strict replay must not end normally."""
     parent = session.context.parent
-    if parent is not None and parent.refusal is not None:
-        raise parent.refusal
+    if parent is not None and parent.judge.refusal is not None:
+        raise parent.judge.refusal
 
 
 def _drain(session: Session) -> None:
@@ -350,10 +350,12 @@ def _drain(session: Session) -> None:
     parent, waiter = session.context.parent, session.waiter
     assert parent is not None, "the root is a parent"
     assert waiter is not None, "the origin waits by receiving"
-    calls = parent.calls
+    calls = parent.calls.open
     while True:
-        waiter.wait(lambda: bool(parent.refusal or not any(c.left for c in calls.values())), None)
-        if parent.refusal or not session.context.listeners or session.call_back is None:
+        waiter.wait(
+            lambda: bool(parent.judge.refusal or not any(c.left for c in calls.values())), None
+        )
+        if parent.judge.refusal or not session.context.listeners or session.call_back is None:
             return
         session.call_back()  # calls that the callbacks submit are included
 
@@ -371,7 +373,7 @@ def _end(session: Session, output: Output, end: End) -> int:
     with session.turn():
         machine.ended = RunEnded(
             machine.root, end.code, end.failed, end.message,
-            parent.next_call, parent.next_observation, output.position(), end.failed_at,
+            parent.calls.next, parent.history.next_observation, output.position(), end.failed_at,
             machine.output_bytes + len(machine.written),
         )  # fmt: skip
     waiter.wait(lambda: machine.stopping is not None, None)

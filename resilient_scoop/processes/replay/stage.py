@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from resilient_scoop import ids
 from resilient_scoop.adapters.greenlets import getcurrent, greenlet
 from resilient_scoop.core.events import Table
-from resilient_scoop.core.parent.parent import Parent, Told
+from resilient_scoop.core.parent.history import HistoryRecord
+from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.parent.replayed import Asked, End, Replayed
 from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.errors import InvariantError
@@ -171,7 +172,7 @@ class Stage:
         self.asked = asked
         self.main = getcurrent()
         self.parent = Replayed(_ATTEMPT, asked, reuse, self.halt, self._name_of)
-        self.parent.policy.kept |= Process.policy.kept  # earlier decisions of the user
+        self.parent.judge.policy.kept |= Process.policy.kept  # earlier decisions of the user
         self.prefix = ids.log_prefix(session.settings.run, asked.path)
         self.end: End | None = None
         self.place: Place | None = None
@@ -196,14 +197,14 @@ class Stage:
         if end is not None and end.differs:
             difference = self._difference(end)
         return Played(
-            self.asked.path, self.name, self.parent.next_call, self.parent.recovered,
+            self.asked.path, self.name, self.parent.calls.next, self.parent.calls.recovered,
             self.parent.told_count, self.output_bytes, end is None,
             "" if end is None or end.differs else end.found, difference,
         )  # fmt: skip
 
     def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
         """Read the history until `ready()` holds; a time limit counts as reached at once (D3)."""
-        self.parent.let_go()
+        self.parent.forget_given_up()
         while not ready():
             if self._feed():
                 continue
@@ -217,9 +218,9 @@ class Stage:
         parent = self.parent
         if parent.page_wanted() is None:
             return False
-        after = self.prefix + parent.after.to_bytes(8, "big")
-        records: list[Told] = []
-        upto = parent.after
+        after = self.prefix + parent.history.after.to_bytes(8, "big")
+        records: list[HistoryRecord] = []
+        upto = parent.history.after
         page = self.view.read(Table.LOG, self.prefix, after, _PAGE_BYTES)
         for key, raw in page:
             seq = int.from_bytes(key[ids.KEY_BYTES :], "big")
@@ -227,13 +228,13 @@ class Stage:
                 break
             upto = seq
             record = wire.decode_logged(raw)
-            if isinstance(record, Told):
+            if isinstance(record, HistoryRecord):
                 records.append(record)
         last = not page or upto >= self.asked.upto
         asked = self.asked
         head = wire.History(
             asked.path, _ATTEMPT, upto, last, asked.next_call, 0, asked.checkpoints,
-            list(asked.dropped), asked.trimmed_by, parent.pages_asked,
+            list(asked.dropped), asked.trimmed_by, parent.history.pages_asked,
         )  # fmt: skip
         parent.page(head, records)
         return True

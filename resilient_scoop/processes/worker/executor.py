@@ -387,7 +387,7 @@ class Executor:
         forked_children.end_if_child()
         work, session = context.work, self.session
         assert work is not None, "an item runs in a slice"
-        refusal = None if context.parent is None else context.parent.refusal
+        refusal = None if context.parent is None else context.parent.judge.refusal
         if refusal is not None and not failed:  # user code has caught the exception
             where = f"{self.where}, item {context.path}"
             value, failed = payload.dumps_exception(refusal.with_traceback(None), where), True

@@ -304,7 +304,9 @@ class Hub:
             return False
         if parked.context.in_once or not work.callable.options.idempotent:
             return False
-        return lived(parent) > parked.lived and not (parent.replaying or parent.page_asked)
+        return lived(parent) > parked.lived and not (
+            parent.history.replaying or parent.history.page_asked
+        )
 
     def _replay(self, parked: Parked) -> None:
         """End a parent's greenlet and run it again, under the same attempt, with its history."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilient_scoop.adapters.greenlets import GreenletExit
-from resilient_scoop.core.parent.parent import Parent, Policy
+from resilient_scoop.core.parent.judge import Policy
+from resilient_scoop.core.parent.parent import Parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -49,7 +49,10 @@ def call(
 
 def page(of: Replayed, *records: wire.Outcomes | wire.Observed, last: bool = True) -> None:
     assert of.page_wanted() is not None
-    of.page(wire.History(ROOT, NOW, 9, last, of.asked.next_call, no=of.pages_asked), list(records))
+    of.page(
+        wire.History(ROOT, NOW, 9, last, of.asked.next_call, no=of.history.pages_asked),
+        list(records),
+    )
 
 
 def told(no: int, kind: str, at_call: int) -> wire.Observed:
@@ -63,7 +66,7 @@ def test_the_same_calls_are_no_difference() -> None:
     made = of.begin(FN, FN)
     of.add(made, digests(0, 1, 2), [b"a"] * 3, last=False)
     of.add(made, digests(3), [b"a"], last=True)
-    assert of.recovered == 7
+    assert of.calls.recovered == 7
     of.finish("its end", failed=False, journaled="its end")
 
 
@@ -109,7 +112,7 @@ def test_changed_code_that_may_be_reused_is_no_difference() -> None:
     of = parent(asked((part(0, 0, 3),)), "m:plain")
     page(of, outcomes(0, 0, 3))
     call(of, 0, 3, fn=OTHER.fn)
-    assert of.recovered == 3
+    assert of.calls.recovered == 3
 
 
 def test_what_was_asked_for_anew_counts_and_not_what_it_replaced() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resilient_scoop.core.parent import once
-from resilient_scoop.core.parent.call import Policy
+from resilient_scoop.core.parent.judge import Policy
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.errors import ReplayDivergedError
 from resilient_scoop.ids import ROOT
@@ -50,16 +49,16 @@ class Life:
         return self._once(value, calls, inside, name, 0)
 
     def _once(self, value: bytes, calls: int, inside: bytes, name: str, depth: int) -> bytes:
-        begun = once.begin(self.parent, depth)
-        assert once.is_known(self.parent, begun)
-        answer = once.recall(self.parent, begun, name)
+        begun = self.parent.begin_once(depth)
+        assert self.parent.is_once_known(begun)
+        answer = self.parent.recall_once(begun, name)
         if answer is not None:
             return answer
         if inside:
             self._once(inside, 0, b"", "g", depth + 1)
         for _ in range(calls):
             self.call()
-        return once.end(self.parent, begun, name, value)
+        return self.parent.end_once(begun, name, value)
 
 
 @pytest.mark.parametrize("calls", [0, 1, 3])
@@ -76,7 +75,7 @@ def test_a_function_is_told_again_and_all_that_it_did_is_passed_over(
     assert second.once(b"0other", calls=calls, inside=inside) == b"0a"
     assert second.once(b"0another") == b"0b"
     assert second.call() == number
-    assert second.parent.next_observation == first.parent.next_observation
+    assert second.parent.history.next_observation == first.parent.history.next_observation
 
 
 def test_a_function_that_did_not_come_to_its_end_runs_again_and_finds_what_was_inside() -> None:
@@ -125,7 +124,7 @@ def test_an_answer_is_durable_when_the_broker_says_so_and_a_new_one_is_asked() -
     assert life.parent.frames() == frames
 
     life.parent.once.take(0)
-    assert life.parent.once.ask_again(life.parent) == []
+    assert life.parent.once.to_ask_again() == []
 
 
 def test_the_broker_answers_behind_the_commit_and_logs_once() -> None:

@@ -19,7 +19,7 @@ def parent_with_a_call(*, replaying: bool) -> Parent:
 
 def test_items_without_an_outcome_are_canceled_and_others_keep_theirs() -> None:
     parent = parent_with_a_call(replaying=False)
-    call = parent.calls[0]
+    call = parent.calls.open[0]
     outcome = wire.Outcome(0, 1, FINGERPRINT, DIGEST, [b"value"])
     parent.outcomes(wire.Outcomes("0", [outcome]))
     sever(parent)
@@ -36,9 +36,9 @@ def test_a_parent_that_replays_is_at_its_end_at_once() -> None:
     parent.page_wanted()
     parent.page(head, [wire.Observed("0", parent.attempt, [wire.Observation(0, "done", 1, b"1")])])
     sever(parent)
-    assert not parent.replaying
-    assert not parent.retelling
-    assert not parent.needs_page()
+    assert not parent.history.replaying
+    assert not parent.history.retelling
+    assert not parent.history.needs_page()
     assert parent.recall("done") is None
     assert parent.frames() == []
 

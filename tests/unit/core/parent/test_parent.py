@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from resilient_scoop.core.parent.divergence import DiscardError
-from resilient_scoop.core.parent.parent import Call, Parent, Policy
-from resilient_scoop.core.parent.unwanted import Unwanted
-from resilient_scoop.errors import ReplayDivergedError
+from resilient_scoop.core.parent.call import Call
+from resilient_scoop.core.parent.judge import Policy
+from resilient_scoop.core.parent.parent import Parent
+from resilient_scoop.errors import DiscardError, ReplayDivergedError
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, digests, outcomes
@@ -34,7 +34,7 @@ def more(of: Parent, to: Call, start: int, stop: int, *, salt: int = 0, last: bo
 def page(
     of: Parent, *records: wire.Outcomes | wire.Observed, last: bool = True, calls: int = 1
 ) -> None:
-    of.page(wire.History(ROOT, NOW, 9, last, calls, no=of.pages_asked), list(records))
+    of.page(wire.History(ROOT, NOW, 9, last, calls, no=of.history.pages_asked), list(records))
 
 
 def asked(of: Parent) -> list[tuple[int, int, int, bool]]:
@@ -86,8 +86,8 @@ def test_a_settled_call_is_let_go() -> None:
     call(of, 0, 2)
     of.outcomes(outcomes(0, 0, 2))
 
-    assert of.calls == {}
-    assert of.under_way.in_messages == 0
+    assert of.calls.open == {}
+    assert of.calls.under_way.in_messages == 0
 
 
 def test_a_replay_sends_only_what_the_history_does_not_settle() -> None:
@@ -102,7 +102,7 @@ def test_a_replay_sends_only_what_the_history_does_not_settle() -> None:
     # Then the others are sent
     assert asked(of) == [(0, 0, 1, False), (0, 4, 5, False)]
     assert value(made, 2) == b"Vvalue2"
-    assert of.recovered == 3
+    assert of.calls.recovered == 3
 
 
 def test_what_the_history_has_of_later_calls_waits_for_them() -> None:
@@ -175,7 +175,7 @@ def test_a_resume_does_not_throw_away_much_computing_unasked() -> None:
 
     assert asked(of) == []  # no result has been replaced
     with pytest.raises(DiscardError):
-        raise of.refusal or AssertionError
+        raise of.judge.refusal or AssertionError
 
 
 @pytest.mark.parametrize(
@@ -216,12 +216,12 @@ def test_observations_leave_in_front_of_the_next_call() -> None:
 def test_observations_are_told_again_in_their_order() -> None:
     # Given a replay with two recorded answers on two pages
     of = parent(replaying=True)
-    assert of.needs_page()
+    assert of.history.needs_page()
     page(of, told(0, "once", 0, b"first"), last=False)
 
     # When it asks again, then it is told the same, and needs the next page for the second
     assert of.recall("once") == b"first"
-    assert of.needs_page()
+    assert of.history.needs_page()
     page(of, told(1, "once", 0, b"second"))
     assert of.recall("once") == b"second"
 
@@ -240,7 +240,7 @@ def test_an_answer_for_another_place_ends_the_use_of_the_history() -> None:
     page(of, told(0, "done", 4), told(1, "done", 5))
 
     # When the parent asks something else, then it gets new answers, which is said and marked
-    assert of.diverged("once")
+    assert of.differs("once")
     assert of.recall("once") is None
     assert "gets new answers" in said[0]
     of.observe("once", b"new")
@@ -262,7 +262,7 @@ def test_a_page_that_comes_twice_is_used_once() -> None:
     page(of, told(0, "once", 0), last=False)
 
     assert of.recall("once") == b"a"
-    assert of.needs_page()
+    assert of.history.needs_page()
 
 
 def test_one_that_outlives_its_broker_asks_from_the_first_call_that_it_misses() -> None:
@@ -298,11 +298,11 @@ def test_a_page_that_was_asked_for_before_a_cut_is_not_taken_for_one_asked_for_s
     of.page(wire.History(ROOT, NOW, 9, last=True, calls=1, no=1), [outcomes(0, 0, 1)])
 
     # Then the parent waits for the other answer, which has all
-    assert of.catching_up
+    assert of.history.catching_up
     assert of.page_wanted() is None
     page(of, outcomes(0, 0, 2))
     assert value(made, 1) == b"Vvalue1"
-    assert not of.catching_up
+    assert not of.history.catching_up
 
 
 def test_a_replay_asks_for_a_page_early_when_half_of_the_one_before_is_used_up() -> None:
@@ -332,7 +332,7 @@ def test_a_replay_asks_for_a_page_early_when_half_of_the_one_before_is_used_up()
 
     # And a parent that is live, or catches up, asks for none early
     page(of)
-    assert not of.replaying
+    assert not of.history.replaying
     assert of.page_wanted(early=True) is None
     of.reconnect()
     assert of.page_wanted(early=True) is None
@@ -343,7 +343,7 @@ def test_a_call_that_the_history_has_settled_is_not_sent_at_all() -> None:
     # Given a history that came whole before the calls were made
     of = parent(replaying=True)
     page(of, outcomes(0, 0, 3))
-    assert not of.replaying
+    assert not of.history.replaying
 
     # When the call is made, with one item more than then
     made = call(of, 0, 4)
@@ -358,30 +358,34 @@ def test_files_of_arguments_are_counted_until_their_items_are_settled() -> None:
     made = of.begin(FN, FN)
     of.add(made, digests(0, 1, 2), [b"Bfile", b"small", b"Bfile"], last=False, files={0: 10, 2: 30})
     of.add(made, digests(3), [b"Bfile"], last=True, files={0: 50})
-    assert (of.under_way.files, of.under_way.in_files) == (3, 90)
+    assert (of.calls.under_way.files, of.calls.under_way.in_files) == (3, 90)
 
     of.outcomes(outcomes(0, 1, 3))
-    assert (of.under_way.files, of.under_way.in_files, of.under_way.ended_files) == (
+    assert (
+        of.calls.under_way.files,
+        of.calls.under_way.in_files,
+        of.calls.under_way.ended_files,
+    ) == (
         2,
         60,
         [(0, 2)],
     )
     of.outcomes(outcomes(0, 0, 4))
-    assert (of.under_way.files, of.under_way.in_files) == (0, 0)
-    assert sorted(of.under_way.ended_files) == [(0, 0), (0, 2), (0, 3)]
+    assert (of.calls.under_way.files, of.calls.under_way.in_files) == (0, 0)
+    assert sorted(of.calls.under_way.ended_files) == [(0, 0), (0, 2), (0, 3)]
 
 
 def test_a_call_whose_further_arguments_cannot_travel_ends_with_those_it_has() -> None:
     of = parent()
     made = call(of, 0, 2, last=False)
-    of.unwanted.append(Unwanted(made, abandoned=False))
+    of.given_up.name(made, abandoned=False)
     parts = [
         p for m in map(wire.decode_up, of.frames()) if isinstance(m, wire.Calls) for p in m.parts
     ]
     assert [(p.start, p.count, p.last) for p in parts] == [(0, 2, False), (2, 0, True)]
 
     of.outcomes(outcomes(0, 0, 2))
-    assert not of.calls
+    assert not of.calls.open
 
 
 def test_a_question_that_a_broker_did_not_answer_is_put_to_the_next_one() -> None:
@@ -446,4 +450,4 @@ def test_strictly_it_is_an_error_at_every_look_and_nothing_is_asked_for() -> Non
         with pytest.raises(ReplayDivergedError, match="its arguments differ"):
             page(of, outcomes(0, 0, 2, salt=1))
     assert asked(of) == []
-    assert of.refusal is not None, "it stands for whoever asks next"
+    assert of.judge.refusal is not None, "it stands for whoever asks next"

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.core.parent.divergence import BegunBeforeError
 from resilient_scoop.core.parent.parent import Parent
+from resilient_scoop.errors import BegunBeforeError
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, ORIGIN, W1, Bench, digests, sent
@@ -30,14 +30,14 @@ def replay(calls: int = 9) -> tuple[Parent, list[str]]:
     """Return a parent that replays a history, and what it says."""
     said: list[str] = []
     of = Parent(ROOT, ATTEMPT, replaying=True, say=said.append)
-    of.known_calls = calls
+    of.history.known_calls = calls
     assert of.page_wanted() is not None
     return of, said
 
 
 def tell(of: Parent, *outcomes: wire.Outcome) -> None:
     """Tell it the one page of its history."""
-    head = wire.History(ROOT, ATTEMPT, 9, last=True, calls=of.known_calls, no=1)
+    head = wire.History(ROOT, ATTEMPT, 9, last=True, calls=of.history.known_calls, no=1)
     of.page(head, [wire.Outcomes(ROOT, [each]) for each in outcomes])
 
 
@@ -115,9 +115,9 @@ def test_a_replay_that_does_what_was_done_looks_for_nothing() -> None:
     tell(of, outcome(0, [1, 2]), outcome(1, [1]))
 
     assert found(of) == {}
-    assert of.moved.runs == []
+    assert of.calls.moved.runs == []
     assert not said
-    assert of.recovered == 2
+    assert of.calls.recovered == 2
 
 
 def test_a_fork_finds_what_its_source_had_behind_the_point() -> None:
@@ -140,18 +140,18 @@ def test_nothing_is_done_in_the_place_of_a_call_that_must_not_start_twice(where:
     # Then it is refused, by name, and stays so
     with pytest.raises(BegunBeforeError, match="idempotent=False and was started"):
         tell(of, *other, paid)
-    assert of.refusal is not None
+    assert of.judge.refusal is not None
     assert not [m for m in map(wire.decode_up, of.frames()) if isinstance(m, wire.Calls)]
 
 
 def test_a_call_that_must_not_start_twice_is_repeated_where_the_user_has_said_so() -> None:
     of, _ = replay(calls=1)
-    of.policy.recompute = ("*",)
+    of.judge.policy.recompute = ("*",)
     ask(of, 8)
 
     tell(of, outcome(0, [7], pure=False, once=True))
 
-    assert of.refusal is None
+    assert of.judge.refusal is None
 
 
 def test_the_broker_counts_what_a_parent_has_found_and_tells_it_behind_the_commit() -> None:
@@ -159,7 +159,7 @@ def test_the_broker_counts_what_a_parent_has_found_and_tells_it_behind_the_commi
     bench = Bench()
     root = bench.begin(W1)
     of = Parent(ROOT, root, replaying=True)
-    of.known_calls = 1
+    of.history.known_calls = 1
     of.page_wanted()
     ask(of, 0, 1, 2)
     head = wire.History(ROOT, root, 9, last=True, calls=1, no=1)
@@ -172,7 +172,7 @@ def test_the_broker_counts_what_a_parent_has_found_and_tells_it_behind_the_commi
     assert bench.broker.state.parents[ROOT].batches[0].undone == Intervals([(0, 1)])
     for told in sent(actions, ORIGIN, wire.Outcomes):
         of.outcomes(told)
-    call = of.calls[0]
+    call = of.calls.open[0]
     assert list(call.left) == [(0, 1)]
     assert [value for chunk in call.chunks for value in chunk.values] == [b"V1", b"V2"]
 

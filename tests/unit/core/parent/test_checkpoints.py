@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.core.parent.divergence import StrangeFutureError
-from resilient_scoop.core.parent.durable import Block, revive
+from resilient_scoop.core.parent.durable import Block
 from resilient_scoop.core.parent.parent import Parent
+from resilient_scoop.errors import StrangeFutureError
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, digests, outcomes, record
@@ -26,25 +26,25 @@ def going_on(**more: Any) -> Parent:
 def page(of: Parent, *records: Any, last: bool = True, **more: Any) -> None:
     marks = [wire.Mark("main", 0, r.gen) for r in more.pop("all", records)
              if isinstance(r, wire.Checkpoint)]  # fmt: skip
-    head = wire.History(ROOT, NOW, 9, last, 9, checkpoints=marks, no=of.pages_asked, **more)
+    head = wire.History(ROOT, NOW, 9, last, 9, checkpoints=marks, no=of.history.pages_asked, **more)
     of.page(head, list(records))
 
 
 def entered(of: Parent) -> Block:
-    return of.durable.enter(of, "main")
+    return of.enter_block("main")
 
 
 def test_a_block_waits_for_the_newest_generation_that_there_is() -> None:
     of = going_on()
     block = entered(of)
     first, second = record(NOW, 1, 2), record(NOW, 2, 4)
-    assert not of.durable.is_here(of, block)
+    assert not of.has_generations(block)
 
     page(of, first, last=False, all=[first, second])
-    assert not of.durable.is_here(of, block)
+    assert not of.has_generations(block)
 
     page(of, second, last=False)
-    assert of.durable.is_here(of, block)
+    assert of.has_generations(block)
     assert [each.gen for each in of.durable.candidates(block)] == [2, 1]
 
 
@@ -52,7 +52,7 @@ def test_a_block_that_has_no_checkpoint_waits_for_one_page_only() -> None:
     of = going_on()
     block = entered(of)
     page(of, last=False)
-    assert of.durable.is_here(of, block)
+    assert of.has_generations(block)
     assert of.durable.can_begin(block)
 
 
@@ -63,7 +63,7 @@ def test_a_parent_goes_on_with_the_counters_of_its_checkpoint() -> None:
     told = [wire.Observation(no, "k", 5, b"%d" % no) for no in range(3, 6)]
     page(of, outcomes(3, 0, 1), outcomes(5, 0, 1), wire.Observed(ROOT, NOW, told), kept)
 
-    of.durable.go_on(of, block, kept)
+    of.go_on(block, kept)
 
     assert of.durable.openings == {"main": 1, "inner": 7}
     assert of.recall("k") == b"4"
@@ -79,7 +79,7 @@ def test_the_counters_never_go_back() -> None:
         of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
     block = entered(of)
 
-    of.durable.go_on(of, block, record(NOW, 1, 5))
+    of.go_on(block, record(NOW, 1, 5))
 
     assert of.begin(FN, FN).number == 8
 
@@ -89,10 +89,10 @@ def test_a_pending_future_is_settled_by_what_has_come_meanwhile() -> None:
     block = entered(of)
     kept = record(NOW, 1, 5, pending=[2, 3])
     page(of, outcomes(2, 0, 1), kept)
-    of.durable.go_on(of, block, kept)
+    of.go_on(block, kept)
 
-    first = revive(of, 2, FN, FN, 0, digests(0))
-    second = revive(of, 3, FN, FN, 0, digests(0))
+    first = of.revive(2, FN, FN, 0, digests(0))
+    second = of.revive(3, FN, FN, 0, digests(0))
     assert first.find(0) is not None
     assert second.find(0) is None
 
@@ -103,7 +103,7 @@ def test_a_pending_future_is_settled_by_what_has_come_meanwhile() -> None:
 
 
 def checkpoint_made(of: Parent, block: Block) -> wire.Checkpoint:
-    of.durable.make(of, block, b"state", [], (0, 0), b"")
+    of.save(block, b"state", [], (0, 0), b"")
     made = wire.decode_up(of.frames()[-1])
     assert isinstance(made, wire.Checkpoint)
     return made
@@ -137,22 +137,22 @@ def test_a_future_from_before_the_block_is_settled_by_going_over_the_history_aga
     block = entered(of)
     kept = record(NOW, 1, 3, pending=[0], entry=1)
     page(of, outcomes(0, 0, 1), kept, last=False)
-    of.durable.go_on(of, block, kept)
+    of.go_on(block, kept)
 
     # Given a call whose outcome has come and gone, and a page that is asked for already
-    again = revive(of, 0, FN, FN, 0, digests(0))
+    again = of.revive(0, FN, FN, 0, digests(0))
     assert again.find(0) is None
     assert of.page_wanted() is not None
     page(of)
-    assert not of.replaying
+    assert not of.history.replaying
 
     # Then all is read once more, from the call on, and counts as recovered
     wanted = of.page_wanted()
     assert wanted is not None
-    assert wire.decode_up(wanted) == wire.HistoryWanted(ROOT, NOW, 0, 0, of.pages_asked)
+    assert wire.decode_up(wanted) == wire.HistoryWanted(ROOT, NOW, 0, 0, of.history.pages_asked)
     page(of, outcomes(0, 0, 1))
     assert again.find(0) is not None
-    assert of.settled == of.recovered
+    assert of.calls.settled == of.calls.recovered
     assert of.page_wanted() is None
 
 
@@ -164,9 +164,9 @@ def test_a_block_that_is_entered_while_the_history_is_gone_over_has_it_gone_over
     of.reconnect()
     assert of.page_wanted() is not None
     block = entered(of)
-    of.durable.go_on(of, block, kept)
+    of.go_on(block, kept)
 
-    again = revive(of, 0, FN, FN, 0, digests(0))
+    again = of.revive(0, FN, FN, 0, digests(0))
     page(of)  # what was under way begins behind the call
 
     assert again.find(0) is None
@@ -185,12 +185,12 @@ def test_a_future_whose_call_the_code_has_replaced_is_refused_when_the_history_l
     block = entered(of)
     kept = record(NOW, 1, 3, pending=[0, 2], entry=1)
     page(of, other, kept)
-    of.durable.go_on(of, block, kept)
+    of.go_on(block, kept)
 
     # Given a state with the future of another item in the place of a call that is over, and one of
     # a call that the checkpoint covers
-    future = revive(of, 0, FN, FN, 0, digests(0, salt=1), name="f")
-    inside = revive(of, 2, FN, FN, 0, digests(0))
+    future = of.revive(0, FN, FN, 0, digests(0, salt=1), name="f")
+    inside = of.revive(2, FN, FN, 0, digests(0))
 
     # Then a new broker is no reason, and the end of the history is one
     of.reconnect()
@@ -199,7 +199,7 @@ def test_a_future_whose_call_the_code_has_replaced_is_refused_when_the_history_l
     of.page_wanted()
     with pytest.raises(StrangeFutureError, match=re.escape("0.0[0]")):
         page(of)
-    assert isinstance(of.refusal, StrangeFutureError)
+    assert isinstance(of.judge.refusal, StrangeFutureError)
     assert future.find(0) is None
     assert not said, "nothing is computed again"
     assert inside.left, "that one may come yet"
@@ -218,20 +218,20 @@ def test_a_future_whose_call_is_under_way_waits_for_it_only_if_it_is_the_very_sa
     fn: bytes, name: str, salt: int, *, refused: bool
 ) -> None:
     of = going_on()
-    of.name_of = lambda _: "f"
+    of.judge.name_of = lambda _: "f"
     call = of.begin(FN, FN)
     of.add(call, digests(0), [b"arg"], last=True)
     block = entered(of)
     kept = record(NOW, 1, 3, pending=[0], entry=1)
     page(of, kept)
-    of.durable.go_on(of, block, kept)
+    of.go_on(block, kept)
 
     if refused:
         with pytest.raises(StrangeFutureError):
-            revive(of, 0, fn, fn, 0, digests(0, salt=salt), name=name)
-        assert isinstance(of.refusal, StrangeFutureError)
+            of.revive(0, fn, fn, 0, digests(0, salt=salt), name=name)
+        assert isinstance(of.judge.refusal, StrangeFutureError)
     else:
-        assert revive(of, 0, fn, fn, 0, digests(0, salt=salt), name=name) is call
+        assert of.revive(0, fn, fn, 0, digests(0, salt=salt), name=name) is call
         of.outcomes(outcomes(0, 0, 1))
         assert call.find(0) is not None
     assert call.digests == digests(0), "the call is what the code has made"
@@ -243,7 +243,7 @@ def test_a_checkpoint_leaves_behind_calls_and_observations() -> None:
     of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
     block = entered(of)
     of.observe("k", b"")
-    of.durable.make(of, block, b"state", [], (0, 0), b"")
+    of.save(block, b"state", [], (0, 0), b"")
 
     kinds = [type(wire.decode_up(frame)).__name__ for frame in of.frames()]
     assert kinds == ["Observed", "Calls", "Args", "Checkpoint"]

@@ -1,0 +1,93 @@
+"""Items that a replay has asked for and not sent, since its history may settle them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.ids import DIGEST_BYTES
+from resilient_scoop.wire.messages import Part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Items = tuple[Part, list[bytes]]
+"""Items that wait to be sent, and their arguments."""
+
+
+class Held:
+    """The items that are held, by call; none of them is settled."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self) -> None:
+        self._items: dict[int, list[Items]] = {}
+
+    def hold(self, part: Part, args: list[bytes]) -> None:
+        """Keep items until the history is at its end."""
+        self._items.setdefault(part.call, []).append((part, args))
+
+    def take(self, number: int) -> list[Items]:
+        """Take out the items of a call, to be sent."""
+        return self._items.pop(number, [])
+
+    def calls(self) -> list[int]:
+        """Return the calls that have items here, in their order."""
+        return sorted(self._items)
+
+    def has(self, number: int) -> bool:
+        """Tell whether items of a call are here."""
+        return number in self._items
+
+    def settle(self, number: int, low: int, high: int) -> None:
+        """Drop items that the history has settled."""
+        if kept := _cut_out(self._items.pop(number, ()), low, high):
+            self._items[number] = kept
+
+    def others(self, number: int, low: int, high: int) -> list[tuple[int, int]]:
+        """Return which of the items `[low, high)` of a call are not here."""
+        held = self._items.get(number, ())
+        return Intervals((part.start, part.start + part.count) for part, _ in held).gaps(low, high)
+
+    def forget(self, number: int) -> None:
+        """Drop the items of a call."""
+        self._items.pop(number, None)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._items.clear()
+
+
+def _cut_out(held: Iterable[Items], low: int, high: int) -> list[Items]:
+    """Return what is left of parts and their arguments without the items `[low, high)`."""
+    kept: list[Items] = []
+    for part, args in held:
+        start, stop = part.start, part.start + part.count
+        if stop <= low or high <= start:
+            kept.append((part, args))
+            continue
+        for a, b in ((start, min(low, stop)), (max(high, start), stop)):
+            if a < b:
+                digests = part.digests[(a - start) * DIGEST_BYTES : (b - start) * DIGEST_BYTES]
+                last = part.last and b == stop
+                piece = Part(part.call, a, b - a, part.fn, digests, last, part.fresh)
+                kept.append((piece, args[a - start : b - start]))
+    return kept
+
+
+def with_fresh(part: Part, args: list[bytes], fresh: Intervals) -> list[Items]:
+    """Return a part cut into runs of items that are asked for anew and of others."""
+    stop = part.start + part.count
+    runs = fresh.overlap(part.start, stop)
+    if not runs:
+        return [(part, args)]
+    cuts = sorted({part.start, stop, *(bound for run in runs for bound in run)})
+    pieces: list[Items] = []
+    for low, high in pairwise(cuts):
+        a, b = low - part.start, high - part.start
+        digests = part.digests[a * DIGEST_BYTES : b * DIGEST_BYTES]
+        last = part.last and high == stop
+        piece = Part(part.call, low, b - a, part.fn, digests, last, low in fresh)
+        pieces.append((piece, args[a:b]))
+    return pieces

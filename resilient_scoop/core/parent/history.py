@@ -1,0 +1,151 @@
+"""A parent's history: it comes in pages, and tells again what an earlier attempt was told.
+
+A parent that starts again runs its function from the top. Its history comes in the order of commits.
+It is `replaying` until the last page is here. A parent that is live reads its history once more
+(`catching_up`) when the broker is a new one, since outcomes may have been lost with the old one.
+
+  P2  Observations are numbered without gap; those of the history are used up in their order before a
+      new one is made. One that does not fit its place ends the use of the history, and is said; the
+      mark that is left ("rewind") lets a later replay of the same code continue behind it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+HistoryRecord = wire.Outcomes | wire.Observed | wire.Checkpoint
+"""What a page holds."""
+_REWIND = "rewind"
+
+
+class History:
+    """How far the history is read, and the observations of it that are not used up."""
+
+    __slots__ = (
+        "after", "ahead", "catching_up", "known_calls", "next_observation", "output_known",
+        "page_asked", "pages_asked", "recorded", "replaying", "starts_over",
+    )  # fmt: skip
+
+    def __init__(self, *, replaying: bool) -> None:
+        self.replaying = replaying  # pages are still to come
+        self.catching_up = False  # live, but the broker is new: outcomes may be missing
+        self.starts_over = False  # it is to be read once more, behind its end
+        self.after = 0  # the last commit of it that is here
+        self.page_asked = False
+        self.pages_asked = 0
+        self.ahead = 0  # how much of what the parent has yet to do was known with the last page
+        self.known_calls = 0  # that earlier attempts have made
+        self.output_known = 0
+        self.next_observation = 0
+        self.recorded: deque[wire.Observation] = deque()  # not used up
+
+    # --- pages --------------------------------------------------------------------------------
+
+    def is_page_due(self, ahead: int, *, early: bool) -> bool:
+        """Tell whether a page is to be asked for now.
+
+        `early`: nothing waits for it yet; half of what the last one brought is to be used up first.
+        `ahead`: how many calls outcomes are here for that the parent has not made.
+        """
+        if self.page_asked or not (self.replaying or self.catching_up):
+            return False
+        return not early or (self.replaying and 2 * (ahead + len(self.recorded)) <= self.ahead)
+
+    def ask(self) -> int:
+        """A page is asked for; return its number."""
+        self.page_asked, self.pages_asked = True, self.pages_asked + 1
+        return self.pages_asked
+
+    def begin_page(self, head: wire.History) -> bool:
+        """Take in a page's head; return False if another one was asked for meanwhile (behind a cut)."""
+        if head.no != self.pages_asked:
+            return False
+        self.page_asked = False
+        self.after = head.upto
+        self.known_calls = max(self.known_calls, head.calls)
+        self.output_known = max(self.output_known, head.output_bytes)
+        return True
+
+    def add(self, observations: Iterable[wire.Observation]) -> None:
+        """Take in observations of a page; a log may hold one twice."""
+        known = self.recorded[-1].no + 1 if self.recorded else self.next_observation
+        self.recorded += [each for each in observations if each.no >= known]
+
+    def read_again(self) -> None:
+        """Read the history once more from its beginning, when what is read of it now is at its end."""
+        self.starts_over = self.replaying or self.catching_up
+        if not self.starts_over:
+            self.catching_up, self.after = True, 0
+
+    def reconnect(self) -> None:
+        """The broker is a new one: the answer to what was asked last may be lost."""
+        self.page_asked = False
+        if not self.replaying:
+            self.catching_up, self.after = True, 0
+
+    def end(self) -> None:
+        """Nothing more is told: the parent was cut off from the run."""
+        self.replaying = self.catching_up = self.page_asked = False
+        self.recorded.clear()
+
+    # --- observations (P2) --------------------------------------------------------------------
+
+    def needs_page(self) -> bool:
+        """Tell whether the next observation may be on a page that is not here."""
+        return self.replaying and not self.recorded
+
+    @property
+    def retelling(self) -> bool:
+        """Whether the parent is still told what an earlier attempt was told."""
+        return self.replaying or bool(self.recorded)
+
+    def differs(self, kind: str, at_call: int) -> bool:
+        """Tell whether the next recorded observation is of another place than this one."""
+        if not self.recorded:
+            return False
+        first = self.recorded[0]
+        return (first.kind, first.at_call) != (kind, at_call)
+
+    def use(self, kind: str, at_call: int) -> bytes | None:
+        """Use up the next observation if it is of this place; return its answer."""
+        if not self.recorded or self.differs(kind, at_call):
+            return None
+        first = self.recorded.popleft()
+        self.next_observation = first.no + 1
+        return first.answer
+
+    def new(self, kind: str, at_call: int, answer: bytes) -> wire.Observation:
+        """Make the next observation."""
+        made = wire.Observation(self.next_observation, kind, at_call, answer)
+        self.next_observation += 1
+        return made
+
+    def skip_to(self, observation: int) -> None:
+        """Continue behind what has been told up to a number."""
+        self.next_observation = max(self.next_observation, observation)
+        while self.recorded and self.recorded[0].no < self.next_observation:
+            self.recorded.popleft()
+
+    def rewind(self) -> bool:
+        """Drop what was told up to where an earlier attempt, too, was told anew, if one was."""
+        mark = rewind_mark(self.recorded[0])
+        marks = [i for i, each in enumerate(self.recorded) if (each.kind, each.answer) == mark]
+        for _ in range(marks[-1] + 1 if marks else 0):
+            self.recorded.popleft()
+        return bool(marks)
+
+    def give_up(self) -> None:
+        """Use no more of what was told before; its numbers are not used again."""
+        self.next_observation = self.recorded[-1].no + 1
+        self.recorded.clear()
+
+
+def rewind_mark(first: wire.Observation) -> tuple[str, bytes]:
+    """Return kind and answer of the mark that the use of the history ended at this observation."""
+    return _REWIND, str(first.no).encode()

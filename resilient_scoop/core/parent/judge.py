@@ -1,0 +1,269 @@
+"""What a parent says, or refuses, where its replay does not do what was done before.
+
+`strict`, `reuse` and `recompute` say what to do with outcomes of functions whose code has changed. A
+refusal stands (`Judge.refusal`): whatever the parent does next is refused again, since what it waits for
+may never be asked for. So a parent that catches the error can't wait for ever, nor end as if nothing
+had been.
+
+  J1  Each difference is said once per function, or refused.
+  J2  Nothing is started in the place of a call that must not be started twice.
+  J3  Not more than `discard_s_max` seconds of computing are thrown away unless the user has said so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
+
+from resilient_scoop import ids
+from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.counts import counted
+from resilient_scoop.errors import (
+    BegunBeforeError,
+    DiscardError,
+    ReplayDivergedError,
+    StrangeFutureError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from resilient_scoop.core.parent.call import Call, Doubt
+    from resilient_scoop.wire import messages as wire
+
+_CURE = "; `rscoop replay` shows the line and both values; put what varies into futures.once"
+
+
+class Policy(msgspec.Struct):
+    """What a replay does where code has changed: names of functions, or `*`; a name goes first.
+
+    `kept` are pairs of fingerprints, then and now, whose results stand whatever the names say;
+    `keep` is told of each pair that a name has added to them.
+    """
+
+    strict: bool = False
+    reuse: tuple[str, ...] = ()
+    recompute: tuple[str, ...] = ()
+    kept: set[tuple[bytes, bytes]] = msgspec.field(default_factory=set)
+    keep: Callable[[bytes, bytes, str], None] | None = None
+    discard_s_max: float = 0.0  # seconds of computing that may be thrown away unasked; 0: any
+
+    def discards(self, name: str, seconds: float) -> bool:
+        """Tell whether so much computing may be thrown away, the last of it a function's results."""
+        if not self.discard_s_max or seconds <= self.discard_s_max:
+            return True
+        return "*" in self.recompute or name in self.recompute
+
+    def repeats(self, name: str) -> bool:
+        """Tell whether the user has said that a function's calls are to be computed again."""
+        return "*" in self.recompute or name in self.recompute
+
+    def reuses(self, then: bytes, now: bytes, name: str) -> bool:
+        """Tell whether the code `now` takes over what the code `then` has computed."""
+        if (then, now) in self.kept:
+            return True
+        if name not in self.reuse and ("*" not in self.reuse or name in self.recompute):
+            return False
+        self.kept.add((then, now))
+        if self.keep is not None:
+            self.keep(then, now, name)
+        return True
+
+
+class Judge:
+    """What one parent's replay is allowed, which of its items are doubted, and what was said."""
+
+    __slots__ = (
+        "_lacked", "_path", "_said", "_said_moved", "discarded_s", "doubted", "name_of", "policy",
+        "refusal", "say",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        path: str,
+        policy: Policy,
+        say: Callable[[str], None],
+        name_of: Callable[[bytes], str],
+    ) -> None:
+        self._path = path
+        self.policy = policy
+        self.say = say
+        self.name_of = name_of  # function id -> name
+        self.refusal: ReplayDivergedError | None = None  # it stands
+        self.doubted: set[int] = set()  # calls that have items which nothing fits yet
+        self.discarded_s = 0.0  # what the outcomes took that nothing in the replay fits
+        self._said: set[tuple[str, str]] = set()  # differences, by function
+        self._said_moved = False  # that a single call keeps its result
+        self._lacked = False  # that dropped outcomes are missing
+
+    # --- refusing -----------------------------------------------------------------------------
+
+    def refuse(self, error: ReplayDivergedError) -> NoReturn:
+        """Refuse to go on, for good.
+
+        Raises:
+            ReplayDivergedError: always.
+        """
+        self.refusal = error
+        raise error
+
+    def refuse_future(self, number: int, index: int, name: str) -> NoReturn:
+        """Refuse to wait for a future of a state in whose place the code has made another call.
+
+        Raises:
+            StrangeFutureError: always.
+        """
+        where = f"{ids.item_path(self._path, number, index)} ({name})"
+        self.refuse(StrangeFutureError(where, "a future in a checkpoint's state", "another call"))
+
+    def _refuse_begun(self, where: str, expected: str, found: str) -> NoReturn:
+        self.refuse(BegunBeforeError(where, expected, found))
+
+    # --- calls --------------------------------------------------------------------------------
+
+    def reuses(self, then: bytes, call: Call) -> bool:
+        """Tell whether outcomes of a function's earlier code count for a call."""
+        return self.policy.reuses(then, call.fingerprint, self.name_of(call.fn))
+
+    def doubt(self, call: Call, doubts: Sequence[Doubt]) -> None:
+        """Note items of a call whose journaled outcome is another call's."""
+        call.doubts += tuple(doubts)
+        self.doubted.add(call.number)
+
+    def forget(self, number: int) -> None:
+        """Nothing of a call is read any more."""
+        self.doubted.discard(number)
+
+    def judge(self, calls: Mapping[int, Call], sought: set[int]) -> None:
+        """Say which items nothing in the history fits (J1); strictly, at every look.
+
+        `sought` are calls that are judged when the history is at its end.
+        """
+        self.doubted -= sought
+        if not self.doubted:
+            return
+        doubted = [calls[number] for number in sorted(self.doubted) if number in calls]
+        self._weigh(doubted)
+        self._mind_begun(doubted)
+        for call, index, what in _open_doubts(doubted):
+            name = self._short_name(call)
+            where = f"{ids.item_path(self._path, call.number, index)} ({name})"
+            if self.policy.strict:
+                expected, found = "another call's outcome", f"a call: {what}"
+                self.refuse(ReplayDivergedError(where, expected, found))
+            call.said = True
+            if (name, what) in self._said:
+                continue  # said of another call
+            self._said.add((name, what))
+            self.say(
+                f"replay: {where}: {what} from what is journaled; such calls are computed again, except "
+                f"those whose result is found at another place{_CURE}"
+            )
+        self.doubted.clear()
+
+    def _weigh(self, doubted: list[Call]) -> None:
+        """Refuse to throw away much computing unasked (J3)."""
+        for call in doubted:
+            lost_s, lost = 0.0, Intervals()
+            for doubt in reversed(call.doubts):  # of an item's records the last counts
+                for low, high in call.left.overlap(doubt.low, doubt.high) if doubt.took_s else ():
+                    fresh = lost.gaps(low, high)
+                    lost_s += doubt.took_s * sum(b - a for a, b in fresh)
+                    lost.add(low, high)
+            self.discarded_s += lost_s
+            name = self.name_of(call.fn)
+            if lost and not self.policy.discards(name, self.discarded_s):
+                first = lost.starts[0]
+                what = next(each.what for each in call.doubts if each.low <= first < each.high)
+                where = (
+                    f"{ids.item_path(self._path, call.number, first)} ({self._short_name(call)})"
+                )
+                self.refuse(DiscardError(where, what, round(self.discarded_s)))
+
+    def _mind_begun(self, doubted: list[Call]) -> None:
+        """Refuse to do anything in the place of a call that must not be started twice (J2)."""
+        for call in doubted:
+            for doubt in call.doubts:
+                open_ = call.left.overlap(doubt.low, doubt.high) if doubt.once else []
+                if open_ and not self.policy.repeats(self.name_of(call.fn)):
+                    where = ids.item_path(self._path, call.number, open_[0][0])
+                    found = f"{self._short_name(call)}, where {doubt.what}"
+                    self._refuse_begun(where, "a call", found)
+
+    def mind_moved(
+        self, call: Call, part: wire.Part, ahead: Mapping[int, Sequence[wire.Outcome]]
+    ) -> None:
+        """Refuse to start a call that must not be started twice, and was at another place (J2).
+
+        `ahead` are outcomes of calls that are not made yet.
+        """
+        width = ids.DIGEST_BYTES
+        for outcome in [each for outcomes in ahead.values() for each in outcomes if each.once]:
+            if outcome.fingerprint != call.fingerprint or self.policy.repeats(
+                self.name_of(call.fn)
+            ):
+                continue
+            digests = outcome.digests
+            theirs = {digests[at : at + width] for at in range(0, len(digests), width)}
+            for at in range(part.count):
+                if part.digests[at * width : (at + 1) * width] in theirs:
+                    where = ids.batch_path(self._path, outcome.call)
+                    place = ids.item_path(self._path, call.number, part.start + at)
+                    expected = f"the very call of {self._short_name(call)}"
+                    self._refuse_begun(where, expected, f"it as {place}")
+
+    def say_moved(self, call: Call) -> None:
+        """Say how many items of a call keep their results although they have moved."""
+        where = f"{ids.batch_path(self._path, call.number)} ({self._short_name(call)})"
+        many, call.moved = counted(call.moved, "result"), 0
+        if call.count > 1 or not self._said_moved:
+            more = "" if call.count > 1 else "; more single calls may be, and are not named"
+            self.say(f"replay: {where}: {many} found by function and arguments, and reused{more}")
+        self._said_moved = self._said_moved or call.count == 1
+
+    # --- what is told -------------------------------------------------------------------------
+
+    def told_otherwise(self, first: wire.Observation, kind: str, at_call: int) -> None:
+        """The parent asks for something else than it was told before: say it, or refuse."""
+        where = f"{self._path} at call {at_call}"
+        if self.policy.strict:
+            expected = f"`{first.kind}` at call {first.at_call}"
+            self.refuse(ReplayDivergedError(where, expected, f"`{kind}`"))
+        what = f"it asked `{first.kind}` at call {first.at_call} before, and asks `{kind}` now"
+        self.say(f"replay: {where}: {what}; from here on it gets new answers{_CURE}")
+
+    def other_once(self, then: str, now: str, at_call: int) -> None:
+        """Another function of `once` takes the place of the one whose answer is known."""
+        where = f"{self._path} at call {at_call}"
+        if self.policy.strict:
+            self.refuse(ReplayDivergedError(where, f"`once({then})`", f"`once({now})`"))
+        self.say(f"replay: {where}: `once({now})` takes the place of `once({then})`, and gets "
+                 "its value")  # fmt: skip
+
+    def lacks(self, call: Call) -> None:
+        """A call is made whose outcomes were dropped: a checkpoint that covers it was not entered."""
+        where = f"{ids.batch_path(self._path, call.number)} ({self.name_of(call.fn)})"
+        if self.policy.strict:
+            expected = "a checkpoint that covers it"
+            self.refuse(ReplayDivergedError(where, expected, "the call itself"))
+        if not self._lacked:
+            self._lacked = True
+            self.say(
+                f"replay: {where} and others are covered by a checkpoint that the code does not "
+                "reach any more; they are computed again"
+            )
+
+    def _short_name(self, call: Call) -> str:
+        return self.name_of(call.fn).rpartition(":")[2]
+
+
+def _open_doubts(calls: list[Call]) -> Iterator[tuple[Call, int, str]]:
+    """Yield, of calls with doubts, the first item that nothing has settled, if one, and its doubt."""
+    for call in calls:
+        open_ = ((run[0][0], each.what) for each in sorted(call.doubts)
+                 if (run := call.left.overlap(each.low, each.high)))  # fmt: skip
+        found, what = next(open_, (-1, ""))
+        if found >= 0 and not call.said:
+            yield call, found, what
+        call.doubts = ()

@@ -1,0 +1,94 @@
+"""What a parent sends: items of its calls, observations, checkpoints, in the order in which it does them.
+
+P3  An observation leaves in the same bundle as whatever the parent does next, in front of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from resilient_scoop.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from resilient_scoop.core.parent.once import Once
+
+PART_ITEMS: Final = 4096
+PART_BYTES: Final = 1 << 19
+"""How many items, and bytes of arguments, go into one frame."""
+
+
+class Outgoing:
+    """What waits to be sent: items and observations as they are, all before them as frames."""
+
+    __slots__ = (
+        "_args", "_args_bytes", "_attempt", "_frames", "_once", "_parts", "_path", "_results", "_told",
+    )  # fmt: skip
+
+    def __init__(self, path: str, attempt: wire.Attempt, once: Once) -> None:
+        self._path = path
+        self._attempt = attempt
+        self._once = once  # says which observations the broker has to confirm
+        self._told: list[wire.Observation] = []
+        self._parts: list[wire.Part] = []
+        self._args: list[bytes] = []
+        self._args_bytes = 0
+        self._results: list[bytes] = []  # for items that are queued, as frames
+        self._frames: list[bytes] = []
+
+    @property
+    def count(self) -> int:
+        """How much waits to be sent, without observations."""
+        return len(self._args) + len(self._parts) + len(self._frames)
+
+    @property
+    def has_told(self) -> bool:
+        """Whether observations wait to be sent."""
+        return bool(self._told)
+
+    def queue(self, part: wire.Part, args: list[bytes], args_bytes: int) -> None:
+        """Send items of a call."""
+        self._parts.append(part)
+        self._args += args
+        self._args_bytes += args_bytes
+        if len(self._args) >= PART_ITEMS or self._args_bytes >= PART_BYTES:
+            self.seal()
+
+    def bring(self, results: Iterable[bytes]) -> None:
+        """Send results, as frames, behind the items that were queued last."""
+        self._results += results
+
+    def tell(self, observation: wire.Observation) -> None:
+        """Send an observation, in front of what follows (P3)."""
+        self._told.append(observation)
+
+    def put(self, frame: bytes) -> None:
+        """Send a frame behind all that the parent has done."""
+        self.seal()
+        self._frames.append(frame)
+
+    def repeat(self, frames: Iterable[bytes]) -> None:
+        """Send once more what a broker that has ended may have lost."""
+        self._frames += frames
+
+    def seal(self) -> None:
+        """Turn what is queued into frames, observations in front (P3)."""
+        if self._told:
+            asks = self._once.asks(self._told)
+            self._frames.append(
+                wire.encode(wire.Observed(self._path, self._attempt, self._told, asks))
+            )
+            self._told = []
+        if self._parts:
+            self._frames.append(wire.encode(wire.Calls(self._path, self._attempt, self._parts)))
+            self._frames.append(wire.encode(wire.Args(self._args)))
+            self._parts, self._args, self._args_bytes = [], [], 0
+            self._frames += self._results
+            self._results = []
+
+    def take(self) -> list[bytes]:
+        """Return what is to be sent, in order, once."""
+        self.seal()
+        frames, self._frames = self._frames, []
+        return frames

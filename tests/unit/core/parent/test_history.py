@@ -1,0 +1,133 @@
+"""A parent's history: pages in their order, observations without gap (P2)."""
+
+from __future__ import annotations
+
+from resilient_scoop.core.parent.history import History, rewind_mark
+from resilient_scoop.ids import ROOT
+from resilient_scoop.wire import messages as wire
+
+NOW = wire.Attempt(2, 1)
+
+
+def told(no: int, kind: str = "done", at_call: int = 0, answer: bytes = b"a") -> wire.Observation:
+    return wire.Observation(no, kind, at_call, answer)
+
+
+def with_recorded(*observations: wire.Observation) -> History:
+    history = History(replaying=True)
+    history.add(observations)
+    return history
+
+
+def test_one_page_is_asked_for_at_a_time() -> None:
+    history = History(replaying=True)
+    assert history.is_page_due(0, early=False)
+
+    assert history.ask() == 1
+    assert not history.is_page_due(0, early=False)
+
+    assert history.begin_page(wire.History(ROOT, NOW, 7, last=False, calls=3, no=1))
+    assert (history.after, history.known_calls) == (7, 3)
+    assert history.is_page_due(0, early=False)
+
+
+def test_a_page_of_an_older_request_is_refused() -> None:
+    history = History(replaying=True)
+    history.ask()
+    history.reconnect()
+    history.ask()
+
+    assert not history.begin_page(wire.History(ROOT, NOW, 7, last=True, calls=3, no=1))
+    assert (history.after, history.page_asked) == (0, True)
+
+
+def test_a_page_is_due_early_when_half_of_the_last_one_is_used_up() -> None:
+    history = with_recorded(told(0), told(1))
+    history.ahead = 10
+
+    assert not history.is_page_due(4, early=True)
+    assert history.is_page_due(3, early=True)
+
+
+def test_a_live_parent_asks_for_pages_only_after_its_broker_was_replaced() -> None:
+    history = History(replaying=False)
+    assert not history.is_page_due(0, early=False)
+
+    history.reconnect()
+
+    assert history.catching_up
+    assert history.is_page_due(0, early=False)
+
+
+def test_observations_are_numbered_without_gap_behind_the_history() -> None:
+    history = with_recorded(told(0), told(1, answer=b"b"))
+
+    assert [history.use("done", 0), history.use("done", 0)] == [b"a", b"b"]
+    assert history.use("done", 0) is None
+    assert [history.new("done", 4, b"").no for _ in range(2)] == [2, 3]
+
+
+def test_an_observation_that_a_log_holds_twice_is_used_once() -> None:
+    history = with_recorded(told(0), told(1))
+    history.add([told(1), told(2)])
+
+    assert [each.no for each in history.recorded] == [0, 1, 2]
+
+
+def test_an_observation_of_another_place_is_not_used() -> None:
+    history = with_recorded(told(0, "done", 3))
+
+    assert history.differs("done", 2)
+    assert history.use("done", 2) is None
+    assert history.use("poll", 3) is None
+    assert history.use("done", 3) == b"a"
+
+
+def test_a_rewind_drops_what_was_told_before_the_mark() -> None:
+    kind, answer = rewind_mark(told(0))
+    history = with_recorded(told(0), told(1), told(2, kind, 1, answer), told(3, "poll", 1))
+
+    assert history.rewind()
+    assert [each.no for each in history.recorded] == [3]
+    assert not history.rewind()
+
+
+def test_numbers_of_observations_that_are_given_up_are_not_used_again() -> None:
+    history = with_recorded(told(0), told(1), told(2))
+
+    history.give_up()
+
+    assert not history.recorded
+    assert history.new("done", 0, b"").no == 3
+
+
+def test_skipping_to_an_observation_never_goes_back() -> None:
+    history = with_recorded(told(0), told(1), told(2))
+
+    history.skip_to(2)
+    history.skip_to(1)
+
+    assert history.next_observation == 2
+    assert [each.no for each in history.recorded] == [2]
+
+
+def test_reading_again_waits_for_the_end_of_what_is_being_read() -> None:
+    history = History(replaying=True)
+    history.after = 5
+    history.read_again()
+    assert (history.starts_over, history.after) == (True, 5)
+
+    history.replaying = False
+    history.read_again()
+    assert (history.starts_over, history.catching_up, history.after) == (False, True, 0)
+
+
+def test_a_history_that_ended_tells_nothing() -> None:
+    history = with_recorded(told(0))
+    history.ask()
+
+    history.end()
+
+    assert not history.retelling
+    assert not history.needs_page()
+    assert not history.is_page_due(0, early=False)
