@@ -1,4 +1,4 @@
-"""Checkpoints: a long parent that starts again goes on from its last one, and replays only the rest.
+"""Checkpoints: a restarted parent continues from its last checkpoint, and replays only the rest.
 
     with checkpoint.durable(pop=make_population, gen=0) as s:
         while s.gen < 1000:
@@ -6,13 +6,13 @@
             s.gen += 1
             s.commit()
 
-A commit says: to enter the block with this state is the same as to go on from here. On a restart
-the block is entered with what was committed last, `random`, `numpy.random` and the streams of
-`futures.rng` stand where they stood, and only what followed is replayed. Which of the commits were
-written down (`every_s` leaves most of them out) makes no difference to what is computed.
+A commit says: entering the block with this state is equivalent to continuing here. On a restart the
+block is entered with the last committed state, `random`, `numpy.random` and the streams of
+`futures.rng` are restored, and only what followed is replayed. Which commits were written
+(`every_s` skips most of them) makes no difference to the results.
 
-The free form: `state = checkpoint.restore(default)` where the loop begins, `checkpoint.save(state)`
-in it. Both may stand in the script and in any task that makes calls.
+Without a block: `state = checkpoint.restore(default)` before the loop, `checkpoint.save(state)` in
+it. Both forms work in the script and in any task that makes calls.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ Unsavable = Literal["raise", "warn"]
 
 
 class durable:  # noqa: N801 - used like a function
-    """A block whose state outlives the process: a context manager that gives the state.
+    """A block whose state outlives the process: a context manager that returns the state.
 
     The keywords are its attributes and their initial values. Functions, lambdas, bound methods,
-    partials and classes are called without arguments to make the value, and only where there is no
-    checkpoint; what shall itself be such a value is wrapped: `durable(loss=checkpoint.value(fn))`.
-    Other callable objects are values. More attributes may be set at any time; all are saved.
+    partials and classes are called without arguments to make the value, and only if there is no
+    checkpoint; to use such an object itself as the value, wrap it:
+    `durable(loss=checkpoint.value(fn))`. Other callable objects are values. More attributes may be
+    set at any time; all are saved.
 
-    `name` tells the blocks of one parent apart. Blocks may stand in one another: the innermost one
-    commits. `on_unsavable="warn"` lets the run go on without a checkpoint that cannot be saved.
+    `name` distinguishes the blocks of one parent. Blocks may be nested: the innermost one commits.
+    `on_unsavable="warn"` lets the run continue without a checkpoint that cannot be saved.
 
     Raises (on entering):
         UsageError: a block of this name is open in this parent, or a name cannot be an attribute.
@@ -76,7 +77,7 @@ class durable:  # noqa: N801 - used like a function
 
 
 def restore(default: T | Any = None, *, name: str = "main", on_unsavable: Unsavable = "raise") -> T:
-    """Return the state that was saved last under this name; where there is none, the default.
+    """Return the state that was last saved under this name; if there is none, the default.
 
     A function as default is called without arguments, as in `durable`. The block lasts until its
     parent ends.

@@ -1,6 +1,6 @@
 """One block of one parent: entered, committed, left.
 
-In a process that `rscoop` did not start, blocks begin with their initial values and commits do
+In a process that `rscoop` did not start, blocks start with their initial values and commits do
 nothing.
 """
 
@@ -48,7 +48,7 @@ _alone: dict[str, Block] = {}
 
 
 class Block:
-    """See `durable` and `restore` for what a block is to the user."""
+    """One block; see `durable` and `restore` for its meaning to users."""
 
     def __init__(self, name: Any, on_unsavable: Literal["raise", "warn"]) -> None:
         if not isinstance(name, str) or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
@@ -64,7 +64,7 @@ class Block:
         self._pace = Pace()
         self._asked = 0  # `Session.checkpoint_asked` when it was last saved
         self._young = 0  # streams without a name that were obtained before the block
-        self._drawn: dict[int, Any] = {}  # of younger ones: where they stood at the last commit
+        self._drawn: dict[int, Any] = {}  # positions of newer streams at the last commit
         self._held: set[str | int] = set()  # streams that the state itself holds
         self._said: set[str] = set()
         self._code = b""
@@ -72,7 +72,7 @@ class Block:
     # --- entering -----------------------------------------------------------------------------
 
     def enter(self, *, kept: bool = False) -> Any:
-        """Open the block; return the state of its last checkpoint, None if it begins anew.
+        """Open the block; return the state of its last checkpoint, None if there is none.
 
         Raises: see `durable`.
         """
@@ -122,7 +122,7 @@ class Block:
         self._machine = None
 
     def _restore(self, at: Here, block: Machine) -> Any:
-        """Go on from the newest checkpoint that can be used."""
+        """Continue from the newest checkpoint that can be used."""
         parent, durable = at.parent, at.parent.durable
         if parent.history.replaying:
             _store(at).remove_unfinished()
@@ -147,7 +147,7 @@ class Block:
     def _begin_anew(
         self, at: Here, block: Machine, failures: list[CheckpointUnusableError]
     ) -> None:
-        """There are checkpoints, and none can be used: replay everything, if everything is there."""
+        """No existing checkpoint can be used: replay everything, if everything is in the journal."""
         if at.parent.durable.can_begin(block):
             self._say_fallen(failures, "all of the block is replayed")
             return
@@ -158,7 +158,7 @@ class Block:
         error = CheckpointsLostError(self._title(), why, advice)
         if at.context.work is None:
             raise error
-        # An outcome would be for good, and would take the item's checkpoints with it.
+        # An outcome would be final, and would remove the item's checkpoints.
         with at.session.turn():
             halted = Halted(at.parent.path, at.parent.attempt, str(error))
             at.session.send(encode(halted))
@@ -187,7 +187,7 @@ class Block:
                     stream.skip_to(position)
 
     def _compare(self, block: Machine, record: Checkpoint) -> None:
-        """Say where the code is not what it was when the checkpoint was made."""
+        """Report if the code has changed since the checkpoint was made."""
         if (record.entry, record.entry_observation) != (block.entry, block.entry_observation):
             changed = f"was entered after call {record.entry}, and is entered after call {block.entry} now"
             if Process.policy.strict:
@@ -264,7 +264,7 @@ class Block:
         return block
 
     def _check_streams(self, at: Here) -> None:
-        """Refuse what a restart could not bring back: streams without a name, obtained inside."""
+        """Refuse what a restart could not restore: streams without a name, obtained inside the block."""
         book = at.context.rngs
         if book is None or book.count == self._young:
             return
@@ -293,7 +293,7 @@ class Block:
         dumped = saving.dumps(state, what)
 
         def load_back(content: bytes | memoryview) -> None:
-            dumped.parts.clear()  # there is no need for the memory of both
+            dumped.parts.clear()  # avoids holding both in memory
             saving.load_back(state, content, what)
 
         stored = self._stored(at, dumped, load_back)
@@ -312,7 +312,7 @@ class Block:
             parent.verify(block)
 
     def _stored(self, at: Here, dumped: Dumped, check: Callable[[Any], None]) -> bytes:
-        """Return what the record holds, checked: the state, or the name of its file."""
+        """Return the checked content of the record: the state, or the name of its file."""
         if dumped.size_bytes <= INLINE_BYTES_MAX:
             check(whole := b"".join(dumped.parts))
             return whole
@@ -336,7 +336,7 @@ def current_block(name: str) -> Block | None:
     """Return the block that `restore` has opened; None in a process without a run.
 
     Raises:
-        UsageError: it has not.
+        UsageError: there is none.
     """
     at = _engine.here()
     found = _alone.get(name) if at is None else at.context.blocks.get(name)

@@ -1,8 +1,8 @@
-"""What a checkpoint holds beside the user's state, and how futures and streams in it live again.
+"""What a checkpoint holds besides the user's state, and how its futures and streams are restored.
 
 Pickles name the functions `state`, `future` and `stream` of this module: they are part of the
-format. While a state is loaded nothing outside of it is touched; what is to be done to the parent
-is done by `Loading.apply`, when all could be loaded.
+format. Loading a state changes nothing outside of it; `Loading.apply` changes the parent after
+everything was loaded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Saving:
 
     at: Here
     pending: set[int] = field(default_factory=set)  # calls
-    streams: set[Mark] = field(default_factory=set)  # that the state itself holds
+    streams: set[Mark] = field(default_factory=set)  # streams streams that the state itself holds
 
     def dumps(self, value: Any, what: str) -> codec.Dumped:
         """Return the bytes of a state and of all streams.
@@ -53,10 +53,10 @@ class Saving:
         }
 
     def load_back(self, value: Any, content: bytes | memoryview, what: str) -> None:
-        """See that what `dumps` has given can be loaded.
+        """Check that the result of `dumps` can be loaded.
 
         Raises:
-            CheckpointUnusableError: it cannot; it names the part of the state that is to blame.
+            CheckpointUnusableError: it cannot; the text names the part of the state.
         """
         loading = Loading(None)
         try:
@@ -90,19 +90,19 @@ class Saving:
 
 @dataclass(slots=True)
 class Loading:
-    """One state that is being loaded: to go on from, or, without `at`, only to see that it can be."""
+    """One state that is being loaded: to continue from it, or, without `at`, only to check it."""
 
     at: Here | None
     futures: list[tuple[Future[Any], Kept]] = field(default_factory=list)
     streams: dict[Mark, tuple[Any, Any]] = field(default_factory=dict)
-    learned: int = 0  # the turn of the last of its futures that its parent knew
+    learned: int = 0  # turn of the last future that its parent knew
     more: Any = None
 
     def loads(self, content: bytes | memoryview, what: str) -> Any:
         """Return the state.
 
         Raises:
-            CheckpointUnusableError: it cannot be had, or would not be right.
+            CheckpointUnusableError: it cannot be loaded, or would be wrong.
         """
         _loading.append(self)
         try:
@@ -114,7 +114,7 @@ class Loading:
     def find_unloadable(
         self, value: Any, own: dict[type, Callable[[Any], Any]]
     ) -> unpicklable_path.Culprit:
-        """Return the part of a state that can be saved and not be loaded."""
+        """Return the part of a state that can be saved but not loaded."""
         _loading.append(self)
         try:
             return codec.find_unloadable(value, own, "state")
@@ -122,7 +122,7 @@ class Loading:
             _loading.pop()
 
     def apply(self) -> None:
-        """Put the streams where they were, and have the futures wait again."""
+        """Restore the streams, and make the futures wait again."""
         assert self.at is not None, "only loaded to see that it can be"
         at, (streams, book) = self.at, self.more
         if book is not None and at.context.rngs is None:
@@ -138,7 +138,7 @@ class Loading:
         rng.bring_back(rng.Streams(*streams))
 
     def stream(self, mark: Mark, position: Any) -> Any:
-        """Return the stream of a mark: the very object, if the parent has obtained it already."""
+        """Return the stream of a mark: the same object, if the parent has obtained it already."""
         if mark not in self.streams:
             book = None if self.at is None else self.at.context.rngs
             found = None if book is None else book.find(mark)
@@ -164,7 +164,7 @@ def stream(mark: Mark, position: Any) -> Any:
 
 
 def future(*fields: Any) -> Future[Any]:
-    """Return a future that was kept."""
+    """Return a saved future."""
     kept = Kept(*fields)
     if kept.place is not None:
         kept = kept._replace(place=Place(*kept.place))

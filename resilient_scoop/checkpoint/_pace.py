@@ -13,19 +13,19 @@ from typing import Final, Literal
 from resilient_scoop.errors import UsageError
 
 FAILURE_S: Final = 6 * 3600.0
-"""Mean time between failures that is assumed: a workstation that somebody uses."""
+"""Assumed mean time between failures, for a workstation in use."""
 SHARE: Final = 0.01
 
 
 class Pace:
-    """The thinning of one block; times are monotonic."""
+    """Decides which commits of one block are written; times are monotonic."""
 
     def __init__(self) -> None:
-        self.last_at: float | None = None  # when the last one was written
+        self.last_at: float | None = None  # when the last commit was written
         self.cost_s = 0.0
 
     def is_due(self, every_s: float | Literal["auto"] | None, now: float) -> bool:
-        """Tell whether a commit is to be written; the first one is, so that it shows what fails."""
+        """Return whether a commit is to be written; the first one is, so that errors show early."""
         if isinstance(every_s, str):
             if every_s != "auto":
                 raise UsageError(f'every_s={every_s!r} must be a number of seconds, "auto" or None')
@@ -39,7 +39,7 @@ class Pace:
         return max(self.cost_s / SHARE, math.sqrt(2 * self.cost_s * FAILURE_S))
 
     def wrote(self, began: float, now: float) -> None:
-        """Take in what a checkpoint cost."""
+        """Record the cost of a checkpoint."""
         cost_s = now - began
         self.cost_s = cost_s if self.last_at is None else max(cost_s, (self.cost_s + cost_s) / 2)
         self.last_at = now

@@ -1,4 +1,4 @@
-"""What a block's state is: an object with the user's attributes."""
+"""The state of a block: an object with the user's attributes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Value:
 
 
 def value(given: Any) -> Value:
-    """Have `durable` take a function or a class as the value itself, and not call it."""
+    """Make `durable` use a function or a class as the value itself, and not call it."""
     return Value(given)
 
 
 def initialize(initial: Any, name: str) -> Any:
-    """Return the value that an initializer stands for.
+    """Return the value of an initializer.
 
     Raises:
         UsageError: it is a function that needs arguments.
@@ -46,12 +46,12 @@ def initialize(initial: Any, name: str) -> Any:
             f"function itself as the value, write {name}=checkpoint.value(…)"
         ) from None
     except ValueError:
-        pass  # a builtin that does not tell its signature
+        pass  # a builtin without a readable signature
     return initial()
 
 
 class Saves(Protocol):
-    """What a state is committed to: the block that it belongs to."""
+    """The block to which a state belongs."""
 
     def commit(self, state: Any, every_s: float | Literal["auto"] | None) -> None:
         """Save the state, unless it is not due. See `State.commit`."""
@@ -73,16 +73,17 @@ class State:
     def commit(self, every_s: float | Literal["auto"] | None = None) -> None:
         """Save the state; it is on disk when this returns.
 
-        `every_s`: only if the last time is so many seconds ago. "auto": as often as costs at most
-        1 % of the time (Young's and Daly's interval of the measured cost, if that is longer). What
-        was left out is computed again after a crash, to the same end. Nothing tells whether a
-        commit was left out, since the program must not depend on it.
+        `every_s`: only if the last save is at least this number of seconds ago. "auto": at
+        intervals that cost at most 1 % of the time (or the interval of Young and Daly for the
+        measured cost, if that is longer). Skipped rounds are computed again after a crash, with the
+        same results. The program cannot see whether a commit was skipped, because it must not
+        depend on it.
 
         Raises:
-            PicklingFailedError: something in the state cannot be saved; it says which and what to do.
-            UsageError: another block, opened inside, is open; or this is a leaf, without calls.
-            CheckpointUnusableError: what was saved cannot be loaded back.
-            JournalError: the run's folder cannot be written to. (A full disk is waited for.)
+            PicklingFailedError: something in the state cannot be saved; the text says what, and
+            what to do. UsageError: another block, opened inside, is open; or this task makes no
+            calls. CheckpointUnusableError: the saved state cannot be loaded back. JournalError: the
+            folder of the run cannot be written. (On a full disk, the call waits for space.)
         """
         self._rscoop_block.commit(self, every_s)
 
@@ -104,5 +105,5 @@ class State:
 
 
 def is_taken(name: str) -> bool:
-    """Tell whether a name cannot be an attribute of the user's."""
+    """Return whether a name cannot be an attribute of user code."""
     return name == "commit" or name.startswith("_rscoop")

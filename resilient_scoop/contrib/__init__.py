@@ -1,1 +1,1 @@
-"""Ready-made for the libraries of the field; each module needs its library, which is not a dependency."""
+"""Loops for other libraries; each module needs its library, which is not a dependency."""

@@ -1,20 +1,20 @@
-"""DEAP's loops, checkpointed: the same calls, the same results, and a crash costs seconds.
+"""DEAP's loops with checkpoints: the same calls and results, and a crash costs seconds.
 
     from resilient_scoop.contrib.deap import eaSimple
 
     population, logbook = eaSimple(population, toolbox, cxpb=0.5, mutpb=0.2, ngen=10_000)
 
 Signatures, order of random draws, statistics and output are those of `deap.algorithms`: for equal
-random streams the results are equal to the last bit. After every generation the loop's state
+random streams the results are equal to the last bit. After every generation the state of the loop
 (population, hall of fame, logbook, strategy, number of the generation) can become a checkpoint;
-`every_s` thins them out ("auto": so that they take 1 % of the time at most), `name` tells several
-loops of one parent apart. A restart brings `random` and `numpy.random` back with them.
+`every_s` limits how often ("auto": at most 1 % of the time), `name` distinguishes several loops of
+one parent. A restart also restores `random` and `numpy.random`.
 
-What comes back is put into the objects that the caller gave: whoever holds the population, the hall
-of fame or the strategy holds the restored one. Statistics and operators are taken as given, so an
-operator that keeps state of its own must not.
+The restored state is put into the objects that the caller passed: references to the population, the
+hall of fame or the strategy see the restored one. Statistics and operators are not saved, so an
+operator must not keep state of its own.
 
-Without `rscoop` they are DEAP's loops and nothing else.
+Without `rscoop` they are just DEAP's loops.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def eaMuPlusLambda(
     every_s: EveryS = "auto",
     name: str | None = None,
 ) -> Result:
-    """As `deap.algorithms.eaMuPlusLambda`: the best `mu` of parents and offspring go on."""
+    """As `deap.algorithms.eaMuPlusLambda`: the best `mu` of parents and offspring survive."""
     loop = _Loop(toolbox, stats, halloffame, verbose, every_s, name or "eaMuPlusLambda")
 
     def breed() -> Population:
@@ -108,7 +108,7 @@ def eaMuCommaLambda(
     every_s: EveryS = "auto",
     name: str | None = None,
 ) -> Result:
-    """As `deap.algorithms.eaMuCommaLambda`: the best `mu` of the offspring alone go on.
+    """As `deap.algorithms.eaMuCommaLambda`: only the best `mu` of the offspring survive.
 
     Raises:
         UsageError: `lambda_` is smaller than `mu`.
@@ -136,10 +136,10 @@ def eaGenerateUpdate(
 ) -> Result:
     """As `deap.algorithms.eaGenerateUpdate`: ask `toolbox.generate`, tell `toolbox.update`.
 
-    What these two remember (CMA-ES: the centroid, the step size, the covariances) is part of the
-    checkpoint. It is found where they are methods of an object, as in
-    `toolbox.register("generate", strategy.generate, creator.Individual)`. Where they are not, give
-    the object, or a tuple of objects, as `strategy`; `()` says that there is nothing to remember.
+    The state of these two (CMA-ES: the centroid, the step size, the covariances) is part of the
+    checkpoint. It is found if they are methods of an object, as in `toolbox.register("generate",
+    strategy.generate, creator.Individual)`. If they are not, pass the object, or a tuple of
+    objects, as `strategy`; `()` means that there is no state.
 
     Raises:
         UsageError: `generate` or `update` is not registered, or its object cannot be found.
@@ -149,7 +149,7 @@ def eaGenerateUpdate(
 
 
 class _Loop:
-    """What the four have in common."""
+    """The common part of the four loops."""
 
     def __init__(
         self, toolbox: Any, stats: Any, halloffame: Any, verbose: bool, every_s: EveryS, name: str
@@ -186,7 +186,7 @@ class _Loop:
         return population, self.logbook
 
     def generate(self, ngen: int, strategies: tuple[Any, ...]) -> Result:
-        """Ask and tell `ngen` times."""
+        """Generate and update `ngen` times."""
         population: Population = []
         with self._durable(population, strategies) as state:
             if state.gen >= 0:
@@ -200,7 +200,7 @@ class _Loop:
         return population, self.logbook
 
     def _assess(self, unknown: Population, offspring: Population) -> None:
-        """Evaluate those whose fitness is not known; look for the best among all."""
+        """Evaluate individuals without a fitness; update the hall of fame."""
         fitnesses: Iterable[Any] = self.toolbox.map(self.toolbox.evaluate, unknown)
         for individual, fitness in zip(unknown, fitnesses, strict=True):
             individual.fitness.values = fitness
@@ -208,7 +208,7 @@ class _Loop:
             self.halloffame.update(offspring)
 
     def _end(self, state: Any, gen: int, evaluated: int, population: Population) -> None:
-        """A generation is over: note it, print it, keep it."""
+        """Finish a generation: record, print and commit it."""
         record = self.stats.compile(population) if self.stats is not None else {}
         self.logbook.record(gen=gen, nevals=evaluated, **record)
         if self.verbose:
@@ -219,7 +219,7 @@ class _Loop:
     # --- the checkpoint -----------------------------------------------------------------------
 
     def _durable(self, population: Population, strategies: tuple[Any, ...]) -> Any:
-        """Open the block. All goes by functions: an object that can be called would be."""
+        """Open the block. All initial values are functions, because callable objects would be called."""
         return checkpoint.durable(
             self.name,
             population=lambda: population,
@@ -230,7 +230,7 @@ class _Loop:
         )
 
     def _take_back(self, state: Any, strategies: tuple[Any, ...]) -> None:
-        """After a restart, put what came back into the objects that the caller holds."""
+        """After a restart, put the restored state into the objects of the caller."""
         self.logbook = state.logbook
         if self.halloffame is not None and state.halloffame is not None:
             _become(self.halloffame, state.halloffame)
@@ -291,7 +291,7 @@ def _strategies(toolbox: Any, given: Any) -> tuple[Any, ...]:
 
 
 def _owner(function: Any) -> Any:
-    """Return the object whose method this is, below what `register` and decorators put around it."""
+    """Return the object of a method, inside the wrappers of `register` and decorators."""
     while True:
         if isinstance(function, functools.partial):
             function = function.func

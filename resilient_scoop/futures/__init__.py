@@ -1,8 +1,7 @@
-"""Futures: have functions computed by the run's workers, from the script or from tasks, at any depth.
+"""Futures: run functions on the workers of the run, from the script or from tasks, at any depth.
 
-The names and meanings are SCOOP's and `concurrent.futures`'. Every future has an identity that
-depends only on the order of its parent's calls, so that a parent that starts again finds its
-results.
+Names and meanings are those of SCOOP and `concurrent.futures`. Every future has an identity that
+depends only on the order of its parent's calls, so that a restarted parent finds its results.
 """
 
 from __future__ import annotations

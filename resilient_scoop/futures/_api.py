@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
-_ignored: set[str] = set()  # keywords that were named as ignored: as many as the source has
+_ignored: set[str] = (
+    set()
+)  # ignored keywords that were reported: limited by the keywords in the source
 
 
 def submit(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-    """Have `fn(*args, **kwargs)` computed; return its future at once.
+    """Submit `fn(*args, **kwargs)`; return its future at once.
 
-    The arguments are snapshots: what happens to them afterwards is not seen by the call.
+    The arguments are snapshots: the call does not see later changes to them.
 
     Raises:
-        TypeError: `fn` is not callable.
-        PicklingFailedError: `fn` or an argument cannot travel; it names which part.
+        TypeError: `fn` is not callable. PicklingFailedError: `fn` or an argument cannot be pickled;
+        the text names the part.
     """
     return _submit(fn, args, kwargs, None)
 
@@ -69,14 +71,14 @@ def map(
 ) -> Iterator[T]:
     """Return an iterator over `func(*row)` for the rows of the zipped iterables, in their order.
 
-    Iterables with a length are submitted whole at once; others are read ahead by `buffersize` items
-    (1,024 unless told), so that an endless one is slowed and not swallowed. `chunksize` is accepted
-    and not needed: slices are sized by measured time. Keywords that it does not know are ignored, as
-    SCOOP ignores them, and named in a warning. The first failing item raises at its place.
+    Iterables with a length are submitted at once; others are read ahead by `buffersize` items
+    (default 1,024), so that an endless one is slowed down and not read completely. `chunksize` is
+    accepted and has no effect: slices are sized by measured time. Unknown keywords are ignored, as
+    in SCOOP, and named in a warning. A failed item raises its exception at its place.
 
     Raises:
-        TimeoutError: at an item that is not there `timeout` seconds after the call.
-        PicklingFailedError: `func` or an argument cannot travel; it names which part.
+        TimeoutError: at an item without a result `timeout` seconds after the call.
+        PicklingFailedError: `func` or an argument cannot be pickled; the text names the part.
     """
     del chunksize
     _warn_of(ignored)
@@ -84,7 +86,7 @@ def map(
 
 
 def _warn_of(ignored: dict[str, Any]) -> None:
-    """Name, once each, keywords that a map does not know: `func` is not given them."""
+    """Report, once each, unknown keywords of a map: `func` does not get them."""
     new = sorted(ignored.keys() - _ignored)
     if not new:
         return
@@ -120,9 +122,9 @@ def map_as_completed(
     buffersize: int | None = None,
     **ignored: Any,
 ) -> Iterator[T]:
-    """As `map`, but the values come in the order in which they are completed.
+    """As `map`, but the values are in the order of completion.
 
-    A resumed run is told the order that it was told first.
+    A resumed run gets the same order as the first time.
     """
     _warn_of(ignored)
     return _map_as_completed(func, iterables, timeout, buffersize, None)
@@ -144,14 +146,14 @@ def _map_as_completed(
 
 
 def once(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    """Run `fn` here, once in the life of the run, and return its value; a replay gets the same value.
+    """Run `fn` here, once per run, and return its value; a replay gets the same value.
 
-    For everything that varies: the clock, UUIDs, files, the network. `fn` may make calls, ask and
-    wait, too. What it raises is raised again on replay. It has returned when its value is on disk;
-    a crash before that has `fn` run again.
+    For everything that varies: the clock, UUIDs, files, the network. `fn` may make calls and wait
+    for them, too. Its exception is raised again on replay. It returns when the value is on disk;
+    after a crash before that, `fn` runs again.
 
     Raises:
-        PicklingFailedError: the value cannot be kept; a replay is told so, too.
+        PicklingFailedError: the value cannot be pickled; a replay gets the same error.
     """
     at = _engine.here()
     if at is None:
@@ -169,11 +171,10 @@ def rng(name: str | None = None, *, numpy: Literal[True]) -> np.random.Generator
 
 
 def rng(name: str | None = None, *, numpy: bool = False) -> Any:
-    """Return a random stream of the running future's own, seeded from the run's seed and its path.
+    """Return a random stream of the running future, seeded from the run's seed and its path.
 
-    Each call gives another stream; with a `name`, it is the stream of that name, the same one each
-    time, so that a new stream elsewhere does not shift it. With `numpy` it is a
-    `numpy.random.Generator`.
+    Each call returns another stream; with a `name`, always the stream of that name, so that a new
+    stream elsewhere does not change it. With `numpy`, it is a `numpy.random.Generator`.
 
     Raises:
         ModuleNotFoundError: `numpy=True`, and NumPy is not installed.
@@ -208,7 +209,7 @@ class Calls:
         buffersize: int | None = None,
         **ignored: Any,
     ) -> Iterator[T]:
-        """As `futures.map`; its `timeout` is the iterator's, the option's is each item's."""
+        """As `futures.map`; its `timeout` is for the iterator, the option `timeout` for each item."""
         del chunksize
         _warn_of(ignored)
         return _map(func, iterables, timeout, buffersize, self._given)
@@ -237,11 +238,10 @@ def options(
 ) -> Calls:
     """Return an object with `submit` and `map` whose calls have these options.
 
-    `timeout`: seconds that a try of an item may take, waiting for its own calls included; then it
-    is ended, and tried again as often as `retries` says. `retries`: how often an item that raises
-    is tried again; `retry`: a tenacity policy instead. `idempotent=False`: never started twice; if its
-    worker is lost it fails with `WorkerLostError`. `priority`: higher ones go first. `name`: for
-    eyes.
+    `timeout`: seconds that a try of an item may take, including waits for its own calls; then it is
+    ended, and tried again up to `retries` times. `retries`: how often a failed item is tried again;
+    `retry`: a tenacity policy instead. `idempotent=False`: never started twice; if its worker is
+    lost it fails with `WorkerLostError`. `priority`: higher ones start first. `name`: for display.
 
     Raises:
         UsageError: a value is out of its range, or two contradict each other.
@@ -263,7 +263,7 @@ def task(
     priority: int = 0,
     name: str | None = None,
 ) -> Callable[[F], F]:
-    """Set options on a function: all its calls have them. The arguments are those of `options`."""
+    """Set options on a function for all its calls. The arguments are those of `options`."""
     made = _options.make(
         timeout=timeout, retries=retries, retry=retry, idempotent=idempotent,
         priority=priority, name=name,

@@ -1,7 +1,7 @@
-"""How a call of the user becomes a call of the running parent.
+"""Turn a call by user code into a batch of the running parent.
 
-Everything here happens in the main thread of the origin or a worker, in the order of the user's own
-statements: that order is a future's identity.
+Everything here happens in the main thread of the origin or a worker, in the order of the statements
+of user code: this order determines the identity of futures.
 """
 
 from __future__ import annotations
@@ -50,14 +50,15 @@ ONE, STAR, KEYWORDS = 0, 1, 2
 OUTSTANDING_BYTES_MAX = 32 << 20
 FILE_BYTES_MAX = 64 << 20
 FILES_PER_WORKER = 4
-"""Beyond both of these a parent waits: some are computed, some are on their way, one is being made."""
+"""If both are exceeded, the parent waits: some items are computed, some are in transit, one is
+being made."""
 STEP_BYTES = 4 << 20
 _FILE = b"B"
 _SEND_S = 0.001
 _SEND_ITEMS = 64
 _DEFINITIONS_MAX = 512
 SLOW_S = 0.3
-"""Beyond this the user is told that looking for changes takes long."""
+"""If checking for changes takes longer than this, the user is told."""
 _SCALARS = frozenset({int, float, bool, str, bytes, type(None), complex})
 
 _definitions: dict[tuple[Any, ...], tuple[object, Define, Guard]] = {}
@@ -66,7 +67,7 @@ program_end.caches += [_definitions.clear, _bringing.clear, forget_known, import
 
 
 class Here:
-    """Where the running code is: its session, its context, its parent machine."""
+    """Where the running code is: its session, context and parent machine."""
 
     __slots__ = ("context", "parent", "session")
 
@@ -80,8 +81,8 @@ def here() -> Here | None:
     """Return where the running code is, or None in a process that `rscoop` did not start.
 
     Raises:
-        ScriptGuardError: the script makes calls while a worker imports it.
-        RuntimeError: a thread of the user's own calls.
+        ScriptGuardError: the script makes calls while a worker imports it. RuntimeError: called in
+        a thread of user code.
     """
     if Process.importing is not None:
         raise ScriptGuardError(Process.importing)
@@ -102,10 +103,10 @@ def here() -> Here | None:
 
 
 def enter(at: Here, what: str) -> None:
-    """Pass the running code on if it is in the parent that `at` names, and may wait there.
+    """Return `at` if the running code is in that parent and may wait there.
 
     Raises:
-        RuntimeError: `what` is another parent's, or this is a thread of the user's own.
+        RuntimeError: `what` belongs to another parent, or this is a thread of user code.
     """
     _refuse_threads(what)
     context = at.session.context
@@ -131,8 +132,8 @@ def _refuse_threads(what: str) -> None:
 
 
 def definition(function: Callable[..., Any], style: int, options: Options) -> Define:
-    """Return what a callable means at this moment; the last definition, if nothing has changed since."""
-    # With options, they are a part of the key; to hash them takes as long as all the rest.
+    """Return the present definition of a callable; the last one, if nothing has changed since."""
+    # Options are part of the key; hashing them takes as long as everything else.
     key = (id(function), style) if options is PLAIN else (id(function), style, options)
     found = _definitions.get(key)
     changes = script_changes.changes()
@@ -157,7 +158,7 @@ _advised: set[str] = set()
 
 
 def _advise(function: Callable[..., Any], meaning: Meaning, took_s: float) -> None:
-    """Say, once per function, that comparing what it refers to is slow."""
+    """Report, once per function, that comparing what it refers to is slow."""
     name = describe(function).rpartition(":")[2]
     if name in _advised:
         return
@@ -200,9 +201,9 @@ def _define(
 
 
 def bringing(define: Define, met: Changed) -> Define:
-    """Return a definition with what arguments refer to and the script has changed.
+    """Return a definition, with changes of the script in what the arguments refer to.
 
-    The fingerprint stays: the digests of the arguments tell what they refer to.
+    The fingerprint stays: the digests of the arguments cover what they refer to.
     """
     known = {each.home for each in define.references}
     new = {home: met[home] for home in sorted(met) if home not in known}
@@ -228,8 +229,8 @@ def encode(
 ) -> tuple[bytes, list[bytes], dict[int, int]]:
     """Return (digests, payloads, sizes of files by place) of the first items, one at least.
 
-    The payloads are snapshots, from now on out of the user's reach. Those that are not small come
-    few at a time: they are files, and a parent may make only so many before some are done.
+    The payloads are snapshots, independent of later changes. Large ones are returned a few at a
+    time: they are files, and a parent may make only a limited number before some are done.
     """
     store, what = at.session.store, f"argument of {define.name}"
     payloads: list[bytes] = []
@@ -260,10 +261,10 @@ def encode(
 
 
 def _check_comparable(define: Define, args: Sequence[Any]) -> None:
-    """Refuse a call that must not be started twice, if nobody could tell that it is the same call.
+    """Refuse a call that must not be started twice, if a replay could not recognize it.
 
     Raises:
-        UsageError: naming the function.
+        UsageError: the text names the function.
     """
     for arg in args:
         if digest_value(arg) is None:
@@ -276,13 +277,13 @@ def _check_comparable(define: Define, args: Sequence[Any]) -> None:
 
 
 def open_call(at: Here, define: Define) -> Call:
-    """Begin a call of the running parent."""
+    """Start a batch of the running parent."""
     at.session.machine.define(define)
     return at.parent.begin(define.fn, define.fingerprint)
 
 
 def add(at: Here, call: Call, define: Define, args: Sequence[Any], *, last: bool) -> None:
-    """Add items to a call, waiting while too much is under way."""
+    """Add items to a batch, waiting while too many are in progress."""
     parent, session = at.parent, at.session
     while True:
         digests, payloads, files = encode(at, define, args) if args else (b"", [], {})
@@ -306,7 +307,7 @@ def add(at: Here, call: Call, define: Define, args: Sequence[Any], *, last: bool
 
 
 def _has_enough(at: Here) -> bool:
-    """Tell whether so much is under way that the workers have enough to do."""
+    """Return whether enough items are in progress to keep the workers busy."""
     under_way = at.parent.calls.under_way
     if under_way.in_messages > OUTSTANDING_BYTES_MAX:
         return True
@@ -318,7 +319,7 @@ def _has_enough(at: Here) -> bool:
 def nudge(at: Here) -> None:
     """Send what is queued, unless something was sent just now and more may follow.
 
-    In a replay there is mostly nothing to be sent, but a page to be asked for before it is missed.
+    In a replay there is usually nothing to send, but a page of history to request in advance.
     """
     user_signals.deliver_due()
     session, parent = at.session, at.parent
@@ -338,7 +339,7 @@ def block(at: Here, ready: Callable[[], bool], until: float | None = None) -> bo
     """Wait until `ready()` holds (True) or the moment `until` (False).
 
     Raises:
-        ReplayDivergedError: the replay is strict, and differs: what is waited for may never come.
+        ReplayDivergedError: the replay is strict and differs: the awaited result may never arrive.
     """
     if Process.refusal is not None:
         raise RuntimeError(Process.refusal)
@@ -352,15 +353,15 @@ def block(at: Here, ready: Callable[[], bool], until: float | None = None) -> bo
 
 
 def refuse_cut(at: Here, what: str) -> None:
-    """Refuse what cannot be recorded: the script has been interrupted."""
+    """Refuse an operation that cannot be recorded, because the script has been interrupted."""
     if at.session.is_cut:
-        from concurrent.futures import CancelledError  # it takes each process 3 ms to load
+        from concurrent.futures import CancelledError  # loading it takes each process 3 ms
 
         raise CancelledError(f"{what}: the run was interrupted")
 
 
 def told(at: Here, kind: str, live: Callable[[], bytes]) -> bytes:
-    """Return what the parent is told here: what it was told before, or what `live` finds, recorded."""
+    """Return an answer for the parent: the recorded one on replay, else that of `live`, recorded now."""
     if Process.refusal is not None:
         raise RuntimeError(Process.refusal)
     parent = at.parent

@@ -1,4 +1,4 @@
-"""Futures: what a parent holds of an item that it asked for."""
+"""Futures: a parent's objects for its calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STRIDE = 1_000_003
 
 
 class Place(NamedTuple):
-    """Which call a future that waits belongs to."""
+    """The batch of a waiting future."""
 
     call: int
     fn: bytes
@@ -31,29 +31,29 @@ class Place(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What a checkpoint keeps of a future: its outcome, or where it comes from."""
+    """A future as saved in a checkpoint: its outcome, or its place."""
 
     callable: str
     item: int
     path: str
     value: Any = None
     error: BaseException | None = None
-    place: Place | None = None  # of one whose outcome its parent has not been told
+    place: Place | None = None  # for a future whose outcome the parent does not know
     payload: bytes | None = None  # the outcome, if it has arrived
     failed: bool = False
     callbacks: Sequence[Callable[[Future[Any]], Any]] = ()
-    turn: int = 0  # its place in the order in which its parent was told of outcomes
+    turn: int = 0  # its place in the order in which its parent learned outcomes
 
 
 class Future(Generic[T]):
-    """An item of a call: its value or exception, now or later.
+    """A call: its value or exception, now or later.
 
-    The methods are those of `concurrent.futures.Future`; what they tell is recorded where it could
-    have come out differently, so that a resumed run is told the same. Attributes: `index` (place in
-    its call), `callable` (its name), `path` (its identity in the run).
+    The methods are those of `concurrent.futures.Future`; answers that could vary are recorded, so
+    that a resumed run gets the same ones. Attributes: `index` (place in its batch), `callable` (its
+    name), `path` (its identity in the run).
 
-    Two futures are equal if they are the same object. The hash is the number of the call, so that sets
-    of futures iterate in the same order in every replay.
+    Two futures are equal if they are the same object. The hash is the number of the batch, so that
+    sets of futures iterate in the same order in every replay.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Future(Generic[T]):
         raise TypeError(f"a future cannot be pickled: {self.__rscoop_advice__()}")
 
     def __rscoop_advice__(self) -> str:
-        """Return what to do instead of pickling it, for the error that names it."""
+        """Return advice for the error that it cannot be pickled."""
         name = f"future {self.path}" if self.path else "this future"
         return (
             f"pass the result of {name} (`.result()`), or have the task make the call: a future "
@@ -90,10 +90,10 @@ class Future(Generic[T]):
         )
 
     def keep(self, at: Here) -> Kept:
-        """Return what a checkpoint of its parent keeps of it.
+        """Return its form in a checkpoint of its parent.
 
         Raises:
-            TypeError: it is another parent's.
+            TypeError: it belongs to another parent.
         """
         if self._seen:
             return Kept(
@@ -109,7 +109,9 @@ class Future(Generic[T]):
         chunk = call.find(index)
         payload = None if chunk is None else chunk.values[index - chunk.start]
         if payload is not None and payload[:1] == _FILE:
-            payload = None  # a file goes with the last record that names it: that one is kept
+            payload = (
+                None  # a file is removed with the last record that names it: that record is kept
+            )
         failed = payload is not None and chunk is not None and index in chunk.failed
         return Kept(
             self.callable, index, self.path, None, None, place, payload, failed, self._callbacks
@@ -117,7 +119,7 @@ class Future(Generic[T]):
 
     @classmethod
     def kept(cls, kept: Kept) -> Future[Any]:
-        """Return the future of which this was kept; one that waits is revived by `revive`."""
+        """Return the saved future; a waiting one must be connected by `revive`."""
         place = ids.parse_item(kept.path)
         number = 0 if place is None else place[1]
         future: Future[Any] = cls(None, None, kept.callable, kept.item, number)
@@ -128,7 +130,7 @@ class Future(Generic[T]):
         return future
 
     def revive(self, at: Here, kept: Kept) -> None:
-        """Have a kept future wait for its outcome again, in the parent that goes on."""
+        """Make a saved future wait for its outcome again, in the continued parent."""
         place = kept.place
         assert place is not None, "what is settled does not wait"
         self._at, self._callbacks = at, list(kept.callbacks)
@@ -147,7 +149,7 @@ class Future(Generic[T]):
     # --- what is known ------------------------------------------------------------------------
 
     def settled(self) -> bool:
-        """Return whether the outcome is in this process, told to the parent or not."""
+        """Return whether the outcome is in this process, even if the parent does not know it yet."""
         return self._seen or (self._call is not None and self._call.find(self.index) is not None)
 
     def arrival(self) -> int:
@@ -157,19 +159,19 @@ class Future(Generic[T]):
 
     @property
     def is_known(self) -> bool:
-        """Whether its parent has been told its outcome."""
+        """Whether its parent knows its outcome."""
         return self._seen
 
     def turn(self) -> tuple[int, int, int]:
-        """Return what orders known futures as their parent was told of them."""
+        """Return the sort key of known futures, in the order in which their parent learned them."""
         return self._turn, self.number, self.index
 
     def place(self) -> tuple[int, int]:
-        """Return what orders futures of one parent as they were made."""
+        """Return the sort key of futures of one parent, in the order of their creation."""
         return self.number, self.index
 
     def has_failed(self) -> bool:
-        """Return whether it is settled by an exception of its own, told to the parent or not."""
+        """Return whether its outcome is an error (no cancellation), even if the parent does not know it."""
         if self._seen:
             return self._error is not None and not self.cancelled()
         chunk = None if self._call is None else self._call.find(self.index)
@@ -180,17 +182,17 @@ class Future(Generic[T]):
         )
 
     def parent_here(self) -> Here | None:
-        """Return where its parent runs, which is here; None for a future of no run.
+        """Return the place of its parent, which must be running here; None for a future without a run.
 
         Raises:
-            RuntimeError: it is another parent's, or this is a thread of the user's own.
+            RuntimeError: it belongs to another parent, or this is a thread of user code.
         """
         if self._at is not None:
             _engine.enter(self._at, f"future {self.path}")
         return self._at
 
     def learn(self) -> None:
-        """Take the outcome in; it must be settled."""
+        """Take in the outcome, which must be present."""
         if self._seen:
             return
         assert self._at is not None, "a future without a parent is born seen"
@@ -202,7 +204,7 @@ class Future(Generic[T]):
         try:
             value = codec.loads(payload, self._at.session.store, what)
         except codec.UnpicklingFailedError as error:
-            self._error = error  # whoever asks again is told again
+            self._error = error  # a later call gets it again
         else:
             if self.index in chunk.failed:
                 self._error = value
@@ -218,18 +220,18 @@ class Future(Generic[T]):
             _pending.call_back(self._at, self._call_back)
 
     def settle(self, value: Any, error: BaseException | None) -> None:
-        """Give it its outcome (a run without `rscoop`)."""
+        """Set its outcome (without `rscoop`)."""
         self._seen, self._value, self._error = True, value, error
         self._call_back()
 
     # --- concurrent.futures -------------------------------------------------------------------
 
     def result(self, timeout: float | None = None) -> T:
-        """Return the value, waiting for it; raise what the call raised.
+        """Wait for the value and return it; raise the exception of the call.
 
         Raises:
-            TimeoutError: it was not there within `timeout` seconds.
-            concurrent.futures.CancelledError: it was cancelled.
+            TimeoutError: there was no outcome within `timeout` seconds.
+            concurrent.futures.CancelledError: it was canceled.
         """
         self._await(timeout)
         if self._error is not None:
@@ -238,7 +240,7 @@ class Future(Generic[T]):
         return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what the call raised, None if it returned; waits as `result` does."""
+        """Return the exception of the call, None if it returned; waits as `result` does."""
         self._await(timeout)
         if self._error is not None and self.cancelled():
             raise self._error
@@ -263,7 +265,7 @@ class Future(Generic[T]):
         self.learn()
 
     def done(self) -> bool:
-        """Return whether it has an outcome (also by being cancelled)."""
+        """Return whether it has an outcome (including cancellation)."""
         if self._seen:
             return True
         at = self.parent_here()
@@ -281,11 +283,11 @@ class Future(Generic[T]):
         return True
 
     def running(self) -> bool:
-        """Return whether it has no outcome yet; a future that only waits for a worker counts too."""
+        """Return whether it has no outcome yet; this includes a future that waits for a worker."""
         return not self.done()
 
     def cancelled(self) -> bool:
-        """Return whether it was cancelled in time."""
+        """Return whether it was canceled."""
         if self._error is None:
             return False
         from concurrent.futures import CancelledError  # it takes each process 3 ms to load
@@ -293,7 +295,7 @@ class Future(Generic[T]):
         return isinstance(self._error, CancelledError)
 
     def cancel(self) -> bool:
-        """Try to cancel it; return whether that came in time: no worker had begun it yet."""
+        """Try to cancel it; return whether it worked: no worker had started it."""
         if self._seen:
             return self.cancelled()
         at, call = self.parent_here(), self._call
@@ -308,7 +310,7 @@ class Future(Generic[T]):
                 parent.ask_cancel(call.number, self.index)
             _engine.block(at, lambda: parent.cancelled is not None or self.settled())
             cancelled = parent.cancelled
-            if cancelled is None:  # the outcome came before the answer, and says as much
+            if cancelled is None:  # the outcome arrived before the answer, and includes it
                 cancelled = self._ended_cancelled()
             return b"1" if cancelled else b"0"
 
@@ -329,10 +331,10 @@ class Future(Generic[T]):
         inCallbackThread: object = None,
         inCallbackGroup: object = None,
     ) -> None:
-        """Call `fn(self)` in this parent when the outcome is learnt: when the parent next waits.
+        """Call `fn(self)` in this parent when it learns the outcome: when it next waits.
 
-        What a callback raises is logged and goes no further. SCOOP's further arguments are accepted
-        and mean nothing here: callbacks run where the future was made.
+        Exceptions of a callback are logged and not propagated. The further arguments of SCOOP are
+        accepted without effect: callbacks run where the future was made.
         """
         del inCallbackThread, inCallbackGroup
         if self._seen:
@@ -351,6 +353,6 @@ class Future(Generic[T]):
             try:
                 callback(self)
             except Exception:  # user code
-                import resilient_scoop  # its logger loads `logging`, 3 ms, when it is asked for
+                import resilient_scoop  # its logger loads `logging`, 3 ms, on first use
 
                 resilient_scoop.logger.exception("a callback of future %s raised", self.path)

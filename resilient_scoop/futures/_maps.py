@@ -1,4 +1,4 @@
-"""Maps: one call of many items, fed as far as it may be, read in order or as results come."""
+"""Maps: a batch of many items, fed within limits, read in order or in the order of completion."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from resilient_scoop.wire.messages import Options
 
 BUFFER = 1024
-"""Items that a map over something without a length keeps under way."""
+"""Number of items in progress for a map over an iterable without a length."""
 _CHUNK_MIN, _CHUNK_MAX = 16, 4096
 
 
 class Mapping:
-    """A map of the running parent: feeds its call and hands out what is settled."""
+    """A map of the running parent: feeds its batch and returns settled items."""
 
-    _ended = True  # there is no call yet
+    _ended = True  # there is no batch yet
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Mapping:
         self._chunk = _CHUNK_MIN
         self._fed = 0
         self._exhausted = False
-        self._late: Exception | None = None  # what the iterables raised behind their last item
+        self._late: Exception | None = None  # exception of the iterables after their last item
         try:
             self.feed(self._window)
         except BaseException:  # user code: the iterables, and pickling, run it
@@ -79,7 +79,7 @@ class Mapping:
         rows: list[Any] = []
         try:
             rows.extend(itertools.islice(self._rows, size))
-        except Exception as error:  # user code: it is raised behind the results before it
+        except Exception as error:  # user code: raised after the results before it
             self._late = error
         self._exhausted = len(rows) < size or self._late is not None
         self._fed += len(rows)
@@ -87,29 +87,29 @@ class Mapping:
         return rows
 
     def _end(self, *, abandoned: bool) -> None:
-        """End the call, once; safe wherever a finalizer may run."""
+        """End the batch, once; safe in a finalizer."""
         if not self._ended:
             self._ended = True
             self.at.parent.given_up.name(self.call, abandoned=abandoned)
 
     def __del__(self) -> None:
-        # An iterator that was never begun: what it has asked for is computed, as by concurrent.futures.
+        # An iterator that was never read: its calls are computed, as in concurrent.futures.
         if not self._ended and not self.call.last:
             self._end(abandoned=False)
 
     def refill(self, consumed: int) -> None:
-        """Keep the window full; the places where items are taken depend on nothing but `consumed`."""
+        """Keep the window full; when items are read depends only on `consumed`."""
         if self._window is not None and not self._exhausted:
             wanted = consumed + self._window - self._fed
             if wanted >= max(1, self._window // 2):
                 self.feed(wanted)
 
     def is_over(self, index: int) -> bool:
-        """Tell whether there is no item `index`."""
+        """Return whether there is no item `index`."""
         return self._exhausted and index >= self._fed
 
     def _finish(self) -> None:
-        """All was handed out: raise what the iterables raised in place of their next item."""
+        """After the last item: raise the exception of the iterables, if there was one."""
         self._ended = True
         if self._late is not None:
             late, self._late = self._late, None
@@ -126,7 +126,7 @@ class Mapping:
     # --- in order -----------------------------------------------------------------------------
 
     def in_order(self, timeout: float | None) -> Iterator[Any]:
-        """Yield the values in the order of the arguments; whoever stops early gives up the rest."""
+        """Yield the values in the order of the arguments; an early stop gives up the rest."""
         until = None if timeout is None else time.monotonic() + timeout
         index, call = 0, self.call
         try:
@@ -141,7 +141,7 @@ class Mapping:
                     index += 1
                     yield value
                 with self.at.session.turn():
-                    call.chunks.remove(chunk)  # what was handed out is not kept
+                    call.chunks.remove(chunk)  # returned items are not kept
         finally:
             self._end(abandoned=True)
 
@@ -171,7 +171,7 @@ class Mapping:
     # --- as they come -------------------------------------------------------------------------
 
     def as_completed(self, timeout: float | None) -> Iterator[Any]:
-        """Yield the values as they come, which is told to the parent; who stops gives up the rest."""
+        """Yield the values in order of completion, which is recorded; an early stop gives up the rest."""
         until = None if timeout is None else time.monotonic() + timeout
         consumed, at, call = 0, self.at, self.call
 
@@ -197,7 +197,7 @@ class Mapping:
                     stop = min(stop, self._fed)  # a changed script may have fewer
                     _engine.block(at, functools.partial(self._are_settled, start, stop))
                     with at.session.turn():
-                        taken = call.take(start, stop)  # what is handed out is not kept
+                        taken = call.take(start, stop)  # returned items are not kept
                     for chunk in taken:
                         for index in range(chunk.start, chunk.stop):
                             consumed += 1
@@ -206,7 +206,7 @@ class Mapping:
             self._end(abandoned=True)
 
     def _are_settled(self, start: int, stop: int) -> bool:
-        """Tell whether items are settled, as seen from the first of them that is not."""
+        """Return whether items are settled, starting at the first that was not."""
         while start < stop:
             chunk = self.call.find(start)
             if chunk is None:

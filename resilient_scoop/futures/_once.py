@@ -1,4 +1,4 @@
-"""`once` in a parent: told again where it was told before, else run, kept, and told."""
+"""`once` in a parent: return the recorded value, else run the function and record its value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VALUE, _ERROR = b"0", b"1"
 
 
 def run(at: Here, name: str, function: Callable[[], Any]) -> Any:
-    """Return what a function came to, in this life of the run or in an earlier one."""
+    """Return the value of a function, from this launch of the run or from an earlier one."""
     _engine.refuse_cut(at, f"once({name})")
     parent, context, session = at.parent, at.context, at.session
     begun = parent.begin_once(context.in_once)
@@ -33,7 +33,7 @@ def run(at: Here, name: str, function: Callable[[], Any]) -> Any:
                 answer = _answer(function, name)
         finally:
             context.in_once -= 1
-        if parent.judge.refusal is not None:  # of a strict replay: no answer of the function's
+        if parent.judge.refusal is not None:  # error of a strict replay, not an answer of the function
             raise parent.judge.refusal.with_traceback(None)
         with session.turn():
             answer = parent.end_once(begun, name, answer)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 ATTRIBUTE = "__rscoop_options__"
 PLAIN = Options()
-"""Those of a call without any: this one object, so that it can be told by identity."""
+"""Options of a call without any: one object, which can be recognized by identity."""
 
 
 def make(
@@ -56,7 +56,7 @@ def of(function: object, given: Options | None = None) -> Options:
 
 
 def set_on(function: F, options: Options) -> F:
-    """Set options on a function, which stays itself."""
+    """Set options on a function and return it."""
     setattr(function, ATTRIBUTE, options)
     return function
 

@@ -1,4 +1,4 @@
-"""Futures that a parent waits for, and their callbacks. What is settled when is told to the parent."""
+"""Futures that a parent waits for, and their callbacks. The order of completion is recorded."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ if TYPE_CHECKING:
 
 
 class Waited(Protocol):
-    """What is waited for: a future."""
+    """An awaited future."""
 
-    number: int  # of its call
-    index: int  # in its call
+    number: int  # number of its batch
+    index: int  # index in its batch
 
     def settled(self) -> bool:
-        """Return whether its outcome is here."""
+        """Return whether its outcome has arrived."""
 
     def arrival(self) -> int:
-        """Return what orders the settled ones."""
+        """Return the sort key of settled ones."""
 
     def has_failed(self) -> bool:
-        """Return whether it is settled by an error of its own."""
+        """Return whether its outcome is an exception."""
 
     def learn(self) -> None:
-        """Take the outcome in, and call back."""
+        """Take in the outcome, and run callbacks."""
 
 
 T = TypeVar("T", bound=Waited)
 
 
 class Pending(Generic[T]):
-    """Futures of one parent that it has not been told of, and which of them are settled by now.
+    """Futures of one parent whose outcomes it does not know yet, and which of them are settled.
 
-    Outcomes are heard of as they arrive, so that waiting for many costs no look at each of them.
+    Outcomes are noted as they arrive, so that waiting for many futures does not check each of them.
     """
 
     def __init__(self, at: Here, futures: Iterable[T] = ()) -> None:
         self._at = at
-        self._waiting: dict[int, list[T]] = {}  # by the number of their call
+        self._waiting: dict[int, list[T]] = {}  # by the number of their batch
         self._count = 0
         self._settled: dict[T, None] = {}
         self._watch = Watch()
         at.parent.calls.add_watch(self._watch)
-        self.failed = False  # one that is settled has failed
+        self.failed = False  # a settled one has failed
         for future in futures:
             self.add(future)
 
@@ -62,10 +62,10 @@ class Pending(Generic[T]):
         return len(self._settled)
 
     def enter(self) -> Here:
-        """Return where the parent runs, which is here.
+        """Return the place of the parent, which must be running here.
 
         Raises:
-            RuntimeError: another parent waits, or a thread of the user's own.
+            RuntimeError: called in another parent, or in a thread of user code.
         """
         _engine.enter(self._at, "these futures")
         return self._at
@@ -83,7 +83,7 @@ class Pending(Generic[T]):
         self.failed = self.failed or future.has_failed()
 
     def discard(self, future: T) -> None:
-        """Wait for one no longer, if it is waited for: the parent is told of it, or just was."""
+        """Stop waiting for a future: the parent knows its outcome."""
         siblings = self._waiting.get(future.number, [])
         if future in siblings:
             siblings.remove(future)
@@ -94,7 +94,7 @@ class Pending(Generic[T]):
                 self._watch.calls.discard(future.number)
 
     def hear(self) -> Pending[T]:
-        """Take in what has arrived since the last time (in a turn)."""
+        """Take in outcomes that have arrived since the last time (in a turn)."""
         arrived = self._watch.arrived
         while arrived:
             for future in self._waiting.get(arrived.popleft(), ()):
@@ -103,17 +103,17 @@ class Pending(Generic[T]):
         return self
 
     def look(self) -> bytes:
-        """Return which are settled, in the order in which they were, to be told to the parent."""
+        """Return the settled ones, in the order of completion, for the parent's record."""
         with self._at.session.turn():
             self.hear()
         settled = sorted(self._settled, key=lambda each: each.arrival())
         return b" ".join(b"%d:%d" % (each.number, each.index) for each in settled)
 
     def take(self, told: bytes) -> list[T]:
-        """Return the futures that `look` named, now settled and known; the parent is told of them.
+        """Return the futures that `look` named, now settled and known to the parent.
 
-        Those that a changed script lacks are left out. Older journals name places in the list of
-        all that wait.
+        Futures that a changed script does not have are left out. Older journals name places in the
+        list of all waiting futures.
         """
         names = told.split()
         if names and b":" not in names[0]:
@@ -134,7 +134,7 @@ class Pending(Generic[T]):
 
 
 def listen(at: Here, future: Waited) -> None:
-    """Call a future's callbacks when the parent is told of it."""
+    """Run a future's callbacks when the parent learns its outcome."""
     if at.context.listeners is None:
         at.context.listeners = Pending(at)
         at.session.call_back = functools.partial(run_callbacks, at)
@@ -142,7 +142,7 @@ def listen(at: Here, future: Waited) -> None:
 
 
 def run_callbacks(at: Here) -> None:
-    """Run the callbacks of what has been settled; which that is, is told to the parent."""
+    """Run the callbacks of settled futures; their order is recorded for the parent."""
     listeners: Pending[Waited] | None = at.context.listeners
     if not listeners:
         return
@@ -154,9 +154,9 @@ def run_callbacks(at: Here) -> None:
 
 
 def call_back(at: Here, call: Callable[[], None]) -> None:
-    """Run a future's callbacks, and behind them those of what has been settled while they waited.
+    """Run a future's callbacks, and then those of futures that were settled while they waited.
 
-    One callback does not begin in the middle of another one, which may hold a lock.
+    A callback does not start in the middle of another one, which may hold a lock.
     """
     context = at.context
     if context.called_back is not None:  # a callback has asked for this very future

@@ -1,7 +1,7 @@
-"""Progress of long calls, and what a call can know of itself.
+"""Progress of long calls, and information of a call about itself.
 
-What a leaf keeps with `progress(resume=…)` is one pickle of its own object and of the random
-streams as they were then: an attempt that goes on from there draws what it would have drawn.
+`progress(resume=…)` saves one pickle of the given object and of the random streams at that time, so
+that an attempt which continues from there draws the same numbers.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.connection import Context, Session
 
 RESUME_BYTES_MAX: Final = 1 << 20
-"""A payload is a record of the journal every second; what is larger belongs into a file."""
+"""A payload is a record of the journal every second; larger data belongs into a file."""
 LABEL_MAX: Final = 60
 _SHARE: Final = 0.05
-"""Of a call's time, what pickling its payloads may take at most."""
+"""Largest share of a call's time for pickling its payloads."""
 _NOTHING: Final = object()
 _SERIAL_KEY: Final = os.urandom(16)
 
@@ -42,7 +42,7 @@ _SERIAL_KEY: Final = os.urandom(16)
 class _Payload(msgspec.Struct, frozen=True, array_like=True):
     value: bytes
     streams: bytes
-    book: bytes = b""  # the streams that `futures.rng` had given out
+    book: bytes = b""  # streams returned by `futures.rng`
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):
@@ -51,15 +51,15 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     index: int
     """0 for the first worker of the run; a worker that is replaced keeps its number."""
     name: str
-    """As logs show it: `w1` is the worker with index 0."""
+    """Its name in logs: `w1` is the worker with index 0."""
     host: str
     gpu: int | None
-    """Which of the devices in CUDA_VISIBLE_DEVICES is its own: workers take them in turn. None if the
+    """The device in CUDA_VISIBLE_DEVICES that belongs to it: workers take them in turn. None if the
     variable is not set or empty."""
 
     @classmethod
     def here(cls, name: str, index: int) -> WorkerInfo:
-        """Return what this process is."""
+        """Return the description of this process."""
         text = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
         devices = [each for each in text.split(",") if each.strip() not in ("", "-1")]
         gpu = index % len(devices) if devices else None
@@ -67,7 +67,7 @@ class WorkerInfo(msgspec.Struct, frozen=True):
 
 
 class TaskInfo:
-    """What a call can know of itself; returned by `task_info`."""
+    """Information of a call about itself; returned by `task_info`."""
 
     __slots__ = (
         "_loaded",
@@ -94,16 +94,16 @@ class TaskInfo:
         resume: Callable[[], Any] = lambda: None,
     ) -> None:
         self.id = id
-        """Its path: `0.3[17]` is item 17 of the script's fourth call. The same in every attempt."""
+        """Its path: `0.3[17]` is item 17 of the script's fourth batch. The same in every attempt."""
         self.function = function
         self.attempt = attempt
-        """1 for the first; counts the earlier attempts that are known of (those that the journal
-        heard of, and tries under `retries=`)."""
+        """1 for the first; counts the known earlier attempts (those in the journal, and tries under
+        `retries=`)."""
         self.idempotency_key = idempotency_key
-        """The same in every attempt and after every resume, and of no other call of any run: give
-        it to a service that is to act once."""
+        """The same in every attempt and after every resume, and different for every other call of
+        any run: give it to a service that must act once."""
         self.deadline = deadline
-        """When its `timeout=` ends it, on the clock of `time.monotonic`; None without one."""
+        """When its `timeout=` ends it, in the time of `time.monotonic`; None without a timeout."""
         self.run = run
         """The id of the run; None without `rscoop`."""
         self.worker = worker or WorkerInfo.here("w1", 0)
@@ -113,17 +113,17 @@ class TaskInfo:
 
     @property
     def remaining_s(self) -> float | None:
-        """The seconds until `deadline`."""
+        """Seconds until `deadline`."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     @property
     def resume(self) -> Any:
-        """What an earlier attempt kept last with `progress(resume=…)`, or None.
+        """The last value that an earlier attempt saved with `progress(resume=…)`, or None.
 
-        The first look in an attempt puts `random` and `numpy.random` where they were at that call.
+        The first access in an attempt restores the states of `random` and `numpy.random` at that call.
 
         Raises:
-            UnpicklingFailedError: it cannot be had here; the text names the types that it needs.
+            UnpicklingFailedError: it cannot be loaded here; the text names the types that it needs.
         """
         if self._loaded is _NOTHING:
             self._loaded = self._resume()
@@ -134,9 +134,9 @@ class TaskInfo:
 
 
 def task_info() -> TaskInfo | None:
-    """Return what the running call can know of itself; None outside of any: in the script itself.
+    """Return information about the running call; None outside of a call: in the script itself.
 
-    Without `rscoop`, a call's first attempt is its only one, and its key holds for this process.
+    Without `rscoop`, a call has only one attempt, and its key is valid in this process.
     """
     session = _session()
     if session is None:
@@ -197,22 +197,22 @@ def progress(
     label: str = "",
     resume: Any = _NOTHING,
 ) -> None:
-    """Say how far the running call is, and keep what its next attempt needs to go on from here.
+    """Report the progress of the running call, and save what its next attempt needs to continue.
 
-    `rscoop status` and the progress line show the figures, with `label` in front: in the script
+    `rscoop status` and the progress line show the figures, after `label`: in the script,
     `futures.progress(3, 60, label="generation")` is shown as `generation 3/60`. `resume` is any
-    object that pickles to at most 1 MiB; it is a snapshot, and the next attempt finds it as
-    `task_info().resume`. Call it as often as you like: the last word of each second is journaled.
-    What was said in the last second before a crash may be lost. Without `resume=` the payload that
-    was kept stays.
+    object that pickles to at most 1 MiB; it is a snapshot, and the next attempt gets it as
+    `task_info().resume`. Call it as often as you like: the last report of each second is journaled.
+    A report in the last second before a crash may be lost. Without `resume=` the saved payload
+    stays.
 
-    A call that nobody wants any more (canceled, or done elsewhere) ends here.
+    A call whose result is no longer wanted (canceled, or done elsewhere) ends here.
 
     Raises:
         ProgressRefusedError: the payload is too large; or the call has made calls of its own, or is
-            the script: there `resilient_scoop.checkpoint` is what keeps state.
-        PicklingFailedError: the payload cannot be kept; it names which part.
-        ValueError: the figures are none.
+            the script: these save their state with `resilient_scoop.checkpoint`.
+        PicklingFailedError: the payload cannot be pickled; the text names the part. ValueError: the
+        figures are invalid.
     """
     if not _is_figure(done) or not (total is None or _is_figure(total)):
         raise ValueError(
@@ -227,7 +227,7 @@ def progress(
     context = session.context
     work = context.work
     if work is not None and work.dropped:
-        raise GreenletExit  # another attempt is the item's one writer, or nobody wants it
+        raise GreenletExit  # another attempt runs the item, or its result is not wanted
     if resume is not _NOTHING:
         _check_is_leaf(context)
     if work is None:
@@ -292,7 +292,7 @@ def _is_figure(number: object) -> bool:
 
 
 def _is_parent(context: Context) -> bool:
-    """Tell whether the running call has a history: it replays, and needs no payload."""
+    """Return whether the running call has a history: it replays, and needs no payload."""
     parent = context.parent
     return parent is not None and (
         parent.history.replaying or parent.calls.next > 0 or parent.history.next_observation > 0
@@ -324,11 +324,11 @@ def _dump(value: Any, path: str, name: str, book: rng.StreamBook | None = None) 
 
 
 def _session() -> Session | None:
-    """Return this process' session, if `rscoop` started it.
+    """Return the session of this process, if `rscoop` started it.
 
     Raises:
-        ScriptGuardError: a worker is importing the script.
-        RuntimeError: a thread of the user's own asks.
+        ScriptGuardError: a worker is importing the script. RuntimeError: called in a thread of user
+        code.
     """
     if Process.importing is not None:
         raise ScriptGuardError(Process.importing)

@@ -1,7 +1,8 @@
 """Map-reduce and map-scan by trees of tasks.
 
-The rows are cut into at most 64 runs, by their number alone, so that the answer is the same for any
-number of workers. The reduction need only be associative: the order of the rows is kept.
+The rows are cut into at most 64 parts, depending only on their number, so that the answer is the
+same for any number of workers. The reduction needs only to be associative: the order of the rows is
+kept.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def map_reduce(
     """Return the reduction of `mapFunc(*row)` over the rows of the zipped iterables.
 
     Raises:
-        TypeError: there is no row, as `functools.reduce` does.
+        TypeError: there is no row, as in `functools.reduce`.
     """
     rows = list(zip(*iterables, strict=False))
     if not rows:

@@ -1,4 +1,4 @@
-"""The same calls in a process that `rscoop` did not start: one after another, here and now."""
+"""The same calls in a process that `rscoop` did not start: computed at once, one after another."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 _WARNED: list[bool] = []
 _calls = itertools.count()
 running: list[Running] = []
-"""Calls that are being computed here and now, the innermost last."""
+"""Calls that are being computed, the innermost last."""
 
 
 class Running(NamedTuple):
-    """A call that is being computed here and now."""
+    """A call that is being computed."""
 
     path: str
     function: str
 
 
 class Item:
-    """A function, each call of which is an item of one batch."""
+    """A function whose calls are items of one batch."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -47,7 +47,7 @@ class Item:
 
 
 def warn_once() -> None:
-    """Say, once per process, how to start the script in parallel."""
+    """Report, once per process, how to start the script in parallel."""
     if not _WARNED:
         _WARNED.append(True)
         warnings.warn(_how_to_start(), RuntimeWarning, stacklevel=4)
@@ -76,7 +76,7 @@ def _how_to_start() -> str:
 def submit(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Future[Any]:
-    """Call now; return a future that is done."""
+    """Call the function now; return a future that is done."""
     if not callable(function):
         raise TypeError(f"{function!r} ({type(function).__name__}) is not callable")
     warn_once()
@@ -85,7 +85,7 @@ def submit(
     future: Future[Any] = Future(None, None, name, number=item.call)
     try:
         value = item(*args, **kwargs)
-    except Exception as error:  # user code: what it raises is the future's
+    except Exception as error:  # user code: the future gets its exception
         future.settle(None, error)
     else:
         future.settle(value, None)

@@ -1,4 +1,4 @@
-"""Waiting for several futures. Which of them are done is told to the parent, and told again on replay."""
+"""Waiting for several futures. Answers about which are done are recorded, and repeated on replay."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL_COMPLETED = "ALL_COMPLETED"
 
 
 class DoneAndNotDoneFutures(NamedTuple):
-    """What `wait` returns."""
+    """The result of `wait`."""
 
     done: set[Future[Any]]
     not_done: set[Future[Any]]
@@ -31,7 +31,7 @@ def _deadline(timeout: float | None) -> float | None:
 
 
 def _listed(fs: Iterable[Future[T]]) -> list[Future[T]]:
-    """Return futures once each; those of a set as they were made, whatever its past was."""
+    """Return futures without duplicates; those of a set in the order of their creation."""
     futures = list(dict.fromkeys(fs))
     if isinstance(fs, set | frozenset):
         futures.sort(key=Future.place)
@@ -39,7 +39,7 @@ def _listed(fs: Iterable[Future[T]]) -> list[Future[T]]:
 
 
 def _pending(futures: list[Future[Any]]) -> Pending[Future[Any]] | None:
-    """Return the futures that their parent, which runs here, has not been told of; None if none."""
+    """Return the futures whose outcomes their parent does not know, which must be running here; or None."""
     waiting = [future for future in futures if not future.is_known]
     at = None
     for future in waiting:
@@ -52,7 +52,7 @@ def _next(
     until: float | None,
     enough: Callable[[Pending[Future[Any]]], bool],
 ) -> list[Future[Any]]:
-    """Wait until enough are settled; return those that are, as they arrived: none, if in vain."""
+    """Wait until enough are settled; return them in the order of arrival, none after a timeout."""
     at = pending.enter()
 
     def live() -> bytes:
@@ -80,9 +80,9 @@ _ENOUGH = {FIRST_COMPLETED: _any, FIRST_EXCEPTION: _all_or_failed, ALL_COMPLETED
 
 
 def as_completed(fs: Iterable[Future[T]], timeout: float | None = None) -> Iterator[Future[T]]:
-    """Yield futures as they complete, failed ones too; each once.
+    """Yield futures in the order of completion, including failed ones; each once.
 
-    Those that the parent knows to be done come first, in the order in which it was told of them.
+    Futures that the parent knows to be done come first, in the order in which it learned this.
 
     Raises:
         TimeoutError: not all were done `timeout` seconds after the call.
@@ -94,7 +94,7 @@ def _as_completed(futures: list[Future[T]], until: float | None) -> Iterator[Fut
     pending = _pending(futures)
     known = sorted((f for f in futures if f.is_known), key=Future.turn, reverse=True)
     total = len(futures)
-    futures.clear()  # what was given is not kept
+    futures.clear()  # yielded futures are not kept
     while known:
         yield known.pop()
     while pending:
@@ -111,13 +111,12 @@ def wait(
     timeout: float | None = None,
     return_when: str = ALL_COMPLETED,
 ) -> DoneAndNotDoneFutures:
-    """Wait for futures; return those that are done, failed ones too, and those that are not.
+    """Wait for futures; return those that are done, including failed ones, and those that are not.
 
-    `timeout` is in seconds; with None it takes as long as it takes. Both sets iterate in the same
-    order in every replay.
+    `timeout` is in seconds; None: no limit. Both sets iterate in the same order in every replay.
 
     Raises:
-        ValueError: `return_when` is none of the three constants.
+        ValueError: `return_when` is not one of the three constants.
     """
     if return_when not in _ENOUGH:
         raise ValueError(f"return_when is {return_when!r}, not one of the three constants")

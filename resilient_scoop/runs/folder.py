@@ -1,14 +1,16 @@
 """The folder of one run, and its lock.
 
     <state dir>/runs/<run-id>/
-        run.json what was started (`RunInfo`); written once, before anything else runs journal/ what
-        happened; the only truth of recovery; large payloads in journal/blobs/ payloads/ files of
-        large arguments and results, which workers make logs/ what workers, agents and the launcher
-        say sock/ local sockets (`transport.sockets` reaches them however long the path is)
-        input.json where the script's standard input ends, if known (`runs.stdin_rest`) lock held
-        (flock) by the run's launcher for as long as it lives shown how much of the script's output
-        has been displayed limit-met exists if the run stopped because the system refused a resource
-        script copy of a script that can be read only once (a pipe); else absent
+        run.json     what was started (`RunInfo`); written once, before anything else runs
+        journal/     what happened; recovery uses only this; large payloads in journal/blobs/
+        payloads/    files of large arguments and results, written by workers
+        logs/        logs of workers, agents and the launcher
+        sock/        local sockets (`transport.sockets` reaches them even if the path is long)
+        input.json   where the script's standard input ends, if known (`runs.stdin_rest`)
+        lock         locked (flock) by the run's launcher while it is alive
+        shown        how much of the script's output has been displayed
+        limit-met    exists if the run stopped because the system refused a resource
+        script       copy of a script that can be read only once (a pipe); else absent
 
 Invariants. A folder appears under its final name only when `run.json` is whole and synced, so a run
 either exists or does not. It is mode 0700 and refused when another user owns it or may write to it:

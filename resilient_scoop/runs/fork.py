@@ -5,20 +5,20 @@ cannot be confused with those of the old one. Only large data is shared: files o
 links, and both runs treat them as read-only. The new run has the seed of the old one, and so the
 same answer up to the point; without a checkpoint, its replay writes the output again.
 
-  F1  Everything of the script's calls below `Point.call` is taken: what was asked, what came of it,
-      blame, and the nested parents under them that are not done.
-  F2  An observation is taken if it was told before that point; those are a prefix of the history, so
-      that their numbers stay without a gap.
-  F3  The source is only read, and may be live: a parent's records are read in their order.
-  F4  What was trimmed below the point is covered by a checkpoint that is taken, too, or there is no
-      fork (`check_point`); of what was trimmed behind it the new run knows nothing.
-  F5  A checkpoint says where the script's output stood, and nothing before it is written again: that
-      part of the output is taken.
-  F6  All that the script has read is taken, also what it read behind the point: its input belongs to the
-      run, as its arguments do, and a script that begins anew reads it from its beginning. Where a call
-      stood in it nobody knows; and what was read is gone from wherever it came.
-  F7  Of the script's calls behind the point, the results that depend on nothing but function and
-      arguments are taken, bound to no place: equal calls of the new run find them (`core.parent.moved`).
+  F1  All records of the script's batches below `Point.call` are copied: calls, outcomes, crashes, and
+      the unfinished nested parents below them.
+  F2  An observation is copied if it was made before that point; these are a prefix of the history, so
+      their numbers have no gap.
+  F3  The source is only read, and may be live: the records of a parent are read in order.
+  F4  Records that were trimmed below the point must be covered by a checkpoint that is copied, else
+      there is no fork (`check_point`). The new run does not know what was trimmed after the point.
+  F5  A checkpoint holds the position in the script's output, and nothing before it is written again:
+      that part of the output is copied.
+  F6  All input that the script has read is copied, including input read after the point: the input
+      belongs to the run, like its arguments, and a script that starts again reads it from the
+      beginning. The position of a batch in the input is unknown, and input cannot be read again.
+  F7  For the script's batches after the point, results that depend only on function and arguments are
+      copied without a place: equal calls of the new run find them (`core.parent.moved`).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""A checkpoint's state as bytes, and as a newer script's state."""
+"""The state of a checkpoint as bytes, and its migration to changed classes."""

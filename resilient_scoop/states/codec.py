@@ -1,15 +1,15 @@
 """The state of a checkpoint as bytes, and back.
 
-Layout: `RSCK`, format u8, 3 zero bytes, length of the payload u64, length of the table u64, zeros up
-to 64 bytes; the payload (codec of `payload.codec`, plain pickle or dill); the table (msgpack), which
-says what wrote it and what fields the classes of the instances in it had. So a mapped file's arrays
-can be used in place, and a class that has changed is seen before its instances are filled.
+Layout: `RSCK`, format u8, 3 zero bytes, length of the payload u64, length of the table u64, zeros
+up to 64 bytes; the payload (codec of `payload.codec`, plain pickle or dill); the table (msgpack),
+which says what wrote it and what fields the classes of the instances in it had. So arrays in a
+mapped file can be used in place, and a changed class is detected before its instances are filled.
 
 A class whose fields differ is handled by its hook, `__rscoop_migrate__(old) -> new`: `old` has the
-attributes of an instance as they were saved, what is returned becomes those of the instance. Without
-a hook, fields that were added and have a default get it; any other difference is refused, as is a
-class that is not there any more. Functions and classes travel by name, those under the script's
-guard too: they are the same here.
+saved attributes of an instance, the returned ones become its new attributes. Without a hook, new
+fields with a default get the default; any other difference is refused, and so is a class that no
+longer exists. Functions and classes are stored by name, also those under the script's guard: they
+are the same here.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ Reducer = Callable[[Any], Any]
 
 
 class Table(msgspec.Struct, frozen=True):
-    """What stands behind the payload."""
+    """The table after the payload."""
 
     version: str
     fields: dict[str, list[str]]  # module:qualname -> fields, of the user's classes
 
 
 class Dumped(NamedTuple):
-    """A state, to be written part behind part."""
+    """A state, as parts to be written one after another."""
 
     parts: Parts
     size_bytes: int
 
 
 class _Seen:
-    """Sees every object that needs more than pickle's own codes; keeps the classes."""
+    """Handles every object that needs more than pickle's own codes; collects the classes."""
 
     def __init__(self, own: Mapping[type, Reducer]) -> None:
         self.own = own
@@ -77,15 +77,15 @@ class _Pickler(pickle.Pickler):
         self._reduce = seen.reduce
 
     def reducer_override(self, obj: Any) -> Any:
-        """Have the classes noted, and what is special about some of them respected."""
+        """Record the classes, and apply special rules for some of them."""
         return self._reduce(obj)
 
 
 def dumps(state: object, more: object, own: Mapping[type, Reducer], what: str, root: str) -> Dumped:
-    """Return the bytes of (state, more); `own` says how to reduce instances of some types.
+    """Return the bytes of (state, more); `own` reduces instances of some types.
 
     Raises:
-        PicklingFailedError: naming the path from `root` to what cannot be saved, and its type.
+        PicklingFailedError: the text names the path from `root` to what cannot be saved, and its type.
     """
     seen = _Seen(own)
     try:
@@ -152,7 +152,7 @@ def _hint(culprit: unpicklable_path.Culprit, error: Exception) -> str:
 def find_unloadable(
     state: object, own: Mapping[type, Reducer], root: str
 ) -> unpicklable_path.Culprit:
-    """Return the innermost part of a state that can be saved and not loaded back."""
+    """Return the innermost part of a state that can be saved but not loaded back."""
 
     def fails(part: object) -> bool:
         try:
@@ -175,7 +175,7 @@ def loads(content: bytes | memoryview, what: str) -> Any:
     """Return (state, more); buffers of a writable content are used in place.
 
     Raises:
-        CheckpointUnusableError: it cannot be had, or would not be right; it names class and field.
+        CheckpointUnusableError: it cannot be loaded, or would be wrong; the text names class and field.
     """
     table, payload = _take_apart(content, what)
     migration = Migration(table.fields, what)
@@ -197,18 +197,18 @@ def loads(content: bytes | memoryview, what: str) -> Any:
 
 
 class _View(io.RawIOBase):
-    """Reads memory without copying all of it, as `io.BytesIO` does: there may be gigabytes."""
+    """Reads memory without copying all of it, unlike `io.BytesIO`: there may be gigabytes."""
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
         self._at = 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, into: Any) -> int:
-        """Fill the buffer from where the last reading ended."""
+        """Fill the buffer, from the end of the last read."""
         part = self._view[self._at : self._at + len(into)]
         into[: len(part)] = part
         self._at += len(part)
@@ -225,7 +225,7 @@ class _Unpickler(pickle.Unpickler):
         self._find = migration.find
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look at a class before its instances are made."""
+        """Check a class before its instances are made."""
         return self._find(former_names.current(module), name, super().find_class)
 
 

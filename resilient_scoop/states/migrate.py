@@ -1,10 +1,10 @@
 """Instances of classes that have changed since they were saved.
 
-While a state is loaded, a class with a hook whose fields differ is stood in for: its instances are
-made of a subclass that only keeps what was saved of them. When all is loaded, each becomes an
-instance of the class itself, with the attributes that the hook returns. So identity and cycles are
-kept, and a hook sees whole objects. Hooks run in the order in which instances were completed: what
-stands inside of another one comes first, where that is possible.
+While a state is loaded, a class with a hook whose fields differ is replaced: its instances are made
+from a subclass that only keeps their saved attributes. When all is loaded, each becomes an instance
+of the class itself, with the attributes that the hook returns. So identity and cycles are kept, and
+a hook sees complete objects. Hooks run in the order in which instances were completed: inner
+objects come first, if possible.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Find = Callable[[str, str], Any]
 
 
 class Migration:
-    """One loading of one state; `fields` are those that its classes had."""
+    """The loading of one state; `fields` are the saved fields of its classes."""
 
     def __init__(self, fields: dict[str, list[str]], what: str) -> None:
         self.fields = fields
         self.what = what
-        self._left: list[tuple[Any, type, Any]] = []  # instance, class, what was saved
+        self._left: list[tuple[Any, type, Any]] = []  # instance, class, saved attributes
         self._added: dict[type, list[str]] = {}  # fields that get their defaults
         self._stand_ins: dict[type, type] = {}
 
     def find(self, module: str, name: str, found_by: Find) -> Any:
-        """Return what a pickle names; of a class that has changed, what stands in for it."""
+        """Return what a pickle names; for a changed class, its replacement."""
         try:
             found = found_by(module, name)
         except (AttributeError, ImportError) as error:
@@ -57,7 +57,7 @@ class Migration:
         if hasattr(cls, HOOK):
             made = self._stand_in(cls, saved)
         elif not added and not removed and not positional:
-            return cls  # another order of names
+            return cls  # names in another order
         elif removed or positional or not all(map(_has_default(cls), added)):
             raise CheckpointUnusableError(self.what, _difference(cls, added, removed), _advice(cls))
         else:
@@ -66,7 +66,7 @@ class Migration:
         return made
 
     def _stand_in(self, cls: type, saved: list[str], added: list[str] | None = None) -> type:
-        """Return a subclass whose instances keep what was saved of them until `finish`."""
+        """Return a subclass whose instances keep their saved attributes until `finish`."""
         left = self._left
 
         def setstate(self: Any, state: Any) -> None:
@@ -87,7 +87,7 @@ class Migration:
         return new if isinstance(new, cls) else cls(**new)
 
     def finish(self) -> None:
-        """Make every instance one of its class, with its new attributes."""
+        """Make every instance an instance of its class, with its new attributes."""
         for obj, cls, old in self._left:
             added = self._added.get(cls)
             if added is not None:
@@ -115,7 +115,7 @@ class Migration:
 
 
 def _attributes(state: Any, saved: list[str]) -> Any:
-    """Return the attributes that a pickled state stands for; the state itself where it is another's."""
+    """Return the attributes in a pickled state; the state itself if it is of another form."""
     if isinstance(state, list) and len(state) == len(saved):
         return dict(zip(saved, state, strict=True))  # a frozen dataclass with slots
     if isinstance(state, tuple) and len(state) == 2:  # noqa: PLR2004 - (dict, slots)
