@@ -98,6 +98,7 @@ def test_a_block_that_has_trimmed_its_history_cannot_begin_anew() -> None:
 def test_going_on_restores_how_often_names_were_opened() -> None:
     durable = Durable()
     block = durable.enter("main", 0, 0)
+    durable.enter("inner", 0, 0)
     durable.take(generation(3))
 
     durable.go_on(block, generation(3))
