@@ -16,10 +16,10 @@ from resilient_scoop.cli.reach import open_process, send, whom_to_ask
 from resilient_scoop.errors import RunStoppedError, UsageError
 from resilient_scoop.processes.launcher.stopping import (
     GO_ON_SIGNAL,
-    GRACE_S,
     Told,
     read_told,
 )
+from resilient_scoop.processes.options import GRACE_S
 from resilient_scoop.runs.folder import RunDir
 from resilient_scoop.runs.status import is_live
 

@@ -19,11 +19,12 @@ from resilient_scoop.cli.base import (
 from resilient_scoop.cli.changed import ALL, check_flags, decide
 from resilient_scoop.cli.environment import enter_surroundings, env_option
 from resilient_scoop.cli.script import check_program, installed_versions
-from resilient_scoop.cli.start import Start, start
+from resilient_scoop.cli.start import start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import UsageError
 from resilient_scoop.processes.code_survey import Looked
-from resilient_scoop.processes.options import script_spec
+from resilient_scoop.processes.options import Options
+from resilient_scoop.processes.starting import script_spec
 from resilient_scoop.runs.folder import RunDir, RunInfo
 from resilient_scoop.runs.stdin_rest import file_of, go_on
 
@@ -144,12 +145,11 @@ def command(  # noqa: PLR0913  one parameter per option
             note(said)
     return start(
         run,
-        Start(
+        Options(
             workers=workers or info.workers,
             resume=True,
             reuse_changed=verdict.reuse,
             recompute_changed=verdict.recompute,
-            decisions=verdict.decisions,
             retry_failed=retry_failed,
             end_of_input=end_of_input,
             strict=strict or info.strict,
@@ -160,6 +160,7 @@ def command(  # noqa: PLR0913  one parameter per option
             always_replay=always_replay,
             limit=limit_of(time_limit),
         ),
+        verdict.decisions,
     )
 
 

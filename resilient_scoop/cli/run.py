@@ -30,9 +30,10 @@ from resilient_scoop.cli.script import (
     installed_versions,
     read_script,
 )
-from resilient_scoop.cli.start import Start, start
+from resilient_scoop.cli.start import start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import JournalPlaceError, UsageError
+from resilient_scoop.processes.options import Options
 from resilient_scoop.processes.starting import interpreter_flags
 from resilient_scoop.runs import catalog
 from resilient_scoop.runs.folder import (
@@ -144,11 +145,11 @@ def command(  # noqa: PLR0913  one parameter per option
     now = time.time()  # noqa: TID251  labels the run and makes its id
     files = {} if target.source is None else {KEPT_SCRIPT: target.source}
     run = catalog.create(state_folder(), describe, now, files)
-    how = Start(
+    options = Options(
         workers=count, strict=strict, quiet=quiet, detach=detach, audit=audit, task_output=task_output,
         always_replay=always_replay, limit=limit_of(time_limit),
     )  # fmt: skip
-    return _started(run, how)
+    return _started(run, options)
 
 
 def check_name(name: str | None) -> None:
@@ -185,9 +186,9 @@ def _target(script: str, folder: Path, *, as_module: bool) -> Target:
     return find_script(script, folder)
 
 
-def _started(run: RunDir, how: Start) -> int:
+def _started(run: RunDir, options: Options) -> int:
     try:
-        return start(run, how)
+        return start(run, options)
     except JournalPlaceError:
         catalog.remove(run)  # nothing was run and nothing can be resumed
         raise

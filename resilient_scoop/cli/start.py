@@ -5,76 +5,41 @@ from __future__ import annotations
 import os
 import select
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from resilient_scoop.cli.base import note
 from resilient_scoop.errors import RscoopError
-from resilient_scoop.runs.decisions import Decision
-from resilient_scoop.runs.folder import RunDir
 
 if TYPE_CHECKING:
-    from resilient_scoop.processes.launcher.stopping import Limit
+    from collections.abc import Sequence
+
+    from resilient_scoop.processes.options import Options
+    from resilient_scoop.runs.decisions import Decision
+    from resilient_scoop.runs.folder import RunDir
 
 _POLL_S: Final = 0.02
 _LOG: Final = "launcher.log"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """How a run is started or resumed, from the command line."""
+def start(run: RunDir, options: Options, decisions: Sequence[Decision] = ()) -> int:
+    """Launch the run and return its exit code; if detached, return 0 as soon as it runs.
 
-    workers: int
-    resume: bool = False
-    reuse_changed: tuple[str, ...] = ()
-    recompute_changed: tuple[str, ...] = ()
-    decisions: tuple[Decision, ...] = ()  # new ones, to be kept with the run
-    retry_failed: bool = False
-    end_of_input: bool = False
-    strict: bool = False
-    quiet: bool = False
-    detach: bool = False
-    always_replay: bool = False
-    audit: bool = False
-    task_output: bool = False
-    limit: Limit | None = None
+    `decisions` are new ones about changed code, to be kept with the run.
+    """
+    if options.detach:
+        return _detached(run, options, decisions)
+    return _launch(run, options, decisions)
 
 
-def start(run: RunDir, how: Start) -> int:
-    """Launch the run and return its exit code; if detached, return 0 as soon as it runs."""
-    if how.detach:
-        return _detached(run, how)
-    return _launch(run, how)
-
-
-def _launch(run: RunDir, how: Start) -> int:
+def _launch(run: RunDir, options: Options, decisions: Sequence[Decision]) -> int:
     from resilient_scoop.processes.launcher.supervisor import launch
-    from resilient_scoop.processes.options import LaunchOptions
 
-    return launch(
-        run,
-        LaunchOptions(
-            workers=how.workers,
-            resume=how.resume,
-            reuse_changed=how.reuse_changed,
-            recompute_changed=how.recompute_changed,
-            decisions=how.decisions,
-            retry_failed=how.retry_failed,
-            end_of_input=how.end_of_input,
-            strict=how.strict,
-            quiet=how.quiet,
-            display=not how.detach,
-            always_replay=how.always_replay,
-            audit=how.audit,
-            task_output=how.task_output,
-            limit=how.limit,
-        ),
-    )
+    return launch(run, options, decisions)
 
 
-def _detached(run: RunDir, how: Start) -> int:
+def _detached(run: RunDir, options: Options, decisions: Sequence[Decision]) -> int:
     """Fork twice, so that the launcher has no parent process here and no terminal.
 
     The grandchild continues as the command; its standard error is the log.
@@ -93,7 +58,7 @@ def _detached(run: RunDir, how: Start) -> int:
         os._exit(0)
     _redirect(run)
     try:
-        code = _launch(run, how)
+        code = _launch(run, options, decisions)
     except RscoopError as error:
         os.write(telling, b"%d" % error.exit_code)
         raise

@@ -21,7 +21,7 @@ from resilient_scoop.cli.base import note, parse_duration
 from resilient_scoop.runs.folder import pid_started
 
 if TYPE_CHECKING:
-    from resilient_scoop.processes.launcher.stopping import Limit
+    from resilient_scoop.processes.options import Limit
 
 MARGIN_S: Final = 120.0
 _SHARE: Final = 0.1
@@ -77,7 +77,7 @@ def time_limit_option(command: _Command) -> _Command:
 
 def limit_of(given: TimeLimit | None) -> Limit | None:
     """Return in how many seconds the run is to hand over; report a limit that the user did not type."""
-    from resilient_scoop.processes.launcher.stopping import Limit
+    from resilient_scoop.processes.options import Limit
     from resilient_scoop.runs.display import duration
 
     if given is not None:

@@ -313,7 +313,7 @@ def _has_enough(at: Here) -> bool:
         return True
     if under_way.in_files <= FILE_BYTES_MAX:
         return False
-    return under_way.files >= FILES_PER_WORKER * at.session.settings.workers
+    return under_way.files >= FILES_PER_WORKER * at.session.settings.options.workers
 
 
 def nudge(at: Here) -> None:

@@ -20,7 +20,7 @@ from resilient_scoop.core.events import Table
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.processes import starting
 from resilient_scoop.processes.edited_modules import Edit, edits
-from resilient_scoop.processes.options import script_spec
+from resilient_scoop.processes.options import Options
 from resilient_scoop.wire.messages import Calls, Define, Outcomes, decode_logged, decode_up
 
 if TYPE_CHECKING:
@@ -203,8 +203,8 @@ def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> tuple[list[Answer
         run=bytes.fromhex(info.uuid),
         seed=info.seed,
         streams=info.streams,
-        script=script_spec(run, info),
-        workers=info.workers,
+        script=starting.script_spec(run, info),
+        options=Options(workers=info.workers),
         name="survey",
     )
     process = starting.start(

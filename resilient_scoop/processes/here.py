@@ -64,12 +64,13 @@ def announce(session: Session, settings: ChildSettings) -> None:
             if error.errno not in NO_SPACE:
                 raise  # else the next resume asks again
 
+    options = settings.options
     Process.policy = Policy(
-        settings.strict, tuple(settings.reuse_changed), tuple(settings.recompute_changed),
-        decisions.kept(run_dir), keep, settings.discard_s_max,
+        options.stops_at_differences, options.reuse_changed, options.recompute_changed,
+        decisions.kept(run_dir), keep, options.discard_s_max,
     )  # fmt: skip
     resilient_scoop.IS_RUNNING = True
     resilient_scoop.IS_ORIGIN = session.role == "origin"
     resilient_scoop.WORKER = resilient_scoop.worker = settings.name
-    resilient_scoop.SIZE = settings.workers
+    resilient_scoop.SIZE = options.workers
     resilient_scoop.BROKER = resilient_scoop.BrokerInfo("localhost", settings.run_dir)

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from resilient_scoop.processes import REFUSAL_SAID, ignored_signals, leftovers
+from resilient_scoop.processes.options import Options
 from resilient_scoop.runs import json_text
 
 if TYPE_CHECKING:
     import subprocess
+
+    from resilient_scoop.runs.folder import RunDir, RunInfo
 
 _VARIABLE: Final = "RSCOOP_CHILD"
 _PYTHONPATH_GIVEN: Final = "RSCOOP_PYTHONPATH_GIVEN"
@@ -51,7 +54,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     streams: int = 1  # how random streams are made (`task_state.rng.RULES`)
     script: ScriptSpec
-    workers: int
+    options: Options
     name: str = ""
     incarnation: bytes = b""
     mark: str = ""  # that what it starts inherits (`processes.leftovers`)
@@ -59,26 +62,45 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     stdin_fd: int = -1  # the origin's end of the script's standard input (`processes.origin.stdin`)
     stdin_source: bytes = b""
     resumed: bool = False
-    end_of_input: bool = False  # what is not journaled of the script's input is known to be nothing
     errors_fd: int = -1  # an agent's: the launcher's end of its standard error, held and not read
     screen_fd: int = -1  # the same of its standard output, where that is a terminal
     control_fd: int = -1  # an agent's: end of file means that the launcher is gone
     adopt: bool = False
-    strict: bool = False
-    discard_s_max: float = 0.0  # seconds of computing that a replay may throw away unasked; 0: any
-    reuse_changed: list[str] = []
-    recompute_changed: list[str] = []
-    retry_failed: bool = False
     keep_history: bool = False
     crashes_max: int = 3
     lease_s: float = 10.0
     stop_grace_s: float = 3.0
     tty: bool = False
-    always_replay: bool = False  # a parent is dropped and replayed at every wait
     ignored: list[int] = []  # signals that the launcher was started to ignore
     careful: bool = False  # a worker begins none of the script's calls while one of them waits
     may_be_freed: bool = True  # a careful worker may end again for what C code waits for
-    audit: bool = False  # report what parents do that is not journaled
+
+
+def settings_for(run: RunDir, info: RunInfo, options: Options, *, adopt: bool) -> ChildSettings:
+    """Return what the processes of a run are told."""
+    return ChildSettings(
+        run_dir=str(run.path),
+        run_id=run.id,
+        run=bytes.fromhex(info.uuid),
+        seed=info.seed,
+        streams=info.streams,
+        script=script_spec(run, info),
+        options=options,
+        adopt=adopt,
+        keep_history=info.keep_history,
+        resumed=options.resume and info.around is not None,  # older runs noted nothing of it
+        tty=sys.stdout.isatty(),
+        ignored=ignored_signals.ignored_here(),
+    )
+
+
+def script_spec(run: RunDir, info: RunInfo) -> ScriptSpec:
+    """Return which program a run runs."""
+    return ScriptSpec(
+        script=info.script, module=info.module, argv=info.argv, cwd=info.cwd, argv0=info.argv0,
+        kept=str(run.kept_script) if info.script_kept else None, first=info.first,
+        flags=info.flags,
+    )  # fmt: skip
 
 
 def take_settings() -> ChildSettings:

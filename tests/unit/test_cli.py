@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from resilient_scoop.cli import run as run_module
 from resilient_scoop.cli.base import parse_duration, size
 from resilient_scoop.cli.main import COMMANDS, cli
 from resilient_scoop.cli.script import find_module
-from resilient_scoop.cli.start import Start
 from resilient_scoop.errors import JournalPlaceError, RscoopError, UsageError
+from resilient_scoop.processes.options import Options
 from resilient_scoop.runs import catalog
+from resilient_scoop.runs.decisions import Decision
 from resilient_scoop.runs.folder import RunDir
 from resilient_scoop.runs.json_text import one_line
 from tests.unit.cli_runs import ENDED, journaled, new, rscoop
@@ -70,11 +72,12 @@ class Launches:
     """Stands where the launcher is called; keeps what it was given."""
 
     def __init__(self, raised: RscoopError | None = None) -> None:
-        self.runs: list[tuple[RunDir, Start]] = []
+        self.runs: list[tuple[RunDir, Options]] = []
         self.raised = raised
 
-    def __call__(self, run: RunDir, how: Start) -> int:
-        self.runs.append((run, how))
+    def __call__(self, run: RunDir, options: Options, decisions: Sequence[Decision] = ()) -> int:
+        self.runs.append((run, options))
+        self.decisions = list(decisions)
         if self.raised is not None:
             raise self.raised
         return 3

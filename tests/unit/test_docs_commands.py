@@ -13,7 +13,7 @@ import pytest
 from resilient_scoop import futures
 from resilient_scoop.cli.main import ALIASES, COMMANDS, cli
 from resilient_scoop.futures._progress import RESUME_BYTES_MAX, TaskInfo, WorkerInfo
-from resilient_scoop.processes.launcher.stopping import GRACE_S
+from resilient_scoop.processes.options import GRACE_S
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -13,9 +13,9 @@ from resilient_scoop.processes.launcher.stopping import (
     GO_ON_SIGNAL,
     Handover,
     Level,
-    Limit,
     read_told,
 )
+from resilient_scoop.processes.options import Limit
 from resilient_scoop.runs.folder import RunDir
 from resilient_scoop.runs.reports import Report
 

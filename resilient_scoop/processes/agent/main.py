@@ -54,8 +54,8 @@ class AgentShell:
     def __init__(self, settings: ChildSettings) -> None:
         self.settings = settings
         slots = [Slot("origin", "origin")]
-        slots += [Slot("worker", f"w{n + 1}") for n in range(settings.workers)]
-        config = AgentConfig(settings.stop_grace_s, always_replay=settings.always_replay)
+        slots += [Slot("worker", f"w{n + 1}") for n in range(settings.options.workers)]
+        config = AgentConfig(settings.stop_grace_s, always_replay=settings.options.always_replay)
         self.machine = Agent(
             config, slots, node="local", name="agent", pid=os.getpid(), run=settings.run[:8]
         )

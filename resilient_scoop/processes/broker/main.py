@@ -194,7 +194,7 @@ class BrokerShell:
     def __init__(self, settings: ChildSettings) -> None:
         self.settings = settings
         self.journal = open_journal(settings)
-        if settings.retry_failed and not settings.adopt:
+        if settings.options.retry_failed and not settings.adopt:
             forget_failures(self.journal, load_state(self.journal, settings.run)[0])
         state, consts = load_state(self.journal, settings.run)
         forget_lost_arguments(self.journal, state)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import signal
 import time
-from dataclasses import dataclass
 from enum import IntEnum
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -26,16 +25,17 @@ import msgspec
 
 from resilient_scoop.core.endings import CTRL_C, STOPPED
 from resilient_scoop.counts import counted
+from resilient_scoop.processes.options import GRACE_S
 from resilient_scoop.runs.display import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from resilient_scoop.processes.options import Limit
     from resilient_scoop.runs.folder import RunDir
     from resilient_scoop.runs.reports import Report
 
-GRACE_S: Final = 300.0
 PRESSED_GRACE_S: Final = 30.0
 FAREWELL_S: Final = 12.0
 """Time from the broker's order to stop until everything is killed."""
@@ -55,14 +55,6 @@ class Level(IntEnum):
     HAND_OVER = 2
     HURRY = 3
     STOP = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """When a run is to hand over, in time since its start, and how long it may take for that."""
-
-    after_s: float
-    grace_s: float = GRACE_S
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,7 +38,7 @@ from resilient_scoop.processes.launcher.signals import Ears
 from resilient_scoop.processes.launcher.stdin_feeder import Feeder
 from resilient_scoop.processes.launcher.stopping import Handover
 from resilient_scoop.processes.launcher.watchdog import KILLS_MAX, SAY_S, Watchdog
-from resilient_scoop.processes.options import LaunchOptions, child_settings
+from resilient_scoop.processes.options import Options
 from resilient_scoop.processes.stderr import LOG as ERRORS_LOG
 from resilient_scoop.processes.stderr import ErrorStream
 from resilient_scoop.processes.task_output import TaskLogs
@@ -61,6 +61,8 @@ from resilient_scoop.runs.reports import (
 from resilient_scoop.runs.status import OutputTail, read_figures
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from resilient_scoop.runs.folder import RunDir, RunInfo
 
 LEFT_S = 2.0
@@ -85,8 +87,10 @@ class Part:
     mark: tuple[int, ...] = ()  # the progress of the run at the last one
 
 
-def launch(run: RunDir, options: LaunchOptions) -> int:
+def launch(run: RunDir, options: Options, made: Sequence[decisions.Decision] = ()) -> int:
     """Run a run to its end; return the exit code for the shell.
+
+    `made`: new decisions about changed code, to be kept with the run.
 
     Raises:
         RunBusyError: another launcher holds the run.
@@ -95,7 +99,7 @@ def launch(run: RunDir, options: LaunchOptions) -> int:
     """
     with run.hold() as lock:
         try:
-            decisions.save(run.path, options.decisions)
+            decisions.save(run.path, made)
             run.limit_met.unlink(missing_ok=True)
             launcher = Launcher(run, options, lock)
             code = launcher.serve()
@@ -117,14 +121,14 @@ def _note_limit(run: RunDir) -> None:
 class Launcher:
     """One launcher, from its start to the end of the run."""
 
-    def __init__(self, run: RunDir, options: LaunchOptions, lock: int) -> None:
+    def __init__(self, run: RunDir, options: Options, lock: int) -> None:
         self.run = run
         self.lock = lock  # its descriptor
         self.options = options
         self.info: RunInfo = run.load()
-        tty = sys.stderr.isatty() and options.display and os.environ.get("TERM") != "dumb"
+        tty = sys.stderr.isatty() and not options.detach and os.environ.get("TERM") != "dumb"
         self.display = Display(
-            sys.stdout, sys.stderr, run.id, tty, quiet=options.quiet or not options.display
+            sys.stdout, sys.stderr, run.id, tty, quiet=options.quiet or options.detach
         )
         self.selector = selectors.DefaultSelector()
         self.feeder = Feeder(self.selector, folder=run.path, resumed=options.resume)
@@ -159,7 +163,7 @@ class Launcher:
 
     def settings(self, *, adopt: bool) -> starting.ChildSettings:
         """Return the settings for the processes."""
-        return child_settings(self.run, self.info, self.options, adopt=adopt)
+        return starting.settings_for(self.run, self.info, self.options, adopt=adopt)
 
     def start_broker(self, *, adopt: bool) -> None:
         """Start the broker; its reports come through a pipe."""
@@ -221,7 +225,7 @@ class Launcher:
             self.run.logs.mkdir(mode=0o700, exist_ok=True)
             self.run.make_socket_dir()
             self.ears = Ears(self.selector, self.handover.hear, self._leave)
-            terminal = _STDERR if self.options.display and os.isatty(_STDERR) else None
+            terminal = _STDERR if not self.options.detach and os.isatty(_STDERR) else None
             self.errors = ErrorStream(self.run.logs / ERRORS_LOG, self.display.error, terminal)
             self.selector.register(self.errors.ours, selectors.EVENT_READ, self.errors.hear)
             if terminal is not None and os.isatty(_STDOUT):

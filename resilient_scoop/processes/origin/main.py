@@ -117,7 +117,7 @@ class Root:
             user_signals.deliver_due()
         if session.context.in_once:
             return True  # the function of `once` would run again
-        if session.settings.always_replay and lived(parent) > before:
+        if session.settings.options.always_replay and lived(parent) > before:
             start_again(session)
         return True
 
@@ -163,7 +163,7 @@ def main() -> int:
         os._exit(STOPPED)
     _begin(session)
     output = _redirect(session, settings)
-    if settings.audit:
+    if settings.options.audit:
         from resilient_scoop.processes.audit import Audit
 
         Audit(session).start()

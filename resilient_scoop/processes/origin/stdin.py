@@ -120,7 +120,7 @@ class Pieces:
         settings, known = self._settings, self._known
         if known is None or known.is_whole or self._piece:
             return None
-        return known.size if settings.resumed and not settings.end_of_input else None
+        return known.size if settings.resumed and not settings.options.end_of_input else None
 
     def _say_cut(self, size: int) -> None:
         if os.isatty(0):

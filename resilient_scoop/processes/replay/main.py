@@ -66,7 +66,7 @@ class Theater:
         self.defines = read_defines(view)
         self.consts = [wire.decode_up(raw) for _, raw in view.scan(Table.CONST)]
         names = {d.options.name or d.name for d in self.defines.values()}
-        given = settings.reuse_changed
+        given = settings.options.reuse_changed
         self.reuse = [n for n in ("*", *names) if n in given or short(n) in given]
 
     def stage(self, path: str, role: str) -> Stage:

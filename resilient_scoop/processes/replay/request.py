@@ -18,7 +18,7 @@ from resilient_scoop import ids
 from resilient_scoop.core.facts.recovery import is_open
 from resilient_scoop.errors import UsageError
 from resilient_scoop.processes import starting
-from resilient_scoop.processes.options import script_spec
+from resilient_scoop.processes.options import Options
 from resilient_scoop.runs.stored_state import read_state
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ def replay(
         nested = open_parents(read_state(view, bytes.fromhex(info.uuid)))
     settings = starting.ChildSettings(
         run_dir=str(run.path), run_id=run.id, run=bytes.fromhex(info.uuid), seed=info.seed,
-        streams=info.streams, script=spec, workers=info.workers, name="replay",
-        reuse_changed=list(reuse),
+        streams=info.streams, script=spec, name="replay",
+        options=Options(workers=info.workers, reuse_changed=tuple(reuse)),
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="rscoop-replay-") as scratch:
         played = _play(settings, Wanted([], shows, scratch))
@@ -137,7 +137,7 @@ def spec_of(run: RunDir, info: RunInfo, code: Path | None) -> starting.ScriptSpe
         UsageError: it is not there.
     """
     if code is None:
-        return script_spec(run, info)
+        return starting.script_spec(run, info)
     folder = code.absolute()
     if not folder.is_dir():
         raise UsageError(f"--code {code}: there is no such folder")
@@ -149,5 +149,5 @@ def spec_of(run: RunDir, info: RunInfo, code: Path | None) -> starting.ScriptSpe
         if found is None:
             raise UsageError(f"--code {code}: there is no {inside} in it")
         script = str(found)
-    spec = script_spec(run, info)
+    spec = starting.script_spec(run, info)
     return msgspec.structs.replace(spec, script=script or spec.script, cwd=str(folder))

@@ -157,7 +157,7 @@ class LockWaits:
         if self._polls.look(now, on_cpu[:5], function, seen, number):
             if self._polls.is_deaf(now, _DEAF_S if self._is_anyone_kept() else _DEAF_LONG_S):
                 why = "a task waits in C code for a lock that another task of this worker may hold"
-                self._end(why, again=hub.settings.may_be_freed and hub.settings.workers > 1)
+                self._end(why, again=hub.settings.may_be_freed and hub.settings.options.workers > 1)
             self._count(now, POLLS_FREE_S, counts=self._may_be_stuck())
         elif seen == before and self._is_lock(number, command) and self._is_long(now):
             self._count(now, FREE_S, counts=True)
@@ -185,7 +185,7 @@ class LockWaits:
         """Return whether the main thread certainly blocks a parked task."""
         hub = self.hub
         machine = hub.session.machine
-        if hub.settings.workers == 1 or machine.fenced:
+        if hub.settings.options.workers == 1 or machine.fenced:
             return True
         if any(work.task.parent != ROOT for work in (*hub.open, *machine.queue)):
             return True

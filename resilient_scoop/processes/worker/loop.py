@@ -297,7 +297,7 @@ class Hub:
 
     def _is_to_replay(self, parked: Parked) -> bool:
         """Tell whether a parent has to run again from the top, now that it could go on (H5)."""
-        if not self.session.settings.always_replay:
+        if not self.session.settings.options.always_replay:
             return False
         parent, work = parked.context.parent, parked.context.work
         if parent is None or work is None or work.dropped:

@@ -109,7 +109,7 @@ def main() -> NoReturn:
     import_script(session, functions)
     process_state.take_base()
     generators.look_again()
-    if settings.audit:
+    if settings.options.audit:
         from resilient_scoop.processes.audit import Audit
 
         Audit(session).start()
