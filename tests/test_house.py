@@ -25,7 +25,6 @@ from resilient_scoop.wire import messages
 CHECKOUT = Path(__file__).parent.parent
 PACKAGE = Path(errors.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-LINES_PER_FUNCTION = 60
 
 USER_CODE_FLOORS = {
     "adapters", "futures", "identity", "payload", "processes", "states", "task_state", "values",
@@ -58,12 +57,8 @@ def tree_of(path: Path) -> ast.Module:
 
 
 @each_source
-def test_a_file_and_its_functions_can_be_held_in_the_head(path: Path) -> None:
-    text = path.read_text()
-    assert not {"TODO", "FIXME", "XXX"} & set(text.replace(":", " ").split())
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert len(ast.unparse(node).splitlines()) <= LINES_PER_FUNCTION, node.name
+def test_no_to_do_is_left_in_the_code(path: Path) -> None:
+    assert not {"TODO", "FIXME", "XXX"} & set(path.read_text().replace(":", " ").split())
 
 
 def is_broad(handler: ast.ExceptHandler) -> bool:
