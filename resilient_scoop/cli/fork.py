@@ -26,8 +26,8 @@ from resilient_scoop.runs.folder import RunDir, RunInfo, user_name
 from resilient_scoop.runs.status import open_view
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.facts.batch import Parent
-    from resilient_scoop.core.facts.checkpoints import Kept
+    from resilient_scoop.core.facts.generations import Generation
+    from resilient_scoop.core.facts.parent import Parent
     from resilient_scoop.runs.fork import Point
 
 
@@ -137,7 +137,7 @@ class _Place(NamedTuple):
 
 class _Made(NamedTuple):
     name: str
-    kept: Kept
+    kept: Generation
 
 
 def _place(run: RunDir, at: str | None, at_checkpoint: str | None, block: str | None) -> _Place:

@@ -45,7 +45,8 @@ from resilient_scoop.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.facts.batch import Batch, Parent
+    from resilient_scoop.core.facts.batch import Batch
+    from resilient_scoop.core.facts.parent import Parent
     from resilient_scoop.journal.journal import Journal
 
 _FILE: Final = b"B"

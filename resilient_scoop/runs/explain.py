@@ -29,7 +29,9 @@ from resilient_scoop.wire import messages as wire
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resilient_scoop.core.facts.state import Batch, Parent, State
+    from resilient_scoop.core.facts.batch import Batch
+    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.state import State
     from resilient_scoop.journal.view import JournalView
     from resilient_scoop.runs.folder import RunDir
 

@@ -30,7 +30,8 @@ from resilient_scoop.wire import messages as wire
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
-    from resilient_scoop.core.facts.state import Parent, State
+    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.state import State
     from resilient_scoop.runs.status import Readable
 
 START_S: Final = 0.5

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from resilient_scoop.core.events import Change
-    from resilient_scoop.core.facts.batch import Parent
-    from resilient_scoop.core.facts.checkpoints import Kept
+    from resilient_scoop.core.facts.generations import Generation
+    from resilient_scoop.core.facts.parent import Parent
     from resilient_scoop.runs.folder import RunDir
 
 _COMMIT_BYTES: Final = 16 << 20
@@ -75,7 +75,7 @@ class Point:
     observations: int | None = None  # observations below; None: all before the batch
     seq: int | None = None  # the newest checkpoint that counts; None: all before the batch
 
-    def has_made(self, kept: Kept) -> bool:
+    def has_made(self, kept: Generation) -> bool:
         """Return whether a checkpoint is before the point."""
         return kept.calls <= self.call and (self.seq is None or kept.seq <= self.seq)
 

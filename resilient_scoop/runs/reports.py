@@ -15,8 +15,9 @@ from resilient_scoop.runs.display import duration, steps
 
 if TYPE_CHECKING:
     from resilient_scoop.core.broker.broker import Broker
+    from resilient_scoop.core.facts.batch import Batch
     from resilient_scoop.core.facts.progress import Word, Words
-    from resilient_scoop.core.facts.state import Batch, State
+    from resilient_scoop.core.facts.state import State
 
 REPLAY_PER_S: Final = 50_000
 """Journaled items with small values that a replay reads per second; measured by `benchmarks`."""
@@ -89,13 +90,13 @@ class Found(msgspec.Struct, frozen=True):
         return cls(state.items_done, in_flight, doubted)
 
 
-def _batch(state: State, batch: Batch) -> str:
+def _batch(state: State, path: str, batch: Batch) -> str:
     """Return, for display, the path of a batch and the name of its function."""
     define = state.defines.get(batch.pieces[-1].fn) if batch.pieces else None
     if define is None:
-        return ids.batch_path(batch.parent.path, batch.call)
+        return ids.batch_path(path, batch.call)
     name = define.options.name or define.name.rpartition(":")[2]
-    return f"{ids.batch_path(batch.parent.path, batch.call)} {name}"
+    return f"{ids.batch_path(path, batch.call)} {name}"
 
 
 def _items(batch: Batch) -> int:
@@ -158,13 +159,13 @@ def broker_report(
         resubmitted=tally.resubmitted,
         retried=tally.retried,
         recovered=found.results,
-        reused=state.reused.count,
+        reused=broker.ledger.reused.count,
         found_open=found.in_flight,
         doubts=len(found.doubts),
         doubted=found.doubts[:_DOUBTS_NAMED_MAX],
         covered=tally.gone + sum(each.dropped_items for each in state.parents.values()),
         output_bytes=output_bytes,
-        batch=_batch(state, last) if last else "",
+        batch=_batch(state, ids.ROOT, last) if last else "",
         batch_done=last.done.count() if last else 0,
         batch_total=_items(last) if last and last.last else -1,
         label="" if script is None else script_text(script),

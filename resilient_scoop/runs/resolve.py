@@ -30,7 +30,8 @@ from resilient_scoop.wire.broker_errors import TAG, broker_error, read_broker_er
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resilient_scoop.core.facts.state import Parent, State
+    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.state import State
     from resilient_scoop.runs.folder import RunDir, RunInfo
     from resilient_scoop.runs.status import Readable
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
 from resilient_scoop.core.events import Change, Erase, Put, Table
-from resilient_scoop.core.facts.state import Batch, State
+from resilient_scoop.core.facts.batch import Batch
+from resilient_scoop.core.facts.state import State
 from resilient_scoop.wire import messages as wire
 from tests.sim import programs, truths
 from tests.sim.callables import Callables
@@ -164,7 +165,7 @@ class Checks:
                     self.floors[attempt, path] = len(self.said.get(self._said_key(path), ()))
                     if self.world.edited and ids.depth(path) > 1:
                         continue  # below an item in whose place another one stands now
-                    if (path, _key_of(shell.broker.state, batch, index)) in self.durable:
+                    if (path, _key_of(shell.broker.state, batch.facts, index)) in self.durable:
                         raise Broken(f"NO-LOST: {path} is granted again, its outcome is durable")
         self.granted_no = newest
         self.saves.turned(shell, granted)
@@ -175,16 +176,16 @@ class Checks:
         scheduler, membership = broker.scheduler, broker.membership
         if broker.busy_disk or membership.stopping or membership._awaited is not None:
             return
-        for parent in broker.state.parents.values():
-            for batch in parent.batches.values():
-                held = not batch.ready or batch.spared is not None
-                if held or scheduler.options(batch.pieces[0].fn).priority <= 0:
-                    continue
-                for peer in scheduler.workers.values():
-                    busy = [lease for lease in peer.leases.values() if lease.busy()]
-                    getting_on = not peer.stuck and now - peer.moved_at < 1.0
-                    if getting_on and not any(lease.urgency < 0 for lease in busy):
-                        raise Broken(f"PRIORITY: {parent.path}.{batch.call} waits for {peer.name}")
+        for batch in scheduler.batches.values():
+            held = not batch.ready or batch.held_back_except is not None
+            if held or scheduler.options(batch.facts.pieces[0].fn).priority <= 0:
+                continue
+            for peer in scheduler.workers.values():
+                busy = [lease for lease in peer.leases.values() if lease.busy()]
+                getting_on = not peer.stuck and now - peer.moved_at < 1.0
+                if getting_on and not any(lease.urgency < 0 for lease in busy):
+                    path = batch.parent.path
+                    raise Broken(f"PRIORITY: {path}.{batch.call} waits for {peer.name}")
 
     def committed(self, shell: BrokerShell, changes: list[Change]) -> None:
         """Changes have become durable."""
@@ -353,11 +354,10 @@ class Checks:
         broker = self.world.broker
         if broker is None or not broker.open:
             return "no broker"
-        state, ledger = broker.broker.state, broker.broker.ledger
+        ledger = broker.broker.ledger
         waits = {
-            f"{parent.path}.{batch.call}": (list(batch.undone), list(batch.ready))
-            for parent in state.parents.values()
-            for batch in parent.batches.values()
+            f"{batch.parent.path}.{batch.call}": (list(batch.facts.undone), list(batch.ready))
+            for batch in broker.broker.scheduler.batches.values()
         }
         leases = [(x.peer.name, x.batch.parent.path, list(x.left)) for x in
                   broker.broker.scheduler.leases.values()]  # fmt: skip

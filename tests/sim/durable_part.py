@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from resilient_scoop import ids
-from resilient_scoop.core.facts.state import Parent, State
+from resilient_scoop.core.facts.parent import Parent
+from resilient_scoop.core.facts.state import State
 
 
 def durable_part(state: State) -> dict[str, Any]:

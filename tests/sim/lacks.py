@@ -60,8 +60,7 @@ class Lacks:
         if self._stopped or not (call.isdigit() and fn):
             return
         self._stopped = launcher.interrupted = True
-        parent = broker.state.parents.get(path)
-        batch = None if parent is None else parent.batches.get(int(call))
+        batch = broker.scheduler.find(path, int(call))
         assert batch is not None, "U2: the run stops for a call that there is not"
         assert batch.asked == bytes.fromhex(fn), (
             "U2: the run stops for a function that was not asked for"

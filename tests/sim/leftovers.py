@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 from resilient_scoop import ids
 from resilient_scoop.core.broker.holdback import available
 from resilient_scoop.core.events import Table
-from resilient_scoop.core.facts.state import Batch, Parent, State
+from resilient_scoop.core.facts.batch import Batch
+from resilient_scoop.core.facts.parent import Parent
+from resilient_scoop.core.facts.state import State
 from resilient_scoop.wire import messages as wire
 from tests.sim.cancels import Broken
 
 if TYPE_CHECKING:
     from resilient_scoop.core.broker.broker import Broker
-    from resilient_scoop.core.broker.peers import Peer
+    from resilient_scoop.core.broker.leases import Peer
+    from resilient_scoop.core.broker.scheduler import Scheduler
     from tests.sim.shells import BrokerShell
     from tests.sim.world import World
 
@@ -48,10 +51,13 @@ class Leftovers:
             "kids": list(state.kids),
             "kid items": list(state.kid_items),
             "arguments": state.args_bytes - sum(batch.size() for batch in forgotten),
-            "ready": scheduler.ready - sum(available(batch, 0, 1 << 62) for batch in forgotten),
-            "leases": [no for no, each in scheduler.leases.items() if each.batch not in forgotten],
+            "ready": scheduler.ready - sum(_available(scheduler, each) for each in forgotten),
+            "leases": [
+                no for no, each in scheduler.leases.items() if each.batch.facts not in forgotten
+            ],
             "progress": list(state.words.batches) or list(shell.journal.scan(Table.PROGRESS)),
             "crashes": [p.path for p in state.parents.values() if _blames(p, forgotten)],
+            "open batches": [each for each in scheduler.batches if not _stands(state, each)],
             "questions": list(shell.broker.questions.open),
             "loads": [p.name for p in scheduler.workers.values() if _is_loaded(p, forgotten)],
         }
@@ -75,6 +81,16 @@ def _undone(state: State) -> list[Batch]:
     return [] if root is None else [batch for batch in root.batches.values() if batch.undone]
 
 
+def _stands(state: State, facts: Batch) -> bool:
+    parents = state.parents.values()
+    return any(parent.batches.get(facts.call) is facts for parent in parents)
+
+
+def _available(scheduler: Scheduler, facts: Batch) -> int:
+    batch = scheduler.batches.get(facts)
+    return 0 if batch is None else available(batch, 0, 1 << 62)
+
+
 def _blames(parent: Parent, forgotten: set[Batch]) -> bool:
     """Tell whether a parent still notes deaths or intents of items that are awaited."""
     deaths = any(parent.batches.get(call) not in forgotten for call, _ in parent.crashes)
@@ -83,5 +99,5 @@ def _blames(parent: Parent, forgotten: set[Batch]) -> bool:
 
 def _is_loaded(peer: Peer, forgotten: set[Batch]) -> bool:
     """Tell whether a worker counts as busy with anything that is awaited."""
-    busy = sum(each.busy() for each in peer.leases.values() if each.batch in forgotten)
+    busy = sum(each.busy() for each in peer.leases.values() if each.batch.facts in forgotten)
     return peer.items != busy or (not busy and peer.load_s > 1e-9)

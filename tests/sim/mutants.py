@@ -18,7 +18,8 @@ from resilient_scoop.core.broker.exchange import Exchange
 from resilient_scoop.core.broker.ledger import Ledger
 from resilient_scoop.core.broker.membership import Membership
 from resilient_scoop.core.events import Erase, Put, Send, Table
-from resilient_scoop.core.facts import recovery
+from resilient_scoop.core.facts import fold, recovery
+from resilient_scoop.core.facts.batch import Batch
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.state import State
 from resilient_scoop.core.facts.tally import Totals
@@ -58,12 +59,11 @@ def _sent_before_commit() -> Sequence[Patch]:
 def _outcomes_counted_twice() -> Sequence[Patch]:
     wanted = State.wanted
 
-    def bug(self: State, parent: Any, outcome: wire.Outcome) -> list[tuple[int, int]]:
-        batch = parent.batches.get(outcome.call)
+    def bug(self: State, batch: Batch, outcome: wire.Outcome) -> list[tuple[int, int]]:
         stop = outcome.start + len(outcome.values)
-        if batch is not None and batch.done.overlap(outcome.start, stop):
+        if batch.done.overlap(outcome.start, stop):
             return [(outcome.start, stop)]
-        return wanted(self, parent, outcome)
+        return wanted(self, batch, outcome)
 
     return [(State, "wanted", bug)]
 
@@ -97,10 +97,8 @@ def _observation_late() -> Sequence[Patch]:
 
 
 def _digests_not_compared() -> Sequence[Patch]:
-    def wanted(self: State, parent: Any, outcome: wire.Outcome) -> list[tuple[int, int]]:
-        batch = parent.batches.get(outcome.call)
-        stop = outcome.start + len(outcome.values)
-        return [] if batch is None else batch.undone.overlap(outcome.start, stop)
+    def wanted(self: State, batch: Batch, outcome: wire.Outcome) -> list[tuple[int, int]]:
+        return batch.undone.overlap(outcome.start, outcome.start + len(outcome.values))
 
     def settle(self: Calls, call: Call, outcome: wire.Outcome, *, recovering: bool) -> list[Any]:
         stop = outcome.start + len(outcome.values)
@@ -123,8 +121,7 @@ def _hello_without_owed() -> Sequence[Patch]:
 
 def _adopted_unchecked() -> Sequence[Patch]:
     def bug(self: Membership, peer: Any, held: wire.Held, now: float) -> bool:
-        parent = self.state.parents.get(held.parent)
-        batch = None if parent is None else parent.batches.get(held.call)
+        batch = self.scheduler.find(held.parent, held.call)
         if batch is None:
             return False
         for start, stop in held.spans:
@@ -144,11 +141,10 @@ def _intents_forgotten() -> Sequence[Patch]:
 
 
 def patched_apply(kind: type) -> Sequence[Patch]:
-    apply = recovery.apply
+    """Let a new broker overlook the records of a kind."""
 
-    def bug(state: State, record: wire.Logged, seq: int) -> None:
-        if not isinstance(record, kind):
-            apply(state, record, seq)
+    def bug(state: State, record: wire.Logged, seq: int) -> fold.Change:
+        return fold.Change() if isinstance(record, kind) else fold.apply(state, record, seq)
 
     return [(recovery, "apply", bug)]
 
@@ -219,7 +215,7 @@ def _descendants_kept() -> Sequence[Patch]:
 
 
 def _cancel_asked_again() -> Sequence[Patch]:
-    return [(State, "apply_cancelled", lambda *_: None)]
+    return [(fold, "is_cancelled", lambda _: False)]
 
 
 def _calls_not_journaled() -> Sequence[Patch]:
@@ -250,14 +246,14 @@ def _numbers_used_again() -> Sequence[Patch]:
 
 
 def _arguments_let_go() -> Sequence[Patch]:
-    spend = State.spend
+    spend = fold._spend
 
-    def bug(self: State, parent: Any, piece: Any) -> None:
+    def bug(state: State, parent: Any, piece: Any, spent: list[bytes]) -> None:
         if piece.record in parent.args_left:
             parent.args_left[piece.record] -= 1  # a part of the record is counted twice
-        spend(self, parent, piece)
+        spend(state, parent, piece, spent)
 
-    return [(State, "spend", bug)]
+    return [(fold, "_spend", bug)]
 
 
 def _blame_for_all() -> Sequence[Patch]:
@@ -265,7 +261,7 @@ def _blame_for_all() -> Sequence[Patch]:
 
     def bug(self: Membership, batch: Any, fn: bytes, lost: wire.ProcessLost) -> None:
         blame(self, batch, fn, lost)
-        if lost.index in batch.undone:
+        if lost.index in batch.facts.undone:
             other = lost.incarnation[:-1] + b"?"  # as if another process had died
             blame(self, batch, fn, msgspec.structs.replace(lost, incarnation=other))
 

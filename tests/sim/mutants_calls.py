@@ -15,7 +15,7 @@ from resilient_scoop.core.broker.ledger import Ledger
 from resilient_scoop.core.broker.membership import Membership
 from resilient_scoop.core.broker.scheduler import Scheduler
 from resilient_scoop.core.events import Put, Table
-from resilient_scoop.core.facts import recovery
+from resilient_scoop.core.facts import fold, recovery
 from resilient_scoop.core.facts.progress import Words
 from resilient_scoop.core.facts.state import State
 from resilient_scoop.core.parent.calls import Calls
@@ -230,16 +230,15 @@ def _given_up_not_said_again() -> Sequence[Patch]:
 
 
 def _given_up_taken_for_done() -> Sequence[Patch]:
-    finish = State._finish
+    finish = fold._finish
 
-    def bug(self: State, batch: Any) -> bool:
+    def bug(state: State, parent: Any, batch: Any, spent: list[bytes]) -> None:
         done = batch.done.stops[-1] if batch.done else 0
-        is_over = finish(self, batch)
-        if batch.parent.partial.pop(batch.call, None) is not None:
-            batch.parent.sizes[batch.call] = done
-        return is_over
+        finish(state, parent, batch, spent)
+        if parent.partial.pop(batch.call, None) is not None:
+            parent.sizes[batch.call] = done
 
-    return [(State, "_finish", bug)]
+    return [(fold, "_finish", bug)]
 
 
 _GLANCES = (

@@ -192,20 +192,20 @@ def _workers_not_awaited() -> Sequence[Patch]:
 
 
 def _nothing_held_back() -> Sequence[Patch]:
-    return [(Handover, "spared", lambda _self, _batch: None)]
+    return [(Handover, "held_back_except", lambda _self, _batch: None)]
 
 
 def _held_back_below_who_waits() -> Sequence[Patch]:
-    spared = Handover.spared
+    exempt = Handover.held_back_except
 
     def bug(self: Handover, batch: Any) -> set[int] | None:
         above = set(ids.lineage(batch.parent.path))
         waiting, self.waiting = self.waiting, {}
-        found = spared(self, batch)
+        found = exempt(self, batch)
         self.waiting = waiting
         return set() if above & self.through else found
 
-    return [(Handover, "spared", bug)]
+    return [(Handover, "held_back_except", bug)]
 
 
 _LOOP = (("durable", "block", 9, 3), ("durable", "other", 6, 1), ("map", "saver", [[6, 2], [5, 1]]))

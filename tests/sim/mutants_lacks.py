@@ -26,10 +26,9 @@ def _unfit_is_a_failure() -> Sequence[Patch]:
     unfit = Broker._unfit
 
     def bug(self: Broker, said: wire.Unfit) -> None:
-        parent = self.state.parents.get(said.parent)
-        batch = None if parent is None else parent.batches.get(said.call)
+        batch = self.scheduler.find(said.parent, said.call)
         if batch is not None:
-            for low, high in list(batch.undone):
+            for low, high in list(batch.facts.undone):
                 for index in range(low, high):
                     error = broker_error("lost", f"{said.parent}.{said.call}[{index}]", "unfit")
                     self.ledger.settle_error(batch, index, error)

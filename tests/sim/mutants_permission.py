@@ -50,7 +50,7 @@ def _permitted_before_commit() -> Sequence[Patch]:
 
 def _begun_items_again() -> Sequence[Patch]:
     def bug(self: Ledger, batch: Any, spans: Any, *, resumes: bool) -> int:
-        again = [run for span in spans for run in batch.undone.overlap(*span)]
+        again = [run for span in spans for run in batch.facts.undone.overlap(*span)]
         self.scheduler.enqueue(batch, again, resumes=resumes)
         return len(again)
 

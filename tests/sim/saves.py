@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
+from resilient_scoop.core.facts.checkpoints import newest
 from tests.sim.cancels import Broken
 
 if TYPE_CHECKING:
@@ -103,11 +104,11 @@ class Saves:
             self._named.clear()
             return
         for path in handover.waiting:
-            saved = parents[path].saved if path in parents else 0
+            saved = newest(parents[path]) if path in parents else 0
             self._named.setdefault((handover.no, path), saved)
         for path in handover.through:  # named, and through, in one and the same turn
             if path in parents:
-                self._named.setdefault((handover.no, path), parents[path].saved - 1)
+                self._named.setdefault((handover.no, path), newest(parents[path]) - 1)
         if not handover.hands_over:
             return
         for path in granted:
@@ -118,12 +119,11 @@ class Saves:
         halted = broker.busy_disk or broker.membership.stopping
         if not idle or halted or broker.membership._awaited is not None:
             return
-        for parent in parents.values():
-            for batch in parent.batches.values():
-                for index in [index for span in batch.ready for index in range(*span)]:
-                    path = ids.item_path(parent.path, batch.call, index)
-                    if self._is_of_use(broker, path):
-                        raise Broken(f"HAND-OVER: {path} is of use, and waits for {idle[0].name}")
+        for batch in broker.scheduler.batches.values():
+            for index in [index for span in batch.ready for index in range(*span)]:
+                path = ids.item_path(batch.parent.path, batch.call, index)
+                if self._is_of_use(broker, path):
+                    raise Broken(f"HAND-OVER: {path} is of use, and waits for {idle[0].name}")
 
     def _is_of_use(self, broker: Broker, path: str) -> bool:
         """Tell whether an item may bring somebody to a commit who has not saved; or nobody has."""
@@ -137,7 +137,7 @@ class Saves:
         parent = broker.state.parents.get(path)
         if before is None:  # named, and saved, in the same turn
             return path in broker.handover.through
-        return parent is not None and parent.saved > before
+        return parent is not None and newest(parent) > before
 
     def handed_over(self) -> None:
         """The run has come to the end that was asked for, and all that was recorded is durable."""

@@ -9,7 +9,7 @@ import pytest
 
 from resilient_scoop import ids
 from resilient_scoop.core.events import Change, Put, Table
-from resilient_scoop.core.facts.batch import Parent
+from resilient_scoop.core.facts.parent import Parent
 from resilient_scoop.journal.journal import Journal
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.runs.fork import (

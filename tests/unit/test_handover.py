@@ -183,7 +183,7 @@ def test_a_parent_that_has_saved_is_not_waited_for_again_when_its_next_holder_na
     bench.tell(W2, opened(bench, KID))
 
     # Then only the other one is waited for
-    assert bench.broker.handover.waiting == {ROOT: 0}
+    assert bench.broker.handover.waiting.keys() == {ROOT}
     assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root))) == ["handed over"]
     assert bench.broker.handover.is_whole
 
@@ -202,7 +202,7 @@ def test_a_parent_that_was_taken_from_a_process_and_given_to_it_again_has_not_le
 
     # When the worker has no block open any more, then that says nothing of the next attempt
     assert stops(bench.tell(W1, opened(bench))) == []
-    assert bench.broker.handover.waiting == {KID: 0}
+    assert bench.broker.handover.waiting.keys() == {KID}
     assert stops(bench.tell(W1, opened(bench, KID))) == []
     assert stops(bench.tell(W1, checkpoint(KID, again))) == ["handed over"]
 
@@ -216,7 +216,7 @@ def test_a_parent_that_saves_behind_the_end_of_the_wait_for_it_holds_back_what_i
     bench.tell(ORIGIN, opened(bench, ROOT))
     bench.tell(W1, opened(bench, KID))
     bench.tell(W1, opened(bench))
-    assert bench.broker.handover.waiting == {ROOT: 0}
+    assert bench.broker.handover.waiting.keys() == {ROOT}
     bench.tell(W1, opened(bench, KID))
     bench.tell(W1, checkpoint(KID, kid))
     assert bench.broker.handover.through == {KID}

@@ -30,7 +30,7 @@ def bench() -> Bench:
     before.tell(W1, outcomes(1, 0, 4), outcomes(2, 0, 3))
     bench = before.again(adopt=False)
     state = bench.broker.state
-    assert state.reused.count == state.items_done == 10
+    assert bench.broker.ledger.reused.count == state.items_done == 10
     return bench
 
 
@@ -38,7 +38,7 @@ def ask(bench: Bench, *parts: wire.Part) -> int:
     """Let the script ask; return how many results still stand."""
     root = bench.begin(W1)
     bench.tell(ORIGIN, PLAIN, *calls(*parts, attempt=root))
-    return bench.broker.state.reused.count
+    return bench.broker.ledger.reused.count
 
 
 def test_what_is_asked_for_as_before_stands(bench: Bench) -> None:
@@ -55,10 +55,10 @@ def test_what_is_computed_now_and_asked_for_anew_was_never_found(bench: Bench) -
     bench.tell(W1, outcomes(2, 3, 5))
     again = part(2, 2, 5, salt=1, fresh=True)
     bench.tell(ORIGIN, PLAIN, *calls(again, attempt=root))
-    assert bench.broker.state.reused.count == 9
+    assert bench.broker.ledger.reused.count == 9
     bench.tell(W1, outcomes(2, 2, 5, salt=1))
     bench.tell(ORIGIN, *calls(part(2, 2, 5, salt=2, fresh=True), attempt=root))
-    assert bench.broker.state.reused.count == 9
+    assert bench.broker.ledger.reused.count == 9
 
 
 def test_what_a_shorter_map_leaves_out_does_not(bench: Bench) -> None:

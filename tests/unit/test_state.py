@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from resilient_scoop.core.events import Table
+from resilient_scoop.core.facts.batch import Batch
+from resilient_scoop.core.facts.fold import apply
 from resilient_scoop.core.facts.recovery import forget_without_args, recover
-from resilient_scoop.core.facts.state import Batch, State
+from resilient_scoop.core.facts.state import State
 from resilient_scoop.ids import ROOT, item_path
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, ORIGIN, PLAIN, RUN, W1, Bench, calls, granted, outcomes, part
@@ -16,17 +18,13 @@ from tests.unit.bench import FN, ORIGIN, PLAIN, RUN, W1, Bench, calls, granted, 
 
 def put(state: State, each: wire.Part, record: int = 1) -> list[tuple[int, int]]:
     args = [b"x" * 10] * each.count
-    found = state.apply_part(state.parent(ROOT), each, record, 0, args)
-    return [(low, high) for _, low, high in found]
+    found = apply(state, wire.Calls(ROOT, wire.Attempt(1, 1), [each]), record, args).parts
+    return [span for part in found for span in (part.batch.undone if part.is_whole else part.new)]
 
 
 def end(state: State, *spans: tuple[int, int], salt: int = 0) -> None:
-    parent = state.parent(ROOT)
     for low, high in spans:
-        (outcome,) = outcomes(0, low, high, salt=salt).items
-        counted = state.wanted(parent, outcome)
-        if counted:
-            state.apply_done(parent, 0, counted)
+        apply(state, outcomes(0, low, high, salt=salt), state.seq + 1)
 
 
 def batch(state: State, call: int = 0) -> Batch:
@@ -108,7 +106,7 @@ def test_arguments_that_are_replaced_or_dropped_are_not_counted_any_more() -> No
     assert state.args_bytes == once
 
     path = item_path(ROOT, 0, 0)
-    state.apply_part(state.parent(path), part(0, 0, 3), 3, 0, [b"x"] * 3)
+    apply(state, wire.Calls(path, wire.Attempt(1, 2), [part(0, 0, 3)]), 3, [b"x"] * 3)
     state.drop(path)
     assert state.args_bytes == once
 
@@ -129,7 +127,8 @@ def test_deaths_count_for_the_arguments_that_caused_them_only() -> None:
     parent = state.parent(ROOT)
 
     def crashed(digest: bytes) -> int:
-        return state.apply_crashed(parent, wire.Crashed(ROOT, 0, 0, -11, "crash", digest))
+        apply(state, wire.Crashed(ROOT, 0, 0, -11, "crash", digest), 1)
+        return len(parent.crashes[0, 0])
 
     assert [crashed(b"1"), crashed(b"1"), crashed(b"2")] == [1, 2, 1]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from resilient_scoop.core.broker.exchange import Exchange
 from resilient_scoop.core.events import Action, Erase, GrantStored, Put, Table
+from resilient_scoop.core.facts.fold import apply
 from resilient_scoop.core.facts.progress import SCRIPT
 from resilient_scoop.ids import ROOT
 from resilient_scoop.runs.reports import items_text, script_text
@@ -157,7 +158,7 @@ def test_it_stays_when_the_very_same_call_is_made_again() -> None:
     bench.broker.state.forget_item(bench.broker.state.parents[ROOT].batches[0], 0)
     part_again = part(0, 0, 1)
 
-    bench.broker.state.apply_part(bench.broker.state.parents[ROOT], part_again, 99, 0, [b"arg0"])
+    apply(bench.broker.state, wire.Calls(ROOT, attempt, [part_again]), 99, [b"arg0"])
 
     assert not bench.broker.state.words.stale
     assert bench.broker.state.words.within(ROOT, 0)
@@ -210,7 +211,7 @@ def test_an_item_that_said_something_travels_alone() -> None:
     slices = [(task.start, len(task.args)) for w in (W1, W2) for task in granted(actions, w)]
     assert max(count for _, count in slices) > 10
     lease = next(x for x in bench.broker.scheduler.leases.values() if 3 in x.left)
-    digest = lease.batch.digests_of(3, 4)
+    digest = lease.batch.facts.digests_of(3, 4)
     said = wire.Progress(ROOT, lease.attempt, 1, 3, FN, digest, 1, None, b"here")
     bench.tell(lease.peer.id, said)
 

@@ -27,9 +27,9 @@ import msgspec
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
+    from resilient_scoop.core.broker.leases import OpenBatch, Peer
     from resilient_scoop.core.broker.ledger import Ledger
-    from resilient_scoop.core.broker.peers import Peer
-    from resilient_scoop.core.facts.state import Batch, Parent
+    from resilient_scoop.core.facts.parent import Parent
 
 EVERYTHING = [(0, 1 << 62)]
 
@@ -70,10 +70,11 @@ class Abandonments:
 
     def _settle(self, parent: Parent, call: int, given_up: _GivenUp) -> bool:
         """Return whether a call is over."""
-        batch = parent.batches.get(call)
-        if batch is not None and (batch.ready or not batch.undone):
+        find = self.ledger.scheduler.find
+        batch = find(parent.path, call)
+        if batch is not None and (batch.ready or not batch.facts.undone):
             self._take_out(batch)  # where nothing is left: its end goes on record (A4)
-            batch = parent.batches.get(call)
+            batch = find(parent.path, call)
         if batch is None:
             self._tell(wire.Abandoned(parent.path, call, EVERYTHING), parent)
             return True
@@ -85,7 +86,7 @@ class Abandonments:
                 self.ledger.send(lease.peer.id, wire.encode(wire.Retract(lease.attempt)))
         return False
 
-    def _take_out(self, batch: Batch) -> None:
+    def _take_out(self, batch: OpenBatch) -> None:
         record = wire.Abandoned(batch.parent.path, batch.call, list(batch.ready))
         self.ledger.abandon(batch, record)
         if record.spans:

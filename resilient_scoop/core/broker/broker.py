@@ -23,9 +23,9 @@ from resilient_scoop.core.broker.cancellations import Questions
 from resilient_scoop.core.broker.checkpoint_keeper import Keeper
 from resilient_scoop.core.broker.handover import Handover
 from resilient_scoop.core.broker.holdback import available
+from resilient_scoop.core.broker.leases import OpenBatch, Peer
 from resilient_scoop.core.broker.ledger import Ledger
 from resilient_scoop.core.broker.membership import Membership
-from resilient_scoop.core.broker.peers import Peer
 from resilient_scoop.core.broker.scheduler import Scheduler, Slice
 from resilient_scoop.core.events import (
     Action,
@@ -46,7 +46,7 @@ from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
     from resilient_scoop.config import BrokerConfig
-    from resilient_scoop.core.facts.state import Batch, State
+    from resilient_scoop.core.facts.state import State
 
 _STALL_S = 2.0
 
@@ -74,12 +74,12 @@ class Broker:
         self.abandonments = Abandonments(self.ledger)
         self.handover = Handover(self.ledger, epoch)
         self.rounds = Rounds(self.ledger, epoch, config.callables_max)
-        self.scheduler.held.asked = self.handover.spared
+        self.scheduler.held.asked = self.handover.held_back_except
         self.ended: wire.RunEnded | None = None
         self.busy_disk = False  # no space: hand out nothing
         self._stepped_at: float | None = None
+        self._has_unfit = False  # of calls that no replay has asked for
         self._enqueue_all()
-        state.reused.begin(state)
 
     def step(self, event: Event, now: float, *, more: bool = False) -> list[Action]:
         """Take in one event at time `now` (monotonic seconds); return what to do, in order.
@@ -127,7 +127,7 @@ class Broker:
 
     def check(self) -> None:
         """Assert the invariants."""
-        leased: dict[Batch, Intervals] = {}
+        leased: dict[OpenBatch, Intervals] = {}
         for lease in self.scheduler.leases.values():
             assert self.ledger.peers.get(lease.peer.id) is lease.peer, "M1 lease without peer"
             assert lease.peer.leases.get(lease.attempt) is lease, "M1 peer without lease"
@@ -139,25 +139,32 @@ class Broker:
                 spans.add(start, stop)
         ready = 0
         for parent in self.state.parents.values():
-            for batch in parent.batches.values():
+            for facts in parent.batches.values():
+                batch = self.scheduler.open(parent, facts)
                 assert not any(batch.ready.overlap(*s) for s in leased.get(batch, ())), "Q1"
                 both = Intervals([*batch.ready, *leased.get(batch, Intervals())])
-                assert both == batch.undone, f"B1 {parent.path}.{batch.call} {both} {batch.undone}"
+                assert both == facts.undone, f"B1 {parent.path}.{batch.call} {both} {facts.undone}"
                 ready += available(batch, 0, 1 << 62)
-                for start, stop in batch.undone:
-                    assert not batch.done.overlap(start, stop), "S1"
-                    assert batch.piece_at(start), "S1 no piece"
-                    assert batch.piece_at(stop - 1), "S1 no piece"
+                for start, stop in facts.undone:
+                    assert not facts.done.overlap(start, stop), "S1"
+                    assert facts.piece_at(start), "S1 no piece"
+                    assert facts.piece_at(stop - 1), "S1 no piece"
+        for facts, batch in self.scheduler.batches.items():
+            assert batch.parent is self.state.parents.get(batch.parent.path), (
+                "Q3 of a parent that is gone"
+            )
+            assert batch.parent.batches.get(batch.call) is facts, "Q3 a batch that is done"
         if not self.membership.in_doubt and self.membership.stopping is None:
-            permission.check(self.state)
+            permission.check(self.scheduler)
         assert ready == self.scheduler.ready, "Q2 count of ready items"
 
     def _enqueue_all(self) -> None:
         """Make ready, at the start of an epoch, whatever is not done."""
         for parent in self.state.parents.values():
-            for batch in parent.batches.values():
-                batch.asked = batch.pieces[-1].fn if self.config.adopt and batch.pieces else b""
-                self.scheduler.enqueue(batch, list(batch.undone), resumes=True)
+            for facts in parent.batches.values():
+                batch = self.scheduler.open(parent, facts)
+                batch.asked = facts.pieces[-1].fn if self.config.adopt and facts.pieces else b""
+                self.scheduler.enqueue(batch, list(facts.undone), resumes=True)
 
     def _mind_own_stall(self, now: float) -> None:
         if self._stepped_at is not None and now - self._stepped_at > _STALL_S:
@@ -306,12 +313,11 @@ class Broker:
         if not unfit.parent:
             self.keeper.halted = self.keeper.halted or unfit.reason
             return
-        parent = self.state.parents.get(unfit.parent)
-        batch = None if parent is None else parent.batches.get(unfit.call)
+        batch = self.scheduler.find(unfit.parent, unfit.call)
         if batch is None:
             return
         if not batch.asked:
-            batch.unfit = unfit
+            batch.unfit, self._has_unfit = unfit, True
         elif batch.asked == unfit.fn:
             self.keeper.halted = self.keeper.halted or unfit.reason
 
@@ -325,9 +331,10 @@ class Broker:
 
     def _judge_unfit(self, calls: wire.Calls) -> None:
         """Look again at what a worker lacked, now that the parent has asked for it."""
-        parent = self.state.parents.get(calls.parent)
+        if not self._has_unfit:
+            return
         for part in calls.parts:
-            batch = None if parent is None else parent.batches.get(part.call)
+            batch = self.scheduler.find(calls.parent, part.call)
             if batch is not None and batch.unfit is not None and batch.asked:
                 unfit, batch.unfit = batch.unfit, None
                 self._unfit(unfit)

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
+    from resilient_scoop.core.broker.leases import Peer
     from resilient_scoop.core.broker.ledger import Ledger
-    from resilient_scoop.core.broker.peers import Peer
     from resilient_scoop.ids import PeerId
 
 KEPT_BYTES_MAX = 16 << 20

@@ -28,13 +28,13 @@ from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import broker_error
 
 if TYPE_CHECKING:
+    from resilient_scoop.core.broker.leases import Lease, OpenBatch, Peer
     from resilient_scoop.core.broker.ledger import Ledger
-    from resilient_scoop.core.broker.peers import Lease, Peer
-    from resilient_scoop.core.facts.state import Batch, Parent
+    from resilient_scoop.core.facts.parent import Parent
 
 
 class _Question(msgspec.Struct):
-    batch: Batch
+    batch: OpenBatch
     index: int
     digest: bytes  # of the item that is meant
     asked: wire.Attempt | None = None  # the lease whose holder was asked
@@ -53,13 +53,13 @@ class Questions:
         if not self.ledger.current(peer, wanted.parent, wanted.attempt):
             return
         parent = self.ledger.state.parent(wanted.parent)
-        batch = parent.batches.get(wanted.call)
+        batch = self.ledger.scheduler.find(wanted.parent, wanted.call)
         key = wanted.parent, wanted.call, wanted.index
-        if batch is None or wanted.index not in batch.undone:
+        if batch is None or wanted.index not in batch.facts.undone:
             self.open.pop(key, None)  # it was asked before, and is answered once
             self._answer(parent, wanted.call, wanted.index)
             return
-        digest = batch.digests_of(wanted.index, wanted.index + 1)
+        digest = batch.facts.digests_of(wanted.index, wanted.index + 1)
         self.open[key] = _Question(batch, wanted.index, digest)
 
     def begun(self, attempt: wire.Attempt, index: int) -> None:
@@ -98,9 +98,10 @@ class Questions:
     def _is_meant(self, question: _Question) -> bool:
         """Tell whether the item is still to do, and the same as when it was asked about."""
         batch, index = question.batch, question.index
-        if batch.parent.batches.get(batch.call) is not batch or index not in batch.undone:
+        facts = batch.facts
+        if batch.parent.batches.get(batch.call) is not facts or index not in facts.undone:
             return False
-        return batch.digests_of(index, index + 1) == question.digest
+        return facts.digests_of(index, index + 1) == question.digest
 
     def _ask_holder(self, question: _Question, lease: Lease) -> None:
         question.asked, question.begun = lease.attempt, False
@@ -108,10 +109,9 @@ class Questions:
         retract = wire.Retract(lease.attempt, question.index)
         self.ledger.send(lease.peer.id, wire.encode(retract))
 
-    def _cancel(self, batch: Batch, index: int) -> None:
+    def _cancel(self, batch: OpenBatch, index: int) -> None:
         path = ids.item_path(batch.parent.path, batch.call, index)
         self.ledger.settle_error(batch, index, broker_error("cancelled", path))
-        self.ledger.state.apply_cancelled(batch.parent, batch.call, index)
 
     def _answer(self, parent: Parent, call: int, index: int) -> None:
         cancelled = index in parent.cancelled.get(call, ())

@@ -15,17 +15,17 @@ import msgspec
 from resilient_scoop import ids
 from resilient_scoop.core.events import Discard, Erase, Sweep, Swept, Table
 from resilient_scoop.core.facts import checkpoints
+from resilient_scoop.core.facts.fold import apply
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.core.facts.tally import uncount
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from resilient_scoop.core.broker.leases import Peer
     from resilient_scoop.core.broker.ledger import Ledger
-    from resilient_scoop.core.broker.peers import Peer
-    from resilient_scoop.core.facts.checkpoints import Kept
-    from resilient_scoop.core.facts.state import Parent
+    from resilient_scoop.core.facts.generations import Generation
+    from resilient_scoop.core.facts.parent import Parent
 
 
 class _Job(msgspec.Struct):
@@ -84,10 +84,10 @@ class Keeper:
         if not ledger.current(peer, record.parent, record.attempt):
             return
         parent = ledger.state.parent(record.parent)
-        if checkpoints.is_new(parent, record):
-            seq = ledger.log(parent, raw)
-            parent.writer = record.attempt
-            self._erase(parent, checkpoints.apply_checkpoint(parent, record, seq))
+        change = apply(ledger.state, record, ledger.state.seq + 1)
+        if change.is_news:
+            ledger.log(parent, raw)
+            self._erase(parent, change.gone)
         saved = wire.Saved(record.parent, record.name, record.opening, record.gen)
         ledger.send(peer.id, wire.encode(saved))
 
@@ -108,19 +108,20 @@ class Keeper:
         found = checkpoints.supersede(parent, record)
         self._erase(parent, found.gone)
         if found.trimmed is not None:
-            seq = ledger.log(parent, wire.encode(found.trimmed), forced=False)
-            checkpoints.apply_trimmed(ledger.state, parent, found.trimmed, seq)
-            self._plan(parent, seq, found.after)
+            ledger.record(found.trimmed, forced=False)
+            self._plan(parent, ledger.state.seq, found.after)
 
     def halt(self, peer: Peer, halted: wire.Halted) -> None:
         """Note why a future cannot go on."""
         if self.ledger.current(peer, halted.parent, halted.attempt):
             self.halted = self.halted or halted.reason
 
-    def _erase(self, parent: Parent, gone: Sequence[Kept]) -> None:
+    def _erase(self, parent: Parent, gone: Sequence[Generation]) -> None:
         actions = self.ledger.actions
         actions += [Erase(Table.LOG, _key(parent, kept.seq)) for kept in gone]
-        actions += [Discard(name) for name in checkpoints.unnamed(self.ledger.state, gone)]
+        actions += [
+            Discard(name) for name in checkpoints.unnamed(self.ledger.state.parents.values(), gone)
+        ]
 
     # --- erasing ------------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ class Keeper:
                 if isinstance(record, wire.Calls):
                     actions.append(Erase(Table.ARGS, key))
                 elif isinstance(record, wire.Outcomes):
-                    uncount(self.ledger.state, job.parent, record)
+                    self.ledger.state.tally.uncount(job.parent, record)
         if page.seq != job.seq:
             return  # a newer job took its place meanwhile, and begins where it has to
         job.after = page.upto

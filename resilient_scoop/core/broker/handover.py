@@ -33,13 +33,13 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
+from resilient_scoop.core.facts.checkpoints import newest
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
+    from resilient_scoop.core.broker.leases import Lease, OpenBatch, Peer
     from resilient_scoop.core.broker.ledger import Ledger
-    from resilient_scoop.core.broker.peers import Lease, Peer
     from resilient_scoop.core.events import AskCheckpoints
-    from resilient_scoop.core.facts.batch import Batch
     from resilient_scoop.ids import PeerId
     from resilient_scoop.wire.attempt import Attempt
 
@@ -64,7 +64,7 @@ class Handover:
         self.no = epoch * _ASKS_MAX
         self.hands_over = False
         self.until = 0.0
-        self.waiting: dict[str, int] = {}  # path -> its checkpoints when it was named
+        self.waiting: dict[str, int] = {}  # path -> where the log ended when it was named
         self.named = 0  # parents with an open block
         self.saved = 0  # of these, how many have saved
         self.through: set[str] = set()  # who they are, while somebody is waited for
@@ -118,7 +118,7 @@ class Handover:
                 known = path in self.waiting or path in self.through
                 if not known and self._holds(peer, path):
                     self._unsaved.pop(path, None)
-                    self.waiting[path] = self._saved(path)
+                    self.waiting[path] = self.ledger.state.seq
                     self.named += 1
                     self.ledger.scheduler.release()  # it may be below one that has saved
                     self._has_news = True
@@ -156,7 +156,7 @@ class Handover:
 
     # --- parents ------------------------------------------------------------------------------
 
-    def spared(self, batch: Batch) -> set[int] | None:
+    def held_back_except(self, batch: OpenBatch) -> set[int] | None:
         """Return which items of a batch may be handed out; None: any (H5)."""
         if not (self.hands_over and self.through and self.is_active):
             return None
@@ -174,8 +174,12 @@ class Handover:
         self._has_news = False
         found = []
         for lease in self.ledger.scheduler.leases.values():
-            spared = self.spared(lease.batch) if lease.busy() and not lease.retracting else None
-            if spared is not None and lease.busy() > sum(index in lease.left for index in spared):
+            exempt = (
+                self.held_back_except(lease.batch)
+                if lease.busy() and not lease.retracting
+                else None
+            )
+            if exempt is not None and lease.busy() > sum(index in lease.left for index in exempt):
                 found.append(lease)
         return found
 
@@ -194,15 +198,15 @@ class Handover:
         self._has_news = True
 
     def _saved(self, path: str) -> int:
+        """Return where in the log a parent's latest checkpoint is."""
         parent = self.ledger.state.parents.get(path)
-        return 0 if parent is None else parent.saved
+        return 0 if parent is None else newest(parent)
 
     def _is_done(self, path: str) -> bool:
         place = ids.parse_item(path)
         if place is None:
             return False  # the script: the run ends with it
-        above = self.ledger.state.parents.get(place[0])
-        batch = None if above is None else above.batches.get(place[1])
+        batch = self.ledger.state.batch(*place[:2])
         return batch is None or place[2] not in batch.undone
 
     def _holds(self, peer: Peer, path: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilient_scoop import ids
+from resilient_scoop.core.broker.reused import Reused
 from resilient_scoop.core.events import (
     INPUT_KEY,
     Action,
@@ -23,22 +24,22 @@ from resilient_scoop.core.events import (
     Table,
 )
 from resilient_scoop.core.facts import checkpoints
+from resilient_scoop.core.facts.fold import apply, apply_progress
 from resilient_scoop.core.facts.outcomes import parts_of
-from resilient_scoop.core.facts.progress import apply_progress
-from resilient_scoop.core.facts.tally import count
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import broker_error
 from resilient_scoop.wire.tally import TALLY_KEY, encode_tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from resilient_scoop.core.broker.peers import Lease, Peer
+    from resilient_scoop.core.broker.leases import Lease, OpenBatch, Peer
     from resilient_scoop.core.broker.scheduler import Scheduler
-    from resilient_scoop.core.facts.state import Batch, Parent, State
+    from resilient_scoop.core.facts.fold import Change, PartChange, Span
+    from resilient_scoop.core.facts.generations import Generation
+    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.state import State
     from resilient_scoop.ids import PeerId
-
-Spans = list[tuple[int, int]]
 
 
 class Ledger:
@@ -56,6 +57,8 @@ class Ledger:
         self.heard_defined: set[bytes] = set()  # callables, since the last round of forgetting
         self.new_defined = self.new_defined_bytes = 0  # of these, how many were new
         self.revived: list[Peer] = []  # who is to forget, too
+        self.reused = Reused(state.parents.values(), state.items_done)
+        self.spent: list[bytes] = []  # keys of `Args` that nobody needs now
 
     # --- doing --------------------------------------------------------------------------------
 
@@ -74,6 +77,14 @@ class Ledger:
         self.actions.append(Put(Table.LOG, key, raw, forced))
         return self.state.seq
 
+    def record(self, record: wire.Logged, *, forced: bool = True) -> Change:
+        """Apply a record of the broker's own making, and log it if it is news (L2)."""
+        change = apply(self.state, record, self.state.seq + 1)
+        if change.is_news:
+            self.log(self.state.parent(record.parent), wire.encode(record), forced=forced)
+        self.spent += change.spent
+        return change
+
     def tell(self, parent: Parent, raw: bytes) -> None:
         """Send a record to the process that runs the parent, if any does."""
         if parent.path == ids.ROOT:
@@ -89,8 +100,7 @@ class Ledger:
         place = ids.parse_item(path)
         if place is None:
             return None
-        above = self.state.parents.get(place[0])
-        batch = None if above is None else above.batches.get(place[1])
+        batch = self.scheduler.find(*place[:2])
         if batch is None:
             return None
         return next((lease for lease in batch.leases if place[2] in lease.left), None)
@@ -131,65 +141,44 @@ class Ledger:
         """Take in a parent's calls; what is known already changes nothing."""
         if not self.current(peer, calls.parent, calls.attempt):
             return
-        parent = self.state.parent(calls.parent)
-        keep = self.state.args_bytes + len(raw_args) <= self.scheduler.config.args_bytes_max
-        record, offset, new = self.state.seq + 1, 0, False
-        for part in calls.parts:
-            if parent.begins(part):
-                whole = self.state.begin_whole(parent, part, record, offset, args if keep else None)
-                self.scheduler.enqueue_whole(whole)
-                new = True
-                offset += part.count
-                continue
-            batch = parent.batches.get(part.call)
-            finished = part.call in parent.finished and part.call not in parent.dropped
-            begun: Spans = []
-            known = batch is not None or (finished and not part.fresh)
-            if batch is not None:
-                new = new or (part.last and self._ends_anew(batch, part.start + part.count))
-                begun = self._clear_changed(parent, batch, part)
-                batch.asked = part.fn
-            spans = self.state.apply_part(parent, part, record, offset, args if keep else None)
-            for each, start, stop in spans:
-                each.asked = part.fn
-                self.scheduler.enqueue(each, [(start, stop)], resumes=False)
-            if batch is not None and begun:
-                self.give_up(batch, begun)
-            new = new or bool(spans) or not known or part.fresh
-            offset += part.count
-        if new:
-            self.log(parent, raw, forced=False)
-            parent.writer = calls.attempt
+        parent, state = self.state.parent(calls.parent), self.state
+        keep = state.args_bytes + len(raw_args) <= self.scheduler.config.args_bytes_max
+        change = apply(state, calls, state.seq + 1, args if keep else None)
+        changed: list[tuple[OpenBatch, PartChange]] = []
+        for part in change.parts:
+            if part.is_whole:
+                self.scheduler.enqueue_whole(parent, part.batch)
+            else:
+                batch = self.scheduler.open(parent, part.batch)
+                changed.append((batch, part))
+                self._replace(batch, part)
+        if change.is_news:
+            record = self.log(parent, raw, forced=False)
             key = parent.prefix + record.to_bytes(8, "big")
             self.actions.append(Put(Table.ARGS, key, raw_args, forced=False))
             if calls.parent == ids.ROOT:
                 self.root_deaths = 0
+        self.spent += change.spent
+        for batch, part in changed:
+            self.give_up(batch, part.begun)
+            self._close_if_over(batch)
 
-    def _ends_anew(self, batch: Batch, stop: int) -> bool:
-        """Tell whether it is news that a batch ends at `stop`."""
-        beyond = batch.undone.overlap(stop, 1 << 62) or batch.done.overlap(stop, 1 << 62)
-        return not batch.last or bool(beyond)
-
-    def _clear_changed(self, parent: Parent, batch: Batch, part: wire.Part) -> Spans:
-        """Take back what is under way of items that turn out to be others.
-
-        Return those in whose places calls had begun that must not be started twice.
-        """
-        changed = self.state.differing(batch, part)
-        intents = parent.intents.get(part.call)
-        begun = (
-            [] if intents is None else [run for span in changed for run in intents.overlap(*span)]
-        )
-        if part.last:
-            changed += batch.undone.overlap(part.start + part.count, 1 << 62)
-        for low, high in changed:
+    def _replace(self, batch: OpenBatch, part: PartChange) -> None:
+        """Take back what is under way of items that are others now, and have what is new done."""
+        path, call = batch.parent.path, batch.call
+        if part.lost:
+            self.reused.lose(path, call, part.lost, batch.facts.done)
+        for low, high in part.replaced:
             self.scheduler.withdraw(batch, low, high)
             self.release(batch, [(low, high)])
-            self.state.reused.lose_below(self.state, parent.path, part.call, low, high)
-            self._drop_kids(parent.path, part.call, low, high, counted=False)
-        return begun
+            kids = self.state.kids_within(path, call, low, high)
+            below = [ids.item_path(path, call, index) for index in kids]
+            self.reused.lose_below(below, self.state.kids)
+            self._drop_kids(path, call, low, high, counted=False)
+        batch.asked = part.fn
+        self.scheduler.enqueue(batch, part.new, resumes=False)
 
-    def release(self, batch: Batch, spans: Spans) -> None:
+    def release(self, batch: OpenBatch, spans: Sequence[Span]) -> None:
         """End the leases' hold on items; a worker that is left with nothing is told to stop."""
         for start, stop in spans:
             for lease in list(batch.leases):
@@ -203,10 +192,8 @@ class Ledger:
         if not self.current(peer, observed.parent, observed.attempt):
             return
         parent = self.state.parent(observed.parent)
-        if observed.observations[-1].no >= parent.next_observation:
+        if apply(self.state, observed, self.state.seq + 1).is_news:
             self.log(parent, raw)
-            parent.writer = observed.attempt
-            self.state.apply_observed(parent, observed)
         if observed.asks:
             noted = wire.Noted(observed.parent, observed.observations[-1].no)
             self.send(peer.id, wire.encode(noted))
@@ -286,47 +273,50 @@ class Ledger:
     def outcomes(self, peer: Peer, outcomes: wire.Outcomes, raw: bytes) -> None:
         """Take in outcomes; count each item once (ONE-COMMIT) and tell the parent."""
         parent = self.state.parents.get(outcomes.parent)
-        counted: list[tuple[wire.Outcome, Spans]] = []
-        whole = True
         for outcome in outcomes.items:
             lease = None if outcome.task is None else peer.leases.get(outcome.task)
             if lease is not None:
                 self.scheduler.measure(lease.fn, len(outcome.values), outcome.spent_s)
-                if self._end_whole(lease, parent, outcome):
-                    counted.append((outcome, [(0, len(outcome.values))]))
-                    continue
-            spans = [] if parent is None else self.state.wanted(parent, outcome)
-            whole = whole and spans == [(outcome.start, outcome.start + len(outcome.values))]
-            if parent is not None and spans:
-                counted.append((outcome, spans))
-                # At once: two attempts of one item may have ended on one worker.
-                failed = bool(outcome.failed)
-                self._settle(parent.batches[outcome.call], spans, outcome.task, failed=failed)
-        if parent is not None and counted:
-            for each, spans in counted:
-                count(self.state, parent, each, spans)
-                self.state.tally.tried_again(each.again)
+        if parent is None:
+            self._forget_late(peer, outcomes)
+            return
+        change = apply(self.state, outcomes, self.state.seq + 1)
+        whole = len(change.counted) == len(outcomes.items)
+        settled: list[OpenBatch] = []
+        for each in change.counted:
+            outcome, spans = each.outcome, each.spans
+            batch = self.scheduler.open(parent, each.batch)
+            if not (each.is_whole and self._end_whole(peer, batch, outcome)):
+                settled.append(batch)
+                self._settle(batch, spans, outcome.task)
+                whole = whole and spans == [(outcome.start, outcome.start + len(outcome.values))]
+            self.state.tally.tried_again(outcome.again)
+        for batch in settled:  # which may have had several of these outcomes
+            self._close_if_over(batch)
+        if change.is_news:
             if not whole:
-                parts = [part for each, spans in counted for part in parts_of(each, spans)]
+                parts = [
+                    part for each in change.counted for part in parts_of(each.outcome, each.spans)
+                ]
                 raw = wire.encode(wire.Outcomes(outcomes.parent, parts))
             self.log(parent, raw)
             self.tell(parent, raw)
+            self.spent += change.spent
             self._erase_spent()
         if not whole:
             self._forget_late(peer, outcomes)
 
-    def _end_whole(self, lease: Lease, parent: Parent | None, outcome: wire.Outcome) -> bool:
-        """Settle a batch of which one worker had all and has done all: by far most are so."""
-        batch = lease.batch
-        if batch.parent is not parent or batch.call != outcome.call or len(batch.leases) != 1:
+    def _end_whole(self, peer: Peer, batch: OpenBatch, outcome: wire.Outcome) -> bool:
+        """Let go of a batch of which one worker had all and has done all: by far most are so."""
+        if len(batch.leases) != 1 or batch.ready:
             return False
-        kids = self.state.kid_items
-        if lease.parked or (kids and (batch.parent.path, batch.call) in kids):
+        lease, kids = batch.leases[0], self.state.kid_items
+        if lease.parked or lease.peer is not peer or lease.attempt != outcome.task:
             return False
-        if batch.ready or not self.state.is_whole(batch, outcome):
+        if kids and (batch.parent.path, batch.call) in kids:
             return False
         self.scheduler.end(lease)
-        self.state.end_whole(batch, failed=bool(outcome.failed))
+        self.scheduler.close(batch)
         return True
 
     def _forget_late(self, peer: Peer, outcomes: wire.Outcomes) -> None:
@@ -342,47 +332,49 @@ class Ledger:
 
     def _erase_spent(self) -> None:
         """Keep no arguments that nobody will ask for: most never reach the disk."""
-        if self.state.spent:
-            self.actions += [Erase(Table.ARGS, key) for key in self.state.spent]
-            self.state.spent.clear()
+        if self.spent:
+            self.actions += [Erase(Table.ARGS, key) for key in self.spent]
+            self.spent.clear()
 
     def _settle(
-        self, batch: Batch, spans: Spans, by: wire.Attempt | None = None, *, failed: bool
+        self, batch: OpenBatch, spans: Sequence[Span], by: wire.Attempt | None = None
     ) -> None:
-        """Items are done: update the queue, all leases, what hung below them, the state."""
-        parent, call = batch.parent, batch.call
+        """Items are done: update the queue, all leases, and what hung below them."""
         for start, stop in spans:
             if batch.ready:
                 self.scheduler.withdraw(batch, start, stop)
-            self._drop_kids(parent.path, call, start, stop, counted=True)
+            self._drop_kids(batch.parent.path, batch.call, start, stop, counted=True)
             for lease in list(batch.leases):
                 self.scheduler.settle(lease, start, stop)
                 if not lease.left and lease.attempt != by:
                     self.send(lease.peer.id, wire.encode(wire.Drop([lease.attempt])))
-        self.state.apply_done(parent, call, spans, failed=failed)
+
+    def _close_if_over(self, batch: OpenBatch) -> None:
+        if batch.parent.batches.get(batch.call) is not batch.facts:
+            self.scheduler.close(batch)
 
     def name(self, fn: bytes) -> str:
         """Return the name of a function, for display."""
         define = self.state.defines.get(fn)
         return "?" if define is None else (define.options.name or define.name)
 
-    def settle_error(self, batch: Batch, index: int, payload: bytes) -> None:
+    def settle_error(self, batch: OpenBatch, index: int, payload: bytes) -> None:
         """End an item with an outcome of the broker's own making."""
-        parent = batch.parent
-        piece = batch.piece_at(index)
+        parent, facts = batch.parent, batch.facts
+        piece = facts.piece_at(index)
         assert piece is not None, f"S1 {parent.path}.{batch.call}[{index}]"
         outcome = wire.Outcome(
             batch.call, index, self.state.fingerprint(piece.fn),
-            batch.digests_of(index, index + 1), [payload], [0],
+            facts.digests_of(index, index + 1), [payload], [0],
             once=index in parent.intents.get(batch.call, ()),
         )  # fmt: skip
-        raw = wire.encode(wire.Outcomes(parent.path, [outcome]))
-        count(self.state, parent, outcome, [(index, index + 1)])
-        self.log(parent, raw)
-        self._settle(batch, [(index, index + 1)], failed=True)
-        self.tell(parent, raw)
+        record = wire.Outcomes(parent.path, [outcome])
+        self.record(record)
+        self._settle(batch, [(index, index + 1)])
+        self._close_if_over(batch)
+        self.tell(parent, wire.encode(record))
 
-    def again(self, batch: Batch, spans: Iterable[tuple[int, int]], *, resumes: bool) -> int:
+    def again(self, batch: OpenBatch, spans: Iterable[Span], *, resumes: bool) -> int:
         """Items of a lease that has ended are to do again, but those that were begun (A2).
 
         Return how many are.
@@ -391,30 +383,30 @@ class Ledger:
         left_open = self.stopping not in (None, "ended")
         intents = None if left_open else batch.parent.intents.get(batch.call)
         for start, stop in spans:
-            for low, high in batch.undone.overlap(start, stop):
-                begun: Spans = [] if intents is None else intents.overlap(low, high)
+            for low, high in batch.facts.undone.overlap(start, stop):
+                begun: list[Span] = [] if intents is None else intents.overlap(low, high)
                 open_ = [(low, high)] if intents is None else intents.gaps(low, high)
                 count += sum(b - a for a, b in open_)
                 self.scheduler.enqueue(batch, open_, resumes=resumes)
                 self.give_up(batch, begun)
         return count
 
-    def give_up(self, batch: Batch, spans: Iterable[tuple[int, int]]) -> None:
+    def give_up(self, batch: OpenBatch, spans: Iterable[Span]) -> None:
         """End items that must not be started twice (`core.broker.permission`)."""
         for start, stop in spans:
             for index in range(start, stop):
-                piece = batch.piece_at(index)
+                piece = batch.facts.piece_at(index)
                 assert piece is not None, f"S1 {batch.parent.path}.{batch.call}[{index}]"
                 path = ids.item_path(batch.parent.path, batch.call, index)
                 self.settle_error(batch, index, broker_error("lost", path, self.name(piece.fn)))
 
-    def abandon(self, batch: Batch, record: wire.Abandoned) -> None:
+    def abandon(self, batch: OpenBatch, record: wire.Abandoned) -> None:
         """Take items out of a batch that are ready and that nobody wants."""
-        self.log(batch.parent, wire.encode(record))
+        self.record(record)
         for start, stop in record.spans:
             self.scheduler.withdraw(batch, start, stop)
             self._drop_kids(batch.parent.path, batch.call, start, stop, counted=True)
-        self.state.apply_abandoned(batch.parent, record)
+        self._close_if_over(batch)
         self._erase_spent()
 
     def _drop_kids(self, path: str, call: int, start: int, stop: int, *, counted: bool) -> None:
@@ -425,19 +417,24 @@ class Ledger:
 
     def _drop(self, path: str, *, counted: bool) -> None:
         """A parent is done, or another one: its descendants are nobody's any more."""
-        gone, kept = [path], list[checkpoints.Kept]()
+        gone = [path]
+        kept: list[Generation] = []
         while gone:
             each = gone.pop()
             gone += self.state.kids.get(each, ())
             parent = self.state.parents.get(each)
             if parent is not None and parent.blocks:
                 kept += [one for block in parent.blocks.values() for one in block]
-            for batch in () if parent is None else list(parent.batches.values()):
-                self.scheduler.withdraw(batch, 0, 1 << 62)
-                self.release(batch, list(batch.undone))
+            for facts in () if parent is None else list(parent.batches.values()):
+                batch = self.scheduler.batches.get(facts)
+                if batch is not None:
+                    self.scheduler.withdraw(batch, 0, 1 << 62)
+                    self.release(batch, list(facts.undone))
+                    self.scheduler.close(batch)
             if self.state.words.batches:
                 self.state.words.drop_all(each)
         for prefix in self.state.drop(path, counted=counted):
             self.actions += [Erase(Table.LOG, prefix), Erase(Table.ARGS, prefix)]
         if kept:
-            self.actions += [Discard(name) for name in checkpoints.unnamed(self.state, kept)]
+            names = checkpoints.unnamed(self.state.parents.values(), kept)
+            self.actions += [Discard(name) for name in names]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from resilient_scoop import ids
 from resilient_scoop.core.broker import permission
 from resilient_scoop.core.broker.fruitless import Fruitless
-from resilient_scoop.core.broker.peers import Peer
+from resilient_scoop.core.broker.leases import OpenBatch, Peer
 from resilient_scoop.core.broker.roomless import Roomless
 from resilient_scoop.core.broker.timeouts import (
     Limits,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from resilient_scoop.config import BrokerConfig
     from resilient_scoop.core.broker.ledger import Ledger
     from resilient_scoop.core.broker.scheduler import Scheduler
-    from resilient_scoop.core.facts.state import Batch, State
+    from resilient_scoop.core.facts.state import State
     from resilient_scoop.ids import PeerId
 
 
@@ -131,8 +131,7 @@ class Membership:
         return no_root and self._grace_until is not None and now < self._grace_until
 
     def _adopt(self, peer: Peer, held: wire.Held, now: float) -> bool:
-        parent = self.state.parents.get(held.parent)
-        batch = None if parent is None else parent.batches.get(held.call)
+        batch = self.scheduler.find(held.parent, held.call)
         if batch is None or not held.spans:
             return False
         offset = 0
@@ -141,7 +140,9 @@ class Membership:
             digests = held.digests[offset : offset + size]
             offset += size
             part = wire.Part(held.call, start, stop - start, held.fn, digests, last=False)
-            if not batch.ready.covers(start, stop) or not self.state.same(batch, part, start, stop):
+            if not batch.ready.covers(start, stop):
+                return False
+            if not self.state.same(batch.facts, part, start, stop):
                 return False
             if self._is_past(held, start, stop):
                 return False
@@ -242,15 +243,14 @@ class Membership:
 
     def _blame_unseen(self, lost: wire.ProcessLost) -> None:
         """Blame for a death that an earlier broker should have heard of, or a process never seen."""
-        parent = self.state.parents.get(lost.parent)
-        batch = None if parent is None else parent.batches.get(lost.call)
+        batch = self.scheduler.find(lost.parent, lost.call)
         if lost.on_cpu is None or batch is None or lost.index not in batch.ready:
             return  # nothing was on the CPU, or it is done, or another worker has it
-        piece = batch.piece_at(lost.index)
+        piece = batch.facts.piece_at(lost.index)
         assert piece is not None, f"S1 {lost.parent}.{lost.call}[{lost.index}]"
         self._blame(batch, piece.fn, lost)
 
-    def _blame(self, batch: Batch, fn: bytes, lost: wire.ProcessLost) -> None:
+    def _blame(self, batch: OpenBatch, fn: bytes, lost: wire.ProcessLost) -> None:
         """Note that an item was on the CPU; give it up where it was so too often."""
         parent, index = batch.parent, lost.index
         deaths = parent.crashes.get((batch.call, index), ())
@@ -258,18 +258,16 @@ class Membership:
             return
         crashed = wire.Crashed(
             parent.path, batch.call, index, lost.exit, lost.reason,
-            batch.digests_of(index, index + 1), lost.incarnation, lost.at, lost.tries,
+            batch.facts.digests_of(index, index + 1), lost.incarnation, lost.at, lost.tries,
         )  # fmt: skip
-        self.ledger.log(parent, wire.encode(crashed))
-        self.state.apply_crashed(parent, crashed)
+        self.ledger.record(crashed)
         self.state.tally.is_new = True  # else recovery would count the log's deaths (N3)
         payload = self._verdict(batch, fn, lost)
         if payload is not None:
             self.scheduler.enqueue(batch, [(index, index + 1)], resumes=False)
             if lost.reason == "timeout":
-                for attempt, peer in held_below(
-                    self.state, ids.item_path(parent.path, batch.call, index)
-                ):
+                path = ids.item_path(parent.path, batch.call, index)
+                for attempt, peer in held_below(self.scheduler, path):
                     self._kill(peer, attempt)
             self.ledger.settle_error(batch, index, payload)
 
@@ -280,7 +278,7 @@ class Membership:
             if each.role == "agent":
                 self.ledger.send(each.id, kill)
 
-    def _verdict(self, batch: Batch, fn: bytes, lost: wire.ProcessLost) -> bytes | None:
+    def _verdict(self, batch: OpenBatch, fn: bytes, lost: wire.ProcessLost) -> bytes | None:
         """Return the outcome of an item that may not be tried again, or None."""
         index = lost.index
         deaths = batch.parent.crashes[batch.call, index]

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
+    from resilient_scoop.core.broker.leases import OpenBatch, Peer
     from resilient_scoop.core.broker.ledger import Ledger
-    from resilient_scoop.core.broker.peers import Peer
-    from resilient_scoop.core.facts.state import Batch, State
+    from resilient_scoop.core.broker.scheduler import Scheduler
 
 
 def permit(ledger: Ledger, peer: Peer, wanted: wire.BeginWanted, stopping: str | None) -> None:
@@ -50,37 +50,35 @@ def permit(ledger: Ledger, peer: Peer, wanted: wire.BeginWanted, stopping: str |
     ledger.send(peer.id, wire.encode(wire.MayBegin(wanted.attempt, index)))
 
 
-def not_begun(ledger: Ledger, batch: Batch, start: int, stop: int) -> None:
+def not_begun(ledger: Ledger, batch: OpenBatch, start: int, stop: int) -> None:
     """A worker says of items that it has not begun them: no doubt is left."""
     intents = batch.parent.intents.get(batch.call)
     for low, high in [] if intents is None else intents.overlap(start, stop):
         _write(ledger, batch, low, high, void=True)
 
 
-def _write(ledger: Ledger, batch: Batch, start: int, stop: int, *, void: bool) -> None:
+def _write(ledger: Ledger, batch: OpenBatch, start: int, stop: int, *, void: bool) -> None:
     parent = batch.parent
-    digests = b"".join(batch.digests_of(index, index + 1) for index in range(start, stop))
+    digests = b"".join(batch.facts.digests_of(index, index + 1) for index in range(start, stop))
     intent = wire.Intent(parent.path, batch.call, start, stop - start, digests, void)
-    ledger.log(parent, wire.encode(intent))
-    ledger.state.apply_intent(parent, intent)
+    ledger.record(intent)
 
 
 def settle_doubts(ledger: Ledger) -> None:
     """Give up what had begun when the last broker ended, and nobody holds."""
     for parent in list(ledger.state.parents.values()):
         for call, intents in list(parent.intents.items()):
-            batch = parent.batches.get(call)
+            batch = ledger.scheduler.find(parent.path, call)
             for low, high in [] if batch is None else list(batch.ready):
                 assert batch is not None, "it has ready items"
                 ledger.give_up(batch, intents.overlap(low, high))
 
 
-def check(state: State) -> None:
+def check(scheduler: Scheduler) -> None:
     """Assert that nothing that has begun is ready (A2)."""
-    for parent in state.parents.values():
-        for call, intents in parent.intents.items():
-            batch = parent.batches.get(call)
-            for start, stop in () if batch is None else batch.ready:
-                assert not intents.overlap(start, stop), (
-                    f"A2 {parent.path}.{call}[{start}] is ready"
-                )
+    for batch in scheduler.batches.values():
+        intents = batch.parent.intents.get(batch.call)
+        for start, stop in () if intents is None else batch.ready:
+            assert intents is not None, "A2"
+            where = f"{batch.parent.path}.{batch.call}[{start}]"
+            assert not intents.overlap(start, stop), f"A2 {where} is ready"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.broker.peers import Peer
+    from resilient_scoop.core.broker.leases import Peer
     from resilient_scoop.core.broker.scheduler import Scheduler
     from resilient_scoop.ids import PeerId
     from resilient_scoop.wire.messages import NoRoom

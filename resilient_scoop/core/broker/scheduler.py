@@ -13,6 +13,7 @@ comes back (`_behind_long`), so that the first worker that is free has what is f
   Q1  An item is in `ready` of its batch, or in `left` of exactly one lease, or done.
   Q2  Items that are held back (`core.broker.holdback`) are not handed out, and `Scheduler.ready` does not
       count them.
+  Q3  Each batch in `batches` is one of the state's that is not done.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core.broker.holdback import HoldBack, available
-from resilient_scoop.core.broker.peers import Lease, Peer
+from resilient_scoop.core.broker.leases import Lease, OpenBatch, Peer
 from resilient_scoop.core.broker.slices import (
     Entry,
     Estimate,
     Slice,
     fitting,
 )
+from resilient_scoop.core.facts.batch import Batch
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.wire.messages import Attempt, Options, Task
 
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from resilient_scoop.config import BrokerConfig
-    from resilient_scoop.core.facts.state import Batch, State
+    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.core.facts.state import State
 
 __all__ = ["Scheduler", "Slice"]
 
@@ -53,6 +56,7 @@ class Scheduler(msgspec.Struct):
     epoch: int
     workers: dict[bytes, Peer] = {}
     leases: dict[Attempt, Lease] = {}
+    batches: dict[Batch, OpenBatch] = {}  # those of which anything is not done
     estimates: dict[bytes, Estimate] = {}
     ready: int = 0  # that may be handed out
     held: HoldBack = msgspec.field(default_factory=HoldBack)
@@ -64,7 +68,7 @@ class Scheduler(msgspec.Struct):
     _lax: int | None = None  # the least urgent that was ever queued
     _ahead_s: float | None = None  # of what an overtaken worker holds: what is not overtaken
 
-    def enqueue(self, batch: Batch, spans: Iterable[tuple[int, int]], *, resumes: bool) -> None:
+    def enqueue(self, batch: OpenBatch, spans: Iterable[tuple[int, int]], *, resumes: bool) -> None:
         """Make items ready; with `resumes`, those of them that have a history go first."""
         kids: list[int] = []
         for start, stop in spans:
@@ -73,20 +77,41 @@ class Scheduler(msgspec.Struct):
             if batch.ready:
                 self.ready -= available(batch, start, stop)
             batch.ready.add(start, stop)
-            self.ready += stop - start if batch.spared is None else available(batch, start, stop)
+            self.ready += (
+                stop - start if batch.held_back_except is None else available(batch, start, stop)
+            )
         for index in kids:
             heapq.heappush(batch.resumed, index)
         if batch.ready and (not batch.queued or kids):
             self._push(batch, resumes=bool(kids))
 
-    def enqueue_whole(self, batch: Batch) -> None:
+    def open(self, parent: Parent, facts: Batch) -> OpenBatch:
+        """Return the record of a batch that is not done, made on first sight."""
+        found = self.batches.get(facts)
+        if found is None:
+            found = self.batches[facts] = OpenBatch(parent, facts)
+        return found
+
+    def find(self, path: str, call: int) -> OpenBatch | None:
+        """Return a batch that is not done, by its place."""
+        parent = self.state.parents.get(path)
+        facts = None if parent is None else parent.batches.get(call)
+        return None if parent is None or facts is None else self.open(parent, facts)
+
+    def close(self, batch: OpenBatch) -> None:
+        """Forget a batch that is done or gone, with nothing ready and nothing leased."""
+        self.batches.pop(batch.facts, None)
+
+    def enqueue_whole(self, parent: Parent, facts: Batch) -> None:
         """Make all items of a new batch ready."""
-        count = batch.pieces[0].stop
+        batch = self.batches[facts] = OpenBatch(parent, facts)
+        piece = facts.pieces[0]
+        batch.asked, count = piece.fn, piece.stop
         self.ready += count
         batch.ready.add(0, count)
         self._push(batch, resumes=False)
 
-    def withdraw(self, batch: Batch, start: int, stop: int) -> None:
+    def withdraw(self, batch: OpenBatch, start: int, stop: int) -> None:
         """Make items not ready (cancelled, done, or held by a worker after all)."""
         ready = batch.ready
         self.ready -= available(batch, start, stop)
@@ -99,11 +124,11 @@ class Scheduler(msgspec.Struct):
             if batch.ready and not batch.queued:
                 self._push(batch, resumes=bool(batch.resumed))
 
-    def _push(self, batch: Batch, *, resumes: bool) -> None:
+    def _push(self, batch: OpenBatch, *, resumes: bool) -> None:
         self._count += 1
         batch.queued = True
-        pieces = batch.pieces
-        piece = pieces[0] if len(pieces) == 1 else batch.piece_at(batch.ready.starts[0])
+        pieces = batch.facts.pieces
+        piece = pieces[0] if len(pieces) == 1 else batch.facts.piece_at(batch.ready.starts[0])
         urgency = -self.options(piece.fn).priority if piece is not None else 0
         if self._lax is None or urgency > self._lax:
             self._lax = urgency
@@ -149,7 +174,7 @@ class Scheduler(msgspec.Struct):
         slice_s = self.config.slice_s
         if not self._queue or not self.workers:
             return slice_s
-        pieces = self._queue[0].batch.pieces
+        pieces = self._queue[0].batch.facts.pieces
         estimate = self.estimates.get(pieces[0].fn) if pieces else None
         if estimate is None:
             return slice_s
@@ -225,10 +250,10 @@ class Scheduler(msgspec.Struct):
         while self._queue:
             entry = self._queue[0]
             batch = entry.batch
-            if self.held.asked is not None or batch.spared is not None:
+            if self.held.asked is not None or batch.held_back_except is not None:
                 self.ready += self.held.look(batch)
-            if batch.spared is not None:
-                start = min((i for i in batch.spared if i in batch.ready), default=None)
+            if batch.held_back_except is not None:
+                start = min((i for i in batch.held_back_except if i in batch.ready), default=None)
             elif entry.leaf == 0:
                 start = self._first_resumed(batch)
             else:
@@ -237,26 +262,27 @@ class Scheduler(msgspec.Struct):
                 return entry, start
             heapq.heappop(self._queue)
             batch.queued = False
-            if batch.ready and batch.spared is None:
+            if batch.ready and batch.held_back_except is None:
                 self._push(batch, resumes=False)
         return None
 
-    def _first_resumed(self, batch: Batch) -> int | None:
+    def _first_resumed(self, batch: OpenBatch) -> int | None:
         while batch.resumed and batch.resumed[0] not in batch.ready:
             heapq.heappop(batch.resumed)
         return batch.resumed[0] if batch.resumed else None
 
     def _slice(
-        self, batch: Batch, start: int, peer: Peer, share: int, room_bytes: int, now: float
+        self, batch: OpenBatch, start: int, peer: Peer, share: int, room_bytes: int, now: float
     ) -> Slice:
-        piece = batch.pieces[0] if len(batch.pieces) == 1 else batch.piece_at(start)
+        facts = batch.facts
+        piece = facts.pieces[0] if len(facts.pieces) == 1 else facts.piece_at(start)
         assert piece is not None, f"S1 {batch.parent.path}.{batch.call}[{start}]"
         options = self.options(piece.fn)
         item_s, most = self._size(piece.fn, peer)
         kid_items = self.state.kid_items
         kids = kid_items.get((batch.parent.path, batch.call)) if kid_items else None
         replay = kids is not None and start in kids
-        if not options.idempotent or replay or batch.spared is not None:
+        if not options.idempotent or replay or batch.held_back_except is not None:
             most = 1
         end = batch.ready.end_of(start)
         stop = min(end, piece.stop, start + min(most, share))
@@ -287,7 +313,7 @@ class Scheduler(msgspec.Struct):
         whole = start == piece.start and stop == piece.stop
         task = Task(
             lease.attempt.no, batch.parent.path, batch.call, start, piece.fn,
-            piece.digests if whole else batch.digests_of(start, stop), args, replay, tries,
+            piece.digests if whole else facts.digests_of(start, stop), args, replay, tries,
         )  # fmt: skip
         return Slice(lease, task, piece, options, resume)
 
@@ -302,10 +328,16 @@ class Scheduler(msgspec.Struct):
         return item_s, max(1, min(fits, 16 * estimate.samples, 100_000))
 
     def lease(
-        self, attempt: Attempt, batch: Batch, left: Intervals, peer: Peer, item_s: float, now: float
+        self,
+        attempt: Attempt,
+        batch: OpenBatch,
+        left: Intervals,
+        peer: Peer,
+        item_s: float,
+        now: float,
     ) -> Lease:
         """Lease items, which are no longer ready, to a worker."""
-        piece = batch.piece_at(left.starts[0])
+        piece = batch.facts.piece_at(left.starts[0])
         assert piece is not None, f"S1 {batch.parent.path}.{batch.call}"
         urgency = -self.options(piece.fn).priority
         lease = Lease(attempt, batch, left, peer, piece.fn, item_s, now, urgency=urgency)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.broker.peers import Lease
+    from resilient_scoop.core.broker.leases import Lease, OpenBatch
     from resilient_scoop.core.events import StoredResume
-    from resilient_scoop.core.facts.state import Batch, Piece
+    from resilient_scoop.core.facts.batch import Piece
     from resilient_scoop.wire.messages import Options, Task
 
 
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
     leaf: int  # 0 where it stands for the batch's ready parents only
     height: int
     order: int  # never the same
-    batch: Batch
+    batch: OpenBatch
 
 
 def fitting(args: list[bytes], room_bytes: int) -> int:

@@ -19,8 +19,8 @@ from resilient_scoop.wire.attempt import Attempt
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from resilient_scoop.core.broker.peers import Lease, Peer
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.broker.leases import Lease, Peer
+    from resilient_scoop.core.broker.scheduler import Scheduler
     from resilient_scoop.wire.messages import Crashed, ProcessLost
 
 
@@ -81,13 +81,15 @@ def tries_of(deaths: Iterable[Crashed], before: Mapping[int, int] | None, index:
     return known + sum(each.tries + (each.reason == "timeout") for each in deaths)
 
 
-def held_below(state: State, path: str) -> list[tuple[Attempt, Peer]]:
+def held_below(scheduler: Scheduler, path: str) -> list[tuple[Attempt, Peer]]:
     """Return who has what a parent, and its calls in their turn, asked for."""
     below, found = [path], []
     while below:
         each = below.pop()
-        below += state.kids.get(each, ())
-        parent = state.parents.get(each)
-        for batch in () if parent is None else parent.batches.values():
-            found += [(lease.attempt, lease.peer) for lease in batch.leases]
+        below += scheduler.state.kids.get(each, ())
+        parent = scheduler.state.parents.get(each)
+        for facts in () if parent is None else parent.batches.values():
+            batch = scheduler.batches.get(facts)
+            leases = () if batch is None else batch.leases
+            found += [(lease.attempt, lease.peer) for lease in leases]
     return found

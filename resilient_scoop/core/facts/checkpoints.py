@@ -22,41 +22,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
+from resilient_scoop.core.facts.generations import Generation, Key, generation_of, key_of
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.wire.checkpoints import Checkpoint, Mark, Trimmed, Verified
+from resilient_scoop.wire.checkpoints import Mark, Trimmed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from resilient_scoop.core.facts.batch import Parent
-    from resilient_scoop.core.facts.state import State
-
-FILE = b"B"
-Key = tuple[str, int]
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """A generation in the log."""
-
-    seq: int
-    gen: int
-    base: int
-    entry: int
-    entry_observation: int
-    calls: int
-    observations: int
-    pending: tuple[int, ...]
-    outer: tuple[Key, ...]
-    openings: dict[str, int]
-    file: bytes  # the name of its file, if it has one
-    held: tuple[int, ...] = ()
-
-
-def key_of(record: Checkpoint | Verified) -> Key:
-    """Return the block that a record is about."""
-    return record.name, record.opening
+    from resilient_scoop.core.facts.parent import Parent
+    from resilient_scoop.wire.checkpoints import Checkpoint, Verified
 
 
 def marks(parent: Parent) -> list[Mark]:
@@ -69,29 +43,26 @@ def is_new(parent: Parent, record: Checkpoint) -> bool:
     return all(kept.gen < record.gen for kept in parent.blocks.get(key_of(record), ()))
 
 
-def apply_checkpoint(parent: Parent, record: Checkpoint, seq: int) -> list[Kept]:
+def add(parent: Parent, record: Checkpoint, seq: int) -> list[Generation]:
     """Take in a generation; return those whose place it takes, which are to be erased."""
-    kept = Kept(
-        seq, record.gen, record.base, record.entry, record.entry_observation, record.calls,
-        record.observations, tuple(record.pending), tuple(record.outer), record.openings,
-        record.payload[1:] if record.payload[:1] == FILE else b"", tuple(record.held),
-    )  # fmt: skip
-    parent.logged = True
-    parent.next_observation = max(parent.next_observation, record.observations)
-    parent.saved += 1
     block = parent.blocks.setdefault(key_of(record), [])
     # What lies between did not load, or was made by a history that has been given up.
     gone = [each for each in block if record.base < each.gen < record.gen]
     block[:] = [each for each in block if each not in gone]
-    block.append(kept)
+    block.append(generation_of(record, seq))
     return gone
+
+
+def newest(parent: Parent) -> int:
+    """Return the sequence number of a parent's latest checkpoint; 0 if there is none."""
+    return max((kept.seq for block in parent.blocks.values() for kept in block), default=0)
 
 
 class Superseded(NamedTuple):
     """What a verified generation makes superfluous; `after`: its records come behind this one."""
 
     trimmed: Trimmed | None = None
-    gone: Sequence[Kept] = ()
+    gone: Sequence[Generation] = ()
     after: int = 0
 
 
@@ -117,26 +88,23 @@ def supersede(parent: Parent, verified: Verified) -> Superseded:
     return Superseded(trimmed, gone, min(after, parent.record_before(first)))
 
 
-def _find(block: list[Kept], gen: int) -> Kept | None:
+def _find(block: list[Generation], gen: int) -> Generation | None:
     return next((each for each in block if each.gen == gen), None)
 
 
-def files(state: State) -> list[bytes]:
+def files(parents: Iterable[Parent]) -> list[bytes]:
     """Return the files that the log names."""
-    blocks = [block for parent in state.parents.values() for block in parent.blocks.values()]
+    blocks = [block for parent in parents for block in parent.blocks.values()]
     return [kept.file for block in blocks for kept in block if kept.file]
 
 
-def unnamed(state: State, gone: Iterable[Kept]) -> list[bytes]:
+def unnamed(parents: Iterable[Parent], gone: Iterable[Generation]) -> list[bytes]:
     """Return the files of generations that are gone, but those that others name, too."""
     names = {kept.file for kept in gone if kept.file}
-    if names:
-        for parent in state.parents.values():
-            names -= {kept.file for block in parent.blocks.values() for kept in block}
-    return sorted(names)
+    return sorted(names.difference(files(parents))) if names else []
 
 
-def _remove(parent: Parent, gone: list[Kept]) -> None:
+def _remove(parent: Parent, gone: list[Generation]) -> None:
     if gone:
         for key in list(parent.blocks):
             parent.blocks[key] = [each for each in parent.blocks[key] if each not in gone]
@@ -144,7 +112,7 @@ def _remove(parent: Parent, gone: list[Kept]) -> None:
                 del parent.blocks[key]
 
 
-def _trim(parent: Parent, key: Key, base: Kept) -> tuple[Trimmed | None, int]:
+def _trim(parent: Parent, key: Key, base: Generation) -> tuple[Trimmed | None, int]:
     """Return the record that trims what a generation covers, and the first call that is news in it."""
     calls = Intervals([(base.entry, base.calls)])
     held = {call for block in parent.blocks.values() for one in block for call in one.held}
@@ -154,7 +122,7 @@ def _trim(parent: Parent, key: Key, base: Kept) -> tuple[Trimmed | None, int]:
     told = parent.untold.gaps(base.entry_observation, base.observations)
     if not fresh and not told:
         return None, 0
-    items = parent.dropped_items + sum(items_within(parent, low, high) for low, high in fresh)
+    items = parent.dropped_items + sum(parent.items_within(low, high) for low, high in fresh)
     trimmed = Trimmed(
         parent.path,
         list(Intervals([*parent.dropped, *fresh])),
@@ -193,51 +161,7 @@ def lost(parent: Parent, verified: Verified) -> list[int]:
     ]
 
 
-def items_within(parent: Parent, low: int, high: int) -> int:
-    """Return how many items the finished ones of calls `[low, high)` have."""
-    more = sum((b - a) * (size - 1) for a, b, size in parent.sizes.runs(low, high))
-    return more + sum(b - a for a, b in parent.finished.overlap(low, high))
-
-
-def apply_trimmed(state: State, parent: Parent, record: Trimmed, seq: int) -> None:
-    """Let go of all that is known of trimmed calls but that they are done (C3)."""
-    dropped = Intervals(record.calls)
-    for low, high in list(dropped):
-        for gap in parent.dropped.gaps(low, high):
-            _forget(state, parent, *gap)
-        parent.finished.add(low, high)
-    grown = record.items - parent.dropped_items
-    state.items_known += grown
-    state.items_done += grown
-    parent.dropped, parent.dropped_items = dropped, record.items
-    parent.untold = Intervals(record.told)
-    if parent.untold:
-        parent.next_observation = max(parent.next_observation, parent.untold.stops[-1])
-    parent.trims[seq] = record
-    parent.trimmed_by = list(record.blocks)
-    parent.logged = True
-    _thin_index(parent, dropped)
-
-
-def _forget(state: State, parent: Parent, low: int, high: int) -> None:
-    count = items_within(parent, low, high)
-    state.items_known -= count
-    state.items_done -= count
-    parent.sizes.forget_span(low, high)
-    for call in [each for each in parent.batches if low <= each < high]:
-        batch = parent.batches.pop(call)  # of records that are half erased
-        state.items_known -= batch.undone.count() + batch.done.count()
-        state.items_done -= batch.done.count()
-        for piece in batch.pieces:
-            state.spend(parent, piece)
-    for noted in (parent.renewed, parent.cancelled, parent.intents, parent.partial):
-        for call in [each for each in noted if low <= each < high]:
-            del noted[call]
-    for where in [each for each in parent.crashes if low <= each[0] < high]:
-        del parent.crashes[where]
-
-
-def _thin_index(parent: Parent, dropped: Intervals) -> None:
+def thin_index(parent: Parent, dropped: Intervals) -> None:
     """Keep one entry for a run of trimmed calls: what is looked for stands behind it."""
     kept: list[tuple[int, int]] = []
     for each in parent.index:

@@ -21,8 +21,7 @@ from resilient_scoop import ids
 from resilient_scoop.core.events import StoredResume
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.facts.batch import Parent
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.batch import Batch
     from resilient_scoop.wire.messages import Attempt, Progress
 
 _Place = tuple[str, int]
@@ -75,19 +74,21 @@ class Words(msgspec.Struct):
             self.stale.remove(key)
         return key
 
-    def sift(self, parent: Parent, call: int, low: int, high: int) -> None:
-        """Forget what items said that are done by now, or are others (K1)."""
-        said = self.batches.get((parent.path, call))
+    def sift(self, path: str, batch: Batch | None, call: int, low: int, high: int) -> None:
+        """Forget what items of a call said that are done by now, or are others (K1).
+
+        `batch` is the call as it stands; None once it is done.
+        """
+        said = self.batches.get((path, call))
         if said is None:
             return
-        batch = parent.batches.get(call)
         for index in [index for index in said if low <= index < high]:
             piece = None if batch is None or index not in batch.undone else batch.piece_at(index)
             if piece is not None and batch is not None:
                 digest = batch.digests_of(index, index + 1)
                 if (piece.fn, digest) == (said[index].fn, said[index].mark[-ids.DIGEST_BYTES :]):
                     continue
-            self.drop(parent.path, call, index)
+            self.drop(path, call, index)
 
     def cut(self, path: str, call: int, start: int, stop: int) -> tuple[Word | None, int]:
         """Return what the first item of a slice said, and where the slice ends.
@@ -117,18 +118,3 @@ class Words(msgspec.Struct):
         self.stale.append(batch.pop(index).key)
         if not batch:
             del self.batches[path, call]
-
-
-def apply_progress(state: State, said: Progress) -> bytes | None:
-    """Take in what a running item, or the script, said; return its record's key if it counts (K1)."""
-    if not said.parent:
-        return state.words.put(said, b"", state.run)
-    parent = state.parents.get(said.parent)
-    batch = None if parent is None else parent.batches.get(said.call)
-    piece = None if batch is None else batch.piece_at(said.index)
-    if batch is None or piece is None or said.index not in batch.undone:
-        return None
-    mine = state.fingerprint(piece.fn) + batch.digests_of(said.index, said.index + 1)
-    if mine != said.fingerprint + said.digest:
-        return None
-    return state.words.put(said, piece.fn, state.run)

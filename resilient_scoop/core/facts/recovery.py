@@ -4,32 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilient_scoop.core.facts.checkpoints import apply_checkpoint, apply_trimmed, pending
+from resilient_scoop.core.facts.checkpoints import pending
+from resilient_scoop.core.facts.fold import apply, apply_progress
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.core.facts.progress import apply_progress
 from resilient_scoop.core.facts.state import State
-from resilient_scoop.core.facts.tally import count
 from resilient_scoop.ids import KEY_BYTES, ROOT, item_path, parse_item
-from resilient_scoop.wire.broker_errors import is_cancelled
-from resilient_scoop.wire.messages import (
-    Abandoned,
-    Calls,
-    Checkpoint,
-    Crashed,
-    Define,
-    Intent,
-    Logged,
-    Observed,
-    Outcome,
-    Outcomes,
-    Progress,
-    Trimmed,
-)
+from resilient_scoop.wire.messages import Crashed, Define, Logged, Outcomes, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-    from resilient_scoop.core.facts.batch import Parent
+    from resilient_scoop.core.facts.fold import Counted
     from resilient_scoop.wire.tally import Tally
 
 
@@ -52,10 +37,11 @@ def recover(
     for key, record in log:
         seq = int.from_bytes(key[KEY_BYTES:], "big")
         state.seq = max(state.seq, seq)
-        apply(state, record, seq)
+        change = apply(state, record, seq)
+        if isinstance(record, Outcomes):
+            _count_leftovers(state, record, change.counted)
         if tally is None and isinstance(record, Crashed) and record.reason != "timeout":
             state.tally.said.crashes += 1
-    state.spent.clear()  # the very commits that made them so have erased them
     if tally is not None:
         state.tally.begin(tally)
         state.items_known += tally.gone
@@ -67,56 +53,14 @@ def recover(
     return state
 
 
-def apply(state: State, record: Logged, seq: int) -> None:  # noqa: C901, PLR0912 - a table
-    """Apply one LOG record as it was applied when it was written."""
-    parent = state.parent(record.parent)
-    if isinstance(record, Calls | Observed | Checkpoint):
-        parent.writer = record.attempt
-    match record:
-        case Calls(parts=parts):
-            offset = 0
-            for part in parts:
-                if parent.begins(part):
-                    state.begin_whole(parent, part, seq, offset, None)
-                else:
-                    state.apply_part(parent, part, seq, offset, None)
-                offset += part.count
-        case Outcomes(items=items):
-            for outcome in items:
-                span = (outcome.start, outcome.start + len(outcome.values))
-                count(state, parent, outcome, [span])
-                if _end(state, parent, outcome) and (
-                    outcome.task is None and is_cancelled(outcome.values[0])
-                ):
-                    state.apply_cancelled(parent, outcome.call, outcome.start)
-        case Observed():
-            state.apply_observed(parent, record)
-        case Crashed():
-            state.apply_crashed(parent, record)
-        case Intent():
-            state.apply_intent(parent, record)
-        case Checkpoint():
-            apply_checkpoint(parent, record, seq)
-        case Abandoned():
-            state.apply_abandoned(parent, record)
-        case Trimmed():
-            apply_trimmed(state, parent, record, seq)
-
-
-def _end(state: State, parent: Parent, outcome: Outcome) -> bool:
-    """Apply an outcome; return whether it counts."""
-    batch = parent.batches.get(outcome.call)
-    if batch is None:
-        parent.logged = parent.logged or outcome.call < 0  # of a fork's source, bound to no place
-        return False
-    failed = bool(outcome.failed)
-    if state.is_whole(batch, outcome):  # by far most are
-        state.end_whole(batch, failed=failed)
-        return True
-    spans = state.wanted(parent, outcome)
-    if spans:
-        state.apply_done(parent, outcome.call, spans, failed=failed)
-    return bool(spans)
+def _count_leftovers(state: State, record: Outcomes, counted: Sequence[Counted]) -> None:
+    """Count what a record says of calls whose own records a sweep has erased before it (N1)."""
+    spans = {id(each.outcome): each.spans for each in counted}
+    for outcome in record.items:
+        stop = outcome.start + len(outcome.values)
+        gaps = Intervals(spans.get(id(outcome), ())).gaps(outcome.start, stop)
+        if gaps:
+            state.tally.count(state.parent(record.parent), outcome, gaps)
 
 
 def _drop_ended(state: State) -> None:
@@ -133,8 +77,7 @@ def is_open(state: State, path: str) -> bool:
     if place is None:
         return False
     above, call, index = place
-    parent = state.parents.get(above)
-    batch = None if parent is None else parent.batches.get(call)
+    batch = state.batch(above, call)
     assert path == item_path(above, call, index)
     return batch is not None and index in batch.undone
 

@@ -14,14 +14,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilient_scoop.core.facts.checkpoints import items_within
 from resilient_scoop.wire.tally import Tally, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from resilient_scoop.core.facts.batch import Parent
-    from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.facts.parent import Parent
     from resilient_scoop.wire.callables import Define
     from resilient_scoop.wire.messages import Outcome, Outcomes
 
@@ -31,14 +29,25 @@ OTHERS = "(others)"
 """Stands for functions beyond `FUNCTIONS_MAX`, so that names which a script makes up cost nothing."""
 
 
-class Totals:
-    """The tally of one run, as the broker keeps it."""
+def held_under(functions: dict[str, Work], name: str) -> Work:
+    """Return a function's counts, made on first sight."""
+    found = functions.get(name)
+    if found is None:
+        if len(functions) >= FUNCTIONS_MAX:
+            name = OTHERS
+        found = functions.setdefault(name, Work())
+    return found
 
-    def __init__(self) -> None:
+
+class Totals:
+    """The tally of one run, as the broker keeps it; `defines` is that of the state."""
+
+    def __init__(self, defines: Mapping[bytes, Define]) -> None:
         self.said = Tally(functions={})
         self.titles: dict[bytes, str] = {}  # of functions, by fingerprint
         self.is_new = False  # it is to be written
         self.is_known = False  # the journal has one: that of a later version than the first ones
+        self._defines = defines
 
     def begin(self, tally: Tally) -> None:
         """Take over what the journal has."""
@@ -67,38 +76,52 @@ class Totals:
         self.said.gone += items
         self.is_new = self.is_new or bool(work) or items > 0
 
+    # --- what logs say --------------------------------------------------------------------------
 
-def held_under(functions: dict[str, Work], name: str) -> Work:
-    """Return a function's counts, made on first sight."""
-    found = functions.get(name)
-    if found is None:
-        if len(functions) >= FUNCTIONS_MAX:
-            name = OTHERS
-        found = functions.setdefault(name, Work())
-    return found
+    def count(self, parent: Parent, outcome: Outcome, spans: Sequence[tuple[int, int]]) -> None:
+        """Count items of an outcome that is logged. It is done for every outcome: no lookup by name."""
+        work = parent.work.get(outcome.fingerprint)
+        if work is None:
+            self.title_of(outcome.fingerprint)  # it may be let go before it is asked for
+            work = _work(parent, outcome.fingerprint)
+        size = len(outcome.values)
+        if len(spans) == 1 and spans[0][1] - spans[0][0] == size:
+            work.done += size
+            if outcome.failed:
+                work.failed += len(outcome.failed)
+            if outcome.spent_s > 0:
+                work.spent_s += outcome.spent_s
+            return
+        items = sum(high - low for low, high in spans)
+        share = items / max(1, size)
+        work.add(items, failed_within(outcome, spans), max(0.0, outcome.spent_s) * share)
 
+    def uncount(self, parent: Parent, record: Outcomes) -> None:
+        """Move what a record says to the tally: it is erased in this turn (N1)."""
+        for outcome in record.items:
+            work = Work(len(outcome.values), len(outcome.failed), max(0.0, outcome.spent_s))
+            mine = _work(parent, outcome.fingerprint)
+            mine.add(-work.done, -work.failed, -work.spent_s)
+            self.erase({self.title_of(outcome.fingerprint): work})
 
-def close(state: State, parent: Parent, *, counted: bool) -> None:
-    """A parent's records are erased: the tally takes over what they say.
+    def by_title(self, parent: Parent) -> dict[str, Work]:
+        """Return what the outcomes in a parent's log came to, by the functions' names."""
+        found: dict[str, Work] = {}
+        for fingerprint, work in parent.work.items():
+            name = self.title_of(fingerprint) if fingerprint else OTHERS
+            held_under(found, name).add(work.done, work.failed, work.spent_s)
+        return found
 
-    Not `counted`: it has done so before, or what they say is void.
-    """
-    done = done_items(parent)
-    for batch in parent.batches.values():
-        state.items_known -= batch.undone.count()
-        state.args_bytes -= batch.size()
-    if counted:
-        state.tally.erase(by_title(state, parent), done)
-    else:
-        state.items_known -= done
-        state.items_done -= done
-
-
-def done_items(parent: Parent) -> int:
-    """Return how many items of a parent's calls are done, those that checkpoints cover included."""
-    held = parent.dropped.gaps(0, parent.next_call())
-    count = parent.dropped_items + sum(items_within(parent, *run) for run in held)
-    return count + sum(batch.done.count() for batch in parent.batches.values())
+    def title_of(self, fingerprint: bytes) -> str:
+        """Return the name of the function that has a fingerprint."""
+        found = self.titles.get(fingerprint)
+        if found is None:
+            if len(self.titles) > TITLES_MAX:
+                self.titles.clear()
+            for define in self._defines.values():
+                self.titles[define.fingerprint] = title(define)
+            found = self.titles.setdefault(fingerprint, OTHERS)
+        return found
 
 
 def failed_within(outcome: Outcome, spans: Iterable[tuple[int, int]]) -> int:
@@ -109,62 +132,11 @@ def failed_within(outcome: Outcome, spans: Iterable[tuple[int, int]]) -> int:
     return sum(sum(low <= first + at < high for at in outcome.failed) for low, high in spans)
 
 
-def count(state: State, parent: Parent, outcome: Outcome, spans: Sequence[tuple[int, int]]) -> None:
-    """Count items of an outcome that is logged. It is done for every outcome: no lookup by name."""
-    work = parent.work.get(outcome.fingerprint)
-    if work is None:
-        title_of(
-            state, outcome.fingerprint
-        )  # known now, and perhaps forgotten when it is asked for
-        work = _work(parent, outcome.fingerprint)
-    size = len(outcome.values)
-    if len(spans) == 1 and spans[0][1] - spans[0][0] == size:
-        work.done += size
-        if outcome.failed:
-            work.failed += len(outcome.failed)
-        if outcome.spent_s > 0:
-            work.spent_s += outcome.spent_s
-        return
-    items = sum(high - low for low, high in spans)
-    share = items / max(1, size)
-    work.add(items, failed_within(outcome, spans), max(0.0, outcome.spent_s) * share)
-
-
-def uncount(state: State, parent: Parent, record: Outcomes) -> None:
-    """Move what a record says to the tally: it is erased in this turn (N1)."""
-    for outcome in record.items:
-        work = Work(len(outcome.values), len(outcome.failed), max(0.0, outcome.spent_s))
-        mine = _work(parent, outcome.fingerprint)
-        mine.add(-work.done, -work.failed, -work.spent_s)
-        state.tally.erase({title_of(state, outcome.fingerprint): work})
-
-
 def _work(parent: Parent, fingerprint: bytes) -> Work:
     found = parent.work.get(fingerprint)
     if found is None:
         key = fingerprint if len(parent.work) < FUNCTIONS_MAX else b""
         found = parent.work.setdefault(key, Work())
-    return found
-
-
-def by_title(state: State, parent: Parent) -> dict[str, Work]:
-    """Return what the outcomes in a parent's log came to, by the functions' names."""
-    found: dict[str, Work] = {}
-    for fingerprint, work in parent.work.items():
-        name = title_of(state, fingerprint) if fingerprint else OTHERS
-        held_under(found, name).add(work.done, work.failed, work.spent_s)
-    return found
-
-
-def title_of(state: State, fingerprint: bytes) -> str:
-    """Return the name of the function that has a fingerprint."""
-    found = state.tally.titles.get(fingerprint)
-    if found is None:
-        if len(state.tally.titles) > TITLES_MAX:
-            state.tally.titles.clear()
-        for define in state.defines.values():
-            state.tally.titles[define.fingerprint] = title(define)
-        found = state.tally.titles.setdefault(fingerprint, OTHERS)
     return found
 
 

@@ -23,9 +23,7 @@ import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core.facts.batch import Batch, Piece
-from resilient_scoop.core.facts.batch import Parent as Spawner
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.core.facts.progress import Words
 from resilient_scoop.core.parent.judge import Policy
 from resilient_scoop.core.parent.once import KIND, Begun
 from resilient_scoop.core.parent.parent import Parent
@@ -101,7 +99,7 @@ class Asked(msgspec.Struct):
             batch = self.calls.get(part.call)
             self.dropped.discard(part.call, part.call + 1)  # it was asked for again
             if batch is None:
-                batch = self.calls[part.call] = Batch(Spawner(self.path, b"", Words()), part.call)
+                batch = self.calls[part.call] = Batch(part.call)
             stop = part.start + part.count
             if part.call in self.abandoned:
                 self.abandoned[part.call].discard(part.start, stop)

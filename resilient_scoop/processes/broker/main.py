@@ -201,7 +201,7 @@ class BrokerShell:
         forget_without_args(state, lambda key: self.journal.get(Table.ARGS, key) is not None)
         self.states = StateStore(Path(settings.run_dir))
         if not settings.adopt:  # no process writes files now
-            self.states.sweep(checkpoints.files(state))
+            self.states.sweep(checkpoints.files(state.parents.values()))
         self.found = Found.begin(state, adopt=settings.adopt)
         epoch = next_epoch(self.journal, goes_on=not settings.adopt)
         config = BrokerConfig(

@@ -1,4 +1,7 @@
-"""What the broker knows of the processes at its links; volatile, learnt again after a restart."""
+"""Who holds what: processes, batches in work, and the leases between them.
+
+All of it is volatile, learned again after a restart.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,35 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.wire.messages import Attempt
+from resilient_scoop.wire.messages import Attempt, Unfit
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.facts.state import Batch
+    from resilient_scoop.core.facts.batch import Batch
+    from resilient_scoop.core.facts.parent import Parent
     from resilient_scoop.ids import PeerId
+
+
+class OpenBatch:
+    """A batch in one life of the broker: where the items are that its facts say are not done."""
+
+    __slots__ = (
+        "asked", "call", "facts", "held_back_except", "leases", "parent", "queued", "ready",
+        "resumed", "tried", "unfit",
+    )  # fmt: skip
+
+    def __init__(self, parent: Parent, facts: Batch) -> None:
+        self.parent = parent
+        self.call = facts.call
+        self.facts = facts
+        self.ready = Intervals()  # undone and not leased
+        self.resumed: list[int] = []  # a heap of ready items that have a history
+        self.queued = False  # has an entry in the queue
+        self.held_back_except: set[int] | None = None  # held back, all but these; None: nothing is
+        # Tries under `retries=` of items that were moved since, in the worker they were in.
+        self.tried: dict[int, int] | None = None
+        self.leases: list[Lease] = []
+        self.asked = b""  # function that the parent asked for last; empty until a replay asks again
+        self.unfit: Unfit | None = None  # what a worker lacks for it, until it is asked for
 
 
 @dataclass(slots=True, eq=False)
@@ -18,7 +45,7 @@ class Lease:
     """A slice that a worker holds: the items in `left` are its own until the lease ends."""
 
     attempt: Attempt
-    batch: Batch
+    batch: OpenBatch
     left: Intervals
     peer: Peer
     fn: bytes

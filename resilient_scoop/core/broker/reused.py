@@ -8,56 +8,51 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilient_scoop import ids
-from resilient_scoop.core.facts.checkpoints import items_within
 from resilient_scoop.core.facts.intervals import Intervals
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.facts.state import Batch, State
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from resilient_scoop.core.facts.parent import Parent
 
 
 class Reused:
     """What was done when a broker began, less what has been asked for anew since."""
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, parents: Iterable[Parent], items_done: int) -> None:
+        """Take all that is done now for found."""
+        self.count = items_done
         self._counts: dict[str, int] = {}  # the same, by parent
         self._calls: dict[str, Intervals] = {}  # parent -> calls of which all items were done
         self._items: dict[tuple[str, int], Intervals] = {}  # of other calls, those that were
-
-    def begin(self, state: State) -> None:
-        """Take all that is done now for found."""
-        self.count = state.items_done
-        for path, parent in state.parents.items():
+        for parent in parents:
+            path = parent.path
             calls = self._calls[path] = Intervals(parent.finished)
             for low, high in parent.dropped:
                 calls.discard(low, high)
-            count = parent.dropped_items + sum(items_within(parent, *run) for run in calls)
             for call, batch in parent.batches.items():
                 self._items[path, call] = Intervals(batch.done)
-                count += batch.done.count()
-            self._counts[path] = count
+            self._counts[path] = parent.done_items()
 
-    def lose(self, batch: Batch, low: int, high: int) -> None:
-        """The done items of `[low, high)` are about to be others."""
-        path, call = key = batch.parent.path, batch.call
+    def lose(self, path: str, call: int, lost: Sequence[tuple[int, int]], kept: Intervals) -> None:
+        """Done items of a call count no more; `kept` are those that do."""
         if path not in self._counts:
             return
+        key = path, call
         if call in self._calls[path]:
             self._calls[path].discard(call, call + 1)
-            self._items[key] = Intervals(batch.done)
+            self._items[key] = Intervals([*kept, *lost])
         found = self._items.get(key, Intervals())
-        for start, stop in found.overlap(low, high):
-            self.count -= stop - start
-            self._counts[path] -= stop - start
-            found.discard(start, stop)
+        for low, high in lost:
+            for start, stop in found.overlap(low, high):
+                self.count -= stop - start
+                self._counts[path] -= stop - start
+                found.discard(start, stop)
 
-    def lose_below(self, state: State, path: str, call: int, low: int, high: int) -> None:
-        """Undone items are about to be others, and with them all that hangs below them."""
-        heap = [
-            ids.item_path(path, call, index) for index in state.kids_within(path, call, low, high)
-        ]
+    def lose_below(self, paths: Iterable[str], kids: Mapping[str, Collection[str]]) -> None:
+        """Parents are about to be others, and with them all that hangs below them (`kids`)."""
+        heap = list(paths)
         while heap:
             each = heap.pop()
-            heap += state.kids.get(each, ())
+            heap += kids.get(each, ())
             self.count -= self._counts.pop(each, 0)
