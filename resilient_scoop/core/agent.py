@@ -442,6 +442,8 @@ class Agent:
         slot.enter(Happening.STARTED)
         slot.incarnation, slot.pid = event.incarnation, event.pid
         slot.started_at, slot.import_said = now, False
+        if self._is_late(slot, now):
+            self._kill(slot)
 
     def _refused(self, slot: Slot, why: str, now: float, *, full: bool = False) -> None:
         """The system has no room for a process: try again, as long as it is of any use (G6)."""
@@ -545,8 +547,7 @@ class Agent:
             if slot.state is not State.RUNNING:
                 continue
             flight = flights[slot.name]
-            interrupted = slot.role == "origin" and self.stopping == CTRL_C
-            if self.stopping is not None and now >= self.stop_at + interrupted * LAST_S:
+            if self._is_late(slot, now):
                 if self.stopping == ENDED and flight.has_ended and not slot.late:
                     slot.late = True
                     self._say(EndsLate(slot.name))
@@ -556,6 +557,11 @@ class Agent:
                     self._kill(slot)
             elif flight.on_cpu is not None and 0 < flight.on_cpu.deadline_ns < now * 1e9:
                 self._kill(slot, "timeout")
+
+    def _is_late(self, slot: Slot, now: float) -> bool:
+        """Tell whether the time is over that a process has at a stop."""
+        interrupted = slot.role == "origin" and self.stopping == CTRL_C
+        return self.stopping is not None and now >= self.stop_at + interrupted * LAST_S
 
     def _running(self) -> bool:
         """Tell whether there is a process, or may be one in a moment."""

@@ -1,4 +1,7 @@
-"""`python -m tests.sim SEED [--trace]` replays one seed; `FIRST COUNT` runs many and measures."""
+"""`python -m tests.sim SEED [--trace]` replays one seed; `FIRST COUNT` runs many and measures.
+
+With `--hosts` the hosts of the world have troubles.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,21 @@ def say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def replay(seed: int, *, trace: bool) -> None:
+def replay(seed: int, *, trace: bool, troubled: bool) -> None:
     """Run one seed and say how it went."""
-    world = World(seed, say=say if trace else None)
+    world = World(seed, say=say if trace else None, troubled=troubled)
     say(f"{world.climate}\n{world.steps}")
     world.run()
     say(f"seed {seed}: {world.now:.2f} s, {world.events} events, trace {world.trace:08x}")
     say(str(dict(world.faults)))
 
 
-def many(first: int, count: int) -> None:
+def many(first: int, count: int, *, troubled: bool) -> None:
     """Run many seeds and say the figures."""
     began, events, seconds, broken = time.monotonic(), 0, 0.0, 0
     faults: Counter[str] = Counter()
     for seed in range(first, first + count):
-        world = World(seed)
+        world = World(seed, troubled=troubled)
         try:
             world.run()
         except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -50,6 +53,6 @@ def many(first: int, count: int) -> None:
 if __name__ == "__main__":
     numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
     if len(numbers) == 2:
-        many(*numbers)
+        many(*numbers, troubled="--hosts" in sys.argv)
     else:
-        replay(numbers[0], trace="--trace" in sys.argv)
+        replay(numbers[0], trace="--trace" in sys.argv, troubled="--hosts" in sys.argv)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from resilient_scoop.core.events import AskCheckpoints, Table
 from tests.sim import scripts
-from tests.sim.shells import AgentShell, BrokerShell, Process
+from tests.sim.cancels import Broken
+from tests.sim.host import AgentShell
+from tests.sim.shells import BrokerShell, Process
 from tests.sim.world import KINDS
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 
 _T = TypeVar("_T")
+_STARTS_S = 0.3
+"""A process that an agent is just starting is there after so long, and can be ended."""
 
 
 class Launcher:
@@ -32,6 +36,7 @@ class Launcher:
         world = self.world
         if not adopt:
             world.lacks.begin_life()
+            world.hosts.begin_life()
         self.start_broker(adopt=adopt)
         for node in range(world.climate.nodes):
             self.start_agent(node)
@@ -66,6 +71,37 @@ class Launcher:
         if life == self.world.life:
             self.start_agent(node)
 
+    def gave_up(self) -> None:
+        """An agent cannot go on: the run stops, and is resumed when the user has corrected the cause."""
+        world = self.world
+        world.faults["gave up"] += 1
+        world.hosts.mended = self.interrupted = True
+        if world.broker is not None and world.broker.alive and world.broker.open:
+            world.broker.interrupt()
+
+    def gone(self) -> None:
+        """The launcher is killed: broker and agents find that by themselves, and the run is resumed."""
+        world = self.world
+        if world.stopping:
+            return
+        world.faults["launcher gone"] += 1
+        world.life += 1
+        world.stopping = True
+        for each in self._agents():
+            world.at(0.0, each, each.launcher_gone)
+        world.at(0.3 * world.hosts.rng.random(), None, self._kill, world.broker)
+        world.at(1.0, None, self._resume_alone, world.life)
+
+    def _resume_alone(self, life: int) -> None:
+        """Resume when nothing of the earlier launch is left."""
+        for each in self._agents():
+            if each.paused_until < self.world.now - _STARTS_S:
+                raise Broken(f"G4: {each.name} outlives its launcher")
+        for process in self._everybody():
+            if process.alive:
+                process.die()
+        self.resume(life)
+
     # --- faults -------------------------------------------------------------------------------
 
     def plan_faults(self) -> None:
@@ -76,6 +112,7 @@ class Launcher:
             while rate > 0 and (at_s := at_s + world.rng.expovariate(rate)) < world.climate.until:
                 world.at(at_s, None, self.fault, kind)
 
+        world.hosts.plan(self)
         rate, at_s = world.climate.asks, 0.0
         while rate > 0 and (at_s := at_s + self.chance.expovariate(rate)) < world.climate.until + 2:
             world.at(at_s, None, self.ask)
@@ -98,6 +135,8 @@ class Launcher:
 
     def opened(self, broker: BrokerShell) -> None:
         """A broker has begun: what is wanted of it, it is told again."""
+        if self.interrupted:
+            broker.interrupt()
         if self.asking is not None:
             left_s = max(0.0, self.asking_until - self.world.now)
             broker.ask(AskCheckpoints(self.asking.hands_over, left_s))
@@ -138,7 +177,8 @@ class Launcher:
                     world.cut(process.id, min(seconds, 20.0))
             case "apart":
                 agent = self._one(self._agents())
-                for peer in [] if agent is None else [agent.id, *agent.children]:
+                children = [] if agent is None else [each.id for each in agent.children.values()]
+                for peer in [] if agent is None else [agent.id, *children]:
                     world.cut(peer, min(seconds, 20.0))
             case "slow":
                 world.slow_until = world.now + min(seconds, 5.0)

@@ -19,7 +19,6 @@ from resilient_scoop.core.broker.handover import Stage
 from resilient_scoop.core.events import AskCheckpoints, Change, Interrupt, Put, Table
 from resilient_scoop.core.facts.recovery import recover
 from resilient_scoop.core.facts.state import State
-from resilient_scoop.core.link import Link
 from resilient_scoop.errors import JournalFullError
 from resilient_scoop.ids import PeerId
 from resilient_scoop.wire import messages as wire
@@ -28,12 +27,10 @@ from tests.fakes import Failure, MemoryJournal
 from tests.sim import programs
 from tests.sim.checkers import RUN
 from tests.sim.compactions import Compactor, FileJournal
-from tests.sim.world import Wire, World
+from tests.sim.world import World
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.worker.worker import Work
     from tests.sim.launcher import Launcher
-    from tests.sim.worker import WorkerShell
 
 RUN8 = RUN[:8]
 _HOLD_S = 0.05
@@ -185,6 +182,7 @@ class BrokerShell(Process):
         self.broker.check()
         world.checks.turned(self, changes)
         world.lacks.turned(self.broker, self.launcher)
+        world.hosts.turned(self.broker, self.launcher)
         if self.broker.handover.stage is Stage.OVER and not self.broker.handover.hands_over:
             self.launcher.asking = None
         if self.broker.membership.stopping == "handed over" and not self.decided:
@@ -273,98 +271,3 @@ class BrokerShell(Process):
         self._deliver(self.committed)
         self._commit_soon()
         self._soon()
-
-
-class AgentShell(Process):
-    """Watches the processes of one host; they die with it."""
-
-    def __init__(self, world: World, launcher: Launcher, node: int) -> None:
-        super().__init__(world, f"agent{node}", world.new_id("agent"))
-        self.launcher = launcher
-        self.node = node
-        self.link = Link(RUN8, 0)
-        self.greeted = False
-        self.children: dict[bytes, WorkerShell] = {}
-        world.wires[self.id] = Wire()
-        names = [f"w{node}{at}" for at in range(world.climate.workers)]
-        for name in names if node else ["origin", *names]:
-            world.at(0.01 + world.rng.random() * 0.1, self, self.start_child, name)
-        world.at(0.01, self, self._beat)
-
-    def start_child(self, name: str) -> None:
-        from tests.sim.worker import WorkerShell
-
-        child = WorkerShell(self.world, self, name)
-        self.children[child.id] = child
-
-    def end_late(self, child: WorkerShell, work: Work, index: int) -> None:
-        """An item has run out of its time."""
-        if child.alive and child.on_cpu == (work, index):
-            child.killed_for = "timeout"
-            child.die()
-
-    def child_died(self, child: WorkerShell, reason: str) -> None:
-        self.world.at(0.001, self, self._reap, child, reason)
-
-    def _reap(self, child: WorkerShell, reason: str) -> None:
-        del self.children[child.id]
-        on_cpu = child.on_cpu
-        lost = wire.ProcessLost(child.id, -9, reason)
-        if on_cpu is not None:
-            task = on_cpu[0].task
-            lost = wire.ProcessLost(
-                child.id, -9, reason, on_cpu[0].attempt, on_cpu[1], task.parent, task.call
-            )
-        self._say(lost)
-        if not child.done:
-            self.world.at(0.05 + 0.2 * self.world.rng.random(), self, self.start_child, child.name)
-
-    def _say(self, message: wire.Up) -> None:
-        frames = self.link.pack([wire.encode(message)])
-        if self.greeted:
-            self.world.send_up(self.id, frames)
-
-    def die(self) -> None:
-        super().die()
-        for child in list(self.children.values()):
-            if child.alive:
-                child.die()
-        self.launcher.lost_agent(self.node)
-
-    def _beat(self) -> None:
-        if self.greeted:
-            now = self.world.now
-            seen = [c.id for c in self.children.values() if c.alive and c.paused_until <= now]
-            self._say(wire.Alive(list(seen)))
-        else:
-            self.world.send_up(self.id, self.link.beat())
-        self.world.at(1.0, self, self._beat)
-
-    def reconnected(self) -> None:
-        if self.greeted:
-            for frames in self.link.again():
-                self.world.send_up(self.id, frames)
-
-    def hear(self, peer: bytes, frames: Sequence[bytes]) -> None:
-        header = wire.unpack_header(frames[0])
-        if header.epoch < self.link.epoch:
-            return
-        if header.epoch > self.link.epoch:
-            self._meet(header.epoch)
-            return
-        fresh, answers = self.link.take(header, self.world.now)
-        for answer in answers:
-            self.world.send_up(self.id, answer)
-        if fresh:
-            self.link.acked = self.link.received
-            for message in map(wire.decode_down, frames[1:]):
-                self.greeted = self.greeted or isinstance(message, wire.Welcome)
-
-    def _meet(self, epoch: int) -> None:
-        owed = [frame for frames in self.link.pending() for frame in frames]
-        lost = [f for f in owed if isinstance(wire.decode_up(f), wire.ProcessLost)]
-        self.link = Link(RUN8, epoch)
-        self.greeted = False
-        running = [child.id for child in self.children.values() if child.alive]
-        hello = wire.Hello("agent", f"n{self.node}", self.name, 0, incarnations=list(running))
-        self.world.send_up(self.id, self.link.pack([wire.encode(hello), *lost]))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.sim.mutants import MUTANTS
+from tests.sim.mutants_agent import AGENT_MUTANTS
 from tests.sim.mutants_calls import CALL_MUTANTS
 from tests.sim.mutants_checkpoints import CHECKPOINT_MUTANTS
 from tests.sim.mutants_compaction import COMPACTION_MUTANTS
@@ -24,17 +25,20 @@ from tests.sim.world import Climate, World
 
 QUICK_SEEDS = 150
 BLOCKS = 40
+TROUBLED_SEEDS = 60
 ALL = (*MUTANTS, *CALL_MUTANTS, *CHECKPOINT_MUTANTS, *COMPACTION_MUTANTS, *FORGET_MUTANTS,
-       *PERMISSION_MUTANTS, *ONCE_MUTANTS, *MOVED_MUTANTS, *LACK_MUTANTS)  # fmt: skip
+       *PERMISSION_MUTANTS, *ONCE_MUTANTS, *MOVED_MUTANTS, *LACK_MUTANTS, *AGENT_MUTANTS)  # fmt: skip
+AT_ONCE = (*MUTANTS[:4], *AGENT_MUTANTS[:4])
 MUTANT_SEEDS = 1200
 
 
-def run_seed(seed: int) -> World:
-    world = World(seed)
+def run_seed(seed: int, *, troubled: bool = False) -> World:
+    world = World(seed, troubled=troubled)
     try:
         return world.run()
     except Exception as error:
-        error.add_note(f"replay it with: python -m tests.sim {seed} --trace")
+        hosts = " --hosts" if troubled else ""
+        error.add_note(f"replay it with: python -m tests.sim {seed} --trace{hosts}")
         raise
 
 
@@ -45,6 +49,30 @@ def test_the_guarantees_hold_in_some_histories(block: int) -> None:
     for seed in range(block * size, (block + 1) * size):
         faults += run_seed(seed).faults
     assert sum(faults.values()) > size, "a calm sea proves nothing"
+
+
+def test_the_guarantees_hold_when_hosts_are_in_trouble() -> None:
+    faults: Counter[str] = Counter()
+    for seed in range(TROUBLED_SEEDS):
+        faults += run_seed(seed, troubled=True).faults
+    kinds = (
+        "unborn",
+        "refuses",
+        "early crash",
+        "early oom",
+        "early freed",
+        "gave up",
+        "launcher gone",
+    )
+    assert all(faults[kind] for kind in kinds), "a calm host proves nothing"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_the_guarantees_hold_in_many_histories_of_hosts_in_trouble(block: int, seeds: int) -> None:
+    for seed in range(1000 + block, 1000 + max(seeds // 4, BLOCKS), BLOCKS):
+        run_seed(seed, troubled=True)
 
 
 @pytest.mark.long
@@ -70,7 +98,7 @@ def test_a_planted_bug_is_found(mutant: Mutant) -> None:
     assert found_by(mutant, MUTANT_SEEDS) is not None
 
 
-@pytest.mark.parametrize("mutant", MUTANTS[:4], ids=[mutant.name for mutant in MUTANTS[:4]])
+@pytest.mark.parametrize("mutant", AT_ONCE, ids=[mutant.name for mutant in AT_ONCE])
 def test_a_planted_bug_is_found_at_once(mutant: Mutant) -> None:
     assert found_by(mutant, MUTANT_SEEDS) is not None
 

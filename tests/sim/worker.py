@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop import ids
+from resilient_scoop.core.agent import Exited
+from resilient_scoop.core.endings import START_AGAIN
+from resilient_scoop.core.flight import Flight, OnCpu
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.worker.reporter import Reporter
 from resilient_scoop.core.worker.worker import Work, Worker
@@ -22,7 +25,7 @@ from tests.sim.shells import RUN8, Process
 from tests.sim.world import Died, Wire, World
 
 if TYPE_CHECKING:
-    from tests.sim.shells import AgentShell
+    from tests.sim.host import AgentShell
 
 _FLUSH_S = 0.1
 _DEPUTY_S = 0.1
@@ -37,7 +40,12 @@ class WorkerShell(Operations, Process):
         super().__init__(world, name, world.new_id(self.role))
         self.agent = agent
         self.done = False
-        self.killed_for = ""
+        self.code = -9
+        self.cause = "crash"  # of its death
+        self.is_race = False
+        self.is_spared = False  # it dies where nobody is blamed
+        self.is_deaf = False
+        self.deadline_s = 0.0  # of the item on the CPU
         self.machine = Worker(role=self.role, node=f"n{agent.node}", name=name, pid=0, run=RUN8)
         self.reporter = Reporter()
         self.words: list[
@@ -56,16 +64,63 @@ class WorkerShell(Operations, Process):
         world.workers[self.id] = self
         world.wires[self.id] = Wire()
         world.at(0.01, self, self._beat)
+        if (early := world.hosts.early_end()) is not None:
+            world.at(early[1], self, self._end_early, early[0])
+
+    # --- what the kernel knows of it ----------------------------------------------------------
 
     def die(self) -> None:
-        reason = self.killed_for or ("crash" if self.may_crash() else "asked")
+        if self.cause in ("crash", "oom"):
+            self.is_spared = not self.may_crash()
         super().die()
         self.world.checks.saves.lost(self.id)
         self.world.workers.pop(self.id, None)
-        if self.on_cpu is not None:
-            self.world.checks.died_running(self.on_cpu_path, reason)
+        if self.on_cpu is not None and not self.is_spared:
+            cause = "crash" if self.cause == "oom" else self.cause
+            self.world.checks.died_running(self.on_cpu_path, cause)
         if self.agent.alive:
-            self.agent.child_died(self, reason)
+            self.agent.child_died(self)
+
+    def killed(self) -> None:
+        """Be killed by the agent."""
+        self.is_race = not self.alive
+        if self.alive:
+            self.cause = "timeout" if 0 < self.deadline_s < self.world.now else "asked"
+            self.die()
+
+    def _end_early(self, cause: str) -> None:
+        """End by itself: a crash, for memory, or freed of a lock that its tasks wait for."""
+        works = self.machine.works.values()
+        if cause != "freed":
+            self.cause = cause
+        elif self.role == "origin" or not all(
+            each.define is None or each.define.options.idempotent for each in works
+        ):
+            return
+        else:
+            self.cause, self.code, self.on_cpu = "asked", START_AGAIN, None
+        self.die()
+
+    def state(self, now: float) -> str:
+        """Return the state of the process, as in /proc."""
+        return ("T" if self.paused_until > now else "R") if self.alive else "Z"
+
+    def flight(self) -> Flight:
+        """Return what its flight record says."""
+        on_cpu, root = None, self.machine.parents.get(ids.ROOT)
+        if self.on_cpu is not None and not self.is_spared:
+            work, index = self.on_cpu
+            task, attempt = work.task, work.attempt
+            on_cpu = OnCpu(
+                attempt.epoch, attempt.no, task.parent, task.call, index,
+                round(self.deadline_s * 1e9), 0,
+            )  # fmt: skip
+        reached = 0 if root is None else root.next_call + root.next_observation
+        return Flight(on_cpu, is_ready=True, has_ended=self.done, reached=reached)
+
+    def exited(self) -> Exited:
+        """Return what the agent learns of its end."""
+        return Exited(self.name, self.code, self.flight(), oom=self.cause == "oom")
 
     def may_crash(self) -> bool:
         """Tell whether one more death would not make an innocent item a poisonous one."""
@@ -112,7 +167,9 @@ class WorkerShell(Operations, Process):
         self._fence()
         machine.give_back()
         if machine.stopping is not None:
-            self._leave()
+            self.is_deaf = self.is_deaf or self.world.hosts.is_deaf()
+            if not self.is_deaf:
+                self._leave()
             return
         self._see_permission()
         if machine.root_task is not None and machine.root is not None:
@@ -139,6 +196,7 @@ class WorkerShell(Operations, Process):
         self._flush()
         self.done = True
         self.on_cpu = None
+        self.cause, self.code = "asked", 0
         self.die()
         raise Died
 
@@ -211,6 +269,7 @@ class WorkerShell(Operations, Process):
         self.busy = busy
         self.on_cpu = None if work is None else (work, index)
         self.on_cpu_path = path
+        self.deadline_s = 0.0
 
     def _start(self, work: Work) -> None:
         """Begin an item as the real loop does: the deputy may come in at each of three places."""
@@ -270,6 +329,7 @@ class WorkerShell(Operations, Process):
             late = self.world.chance(fn.late)
             spent_s = 1e9 if late else min(spent_s, fn.timeout_s / 2)
             until_s = fn.timeout_s + 0.1 * self.world.rng.random()
+            self.deadline_s = self.world.now + until_s - 1e-6
             self.world.at(until_s, self.agent, self.agent.end_late, self, work, index)
         if spent_s > _DEPUTY_S:
             self.world.at(_DEPUTY_S, self, self._deputize, work, index)

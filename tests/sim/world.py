@@ -21,9 +21,11 @@ from tests.sim import programs, scripts
 from tests.sim.checkers import RUN, Checks
 from tests.sim.compactions import FileJournal, Habit
 from tests.sim.lacks import Lacks
+from tests.sim.troubles import Hosts, Trouble
 
 if TYPE_CHECKING:
-    from tests.sim.shells import AgentShell, BrokerShell, Process
+    from tests.sim.host import AgentShell
+    from tests.sim.shells import BrokerShell, Process
     from tests.sim.worker import WorkerShell
 
 LIMIT_S = 240.0
@@ -67,6 +69,7 @@ class Climate:
     asks: float = 0.0  # how often checkpoints are asked for, a second
     compaction: Habit | None = None
     lacks: float = 0.0  # chance that workers lack functions in a life of the run
+    hosts: Trouble | None = None
 
     @classmethod
     def draw(cls, rng: random.Random) -> Climate:
@@ -111,6 +114,7 @@ class World:
         steps: list[programs.Step] | None = None,
         climate: Climate | None = None,
         say: Callable[[str], None] | None = None,
+        troubled: bool = False,
     ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
@@ -134,7 +138,11 @@ class World:
         if climate is None:
             lacks = random.Random(f"lack of {seed}").choice((0.0, 0.0, 0.0, 0.5))
             self.climate = replace(self.climate, lacks=lacks)
+        if troubled:
+            trouble = Trouble.draw(random.Random(f"troubles of {seed}"))
+            self.climate = replace(self.climate, hosts=trouble)
         self.lacks = Lacks(self)
+        self.hosts = Hosts(self)
         self.checks = Checks(self)
         self.wires: dict[bytes, Wire] = {}
         self.broker: BrokerShell | None = None

@@ -534,7 +534,7 @@ def test_a_process_that_comes_up_during_a_stop_is_ended_as_well() -> None:
     host.tick()
     host.hear(wire.Stop("now"))
     host.started("w1")
-    assert of(Kill, host.tick()) == [Kill("w1")]
+    assert of(Kill, host.seen) == [Kill("w1")]
     assert host.exit("w1", -9)[-1] == Leave(0)
 
 

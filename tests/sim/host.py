@@ -1,0 +1,157 @@
+"""A simulated host: the real `Agent` machine, and a kernel in virtual time.
+
+It starts processes when the machine says so and tells it of their ends; `tests.sim.watch` sees what the
+machine must never do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, assert_never
+
+from resilient_scoop.config import AgentConfig
+from resilient_scoop.core import agent
+from resilient_scoop.core.agent import Agent, Slot
+from resilient_scoop.core.flight import Flight
+from tests.sim.shells import RUN8, Process
+from tests.sim.watch import Watch
+from tests.sim.world import Wire
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.worker.worker import Work
+    from tests.sim.children import Child
+    from tests.sim.launcher import Launcher
+    from tests.sim.worker import WorkerShell
+    from tests.sim.world import World
+
+ALIVE_S = 1.0
+
+
+class AgentShell(Process):
+    """Starts the processes of one host and learns of their ends; they die with it."""
+
+    def __init__(self, world: World, launcher: Launcher, node: int) -> None:
+        super().__init__(world, f"agent{node}", world.new_id("agent"))
+        self.launcher = launcher
+        self.node = node
+        self.reaped: Child  # the last
+        self.children: dict[str, Child] = {}  # by the name of their slot, until their end is learnt
+        slots = [Slot("worker", f"w{node}{at}") for at in range(world.climate.workers)]
+        slots = slots if node else [Slot("origin", "origin"), *slots]
+        self.machine = Agent(
+            AgentConfig(alive_s=ALIVE_S), slots, node=f"n{node}", name=self.name, pid=0, run=RUN8
+        )
+        self.boots = True  # its first processes start beside each other
+        self.woken_at = math.inf
+        self.watch = Watch(self)
+        world.wires[self.id] = Wire()
+        self._step(agent.Ticked({}))
+        self.boots = False
+        world.at(0.01, self, self._beat)
+
+    # --- the machine --------------------------------------------------------------------------
+
+    def _step(self, event: agent.Event) -> None:
+        world = self.world
+        actions = self.machine.step(event, world.now)
+        self.machine.check()
+        self.watch.stepped(event, actions)
+        vouches = any(isinstance(each, agent.Beat) for each in actions) and self.machine.greeted
+        for action in actions:
+            match action:
+                case agent.Start(name=name):
+                    world.at(self._boot_s(), self, self.start_child, name)
+                case agent.Kill(name=name):
+                    self.children[name].killed()
+                case agent.Transmit(frames=frames):
+                    world.send_up(self.id, frames)
+                case agent.Beat(frames=frames):
+                    if not vouches:  # else what went before it says the same
+                        world.send_up(self.id, frames)
+                case agent.Leave(status=status):
+                    self._left(status)
+                case agent.Say() | agent.EndLeftovers():
+                    pass
+                case _:
+                    assert_never(action)
+        self._wake_in_time()
+
+    def _boot_s(self) -> float:
+        chance = self.world.rng.random()
+        return 0.01 + chance * 0.1 if self.boots else 0.05 + 0.2 * chance
+
+    def _wake_in_time(self) -> None:
+        """Have the machine look at the clock where something is due before its next beat."""
+        due = self.machine.deadline()
+        if self.alive and due < min(self.machine.looks_at, self.woken_at):
+            self.woken_at = max(due, self.world.now)
+            self.world.at(self.woken_at - self.world.now, self, self._wake)
+
+    def _wake(self) -> None:
+        self.woken_at = math.inf
+        self._step(agent.Ticked(self._flights()))
+
+    def _beat(self) -> None:
+        now = self.world.now
+        states = {name: child.state(now) for name, child in self.children.items()}
+        self._step(agent.Ticked(self._flights(), states))
+        if self.alive:
+            self.world.at(ALIVE_S, self, self._beat)
+
+    def _flights(self) -> dict[str, Flight]:
+        return {name: child.flight() for name, child in self.children.items()}
+
+    def _left(self, status: int) -> None:
+        self.alive = False
+        if status:
+            self.launcher.gave_up()
+
+    # --- processes ----------------------------------------------------------------------------
+
+    def start_child(self, name: str) -> None:
+        from tests.sim.worker import WorkerShell
+
+        why = self.world.hosts.refusal(self)
+        if why is not None:
+            self._step(agent.NotStarted(name, *why))
+            return
+        child = self.world.hosts.unborn(self, name) or WorkerShell(self.world, self, name)
+        self.children[name] = child
+        self._step(agent.Started(name, child.id, 0))
+
+    def end_late(self, child: WorkerShell, work: Work, index: int) -> None:
+        """An item has run out of its time, and the flight record says so."""
+        if child.alive and child.on_cpu == (work, index):
+            self._step(agent.Ticked(self._flights()))
+
+    def child_died(self, child: Child) -> None:
+        self.world.at(0.001, self, self._reap, child)
+
+    def _reap(self, child: Child) -> None:
+        del self.children[child.name]
+        self.reaped = child
+        self._step(child.exited())
+
+    def launcher_gone(self) -> None:
+        """The launcher has ended; the kernel tells the agent at once."""
+        self._step(agent.LauncherGone())
+        if self.alive:
+            self._step(agent.Ticked(self._flights()))
+
+    def die(self) -> None:
+        super().die()
+        for child in list(self.children.values()):
+            if child.alive:
+                child.die()
+        self.launcher.lost_agent(self.node)
+
+    # --- messages -----------------------------------------------------------------------------
+
+    def reconnected(self) -> None:
+        if self.machine.greeted:
+            for frames in self.machine.link.again():
+                self.world.send_up(self.id, frames)
+
+    def hear(self, peer: bytes, frames: Sequence[bytes]) -> None:
+        self._step(agent.Received(list(frames), self._flights()))
