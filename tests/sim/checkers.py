@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.worker.worker import Work
     from tests.sim.programs import Fn
     from tests.sim.shells import BrokerShell
+    from tests.sim.worker import WorkerShell
     from tests.sim.world import World
 
 
@@ -93,12 +94,21 @@ class Checks:
             self.permissions.started(key, self.starts[key])
         self.cancels.started(key, work)
 
-    def chosen(self, work: Work, queue: Sequence[Work]) -> None:
+    def chosen(self, worker: WorkerShell, work: Work) -> None:
         """A worker goes on with a slice although others wait there."""
-        for other in queue:
+        for other in (*worker.machine.queue, *worker.open):
             if _priority(other) > _priority(work) and other.next < other.stop:
                 raise Broken(f"PRIORITY: {work.task.parent}.{work.task.call} goes before "
                              f"{other.task.parent}.{other.task.call}")  # fmt: skip
+        if worker.runnable:
+            raise Broken(f"J1: a slice goes before {[each.path for each, _ in worker.runnable]}")
+        if worker.machine.stopping is not None:
+            raise Broken("J4: a slice is begun after the stop")
+
+    def resumes_next(self, path: str, others: Sequence[str]) -> None:
+        """A worker goes on with a task that waited, and others could go on, too."""
+        if any(ids.depth(other) > ids.depth(path) for other in others):
+            raise Broken(f"J1: {path} goes on before {others}")
 
     def resumed(self, fn: Fn, path: str, raw: bytes, work: Work, given: bytes) -> None:
         """A long leaf begins, with what it is given.

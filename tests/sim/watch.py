@@ -33,6 +33,7 @@ class Watch:
     def __init__(self, host: AgentShell) -> None:
         self.host = host
         self.stopped_at: float | None = None
+        self.met: Link | None = None
         self.late_looks = 0
         self.owed: list[
             tuple[Link, int, bytes]
@@ -87,7 +88,8 @@ class Watch:
                 continue
             told = [wire.decode_up(frame) for frame in action.frames[1:]]
             lost = [each.incarnation for each in told if isinstance(each, wire.ProcessLost)]
-            if told and isinstance(told[0], wire.Hello):
+            if told and isinstance(told[0], wire.Hello) and link is not self.met:  # not sent again
+                self.met = link
                 owed = {each for on, no, each in self.owed if on is not link and no in on.unacked}
                 if not owed <= set(lost):
                     raise Broken(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from resilient_scoop import ids
 from resilient_scoop.core.agent import Exited
 from resilient_scoop.core.endings import START_AGAIN
 from resilient_scoop.core.flight import Flight, OnCpu
 from resilient_scoop.core.link import Link
+from resilient_scoop.core.worker.choice import Next, next_step, take_slice, turn_of
 from resilient_scoop.core.worker.reporter import Reporter
 from resilient_scoop.core.worker.worker import Work, Worker
 from resilient_scoop.wire import messages as wire
@@ -238,32 +239,50 @@ class WorkerShell(Operations, Process):
         self.on_cpu = None
 
     def _run(self) -> None:
+        """Let the CPU do what comes next, as the real loop does (`core.worker.choice`)."""
         while self.busy is None and self.alive:
-            if self.runnable:
-                frame, answer = self.runnable.popleft()
-                self._take_cpu(frame, frame.work, frame.index, frame.path)
-                if frame.work is not None and frame.parked:
-                    self.machine.unpark(frame.work, frame.index)
-                self._step(frame, answer)
-                continue
-            work = self._pick()
-            if work is None:
-                return
-            self._start(work)
+            ready = bool(self.runnable)
+            stopping = self.machine.stopping is not None
+            match next_step(stopping=stopping, ready=ready, slices=self._has_slices()):
+                case Next.RESUME:
+                    self._resume()
+                case Next.BEGIN:
+                    work = self._pick()
+                    if work is not None:
+                        self._start(work)
+                case Next.END | Next.WAIT:
+                    return
+                case _ as never:
+                    assert_never(never)
+
+    def _resume(self) -> None:
+        frame, answer = min(self.runnable, key=lambda each: turn_of(each[0].path))
+        self.runnable.remove((frame, answer))
+        self.world.checks.resumes_next(frame.path, [each.path for each, _ in self.runnable])
+        self._take_cpu(frame, frame.work, frame.index, frame.path)
+        if frame.work is not None and frame.parked:
+            self.machine.unpark(frame.work, frame.index)
+        self._step(frame, answer)
+
+    def _has_slices(self) -> bool:
+        return bool(self.work or self.open or self.machine.queue)
 
     def _pick(self) -> Work | None:
-        work, queue = self.work, self.machine.queue
-        more = work is not None and work.next < work.stop and not work.dropped
-        if work is not None and more and not self.machine.outranked(work):
-            return work
+        """Return the slice that goes on, or the next one; None where that has nothing to begin."""
+        work = self.work
         if work is not None:
+            more = work.next < work.stop and not work.dropped
+            if more and not self.machine.outranked(work):
+                return work
             self._settle(work)
-        if queue:
-            self.work = queue.popleft()
-            self.work.since = self.world.now
-            return self.work if self.work.next < self.work.stop else self._pick()
-        self.work = None
-        return None
+        opened = list(self.open)
+        self.work = work = take_slice(self.open, self.machine.queue)
+        if work is None or work.next >= work.stop or work.dropped:
+            self.work = None
+            return None
+        if work not in opened:
+            work.since = self.world.now
+        return work
 
     def _take_cpu(self, busy: Frame | Work, work: Work | None, index: int, path: str) -> None:
         self.busy = busy
@@ -273,7 +292,7 @@ class WorkerShell(Operations, Process):
 
     def _start(self, work: Work) -> None:
         """Begin an item as the real loop does: the deputy may come in at each of three places."""
-        self.world.checks.chosen(work, self.machine.queue)
+        self.world.checks.chosen(self, work)
         index = work.next
         if unfit := self.world.lacks.unfit(work):
             self._settle(work)
@@ -480,6 +499,9 @@ class WorkerShell(Operations, Process):
                 frame.parked = True
                 self._settle(work)
                 work.first = frame.index + 1
+                if work.next < work.stop:
+                    self.open.append(work)
+                self.work = None if self.work is work else self.work
             self.machine.park(work, frame.index)
         self._idle()
         self._flush()

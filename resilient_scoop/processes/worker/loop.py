@@ -1,6 +1,7 @@
 """A worker's main loop: it resumes parents that can go on, and runs slices otherwise.
 
-H1  Ready parents go before leaves; slices in the order of the broker's queue (`Work.rank`).
+What comes next is decided by `core.worker.choice` (J1 to J4).
+
 H2  The hub's greenlet never runs user code; whatever waits is in `parked` with what it waits for.
 H3  A parent takes its random streams, and what else is its own of the process, with it when it
 waits, and finds them again (`task_state.process_state`).
@@ -15,12 +16,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.adapters.greenlets import GreenletExit, getcurrent, greenlet
+from resilient_scoop.core.worker.choice import Next, bar, next_step, take_slice, turn_of
 from resilient_scoop.processes import user_signals
 from resilient_scoop.processes.connection import FLUSH_S, lived
 from resilient_scoop.processes.worker.lock_waits import LockWaits
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 
 _IDLE_S = 0.25
 STUCK_S = 0.5
-_BARRED_S = 1.0
-"""How long a careful worker does nothing rather than what the deepest task that waits did not ask for."""
 
 
 class Parked(msgspec.Struct, eq=False):
@@ -173,15 +173,19 @@ class Hub:
             if not self.parked:
                 user_signals.drop_due()
             self._fence()
-            if self._resume_ready() or machine.stopping is not None:
-                self.began_at = time.monotonic()
-                continue
-            if self._has_work():
-                greenlet(self._body).switch()
-                self.began_at = time.monotonic()
-                continue
-            if session.record.read() is not None:
-                session.record.idle()
+            ready = self._resume_ready()
+            stopping = machine.stopping is not None
+            match next_step(stopping=stopping, ready=ready, slices=self._has_work()):
+                case Next.RESUME | Next.END:
+                    self.began_at = time.monotonic()
+                case Next.BEGIN:
+                    greenlet(self._body).switch()
+                    self.began_at = time.monotonic()
+                case Next.WAIT:
+                    if session.record.read() is not None:
+                        session.record.idle()
+                case _ as never:
+                    assert_never(never)
         with session.turn():
             self._hand_back()
 
@@ -204,52 +208,26 @@ class Hub:
         elif now - session.pumped_at > FLUSH_S:
             with session.turn():
                 session.pump()
-        if machine.stopping is not None or machine.fenced or self._is_anyone_ready():
+        ready = bool(machine.fenced) or self._is_anyone_ready()
+        step = next_step(stopping=machine.stopping is not None, ready=ready, slices=True)
+        if step is not Next.BEGIN:
             return None
         with session.turn():
-            if self._is_choosy():
-                return self._pick_below()
-            if not self.open:
-                return machine.queue.popleft() if machine.queue else None
-            # Of equal ones the latest: most likely it was opened below the others.
-            at = min(range(len(self.open)), key=lambda each: (self.open[each].rank, -each))
-            if machine.queue and machine.queue[0].rank < self.open[at].rank:
-                return machine.queue.popleft()
-            return self.open.pop(at)
-
-    def _is_choosy(self) -> bool:
-        """Tell whether none of the script's own calls may be begun now (L2, L3 of `lock_waits`)."""
-        return bool(self.lock_waits.waiting or (self.settings.careful and self.parked))
+            return take_slice(self.open, machine.queue, self._bar())
 
     def _has_work(self) -> bool:
         """Tell whether there is a slice that may be begun."""
-        queue = self.session.machine.queue
-        if not self._is_choosy():
+        queue, may_begin = self.session.machine.queue, self._bar()
+        if may_begin is None:
             return bool(self.open or queue)
-        may_begin = self._may_begin()
         return any(may_begin(work) for work in (*self.open, *queue))
 
-    def _pick_below(self) -> Work | None:
-        """Return the next slice that may be begun although tasks wait for locks."""
-        may_begin = self._may_begin()
-        for works in (self.open, self.session.machine.queue):
-            for work in list(works):
-                if may_begin(work):
-                    works.remove(work)
-                    return work
-        return None
-
-    def _may_begin(self) -> Callable[[Work], bool]:
-        """Return what tells whether a slice may be begun although tasks wait for locks (L2, L3)."""
-        # Another worker may wait for what is barred here.
-        late = time.monotonic() - self.began_at > _BARRED_S
-        if late or not self.settings.careful:
-            return lambda work: work.task.parent != ids.ROOT
-        paths = [path for path, parked in self.parked.items() if not parked.gives_way]
-        last = max(paths, key=ids.depth, default=ids.ROOT)
-        return lambda work: (
-            work.task.parent != ids.ROOT and f"{work.task.parent}.".startswith(f"{last}.")
-        )
+    def _bar(self) -> Callable[[Work], bool] | None:
+        """Return what tells whether a slice may be begun, where not each may."""
+        return bar(
+            self.parked, locks=self.lock_waits.waiting, careful=self.settings.careful,
+            idle_s=time.monotonic() - self.began_at,
+        )  # fmt: skip
 
     def _is_anyone_ready(self) -> bool:
         return bool(self.parked) and bool(self.session.machine.touched)
@@ -291,9 +269,8 @@ class Hub:
         return resumed
 
     def _turn(self, path: str) -> tuple[bool, int]:
-        """Deeper ones go on first, and who waits for a lock behind who may let go of it."""
         parked = self.parked.get(path)
-        return parked is not None and parked.gives_way, -path.count(".")
+        return turn_of(path, gives_way=parked is not None and parked.gives_way)
 
     def _is_to_replay(self, parked: Parked) -> bool:
         """Tell whether a parent has to run again from the top, now that it could go on (H5)."""

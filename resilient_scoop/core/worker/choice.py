@@ -1,0 +1,102 @@
+"""What the one thread of a worker does next: decisions over facts, for the real loop and the simulated one.
+
+J1  Parents that can go on go before slices: the deepest first, and who waits for a lock after all others,
+    since one of them may let go of it.
+J2  Of slices, the one of the lowest rank goes first. Of equal ones an open one (of which an item waits and
+    others are not begun) goes before those in the queue, and the latest of the open ones first: most
+    likely it was opened below the others.
+J3  While a task waits for a lock, none of the script's own calls is begun. A careful worker begins none
+    while any task waits, and only what the deepest one has asked for, unless it has begun nothing for
+    `BARRED_S`: another worker may wait for what is barred here.
+J4  After a stop nothing is begun or resumed.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final, Protocol
+
+from resilient_scoop import ids
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable, Mapping
+
+    from resilient_scoop.core.worker.work import Work
+
+BARRED_S: Final = 1.0
+"""How long a careful worker does nothing rather than what the deepest task that waits did not ask for."""
+
+
+class Waiting(Protocol):
+    """A task that waits."""
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether it waits for a lock."""
+
+
+class Next(Enum):
+    """What comes next."""
+
+    END = auto()
+    RESUME = auto()  # what waited and can go on
+    BEGIN = auto()  # a slice (`take_slice`)
+    WAIT = auto()  # for a message
+
+
+def next_step(*, stopping: bool, ready: bool, slices: bool) -> Next:
+    """Return what comes next (J1, J4); `ready`: a parent can go on, `slices`: one may be begun."""
+    if stopping:
+        return Next.END
+    if ready:
+        return Next.RESUME
+    return Next.BEGIN if slices else Next.WAIT
+
+
+def turn_of(path: str, *, gives_way: bool = False) -> tuple[bool, int]:
+    """Return the place of a task that can go on among others; the lowest goes first (J1)."""
+    return gives_way, -path.count(".")
+
+
+def bar(
+    parked: Mapping[str, Waiting], *, locks: int, careful: bool, idle_s: float
+) -> Callable[[Work], bool] | None:
+    """Return what tells whether a slice may be begun (J3); None where each may.
+
+    `locks` is how many of the `parked` tasks wait for a lock; nothing was begun for `idle_s`.
+    """
+    if not (locks or (careful and parked)):
+        return None
+    if idle_s > BARRED_S or not careful:
+        return lambda work: work.task.parent != ids.ROOT
+    paths = [path for path, waiting in parked.items() if not waiting.gives_way]
+    last = max(paths, key=ids.depth, default=ids.ROOT)
+    return lambda work: (
+        work.task.parent != ids.ROOT and f"{work.task.parent}.".startswith(f"{last}.")
+    )
+
+
+def take_slice(
+    opened: list[Work], queue: deque[Work], may_begin: Callable[[Work], bool] | None = None
+) -> Work | None:
+    """Take the slice that goes first (J2) among those that may be begun; None if there is none."""
+    if may_begin is not None:
+        return _take_allowed(opened, queue, may_begin)
+    if not opened:
+        return queue.popleft() if queue else None
+    at = min(range(len(opened)), key=lambda each: (opened[each].rank, -each))
+    if queue and queue[0].rank < opened[at].rank:
+        return queue.popleft()
+    return opened.pop(at)
+
+
+def _take_allowed(
+    opened: list[Work], queue: deque[Work], may_begin: Callable[[Work], bool]
+) -> Work | None:
+    for works in (opened, queue):
+        for work in list(works):
+            if may_begin(work):
+                works.remove(work)
+                return work
+    return None
