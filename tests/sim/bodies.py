@@ -46,6 +46,7 @@ class Frame:
         self.until = 0.0
         self.ready_at = 0.0
         self.parked = False
+        self.gives_way = False  # tasks wait for no locks here
         self.draws = 0
         self.in_once: list[Begun] = []  # whose functions are running
         self.blocks: dict[str, Block] = {}

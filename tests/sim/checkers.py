@@ -102,6 +102,8 @@ class Checks:
                              f"{other.task.parent}.{other.task.call}")  # fmt: skip
         if worker.runnable:
             raise Broken(f"J1: a slice goes before {[each.path for each, _ in worker.runnable]}")
+        if worker.careful and worker.frames and work.task.parent == ids.ROOT:
+            raise Broken(f"J3: {work.task.call} is begun beside {list(worker.frames)}")
         if worker.machine.stopping is not None:
             raise Broken("J4: a slice is begun after the stop")
 

@@ -60,8 +60,8 @@ class AgentShell(Process):
         vouches = any(isinstance(each, agent.Beat) for each in actions) and self.machine.greeted
         for action in actions:
             match action:
-                case agent.Start(name=name):
-                    world.at(self._boot_s(), self, self.start_child, name)
+                case agent.Start():
+                    world.at(self._boot_s(), self, self.start_child, action)
                 case agent.Kill(name=name):
                     self.children[name].killed()
                 case agent.Transmit(frames=frames):
@@ -109,14 +109,17 @@ class AgentShell(Process):
 
     # --- processes ----------------------------------------------------------------------------
 
-    def start_child(self, name: str) -> None:
+    def start_child(self, wanted: agent.Start) -> None:
         from tests.sim.worker import WorkerShell
 
+        name = wanted.name
         why = self.world.hosts.refusal(self)
         if why is not None:
             self._step(agent.NotStarted(name, *why))
             return
-        child = self.world.hosts.unborn(self, name) or WorkerShell(self.world, self, name)
+        child: Child | None = self.world.hosts.unborn(self, name)
+        if child is None:
+            child = WorkerShell(self.world, self, name, careful=wanted.careful)
         self.children[name] = child
         self._step(agent.Started(name, child.id, 0))
 

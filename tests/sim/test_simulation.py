@@ -13,6 +13,7 @@ from tests.sim.mutants import MUTANTS
 from tests.sim.mutants_agent import AGENT_MUTANTS
 from tests.sim.mutants_calls import CALL_MUTANTS
 from tests.sim.mutants_checkpoints import CHECKPOINT_MUTANTS
+from tests.sim.mutants_choice import CHOICE_MUTANTS
 from tests.sim.mutants_compaction import COMPACTION_MUTANTS
 from tests.sim.mutants_forget import FORGET_MUTANTS
 from tests.sim.mutants_lacks import LACK_MUTANTS
@@ -27,7 +28,7 @@ QUICK_SEEDS = 150
 BLOCKS = 40
 TROUBLED_SEEDS = 60
 ALL = (*MUTANTS, *CALL_MUTANTS, *CHECKPOINT_MUTANTS, *COMPACTION_MUTANTS, *FORGET_MUTANTS,
-       *PERMISSION_MUTANTS, *ONCE_MUTANTS, *MOVED_MUTANTS, *LACK_MUTANTS, *AGENT_MUTANTS)  # fmt: skip
+       *PERMISSION_MUTANTS, *ONCE_MUTANTS, *MOVED_MUTANTS, *LACK_MUTANTS, *AGENT_MUTANTS, *CHOICE_MUTANTS)  # fmt: skip
 AT_ONCE = (*MUTANTS[:4], *AGENT_MUTANTS[:4])
 MUTANT_SEEDS = 1200
 

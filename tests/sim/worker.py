@@ -15,7 +15,8 @@ from resilient_scoop.core.agent import Exited
 from resilient_scoop.core.endings import START_AGAIN
 from resilient_scoop.core.flight import Flight, OnCpu
 from resilient_scoop.core.link import Link
-from resilient_scoop.core.worker.choice import Next, next_step, take_slice, turn_of
+from resilient_scoop.core.worker import choice
+from resilient_scoop.core.worker.choice import Next
 from resilient_scoop.core.worker.reporter import Reporter
 from resilient_scoop.core.worker.worker import Work, Worker
 from resilient_scoop.wire import messages as wire
@@ -36,7 +37,9 @@ _STUCK_S = 0.3
 class WorkerShell(Operations, Process):
     """One incarnation of a worker or the origin."""
 
-    def __init__(self, world: World, agent: AgentShell, name: str) -> None:
+    def __init__(
+        self, world: World, agent: AgentShell, name: str, *, careful: bool = False
+    ) -> None:
         self.role = "origin" if name == "origin" else "worker"
         super().__init__(world, name, world.new_id(self.role))
         self.agent = agent
@@ -62,6 +65,8 @@ class WorkerShell(Operations, Process):
         self.awaiting: tuple[Work, int] | None = None  # an item that may not begin yet
         self.full_told = -1  # to the broker of which epoch it was said that a result has no space
         self.flushed_at = 0.0
+        self.careful = careful  # it was freed of a lock before
+        self.began_at = self.free_at = world.now
         world.workers[self.id] = self
         world.wires[self.id] = Wire()
         world.at(0.01, self, self._beat)
@@ -243,20 +248,25 @@ class WorkerShell(Operations, Process):
         while self.busy is None and self.alive:
             ready = bool(self.runnable)
             stopping = self.machine.stopping is not None
-            match next_step(stopping=stopping, ready=ready, slices=self._has_slices()):
+            match choice.next_step(stopping=stopping, ready=ready, slices=self._has_slices()):
                 case Next.RESUME:
+                    self.began_at = self.world.now
                     self._resume()
                 case Next.BEGIN:
                     work = self._pick()
                     if work is not None:
+                        self.began_at = self.world.now
                         self._start(work)
-                case Next.END | Next.WAIT:
+                case Next.WAIT:
+                    self._wake_when_free()
+                    return
+                case Next.END:
                     return
                 case _ as never:
                     assert_never(never)
 
     def _resume(self) -> None:
-        frame, answer = min(self.runnable, key=lambda each: turn_of(each[0].path))
+        frame, answer = min(self.runnable, key=lambda each: choice.turn_of(each[0].path))
         self.runnable.remove((frame, answer))
         self.world.checks.resumes_next(frame.path, [each.path for each, _ in self.runnable])
         self._take_cpu(frame, frame.work, frame.index, frame.path)
@@ -265,7 +275,20 @@ class WorkerShell(Operations, Process):
         self._step(frame, answer)
 
     def _has_slices(self) -> bool:
-        return bool(self.work or self.open or self.machine.queue)
+        may_begin, queue = self._bar(), self.machine.queue
+        if may_begin is None:
+            return bool(self.work or self.open or queue)
+        return self.work is not None or any(may_begin(each) for each in (*self.open, *queue))
+
+    def _bar(self) -> Callable[[Work], bool] | None:
+        idle_s = self.world.now - self.began_at
+        return choice.bar(self.frames, locks=0, careful=self.careful, idle_s=idle_s)
+
+    def _wake_when_free(self) -> None:
+        """Look again when what is barred now may be begun."""
+        if (self.open or self.machine.queue) and self.world.now >= self.free_at:
+            self.free_at = self.world.now + choice.BARRED_S
+            self.world.at(choice.BARRED_S + 0.01, self, self._woken)
 
     def _pick(self) -> Work | None:
         """Return the slice that goes on, or the next one; None where that has nothing to begin."""
@@ -276,7 +299,7 @@ class WorkerShell(Operations, Process):
                 return work
             self._settle(work)
         opened = list(self.open)
-        self.work = work = take_slice(self.open, self.machine.queue)
+        self.work = work = choice.take_slice(self.open, self.machine.queue, self._bar())
         if work is None or work.next >= work.stop or work.dropped:
             self.work = None
             return None
@@ -503,6 +526,8 @@ class WorkerShell(Operations, Process):
                     self.open.append(work)
                 self.work = None if self.work is work else self.work
             self.machine.park(work, frame.index)
+            if self.careful:
+                choice.give_back_upper(self.machine, self.open)
         self._idle()
         self._flush()
 

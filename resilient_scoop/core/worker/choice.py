@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from resilient_scoop.core.worker.work import Work
+    from resilient_scoop.core.worker.worker import Worker
 
 BARRED_S: Final = 1.0
 """How long a careful worker does nothing rather than what the deepest task that waits did not ask for."""
@@ -100,3 +101,11 @@ def _take_allowed(
                 works.remove(work)
                 return work
     return None
+
+
+def give_back_upper(worker: Worker, opened: list[Work]) -> None:
+    """Give back the script's own calls that may not be begun now: there is room for what is waited for."""
+    for work in [*opened, *worker.queue]:
+        if work.task.parent == ids.ROOT:
+            worker.give_back_from(work, work.next)
+    opened[:] = [work for work in opened if work.task.parent != ids.ROOT]

@@ -20,9 +20,15 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import msgspec
 
-from resilient_scoop import ids
 from resilient_scoop.adapters.greenlets import GreenletExit, getcurrent, greenlet
-from resilient_scoop.core.worker.choice import Next, bar, next_step, take_slice, turn_of
+from resilient_scoop.core.worker.choice import (
+    Next,
+    bar,
+    give_back_upper,
+    next_step,
+    take_slice,
+    turn_of,
+)
 from resilient_scoop.processes import user_signals
 from resilient_scoop.processes.connection import FLUSH_S, lived
 from resilient_scoop.processes.worker.lock_waits import LockWaits
@@ -132,7 +138,7 @@ class Hub:
         tries = session.reporter.tries(context.path, work)
         session.machine.park(work, context.index, context.until, time.monotonic(), tries)
         if self.lock_waits.waiting or self.settings.careful:
-            self._hand_back_upper()
+            give_back_upper(session.machine, self.open)
         self._ask_page(context)
 
     def _ask_page(self, context: Context) -> None:
@@ -330,11 +336,3 @@ class Hub:
             machine.give_back_from(work, work.next)
         self.open.clear()
         machine.queue.clear()
-
-    def _hand_back_upper(self) -> None:
-        """Give back what may not be begun now, so that there is room for what is waited for."""
-        machine = self.session.machine
-        for work in [*self.open, *machine.queue]:
-            if work.task.parent == ids.ROOT:
-                machine.give_back_from(work, work.next)
-        self.open[:] = [work for work in self.open if work.task.parent != ids.ROOT]
