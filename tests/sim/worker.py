@@ -121,7 +121,7 @@ class WorkerShell(Operations, Process):
                 attempt.epoch, attempt.no, task.parent, task.call, index,
                 round(self.deadline_s * 1e9), 0,
             )  # fmt: skip
-        reached = 0 if root is None else root.next_call + root.next_observation
+        reached = 0 if root is None else root.calls.next + root.history.next_observation
         return Flight(on_cpu, is_ready=True, has_ended=self.done, reached=reached)
 
     def exited(self) -> Exited:

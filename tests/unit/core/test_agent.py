@@ -1,4 +1,4 @@
-"""The agent of a host as a machine: the life of a slot, blame, back-off, giving up, stops."""
+"""The agent of a host as a machine (G1 to G7): life of a slot, blame, back-off, giving up, stops."""
 
 from __future__ import annotations
 
