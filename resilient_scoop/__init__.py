@@ -6,7 +6,7 @@
         print(sum(futures.map(work, range(1000))))
 
 Start it with `rscoop run script.py`; after any disaster, `rscoop resume RUN`. The attributes below
-are SCOOP's; they tell a process what it is, and are set before the script is imported.
+are those of SCOOP; they describe the process, and are set before the script is imported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class BrokerInfo(NamedTuple):
-    """Where the broker is."""
+    """The address of the broker."""
 
     hostname: str
     endpoint: str
@@ -47,7 +47,7 @@ SIZE: int = 0
 
 
 def __getattr__(name: str) -> Any:
-    """Return `logger`, made when it is asked for: `logging` takes 3 ms of each process."""
+    """Return `logger`, created on first use: loading `logging` takes 3 ms in each process."""
     if name != "logger":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import logging

@@ -9,37 +9,37 @@ from resilient_scoop.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class BrokerConfig:
-    """What the broker's machine needs to know.
+    """Settings of the broker's machine.
 
     Raises:
         UsageError: two settings contradict each other.
     """
 
     lease_s: float = 10.0
-    """Silence after which a process' work moves: ten heartbeats, so that a loaded host is not
-    taken for a dead one; a death that an agent sees does not wait for it."""
+    """Silence after which the work of a process is assigned to others: ten heartbeats, so that a
+    loaded host does not count as dead; a death that an agent sees does not wait for it."""
     beat_s: float = 1.0
     slice_s: float = 0.1
     """Work per slice: a lost worker costs about this, and a grant costs 1/500 of it."""
     slice_s_min: float = 0.008
-    """Work per slice at a batch's end: some round trips of a grant."""
+    """Work per slice at the end of a batch: some round trips of a grant."""
     prefetch_s: float = 1.0
-    """Calls shorter than this get a second one queued behind them, to hide the round trip."""
+    """For calls shorter than this, a second slice is queued, to hide the round trip."""
     crashes_max: int = 3
     grace_s: float = 2.0
-    """How long a restarted broker waits for the workers that its agents name before it hands out
-    what they may be holding."""
+    """How long a restarted broker waits for the workers that its agents name before it assigns
+    items that they may hold."""
     args_bytes_max: int = 64 << 20
     """Arguments kept in memory; beyond it they are read back from the journal."""
     grant_bytes_max: int = 1 << 20
     page_bytes: int = 1 << 20
-    """Of a parent's history in one message."""
+    """Bytes of a parent's history in one message."""
     sweep_bytes: int = 1 << 18
-    """Of a log looked at in one turn for what a checkpoint has made superfluous."""
+    """Log bytes scanned per turn for records that a checkpoint made obsolete."""
     callables_max: int = 1000
-    """Callables that travel by value and are not in use: beyond it they are forgotten (about 1 MB)."""
+    """Limit of unused callables that were sent by value; more are forgotten (about 1 MB)."""
     adopt: bool = False
-    """Whether processes of an earlier broker may still be there."""
+    """Whether processes of an earlier broker may still be alive."""
 
     def __post_init__(self) -> None:
         if self.lease_s < 3 * self.beat_s:
@@ -53,12 +53,12 @@ class BrokerConfig:
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """What the machine of an agent needs to know."""
+    """Settings of an agent's machine."""
 
     stop_grace_s: float = 3.0
-    """What running items have at a stop."""
+    """Grace time of running items at a stop."""
     alive_s: float = 0.5
-    """How often the broker is told which processes run: several times per second of a lease, since
-    one message that is late must not make a process look dead."""
+    """Interval of reports to the broker about running processes: several per second of a lease,
+    because one late message must not make a process look dead."""
     always_replay: bool = False
-    """Whether an origin may ask to be started anew."""
+    """Whether an origin may ask to be restarted."""

@@ -1,16 +1,16 @@
 """Every error raised on purpose, in one tree.
 
 RscoopError                 exit 1
-  UsageError                what was asked for cannot be done                     exit 2
+  UsageError                a command or call cannot be executed as given         exit 2
     RunNotFoundError        no run has this name                                  exit 2
-    NoRunsError             the newest run is meant, and there is none            exit 2
-    JournalPlaceError       the run folder's place is not safe for a journal      exit 2
-  ReplayDivergedError       a parent took another path than its history           exit 70
+    NoRunsError             the newest run is asked for, and there is none        exit 2
+    JournalPlaceError       the run folder is not a safe place for a journal      exit 2
+  ReplayDivergedError       a parent does something else than its history         exit 70
     DiscardError            a resume would discard much computing                  exit 75
-    BegunBeforeError        another call in the place of one not to start twice  exit 70
+    BegunBeforeError        another call in place of one that must not run twice exit 70
     StrangeFutureError      a state waits for a call that was not made           exit 70
   InvariantError            a bug of ours; never caught                           exit 70
-  RunBusyError              the journal is held by a run that lives               exit 73
+  RunBusyError              the journal is in use by a live run                   exit 73
   JournalError              the journal cannot be used: disk error                exit 74
     JournalDamagedError     what is stored is not what was written                exit 74
     JournalLostError        no record of it can be read                           exit 74
@@ -19,24 +19,24 @@ RscoopError                 exit 1
     RunNotMadeError         no room for a new run                                 exit 74
     JournalFormatError      no journal, or one of an unknown format               exit 74
   RunStoppedError           the run was stopped and can be resumed                exit 75
-  CheckpointUnusableError   one generation of a checkpoint cannot be gone on from  exit 70
-    CheckpointsLostError    no generation can, and their history is gone          exit 70
+  CheckpointUnusableError   one generation of a checkpoint cannot be used         exit 70
+    CheckpointsLostError    no generation can, and their history is dropped       exit 70
   ConstExistsError          `shared.setConst` of a name that is set (TypeError)   exit 1
   TaskError                 one call cannot deliver its value; raised in user code
     WorkerCrashedError      the item killed its worker too often
     WorkerLostError         the worker of an `idempotent=False` item was lost
     TaskTimeoutError        the item ran longer than its `timeout=` (TimeoutError)
-    PicklingFailedError     a value cannot travel (pickle.PicklingError)
+    PicklingFailedError     a value cannot be pickled (pickle.PicklingError)
     UnpicklingFailedError   a value cannot be had here (adapters.payload_errors)
-    UnpicklableExceptionError   stands for an error that cannot travel (there, too)
-    ProgressRefusedError    what `futures.progress` was given cannot be kept
+    UnpicklableExceptionError   replaces an error that cannot be pickled (there, too)
+    ProgressRefusedError    a value given to `futures.progress` cannot be saved
     NotStartedError         futures were used in a process that rscoop did not start
     ScriptGuardError        the script makes calls while it is being imported
-    MeaningError            a function refers to something that a worker has otherwise
+    MeaningError            a function refers to something that differs in a worker
 
-A canceled future raises `concurrent.futures.CancelledError`, as everywhere in Python.
-Each text is made from fields, says what happened, to what, and what to do next. `args` mirrors the
-signature of `__init__`, so that all of them pickle.
+A canceled future raises `concurrent.futures.CancelledError`, as everywhere in Python. Each text is
+made from fields, and says what happened, to what, and what to do next. `args` mirrors the signature
+of `__init__`, so that all errors can be pickled.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ class InvariantError(RscoopError):
 
 
 class UsageError(RscoopError):
-    """What was asked for cannot be done as it was asked."""
+    """A command or call cannot be executed as given."""
 
     exit_code = 2
 
 
 class RunNotFoundError(UsageError):
-    """No run has this name; `nearest` are names that are alike."""
+    """No run has this name; `nearest` are similar names."""
 
     def __init__(self, name: str, nearest: tuple[str, ...] = ()) -> None:
         super().__init__(name, nearest)
@@ -83,7 +83,7 @@ class RunNotFoundError(UsageError):
 
 
 class NoRunsError(RunNotFoundError):
-    """There is no run yet, of which the newest could be meant."""
+    """The newest run is asked for, and there is none."""
 
     def __init__(self, folder: str) -> None:
         super().__init__("last")
@@ -114,7 +114,7 @@ class JournalPlaceError(UsageError):
 
 
 class ReplayDivergedError(RscoopError):
-    """A replayed parent did something else than its history says (raised under `--strict`)."""
+    """A replayed parent did something else than in its history (raised under `--strict`)."""
 
     exit_code = 70
 
@@ -174,7 +174,7 @@ class BegunBeforeError(ReplayDivergedError):
 
 
 class RunBusyError(RscoopError):
-    """The journal is held by a run that lives."""
+    """The journal is in use by a live run."""
 
     exit_code = 73
 
@@ -212,7 +212,7 @@ class JournalError(RscoopError):
 
 
 class RunNotMadeError(JournalError):
-    """There was no room for a new run: nothing of it is left, and there is nothing to resume."""
+    """There was no space for a new run: nothing of it is left, and there is nothing to resume."""
 
     def __str__(self) -> str:
         return f"no run was made in {self.directory}: {self.reason}; nothing of it is left"
@@ -256,7 +256,7 @@ class JournalLostError(JournalError):
 
 
 class JournalFullError(JournalError):
-    """There is no room for more; nothing of the commit was written and the journal stays usable."""
+    """There is no space; nothing of the commit was written and the journal stays usable."""
 
     def __str__(self) -> str:
         return (
@@ -267,7 +267,7 @@ class JournalFullError(JournalError):
 
 
 class JournalFormatError(JournalError):
-    """There is no journal here, or one of a format that this version does not know: of a `newer` one."""
+    """There is no journal here, or one of an unknown format, which may be a `newer` one."""
 
     def __init__(self, directory: str, reason: str, newer: int = 0) -> None:
         super().__init__(directory, "opening", reason)
@@ -278,7 +278,7 @@ class JournalFormatError(JournalError):
 
 
 class RunStoppedError(RscoopError):
-    """The run was stopped before its end; nothing that was finished is lost."""
+    """The run was stopped before its end; no finished result is lost."""
 
     exit_code = 75
 
@@ -292,7 +292,7 @@ class RunStoppedError(RscoopError):
 
 
 class CheckpointUnusableError(RscoopError):
-    """A stored checkpoint cannot be used, or its state would not be right.
+    """A stored checkpoint cannot be used, or its state would be wrong.
 
     `what` names it, `reason` says what is wrong, `advice` what would help.
     """
@@ -311,7 +311,7 @@ class CheckpointUnusableError(RscoopError):
 
 
 class CheckpointsLostError(CheckpointUnusableError):
-    """None of a block's checkpoints can be used, and the results that they cover are dropped."""
+    """No checkpoint of a block can be used, and the results that they cover are dropped."""
 
     def __str__(self) -> str:
         advice = self.advice or "make it loadable again"
@@ -343,7 +343,7 @@ class TaskError(RscoopError):
 
 
 def exit_text(code: int) -> str:
-    """Return the words for a process's end as waitpid tells it: a status, or minus the signal."""
+    """Return the text for the end of a process: an exit status, or minus the signal."""
     if code >= 0:
         return f"exit status {code}"
     try:
@@ -353,7 +353,7 @@ def exit_text(code: int) -> str:
 
 
 class WorkerCrashedError(TaskError):
-    """The item was on the CPU each time when that many workers died; it is given up alone.
+    """The item was being executed each time when several workers died; it fails alone.
 
     `exits` holds one pair (exit, reason) per death: exit status or minus the signal, and
     "crash", "oom" or "timeout".
@@ -413,10 +413,10 @@ class TaskTimeoutError(TaskError, TimeoutError):
 
 
 class PicklingFailedError(TaskError, pickle.PicklingError):
-    """A value cannot travel to another process.
+    """A value cannot be pickled.
 
-    `what` is what was to be sent ("argument", "function", "value", "checkpoint"), `path` leads into
-    it to the culprit (`args[0].pop[3].cache.lock`), `kind` is the culprit's type.
+    `what` was to be sent ("argument", "function", "value", "checkpoint"), `path` is the path to the
+    part that failed (`args[0].pop[3].cache.lock`), `kind` is the type of that part.
     """
 
     def __init__(self, what: str, path: str, kind: str, hint: str = "") -> None:
@@ -432,7 +432,7 @@ class PicklingFailedError(TaskError, pickle.PicklingError):
 
 
 class ProgressRefusedError(TaskError):
-    """What `futures.progress` was given cannot be kept; what was kept before stands."""
+    """A value given to `futures.progress` cannot be saved; the value saved before stays."""
 
     def __init__(self, path: str, why: str, advice: str) -> None:
         super().__init__(path, why, advice)
@@ -456,7 +456,7 @@ class NotStartedError(TaskError):
 
 
 class ScriptGuardError(TaskError):
-    """The script makes calls while a worker imports it: they would start again without end."""
+    """The script makes calls while a worker imports it: they would start again endlessly."""
 
     def __init__(self, script: str) -> None:
         super().__init__(script)
@@ -471,7 +471,7 @@ class ScriptGuardError(TaskError):
 
 
 class MeaningError(TaskError):
-    """What a function refers to differs in a worker from the script's process, and cannot be sent."""
+    """A function refers to values that differ in a worker, and cannot be sent."""
 
     def __init__(self, function: str, labels: list[str], reasons: list[str]) -> None:
         super().__init__(function, labels, reasons)
@@ -483,7 +483,7 @@ class MeaningError(TaskError):
         told = zip(self.labels, self.reasons, strict=True)
         what = "; ".join(f"{label} ({reason})" for label, reason in told)
         return (
-            f"{self.function} was not run: it refers to what is not the same in the worker as in the "
+            f"{self.function} was not run: it refers to values that differ between the worker and the "
             f"script's process: {what}; pass it as an argument, share it with shared.setConst, or set it "
             f"at the top level of its module"
         )

@@ -1,9 +1,9 @@
-"""Names of things, and the places in a run that they stand for.
+"""Ids, and the places in a run that they represent.
 
-A future's path is its identity: `0` is the script, `0.3` the script's fourth call, `0.3[17]` item
-17 of that call. It depends on nothing but the order of the parent's own calls: not on time, worker,
-slices or the order of results. Keys of the journal are digests of (run, path), so that an id that
-is used again in another run can never meet this run's records.
+A future's path is its identity: `0` is the script, `0.3` the script's fourth batch, `0.3[17]` item
+17 of that batch. It depends only on the order of the parent's own calls: not on time, worker,
+slices or the order of results. Keys of the journal are digests of (run, path), so that the same
+path in another run can never match records of this run.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 RunId = NewType("RunId", str)
 PeerId = NewType("PeerId", bytes)
-"""Routing id of one life of a process: a role letter and eight random bytes (its incarnation)."""
+"""Routing id of one incarnation of a process: a role letter and eight random bytes."""
 FnId = NewType("FnId", bytes)
-"""Digest (16 bytes) of a function's definition as it was sent; two ids may share a fingerprint."""
+"""Digest (16 bytes) of a function's definition as sent; two ids may have the same fingerprint."""
 
 ROOT: Final = "0"
 KEY_BYTES: Final = 16
 DIGEST_BYTES: Final = 8
-"""Bytes of one item's argument digest; digests of a slice stand behind one another."""
+"""Bytes of one item's argument digest; digests of a slice are joined."""
 
 
 def batch_path(parent: str, call: int) -> str:
-    """Return the path of the parent's call number `call`."""
+    """Return the path of the parent's batch number `call`."""
     return f"{parent}.{call}"
 
 
@@ -38,7 +38,7 @@ def item_path(parent: str, call: int, index: int) -> str:
 
 
 def parse_item(path: str) -> tuple[str, int, int] | None:
-    """Return (parent path, call, index) of an item's path, or None for the root."""
+    """Return (parent path, batch number, index) of an item's path, or None for the root."""
     if not path.endswith("]"):
         return None
     batch, _, index = path[:-1].rpartition("[")
@@ -47,7 +47,7 @@ def parse_item(path: str) -> tuple[str, int, int] | None:
 
 
 def lineage(path: str) -> Iterator[str]:
-    """Yield a future's own path, and those of the parents above it, up to the script's."""
+    """Yield a future's own path, and the paths of the parents above it, up to the script."""
     yield path
     while (place := parse_item(path)) is not None:
         path = place[0]
@@ -55,7 +55,7 @@ def lineage(path: str) -> Iterator[str]:
 
 
 def depth(path: str) -> int:
-    """Return how many parents stand above this future (0 for the script)."""
+    """Return the number of parents above this future (0 for the script)."""
     return path.count(".")
 
 
@@ -65,6 +65,6 @@ def log_prefix(run: bytes, path: str) -> bytes:
 
 
 def seed_of(run_seed: int, path: str) -> int:
-    """Return the seed (64 bits) of a future's random streams: SAME-ANSWER rests on it."""
+    """Return the seed (64 bits) of a future's random streams: SAME-ANSWER depends on it."""
     key = run_seed.to_bytes(16, "big", signed=False)
     return int.from_bytes(blake2b(path.encode(), key=key, digest_size=8).digest(), "big")

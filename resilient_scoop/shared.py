@@ -1,7 +1,7 @@
-"""Constants of a run: set once by name, journaled, given to each task as they were set.
+"""Constants of a run: set once by name, journaled, and given unchanged to each task.
 
 Whether a name is set again to the same value is decided by the digest of the value, never by its
-pickle: a replay makes an equal array, set or closure anew, and its pickle or file is another one.
+pickle: a replay makes an equal array, set or closure again, and its pickle or file may differ.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ NAME_BYTES_MAX = 400
 _FILE = b"B"
 _FROZEN = frozenset({int, float, bool, str, bytes, type(None), complex})
 OWN_BYTES_MAX = 1 << 16
-"""A constant that is larger is shared by the tasks of a worker: to make it anew would cost too much."""
+"""A larger constant is shared by the tasks of a worker, because loading it again would cost too much."""
 
 
 def set_const(**constants: Any) -> None:
-    """Set constants: callables, big objects, anything that can travel. Returns when they are on disk.
+    """Set constants: callables, big objects, anything that can be pickled. Returns when they are on disk.
 
-    To set a name again to an equal value, as a replay does, changes nothing.
+    Setting a name again to an equal value, as a replay does, changes nothing.
 
     Raises:
-        ConstExistsError: a name is set already, to something else.
-        PicklingFailedError: a value cannot travel.
+        ConstExistsError: a name is already set to another value. PicklingFailedError: a value
+        cannot be pickled.
     """
     at = _engine.here()
     for name, value in constants.items():
@@ -51,10 +51,10 @@ def _set(at: _engine.Here, name: str, value: Any) -> None:
             f"the constant's name {name[:20]!r}… is longer than {NAME_BYTES_MAX} bytes"
         )
     machine, store = at.session.machine, at.session.store
-    if name in machine.consts:  # so it is on a replay: nothing is to be written
+    if name in machine.consts:  # on a replay: nothing to write
         _compare(at, machine.consts[name], value)
         return
-    # Synced: a constant is a record, and nobody makes it again after a power cut.
+    # Synced: a constant is a record, and it is not made again after a power cut.
     payload = codec.dumps_large(value, store, sync=True, what=f"constant {name}", root=name)
     digest = digest_value(value) or blake2b(payload, digest_size=16).digest()
     const = Const(name, digest, payload)
@@ -65,19 +65,19 @@ def _set(at: _engine.Here, name: str, value: Any) -> None:
     if kept.payload == payload:
         return
     if payload[:1] == _FILE:
-        store.withdraw(payload[1:])  # another one was first: no record names it
+        store.withdraw(payload[1:])  # another task was first: no record names this file
     _compare(at, kept, value)
 
 
 def _compare(at: _engine.Here, kept: Const, value: Any) -> None:
-    """Refuse a value that is not the one that is kept.
+    """Refuse a value that differs from the stored one.
 
     Raises:
-        ConstExistsError: it is another one.
+        ConstExistsError: it differs.
     """
     if digest_value(value) == kept.digest:
         return
-    try:  # set by an older version, whose digests were those of payloads; or it has no digest
+    try:  # set by an older version, with digests of payloads; or it has no digest
         journaled = codec.loads(kept.payload, at.session.store, f"constant {kept.name}")
     except RscoopError as error:
         raise ConstExistsError(kept.name) from error
@@ -86,29 +86,29 @@ def _compare(at: _engine.Here, kept: Const, value: Any) -> None:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Tell whether two values are equal: by their digests, else by their pickles."""
+    """Return whether two values are equal: by their digests, else by their pickles."""
     mine = digest_value(one)
     if mine is not None:
         return mine == digest_value(other)
     try:
         return codec.dumps(one) == codec.dumps(other)
-    except PicklingFailedError:  # without `rscoop`, values need not travel
+    except PicklingFailedError:  # without `rscoop`, values need not be pickled
         return one is other
 
 
 def get_const(name: str, timeout: float | None = None) -> Any:
     """Return a constant, waiting until it is set; None if it is not set within `timeout` seconds.
 
-    Each task has it as it was set, the same object each time. One of more than 64 KiB is made once in
-    a worker and shared by its tasks: its arrays are read-only, and what is changed in it otherwise
-    is seen by others (`--audit` names it).
+    Each task gets it unchanged, and the same object each time. A constant of more than 64 KiB is
+    loaded once per worker and shared by its tasks: its arrays are read-only, and other changes in
+    it are visible to other tasks (`--audit` names them).
     """
     at = _engine.here()
     if at is None:
         return _values.get(name)
     machine = at.session.machine
     if timeout is not None:
-        # Told always, known or not: on a replay it may be known sooner than it was.
+        # Always recorded, even if already known: on a replay it may be known earlier.
         until = time.monotonic() + timeout
         found = _engine.told(
             at,
@@ -126,7 +126,7 @@ def get_const(name: str, timeout: float | None = None) -> Any:
 
 
 def _loaded(at: _engine.Here, const: Const) -> Any:
-    """Return a constant for this task, or, where nothing can be changed in it, for all tasks here."""
+    """Return a constant for this task, or, if it is immutable, for all tasks here."""
     value = codec.loads(const.payload, at.session.store, f"constant {const.name}")
     is_large = len(const.payload) > OWN_BYTES_MAX or const.payload[:1] == _FILE
     if is_large or _is_frozen(value) or is_stateless(value):
@@ -136,7 +136,7 @@ def _loaded(at: _engine.Here, const: Const) -> Any:
 
 
 def _is_frozen(value: Any) -> bool:
-    """Tell whether nothing can be changed in a value."""
+    """Return whether a value is deeply immutable."""
     if type(value) in (tuple, frozenset):
         return all(map(_is_frozen, value))
     return type(value) in _FROZEN

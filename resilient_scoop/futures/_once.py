@@ -33,9 +33,7 @@ def run(at: Here, name: str, function: Callable[[], Any]) -> Any:
                 answer = _answer(function, name)
         finally:
             context.in_once -= 1
-        if (
-            parent.judge.refusal is not None
-        ):  # error of a strict replay, not an answer of the function
+        if parent.judge.refusal is not None:  # of a strict replay
             raise parent.judge.refusal.with_traceback(None)
         with session.turn():
             answer = parent.end_once(begun, name, answer)

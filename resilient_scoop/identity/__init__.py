@@ -1,1 +1,1 @@
-"""Is it the same call, and the same code? Digests, fingerprints and what a callable refers to."""
+"""Identity of calls and code: digests, fingerprints, and what a callable refers to."""

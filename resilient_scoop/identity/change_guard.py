@@ -1,8 +1,8 @@
-"""Tells in a microsecond or two whether anything that a callable's meaning rests on may have changed.
+"""Check, in 1 to 2 microseconds, whether anything that a callable refers to may have changed.
 
-What is immutable is compared by identity; lists and dicts of constants, element by element, by identity
-as well; other values by their digest. Everything that is compared by identity is kept alive here, so that
-no other object can have taken its place.
+Immutable values are compared by identity; lists and dicts of constants, element by element, also by
+identity; other values by their digest. Everything that is compared by identity is kept alive here,
+so that no other object can get its identity.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from resilient_scoop.values.values import (
 )
 
 _BASIC_BYTES: Final = object.__basicsize__ + 16
-"""Objects with nothing but attributes and weak references are not larger than this."""
+"""Objects with only attributes and weak references are not larger than this."""
 
 
 class _Carried(NamedTuple):
-    """What a function carries besides its code and its defaults; most carry nothing."""
+    """What a function holds besides its code and defaults; most hold nothing."""
 
     function: Any
     keyword_defaults: dict[str, Any] | None
@@ -36,7 +36,7 @@ class _Carried(NamedTuple):
     attributes: tuple[Any, ...]
 
     def is_the_same(self) -> bool:
-        """Tell whether keyword defaults, closure cells and attributes are the same objects."""
+        """Return whether keyword defaults, closure cells and attributes are the same objects."""
         function = self.function
         cells = tuple(content(cell) for cell in function.__closure__ or ())
         return (
@@ -47,7 +47,7 @@ class _Carried(NamedTuple):
 
 
 class Guard:
-    """What to look at again before a definition is used again."""
+    """What to compare before a definition is reused."""
 
     __slots__ = (
         "_carried",
@@ -65,8 +65,8 @@ class Guard:
     def __init__(self) -> None:
         self._names: list[tuple[dict[str, Any], str, Any]] = []
         self._sizes: list[tuple[dict[str, Any], int]] = []
-        self._functions: list[tuple[Any, Any, Any, bool]] = []  # code, defaults, carries nothing
-        self._more = False  # whether there is anything of what follows
+        self._functions: list[tuple[Any, Any, Any, bool]] = []  # code, defaults, nothing else
+        self._more = False  # whether any of the following is used
         self._carried: list[_Carried] = []
         self._classes: list[tuple[type, list[Any]]] = []
         self._flat: list[tuple[Any, list[Any]]] = []
@@ -75,30 +75,30 @@ class Guard:
         self._kept: list[Any] = []
 
     def keep(self, obj: Any) -> None:
-        """Keep an object alive as long as the guard is used."""
+        """Keep an object alive while the guard is used."""
         self._kept.append(obj)
 
     def never(self) -> None:
-        """Do not hold: something is watched that cannot be compared."""
+        """Invalidate the guard: something to watch cannot be compared."""
         self._values.append((None, b""))
         self._more = True
 
     def name(self, scope: dict[str, Any], name: str, value: Any) -> None:
-        """Watch what a module's namespace holds under a name."""
+        """Watch the value of a name in a module's namespace."""
         self._names.append((scope, name, value))
 
     def names(self, scope: dict[str, Any]) -> None:
-        """Watch whether a module gets more names: one may hide a builtin, or be there at last."""
+        """Watch whether a module gets more names: one may hide a builtin, or have been missing."""
         if all(known is not scope for known, _ in self._sizes):
             self._sizes.append((scope, len(scope)))
 
     def content(self, container: Any) -> None:
-        """Watch what a container of a library's holds, by identity."""
+        """Watch the content of a library's container, by identity."""
         self._contents.append((container, content_of(container)))
         self._more = True
 
     def function(self, function: Any) -> None:
-        """Watch a function's code and what it carries."""
+        """Watch a function's code and what it holds."""
         cells = tuple(content(cell) for cell in function.__closure__ or ())
         keywords, attributes = function.__kwdefaults__, _items(vars(function))
         is_bare = not (keywords or cells or attributes)
@@ -108,12 +108,12 @@ class Guard:
             self._more = True
 
     def cls(self, cls: type) -> None:
-        """Watch what a class holds itself."""
+        """Watch the attributes of a class itself."""
         self._classes.append((cls, list(vars(cls).values())))
         self._more = True
 
     def value(self, value: Any, digest: bytes | None = None) -> None:
-        """Watch a value, whose digest may be known already."""
+        """Watch a value; its digest may be known already."""
         if is_immutable(value) or isinstance(value, ModuleType) or is_opaque(value):
             return
         if isinstance(value, FunctionType | type | CACHED) and own_home(value) is not None:
@@ -134,7 +134,7 @@ class Guard:
             self._more = True
 
     def holds(self) -> bool:
-        """Tell whether all is as it was."""
+        """Return whether nothing has changed."""
         for scope, name, value in self._names:
             if scope.get(name) is not value:
                 return False
@@ -171,7 +171,7 @@ class Guard:
 
 
 def _is_plain_instance(value: Any) -> bool:
-    """Tell whether all that an object holds are constants, in its attributes."""
+    """Return whether an object holds only constants, in its attributes."""
     kind: Any = type(value)
     plain = kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
     if (

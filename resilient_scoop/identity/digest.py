@@ -1,8 +1,9 @@
-"""Digests of items' arguments: how a replay knows that a result is of the same call (NO-WRONG).
+"""Digests of items' arguments: a replay uses them to check that a result is of the same call (NO-WRONG).
 
 Equal arguments made by the same code digest equally in another process; see `canonical` for how.
-Values of different types are different arguments (1, True, 1.0), as are 0.0 and -0.0; a nan equals
-itself. Arguments without a canonical form have a digest that equals no other: they are computed again.
+Values of different types are different arguments (1, True, 1.0), and so are 0.0 and -0.0; a nan
+equals itself. Arguments without a canonical form have a digest that equals no other: such calls are
+computed again.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from resilient_scoop.wire.callables import AS_IMPORTED, Reference
 _PLAIN_PICKLE: Final = 0x80
 _SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 _UNSHARED: Final = frozenset({int, float, bool, type(None)})
-"""Types for which pickle keeps no memo: a tuple of them pickles the same wherever it was made."""
+"""Types for which pickle keeps no memo: a tuple of them always pickles to the same bytes."""
 _SMALL_BYTES: Final = 1 << 16
-"""Larger ones digest the same whether they travel in the payload or in a file."""
+"""Larger ones have the same digest in the payload or in a file."""
 _BLOB_BYTES: Final = 256 << 20
-"""Assumed size of what is in a file: it only bounds the work on shared parts."""
+"""Assumed size of a value in a file: it only limits the work on shared parts."""
 
 Changed = dict[str, tuple[Reference, Any]]
-"""By home: what the script has changed since it was imported, and the value."""
+"""Changes of the script since its import, with the values, by home."""
 
 _known: Final[dict[int, tuple[Any, bytes, Guard, Changed]]] = {}
 _KNOWN_MAX: Final = 1024
@@ -48,20 +49,20 @@ def digest(obj: object, payload: bytes) -> bytes:
 
 
 def has_met() -> bool:
-    """Tell whether `take_met` has something to return."""
+    """Return whether `take_met` has something to return."""
     return bool(_met)
 
 
 def digest_value(obj: object) -> bytes | None:
-    """Return the digest of a value by itself, wherever and however it travels; None: it has none."""
+    """Return the digest of a value, independent of its pickling; None: it has none."""
     return _canon.digest(obj, _BLOB_BYTES)
 
 
 def digest_many(args: Sequence[object], payloads: Sequence[bytes]) -> bytes:
-    """Return the digests of a slice's items behind one another."""
+    """Return the digests of a slice's items, joined."""
     plain = {payload[0] for payload in payloads} == {_PLAIN_PICKLE}
     if plain and _SCALARS.issuperset(map(type, args)) and max(map(len, payloads)) <= _SMALL_BYTES:
-        hashed, size = blake2b, DIGEST_BYTES  # a million of these is what makes a map slow
+        hashed, size = blake2b, DIGEST_BYTES  # a map may make a million of these
         return b"".join([hashed(payload, digest_size=size).digest() for payload in payloads])
     return b"".join(map(digest, args, payloads))
 
@@ -71,17 +72,17 @@ def _is_flat(obj: Any) -> bool:
 
 
 def _function_key(function: Any) -> bytes:
-    """Return what stands for a function among the arguments: its code, or a library's by name."""
+    """Return the key of a function among the arguments: its code, or the name for a library's."""
     return _meaning_of(function) if is_user_code(function) else describe(function).encode()
 
 
 def _class_key(cls: type) -> bytes | None:
-    """Return what stands for a class of the user's: a result can come from all of its methods."""
+    """Return the key of a user's class: a result can depend on all its methods."""
     return _meaning_of(cls) + cls.__qualname__.encode() if is_user_code(cls) else None
 
 
 def forget_known() -> None:
-    """Let go of functions and classes that were met among arguments: the process ends."""
+    """Drop functions and classes that were found among arguments: the process ends."""
     _known.clear()
     _met.clear()
 
@@ -106,7 +107,7 @@ def _meaning_of(obj: Any) -> bytes:
 
 
 def take_met() -> Changed:
-    """Return what arguments have referred to since the last time, and the script has changed."""
+    """Return changes of the script in what arguments have referred to since the last call."""
     found = _met.copy()
     _met.clear()
     return found

@@ -1,13 +1,13 @@
-"""The fingerprints of journals whose definitions have no references: written before `meaning`.
+"""Fingerprints of journals whose definitions have no references: written before `meaning` existed.
 
 A fingerprint covers the function's normalized source, its defaults and what its closure holds, and
 the user's functions, classes and simple constants that it names, transitively. Everything reached
-is numbered in order of first visit and digested once, so that cycles need no care and cost is
-linear. Libraries count by name, and by version if one of their functions is itself what is
-fingerprinted or held.
+is numbered in order of first visit and digested once, so that cycles are no problem and the cost is
+linear. Libraries count by name, and by version if one of their functions is itself fingerprinted or
+held.
 
-Where there is no source (typed in, made by exec, edited since), the bytecode stands for it: weak,
-since another minor version of Python changes it.
+Without source (typed in, made by exec, edited since), the bytecode is used instead: this is weak,
+because another minor version of Python changes it.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _MISSING: Final = object()
 
 
 def fingerprint(function: Callable[..., Any]) -> bytes:
-    """Return the fingerprint (16 bytes) of a callable's code and of what it carries."""
+    """Return the fingerprint (16 bytes) of a callable's code and of what it holds."""
     return _Survey(function).digest()
 
 
 def is_user_code(obj: Any) -> bool:
-    """Tell whether a function or class is the user's own: not of Python, a package, or ours."""
+    """Return whether a function or class is the user's own: not of Python, a package, or ours."""
     name = getattr(obj, "__module__", None)
     if not isinstance(name, str):
         return isinstance(obj, FunctionType)
@@ -57,7 +57,7 @@ def _is_user_module(name: str) -> bool:
 
 
 class _Survey:
-    """Everything that a callable's meaning rests on, numbered in order of first visit."""
+    """Everything that a callable's meaning depends on, numbered in order of first visit."""
 
     def __init__(self, root: object) -> None:
         self._numbers: dict[int, int] = {}
@@ -68,18 +68,18 @@ class _Survey:
     def digest(self) -> bytes:
         """Return the fingerprint; call once."""
         hasher = blake2b(digest_size=FINGERPRINT_BYTES)
-        for obj in self._queue:  # grows on the way
+        for obj in self._queue:  # grows during the survey
             for part in self._describe(obj):
                 hasher.update(len(part).to_bytes(8, "little") + part)
             hasher.update(b"\xff" * 8)
         return hasher.digest()
 
     def _number(self, obj: object) -> bytes:
-        """Return what stands for a callable inside of another's description."""
+        """Return the entry of a callable in the description of another one."""
         number = self._numbers.get(id(obj))
         if number is None:
             number = self._numbers[id(obj)] = len(self._queue)
-            self._queue.append(obj)  # which also keeps its id from being used again
+            self._queue.append(obj)  # this also prevents reuse of its id
         return b"#%d" % number
 
     def _value(self, value: object) -> bytes:
@@ -139,7 +139,7 @@ class _Survey:
                     yield from self._describe_named(f"{name}.{attribute}", found)
 
     def _describe_named(self, name: str, value: Any) -> Iterator[bytes]:
-        """Yield what a global name stands for, if it is of the user's making and cannot change."""
+        """Yield the value of a global name, if it is the user's and cannot change."""
         if value is _MISSING or isinstance(value, ModuleType):
             return
         if _is_constant(value):

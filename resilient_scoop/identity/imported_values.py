@@ -1,7 +1,8 @@
-"""What the user's modules held when they had been imported: before the guarded part of the script.
+"""The values in the user's modules after their import: before the guarded part of the script ran.
 
-What is still so needs not be sent to workers, which import the same modules. What the script sets
-afterwards (a global, a class attribute, a patched function) travels with the callables that refer to it.
+Unchanged values need not be sent to workers, which import the same modules. Values that the script
+sets afterwards (a global, a class attribute, a patched function) are sent with the callables that
+refer to them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from resilient_scoop.values.values import (
 )
 
 _LARGE_BYTES: Final = 64 << 20
-"""Larger arrays are not looked at: it is not known whether they have been changed since."""
+"""Larger arrays are not compared: it is unknown whether they have changed since."""
 
 _noted: set[str] = set()
 _libraries: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {}
@@ -39,7 +40,7 @@ _attributes: dict[str, frozenset[str]] = {}
 
 
 def note() -> None:
-    """Note what the user's modules hold now; replaces what was noted before."""
+    """Record what the user's modules hold now; replaces the earlier record."""
     forget()
     for name, module in list(sys.modules.items()):
         if is_user_module(name):
@@ -51,7 +52,7 @@ def note() -> None:
 
 
 def _note_libraries() -> None:
-    """Note what those modules of libraries hold that the user's modules name, and their submodules."""
+    """Record what the library modules hold that the user's modules name, and their submodules."""
     named = {
         id(value): value
         for name in _noted
@@ -77,15 +78,15 @@ def _note_library(module: ModuleType) -> None:
 
 
 def is_patched(module: ModuleType, name: str, value: Any, *, new: bool = False) -> bool:
-    """Tell whether the script has changed what a library's module holds under a name.
+    """Return whether the script has changed a name in a library's module.
 
-    With `new`, a name that it did not have counts, too.
+    With `new`, a new name counts, too.
     """
     noted = _libraries.get(module.__name__)
     if noted is None:
-        return False  # not looked at
+        return False  # not recorded
     if name not in noted[0]:
-        return new  # made by the library itself since
+        return new  # made later by the library itself
     if noted[0][name] is not value:
         return True
     content = noted[1].get(name)
@@ -96,7 +97,7 @@ def is_patched(module: ModuleType, name: str, value: Any, *, new: bool = False) 
 
 
 def note_late(module: ModuleType) -> None:
-    """Note what a module of the user's holds that has been imported after the others were noted."""
+    """Record what a user's module holds that was imported after the others were recorded."""
     if _noted:
         _note_module(module.__name__, module)
 
@@ -109,12 +110,12 @@ def _note_module(name: str, module: ModuleType) -> None:
 
 
 def is_new(home: str, module: ModuleType) -> bool:
-    """Tell whether a module of the user's has got another module under a name since it was imported."""
+    """Return whether a name in a user's module refers to another module since its import."""
     return home.partition(":")[0] in _noted and _values.get(home, MISSING) is not module
 
 
 def changed_in(module: ModuleType) -> dict[str, Any]:
-    """Return what a module of the user's holds under names of its own, and did not when it was imported."""
+    """Return names and values in a user's module that it did not have after its import."""
     name = module.__name__
     if name not in _noted:
         return {}
@@ -129,7 +130,7 @@ def changed_in(module: ModuleType) -> dict[str, Any]:
 
 
 def forget() -> None:
-    """Let go of what was noted."""
+    """Drop the record."""
     _noted.clear()
     _libraries.clear()
     for each in (_functions, _values, _digests, _own_homes, _attributes):
@@ -137,24 +138,24 @@ def forget() -> None:
 
 
 def had(home: str) -> bool:
-    """Tell whether the import of a module had put something at a home."""
+    """Return whether the import of a module had set a value at a home."""
     return home in _functions or home in _values or home in _digests
 
 
 def attributes_had(home: str) -> frozenset[str]:
-    """Return the names of what a class at this home held itself when its module had been imported."""
+    """Return the names of the attributes that a class at this home had after the import of its module."""
     return _attributes.get(home, frozenset())
 
 
 def is_unchanged(home: str, value: Any, digest: bytes) -> bool:
-    """Tell whether a value (of this digest) that stands at a home is what the import put there."""
+    """Return whether the value at a home (with this digest) is the one that the import set."""
     name, _, key = home.partition(":")
     if not is_user_module(name):
         module = sys.modules.get(name)
         patched = module is not None and "." not in key and is_patched(module, key, value)
         return not patched and not is_user_code(value)
     if home in _own_homes and own_home(value) != _own_homes[home]:
-        return False  # the name that it was known by is another's now
+        return False  # its former name now refers to another object
     if home in _functions:
         return isinstance(value, FunctionType) and _same(_state(value), _functions[home])
     if home in _digests:
@@ -189,7 +190,7 @@ def _digest(value: Any) -> bytes:
 
 
 def _state(function: Any) -> list[Any]:
-    """Return what a function is: to be compared by identity, and by digest what can change."""
+    """Return the state of a function: parts to compare by identity, and changeable parts by digest."""
     keywords = function.__kwdefaults__ or {}
     held = [
         *(function.__defaults__ or ()),

@@ -1,8 +1,8 @@
-"""What a callable means: everything of the user's that its result can come from (SAME-MEANING).
+"""The meaning of a callable: all user code and data that its result can depend on (SAME-MEANING).
 
 A survey starts at a callable and follows what it names: globals, attributes of the user's modules,
-closure cells, defaults, function attributes, classes with all that they hold, values that hold
-functions, and modules that are imported inside functions. Each thing is one `Reference`:
+closure cells, defaults, function attributes, classes with all their attributes, values that hold
+functions, and modules that are imported inside functions. Each found object is one `Reference`:
 
 - `home` says where another process finds its own (`helper:FACTOR`, `model:Net.rate`). What travels
   with the callable has none.
@@ -81,10 +81,10 @@ _PLAIN: Final = SCALARS | {list, tuple, dict, set, frozenset}
 
 
 class Meaning:
-    """The result of a survey; `settings` gives what the script has changed of its process.
+    """The result of a survey; `settings` returns what the script has changed in its process.
 
-    With `by_position` the callable gets no argument by name: names of its parameters do not count, unless
-    something that it refers to may call it as well.
+    With `by_position`, the callable gets no argument by name: names of its parameters do not count,
+    unless code that it refers to may call it, too.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class Meaning:
         self.references = survey.references
         self.guard = survey.guard
         self.objects = survey.objects
-        """By home, what is found there now."""
+        """The present values, by home."""
 
     @property
     def fingerprint(self) -> bytes:
-        """The digest (16 bytes) that results are stored with."""
+        """The digest (16 bytes) stored with results."""
         return fingerprint_of(self.references)
 
 
@@ -121,7 +121,7 @@ def fingerprint_of(references: list[Reference]) -> bytes:
 
 
 def here_of(home: str, value: Any) -> bytes:
-    """Return the digest of what this process has at a home, to be compared with a `Reference`'s."""
+    """Return the digest of the value at a home in this process, to be compared with a `Reference`."""
     return _here(Describer(_ignore), home, value)
 
 
@@ -154,7 +154,7 @@ def _here(describer: Describer, home: str, value: Any) -> bytes:
 
 
 class _Survey:
-    """Everything that a callable's meaning rests on, in order of first visit."""
+    """Everything that a callable's meaning depends on, in order of first visit."""
 
     def __init__(self, root: Any, settings: Callable[[], Setting | None]) -> None:
         self._given = settings
@@ -171,12 +171,12 @@ class _Survey:
         self._root_id = id(root)
         self._whole: set[str] = set()
         self.reads_environment = self.reads_arguments = False
-        self._carrier = 0  # AS_IMPORTED, if what is described is carried by something that is so
+        self._carrier = 0  # AS_IMPORTED, if the described object belongs to an unchanged one
         self._describer = Describer(self._reach)
         self._describer.names_of = self._names_of  # type: ignore[method-assign]
         self._describer.holds_module = self._any_of  # type: ignore[method-assign]
         self._root(root)
-        for home, value in self._queue:  # grows on the way
+        for home, value in self._queue:  # grows during the survey
             self._describe(home, value)
         self._environment()
 
@@ -196,9 +196,9 @@ class _Survey:
             self._add("", name, digest_of(b"named", name.encode(), made.encode()), b"")
 
     def _environment(self) -> None:
-        """Count the variables that the script has set, where something may read them."""
+        """Count the environment variables that the script has set, if something may read them."""
         found = self._given()
-        self._carrier = 0  # the script's doing
+        self._carrier = 0  # set by the script
         if found is not None and self.reads_arguments and found.arguments:
             digest = self._describer.part(found.arguments)
             self._add("", "sys.argv", digest, b"", text=_shown(found.arguments))
@@ -217,7 +217,7 @@ class _Survey:
         module, _, qualname = home.partition(":")
         if (
             "." in qualname and own_home(value) == home
-        ):  # a method or a nested class: all of its class
+        ):  # a method or a nested class: its whole class
             top = getattr(sys.modules.get(module), qualname.partition(".")[0], None)
             if isinstance(top, type):
                 home, value = f"{module}:{qualname.partition('.')[0]}", top
@@ -257,7 +257,7 @@ class _Survey:
         elif imported_values.is_unchanged(home, self.objects.get(home), here or digest):
             flags |= AS_IMPORTED
         if SECRET.search(label):
-            shown.pop("text", None)  # it would be in the journal, and on screens
+            shown.pop("text", None)  # it would appear in the journal and on screens
         if home:
             self._carrier = flags & AS_IMPORTED
         found = Reference(
@@ -268,7 +268,7 @@ class _Survey:
     # --- functions ----------------------------------------------------------------------------
 
     def _function(self, home: str, label: str, function: Any) -> None:
-        """Describe a function and, one by one, what it carries; then what it names."""
+        """Describe a function and, one by one, what it holds; then what it names."""
         code: CodeType = function.__code__
         here = _here(self._describer, home, function) if home else b""
         at = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"  # noqa: PTH119
@@ -314,7 +314,7 @@ class _Survey:
     def _globals(
         self, code: CodeType, scope: dict[str, Any], names: set[str], attributes: list[str]
     ) -> None:
-        """Describe what a function finds under global names."""
+        """Describe what a function refers to by global names."""
         module = str(scope.get("__name__", ""))
         is_module = vars(sys.modules.get(module, _NONE)) is scope
         passed_on = module_source.passed_on(code)
@@ -336,7 +336,7 @@ class _Survey:
                 self._reach(f"{module}:{name}", value)
                 if isinstance(value, type):
                     self._library_class(value)
-            else:  # made by `exec` in a namespace of its own, which travels with the function
+            else:  # made by `exec` in its own namespace, which is sent with the function
                 self._held(name, value, None)
 
     def _builtin(self, name: str) -> None:
@@ -346,7 +346,7 @@ class _Survey:
             self._reach(f"builtins:{name}", value)
 
     def _deleted(self, home: str) -> None:
-        """Describe a global that the import had set, and that the script has deleted since."""
+        """Describe a global that the import had set and the script has deleted since."""
         if imported_values.had(home) and home not in self._seen:
             self._seen.add(home)
             self.objects[home] = ABSENT
@@ -354,7 +354,7 @@ class _Survey:
             self._add(home, _short(home), ABSENT_DIGEST, b"", text="deleted")
 
     def _class_of(self, function: Any, scope: dict[str, Any]) -> None:
-        """A method may use all of its class: `self.step()` names none of it."""
+        """A method may use its whole class: `self.step()` does not name it."""
         top, dot, _ = function.__qualname__.partition(".")
         found = scope.get(top) if dot and "<" not in top else None
         if isinstance(found, type) and is_user_code(found):
@@ -363,7 +363,7 @@ class _Survey:
                 self._reach(home, found)
 
     def _all_names(self, scope: dict[str, Any], code: CodeType) -> set[str]:
-        """Return the names of a module for a function that may look any of them up."""
+        """Return the names of a module for a function that may look up any of them."""
         known = module_source.bindings(code.co_filename)
         return {
             name
@@ -374,7 +374,7 @@ class _Survey:
         }
 
     def _imported_inside(self, code: CodeType, package: str) -> None:
-        """Describe what a function imports itself: its source, and what the script has changed of it."""
+        """Describe what a function imports itself: its source, and the script's changes to it."""
         for label, text in module_source.imported_inside(code, package):
             if (label, text) not in self._imports:
                 self._imports.add((label, text))
@@ -392,7 +392,7 @@ class _Survey:
                 self._watched(module, each, is_changed=each in changed)
 
     def _any_of(self, module: Any) -> None:
-        """Describe what the script has changed in a module of the user's of which anything may be used."""
+        """Describe the script's changes in a user's module of which any part may be used."""
         if not isinstance(module, ModuleType) or module.__name__ in self._whole:
             return
         if not is_user_module(module.__name__):
@@ -416,7 +416,7 @@ class _Survey:
     def _module(self, module: ModuleType, attributes: list[str], *, is_named: bool = True) -> None:
         name = module.__name__
         if name.partition(".")[0] == _OURS:
-            return  # what it says of the process differs by design
+            return  # its values about the process differ by design
         of_user = is_user_module(name)
         for attribute in attributes:
             if (name, attribute) in self._modules:
@@ -439,7 +439,7 @@ class _Survey:
                 self._library_class(value)
 
     def _library_class(self, cls: type) -> None:
-        """Describe functions of the user's that the script has put into a class of a library."""
+        """Describe the user's functions that the script has put into a class of a library."""
         if id(cls) in self._named or is_user_code(cls) or not is_made_by_code(cls):
             return
         self._named.add(id(cls))
@@ -454,7 +454,7 @@ class _Survey:
                 self._reach(f"{home}.{name}", held)
 
     def _lacking(self, module: ModuleType, attribute: str, *, of_user: bool) -> None:
-        """Describe what stands for an attribute that a module does not hold itself."""
+        """Describe the replacement of an attribute that a module does not hold itself."""
         home = f"{module.__name__}:{attribute}"
         finder = vars(module).get("__getattr__")
         if of_user and isinstance(finder, FunctionType):
@@ -522,7 +522,7 @@ class _Survey:
 
 
 def _counts(module: ModuleType, name: str, value: Any, *, is_named: bool) -> bool:
-    """Tell whether what a library's module holds can be of the user's making, or is a setting.
+    """Return whether a value in a library's module can be from the user, or is a setting.
 
     Numbers and strings count in a module that the user's code names itself (`is_named`).
     """
@@ -534,7 +534,7 @@ def _counts(module: ModuleType, name: str, value: Any, *, is_named: bool) -> boo
 
 
 def _is_method(function: Any) -> bool:
-    """Tell whether a function is found in a class: all that its class has may call it."""
+    """Return whether a function is in a class: anything in its class may call it."""
     return "." in getattr(function, "__qualname__", ".").rpartition("<locals>.")[2]
 
 
@@ -544,13 +544,13 @@ def _short(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value for display, if showing it runs no code of the user's."""
+    """Return a value for display, if showing it runs no user code."""
     if type(value) in SCALARS or (type(value) in _PLAIN and is_immutable_deep(value)):
         return _REPR.repr(value)[:_SHOWN_MAX]
     return ""
 
 
 def is_immutable_deep(value: Any) -> bool:
-    """Tell whether a plain container holds only constants, as far as is shown."""
+    """Return whether a plain container holds only constants, as far as is shown."""
     parts = list(value)[:8] + (list(value.values())[:8] if type(value) is dict else [])
     return all(map(is_immutable, parts))

@@ -1,8 +1,8 @@
-"""What a module's source says of its global names, without running it.
+"""What a module's source says about its global names, without running it.
 
-For each name: the text of the statements that bind or change it, where the first stands, and whether
-its value is another in each process by its nature (a start time, a process id, a temporary folder). The
-script's statements under `if __name__ == "__main__":` do not count: workers do not run them.
+For each name: the text of the statements that bind or change it, the line of the first, and whether
+its value differs in each process by its nature (a start time, a process id, a temporary folder).
+The script's statements under `if __name__ == "__main__":` do not count: workers do not run them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Binding(NamedTuple):
 
 @lru_cache(maxsize=256)
 def bindings(filename: str) -> dict[str, Binding]:
-    """Return the global names that a source file binds, the guarded part left out; empty without source."""
+    """Return the global names that a source file binds outside its guarded part; empty without source."""
     tree = source.module_tree(filename)
     if tree is None:
         return {}
@@ -72,7 +72,7 @@ _DEFINING: Final = (
 
 
 def is_guard(statement: ast.stmt) -> bool:
-    """Tell whether a statement of a module is `if __name__ == "__main__":` or the like."""
+    """Return whether a statement of a module is `if __name__ == "__main__":` or the like."""
     return isinstance(statement, ast.If) and any(
         isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(statement.test)
     )
@@ -99,7 +99,7 @@ def _mentioned(node: ast.AST) -> set[str]:
 
 
 def _volatile(found: dict[str, list[ast.stmt]]) -> set[str]:
-    """Return the names bound to what differs between processes, directly or through one another."""
+    """Return the names bound to values that differ between processes, directly or through other names."""
     candidates = {
         name: [each for each in statements if not isinstance(each, _DEFINING)]
         for name, statements in found.items()
@@ -132,10 +132,10 @@ def _calls_volatile(statement: ast.stmt) -> bool:
 
 
 def imported_inside(code: CodeType, package: str) -> list[tuple[str, str]]:
-    """Return (label, text) of what functions of the user's modules are imported within a function.
+    """Return (label, text) of the functions of the user's modules that a function imports.
 
-    The text is that of the statements which bind the imported names, and those which they mention, through
-    all of the user's modules. No module is imported for this.
+    The text consists of the statements that bind the imported names, and the names in these,
+    through all of the user's modules. No module is imported for this.
     """
     found: dict[str, list[str]] = {}
     seen: set[tuple[str, str]] = set()
@@ -158,7 +158,7 @@ def imports_of(code: CodeType, package: str) -> tuple[tuple[str, frozenset[str]]
 
 @lru_cache(maxsize=4096)
 def passed_on(code: CodeType) -> frozenset[str]:
-    """Return the globals that a function, or one nested in it, does more with than look up attributes."""
+    """Return the globals that a function, or one nested in it, uses for more than attribute access."""
     found = set()
     for part in source.nested(code):
         instructions = [each for each in dis.get_instructions(part) if each.opname not in _BETWEEN]
@@ -250,6 +250,6 @@ def _file_of(module: str) -> str | None:
 
 
 def _find(name: str, path: list[str] | None) -> importlib.machinery.ModuleSpec | None:
-    """Return what an import would find, by the finders of this process (see `processes.kept_code`)."""
+    """Return what an import would find, using the finders of this process (see `processes.kept_code`)."""
     found = (each.find_spec(name, path) for each in sys.meta_path if hasattr(each, "find_spec"))
     return next((spec for spec in found if spec is not None), None)

@@ -1,7 +1,8 @@
-"""What belongs to the whole process and is to be each task's own, one class for each.
+"""State of the whole process that each task has as its own, one class for each kind.
 
-`read` returns a snapshot, `write` puts a snapshot back, and `is_at` tells cheaply whether the process is
-at a snapshot: it is called for every task. `task_state.process_state` has the list and uses it.
+`read` returns a snapshot, `write` restores one, and `is_at` checks cheaply whether the process is
+in the state of a snapshot: it is called for every task. `task_state.process_state` has the list and
+uses it.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
 
 
 class Aspect(Protocol):
-    """One part of the process' state."""
+    """One kind of state of the process."""
 
     name: str
 
     def is_at(self, value: Any, /) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
 
     def read(self) -> Any:
         """Return a snapshot."""
 
     def write(self, value: Any, /) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
 
 
 _SIGNALS: Final = tuple(
@@ -51,7 +52,7 @@ _get_handler: Any = importlib.import_module(
 
 
 class Directory:
-    """The working directory, by its path; one that has been removed, by a descriptor."""
+    """The working directory, by its path; a removed one by a descriptor."""
 
     name = "working directory"
 
@@ -60,14 +61,14 @@ class Directory:
         self._base_fd = -1
 
     def hold(self) -> None:
-        """Keep the present one open, so that it can be put back even when it has been removed."""
+        """Keep the present one open, so that it can be restored even after it was removed."""
         if self._base_fd >= 0:
             os.close(self._base_fd)
         self._base_fd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._base = self._path()
 
     def is_at(self, value: str | int | None) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
         try:
             return os.getcwd() == value  # noqa: PTH109 - for speed
         except FileNotFoundError:
@@ -81,7 +82,7 @@ class Directory:
         return path
 
     def write(self, value: str | int | None) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         if value is None or value == self._base:
             os.chdir(self._base_fd)
             return
@@ -102,12 +103,12 @@ _umask: Final = os.umask  # `process_settings` replaces it
 
 
 class Umask:
-    """The mask for new files."""
+    """The umask."""
 
     name = "umask"
 
     def is_at(self, value: int) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
         now = _umask(value)
         if now != value:
             _umask(now)
@@ -120,7 +121,7 @@ class Umask:
         return now
 
     def write(self, value: int) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         _umask(value)
 
 
@@ -130,7 +131,7 @@ class Environment:
     name = "environment"
 
     def is_at(self, value: dict[Any, Any]) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
         return bool(os.environ._data == value)  # type: ignore[attr-defined]  # noqa: SLF001
 
     def read(self) -> dict[Any, Any]:
@@ -138,7 +139,7 @@ class Environment:
         return dict(os.environ._data)  # type: ignore[attr-defined]  # noqa: SLF001
 
     def write(self, value: dict[Any, Any]) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         now = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001
         for name in [each for each in now if each not in value]:
             os.unsetenv(name)
@@ -149,19 +150,19 @@ class Environment:
                 now[name] = text
 
     def with_change(self, base: Any, before: Any, now: Any) -> Any:
-        """Return a base with what an import has changed, where a task had changed other variables."""
+        """Return a base with the changes of an import, if a task had changed other variables."""
         gone = before.keys() - now.keys()
         new = {name: text for name, text in now.items() if before.get(name) != text}
         return {name: text for name, text in base.items() if name not in gone} | new
 
 
 class TimeZone:
-    """What `time.tzset` has made of the environment, which has been written before this."""
+    """The effect of `time.tzset` on the environment, which is restored before this."""
 
     name = "time zone"
 
     def is_at(self, value: object) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
         return time.tzname == value
 
     def read(self) -> object:
@@ -169,13 +170,13 @@ class TimeZone:
         return time.tzname
 
     def write(self, value: object) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         del value
         time.tzset()
 
 
 class Attributes:
-    """Attributes of modules that are put back as the very objects they were."""
+    """Attributes of modules, restored as the same objects."""
 
     def __init__(self, name: str, module: Any, names: Sequence[str]) -> None:
         self.name, self._space = name, vars(module)
@@ -183,7 +184,7 @@ class Attributes:
         self._get: Any = operator.itemgetter(*self._names)
 
     def is_at(self, value: tuple[object, ...]) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
         try:
             return self._get(self._space) == value  # type: ignore[no-any-return]
         except KeyError:  # it was deleted
@@ -194,18 +195,18 @@ class Attributes:
         return tuple(map(self._space.get, self._names))
 
     def write(self, value: tuple[object, ...]) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         self._space.update(zip(self._names, value, strict=True))
 
 
 class ListOf:
-    """A list in a module: the object that stands there, and what is in it."""
+    """A list in a module: the object itself, and its content."""
 
     def __init__(self, name: str, module: Any, attribute: str) -> None:
         self.name, self._space, self._attribute = name, vars(module), attribute
 
     def is_at(self, value: tuple[list[Any], list[Any]]) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
         now = self._space[self._attribute]
         return now is value[0] and now == value[1]
 
@@ -215,25 +216,25 @@ class ListOf:
         return now, list(now)
 
     def write(self, value: tuple[list[Any], list[Any]]) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         self._space[self._attribute] = value[0]
         value[0][:] = value[1]
 
     def with_change(self, base: Any, before: Any, now: Any) -> Any:
-        """Return a base with what an import has put in, where a task had changed something else."""
+        """Return a base with the entries that an import added, if a task had changed others."""
         old = {id(each) for each in before[1]}
         new = [each for each in now[1] if id(each) not in old]
         return base[0], [*new, *(each for each in base[1] if each not in new)]
 
 
 class Warnings(ListOf):
-    """The filters of `warnings`, which keeps a cache of what they say."""
+    """The filters of `warnings`, which has a cache of their results."""
 
     def __init__(self) -> None:
         super().__init__("warning filters", warnings, "filters")
 
     def write(self, value: tuple[list[Any], list[Any]]) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         super().write(value)
         changed = getattr(warnings, "_filters_mutated", None) or getattr(
             warnings, "_filters_mutated_lock_held", None
@@ -248,7 +249,7 @@ class Handlers:
     name = "signal handlers"
 
     def is_at(self, value: tuple[Any, ...]) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
         return tuple(map(_get_handler, _SIGNALS)) == value
 
     def read(self) -> tuple[Any, ...]:
@@ -256,19 +257,19 @@ class Handlers:
         return tuple(map(_get_handler, _SIGNALS))
 
     def write(self, value: tuple[Any, ...]) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         for number, handler in zip(_SIGNALS, value, strict=True):
             if handler is not None and _get_handler(number) != handler:
                 signal.signal(number, handler)
 
 
 class Alarm:
-    """`signal.alarm` and `setitimer(ITIMER_REAL)`: (when it is due, its interval), or None."""
+    """`signal.alarm` and `setitimer(ITIMER_REAL)`: (due time, interval), or None."""
 
     name = "alarm"
 
     def is_at(self, value: tuple[float, float] | None) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
         return value is None and not signal.getitimer(signal.ITIMER_REAL)[0]
 
     def read(self) -> tuple[float, float] | None:
@@ -277,13 +278,13 @@ class Alarm:
         return (time.monotonic() + left, interval) if left else None
 
     def write(self, value: tuple[float, float] | None) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         if value is None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             return
         due, interval = value
         left = due - time.monotonic()
-        # One that is due is rung by `process_state.restore`, when everything else is in its place.
+        # A due alarm is delivered by `process_state.restore`, after everything else is restored.
         signal.setitimer(signal.ITIMER_REAL, left if left > 0 else interval, interval)
 
 
@@ -293,7 +294,7 @@ class Limits:
     name = "limits of the interpreter"
 
     def is_at(self, value: tuple[int, int]) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
         return sys.getrecursionlimit() == value[0] and sys.get_int_max_str_digits() == value[1]
 
     def read(self) -> tuple[int, int]:
@@ -301,18 +302,18 @@ class Limits:
         return sys.getrecursionlimit(), sys.get_int_max_str_digits()
 
     def write(self, value: tuple[int, int]) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         sys.setrecursionlimit(value[0])
         sys.set_int_max_str_digits(value[1])
 
 
 class Locale:
-    """The locale, all of its categories. Asking for it takes long, so calls that may change it are seen."""
+    """The locale, all categories. Reading it takes long, so calls that may change it are observed."""
 
     name = "locale"
 
     def __init__(self) -> None:
-        self._at: str | None = None  # None: to be asked for
+        self._at: str | None = None  # None: to be read
         original = locale.setlocale
 
         @functools.wraps(original)
@@ -324,7 +325,7 @@ class Locale:
         self._ask = original
 
     def is_at(self, value: str) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
         return (self._at or self.read()) == value
 
     def read(self) -> str:
@@ -334,17 +335,17 @@ class Locale:
         return self._at
 
     def write(self, value: str) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         self._at = self._ask(locale.LC_ALL, value)
 
 
 class SocketTimeout:
-    """The timeout that new sockets have."""
+    """The default timeout of new sockets."""
 
     name = "socket timeout"
 
     def is_at(self, value: float | None) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
         return self.read() == value
 
     def read(self) -> float | None:
@@ -353,19 +354,19 @@ class SocketTimeout:
         return None if module is None else module.getdefaulttimeout()
 
     def write(self, value: float | None) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         module: Any = sys.modules.get("_socket")
         if module is not None:
             module.setdefaulttimeout(value)
 
 
 class SklearnConfig:
-    """What `sklearn.set_config` has set in this thread; None while scikit-learn is not loaded."""
+    """The settings of `sklearn.set_config` in this thread; None while scikit-learn is not loaded."""
 
     name = "configuration of scikit-learn"
 
     def is_at(self, value: dict[str, Any] | None) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
         return "sklearn._config" not in sys.modules or self.read() == (value or self.default())
 
     def read(self) -> dict[str, Any] | None:
@@ -374,11 +375,11 @@ class SklearnConfig:
         return None if module is None else module.get_config()
 
     def write(self, value: dict[str, Any] | None) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         value = value or self.default()
         if value is not None:
             importlib.import_module("sklearn").set_config(**value)
 
     def default(self) -> dict[str, Any] | None:
-        """Return what a thread begins with."""
+        """Return the initial value in a thread."""
         return getattr(sys.modules.get("sklearn._config"), "_global_config", None)

@@ -1,13 +1,14 @@
-"""Settings of the whole process that a script may change under its guard, and its calls bring along.
+"""Settings of the whole process that a script may change under its guard, and that calls carry.
 
-Working directory, umask, locale, time zone, limits of the interpreter, warning filters, decimal context,
-context variables of the user's modules, numpy's handling of errors and its printing, scikit-learn's
-configuration. A worker has these as the import of the script left them; what the script's process has
-otherwise at a call is sent with it.
+Working directory, umask, locale, time zone, limits of the interpreter, warning filters, decimal
+context, context variables of the user's modules, numpy's handling of errors and its printing,
+scikit-learn's configuration. A worker has the values after the import of the script; values that
+differ in the script's process at a call are sent with it.
 
-Looking must be cheap, since it is done at every call: functions that change a setting count that they
-were called, and what is changed without such a call is compared by identity or with a few numbers. The
-decimal context is compared once somebody has asked for it: nobody can change it before that.
+Checking must be cheap, because it is done at every call: functions that change a setting count
+their calls, and settings that change without such a call are compared by identity or by a few
+numbers. The decimal context is compared only after code has obtained it: it cannot change before
+that.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ _set_context: Final = decimal.setcontext
 
 
 class Kind(NamedTuple):
-    """How one setting is read, and set in another process."""
+    """How one setting is read in a process, and set in another one."""
 
     read: Callable[[], Any]
     write: Callable[[Any], object]
-    default: Callable[[], Any] | None = None  # what it is where nothing has changed it
+    default: Callable[[], Any] | None = None  # its value if nothing has changed it
 
 
 def _directory() -> str | None:
@@ -56,7 +57,7 @@ def _directory() -> str | None:
 
 
 def _change_directory(path: str) -> None:
-    os.chdir(path)  # by what stands there now, which counts
+    os.chdir(path)  # by the present function, which counts
 
 
 def _set_umask(mask: int) -> None:
@@ -80,7 +81,7 @@ def _set_decimal(value: tuple[Any, ...]) -> None:
 
 
 def _library(module: str, reads: str, writes: str) -> Kind:
-    """Return a setting of a library, None while that is not loaded; it is in a context variable."""
+    """Return a setting of a library in a context variable; None while the library is not loaded."""
 
     def read() -> Any:
         found = sys.modules.get(module)
@@ -125,9 +126,9 @@ _BEYOND_NUMBERS: Final = frozenset(
         "sklearn.get_config()",
     ]
 )
-"""Nothing that a function proven pure does rests on these."""
+"""Functions proven pure do not depend on these."""
 _ABOUT_RESULTS: Final = frozenset({"decimal context"})
-"""A result can come from these, whatever its function names."""
+"""Any result can depend on these."""
 
 
 class Counted:
@@ -155,14 +156,14 @@ class Counted:
 
 
 _COUNTED: Final = (
-    (os, "putenv"), (os, "unsetenv"),  # `os.environ` calls them by these names
+    (os, "putenv"), (os, "unsetenv"),  # names under which `os.environ` calls them
     (os, "chdir"), (os, "fchdir"), (os, "umask"), (locale, "setlocale"), (time, "tzset"),
     (sys, "setrecursionlimit"), (sys, "set_int_max_str_digits"),
 )  # fmt: skip
 
 
 class State:
-    """What the settings of this process were when the script had been imported, and what was seen last."""
+    """The settings of this process after the import of the script, and the last observed ones."""
 
     version = 0  # rises with each change
     base: dict[str, Any] = {}  # noqa: RUF012 - one per process
@@ -177,7 +178,7 @@ class State:
 
 
 class _HandsOut(Counted):
-    """A function that gives the decimal context away, which can be changed from then on."""
+    """A function that returns the decimal context, which can be changed from then on."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
@@ -186,14 +187,14 @@ class _HandsOut(Counted):
 
 
 def install() -> None:
-    """See changes from now on: before the script can take the functions from their modules."""
+    """Observe changes from now on, before the script can import the functions."""
     for module, name in _COUNTED:
         if not isinstance(getattr(module, name), Counted):
             setattr(module, name, Counted(module, name))
     for name in ("getcontext", "setcontext", "localcontext"):
         if not isinstance(getattr(decimal, name), Counted):
             setattr(decimal, name, _HandsOut(decimal, name))
-    # `socket` takes its functions from here; its own import takes a millisecond of each process.
+    # `socket` takes its functions from here; importing it takes a millisecond in each process.
     sockets: Any = importlib.import_module("_socket")
     if not isinstance(sockets.setdefaulttimeout, Counted):
         counted = Counted(sockets, "setdefaulttimeout")
@@ -204,7 +205,7 @@ def install() -> None:
 
 
 def note(variables: dict[str, contextvars.ContextVar[Any]]) -> None:
-    """Take the settings as they are for what workers have, too.
+    """Record the present settings as those of workers.
 
     `variables` are the context variables of the user's modules, by home.
     """
@@ -216,7 +217,7 @@ def note(variables: dict[str, contextvars.ContextVar[Any]]) -> None:
 
 
 def version() -> int:
-    """Return a number that is another one after each change of a setting."""
+    """Return a number that differs after each change of a setting."""
     state = State
     if (
         warnings.filters != state.filters
@@ -249,7 +250,7 @@ def _see() -> None:
 
 
 def changed() -> dict[str, Any]:
-    """Return the settings that are not what they were when the script had been imported."""
+    """Return the settings that have changed since the import of the script."""
     found = {}
     for name, kind in KINDS.items():
         now, then = kind.read(), State.base.get(name)
@@ -266,12 +267,12 @@ def changed() -> dict[str, Any]:
 
 
 def about_results(payload: bytes) -> dict[str, Any]:
-    """Return those of the changed settings that results can come from."""
+    """Return the changed settings on which results can depend."""
     return {name: value for name, value in _loaded(payload).items() if name in _ABOUT_RESULTS}
 
 
 def leaves_pure(payload: bytes) -> bool:
-    """Tell whether functions proven pure give the same results with and without these settings."""
+    """Return whether functions proven pure give the same results with and without these settings."""
     found = _loaded(payload)
     actions = {each[0] for name in ("warning filters",) for each in found.get(name, ())}
     actions.update(each[0] for each in State.base.get("warning filters", ()))
@@ -286,7 +287,7 @@ def pickled() -> bytes:
     try:
         return codec.dumps(found)
     except PicklingFailedError:
-        found.pop("warning filters", None)  # a category that only this process has
+        found.pop("warning filters", None)  # a warning category that exists only in this process
         contexts = found.pop("context", {})
         found["context"] = {home: each for home, each in contexts.items() if _travels(each)}
         return codec.dumps(found)
@@ -307,7 +308,7 @@ def _loaded(payload: bytes) -> dict[str, Any]:
 
 
 def apply(payload: bytes) -> None:
-    """Set in this process what another one had changed."""
+    """Apply the changed settings of another process to this one."""
     for name, value in _loaded(payload).items():
         if name != "context":
             KINDS[name].write(value)

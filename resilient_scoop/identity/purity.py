@@ -1,19 +1,18 @@
 """A sound check that a call draws no random numbers and calls no unknown code.
 
-Such calls need no seeding of the random streams, which costs more than many of them; and their results
-depend on nothing but function and arguments, so that they may be found by these (`core.parent.moved`). The
-proof is by a closed world: the arguments are exact builtin scalars, numbers and arrays of numbers of
-numpy's, builtin containers of them, or records of them (instances of dataclasses that have fields and no
-code of the user's); everything that the function loads from outside is again such a
-constant, a list or dict of constants that no code in sight can change, a builtin of `_BUILTINS`, an
-exception class, the module `math`, `time` for its `sleep`, `numpy` for the names of `_NUMPY`, or a
-function for which the same holds; and the instructions allowed can make nothing else of these. So
-whatever is called is known, whatever it is called with. Attributes are limited to names of `math`, to
-methods of builtin types, and to names that nothing in this world has but a record.
+Such calls need no seeding of the random streams, which costs more than many of them; and their
+results depend only on function and arguments, so that they can be found by these
+(`core.parent.moved`). The proof uses a closed world: the arguments are exact builtin scalars,
+numbers and arrays of numbers of numpy, builtin containers of them, or records of them (instances of
+dataclasses that have only fields and no code of the user); everything that the function loads from
+outside is again such a constant, a list or dict of constants that no reachable code can change, a
+builtin of `_BUILTINS`, an exception class, the module `math`, `time` for its `sleep`, `numpy` for
+the names of `_NUMPY`, or a function for which the same holds; and the allowed instructions cannot
+leave this world. So every called function is known. Attributes are limited to names of `math`, to
+methods of builtin types, and to names that only records have in this world.
 
-When unsure, the answer is no: an instruction that is not listed (of a later Python, say) is
-unsure. Globals are looked up when asked; a script that rebinds them later to other things is out
-of scope.
+In doubt, the answer is no: for example, an instruction that is not listed (of a later Python).
+Globals are looked up at the check; a script that rebinds them later is out of scope.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ _OF_A_RECORD: Final = frozenset(
     ["__module__", "__qualname__", "__doc__", "__annotations__", "__dict__", "__weakref__", "__slots__",
      "__dataclass_fields__", "__dataclass_params__", "__match_args__", "__hash__", "__firstlineno__",
      "__static_attributes__", "__annotate_func__", "__annotations_cache__",
-     "__slotnames__"]  # which `copyreg` leaves there when it reduces an instance
+     "__slotnames__"]  # `copyreg` sets this when it reduces an instance
 )  # fmt: skip
 _MADE_BY_DATACLASS: Final = frozenset(
     ["__init__", "__repr__", "__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__setattr__",
@@ -104,22 +103,22 @@ _KINDS: Final = (
     *_SCALARS, *_CONTAINERS, range, slice, zip, map, filter, enumerate, reversed, type, bytearray,
     Exception, functools.partial, FunctionType, BuiltinFunctionType, GeneratorType,
 )  # fmt: skip
-"""Of which kind values in this world can be, besides those of numpy."""
+"""Types of values in this world, besides those of numpy."""
 _JUMPS: Final = "JUMP_", "POP_JUMP_"
 _MISSING: Final = object()
 
 
 class _Look:
-    """What a look at a function has met: the codes that it may run, and containers that it can reach."""
+    """What a check of a function has found: code that it may run, and containers that it can reach."""
 
     def __init__(self) -> None:
         self.codes: list[CodeType] = []
         self.functions: list[Any] = []
-        self.attributes: set[str] = set()  # that only records may have
+        self.attributes: set[str] = set()  # attributes that only records may have
         self.has_list = self.has_dict = False
 
     def takes(self, value: Any) -> bool:
-        """Tell whether a value is a list or dict of constants, which may be read and not changed."""
+        """Return whether a value is a list or dict of constants, which may be read but not changed."""
         if type(value) is list:
             self.has_list = True
             return len(value) <= _ITEMS_MAX and all(map(_is_constant, value))
@@ -130,7 +129,7 @@ class _Look:
         return False
 
     def reads_records_only(self) -> bool:
-        """Tell whether the attributes that no kind of value is known to have are fields, or not there."""
+        """Return whether all attributes that no known type has are fields of records."""
         return not any(hasattr(each, name) for name in self.attributes for each in self._others())
 
     def _others(self) -> Iterator[object]:
@@ -147,7 +146,7 @@ class _Look:
             )
 
     def leaves_as_it_is(self) -> bool:
-        """Tell whether no code can change the containers that were met, under whatever name."""
+        """Return whether no found code can change the found containers, under any name."""
         if not (self.has_list or self.has_dict):
             return True
         in_place = {"|="} | ({"+=", "*="} if self.has_list else set())
@@ -168,7 +167,7 @@ def _is_constant(value: Any) -> bool:
 
 
 def draws_nothing(function: Any) -> bool:
-    """Tell whether calls of `function` with arguments that are `args_plain` are proven pure."""
+    """Return whether calls of `function` with arguments that are `args_plain` are proven pure."""
     look = _Look()
     return (
         _is_safe(function, look, frozenset(), 0)
@@ -179,7 +178,7 @@ def draws_nothing(function: Any) -> bool:
 
 
 def args_plain(obj: object) -> bool:
-    """Tell whether `obj` is an exact builtin scalar, or a container or record of such, not large."""
+    """Return whether `obj` is an exact builtin scalar, or a small container or record of such."""
     if type(obj) in _SCALARS:
         return True
     left = _ITEMS_MAX
@@ -205,7 +204,7 @@ def args_plain(obj: object) -> bool:
 
 
 def _has_fields_only(cls: type, fields: Container[str]) -> bool:
-    """Tell whether a dataclass has its fields, what `dataclass` has made, and no code of the user's."""
+    """Return whether a dataclass has only fields and generated methods, and no code of the user."""
     if type(cls) is not type or cls.__bases__ != (object,):
         return False
     for name, value in vars(cls).items():
@@ -228,7 +227,7 @@ def _is_made_by_dataclass(value: Any) -> bool:
 
 
 def _is_numbers(obj: Any) -> bool:
-    """Tell whether `obj` is an exact array, or a number, of numpy's."""
+    """Return whether `obj` is an exact array, or a number, of numpy."""
     numpy = sys.modules.get("numpy")
     if numpy is None or not (type(obj) is numpy.ndarray or isinstance(obj, numpy.generic)):
         return False
@@ -236,7 +235,7 @@ def _is_numbers(obj: Any) -> bool:
 
 
 def _is_safe(value: Any, look: _Look, under: frozenset[int], depth: int) -> bool:
-    """Tell whether a value may be in the closed world; `under` are functions being looked at."""
+    """Return whether a value may be in the closed world; `under` are functions being checked."""
     if id(value) in _BUILTINS or value is math or value is time or _is_numpy(value):
         return True
     if type(value) is BuiltinFunctionType:
@@ -269,7 +268,8 @@ def _is_pure(function: FunctionType, look: _Look, under: frozenset[int], depth: 
         return False
 
     def is_safe_name(name: str) -> bool:
-        # Typed by some versions of the checkers only; None in what DEAP's `gp.compile` makes.
+        # Typed only in some versions of the checkers; None in functions made by DEAP's
+        # `gp.compile`.
         known = cast("Any", function).__builtins__ or {}
         value = function.__globals__.get(name, known.get(name, _MISSING))
         return value is not _MISSING and _is_safe(value, look, under, depth)
@@ -277,7 +277,7 @@ def _is_pure(function: FunctionType, look: _Look, under: frozenset[int], depth: 
     if any(
         _is_numpy(function.__globals__.get(name)) for each in _codes(code) for name in each.co_names
     ):
-        # Elsewhere than `where=`, a ufunc leaves memory as it finds it.
+        # Outside of `where=`, a ufunc leaves memory unchanged.
         names = {instruction.opname for _, instruction in _instructions(code)}
         consts = [const for each in _codes(code) for const in each.co_consts]
         if "CALL_FUNCTION_EX" in names or any("where" in repr(const) for const in consts):
@@ -328,7 +328,7 @@ def _is_numpy(value: Any) -> bool:
 
 
 def _is_own(name: str) -> bool:
-    """Tell whether a name is one of math, of numpy or of an array, and is as these have it."""
+    """Return whether a name is one of math, numpy or an array, and unchanged there."""
     numpy = sys.modules.get("numpy")
     if name in _MATH and not _is_own_math(name):
         return False

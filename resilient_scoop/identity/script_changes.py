@@ -1,7 +1,8 @@
-"""What the script changes in its environment, search path, arguments and settings, brought along by calls.
+"""The script's changes in environment, search path, arguments and settings, sent with calls.
 
-A worker starts with the environment of the run and imports the script. What the script has changed since
-its own import (under its guard) is sent with each definition and holds while items of that callable run.
+A worker starts with the environment of the run and imports the script. Changes of the script since
+its own import (under its guard) are sent with each definition and apply while items of that
+callable run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from resilient_scoop.wire.callables import Setting
 
 
 def apply(setting: Setting) -> None:
-    """Change this process accordingly."""
+    """Apply the changes to this process."""
     for name, value in setting.environ.items():
         if value is None:
             os.environb.pop(name, None)
@@ -35,11 +36,11 @@ class _Base:
     search_path: list[str] = []  # noqa: RUF012
     arguments: list[str] = []  # noqa: RUF012
     known: Setting | None = None
-    known_at = -1  # the version of the settings that `known` is of
+    known_at = -1  # the version of the settings in `known`
 
 
 def note(variables: dict[str, ContextVar[Any]] | None = None) -> None:
-    """Take environment and search path as they are for what a worker has, too.
+    """Record the present environment and search path as those of workers.
 
     `variables` are the context variables of the user's modules, by home.
     """
@@ -49,14 +50,14 @@ def note(variables: dict[str, ContextVar[Any]] | None = None) -> None:
 
 
 def changes() -> Setting | None:
-    """Return what has been changed since `note`; None where nothing has."""
+    """Return the changes since `note`; None if there are none."""
     base = _Base
     same = sys.path == base.search_path and sys.argv == base.arguments
     version = process_settings.version()
     if same and base.known_at == version:
         return base.known
     if not _Base.search_path:
-        return None  # nothing was noted: no process of a run
+        return None  # nothing was recorded: not a process of a run
     now, then = dict(os.environb), _Base.environ
     environ: dict[bytes, bytes | None] = {
         name: value for name, value in now.items() if then.get(name) != value

@@ -1,4 +1,4 @@
-"""Names that tell that a value is a secret: it is not shown, nor kept where it need not be."""
+"""Names that mark a value as a secret, which is not shown and not stored unnecessarily."""
 
 from __future__ import annotations
 

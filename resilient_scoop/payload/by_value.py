@@ -1,10 +1,11 @@
-"""Pickling by value with dill: for lambdas, closures, and what is defined inside of functions.
+"""Pickling by value with dill: for lambdas, closures, and objects defined inside functions.
 
-dill is bent in four ways. What can be found by its name travels by its name, in `__main__` too,
-since every worker's `__main__` is the user's script: dill would send a second class of the same
-name, and `isinstance` would fail. Other classes travel as `payload.classes` says. Locks, files and
-sockets, of which dill makes silent copies, are refused: a copied lock locks nothing, and a copied
-file opened for writing truncates the original. DEAP's classes travel as `adapters.deap_classes` says.
+dill is changed in four ways. What can be found by its name is pickled by its name, in `__main__`
+too, because every worker's `__main__` is the user's script: dill would send a second class of the
+same name, and `isinstance` would fail. Other classes are pickled as described in `payload.classes`.
+Locks, files and sockets, which dill copies silently, are refused: a copied lock locks nothing, and
+a copied file opened for writing truncates the original. DEAP's classes are pickled as described in
+`adapters.deap_classes`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _REFUSED: Final = (
 
 
 def dumps(obj: object) -> bytes:
-    """Return dill's pickle of `obj`; raises what dill and the objects' own methods raise."""
+    """Return dill's pickle of `obj`; raises the exceptions of dill and of the objects' own methods."""
     return _dumps(obj, _Reducer().reduce)
 
 
@@ -52,9 +53,9 @@ def _dumps(obj: object, reduce: Callable[[Any], Any]) -> bytes:
 
 
 def dumps_values(values: dict[str, Any]) -> bytes:
-    """Return dill's pickle of what modules hold, by home; the functions and classes themselves by value.
+    """Return dill's pickle of values in modules, by home; their functions and classes by value.
 
-    Raises what dill and the objects' own methods raise.
+    Raises the exceptions of dill and of the objects' own methods.
     """
     forced: dict[int, Any] = {}
     for home, each in values.items():
@@ -88,7 +89,7 @@ def _unpickler_class() -> Any:
 def dumps_state(obj: object, first: Callable[[Any], Any]) -> bytes:
     """Return dill's pickle of a checkpoint's state: `first` is asked how to reduce each object.
 
-    What the script binds under its guard is there when the script runs again, and travels by name.
+    Names that the script binds under its guard exist when the script runs again, and are pickled by name.
     """
     own = _Reducer()
 
@@ -105,7 +106,7 @@ def dumps_state(obj: object, first: Callable[[Any], Any]) -> bytes:
 
 
 def loads_state(data: IO[bytes], find: Callable[..., Any]) -> Any:
-    """Return what `dumps_state` pickled; `find` is asked for each class, and given dill's own way."""
+    """Return what `dumps_state` pickled; `find` is called for each class, with dill's own lookup."""
     import dill
 
     class Unpickler(dill.Unpickler):  # type: ignore[misc]
@@ -125,11 +126,11 @@ class _Reducer:
     """Says how the objects of one pickle are reduced."""
 
     def __init__(self, forced: Container[int] = ()) -> None:
-        self._forced = forced  # ids of what goes by value though there is a name for it
-        self._classes: set[int] = set()  # ids of those met; the pickle itself keeps them alive
+        self._forced = forced  # ids of objects to be pickled by value although they have a name
+        self._classes: set[int] = set()  # ids of those found; the pickle itself keeps them alive
 
     def reduce(self, obj: Any) -> Any:
-        """Return an object's reduction, or NotImplemented: dill knows."""
+        """Return an object's reduction, or NotImplemented to leave it to dill."""
         if type(obj) in _PLAIN:
             return NotImplemented
         if isinstance(obj, type | types.FunctionType):
@@ -165,7 +166,7 @@ class _Reducer:
 
 
 def _is_wrapper_of_another_module(function: types.FunctionType) -> bool:
-    """Tell whether a function has the name of what it wraps: dill would copy its module's globals."""
+    """Return whether a function has the name of what it wraps: dill would copy its module's globals."""
     module = function.__globals__.get("__name__")
     if module == function.__module__ or not isinstance(module, str):
         return False

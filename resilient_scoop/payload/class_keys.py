@@ -1,12 +1,12 @@
-"""Which class is which in all processes of a run, where no name says so (see `payload.classes`).
+"""Keys that identify classes without importable names in all processes of a run (see `payload.classes`).
 
 The key of a class is (path of the future in which it was first sent, module, qualified name, how
-many of that name the future had sent before). A future that runs again from the top gives the same
-keys, so results that are in the journal find the class of the new run of the code.
+many of that name the future had sent before). A future that runs again from the top assigns the
+same keys, so results in the journal find the class that the code made this time.
 
 A class that a global variable of its module holds under another name (`Point = make_class()` at the
 top level) is made by every process that imports the module. Its key is that name, and each process
-uses its own.
+uses its own class.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import msgspec
 
 
 class Key(NamedTuple):
-    """What a class is known by in all processes of a run."""
+    """The key of a class in all processes of a run."""
 
     where: str  # path of a future; empty: a global variable of the module
     module: str
@@ -38,7 +38,7 @@ class Place(NamedTuple):
 
 
 class Known(msgspec.Struct, eq=False):
-    """What is known of a class; `is_bare` while its content is still to come."""
+    """What is known about a class; `is_bare` until its content is set."""
 
     ref: weakref.ref[type]
     key: Key
@@ -51,30 +51,30 @@ HEAP_TYPE, _IMMUTABLE_TYPE = 1 << 9, 1 << 8
 _known: dict[int, Known] = {}
 _by_key: dict[Key, weakref.ref[type]] = {}
 guarded: set[str] = set()
-"""Names of `__main__` here that its namesake in a worker lacks: what the script binds under
-`if __name__ == "__main__":`. Functions and classes of these names travel by value."""
+"""Names in `__main__` here that do not exist in workers: those that the script binds under `if
+__name__ == "__main__":`. Functions and classes with these names are pickled by value."""
 _nowhere: Final = Place("-", {})
 
 
 class Here:
-    """What is going on in this process."""
+    """The present state of this process."""
 
     place: Callable[[], Place] = staticmethod(lambda: _nowhere)
-    is_call = False  # what is being loaded is a call's callable or arguments
+    is_call = False  # a call's callable or arguments are being loaded
 
 
 def locate(place: Callable[[], Place]) -> None:
-    """Have `place` say which future is running."""
+    """Set `place`, which returns the running future."""
     Here.place = staticmethod(place)
 
 
 def is_guarded(obj: type | types.FunctionType) -> bool:
-    """Tell whether a function or class is of `__main__` and has no namesake in workers."""
+    """Return whether a function or class is in `__main__` and does not exist in workers."""
     return obj.__module__ == "__main__" and obj.__qualname__.partition(".")[0] in guarded
 
 
 def is_importable(obj: type | types.FunctionType) -> bool:
-    """Tell whether every process finds a function or class by its name."""
+    """Return whether every process finds a function or class by its name."""
     found: object = sys.modules.get(obj.__module__ or "")
     if found is None or is_guarded(obj):
         return False
@@ -84,14 +84,14 @@ def is_importable(obj: type | types.FunctionType) -> bool:
 
 
 def is_dynamic(cls: type) -> bool:
-    """Tell whether a class was made by Python code and no name leads to it."""
+    """Return whether a class was made by Python code and cannot be found by a name."""
     flags = cls.__flags__
     made = bool(flags & HEAP_TYPE) and not flags & _IMMUTABLE_TYPE
     return made and isinstance(vars(cls).get("__module__"), str) and not is_importable(cls)
 
 
 def key_of(cls: type) -> Key:
-    """Return the key of a class; one that has none gets it here."""
+    """Return the key of a class; assign one if needed."""
     found = _known.get(id(cls))
     if found is not None and found.ref() is cls:
         return found.key
@@ -102,7 +102,7 @@ def key_of(cls: type) -> Key:
 
 
 def key_by_place(cls: type) -> None:
-    """Give a class a key of its own, though it has a name: workers have another class of that name."""
+    """Assign a key to a class that has a name, because workers have another class of that name."""
     found = _known.get(id(cls))
     if found is None or found.ref() is not cls or not found.key.where:
         _next_key(cls)
@@ -117,12 +117,12 @@ def _next_key(cls: type) -> Key:
 
 
 def known_as(cls: type) -> Known:
-    """Return what is known of a class that has a key."""
+    """Return what is known about a class with a key."""
     return _known[id(cls)]
 
 
 def remember(cls: type, key: Key, *, born_here: bool, is_bare: bool = False) -> Key:
-    """Have a class known by its key, as long as it lives; return the key."""
+    """Register a class under its key, while it is alive; return the key."""
     number, known, by_key = id(cls), _known, _by_key
 
     def forget(dead: weakref.ref[type]) -> None:
@@ -164,9 +164,9 @@ def find(key: Key, bases: tuple[Any, ...], qualname: str) -> type | None:
 
 
 def _made_again(key: Key, bases: tuple[Any, ...]) -> type | None:
-    """Return the class that this future, which runs again, has made and not sent yet.
+    """Return the class that this future, which runs again, has made but not sent yet.
 
-    That is so where it gets its checkpoint, or the value of a `once`, before it makes a call.
+    This happens if it gets its checkpoint, or the value of a `once`, before it makes a call.
     """
     path, counts = Here.place()
     if path != key.where or Here.is_call:

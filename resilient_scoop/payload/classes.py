@@ -1,20 +1,21 @@
-"""Classes that no name leads to: those made in functions, and those under the script's guard.
+"""Pickling of classes without importable names: made in functions, or under the script's guard.
 
-Such a class travels as its definition and a key (`payload.class_keys`). A process that knows a class
-of that key uses it, so that in one process it is one class in arguments, results and exceptions:
-`isinstance`, `==` and `except` hold.
+Such a class is sent as its definition and a key (`payload.class_keys`). A process that has a class
+with that key uses it, so that in one process it is one class in arguments, results and exceptions:
+`isinstance`, `==` and `except` work.
 
 Values of class attributes:
 
-- A class that is new to a process gets them all.
-- With a call (its callable and arguments) they are set to what they were when the call was made, so
+- A class that is new to a process gets all of them.
+- For a call (its callable and arguments) they are set to their values when the call was made, so
   that attributes which the script changes between two calls reach the workers.
-- Results, exceptions, constants and checkpoints never change a class that is known.
+- Results, exceptions, constants and checkpoints never change a known class.
 - Nor does anything change a class in the process that made it, unless what calls stands above the
   future that made it: then that future is at its end, and has given the class away.
 
-The copy is a class without content first, which is then filled: so a class may refer to itself, as
-every method with `super()` does. A metaclass other than those of Python gets all attributes at once.
+The copy is first a class without content, which is then filled: so a class may refer to itself, as
+every method with `super()` does. A metaclass other than those of Python gets all attributes at
+once.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _KEPT_SUNDERS: Final = frozenset({"_generate_next_value_", "_missing_", "_ignore
 _OWN_OF_MEMBERS: Final = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
 _OF_STRUCTS: Final = frozenset({"__match_args__", "__slots__", "__annotations__"})
 _FINAL: Final = frozenset({"_fields_", "_anonymous_", "_pack_", "_align_", "_layout_"})
-"""Of classes of `ctypes`; they are set once."""
+"""Attributes of classes of `ctypes` that can be set only once."""
 _MISSING: Final = object()
 _SENTINELS: Final = {
     id(found): name
@@ -71,10 +72,10 @@ _SENTINELS: Final = {
 
 def reduce(cls: Any) -> tuple[Any, ...]:
     """Return the reduction of a class that `is_dynamic`."""
-    key = tuple(key_of(cls))  # a pickle names no class of ours for it
+    key = tuple(key_of(cls))  # so that a pickle names no class of ours
     bases: tuple[Any, ...] = vars(cls).get("__orig_bases__", cls.__bases__)
     if types.resolve_bases(bases) != cls.__bases__:
-        bases = cls.__bases__  # NamedTuple: it stands for others
+        bases = cls.__bases__  # NamedTuple: it represents other classes
     if issubclass(cls, enum.Enum):
         members = {name: member.value for name, member in cls.__members__.items()}
         boundary = getattr(cls, "_boundary_", None)
@@ -97,7 +98,7 @@ def reduce(cls: Any) -> tuple[Any, ...]:
     if isinstance(cls, abc.ABCMeta):
         registry = abc._get_dump(cls)[0]  # type: ignore[attr-defined]  # noqa: SLF001
         registered = [each for ref in registry if (each := ref()) is not None]
-    # That of `ctypes.Structure` has a name that leads nowhere; then the bases tell the metaclass.
+    # The metaclass of `ctypes.Structure` cannot be found by its name; then the bases determine it.
     metaclass = type(cls) if is_importable(type(cls)) or is_dynamic(type(cls)) else None
     args = (key, metaclass, cls.__name__, bases, space)
     return make_class, args, (content, registered, None), None, None, fill
@@ -140,7 +141,7 @@ def _defaults(field: Any) -> tuple[Any, ...]:
 
 
 def _has_closure(value: Any) -> bool:
-    """Tell whether an attribute may refer to its class through a cell, as `super()` does."""
+    """Return whether an attribute may refer to its class through a cell, as `super()` does."""
     if isinstance(value, property):
         return any(map(_has_closure, (value.fget, value.fset, value.fdel)))
     return bool(getattr(getattr(value, "__func__", value), "__closure__", None))
@@ -164,7 +165,7 @@ def _own_state(member: enum.Enum) -> dict[str, Any]:
 
 
 def reduce_other(obj: Any) -> Any:
-    """Return the reduction of what stands in classes and cannot be pickled; else NotImplemented."""
+    """Return the reduction of objects in classes that cannot be pickled; else NotImplemented."""
     if id(obj) in _SENTINELS:
         return getattr, (dataclasses, _SENTINELS[id(obj)])
     if type(obj) is functools.cached_property:
@@ -187,7 +188,7 @@ def make_class(
     bases: tuple[Any, ...],
     space: dict[str, Any],
 ) -> type:
-    """Return the class of this key; one that is not here is made, without content."""
+    """Return the class with this key; make it, without content, if it does not exist."""
     key = Key(*key)
     found = find(key, bases, space["__qualname__"])
     if found is not None:
@@ -198,7 +199,7 @@ def make_class(
 
 
 def _new_class(metaclass: Any, name: str, bases: tuple[Any, ...], space: dict[str, Any]) -> type:
-    """Make a class; what a metaclass of the user's does beside (registers it, say) was done already."""
+    """Make a class without the side effects of a user's metaclass (such as registering it)."""
     if metaclass is None or not is_user_code(metaclass):
         more = {} if metaclass is None else {"metaclass": metaclass}
         return types.new_class(name, bases, more, lambda there: there.update(space))
@@ -211,14 +212,14 @@ def _new_class(metaclass: Any, name: str, bases: tuple[Any, ...], space: dict[st
 
 
 def _without_hooks(bases: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-    """Return what `make` makes; a base's `__init_subclass__` of the user's is not called again."""
+    """Return the result of `make`, without calling a user's `__init_subclass__` of a base again."""
     owners = [cls for base in bases if isinstance(base, type) for cls in base.__mro__]
     hook = "__init_subclass__"
     owner = next((cls for cls in owners if hook in vars(cls)), object)
     if not is_user_code(owner):
         try:
             return make()
-        except TypeError:  # it wants arguments, which the class has got once
+        except TypeError:  # it needs arguments, which the class got once
             if not owner.__flags__ & HEAP_TYPE:
                 raise
     own = vars(owner)[hook]
@@ -230,7 +231,7 @@ def _without_hooks(bases: tuple[Any, ...], make: Callable[[], Any]) -> Any:
 
 
 def make_typed_dict(key: tuple[Any, ...], name: str, space: dict[str, Any]) -> type:
-    """Return the `TypedDict` of this key."""
+    """Return the `TypedDict` with this key."""
     key = Key(*key)
     found = find(key, (dict,), space["__qualname__"])
     if found is not None:
@@ -250,7 +251,7 @@ def make_struct(
     fields: list[Any],
     config: dict[str, Any],
 ) -> type:
-    """Return the `msgspec.Struct` of this key; one that is not here is made, with its fields only."""
+    """Return the `msgspec.Struct` with this key; make it, with its fields only, if it does not exist."""
     key = Key(*key)
     found = find(key, bases, qualname)
     if found is not None:
@@ -278,7 +279,7 @@ def make_enum(  # noqa: PLR0913, PLR0917 - a pickle's arguments
     members: dict[str, Any],
     boundary: Any,
 ) -> type:
-    """Return the enumeration of this key; one that is not here is made, with its members only."""
+    """Return the enumeration with this key; make it, with its members only, if it does not exist."""
     key = Key(*key)
     found = find(key, bases, qualname)
     if found is not None:
@@ -294,7 +295,7 @@ def make_enum(  # noqa: PLR0913, PLR0917 - a pickle's arguments
 
 
 def fill(cls: Any, state: tuple[dict[str, Any], list[type] | None, Any]) -> None:
-    """Give a class the values of its attributes, if they are to be set here (see above)."""
+    """Set the attributes of a class, if they are to be set here (see above)."""
     known = known_as(cls)
     if not known.is_bare and not (Here.is_call and _may_change(known)):
         return
@@ -343,7 +344,7 @@ def make_type_variable(
     covariant: bool,  # noqa: FBT001
     contravariant: bool,  # noqa: FBT001
 ) -> Any:
-    """Return a type variable that no name leads to."""
+    """Return a type variable that cannot be found by a name."""
     made = typing.TypeVar(  # type: ignore[misc]
         name, *constraints, bound=bound, covariant=covariant, contravariant=contravariant
     )
@@ -352,7 +353,7 @@ def make_type_variable(
 
 
 def refuse_cycle(cls: type) -> pickle.PicklingError:
-    """Return the error about a class that must be there before it can be made."""
+    """Return the error for a class that would be needed before it can be made."""
     return pickle.PicklingError(
         f"class {cls.__qualname__} refers to itself in its bases, its metaclass or what its "
         "metaclass needs; define it at the top level of the script"

@@ -1,11 +1,11 @@
-"""Values to bytes and back: pickle if it can, dill if it must, big buffers apart and uncopied.
+"""Values to bytes and back: pickle if possible, else dill; big buffers separately and uncopied.
 
-The first byte tells the codec: 0x80 a plain pickle as it is, `D` dill, `O` a pickle and its out-
-of-band buffers behind one another. Layout of `O`: tag, 3 zero bytes, count u32, pickle's length
-u64, the buffers' lengths u64 each, pickle, then each buffer at a multiple of 64 bytes from the
-start, so that arrays can be used in place when the start is aligned (a mapped file's is).
+The first byte is the codec: 0x80 a plain pickle, `D` dill, `O` a pickle followed by its out-of-band
+buffers. Layout of `O`: tag, 3 zero bytes, count u32, pickle's length u64, the buffers' lengths u64
+each, pickle, then each buffer at a multiple of 64 bytes from the start, so that arrays can be used
+in place if the start is aligned (as in a mapped file).
 
-Invariant: `dumps` raises PicklingFailedError only, and never leaves half a payload.
+Invariant: `dumps` raises only PicklingFailedError, and never leaves half a payload.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Parts = list[bytes | memoryview]
 
 _ALIGN_BYTES: Final = 64
 _LONG_BYTES: Final = 1 << 20
-"""Bytes from here on are not copied into a pickle, but made one by what stands around them."""
+"""Bytes of at least this length are not copied into a pickle; only a frame is written around them."""
 _HEAD: Final = struct.Struct("<cxxxIQ")
 _TOO_DEEP: Final = (
     "it is nested too deeply: send a flat form of it (a list of nodes and indexes), or give its "
@@ -41,11 +41,11 @@ def dumps(obj: object, what: str = "value", root: str = "") -> bytes:
     """Return the payload of `obj`.
 
     Raises:
-        PicklingFailedError: naming `what` was to be sent, and the path to the culprit from `root`.
+        PicklingFailedError: names `what` was to be sent, and the path from `root` to what failed.
     """
     kind = type(obj)
     if kind in SCALARS or (kind is tuple and SCALARS.issuperset(map(type, cast("Any", obj)))):
-        return pickle.dumps(obj, PROTOCOL)  # nothing in it needs our reductions: 1 us saved
+        return pickle.dumps(obj, PROTOCOL)  # nothing in it needs our reductions: saves 1 us
     try:
         return plain(obj)
     except Exception as error:  # noqa: BLE001 - pickling runs user code
@@ -53,7 +53,7 @@ def dumps(obj: object, what: str = "value", root: str = "") -> bytes:
 
 
 def dumps_parts(obj: object, what: str = "value", root: str = "") -> Parts:
-    """Return a payload as parts to be written behind one another; buffers in it are not copied."""
+    """Return a payload as parts to be written one after another; buffers in it are not copied."""
     if type(obj) is bytes and len(obj) > _LONG_BYTES:
         return [b"\x80\x05\x8e" + len(obj).to_bytes(8, "little"), memoryview(obj), b"."]
     buffers: list[pickle.PickleBuffer] = []
@@ -65,17 +65,17 @@ def dumps_parts(obj: object, what: str = "value", root: str = "") -> Parts:
 
 
 class _WaryPickler(pickle.Pickler):
-    """Sees every function and class: slower, and only where some of them must go by value."""
+    """Checks every function and class: slower, used only if some must be pickled by value."""
 
     def reducer_override(self, obj: Any) -> Any:
-        """Refuse what no worker can find by its name."""
+        """Refuse what workers cannot find by its name."""
         if isinstance(obj, FunctionType | type) and class_keys.is_guarded(obj):
             raise pickle.PicklingError(f"{obj.__qualname__} is not there in workers")
         return NotImplemented
 
 
 def plain(obj: object, callback: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:
-    """Return the plain pickle of `obj`; raises what pickle and the objects' own methods raise."""
+    """Return the plain pickle of `obj`; raises the exceptions of pickle and of the objects' own methods."""
     out = io.BytesIO()
     make = _WaryPickler if class_keys.guarded else pickle.Pickler
     pickler = make(out, PROTOCOL, buffer_callback=callback)
@@ -85,10 +85,10 @@ def plain(obj: object, callback: Callable[[pickle.PickleBuffer], Any] | None = N
 
 
 def loads(payload: bytes | memoryview) -> Any:
-    """Return the object of a payload of the codecs above.
+    """Return the object of a payload in one of these codecs.
 
     Buffers of a writable payload (a private mapping) are used in place; others are copied, so that
-    arrays are writable unless they were read-only where they came from.
+    arrays are writable unless they were read-only at the sender.
     """
     tag = payload[0]
     if tag == PICKLE:

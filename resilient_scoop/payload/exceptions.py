@@ -1,14 +1,13 @@
-"""Exceptions between processes: they come back as themselves, with the frames they had there.
+"""Exceptions between processes: they arrive as themselves, with their original frames.
 
 Two codecs: `X`, an exception raised by user code, and `E`, an error made by the broker, which
 pickles nothing. An `X` holds plain data (msgpack) in which only the exceptions themselves are
-pickles, so that one that cannot be loaded, here or there, still gives its type, text and
-traceback.
+pickles, so that the type, text and traceback of one that cannot be loaded can still be read.
 
-Each exception is tried where it is raised: pickled and loaded again. One whose `__init__` wants
-other arguments than it gave to its base is rebuilt without calling it. What then still does not
-come back as it was becomes an UnpicklableExceptionError. Causes, contexts, notes and the members
-of groups travel too.
+Each exception is tested in the process that raised it: pickled and loaded again. One whose
+`__init__` needs other arguments than it passed to its base is rebuilt without calling it. One that
+still does not come back unchanged becomes an UnpicklableExceptionError. Causes, contexts, notes and
+the members of groups are sent too.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from resilient_scoop.wire.text import writable
 EXCEPTION, BROKER_ERROR = 0x58, 0x45
 
 _CALLERS: Final = frozenset({__name__.partition(".")[0], "tenacity", "concurrent"})
-"""Whose frames stand above the user's own in a worker: they say nothing about the error."""
+"""Modules whose frames are above user code in a worker: they say nothing about the error."""
 _KINDS: Final = {
     "crashed": "WorkerCrashedError",
     "lost": "WorkerLostError",
     "timeout": "TaskTimeoutError",
     "cancelled": "CancelledError",
 }
-"""What `wire.broker_errors` calls them."""
+"""Their names in `wire.broker_errors`."""
 _FRAMES_MAX: Final = 200
 _LINKS_MAX: Final = 40
 _MEMBERS_MAX: Final = 500
@@ -44,7 +43,7 @@ _TEXT_MAX: Final = 20_000
 
 
 class UnpicklableExceptionError(errors.TaskError):
-    """Stands for an exception that cannot travel; `traceback_text` is what it would have shown."""
+    """Replaces an exception that cannot be pickled; `traceback_text` is its traceback."""
 
     def __init__(self, type_name: str, text: str, traceback_text: str) -> None:
         super().__init__(type_name, text, traceback_text)
@@ -60,7 +59,7 @@ class UnpicklableExceptionError(errors.TaskError):
 
 
 class UnpicklingFailedError(errors.TaskError, pickle.UnpicklingError):
-    """A value arrived whole but cannot be loaded here; `names` are the types that it needs."""
+    """A complete value cannot be loaded here; `names` are the types that it needs."""
 
     def __init__(self, what: str, names: str, reason: str) -> None:
         super().__init__(what, names, reason)
@@ -77,7 +76,7 @@ class UnpicklingFailedError(errors.TaskError, pickle.UnpicklingError):
 
 
 class RemoteTracebackError(Exception):
-    """Shown as the cause of an exception whose frames could not be made again: their text."""
+    """Shown as the cause of an exception whose frames could not be rebuilt: their text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -95,7 +94,7 @@ class _Frame(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Node(msgspec.Struct, frozen=True, array_like=True):
-    """One exception of a chain; `pickled` is empty if it cannot travel."""
+    """One exception of a chain; `pickled` is empty if it cannot be pickled."""
 
     type_name: str
     text: str
@@ -119,7 +118,7 @@ class _BrokerError(msgspec.Struct, frozen=True, array_like=True):
 
 
 def dumps_exception(error: BaseException, remote_where: str) -> bytes:
-    """Return the payload of `error`; never fails. `remote_where` heads its frames when shown."""
+    """Return the payload of `error`; never fails. `remote_where` is the heading of its frames."""
     told_as = traceback.TracebackException.from_exception(error)
     links = list(_links(error.__traceback__))
     above = len(links) - len(_users_part(links))
@@ -139,7 +138,7 @@ class Failure(NamedTuple):
 
 
 def describe_failure(payload: bytes) -> Failure:
-    """Return what an exception's payload says, for eyes: safe in any process."""
+    """Return the text of an exception's payload, for display: safe in any process."""
     if payload[0] == BROKER_ERROR:
         kind = msgspec.msgpack.decode(payload[1:], type=_BrokerError).kind
         error = loads_exception(payload)
@@ -149,7 +148,7 @@ def describe_failure(payload: bytes) -> Failure:
 
 
 def loads_exception(payload: bytes | memoryview) -> BaseException:
-    """Return the exception of a payload, with its frames and chain; raise it to show them."""
+    """Return the exception of a payload, with its frames and chain, which are shown when it is raised."""
     if payload[0] == BROKER_ERROR:
         return _from_broker(msgspec.msgpack.decode(payload[1:], type=_BrokerError))
     told = msgspec.msgpack.decode(payload[1:], type=_Told)
@@ -167,7 +166,7 @@ def dumps_broker_error(kind: str, fields: list[Any]) -> bytes:
 def rebuild(
     cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]
 ) -> BaseException:
-    """Return an exception of `cls` with these `args` and attributes, without its own `__init__`."""
+    """Return an exception of `cls` with these `args` and attributes, without calling its `__init__`."""
     error = cls.__new__(cls, *args)
     native = next(base for base in cls.__mro__ if base.__module__ == builtins.__name__)
     native.__init__(error, *args)  # type: ignore[misc]  # fills fields such as OSError.errno
@@ -229,7 +228,7 @@ def _pickle(error: BaseException) -> bytes:
 
 
 def _pickle_group(group: BaseExceptionGroup[BaseException]) -> bytes:
-    """Return the group's class, message and attributes; the members travel as nodes."""
+    """Return the group's class, message and attributes; the members are sent as nodes."""
     try:
         return codec.dumps((type(group), group.message, dict(group.__dict__)))
     except errors.PicklingFailedError:
@@ -260,7 +259,7 @@ def _same(error: BaseException, back: object, *, with_args: bool) -> bool:
 
 
 def _users_part(links: list[TracebackType]) -> list[TracebackType]:
-    """Return the frames from the user's first on; all, where there is none of the user's."""
+    """Return the frames from the first of user code on; all, if there is none."""
     for at, link in enumerate(links):
         name = link.tb_frame.f_globals.get("__name__")
         if not isinstance(name, str) or name.partition(".")[0] not in _CALLERS:
@@ -334,7 +333,7 @@ def _make_traceback(frames: list[_Frame]) -> TracebackType | None:
 
 
 def _without_columns(tb: TracebackType | None) -> TracebackType | None:
-    """Return the frames without instruction offsets: tblib's stub would put carets anywhere."""
+    """Return the frames without instruction offsets: with tblib's stub, carets would be wrong."""
     links = list(_links(tb))
     made = None
     for link in reversed(links):

@@ -1,6 +1,6 @@
-"""Large payloads of a process: files of the run folder that it writes and reads itself.
+"""Large payloads of a process: files in the run folder that it writes and reads itself.
 
-So an array of any size crosses the broker as a name.
+So an array of any size passes the broker as a name.
 
   results (`sync`)   under a random name, synced before the name is sent, checked when read. The file
                      is removed when the last record that holds its name is dropped
@@ -10,7 +10,7 @@ So an array of any size crosses the broker as a name.
                      again. They are whole for as long as the machine stays up, and the broker
                      forgets those of an earlier boot. Their maker removes them when the item is done.
 
-The two kinds of names differ in their length.
+The two kinds of names differ in length.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     Patience = Callable[[Callable[[], bytes], int, bool], bytes]
-    """Calls a function again until there is room for so many bytes, of a synced file or not."""
+    """Calls a function again until there is space for a number of bytes, in a synced file or not."""
 
 ARGUMENT: Final = b"a"
 _NAME_BYTES: Final = result_files.ID_BYTES
@@ -48,10 +48,10 @@ class LargeStore:
         self._patience = patience
 
     def put(self, buffers: Sequence[bytes | memoryview], sync: bool) -> bytes:  # noqa: FBT001
-        """Keep the parts behind one another; `sync` makes them durable before this returns.
+        """Write the parts one after another; `sync` makes them durable before this returns.
 
         Raises:
-            OSError: the disk refused; with a `patience`, for another reason than a lack of space.
+            OSError: the disk refused; with a `patience`, for another reason than missing space.
         """
         if self._patience is None:
             return self._put(buffers, sync=sync)
@@ -76,7 +76,7 @@ class LargeStore:
         return ARGUMENT + name + sum(map(len, buffers)).to_bytes(8, "big")
 
     def get(self, ref: bytes) -> memoryview:
-        """Return what `put` was given, in memory of the caller's own that may be written to.
+        """Return the content given to `put`, in memory that the caller may write to.
 
         Raises:
             BlobError: the file is missing or is not what was written.
@@ -90,7 +90,7 @@ class LargeStore:
             raise BlobError(f"the file of a large argument: {error.strerror}") from error
 
     def sync(self, refs: Sequence[bytes]) -> None:
-        """Make arguments' files durable: a checkpoint is about to rely on them.
+        """Make the files of arguments durable: a checkpoint will depend on them.
 
         Raises:
             OSError: the disk refused.
@@ -104,7 +104,7 @@ class LargeStore:
         sync_directory(self._directory)
 
     def remove(self, ref: bytes) -> None:
-        """Remove an argument's file; one that is gone is no error."""
+        """Remove an argument's file; a missing one is no error."""
         self.path(_name(ref)).unlink(missing_ok=True)
 
     def withdraw(self, ref: bytes) -> None:
@@ -112,7 +112,7 @@ class LargeStore:
         result_files.remove(self._directory, ref[len(result_files.TAG) :][:_NAME_BYTES])
 
     def path(self, name: bytes) -> Path:
-        """Return where an argument's file stands."""
+        """Return the path of an argument's file."""
         return self._directory / f"arg-{name.hex()}"
 
 

@@ -1,6 +1,6 @@
-"""Functions of modules by value: the code as the sender has it, over the receiver's own module.
+"""Functions of modules by value: the sender's code, with the globals of the receiver's module.
 
-Only between processes of one version of Python: the code travels as it was compiled.
+Only between processes of one version of Python: the compiled code is sent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def reduce(function: FunctionType) -> tuple[Any, ...]:
-    """Return what pickles a function by value; what it holds may hold the function itself."""
+    """Return the reduction of a function by value; its content may refer to the function itself."""
     cells = [_content(cell) for cell in function.__closure__ or ()]
     state = (
         function.__defaults__, function.__kwdefaults__, dict(vars(function)), cells,

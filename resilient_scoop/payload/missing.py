@@ -1,11 +1,13 @@
-"""Whose fault is it that a value cannot be loaded: this process', or the value's?
+"""Find whether a value cannot be loaded because of this process, or because of the value.
 
-A process that lacks a module, or has another version of it than the process that pickled, cannot load
-what names it. That says nothing of the item: the same bytes load where the module is. But what user
-code raises while it rebuilds a value (`__setstate__`, `__reduce__`, a constructor) is the item's.
+A process without a module, or with another version of it than the sender, cannot load a pickle that
+names it. This is not a failure of the item: the same bytes can be loaded by a process with the
+module. But an exception of user code that rebuilds a value (`__setstate__`, `__reduce__`, a
+constructor) is a failure of the item.
 
-The two are told apart by the first frame below the unpickler's own. If there is none, the unpickler
-itself found no module or no name in it; if it is the top level of a module, an import failed.
+The two are distinguished by the first frame below the unpickler's own. If there is none, the
+unpickler itself found no module or no name in it; if it is the top level of a module, an import
+failed.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _OWN_MODULES: Final = frozenset({"pickle", "copyreg", "importlib", "dill"})
 
 
 def lacks_module(error: BaseException) -> bool:
-    """Tell whether a value could not be loaded since a module cannot be imported here."""
+    """Return whether a value could not be loaded because a module cannot be imported here."""
     error = error.__cause__ or error
     frame = _first_foreign(error.__traceback__)
     if frame is None:
@@ -30,7 +32,7 @@ def lacks_module(error: BaseException) -> bool:
 
 
 def lacks_name(error: BaseException) -> bool:
-    """Tell whether a value could not be loaded since a module here lacks a name."""
+    """Return whether a value could not be loaded because a module here lacks a name."""
     error = error.__cause__ or error
     return (
         isinstance(error, AttributeError)
@@ -40,7 +42,7 @@ def lacks_name(error: BaseException) -> bool:
 
 
 def in_a_line(error: BaseException) -> str:
-    """Return an error and where it was raised, for display."""
+    """Return an error and its place, for display."""
     text = traceback.format_exception_only(error)[-1].strip().partition("\n")[0]
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, SyntaxError):

@@ -1,4 +1,4 @@
-"""What travels: arguments, values, functions and exceptions, as bytes with a codec in front.
+"""Payloads: arguments, values, functions and exceptions, as bytes after a codec byte.
 
 | first byte | what | made by |
 | --- | --- | --- |
@@ -9,9 +9,9 @@
 | `X` | an exception of user code with its frames | `dumps_exception` |
 | `E` | an error of the broker, without a pickle | `dumps_broker_error` |
 
-Arrays that come back are writable (unless read-only where they came from): from a store whose `get`
-gives a writable view (a private mapping, `mmap.ACCESS_COPY`) they are used in place, copied on
-write; from any other they are copied once.
+Loaded arrays are writable (unless they were read-only at the sender): from a store whose `get`
+returns a writable view (a private mapping, `mmap.ACCESS_COPY`) they are used in place, copied on
+write; from any other store they are copied once.
 
 Invariant: no value, however broken, ends a sender or a receiver; it becomes an error that names it.
 """
@@ -65,27 +65,27 @@ _SMALL: Final = codec.SCALARS - {str, bytes, int}
 
 
 class Store(Protocol):
-    """Where large payloads go; `get` returns what `put` was given, joined."""
+    """Stores large payloads; `get` returns the joined parts that were given to `put`."""
 
     def put(self, buffers: Parts, sync: bool) -> bytes:  # noqa: FBT001 - the adapter's signature
-        """Keep the parts, behind one another, and return their name."""
+        """Store the parts, one after another, and return their name."""
 
     def get(self, ref: bytes) -> memoryview:
-        """Return the bytes of that name."""
+        """Return the bytes with that name."""
 
 
 def keep_by_value(names: Iterable[str]) -> None:
-    """Have functions and classes of `__main__` with these names travel by value."""
+    """Pickle functions and classes of `__main__` with these names by value."""
     class_keys.guarded.update(names)
 
 
 def lacking_in_workers(name: str | None) -> bool:
-    """Tell whether workers lack a name of `__main__`."""
+    """Return whether workers lack a name of `__main__`."""
     return name in class_keys.guarded
 
 
 class Encoded(NamedTuple):
-    """The payload of an item's outcome; `failed` tells that it is an exception's."""
+    """The payload of an item's outcome; `failed`: it is an exception."""
 
     payload: bytes
     failed: bool
@@ -117,7 +117,7 @@ def dumps_large(
 def dumps_result(
     value: object, store: Store | None, *, function: str, where: str, sync: bool = False
 ) -> Encoded:
-    """Return the payload of what `function` returned; else of a PicklingFailedError."""
+    """Return the payload of a result of `function`, or of a PicklingFailedError."""
     what = f"value returned by {function}"
     try:
         payload = dumps_large(value, store, sync=sync, what=what, root="value")
@@ -133,19 +133,19 @@ def loads(
     *,
     is_call: bool = False,
 ) -> Any:
-    """Return the object; of an exception's payload the exception itself (it is not raised).
+    """Return the object; for an exception, the exception itself (it is not raised).
 
-    `is_call` tells that it is a call's callable or argument (see `payload.classes`).
+    `is_call`: it is a call's callable or argument (see `payload.classes`).
 
     Raises:
         UnpicklingFailedError: naming `what` ("argument of module:function"), the types that it
-            needs, and why they cannot be had here.
+            needs, and why they are not available here.
     """
     try:
         if payload[0] == _PLAIN:
             try:
                 return pickle.loads(payload)
-            except ModuleNotFoundError:  # it may have another name now
+            except ModuleNotFoundError:  # its name may have changed
                 return former_names.load(payload)
         if payload[0] in _EXCEPTIONS:
             return loads_exception(payload)
@@ -182,6 +182,6 @@ def _names(payload: bytes | memoryview) -> str:
             elif opcode.name == "GLOBAL":
                 found.append(str(arg).replace(" ", ":"))
     except (ValueError, IndexError):
-        pass  # cut off or another codec: what was seen so far
+        pass  # cut off or another codec: what was read so far
     own = [name for name in dict.fromkeys(found) if not name.startswith("resilient_scoop.")]
     return ", ".join(own[:_NAMES_MAX])

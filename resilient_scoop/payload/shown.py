@@ -1,7 +1,7 @@
 """Pickled values as text, without running any of the code that they name.
 
-Classes of the user's stand as stubs that keep what they were given: nothing is imported, so a value
-is shown wherever its run can be read. Text is cut to `TEXT_MAX` characters.
+Classes of the user are replaced by stubs that keep their arguments: nothing is imported, so a value
+can be shown wherever its run can be read. Text is cut to `TEXT_MAX` characters.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _SAFE: Final = {
     "pathlib": {"Path", "PosixPath", "PurePosixPath"},
     "uuid": {"UUID"},
 }  # fmt: skip
-"""Types whose constructors do nothing but make a value."""
+"""Types whose constructors only make a value."""
 
 
 class _Stub:
-    """Stands for an instance of a class that is not imported."""
+    """Replaces an instance of a class that is not imported."""
 
     _parts: list[Any]
     _named: dict[str, Any]
@@ -41,7 +41,7 @@ class _Stub:
         return made
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
-        """Take anything: it is kept already."""
+        """Accept any arguments: they are already kept."""
 
     def __setstate__(self, state: Any) -> None:
         states = state if isinstance(state, tuple) else (state,)
@@ -67,7 +67,7 @@ class _Stub:
 
 
 class _Names(type):
-    """Shows a stub class, and a function that is named, by its name."""
+    """Shows a stub class, or a named function, by its name."""
 
     def __repr__(cls) -> str:
         return cls.__name__
@@ -75,20 +75,20 @@ class _Names(type):
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """Return a safe type, or a stub of this name."""
+        """Return a safe type, or a stub with this name."""
         if name in _SAFE.get(module, ()):
             return super().find_class(module, name)
         return _Names(name.rpartition(".")[2], (_Stub,), {"__module__": module})
 
 
 def shown(payload: bytes) -> str:
-    """Return a payload's value as text; what cannot be shown is told in angle brackets."""
+    """Return a payload's value as text; a note in angle brackets replaces what cannot be shown."""
     value = peek(payload)
     return value if isinstance(value, Unshown) else cut(repr(value))
 
 
 class Unshown(str):
-    """What is said in the place of a value that cannot be shown."""
+    """The note that replaces a value that cannot be shown."""
 
     __slots__ = ()
 

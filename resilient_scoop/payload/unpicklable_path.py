@@ -1,6 +1,6 @@
-"""Finding what in an object cannot be pickled, to name it: `args[1].cache.lock`.
+"""Find the part of an object that cannot be pickled, to name it: `args[1].cache.lock`.
 
-Runs only after pickling has failed, and is bounded: it looks into at most `_LOOKS_MAX` parts.
+Runs only after pickling has failed, and is bounded: it checks at most `_LOOKS_MAX` parts.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def find(
 
 
 def _own_advice(obj: object) -> str | None:
-    """Return what an object of ours that must not travel advises instead of pickling it."""
+    """Return the advice of an object of ours that must not be pickled."""
     advise = getattr(type(obj), ADVICE, None)
     return None if advise is None else str(advise(obj))
 
 
 def kind_of(obj: object) -> str:
-    """Return the type's name as users know it."""
+    """Return the type's name, as known to users."""
     cls = type(obj)
     return f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins.")
 
@@ -108,7 +108,7 @@ def _closure(function: types.FunctionType) -> Iterator[tuple[str, object]]:
 
 
 def _state(obj: Any) -> Iterator[tuple[str, object]]:
-    """Yield what the object itself wants pickled (its `__getstate__` is heeded)."""
+    """Yield what the object itself pickles (its `__getstate__` is used)."""
     try:
         reduced = obj.__reduce_ex__(4)
     except Exception:  # noqa: BLE001 - user code; then only its attributes can be looked at
