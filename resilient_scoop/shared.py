@@ -17,10 +17,10 @@ from resilient_scoop.identity.digest import digest_value
 from resilient_scoop.payload import payload as codec
 from resilient_scoop.processes.callables import is_stateless
 from resilient_scoop.wire.messages import Const, encode
+from resilient_scoop.wire.payload_tags import FILE
 
 _values: dict[str, Any] = {}
 NAME_BYTES_MAX = 400
-_FILE = b"B"
 _FROZEN = frozenset({int, float, bool, str, bytes, type(None), complex})
 OWN_BYTES_MAX = 1 << 16
 """A larger constant is shared by the tasks of a worker, because loading it again would cost too much."""
@@ -64,7 +64,7 @@ def _set(at: _engine.Here, name: str, value: Any) -> None:
     kept = machine.consts[name]
     if kept.payload == payload:
         return
-    if payload[:1] == _FILE:
+    if payload[:1] == FILE:
         store.withdraw(payload[1:])  # another task was first: no record names this file
     _compare(at, kept, value)
 
@@ -128,7 +128,7 @@ def get_const(name: str, timeout: float | None = None) -> Any:
 def _loaded(at: _engine.Here, const: Const) -> Any:
     """Return a constant for this task, or, if it is immutable, for all tasks here."""
     value = codec.loads(const.payload, at.session.store, f"constant {const.name}")
-    is_large = len(const.payload) > OWN_BYTES_MAX or const.payload[:1] == _FILE
+    is_large = len(const.payload) > OWN_BYTES_MAX or const.payload[:1] == FILE
     if is_large or _is_frozen(value) or is_stateless(value):
         _values[const.name] = value
         _forbid_writing(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from resilient_scoop import ids
 from resilient_scoop.adapters.greenlets import GreenletExit
@@ -32,6 +32,7 @@ from resilient_scoop.processes.here import Process
 from resilient_scoop.task_state import rng
 from resilient_scoop.values import source
 from resilient_scoop.wire.messages import Halted, encode
+from resilient_scoop.wire.payload_tags import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from resilient_scoop.states.codec import Dumped
     from resilient_scoop.wire.messages import Checkpoint
 
-_FILE: Final = b"B"
 
 _alone: dict[str, Block] = {}
 """The open blocks of a process without a run."""
@@ -205,7 +205,7 @@ class Block:
         return f"block {self.name!r}{path}"
 
     def _content(self, at: Here, stored: bytes, what: str) -> bytes | memoryview:
-        if stored[:1] != _FILE:
+        if stored[:1] != FILE:
             return stored
         try:
             return _store(at).get(stored[1:])
@@ -318,7 +318,7 @@ class Block:
             return whole
         store = _store(at)
         try:
-            return _FILE + at.session.room.patiently(
+            return FILE + at.session.room.patiently(
                 lambda: store.put(dumped.parts, check),
                 dumped.size_bytes,
                 f"a checkpoint of {self._title()}",

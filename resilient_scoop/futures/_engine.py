@@ -37,6 +37,7 @@ from resilient_scoop.processes.here import Process
 from resilient_scoop.task_state import overlay
 from resilient_scoop.values.user_code import describe
 from resilient_scoop.wire.messages import Define, Options
+from resilient_scoop.wire.payload_tags import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,7 +54,6 @@ FILES_PER_WORKER = 4
 """If both are exceeded, the parent waits: some items are computed, some are in transit, one is
 being made."""
 STEP_BYTES = 4 << 20
-_FILE = b"B"
 _SEND_S = 0.001
 _SEND_ITEMS = 64
 _DEFINITIONS_MAX = 512
@@ -250,7 +250,7 @@ def encode(
             raise
         payloads.append(payload)
         left -= len(payload)
-        if payload[:1] == _FILE:
+        if payload[:1] == FILE:
             files[len(payloads) - 1] = size = size_of(payload)
             left -= size
         if left <= 0:

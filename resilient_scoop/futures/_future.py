@@ -10,6 +10,7 @@ from resilient_scoop.core.parent.call import Call, Chunk
 from resilient_scoop.futures import _engine, _pending
 from resilient_scoop.payload import payload as codec
 from resilient_scoop.wire.broker_errors import is_cancelled
+from resilient_scoop.wire.payload_tags import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from resilient_scoop.futures._engine import Here
 
 T = TypeVar("T")
-_FILE = b"B"
 _STRIDE = 1_000_003
 
 
@@ -108,7 +108,7 @@ class Future(Generic[T]):
         )  # fmt: skip
         chunk = call.find(index)
         payload = None if chunk is None else chunk.values[index - chunk.start]
-        if payload is not None and payload[:1] == _FILE:
+        if payload is not None and payload[:1] == FILE:
             payload = (
                 None  # a file is removed with the last record that names it: that record is kept
             )

@@ -19,8 +19,9 @@ from resilient_scoop.identity.meaning import Meaning
 from resilient_scoop.ids import DIGEST_BYTES
 from resilient_scoop.values.user_code import describe, is_user_code
 from resilient_scoop.wire.callables import AS_IMPORTED, Reference
+from resilient_scoop.wire.payload_tags import PICKLE
 
-_PLAIN_PICKLE: Final = 0x80
+_PLAIN_PICKLE: Final = PICKLE[0]
 _SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 _UNSHARED: Final = frozenset({int, float, bool, type(None)})
 """Types for which pickle keeps no memo: a tuple of them always pickles to the same bytes."""

@@ -33,6 +33,7 @@ from resilient_scoop.journal.envelope import BLOB, EnvelopeError, unseal
 from resilient_scoop.journal.place import DATA_FILE, data_folder, read_generation
 from resilient_scoop.journal.state_store import FOLDER as STATES
 from resilient_scoop.wire.messages import Checkpoint, decode_logged
+from resilient_scoop.wire.payload_tags import FILE
 
 CHECKPOINT_MARK: Final = b"\xaaCheckpoint"
 """The tag in the frame of such a record (msgpack)."""
@@ -234,7 +235,7 @@ def _check_state(payload: bytes, files: _Files) -> None:
     if files.states is None:
         return
     record = decode_logged(payload)
-    if isinstance(record, Checkpoint) and record.payload[:1] == b"B":
+    if isinstance(record, Checkpoint) and record.payload[:1] == FILE:
         ref = unpack_ref(record.payload[1:])
         (files.states.read if files.contents else files.states.look)(ref)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -43,13 +43,13 @@ from resilient_scoop.wire.messages import (
     decode_up,
     encode,
 )
+from resilient_scoop.wire.payload_tags import FILE
 
 if TYPE_CHECKING:
     from resilient_scoop.core.facts.batch import Batch
     from resilient_scoop.core.facts.parent import Parent
     from resilient_scoop.journal.journal import Journal
 
-_FILE: Final = b"B"
 Block = tuple[str, int]
 
 
@@ -115,7 +115,7 @@ def _without_files(journal: Journal) -> tuple[list[str], list[Change]]:
 
 
 def _state_problem(states: BlobStore, record: Checkpoint) -> str:
-    if record.payload[:1] != _FILE:
+    if record.payload[:1] != FILE:
         return ""
     try:
         states.read(unpack_ref(record.payload[1:]))

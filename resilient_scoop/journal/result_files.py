@@ -19,13 +19,14 @@ from resilient_scoop.journal.blobs import (
     BlobStore,
     unpack_ref,
 )
+from resilient_scoop.wire.payload_tags import FILE
 
 TAG: Final = b"r"
 ID_BYTES: Final = 16
 FOLDER: Final = "payloads"
 """Of the run, beside its journal."""
 _REF_BYTES: Final = 1 + ID_BYTES + 40
-_WHOLE: Final = b"B" + TAG
+_WHOLE: Final = FILE + TAG
 MARK: Final = bytes((0xC4, _REF_BYTES + 1)) + _WHOLE
 """How such a payload begins in a frame: msgpack's head of a byte string, codec, tag."""
 _SWEPT_AFTER_S: Final = 3600.0

@@ -21,9 +21,10 @@ from resilient_scoop.adapters import former_names
 from resilient_scoop.adapters.deap_classes import dispatch_table
 from resilient_scoop.errors import PicklingFailedError
 from resilient_scoop.payload import by_value, class_keys, unpicklable_path
+from resilient_scoop.wire import payload_tags as tags
 
 PROTOCOL: Final = 5
-PICKLE, DILL, BUFFERS = 0x80, 0x44, 0x4F
+_PICKLE, _DILL, _BUFFERS = tags.PICKLE[0], tags.DILL[0], tags.BUFFERS[0]
 SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 Parts = list[bytes | memoryview]
 
@@ -91,11 +92,11 @@ def loads(payload: bytes | memoryview) -> Any:
     arrays are writable unless they were read-only at the sender.
     """
     tag = payload[0]
-    if tag == PICKLE:
+    if tag == _PICKLE:
         return former_names.load(payload)
-    if tag == DILL:
+    if tag == _DILL:
         return by_value.loads(payload[1:])
-    if tag == BUFFERS:
+    if tag == _BUFFERS:
         head, buffers = take_apart(memoryview(payload))
         return former_names.load(head, buffers)
     raise pickle.UnpicklingError(f"unknown codec {tag:#x}: written by another version, or damaged")
@@ -104,7 +105,7 @@ def loads(payload: bytes | memoryview) -> Any:
 def _by_value(obj: object, error: Exception, what: str, root: str) -> bytes:
     if not isinstance(error, RecursionError):
         try:
-            return b"D" + by_value.dumps(obj)
+            return tags.DILL + by_value.dumps(obj)
         except RecursionError as deep:
             error = deep
         except Exception as refused:  # noqa: BLE001 - pickling runs user code
@@ -129,7 +130,7 @@ def _fails(obj: object) -> bool:
 def lay_out(head: bytes, buffers: list[memoryview]) -> Parts:
     """Return the parts of a payload of codec `O`."""
     lengths = [buffer.nbytes for buffer in buffers]
-    front = _HEAD.pack(b"O", len(buffers), len(head))
+    front = _HEAD.pack(tags.BUFFERS, len(buffers), len(head))
     front += struct.pack(f"<{len(buffers)}Q", *lengths) + head
     parts: Parts = [front + _padding(len(front))]
     for buffer in buffers:

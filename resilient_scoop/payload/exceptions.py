@@ -23,9 +23,8 @@ import msgspec
 
 from resilient_scoop import errors
 from resilient_scoop.payload import codec
+from resilient_scoop.wire import payload_tags as tags
 from resilient_scoop.wire.text import writable
-
-EXCEPTION, BROKER_ERROR = 0x58, 0x45
 
 _CALLERS: Final = frozenset({__name__.partition(".")[0], "tenacity", "concurrent"})
 """Modules whose frames are above user code in a worker: they say nothing about the error."""
@@ -125,7 +124,7 @@ def dumps_exception(error: BaseException, remote_where: str) -> bytes:
     told_as.stack = traceback.StackSummary.from_list(told_as.stack[above:])
     text = "".join(told_as.format())[-_TEXT_MAX:]
     told = _Told(remote_where, text, _tell(error, {id(error)}))
-    return b"X" + _encode(told)
+    return tags.EXCEPTION + _encode(told)
 
 
 class Failure(NamedTuple):
@@ -139,7 +138,7 @@ class Failure(NamedTuple):
 
 def describe_failure(payload: bytes) -> Failure:
     """Return the text of an exception's payload, for display: safe in any process."""
-    if payload[0] == BROKER_ERROR:
+    if payload[0] == tags.BROKER_ERROR[0]:
         kind = msgspec.msgpack.decode(payload[1:], type=_BrokerError).kind
         error = loads_exception(payload)
         return Failure(_KINDS.get(kind, kind), str(error), "the broker", "")
@@ -149,7 +148,7 @@ def describe_failure(payload: bytes) -> Failure:
 
 def loads_exception(payload: bytes | memoryview) -> BaseException:
     """Return the exception of a payload, with its frames and chain, which are shown when it is raised."""
-    if payload[0] == BROKER_ERROR:
+    if payload[0] == tags.BROKER_ERROR[0]:
         return _from_broker(msgspec.msgpack.decode(payload[1:], type=_BrokerError))
     told = msgspec.msgpack.decode(payload[1:], type=_Told)
     error = _revive(told.node, told)
@@ -160,7 +159,7 @@ def loads_exception(payload: bytes | memoryview) -> BaseException:
 
 def dumps_broker_error(kind: str, fields: list[Any]) -> bytes:
     """Return the payload of the error class `kind` of `errors` with these arguments."""
-    return b"E" + _encode(_BrokerError(kind, fields))
+    return tags.BROKER_ERROR + _encode(_BrokerError(kind, fields))
 
 
 def rebuild(

@@ -1,13 +1,6 @@
 """Payloads: arguments, values, functions and exceptions, as bytes after a codec byte.
 
-| first byte | what | made by |
-| --- | --- | --- |
-| 0x80 | a plain pickle, as it is | `dumps` |
-| `D` | dill | `dumps` |
-| `O` | pickle and out-of-band buffers | `dumps_large` |
-| `B` | name of a file that holds one of the above | `dumps_large` |
-| `X` | an exception of user code with its frames | `dumps_exception` |
-| `E` | an error of the broker, without a pickle | `dumps_broker_error` |
+`wire.payload_tags` lists what the first byte can be.
 
 Loaded arrays are writable (unless they were read-only at the sender): from a store whose `get`
 returns a writable view (a private mapping, `mmap.ACCESS_COPY`) they are used in place, copied on
@@ -24,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from resilient_scoop.adapters import former_names
 from resilient_scoop.errors import PicklingFailedError
-from resilient_scoop.payload import class_keys, codec, exceptions
+from resilient_scoop.payload import class_keys, codec
 from resilient_scoop.payload.class_keys import Place, is_importable, locate
 from resilient_scoop.payload.codec import Parts, dumps
 from resilient_scoop.payload.exceptions import (
@@ -35,6 +28,7 @@ from resilient_scoop.payload.exceptions import (
     dumps_exception,
     loads_exception,
 )
+from resilient_scoop.wire import payload_tags as tags
 
 __all__ = [
     "LARGE_BYTES",
@@ -58,8 +52,8 @@ __all__ = [
 ]
 
 LARGE_BYTES: Final = 1 << 20
-_BLOB, _PLAIN = 0x42, 0x80
-_EXCEPTIONS: Final = (exceptions.EXCEPTION, exceptions.BROKER_ERROR)
+_FILE, _PLAIN = tags.FILE[0], tags.PICKLE[0]
+_EXCEPTIONS: Final = (tags.EXCEPTION[0], tags.BROKER_ERROR[0])
 _NAMES_MAX: Final = 5
 _SMALL: Final = codec.SCALARS - {str, bytes, int}
 
@@ -109,7 +103,7 @@ def dumps_large(
         return pickle.dumps(obj, codec.PROTOCOL)
     parts = codec.dumps_parts(obj, what, root)
     if store is not None and sum(map(len, parts)) > threshold_bytes:
-        return b"B" + store.put(parts, sync)
+        return tags.FILE + store.put(parts, sync)
     first = parts[0]
     return first if len(parts) == 1 and isinstance(first, bytes) else b"".join(parts)
 
@@ -149,7 +143,7 @@ def loads(
                 return former_names.load(payload)
         if payload[0] in _EXCEPTIONS:
             return loads_exception(payload)
-        if payload[0] == _BLOB:
+        if payload[0] == _FILE:
             payload = _fetched(payload, store)
         class_keys.Here.is_call = is_call
         return codec.loads(payload)

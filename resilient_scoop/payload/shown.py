@@ -11,6 +11,7 @@ import pickle
 from typing import Any, Final
 
 from resilient_scoop.payload import codec
+from resilient_scoop.wire import payload_tags as tags
 
 TEXT_MAX: Final = 300
 _SAFE: Final = {
@@ -100,12 +101,12 @@ def peek(payload: bytes) -> Any:
     """Return a payload's value with stubs in it, or an `Unshown`."""
     if not payload:
         return Unshown("<nothing>")
-    if payload[0] == codec.DILL:
+    if payload[0] == tags.DILL[0]:
         return Unshown("<travels by value>")
     try:
-        if payload[0] == codec.PICKLE:
+        if payload[0] == tags.PICKLE[0]:
             return _Unpickler(io.BytesIO(payload)).load()
-        if payload[0] == codec.BUFFERS:
+        if payload[0] == tags.BUFFERS[0]:
             head, buffers = codec.take_apart(memoryview(payload))
             return _Unpickler(io.BytesIO(bytes(head)), buffers=buffers).load()
     except Exception as error:  # noqa: BLE001 - stubs need not fit what a pickle of user code does

@@ -17,6 +17,7 @@ from resilient_scoop.core.facts.tally import OTHERS, title
 from resilient_scoop.payload import shown
 from resilient_scoop.payload.exceptions import Failure, describe_failure
 from resilient_scoop.wire import messages as wire
+from resilient_scoop.wire.payload_tags import BROKER_ERROR
 from resilient_scoop.wire.tally import TALLY_KEY, Tally, decode_tally
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _item(view: Readable, place: _Place, found: _Found, define: wire.Define | No
         type=failure.type_name,
         message=failure.text,
         where=failure.where,
-        attempts=max(1, found.deaths, 0 if found.payload[:1] == b"E" else tries + 1),
+        attempts=max(1, found.deaths, 0 if found.payload[:1] == BROKER_ERROR else tries + 1),
         traceback=failure.traceback_text,
     )
 

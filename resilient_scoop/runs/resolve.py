@@ -25,7 +25,8 @@ from resilient_scoop.journal.journal import Journal
 from resilient_scoop.runs.status import read_ended
 from resilient_scoop.runs.stored_state import read_state
 from resilient_scoop.wire import messages as wire
-from resilient_scoop.wire.broker_errors import TAG, broker_error, read_broker_error
+from resilient_scoop.wire.broker_errors import broker_error, read_broker_error
+from resilient_scoop.wire.payload_tags import BROKER_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,7 +211,7 @@ def _is_finished(ended: wire.RunEnded) -> bool:
 
 
 def _is_lost(payload: bytes) -> bool:
-    return payload[:1] == TAG and read_broker_error(payload)[0] == "lost"
+    return payload[:1] == BROKER_ERROR and read_broker_error(payload)[0] == "lost"
 
 
 def _replaced(item: wire.Outcome, place: int, payload: bytes | None) -> list[wire.Outcome]:

@@ -31,6 +31,7 @@ from resilient_scoop.payload import by_value, codec, unpicklable_path
 from resilient_scoop.payload.codec import Parts
 from resilient_scoop.states import shape
 from resilient_scoop.states.migrate import Migration
+from resilient_scoop.wire import payload_tags as tags
 
 MAGIC: Final = b"RSCK"
 FORMAT: Final = 1
@@ -116,7 +117,7 @@ def _by_value(
 ) -> bytes:
     if not isinstance(error, RecursionError):
         try:
-            return b"D" + by_value.dumps_state((state, more), seen.reduce)
+            return tags.DILL + by_value.dumps_state((state, more), seen.reduce)
         except Exception as refused:  # noqa: BLE001 - pickling runs user code
             error = refused
 
@@ -180,9 +181,9 @@ def loads(content: bytes | memoryview, what: str) -> Any:
     table, payload = _take_apart(content, what)
     migration = Migration(table.fields, what)
     try:
-        if payload[0] == codec.PICKLE:
+        if payload[0] == tags.PICKLE[0]:
             state = _Unpickler(_reader(payload), migration).load()
-        elif payload[0] == codec.DILL:
+        elif payload[0] == tags.DILL[0]:
             state = by_value.loads_state(_reader(payload[1:]), migration.find)
         else:
             head, buffers = codec.take_apart(memoryview(payload))

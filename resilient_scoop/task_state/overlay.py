@@ -27,6 +27,7 @@ from resilient_scoop.payload import codec
 from resilient_scoop.values.containers import copy_of, fill, is_container
 from resilient_scoop.values.user_modules import is_users
 from resilient_scoop.values.values import ABSENT, CACHED, MISSING
+from resilient_scoop.wire import payload_tags as tags
 from resilient_scoop.wire.callables import AS_IMPORTED, Define, Reference
 
 _TINY: Final = frozenset({int, float, bool, type(None), complex})
@@ -250,7 +251,7 @@ def _dumped(values: dict[str, Any]) -> bytes:
     if any(map(_is_definition, values.values())):
         from resilient_scoop.payload import by_value
 
-        return b"D" + by_value.dumps_values(values)
+        return tags.DILL + by_value.dumps_values(values)
     return codec.dumps(values)
 
 

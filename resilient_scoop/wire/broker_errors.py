@@ -1,25 +1,23 @@
 """Outcomes that the broker itself makes: tagged msgpack, since it neither pickles nor unpickles.
 
-The first byte tells a payload's codec; `E` is this one. `payload.payload` turns it into an error.
+`payload.payload` turns it into an error.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
-TAG: Final = b"E"
+from resilient_scoop.wire.payload_tags import BROKER_ERROR
 
 
 def broker_error(kind: str, *fields: object) -> bytes:
     """Return the payload of an outcome: `kind` is crashed, lost, timeout or cancelled."""
-    return TAG + msgspec.msgpack.encode([kind, list(fields)])
+    return BROKER_ERROR + msgspec.msgpack.encode([kind, list(fields)])
 
 
 def is_cancelled(payload: bytes) -> bool:
     """Tell whether a payload is the outcome of a cancelled item."""
-    return payload[:1] == TAG and read_broker_error(payload)[0] == "cancelled"
+    return payload[:1] == BROKER_ERROR and read_broker_error(payload)[0] == "cancelled"
 
 
 def read_broker_error(payload: bytes) -> tuple[str, list[object]]:

@@ -22,7 +22,8 @@ import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.wire import messages as wire
-from resilient_scoop.wire.broker_errors import TAG, read_broker_error
+from resilient_scoop.wire.broker_errors import read_broker_error
+from resilient_scoop.wire.payload_tags import BROKER_ERROR
 
 RUN_SEED = 0xC0FFEE
 Op = tuple[Any, ...]
@@ -113,7 +114,7 @@ def read_outcome(payload: bytes, *, failed: bool) -> Any:
     """Return a value, or `Failed`."""
     if not failed:
         return _decode(payload[1:])
-    return Failed(read_broker_error(payload)[0] if payload[:1] == TAG else "raised")
+    return Failed(read_broker_error(payload)[0] if payload[:1] == BROKER_ERROR else "raised")
 
 
 @cache

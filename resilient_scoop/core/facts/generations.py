@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
+
+from resilient_scoop.wire.payload_tags import FILE
 
 if TYPE_CHECKING:
     from resilient_scoop.wire.checkpoints import Checkpoint, Verified
 
-FILE: Final = b"B"
-"""How the payload of a checkpoint in a file begins; the file's name follows."""
 Key = tuple[str, int]
 """A block: its name, and the call at which it was opened."""
 

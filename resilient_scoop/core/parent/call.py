@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.wire.payload_tags import FILE
 
 if TYPE_CHECKING:
     from resilient_scoop.wire.messages import Outcome
-
-FILE = b"B"
-"""How the payload of a value that is in a file begins."""
 
 
 class Chunk(msgspec.Struct):

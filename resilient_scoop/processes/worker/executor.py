@@ -33,6 +33,7 @@ from resilient_scoop.task_state import (
     process_state,
     rng,
 )
+from resilient_scoop.wire.payload_tags import PICKLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 _PLAIN: frozenset[type] = frozenset({int, float, bool, str, bytes, type(None), complex})
 _BUILTIN: tuple[type, ...] = (*_PLAIN, list, tuple, dict, set, frozenset)
 """On these types, and types derived from them, such a function changes nothing in the process."""
-_PICKLE = 0x80
+_PICKLE = PICKLE[0]
 _NOT_LOADED = object()
 
 
