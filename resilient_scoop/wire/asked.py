@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from resilient_scoop.wire.attempt import Attempt
+from resilient_scoop.wire.base import Frame
 
 
-class _Struct(
-    msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
-):
-    """Base of every frame."""
-
-
-class BeginWanted(_Struct, frozen=True):
+class BeginWanted(Frame, frozen=True):
     """A worker would begin an `idempotent=False` item now; it waits for `MayBegin`."""
 
     attempt: Attempt
     index: int
 
 
-class MayBegin(_Struct, frozen=True):
+class MayBegin(Frame, frozen=True):
     """Answer to `BeginWanted`, behind the commit of the item's `Intent`."""
 
     attempt: Attempt
     index: int
 
 
-class Noted(_Struct, frozen=True):
+class Noted(Frame, frozen=True):
     """Answer to an `Observed` that asks for it: all observations up to `no` are durable."""
 
     parent: str

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
+from resilient_scoop.wire.base import Piece
 
 
-class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Attempt(Piece, frozen=True):
     """One try at a future: `no` is unique within `epoch`."""
 
     epoch: int

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
+from resilient_scoop.wire.base import Frame, Piece
 
 
-class _Struct(
-    msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
-):
-    """Base of every frame."""
-
-
-class Options(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Options(Piece, frozen=True):
     """What `futures.options` and `futures.task` say of a call; part of a definition."""
 
     timeout_s: float | None = None
@@ -30,7 +24,7 @@ VOLATILE: Final = 2
 """Of `Reference.flags`: differs between processes by its nature; its source stands for it."""
 
 
-class Reference(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Reference(Piece, frozen=True):
     """Something of the user's that a callable refers to: a global, a class attribute, a closure cell."""
 
     home: (
@@ -49,7 +43,7 @@ class Reference(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.here or self.digest
 
 
-class Setting(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Setting(Piece, frozen=True):
     """What a call finds otherwise than a worker at its base, by the script's doing; names as bytes."""
 
     environ: dict[bytes, bytes | None] = {}  # None: removed
@@ -58,7 +52,7 @@ class Setting(msgspec.Struct, frozen=True, array_like=True, gc=False):
     more: bytes = b""  # pickled settings of the process by name; empty: as they were
 
 
-class Define(_Struct, frozen=True):
+class Define(Frame, frozen=True):
     """A callable and its options, sent to each process that needs it, again once it is forgotten."""
 
     fn: bytes  # FnId
@@ -75,14 +69,14 @@ class Define(_Struct, frozen=True):
     brought_values: bytes = b""  # as `values`, of these
 
 
-class Forget(_Struct, frozen=True):
+class Forget(Frame, frozen=True):
     """To origin and workers: forget the callables that you don't use, and announce what you call."""
 
     no: int  # rises over all epochs
     keep: list[bytes]  # of tasks that may still be on their way
 
 
-class Forgotten(_Struct, frozen=True):
+class Forgotten(Frame, frozen=True):
     """Answer to `Forget`, behind the definitions of what is still called."""
 
     no: int

@@ -9,20 +9,13 @@ that are `held` stays, too, as long as the generation does.
 
 from __future__ import annotations
 
-import msgspec
-
 from resilient_scoop.wire.attempt import Attempt
+from resilient_scoop.wire.base import Frame, Piece
 
 Span = tuple[int, int]
 
 
-class _Struct(
-    msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
-):
-    """Base of every frame."""
-
-
-class Checkpoint(_Struct, frozen=True):
+class Checkpoint(Frame, frozen=True):
     """A parent's state as of a point of its own; one record, forced. `payload` is opaque."""
 
     parent: str
@@ -45,7 +38,7 @@ class Checkpoint(_Struct, frozen=True):
     held: list[int] = []  # calls of which the process that made it had not read all: C5
 
 
-class Verified(_Struct, frozen=True):
+class Verified(Frame, frozen=True):
     """A stored checkpoint has been loaded successfully: what its base covers may be dropped."""
 
     parent: str
@@ -55,7 +48,7 @@ class Verified(_Struct, frozen=True):
     gen: int
 
 
-class Halted(_Struct, frozen=True):
+class Halted(Frame, frozen=True):
     """A future cannot go on, and must not end with an outcome: the run is to stop, all is kept."""
 
     parent: str
@@ -63,7 +56,7 @@ class Halted(_Struct, frozen=True):
     reason: str
 
 
-class Saved(_Struct, frozen=True):
+class Saved(Frame, frozen=True):
     """Answer to `Checkpoint`: it is durable."""
 
     parent: str
@@ -72,20 +65,20 @@ class Saved(_Struct, frozen=True):
     gen: int
 
 
-class CheckpointWanted(_Struct, frozen=True):
+class CheckpointWanted(Frame, frozen=True):
     """To origin and workers: every parent with an open block is to save at its next commit."""
 
     no: int  # rises over all epochs
 
 
-class OpenBlocks(_Struct, frozen=True):
+class OpenBlocks(Frame, frozen=True):
     """Answer to `CheckpointWanted`, and said again when it changes: the parents with an open block."""
 
     no: int
     parents: list[str]
 
 
-class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Mark(Piece, frozen=True):
     """A generation that the log of a parent holds."""
 
     name: str
@@ -93,7 +86,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     gen: int
 
 
-class Trimmed(_Struct, frozen=True):
+class Trimmed(Frame, frozen=True):
     """As of this record, the log no longer vouches for these calls and observations of a parent.
 
     All that is known of them is that they are done. Absolute: it stands for all that was trimmed

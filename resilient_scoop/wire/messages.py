@@ -16,6 +16,7 @@ import msgspec
 
 from resilient_scoop.wire.asked import BeginWanted, MayBegin, Noted
 from resilient_scoop.wire.attempt import Attempt
+from resilient_scoop.wire.base import Frame, Piece
 from resilient_scoop.wire.callables import Define, Forget, Forgotten, Options
 from resilient_scoop.wire.checkpoints import (
     Checkpoint,
@@ -40,16 +41,10 @@ __all__ = [
 ]  # fmt: skip
 
 
-class _Struct(
-    msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
-):
-    """Base of every frame."""
-
-
 # --- facts that are both sent and journaled ---------------------------------------------------
 
 
-class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Part(Piece, frozen=True):
     """Items `[start, start + count)` of the batch that is the parent's call number `call`."""
 
     call: int
@@ -61,7 +56,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
     fresh: bool = False  # on replay: the journal has these items otherwise; compute again
 
 
-class Calls(_Struct, frozen=True):
+class Calls(Frame, frozen=True):
     """A parent asks for work. The next frame of the bundle is `Args`, the items' arguments in order."""
 
     parent: str
@@ -69,13 +64,13 @@ class Calls(_Struct, frozen=True):
     parts: list[Part]
 
 
-class Args(_Struct, frozen=True):
+class Args(Frame, frozen=True):
     """The arguments of the preceding frame's items, each pickled."""
 
     args: list[bytes]
 
 
-class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Outcome(Piece, frozen=True):
     """Outcomes of consecutive items, and what they were computed from.
 
     Those of a fork's source that are bound to no place there have `call` -1 (`runs.fork`).
@@ -96,14 +91,14 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     again: int = 0  # second tries of its items under `retries=`, as far as the worker counted them
 
 
-class Outcomes(_Struct, frozen=True):
+class Outcomes(Frame, frozen=True):
     """Outcomes for one parent."""
 
     parent: str
     items: list[Outcome]
 
 
-class Observation(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Observation(Piece, frozen=True):
     """One answer that could have come out differently; `answer` is opaque to the broker."""
 
     no: int  # per parent, from 0
@@ -112,7 +107,7 @@ class Observation(msgspec.Struct, frozen=True, array_like=True, gc=False):
     answer: bytes
 
 
-class Observed(_Struct, frozen=True):
+class Observed(Frame, frozen=True):
     """What a parent was told; rides with whatever the parent does next."""
 
     parent: str
@@ -121,7 +116,7 @@ class Observed(_Struct, frozen=True):
     asks: bool = False  # for `Noted`, once they are durable
 
 
-class Const(_Struct, frozen=True):
+class Const(Frame, frozen=True):
     """`shared.setConst`: once per name and run."""
 
     name: str
@@ -129,7 +124,7 @@ class Const(_Struct, frozen=True):
     payload: bytes
 
 
-class Crashed(_Struct, frozen=True):
+class Crashed(Frame, frozen=True):
     """An item was on the CPU when its worker died. Survives a broker restart (BLAST-RADIUS)."""
 
     parent: str
@@ -143,7 +138,7 @@ class Crashed(_Struct, frozen=True):
     tries: int = 0  # that failed in the same process before, under `retries=`
 
 
-class Abandoned(_Struct, frozen=True):
+class Abandoned(Frame, frozen=True):
     """Items that were asked for and will not be computed: their parent has given up the call.
 
     The call ends with what it has, also where there are no such items.
@@ -154,7 +149,7 @@ class Abandoned(_Struct, frozen=True):
     spans: list[Span]
 
 
-class Intent(_Struct, frozen=True):
+class Intent(Frame, frozen=True):
     """`idempotent=False` items are about to begin; journaled before their worker may do so."""
 
     parent: str
@@ -165,7 +160,7 @@ class Intent(_Struct, frozen=True):
     void: bool = False  # they have not begun after all: the worker has given them back
 
 
-class Progress(_Struct, frozen=True):
+class Progress(Frame, frozen=True):
     """What a running item says of itself; the newest of an item is journaled, in a table of its own."""
 
     parent: str  # "" for the script itself, whose figures are kept and nothing else
@@ -181,7 +176,7 @@ class Progress(_Struct, frozen=True):
     label: str = ""  # what the figures count, as the user says
 
 
-class RunEnded(_Struct, frozen=True):
+class RunEnded(Frame, frozen=True):
     """The script came to its end: `code` is its exit status, `failed` that it raised."""
 
     attempt: Attempt
@@ -198,7 +193,7 @@ class RunEnded(_Struct, frozen=True):
 # --- up: worker, origin or agent to broker ----------------------------------------------------
 
 
-class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Held(Piece, frozen=True):
     """What a worker holds of a slice when it says Hello: the items with no outcome sent yet."""
 
     attempt: Attempt
@@ -209,7 +204,7 @@ class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
     digests: bytes  # of the spans, one behind the other
 
 
-class Waiting(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Waiting(Piece, frozen=True):
     """A live parent, to be adopted by a new broker."""
 
     parent: str
@@ -218,7 +213,7 @@ class Waiting(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tries: int = 0
 
 
-class Hello(_Struct, frozen=True):
+class Hello(Frame, frozen=True):
     """First message of a link. `held` and `waiting` let a new broker adopt what is under way."""
 
     role: str  # "worker", "origin", "agent"
@@ -230,7 +225,7 @@ class Hello(_Struct, frozen=True):
     incarnations: list[bytes] = []  # an agent's: the peers that it has running
 
 
-class Parked(_Struct, frozen=True):
+class Parked(Frame, frozen=True):
     """An item waits and no longer takes up its worker; or, not `parked`, goes on and does again."""
 
     attempt: Attempt
@@ -240,7 +235,7 @@ class Parked(_Struct, frozen=True):
     tries: int = 0  # in this process before, under `retries=`
 
 
-class Stuck(_Struct, frozen=True):
+class Stuck(Frame, frozen=True):
     """A parked item could go on, but its worker has been in another item for long."""
 
     attempt: Attempt
@@ -248,7 +243,7 @@ class Stuck(_Struct, frozen=True):
     tries: int = 0  # as in `Parked`
 
 
-class Returned(_Struct, frozen=True):
+class Returned(Frame, frozen=True):
     """Answer to `Retract`: items from `stop` on were not started and never will be here."""
 
     attempt: Attempt
@@ -256,7 +251,7 @@ class Returned(_Struct, frozen=True):
     begun: int = -1  # the item that was to be given back, where it comes too late
 
 
-class HistoryWanted(_Struct, frozen=True):
+class HistoryWanted(Frame, frozen=True):
     """A parent wants the page of its history after record `after`; 0 is the beginning.
 
     One that outlived its broker begins with the first call that misses an outcome: `from_call`.
@@ -270,7 +265,7 @@ class HistoryWanted(_Struct, frozen=True):
     no: int = 0
 
 
-class Cancel(_Struct, frozen=True):
+class Cancel(Frame, frozen=True):
     """`Future.cancel()`: answered by `CancelAnswer`."""
 
     parent: str
@@ -279,7 +274,7 @@ class Cancel(_Struct, frozen=True):
     index: int
 
 
-class Abandon(_Struct, frozen=True):
+class Abandon(Frame, frozen=True):
     """A parent reads nothing more of these calls; answered by `Abandoned`."""
 
     parent: str
@@ -287,13 +282,13 @@ class Abandon(_Struct, frozen=True):
     calls: list[int]
 
 
-class Alive(_Struct, frozen=True):
+class Alive(Frame, frozen=True):
     """An agent vouches for the processes that it sees running (not stopped)."""
 
     incarnations: list[bytes]
 
 
-class ProcessLost(_Struct, frozen=True):
+class ProcessLost(Frame, frozen=True):
     """An agent saw a worker or the origin die, or killed it; `on_cpu` is what it was executing."""
 
     incarnation: bytes
@@ -307,11 +302,11 @@ class ProcessLost(_Struct, frozen=True):
     tries: int = 0  # of the item in that process before, under `retries=`
 
 
-class Bye(_Struct, frozen=True):
+class Bye(Frame, frozen=True):
     """A worker ends in order; what it still held is given back."""
 
 
-class Unfit(_Struct, frozen=True):
+class Unfit(Frame, frozen=True):
     """A worker cannot load what the script's process sent: it lacks a module, or the script itself.
 
     That is no outcome: the run is to stop, and all is kept. The items are set aside, not given back.
@@ -332,7 +327,7 @@ Up = (
 # --- down: broker to the others ---------------------------------------------------------------
 
 
-class Welcome(_Struct, frozen=True):
+class Welcome(Frame, frozen=True):
     """Answer to Hello."""
 
     epoch: int
@@ -341,7 +336,7 @@ class Welcome(_Struct, frozen=True):
     dropped: list[Attempt] = []  # of what was held: stop and forget
 
 
-class Task(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Task(Piece, frozen=True):
     """A slice of a batch to run, `len(args)` items from `start`."""
 
     no: int
@@ -356,13 +351,13 @@ class Task(msgspec.Struct, frozen=True, array_like=True, gc=False):
     resume: bytes = b""  # the payload that an earlier attempt of the (single) item kept
 
 
-class Grant(_Struct, frozen=True):
+class Grant(Frame, frozen=True):
     """Run these, in any order; each runs under the attempt (epoch of the link, its number)."""
 
     tasks: list[Task]
 
 
-class History(_Struct, frozen=True):
+class History(Frame, frozen=True):
     """Head of a page: the `Outcomes`, `Observed` and `Checkpoint` frames behind it are up to `upto`."""
 
     parent: str
@@ -377,27 +372,27 @@ class History(_Struct, frozen=True):
     no: int = 0  # of the question
 
 
-class Retract(_Struct, frozen=True):
+class Retract(Frame, frozen=True):
     """Give back what of this slice is not started (others are idle)."""
 
     attempt: Attempt
     start: int = -1  # from this item on, which is to be cancelled; nothing where it is begun
 
 
-class Drop(_Struct, frozen=True):
+class Drop(Frame, frozen=True):
     """Stop these attempts and forget them: cancelled, fenced, or done elsewhere."""
 
     attempts: list[Attempt]
 
 
-class Evict(_Struct, frozen=True):
+class Evict(Frame, frozen=True):
     """One parked item of a slice goes on elsewhere: end its greenlet."""
 
     attempt: Attempt
     index: int
 
 
-class CancelAnswer(_Struct, frozen=True):
+class CancelAnswer(Frame, frozen=True):
     """Whether `Cancel` came in time: behind the outcome, if there is one."""
 
     parent: str
@@ -406,7 +401,7 @@ class CancelAnswer(_Struct, frozen=True):
     cancelled: bool
 
 
-class Kill(_Struct, frozen=True):
+class Kill(Frame, frozen=True):
     """To an agent: end this process now."""
 
     incarnation: bytes
@@ -414,7 +409,7 @@ class Kill(_Struct, frozen=True):
     attempt: Attempt | None = None  # only while it is on the CPU
 
 
-class Stop(_Struct, frozen=True):
+class Stop(Frame, frozen=True):
     """The run ends or is interrupted: finish nothing more, say Bye, end."""
 
     reason: str

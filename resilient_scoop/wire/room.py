@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
+from resilient_scoop.wire.base import Frame
 
 
-class NoRoom(
-    msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
-):
+class NoRoom(Frame, frozen=True):
     """The disk has no space for a file that the sender is to write; it keeps the content and waits."""
 
     size_bytes: int  # 0: it has been written

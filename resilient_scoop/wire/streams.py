@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from resilient_scoop.wire.attempt import Attempt
+from resilient_scoop.wire.base import Frame
 
 
-class _Struct(
-    msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
-):
-    """Base of every frame."""
-
-
-class Output(_Struct, frozen=True):
+class Output(Frame, frozen=True):
     """What the script wrote to its standard output.
 
     A script that writes otherwise than before goes back behind what is recorded: `at` tells to which
@@ -26,7 +19,7 @@ class Output(_Struct, frozen=True):
     at: int | None = None
 
 
-class Input(_Struct, frozen=True):
+class Input(Frame, frozen=True):
     """What one read of the script's standard input gave; no data and no error: the end of file."""
 
     attempt: Attempt

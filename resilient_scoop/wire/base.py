@@ -1,0 +1,15 @@
+"""The base of every message, and of the parts that messages have."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Frame(
+    msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
+):
+    """A message or record of its own: an array that begins with the name of its class."""
+
+
+class Piece(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A part of a message: an array of its fields."""
