@@ -353,6 +353,8 @@ class Checks:
             self._check_output()
         self._check_blame()
         if world.broker is not None and world.broker.alive and world.broker.open:
+            if not world.broker.queue:
+                self._compare(world.broker)
             self.leftovers.check(world.broker)
 
     def _check_output(self) -> None:

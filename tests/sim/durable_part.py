@@ -1,49 +1,83 @@
-"""What of a broker's state is in its journal."""
+"""What of a broker's state is in its journal: every field, but those that are named here with a reason."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from resilient_scoop import ids
+import msgspec
+
+from resilient_scoop.core.facts.batch import Batch, Piece
+from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.parent import Parent
+from resilient_scoop.core.facts.sizes import Sizes
 from resilient_scoop.core.facts.state import State
+
+_ROUND = 6
+_NOT_OF_STATE = {
+    "seq": "above every number in the log; a live broker has given numbers to records that are erased",
+    "parents": "compared below",
+    "kids": "they follow from `parents`",
+    "kid_items": "they follow from `parents`",
+    "defines": "a cache of DEFINE",
+    "inputs": "no script of the simulator reads standard input",
+    "tally": "compared by what it says",
+    "args_bytes": "of copies in memory",
+    "words": "compared by what they say",
+}
+_NOT_OF_PARENT = {
+    "index": "an aid to find records; it may lead to a record further in front",
+}
+_NOT_OF_PIECE = {
+    "args": "a copy in memory",
+}
 
 
 def durable_part(state: State) -> dict[str, Any]:
     """Return what of a state is in the journal, in a form that can be compared."""
-    parents = {path: _parent_part(parent) for path, parent in sorted(state.parents.items())}
+    names = set(State.__struct_fields__).difference(_NOT_OF_STATE)
     return {
-        "output": state.output_bytes,
-        "kept": state.words.batches,
-        "items": (state.items_known, state.items_done),
-        "tally": state.tally.said,
-        "parents": {path: part for path, part in parents.items() if part is not None},
+        **{name: getattr(state, name) for name in names},
+        "words": state.words.batches,
+        "tally": _plain(msgspec.to_builtins(state.tally.said)),
+        "parents": {
+            path: _parent_part(parent)
+            for path, parent in sorted(state.parents.items())
+            if not _is_blank(parent)
+        },
     }
 
 
-def _parent_part(parent: Parent) -> tuple[Any, ...] | None:
-    batches = {
-        call: (list(b.undone), list(b.done), b.last, _digests(b.pieces, list(b.undone)))
-        for call, b in sorted(parent.batches.items())
-    }
-    crashes = {key: len(each) for key, each in parent.crashes.items() if each}
-    intents = {call: list(spans) for call, spans in parent.intents.items() if spans}
-    cancelled = {call: list(spans) for call, spans in parent.cancelled.items() if spans}
-    blocks = {key: [kept.gen for kept in each] for key, each in parent.blocks.items()}
-    trimmed = (list(parent.dropped), list(parent.untold), blocks)
-    noted = (crashes, intents, cancelled, trimmed)
-    if not (batches or parent.finished or parent.next_observation):
-        return None
-    finished = (list(parent.finished), parent.sizes)
-    return batches, finished, parent.next_observation, parent.logged, noted
+def _is_blank(parent: Parent) -> bool:
+    """Tell whether nothing of a parent is in the log: its record was made when it was looked for."""
+    return _parent_part(parent) == _parent_part(Parent(parent.path, parent.prefix))
 
 
-def _digests(pieces: list[Any], undone: list[tuple[int, int]]) -> dict[int, bytes]:
-    width = ids.DIGEST_BYTES
-    found = {}
-    for piece in pieces:
-        for index in range(piece.start, piece.stop):
-            if any(low <= index < high for low, high in undone):
-                at = index - piece.start
-                found[index] = piece.digests[at * width : (at + 1) * width]
-    return found
+def _parent_part(parent: Parent) -> dict[str, Any]:
+    names = set(Parent.__slots__).difference(_NOT_OF_PARENT)
+    return {name: _plain(getattr(parent, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:  # noqa: PLR0911 - a table
+    """Return a value in a form that is equal where it means the same."""
+    match value:
+        case Batch():
+            return {name: _plain(getattr(value, name)) for name in Batch.__slots__}
+        case Piece():
+            names = set(Piece.__struct_fields__).difference(_NOT_OF_PIECE)
+            return {name: getattr(value, name) for name in names}
+        case Intervals():
+            return list(value)
+        case Sizes():
+            return value.runs(0, 1 << 62)
+        case dict():
+            # What is empty, or a count of nothing, was noted and is void.
+            plain = ((key, _plain(each)) for key, each in value.items())
+            return {key: each for key, each in plain if each not in ([], {}, [0, 0, 0.0])}
+        case list():
+            return [_plain(each) for each in value]
+        case float():
+            return round(value, _ROUND)  # sums of the same figures in another order
+        case msgspec.Struct():
+            return _plain(msgspec.to_builtins(value))
+        case _:
+            return value

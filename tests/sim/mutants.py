@@ -140,6 +140,10 @@ def _intents_forgotten() -> Sequence[Patch]:
     return patched_apply(wire.Intent)
 
 
+def _observations_forgotten() -> Sequence[Patch]:
+    return patched_apply(wire.Observed)
+
+
 def patched_apply(kind: type) -> Sequence[Patch]:
     """Let a new broker overlook the records of a kind."""
 
@@ -318,6 +322,7 @@ MUTANTS = (
     Mutant("adopted unchecked", _adopted_unchecked),
     Mutant("deaths forgotten at restart", _crashes_forgotten, (("map", "poison", [1, 2]),)),
     Mutant("intents forgotten at restart", _intents_forgotten, _RISKY),
+    Mutant("observations forgotten at restart", _observations_forgotten, _STEADY),
     Mutant("doubts ignored", _doubts_ignored, _RISKY),
     Mutant("a record of a page skipped", _page_skipped),
     Mutant("a page taken for the last", _page_cut_short),

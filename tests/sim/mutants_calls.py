@@ -22,6 +22,7 @@ from resilient_scoop.core.parent.calls import Calls
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.wire import messages as wire
+from tests.sim.mutants import patched_apply
 from tests.sim.planting import Mutant, Patch
 
 
@@ -241,6 +242,23 @@ def _given_up_taken_for_done() -> Sequence[Patch]:
     return [(fold, "_finish", bug)]
 
 
+def _given_up_forgotten() -> Sequence[Patch]:
+    return patched_apply(wire.Abandoned)
+
+
+def _new_end_not_journaled() -> Sequence[Patch]:
+    """Let the live broker alone know of calls that are shorter, or made again."""
+    log = Ledger.log
+
+    def bug(self: Ledger, parent: Any, raw: bytes, *, forced: bool = True) -> int:
+        record = wire.decode_logged(raw)
+        if isinstance(record, wire.Calls) and record.attempt.no > 1:
+            return self.state.seq
+        return log(self, parent, raw, forced=forced)
+
+    return [(Ledger, "log", bug)]
+
+
 _GLANCES = (
     ("glance", "slow", 20, 1, 3), ("map", "glance", [["slow", 9, 2, 3], ["leaf", 30, 1, 4]]),
     ("glance", "slow", 8, 0, 4),
@@ -271,4 +289,6 @@ CALL_MUTANTS = (
     Mutant("given up for nothing", _given_up_for_nothing, _GLANCES),
     Mutant("given up, not said again", _given_up_not_said_again, _GLANCES),
     Mutant("given up, taken for done", _given_up_taken_for_done, _GLANCES),
+    Mutant("given up, forgotten at restart", _given_up_forgotten, _GLANCES),
+    Mutant("calls of later attempts not journaled", _new_end_not_journaled),
 )

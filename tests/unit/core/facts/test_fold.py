@@ -1,0 +1,146 @@
+"""The fold over LOG: what is news, and that a recovered state is the live one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from resilient_scoop.core.facts.fold import apply
+from resilient_scoop.core.facts.state import State
+from resilient_scoop.ids import ROOT
+from resilient_scoop.wire import messages as wire
+from tests.sim.durable_part import durable_part
+from tests.unit.bench import (
+    FN,
+    ONCE,
+    ORIGIN,
+    PLAIN,
+    RISKY,
+    RUN,
+    W1,
+    Bench,
+    calls,
+    digests,
+    granted,
+    outcomes,
+    part,
+)
+
+FIRST = wire.Attempt(1, 1)
+OBSERVED = wire.Observed(ROOT, FIRST, [wire.Observation(0, "done", 0, b"")])
+
+
+def asked(*parts: wire.Part, attempt: wire.Attempt = FIRST) -> wire.Calls:
+    return wire.Calls(ROOT, attempt, list(parts))
+
+
+def test_apply_reports_a_first_record_as_news_and_its_repetition_not() -> None:
+    state = State(RUN)
+    for record in (asked(part(0, 0, 3)), OBSERVED, outcomes(0, 0, 3)):
+        assert apply(state, record, 1).is_news, record
+        before = durable_part(state)
+
+        assert not apply(state, record, 2).is_news, record
+        assert durable_part(state) == before
+
+
+def test_apply_keeps_the_writer_of_the_last_record_that_was_news() -> None:
+    state = State(RUN)
+    later = wire.Attempt(1, 2)
+    apply(state, asked(part(0, 0, 3)), 1)
+
+    apply(state, asked(part(0, 0, 3), attempt=later), 2)
+    assert state.parent(ROOT).writer == FIRST
+
+    apply(state, asked(part(1, 0, 3), attempt=later), 2)
+    assert state.parent(ROOT).writer == later
+
+
+def test_apply_counts_an_item_once_when_a_record_has_two_outcomes_of_it() -> None:
+    state = State(RUN)
+    apply(state, asked(part(0, 0, 3)), 1)
+    first, again = outcomes(0, 0, 2).items, outcomes(0, 1, 3).items
+
+    change = apply(state, wire.Outcomes(ROOT, [*first, *again]), 2)
+
+    assert [each.spans for each in change.counted] == [[(0, 2)], [(2, 3)]]
+    assert (state.items_done, list(state.parent(ROOT).finished)) == (3, [(0, 1)])
+
+
+def test_apply_reports_what_a_changed_call_replaces_and_which_results_it_loses() -> None:
+    state = State(RUN)
+    apply(state, asked(part(0, 0, 6)), 1)
+    apply(state, outcomes(0, 4, 6), 2)
+
+    (change,) = apply(state, asked(part(0, 0, 5, salt=1)), 3).parts
+
+    assert change.replaced == [(0, 4)]
+    assert change.new == [(0, 4)]
+    assert change.lost == [(5, 6)]
+
+
+def test_apply_names_the_arguments_that_are_not_needed_any_more() -> None:
+    state = State(RUN)
+    apply(state, asked(part(0, 0, 2), part(1, 0, 1)), 7)
+
+    assert apply(state, outcomes(0, 0, 2), 8).spent == []
+    assert apply(state, outcomes(1, 0, 1), 9).spent == [
+        state.parent(ROOT).prefix + (7).to_bytes(8, "big")
+    ]
+
+
+def test_recovery_gives_the_live_state_when_a_begun_item_is_replaced() -> None:
+    # Given an item that must not be started twice, and has begun
+    bench = Bench()
+    root = bench.begin(W1)
+    actions = bench.tell(ORIGIN, RISKY, *calls(part(0, 0, 1, fn=ONCE), attempt=root))
+    (task,) = granted(actions, W1)
+    bench.tell(W1, wire.BeginWanted(wire.Attempt(1, task.no), 0))
+
+    # When its parent asks for another call in its place
+    bench.tell(ORIGIN, *calls(part(0, 0, 1, fn=ONCE, salt=1), attempt=root))
+
+    # Then that has ended as lost, for a new broker too: nobody starts it
+    assert bench.broker.state.items_done == 1
+    again = bench.again(adopt=False)
+    assert durable_part(again.broker.state) == durable_part(bench.broker.state)
+    assert again.broker.scheduler.ready == 0
+
+
+def test_recovery_gives_the_live_state_when_a_batch_with_gaps_is_asked_for_again_shorter() -> None:
+    # Given a batch that was given up with its first and last item done
+    bench = Bench()
+    root = bench.begin()
+    bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 3), attempt=root))
+    bench.tell(W1, outcomes(0, 0, 1), outcomes(0, 2, 3))  # its last words
+    bench.tell(ORIGIN, wire.Abandon(ROOT, root, [0]))
+    assert list(bench.broker.state.parent(ROOT).partial) == [0]
+
+    # When the parent asks for the first item only
+    bench.tell(ORIGIN, *calls(part(0, 0, 1), attempt=root))
+
+    assert durable_part(bench.again().broker.state) == durable_part(bench.broker.state)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        wire.Crashed(ROOT, 0, 1, -9, "crash", digests(1)),
+        wire.Intent(ROOT, 0, 1, 1, digests(1)),
+        wire.Abandoned(ROOT, 0, [(1, 2)]),
+        wire.Trimmed(ROOT, [(0, 1)], [], 3, []),
+        OBSERVED,
+        outcomes(0, 1, 2),
+    ],
+    ids=lambda record: type(record).__name__,
+)
+def test_durable_part_tells_states_apart_that_differ_by_one_record(record: Any) -> None:
+    with_it, without = State(RUN), State(RUN)
+    for state in (with_it, without):
+        state.defines[FN] = PLAIN
+        apply(state, asked(part(0, 0, 3)), 1)
+
+    apply(with_it, record, 2)
+
+    assert durable_part(with_it) != durable_part(without)
