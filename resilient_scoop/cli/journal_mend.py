@@ -11,6 +11,7 @@ from typing import Final
 import click
 import msgspec
 
+from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.cli.base import (
     DURATION,
     SCHEMA,
@@ -33,7 +34,7 @@ from resilient_scoop.journal.place import read_generation
 from resilient_scoop.journal.repair import Repaired, repair
 from resilient_scoop.journal.upkeep import REFUSED_FILE, WANTED_FILE
 from resilient_scoop.journal.view import JournalView
-from resilient_scoop.runs.folder import RunDir, sync_folder
+from resilient_scoop.runs.folder import RunDir
 from resilient_scoop.runs.status import is_live
 
 _POLL_S: Final = 0.05

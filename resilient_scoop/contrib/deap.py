@@ -85,12 +85,10 @@ def eaMuPlusLambda(
     """As `deap.algorithms.eaMuPlusLambda`: the best `mu` of parents and offspring survive."""
     loop = _Loop(toolbox, stats, halloffame, verbose, every_s, name or "eaMuPlusLambda")
 
-    def breed() -> Population:
-        return list(varOr(population, toolbox, lambda_, cxpb, mutpb))
+    def succeed(offspring: Population) -> Population:
+        return list(toolbox.select(population + offspring, mu))
 
-    return loop.evolve(
-        population, ngen, breed, lambda offspring: toolbox.select(population + offspring, mu)
-    )
+    return loop.evolve(population, ngen, _vary(population, toolbox, lambda_, cxpb, mutpb), succeed)
 
 
 def eaMuCommaLambda(
@@ -117,10 +115,17 @@ def eaMuCommaLambda(
         raise UsageError(f"lambda_={lambda_} offspring are too few to choose mu={mu} of them")
     loop = _Loop(toolbox, stats, halloffame, verbose, every_s, name or "eaMuCommaLambda")
 
-    def breed() -> Population:
-        return list(varOr(population, toolbox, lambda_, cxpb, mutpb))
+    def succeed(offspring: Population) -> Population:
+        return list(toolbox.select(offspring, mu))
 
-    return loop.evolve(population, ngen, breed, lambda offspring: toolbox.select(offspring, mu))
+    return loop.evolve(population, ngen, _vary(population, toolbox, lambda_, cxpb, mutpb), succeed)
+
+
+def _vary(
+    population: Population, toolbox: Any, lambda_: int, cxpb: float, mutpb: float
+) -> Callable[[], Population]:
+    """Return what makes `lambda_` offspring of the population as it is then."""
+    return lambda: list(varOr(population, toolbox, lambda_, cxpb, mutpb))
 
 
 def eaGenerateUpdate(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from resilient_scoop.core.events import Table
 
 
@@ -22,3 +24,10 @@ class Reader(Protocol):
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """Return one record."""
+
+
+class Readable(Reader, Protocol):
+    """What is read of a journal by those who look at a run."""
+
+    def scan(self, table: Table) -> Iterable[tuple[bytes, bytes]]:
+        """Return all records of a table in the order of their keys."""

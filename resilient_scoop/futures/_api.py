@@ -82,7 +82,7 @@ def map(
     """
     del chunksize
     _warn_of(ignored)
-    return _map(func, iterables, timeout, buffersize, None)
+    return _map(Mapping.in_order, func, iterables, timeout, buffersize)
 
 
 def _warn_of(ignored: dict[str, Any]) -> None:
@@ -101,18 +101,19 @@ def _warn_of(ignored: dict[str, Any]) -> None:
 
 
 def _map(
+    read: Callable[[Mapping, float | None], Iterator[Any]],
     func: Callable[..., Any],
     iterables: tuple[Iterable[Any], ...],
     timeout: float | None,
     buffersize: int | None,
-    given: Options | None,
+    given: Options | None = None,
 ) -> Iterator[Any]:
+    """Begin a map; `read` gives its values in the order that is wanted."""
     at = _engine.here()
     if at is None:
         _serial.warn_once()
         return iter(builtins.map(_serial.Item(func), *iterables))
-    mapping = Mapping(at, func, iterables, _options.of(func, given), buffersize)
-    return mapping.in_order(timeout)
+    return read(Mapping(at, func, iterables, _options.of(func, given), buffersize), timeout)
 
 
 def map_as_completed(
@@ -127,22 +128,7 @@ def map_as_completed(
     A resumed run gets the same order as the first time.
     """
     _warn_of(ignored)
-    return _map_as_completed(func, iterables, timeout, buffersize, None)
-
-
-def _map_as_completed(
-    func: Callable[..., Any],
-    iterables: tuple[Iterable[Any], ...],
-    timeout: float | None,
-    buffersize: int | None,
-    given: Options | None,
-) -> Iterator[Any]:
-    at = _engine.here()
-    if at is None:
-        _serial.warn_once()
-        return iter(builtins.map(_serial.Item(func), *iterables))
-    mapping = Mapping(at, func, iterables, _options.of(func, given), buffersize)
-    return mapping.as_completed(timeout)
+    return _map(Mapping.as_completed, func, iterables, timeout, buffersize)
 
 
 def once(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -212,7 +198,7 @@ class Calls:
         """As `futures.map`; its `timeout` is for the iterator, the option `timeout` for each item."""
         del chunksize
         _warn_of(ignored)
-        return _map(func, iterables, timeout, buffersize, self._given)
+        return _map(Mapping.in_order, func, iterables, timeout, buffersize, self._given)
 
     def map_as_completed(
         self,
@@ -224,7 +210,7 @@ class Calls:
     ) -> Iterator[T]:
         """As `futures.map_as_completed`."""
         _warn_of(ignored)
-        return _map_as_completed(func, iterables, timeout, buffersize, self._given)
+        return _map(Mapping.as_completed, func, iterables, timeout, buffersize, self._given)
 
 
 def options(

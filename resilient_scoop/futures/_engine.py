@@ -59,6 +59,12 @@ _SEND_ITEMS = 64
 _DEFINITIONS_MAX = 512
 SLOW_S = 0.3
 """If checking for changes takes longer than this, the user is told."""
+_IN_THREAD = (
+    "futures were used in a thread of your own ({}): a replay needs calls in a fixed order, which "
+    "threads do not have; make calls and wait for them in the main thread of the script or of a task, "
+    "and pass values to threads"
+)
+_CALL_IN_THREAD = _IN_THREAD.format("a call")
 _SCALARS = frozenset({int, float, bool, str, bytes, type(None), complex})
 
 _definitions: dict[tuple[Any, ...], tuple[object, Define, Guard]] = {}
@@ -84,15 +90,10 @@ def here() -> Here | None:
         ScriptGuardError: the script makes calls while a worker imports it. RuntimeError: called in
         a thread of user code.
     """
-    if Process.importing is not None:
-        raise ScriptGuardError(Process.importing)
-    session = Process.session
+    session = session_here(_CALL_IN_THREAD, Process.refusal)
     if session is None:
         return None
-    _refuse_threads("a call")
     context = session.context
-    if context.fenced:
-        raise GreenletExit
     parent = context.parent
     if parent is None:
         assert Process.make_parent is not None, "a started process can make parents"
@@ -102,13 +103,35 @@ def here() -> Here | None:
     return Here(session, context, parent)
 
 
+def session_here(in_thread: str, refusal: str | None = None) -> Session | None:
+    """Return the session of this process, or None in a process that `rscoop` did not start.
+
+    Raises:
+        ScriptGuardError: a worker is importing the script. RuntimeError: there is a `refusal`, or
+        this is a thread of user code (`in_thread` is the text).
+    """
+    if Process.importing is not None:
+        raise ScriptGuardError(Process.importing)
+    session = Process.session
+    if session is None:
+        return None
+    _refuse(refusal)
+    if not _is_main_thread():
+        raise RuntimeError(in_thread)
+    if session.context.fenced:
+        raise GreenletExit
+    return session
+
+
 def enter(at: Here, what: str) -> None:
     """Return `at` if the running code is in that parent and may wait there.
 
     Raises:
         RuntimeError: `what` belongs to another parent, or this is a thread of user code.
     """
-    _refuse_threads(what)
+    _refuse(Process.refusal)
+    if not _is_main_thread():
+        raise RuntimeError(_IN_THREAD.format(what))
     context = at.session.context
     if context is not at.context:
         raise RuntimeError(
@@ -120,15 +143,13 @@ def enter(at: Here, what: str) -> None:
         raise GreenletExit
 
 
-def _refuse_threads(what: str) -> None:
-    if Process.refusal is not None:
-        raise RuntimeError(Process.refusal)
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError(
-            f"futures were used in a thread of your own ({what}): a replay needs calls in a fixed "
-            "order, which threads do not have; make calls and wait for them in the main thread of the "
-            "script or of a task, and pass values to threads"
-        )
+def _refuse(refusal: str | None) -> None:
+    if refusal is not None:
+        raise RuntimeError(refusal)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def definition(function: Callable[..., Any], style: int, options: Options) -> Define:
@@ -341,8 +362,7 @@ def block(at: Here, ready: Callable[[], bool], until: float | None = None) -> bo
     Raises:
         ReplayDivergedError: the replay is strict and differs: the awaited result may never arrive.
     """
-    if Process.refusal is not None:
-        raise RuntimeError(Process.refusal)
+    _refuse(Process.refusal)
     assert at.session.waiter is not None, "a started process can wait"
     parent = at.parent
     held = at.session.waiter.wait(lambda: parent.judge.refusal is not None or ready(), until)
@@ -362,8 +382,7 @@ def refuse_cut(at: Here, what: str) -> None:
 
 def told(at: Here, kind: str, live: Callable[[], bytes]) -> bytes:
     """Return an answer for the parent: the recorded one on replay, else that of `live`, recorded now."""
-    if Process.refusal is not None:
-        raise RuntimeError(Process.refusal)
+    _refuse(Process.refusal)
     parent = at.parent
     if parent.history.needs_page():
         block(at, lambda: not parent.history.needs_page())

@@ -9,18 +9,16 @@ from __future__ import annotations
 import math
 import os
 import pickle
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from resilient_scoop.adapters.greenlets import GreenletExit
-from resilient_scoop.errors import ProgressRefusedError, ScriptGuardError
-from resilient_scoop.futures import _serial
+from resilient_scoop.errors import ProgressRefusedError
+from resilient_scoop.futures import _engine, _serial
 from resilient_scoop.hashing import blake2b
 from resilient_scoop.payload import payload as codec
-from resilient_scoop.processes.here import Process
 from resilient_scoop.task_state import rng
 from resilient_scoop.wire.messages import Attempt, Progress
 
@@ -36,6 +34,10 @@ LABEL_MAX: Final = 60
 _SHARE: Final = 0.05
 """Largest share of a call's time for pickling its payloads."""
 _NOTHING: Final = object()
+_IN_THREAD: Final = (
+    "progress() and task_info() were used in a thread of your own, which belongs to no call; use them in "
+    "the main thread of a task, and pass on what you need"
+)
 _SERIAL_KEY: Final = os.urandom(16)
 
 
@@ -138,7 +140,7 @@ def task_info() -> TaskInfo | None:
 
     Without `rscoop`, a call has only one attempt, and its key is valid in this process.
     """
-    session = _session()
+    session = _engine.session_here(_IN_THREAD)
     if session is None:
         return _serial_info()
     context = session.context
@@ -218,7 +220,7 @@ def progress(
         raise ValueError(
             f"progress({done!r}, {total!r}): both must be numbers from 0, and total may be None"
         )
-    session = _session()
+    session = _engine.session_here(_IN_THREAD)
     if session is None:
         if resume is not _NOTHING and _serial.running:
             path, function = _serial.running[-1]
@@ -321,25 +323,3 @@ def _dump(value: Any, path: str, name: str, book: rng.StreamBook | None = None) 
         )
     given = b"" if book is None else pickle.dumps(book.save_steps(), 5)
     return msgspec.msgpack.encode(_Payload(encoded, pickle.dumps(rng.save(), 5), given))
-
-
-def _session() -> Session | None:
-    """Return the session of this process, if `rscoop` started it.
-
-    Raises:
-        ScriptGuardError: a worker is importing the script. RuntimeError: called in a thread of user
-        code.
-    """
-    if Process.importing is not None:
-        raise ScriptGuardError(Process.importing)
-    session = Process.session
-    if session is None:
-        return None
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError(
-            "progress() and task_info() were used in a thread of your own, which belongs to no "
-            "call; use them in the main thread of a task, and pass on what you need"
-        )
-    if session.context.fenced:
-        raise GreenletExit
-    return session

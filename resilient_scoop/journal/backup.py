@@ -33,9 +33,9 @@ from typing import BinaryIO, Final, Protocol
 
 import msgspec
 
+from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.core.events import Put, Table
 from resilient_scoop.errors import JournalError, JournalFormatError, UsageError
-from resilient_scoop.journal.blobs import sync_directory
 from resilient_scoop.journal.damage_check import Depth, Verdict, check
 from resilient_scoop.journal.export import backup
 from resilient_scoop.journal.journal import Journal
@@ -124,7 +124,7 @@ def make_key(path: Path) -> bytes:
             with suppress(FileExistsError):
                 os.link(draft, path)  # who comes first has made it
             draft.unlink()
-            sync_directory(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             raise UsageError(f"the key {path} can't be made: {error.strerror}") from error
     return read_key(path)
@@ -229,8 +229,8 @@ def _write_folder(stage: Path, names: list[str], target: Path) -> None:
         path.chmod(0o600)
         folders.add(path.parent)
     for folder in folders:
-        sync_directory(folder)
-    sync_directory(target.parent)
+        sync_folder(folder)
+    sync_folder(target.parent)
 
 
 def _write_tar(stage: Path, names: list[str], target: Path) -> None:
@@ -246,7 +246,7 @@ def _write_tar(stage: Path, names: list[str], target: Path) -> None:
         draft.rename(target)
     finally:
         draft.unlink(missing_ok=True)
-    sync_directory(target.parent)
+    sync_folder(target.parent)
 
 
 # --- bringing one back ------------------------------------------------------------------------

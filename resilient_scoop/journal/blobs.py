@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.hashing import sha256
 
 BLOB_BYTES_MIN: Final = 1 << 20
@@ -106,8 +107,8 @@ class BlobStore:
 
     def sync_names(self) -> None:
         """Make the names of everything written so far durable."""
-        sync_directory(self._directory)
-        sync_directory(self._directory.parent)
+        sync_folder(self._directory)
+        sync_folder(self._directory.parent)
 
     def path(self, digest: bytes) -> Path:
         """Return where the file of this digest stands."""
@@ -175,28 +176,6 @@ class BlobStore:
             return sum(entry.stat().st_size for entry in os.scandir(self._directory))
         except FileNotFoundError:
             return 0
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace a file as a whole: after any crash it holds the old content or the new."""
-    temporary = path.with_name(path.name + TMP)
-    fd = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        write_parts(fd, [content])
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    temporary.rename(path)
-    sync_directory(path.parent)
 
 
 def _write_hashed(path: Path, parts: Parts, *, sync: bool) -> BlobRef:

@@ -22,9 +22,9 @@ from typing import Final
 
 import lmdb
 
+from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalError
-from resilient_scoop.journal.blobs import sync_directory
 from resilient_scoop.journal.envelope import EnvelopeError, unseal
 from resilient_scoop.journal.place import DATA_FILE
 from resilient_scoop.journal.store import Store, open_copy, open_store
@@ -45,8 +45,8 @@ def main(directory: str, source: str, folder: str, parent: str) -> None:
     try:
         copy(open_store(Path(directory), Path(source), readonly=True), Path(folder) / DATA_FILE)
         check_copy(Path(folder), Path(directory))
-        sync_directory(Path(folder))
-        sync_directory(Path(directory))
+        sync_folder(Path(folder))
+        sync_folder(Path(directory))
     except (JournalError, EnvelopeError) as error:
         _refuse(getattr(error, "reason", str(error)))
     except (OSError, lmdb.Error) as error:

@@ -15,9 +15,9 @@ from typing import Any, Final
 import lmdb
 import msgspec
 
+from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalFormatError
-from resilient_scoop.journal.blobs import sync_directory
 from resilient_scoop.journal.place import (
     BLOB_FOLDER,
     DATA_FILE,
@@ -29,7 +29,7 @@ from resilient_scoop.journal.place import (
 from resilient_scoop.journal.store import (
     Reader,
     page_use,
-    table_pages,
+    table_use,
     translate,
 )
 from resilient_scoop.journal.view import JournalView
@@ -74,10 +74,9 @@ def stats(view: JournalView) -> JournalStats:
     try:
         with view.reading() as (store, txn):
             tables = [
-                TableStats(table.name.lower(), found["entries"], table_pages(found))
+                TableStats(table.name.lower(), *table_use(txn, handle))
                 for table, handle in store.tables.items()
                 if handle is not None
-                for found in [txn.stat(handle)]
             ]
             use, info = page_use(store, txn), store.env.info()
     except lmdb.Error as error:
@@ -132,7 +131,7 @@ def backup(view: JournalView, target: Path, *, blobs: bool = True) -> None:
         shutil.copytree(source, target / BLOB_FOLDER, ignore=shutil.ignore_patterns("*.tmp"))
     run = view.run.hex()
     write_generation(target, Generation(run, FORMAT, view.generation, read_meta(target).txn))
-    sync_directory(target)
+    sync_folder(target)
 
 
 def _record(table: Table, payload: bytes) -> dict[str, Any]:

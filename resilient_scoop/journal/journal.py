@@ -29,6 +29,7 @@ from typing import Final, NoReturn, Self
 
 import lmdb
 
+from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.core.compaction import GivenUpError
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.errors import (
@@ -39,7 +40,6 @@ from resilient_scoop.errors import (
     JournalFullError,
 )
 from resilient_scoop.journal import result_files, writer_lock
-from resilient_scoop.journal.blobs import sync_directory
 from resilient_scoop.journal.damage_check import (
     SMALL_BYTES_MAX,
     Depth,
@@ -297,7 +297,7 @@ class Journal(Reader):
             [Put(Table.META, RUN_KEY, self.run), Put(Table.META, FORMAT_KEY, bytes((FORMAT,)))]
         )
         self._next_generation(0)
-        sync_directory(self.directory.parent)
+        sync_folder(self.directory.parent)
 
     def _continue(self, known: Generation) -> None:
         run = self.get(Table.META, RUN_KEY)

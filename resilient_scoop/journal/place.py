@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from resilient_scoop.adapters.synced_files import write_synced
 from resilient_scoop.core.compaction import superfluous
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import (
@@ -35,7 +36,6 @@ from resilient_scoop.errors import (
     JournalFormatError,
     JournalPlaceError,
 )
-from resilient_scoop.journal.blobs import write_durably
 
 DATA_FILE: Final = "data.mdb"
 DATA_LOCK_FILE: Final = "lock.mdb"
@@ -235,7 +235,7 @@ def remove_data(directory: Path, keep: str, *, newer: bool = True) -> None:
 
 def write_generation(directory: Path, generation: Generation) -> None:
     """Replace the second file durably."""
-    write_durably(directory / GENERATION_FILE, msgspec.json.encode(generation))
+    write_synced(directory / GENERATION_FILE, msgspec.json.encode(generation))
 
 
 def close_generation(directory: Path, generation: Generation) -> None:

@@ -148,16 +148,31 @@ class PageUse(NamedTuple):
 
 def page_use(store: Store, txn: lmdb.Transaction[memoryview]) -> PageUse:
     """Return how the pages are used, from counters only."""
-    found = store.env.stat()
+    whole = store.env.stat()
     handles = [store.refs, store.files, *store.tables.values()]
-    used = sum(table_pages(txn.stat(handle)) for handle in handles if handle is not None)
+    used = sum(table_use(txn, handle).pages for handle in handles)
     pages = store.env.info()["last_pgno"] + 1
-    free = max(0, pages - used - table_pages(found) - _META_PAGES)
-    return PageUse(pages, free, found["psize"])
+    free = max(0, pages - used - _pages_of(whole) - _META_PAGES)
+    return PageUse(pages, free, whole["psize"])
 
 
-def table_pages(found: Any) -> int:
-    """Return how many pages LMDB counts for a table."""
+class TableUse(NamedTuple):
+    """What a table holds."""
+
+    records: int
+    pages: int
+
+
+def table_use(txn: lmdb.Transaction[memoryview], handle: Any) -> TableUse:
+    """Return what a table holds, without reading its records; nothing if the file lacks it."""
+    if handle is None:
+        return TableUse(0, 0)
+    found = txn.stat(handle)
+    return TableUse(found["entries"], _pages_of(found))
+
+
+def _pages_of(found: Any) -> int:
+    """Return how many pages LMDB counts for a table, or for the list of tables."""
     return int(found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"])
 
 
@@ -316,8 +331,7 @@ class Reader:
         """Return the number of records of a table, without reading them."""
         try:
             with self.reading() as (store, txn):
-                handle = store.tables[table]
-                return 0 if handle is None else txn.stat(handle)["entries"]
+                return table_use(txn, store.tables[table]).records
         except lmdb.Error as error:
             translate(self.directory, "reading", error)
 

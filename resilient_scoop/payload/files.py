@@ -20,11 +20,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.journal import result_files
 from resilient_scoop.journal.blobs import (
     BlobError,
     BlobStore,
-    sync_directory,
     write_parts,
 )
 
@@ -101,7 +101,7 @@ class LargeStore:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-        sync_directory(self._directory)
+        sync_folder(self._directory)
 
     def remove(self, ref: bytes) -> None:
         """Remove an argument's file; a missing one is no error."""

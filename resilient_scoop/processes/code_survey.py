@@ -26,8 +26,8 @@ from resilient_scoop.wire.messages import Calls, Define, Outcomes, decode_logged
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from resilient_scoop.core.ports import Readable
     from resilient_scoop.runs.folder import RunDir, RunInfo
-    from resilient_scoop.runs.status import Readable
 
 NOT_IMPORTED: Final = 3
 """Exit status of the child if the script cannot be imported."""

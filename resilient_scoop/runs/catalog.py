@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from resilient_scoop.adapters.synced_files import sync_folder, write_synced
 from resilient_scoop.errors import (
     JournalError,
     NoRunsError,
@@ -31,9 +32,7 @@ from resilient_scoop.runs.folder import (
     RunDir,
     RunInfo,
     check_owner,
-    sync_folder,
     user_name,
-    write_synced,
 )
 from resilient_scoop.runs.status import state_behind
 

@@ -23,7 +23,7 @@ from resilient_scoop.wire.tally import TALLY_KEY, Tally, decode_tally
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resilient_scoop.runs.status import Readable
+    from resilient_scoop.core.ports import Readable
 
 _Place = tuple[str, int, int]
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from resilient_scoop.core.facts.parent import Parent
     from resilient_scoop.core.facts.state import State
-    from resilient_scoop.runs.status import Readable
+    from resilient_scoop.core.ports import Readable
 
 START_S: Final = 0.5
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from resilient_scoop import ids
+from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.core.events import INPUT_KEY, Put, Table
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.outcomes import succeeded
@@ -316,11 +317,7 @@ def _link_files(source: Path, target: Path) -> None:
             continue  # an argument whose call has just ended
         except OSError:  # another file system, or one without links
             shutil.copyfile(path, target / path.name)
-    descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(target)
 
 
 def parse_batch(text: str) -> int | None:

@@ -10,7 +10,7 @@ from resilient_scoop.wire.messages import Input, Output, RunEnded, decode_up
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resilient_scoop.runs.status import Readable
+    from resilient_scoop.core.ports import Readable
 
 _PAGE_BYTES = 1 << 20
 

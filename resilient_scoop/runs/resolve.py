@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from resilient_scoop.core.facts.parent import Parent
     from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.ports import Readable
     from resilient_scoop.runs.folder import RunDir, RunInfo
-    from resilient_scoop.runs.status import Readable
 
 
 _PAGE_BYTES: Final = 1 << 20

@@ -7,23 +7,25 @@ runs. Figures count the records in the log, and the tally of records that it no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
+from resilient_scoop.adapters.synced_files import write_synced
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.facts.tally import title
+from resilient_scoop.core.ports import Readable
 from resilient_scoop.errors import JournalError, JournalFormatError, RscoopError
 from resilient_scoop.ids import ROOT, batch_path, item_path
 from resilient_scoop.journal import writer_lock
 from resilient_scoop.journal.place import GENERATION_FILE, data_file
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.runs.counting import Count, ReplayFigures
-from resilient_scoop.runs.folder import RunDir, RunInfo, write_synced
+from resilient_scoop.runs.folder import RunDir, RunInfo
 from resilient_scoop.wire.messages import (
     Define,
     Output,
@@ -38,25 +40,6 @@ REPLAY_RESULTS: Final = 200_000
 """A replay of so many results takes some seconds besides the parent's own time: worth a checkpoint."""
 REPLAY_BYTES: Final = 256 << 20
 _PAGE_BYTES: Final = 1 << 20
-
-
-class Readable(Protocol):
-    """The part of a journal's view that is needed here."""
-
-    def get(self, table: Table, key: bytes) -> bytes | None:
-        """Return the value of a key, or None."""
-
-    def scan(self, table: Table) -> Iterable[tuple[bytes, bytes]]:
-        """Return all records of a table in the order of their keys."""
-
-    def read(
-        self,
-        table: Table,
-        prefix: bytes = b"",
-        after: bytes | None = None,
-        limit_bytes: int | None = None,
-    ) -> list[tuple[bytes, bytes]]:
-        """Return a page of records after the key `after`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from resilient_scoop.wire.tally import TALLY_KEY, Tally, decode_tally
 
 if TYPE_CHECKING:
     from resilient_scoop.core.facts.state import State
-    from resilient_scoop.runs.status import Readable
+    from resilient_scoop.core.ports import Readable
 
 
 def read_defines(view: Readable) -> dict[bytes, Define]:
