@@ -1,1 +1,1 @@
-"""The outside world: one home for each library and system call."""
+"""Adapters to other libraries and system calls, one file each."""

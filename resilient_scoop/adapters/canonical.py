@@ -1,7 +1,7 @@
 """One digest per value: equal values give equal digests in every process, whatever PYTHONHASHSEED.
 
-Pickle bytes won't do: they show which equal objects are the same object, the order of sets, and
-the ids and states of things. Two ways, chosen by the value alone:
+Pickle bytes are unsuitable: they depend on which equal objects are the same object, the order of
+sets, and ids and internal states. There are two methods, chosen by the value alone:
 
 - the C pickler in its `fast` mode, which keeps no memo, so that sharing does not show; functions,
   classes and arrays are replaced by names, fingerprints and raw buffers. For all but:
@@ -50,7 +50,7 @@ ClassKey = Callable[[type], bytes | None]
 
 
 class _HoldsSetError(Exception):
-    """The value holds a set: its order must not show."""
+    """The value holds a set: its order must not affect the digest."""
 
 
 class _CyclicError(Exception):
@@ -62,16 +62,16 @@ class _NoFormError(Exception):
 
 
 class _OverrunError(Exception):
-    """Shared parts, written out each time that they occur, make more output than is sensible."""
+    """Shared parts, written at each occurrence, make too much output."""
 
 
 def by_name(_cls: type) -> bytes | None:
-    """Have a class stand for itself by its name."""
+    """Represent a class by its name."""
     return None
 
 
 def never_opaque(_kind: type) -> bool:
-    """Have every object stand for its value."""
+    """Return False: every object counts by its value."""
     return False
 
 
@@ -80,10 +80,10 @@ def _nothing() -> None:
 
 
 class Canon:
-    """Digests of values; `function_key` stands for functions, so that their code decides.
+    """Digests of values; `function_key` returns the key of a function, which depends on its code.
 
-    `class_key` does so for classes; where it returns None a class stands for itself by its name.
-    Objects of a type that `is_opaque` names stand for their type.
+    `class_key` does so for classes; if it returns None, a class counts by its name. Objects of a
+    type for which `is_opaque` holds count by their type.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Canon:
         self._idle: list[_Encoder] = []
 
     def digest(self, obj: object, pickled_bytes: int = 0) -> bytes | None:
-        """Return the value's digest (SIZE_BYTES); `pickled_bytes` is how large its pickle is."""
+        """Return the value's digest (SIZE_BYTES); `pickled_bytes` is the size of its pickle."""
         encoder = self._idle.pop() if self._idle else _Encoder(_Rules(*self._keys), _Sink())
         encoder.sink.start(_OUTPUT_MAX_BYTES + 8 * pickled_bytes)
         try:
@@ -131,7 +131,7 @@ class Canon:
 
 
 class _Sink:
-    """Hashes what the pickler writes; what is small is hashed in one go."""
+    """Hashes what the pickler writes; small output is hashed at once."""
 
     __slots__ = ("_first", "_hasher", "_left", "suspicious")
 
@@ -168,19 +168,19 @@ class _Nowhere:
 
 
 def _hash(data: bytes) -> bytes:
-    """Return the digest; SHA-256 is the faster one for much data where the processor helps."""
+    """Return the digest; SHA-256 is faster for much data if the processor supports it."""
     if len(data) > _SMALL_BYTES:
         return sha256(data).digest()[:SIZE_BYTES]
     return blake2b(data, digest_size=SIZE_BYTES).digest()
 
 
 def mark(*parts: object) -> tuple[object, ...]:
-    """Stand at the head of what replaces an object; never called."""
+    """Mark the replacement of an object; never called."""
     return parts
 
 
 class _Rules:
-    """What is encoded as something else than its own reduction."""
+    """Objects that are encoded differently from their own reduction."""
 
     def __init__(
         self,
@@ -281,25 +281,25 @@ def _ephemeral(cls: Any) -> Any:
 
 
 def _constant(constant: Any) -> Any:
-    """Encode an ephemeral constant of DEAP; unpickling adds attributes that say nothing new."""
+    """Encode an ephemeral constant of DEAP; unpickling adds irrelevant attributes."""
     return mark, ("constant", type(constant), constant.value)
 
 
 def module_name(obj: Any) -> str:
-    """Return the name of the object's module; of what has none, the script's."""
+    """Return the name of the object's module; without one, that of the script."""
     name = getattr(obj, "__module__", None)
     return name if isinstance(name, str) else "__main__"
 
 
 def _array(array: Any) -> Any:
     dtype = array.dtype
-    if dtype.names is not None:  # by fields: the gaps between them hold anything
+    if dtype.names is not None:  # by fields: gaps between them are undefined
         return mark, ("fields", array.shape, [(name, array[name]) for name in dtype.names])
     if dtype.hasobject:
         return mark, ("objects", array.shape, array.ravel().tolist())
     if dtype.kind not in _RAW_KINDS:
         return NotImplemented
-    flat = array.ravel()  # copies only what is not contiguous
+    flat = array.ravel()  # copies only non-contiguous data
     raw = pickle.PickleBuffer(flat.view("u1")) if flat.nbytes else b""
     return mark, ("array", dtype.str, array.shape, raw)
 
@@ -315,7 +315,7 @@ class _Encoder(pickle.Pickler):
 
 
 class _SetFinder(pickle.Pickler):
-    """Raises _HoldsSetError on the first set: older protocols name its type, which shows."""
+    """Raises _HoldsSetError on the first set: older protocols name its type, which is detected."""
 
     def __init__(self, rules: _Rules, sink: Any) -> None:
         super().__init__(sink, 3)
@@ -332,7 +332,7 @@ class _SetFinder(pickle.Pickler):
 
 
 _DECIMAL: Final = 1 << 128
-"""Python refuses to write very large numbers in decimal; those from here on are written otherwise."""
+"""Python refuses to write very large numbers in decimal; larger ones are written in hexadecimal."""
 _ATOMS: Final[dict[type, Callable[[Any], bytes]]] = {
     type(None): lambda _: b"N",
     bool: lambda value: b"T" if value else b"F",
@@ -349,7 +349,7 @@ _ATOMS: Final[dict[type, Callable[[Any], bytes]]] = {
 
 
 class _Walker:
-    """A tree of digests over any value; shared parts are walked once and look like equal ones."""
+    """A tree of digests over any value; shared parts are walked once and count as equal ones."""
 
     def __init__(self, rules: _Rules, *, numbered: bool) -> None:
         self._rules = rules
@@ -357,7 +357,7 @@ class _Walker:
         self._numbers: dict[int, int] = {}
         self._open: set[int] = set()
         self._known: dict[int, bytes] = {}
-        self._kept: list[object] = []  # whose id stands above: it must not be used again
+        self._kept: list[object] = []  # its id is recorded above, and must not be reused
         self._nodes = 0
 
     def digest(self, obj: Any) -> bytes:

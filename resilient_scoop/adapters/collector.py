@@ -1,7 +1,7 @@
-"""Python's collector of cycles, held back while a process imports its modules.
+"""Python's garbage collector, paused while a process imports its modules.
 
-What imports make stays to the end. To look through it again and again takes a tenth of the time that a
-process needs to start, and finds nothing.
+Objects made by imports stay to the end. Scanning them repeatedly takes a tenth of the start time of
+a process, and finds nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Collect nothing inside, and do not look again at what was made there."""
+    """Pause collections inside, and exclude the objects made there from later ones."""
     enabled = gc.isenabled()
     gc.disable()
     try:

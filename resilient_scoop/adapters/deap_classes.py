@@ -1,13 +1,13 @@
-"""How classes made at run time by DEAP, and the global random streams, travel by reference.
+"""Pickling by reference of classes that DEAP makes at run time, and of the global random streams.
 
-Plain pickle sends a `deap.creator` class by value, and every copy that arrives replaces
-`creator.Individual`: `isinstance` fails afterwards and classes pile up. It names an ephemeral
-constant of `deap.gp` by the `id()` it has in the sending process, which may be another class's
-here. It copies the state of `random` into every `partial(random.randint, 0, 1)` of a toolbox, so
-that all items would draw the same numbers from it. Here each is looked up where it arrives; only
-what is missing there is made.
+Plain pickle sends a `deap.creator` class by value, and every received copy replaces
+`creator.Individual`: `isinstance` fails afterwards and classes accumulate. It names an ephemeral
+constant of `deap.gp` by its `id()` in the sending process, which may belong to another class here.
+It copies the state of `random` into every `partial(random.randint, 0, 1)` of a toolbox, so that all
+items would draw the same numbers. Here the receiver looks each of them up; only missing ones are
+made.
 
-Invariant: the same definition gives the same class object, however often it arrives.
+Invariant: the same definition always gives the same class object.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _table_of: tuple[int, bool, bool] = (0, False, False)
 
 
 def dispatch_table() -> dict[type, Any]:
-    """Return the reductions to pickle with: copyreg's, and ours before them; do not change it."""
+    """Return the table of reductions: ours, then those of copyreg; do not change it."""
     global _table, _table_of
     state = (len(copyreg.dispatch_table), "deap.creator" in sys.modules, "deap.gp" in sys.modules)
     if state != _table_of:
@@ -47,7 +47,7 @@ def dispatch_table() -> dict[type, Any]:
 
 
 def global_stream(owner: object) -> str | None:
-    """Return the module whose process-wide random stream `owner` is, or None."""
+    """Return the module with the process-wide random stream `owner`, or None."""
     if owner is _GLOBAL_RANDOM:
         return "random"
     mtrand = sys.modules.get("numpy.random.mtrand")
@@ -63,7 +63,7 @@ def random_function(module: str, name: str) -> Any:
 
 
 def creator_class(name: str, definition: bytes) -> type:
-    """Return `deap.creator`'s class of this definition, made only if it is not there."""
+    """Return the class of `deap.creator` with this definition; make it if it does not exist."""
     found = _arrived.get((name, definition))
     if found is not None:
         return found
@@ -78,7 +78,7 @@ def creator_class(name: str, definition: bytes) -> type:
 
 
 def ephemeral_class(name: str, definition: bytes) -> type:
-    """Return the ephemeral constant called `name`: in DEAP a name stands for one function."""
+    """Return the ephemeral constant with this name: in DEAP a name belongs to one function."""
     from deap import gp
 
     for known in list(gp.MetaEphemeral.cache.values()):
@@ -110,7 +110,7 @@ def _reduce_ephemeral(cls: Any) -> Any:
         try:
             definition = _pickle((cls.func, cls.ret))
         except (pickle.PicklingError, AttributeError, TypeError):
-            definition = b""  # a lambda: must be known by name where it arrives
+            definition = b""  # a lambda: the receiver must find it by name
         _definitions[cls] = definition
     return ephemeral_class, (cls.name, definition)
 

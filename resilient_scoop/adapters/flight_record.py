@@ -1,8 +1,8 @@
-"""What a worker is executing right now, in memory that outlives it.
+"""The flight record: what a worker is executing now, in memory that outlives it.
 
-The agent makes the record (an anonymous file: nothing to clean up) and hands its descriptor to the
-process; the process writes a few words at every switch; after a death the agent reads who was on
-the CPU. Nothing that user code does to its interpreter can keep the agent from reading it.
+The agent makes the record (an anonymous file: nothing to clean up) and passes its descriptor to the
+process; the process writes a few words at every switch; after a death the agent reads which item
+was being executed. User code cannot prevent the agent from reading it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _PATH_BYTES_MAX: Final = mmap.PAGESIZE - _PATH_AT
 
 
 class FlightRecord:
-    """One process' record; one writer, any number of readers.
+    """The record of one process; one writer, any number of readers.
 
-    `words` is open to the executor's inner loop, which notes an item in 30 ns.
+    `words` is public for the executor's inner loop, which records an item in 30 ns.
     """
 
     def __init__(self, fd: int, *, readonly: bool = False) -> None:
@@ -48,7 +48,7 @@ class FlightRecord:
 
     @classmethod
     def of_process(cls, pid: int) -> FlightRecord | None:
-        """Open another process' record to read it; None if it has none or is not ours to look at."""
+        """Open another process' record to read it; None if it has none or is not accessible."""
         folder = Path(f"/proc/{pid}/fd")
         try:
             for path in folder.iterdir():
@@ -56,13 +56,13 @@ class FlightRecord:
                     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                     return cls(fd, readonly=True)
         except OSError:
-            return None  # it has just ended
+            return None  # it has ended
         return None
 
     def begin(self, epoch: int, no: int, parent: str, call: int, index: int) -> None:
-        """Note what is on the CPU from now on."""
+        """Record what is executed from now on."""
         words = self.words
-        words[_BUSY] = 0  # a death in between blames nobody
+        words[_BUSY] = 0  # a death in between blames no item
         if parent != self._parent:
             self._parent = parent
             path = parent.encode()[: _PATH_BYTES_MAX + 1]
@@ -75,61 +75,61 @@ class FlightRecord:
         words[_BUSY] = 1
 
     def limit(self, until: float, tries: int) -> None:
-        """Note until when the item on the CPU may take (monotonic), and how often it was tried here."""
+        """Record the deadline of the running item (monotonic), and how often it was tried here."""
         self.words[TRIES] = tries
         self.words[DEADLINE] = round(until * 1e9)
 
     def idle(self) -> None:
-        """Note that no user code runs."""
+        """Record that no user code runs."""
         self.words[_BUSY] = 0
 
     def go_on(self) -> None:
-        """Note that what was begun is on the CPU again."""
+        """Record that the last item is executed again."""
         self.words[_BUSY] = 1
 
     def end(self) -> None:
-        """Note that the process ends because its work is done: it needs no successor."""
+        """Record that the process ends because its work is done: it needs no successor."""
         self.words[_ENDED] = 1
 
     def ready(self) -> None:
-        """Note that the process has begun its work: what it needs for that is there."""
+        """Record that the process has started its work."""
         self.words[_READY] = 1
 
     @property
     def is_ready(self) -> bool:
-        """Whether the process has come to its work."""
+        """Whether the process has started its work."""
         return bool(self.words[_READY])
 
     @property
     def starts_s(self) -> float:
-        """For how long the process has been starting; 0 where it has begun its work."""
+        """Seconds since the start of the process, until it starts its work; then 0."""
         return 0.0 if self.is_ready else (time.monotonic_ns() - self.words[_SINCE]) / 1e9
 
     def reach(self, count: int) -> None:
-        """Note how far the script is: how many calls it has made and answers it was told."""
+        """Record the progress of the script: the number of its batches and answers."""
         self.words[_REACHED] = count
 
     @property
     def reached(self) -> int:
-        """How far the script is, or was at its death."""
+        """The progress of the script, or at its death."""
         return self.words[_REACHED]
 
     def lack(self, size_bytes: int) -> None:
-        """Note that the process waits for so much room on the disk; 0: it has it."""
+        """Record the disk space for which the process waits; 0: it does not wait."""
         self.words[_LACKS] = size_bytes
 
     @property
     def lacks_bytes(self) -> int:
-        """For how much room on the disk the process waits."""
+        """The disk space for which the process waits."""
         return self.words[_LACKS]
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process said that its work is done."""
+        """Whether the process has recorded that its work is done."""
         return bool(self.words[_ENDED])
 
     def read(self) -> OnCpu | None:
-        """Return what is on the CPU, or None."""
+        """Return what is being executed, or None."""
         words = self.words
         if not words[_BUSY]:
             return None
@@ -140,11 +140,11 @@ class FlightRecord:
         )  # fmt: skip
 
     def look(self) -> Flight:
-        """Return all that the agent acts on, as it is now."""
+        """Return everything that the agent acts on."""
         return Flight(self.read(), self.is_ready, self.has_ended, self.reached, self.starts_s)
 
     def close(self) -> None:
-        """Let go of the memory and the descriptor."""
+        """Release the memory and the descriptor."""
         self.words.release()
         self._memory.close()
         os.close(self.fd)

@@ -1,7 +1,7 @@
-"""Pickles of earlier versions: the modules that they name, and where these are now.
+"""Former names of modules in pickles of earlier versions, with the present names.
 
-A pickle names the functions that rebuild its objects. Journals and checkpoints keep pickles for longer
-than modules keep their names.
+A pickle names the functions that rebuild its objects. Pickles in journals and checkpoints outlive
+names of modules.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load(data: bytes | memoryview, buffers: Any = ()) -> Any:
-    """Return the object of a plain pickle; raises what unpickling raises."""
+    """Return the object of a plain pickle; raises the exceptions of unpickling."""
     try:
         return pickle.loads(data, buffers=buffers)
     except ModuleNotFoundError as error:

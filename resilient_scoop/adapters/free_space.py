@@ -1,4 +1,4 @@
-"""How much may still be written to a file system."""
+"""Free space of a file system."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def free_bytes(folder: Path | str) -> int:
-    """Return how much may still be written to the file system of a folder; 0 where nobody knows."""
+    """Return the free space for this user in the file system of a folder; 0 if unknown."""
     try:
         found = os.statvfs(folder)
     except OSError:

@@ -1,4 +1,4 @@
-"""Greenlets: how a worker leaves an item that waits and comes back to it."""
+"""Greenlets: a worker switches away from a waiting item and back to it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""A worker that has been importing the script for very long: said, with the place where it is.
+"""Report a worker that has been importing the script for very long, with the place where it is.
 
-An import that hangs (on a lock, a network, an endless loop) ends by no error, and there is no limit that
-fits every import. So the agent says so once, and leaves the worker alone. The worker tells the place: a
-signal has its interpreter write down where its threads are, even if no Python code can run.
+An import that hangs (on a lock, a network, an endless loop) raises no error, and no time limit fits
+every import. So the agent reports it once, and leaves the worker alone. The worker writes the
+place: a signal makes its interpreter write the stacks of its threads, even if no Python code can
+run.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ _PLACE: Final = r'^  File "([^<].*)", line (\d+) in '
 
 
 def tell_when_asked() -> None:
-    """Have this process write its place to its log when the agent asks."""
+    """Make this process write its stack to its log on request of the agent."""
     faulthandler.register(_SIGNAL, file=2, all_threads=True)
 
 
 def place(pid: int, log: Path) -> str:
-    """Ask a process where it is; return `, at "FILE", line N`, or nothing."""
-    with suppress(OSError):  # it has just ended, or has no log
+    """Ask a process for its place; return `, at "FILE", line N`, or an empty text."""
+    with suppress(OSError):  # it has ended, or has no log
         size = log.stat().st_size
         os.kill(pid, _SIGNAL)
         until = time.monotonic() + _ANSWER_S
@@ -47,7 +48,7 @@ def place(pid: int, log: Path) -> str:
 
 
 def said(name: str, pid: int, log: Path, run_id: str) -> str:
-    """Return what the agent says."""
+    """Return the message of the agent."""
     return (
         f"worker {name} (process {pid}) has been importing the script for {SAY_S:.0f} s{place(pid, log)}. "
         f"If the import hangs: stop the run, correct it, then `rscoop resume {run_id}`"

@@ -1,7 +1,7 @@
-"""Retries of a failing item by tenacity, with waits that draw from a stream of their own.
+"""Retries of a failing item with tenacity, whose waits draw from a separate random stream.
 
-tenacity's jittered waits draw from the global `random`, which belongs to the user's item: its state
-is put aside while a wait is computed.
+Jittered waits of tenacity draw from the global `random`, which belongs to the user's item: its
+state is saved and restored around the computation of a wait.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def retried(
     policy: bytes | None,
     sleep: Callable[[float], None],
 ) -> Any:
-    """Call until it succeeds, at most `retries` times more, or as the pickled policy says.
+    """Call until it succeeds, with at most `retries` more tries, or by the pickled policy.
 
     The last error is raised as itself. `Exception`s are retried, others (SystemExit) are not,
     unless the policy says so.

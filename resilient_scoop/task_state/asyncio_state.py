@@ -1,7 +1,7 @@
-"""What `asyncio` keeps per thread: a task that waits inside of a running loop leaves it to itself.
+"""Per-thread state of `asyncio`: each task has its own, also while it waits inside a running loop.
 
-A call of `futures` inside of a coroutine blocks its loop, as any blocking call does. Meanwhile other tasks
-of the worker may run loops of their own.
+A call of `futures` inside a coroutine blocks its loop, as any blocking call does. Other tasks of
+the worker may run their own loops during that time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class RunningLoop:
     name = "running asyncio loop"
 
     def is_at(self, value: Any) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
         module = sys.modules.get("asyncio.events")
         if module is None:
             return value[0] is None
@@ -32,7 +32,7 @@ class RunningLoop:
         return loop, task, sys.get_asyncgen_hooks()
 
     def write(self, value: Any) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         module = sys.modules.get("asyncio.events")
         sys.set_asyncgen_hooks(*value[2])
         if module is None:
@@ -57,7 +57,7 @@ class CurrentLoop:
     name = "asyncio loop of the thread"
 
     def is_at(self, value: dict[str, Any]) -> bool:
-        """Tell whether the process is at a snapshot."""
+        """Return whether the process is in the state of a snapshot."""
         return self.read() == value if "asyncio.events" in sys.modules else not value
 
     def read(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class CurrentLoop:
         return {} if local is None else dict(vars(local))
 
     def write(self, value: dict[str, Any]) -> None:
-        """Put a snapshot back."""
+        """Restore a snapshot."""
         module = sys.modules.get("asyncio.events")
         local = getattr(getattr(module, "_event_loop_policy", None), "_local", None)
         if local is not None:

@@ -1,16 +1,16 @@
 """`fcntl.lockf` and `fcntl.fcntl` in a process whose one thread runs many tasks.
 
-POSIX record locks belong to a process: tasks that share a worker would all have what one of them has
-locked, and the first one that closes the file would unlock it for all. Linux also has locks that belong
-to an open file (F_OFD_SETLK), with the same ranges and in conflict with the others. In a worker they take
-their place. What is left is seen to here:
+POSIX record locks belong to a process: all tasks of a worker would own a lock that one of them has
+taken, and the first one that closes the file would unlock it for all. Linux also has locks that
+belong to an open file (F_OFD_SETLK), with the same ranges, which conflict with the others. In a
+worker they are used instead. The rest is handled here:
 
-  F1  A task has one open file for its locks of an inode: what it locks through another one goes there,
+  F1  A task has one open file for its locks of an inode: a lock through another one is moved there,
       since POSIX never has a process wait for itself.
   F2  A task that wants a lock through an open file waits for the waiting tasks that hold one through it.
-  F3  What a task that has ended left locked belongs to the next one that asks, as within one process.
+  F3  A lock that an ended task left goes to the next task that asks, as within one process.
 
-Forked children use what the kernel has for processes.
+Forked children use the process locks of the kernel.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class _Table:
     def __init__(self, here: Callable[[], str], waits: Callable[[str], bool]) -> None:
         self.pid = os.getpid()
         self.here = here
-        self.waits = waits  # whether a task waits; the others have ended, but for the one that runs
+        self.waits = waits  # whether a task waits; all others but the running one have ended
         self.held: dict[tuple[int, int], list[_Held]] = {}
 
     def call(self, fd: int, command: int, lock: bytes) -> bytes:
-        """Do what `fcntl` does with a lock."""
+        """Do a lock operation of `fcntl`."""
         inode, kind = _inode(fd), _FLOCK.unpack(lock)[0]
         task = self.here()
         mine = self._mine(inode, task)
@@ -96,7 +96,7 @@ class _Table:
         if kind != fcntl.F_UNLCK:
             others.append(held)
         elif start or length:
-            return  # some of it may still be locked
+            return  # parts may still be locked
         if others:
             self.held[inode] = others
         else:
@@ -114,7 +114,7 @@ def _inode(fd: int) -> tuple[int, int]:
 
 
 def install(here: Callable[[], str], waits: Callable[[str], bool]) -> None:
-    """Have the locks of this process' tasks be theirs; `here` names the one that runs."""
+    """Make locks belong to the tasks of this process; `here` returns the running one."""
     table = _Table(here, waits)
 
     def lockf(fd: Any, cmd: int, len: int = 0, start: int = 0, whence: int = 0, /) -> Any:  # noqa: A002

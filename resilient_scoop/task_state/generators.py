@@ -1,13 +1,15 @@
 """Random generators that a program keeps in its modules, made to belong to the running task.
 
-`RNG = numpy.random.default_rng(42)` at the top of a script is one object per worker: what a task drew
-from it would depend on what its worker ran before. So at the start of every task each such generator is
-seeded from its state after import and from the task's path. Two generators with different seeds stay
-different, and the run's seed plays no part: who wants that leaves the seed out (`task_state.unseeded`).
+`RNG = numpy.random.default_rng(42)` at the top of a script is one object per worker: what a task
+drew from it would depend on what its worker ran before. So at the start of every task each such
+generator is seeded from its state after import and from the task's path. Two generators with
+different seeds stay different, and the run's seed is not used: for that, leave out the seed
+(`task_state.unseeded`).
 
-Found are instances of `random.Random`, `numpy.random.RandomState` and `numpy.random.Generator` in the
-globals of the user's modules, in containers, instances, classes, closures and default values that stand
-there, and in a callable that travels by value. Not found is what a task makes later; `--audit` names it.
+It finds instances of `random.Random`, `numpy.random.RandomState` and `numpy.random.Generator` in
+the globals of the user's modules, in containers, instances, classes, closures and default values
+there, and in a callable that is pickled by value. It does not find generators that a task makes
+later; `--audit` names these.
 """
 
 from __future__ import annotations
@@ -27,14 +29,14 @@ if TYPE_CHECKING:
 _DEPTH_MAX: Final = 5
 _VISITS_MAX: Final = 20_000
 _ITEMS_MAX: Final = 256
-"""Of a container: a long list is data."""
+"""Largest searched container: a longer list is data."""
 _PLAIN: Final = (
     str, bytes, int, float, complex, bool, type(None), types.ModuleType, types.BuiltinFunctionType,
 )  # fmt: skip
 
 
 class Kept:
-    """One generator and the state that its seeds are made from."""
+    """One generator and the state from which its seeds are made."""
 
     __slots__ = ("_base", "_key", "_numpy", "generator")
 
@@ -45,7 +47,7 @@ class Kept:
         self._key = blake2b(_bytes_of(self._base), digest_size=32).digest()
 
     def seed(self, path: bytes) -> None:
-        """Put it where it is at the start of the task at a path."""
+        """Seed it for the start of the task at a path."""
         number = blake2b(path, key=self._key, digest_size=32).digest()
         if not self._numpy:
             random.Random.seed(self.generator, int.from_bytes(number[:16], "little"))
@@ -64,7 +66,7 @@ class Kept:
             self.restore(_fresh_state(self.generator, bits, number))
 
     def rest(self) -> None:
-        """Put it where it was after import."""
+        """Restore its state after import."""
         self.restore(self._base)
 
     def save(self) -> Any:
@@ -76,7 +78,7 @@ class Kept:
         return _bits_of(self.generator).state
 
     def restore(self, state: Any) -> None:
-        """Put it back where it was."""
+        """Restore its state."""
         if not self._numpy:
             self.generator.setstate(state)
         elif hasattr(self.generator, "set_state"):
@@ -112,17 +114,17 @@ class _Known:
 
     kept: dict[int, Kept] = {}  # noqa: RUF012 - by identity, which `kept` keeps alive
     on = False
-    sought: int = 0  # how many modules there were when they were looked at
+    sought: int = 0  # number of modules at the last search
 
 
 def follow(*, on: bool) -> None:
-    """Begin to look for generators, or, for a run of an earlier version, leave them alone."""
+    """Start to look for generators, or, for a run of an earlier version, leave them alone."""
     _Known.on = on
     _Known.kept, _Known.sought = {}, 0
 
 
 def look(modules: Iterable[types.ModuleType] | None = None) -> list[Kept]:
-    """Look for generators in modules, all of the user's unless told; return those that are new."""
+    """Search modules for generators, by default all of the user's; return new ones."""
     if not _Known.on:
         return []
     wanted = (
@@ -140,19 +142,19 @@ def look(modules: Iterable[types.ModuleType] | None = None) -> list[Kept]:
 
 
 def look_again() -> None:
-    """Look in all of the user's modules, if there are more modules than at the last look."""
+    """Search all of the user's modules, if there are more modules than at the last search."""
     if _Known.on and len(sys.modules) != _Known.sought:
         _Known.sought = len(sys.modules)
         look()
 
 
 def are_known() -> bool:
-    """Tell whether the user's modules hold any generators."""
+    """Return whether the user's modules hold any generators."""
     return bool(_Known.kept)
 
 
 def within(carried: list[Any]) -> list[Kept]:
-    """Return the generators that a callable, and what comes with it, carry by value."""
+    """Return the generators that are pickled by value with a callable."""
     if not _Known.on:
         return []
     return [Kept(each) for each in _found(carried) if id(each) not in _Known.kept]
@@ -167,7 +169,7 @@ def seed(path: str, more: Iterable[Kept] = ()) -> None:
 
 
 def rest() -> None:
-    """Put all generators where they were after import: what they are is compared with the script's."""
+    """Restore all generators to their state after import, to be compared with the script's."""
     for each in _Known.kept.values():
         each.rest()
 
@@ -178,7 +180,7 @@ def save() -> list[Any]:
 
 
 def restore(states: list[Any]) -> None:
-    """Put back what `save` returned."""
+    """Restore what `save` returned."""
     for each, state in states:
         each.restore(state)
 
@@ -191,7 +193,7 @@ def _kinds() -> tuple[type, ...]:
 
 
 def _found(roots: list[Any]) -> list[Any]:
-    """Return the generators below roots, each once."""
+    """Return the generators reachable from roots, each once."""
     found: dict[int, Any] = {}
     kinds, seen = _kinds(), set()
     streams = _global_streams()
@@ -254,7 +256,7 @@ def _function_parts(function: types.FunctionType) -> Iterator[Any]:
     module = sys.modules.get(function.__module__ or "")
     if (
         module is None or vars(module) is not function.__globals__
-    ):  # it came by value, with its globals
+    ):  # it was sent by value, with its globals
         names = function.__code__.co_names
         yield from (function.__globals__[each] for each in names if each in function.__globals__)
 

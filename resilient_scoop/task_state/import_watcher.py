@@ -1,9 +1,9 @@
-"""What the import of a module does to its process is the process', not the importing task's.
+"""Effects of the import of a module belong to the process, not to the importing task.
 
-Python runs a module once, and tasks import some where they need them. So what a module draws while it
-is imported comes from a stream named after it, and not from the task's; what it changes of the process
-(warning filters, environment) becomes a part of the base that all tasks start with; and random
-generators that it keeps are made known, and seeded for the task that imports it.
+Python runs a module once, and tasks import some modules when they need them. So random numbers
+during an import come from a stream named after the module, and not from the task's; changes to the
+process (warning filters, environment) become part of the base from which all tasks start; and
+random generators in the module are registered, and seeded for the importing task.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
 
 
 _THEN: Final = {"multiprocessing.synchronize": process_locks.install}
-"""What is to be done when a module has been imported."""
+"""Called after a module was imported."""
 
 
 class Watcher:
-    """Sees modules being imported; `number_of` gives a seed for a name, `path` the task's path."""
+    """Watches imports; `number_of` returns a seed for a name, `path` the task's path."""
 
     def __init__(self, number_of: Callable[[str], int], path: Callable[[], str]) -> None:
         self._number_of = number_of
         self._path = path
         self._finding = False
         self._depth = 0
-        self._numbers: list[int] = []  # seeds of the modules being imported that have their own
-        self._streams: list[Any] = []  # that these give generators without a seed theirs from
+        self._numbers: list[int] = []  # seeds of the modules that are being imported
+        self._streams: list[Any] = []  # streams for generators without a seed in these modules
 
     def start(self) -> None:
-        """Watch from now on."""
+        """Start watching."""
         sys.meta_path.insert(0, self)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return the spec that the other finders give, with a loader that tells of the module's run."""
+        """Return the spec of the other finders, with a loader that reports the run of the module."""
         if self._finding or threading.current_thread() is not threading.main_thread():
             return None
         spec = self._ask_others(fullname, path, target)
@@ -85,7 +85,7 @@ class Watcher:
             self._finding = False
 
     def _run(self, run: Callable[[ModuleType], None], module: ModuleType, *, users: bool) -> None:
-        """Run a module's code, aside of the task that imports it."""
+        """Run a module's code, separately from the task that imports it."""
         if rng.is_old():
             run(module)
             if users:
@@ -117,9 +117,9 @@ class Watcher:
 
     @property
     def number(self) -> int | None:
-        """The seed of the module that is being imported."""
+        """The seed of the module being imported."""
         return self._numbers[-1] if self._numbers else None
 
     def draw(self, bits: int) -> int | None:
-        """Return a seed for a generator that a module makes while it is imported; None between these."""
+        """Return a seed for a generator made during an import; None outside of imports."""
         return self._streams[-1].getrandbits(bits) if self._streams else None

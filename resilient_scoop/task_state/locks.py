@@ -1,9 +1,9 @@
 """`threading.RLock` for a process whose one thread runs many tasks, each in a greenlet.
 
-A reentrant lock belongs to a thread. Tasks that wait share theirs, and each would find a lock that another
-one holds to be its own. Here it belongs to the greenlet: a task that wants a lock that another task holds
-waits until that one has let go of it, and others run meanwhile. Conditions and semaphores rest on this.
-(`task_state.process_locks` has the one of `multiprocessing`.)
+A reentrant lock belongs to a thread. Waiting tasks share one thread, so each would own a lock that
+another one holds. Here it belongs to the greenlet: a task that wants a lock held by another task
+waits until it is released, and others run during that time. Conditions and semaphores are based on
+this. (`task_state.process_locks` has the one of `multiprocessing`.)
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class _Waits:
 class TaskRLock(_ThreadRLock):  # type: ignore[misc]
     """A reentrant lock that belongs to a task."""
 
-    _holder: Any = None  # the greenlet that holds it, if any does
+    _holder: Any = None  # the greenlet that holds it, if any
     _depth = 0
 
     def _is_anothers(self) -> bool:
-        """Tell whether another task of this thread holds it."""
+        """Return whether another task of this thread holds it."""
         holder = self._holder
         return holder is not None and holder is not getcurrent() and _is_threads(self)
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002
-        """Take it, waiting for other tasks and threads as asked."""
+        """Acquire it, waiting for other tasks and threads as requested."""
         if self._holder is not None and self._is_anothers():
             until = time.monotonic() + timeout if timeout >= 0 else None
             if not blocking or not self._wait(until):
@@ -50,7 +50,7 @@ class TaskRLock(_ThreadRLock):  # type: ignore[misc]
     __enter__ = acquire
 
     def release(self) -> None:
-        """Let go of it once.
+        """Release it once.
 
         Raises:
             RuntimeError: this task does not hold it.
@@ -72,7 +72,7 @@ class TaskRLock(_ThreadRLock):  # type: ignore[misc]
             give_way(lambda: self._holder is None, until)
         return True
 
-    # What `threading.Condition` uses.
+    # Used by `threading.Condition`.
 
     def _is_owned(self) -> bool:
         return self._holder is getcurrent()
@@ -93,16 +93,16 @@ _is_threads: Any = vars(_ThreadRLock)["_is_owned"]
 
 
 def install() -> None:
-    """Have `threading.RLock()` make such locks, in all processes that import the script."""
+    """Make `threading.RLock()` create such locks, in all processes that import the script."""
     vars(threading)["_CRLock"] = TaskRLock
 
 
 def share(way: Callable[[Callable[[], bool], float | None], None]) -> None:
-    """Note that tasks share this process' thread; `way(ready, until)` lets others run."""
+    """Enable sharing of this thread by tasks; `way(ready, until)` lets others run."""
     _Waits.give_way = way
 
 
 def give_way(ready: Callable[[], bool], until: float | None = None) -> None:
-    """Let other tasks run until something is ready, or for a while."""
+    """Let other tasks run until `ready()` holds, or until a time limit."""
     assert _Waits.give_way is not None, "only tasks share a thread"
     _Waits.give_way(ready, until)

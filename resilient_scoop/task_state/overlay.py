@@ -1,13 +1,14 @@
-"""What the script's process has set in its modules, set in a worker's while its calls run (SAME-MEANING).
+"""Values that the script has set in its modules, set in a worker's modules during its calls (SAME-MEANING).
 
-A worker imports the same modules as the script. Where what a callable refers to differs from what the
-worker has (the script has set a global, patched a class, defined a name again), the values come with the
-definition, and stand in the worker's modules while items of this callable run. When another callable's
-items run, they are taken out again: so one worker serves calls from before and after a change.
+A worker imports the same modules as the script. If values that a callable refers to differ from the
+worker's (the script has set a global, patched a class, defined a name again), they are sent with
+the definition, and are set in the worker's modules while items of this callable run. When items of
+another callable run, they are removed again: so one worker can run calls from before and after a
+change.
 
 Invariants:
-- M1: at most one overlay is in place; what the modules held before is put back before the next.
-- M2: while an item of a callable runs, each reference of its definition has here the digest that the
+- M1: at most one overlay is active; the modules' own values are restored before the next.
+- M2: while an item of a callable runs, each reference of its definition has the digest that the
   script's process sent, or the item was refused.
 """
 
@@ -32,13 +33,13 @@ from resilient_scoop.wire.callables import AS_IMPORTED, Define, Reference
 
 _TINY: Final = frozenset({int, float, bool, type(None), complex})
 SMALL_BYTES: Final = 64 << 10
-"""What the import of a module has computed is sent along up to this size: a start time, a table."""
+"""Largest value computed by an import that is sent with a call: a start time, a table."""
 LARGE_BYTES: Final = 8 << 20
-"""What the script has set is sent up to this size; pass larger things as arguments or constants."""
+"""Largest value set by the script that is sent; larger ones must be arguments or constants."""
 
 
 class Overlay:
-    """Values to be set while items of one callable run."""
+    """Values that are set while items of one callable run."""
 
     __slots__ = ("values",)
 
@@ -52,12 +53,12 @@ class _Place:
 
 
 def active() -> Overlay | None:
-    """Return the overlay that is in place."""
+    """Return the active overlay."""
     return _Place.overlay
 
 
 def activate(overlay: Overlay | None) -> None:
-    """Put an overlay in place of the one that is there (M1); None for what the imports gave."""
+    """Activate an overlay instead of the present one (M1); None for the values of the imports."""
     if overlay is _Place.overlay:
         return
     while _Place.before:
@@ -98,11 +99,11 @@ def _put(owner: Any, name: str, value: Any) -> None:
 
 
 def settle(define: Define) -> Overlay | None:
-    """Return what has to be in place for a callable; None where nothing differs. It is put in place.
+    """Activate and return the overlay for a callable; None if nothing differs.
 
     Raises:
-        MeaningError: something differs, and the definition has no value of it (M2).
-        ImportError: its module cannot be imported here.
+        MeaningError: something differs, and the definition has no value for it (M2). ImportError:
+        its module cannot be imported here.
     """
     activate(None)
     differing = _differing(define)
@@ -114,7 +115,7 @@ def settle(define: Define) -> Overlay | None:
         wanted = {each.home for each in differing} | set(overlay.values if overlay else ())
         overlay = of(define, wanted)
         activate(overlay)
-        # What was sent holds: unpickling may write a value in another form (a masked array's fill value).
+        # The sent value counts: unpickling may give it another form (a masked array's fill value).
         differing = [each for each in _differing(define) if each.home not in overlay.values]
         if not differing or not {each.home for each in differing} & values.keys() - wanted:
             break
@@ -131,7 +132,7 @@ def settle(define: Define) -> Overlay | None:
 
 
 def _give_caches(define: Define, overlay: Overlay) -> None:
-    """Have functions with a cache begin with an empty one: theirs was filled without the overlay."""
+    """Empty the caches of functions: they were filled without the overlay."""
     for each in (*define.references, *define.brought):
         owner, name = _owner(each.home) if each.home else (None, "")
         found = None if owner is None else vars(owner).get(name)
@@ -159,7 +160,7 @@ def _values(define: Define) -> dict[str, Any]:
 
 
 class _Imported:
-    """Stands for a module: unpickling imports it."""
+    """Replaces a module in a pickle: unpickling imports it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -169,7 +170,7 @@ class _Imported:
 
 
 class _Unsent:
-    """Stands for a value that could not be sent, and says why."""
+    """Replaces a value that could not be sent; holds the reason."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -196,7 +197,7 @@ def _is_same(reference: Reference) -> bool:
 
 
 def _owner(home: str) -> tuple[Any, str]:
-    """Return the module or class that holds a home, and the name there; None where it is not here."""
+    """Return the module or class of a home, and the name in it; None if it does not exist here."""
     module, _, qualname = home.partition(":")
     *owners, name = qualname.split(".")
     found: Any = sys.modules.get(module)
@@ -213,9 +214,9 @@ def _owner(home: str) -> tuple[Any, str]:
 
 
 def values_of(references: Iterable[Reference], objects: dict[str, Any]) -> bytes:
-    """Return the payload of what workers may lack or have otherwise; empty if nothing has to be sent.
+    """Return the payload of values that workers may lack or have differently; empty if there are none.
 
-    `objects` has, by home, what the references stand for.
+    `objects` holds the referenced objects by home.
     """
     sent: dict[str, Any] = {}
     for each in references:
@@ -231,7 +232,7 @@ def values_of(references: Iterable[Reference], objects: dict[str, Any]) -> bytes
             continue
         limit = SMALL_BYTES if is_imported else LARGE_BYTES
         known = shallow_bytes(value)
-        if known > limit:  # not pickled only to see that
+        if known > limit:  # too large: not even pickled
             sent[home] = _Unsent(f"it is too large to be sent along ({sized(known)})")
             continue
         try:
@@ -247,7 +248,7 @@ def values_of(references: Iterable[Reference], objects: dict[str, Any]) -> bytes
 
 
 def _dumped(values: dict[str, Any]) -> bytes:
-    """Return the payload of values; dill, which is slow to import, only where code goes by value."""
+    """Return the payload of values; with dill, which is slow to import, only for code by value."""
     if any(map(_is_definition, values.values())):
         from resilient_scoop.payload import by_value
 
@@ -256,11 +257,11 @@ def _dumped(values: dict[str, Any]) -> bytes:
 
 
 def shallow_bytes(value: Any) -> int:
-    """Return how large a value is at least, as far as that is known without looking into it."""
+    """Return the least size of a value, as far as known without looking into it."""
     found = getattr(value, "nbytes", None)
     return found if isinstance(found, int) else sys.getsizeof(value, 0)
 
 
 def _is_definition(value: Any) -> bool:
-    """Tell whether a value is what a module defines: code, which importing it gives in every process."""
+    """Return whether a value is code defined by a module, which every process gets by importing it."""
     return callable(value) or isinstance(value, staticmethod | classmethod | property)

@@ -1,4 +1,4 @@
-"""`multiprocessing.RLock` as a task's own; it belongs to the thread, which tasks share."""
+"""`multiprocessing.RLock` that belongs to a task; the original belongs to the thread, which tasks share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from resilient_scoop.task_state import locks
 
 
 class _TaskRLock:
-    """What stands in front of the class of `multiprocessing.synchronize`."""
+    """Mixin before the class of `multiprocessing.synchronize`."""
 
     _semlock: Any
     _holder: Any = None  # the greenlet that took it last, while it is held
@@ -25,7 +25,7 @@ class _TaskRLock:
         self._let_go()
 
     def _is_free(self) -> bool:
-        """Tell whether no other task of this thread holds it."""
+        """Return whether no other task of this thread holds it."""
         holder = self._holder
         return holder is None or holder is getcurrent() or not self._semlock._is_mine()  # noqa: SLF001
 
@@ -50,6 +50,6 @@ class _TaskRLock:
 
 
 def install(module: Any) -> None:
-    """Have `multiprocessing.synchronize`, which has been imported, make such locks."""
+    """Make `multiprocessing.synchronize`, which is already imported, create such locks."""
     body = {"__module__": module.__name__, "__doc__": module.RLock.__doc__}
     module.RLock = type("RLock", (_TaskRLock, module.RLock), body)

@@ -1,16 +1,16 @@
-"""State of the whole process that each task has as its own: working directory, and so on.
+"""State of the whole process that each task has as its own, such as the working directory.
 
-Tasks that wait share a worker process. `save` is called when one begins to wait, `restore` when it goes
-on. In between, and for every new task, the process is at its *base*: what it was when the worker had
-imported the script.
+Waiting tasks share a worker process. `save` is called when one starts to wait, `restore` when it
+continues. In between, and for every new task, the process is in its *base* state: the state after
+the worker had imported the script.
 
-  P1  A task starts from the base. What it changes is gone when the next one starts.
-  P2  A task that waits finds everything as it left it.
-  P3  What the import of a module changes is a change of the base, whoever imports the module first.
+  P1  A task starts from the base. Its changes are undone before the next one starts.
+  P2  A task that waited finds its own state again.
+  P3  A change by the import of a module is a change of the base, whichever task imports it first.
 
-`ASPECTS` is the one list. To have something more saved, add an `Aspect` to it. The order matters where one
-aspect rests on another (the time zone on the environment). Context variables, decimal contexts among them,
-follow the greenlet; each task starts with those of the base.
+`ASPECTS` is the only list. To save more state, add an `Aspect` to it. The order matters if one
+aspect depends on another (the time zone on the environment). Context variables, including decimal
+contexts, follow the greenlet; each task starts with those of the base.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ ASPECTS: Final[list[process_aspects.Aspect]] = [
 
 
 class Saved(NamedTuple):
-    """What a task takes along while it waits; `values` is None where all was at the base."""
+    """The saved state of a waiting task; `values` is None if it equals the base."""
 
     streams: rng.Streams
     generators: list[Any]
@@ -66,7 +66,7 @@ class Saved(NamedTuple):
 
     @property
     def alarm_at(self) -> float | None:
-        """When an alarm that the task has set is due, on the clock of `time.monotonic`."""
+        """When an alarm of the task is due, in the time of `time.monotonic`."""
         if self.values is None:
             return None
         alarm = self.values[ASPECTS.index(_ALARM)]
@@ -81,7 +81,7 @@ class _Base:
 
 
 def take_base() -> None:
-    """Take the process as it is for the state that every task starts with."""
+    """Take the present state of the process as the base."""
     _DIRECTORY.hold()
     _Base.values = snapshot()
     _Base.tests = [aspect.is_at for aspect in ASPECTS]
@@ -103,7 +103,7 @@ def _write(values: list[Any]) -> None:
 
 
 def fresh() -> None:
-    """Give a task that starts the state of the base (P1)."""
+    """Set the base state for a new task (P1)."""
     if not _Base.values:
         return
     if not _is_at_base():
@@ -115,7 +115,7 @@ def fresh() -> None:
 
 
 def save() -> Saved:
-    """Return the state of the running task, which begins to wait, and put the base in its place."""
+    """Return the state of the running task, which starts to wait, and set the base state."""
     streams, held, overlaid = rng.save(), generators.save(), overlay.active()
     generators.rest()
     if not _Base.values or _is_at_base():
@@ -126,14 +126,14 @@ def save() -> Saved:
 
 
 def restore(saved: Saved, *, ends: bool = False) -> None:
-    """Put back what `save` returned (P2). In a task that `ends` no alarm rings any more."""
+    """Restore what `save` returned (P2). In a task that `ends`, alarms are no longer delivered."""
     if _Base.values:
         _write(_Base.values if saved.values is None else saved.values)
     overlay.activate(saved.overlay)
     rng.restore(saved.streams)
     generators.restore(saved.generators)
     if not ends and saved.alarm_at is not None and saved.alarm_at <= time.monotonic():
-        signal.raise_signal(signal.SIGALRM)  # the last thing: its handler may raise
+        signal.raise_signal(signal.SIGALRM)  # last, because its handler may raise
 
 
 def snapshot() -> list[Any]:
@@ -142,7 +142,7 @@ def snapshot() -> list[Any]:
 
 
 def imported(before: list[Any]) -> None:
-    """Make what an import has changed since a `snapshot` a part of the base (P3)."""
+    """Make the changes of an import since a `snapshot` part of the base (P3)."""
     for at, aspect in enumerate(ASPECTS):
         if not _Base.values or aspect.is_at(before[at]):
             continue

@@ -1,12 +1,12 @@
 """The global random streams, `random` and `numpy.random`, made to belong to the running future.
 
-Every item starts with streams seeded from (run seed, its path), and a parent that waits takes its
-streams with it, so that what it draws does not depend on what else its worker runs (SAME-ANSWER).
-NumPy's stream is touched only where the process has imported it. NumPy itself does so on first use,
-which is in the middle of an item: `watch_imports` has it seeded then, with that item's number.
+Every item starts with streams seeded from (run seed, its path), and a waiting parent keeps its
+streams, so that its draws do not depend on what else its worker runs (SAME-ANSWER). NumPy's stream
+is touched only if the process has imported it. NumPy imports it on first use, which may be in the
+middle of an item: then `watch_imports` seeds it with that item's number.
 
-A run keeps to the rules that it began with (`follow`): a resume would otherwise mix results of two ways
-of drawing.
+A run keeps the rules with which it began (`follow`): otherwise a resume would mix results of
+different rules.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _NUMPY = "numpy.random"
 _seed_python = random.seed
 _WORD: Final = 0xFFFFFFFF
 _NUMPYS: Final = 0x9E3779B9
-"""With the number: `random` is the same generator, and the same seed would give the same numbers."""
+"""Added to the seed: `random` is the same kind of generator, and an equal seed would give equal numbers."""
 _WORDS: Final = 624
 
 RULES: Final = 2
-"""How streams are made. 1: NumPy's are seeded with 32 bits, of which two in 77,000 items agree; generators
-without a seed ask the system; those of modules are left alone; `once` draws from the caller's streams.
-2: as the documentation says."""
+"""Version of the rules. 1: NumPy's streams are seeded with 32 bits, which collide for two in 77,000
+items; generators without a seed use the system; those in modules are left alone; `once` draws from
+the caller's streams. 2: as documented."""
 
 
 class _Follow:
@@ -45,24 +45,24 @@ class _Follow:
 
 
 def follow(rules: int) -> None:
-    """Make streams by these rules, those of the run."""
+    """Use the rules of the run."""
     _Follow.rules = rules
 
 
 def is_old() -> bool:
-    """Tell whether the run began by the first rules."""
+    """Return whether the run uses the first rules."""
     return _Follow.rules < RULES
 
 
 class Streams(NamedTuple):
-    """The state of the global streams; `numpy` is None where that was not imported yet."""
+    """The state of the global streams; `numpy` is None if it was not imported yet."""
 
     python: Any
     numpy: Any
 
 
 class _Late:
-    """Sees NumPy's stream being imported, and has it seeded then."""
+    """Seeds NumPy's stream when it is imported."""
 
     def __init__(self, number_here: Callable[[], int]) -> None:
         self.number_here = number_here
@@ -81,7 +81,7 @@ class _Late:
 
 
 class _SeedingLoader:
-    """Not derived of `importlib.abc`, whose import takes 5 ms of each process."""
+    """Not derived from `importlib.abc`, whose import takes 5 ms in each process."""
 
     def __init__(self, loader: Loader, number_here: Callable[[], int]) -> None:
         self._loader = loader
@@ -96,11 +96,11 @@ class _SeedingLoader:
         _seed_numpy(module, self._number_here())
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)  # resources, source: as the module's own loader has them
+        return getattr(self._loader, name)  # resources, source: from the module's own loader
 
 
 def watch_imports(number_here: Callable[[], int]) -> None:
-    """Have NumPy's stream seeded when it is imported, with what `number_here` says then."""
+    """Seed NumPy's stream when it is imported, with the result of `number_here` at that time."""
     _watchers[:] = [_Late(number_here)]
     sys.meta_path.insert(0, _watchers[0])
 
@@ -130,7 +130,7 @@ def save() -> Streams:
 
 
 def restore(streams: Streams) -> None:
-    """Put back what `save` returned."""
+    """Restore what `save` returned."""
     random.setstate(streams.python)
     module = _numpy()
     if module is None:
@@ -138,23 +138,23 @@ def restore(streams: Streams) -> None:
     if streams.numpy is not None:
         module.set_state(streams.numpy)
     elif _watchers:
-        _seed_numpy(module, _watchers[0].number_here())  # another item imported it meanwhile
+        _seed_numpy(module, _watchers[0].number_here())  # another item imported it in between
 
 
 def bring_back(streams: Streams) -> None:
-    """As `restore`, in a process that may not have imported what had a stream of its own."""
+    """As `restore`, in a process that may not have imported NumPy."""
     if streams.numpy is not None:
         importlib.import_module(_NUMPY)
     restore(streams)
 
 
 def stream(number: int) -> random.Random:
-    """Return a stream of its own."""
+    """Return a separate stream."""
     return random.Random(number)  # noqa: S311 - simulation, not cryptography
 
 
 def numpy_stream(number: int | None = None) -> Any:
-    """Return a NumPy generator of its own.
+    """Return a separate NumPy generator.
 
     Raises:
         ModuleNotFoundError: NumPy is not installed.
@@ -165,13 +165,13 @@ def numpy_stream(number: int | None = None) -> Any:
 
 @functools.cache
 def numpy_class() -> Any:
-    """Return the class of these: NumPy's own generators know no weak references."""
+    """Return their class: NumPy's own generators do not support weak references."""
     module: Any = importlib.import_module(_NUMPY)
     return type("Generator", (module.Generator,), {"__module__": module.Generator.__module__})
 
 
 def numpy_is_used() -> bool:
-    """Tell whether this process has imported NumPy's generators."""
+    """Return whether this process has imported NumPy's generators."""
     return _NUMPY in sys.modules
 
 
@@ -181,7 +181,7 @@ def state_of(each: Any) -> Any:
 
 
 def put_state(each: Any, state: Any) -> None:
-    """Put a stream of either kind where it was."""
+    """Restore the state of a stream of either kind."""
     if isinstance(each, random.Random):
         each.setstate(state)
     else:
@@ -189,15 +189,14 @@ def put_state(each: Any, state: Any) -> None:
 
 
 def empty_stream(state: Any) -> Any:
-    """Return a stream of the kind that a state is of."""
+    """Return a new stream of the kind of a state."""
     return numpy_stream(0) if isinstance(state, dict) else stream(0)
 
 
 class StreamBook:
-    """The streams that one future has obtained: those with a name, and the others by their number.
+    """The streams that one future has obtained: by name, or by number.
 
-    One with a name is the same each time that it is asked for. Of the others only those are kept in
-    mind that are still in use.
+    A named stream is the same each time. Of the others, only those still in use are tracked.
     """
 
     __slots__ = ("_again", "_behind", "_named", "_numbered", "_saved", "count", "first")
@@ -206,13 +205,13 @@ class StreamBook:
         self.count = 0  # how many streams without a name were obtained
         self._named: dict[str, Any] = {}
         self._numbered: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        self._saved: dict[str, Any] = {}  # states of streams that were not asked for again yet
+        self._saved: dict[str, Any] = {}  # states of streams that were not obtained again yet
         self.first: int | None = None  # `count` at the first step (`step`)
         self._again: deque[tuple[int, Any]] = deque()  # numbers to be obtained again, with states
-        self._behind = 0  # the next number behind those
+        self._behind = 0  # the next number after those
 
     def obtain(self, name: str | None, seed: Callable[[str], int], *, numpy: bool = False) -> Any:
-        """Return a stream; `seed` gives the seed for what stands behind the future's path."""
+        """Return a stream; `seed` returns the seed for a suffix of the future's path."""
         make = numpy_stream if numpy else stream
         if name is None:
             mark, state = self._again.popleft() if self._again else (self.count, None)
@@ -221,7 +220,7 @@ class StreamBook:
                 put_state(made, state)
             self.count = mark + 1 if self._again else max(mark + 1, self._behind)
             return made
-        name = f"{name}\0numpy" if numpy else name  # one name may stand for one of each kind
+        name = f"{name}\0numpy" if numpy else name  # one name may have one stream of each kind
         found = self._named.get(name)
         if found is None:
             found = self._named[name] = make(seed(f"#{name}"))
@@ -230,7 +229,7 @@ class StreamBook:
         return found
 
     def mark_of(self, obj: Any) -> str | int | None:
-        """Return the name or the number under which a stream was obtained, if it is one of these."""
+        """Return the name or number under which a stream was obtained, if it is one of these."""
         marks: list[tuple[str | int, Any]] = [*self._named.items()]
         marks += self._numbered.items()
         return next((mark for mark, each in marks if each is obj), None)
@@ -246,7 +245,7 @@ class StreamBook:
         return self.count, named, numbered
 
     def restore(self, saved: tuple[int, dict[str, Any], dict[int, Any]]) -> None:
-        """Put all streams where they were, also those that are asked for later."""
+        """Restore all streams, including those that are obtained later."""
         self.count, self._saved, numbered = saved[0], dict(saved[1]), saved[2]
         for name, each in self._named.items():
             if name in self._saved:
@@ -255,23 +254,23 @@ class StreamBook:
             if mark in numbered:
                 put_state(each, numbered[mark])
 
-    # A leaf that keeps a payload runs again from its top, and obtains its streams again: those that
-    # it obtained once, before its loop, are to go on; those of its steps are to be new ones.
+    # A task that saved a payload runs again from the top, and obtains its streams again: those
+    # obtained once, before its loop, must continue; those obtained in its steps must be new ones.
 
     def step(self) -> bool:
-        """Note that the leaf keeps a payload; return whether its streams can be told apart by now.
+        """Record that the task saves a payload; return whether its streams can be distinguished by now.
 
-        At its first step, what it obtained before its loop and in that step look alike.
+        At its first step, streams from before the loop and from the step cannot be distinguished.
         """
         first, self.first = self.first, self.count if self.first is None else self.first
         return first is not None or not self.count
 
     def save_steps(self) -> tuple[int, int, dict[str, Any], dict[int, Any]]:
-        """Return what `go_on` puts back."""
+        """Return what `go_on` restores."""
         return (self.first or 0, *self.save())
 
     def go_on(self, saved: tuple[int, int, dict[str, Any], dict[int, Any]]) -> None:
-        """Put the streams where they were at a step: what was obtained by now, and what will be."""
+        """Restore the streams at a step: those obtained by now, and later ones."""
         first, count, named, numbered = saved
         obtained, self.first = self.count, first
         self.restore((self.count, named, numbered))
@@ -286,7 +285,7 @@ class StreamBook:
         return self._named.get(mark) if isinstance(mark, str) else self._numbered.get(mark)
 
     def adopt(self, mark: str | int, obj: Any) -> None:
-        """Take a stream for the one that was obtained under a mark."""
+        """Register a stream under a mark."""
         if isinstance(mark, str):
             self._named[mark] = obj
             self._saved.pop(mark, None)
@@ -309,7 +308,7 @@ def _seed_numpy(module: Any, number: int) -> None:
 
 
 class _Wide:
-    """Seeds NumPy's stream with all 64 bits in a third of the time that NumPy takes for more than 32.
+    """Seeds NumPy's stream with 64 bits, in a third of the time that NumPy takes for more than 32.
 
     The generator (MT19937) is linear: the state that is the XOR of two states gives the XOR of two streams,
     each seeded with one half. `np.random.seed` takes 1 µs for a number, and 7 µs for a sequence.
@@ -320,7 +319,7 @@ class _Wide:
 
     @classmethod
     def prepare(cls, module: Any) -> None:
-        """Find the words of the stream's state in memory, where NumPy says that it is."""
+        """Find the words of the stream's state in memory, at the address from NumPy."""
         import ctypes
 
         import numpy as np
@@ -334,7 +333,7 @@ class _Wide:
             memory: Any = (ctypes.c_uint32 * _WORDS).from_address(bits.ctypes.state_address)
             words.append(np.frombuffer(memory, dtype=np.uint32))
             if not np.array_equal(words[-1], bits.state["state"]["key"]):
-                return  # another version has it elsewhere
+                return  # another version has another layout
         mine, its = words
         seed, xor = second.seed, np.bitwise_xor
 

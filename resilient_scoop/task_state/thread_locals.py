@@ -1,11 +1,12 @@
 """`threading.local` in a process whose one thread runs many tasks.
 
-A task that waits takes along what it has in such objects, as if it had a thread of its own. Others find
-there what the import of the script left, or what a task that has ended left for the next one. So a
-connection or a buffer that is kept per thread stays of use from task to task, and no two tasks that are
-under way have the same one.
+A waiting task keeps its data in such objects, as if it had its own thread. Other tasks find the
+data that the import of the script left, or that an ended task left for the next one. So a
+connection or a buffer that is kept per thread can be reused from task to task, and no two
+unfinished tasks have the same one.
 
-Only objects that modules make while they are imported are seen to: what a task makes belongs to it anyway.
+Only objects that modules make during their import are handled: an object made by a task belongs to
+it anyway.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import msgspec
 
 _CONTAINERS: Final = (dict, list, set, bytearray, deque, defaultdict, OrderedDict)
 _SEEN_TO: Final = ("asyncio",)
-"""Modules whose own are each task's already (`task_state.asyncio_state`)."""
+"""Modules whose objects are handled elsewhere (`task_state.asyncio_state`)."""
 Contents = list[tuple[Any, dict[str, Any]]]
-"""What tasks have in these objects."""
+"""The data of tasks in these objects."""
 
 
 class _Known(msgspec.Struct, eq=False):
-    """One such object, what it is made with, and what the import of modules has left in it."""
+    """One such object, its arguments, and the data that imports left in it."""
 
     ref: weakref.ref[Any]
     args: tuple[Any, ...]
@@ -36,19 +37,17 @@ class _Known(msgspec.Struct, eq=False):
 
 
 class _State:
-    is_importing = (
-        False  # in the script's process, where no tasks run, only while a module is executed
-    )
+    is_importing = False  # in the script's process, which runs no tasks: only during imports
     main = 0
     known: list[_Known] = []  # noqa: RUF012 - of the process, which there is one of
     idle: list[Contents] = []  # noqa: RUF012 - left by tasks that have ended
 
 
 class local(_local):  # noqa: N801 - as it is named there
-    """Thread-local data, which a task that waits takes along."""
+    """Thread-local data, which a waiting task keeps."""
 
     def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
-        """Make one, and note it if a module does."""
+        """Make one, and register it if a module makes it."""
         made = super().__new__(cls, *args, **kwargs)
         is_main = threading.get_ident() == _State.main
         if _State.is_importing and is_main and not cls.__module__.startswith(_SEEN_TO):
@@ -60,16 +59,16 @@ local.__module__, local.__qualname__, local.__name__ = "_thread", "_local", "_lo
 
 
 def install() -> None:
-    """Have `threading.local` be ours, before anything of the user's is imported; in the main thread.
+    """Replace `threading.local`, before user code is imported; in the main thread.
 
-    So it is in all processes that import the script, since functions are compared by what they refer to.
+    Done in all processes that import the script, because functions are compared by what they refer to.
     """
     _State.main = threading.get_ident()
     vars(threading)["local"] = local
 
 
 def importing(begins: bool) -> bool:  # noqa: FBT001
-    """Note that modules are imported, or are not any more; return what was the case before."""
+    """Set whether modules are being imported; return the former value."""
     before, _State.is_importing = _State.is_importing, begins
     if not begins:
         _take_base()
@@ -77,7 +76,7 @@ def importing(begins: bool) -> bool:  # noqa: FBT001
 
 
 def _take_base() -> None:
-    """Take what is in the objects for what every task is to find."""
+    """Take the present data as the base for every task."""
     _State.known = [known for known in _State.known if known.ref() is not None]
     for known in _State.known:
         if known.base is None:
@@ -94,7 +93,7 @@ def _contents() -> Contents:
 
 
 def leave() -> Contents | None:
-    """Return what the running task has in such objects, and put in what another one is to find."""
+    """Return the data of the running task, and set the data for another one."""
     if not _State.known:
         return None
     mine = _contents()
@@ -107,20 +106,20 @@ def leave() -> Contents | None:
 
 
 def enter(contents: Contents | None) -> None:
-    """Put back what `leave` returned; what is there belongs to no task that is under way."""
+    """Restore what `leave` returned; the present data belongs to no unfinished task."""
     if contents is not None:
         _State.idle.append(_contents())
         _put(contents)
 
 
 def drop() -> None:
-    """Forget what is there, of a task that was ended in the middle of a wait."""
+    """Drop the data of a task that was ended during a wait."""
     if _State.idle:
         _put(_State.idle.pop())
 
 
 def forget() -> None:
-    """Drop all that is kept for tasks to come, because the process ends."""
+    """Drop all data kept for later tasks, because the process ends."""
     _State.idle.clear()
     _State.known.clear()
 
@@ -133,7 +132,7 @@ def _put(contents: Contents) -> None:
 
 
 def _begin(known: _Known) -> None:
-    """Put in what a new thread would find, and what the import of modules has put in besides."""
+    """Set the data of a new thread, plus the data that imports have added."""
     made, base = known.ref(), known.base or {}
     if made is None:
         return

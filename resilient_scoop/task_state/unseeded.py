@@ -1,12 +1,12 @@
-"""Generators that are made without a seed draw theirs from the run's.
+"""Generators that are made without a seed get one that depends on the run.
 
-`random.Random()`, `random.seed()`, `numpy.random.default_rng()`, `RandomState()`, `SeedSequence()` take
-their seed from the operating system. A resume would not find again what was computed with it. Under
-`rscoop` they take it from the running future's own stream, in the order in which it makes them.
+`random.Random()`, `random.seed()`, `numpy.random.default_rng()`, `RandomState()`, `SeedSequence()`
+take their seed from the operating system, so a resume could not repeat their numbers. Under
+`rscoop` they take it from a stream of the running future, in the order in which it makes them.
 
-Left alone are `secrets`, `random.SystemRandom` and `os.urandom`; what the standard library makes for
-itself (the names of temporary files must differ between workers); other threads; and forked children,
-which would all draw the same.
+Unchanged are `secrets`, `random.SystemRandom` and `os.urandom`; generators of the standard library
+itself (names of temporary files must differ between workers); other threads; and forked children,
+which would all draw the same numbers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Source:
 
 
 def draw_from(draw: Callable[[int], int] | None) -> None:
-    """Have seeds drawn from here on by `draw`, which gives so many bits; None undoes it."""
+    """Draw seeds from now on with `draw(bits)`; None undoes it."""
     _Source.draw, _Source.pid = draw, os.getpid()
     seed = ORIGINAL if draw is None else _seed
     random.Random.seed = seed  # type: ignore[method-assign]
@@ -42,7 +42,7 @@ def draw_from(draw: Callable[[int], int] | None) -> None:
 
 
 def numpy_is_here() -> None:
-    """Note that NumPy has been imported."""
+    """Handle that NumPy has been imported."""
     if _Source.draw is not None:
         _watch_numpy()
 
@@ -56,7 +56,7 @@ def _watch_numpy() -> None:
 
 
 def _number(bits: int) -> int | None:
-    """Return a seed; None where the system is to be asked."""
+    """Return a seed; None to use the operating system."""
     draw = _Source.draw
     if draw is None or os.getpid() != _Source.pid:
         return None
@@ -73,7 +73,7 @@ def _randbits(bits: int) -> int:
 
 
 def _seed(self: random.Random, a: Any = None, version: int = 2) -> None:
-    """Stand for `random.Random.seed`."""
+    """Replace `random.Random.seed`."""
     if a is None and _is_users(sys._getframe(1)):  # noqa: SLF001 - the caller is wanted
         a = _number(_BITS)
     ORIGINAL(self, a, version)
@@ -84,7 +84,7 @@ _seed.__qualname__ = "Random.seed"
 
 
 def _is_users(frame: FrameType | None) -> bool:
-    """Tell whether code outside of the standard library and this package makes the generator."""
+    """Return whether code outside of the standard library and this package makes the generator."""
     while frame is not None and frame.f_globals.get("__name__") == "random":
         frame = frame.f_back
     if frame is None:

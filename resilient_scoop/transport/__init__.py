@@ -1,1 +1,1 @@
-"""Sockets."""
+"""ZeroMQ sockets."""

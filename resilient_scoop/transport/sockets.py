@@ -1,9 +1,9 @@
 """The sockets of a run: one ROUTER at the broker, one DEALER at every other process.
 
-Options follow what was measured of libzmq: ROUTER_MANDATORY, so that a message to nobody is an
-error and not a silence; ROUTER_HANDOVER, so that a peer that reconnects is heard; no high-water
-mark, since the links keep count and a dropped message would only be sent again; LINGER bounded, so
-that nothing hangs at exit. Losses at a reconnect are the links' business.
+The options follow measurements of libzmq: ROUTER_MANDATORY, so that a message without a receiver is
+an error; ROUTER_HANDOVER, so that a peer that reconnects is received; no high-water mark, because
+the links limit their messages and a dropped message would only be sent again; LINGER bounded, so
+that nothing hangs at exit. The links handle losses at a reconnect.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 LINGER_MS: Final = 300
 _RETRY_MS_MAX: Final = 1000
 _LOCAL_RETRY_MS_MAX: Final = 100
-"""A new broker is there 0.4 s after the old one died; whoever tries again later keeps it waiting."""
+"""A new broker is ready 0.4 s after the old one died; a later retry would keep it waiting."""
 _MESSAGE_BYTES_MAX: Final = 1 << 31
-# As plain numbers: pyzmq's are enums, and `|` on those takes as long as the sending itself.
+# Plain numbers: pyzmq's are enums, and `|` on those takes as long as the sending itself.
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.SNDMORE)
 _THREADS: Final = 4
-"""libzmq starts two, we one or two more."""
+"""libzmq starts two threads, we one or two more."""
 _UNIX_PATH_MAX: Final = 100
 
 
@@ -46,7 +46,7 @@ def local_endpoint(folder: str) -> str:
 
 
 def _try_threads() -> None:
-    """Raise RuntimeError where threads are refused: libzmq would end the process without a word."""
+    """Raise RuntimeError if the system refuses threads: libzmq would end the process without a message."""
     gate = threading.Event()
     threads = [threading.Thread(target=gate.wait, daemon=True) for _ in range(_THREADS)]
     begun = 0
@@ -61,7 +61,7 @@ def _try_threads() -> None:
 
 
 class _Socket:
-    """What both ends share."""
+    """The common part of both ends."""
 
     def __init__(self, kind: int) -> None:
         _try_threads()
@@ -75,11 +75,11 @@ class _Socket:
         self._poller.register(self._socket, zmq.POLLIN)
 
     def watch(self, fd: int) -> None:
-        """Have `wait` return when a descriptor is readable."""
+        """Make `wait` return when a descriptor is readable."""
         self._poller.register(fd, zmq.POLLIN)
 
     def unwatch(self, fd: int) -> None:
-        """Take a descriptor out again."""
+        """Remove a descriptor."""
         self._poller.unregister(fd)
 
     def wait(self, timeout_s: float) -> set[int]:
@@ -98,7 +98,7 @@ class _Socket:
         return frames
 
     def _put(self, first: bytes, rest: Sequence[bytes], flags: int = 0) -> None:
-        """Send the frames of a message, which leaves when the last is there."""
+        """Send the frames of a message; it is sent with the last frame."""
         send = self._socket.send
         left = len(rest)
         send(first, flags | _MORE if left else flags)
@@ -107,7 +107,7 @@ class _Socket:
             send(frame, flags | _MORE if left else flags)
 
     def close(self) -> None:
-        """Close; what is not sent within the linger time is lost."""
+        """Close; messages that are not sent within the linger time are lost."""
         self._socket.close()
         self._context.term()
 
@@ -122,7 +122,7 @@ class RouterSocket(_Socket):
         self._socket.bind(endpoint)
 
     def receive(self, limit: int = 1000) -> Iterator[tuple[PeerId, list[bytes]]]:
-        """Yield what has come in, without waiting."""
+        """Yield received messages, without waiting."""
         for _ in range(limit):
             try:
                 who, *frames = self._take()
@@ -155,7 +155,7 @@ class DealerSocket(_Socket):
         self._socket.connect(endpoint)
 
     def receive(self) -> list[bytes] | None:
-        """Return the frames of a message that has come in, or None."""
+        """Return the frames of a received message, or None."""
         try:
             return self._take()
         except zmq.Again:

@@ -1,1 +1,1 @@
-"""What Python values and the user's code are made of: their parts, names, files and source text."""
+"""The parts of Python values and of user code: attributes, names, files and source text."""

@@ -1,8 +1,8 @@
-"""Dicts, lists and sets that a library's module holds: tables and settings that a script may change.
+"""Dicts, lists and sets in a library's module: tables and settings that a script may change.
 
-They are changed in place, since the library and others hold them as well. They can be of classes
-derived from those, with rules of their own for what may be put in (`matplotlib.rcParams`); what is copied
-from another process has met these rules there.
+They are changed in place, because the library and others refer to them as well. They can be of
+derived classes that check their entries (`matplotlib.rcParams`); entries that are copied from
+another process were checked there.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _DEPTH_MAX: Final = 4
 
 
 def is_container(value: Any) -> bool:
-    """Tell whether a value of a library's module is a container that is not large."""
+    """Return whether a value of a library's module is a small container."""
     return isinstance(value, dict | list | set) and len(value) <= ITEMS_MAX
 
 
 def content_of(container: Any, depth: int = 0) -> list[Any]:
-    """Return what a container holds, that of dicts in dicts included, to be compared by identity."""
+    """Return the content of a container, including nested dicts, to be compared by identity."""
     if not isinstance(container, dict):
         return list((list if isinstance(container, list) else set).__iter__(container))
     found = [*dict.__iter__(container), *dict.values(container)]
@@ -43,7 +43,7 @@ def copy_of(container: Any) -> Any:
 
 
 def fill(container: Any, content: Any) -> None:
-    """Have a container hold what another one holds; what is equal already stays the same object."""
+    """Give a container the content of another one; equal entries stay the same objects."""
     if isinstance(container, dict):
         new: dict[Any, Any] = {}
         for key, value in dict.items(content):
@@ -66,7 +66,7 @@ def _is_same(held: Any, value: Any) -> bool:
     if held is value:
         return True
     if type(held) is object is type(value):
-        return True  # a mark that stands for nothing but itself
+        return True  # a unique mark
     if type(held) is not type(value):
         return False
     digest = _canon.digest(held)

@@ -1,7 +1,7 @@
 """The source of a function as a syntax tree without positions, comments and docstrings.
 
-It is used only if the file still compiles to the code that runs: a script edited during its run
-must not lend its new text to results of the old.
+It is used only if the file still compiles to the running code: if a script is edited during its
+run, the new text must not be stored for results of the old code.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class _Parsed(NamedTuple):
 
 
 def normalized(code: CodeType) -> str | None:
-    """Return the text that stands for the function's source, or None if it cannot be had."""
+    """Return the normalized text of a function's source, or None if it is not available."""
     node = node_of(code)
     return None if node is None else "".join(_dump(node))
 
 
 def node_of(code: CodeType) -> Defined | None:
-    """Return the syntax tree of the definition that compiles to `code`, or None if it is not there."""
+    """Return the syntax tree of the definition that compiles to `code`, or None if there is none."""
     parsed = _parse(code.co_filename)
     if parsed is None or _identity(code) not in parsed.codes:
         return None
@@ -45,7 +45,7 @@ def module_tree(filename: str) -> ast.Module | None:
 
 
 def bytecode(code: CodeType) -> str:
-    """Return a text that stands for the code itself: holds for one minor version of Python only."""
+    """Return a text for the bytecode itself: valid for one minor version of Python only."""
     return repr(_identity(code, placed=False))
 
 
@@ -69,7 +69,7 @@ def _parse(filename: str) -> _Parsed | None:
 
 
 def nested(code: CodeType) -> Iterator[CodeType]:
-    """Yield a code and all codes that are defined inside of it."""
+    """Yield a code object and all code objects inside it."""
     yield code
     for const in code.co_consts:
         if isinstance(const, CodeType):
@@ -99,7 +99,7 @@ def _constant(const: object, *, placed: bool) -> Any:
 
 
 def _node_of(code: CodeType, found: list[Defined]) -> Defined | None:
-    """Return the definition among those that begin on the code's line; lambdas by their columns."""
+    """Return the matching definition of those on the code's line; lambdas are matched by column."""
     if code.co_name != "<lambda>":
         named = [n for n in found if not isinstance(n, ast.Lambda) and n.name == code.co_name]
         return named[0] if len(named) == 1 else None

@@ -1,11 +1,11 @@
-"""The text that stands for a function's source in its fingerprint, the same for harmless changes.
+"""The text of a function's source for its fingerprint, unchanged by harmless edits.
 
-Left out are positions, comments, docstrings, annotations and the function's own name. Local variables
-are written as numbers, so that renaming one changes nothing. They keep their names where a name can
-be seen: parameters (unless all arguments come by position), names of nested functions and classes,
-class bodies, names that an import binds, and everything in functions that call `locals`, `vars`,
-`dir`, `eval` or `exec`. Since one name gets one number, equal texts mean that one function is the other
-with local names replaced one by one.
+Left out are positions, comments, docstrings, annotations and the function's own name. Local
+variables are written as numbers, so that renaming one changes nothing. Names that other code can
+see are kept: parameters (unless all arguments are passed by position), names of nested functions
+and classes, class bodies, names that an import binds, and everything in functions that call
+`locals`, `vars`, `dir`, `eval` or `exec`. Because each name gets its own number, equal texts mean
+that the functions differ only in names of local variables.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ _NAMING: Final[dict[type[ast.AST], str]] = {
 
 
 class Text(NamedTuple):
-    """A function's normalized source; `renamed` are the names that are numbers in it, in their order."""
+    """A function's normalized source; `renamed` are the names that it replaces by numbers, in order."""
 
     text: str
     renamed: tuple[str, ...]
 
 
 def of_function(code: CodeType, *, by_position: bool = False) -> Text | None:
-    """Return the text of a function by its code, or None if its source cannot be had.
+    """Return the text of a function by its code, or None if its source is not available.
 
-    With `by_position` nobody passes it arguments by their names: these are written as numbers, too.
+    With `by_position`, arguments are passed only by position: parameters are written as numbers, too.
     """
     key = (id(code), by_position)
     known = _known.get(key)
@@ -63,7 +63,7 @@ _known: dict[tuple[int, bool], tuple[CodeType, Text | None]] = {}
 
 
 def of_statements(nodes: Iterable[ast.stmt]) -> str:
-    """Return the text of statements of a module, with all names as they are."""
+    """Return the text of statements of a module, with all names unchanged."""
     dumper = _Dumper(frozenset(), "")
     return "".join(part for node in nodes for part in dumper.dump(node))
 
@@ -117,7 +117,7 @@ def _bound(node: ast.AST) -> Iterator[str]:
 
 
 def _kept(node: ast.AST) -> Iterator[str]:
-    """Yield the names that a node of the tree shows to others."""
+    """Yield the names in a node of the tree that other code can see."""
     match node:
         case ast.arg(arg=name) | ast.keyword(arg=str(name)):
             yield name

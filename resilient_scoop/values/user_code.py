@@ -1,4 +1,4 @@
-"""What is the user's own code, what is it called, and where is it found?
+"""Find out what is the user's own code, its names, and where it is found.
 
 The user's code is every module whose file is not in the standard library, in an installed package or in
 this one; also modules without a file that are not built in. A module of the user's may have the name of
@@ -22,26 +22,26 @@ _OURS: Final = __name__.partition(".")[0]
 
 
 def is_user_code(obj: Any) -> bool:
-    """Tell whether a function or class is the user's own: not of Python, a package, or ours."""
+    """Return whether a function or class is the user's own: not of Python, a package, or ours."""
     name = getattr(obj, "__module__", None)
     if not isinstance(name, str):
         return isinstance(obj, FunctionType)
     if (
         name == "builtins"
-    ):  # Python names it where `exec` runs code in a namespace without `__name__`
+    ):  # the name that Python gives if `exec` runs code in a namespace without `__name__`
         return isinstance(obj, FunctionType) or is_made_by_code(obj)
     return is_user_module(name)
 
 
 def is_made_by_code(obj: Any) -> bool:
-    """Tell whether an object is a class that Python code has made."""
+    """Return whether an object is a class that was made by Python code."""
     return isinstance(obj, type) and bool(
         obj.__flags__ & _HEAP_TYPE and not obj.__flags__ & _IMMUTABLE
     )
 
 
 def is_user_module(name: str) -> bool:
-    """Tell whether the module of this name is the user's own."""
+    """Return whether the module of this name is the user's own."""
     top = name.partition(".")[0]
     if top == "__main__":
         return True
@@ -55,12 +55,12 @@ def is_user_module(name: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def is_user_file(file: str) -> bool:
-    """Tell whether a source file is the user's own."""
+    """Return whether a source file is the user's own."""
     return is_users_file(file)
 
 
 def describe(function: Any) -> str:
-    """Return `module:qualname` of what a callable runs, for display and for `find`."""
+    """Return `module:qualname` of the function that a callable runs, for display and for `find`."""
     while isinstance(function, functools.partial):
         function = function.func
     if isinstance(function, MethodType):
@@ -89,7 +89,7 @@ def find(name: str, main_module: ModuleType | None) -> Callable[..., Any] | None
 
 @functools.lru_cache(maxsize=1024)
 def version(top: str) -> str:
-    """Return the version of a package by its top-level name; empty where it has none."""
+    """Return the version of a package by its top-level name; empty if it has none."""
     if top in sys.stdlib_module_names or top == "__main__":
         return ""
     found = getattr(sys.modules.get(top), "__version__", None)

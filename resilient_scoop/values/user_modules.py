@@ -1,4 +1,4 @@
-"""Which modules are the user's own: neither the standard library's, nor installed, nor ours."""
+"""Find which modules are the user's own: not of the standard library, not installed, not ours."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _INSTALLED: Final = ("site-packages", "dist-packages")
 
 
 def is_standard(file: str) -> bool:
-    """Tell whether a source file is the standard library's."""
+    """Return whether a source file belongs to the standard library."""
     return file.startswith(STANDARD) and not any(each in file for each in _INSTALLED)
 
 
 def is_users_file(file: str | None) -> bool:
-    """Tell whether a source file is the user's own."""
+    """Return whether a source file is the user's own."""
     if not file or file.startswith((PACKAGE, *STANDARD)):
         return False
     return not any(each in file for each in _INSTALLED)
 
 
 def is_users(module: Any) -> bool:
-    """Tell whether a module is the user's own."""
+    """Return whether a module is the user's own."""
     return module is not None and is_users_file(getattr(module, "__file__", None))

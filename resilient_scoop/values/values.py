@@ -1,11 +1,11 @@
-"""Digests of the values that a function refers to, in which functions and classes stand by their names.
+"""Digests of the values that a function refers to, in which functions and classes count by name.
 
-What the user's module holds under a name is described on its own, as a reference of its own; so a value
-that contains it only names it. What has no name of its own (a lambda in a list, a local class) is
-described where it stands.
+An object in the user's module that has a name is described separately, as its own reference; a
+value that contains it only names it. An object without a name (a lambda in a list, a local class)
+is described inside the value.
 
-Some objects have no value to compare: locks, loggers, open files. Their type stands for them. Random
-generators are such, too: the items of a call are seeded on their own.
+Some objects have no value to compare: locks, loggers, open files. They count by their type. So do
+random generators: the items of a batch are seeded separately.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _ABSENT_FROM_CLASSES: Final = frozenset(
     ]
 )
 _MADE_BY_C: Final = frozenset({"member_descriptor", "getset_descriptor", "CField"})
-"""Types of the attributes that a class has for its slots and fields."""
+"""Types of the class attributes for slots and fields."""
 _DATACLASS: Final = "__dataclass_fields__"
 _FIELD_PARTS: Final = ("default", "default_factory", "init", "repr", "hash", "compare", "kw_only")
 _OPAQUE: Final[tuple[type, ...]] = (
@@ -83,7 +83,7 @@ class _Absent:
 
 
 ABSENT: Final = _Absent()
-"""Stands for what the script has deleted from a module."""
+"""Represents a name that the script has deleted from a module."""
 
 
 def digest_of(*parts: bytes) -> bytes:
@@ -95,7 +95,7 @@ def digest_of(*parts: bytes) -> bytes:
 
 
 def own_home(obj: Any) -> str | None:
-    """Return `module:qualname` of a function or class that is found by that name, else None."""
+    """Return `module:qualname` of a function or class that can be found by it, else None."""
     name, qualname = getattr(obj, "__module__", None), getattr(obj, "__qualname__", "<")
     if name is None and isinstance(obj, FunctionType):
         name = "__main__"  # made by `exec`; pickle looks for it there, too
@@ -110,12 +110,12 @@ def own_home(obj: Any) -> str | None:
 
 
 def is_opaque(value: Any) -> bool:
-    """Tell whether a value is one of those that have nothing to compare but their type."""
+    """Return whether a value can be compared only by its type."""
     return is_opaque_type(type(value))
 
 
 def _is_of_logging(kind: type, names: Iterable[str]) -> bool:
-    """Tell whether a type is one of `logging`, which takes each process some milliseconds to import."""
+    """Return whether a type is one of `logging`, whose import takes each process some milliseconds."""
     module = sys.modules.get("logging")
     return module is not None and issubclass(
         kind, tuple(getattr(module, name, ()) for name in names)
@@ -123,7 +123,7 @@ def _is_of_logging(kind: type, names: Iterable[str]) -> bool:
 
 
 def is_opaque_type(kind: type) -> bool:
-    """Tell whether values of this type have nothing to compare but that."""
+    """Return whether values of this type can be compared only by their type."""
     if kind is object or issubclass(kind, _OPAQUE) or _is_of_logging(kind, _OF_LOGGING):
         return True
     module = kind.__module__
@@ -133,19 +133,19 @@ def is_opaque_type(kind: type) -> bool:
 
 
 def is_immutable(value: object) -> bool:
-    """Tell whether a value is the same as long as it is the same object."""
+    """Return whether a value cannot change while it is the same object."""
     if type(value) is tuple or type(value) is frozenset:
         return all(map(is_immutable, value))
     return type(value) in SCALARS
 
 
 class Describer:
-    """Describes values; `reach` is told of each thing of the user's that is named on the way."""
+    """Describes values; `reach` is called for each named object of the user that is found."""
 
     def __init__(self, reach: Reach) -> None:
         self.reach = reach
         self._canon = Canon(self.function_key, self.class_key, is_opaque_type, self._met_module)
-        self._inside: dict[int, int] = {}  # what is being described where it stands -> its number
+        self._inside: dict[int, int] = {}  # objects being described in place -> their numbers
 
     def value(self, value: Any) -> bytes | None:
         """Return the digest of a value, or None if it cannot be compared."""
@@ -158,12 +158,12 @@ class Describer:
         return None if found is None else found[:DIGEST_BYTES]
 
     def part(self, value: Any) -> bytes:
-        """Return the digest of a part of something; of what cannot be compared, one never seen again."""
+        """Return the digest of a part of an object; a unique one if it cannot be compared."""
         found = self.value(value)
         return unique() if found is None else found
 
     def function_key(self, function: Any) -> bytes:
-        """Return what stands for a function (or a cached one): its name, or its description."""
+        """Return the description of a function (or a cached one), or its name."""
         home = own_home(function)
         if home is not None:
             if is_user_code(function):
@@ -172,8 +172,8 @@ class Describer:
         return self.inline(function)
 
     def class_key(self, cls: type) -> bytes | None:
-        """Return what stands for a class of the user's; None for others: their name does."""
-        if type(cls).__name__ == "MetaCreator":  # DEAP's: what it was made of tells what it is
+        """Return the description of a user's class; None for others, which count by name."""
+        if type(cls).__name__ == "MetaCreator":  # DEAP's: described by its definition
             return digest_of(cls.__name__.encode(), self.part(cls.reduce_args))  # type: ignore[attr-defined]
         if not is_user_code(cls):
             return None
@@ -208,13 +208,13 @@ class Describer:
         return digest_of(b"inline", *parts)
 
     def names_of(self, function: Any) -> None:
-        """Tell `reach` of what a function finds by global names; the survey does it."""
+        """Call `reach` for what a function finds by global names; overridden by the survey."""
 
     def _met_module(self, module: ModuleType) -> None:
         self.holds_module(module)
 
     def holds_module(self, module: ModuleType) -> None:
-        """Be told of a module that a value holds; the survey does something about it."""
+        """Notice a module in a value; overridden by the survey."""
 
     def _class_inline(self, cls: type) -> bytes:
         parts = [self.class_header(cls), cls.__qualname__.encode()]
@@ -231,7 +231,7 @@ class Describer:
         return digest_of(kind, fields.encode(), *bases, *self._registered(cls))
 
     def _registered(self, cls: type) -> list[bytes]:
-        """Return what stands for the classes that are registered with an abstract one."""
+        """Return the description of the classes that are registered with an abstract one."""
         if not isinstance(cls, abc.ABCMeta):
             return []
         found = [ref() for ref in abc._get_dump(cls)[0]]  # type: ignore[attr-defined]  # noqa: SLF001
@@ -239,7 +239,7 @@ class Describer:
         return [b"registered", *(name.encode() for name in names)] if names else []
 
     def attribute(self, value: Any) -> bytes:
-        """Return the digest of what a class holds under a name."""
+        """Return the digest of an attribute of a class."""
         if isinstance(value, FunctionType | CACHED):
             return self.inline(value)
         if type(value) is dict and any(
@@ -257,7 +257,7 @@ class Describer:
 
 
 def opaque(value: object) -> bytes:
-    """Return the digest of what has nothing to compare but its type; loggers and file locks have a name."""
+    """Return the digest of an object that counts by its type; loggers and file locks also by name."""
     kind = type(value)
     name = getattr(value, "name", "") if _is_of_logging(kind, ("Logger",)) else ""
     if kind.__module__.startswith("filelock."):
@@ -266,16 +266,16 @@ def opaque(value: object) -> bytes:
 
 
 def unique() -> bytes:
-    """Return a digest that equals no other: what cannot be compared never counts as equal."""
+    """Return a digest that equals no other: a value that cannot be compared never counts as equal."""
     import os
 
     return os.urandom(DIGEST_BYTES)
 
 
 def text_of(function: Any, *, by_position: bool = False) -> bytes:
-    """Return what stands for a function's code: its source, else its bytecode; a library's its version.
+    """Return the description of a function's code: source, else bytecode; a library's version.
 
-    With `by_position` the names of its parameters do not count.
+    With `by_position`, the names of its parameters do not count.
     """
     code: CodeType = function.__code__
     if not is_user_code(function):
@@ -286,7 +286,7 @@ def text_of(function: Any, *, by_position: bool = False) -> bytes:
 
 
 def carried(function: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what a function carries: (label, value) of defaults, closure cells and attributes."""
+    """Yield (label, value) of a function's defaults, closure cells and attributes."""
     code: CodeType = function.__code__
     arguments = code.co_varnames[: code.co_argcount]
     defaults = function.__defaults__ or ()
@@ -305,7 +305,7 @@ def carried(function: Any) -> Iterator[tuple[str, Any]]:
 
 
 def own_names(function: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the globals that a function uses of a namespace of its own, which is no module's (`exec`)."""
+    """Yield the globals that a function uses from its own namespace, which is not a module (`exec`)."""
     scope = function.__globals__
     module = sys.modules.get(str(scope.get("__name__")))
     if module is None or vars(module) is not scope:
@@ -315,7 +315,7 @@ def own_names(function: Any) -> Iterator[tuple[str, Any]]:
 
 
 def content(cell: CellType) -> Any:
-    """Return what a closure cell holds, or MISSING."""
+    """Return the content of a closure cell, or MISSING."""
     try:
         return cell.cell_contents
     except ValueError:  # not assigned yet
@@ -323,7 +323,7 @@ def content(cell: CellType) -> Any:
 
 
 def attributes_of(cls: type) -> Iterator[tuple[str, Any]]:
-    """Yield the names and raw values that a class holds itself, without what Python generates."""
+    """Yield the names and raw values of a class's own attributes, without generated ones."""
     made = _DATACLASS in vars(cls)
     for name, value in sorted(vars(cls).items()):
         if name in _ABSENT_FROM_CLASSES or type(value).__name__ in _MADE_BY_C:
@@ -338,12 +338,12 @@ def _is_generated(value: Any) -> bool:
 
 
 def _parts_of(field: Any) -> tuple[str, list[Any]]:
-    """Return what counts of a dataclass's field: all but its annotation."""
+    """Return the relevant parts of a dataclass field: all but its annotation."""
     return field.name, [getattr(field, part) for part in _FIELD_PARTS]
 
 
 def _wrapped_by(value: Any) -> Iterator[Any]:
-    """Yield what a descriptor of a class is made of; nothing if it is none that is known."""
+    """Yield the parts of a known descriptor of a class."""
     match value:
         case staticmethod() | classmethod():
             yield value.__func__
