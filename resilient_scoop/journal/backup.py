@@ -1,9 +1,9 @@
-"""Copies of a run that leave its folder, and how they come back.
+"""Backups: signed copies of a run, and their restoration.
 
-What a run's folder holds is unpickled, so it must be the user's own; a copy has lain elsewhere. So a
-backup carries an HMAC: keyed in the user's configuration folder (32 random bytes, mode 0600, made on
-first use), over a manifest that names each file with size and SHA-256. Nothing of a backup is opened,
-let alone unpickled, before the manifest and every file in it have been found unchanged.
+The content of a run's folder is unpickled, so it must be the user's own; a copy was stored
+elsewhere. So a backup has an HMAC with a key in the user's configuration folder (32 random bytes,
+mode 0600, made on first use), over a manifest that names each file with size and SHA-256. Nothing
+in a backup is opened or unpickled before the manifest and every file have been verified.
 
 A backup is a folder, or one tar file:
 
@@ -12,9 +12,9 @@ A backup is a folder, or one tar file:
     run.json, input.json, shown, script, decisions.jsonl,
     journal/data.mdb, journal/blobs/…, payloads/…, checkpoints/…
 
-It may be made of a live run. The database is copied at one moment; files that records name are
-linked aside before and after, so that the run may drop them meanwhile. Of large arguments' files
-only those count that a checkpoint waits for; a run that is brought back asks for the others again.
+It may be made from a live run. The database is copied at one moment; files that records name are
+linked before and after, so that the run may drop them in between. Files of large arguments are
+included only if a checkpoint waits for their calls; a restored run makes the others again.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def read_key(path: Path) -> bytes:
     """Return the user's key.
 
     Raises:
-        UsageError: there is none, or others may read it.
+        UsageError: there is none, or other users may read it.
     """
     try:
         status, key = path.lstat(), path.read_bytes()
@@ -122,7 +122,7 @@ def make_key(path: Path) -> bytes:
                 file.flush()
                 os.fsync(fd)
             with suppress(FileExistsError):
-                os.link(draft, path)  # who comes first has made it
+                os.link(draft, path)  # another process has made it first
             draft.unlink()
             sync_folder(path.parent)
         except OSError as error:
@@ -137,9 +137,8 @@ def write_backup(run: Path, target: Path, key: bytes) -> Manifest:
     """Write a backup of a run's folder, live or dead; a target that ends in `.tar` is one file.
 
     Raises:
-        JournalFormatError: the target is there already.
-        JournalDamagedError: the journal is damaged; repair it first.
-        JournalError: the disk refused; nothing was left.
+        JournalFormatError: the target already exists. JournalDamagedError: the journal is damaged;
+        repair it first. JournalError: the disk refused; nothing is left.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise JournalFormatError(str(target), "it is there already; name a new file or folder")
@@ -159,7 +158,7 @@ def write_backup(run: Path, target: Path, key: bytes) -> Manifest:
 
 @contextmanager
 def _staged(run: Path) -> Iterator[Path]:
-    """Give a folder beside the journal with what is to go into the backup, as links."""
+    """Yield a folder beside the journal with links to the files for the backup."""
     for rest in run.glob(".backup-*"):
         if not Path(f"/proc/{rest.name.rpartition('-')[2]}").exists():
             shutil.rmtree(rest, ignore_errors=True)
@@ -172,7 +171,7 @@ def _staged(run: Path) -> Iterator[Path]:
                 break
             if not tries_left:
                 verdict.raise_if_damaged(run / "journal")
-            shutil.rmtree(stage)  # a file that came and went between two looks
+            shutil.rmtree(stage)  # a file that appeared and vanished between two scans
         yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
@@ -253,10 +252,10 @@ def _write_tar(stage: Path, names: list[str], target: Path) -> None:
 
 
 def read_manifest(source: Path, key: bytes) -> Manifest:
-    """Return what a backup holds, after its seal was found right.
+    """Return the manifest of a backup, after its signature was verified.
 
     Raises:
-        JournalFormatError: it is no backup, it was changed, or another key was used.
+        JournalFormatError: it is not a backup, it was changed, or another key was used.
     """
     with _opened(source) as files:
         raw = _small(source, files, MANIFEST)
@@ -275,10 +274,10 @@ def read_manifest(source: Path, key: bytes) -> Manifest:
 
 
 def unpack_backup(source: Path, manifest: Manifest, folder: Path) -> None:
-    """Write a backup's files to a new folder, each found to be what the manifest says.
+    """Write a backup's files to a new folder, each verified against the manifest.
 
     Raises:
-        JournalFormatError: a file is missing or was changed; what was written is to be removed.
+        JournalFormatError: a file is missing or was changed; remove what was written.
         JournalDamagedError: the journal in it is damaged.
     """
     with _opened(source) as files:
@@ -294,7 +293,7 @@ def unpack_backup(source: Path, manifest: Manifest, folder: Path) -> None:
     journal = Journal.open(folder / "journal", run=bytes.fromhex(manifest.run))
     journal.commit(
         [Put(Table.META, BOOT_KEY, b"restored")]
-    )  # of arguments only what was synced counts
+    )  # of arguments, only synced files count
     journal.close(clean=True)
 
 

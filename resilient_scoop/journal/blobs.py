@@ -1,13 +1,13 @@
-"""Content-addressed files for payloads too large to stand in the journal's own pages.
+"""Content-addressed files for payloads that are too large for the journal's own pages.
 
-A file's name is the SHA-256 of its content (fastest here of what hashlib has: 1.3 GB/s against 0.5
-of BLAKE2b), so that equal payloads are stored once and damage shows. Order of durability: the
+A file's name is the SHA-256 of its content (the fastest in hashlib here: 1.3 GB/s against 0.5 of
+BLAKE2b), so that equal payloads are stored once and damage is detected. Order of durability: the
 bytes are written to `*.tmp` and synced, the file gets its name, the directory is synced, and only
-then may a commit name it; so a name in the journal always has its file. What no record names is
-removed by `sweep`.
+then may a commit name it; so a name in the journal always has its file. Files that no record names
+are removed by `sweep`.
 
-`sync=False` leaves out the syncs: such a file is whole or absent after any crash of a process, but
-may be torn by a power loss. It is for what can be made again.
+`sync=False` skips the syncs: such a file is complete or absent after any crash of a process, but
+may be damaged by a power loss. It is for data that can be made again.
 """
 
 from __future__ import annotations
@@ -23,39 +23,38 @@ from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.hashing import sha256
 
 BLOB_BYTES_MIN: Final = 1 << 20
-"""Payloads larger than this go to a file: in LMDB they would take runs of free pages that are hard
-to find again, and each commit would copy them twice."""
+"""Payloads larger than this go to a file: in LMDB they would need long runs of free pages, and each
+commit would copy them twice."""
 _ASIDE_BYTES_MIN: Final = 4 << 20
-"""From here on hashing in a thread while the disk writes pays for the thread (280 ms against 365 ms
-for 200 MB)."""
+"""From this size on, hashing in a thread during the write saves time (280 ms against 365 ms for 200 MB)."""
 _REF: Final = struct.Struct(">32sQ")
 TMP: Final = ".tmp"
 _NAME_CHARS: Final = 64
 _PARTS_MAX: Final = 512
-"""Of one writev(2); the kernel takes 1,024."""
+"""Buffers of one writev(2); the limit of the kernel is 1,024."""
 Parts = Sequence[bytes | memoryview]
 
 
 class BlobRef(NamedTuple):
-    """The name of a payload: what a record holds in its place."""
+    """The name of a payload, which a record holds in its place."""
 
     digest: bytes  # SHA-256
     size_bytes: int
 
     def pack(self) -> bytes:
-        """Return the 40 bytes that stand in a record."""
+        """Return the 40 bytes for a record."""
         return _REF.pack(self.digest, self.size_bytes)
 
 
 def unpack_ref(data: bytes) -> BlobRef:
-    """Return the name; ValueError says what is wrong with it."""
+    """Return the name; raises ValueError if it is invalid."""
     if len(data) != _REF.size:
         raise ValueError(f"a blob's name of {len(data)} bytes, not {_REF.size}")
     return BlobRef(*_REF.unpack(data))
 
 
 class BlobError(Exception):
-    """The file of a blob is missing or is not what was written; the text says which."""
+    """The file of a blob is missing or was changed; the text says which."""
 
 
 class BlobStore:
@@ -65,13 +64,13 @@ class BlobStore:
         self._directory = directory
 
     def put(self, payload: bytes | Parts, *, sync: bool = True, name: str | None = None) -> BlobRef:
-        """Store one payload, or its parts behind one another; durable on return unless not `sync`.
+        """Store one payload, or its joined parts; durable on return unless not `sync`.
 
-        With a `name`, which must be new, the file has that and not its digest's: then it is its
-        maker's alone, and may be removed without asking who else has written the same.
+        With a `name`, which must be new, the file gets that name instead of its digest: then it has
+        one owner, and may be removed without checking for equal payloads.
 
         Raises:
-            OSError: nothing was stored; the caller tells "no space" from other errors by errno.
+            OSError: nothing was stored; errno distinguishes "no space" from other errors.
         """
         ref = self.write(payload, sync=sync, name=name)
         if sync:
@@ -88,7 +87,7 @@ class BlobStore:
     ) -> BlobRef:
         """Store one payload as `put` does; the name is durable after `sync_names`.
 
-        `check` sees the file before it gets its name; if it raises, nothing was stored.
+        `check` gets the file before it is named; if it raises, nothing was stored.
         """
         self._directory.mkdir(mode=0o700, exist_ok=True)
         temporary = self._directory / f"{os.getpid()}-{threading.get_ident()}{TMP}"
@@ -111,7 +110,7 @@ class BlobStore:
         sync_folder(self._directory.parent)
 
     def path(self, digest: bytes) -> Path:
-        """Return where the file of this digest stands."""
+        """Return the path of the file with this digest."""
         return self._directory / digest.hex()
 
     def read(self, ref: BlobRef, name: str | None = None) -> bytes:
@@ -143,7 +142,7 @@ class BlobStore:
         return payload
 
     def look(self, ref: BlobRef, name: str | None = None) -> None:
-        """Raise BlobError unless the file is there in its size; its content is not read."""
+        """Raise BlobError unless the file exists with its size; its content is not read."""
         name = name or ref.digest.hex()
         try:
             size_bytes = (self._directory / name).stat().st_size
@@ -153,7 +152,7 @@ class BlobStore:
             raise BlobError(f"the file {name} is {size_bytes} bytes long, not {ref.size_bytes}")
 
     def remove(self, digest: bytes) -> None:
-        """Remove the file of a digest that no record names any more."""
+        """Remove the file of a digest that no record names."""
         self.path(digest).unlink(missing_ok=True)
 
     def sweep(self, named: Callable[[bytes], bool]) -> int:
@@ -206,7 +205,7 @@ def _write_hashed(path: Path, parts: Parts, *, sync: bool) -> BlobRef:
 
 
 def write_parts(fd: int, parts: Parts) -> None:
-    """Write parts behind one another, uncopied."""
+    """Write parts one after another, uncopied."""
     views = [memoryview(each).cast("B") for each in parts if len(each)]
     while views:
         written = os.writev(fd, views[:_PARTS_MAX])
@@ -217,9 +216,9 @@ def write_parts(fd: int, parts: Parts) -> None:
 
 
 def read_exactly(fd: int, size_bytes: int) -> memoryview | None:
-    """Return the whole file if it has this size; no size in a name can make us take more memory.
+    """Return the whole file if it has this size; a wrong size in a name cannot allocate more memory.
 
-    It is memory of the allocator's, which uses it again: fresh pages cost more than the reading.
+    It is memory of the allocator, which is reused: fresh pages cost more than the reading.
     """
     if os.fstat(fd).st_size != size_bytes:
         return None

@@ -1,12 +1,12 @@
 """The one thread that writes the journal: group commit.
 
-The broker's thread puts whole turns in; this thread puts everything that waits into one
-transaction, so that while one is being synced the next grows: one record alone takes one sync,
-thousands a second share one. `committed` rises in the order of turns, and only after the sync.
+The broker's thread queues whole turns; this thread puts everything that waits into one transaction,
+so that the next one grows while one is being synced: a single record takes one sync, thousands per
+second share one. `committed` rises in the order of turns, and only after the sync.
 
-- A turn without forced changes (replay can make them again) waits for a forced one, at most
+- A turn without forced changes (a replay can make them again) waits for a forced one, at most
   `HOLD_S`, or until somebody is in a `hurry`; it counts as committed only when it is.
-- No space: nothing is given up; `full` is True, and the oldest turn alone is tried every `RETRY_S`
+- No space: nothing is dropped; `full` is True, and only the oldest turn is tried every `RETRY_S`
   until there is room. The caller watches `queued_bytes` and stops taking in more.
 - Between commits the thread does the journal's upkeep, some milliseconds at a time: `upkeep` returns
   in how many seconds it wants to be called again.
@@ -32,24 +32,24 @@ from resilient_scoop.core.events import Change, Put
 from resilient_scoop.errors import InvariantError, JournalError, JournalFullError
 
 HOLD_S: Final = 0.05
-"""Longest wait of unforced changes: so much of a batch spec may have to be made again."""
+"""Longest wait of unforced changes: changes of this time may have to be made again."""
 HOLD_CHANGES_MAX: Final = 4096
 GROUP_BYTES_MAX: Final = 32 << 20
-"""Of one transaction, if more than one turn waits: keeps its dirty pages and its latency small."""
+"""Size of one transaction, if more than one turn waits: limits its dirty pages and its latency."""
 GROUP_CHANGES_MAX: Final = 1 << 16
 RETRY_S: Final = 0.5
 HERE_BYTES_MAX: Final = 256 << 10
 HERE_S_MAX: Final = 0.002
 """Mean time of recent commits up to which the caller's thread may do one."""
 _CHANGE_BYTES: Final = 200
-"""What a queued change takes beside its key and value."""
+"""Memory of a queued change besides its key and value."""
 
 
 class CanCommit(Protocol):
-    """What the committer needs of a journal."""
+    """The part of a journal that the committer needs."""
 
     def commit(self, changes: Sequence[Change]) -> None:
-        """Write all or none, durably."""
+        """Write all changes or none, durably."""
 
 
 class _Turn(NamedTuple):
@@ -75,29 +75,29 @@ class Committer:
         self._upkeep_at = inf if upkeep is None else 0.0
         self._turns: deque[_Turn] = deque()
         self._changed = threading.Condition()
-        self._forced = 0  # turns waiting that may not be held back
+        self._forced = 0  # waiting turns that must not be delayed
         self._changes = 0
         self._queued_bytes = 0
         self._committed = 0
         self._error: BaseException | None = None
         self._full = False
-        self.full_reason = ""  # what the system said when it was full last
-        self._busy = False  # a commit or the upkeep is under way
+        self.full_reason = ""  # the last error for missing space
+        self._busy = False  # a commit or the upkeep is running
         self._mean_s = HERE_S_MAX  # of recent commits
-        self._upkeep_next = False  # a commit has gone before the upkeep that is due
-        self._hurry = 0  # everything up to this turn is wanted now
+        self._upkeep_next = False  # a commit was done before the due upkeep
+        self._hurry = 0  # everything up to this turn is needed now
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
     @property
     def committed(self) -> int:
-        """The highest turn that is durable, and with it all before."""
+        """The highest durable turn; all before it are durable, too."""
         return self._committed
 
     @property
     def error(self) -> BaseException | None:
-        """What ended the thread, or None."""
+        """The error that ended the thread, or None."""
         return self._error
 
     @property
@@ -107,13 +107,13 @@ class Committer:
 
     @property
     def queued_bytes(self) -> int:
-        """Memory that waiting turns take."""
+        """Memory of waiting turns."""
         return self._queued_bytes
 
     def put(self, turn: int, changes: list[Change], *, here: bool = False) -> None:
-        """Queue a turn's changes; turns come in rising order. The list is the committer's from now.
+        """Queue a turn's changes, in rising order of turns. The list belongs to the committer from now.
 
-        With `here` they may be committed on return, without a call of `wake`.
+        With `here`, they may be committed on return, without a call of `wake`.
 
         Raises:
             JournalError: an earlier commit failed; nothing is written any more.
@@ -146,7 +146,7 @@ class Committer:
         try:
             self._commit(group)
         except JournalFullError:
-            with self._changed:  # the thread tries again, and says so
+            with self._changed:  # the thread tries again, and reports it
                 self._busy = False
                 self._changed.notify_all()
         except JournalError as error:
@@ -155,14 +155,14 @@ class Committer:
             self._done(group)
 
     def hurry(self) -> None:
-        """Do not hold what was put so far: somebody waits for a message behind it."""
+        """Do not delay what was queued so far, because a message depends on it."""
         with self._changed:
             if self._turns and self._hurry < self._turns[-1].number:
                 self._hurry = self._turns[-1].number
                 self._changed.notify_all()
 
     def flush(self, timeout_s: float | None = None) -> bool:
-        """Commit all that was put so far and wait for it; return False if the time was not enough.
+        """Commit everything queued so far and wait for it; return False after the timeout.
 
         Raises:
             JournalError: a commit failed.
@@ -181,7 +181,7 @@ class Committer:
             return done
 
     def close(self) -> None:
-        """Commit what waits and end the thread; what there is no space for is tried once more."""
+        """Commit what waits and end the thread; after missing space, try once more."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -195,7 +195,9 @@ class Committer:
         except JournalError as error:
             self._end(error)
         finally:
-            unforeseen = sys.exception()  # a bug: said by threading's hook, and seen by the broker
+            unforeseen = (
+                sys.exception()
+            )  # a bug: reported by threading's hook, and noticed by the broker
             if unforeseen is not None:
                 self._end(unforeseen)
 
@@ -231,8 +233,8 @@ class Committer:
     def _next_group(self) -> list[_Turn] | None:
         """Wait until turns are due and return them, oldest first.
 
-        Nothing is returned when it is time for the upkeep, and None at the end. Either goes before
-        the other only once: commits wait for one piece of upkeep, which waits for one commit.
+        Returns an empty list when it is time for the upkeep, and None at the end. The two
+        alternate: commits wait for one piece of upkeep, which waits for one commit.
         """
         with self._changed:
             while not self._is_due():
@@ -250,7 +252,7 @@ class Committer:
             return self._take()
 
     def _rest_s(self) -> float | None:
-        """Return how long there is nothing to do; None if somebody tells when to look."""
+        """Return how long there is nothing to do; None: until notified."""
         if self._busy:
             return None
         oldest = self._turns[0].put_at + HOLD_S if self._turns else inf
@@ -270,7 +272,7 @@ class Committer:
         )
 
     def _take(self) -> list[_Turn]:
-        """Return what goes into one transaction; it stays queued until that is committed."""
+        """Return the turns for one transaction; they stay queued until it is committed."""
         group = [self._turns[0]]
         if self._full:
             return group
@@ -318,7 +320,7 @@ class Committer:
 
 
 def _weigh(changes: list[Change]) -> tuple[int, bool]:
-    """Return what the changes take in memory, and whether one of them is forced."""
+    """Return the memory of the changes, and whether one of them is forced."""
     size_bytes, forced = 0, False
     for change in changes:
         size_bytes += _CHANGE_BYTES

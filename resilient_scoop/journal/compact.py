@@ -1,8 +1,8 @@
-"""Compaction: a copy of the data file without its free pages takes its place, while the run goes on.
+"""Compaction: replace the data file by a copy without its free pages, while the run continues.
 
-LMDB never gives pages back to the disk, so a journal stays as large as it ever was. A compaction
-goes through these states, all driven by the thread that writes (`Compaction.advance`, between two
-commits); what may be open to others is only ever a whole, synced data file:
+LMDB never returns pages to the disk, so a journal keeps its largest size. A compaction goes through
+these states, driven by the writer thread (`Compaction.advance`, between two commits); other
+processes only ever open a complete, synced data file:
 
   COPYING      A child process copies one moment of the data file to a folder of its own
                (`compact-N`), synced as it goes, and checks each record's checksum. Commits go on in
@@ -13,11 +13,11 @@ commits); what may be open to others is only ever a whole, synced data file:
                data file, is replaced: one rename is the moment at which the new file counts. The
                old one is closed and removed.
 
-What is noted, in which order it is caught up with, when the swap may follow, and the invariants C1 to
-C6 are `core/compaction.py`'s; this is what LMDB, the disk and the child have to do with it.
+`core/compaction.py` decides what is noted, in which order it is copied, and when the swap may
+follow, and has the invariants C1 to C6; this module handles LMDB, the disk and the child.
 
-The lock (`broker.lock`) belongs to the folder of the journal and is held throughout. Readers that
-have the old file open keep what they have mapped; views follow (`journal.view`).
+The lock (`broker.lock`) belongs to the folder of the journal and is held throughout. Readers with
+the old file open keep their mapping; views switch to the new file (`journal.view`).
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ from resilient_scoop.journal.write import (
 )
 
 NOTED_MAX: Final = 1 << 20
-"""Places noted while the child copies; beyond it (100 MB of memory) the compaction is given up."""
+"""Limit of places noted while the child copies (100 MB of memory); beyond it the compaction is given up."""
 STEP_RECORDS: Final = 500
-"""Caught up with between two commits: about 3 ms."""
+"""Places copied between two commits: about 3 ms."""
 _PACKAGE_PARENT: Final = str(Path(__file__).resolve().parents[2])
 _CHILD: Final = (
     "import sys; sys.path.append(sys.argv[1]); "
@@ -60,7 +60,7 @@ _CHILD: Final = (
 
 @dataclass(slots=True)
 class Compaction:
-    """One compaction under way; used by the thread that writes, and by no other."""
+    """One running compaction; used only by the writer thread."""
 
     directory: Path
     old: Store
@@ -71,7 +71,7 @@ class Compaction:
 
     @classmethod
     def begin(cls, directory: Path, old: Store, folder: Path) -> Compaction:
-        """Start the child; whatever is committed from now on must be noted.
+        """Start the child; everything committed from now on must be noted.
 
         Raises:
             GivenUpError: the system has no room for a folder or a process.
@@ -92,18 +92,18 @@ class Compaction:
         return cls(directory, old, folder, child, Course(NOTED_MAX, STEP_RECORDS))
 
     def note(self, changes: Sequence[Change], kept: Sequence[bytes]) -> None:
-        """Remember what a commit has touched; `kept` are the keys that it put into HISTORY.
+        """Note what a commit has touched; `kept` are the keys that it put into HISTORY.
 
         Raises:
-            GivenUpError: that is too much to be remembered.
+            GivenUpError: this is too much.
         """
         self.course.note(changes, kept)
 
     def advance(self) -> bool:
-        """Do a few milliseconds of what is to be done; return whether the swap may follow.
+        """Work for a few milliseconds; return whether the swap may follow.
 
         Raises:
-            GivenUpError: it cannot go on.
+            GivenUpError: it cannot continue.
         """
         if self.new is None:
             if self.child.poll() is None:
@@ -115,7 +115,7 @@ class Compaction:
         return self.course.may_swap
 
     def give_up(self) -> None:
-        """Leave nothing of it; the journal is as it was."""
+        """Remove everything of it; the journal is unchanged."""
         self.course.give_up()
         if self.child.poll() is None:
             self.child.kill()
@@ -129,7 +129,7 @@ class Compaction:
             rmtree(self.folder, ignore_errors=True)
 
     def _may_count(self) -> bool:
-        """Tell whether the new file may be the journal's already (the swap was cut short)."""
+        """Return whether the new file may already be the journal's (the swap was cut short)."""
         try:
             return read_generation(self.directory).data == self.folder.name
         except JournalError:
@@ -147,10 +147,10 @@ class Compaction:
             raise GivenUpError(error.reason) from error
 
     def _catch_up(self, new: Store) -> None:
-        """Take a step; the new file has all of it or nothing."""
+        """Do a step; the new file gets all of it or nothing."""
         step = self.course.next_step()
         try:
-            # The map of the old file is moved by this very thread only.
+            # Only this thread moves the map of the old file.
             with self.old.begin() as source, new.env.begin(write=True, buffers=True) as txn:
                 prefixes = step.carry_out(_Old(self.old, source), _New(new, txn))
         except lmdb.MapFullError:

@@ -1,10 +1,10 @@
 """The child that copies a data file for a compaction, while its run goes on.
 
 It reads one moment of the file as any reader does, writes it without its free pages, in pieces that
-are synced one by one with a pause as long as the sync took (a gigabyte that waits to be written
-would stand before the journal's own syncs, for seconds), and checks each record's checksum in the
-copy: a damaged journal is never put in the place of one that could still be repaired. It dies with
-its parent. What is wrong it says on standard output, and ends with a status that is not 0.
+are synced one by one with a pause as long as the sync took (a gigabyte of unwritten data would
+delay the journal's own syncs for seconds), and checks each record's checksum in the copy: a damaged
+copy never replaces a journal that could still be repaired. It dies with its parent. It reports an
+error on standard output, and ends with a status that is not 0.
 """
 
 from __future__ import annotations

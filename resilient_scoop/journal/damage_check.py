@@ -1,16 +1,16 @@
-"""Is a journal whole? Found out in a child process, which damage may end instead of us.
+"""Check a journal for damage, in a child process, because damage may kill the process that reads it.
 
-Pages that make no sense abort a process that has LMDB read them, and a cut file kills it (SIGBUS);
-so the checker is a child: it writes what it finds line by line, and if a signal ends it, that is a
-finding too. Three depths:
+Invalid pages make LMDB abort the process, and a cut file kills it (SIGBUS); so the checker is a
+child: it writes its findings line by line, and if a signal ends it, that is a finding too. Three
+depths:
 
 - RECORDS    every record's envelope (CRC over table, key and payload), and that files that records
              name are there in their size: half a million records/s
 - STRUCTURE  also LMDB's own invariants, page by page in pure Python: 100 MB/s
 - CONTENTS   also the digest of every file: 1.3 GB/s
 
-A file that is missing is a problem of the record that names it; a large result's file (which workers
-make, beside the journal) is looked at like the journal's own.
+A missing file is a problem of the record that names it; the file of a large result (written by
+workers, beside the journal) is checked like the journal's own.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ CHECKPOINT_MARK: Final = b"\xaaCheckpoint"
 """The tag in the frame of such a record (msgpack)."""
 CHECKPOINT_HEAD_BYTES: Final = 16
 SMALL_BYTES_MAX: Final = 8 << 20
-"""Up to here `check_here` takes less time (80 ms) than to start a child."""
+"""Up to this size, `check_here` takes less time (80 ms) than starting a child."""
 PROBLEMS_MAX: Final = 1000
-"""What is listed; the count goes on."""
+"""Number of listed problems; all are counted."""
 _PACKAGE_PARENT: Final = str(Path(__file__).resolve().parents[2])
 _CHILD: Final = (
     "import sys; sys.path.append(sys.argv[1]); "
@@ -50,7 +50,7 @@ _CHILD: Final = (
 
 
 class Depth(IntEnum):
-    """How much is looked at."""
+    """How much is checked."""
 
     RECORDS = 0
     STRUCTURE = 1
@@ -58,7 +58,7 @@ class Depth(IntEnum):
 
 
 class Problem(msgspec.Struct, frozen=True, tag=True):
-    """One damage; `table` and `key` (hexadecimal) where it is a record's."""
+    """One damage; with `table` and `key` (hexadecimal) if it is in a record."""
 
     text: str
     table: str | None = None
@@ -66,7 +66,7 @@ class Problem(msgspec.Struct, frozen=True, tag=True):
 
 
 class Summary(msgspec.Struct, frozen=True, tag=True):
-    """The checker's last line: it came to its end."""
+    """The last line of a checker that reached the end."""
 
     records: int
     payload_bytes: int
@@ -74,7 +74,7 @@ class Summary(msgspec.Struct, frozen=True, tag=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What a check found."""
+    """The result of a check."""
 
     problems: list[Problem]
     records: int = 0
@@ -98,10 +98,10 @@ class Verdict(msgspec.Struct, frozen=True):
 def check(
     directory: Path, depth: Depth, *, data: Path | None = None, states: bool = True
 ) -> Verdict:
-    """Check a journal that nobody writes to; `data` is another folder to find its data file in.
+    """Check a journal without a writer; `data` is another folder with its data file.
 
-    Without `states` the files of checkpoints are not looked at: a run can do without one that is lost,
-    since it goes on from the checkpoint before, and a journal must open for that.
+    Without `states`, files of checkpoints are not checked: a run can continue from the earlier
+    checkpoint if one is lost, and the journal must open for that.
     """
     folder = data or data_folder(directory, read_generation(directory))
     where = [str(folder), depth.name, str(directory), "states" if states else ""]
@@ -129,7 +129,7 @@ def check_here(directory: Path) -> None:
     """Check the structure of a small journal without a child: pages are read as plain bytes.
 
     Raises:
-        JournalDamagedError: LMDB could not be trusted with this file.
+        JournalDamagedError: LMDB could fail on this file.
     """
     report = _Report(quiet=True)
     _check_structure(directory, report)
@@ -155,7 +155,7 @@ def _end_text(done: subprocess.CompletedProcess[bytes]) -> str:
 
 
 class _Report:
-    """Counts, and writes each problem at once: the next read may be the last."""
+    """Counts, and writes each problem at once, because the next read may kill the process."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -231,7 +231,7 @@ def _check_records(
 
 
 def _check_state(payload: bytes, files: _Files) -> None:
-    """Look at the file of a checkpoint, if it has one."""
+    """Check the file of a checkpoint, if it has one."""
     if files.states is None:
         return
     record = decode_logged(payload)
@@ -241,12 +241,12 @@ def _check_state(payload: bytes, files: _Files) -> None:
 
 
 class _Files(NamedTuple):
-    """Where the files are that records name."""
+    """The folders of the files that records name."""
 
     blobs: BlobStore
-    states: BlobStore | None  # None: they are not looked at
+    states: BlobStore | None  # None: they are not checked
     results: Path
-    contents: bool  # they are read, and not just looked at
+    contents: bool  # their content is read, too
 
 
 def _check_record(

@@ -2,10 +2,9 @@
 
     magic u8 | schema u8 | codec u8 | flags u8 | crc32 u32 | payload
 
-The CRC covers the four bytes before it, the table, the key and the payload. So a bit that flipped,
-a page of another time, and a value that stands under a key or in a table where it was not put are
-all seen, and no flag can change unnoticed. A record whose flag says BLOB holds the name of a file
-(see `journal.blobs`) in place of the payload.
+The CRC covers the four bytes before it, the table, the key and the payload. So a flipped bit, an
+old page, a value under a wrong key or in a wrong table, and a changed flag are all detected. A
+record with the flag BLOB holds the name of a file (see `journal.blobs`) in place of the payload.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from resilient_scoop.counts import counted
 MAGIC: Final = 0xA7
 SCHEMA: Final = 1
 PLAIN: Final = 0
-"""The one codec so far: the payload stands as it was given."""
+"""The only codec so far: the unchanged payload."""
 BLOB: Final = 1
 """Flag: the payload is the name of a file."""
 OVERHEAD_BYTES: Final = 8
@@ -29,7 +28,7 @@ _HEAD: Final = struct.Struct(">BBBBI")
 
 
 class EnvelopeError(ValueError):
-    """The value is not what was written under this key; the text says how it shows."""
+    """The value is not what was written under this key; the text says why."""
 
 
 def _seed(table: Table, flags: int) -> int:

@@ -1,7 +1,7 @@
-"""What is in a journal, for people and for other programs: numbers, lines of JSON, a copy.
+"""Statistics of a journal, its export as JSON lines, and a copy.
 
 An exported line holds the table, the key (hexadecimal), the name of the record's type and its
-fields by name; bytes are base64. Pickled values stay closed: nothing here unpickles.
+fields by name; bytes are base64. Pickled values are not opened.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _DECODERS: Final[dict[Table, Any]] = {
 
 
 class TableStats(msgspec.Struct, frozen=True):
-    """One table's numbers."""
+    """Statistics of one table."""
 
     table: str
     records: int
@@ -56,7 +56,7 @@ class TableStats(msgspec.Struct, frozen=True):
 
 
 class JournalStats(msgspec.Struct, frozen=True):
-    """A journal's numbers; free pages are used again before the file grows."""
+    """Statistics of a journal; free pages are reused before the file grows."""
 
     run: str
     generation: int
@@ -70,7 +70,7 @@ class JournalStats(msgspec.Struct, frozen=True):
 
 
 def stats(view: JournalView) -> JournalStats:
-    """Return the numbers of a journal, without reading its records."""
+    """Return the statistics of a journal, without reading its records."""
     try:
         with view.reading() as (store, txn):
             tables = [
@@ -98,7 +98,7 @@ def export(reader: Reader, tables: tuple[Table, ...] = tuple(Table)) -> Iterator
     """Yield a line of JSON, with its end, for each record; memory does not grow with the journal.
 
     Raises:
-        JournalDamagedError: a record is not what was put; all before it were yielded.
+        JournalDamagedError: a record is damaged; all before it were yielded.
     """
     for table in tables:
         for key, payload in reader.scan(table):
@@ -107,14 +107,14 @@ def export(reader: Reader, tables: tuple[Table, ...] = tuple(Table)) -> Iterator
 
 
 def backup(view: JournalView, target: Path, *, blobs: bool = True) -> None:
-    """Write a compact copy of a journal, live or dead, that opens as a journal of its own.
+    """Write a compact copy of a journal, live or dead, that opens as a separate journal.
 
-    Files of large payloads are copied after the database, so that one that goes meanwhile is
-    missing only if the copy does not name it or the run has dropped it since; without `blobs` the
-    caller sees to them.
+    Files of large payloads are copied after the database, so that a file removed in between is
+    missing only if the copy does not name it or the run has dropped it since; without `blobs`, the
+    caller copies them.
 
     Raises:
-        JournalFormatError: the target holds something.
+        JournalFormatError: the target is not empty.
     """
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(target.iterdir()):
@@ -140,13 +140,13 @@ def _record(table: Table, payload: bytes) -> dict[str, Any]:
         return {"type": "bytes", "value": payload}
     try:
         record = decode(payload)
-    except msgspec.DecodeError:  # a record of a newer version: closed, but not lost
+    except msgspec.DecodeError:  # a record of a newer version: not decoded, but not lost
         return {"type": "bytes", "value": payload}
     return {"type": type(record).__name__, "value": _plain(record)}
 
 
 def _plain(value: Any) -> Any:
-    """Return structs, which travel as arrays, with the names of their fields."""
+    """Return structs, which are stored as arrays, with the names of their fields."""
     if isinstance(value, msgspec.Struct):
         return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
-"""What of a repaired journal cannot be used, since something that it rests on is lost.
+"""Remove records of a repaired journal that cannot be used because records on which they depend are lost.
 
-Records that are whole may still not fit together. In this order:
+Undamaged records may still be inconsistent. In this order:
 
 1. A result whose file is lost or damaged is computed again; a constant is set anew. A checkpoint whose
    file is cannot be gone on from.
@@ -54,7 +54,7 @@ Block = tuple[str, int]
 
 
 def fit(journal: Journal) -> list[str]:
-    """Leave out of a journal what cannot be used; return what that was."""
+    """Remove records from a journal that cannot be used; return which they were."""
     lost, changes = _without_files(journal)
     journal.commit(changes)
     parents = _parents(journal, BlobStore(journal.directory.parent / STATES))
@@ -84,7 +84,7 @@ def fit(journal: Journal) -> list[str]:
 
 
 def _without_files(journal: Journal) -> tuple[list[str], list[Change]]:
-    """Leave out what names a file that is lost or damaged."""
+    """Remove records that name a lost or damaged file."""
     lost: list[str] = []
     changes: list[Change] = []
     for table in (Table.CONST, Table.HISTORY):
@@ -125,7 +125,7 @@ def _state_problem(states: BlobStore, record: Checkpoint) -> str:
 
 
 def _with_files(journal: Journal, record: Outcomes) -> tuple[list[Outcome], list[tuple[str, str]]]:
-    """Return the outcomes whose files are whole, and the items whose are not, with why."""
+    """Return the outcomes with intact files, and the items without, with the reasons."""
     kept: list[Outcome] = []
     gone: list[tuple[str, str]] = []
     for item in record.items:
@@ -145,7 +145,7 @@ def _with_files(journal: Journal, record: Outcomes) -> tuple[list[Outcome], list
 
 @dataclass(slots=True)
 class _Parent:
-    """What the log has of a parent's checkpoints, and of what it was told."""
+    """The checkpoints and observations of a parent in the log."""
 
     path: str
     saved: list[tuple[bytes, Checkpoint]] = field(default_factory=list)  # without their states
@@ -153,8 +153,8 @@ class _Parent:
     told: list[tuple[bytes, Observed]] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     gone: list[tuple[Checkpoint, str]] = field(default_factory=list)  # dropped, with why
-    asked: Intervals = field(default_factory=Intervals)  # calls that are not trimmed any more
-    asked_items: int = 0  # which they had
+    asked: Intervals = field(default_factory=Intervals)  # batches that are no longer trimmed
+    asked_items: int = 0  # items that they had
 
     def take(self, key: bytes, record: Logged, states: BlobStore) -> None:
         """Take in a record."""
@@ -172,16 +172,16 @@ class _Parent:
                 pass
 
     def newest(self) -> dict[Block, Checkpoint]:
-        """Return the newest generation of each block: what the parent goes on from."""
+        """Return the newest generation of each block, from which the parent continues."""
         ordered = sorted((record for _, record in self.saved), key=lambda each: each.gen)
         return {(each.name, each.opening): each for each in ordered}
 
     def output_bytes(self) -> int:
-        """Return how much of the script's output nobody writes again."""
+        """Return how much of the script's output will not be written again."""
         return max((each.output_bytes for each in self.newest().values()), default=0)
 
     def dropped(self) -> list[str]:
-        """Return which checkpoints were left out, why, and from where their blocks go on."""
+        """Return which checkpoints were removed, why, and from where their blocks continue."""
         there, told = self.newest(), []
         for record, why in self.gone:
             last = there.get((record.name, record.opening))
@@ -195,7 +195,7 @@ class _Parent:
         return told
 
     def drop_waits(self, known: Parent, journal: Journal) -> None:
-        """Leave out checkpoints that would wait for ever."""
+        """Remove checkpoints that would wait forever."""
         for _, record in list(self.saved):
             for call in record.pending:
                 if not _can_end(known, call, journal):
@@ -204,7 +204,7 @@ class _Parent:
                     break
 
     def drop_uncovered(self) -> None:
-        """Have what was trimmed, and no checkpoint covers any more, asked for again."""
+        """Restore trimmed batches that no checkpoint covers any more, to be called again."""
         if not self.trims:
             return
         while True:
@@ -226,11 +226,11 @@ class _Parent:
         self.asked, self.asked_items = calls, before.items - self.trims[-1][1].items
 
     def asked_again(self, known: Parent | None, once: list[str]) -> list[str]:
-        """Return what is computed again; `known` is what the journal holds of the parent now."""
+        """Return what is computed again; `known` is what the journal now holds of the parent."""
         missing, items = Intervals(self.asked), self.asked_items
         for call in [call for low, high in self.asked for call in range(low, high)]:
             size = None if known is None else known.size_of(call)
-            if size is not None:  # it was not erased yet
+            if size is not None:  # it is not erased yet
                 missing.discard(call, call + 1)
                 items -= size
         if not missing:
@@ -250,7 +250,7 @@ class _Parent:
         return [text]
 
     def behind_gaps(self) -> list[str]:
-        """Leave out what the parent was told behind a gap."""
+        """Remove the parent's observations after a gap."""
         known = Intervals()
         for _, record in self.told:
             known.add(record.observations[0].no, record.observations[-1].no + 1)
@@ -277,7 +277,7 @@ class _Parent:
         self.saved = [(key, each) for key, each in self.saved if each is not record]
 
     def _uncovered(self, trimmed: Trimmed) -> tuple[Intervals, Intervals]:
-        """Return the calls and observations that were trimmed and that no checkpoint covers."""
+        """Return the trimmed batches and observations that no checkpoint covers."""
         calls, told = Intervals(trimmed.calls), Intervals(trimmed.told)
         for each in self.newest().values():
             if each.entry < each.calls:
@@ -287,7 +287,7 @@ class _Parent:
         return calls, told
 
     def _cut(self, trimmed: Trimmed) -> Trimmed:
-        """Return what may stay trimmed; how many items that had is only known of all together."""
+        """Return what may stay trimmed; the number of its items is known only in total."""
         gone, untold = self._uncovered(trimmed)
         calls, told = Intervals(trimmed.calls), Intervals(trimmed.told)
         all_calls = calls.count()
@@ -309,7 +309,7 @@ def _is_behind(record: Checkpoint, calls: Intervals, told: Intervals) -> bool:
 
 
 def _can_end(parent: Parent, call: int, journal: Journal) -> bool:
-    """Tell whether a call that a checkpoint waits for is done, or can still be computed."""
+    """Return whether a batch that a checkpoint waits for is done, or can still be computed."""
     batch = parent.batches.get(call)
     if batch is None:
         return call in parent.finished and call not in parent.dropped

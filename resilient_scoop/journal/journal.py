@@ -1,4 +1,4 @@
-"""The journal of a run: the only truth that outlives the broker.
+"""The journal of a run: the only state that outlives the broker.
 
 Invariants:
 
@@ -11,9 +11,9 @@ Invariants:
                likewise the files of large results (`result_files`), which workers make
 - SAME-RUN     run id and generation agree with the second file (`journal.place`)
 
-LMDB runs with sync and metasync and without writemap: the one mode that lost nothing in power cuts.
-`read`, `get` and `scan` may be called from another thread than `commit`. `tend`, called between
-commits by the thread that commits, has the data file compacted when half of it is free.
+LMDB runs with sync and metasync and without writemap: the only mode that lost nothing in power
+cuts. `read`, `get` and `scan` may be called from another thread than `commit`. `tend`, called
+between commits by the thread that commits, compacts the data file when half of it is free.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ FORMAT_KEY: Final = b"format"
 GENERATION_KEY: Final = b"generation"
 _BIRTH_KEYS: Final = (RUN_KEY, FORMAT_KEY, GENERATION_KEY)
 _WHOLE_BYTES_MAX: Final = 64 << 20
-"""Larger journals get their structure checked after a reboot only: it takes 10 s per GB."""
+"""For larger journals, the structure is checked only after a reboot: it takes 10 s per GB."""
 _REAP_EVERY: Final = 1000
-"""Commits between two looks for readers that died and still keep old pages."""
+"""Commits between two checks for dead readers that still hold old pages."""
 
 
 class Journal(Reader):
@@ -97,9 +97,9 @@ class Journal(Reader):
     def __init__(self, directory: Path, lock: JournalLock, store: Store, run: bytes) -> None:
         super().__init__(store, directory)
         self.run = run
-        self.generation = 0  # how often this journal was opened for writing, this time included
-        self.keep_history = False  # records that are dropped go to HISTORY
-        self.notes: deque[str] = deque()  # for the user; another thread may take them
+        self.generation = 0  # how often this journal was opened for writing, including this time
+        self.keep_history = False  # dropped records go to HISTORY
+        self.notes: deque[str] = deque()  # messages for the user; another thread may take them
         self.files = directory.parent / result_files.FOLDER
         self.data = ""  # folder of the data file
         self.upkeep = Upkeep(self)
@@ -111,13 +111,13 @@ class Journal(Reader):
 
     @classmethod
     def create(cls, directory: Path, run: bytes, *, allow_network: bool = False) -> Self:
-        """Make the journal of a new run (16 bytes) in a directory of its own, mode 0700.
+        """Make the journal of a new run (16 bytes) in a new directory, mode 0700.
 
-        One whose making was cut short, which holds nothing yet, is made again.
+        A journal whose creation was cut short, and which is empty, is made again.
 
         Raises:
-            JournalPlaceError: the directory is not safe for it.
-            JournalFormatError: there is one already.
+            JournalPlaceError: the directory is not safe for it. JournalFormatError: there is
+            already one.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_place(directory, allow_network=allow_network)
@@ -139,15 +139,14 @@ class Journal(Reader):
     ) -> Self:
         """Open a journal for writing, as the next generation of its run.
 
-        What was closed in order is looked at if it is small. Anything else is verified, in a child
-        process: after a reboot or up to 64 MiB as a whole, otherwise record by record.
+        A journal that was closed in order is checked if it is small. Any other is verified, in a
+        child process: after a reboot or up to 64 MiB completely, otherwise record by record.
 
         Raises:
             JournalFormatError: no journal is here, or one of another format or run.
-            JournalPlaceError: the directory is not safe.
-            RunBusyError: a process that lives has it open.
-            JournalDamagedError: what is stored is not what was written.
-            JournalFullError: there is no room for what an opening writes.
+            JournalPlaceError: the directory is not safe. RunBusyError: a live process has it open.
+            JournalDamagedError: stored data is not what was written. JournalFullError: there is no
+            space for the records of the opening.
         """
         if not directory.is_dir():
             raise JournalFormatError(str(directory), "there is no such directory")
@@ -175,16 +174,16 @@ class Journal(Reader):
 
     @classmethod
     def view(cls, directory: Path) -> JournalView:
-        """Open a journal to read it, while the broker writes or after everything is dead."""
+        """Open a journal to read it, while the broker writes or after the run has ended."""
         return JournalView.open(directory)
 
     def commit(self, changes: Sequence[Change]) -> None:
-        """Write all of `changes`, in their order, or nothing; durable on return.
+        """Write all `changes`, in order, or nothing; durable on return.
 
         Raises:
-            JournalFullError: no space. Nothing was written; the journal stays usable.
-            JournalError: anything else. The journal refuses further use: open it again.
-            ValueError: a key is empty or longer than `KEY_BYTES_MAX`. Nothing was written.
+            JournalFullError: no space. Nothing was written; the journal stays usable. JournalError:
+            any other error. The journal refuses further use: open it again. ValueError: a key is
+            empty or longer than `KEY_BYTES_MAX`. Nothing was written.
         """
         self._check_usable()
         try:
@@ -202,7 +201,7 @@ class Journal(Reader):
             self.store.env.reader_check()
 
     def close(self, clean: bool) -> None:  # noqa: FBT001 - the one thing there is to say
-        """Close; `clean` states that all is well, so that the next opening need not verify."""
+        """Close; `clean` records that there was no error, so that the next opening need not verify."""
         if self._closed:
             return
         self._closed = True
@@ -217,14 +216,14 @@ class Journal(Reader):
     def sweep_files(self) -> int:
         """Remove files of large results that no record names; return how many.
 
-        To be called where no worker of this run is at work; fresh ones are left all the same.
+        Only while no worker of this run is running; recent files are kept nevertheless.
         """
         return result_files.sweep(self.files, self.names_file, all_ages=False)
 
     # --- compaction (see `journal.upkeep`) ------------------------------------------------------
 
     def tend(self) -> float:
-        """Do some milliseconds of upkeep; return in how many seconds to call again.
+        """Do upkeep for some milliseconds; return in how many seconds to call again.
 
         Raises:
             JournalGoneError: the data file was deleted or moved.
@@ -235,21 +234,21 @@ class Journal(Reader):
         return self.upkeep.tend()
 
     def compact(self) -> None:
-        """Compact now and return when it is done; for a journal that nobody writes to meanwhile.
+        """Compact now and return when it is done; for a journal without other writers.
 
         Raises:
-            JournalError: it could not be done, and why; the journal is as it was.
+            JournalError: it failed, with the reason; the journal is unchanged.
         """
         self._check_usable()
         self.upkeep.compact()
         self._await_remover()
 
     def take_place(self, new: Store, folder: str) -> None:
-        """Put a data file in the place of the one that is open; the old one is removed.
+        """Replace the open data file by another one; the old one is removed.
 
         Raises:
-            GivenUpError: the disk refused, and all is as it was.
-            JournalError: the disk refused, and nobody knows which of them counts.
+            GivenUpError: the disk refused, and nothing has changed. JournalError: the disk refused,
+            and it is unknown which file counts.
         """
         try:
             write_generation(self.directory, self._known(folder))
@@ -267,7 +266,7 @@ class Journal(Reader):
         self._remover.start()
 
     def _remove(self, old: Store, folder: str) -> None:
-        """Remove the old data file: of a gigabyte that takes the kernel some 200 ms."""
+        """Remove the old data file: for a gigabyte this takes the kernel about 200 ms."""
         old.leave()
         remove_data(self.directory, folder, newer=False)
 
@@ -277,7 +276,7 @@ class Journal(Reader):
             self._remover = None
 
     def _is_uncertain(self, folder: str) -> bool:
-        """Tell whether the new file may count already, though its rename may not be durable."""
+        """Return whether the new file may already count, although its rename may not be durable."""
         try:
             return read_generation(self.directory).data == folder
         except JournalError:
@@ -286,7 +285,7 @@ class Journal(Reader):
     # --- opening ------------------------------------------------------------------------------
 
     def _check_unborn(self) -> None:
-        """Refuse to begin anew on top of records whose `generation.json` is what is missing."""
+        """Refuse to create a journal over records whose `generation.json` is missing."""
         used = [table for table in Table if table is not Table.META and self.count(table)]
         if used or any(key not in _BIRTH_KEYS for key, _ in self.scan(Table.META)):
             reason = f"there is a journal already, but no {GENERATION_FILE}; restore that file"
@@ -328,7 +327,7 @@ class Journal(Reader):
     # --- writing ------------------------------------------------------------------------------
 
     def _check_there(self) -> None:
-        """Refuse to go on with a data file that nobody will find again: commits to it would succeed."""
+        """Refuse to continue with a data file that has been removed: commits to it would succeed."""
         if not is_there(self.directory, self._known(self.data), self.store.id):
             self._failed = JournalGoneError(str(self.directory))
             raise self._failed
@@ -351,7 +350,7 @@ class Journal(Reader):
                 self._fail(error)
 
     def _grow(self) -> None:
-        """Double the map. LMDB closes the environment if that fails, so it is tried out before."""
+        """Double the map. LMDB closes the environment if that fails, so it is tested before."""
         map_bytes: int = self.store.env.info()["map_size"]
         try:
             mmap.mmap(-1, map_bytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ).close()
@@ -381,7 +380,7 @@ class Journal(Reader):
 
 
 def _examine(directory: Path, lock: JournalLock, run: bytes | None) -> Generation:
-    """Look at a journal before LMDB touches it, in a child where looking could end the process."""
+    """Check a journal before LMDB opens it, in a child if the check could kill the process."""
     known = read_generation(directory)
     if run is not None and run.hex() != known.run:
         reason = f"it belongs to run {known.run}, not to {run.hex()}"
@@ -397,7 +396,7 @@ def _examine(directory: Path, lock: JournalLock, run: bytes | None) -> Generatio
     whole = rebooted or meta.size_bytes <= _WHOLE_BYTES_MAX
     depth = Depth.STRUCTURE if whole else Depth.RECORDS
     check(directory, depth, states=False).raise_if_damaged(directory)
-    if meta.is_short:  # by pages that nobody reads; who writes must find them
+    if meta.is_short:  # only unused pages are missing; a writer needs them
         try:
             lengthen(folder, meta)
         except OSError as error:

@@ -1,8 +1,8 @@
-"""Where a journal stands, and what is known of it without asking LMDB.
+"""The folder of a journal, and what can be read of it without LMDB.
 
-LMDB maps its file into memory, so a file that was cut kills the process that reads it (SIGBUS), and
-a file of length 0 opens as a new, empty database: a lost journal would look like a fresh start. So
-two things are looked at first, with plain reads:
+LMDB maps its file into memory, so a cut file kills the process that reads it (SIGBUS), and a file
+of length 0 opens as a new, empty database: a lost journal would look like a new one. So two things
+are checked first, with plain reads:
 
 - `generation.json`, a second file: the run, how often the journal was opened for writing, the
   folder of the data file (a compaction makes a new one), and, if it was closed in order, LMDB's last
@@ -10,8 +10,8 @@ two things are looked at first, with plain reads:
   the database; the database may be ahead of it, never behind.
 - the two meta pages of the data file: magic, page size, last page, last transaction.
 
-The folder has to be ours alone (what it holds is unpickled by workers) and on a local file system
-(LMDB's map and locks are wrong over networks and FUSE).
+The folder must belong to us alone (workers unpickle its content) and be on a local file system
+(LMDB's map and locks do not work over networks and FUSE).
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ NETWORK_TYPES: Final = {
 }
 
 UNWRITTEN_BYTES_MAX: Final = 1 << 20
-"""Pages at the end that one transaction took and gave back again are counted by LMDB's meta page and
-never written: so much shorter than that says, by whole pages, a sound file may be."""
+"""Pages at the end that one transaction allocated and freed again are counted by LMDB's meta page
+but never written: by this number of whole pages, an undamaged file may be shorter."""
 _is_compact: Final = re.compile(r"compact-([1-9]\d{0,17})").fullmatch
 _MAGIC: Final = 0xBEEFC0DE
 _DATA_VERSION: Final = 1
@@ -85,7 +85,7 @@ class Generation(msgspec.Struct, frozen=True):
     format: int
     generation: int
     closed_txn: int = 0  # 0: open, or its last writer was killed
-    data: str = ""  # folder of the data file below the journal's own; "" is that itself
+    data: str = ""  # folder of the data file inside the journal's own; "" is the latter itself
 
 
 class DataMeta(NamedTuple):
@@ -99,12 +99,12 @@ class DataMeta(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """What the file has to have at least."""
+        """The least size of the file."""
         return (self.last_page + 1) * self.page_bytes
 
 
 class JournalGoneError(JournalError):
-    """The journal is not there any more while its run is under way; the run is ended."""
+    """The journal was removed during its run; the run is ended."""
 
     def __init__(self, directory: str) -> None:
         super().__init__(directory, "a look at it", "it is gone")
@@ -119,10 +119,10 @@ class JournalGoneError(JournalError):
 
 
 def check_place(directory: Path, *, allow_network: bool = False) -> None:
-    """Refuse a folder that others may change, or whose file system LMDB cannot be trusted on.
+    """Refuse a folder that other users may change, or whose file system is not suitable for LMDB.
 
     Raises:
-        JournalPlaceError: what is wrong and what helps.
+        JournalPlaceError: the text says what is wrong and what to do.
     """
     status = directory.stat()
     if status.st_uid != os.geteuid():
@@ -142,7 +142,7 @@ def check_place(directory: Path, *, allow_network: bool = False) -> None:
 
 
 def refuse_network(directory: Path, type_id: int) -> None:
-    """Raise JournalPlaceError if this file system (`f_type` of statfs) is no local one."""
+    """Raise JournalPlaceError if this file system (`f_type` of statfs) is not a local one."""
     name = NETWORK_TYPES.get(type_id)
     if name is not None:
         raise JournalPlaceError(
@@ -165,7 +165,7 @@ def file_system_type(directory: Path) -> int:
 
 
 def read_generation(directory: Path) -> Generation:
-    """Return what the second file says.
+    """Return the content of the second file.
 
     Raises:
         JournalFormatError: there is no journal here, or one of another format.
@@ -199,7 +199,7 @@ def data_folder(directory: Path, known: Generation) -> Path:
 
 
 def data_file(directory: Path) -> Path:
-    """Return where the data file of a journal is now; a compaction may move it at any time.
+    """Return the present path of a journal's data file; a compaction may move it at any time.
 
     Raises:
         JournalFormatError, JournalDamagedError: see `read_generation`.
@@ -221,8 +221,8 @@ def compact_number(name: str) -> int:
 def remove_data(directory: Path, keep: str, *, newer: bool = True) -> None:
     """Remove every data file of a journal but the one in the folder `keep`; errors are ignored.
 
-    What a killed compaction left, or one that was done and had not come to remove the old one.
-    Without `newer`, one that may be under way is left alone.
+    These are leftovers of a killed compaction, or of one that had not removed the old file yet.
+    Without `newer`, files of a running compaction are kept.
     """
     found = {compact_number(path.name) for path in directory.iterdir() if _is_compact(path.name)}
     for number in superfluous({0, *found}, compact_number(keep), newer=newer):
@@ -239,7 +239,7 @@ def write_generation(directory: Path, generation: Generation) -> None:
 
 
 def close_generation(directory: Path, generation: Generation) -> None:
-    """Write that all is well; where there is no space for it, the next opening verifies."""
+    """Record that the journal was closed in order; if there is no space, the next opening verifies."""
     try:
         write_generation(directory, generation)
     except OSError as error:
@@ -251,7 +251,7 @@ def read_meta(directory: Path) -> DataMeta:
     """Return the newer meta page of the data file, read without LMDB.
 
     Raises:
-        JournalDamagedError: the file is missing, cut or no data file.
+        JournalDamagedError: the file is missing, cut or not a data file.
     """
     older, newest = sorted(meta_pages(directory), key=lambda meta: meta.txn)
     try:
@@ -267,7 +267,7 @@ def read_meta(directory: Path) -> DataMeta:
 
 
 def is_there(directory: Path, known: Generation, file: tuple[int, int]) -> bool:
-    """Tell whether the data file (device, inode) still stands under its name."""
+    """Return whether the data file (device, inode) still has its name."""
     try:
         found = (data_folder(directory, known) / DATA_FILE).stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -276,10 +276,10 @@ def is_there(directory: Path, known: Generation, file: tuple[int, int]) -> bool:
 
 
 def lengthen(directory: Path, meta: DataMeta) -> None:
-    """Make the data file as long as its meta page says, for whoever has it open for writing.
+    """Extend the data file to the length in its meta page, for a writer.
 
-    Should a page be missing that is in use after all, it reads as zeros then, which its checksum
-    shows, and does not end the process.
+    If a used page is missing after all, it then reads as zeros, which its checksum detects, and
+    does not kill the process.
     """
     fd = os.open(directory / DATA_FILE, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -290,10 +290,10 @@ def lengthen(directory: Path, meta: DataMeta) -> None:
 
 
 def check_sequence(directory: Path, meta: DataMeta) -> None:
-    """Refuse a data file, written by nobody now, whose newest meta page is not the newest written.
+    """Refuse a data file, without a writer, whose newest meta page is not the last written one.
 
-    The two are written in turn, so they are one transaction apart; LMDB would take the older of
-    them for the truth if a bit flipped in the number of the newer.
+    The two are written alternately, so they are one transaction apart; LMDB would use the older one
+    if a bit flipped in the number of the newer.
     """
     if meta.txn - meta.before_txn > 1:
         reason = f"its meta pages {meta.before_txn} and {meta.txn} do not follow one another"
@@ -301,10 +301,10 @@ def check_sequence(directory: Path, meta: DataMeta) -> None:
 
 
 def meta_pages(directory: Path) -> list[DataMeta]:
-    """Return both meta pages of the data file as they are.
+    """Return both meta pages of the data file.
 
     Raises:
-        JournalDamagedError: the file is missing or no data file.
+        JournalDamagedError: the file is missing or not a data file.
     """
     try:
         with (directory / DATA_FILE).open("rb", buffering=0) as file:
@@ -315,7 +315,7 @@ def meta_pages(directory: Path) -> list[DataMeta]:
 
 
 def _unreadable(directory: Path, name: str, error: OSError) -> JournalError:
-    """Return the error for a file that cannot be read: what is not ours to read is not damaged."""
+    """Return the error for a file that cannot be read: missing permission is not damage."""
     if isinstance(error, PermissionError):
         return JournalError(str(directory), f"reading {name}", str(error.strerror))
     return JournalDamagedError(str(directory), f"{name}: {error.strerror}")

@@ -1,14 +1,14 @@
-"""Make a sound journal of what is whole in a damaged one.
+"""Make a new journal from the undamaged records of a damaged one.
 
-The damaged journal is only read, from a private copy that is made as long as it says it is (a file
-that was cut would kill its reader at the first missing page). Each table is read by a child; if
-that did not reach the end, again in small steps, forward and backward. What the children have
-committed to the new journal stays when damage ends them. A record whose checksum is wrong is left
-out and named.
+The damaged journal is only read, from a private copy that is extended to its recorded length (a cut
+file would kill its reader at the first missing page). Each table is read by a child; if that does
+not reach the end, again in small steps, forward and backward. Records that the children have
+committed to the new journal stay if damage kills them. A record with a wrong checksum is left out
+and named.
 
-What is left must fit together (`journal.fit`): what rests on something that is lost is left out as
-well, and done again by the replay. What else is missing the replay asks for again: a result is
-computed anew, a constant set anew.
+The remaining records must be consistent (`journal.fit`): records that depend on lost ones are left
+out as well. The replay repeats everything that is missing: it computes a result again, and sets a
+constant again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from resilient_scoop.journal.store import Store, open_copy
 OWN_KEYS: Final = (b"run", b"format", b"generation")
 """META records that a journal writes about itself."""
 _GROUP_BYTES: Final = {"quick": 4 << 20, "forward": 4 << 10, "backward": 4 << 10}
-"""What one commit holds, in each way to read; all of it is lost if damage ends the child before."""
+"""Records per commit, for each way to read; all of them are lost if damage kills the child before."""
 _PACKAGE_PARENT: Final = str(Path(__file__).resolve().parents[2])
 _CHILD: Final = (
     "import sys; sys.path.append(sys.argv[1]); "
@@ -55,20 +55,20 @@ _CHILD: Final = (
 
 
 class Repaired(msgspec.Struct, frozen=True):
-    """What a repair kept (records per table) and what it knows that it lost."""
+    """What a repair kept (records per table), and its known losses."""
 
     kept: dict[str, int]
     lost: list[str]
 
 
 def repair(directory: Path, target: Path, *, run: bytes | None = None) -> Repaired:
-    """Write every record of `directory` that is whole to a new journal at `target`.
+    """Write every undamaged record of `directory` to a new journal at `target`.
 
-    `run` is needed where the file that names it (`generation.json`) is lost too.
+    `run` is needed if the file that names it (`generation.json`) is lost, too.
 
     Raises:
-        RunBusyError: a process that lives has the journal open.
-        JournalError: nothing can be read, or the target cannot be written.
+        RunBusyError: a live process has the journal open. JournalError: nothing can be read, or the
+        target cannot be written.
     """
     lock = writer_lock.acquire(directory)
     copy = target.with_name(target.name + ".source")
@@ -93,7 +93,7 @@ def repair(directory: Path, target: Path, *, run: bytes | None = None) -> Repair
 
 
 def _known(directory: Path, run: bytes | None) -> Generation:
-    """Return what `generation.json` says, or what can be said without it."""
+    """Return the content of `generation.json`, or a substitute if it is lost."""
     try:
         return read_generation(directory)
     except JournalFormatError:
@@ -102,7 +102,7 @@ def _known(directory: Path, run: bytes | None) -> Generation:
     except JournalDamagedError:
         if run is None:
             raise
-    # Of two data files the older one is whole: it is removed when the newer one counts.
+    # Of two data files, the older one is complete: it is removed after the newer one counts.
     folders = sorted(directory.glob("compact-*"), key=lambda path: compact_number(path.name))
     names = ["", *(path.name for path in folders)]
     data = next((name for name in names if (directory / name / DATA_FILE).exists()), "")
@@ -117,14 +117,14 @@ def _copy(directory: Path, folder: Path, copy: Path) -> None:
         raise JournalError(str(directory), "reading", f"{DATA_FILE}: {error.strerror}") from error
     need_bytes = max(meta.size_bytes for meta in meta_pages(copy))
     have_bytes = (copy / DATA_FILE).stat().st_size
-    if have_bytes < need_bytes <= max(4 * have_bytes, 1 << 30):  # else the number is the damage
+    if have_bytes < need_bytes <= max(4 * have_bytes, 1 << 30):  # else the number is damaged
         os.truncate(copy / DATA_FILE, need_bytes)
 
 
 def _read_table(
     copy: Path, directory: Path, target: Path, table: Table, way: str
 ) -> tuple[bool, list[str]]:
-    """Return whether the child came to the end of the table, and what it found damaged."""
+    """Return whether the child reached the end of the table, and which records are damaged."""
     where = [str(copy), str(directory), str(target), table.name, way]
     done = subprocess.run(  # noqa: S603 - our own interpreter and code
         [sys.executable, "-P", "-c", _CHILD, _PACKAGE_PARENT, *where],
@@ -141,11 +141,11 @@ def _read_table(
 
 
 def _mend(target: Path) -> list[str]:
-    """Leave out what cannot be used without what is lost; return what that was."""
+    """Remove records that depend on lost ones; return which they were."""
     journal = Journal.open(target)
     try:
         lost = fit(journal)
-        # Files of arguments that were never synced are not to be relied upon.
+        # Files of arguments that were never synced may be damaged.
         journal.commit([Put(Table.META, b"boot", b"repaired")])
     finally:
         journal.close(clean=True)
@@ -156,7 +156,7 @@ def _mend(target: Path) -> list[str]:
 
 
 def main(copy: str, directory: str, target: str, table_name: str, way: str) -> None:
-    """Copy one table's whole records into the target; runs in the child."""
+    """Copy one table's undamaged records into the target; runs in the child."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

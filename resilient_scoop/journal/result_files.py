@@ -1,9 +1,9 @@
-"""Which records name which files of large results, found without unpickling or decoding.
+"""Find which records name which files of large results, without unpickling or decoding.
 
-A payload that is kept in a file is 58 bytes: `B`, `r`, the file's id (16 random bytes), the SHA-256
-and the size of what is in it. In a record's frame it stands as a byte string of that length, whose
-head and first two bytes are searched for. What else looks like that by chance is taken for a name
-too: then there is a file too many in the books, which does no harm, never one too few.
+The reference of a payload in a file has 58 bytes: `B`, `r`, the file's id (16 random bytes), the
+SHA-256 and the size of its content. In a record's frame it is a byte string of that length, whose
+header and first two bytes are searched for. Other data that looks the same by chance also counts as
+a reference: then one file too many is recorded, which is harmless, but never one too few.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from resilient_scoop.wire.payload_tags import FILE
 TAG: Final = b"r"
 ID_BYTES: Final = 16
 FOLDER: Final = "payloads"
-"""Of the run, beside its journal."""
+"""Folder of the run, beside its journal."""
 _REF_BYTES: Final = 1 + ID_BYTES + 40
 _WHOLE: Final = FILE + TAG
 MARK: Final = bytes((0xC4, _REF_BYTES + 1)) + _WHOLE
-"""How such a payload begins in a frame: msgpack's head of a byte string, codec, tag."""
+"""Beginning of such a payload in a frame: msgpack's header of a byte string, codec, tag."""
 _SWEPT_AFTER_S: Final = 3600.0
-"""A process that outlived its broker may still bring the name of a file that is younger."""
+"""A process that outlived its broker may still send the name of a more recent file."""
 
 
 def unpack(ref: bytes) -> tuple[BlobRef, str]:
-    """Return what is in a file and the file's name; ValueError if it is no name of a result."""
+    """Return the content reference and the id of a file; ValueError if it is not a reference."""
     return unpack_ref(ref[1 + ID_BYTES :]), name_of(ref[1 : 1 + ID_BYTES])
 
 
@@ -63,7 +63,7 @@ def ids_in(value: bytes) -> list[bytes]:
 
 
 def problems(folder: Path, value: bytes, *, contents: bool) -> Iterator[str]:
-    """Yield what is wrong with the files that a record's value names."""
+    """Yield problems of the files that a record's value names."""
     if MARK not in value and value[:2] != _WHOLE:
         return
     files = BlobStore(folder)
@@ -82,8 +82,8 @@ def remove(folder: Path, file_id: bytes) -> None:
 def sweep(folder: Path, named: Callable[[bytes], bool], *, all_ages: bool) -> int:
     """Remove files of results that no record names; return how many.
 
-    They are of attempts that came too late or died before their name was committed. With
-    `all_ages` no process of the run may be alive.
+    They are from attempts that were late, or died before their name was committed. With `all_ages`,
+    no process of the run may be alive.
     """
     now = time.time()  # noqa: TID251  files have wall clock times
     removed = 0

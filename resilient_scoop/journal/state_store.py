@@ -1,7 +1,7 @@
-"""Files for states too large to stand in the journal: content-addressed, synced, mapped when read.
+"""Files for states that are too large for the journal: content-addressed, synced, mapped when read.
 
 A record names a file only after it is durable. The broker removes a file after the commit that
-erased its last record; what a crash left over is removed when the run is resumed.
+erased its last record; leftovers of a crash are removed when the run is resumed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FOLDER: Final = "checkpoints"
 INLINE_BYTES_MAX: Final = 1 << 19
-"""Larger states are files: a message of a megabyte would hold up all others in the broker."""
+"""Larger states are files: a message of a megabyte would delay all others in the broker."""
 _SLICE_BYTES: Final = 8 << 20
 
 
@@ -41,13 +41,13 @@ class StateStore:
         parts: Sequence[bytes | memoryview],
         check: Callable[[memoryview], None] | None = None,
     ) -> bytes:
-        """Write the parts behind one another; return their name when they are durable.
+        """Write the parts one after another; return their name when they are durable.
 
-        `check` is given what is on disk then; if it raises, nothing is stored.
+        `check` gets the content on disk; if it raises, nothing is stored.
 
         Raises:
-            OSError: nothing was stored; errno tells "no space" from other errors.
-            BlobError: the disk gives something else back than was written.
+            OSError: nothing was stored; errno distinguishes "no space" from other errors.
+            BlobError: the disk returns other data than was written.
         """
 
         def look(path: Path, ref: BlobRef) -> None:
@@ -59,10 +59,10 @@ class StateStore:
         return ref.pack()
 
     def get(self, name: bytes) -> memoryview:
-        """Return the content in memory of the caller's own: a private mapping, checked.
+        """Return the checked content in private memory of the caller.
 
         Raises:
-            BlobError: the file is missing or is not what was written.
+            BlobError: the file is missing or was changed.
         """
         try:
             ref = unpack_ref(name)
@@ -71,27 +71,27 @@ class StateStore:
         return _mapped(self._blobs.path(ref.digest), ref)
 
     def remove(self, name: bytes) -> None:
-        """Remove a file; one that is gone is no error."""
+        """Remove a file; a missing one is no error."""
         self._blobs.path(unpack_ref(name).digest).unlink(missing_ok=True)
 
     def names(self) -> list[bytes]:
-        """Return the digests of all files: what a record that names one of them holds."""
+        """Return the digests of all files, as in the records that name them."""
         names = [path.name for path in self.directory.glob("[0-9a-f]" * 64)]
         return [bytes.fromhex(name) for name in names]
 
     def remove_all(self, digests: Iterable[bytes]) -> None:
-        """Remove files that no record names, while nobody writes any."""
+        """Remove files that no record names, while no process writes any."""
         for digest in digests:
             self._blobs.remove(digest)
 
     def remove_unfinished(self) -> None:
-        """Remove what processes were writing when they died; they may be gigabytes."""
+        """Remove unfinished files of dead processes; they may be gigabytes."""
         for path in self.directory.glob(f"*{TMP}"):
             if not Path("/proc", path.name.partition("-")[0]).exists():
                 path.unlink(missing_ok=True)
 
     def sweep(self, named: Iterable[bytes]) -> int:
-        """Remove all files but those named, while nobody writes any; return how many."""
+        """Remove all files but the named ones, while no process writes any; return how many."""
         kept = {unpack_ref(name).digest.hex() for name in named}
         removed = 0
         for path in self.directory.glob("*"):
@@ -102,7 +102,7 @@ class StateStore:
 
 
 def _mapped(path: Path, ref: BlobRef) -> memoryview:
-    """Return a file's content, mapped and checked; raise BlobError if it is another."""
+    """Return a file's content, mapped and checked; raise BlobError if it was changed."""
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size != ref.size_bytes:

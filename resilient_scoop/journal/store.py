@@ -1,13 +1,13 @@
 """An open LMDB environment with our tables, and how they are read.
 
 LMDB allows one open environment per file and process, so all users of one file in a process share a
-`Store`; the last to leave closes it. A read is one short transaction (a long one keeps every page
-that was replaced since, for good). The map may be moved only while nobody reads: readers hold
-`Store.reading` for as long as their transaction lives, and so does who grows the map, or puts
-another environment in its place (a compaction).
+`Store`; the last user closes it. A read is one short transaction (a long one prevents the reuse of
+every page that is replaced since). The map may be moved only while there are no readers: readers
+hold `Store.reading` during their transaction, and so does code that grows the map, or replaces the
+environment (a compaction).
 
 Tables that an older version did not know are missing in its journals: they read as empty, and are
-made when the journal is opened for writing.
+created when the journal is opened for writing.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ FILES: Final = b"file"
 _OWN_TABLES: Final = 2
 _META_PAGES: Final = 2
 _FIRST_FORMAT_LAST: Final = Table.EVENT
-"""The last table that every journal has; None stands for a later one that is missing."""
+"""The last table that every journal has; None represents a later one that is missing."""
 _SHORT_BYTES: Final = 64 << 20
-"""Free space below which a write may have been cut short; others may have freed some since."""
+"""Free space below which a write may have failed; other processes may have freed some since."""
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READERS_MAX: Final = 512
 _SCAN_BYTES: Final = 4 << 20
 
-# What LMDB says when the pages do not make sense, as against the disk or the caller.
+# Errors of LMDB for invalid pages, in contrast to errors of the disk or the caller.
 _DAMAGE: Final = (
     lmdb.CorruptedError,
     lmdb.PageNotFoundError,
@@ -73,7 +73,7 @@ class Store:
         self.reading = threading.Lock()
         self.pid = os.getpid()
         self.users = 1
-        self.id = (0, 0)  # of the data file, once it is open to others
+        self.id = (0, 0)  # of the data file, after it is open to others
         create = not env.flags()["readonly"]
         self.refs = env.open_db(REFS, create=create)
         self.files = _open_table(env, FILES, create=create)
@@ -85,7 +85,7 @@ class Store:
         }
 
     def leave(self) -> None:
-        """Close the environment if nobody else in this process uses it."""
+        """Close the environment if there is no other user in this process."""
         with _opening:
             self.users -= 1
             if self.users > 0 or self.pid != os.getpid():
@@ -95,7 +95,7 @@ class Store:
             self.env.close()
 
     def begin(self) -> lmdb.Transaction[memoryview]:
-        """Begin a read; another process may have grown the map since the last one."""
+        """Start a read; another process may have grown the map since the last one."""
         try:
             return self.env.begin(buffers=True)
         except lmdb.MapResizedError:
@@ -110,13 +110,13 @@ _opening: Final = threading.Lock()
 def open_store(
     directory: Path, folder: Path, *, readonly: bool = False, create: bool = False
 ) -> Store:
-    """Open a journal's environment in `folder`, or join the one that this process has open.
+    """Open a journal's environment in `folder`, or share the one that this process has open.
 
     Raises:
-        JournalError: LMDB or the system refused; JournalDamagedError if the file makes no sense.
+        JournalError: LMDB or the system refused; JournalDamagedError if the file is invalid.
     """
     with _opening:
-        file_id = _file_id(folder)  # its name is never given to another file
+        file_id = _file_id(folder)  # its name is never reused for another file
         store = None if file_id is None else _OPEN.get(file_id)
         if store is not None and store.pid == os.getpid():
             if not readonly:
@@ -134,7 +134,7 @@ def open_store(
 
 
 class PageUse(NamedTuple):
-    """How the pages of a data file are used; free ones are used again before it grows."""
+    """How the pages of a data file are used; free ones are reused before it grows."""
 
     pages: int
     free: int
@@ -177,7 +177,7 @@ def _pages_of(found: Any) -> int:
 
 
 def open_copy(copy: Path, directory: Path) -> Store:
-    """Open a private copy of a data file; files of large payloads stay in the original's place."""
+    """Open a private copy of a data file; files of large payloads stay in the original folder."""
     try:
         env = _open_env(copy, readonly=True, lock=False)
         return Store(copy, env, BlobStore(directory / BLOB_FOLDER))
@@ -186,11 +186,12 @@ def open_copy(copy: Path, directory: Path) -> Store:
 
 
 def translate(directory: Path, what: str, error: lmdb.Error) -> NoReturn:
-    """Raise the error of our tree that stands for one of LMDB's."""
+    """Raise the error of our tree for an error of LMDB."""
     if isinstance(error, _DAMAGE):
         raise JournalDamagedError(str(directory), str(error)) from error
     code = getattr(error, "code", 0)
-    # LMDB calls a write that was cut short EIO. It is repeated with all its pages, so nothing is lost.
+    # LMDB reports a short write as EIO. The write is repeated with all its pages, so nothing is
+    # lost.
     if code in NO_SPACE or (code == errno.EIO and _free_bytes(directory) < _SHORT_BYTES):
         raise JournalFullError(str(directory), what, str(error)) from error
     raise JournalError(str(directory), what, str(error)) from error
@@ -200,7 +201,7 @@ def _free_bytes(directory: Path) -> int:
     try:
         found = os.statvfs(directory)
     except OSError:
-        return _SHORT_BYTES  # it is gone, or the disk is: that is no lack of space
+        return _SHORT_BYTES  # the file or the disk is gone: this is not a lack of space
     return found.f_bavail * found.f_frsize
 
 
@@ -237,9 +238,9 @@ def _open_env(
                 max_dbs=len(Table) + _OWN_TABLES,
                 max_readers=_READERS_MAX,
                 max_spare_txns=2,
-                lib_version=0,  # else an environment variable of the site chooses the file format
+                lib_version=0,  # else an environment variable could choose the file format
             )
-        except lmdb.MemoryError:  # an address space limit (ulimit -v): take less of it
+        except lmdb.MemoryError:  # an address space limit (ulimit -v): use less
             if map_bytes // 2 < max(MAP_BYTES_MIN, _data_bytes(directory)):
                 raise
             map_bytes //= 2
@@ -253,7 +254,7 @@ def _data_bytes(directory: Path) -> int:
 
 
 class Reader:
-    """What a journal and a view of one have in common."""
+    """The common part of a journal and a view of one."""
 
     def __init__(self, store: Store, directory: Path) -> None:
         self.store = store
@@ -268,11 +269,11 @@ class Reader:
     ) -> list[tuple[bytes, bytes]]:
         """Return the records whose key begins with `prefix` and comes after `after`, in key order.
 
-        With `limit_bytes` it stops at the record that reaches it, so that a page holds at least
-        one record if there is any: the last key is the next page's `after`.
+        With `limit_bytes`, it stops at the record that reaches the limit, so that a page holds at
+        least one record if there is any: the last key is `after` for the next page.
 
         Raises:
-            JournalDamagedError: names the table and the key of a record that is not what was put.
+            JournalDamagedError: a record is damaged; the text names its table and key.
         """
         stored = self._page(table, prefix, after, limit_bytes)
         found = []
@@ -290,7 +291,7 @@ class Reader:
         """Return one record's value, or None.
 
         Raises:
-            JournalDamagedError: the record is not what was put.
+            JournalDamagedError: the record is damaged.
         """
         record = self._one(table, key)
         if record is None or not record.flags & BLOB:
@@ -298,7 +299,7 @@ class Reader:
         return self._blob(table, record)
 
     def scan(self, table: Table) -> Iterator[tuple[bytes, bytes]]:
-        """Yield every record in key order, page by page: what changes meanwhile may show or not."""
+        """Yield every record in key order, page by page: changes during the scan may be included or not."""
         after = None
         while page := self._page(table, b"", after, _SCAN_BYTES):
             after = page[-1].key
@@ -309,11 +310,11 @@ class Reader:
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Store, lmdb.Transaction[memoryview]]]:
-        """Give one moment of the journal, to be read and let go of soon."""
+        """Yield one moment of the journal, for a short read."""
         while True:
             store = self._current()
             with store.reading:
-                if store is self.store:  # else another took its place before we had the lock
+                if store is self.store:  # else another one replaced it before we had the lock
                     with store.begin() as txn:
                         yield store, txn
                     return
@@ -323,7 +324,7 @@ class Reader:
         return self.store
 
     def size_bytes(self) -> int:
-        """Return what the journal takes on disk, files of large payloads included."""
+        """Return the size of the journal on disk, including files of large payloads."""
         with self.reading() as (store, txn):
             return page_use(store, txn).size_bytes + store.blobs.size_bytes()
 

@@ -1,7 +1,8 @@
-"""What a repaired journal has of the script's output and input: up to a gap, or over one.
+"""The script's output and input in a repaired journal: up to a gap, or with a filled gap.
 
-Behind a gap nothing can be used: the replay writes, or reads, it again. But what the script wrote before
-the checkpoint that it goes on from is not written again; there a line takes the place of what is lost.
+Nothing after a gap can be used: the replay writes, or reads, it again. But output before the
+checkpoint from which the script continues is not written again; there a line replaces the lost
+part.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Record = TypeVar("Record")
 
 
 def decoded(decode: Callable[[bytes], Record], raw: bytes) -> Record | None:
-    """Return a record, or None for one of another version, which is kept as it is."""
+    """Return a record, or None for one of another version, which is kept unchanged."""
     try:
         return decode(raw)
     except msgspec.DecodeError:
@@ -31,7 +32,7 @@ def decoded(decode: Callable[[bytes], Record], raw: bytes) -> Record | None:
 
 
 def behind_output(journal: Journal, covered: int) -> tuple[list[str], list[Change]]:
-    """Leave out what is behind a gap; one before byte `covered` is filled, so that it is none."""
+    """Remove output after a gap; a gap before byte `covered` is filled instead."""
     lost: list[str] = []
     changes: list[Change] = []
     gap, at = None, 0
@@ -67,7 +68,7 @@ def _filler(start: int, stop: int) -> Put:
 
 
 def behind_input(journal: Journal) -> tuple[list[str], list[Change]]:
-    """Leave out what the script read behind a gap."""
+    """Remove input that the script read after a gap."""
     keys = [key for key, _ in journal.scan(Table.META) if key.startswith(INPUT_KEY)]
     numbers = [int.from_bytes(key[len(INPUT_KEY) :], "big") for key in keys]
     first = next((at for at, number in enumerate(numbers) if number != at), len(keys))

@@ -1,8 +1,9 @@
-"""When a journal is compacted, and what is said of it.
+"""Decides when a journal is compacted, and reports it.
 
-By itself when half of the data file is free space and it is not small; or because somebody asked, by
-a file in the journal's folder (`rscoop journal compact` of a live run). One that was given up (no
-space, a damaged record) is said once, and tried again after a minute, then after two, up to an hour.
+A journal is compacted when half of the data file is free space and it is not small, or on request,
+by a file in the journal's folder (`rscoop journal compact` of a live run). A failed compaction (no
+space, a damaged record) is reported once, and tried again after a minute, then after two, up to an
+hour.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from resilient_scoop.journal.place import compact_folder, compact_number
 from resilient_scoop.journal.store import Store, page_use
 
 COMPACT_BYTES_MIN: Final = 16 << 20
-"""Smaller files are left as they are."""
+"""Smaller files are not compacted."""
 WANTED_FILE: Final = "compact.wanted"
-"""Asks the process that holds the journal to compact it; it goes when that was tried."""
+"""Asks the process that holds the journal to compact it; it is removed after the attempt."""
 REFUSED_FILE: Final = "compact.refused"
-"""Why it could not be done."""
+"""The reason of a failure."""
 LOOK_S: Final = 0.5
 _WAIT_S: Final = 0.02
 _AGAIN_S: Final = 60.0
@@ -34,7 +35,7 @@ _AGAIN_S_MAX: Final = 3600.0
 
 
 class CanSwap(Protocol):
-    """What is needed of a journal."""
+    """The part of a journal that is needed here."""
 
     directory: Path
     store: Store
@@ -42,11 +43,11 @@ class CanSwap(Protocol):
     notes: deque[str]
 
     def take_place(self, new: Store, folder: str) -> None:
-        """Put a data file in the place of the one that is open."""
+        """Replace the open data file by another one."""
 
 
 class Upkeep:
-    """Compacts one journal; used by the thread that writes to it, and by no other."""
+    """Compacts one journal; used only by its writer thread."""
 
     def __init__(self, journal: CanSwap) -> None:
         self._journal = journal
@@ -56,7 +57,7 @@ class Upkeep:
         self._again_s = _AGAIN_S
 
     def tend(self) -> float:
-        """Do some milliseconds of what is to be done; return in how many seconds to call again."""
+        """Work for some milliseconds; return in how many seconds to call again."""
         try:
             if self._compaction is None:
                 return self._look()
@@ -68,10 +69,10 @@ class Upkeep:
         return LOOK_S
 
     def compact(self) -> None:
-        """Compact now; nobody commits meanwhile.
+        """Compact now; there must be no commits during that time.
 
         Raises:
-            JournalError: why it could not be done.
+            JournalError: it failed; the text says why.
         """
         try:
             compaction = self._compaction = self._begin()
@@ -83,7 +84,7 @@ class Upkeep:
             raise JournalError(str(self._journal.directory), "compacting", str(error)) from error
 
     def note(self, changes: Sequence[Change], kept: Sequence[bytes]) -> None:
-        """Remember what was committed while a compaction is under way."""
+        """Note what was committed during a compaction."""
         if self._compaction is None:
             return
         try:
@@ -92,7 +93,7 @@ class Upkeep:
             self._give_up(str(error))
 
     def close(self) -> None:
-        """Leave nothing of a compaction that is under way."""
+        """Remove everything of a running compaction."""
         if self._compaction is not None:
             self._compaction.give_up()
             self._compaction = None
@@ -125,7 +126,7 @@ class Upkeep:
         (self._journal.directory / WANTED_FILE).unlink(missing_ok=True)
 
     def _give_up(self, reason: str) -> None:
-        """Leave all as it is, say so the first time, and wait longer each time."""
+        """Give up, report it the first time, and wait longer each time."""
         self.close()
         if self._again_s == _AGAIN_S:
             self._journal.notes.append(

@@ -1,14 +1,14 @@
-"""A journal as others read it: `status`, `top`, the dashboard, the reports.
+"""A view of a journal for readers: `status`, `attach`, reports, notebooks.
 
 A view costs the broker nothing (LMDB's readers take no locks that a writer waits for). It works on
-a run that is live, on one that is dead, and on a folder that may only be read: LMDB needs a lock
-file even to read, so there a private copy is read. A dead journal is looked at first, because
-damage would end the process that reads it: a small one as bytes, a large one that was not closed in
-order in a child.
+a live run, on an ended one, and on a read-only folder: LMDB needs a lock file even to read, so
+there a private copy is read. The journal of an ended run is checked first, because damage would
+kill the process that reads it: a small one as bytes, a large one that was not closed in order in a
+child.
 
-While a view is open, a compaction may put another data file in the place of the one it reads. What
-it has open stays readable, but nothing new comes in there; so a view looks at `generation.json`
-before each reading (2 us) and follows.
+While a view is open, a compaction may replace its data file. The old file stays readable, but gets
+no new records; so a view checks `generation.json` before each reading (2 us) and switches to the
+new file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from resilient_scoop.journal.store import (
 from resilient_scoop.journal.writer_lock import Holder
 
 _COPIES_MAX: Final = 3
-"""A copy taken while the broker commits may not fit together; then another is taken."""
+"""A copy made during a commit of the broker may be inconsistent; then another is made."""
 
 
 class JournalView(Reader):
@@ -66,9 +66,8 @@ class JournalView(Reader):
         """Open a journal to read it.
 
         Raises:
-            JournalFormatError: no journal is here, or one of another format.
-            JournalPlaceError: the folder is not the user's own.
-            JournalDamagedError: what is stored is not what was written.
+            JournalFormatError: no journal is here, or one of another format. JournalPlaceError: the
+            folder is not the user's own. JournalDamagedError: stored data is not what was written.
         """
         if not directory.is_dir():
             raise JournalFormatError(str(directory), "there is no such directory")
@@ -90,7 +89,7 @@ class JournalView(Reader):
         return view
 
     def _current(self) -> Store:
-        """Return the store of the data file as it is now."""
+        """Return the store of the present data file."""
         stamp = _stamp(self.directory)
         if stamp != self._stamp and not self._closed:
             self._follow()
@@ -109,11 +108,11 @@ class JournalView(Reader):
             old.leave()
 
     def holder(self) -> Holder | None:
-        """Return the process that has the journal open for writing, None if the run is dead."""
+        """Return the process that has the journal open for writing; None if the run has ended."""
         return writer_lock.holder(self.directory)
 
     def close(self) -> None:
-        """Leave the journal; a second call does nothing."""
+        """Close the view; a second call does nothing."""
         if not self._closed:
             self._closed = True
             self.store.leave()
@@ -126,7 +125,7 @@ class JournalView(Reader):
 
 
 def _stamp(directory: Path) -> tuple[int, int] | None:
-    """Return what changes whenever `generation.json` does; None if it is not there."""
+    """Return a stamp that changes whenever `generation.json` does; None if it does not exist."""
     try:
         found = (directory / GENERATION_FILE).stat()
     except OSError:
@@ -145,10 +144,10 @@ def _opened(directory: Path, known: Generation) -> Store:
 
 
 def _examine(directory: Path, folder: Path, meta: DataMeta, *, clean: bool) -> None:
-    """Look at a journal that nobody holds before LMDB maps it into this process.
+    """Check a journal without a holder before LMDB maps it into this process.
 
-    A file that lacks pages at its end is read by a child first: if one of them is in use, reading it
-    ends the process.
+    If pages at the end of the file are missing, a child reads it first: if one of them is in use,
+    reading it kills the process.
     """
     check_sequence(folder, meta)
     if meta.size_bytes <= SMALL_BYTES_MAX:

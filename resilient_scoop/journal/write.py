@@ -1,13 +1,13 @@
 """How changes become one LMDB transaction.
 
-`prepare` seals what is to be put and makes large payloads durable as files; it touches nothing
-that a reader sees. `write` is the transaction, and can be repeated when it fails. The order of
-changes is kept within a table: what follows an erasure stands after it.
+`prepare` seals the values and makes large payloads durable as files; it changes nothing that a
+reader sees. `write` is the transaction, and can be repeated if it fails. The order of changes is
+kept within a table: puts after an erasure stay.
 
-Two tables say who names which file, so that a file can go with the last record that names it: REFS
-for the journal's own files (content-addressed, made and removed by this one thread), FILES for
-those of large results (`result_files`). A record that is put over another one without an erasure
-before it leaves that one's entries behind: whoever replaces a record erases it first.
+Two tables record which record names which file, so that a file can be removed with the last record
+that names it: REFS for the journal's own files (content-addressed, made and removed by this
+thread), FILES for those of large results (`result_files`). Overwriting a record without erasing it
+first would leave the entries of the old record: erase a record before you replace it.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from resilient_scoop.journal.envelope import (
 from resilient_scoop.journal.store import Store
 
 KEY_BYTES_MAX: Final = 470
-"""LMDB's 511, less what the table of files puts before a key."""
+"""LMDB's limit of 511, less the prefix of a key in the table of files."""
 KEPT_TABLES: Final = (Table.LOG,)
-"""Whose dropped records `--keep-history` keeps."""
+"""Tables whose dropped records `--keep-history` keeps."""
 _DIGEST_BYTES: Final = 32
 
 
 @dataclass(slots=True)
 class Puts:
-    """Consecutive puts into one table, sealed; with the names of files among them."""
+    """Consecutive sealed puts into one table, with the names of their files."""
 
     table: Table
     records: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Puts:
 
 @dataclass(slots=True)
 class Gone:
-    """What no record names any more: digests of the journal's files, ids of results' files.
+    """Files that no record names any more: digests of the journal's files, ids of results' files.
 
     `kept` are the keys of records that went to HISTORY.
     """
@@ -84,7 +84,7 @@ def prepare(store: Store, changes: Sequence[Change]) -> list[Puts | Erase]:
         if not 0 < len(key) <= KEY_BYTES_MAX:
             raise ValueError(f"a key of {len(key)} bytes, not 1 to {KEY_BYTES_MAX}")
         if erased and erased.get((table, key), -1) > at:
-            continue  # gone again within this transaction: it need not be written
+            continue  # erased again within this transaction: need not be written
         puts = current.get(table)
         if puts is None:
             puts = current[table] = Puts(table)
@@ -133,7 +133,7 @@ def _finish(store: Store, steps: Sequence[Puts | Erase]) -> None:
     for step in steps:
         if isinstance(step, Puts):
             files = files or bool(step.refs)
-            step.records.sort(key=itemgetter(0))  # stable: of one key, the last put stays
+            step.records.sort(key=itemgetter(0))  # stable: for one key, the last put counts
     if files:
         store.blobs.sync_names()
 
@@ -147,9 +147,9 @@ def erase(
     keep: bool = False,
     most: int = 1 << 62,
 ) -> bool:
-    """Delete by prefix, at most so many records; return whether all are gone.
+    """Delete by prefix, up to a number of records; return whether all are deleted.
 
-    With `keep` the records go to HISTORY, and name their files from there.
+    With `keep`, the records move to HISTORY, and name their files from there.
     """
     prefix, length = step.prefix, len(step.prefix)
     watch = keep or txn.stat(store.refs)["entries"] or txn.stat(store.files)["entries"]
@@ -168,14 +168,14 @@ def erase(
             if keep:
                 _keep(txn, store, step.table, whole_key, stored)
                 gone.kept.append(bytes((step.table,)) + whole_key)
-        found = cursor.delete() and bool(cursor.key())  # it stands on the next record now
+        found = cursor.delete() and bool(cursor.key())  # the cursor is on the next record now
     return True
 
 
 def name(
     txn: lmdb.Transaction[memoryview], store: Store, table: Table, key: bytes, stored: bytes
 ) -> None:
-    """Enter the files that a stored record names."""
+    """Add the files that a stored record names."""
     digest, ids = _named_by(store, table, key, stored)
     if digest is not None:
         txn.put(_ref(digest, table, key), b"", db=store.refs)
@@ -191,7 +191,7 @@ def unname(
     stored: bytes,
     gone: Gone,
 ) -> None:
-    """Strike out the files that a stored record names."""
+    """Remove the entries of the files that a stored record names."""
     deep = txn.stat(store.files)["entries"] > 0
     digest, ids = _named_by(store, table, key, stored, deep=deep)
     if digest is not None:
@@ -205,9 +205,9 @@ def unname(
 def _named_by(
     store: Store, table: Table, key: bytes, stored: bytes, *, deep: bool = True
 ) -> tuple[bytes | None, list[bytes]]:
-    """Return what a stored record names; a damaged one names nothing (`verify` tells of it).
+    """Return the files that a stored record names; none for a damaged one (`verify` reports it).
 
-    Without `deep`, results' files that are named in a journal's own file are not looked for.
+    Without `deep`, results' files that are named in a journal's own file are not searched.
     """
     if not flags_of(memoryview(stored)) & BLOB:
         return None, result_files.ids_in(stored[OVERHEAD_BYTES:])
@@ -234,7 +234,7 @@ def _keep(
 
 
 def _left(txn: lmdb.Transaction[memoryview], store: Store, gone: Gone) -> Gone:
-    """Return what of it is not named by another record."""
+    """Return the part that no other record names."""
     if not gone:
         return gone
     refs, files = txn.cursor(store.refs), txn.cursor(store.files)

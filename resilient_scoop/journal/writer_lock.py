@@ -1,9 +1,9 @@
-"""Who may write a journal: one process, held by a lock of our own.
+"""The lock of a journal: only one process may write it.
 
-LMDB lets two processes write in turn, which for a journal means two brokers. The lock is flock(2)
-on `broker.lock`: the kernel gives it back however its holder dies, so it can never be stale. The
-JSON in the file only says who the holder is, for the error text, and stays there after its death:
-the boot id then tells a mere crash of the broker (the page cache lived on) from a reboot.
+LMDB lets two processes write alternately, which for a journal would mean two brokers. The lock is
+flock(2) on `broker.lock`: the kernel releases it when its holder dies in any way, so it can never
+be stale. The JSON in the file only names the holder, for the error text, and stays after its death:
+the boot id then distinguishes a crash of the broker (the page cache survived) from a reboot.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Holder(msgspec.Struct, frozen=True):
     pid: int
     host: str
     boot_id: str
-    started: str  # wall clock, for eyes
+    started: str  # wall clock, for display
 
 
 @dataclass(slots=True)
 class JournalLock:
-    """A lock that is held; `previous` is who held it before."""
+    """A held lock; `previous` is its last holder."""
 
     directory: Path
     previous: Holder | None
@@ -57,8 +57,8 @@ def acquire(directory: Path) -> JournalLock:
     """Take the lock of a journal's directory.
 
     Raises:
-        RunBusyError: a process that lives has it; the error names it.
-        JournalError: the lock file cannot be made here.
+        RunBusyError: a live process has it; the error names it. JournalError: the lock file cannot
+        be created here.
     """
     path = directory / LOCK_FILE
     try:
@@ -81,7 +81,7 @@ def acquire(directory: Path) -> JournalLock:
 
 
 def holder(directory: Path) -> Holder | None:
-    """Return who holds the journal now, or None; works on a directory that one may only read."""
+    """Return the present holder of the journal, or None; works on a read-only directory."""
     try:
         fd = os.open(directory / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -95,7 +95,7 @@ def holder(directory: Path) -> Holder | None:
 
 
 def last_holder(directory: Path) -> Holder | None:
-    """Return who holds the journal or held it last."""
+    """Return the present or last holder of the journal."""
     try:
         return _decode((directory / LOCK_FILE).read_bytes())
     except OSError:
@@ -103,7 +103,7 @@ def last_holder(directory: Path) -> Holder | None:
 
 
 def boot_id() -> str:
-    """Return what is the same for as long as this host is up."""
+    """Return an id that is the same until the next boot of this host."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
@@ -116,7 +116,7 @@ def _self() -> Holder:
 
 
 def _take(fd: int) -> bool:
-    """Try for a few milliseconds: `holder` of another process takes the lock for an instant."""
+    """Try for a few milliseconds: `holder` in another process takes the lock for an instant."""
     for _ in range(_TRIES):
         if _try(fd, fcntl.LOCK_EX):
             return True
@@ -146,6 +146,6 @@ def _decode(content: bytes) -> Holder | None:
 
 
 def _busy(directory: Path, found: Holder | None) -> RunBusyError:
-    if found is None:  # it took the lock in this instant and has not said who it is
+    if found is None:  # it took the lock at this instant and has not written its name yet
         return RunBusyError(str(directory), 0, "this host")
     return RunBusyError(str(directory), found.pid, found.host, found.started)
