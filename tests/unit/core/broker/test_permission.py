@@ -27,7 +27,7 @@ from tests.unit.bench import (
     sent,
     told_error,
 )  # fmt: skip
-from tests.unit.test_worker_machine import Desk
+from tests.unit.core.worker.test_worker import Desk
 
 
 def intents(bench: Bench) -> list[tuple[int, bool]]:

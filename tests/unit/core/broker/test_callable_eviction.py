@@ -11,8 +11,8 @@ from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import AGENT, FN, ORIGIN, PLAIN, W1, digests
-from tests.unit.test_exchange import Office, answer, asked, other, read
-from tests.unit.test_worker_machine import Desk
+from tests.unit.core.broker.test_exchange import Office, answer, asked, other, read
+from tests.unit.core.worker.test_worker import Desk
 
 # --- the process' side ------------------------------------------------------------------------
 

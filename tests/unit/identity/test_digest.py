@@ -19,7 +19,7 @@ from resilient_scoop.payload import payload
 from tests.unit import digest_cases
 from tests.unit.digest_cases import Node, Point, Words, digest_of, ring, shifted
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CHILD = "import sys; sys.argv[0] = ''; from tests.unit import digest_cases; digest_cases.main()"
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()

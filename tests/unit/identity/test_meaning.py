@@ -22,7 +22,7 @@ from resilient_scoop.values import source
 from resilient_scoop.values.user_code import describe, find, is_user_code
 from resilient_scoop.values.values import is_opaque, opaque
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def fingerprint(function: Any) -> bytes:
