@@ -26,6 +26,7 @@ from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.outcomes import parts_of
 from resilient_scoop.core.facts.recovery import recover
+from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.counts import counted
 from resilient_scoop.journal import result_files
 from resilient_scoop.journal.blobs import BlobError, BlobStore, unpack_ref
@@ -144,36 +145,43 @@ def _with_files(journal: Journal, record: Outcomes) -> tuple[list[Outcome], list
 
 
 @dataclass(slots=True)
-class _Parent:
+class _Parent(LogVisitor):
     """The checkpoints and observations of a parent in the log."""
 
     path: str
-    saved: list[tuple[bytes, Checkpoint]] = field(default_factory=list)  # without their states
+    states: BlobStore
+    key: bytes = b""  # of the record that is taken in
+    checkpoints: list[tuple[bytes, Checkpoint]] = field(default_factory=list)  # without states
     trims: list[tuple[bytes, Trimmed]] = field(default_factory=list)
     told: list[tuple[bytes, Observed]] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     gone: list[tuple[Checkpoint, str]] = field(default_factory=list)  # dropped, with why
-    asked: Intervals = field(default_factory=Intervals)  # batches that are no longer trimmed
-    asked_items: int = 0  # items that they had
+    untrimmed: Intervals = field(default_factory=Intervals)  # batches that are no longer trimmed
+    untrimmed_items: int = 0  # items that they had
 
-    def take(self, key: bytes, record: Logged, states: BlobStore) -> None:
+    def take(self, key: bytes, record: Logged) -> None:
         """Take in a record."""
-        match record:
-            case Checkpoint():
-                bare = msgspec.structs.replace(record, payload=b"")
-                self.saved.append((key, bare))
-                if why := _state_problem(states, record):
-                    self._drop(bare, why)
-            case Trimmed():
-                self.trims.append((key, record))
-            case Observed():
-                self.told.append((key, record))
-            case _:
-                pass
+        self.key = key
+        self.visit(record)
+
+    def saved(self, record: Checkpoint) -> None:
+        """Remember a checkpoint, unless its state is lost."""
+        bare = msgspec.structs.replace(record, payload=b"")
+        self.checkpoints.append((self.key, bare))
+        if why := _state_problem(self.states, record):
+            self._drop(bare, why)
+
+    def trimmed(self, record: Trimmed) -> None:
+        """Remember what was trimmed."""
+        self.trims.append((self.key, record))
+
+    def observed(self, record: Observed) -> None:
+        """Remember what the parent was told."""
+        self.told.append((self.key, record))
 
     def newest(self) -> dict[Block, Checkpoint]:
         """Return the newest generation of each block, from which the parent continues."""
-        ordered = sorted((record for _, record in self.saved), key=lambda each: each.gen)
+        ordered = sorted((record for _, record in self.checkpoints), key=lambda each: each.gen)
         return {(each.name, each.opening): each for each in ordered}
 
     def output_bytes(self) -> int:
@@ -196,7 +204,7 @@ class _Parent:
 
     def drop_waits(self, known: Parent, journal: Journal) -> None:
         """Remove checkpoints that would wait forever."""
-        for _, record in list(self.saved):
+        for _, record in list(self.checkpoints):
             for call in record.pending:
                 if not _can_end(known, call, journal):
                     where = ids.batch_path(self.path, call)
@@ -209,7 +217,7 @@ class _Parent:
             return
         while True:
             calls, told = self._uncovered(self.trims[-1][1])
-            rests = [record for _, record in self.saved if _is_behind(record, calls, told)]
+            rests = [record for _, record in self.checkpoints if _is_behind(record, calls, told)]
             if not rests:
                 break
             for record in rests:
@@ -223,12 +231,12 @@ class _Parent:
                 self.changes.append(
                     Erase(Table.LOG, key) if empty else Put(Table.LOG, key, encode(left))
                 )
-        self.asked, self.asked_items = calls, before.items - self.trims[-1][1].items
+        self.untrimmed, self.untrimmed_items = calls, before.items - self.trims[-1][1].items
 
     def asked_again(self, known: Parent | None, once: list[str]) -> list[str]:
         """Return what is computed again; `known` is what the journal now holds of the parent."""
-        missing, items = Intervals(self.asked), self.asked_items
-        for call in [call for low, high in self.asked for call in range(low, high)]:
+        missing, items = Intervals(self.untrimmed), self.untrimmed_items
+        for call in [call for low, high in self.untrimmed for call in range(low, high)]:
             size = None if known is None else known.size_of(call)
             if size is not None:  # it is not erased yet
                 missing.discard(call, call + 1)
@@ -257,7 +265,7 @@ class _Parent:
         for _, trimmed in self.trims:
             for low, high in trimmed.told:
                 known.add(low, high)
-        starts = {0, *(record.observations for _, record in self.saved)}
+        starts = {0, *(record.observations for _, record in self.checkpoints)}
         usable = Intervals([(at, known.end_of(at)) for at in starts if at in known])
         gone = [
             (key, r.observations[0].no)
@@ -273,8 +281,8 @@ class _Parent:
 
     def _drop(self, record: Checkpoint, why: str) -> None:
         self.gone.append((record, why))
-        self.changes += [Erase(Table.LOG, key) for key, each in self.saved if each is record]
-        self.saved = [(key, each) for key, each in self.saved if each is not record]
+        self.changes += [Erase(Table.LOG, key) for key, each in self.checkpoints if each is record]
+        self.checkpoints = [(key, each) for key, each in self.checkpoints if each is not record]
 
     def _uncovered(self, trimmed: Trimmed) -> tuple[Intervals, Intervals]:
         """Return the trimmed batches and observations that no checkpoint covers."""
@@ -331,7 +339,8 @@ def _parents(journal: Journal, states: BlobStore) -> dict[str, _Parent]:
     for key, raw in journal.scan(Table.LOG):
         record = decoded(decode_logged, raw)
         if isinstance(record, Checkpoint | Trimmed | Observed):
-            found.setdefault(record.parent, _Parent(record.parent)).take(key, record, states)
+            parent = found.setdefault(record.parent, _Parent(record.parent, states))
+            parent.take(key, record)
     return found
 
 

@@ -18,10 +18,11 @@ import msgspec
 
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.processes import starting
 from resilient_scoop.processes.edited_modules import Edit, edits
 from resilient_scoop.processes.options import Options
-from resilient_scoop.wire.messages import Calls, Define, Outcomes, decode_logged, decode_up
+from resilient_scoop.wire.messages import Define, Outcome, decode_logged, decode_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,35 +157,40 @@ def _defines(view: Readable) -> Iterator[Define]:
 
 def _results(view: Readable) -> dict[bytes, Counted]:
     """Return the number of results by the fingerprint of their code; a later one replaces an earlier."""
-    spans: _Spans = {}
-    spent: dict[bytes, float] = {}
+    results = _Results()
     for _, raw in view.scan(Table.LOG):
-        record = decode_logged(raw)
-        if isinstance(record, Outcomes):
-            for item in record.items:
-                made = spans.setdefault((record.parent, item.call), {})
-                stop = item.start + len(item.values)
-                _discard(made, item.start, stop)
-                made.setdefault(item.fingerprint, Intervals()).add(item.start, stop)
-                took_s = max(0.0, item.spent_s)
-                spent[item.fingerprint] = spent.get(item.fingerprint, 0.0) + took_s
-        elif isinstance(record, Calls):
-            for part in record.parts:
-                if part.fresh:
-                    _discard(
-                        spans.get((record.parent, part.call), {}),
-                        part.start,
-                        part.start + part.count,
-                    )
-    counts: dict[bytes, int] = {}
-    for made in spans.values():
-        for fingerprint, each in made.items():
-            counts[fingerprint] = counts.get(fingerprint, 0) + each.count()
-    return {
-        fingerprint: Counted(count, spent[fingerprint])
-        for fingerprint, count in counts.items()
-        if count
-    }
+        results.visit(decode_logged(raw))
+    return results.counted()
+
+
+class _Results(LogVisitor):
+    """Which code the results of a log were computed by."""
+
+    def __init__(self) -> None:
+        self._spans: _Spans = {}
+        self._spent: dict[bytes, float] = {}
+
+    def ended(self, parent: str, outcome: Outcome) -> None:
+        made = self._spans.setdefault((parent, outcome.call), {})
+        stop = outcome.start + len(outcome.values)
+        _discard(made, outcome.start, stop)
+        made.setdefault(outcome.fingerprint, Intervals()).add(outcome.start, stop)
+        took_s = max(0.0, outcome.spent_s)
+        self._spent[outcome.fingerprint] = self._spent.get(outcome.fingerprint, 0.0) + took_s
+
+    def renewed(self, parent: str, call: int, start: int, stop: int) -> None:
+        _discard(self._spans.get((parent, call), {}), start, stop)
+
+    def counted(self) -> dict[bytes, Counted]:
+        counts: dict[bytes, int] = {}
+        for made in self._spans.values():
+            for fingerprint, each in made.items():
+                counts[fingerprint] = counts.get(fingerprint, 0) + each.count()
+        return {
+            fingerprint: Counted(count, self._spent[fingerprint])
+            for fingerprint, count in counts.items()
+            if count
+        }
 
 
 def _discard(made: dict[bytes, Intervals], start: int, stop: int) -> None:

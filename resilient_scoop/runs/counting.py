@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.tally import OTHERS, held_under
+from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.ids import parse_item
-from resilient_scoop.wire.messages import (
-    Abandoned,
-    Calls,
-    Checkpoint,
-    Crashed,
-    Outcomes,
-    Part,
-    Trimmed,
-    decode_logged,
-)
+from resilient_scoop.wire.messages import decode_logged
 
 if TYPE_CHECKING:
+    from resilient_scoop.wire.messages import (
+        Abandoned,
+        Checkpoint,
+        Crashed,
+        Outcome,
+        Part,
+        Trimmed,
+    )
     from resilient_scoop.wire.tally import Tally, Work
 
 
@@ -48,7 +48,7 @@ class _Batch:
 
 
 @dataclass(slots=True)
-class Count:
+class Count(LogVisitor):
     """A fold of the LOG in the order of its keys, which preserves the order within each parent."""
 
     titles: dict[bytes, str] = field(default_factory=dict)  # of functions, by fingerprint
@@ -59,65 +59,79 @@ class Count:
     crashes: int = 0
     computed_s: float = 0.0
     replays: dict[str, ReplayFigures] = field(default_factory=dict)
-    trimmed: dict[str, int] = field(default_factory=dict)  # items whose records are gone
+    items_trimmed: dict[str, int] = field(default_factory=dict)  # whose records are gone
 
-    def take(self, value: bytes) -> None:  # noqa: C901, PLR0912 - a table
+    def take(self, value: bytes) -> None:
         """Take in a record."""
         record = decode_logged(value)
         replay = self.replays.setdefault(record.parent, ReplayFigures(record.parent))
         replay.size_bytes += len(value)
-        match record:
-            case Checkpoint(parent=parent):
-                self.replays[parent] = ReplayFigures(parent)
-            case Trimmed(parent=parent, calls=spans, items=items):
-                self.trimmed[parent] = items
-                self._trim(parent, Intervals(spans))
-            case Calls(parent=parent, parts=parts):
-                for part in parts:
-                    self._part(parent, part)
-            case Outcomes(parent=parent, items=items):
-                for item in items:
-                    replay.results += len(item.values)
-                    at = (parent, item.call)
-                    batch = self.batches.setdefault(at, _Batch())
-                    batch.done.add(item.start, item.start + len(item.values))
-                    title = batch.title = self.titles.get(item.fingerprint, OTHERS)
-                    spent_s = max(0.0, item.spent_s)
-                    work = held_under(self.functions, title)
-                    work.add(len(item.values), len(item.failed), spent_s)
-                    self.computed_s += spent_s  # parents are not measured
-                    if item.failed:
-                        failed = self.failed.setdefault(at, set())
-                        failed.update(item.start + index for index in item.failed)
-            case Abandoned(parent=parent, call=call, spans=spans):
-                batch = self.batches.setdefault((parent, call), _Batch())
-                batch.whole = True
-                for low, high in spans:
-                    batch.given_up.add(low, high)
-            case Crashed(parent=parent, call=call, index=index):
-                self.crashes += record.reason != "timeout"
-                self.crashed.add((parent, call, index))
-            case _:
-                pass  # observations and intents are not counted
+        self.visit(record)
 
-    def _trim(self, parent: str, calls: Intervals) -> None:
+    def saved(self, record: Checkpoint) -> None:
+        """A parent replays from here."""
+        self.replays[record.parent] = ReplayFigures(record.parent)
+
+    def trimmed(self, record: Trimmed) -> None:
+        """Keep the number of items, whose records may be erased."""
+        parent, calls = record.parent, Intervals(record.calls)
+        self.items_trimmed[parent] = record.items
         for held in (self.batches, self.failed):
             for at in [at for at in held if at[0] == parent and at[1] in calls]:
                 del held[at]
 
-    def _part(self, parent: str, part: Part) -> None:
-        batch = self.batches.setdefault((parent, part.call), _Batch())
+    def asked(self, parent: str, part: Part, _offset: int) -> None:
+        """Count items of a batch."""
+        batch = self._batch(parent, part.call)
         stop = part.start + part.count
         batch.known = max(batch.known, stop)
         batch.whole |= part.last
         batch.fn = part.fn
         batch.given_up.discard(part.start, stop)
-        if part.last and batch.known > stop:  # an earlier attempt had made more calls
-            self._lose(parent, part.call, batch, stop, batch.known)
+
+    def cut_off(self, parent: str, call: int, stop: int) -> None:
+        """An earlier attempt of the parent may have had more items."""
+        batch = self._batch(parent, call)
+        if batch.known > stop:
+            self._lose(parent, call, batch, stop, batch.known)
             batch.known = stop
             batch.given_up.discard(stop, 1 << 62)
-        if part.fresh:
-            self._lose(parent, part.call, batch, part.start, stop)
+
+    def renewed(self, parent: str, call: int, start: int, stop: int) -> None:
+        """Results are replaced by others."""
+        self._lose(parent, call, self._batch(parent, call), start, stop)
+
+    def ended(self, parent: str, outcome: Outcome) -> None:
+        """Count results."""
+        count, start = len(outcome.values), outcome.start
+        self.replays[parent].results += count
+        batch = self._batch(parent, outcome.call)
+        batch.done.add(start, start + count)
+        title = batch.title = self.titles.get(outcome.fingerprint, OTHERS)
+        spent_s = max(0.0, outcome.spent_s)
+        held_under(self.functions, title).add(count, len(outcome.failed), spent_s)
+        self.computed_s += spent_s  # parents are not measured
+        if outcome.failed:
+            failed = self.failed.setdefault((parent, outcome.call), set())
+            failed.update(start + index for index in outcome.failed)
+
+    def given_up(self, record: Abandoned) -> None:
+        """A batch ends with what it has."""
+        batch = self._batch(record.parent, record.call)
+        batch.whole = True
+        for low, high in record.spans:
+            batch.given_up.add(low, high)
+
+    def died(self, record: Crashed) -> None:
+        """Count deaths."""
+        self.crashes += record.reason != "timeout"
+        self.crashed.add((record.parent, record.call, record.index))
+
+    def _batch(self, parent: str, call: int) -> _Batch:
+        found = self.batches.get((parent, call))
+        if found is None:
+            found = self.batches[parent, call] = _Batch()
+        return found
 
     def _lose(self, parent: str, call: int, batch: _Batch, start: int, stop: int) -> None:
         """Discount results that are replaced by others."""

@@ -17,6 +17,7 @@ from resilient_scoop import ids
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.recovery import name_of
+from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError, exit_text
 from resilient_scoop.payload.exceptions import describe_failure
@@ -144,13 +145,13 @@ class Inquiry:
             return _covered(path, known, call)
         story = Story(self.state, index, call)
         for record in self._records(known):
-            story.take(record)
+            story.visit(record)
         batch = known.batches.get(call)
         name = story.name
         if batch is not None and index in batch.undone:
             how, text, advice = self._undone(path, known, batch, index)
             return Why(path, name, how, text, [*story.told, *self.troubles], advice)
-        if story.outcome is None and story.given_up:
+        if story.outcome is None and story.is_given_up:
             text = "it was not computed: its parent stopped reading the map before it was started"
             return Why(path, name, How.GIVEN_UP, text, [])
         if story.outcome is None:
@@ -249,22 +250,10 @@ class Inquiry:
 
     def _survey(self, parent: Parent, call: int) -> tuple[str, list[int], int]:
         """Return a batch's function, the failed items, and how many were given up."""
-        name, failed, given_up = "?", set[int](), Intervals()
+        story = BatchStory(self.state, call)
         for record in self._records(parent):
-            if isinstance(record, wire.Calls):
-                for part in record.parts:
-                    if part.call == call:
-                        name = name_of(self.state, part.fn)
-                        failed.difference_update(range(part.start, part.start + part.count))
-                        given_up.discard(part.start, part.start + part.count)
-            elif isinstance(record, wire.Abandoned) and record.call == call:
-                for low, high in record.spans:
-                    given_up.add(low, high)
-            elif isinstance(record, wire.Outcomes):
-                for item in record.items:
-                    if item.call == call:
-                        failed |= {item.start + at for at in item.failed}
-        return name, sorted(failed), given_up.count()
+            story.visit(record)
+        return story.name, sorted(story.failed), story.left_out.count()
 
     def _script(self) -> Why:
         root = self.state.parent(ids.ROOT)
@@ -294,7 +283,36 @@ class Inquiry:
                 yield wire.decode_logged(raw)
 
 
-class Story:
+class BatchStory(LogVisitor):
+    """The journaled history of one batch."""
+
+    def __init__(self, state: State, call: int) -> None:
+        self.state = state
+        self.call = call
+        self.name = "?"
+        self.failed: set[int] = set()
+        self.left_out = Intervals()  # its parent stopped reading before they were computed
+
+    def asked(self, _parent: str, part: wire.Part, _offset: int) -> None:
+        """Items are called, perhaps again."""
+        if part.call == self.call:
+            stop = part.start + part.count
+            self.name = name_of(self.state, part.fn)
+            self.failed.difference_update(range(part.start, stop))
+            self.left_out.discard(part.start, stop)
+
+    def ended(self, _parent: str, outcome: wire.Outcome) -> None:
+        """Items are done."""
+        if outcome.call == self.call:
+            self.failed.update(outcome.start + at for at in outcome.failed)
+
+    def given_up(self, record: wire.Abandoned) -> None:
+        """Its parent stopped reading it."""
+        for low, high in record.spans if record.call == self.call else ():
+            self.left_out.add(low, high)
+
+
+class Story(LogVisitor):
     """The journaled history of one item."""
 
     def __init__(self, state: State, index: int, call: int) -> None:
@@ -306,32 +324,35 @@ class Story:
         self.outcome: bytes | None = None
         self.failed = False
         self.spent = ""
-        self.given_up = False  # its parent stopped reading the batch
+        self.is_given_up = False  # its parent stopped reading the batch
         self._made_by: tuple[bytes, bytes] | None = None
 
-    def take(self, record: wire.Logged) -> None:  # noqa: C901, PLR0912 - a table
-        """Take in a record of the parent."""
-        match record:
-            case wire.Calls(parts=parts):
-                for part in parts:
-                    if part.call == self.call and 0 <= self.index - part.start < part.count:
-                        self.given_up = False
-                        self._asked(part)
-            case wire.Outcomes(items=items):
-                for item in items:
-                    if item.call == self.call and 0 <= self.index - item.start < len(item.values):
-                        self._done(item)
-            case wire.Crashed(call=self.call, index=self.index):
-                self.told.append(_death(record))
-            case wire.Intent(call=self.call, start=start, count=count, void=void):
-                if 0 <= self.index - start < count:
-                    begins = "it was given back without having begun" if void else "it began, once"
-                    self.told.append(f"{begins} (idempotent=False)")
-            case wire.Abandoned(call=self.call, spans=spans):
-                if any(low <= self.index < high for low, high in spans):
-                    self.given_up = True
-            case _:
-                pass
+    def asked(self, _parent: str, part: wire.Part, _offset: int) -> None:
+        """It is called, perhaps again."""
+        if part.call == self.call and 0 <= self.index - part.start < part.count:
+            self.is_given_up = False
+            self._asked(part)
+
+    def ended(self, _parent: str, outcome: wire.Outcome) -> None:
+        """It is done."""
+        if outcome.call == self.call and 0 <= self.index - outcome.start < len(outcome.values):
+            self._done(outcome)
+
+    def died(self, record: wire.Crashed) -> None:
+        """A process died that executed it."""
+        if (record.call, record.index) == (self.call, self.index):
+            self.told.append(_death(record))
+
+    def began(self, record: wire.Intent) -> None:
+        """It began, or did not after all."""
+        if record.call == self.call and 0 <= self.index - record.start < record.count:
+            begins = "it was given back without having begun" if record.void else "it began, once"
+            self.told.append(f"{begins} (idempotent=False)")
+
+    def given_up(self, record: wire.Abandoned) -> None:
+        """Its parent stopped reading the batch."""
+        if record.call == self.call and any(low <= self.index < high for low, high in record.spans):
+            self.is_given_up = True
 
     def _asked(self, part: wire.Part) -> None:
         at = (self.index - part.start) * ids.DIGEST_BYTES

@@ -14,6 +14,7 @@ import msgspec
 from resilient_scoop import ids
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.facts.tally import OTHERS, title
+from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.payload import shown
 from resilient_scoop.payload.exceptions import Failure, describe_failure
 from resilient_scoop.wire import messages as wire
@@ -54,39 +55,54 @@ class _Found:
 
 
 @dataclass(slots=True)
-class _Scan:
+class _Scan(LogVisitor):
     failed: dict[_Place, _Found] = field(default_factory=dict)
     deaths: dict[_Place, int] = field(default_factory=dict)
 
-    def take(self, record: wire.Logged) -> None:
-        match record:
-            case wire.Outcomes(parent=parent, items=items):
-                for item in items:
-                    for at in item.failed:
-                        place = (parent, item.call, item.start + at)
-                        found = _Found(item.values[at], item.fingerprint)
-                        found.deaths = self.deaths.pop(place, 0)
-                        self.failed[place] = found
-            case wire.Crashed(parent=parent, call=call, index=index):
-                place = (parent, call, index)
-                self.deaths[place] = self.deaths.get(place, 0) + 1
-            case wire.Calls(parent=parent, parts=parts) if self.failed:
-                for part in parts:
-                    if part.fresh:
-                        for index in range(part.start, part.start + part.count):
-                            self.failed.pop((parent, part.call, index), None)
-            case _:
-                pass
+    def ended(self, parent: str, outcome: wire.Outcome) -> None:
+        for at in outcome.failed:
+            place = (parent, outcome.call, outcome.start + at)
+            found = _Found(outcome.values[at], outcome.fingerprint)
+            found.deaths = self.deaths.pop(place, 0)
+            self.failed[place] = found
+
+    def died(self, record: wire.Crashed) -> None:
+        place = (record.parent, record.call, record.index)
+        self.deaths[place] = self.deaths.get(place, 0) + 1
+
+    def renewed(self, parent: str, call: int, start: int, stop: int) -> None:
+        for index in range(start, stop) if self.failed else ():
+            self.failed.pop((parent, call, index), None)
+
+
+class _Arguments(LogVisitor):
+    """Records where the arguments of some items are: the last call counts."""
+
+    def __init__(self, chosen: dict[_Place, _Found]) -> None:
+        self.chosen = chosen
+        self.key = b""  # of the record
+        self._places: dict[tuple[str, int], list[_Place]] = {}
+        for place in chosen:
+            self._places.setdefault(place[:2], []).append(place)
+
+    def asked(self, parent: str, part: wire.Part, offset: int) -> None:
+        for place in self._places.get((parent, part.call), ()):
+            if part.start <= place[2] < part.start + part.count:
+                found = self.chosen[place]
+                found.key, found.fn = self.key, part.fn
+                found.offset = offset + place[2] - part.start
 
 
 def failed_items(view: Readable, limit: int | None = None) -> tuple[list[FailedItem], int]:
     """Return the failed items of a run in the order of their paths, and how many there are."""
     scan = _Scan()
     for _, raw in _log(view):
-        scan.take(wire.decode_logged(raw))
+        scan.visit(wire.decode_logged(raw))
     places = sorted(scan.failed, key=_order)
     chosen = {place: scan.failed[place] for place in places[:limit]}
-    _find_calls(view, chosen)
+    arguments = _Arguments(chosen)
+    for arguments.key, raw in _log(view) if chosen else ():
+        arguments.visit(wire.decode_logged(raw))
     defines = {d.fn: d for d in _defines(view)}
     by_fingerprint = {define.fingerprint: define for define in defines.values()}
     items = []
@@ -114,25 +130,6 @@ def _log(view: Readable) -> Iterator[tuple[bytes, bytes]]:
 def _order(place: _Place) -> tuple[int, list[int], int, int]:
     numbers = place[0].replace("[", ".").replace("]", "").split(".")
     return len(numbers), [int(number) for number in numbers], place[1], place[2]
-
-
-def _find_calls(view: Readable, chosen: dict[_Place, _Found]) -> None:
-    """Record where the arguments of items are: the last call counts."""
-    calls: dict[tuple[str, int], list[_Place]] = {}
-    for place in chosen:
-        calls.setdefault(place[:2], []).append(place)
-    for key, raw in _log(view) if chosen else ():
-        record = wire.decode_logged(raw)
-        if not isinstance(record, wire.Calls):
-            continue
-        offset = 0
-        for part in record.parts:
-            for place in calls.get((record.parent, part.call), ()):
-                if part.start <= place[2] < part.start + part.count:
-                    found = chosen[place]
-                    found.key, found.fn = key, part.fn
-                    found.offset = offset + place[2] - part.start
-            offset += part.count
 
 
 def _defines(view: Readable) -> Iterator[wire.Define]:

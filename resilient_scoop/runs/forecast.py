@@ -23,6 +23,7 @@ import msgspec
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.facts import checkpoints
 from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.runs.reports import REPLAY_PER_S
 from resilient_scoop.runs.stored_state import read_defines
 from resilient_scoop.wire import messages as wire
@@ -122,7 +123,7 @@ class _Function:
         self.counts[what] = self.counts.get(what, 0) + items
 
 
-class Forecast:
+class Forecast(LogVisitor):
     """A fold of the journal into the forecast of a resume."""
 
     def __init__(
@@ -148,24 +149,26 @@ class Forecast:
 
     def take(self, record: wire.Logged) -> None:
         """Take in a record of the LOG; records of one parent arrive in order."""
-        if record.parent not in self.state.parents:
-            return  # of a parent that is done: it does not run again
-        if isinstance(record, wire.Outcomes):
-            for item in record.items:
-                self.movable += (len(item.values) - len(item.failed)) if item.pure else 0
-                if item.call < 0:
-                    continue  # from the source of a fork, not bound to a place here
-                self.calls.setdefault((record.parent, item.call), _Call()).add(item)
-        elif isinstance(record, wire.Calls):
-            for part in record.parts:
-                call = self.calls.get((record.parent, part.call))
-                stop = part.start + part.count
-                if call is not None and part.last:
-                    call.drop(stop, 1 << 62)
-                if part.fresh:
-                    call = self.calls.setdefault((record.parent, part.call), _Call())
-                    call.drop(part.start, stop)
-                    call.renewed.add(part.start, stop)
+        if record.parent in self.state.parents:  # else its parent is done: it does not run again
+            self.visit(record)
+
+    def ended(self, parent: str, outcome: wire.Outcome) -> None:
+        """Results are there."""
+        self.movable += (len(outcome.values) - len(outcome.failed)) if outcome.pure else 0
+        if outcome.call >= 0:  # else from the source of a fork, not bound to a place here
+            self.calls.setdefault((parent, outcome.call), _Call()).add(outcome)
+
+    def cut_off(self, parent: str, call: int, stop: int) -> None:
+        """Results beyond the end of a batch do not count."""
+        found = self.calls.get((parent, call))
+        if found is not None:
+            found.drop(stop, 1 << 62)
+
+    def renewed(self, parent: str, call: int, start: int, stop: int) -> None:
+        """Results are computed again."""
+        found = self.calls.setdefault((parent, call), _Call())
+        found.drop(start, stop)
+        found.renewed.add(start, stop)
 
     def result(self) -> Foretold:
         """Return the forecast."""

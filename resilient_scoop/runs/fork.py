@@ -36,6 +36,7 @@ from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.core.events import INPUT_KEY, Put, Table
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.outcomes import succeeded
+from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.journal import state_store
 from resilient_scoop.journal.journal import Journal
 from resilient_scoop.journal.view import JournalView
@@ -175,10 +176,7 @@ class Fork:
         self.run = run
         self.at = at
         self.taken = Taken()
-        self._calls: set[int] = set()
-        self._known: dict[tuple[str, int], int] = {}
-        self._done: dict[tuple[str, int], int] = {}
-        self._trimmed: dict[str, int] = {}
+        self._counts = _Counts()
         self._output_bytes = 0  # how much output was written, according to the checkpoints
         self._blocks: set[tuple[str, int]] = set()  # of the script, with a checkpoint
 
@@ -198,11 +196,12 @@ class Fork:
         for key, raw in self.view.scan(Table.LOG):
             yield from self._log(key, raw)
         yield from self._output()
-        known = sum(self._known.values())
-        self.taken.results = sum(self._done.values())
+        known = sum(self._counts.known.values())
+        self.taken.results = sum(self._counts.done.values())
         self.taken.undone = max(0, known - self.taken.results)
-        self.taken.calls = len(self._calls)
-        self.taken.covered = sum(self._trimmed.values())
+        self.taken.calls = len(self._counts.calls)
+        self.taken.covered = sum(self._counts.items_trimmed.values())
+        self.taken.checkpoints = self._counts.checkpoints
 
     def _log(self, key: bytes, raw: bytes) -> Iterator[Change]:
         record = wire.decode_logged(raw)
@@ -221,7 +220,7 @@ class Fork:
             args = self._args(key, record, kept)
             if args is not None:  # else all its items are done
                 yield Put(Table.ARGS, mine, wire.encode(args))
-        self._count(kept)
+        self._counts.visit(kept)
         yield Put(Table.LOG, mine, raw if kept is record else wire.encode(kept))
 
     def _output(self) -> Iterator[Change]:
@@ -238,25 +237,37 @@ class Fork:
         frame = None if raw is None else wire.decode_up(raw)
         return cut_args(record, kept, frame) if isinstance(frame, wire.Args) else None
 
-    def _count(self, record: wire.Logged) -> None:
-        if isinstance(record, wire.Calls):
-            for part in record.parts:
-                at = (record.parent, part.call)
-                self._known[at] = max(self._known.get(at, 0), part.start + part.count)
-                if record.parent == ids.ROOT:
-                    self._calls.add(part.call)
-        elif isinstance(record, wire.Outcomes):
-            for item in [each for each in record.items if each.call >= 0]:
-                at = (record.parent, item.call)
-                self._done[at] = self._done.get(at, 0) + len(item.values)
-        elif isinstance(record, wire.Trimmed):
-            self._trimmed[record.parent] = record.items
-            calls = Intervals(record.calls)
-            for counted in (self._known, self._done):  # of partly erased records
-                for at in [at for at in counted if at[0] == record.parent and at[1] in calls]:
-                    del counted[at]
-        elif isinstance(record, wire.Checkpoint):
-            self.taken.checkpoints += 1
+
+class _Counts(LogVisitor):
+    """What the new journal holds, for display."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, int], int] = {}
+        self.done: dict[tuple[str, int], int] = {}
+        self.items_trimmed: dict[str, int] = {}
+        self.calls: set[int] = set()  # of the script
+        self.checkpoints = 0
+
+    def asked(self, parent: str, part: wire.Part, _offset: int) -> None:
+        at = (parent, part.call)
+        self.known[at] = max(self.known.get(at, 0), part.start + part.count)
+        if parent == ids.ROOT:
+            self.calls.add(part.call)
+
+    def ended(self, parent: str, outcome: wire.Outcome) -> None:
+        if outcome.call >= 0:
+            at = (parent, outcome.call)
+            self.done[at] = self.done.get(at, 0) + len(outcome.values)
+
+    def trimmed(self, record: wire.Trimmed) -> None:
+        self.items_trimmed[record.parent] = record.items
+        calls = Intervals(record.calls)
+        for counted in (self.known, self.done):  # of partly erased records
+            for at in [at for at in counted if at[0] == record.parent and at[1] in calls]:
+                del counted[at]
+
+    def saved(self, _record: wire.Checkpoint) -> None:
+        self.checkpoints += 1
 
 
 def fork(source: RunDir, target: RunDir, run: bytes, at: Point | None) -> Taken:

@@ -11,6 +11,7 @@ import msgspec
 from resilient_scoop import ids
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.tally import OTHERS
+from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.runs.log import records
 from resilient_scoop.wire import messages as wire
@@ -45,13 +46,6 @@ class _Call:
         """Return `spent` without overlaps; the log has been read to its end."""
         return _latest(self.spent)
 
-    def ask(self, part: wire.Part) -> None:
-        start, stop = part.start, part.start + part.count
-        self.asked.append((start, stop, part.fn))
-        if part.fresh:  # computed again, because its code or arguments have changed
-            self.ended.discard(start, stop)
-            self.failed.discard(start, stop)
-
     def end(self, item: wire.Outcome) -> None:
         count = len(item.values)
         start, stop = item.start, item.start + count
@@ -63,26 +57,26 @@ class _Call:
             self.spent.append((start, stop, item.spent_s / count))
 
 
-class _Task:
+class _Task(LogVisitor):
     """The batches of one task, or of the script, as recorded in the log."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.calls: dict[int, _Call] = {}
 
-    def take(self, record: wire.Logged) -> None:
-        match record:
-            case wire.Calls(parts=parts):
-                for part in parts:
-                    self._call(part.call).ask(part)
-            case wire.Outcomes(items=items):
-                for item in items:
-                    self._call(item.call).end(item)
-            case wire.Abandoned(call=call, spans=spans):
-                for start, stop in spans:
-                    self._call(call).given_up.add(start, stop)
-            case _:
-                pass
+    def asked(self, _parent: str, part: wire.Part, _offset: int) -> None:
+        self._call(part.call).asked.append((part.start, part.start + part.count, part.fn))
+
+    def renewed(self, _parent: str, call: int, start: int, stop: int) -> None:
+        self._call(call).ended.discard(start, stop)
+        self._call(call).failed.discard(start, stop)
+
+    def ended(self, _parent: str, outcome: wire.Outcome) -> None:
+        self._call(outcome.call).end(outcome)
+
+    def given_up(self, record: wire.Abandoned) -> None:
+        for start, stop in record.spans:
+            self._call(record.call).given_up.add(start, stop)
 
     def _call(self, number: int) -> _Call:
         return self.calls.setdefault(number, _Call())
@@ -142,6 +136,6 @@ def tasks(view: JournalView) -> Iterator[_Task]:
             if task is not None:
                 yield task
             task = _Task(record.parent)
-        task.take(record)
+        task.visit(record)
     if task is not None:
         yield task

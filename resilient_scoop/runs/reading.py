@@ -12,6 +12,7 @@ import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core.facts.tally import OTHERS
+from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.errors import RscoopError, UsageError
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.payload.exceptions import describe_failure
@@ -202,27 +203,13 @@ class Run:
             no longer). JournalError: the journal cannot be read; the text says what to do.
         """
         parent, call, index = _place(path)
-        found: tuple[wire.Outcome, int] | None = None
+        last = _LastOutcome(parent, call, index)
         with self._view() as view:
             names = {} if view is None else names_of_functions(view)
             for record in () if view is None else records(view):
-                if record.parent != parent:
-                    continue
-                match record:
-                    case wire.Outcomes(items=items):
-                        for item in items:
-                            if item.call == call and 0 <= index - item.start < len(item.values):
-                                found = item, index - item.start
-                    case wire.Calls(parts=parts):
-                        for part in parts:  # computed again: the earlier outcome no longer counts
-                            if (
-                                part.fresh
-                                and part.call == call
-                                and 0 <= index - part.start < part.count
-                            ):
-                                found = None
-                    case _:
-                        pass
+                if record.parent == parent:
+                    last.visit(record)
+        found = last.found
         if found is None:
             raise UsageError(
                 f"run {self.id} has no outcome of {path}: it is not done, is covered by a checkpoint, or "
@@ -278,6 +265,24 @@ def open_run(run: str = "last", state_dir: str | os.PathLike[str] | None = None)
 def _state(given: str | os.PathLike[str] | None) -> Path:
     text = os.fspath(given) if given is not None else os.environ.get("RSCOOP_STATE_DIR")
     return catalog.state_dir(text)
+
+
+class _LastOutcome(LogVisitor):
+    """The outcome of one item that counts; None if there is none, or it is computed again."""
+
+    def __init__(self, parent: str, call: int, index: int) -> None:
+        self.place = parent, call
+        self.index = index
+        self.found: tuple[wire.Outcome, int] | None = None
+
+    def ended(self, parent: str, outcome: wire.Outcome) -> None:
+        at = self.index - outcome.start
+        if (parent, outcome.call) == self.place and 0 <= at < len(outcome.values):
+            self.found = outcome, at
+
+    def renewed(self, parent: str, call: int, start: int, stop: int) -> None:
+        if (parent, call) == self.place and start <= self.index < stop:
+            self.found = None
 
 
 def _place(path: str) -> tuple[str, int, int]:

@@ -20,6 +20,7 @@ from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.outcomes import parts_of
 from resilient_scoop.core.facts.recovery import name_of
+from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.errors import UsageError
 from resilient_scoop.journal.journal import Journal
 from resilient_scoop.runs.status import read_ended
@@ -53,26 +54,31 @@ def given_up(view: Readable, state: State) -> list[tuple[str, str]]:
     ended = read_ended(view)
     if ended is not None and _is_finished(ended):
         return []
-    found: dict[tuple[str, int, int], str] = {}
+    lost = _Lost(state)
     for parent in state.parents.values():
         after = None
         while page := view.read(Table.LOG, parent.prefix, after, _PAGE_BYTES):
             after = page[-1][0]
             for _, raw in page:
-                record = wire.decode_logged(raw)
-                for item in record.items if isinstance(record, wire.Outcomes) else ():
-                    _note_lost(found, parent, item)
-    return [(ids.item_path(*place), found[place]) for place in sorted(found)]
+                lost.visit(wire.decode_logged(raw))
+    return [(ids.item_path(*place), lost.found[place]) for place in sorted(lost.found)]
 
 
-def _note_lost(found: dict[tuple[str, int, int], str], parent: Parent, item: wire.Outcome) -> None:
-    """Record which items of an outcome are lost, unless they were called again since."""
-    batch, failed = parent.batches.get(item.call), set(item.failed)
-    for place, payload in enumerate(item.values) if failed or found else ():
-        key = (parent.path, item.call, item.start + place)
-        found.pop(key, None)  # a later outcome counts
-        if place in failed and _is_lost(payload) and (batch is None or key[2] not in batch.undone):
-            found[key] = str(read_broker_error(payload)[1][-1])
+class _Lost(LogVisitor):
+    """Items that ended as lost, unless they were called again since: the functions' names."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.found: dict[tuple[str, int, int], str] = {}
+
+    def ended(self, parent: str, outcome: wire.Outcome) -> None:
+        batch, failed = self.state.batch(parent, outcome.call), set(outcome.failed)
+        for place, payload in enumerate(outcome.values) if failed or self.found else ():
+            key = (parent, outcome.call, outcome.start + place)
+            self.found.pop(key, None)  # a later outcome counts
+            is_open = batch is not None and key[2] in batch.undone
+            if place in failed and _is_lost(payload) and not is_open:
+                self.found[key] = str(read_broker_error(payload)[1][-1])
 
 
 def resolve(run: RunDir, info: RunInfo, path: str, verdict: Verdict, payload: bytes) -> str:

@@ -125,7 +125,9 @@ def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> Ru
     opened.sort(key=_by_place)
     fns = {at: names.get(batch.fn, "?") for at, batch in count.batches.items()}
     apart = tally or Tally(crashes=count.crashes, resubmitted=len(count.crashed))
-    trimmed = apart.gone + sum(n for path, n in count.trimmed.items() if not count.has_ended(path))
+    trimmed = apart.gone + sum(
+        n for path, n in count.items_trimmed.items() if not count.has_ended(path)
+    )
     long = [r for r in count.replays.values() if _is_long(r)]
     return RunFigures(
         done=trimmed + sum(batch.done.count() for batch in count.batches.values()),

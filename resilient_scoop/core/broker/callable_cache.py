@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from resilient_scoop.core.events import Erase, Put, Table
+from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -192,8 +193,19 @@ class Defines:
         self._order = deque(each for each in self._order if each[1] in known)
 
 
+class _Named(LogVisitor):
+    """Which callables the records of a log name."""
+
+    __slots__ = ("found",)
+
+    def __init__(self, found: set[bytes]) -> None:
+        self.found = found
+
+    def asked(self, _parent: str, part: wire.Part, _offset: int) -> None:
+        self.found.add(part.fn)
+
+
 def _note(search: _Search, page: list[tuple[bytes, bytes]]) -> None:
+    named = _Named(search.named)
     for _, raw in page:
-        record = wire.decode_logged(raw)
-        if isinstance(record, wire.Calls):
-            search.named.update(part.fn for part in record.parts)
+        named.visit(wire.decode_logged(raw))

@@ -17,6 +17,7 @@ The first difference, or the end, goes to `halt`, which must not return.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -24,6 +25,7 @@ import msgspec
 from resilient_scoop import ids
 from resilient_scoop.core.facts.batch import Batch, Piece
 from resilient_scoop.core.facts.intervals import Intervals
+from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.core.parent.judge import Policy
 from resilient_scoop.core.parent.once import KIND, Begun
 from resilient_scoop.core.parent.parent import Parent
@@ -58,57 +60,61 @@ class End(msgspec.Struct, frozen=True):
         return self.what != "history"
 
 
-class Asked(msgspec.Struct):
+@dataclass(slots=True)
+class Asked(LogVisitor):
     """What one parent asked for, by call, and which checkpoints cover what is gone: a fold of its log."""
 
     path: str
     defines: dict[bytes, wire.Define]
-    calls: dict[int, Batch] = {}
-    sizes: dict[int, int] = {}  # of calls whose last item is known
-    abandoned: dict[int, Intervals] = {}  # items that nobody read
-    observations: int = 0
+    calls: dict[int, Batch] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)  # of calls whose last item is known
+    abandoned: dict[int, Intervals] = field(default_factory=dict)  # items that nobody read
+    seq: int = 0  # of the record that is taken in
     upto: int = 0
-    checkpoints: list[Mark] = []
+    checkpoints: list[Mark] = field(default_factory=list)
     covered: int = 0  # the number above every call that a checkpoint covers
-    dropped: Intervals = msgspec.field(default_factory=Intervals)  # calls that were trimmed
-    trimmed_by: list[tuple[str, int]] = []
+    dropped: Intervals = field(default_factory=Intervals)  # calls that were trimmed
+    trimmed_by: list[tuple[str, int]] = field(default_factory=list)
 
     def take(self, seq: int, record: wire.Logged) -> None:
         """Take in a record; those that tell nothing of what was asked change nothing."""
-        match record:
-            case wire.Calls():
-                self._take_calls(seq, record)
-            case wire.Checkpoint():
-                self.checkpoints.append(Mark(record.name, record.opening, record.gen))
-                self.covered = max(self.covered, record.calls)
-            case wire.Abandoned(call=call, spans=spans):
-                for low, high in spans:
-                    self.abandoned.setdefault(call, Intervals()).add(low, high)
-            case wire.Trimmed():
-                self.dropped = Intervals(record.calls)
-                self.trimmed_by = list(record.blocks)
-                for number in [each for each in self.calls if each in self.dropped]:
-                    del self.calls[number]  # their records are half erased
-                    self.sizes.pop(number, None)
-            case _:
-                pass
+        self.seq = seq
+        self.visit(record)
 
-    def _take_calls(self, seq: int, record: wire.Calls) -> None:
-        offset = 0
-        for part in record.parts:
-            batch = self.calls.get(part.call)
-            self.dropped.discard(part.call, part.call + 1)  # it was asked for again
-            if batch is None:
-                batch = self.calls[part.call] = Batch(part.call)
-            stop = part.start + part.count
-            if part.call in self.abandoned:
-                self.abandoned[part.call].discard(part.start, stop)
-            if part.count:
-                batch.put(Piece(part.start, stop, part.fn, part.digests, seq, offset))
-            if part.last:
-                batch.cut_away(stop, 1 << 62)
-                self.sizes[part.call] = stop
-            offset += part.count
+    def asked(self, _parent: str, part: wire.Part, offset: int) -> None:
+        """Remember items of a call."""
+        self.dropped.discard(part.call, part.call + 1)  # it was asked for again
+        batch = self.calls.get(part.call)
+        if batch is None:
+            batch = self.calls[part.call] = Batch(part.call)
+        stop = part.start + part.count
+        if part.call in self.abandoned:
+            self.abandoned[part.call].discard(part.start, stop)
+        if part.count:
+            batch.put(Piece(part.start, stop, part.fn, part.digests, self.seq, offset))
+
+    def cut_off(self, _parent: str, call: int, stop: int) -> None:
+        """Remember where a call ends."""
+        self.calls[call].cut_away(stop, 1 << 62)
+        self.sizes[call] = stop
+
+    def saved(self, record: wire.Checkpoint) -> None:
+        """Remember a checkpoint."""
+        self.checkpoints.append(Mark(record.name, record.opening, record.gen))
+        self.covered = max(self.covered, record.calls)
+
+    def given_up(self, record: wire.Abandoned) -> None:
+        """Remember which items nobody read."""
+        for low, high in record.spans:
+            self.abandoned.setdefault(record.call, Intervals()).add(low, high)
+
+    def trimmed(self, record: wire.Trimmed) -> None:
+        """Forget calls whose records may be half erased."""
+        self.dropped = Intervals(record.calls)
+        self.trimmed_by = list(record.blocks)
+        for number in [each for each in self.calls if each in self.dropped]:
+            del self.calls[number]
+            self.sizes.pop(number, None)
 
     @property
     def next_call(self) -> int:

@@ -43,7 +43,7 @@ def story(*records: wire.Logged) -> Story:
     state.defines[FN] = PLAIN
     told = Story(state, 1, 0)
     for record in records:
-        told.take(record)
+        told.visit(record)
     return told
 
 

@@ -1,0 +1,64 @@
+"""What a reader of LOG is told of each record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from resilient_scoop.core.facts.visitor import LogVisitor
+from resilient_scoop.ids import ROOT
+from resilient_scoop.wire import messages as wire
+from tests.unit.bench import calls, digests, outcomes, part
+
+NOW = wire.Attempt(1, 1)
+
+
+class Listener(LogVisitor):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, ...]] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name in vars(LogVisitor) and name not in ("visit", "__slots__"):
+            return lambda *args: self.told.append((name, *map(str, args[1:] or ("",))))
+        return found
+
+
+def told_of(record: wire.Logged) -> list[str]:
+    listener = Listener()
+    listener.visit(record)
+    return [each[0] for each in listener.told]
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        (outcomes(0, 0, 2), "ended"),
+        (wire.Observed(ROOT, NOW, [wire.Observation(0, "done", 0, b"")]), "observed"),
+        (wire.Crashed(ROOT, 0, 1, -9, "crash", digests(1)), "died"),
+        (wire.Intent(ROOT, 0, 1, 1, digests(1)), "began"),
+        (wire.Abandoned(ROOT, 0, [(1, 2)]), "given_up"),
+        (wire.Trimmed(ROOT, [(0, 1)], [], 3, []), "trimmed"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_visitor_calls_the_method_of_a_records_kind(record: Any, told: str) -> None:
+    assert told_of(record) == [told]
+
+
+def test_visitor_tells_of_a_part_first_its_items_then_its_end_then_what_is_renewed() -> None:
+    record, _ = calls(part(0, 2, 4, fresh=True), part(1, 0, 3, last=False), attempt=NOW)
+    assert isinstance(record, wire.Calls)
+    listener = Listener()
+
+    listener.visit(record)
+
+    assert [(name, args[-2:]) for name, *args in listener.told if name != "asked"] == [
+        ("cut_off", ["0", "4"]),
+        ("renewed", ["2", "4"]),
+    ]
+    assert [name for name, *_ in listener.told] == ["asked", "cut_off", "renewed", "asked"]
+    assert [args[-1] for name, *args in listener.told if name == "asked"] == ["0", "2"]
