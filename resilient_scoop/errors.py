@@ -15,7 +15,7 @@ RscoopError                 exit 1
     JournalDamagedError     what is stored is not what was written                exit 74
     JournalLostError        no record of it can be read                           exit 74
     JournalFullError        no space; the journal stays usable                    exit 74
-    JournalGoneError        it was deleted while its run lived (adapters.journal_place) exit 74
+    JournalGoneError        it was deleted while its run lived                     exit 74
     RunNotMadeError         no room for a new run                                 exit 74
     JournalFormatError      no journal, or one of an unknown format               exit 74
   RunStoppedError           the run was stopped and can be resumed                exit 75
@@ -27,10 +27,9 @@ RscoopError                 exit 1
     WorkerLostError         the worker of an `idempotent=False` item was lost
     TaskTimeoutError        the item ran longer than its `timeout=` (TimeoutError)
     PicklingFailedError     a value cannot be pickled (pickle.PicklingError)
-    UnpicklingFailedError   a value cannot be had here (adapters.payload_errors)
-    UnpicklableExceptionError   replaces an error that cannot be pickled (there, too)
+    UnpicklingFailedError   a value cannot be had here
+    UnpicklableExceptionError   replaces an error that cannot be pickled
     ProgressRefusedError    a value given to `futures.progress` cannot be saved
-    NotStartedError         futures were used in a process that rscoop did not start
     ScriptGuardError        the script makes calls while it is being imported
     MeaningError            a function refers to something that differs in a worker
 
@@ -266,6 +265,21 @@ class JournalFullError(JournalError):
         )
 
 
+class JournalGoneError(JournalError):
+    """The journal was removed during its run; the run is ended."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory, "a look at it", "it is gone")
+        self.args = (directory,)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.directory} was deleted or moved while its run was under way, so the run was ended. "
+            f"If it was moved, resume the run by the folder's new name; if it was deleted, its results are "
+            f"lost: start a new run"
+        )
+
+
 class JournalFormatError(JournalError):
     """There is no journal here, or one of an unknown format, which may be a `newer` one."""
 
@@ -431,6 +445,39 @@ class PicklingFailedError(TaskError, pickle.PicklingError):
         return f"the {self.what} cannot be pickled: {self.path} is a {self.kind}; {advice}"
 
 
+class UnpicklableExceptionError(TaskError):
+    """Replaces an exception that cannot be pickled; `traceback_text` is its traceback."""
+
+    def __init__(self, type_name: str, text: str, traceback_text: str) -> None:
+        super().__init__(type_name, text, traceback_text)
+        self.type_name = type_name
+        self.text = text
+        self.traceback_text = traceback_text
+
+    def __str__(self) -> str:
+        return (
+            f"{self.type_name}: {self.text} (this exception cannot be pickled, so it is shown and "
+            f"not raised; keep locks and files out of it)\n{self.traceback_text}"
+        )
+
+
+class UnpicklingFailedError(TaskError, pickle.UnpicklingError):
+    """A complete value cannot be loaded here; `names` are the types that it needs."""
+
+    def __init__(self, what: str, names: str, reason: str) -> None:
+        super().__init__(what, names, reason)
+        self.what = what
+        self.names = names
+        self.reason = reason
+
+    def __str__(self) -> str:
+        needs = f" (it needs {self.names})" if self.names else ""
+        return (
+            f"the {self.what} cannot be loaded here: {self.reason}{needs}; define its types at the "
+            f"top level of the script or in a module that every host can import"
+        )
+
+
 class ProgressRefusedError(TaskError):
     """A value given to `futures.progress` cannot be saved; the value saved before stays."""
 
@@ -442,17 +489,6 @@ class ProgressRefusedError(TaskError):
 
     def __str__(self) -> str:
         return f"the progress of {self.path} cannot be kept: {self.why}; {self.advice}"
-
-
-class NotStartedError(TaskError):
-    """Futures were used in a process that rscoop did not start."""
-
-    def __init__(self, call: str = "futures") -> None:
-        super().__init__(call)
-        self.call = call
-
-    def __str__(self) -> str:
-        return f"{self.call} was used outside of a run; start the script with `rscoop run SCRIPT`"
 
 
 class ScriptGuardError(TaskError):

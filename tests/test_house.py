@@ -231,6 +231,18 @@ def test_an_error_crosses_a_process_boundary(cls: type[errors.RscoopError]) -> N
     assert (str(twin), twin.args, vars(twin)) == (str(error), error.args, vars(error))
 
 
+@each_source
+def test_an_error_of_the_tree_is_defined_in_its_module(path: Path) -> None:
+    names = {cls.__name__ for cls in errors_below(errors.RscoopError)}
+    strangers = [
+        node.name
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ClassDef)
+        if names & {getattr(base, "attr", getattr(base, "id", "")) for base in node.bases}
+    ]
+    assert path.name == "errors.py" or strangers == []
+
+
 def test_each_error_is_drawn_in_the_tree() -> None:
     drawn = (errors.__doc__ or "").split()
     assert [

@@ -24,14 +24,20 @@ _NOW: Final = {
 }
 
 
-def current(module: str) -> str:
-    """Return the present name of a module that a pickle names."""
+_ERRORS: Final = ("UnpicklableExceptionError", "UnpicklingFailedError")
+"""These were beside the functions of `adapters.payload_errors`."""
+
+
+def current(module: str, name: str) -> str:
+    """Return the present module of what a pickle names."""
+    if name in _ERRORS:
+        return "resilient_scoop.errors"
     return _NOW.get(module, module)
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        return super().find_class(current(module), name)
+        return super().find_class(current(module, name), name)
 
 
 def load(data: bytes | memoryview, buffers: Any = ()) -> Any:

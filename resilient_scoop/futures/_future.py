@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from resilient_scoop import ids
 from resilient_scoop.core.parent.call import Call, Chunk
+from resilient_scoop.errors import UnpicklingFailedError
 from resilient_scoop.futures import _engine, _pending
 from resilient_scoop.payload import payload as codec
 from resilient_scoop.wire.broker_errors import is_cancelled
@@ -203,7 +204,7 @@ class Future(Generic[T]):
         what = f"result of {self.callable}"
         try:
             value = codec.loads(payload, self._at.session.store, what)
-        except codec.UnpicklingFailedError as error:
+        except UnpicklingFailedError as error:
             self._error = error  # a later call gets it again
         else:
             if self.index in chunk.failed:

@@ -38,6 +38,7 @@ from resilient_scoop.errors import (
     JournalError,
     JournalFormatError,
     JournalFullError,
+    JournalGoneError,
 )
 from resilient_scoop.journal import result_files, writer_lock
 from resilient_scoop.journal.damage_check import (
@@ -51,7 +52,6 @@ from resilient_scoop.journal.place import (
     FORMAT,
     GENERATION_FILE,
     Generation,
-    JournalGoneError,
     check_place,
     check_sequence,
     close_generation,

@@ -103,21 +103,6 @@ class DataMeta(NamedTuple):
         return (self.last_page + 1) * self.page_bytes
 
 
-class JournalGoneError(JournalError):
-    """The journal was removed during its run; the run is ended."""
-
-    def __init__(self, directory: str) -> None:
-        super().__init__(directory, "a look at it", "it is gone")
-        self.args = (directory,)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.directory} was deleted or moved while its run was under way, so the run was ended. "
-            f"If it was moved, resume the run by the folder's new name; if it was deleted, its results are "
-            f"lost: start a new run"
-        )
-
-
 def check_place(directory: Path, *, allow_network: bool = False) -> None:
     """Refuse a folder that other users may change, or whose file system is not suitable for LMDB.
 

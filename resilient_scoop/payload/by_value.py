@@ -81,7 +81,7 @@ def _unpickler_class() -> Any:
 
     class Unpickler(dill.Unpickler):  # type: ignore[misc]
         def find_class(self, module: str, name: str) -> Any:
-            return super().find_class(former_names.current(module), name)
+            return super().find_class(former_names.current(module, name), name)
 
     return Unpickler
 
@@ -111,7 +111,7 @@ def loads_state(data: IO[bytes], find: Callable[..., Any]) -> Any:
 
     class Unpickler(dill.Unpickler):  # type: ignore[misc]
         def find_class(self, module: str, name: str) -> Any:
-            return find(former_names.current(module), name, super().find_class)
+            return find(former_names.current(module, name), name, super().find_class)
 
     unpickler = Unpickler(data, ignore=True)
     unpickler._main = _main()  # noqa: SLF001

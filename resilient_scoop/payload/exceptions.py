@@ -13,7 +13,6 @@ the members of groups are sent too.
 from __future__ import annotations
 
 import builtins
-import pickle
 import traceback
 from collections.abc import Iterator
 from types import SimpleNamespace, TracebackType
@@ -39,39 +38,6 @@ _FRAMES_MAX: Final = 200
 _LINKS_MAX: Final = 40
 _MEMBERS_MAX: Final = 500
 _TEXT_MAX: Final = 20_000
-
-
-class UnpicklableExceptionError(errors.TaskError):
-    """Replaces an exception that cannot be pickled; `traceback_text` is its traceback."""
-
-    def __init__(self, type_name: str, text: str, traceback_text: str) -> None:
-        super().__init__(type_name, text, traceback_text)
-        self.type_name = type_name
-        self.text = text
-        self.traceback_text = traceback_text
-
-    def __str__(self) -> str:
-        return (
-            f"{self.type_name}: {self.text} (this exception cannot be pickled, so it is shown and "
-            f"not raised; keep locks and files out of it)\n{self.traceback_text}"
-        )
-
-
-class UnpicklingFailedError(errors.TaskError, pickle.UnpicklingError):
-    """A complete value cannot be loaded here; `names` are the types that it needs."""
-
-    def __init__(self, what: str, names: str, reason: str) -> None:
-        super().__init__(what, names, reason)
-        self.what = what
-        self.names = names
-        self.reason = reason
-
-    def __str__(self) -> str:
-        needs = f" (it needs {self.names})" if self.names else ""
-        return (
-            f"the {self.what} cannot be loaded here: {self.reason}{needs}; define its types at the "
-            f"top level of the script or in a module that every host can import"
-        )
 
 
 class RemoteTracebackError(Exception):
@@ -305,7 +271,7 @@ def _load(node: _Node, told: _Told) -> BaseException:
             error = None
         if isinstance(error, BaseException):
             return error
-    return UnpicklableExceptionError(node.type_name, node.text, told.text)
+    return errors.UnpicklableExceptionError(node.type_name, node.text, told.text)
 
 
 def _group(parts: tuple[Any, ...], members: list[BaseException]) -> BaseException:

@@ -16,14 +16,12 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
 from resilient_scoop.adapters import former_names
-from resilient_scoop.errors import PicklingFailedError
+from resilient_scoop.errors import PicklingFailedError, UnpicklingFailedError
 from resilient_scoop.payload import class_keys, codec
 from resilient_scoop.payload.class_keys import Place, is_importable, locate
 from resilient_scoop.payload.codec import Parts, dumps
 from resilient_scoop.payload.exceptions import (
     RemoteTracebackError,
-    UnpicklableExceptionError,
-    UnpicklingFailedError,
     dumps_broker_error,
     dumps_exception,
     loads_exception,
@@ -36,8 +34,6 @@ __all__ = [
     "Place",
     "RemoteTracebackError",
     "Store",
-    "UnpicklableExceptionError",
-    "UnpicklingFailedError",
     "dumps",
     "dumps_broker_error",
     "dumps_exception",

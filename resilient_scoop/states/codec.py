@@ -227,7 +227,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Check a class before its instances are made."""
-        return self._find(former_names.current(module), name, super().find_class)
+        return self._find(former_names.current(module, name), name, super().find_class)
 
 
 def _take_apart(content: bytes | memoryview, what: str) -> tuple[Table, memoryview]:

@@ -26,8 +26,7 @@ import msgspec
 
 from resilient_scoop.core.endings import REFUSED, STOPPED
 from resilient_scoop.counts import counted
-from resilient_scoop.errors import JournalError, RunStoppedError
-from resilient_scoop.journal.place import JournalGoneError
+from resilient_scoop.errors import JournalError, JournalGoneError, RunStoppedError
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.payload.files import remove_arguments
 from resilient_scoop.processes import BLOCK_BYTES, UNWRITTEN, kept_code, leftovers, starting

@@ -19,6 +19,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import pytest
 
+from resilient_scoop import errors
 from resilient_scoop.errors import PicklingFailedError
 from resilient_scoop.payload import class_keys, payload
 from resilient_scoop.payload.class_keys import Here, Place
@@ -605,7 +606,7 @@ def test_a_load_that_failed_half_way_leaves_no_half_class(worker: Process, scrip
         part.x = 1  # type: ignore[attr-defined]
 
     raw = script.send(Local)
-    with pytest.raises(payload.UnpicklingFailedError):
+    with pytest.raises(errors.UnpicklingFailedError):
         worker.get(raw)
     del Local.part
     assert worker.get(script.send(Local)).first == 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from resilient_scoop import errors
 from resilient_scoop.payload import payload
 from resilient_scoop.payload.missing import in_a_line, lacks_module, lacks_name
 
@@ -39,7 +40,7 @@ def _rebuild(error: type[Exception]) -> None:
 
 
 def error_of(data: bytes) -> Exception:
-    with pytest.raises(payload.UnpicklingFailedError) as caught:
+    with pytest.raises(errors.UnpicklingFailedError) as caught:
         payload.loads(data)
     return caught.value
 

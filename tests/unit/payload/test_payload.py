@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from resilient_scoop import errors
 from resilient_scoop.errors import PicklingFailedError, TaskError, WorkerCrashedError
 from resilient_scoop.payload import codec, payload
 
@@ -284,7 +285,7 @@ def test_an_exception_whose_own_methods_raise_comes_back_as_itself() -> None:
 @pytest.mark.parametrize("error", [LockedError("held"), ValueError(threading.Lock())])
 def test_an_exception_that_cannot_travel_is_shown_in_its_place(error: Exception) -> None:
     back = sent(error)
-    assert isinstance(back, payload.UnpicklableExceptionError)
+    assert isinstance(back, errors.UnpicklableExceptionError)
     assert back.type_name.endswith(type(error).__qualname__)
     assert "Traceback" in str(back)
     assert pickle.loads(pickle.dumps(back)).args == back.args
@@ -306,7 +307,7 @@ def test_notes_causes_and_contexts_travel() -> None:
     assert back.__notes__ == ["a note"]
     assert repr(back.__cause__) == "KeyError('cause')"
     assert back.__cause__ is not None
-    assert isinstance(back.__cause__.__context__, payload.UnpicklableExceptionError)
+    assert isinstance(back.__cause__.__context__, errors.UnpicklableExceptionError)
 
 
 def test_an_exception_that_is_its_own_cause_ends() -> None:
@@ -321,7 +322,7 @@ def test_groups_come_back_with_their_members() -> None:
     assert [type(member) for member in back.exceptions] == [
         ValueError,
         TwoArgumentsError,
-        payload.UnpicklableExceptionError,
+        errors.UnpicklableExceptionError,
     ]
 
 
@@ -348,7 +349,7 @@ def test_an_exception_whose_class_is_missing_here_gives_its_text(
     data = payload.dumps_exception(PrefixError("p"), WHERE)
     monkeypatch.delattr(sys.modules[__name__], "PrefixError")
     back = payload.loads(data)
-    assert isinstance(back, payload.UnpicklableExceptionError)
+    assert isinstance(back, errors.UnpicklableExceptionError)
     assert back.text == "prefix: p"
 
 
@@ -357,9 +358,7 @@ def test_a_value_whose_class_is_missing_here_is_an_error_that_names_both(
 ) -> None:
     data = payload.dumps(TwoArgumentsError)
     monkeypatch.delattr(sys.modules[__name__], "TwoArgumentsError")
-    with pytest.raises(
-        payload.UnpicklingFailedError, match="argument of script:evaluate"
-    ) as caught:
+    with pytest.raises(errors.UnpicklingFailedError, match="argument of script:evaluate") as caught:
         payload.loads(data, what="argument of script:evaluate")
     assert "TwoArgumentsError" in caught.value.names
     assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
@@ -367,7 +366,7 @@ def test_a_value_whose_class_is_missing_here_is_an_error_that_names_both(
 
 @pytest.mark.parametrize("data", [b"\x80\x05", b"Zabc", b"Bref", b"O\0\0\0", b"X\xc1", b"D", b""])
 def test_damaged_payloads_are_an_error_and_nothing_else(data: bytes) -> None:
-    with pytest.raises(payload.UnpicklingFailedError):
+    with pytest.raises(errors.UnpicklingFailedError):
         payload.loads(data)
 
 
