@@ -13,7 +13,7 @@ from resilient_scoop.adapters import former_names
 
 @pytest.mark.parametrize("module", sorted(former_names._NOW))
 def test_each_former_module_has_a_present_one(module: str) -> None:
-    assert importlib.import_module(former_names.current(module, "something"))
+    importlib.import_module(former_names.current(module, "something"))
 
 
 @pytest.mark.parametrize(
