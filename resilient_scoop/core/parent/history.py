@@ -2,7 +2,8 @@
 
 A parent that starts again runs its function from the top. Its history comes in the order of commits.
 It is `replaying` until the last page is here. A parent that is live reads its history once more
-(`catching_up`) when the broker is a new one, since outcomes may have been lost with the old one.
+(`catching_up`) when the broker is a new one, since outcomes may have been lost with the old one, and
+when a future of a state needs what it has let go of (D7). `_NEXT` lists the phases.
 
   P2  Observations are numbered without gap; those of the history are used up in their order before a
       new one is made. One that does not fit its place ends the use of the history, and is said; the
@@ -12,7 +13,8 @@ It is `replaying` until the last page is here. A parent that is live reads its h
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
 
 from resilient_scoop.wire import messages as wire
 
@@ -24,18 +26,76 @@ HistoryRecord = wire.Outcomes | wire.Observed | wire.Checkpoint
 _REWIND = "rewind"
 
 
+class Phase(Enum):
+    """How a parent stands to its history."""
+
+    REPLAYING = auto()  # it is read for the first time
+    REPLAYING_TWICE = auto()  # the same, and it is to be read once more
+    LIVE = auto()
+    CATCHING_UP = auto()  # live, and it is read once more
+    CATCHING_UP_TWICE = auto()  # the same, and once more behind that
+    CUT_OFF = auto()  # the parent is told nothing more
+
+
+class Turn(Enum):
+    """What changes it."""
+
+    LAST_PAGE = auto()
+    RECONNECTED = auto()  # the broker is a new one
+    READ_AGAIN = auto()  # something that was let go of is needed
+    CUT = auto()  # the parent was cut off from the run
+
+
+_NEXT: Final = {
+    Phase.REPLAYING: {
+        Turn.LAST_PAGE: Phase.LIVE,
+        Turn.RECONNECTED: Phase.REPLAYING,
+        Turn.READ_AGAIN: Phase.REPLAYING_TWICE,
+        Turn.CUT: Phase.CUT_OFF,
+    },
+    Phase.REPLAYING_TWICE: {
+        Turn.LAST_PAGE: Phase.CATCHING_UP,
+        Turn.RECONNECTED: Phase.REPLAYING_TWICE,
+        Turn.READ_AGAIN: Phase.REPLAYING_TWICE,
+        Turn.CUT: Phase.CUT_OFF,
+    },
+    Phase.LIVE: {
+        Turn.RECONNECTED: Phase.CATCHING_UP,
+        Turn.READ_AGAIN: Phase.CATCHING_UP,
+        Turn.CUT: Phase.CUT_OFF,
+    },
+    Phase.CATCHING_UP: {
+        Turn.LAST_PAGE: Phase.LIVE,
+        Turn.RECONNECTED: Phase.CATCHING_UP,
+        Turn.READ_AGAIN: Phase.CATCHING_UP_TWICE,
+        Turn.CUT: Phase.CUT_OFF,
+    },
+    Phase.CATCHING_UP_TWICE: {
+        Turn.LAST_PAGE: Phase.CATCHING_UP,
+        Turn.RECONNECTED: Phase.CATCHING_UP_TWICE,
+        Turn.READ_AGAIN: Phase.CATCHING_UP_TWICE,
+        Turn.CUT: Phase.CUT_OFF,
+    },
+    Phase.CUT_OFF: dict.fromkeys(Turn, Phase.CUT_OFF),
+}
+"""A last page is for who has asked for one: for a live parent it is an error."""
+_REPLAYING: Final = (Phase.REPLAYING, Phase.REPLAYING_TWICE)
+_CATCHING_UP: Final = (Phase.CATCHING_UP, Phase.CATCHING_UP_TWICE)
+
+
 class History:
     """How far the history is read, and the observations of it that are not used up."""
 
     __slots__ = (
         "after", "ahead", "catching_up", "known_calls", "next_observation", "output_known",
-        "page_asked", "pages_asked", "recorded", "replaying", "starts_over",
+        "page_asked", "pages_asked", "phase", "recorded", "replaying",
     )  # fmt: skip
 
     def __init__(self, *, replaying: bool) -> None:
-        self.replaying = replaying  # pages are still to come
-        self.catching_up = False  # live, but the broker is new: outcomes may be missing
-        self.starts_over = False  # it is to be read once more, behind its end
+        self.phase = Phase.REPLAYING if replaying else Phase.LIVE
+        # These follow from the phase; they are asked for with every call.
+        self.replaying = replaying
+        self.catching_up = False
         self.after = 0  # the last commit of it that is here
         self.page_asked = False
         self.pages_asked = 0
@@ -44,6 +104,15 @@ class History:
         self.output_known = 0
         self.next_observation = 0
         self.recorded: deque[wire.Observation] = deque()  # not used up
+
+    def turn(self, turn: Turn) -> None:
+        """Go to the next phase."""
+        known = _NEXT[self.phase]
+        assert turn in known, f"{self.phase.name} knows no {turn.name}"
+        phase = self.phase = known[turn]
+        self.replaying, self.catching_up = phase in _REPLAYING, phase in _CATCHING_UP
+        if self.catching_up and (phase is Phase.CATCHING_UP or turn is Turn.RECONNECTED):
+            self.after = 0  # read from the beginning
 
     # --- pages --------------------------------------------------------------------------------
 
@@ -77,22 +146,24 @@ class History:
         known = self.recorded[-1].no + 1 if self.recorded else self.next_observation
         self.recorded += [each for each in observations if each.no >= known]
 
+    def end_page(self) -> None:
+        """The last page has been taken in."""
+        self.turn(Turn.LAST_PAGE)
+
     def read_again(self) -> None:
         """Read the history once more from its beginning, when what is read of it now is at its end."""
-        self.starts_over = self.replaying or self.catching_up
-        if not self.starts_over:
-            self.catching_up, self.after = True, 0
+        self.turn(Turn.READ_AGAIN)
 
     def reconnect(self) -> None:
         """The broker is a new one: the answer to what was asked last may be lost."""
         self.page_asked = False
-        if not self.replaying:
-            self.catching_up, self.after = True, 0
+        self.turn(Turn.RECONNECTED)
 
-    def end(self) -> None:
-        """Nothing more is told: the parent was cut off from the run."""
-        self.replaying = self.catching_up = self.page_asked = False
+    def cut(self) -> None:
+        """The parent was cut off from the run: nothing more is told."""
+        self.page_asked = False
         self.recorded.clear()
+        self.turn(Turn.CUT)
 
     # --- observations (P2) --------------------------------------------------------------------
 

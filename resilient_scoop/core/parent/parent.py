@@ -267,22 +267,16 @@ class Parent:
                 history.add(record.observations)
         history.ahead = len(self.calls.ahead) + len(history.recorded)
         if head.last:
-            history.catching_up = False
             if history.replaying:
-                self._go_live()
+                self.judge.judge(self.calls.open, self.calls.sought)
+            history.end_page()
+            for number in self.calls.held.calls():
+                self._release(number)  # what the history did not settle is asked for
             self._end_look()
-
-    def _go_live(self) -> None:
-        """The history is at its end: ask for what it did not settle."""
-        self.judge.judge(self.calls.open, self.calls.sought)
-        self.history.replaying = False
-        for number in self.calls.held.calls():
-            self._release(number)
 
     def _end_look(self) -> None:
         """The history is at its end: go over it once more, or refuse what was sought in vain (D8)."""
-        if self.history.starts_over:
-            self.history.read_again()
+        if self.history.catching_up:
             return
         sought = self.calls.sought
         for number in sorted(sought):
@@ -305,7 +299,7 @@ class Parent:
 
     def sever(self) -> None:
         """Cut the parent off: it is told nothing more, and what it does next is not recorded."""
-        self.history.end()
+        self.history.cut()
         self.calls.ahead.clear()
         self.calls.held.clear()
 

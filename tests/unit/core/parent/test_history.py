@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from resilient_scoop.core.parent.history import History, rewind_mark
+import pytest
+
+from resilient_scoop.core.parent.history import History, Phase, Turn, rewind_mark
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 
@@ -115,18 +117,54 @@ def test_reading_again_waits_for_the_end_of_what_is_being_read() -> None:
     history = History(replaying=True)
     history.after = 5
     history.read_again()
-    assert (history.starts_over, history.after) == (True, 5)
+    assert (history.phase, history.after) == (Phase.REPLAYING_TWICE, 5)
 
-    history.replaying = False
-    history.read_again()
-    assert (history.starts_over, history.catching_up, history.after) == (False, True, 0)
+    history.end_page()
+    assert (history.phase, history.after) == (Phase.CATCHING_UP, 0)
+
+    history.after = 5
+    history.end_page()
+    assert (history.phase, history.after) == (Phase.LIVE, 5)
+
+
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("turn", Turn)
+def test_every_phase_knows_every_turn_but_a_live_one_a_last_page(phase: Phase, turn: Turn) -> None:
+    history = History(replaying=False)
+    history.phase, history.after = phase, 5
+
+    if (phase, turn) == (Phase.LIVE, Turn.LAST_PAGE):
+        with pytest.raises(AssertionError, match="LIVE knows no LAST_PAGE"):
+            history.turn(turn)
+        return
+    history.turn(turn)
+
+    # A parent never replays again once it is live, and a cut is for good
+    assert not (history.replaying and phase not in (Phase.REPLAYING, Phase.REPLAYING_TWICE))
+    assert (history.phase is Phase.CUT_OFF) == (Phase.CUT_OFF is phase or turn is Turn.CUT)
+    # Whoever begins to catch up reads from the beginning; whoever is asked to read again
+    # meanwhile goes on first
+    begins = turn is Turn.RECONNECTED or phase is not history.phase
+    waits = history.phase is Phase.CATCHING_UP_TWICE and turn is Turn.READ_AGAIN
+    assert history.after == (0 if history.catching_up and begins and not waits else 5)
+
+
+@pytest.mark.parametrize("looks", [1, 2, 5])
+def test_however_often_it_is_asked_for_the_history_is_read_once_more(looks: int) -> None:
+    history = History(replaying=True)
+    for _ in range(looks):
+        history.read_again()
+    history.end_page()
+    assert history.catching_up
+    history.end_page()
+    assert history.phase is Phase.LIVE
 
 
 def test_a_history_that_ended_tells_nothing() -> None:
     history = with_recorded(told(0))
     history.ask()
 
-    history.end()
+    history.cut()
 
     assert not history.retelling
     assert not history.needs_page()
