@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import signal
 import time
-from enum import IntEnum
+from enum import Enum, IntEnum, auto
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -55,6 +55,43 @@ class Level(IntEnum):
     HAND_OVER = 2
     HURRY = 3
     STOP = 4
+    KILL = 5
+
+
+class Request(Enum):
+    """What changes it."""
+
+    GO_ON = auto()
+    HAND_OVER = auto()  # a warning of the batch system, the time limit, `rscoop checkpoint`
+    TERMINATE = auto()  # SIGTERM
+    INTERRUPT = auto()  # SIGINT, SIGHUP
+    FAILED = auto()  # the run cannot continue
+    SAVED = auto()  # the wait for checkpoints is over
+
+
+def _from(level: Level, **more: Level) -> dict[Request, Level]:
+    """Return a row of the table: what is not named changes nothing."""
+    return dict.fromkeys(Request, level) | {Request[name]: to for name, to in more.items()}
+
+
+_NEXT: Final = {
+    Level.NONE: _from(
+        Level.NONE, GO_ON=Level.GO_ON, HAND_OVER=Level.HAND_OVER, TERMINATE=Level.HURRY,
+        INTERRUPT=Level.STOP, FAILED=Level.STOP,
+    ),
+    Level.GO_ON: _from(
+        Level.GO_ON, HAND_OVER=Level.HAND_OVER, TERMINATE=Level.HURRY, INTERRUPT=Level.STOP,
+        FAILED=Level.STOP, SAVED=Level.NONE,
+    ),
+    Level.HAND_OVER: _from(
+        Level.HAND_OVER, TERMINATE=Level.HURRY, INTERRUPT=Level.STOP, FAILED=Level.STOP,
+    ),
+    Level.HURRY: _from(
+        Level.HURRY, TERMINATE=Level.KILL, INTERRUPT=Level.KILL, FAILED=Level.STOP,
+    ),
+    Level.STOP: _from(Level.STOP, TERMINATE=Level.KILL, INTERRUPT=Level.KILL),
+    Level.KILL: _from(Level.KILL),
+}  # fmt: skip
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,19 +169,20 @@ class Handover:
         """Take in signals."""
         for number in numbers:
             if number in WARNINGS:
-                self._ask(Level.HAND_OVER, signal.Signals(number).name, GRACE_S)
+                self._ask(Request.HAND_OVER, signal.Signals(number).name, GRACE_S)
             elif number == GO_ON_SIGNAL:
-                self._ask(Level.GO_ON, "", GRACE_S)
+                self._ask(Request.GO_ON, "", GRACE_S)
             elif number in CODES:
                 self._hear_stop(signal.Signals(number))
 
     def _hear_stop(self, number: signal.Signals) -> None:
-        if self.level >= Level.HURRY:
-            self.kill_at = time.monotonic()
+        request = Request.TERMINATE if number == signal.SIGTERM else Request.INTERRUPT
+        if _NEXT[self.level][request] is Level.KILL:
+            self.level, self.kill_at = Level.KILL, time.monotonic()
             return
         self.code = CODES[number]
         if number == signal.SIGTERM:
-            self._ask(Level.HURRY, "SIGTERM", PRESSED_GRACE_S)
+            self._ask(request, "SIGTERM", PRESSED_GRACE_S)
         else:
             self.say("stopping: running calls have a few seconds to end; once more to stop at once")
             self.word = CTRL_C if number == signal.SIGINT else self.word
@@ -154,10 +192,11 @@ class Handover:
         """Hand over if the time is over."""
         if now >= self.limit_at and self.limit is not None:
             self.limit_at = inf
-            self._ask(Level.HAND_OVER, "the time limit is near", self.limit.grace_s)
+            self._ask(Request.HAND_OVER, "the time limit is near", self.limit.grace_s)
 
-    def _ask(self, level: Level, why: str, grace_s: float) -> None:
-        if level <= self.level:
+    def _ask(self, request: Request, why: str, grace_s: float) -> None:
+        level = _NEXT[self.level][request]
+        if level is self.level:
             return
         self.level, self.until = level, time.monotonic() + grace_s
         if level >= Level.HAND_OVER:
@@ -177,7 +216,7 @@ class Handover:
 
     def stop(self) -> None:
         """Make the broker stop in order, at once."""
-        self.level = Level.STOP
+        self.level = _NEXT[self.level][Request.FAILED]
         now = time.monotonic()
         self.kill_at = min(self.kill_at or inf, now + FAREWELL_S)
         self.tell(f"stop {self.word}")
@@ -205,8 +244,7 @@ class Handover:
         if told.over:
             self.whole = told.hands_over and told.named > 0 and told.whole
             self._say_over(told)
-            if self.level == Level.GO_ON:
-                self.level = Level.NONE
+            self.level = _NEXT[self.level][Request.SAVED]
         if told != self.told:
             self._write(told)
 

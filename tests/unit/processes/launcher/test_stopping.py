@@ -1,0 +1,143 @@
+"""How a run is ended before its script ends: requests by their strength."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.processes.launcher import stopping
+from resilient_scoop.processes.launcher.stopping import (
+    GO_ON_SIGNAL,
+    Handover,
+    Level,
+    Request,
+    read_told,
+)
+from resilient_scoop.processes.options import Limit
+from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs.reports import Report
+
+
+class Asking:
+    """The launcher's side, without a launcher."""
+
+    def __init__(self, folder: Path, limit: Limit | None = None) -> None:
+        self.said: list[str] = []
+        self.told: list[str] = []
+        self.run = RunDir(folder)
+        self.handover = Handover(self.run, self.said.append, self.told.append, limit)
+
+    def words(self) -> list[str]:
+        return [line.split()[0] + " " + (line.split()[2:3] or [""])[0] for line in self.told]
+
+
+def test_what_is_milder_than_what_is_under_way_changes_nothing(tmp_path: Path) -> None:
+    asking = Asking(tmp_path)
+    asking.handover.hear([GO_ON_SIGNAL, GO_ON_SIGNAL])
+    assert not asking.handover.ends
+    asking.handover.hear([signal.SIGUSR1, signal.SIGUSR1, GO_ON_SIGNAL])
+    asking.handover.hear([signal.SIGTERM, signal.SIGUSR1])
+    assert asking.words() == ["checkpoint go-on", "checkpoint hand-over", "checkpoint hand-over"]
+    assert asking.handover.code == 143
+    assert not asking.handover.is_late(0.0)
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_second_signal_kills(tmp_path: Path, first: int, second: int) -> None:
+    asking = Asking(tmp_path)
+    asking.handover.hear([first])
+    assert asking.handover.due_s(0.0) > 10
+    code = asking.handover.code
+    asking.handover.hear([second])
+    assert asking.handover.is_late(1e12)
+    assert asking.handover.kill_at is not None
+    assert asking.handover.due_s(asking.handover.kill_at) == 0.0
+    assert asking.handover.code == code
+
+
+def test_ctrl_c_stops_a_hand_over_in_order(tmp_path: Path) -> None:
+    asking = Asking(tmp_path)
+    asking.handover.hear([signal.SIGUSR1, signal.SIGINT])
+    assert asking.told[-1] == "stop ctrl-c"
+    assert (asking.handover.level, asking.handover.code) == (Level.STOP, 130)
+
+
+def test_a_time_limit_asks_once_and_a_new_broker_is_asked_again(tmp_path: Path) -> None:
+    asking = Asking(tmp_path, Limit(5.0, 20.0))
+    at = asking.handover.limit_at
+    asking.handover.look_at_clock(at - 1)
+    assert asking.told == []
+    asking.handover.look_at_clock(at)
+    asking.handover.look_at_clock(at + 1)
+    asking.handover.again()
+    assert asking.words() == ["checkpoint hand-over"] * 2
+    assert float(asking.told[1].split()[3]) <= 20.0
+
+
+def test_others_can_see_how_far_it_is(tmp_path: Path) -> None:
+    asking = Asking(tmp_path)
+    assert read_told(asking.run).over
+    asking.handover.hear([GO_ON_SIGNAL])
+    assert not read_told(asking.run).over
+    asking.handover.hear_report(Report(ask=0, asked_over=True, whole=True))
+    assert not read_told(asking.run).over, "the report is of an earlier ask"
+    asking.handover.hear_report(Report(ask=1, all_named=True, named=2, saved=1, left=1))
+    asking.handover.hear_report(
+        Report(ask=1, all_named=True, asked_over=True, named=2, saved=2, whole=True)
+    )
+    told = read_told(asking.run)
+    assert (told.over, told.whole, told.saved) == (True, True, 2)
+    assert asking.said[-1] == "2 parents saved; the run continues"
+    asking.handover.hear([GO_ON_SIGNAL])
+    assert read_told(asking.run).ask == 2
+    assert not asking.handover.whole, "the run was not handed over"
+
+
+@pytest.mark.parametrize("level", Level)
+@pytest.mark.parametrize("request_", Request)
+def test_every_request_leads_from_every_level_to_one_that_is_not_milder(
+    level: Level, request_: Request
+) -> None:
+    after = stopping._NEXT[level][request_]
+
+    if request_ is Request.SAVED:
+        assert after == (Level.NONE if level is Level.GO_ON else level)
+        return
+    assert after >= level, "a milder request changes nothing"
+    assert (after is Level.KILL) == (
+        level is Level.KILL
+        or (level >= Level.HURRY and request_ in (Request.TERMINATE, Request.INTERRUPT))
+    )
+    alone = stopping._NEXT[Level.NONE][request_]
+    assert after is Level.KILL or after == max(level, alone)
+
+
+@pytest.mark.parametrize("level", Level)
+@pytest.mark.parametrize("number", stopping.HEARD)
+def test_every_signal_at_every_level_is_answered_as_the_table_says(
+    tmp_path: Path, level: Level, number: int
+) -> None:
+    asking = Asking(tmp_path)
+    asking.handover.level = level
+    request = {
+        signal.SIGTERM: Request.TERMINATE, signal.SIGINT: Request.INTERRUPT,
+        signal.SIGHUP: Request.INTERRUPT, GO_ON_SIGNAL: Request.GO_ON,
+    }.get(number, Request.HAND_OVER)  # fmt: skip
+
+    asking.handover.hear([number])
+
+    after = stopping._NEXT[level][request]
+    assert asking.handover.level is after
+    words = [line.split()[0] for line in asking.told]
+    asked = after in (Level.GO_ON, Level.HAND_OVER, Level.HURRY)
+    changed = after is not level
+    assert words == (["checkpoint"] if asked and changed else []) + (
+        ["stop"] if after is Level.STOP and changed else []
+    )
+    again = level is Level.KILL and number in stopping.CODES
+    assert (asking.handover.kill_at is not None) == (
+        again or (changed and after >= Level.HAND_OVER)
+    )
