@@ -49,16 +49,3 @@ class BrokerConfig:
             )
         if self.crashes_max < 1:
             raise UsageError("crashes_max must be at least 1")
-
-
-@dataclass(frozen=True, slots=True)
-class AgentConfig:
-    """Settings of an agent's machine."""
-
-    stop_grace_s: float = 3.0
-    """Grace time of running items at a stop."""
-    alive_s: float = 0.5
-    """Interval of reports to the broker about running processes: several per second of a lease,
-    because one late message must not make a process look dead."""
-    always_replay: bool = False
-    """Whether an origin may ask to be restarted."""

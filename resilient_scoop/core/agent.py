@@ -36,7 +36,6 @@ and what its exit handlers do at the end have times of their own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
@@ -56,13 +55,10 @@ from resilient_scoop.core.endings import (
 )
 from resilient_scoop.core.flight import Flight
 from resilient_scoop.core.link import Link
-from resilient_scoop.errors import InvariantError
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from resilient_scoop.config import AgentConfig
 
 BACKOFF_S: Final = 0.25
 BACKOFF_S_MAX: Final = 30.0
@@ -84,6 +80,18 @@ IMPORT_S: Final = 60.0
 PAUSED_S: Final = 3.0
 """After how long it is said that a process is stopped (SIGSTOP)."""
 _SIGKILL: Final = -9  # as an exit code
+
+
+class AgentConfig(msgspec.Struct, frozen=True):
+    """What the machine needs to know; here and not in `config`, because an agent has to start fast."""
+
+    stop_grace_s: float = 3.0
+    """What running items have at a stop."""
+    alive_s: float = 0.5
+    """How often the broker is told which processes run: several times per second of a lease, since
+    one message that is late must not make a process look dead."""
+    always_replay: bool = False
+    """Whether an origin may ask to be started anew."""
 
 
 # --- the life of a slot -----------------------------------------------------------------------
@@ -128,8 +136,7 @@ _NEXT: Final[dict[State, dict[Happening, State]]] = {
 }
 
 
-@dataclass(slots=True, eq=False)
-class Slot:
+class Slot(msgspec.Struct, eq=False):
     """A place for a process: which one is in it, and when the next may be started."""
 
     role: str  # "origin", "worker"
@@ -157,10 +164,9 @@ class Slot:
 
     def enter(self, happening: Happening) -> None:
         """Go on as the table says."""
-        after = _NEXT[self.state].get(happening)
-        if after is None:
-            raise InvariantError(f"{self.name} is {self.state.name} at {happening.name}")
-        self.state = after
+        after = _NEXT[self.state]
+        assert happening in after, f"{self.name} is {self.state.name} at {happening.name}"
+        self.state = after[happening]
 
 
 # --- events -----------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 
 class OnCpu(NamedTuple):
     """The attempt and item that a process executes; `deadline_ns` is on CLOCK_MONOTONIC, 0 if none."""
@@ -18,7 +20,7 @@ class OnCpu(NamedTuple):
     tries: int = 0  # earlier tries of the item in this process, under `retries=`
 
 
-class Flight(NamedTuple):
+class Flight(msgspec.Struct, frozen=True):
     """A flight record at one moment."""
 
     on_cpu: OnCpu | None = None

@@ -10,9 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
-from resilient_scoop.config import AgentConfig
 from resilient_scoop.core import agent
-from resilient_scoop.core.agent import Agent, Slot
+from resilient_scoop.core.agent import Agent, AgentConfig, Slot
 from resilient_scoop.core.flight import Flight
 from tests.sim.shells import RUN8, Process
 from tests.sim.watch import Watch

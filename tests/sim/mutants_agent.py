@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from resilient_scoop.core import agent
 from resilient_scoop.core.agent import Agent, Slot
 from resilient_scoop.core.endings import LAUNCHER_GONE
@@ -151,7 +153,7 @@ def _done_and_started_again() -> Sequence[Patch]:
     plan = Agent._plan
 
     def bug(self: Agent, slot: Slot, event: agent.Exited, now: float, *, unfit: bool) -> None:
-        flight = event.flight._replace(has_ended=False)
+        flight = msgspec.structs.replace(event.flight, has_ended=False)
         plan(self, slot, agent.Exited(event.name, event.code, flight), now, unfit=unfit)
 
     return [(Agent, "_plan", bug)]

@@ -12,16 +12,14 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
 
 import msgspec
 
 from resilient_scoop.adapters.flight_record import FlightRecord
-from resilient_scoop.config import AgentConfig
 from resilient_scoop.core import agent
-from resilient_scoop.core.agent import Agent, Slot
+from resilient_scoop.core.agent import Agent, AgentConfig, Slot
 from resilient_scoop.processes import leftovers, starting
 from resilient_scoop.processes.agent import host, notes
 from resilient_scoop.processes.disk_space import NO_SPACE
@@ -38,8 +36,7 @@ CHECK_S: Final = 0.1
 """How often the flight records are looked at: by so much a `timeout=` may be late."""
 
 
-@dataclass(slots=True, eq=False)
-class Child:
+class Child(msgspec.Struct, eq=False):
     """A process, with what the kernel and its memory tell of it."""
 
     popen: subprocess.Popen[bytes]
