@@ -1,1 +1,1 @@
-"""What decides: pure machines, without I/O, clock or chance."""
+"""The machines that decide: pure, without I/O, clock or randomness."""

@@ -1,8 +1,8 @@
-"""The course of a compaction: what is brought from the old data file to the new one, and in which order.
+"""The machine of a compaction: what is copied from the old data file to the new one, and in which order.
 
-A copy of one moment of the old file is made while commits go on in it, and what they touch is noted:
-keys, and prefixes that were erased. Then the noted places are brought to what they are in the old file,
-a step at a time between commits, until nothing is left; then the new file takes the old one's place.
+A copy of one moment of the old file is made while commits continue in it, and what they touch is
+noted: keys, and erased prefixes. Then the noted places are copied from the old file, a step at a
+time between commits, until nothing is left; then the new file replaces the old one.
 
   C1  Until the new file counts durably nothing is written to it that was not written to the old one.
   C2  Between the last step of catching up and the swap there is no commit.
@@ -13,7 +13,7 @@ a step at a time between commits, until nothing is left; then the new file takes
   C5  What is removed is never the file that is named, nor the old one before the new name is durable.
   C6  A failure before the swap gives the compaction up, changes nothing, and is tried again later.
 
-The files themselves are the shell's (`journal/compact.py`).
+The shell handles the files themselves (`journal/compact.py`).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from resilient_scoop.errors import InvariantError
 
 
 class GivenUpError(Exception):
-    """The compaction cannot go on; the text says why. The journal is as it was."""
+    """The compaction cannot continue; the text says why. The journal is unchanged."""
 
 
 class Phase(Enum):
-    """Where a compaction is."""
+    """The phases of a compaction."""
 
     COPYING = auto()
-    CATCHING_UP = auto()  # the copy is whole
+    CATCHING_UP = auto()  # the copy is complete
     SWAPPED = auto()  # the new file counts
     GIVEN_UP = auto()
 
@@ -62,21 +62,21 @@ class NewFile(Protocol):
     """The new data file, within one transaction."""
 
     def erase(self, table: Table, prefix: bytes, records_max: int) -> bool:
-        """Delete by prefix, at most so many records; return whether all are gone."""
+        """Delete by prefix, up to a number of records; return whether all are deleted."""
 
     def take(self, table: Table, key: bytes, stored: bytes | None) -> None:
-        """Put a stored record in the place of what is there; None deletes."""
+        """Replace the record of a key by a stored one; None deletes."""
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What is caught up with in one transaction of the new file."""
+    """The changes of one transaction of the new file."""
 
     prefixes: tuple[Place, ...]
     keys: tuple[Place, ...]
-    records_max: int  # to be deleted of each prefix
+    records_max: int  # records to be deleted per prefix
 
     def carry_out(self, old: OldFile, new: NewFile) -> int:
-        """Do it; return how many prefixes are done. The keys are if all of those are (C4)."""
+        """Carry it out; return how many prefixes are done. Keys are done only after all prefixes (C4)."""
         for at, (table, prefix) in enumerate(self.prefixes):
             if not new.erase(table, prefix, self.records_max):
                 return at
@@ -86,10 +86,10 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Course(msgspec.Struct):
-    """The course of one compaction."""
+    """The state of one compaction."""
 
-    noted_max: int  # places; beyond it the compaction is given up
-    step_records: int  # caught up with between two commits
+    noted_max: int  # limit of noted places; beyond it the compaction is given up
+    step_records: int  # places copied between two commits
     phase: Phase = Phase.COPYING
     keys: dict[Place, None] = {}  # oldest first
     prefixes: dict[Place, None] = {}
@@ -97,14 +97,14 @@ class Course(msgspec.Struct):
 
     @property
     def may_swap(self) -> bool:
-        """Whether the new file may take the old one's place now, before anything else (C2)."""
+        """Whether the new file may replace the old one now, before anything else (C2)."""
         return self.phase is Phase.CATCHING_UP and not self.keys and not self.prefixes
 
     def note(self, changes: Sequence[Change], kept: Sequence[bytes]) -> None:
-        """Remember what a commit has touched; `kept` are the keys that it put into HISTORY.
+        """Note what a commit has touched; `kept` are the keys that it put into HISTORY.
 
         Raises:
-            GivenUpError: that is too much to be remembered.
+            GivenUpError: this is too much.
         """
         for change in changes:
             if isinstance(change, Erase):
@@ -118,13 +118,13 @@ class Course(msgspec.Struct):
             raise GivenUpError("the run writes faster than its journal can be copied")
 
     def copied(self) -> None:
-        """Take in that the copy is whole."""
+        """The copy is complete."""
         self._enter(Phase.CATCHING_UP)
 
     def next_step(self) -> Step:
-        """Return what to catch up with now.
+        """Return the next step.
 
-        As many as were noted since the last step and half as many more, so that it comes to an end.
+        Its size is 1.5 times the number of places noted since the last step, so that the work ends.
         """
         if self.phase is not Phase.CATCHING_UP:
             raise InvariantError(f"a compaction catches up in phase {self.phase.name}")
@@ -132,7 +132,7 @@ class Course(msgspec.Struct):
         return Step(tuple(self.prefixes), tuple(islice(self.keys, most)), most)
 
     def done(self, step: Step, prefixes: int) -> None:
-        """Take in that a step is in the new file, and how many of its prefixes (`carry_out`)."""
+        """A step is in the new file, with a number of its prefixes (`carry_out`)."""
         self.news = 0
         for place in step.prefixes[:prefixes]:
             del self.prefixes[place]
@@ -141,13 +141,13 @@ class Course(msgspec.Struct):
                 del self.keys[place]
 
     def swapped(self) -> None:
-        """Take in that the new file counts, durably."""
+        """The new file counts, durably."""
         if not self.may_swap:
             raise InvariantError(f"a swap before all was caught up with, in {self.phase.name}")
         self._enter(Phase.SWAPPED)
 
     def give_up(self) -> None:
-        """Take in that nothing more will come of it."""
+        """The compaction was given up."""
         self._enter(Phase.GIVEN_UP)
 
     def _enter(self, phase: Phase) -> None:
@@ -157,8 +157,8 @@ class Course(msgspec.Struct):
 
 
 def superfluous(numbers: Iterable[int], kept: int, *, newer: bool = True) -> list[int]:
-    """Return which data files may be removed where the one of number `kept` counts durably (C3, C5).
+    """Return which data files may be removed if file number `kept` durably counts (C3, C5).
 
-    Without `newer`, one that may be under way is left alone: they are numbered in their order.
+    Without `newer`, files of a running compaction are kept: files are numbered in order.
     """
     return [each for each in numbers if each != kept and (newer or each < kept)]

@@ -1,8 +1,8 @@
-"""What the machines take in, and what they ask their shells to do.
+"""Events of the machines, and actions for their shells.
 
-A shell carries out a machine's actions in their order with one exception: `Offer` rests on nothing
-and may leave at once, while everything else of a turn waits until the turn's `Put`s and `Drop`s are
-committed.
+A shell carries out a machine's actions in order, with one exception: an `Offer` depends on no
+record and may be sent at once, while everything else in a turn waits until the `Put`s and `Drop`s
+of the turn are committed.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ class Table(IntEnum):
     DEFINE = 3  # FnId -> `Define` frame
     CONST = 4  # name (utf-8) -> `Const` frame
     OUTPUT = 5  # offset u64 -> `Output` frame
-    EVENT = 6  # sequence u64 -> msgpack, for eyes only
+    EVENT = 6  # sequence u64 -> msgpack, only for display
     PROGRESS = 8  # log_prefix(parent) + call u64 + index u64 -> `Progress` frame
     HISTORY = 15  # table u8 + key of a record that was dropped (--keep-history) -> that record
 
 
 INPUT_KEY: Final = b"input"
 FAILED_KEY: Final = b"failed"
-"""Key of the `RunEnded` of a script that failed, once its run goes on."""
+"""Key of the `RunEnded` of a failed script, after its run was continued."""
 
 # --- actions ----------------------------------------------------------------------------------
 
 
 class Put(msgspec.Struct, frozen=True):
-    """Write one record. `forced`: commit now; else it may ride with the next forced commit."""
+    """Write one record. `forced`: commit now; else it may be written with the next forced commit."""
 
     table: Table
     key: bytes
@@ -62,7 +62,7 @@ class Send(msgspec.Struct, frozen=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """Send at once: nothing that is not durable can be learnt from it (grants, retractions)."""
+    """Send at once: its content depends on no record of this turn (grants, retractions)."""
 
     to: PeerId
     frames: list[bytes]
@@ -86,7 +86,7 @@ class SendHistory(msgspec.Struct, frozen=True):
 
 
 class StoredArgs(msgspec.Struct, frozen=True):
-    """Where a task's arguments are: items `[offset, offset + count)` of the ARGS record `key`."""
+    """The place of a task's arguments: items `[offset, offset + count)` of the ARGS record `key`."""
 
     key: bytes
     offset: int
@@ -94,24 +94,24 @@ class StoredArgs(msgspec.Struct, frozen=True):
 
 
 class StoredResume(msgspec.Struct, frozen=True):
-    """Where the payload of a task's item is: the PROGRESS record `key`, if it has this mark."""
+    """The place of a task item's payload: the PROGRESS record `key`, if it has this mark."""
 
     key: bytes
     mark: bytes
 
 
 class GrantStored(msgspec.Struct, frozen=True):
-    """Send a grant whose tasks lack a part, read back once this turn is durable."""
+    """Send a grant whose tasks lack a part, which is read back once this turn is durable."""
 
     to: PeerId
-    before: list[bytes]  # frames to go in front
+    before: list[bytes]  # frames to be sent before
     tasks: list[Task]
     args: list[StoredArgs | None]  # None: the task has its arguments
     resumes: list[StoredResume | None]  # None: there is no payload for it
 
 
 class Sweep(msgspec.Struct, frozen=True):
-    """Look at a page of LOG records (after, seq] of `prefix` once this turn is durable: `Swept`."""
+    """Read a page of LOG records (after, seq] of `prefix` once this turn is durable: `Swept`."""
 
     parent: str
     prefix: bytes
@@ -144,20 +144,20 @@ class Tick(msgspec.Struct, frozen=True):
 
 
 class Interrupt(msgspec.Struct, frozen=True):
-    """The user wants the run to stop: hand out nothing more, keep everything."""
+    """The run is to stop: assign no more work, keep everything."""
 
     reason: str
 
 
 class AskCheckpoints(msgspec.Struct, frozen=True):
-    """Have every parent save at its next commit; then, with `hands_over`, stop as by `Interrupt`."""
+    """Ask every parent to save at its next commit; then, with `hands_over`, stop as for `Interrupt`."""
 
     hands_over: bool
     grace_s: float  # how long to wait for them
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """The page that a `Sweep` asked for."""
+    """The page for a `Sweep`."""
 
     parent: str
     seq: int

@@ -1,17 +1,17 @@
-"""One end of a link: in order, once each, over connections that may lose and repeat.
+"""One end of a link: delivers messages in order and once, over connections that may lose and repeat.
 
-ZeroMQ loses what is in flight when a connection breaks, silently and on both sides, and repeats
-nothing; our own resending repeats. So both directions are numbered from 1 and kept until
-acknowledged (go-back-N). The receiver takes the next number only; on a gap it asks for everything
-after the last that it has. Signs of life carry the last number sent, so the loss of the very last
-message shows too.
+ZeroMQ loses messages in flight when a connection breaks, silently and on both sides, and repeats
+nothing; our own resending causes repetitions. So messages in both directions are numbered from 1
+and kept until acknowledged (go-back-N). The receiver accepts only the next number; on a gap it
+requests everything after the last one that it has. Signs of life contain the last number sent, so
+the loss of the last message is detected, too.
 
-A link lives in one epoch. When the other end is a new broker, the sender makes a new `Link` and
-puts what was not acknowledged through it again, behind its Hello: what the old broker had committed
-comes out as a repetition, which the machines recognize by its content (ONE-COMMIT).
+A link belongs to one epoch. When the other end is a new broker, the sender makes a new `Link` and
+sends everything unacknowledged through it, after its Hello: what the old broker had committed is
+then a repetition, which the machines recognize by its content (ONE-COMMIT).
 
 `acked` of the broker's end moves only when the records of a message are durable; a worker's end
-acknowledges what it has taken in.
+acknowledges what it has received.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PATIENCE_S_MAX = 2.0
 
 
 class Link:
-    """Numbers what goes out, filters what comes in; holds no socket and no clock."""
+    """Numbers outgoing messages, filters incoming ones; holds no socket and no clock."""
 
     __slots__ = (
         "acked", "asked_at", "asked_for", "epoch", "patience_s", "received", "run",
@@ -41,10 +41,10 @@ class Link:
         self.epoch = epoch
         self.sent = 0
         self.received = 0
-        self.acked = 0  # what we tell the other end; <= received
-        self.told = 0  # the last `acked` that left with a message
-        self.asked_at = -1.0  # when we last asked for a repetition
-        self.asked_for = -1  # and what we had received then
+        self.acked = 0  # what we acknowledge to the other end; <= received
+        self.told = 0  # the last `acked` that was sent
+        self.asked_at = -1.0  # when we last requested a repetition
+        self.asked_for = -1  # and the number received at that time
         self.patience_s = _PATIENCE_S
         self.unacked: OrderedDict[int, Sequence[bytes]] = OrderedDict()
 
@@ -61,7 +61,7 @@ class Link:
     def take(self, header: Header, now: float) -> tuple[bool, list[list[bytes]]]:
         """Take in a header; return (whether its bundle is to be handled, messages to send back).
 
-        The messages are repetitions that the other end asked for, or our own asking.
+        The messages are repetitions that the other end requested, or our own request.
         """
         self._settle(header.ack)
         answers: list[list[bytes]] = []
@@ -76,9 +76,9 @@ class Link:
             if fresh:
                 self.received += 1
             elif not wanted:
-                answers.append(self.beat())  # a repetition: tell where we are
+                answers.append(self.beat())  # a repetition: send our position
         if wanted and now - self.asked_at >= self.patience_s:
-            # Asking again while the first repetition is on its way would only add to the jam.
+            # Another request while the repetition is in transit would only add to the load.
             stuck = self.asked_for == self.received
             self.patience_s = min(2 * self.patience_s, _PATIENCE_S_MAX) if stuck else _PATIENCE_S
             self.asked_at, self.asked_for = now, self.received

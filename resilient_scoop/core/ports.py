@@ -1,4 +1,4 @@
-"""What the machines need of each other and of their shells, as small protocols."""
+"""Small protocols for what the machines need from each other and from their shells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Reader(Protocol):
-    """What is read back from the journal."""
+    """Reads records back from the journal."""
 
     def read(
         self,
@@ -27,7 +27,7 @@ class Reader(Protocol):
 
 
 class Readable(Reader, Protocol):
-    """What is read of a journal by those who look at a run."""
+    """Reads a journal for status and reports."""
 
     def scan(self, table: Table) -> Iterable[tuple[bytes, bytes]]:
         """Return all records of a table in the order of their keys."""

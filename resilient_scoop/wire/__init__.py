@@ -1,1 +1,1 @@
-"""Messages and journal records: what processes say to one another and to the disk."""
+"""Messages between processes, and records of the journal."""

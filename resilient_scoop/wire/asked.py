@@ -1,4 +1,4 @@
-"""What is asked of the broker and answered behind a commit."""
+"""Questions to the broker that are answered after a commit."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from resilient_scoop.wire.base import Frame
 
 
 class BeginWanted(Frame, frozen=True):
-    """A worker would begin an `idempotent=False` item now; it waits for `MayBegin`."""
+    """A worker asks to start an `idempotent=False` item; it waits for `MayBegin`."""
 
     attempt: Attempt
     index: int
 
 
 class MayBegin(Frame, frozen=True):
-    """Answer to `BeginWanted`, behind the commit of the item's `Intent`."""
+    """Answer to `BeginWanted`, after the commit of the item's `Intent`."""
 
     attempt: Attempt
     index: int
 
 
 class Noted(Frame, frozen=True):
-    """Answer to an `Observed` that asks for it: all observations up to `no` are durable."""
+    """Answer to an `Observed` that requests it: all observations up to `no` are durable."""
 
     parent: str
     no: int

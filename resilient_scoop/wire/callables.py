@@ -1,4 +1,4 @@
-"""What is said of callables: what they are, what they mean, and that they are to be forgotten."""
+"""Messages about callables: their definitions, their references, and requests to forget them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from resilient_scoop.wire.base import Frame, Piece
 
 
 class Options(Piece, frozen=True):
-    """What `futures.options` and `futures.task` say of a call; part of a definition."""
+    """Options of a call, from `futures.options` and `futures.task`; part of a definition."""
 
     timeout_s: float | None = None
     retries: int = 0
@@ -19,20 +19,20 @@ class Options(Piece, frozen=True):
 
 
 AS_IMPORTED: Final = 1
-"""Of `Reference.flags`: the value is the one that importing the module gave."""
+"""Flag in `Reference.flags`: the value is the one that the import of the module gave."""
 VOLATILE: Final = 2
-"""Of `Reference.flags`: differs between processes by its nature; its source stands for it."""
+"""Flag in `Reference.flags`: differs between processes by its nature; compared by its source."""
 
 
 class Reference(Piece, frozen=True):
-    """Something of the user's that a callable refers to: a global, a class attribute, a closure cell."""
+    """A user's object that a callable refers to: a global, a class attribute, a closure cell."""
 
     home: (
-        str  # `module:qualname`, where a worker finds its own; empty: it travels with the callable
+        str  # `module:qualname`, where a worker finds its own; empty: it is sent with the callable
     )
     label: str  # for display: `helper.FACTOR`
-    digest: bytes  # of what it means, in this and every later run
-    here: bytes  # of the value, compared within one run; empty: as `digest`
+    digest: bytes  # digest of its meaning, for this and every later run
+    here: bytes  # digest of the value, compared within one run; empty: as `digest`
     text: str = ""  # the value for display, shortened
     at: str = ""  # `model.py:14`
     flags: int = 0
@@ -44,16 +44,16 @@ class Reference(Piece, frozen=True):
 
 
 class Setting(Piece, frozen=True):
-    """What a call finds otherwise than a worker at its base, by the script's doing; names as bytes."""
+    """Changes by the script that a call needs and a worker in its base state lacks; names as bytes."""
 
     environ: dict[bytes, bytes | None] = {}  # None: removed
-    search_path: list[str] = []  # all of `sys.path`; empty: as it was
-    arguments: list[str] = []  # all of `sys.argv`; empty: as it was
-    more: bytes = b""  # pickled settings of the process by name; empty: as they were
+    search_path: list[str] = []  # all of `sys.path`; empty: unchanged
+    arguments: list[str] = []  # all of `sys.argv`; empty: unchanged
+    more: bytes = b""  # pickled settings of the process by name; empty: unchanged
 
 
 class Define(Frame, frozen=True):
-    """A callable and its options, sent to each process that needs it, again once it is forgotten."""
+    """A callable and its options, sent to each process that needs it, and again after it was forgotten."""
 
     fn: bytes  # FnId
     fingerprint: bytes  # 16 bytes: digest of normalized source, closure, defaults, callees
@@ -63,20 +63,20 @@ class Define(Frame, frozen=True):
     pure: bool = False  # provably draws no random numbers: not seeded
     style: int = 0  # how an item's argument is passed: 0 fn(x), 1 fn(*x), 2 fn(*x[0], **x[1])
     references: list[Reference] = []  # none in journals of older versions
-    values: bytes = b""  # pickled: {home: value}, for workers whose own differ; empty: none
+    values: bytes = b""  # pickled: {home: value}, for workers with other values; empty: none
     setting: Setting | None = None
-    brought: list[Reference] = []  # what arguments refer to, and the script has changed
+    brought: list[Reference] = []  # changes of the script in what arguments refer to
     brought_values: bytes = b""  # as `values`, of these
 
 
 class Forget(Frame, frozen=True):
-    """To origin and workers: forget the callables that you don't use, and announce what you call."""
+    """To origin and workers: forget unused callables, and announce those that you call."""
 
     no: int  # rises over all epochs
-    keep: list[bytes]  # of tasks that may still be on their way
+    keep: list[bytes]  # callables of tasks that may still be in transit
 
 
 class Forgotten(Frame, frozen=True):
-    """Answer to `Forget`, behind the definitions of what is still called."""
+    """Answer to `Forget`, after the definitions of callables that are still called."""
 
     no: int

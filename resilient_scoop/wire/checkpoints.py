@@ -1,10 +1,10 @@
-"""What is said and written down of checkpoints.
+"""Messages and records of checkpoints.
 
 A block is named by (name, opening): the n-th `durable` of that name in its parent. Its generations
-rise from 1; `base` is the generation that one goes on from. Counters are the parent's own: `entry`
-and `entry_observation` where the block was entered, `calls` and `observations` where the checkpoint
-was made. So it covers calls `[entry, calls)` but those that are `pending`; what is recorded of those
-that are `held` stays, too, as long as the generation does.
+rise from 1; `base` is the generation from which it continued. Counters are those of the parent:
+`entry` and `entry_observation` at the entry of the block, `calls` and `observations` at the
+checkpoint. So it covers batches `[entry, calls)` except those that are `pending`; records of those
+that are `held` also stay while the generation does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Span = tuple[int, int]
 
 
 class Checkpoint(Frame, frozen=True):
-    """A parent's state as of a point of its own; one record, forced. `payload` is opaque."""
+    """A parent's state at some point; one record, forced. `payload` is opaque."""
 
     parent: str
     attempt: Attempt
@@ -29,17 +29,17 @@ class Checkpoint(Frame, frozen=True):
     calls: int
     observations: int
     payload: bytes  # the state, or `B` and the name of its file
-    pending: list[int] = []  # calls below `calls` whose futures are in the state, not settled
+    pending: list[int] = []  # batches below `calls` whose futures are in the state, not settled
     outer: list[tuple[str, int]] = []  # the blocks around it, outermost first
-    openings: dict[str, int] = {}  # how many blocks of each name the parent had opened
-    output_bytes: int = 0  # what the script had written
+    openings: dict[str, int] = {}  # number of blocks of each name that the parent had opened
+    output_bytes: int = 0  # length of the script's output
     code: bytes = b""  # digest of the code that holds the block
-    input_bytes: int = 0  # what the script had read
-    held: list[int] = []  # calls of which the process that made it had not read all: C5
+    input_bytes: int = 0  # length of the script's input
+    held: list[int] = []  # batches that its process had not read completely: C5
 
 
 class Verified(Frame, frozen=True):
-    """A stored checkpoint has been loaded successfully: what its base covers may be dropped."""
+    """A stored checkpoint was loaded successfully: records that its base covers may be dropped."""
 
     parent: str
     attempt: Attempt
@@ -49,7 +49,7 @@ class Verified(Frame, frozen=True):
 
 
 class Halted(Frame, frozen=True):
-    """A future cannot go on, and must not end with an outcome: the run is to stop, all is kept."""
+    """A future cannot continue, and must not end with an outcome: the run stops, all records stay."""
 
     parent: str
     attempt: Attempt
@@ -66,20 +66,20 @@ class Saved(Frame, frozen=True):
 
 
 class CheckpointWanted(Frame, frozen=True):
-    """To origin and workers: every parent with an open block is to save at its next commit."""
+    """To origin and workers: every parent with an open block must save at its next commit."""
 
     no: int  # rises over all epochs
 
 
 class OpenBlocks(Frame, frozen=True):
-    """Answer to `CheckpointWanted`, and said again when it changes: the parents with an open block."""
+    """Answer to `CheckpointWanted`, repeated after changes: the parents with an open block."""
 
     no: int
     parents: list[str]
 
 
 class Mark(Piece, frozen=True):
-    """A generation that the log of a parent holds."""
+    """A generation in the log of a parent."""
 
     name: str
     opening: int
@@ -87,14 +87,14 @@ class Mark(Piece, frozen=True):
 
 
 class Trimmed(Frame, frozen=True):
-    """As of this record, the log no longer vouches for these calls and observations of a parent.
+    """From this record on, the log need not hold these batches and observations of a parent.
 
-    All that is known of them is that they are done. Absolute: it stands for all that was trimmed
-    before, too. Their records are erased afterwards, bit by bit.
+    Only the fact that they are done is kept. Absolute: it includes everything that was trimmed
+    before. Their records are erased afterwards, in steps.
     """
 
     parent: str
     calls: list[Span]
     told: list[Span]
-    items: int  # how many items these calls had
-    blocks: list[tuple[str, int]]  # (name, opening) of those whose checkpoints cover them
+    items: int  # number of items of these batches
+    blocks: list[tuple[str, int]]  # (name, opening) of the blocks whose checkpoints cover them

@@ -1,4 +1,4 @@
-"""The first frame of every message: whose run, which life of the broker, and the link's counters."""
+"""The first frame of every message: the run, the epoch of the broker, and the link's counters."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Final, NamedTuple
 
 MAGIC: Final = b"RS01"
 _HEADER: Final = struct.Struct("!4s8sBIQQ")
-BEAT: Final = 1  # flag: nothing but a sign of life; `seq` is the last number sent
-RESEND: Final = 2  # flag: something is missing; send again everything after `ack`
+BEAT: Final = 1  # flag: only a sign of life; `seq` is the last number sent
+RESEND: Final = 2  # flag: a message is missing; send everything after `ack` again
 
 
 class Header(NamedTuple):
-    """First frame of every message: whose run, which life of the broker, and the link's counters."""
+    """First frame of every message: the run, the epoch of the broker, and the link's counters."""
 
     run: bytes  # first 8 bytes of the run's UUID
     flags: int
@@ -31,7 +31,7 @@ def pack_header(run: bytes, flags: int, epoch: int, seq: int, ack: int) -> bytes
 
 
 def unpack_header(frame: bytes) -> Header:
-    """Return the header; ValueError says what is wrong with it."""
+    """Return the header; raises ValueError if it is invalid."""
     if len(frame) != _HEADER.size:
         raise ValueError(f"header of {len(frame)} bytes, not {_HEADER.size}")
     magic, run, flags, epoch, seq, ack = _HEADER.unpack(frame)

@@ -1,11 +1,12 @@
-"""What crosses a process boundary and what the journal holds: one frozen struct per fact.
+"""Messages between processes and records of the journal: one frozen struct per fact.
 
-A message is a header frame (`Header`) and then body frames, each one struct encoded with `encode`;
-its frames are a bundle: handled, and journaled, together or not at all. Some travel and are stored as
-they came: an `Outcomes` frame made by a worker is what the `log` table holds and its parent gets.
-Words and units: `call` is the parent's call number, `start`/`stop`/`count` index items of a batch,
-`digests` holds `ids.DIGEST_BYTES` per item, `*_s` are seconds. `args`, `values` and `payload` are opaque
-to the broker: it never unpickles (NOBODY-IN). An attempt is (epoch, no) of a future's grant.
+A message is a header frame (`Header`) followed by body frames, each one struct encoded with
+`encode`; its frames are a bundle: handled, and journaled, together or not at all. Some frames are
+stored unchanged: an `Outcomes` frame made by a worker is stored in the `log` table and sent to its
+parent. Names and units: `call` is the number of the parent's batch, `start`/`stop`/`count` index
+items of a batch, `digests` holds `ids.DIGEST_BYTES` per item, `*_s` are seconds. `args`, `values`
+and `payload` are opaque to the broker: it never unpickles (NOBODY-IN). An attempt is (epoch, no) of
+a future's grant.
 """
 
 from __future__ import annotations
@@ -45,19 +46,19 @@ __all__ = [
 
 
 class Part(Piece, frozen=True):
-    """Items `[start, start + count)` of the batch that is the parent's call number `call`."""
+    """Items `[start, start + count)` of the parent's batch number `call`."""
 
     call: int
     start: int
     count: int
     fn: bytes
     digests: bytes
-    last: bool  # no items follow
-    fresh: bool = False  # on replay: the journal has these items otherwise; compute again
+    last: bool  # the batch has no further items
+    fresh: bool = False  # on replay: these items differ from the journal; compute them again
 
 
 class Calls(Frame, frozen=True):
-    """A parent asks for work. The next frame of the bundle is `Args`, the items' arguments in order."""
+    """Calls of a parent. The next frame of the bundle is `Args`, the items' arguments in order."""
 
     parent: str
     attempt: Attempt
@@ -71,9 +72,9 @@ class Args(Frame, frozen=True):
 
 
 class Outcome(Piece, frozen=True):
-    """Outcomes of consecutive items, and what they were computed from.
+    """Outcomes of consecutive items, with the digests of what they were computed from.
 
-    Those of a fork's source that are bound to no place there have `call` -1 (`runs.fork`).
+    Those from the source of a fork that are not bound to a place have `call` -1 (`runs.fork`).
     """
 
     call: int
@@ -82,13 +83,13 @@ class Outcome(Piece, frozen=True):
     digests: bytes
     values: list[bytes]
     failed: list[int] = []  # indexes into `values` that are exceptions
-    spent_s: float = 0.0  # time on the CPU and waiting, all items together
+    spent_s: float = 0.0  # time of computing and waiting, all items together
     task: Attempt | None = (
         None  # None: made by the broker, or found by the parent (`core.parent.moved`)
     )
-    pure: bool = False  # proven to depend on nothing but the function and these arguments
+    pure: bool = False  # proven to depend only on the function and these arguments
     once: bool = False  # of an `idempotent=False` call: it is never started again
-    again: int = 0  # second tries of its items under `retries=`, as far as the worker counted them
+    again: int = 0  # second tries of its items under `retries=`, as counted by the worker
 
 
 class Outcomes(Frame, frozen=True):
@@ -99,21 +100,21 @@ class Outcomes(Frame, frozen=True):
 
 
 class Observation(Piece, frozen=True):
-    """One answer that could have come out differently; `answer` is opaque to the broker."""
+    """One answer that could have been different; `answer` is opaque to the broker."""
 
     no: int  # per parent, from 0
     kind: str
-    at_call: int  # the parent's call counter when it was told
+    at_call: int  # the parent's batch counter at this answer
     answer: bytes
 
 
 class Observed(Frame, frozen=True):
-    """What a parent was told; rides with whatever the parent does next."""
+    """Answers that a parent got; sent with whatever the parent does next."""
 
     parent: str
     attempt: Attempt
     observations: list[Observation]
-    asks: bool = False  # for `Noted`, once they are durable
+    asks: bool = False  # asks for `Noted` when they are durable
 
 
 class Const(Frame, frozen=True):
@@ -125,23 +126,23 @@ class Const(Frame, frozen=True):
 
 
 class Crashed(Frame, frozen=True):
-    """An item was on the CPU when its worker died. Survives a broker restart (BLAST-RADIUS)."""
+    """An item was being executed when its worker died. Survives a broker restart (BLAST-RADIUS)."""
 
     parent: str
     call: int
     index: int
-    exit: int  # as waitpid tells it: exit status, or minus the signal; 0 with "timeout": it waited
+    exit: int  # exit status, or minus the signal; 0 with "timeout": it waited
     reason: str  # "crash", "oom", "timeout"
     digest: bytes
-    incarnation: bytes = b""  # whose death it was: each counts once
-    at: float = 0.0  # seconds since 1970, for eyes
-    tries: int = 0  # that failed in the same process before, under `retries=`
+    incarnation: bytes = b""  # the dead process: each counts once
+    at: float = 0.0  # seconds since 1970, for display
+    tries: int = 0  # earlier failed tries in the same process, under `retries=`
 
 
 class Abandoned(Frame, frozen=True):
-    """Items that were asked for and will not be computed: their parent has given up the call.
+    """Items that will not be computed: their parent has given up the batch.
 
-    The call ends with what it has, also where there are no such items.
+    The batch ends with its present items, also if there are none to abandon.
     """
 
     parent: str
@@ -150,20 +151,20 @@ class Abandoned(Frame, frozen=True):
 
 
 class Intent(Frame, frozen=True):
-    """`idempotent=False` items are about to begin; journaled before their worker may do so."""
+    """`idempotent=False` items are about to start; journaled before their worker may start them."""
 
     parent: str
     call: int
     start: int
     count: int
     digests: bytes
-    void: bool = False  # they have not begun after all: the worker has given them back
+    void: bool = False  # they have not started after all: the worker has given them back
 
 
 class Progress(Frame, frozen=True):
-    """What a running item says of itself; the newest of an item is journaled, in a table of its own."""
+    """Progress of a running item; the newest of each item is journaled, in its own table."""
 
-    parent: str  # "" for the script itself, whose figures are kept and nothing else
+    parent: str  # "" for the script itself, of which only the figures are kept
     attempt: Attempt
     call: int
     index: int
@@ -171,37 +172,37 @@ class Progress(Frame, frozen=True):
     digest: bytes
     done: int | float
     total: int | float | None
-    payload: bytes = b""  # what the next attempt finds; opaque
+    payload: bytes = b""  # for the next attempt; opaque
     tries: int = 0  # as in the attempt's `Task`
-    label: str = ""  # what the figures count, as the user says
+    label: str = ""  # what the figures count, from the user
 
 
 class RunEnded(Frame, frozen=True):
-    """The script came to its end: `code` is its exit status, `failed` that it raised."""
+    """The script has ended: `code` is its exit status; `failed`: it raised an exception."""
 
     attempt: Attempt
     code: int
     failed: bool
     message: str = ""
-    calls: int = -1  # that it made, was told and wrote until there; -1: not known (older runs).
-    observations: int = -1  # Earlier attempts, of other code, may have come further.
+    calls: int = -1  # its batches, answers and output until then; -1: unknown (older runs).
+    observations: int = -1  # Earlier attempts, with other code, may have got further.
     output_bytes: int = -1
-    failed_at: int = -1  # of what it wrote, how much stood before its error; -1: it raised none
-    recorded_bytes: int = -1  # of output in all, what earlier attempts wrote otherwise included
+    failed_at: int = -1  # length of its output before its error; -1: no error
+    recorded_bytes: int = -1  # length of all output, including different output of earlier attempts
 
 
 # --- up: worker, origin or agent to broker ----------------------------------------------------
 
 
 class Held(Piece, frozen=True):
-    """What a worker holds of a slice when it says Hello: the items with no outcome sent yet."""
+    """What a worker holds of a slice when it says Hello: the items without a sent outcome."""
 
     attempt: Attempt
     parent: str
     call: int
     fn: bytes
     spans: list[tuple[int, int]]
-    digests: bytes  # of the spans, one behind the other
+    digests: bytes  # of the spans, joined
 
 
 class Waiting(Piece, frozen=True):
@@ -214,7 +215,7 @@ class Waiting(Piece, frozen=True):
 
 
 class Hello(Frame, frozen=True):
-    """First message of a link. `held` and `waiting` let a new broker adopt what is under way."""
+    """First message of a link. `held` and `waiting` let a new broker adopt running work."""
 
     role: str  # "worker", "origin", "agent"
     node: str
@@ -222,21 +223,21 @@ class Hello(Frame, frozen=True):
     pid: int
     held: list[Held] = []
     waiting: list[Waiting] = []
-    incarnations: list[bytes] = []  # an agent's: the peers that it has running
+    incarnations: list[bytes] = []  # for an agent: its running peers
 
 
 class Parked(Frame, frozen=True):
-    """An item waits and no longer takes up its worker; or, not `parked`, goes on and does again."""
+    """An item waits without occupying its worker; or, if not `parked`, continues and occupies it again."""
 
     attempt: Attempt
     index: int
     parked: bool = True
-    left_s: float = -1.0  # of its `timeout=`; -1: it has none
-    tries: int = 0  # in this process before, under `retries=`
+    left_s: float = -1.0  # rest of its `timeout=`; -1: it has none
+    tries: int = 0  # earlier tries in this process, under `retries=`
 
 
 class Stuck(Frame, frozen=True):
-    """A parked item could go on, but its worker has been in another item for long."""
+    """A parked item could continue, but its worker has been executing another item for long."""
 
     attempt: Attempt
     index: int
@@ -244,18 +245,18 @@ class Stuck(Frame, frozen=True):
 
 
 class Returned(Frame, frozen=True):
-    """Answer to `Retract`: items from `stop` on were not started and never will be here."""
+    """Answer to `Retract`: items from `stop` on were not started and will not be started here."""
 
     attempt: Attempt
     stop: int
-    begun: int = -1  # the item that was to be given back, where it comes too late
+    begun: int = -1  # the requested item, if it has already started
 
 
 class HistoryWanted(Frame, frozen=True):
-    """A parent wants the page of its history after record `after`; 0 is the beginning.
+    """A parent requests the page of its history after record `after`; 0 is the beginning.
 
-    One that outlived its broker begins with the first call that misses an outcome: `from_call`.
-    `no` comes back with the page: what was asked for before a cut may be answered after all.
+    A parent that survived its broker begins with the first batch that lacks an outcome:
+    `from_call`. The page returns `no`: a request before a broken connection may be answered late.
     """
 
     parent: str
@@ -275,7 +276,7 @@ class Cancel(Frame, frozen=True):
 
 
 class Abandon(Frame, frozen=True):
-    """A parent reads nothing more of these calls; answered by `Abandoned`."""
+    """A parent has stopped reading these batches; answered by `Abandoned`."""
 
     parent: str
     attempt: Attempt
@@ -289,30 +290,30 @@ class Alive(Frame, frozen=True):
 
 
 class ProcessLost(Frame, frozen=True):
-    """An agent saw a worker or the origin die, or killed it; `on_cpu` is what it was executing."""
+    """The death of a worker or the origin, seen or caused by its agent; it was executing `on_cpu`."""
 
     incarnation: bytes
     exit: int
     reason: str  # "crash", "oom", "timeout", "asked"
     on_cpu: Attempt | None = None
     index: int = 0
-    parent: str = ""  # with `call`: for a broker that knows neither process nor attempt
+    parent: str = ""  # with `call`: for a broker that does not know the process or the attempt
     call: int = 0
-    at: float = 0.0  # seconds since 1970, for eyes
-    tries: int = 0  # of the item in that process before, under `retries=`
+    at: float = 0.0  # seconds since 1970, for display
+    tries: int = 0  # earlier tries of the item in that process, under `retries=`
 
 
 class Bye(Frame, frozen=True):
-    """A worker ends in order; what it still held is given back."""
+    """A worker ends in order; items that it still held are given back."""
 
 
 class Unfit(Frame, frozen=True):
-    """A worker cannot load what the script's process sent: it lacks a module, or the script itself.
+    """A worker cannot load something from the script's process: it lacks a module, or the script itself.
 
-    That is no outcome: the run is to stop, and all is kept. The items are set aside, not given back.
+    This is not an outcome: the run stops, and all records stay. The items are set aside, not given back.
     """
 
-    parent: str  # of the call, and the call; empty: the worker can do nothing at all
+    parent: str  # of the batch, and the batch; empty: the worker can run nothing at all
     call: int
     fn: bytes
     reason: str
@@ -333,7 +334,7 @@ class Welcome(Frame, frozen=True):
     epoch: int
     seed: int
     lease_s: float
-    dropped: list[Attempt] = []  # of what was held: stop and forget
+    dropped: list[Attempt] = []  # held attempts to stop and forget
 
 
 class Task(Piece, frozen=True):
@@ -346,54 +347,54 @@ class Task(Piece, frozen=True):
     fn: bytes
     digests: bytes
     args: list[bytes]
-    replay: bool = False  # the (single) item has a history: ask for it
-    tries: int = 0  # earlier attempts, as far as is known
-    resume: bytes = b""  # the payload that an earlier attempt of the (single) item kept
+    replay: bool = False  # the (single) item has a history: request it
+    tries: int = 0  # number of known earlier attempts
+    resume: bytes = b""  # the payload that an earlier attempt of the (single) item saved
 
 
 class Grant(Frame, frozen=True):
-    """Run these, in any order; each runs under the attempt (epoch of the link, its number)."""
+    """Tasks to run, in any order; each runs under the attempt (epoch of the link, its number)."""
 
     tasks: list[Task]
 
 
 class History(Frame, frozen=True):
-    """Head of a page: the `Outcomes`, `Observed` and `Checkpoint` frames behind it are up to `upto`."""
+    """Head of a page: the `Outcomes`, `Observed` and `Checkpoint` frames after it are up to `upto`."""
 
     parent: str
     attempt: Attempt
     upto: int
     last: bool
-    calls: int  # the parent's calls that were ever journaled have numbers below this
-    output_bytes: int = 0  # of the script's output, how much was recorded
-    checkpoints: list[Mark] = []  # that the log holds, this page or not
-    dropped: list[Span] = []  # calls of which it no longer holds anything
+    calls: int  # above the numbers of all journaled batches of the parent
+    output_bytes: int = 0  # length of the script's recorded output
+    checkpoints: list[Mark] = []  # in the log, on this page or not
+    dropped: list[Span] = []  # batches without records
     trimmed_by: list[tuple[str, int]] = []  # the blocks that cover these
-    no: int = 0  # of the question
+    no: int = 0  # number of the request
 
 
 class Retract(Frame, frozen=True):
-    """Give back what of this slice is not started (others are idle)."""
+    """Give back the items of this slice that are not started (other workers are idle)."""
 
     attempt: Attempt
-    start: int = -1  # from this item on, which is to be cancelled; nothing where it is begun
+    start: int = -1  # from this item on, which is to be canceled; nothing if it has started
 
 
 class Drop(Frame, frozen=True):
-    """Stop these attempts and forget them: cancelled, fenced, or done elsewhere."""
+    """Stop these attempts and forget them: canceled, fenced, or done elsewhere."""
 
     attempts: list[Attempt]
 
 
 class Evict(Frame, frozen=True):
-    """One parked item of a slice goes on elsewhere: end its greenlet."""
+    """One parked item of a slice continues elsewhere: end its greenlet."""
 
     attempt: Attempt
     index: int
 
 
 class CancelAnswer(Frame, frozen=True):
-    """Whether `Cancel` came in time: behind the outcome, if there is one."""
+    """Whether `Cancel` came in time: sent after the outcome, if there is one."""
 
     parent: str
     call: int
@@ -406,11 +407,11 @@ class Kill(Frame, frozen=True):
 
     incarnation: bytes
     reason: str
-    attempt: Attempt | None = None  # only while it is on the CPU
+    attempt: Attempt | None = None  # only while it is being executed
 
 
 class Stop(Frame, frozen=True):
-    """The run ends or is interrupted: finish nothing more, say Bye, end."""
+    """The run ends or is interrupted: stop working, say Bye, end."""
 
     reason: str
 

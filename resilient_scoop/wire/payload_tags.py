@@ -1,4 +1,4 @@
-"""The first byte of each payload: it says what follows.
+"""The first byte of each payload, which identifies what follows.
 
 | first byte | what follows | made by |
 | --- | --- | --- |

@@ -1,4 +1,4 @@
-"""What the script wrote and read, as it is told to the broker and written down."""
+"""The script's output and input, as sent to the broker and recorded."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from resilient_scoop.wire.base import Frame
 
 
 class Output(Frame, frozen=True):
-    """What the script wrote to its standard output.
+    """Text on the script's standard output.
 
-    A script that writes otherwise than before goes back behind what is recorded: `at` tells to which
-    of its own bytes. What it wrote is the fold: cut off at `at`, then add `data`.
+    If a script writes something else than before, it goes back in the record: `at` is the position
+    in its own output. The output is the fold: cut off at `at`, then add `data`.
     """
 
     attempt: Attempt
@@ -20,10 +20,10 @@ class Output(Frame, frozen=True):
 
 
 class Input(Frame, frozen=True):
-    """What one read of the script's standard input gave; no data and no error: the end of file."""
+    """The result of one read of the script's standard input; no data and no error: end of file."""
 
     attempt: Attempt
-    no: int  # of the run's reads, from 0
-    source: bytes  # of which launcher's standard input it is the next piece
+    no: int  # number of the read in the run, from 0
+    source: bytes  # the launcher whose standard input was read
     data: bytes
-    error: int = 0  # the errno of a read that failed
+    error: int = 0  # the errno of a failed read

@@ -1,4 +1,4 @@
-"""The record of what the log no longer holds: counts of erased results, and of processes that died."""
+"""The record of counts of erased results, and of processes that died."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import msgspec
 
 
 class Work(msgspec.Struct, array_like=True, gc=False):
-    """What calls of one function came to."""
+    """Counts of the calls of one function."""
 
     done: int = 0  # values and exceptions
-    failed: int = 0  # of these, exceptions
-    spent_s: float = 0.0  # all together, on all workers
+    failed: int = 0  # how many are exceptions
+    spent_s: float = 0.0  # total, on all workers
 
     def add(self, done: int, failed: int, spent_s: float) -> None:
         """Add counts; they may be negative."""
@@ -20,12 +20,12 @@ class Work(msgspec.Struct, array_like=True, gc=False):
 
 
 class Tally(msgspec.Struct, array_like=True):
-    """Totals of a run beside those that its log gives; one record, replaced as a whole."""
+    """Totals of a run in addition to its log; one record, replaced as a whole."""
 
-    gone: int = 0  # items that were done below parents that have ended
-    functions: dict[str, Work] = {}  # work whose records are erased, by the function's name
-    crashes: int = 0  # processes of the run that died unasked
-    resubmitted: int = 0  # items that a worker held when it died, and that were handed out again
+    gone: int = 0  # items done below ended parents
+    functions: dict[str, Work] = {}  # work with erased records, by the function's name
+    crashes: int = 0  # processes of the run that died without being stopped
+    resubmitted: int = 0  # items that a dead worker held, and that were assigned again
     retried: int = 0  # second tries under `retries=`
 
 

@@ -1,1 +1,1 @@
-"""The parts of the broker: what is durable, who is there, who gets what."""
+"""The parts of the broker's machine: durable facts, peers, scheduling."""

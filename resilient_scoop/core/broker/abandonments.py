@@ -1,6 +1,6 @@
-"""Calls that their parents have given up, at the broker: what is not begun of them is not computed.
+"""Batches that their parents have given up, at the broker: items that have not started are not computed.
 
-What becomes of the items of such a call:
+What happens to the items of such a batch:
 
   ready                       abandoned: taken out of the batch, and the parent is told
   leased, begun or waiting    goes on; its outcome counts as any other
@@ -40,20 +40,20 @@ class _GivenUp(msgspec.Struct):
 
 
 class Abandonments:
-    """The calls given up that are not over, in one life of the broker."""
+    """Given-up batches that are not over, in one epoch of the broker."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.open: dict[tuple[str, int], _GivenUp] = {}
 
     def ask(self, peer: Peer, wanted: wire.Abandon) -> None:
-        """Take in what a parent gives up."""
+        """Take in batches that a parent gives up."""
         if self.ledger.current(peer, wanted.parent, wanted.attempt):
             for call in wanted.calls:
                 self.open[wanted.parent, call] = _GivenUp(wanted.attempt)
 
     def asked_for(self, calls: wire.Calls) -> None:
-        """A parent asks for items: a later attempt wants them again (A3)."""
+        """A parent calls items again, in a later attempt (A3)."""
         if self.open:
             now = calls.attempt.epoch, calls.attempt.no
             for part in calls.parts:
@@ -62,18 +62,18 @@ class Abandonments:
                     del self.open[calls.parent, part.call]
 
     def settle(self) -> None:
-        """Take out what is ready, ask for what is not begun. What is ready is in nobody's hands."""
+        """Remove ready items, and request items that have not started. No worker holds a ready item."""
         for (path, call), given_up in list(self.open.items()):
             parent = self.ledger.state.parents.get(path)
             if parent is None or self._settle(parent, call, given_up):
                 del self.open[path, call]
 
     def _settle(self, parent: Parent, call: int, given_up: _GivenUp) -> bool:
-        """Return whether a call is over."""
+        """Return whether a batch is over."""
         find = self.ledger.scheduler.find
         batch = find(parent.path, call)
         if batch is not None and (batch.ready or not batch.facts.undone):
-            self._take_out(batch)  # where nothing is left: its end goes on record (A4)
+            self._take_out(batch)  # if nothing is left: its end is recorded (A4)
             batch = find(parent.path, call)
         if batch is None:
             self._tell(wire.Abandoned(parent.path, call, EVERYTHING), parent)
@@ -82,7 +82,7 @@ class Abandonments:
             if lease.busy() and lease.attempt not in given_up.asked:
                 given_up.asked.add(lease.attempt)
                 lease.retracting = True
-                # Behind the grant of this lease, which may wait for a commit.
+                # After the grant of this lease, which may wait for a commit.
                 self.ledger.send(lease.peer.id, wire.encode(wire.Retract(lease.attempt)))
         return False
 

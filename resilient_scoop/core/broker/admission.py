@@ -1,8 +1,8 @@
-"""What a bundle must be before the broker's machine sees it (NOBODY-IN).
+"""Check a bundle before the broker's machine sees it (NOBODY-IN).
 
-msgspec has checked the types; here are the relations between fields on which the machine relies:
-counts that agree, digests of the right length, paths that are paths. A peer that breaks them is of
-another version or worse; its bundle changes nothing.
+msgspec has checked the types; this module checks relations between fields on which the machine
+relies: equal counts, lengths of digests, valid paths. A peer that breaks them has another version
+or is hostile; its bundle changes nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _is_path = re.compile(r"0(?:\.\d{1,18}\[\d{1,18}\])*").fullmatch
 
 
 def check(messages: Sequence[wire.Up]) -> None:  # noqa: C901, PLR0912 - a table
-    """Pass a bundle.
+    """Check a bundle.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the text says what is wrong.
     """
     for at, message in enumerate(messages):
         match message:

@@ -1,15 +1,15 @@
 """The broker as a pure machine: events and time in, actions out.
 
-It owns seven parts, whose modules name their invariants: the ledger (facts), the keeper (checkpoints),
-the scheduler (who runs what), the membership (who is there), the questions (cancellations that are
-asked for), the handover (checkpoints that are asked for), the rounds (callables that all forget).
-`check` asserts, beside theirs:
+It owns seven parts, whose modules name their invariants: the ledger (facts), the keeper
+(checkpoints), the scheduler (who runs what), the membership (peers), the questions (requested
+cancellations), the handover (requested checkpoints), the rounds (eviction of callables). `check`
+asserts, besides theirs:
 
   B1  Every known undone item is ready or in exactly one lease.
   B2  Nothing that rests on a record is an `Offer`: outcomes, answers, greetings and permissions to
       begin wait for the commit; grants and retractions do not.
 
-What it never does: unpickle, run user code, read a clock.
+It never unpickles, runs user code, or reads a clock.
 """
 
 from __future__ import annotations
@@ -76,15 +76,15 @@ class Broker:
         self.rounds = Rounds(self.ledger, epoch, config.callables_max)
         self.scheduler.held.asked = self.handover.held_back_except
         self.ended: wire.RunEnded | None = None
-        self.busy_disk = False  # no space: hand out nothing
+        self.busy_disk = False  # no space: assign no work
         self._stepped_at: float | None = None
-        self._has_unfit = False  # of calls that no replay has asked for
+        self._has_unfit = False  # of batches that no replay has made yet
         self._enqueue_all()
 
     def step(self, event: Event, now: float, *, more: bool = False) -> list[Action]:
         """Take in one event at time `now` (monotonic seconds); return what to do, in order.
 
-        `more`: another event of the same turn follows at once, and work is handed out behind it.
+        `more`: another event of the same turn follows at once, and work is assigned after it.
         """
         self.ledger.actions = []
         self._mind_own_stall(now)
@@ -159,7 +159,7 @@ class Broker:
         assert ready == self.scheduler.ready, "Q2 count of ready items"
 
     def _enqueue_all(self) -> None:
-        """Make ready, at the start of an epoch, whatever is not done."""
+        """Make all undone items ready, at the start of an epoch."""
         for parent in self.state.parents.values():
             for facts in parent.batches.values():
                 batch = self.scheduler.open(parent, facts)
@@ -172,14 +172,14 @@ class Broker:
         self._stepped_at = now
 
     def _stop(self, reason: str) -> None:
-        """Hand out nothing more and send everybody home; what is journaled stays."""
+        """Assign no more work and tell all processes to stop; journaled records stay."""
         if self.membership.stopping is None:
             self.ledger.stopping = reason
             for peer in self.ledger.peers:
                 self.ledger.send(peer, wire.encode(wire.Stop(reason)))
 
     def _hand_over(self, now: float) -> None:
-        """Stop where everybody was asked for a checkpoint and has made it."""
+        """Stop if all checkpoints were requested for a hand-over and are made."""
         if self.handover.is_active:
             recovering, stopping = self.membership.arriving(now), self.membership.stopping
             if self.handover.settle(now, recovering=recovering, stopping=stopping is not None):
@@ -209,7 +209,7 @@ class Broker:
             self.membership.succeed_agent(peer, event.messages[0])
 
     def _hear_dead(self, event: Heard, now: float) -> None:
-        """The last words of one whose death is known: what it did counts if still wanted."""
+        """Handle the last messages of a dead peer: its outcomes count if still wanted."""
         ghost = Peer(event.peer, "worker", "", "", now, now)
         for message, raw in zip(event.messages, event.raw, strict=True):
             if isinstance(message, wire.Outcomes):
@@ -238,7 +238,7 @@ class Broker:
             case wire.Stuck(attempt=attempt, index=index):
                 lease = peer.leases.get(attempt)
                 if lease is not None and self.scheduler.evict(lease, index, message.tries):
-                    # In front of another grant of the item, which waits for nothing either.
+                    # Before another grant of the item, which does not wait either.
                     self.ledger.offer(peer.id, wire.encode(wire.Evict(attempt, index)))
             case wire.Returned():
                 self._returned(peer, message)
@@ -280,20 +280,20 @@ class Broker:
                 assert_never(message)
 
     def _not_wanted(self, peer: Peer, message: wire.Cancel | wire.Abandon) -> None:
-        """A parent cancels an item, or gives calls up."""
+        """A parent cancels an item, or gives up batches."""
         if isinstance(message, wire.Cancel):
             self.questions.ask(peer, message)
         else:
             self.abandonments.ask(peer, message)
 
     def _returned(self, peer: Peer, returned: wire.Returned) -> None:
-        """A worker gives back what it has not started, or says of an item that it has."""
+        """A worker gives back items that it has not started, or says that an item has started."""
         if returned.begun >= 0:
             self.questions.begun(returned.attempt, returned.begun)
         lease = peer.leases.get(returned.attempt)
         if lease is None:
             return
-        # `retracting` stays: what is left is begun, there is nothing more to be had.
+        # `retracting` stays: the remaining items have started, there is nothing more to get.
         spans = lease.left.overlap(returned.stop, 1 << 62)
         for low, high in spans:
             self.scheduler.settle(lease, low, high)
@@ -305,10 +305,10 @@ class Broker:
         self._ease(peer, unfit)
 
     def _unfit(self, unfit: wire.Unfit) -> None:
-        """A worker lacks what a call needs, or the script itself: stop, unless nobody needs it any more.
+        """A worker lacks what a batch needs, or the script itself: stop, unless it is no longer needed.
 
-        What is found in the journal counts once the replay has asked for it: the script may have been
-        changed, and ask for another function there.
+        Batches from the journal count only after the replay has made them: a changed script may
+        call another function there.
         """
         if not unfit.parent:
             self.keeper.halted = self.keeper.halted or unfit.reason
@@ -322,7 +322,7 @@ class Broker:
             self.keeper.halted = self.keeper.halted or unfit.reason
 
     def _ease(self, peer: Peer, unfit: wire.Unfit) -> None:
-        """Do not count as a worker's load what it has set aside: it has time for others."""
+        """Do not count set-aside items as a worker's load: it has time for others."""
         for lease in peer.leases.values():
             if (lease.batch.parent.path, lease.batch.call) == (unfit.parent, unfit.call):
                 for low, high in list(lease.left):
@@ -330,7 +330,7 @@ class Broker:
                         self.scheduler.park(lease, index)
 
     def _judge_unfit(self, calls: wire.Calls) -> None:
-        """Look again at what a worker lacked, now that the parent has asked for it."""
+        """Check again what a worker lacks, after the parent has made the batch."""
         if not self._has_unfit:
             return
         for part in calls.parts:
@@ -369,7 +369,7 @@ class Broker:
             self.ledger.send(each.peer.id, wire.encode(wire.Retract(each.attempt)))
 
     def _grant(self, peer: Peer, slices: list[Slice]) -> None:
-        """Send slices; what has to be read from the disk first goes apart from the rest."""
+        """Send slices; those that must be read from the disk first are sent separately."""
         whole = [s for s in slices if s.task.args and s.resume is None]
         stored = [s for s in slices if not s.task.args or s.resume is not None]
         if whole:
@@ -383,7 +383,7 @@ class Broker:
             self.ledger.actions.append(GrantStored(peer.id, frames, tasks, where, resumes))
 
     def _definitions(self, peer: Peer, slices: list[Slice]) -> list[bytes]:
-        """Return the frames of callables that the worker does not know."""
+        """Return the definitions of callables that the worker does not know."""
         frames = []
         for each in slices:
             fn = each.task.fn

@@ -1,6 +1,6 @@
-"""`Future.cancel()` at the broker: a question stays open until it is known who has the item.
+"""`Future.cancel()` at the broker: a question stays open until the state of the item is known.
 
-What an open question's item is, and what follows:
+The state of the item of an open question, and the answer:
 
   ready                       cancelled: yes
   done                        yes if that was its cancellation, else no
@@ -36,40 +36,40 @@ if TYPE_CHECKING:
 class _Question(msgspec.Struct):
     batch: OpenBatch
     index: int
-    digest: bytes  # of the item that is meant
+    digest: bytes  # of the item in question
     asked: wire.Attempt | None = None  # the lease whose holder was asked
-    begun: bool = False  # and what it said
+    begun: bool = False  # and its answer
 
 
 class Questions:
-    """The open questions of one life of the broker."""
+    """The open questions of one epoch of the broker."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.open: dict[tuple[str, int, int], _Question] = {}
 
     def ask(self, peer: Peer, wanted: wire.Cancel) -> None:
-        """Take in a parent's question; `settle` answers it as soon as it can be known."""
+        """Take in a parent's question; `settle` answers it as soon as possible."""
         if not self.ledger.current(peer, wanted.parent, wanted.attempt):
             return
         parent = self.ledger.state.parent(wanted.parent)
         batch = self.ledger.scheduler.find(wanted.parent, wanted.call)
         key = wanted.parent, wanted.call, wanted.index
         if batch is None or wanted.index not in batch.facts.undone:
-            self.open.pop(key, None)  # it was asked before, and is answered once
+            self.open.pop(key, None)  # asked before; answered once
             self._answer(parent, wanted.call, wanted.index)
             return
         digest = batch.facts.digests_of(wanted.index, wanted.index + 1)
         self.open[key] = _Question(batch, wanted.index, digest)
 
     def begun(self, attempt: wire.Attempt, index: int) -> None:
-        """A holder was asked for an item that it has begun."""
+        """A holder has started the requested item."""
         for question in self.open.values():
             if question.asked == attempt and question.index == index:
                 question.begun = True
 
     def settle(self) -> None:
-        """Answer what can be answered, ask who is to be asked. What is ready is in nobody's hands."""
+        """Answer what can be answered, and ask the holders. No worker holds a ready item."""
         for key, question in list(self.open.items()):
             if self._settle(question):
                 del self.open[key]
@@ -79,7 +79,7 @@ class Questions:
         batch, index = question.batch, question.index
         parent = batch.parent
         if self.ledger.state.parents.get(parent.path) is not parent:
-            return True  # nobody waits for the answer any more
+            return True  # the answer is no longer wanted
         if not self._is_meant(question):
             self._answer(parent, batch.call, index)
             return True
@@ -96,7 +96,7 @@ class Questions:
         return False
 
     def _is_meant(self, question: _Question) -> bool:
-        """Tell whether the item is still to do, and the same as when it was asked about."""
+        """Return whether the item is undone, and still the one in question."""
         batch, index = question.batch, question.index
         facts = batch.facts
         if batch.parent.batches.get(batch.call) is not facts or index not in facts.undone:
@@ -105,7 +105,7 @@ class Questions:
 
     def _ask_holder(self, question: _Question, lease: Lease) -> None:
         question.asked, question.begun = lease.attempt, False
-        # Behind the grant of this lease, which may wait for a commit.
+        # After the grant of this lease, which may wait for a commit.
         retract = wire.Retract(lease.attempt, question.index)
         self.ledger.send(lease.peer.id, wire.encode(retract))
 

@@ -1,4 +1,4 @@
-"""Takes in checkpoints, and clears away what they make superfluous, a page of the log at a time.
+"""Stores checkpoints, and erases records that they make obsolete, a page of the log at a time.
 
 K1  Only a parent's one writer makes or verifies its checkpoints (L1).
 K2  A record is erased only if all that it holds was trimmed, and it is older than the `Trimmed`
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 
 class _Job(msgspec.Struct):
-    """The sweep behind one `Trimmed` record of a parent."""
+    """The sweep for one `Trimmed` record of a parent."""
 
     parent: Parent
     seq: int
     calls: Intervals
     told: Intervals
-    after: int  # sequence number of the last record that was looked at
+    after: int  # sequence number of the last checked record
 
     def covers(self, record: wire.Logged) -> bool:
-        """Tell whether all that a record holds was trimmed."""
+        """Return whether everything in a record was trimmed."""
         match record:
             case wire.Calls(parts=parts):
                 return all(part.call in self.calls for part in parts)
@@ -52,7 +52,7 @@ class _Job(msgspec.Struct):
                 return False
 
     def outdoes(self, other: _Job) -> bool:
-        """Tell whether whatever the other sweep erases this one erases too."""
+        """Return whether this sweep erases everything that the other one erases."""
         return (
             self.parent is other.parent
             and all(self.calls.covers(*span) for span in other.calls)
@@ -65,10 +65,10 @@ class Keeper:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.halted = ""  # why a future cannot go on
+        self.halted = ""  # why a future cannot continue
         self._jobs: deque[_Job] = deque()
         self._asked = False
-        # What an earlier epoch did not come to the end of is gone over again, from the beginning.
+        # Unfinished sweeps of an earlier epoch start again, from the beginning.
         self._left = [p for p in ledger.state.parents.values() if p.trims]
 
     @property
@@ -79,7 +79,7 @@ class Keeper:
     # --- what parents say ---------------------------------------------------------------------
 
     def checkpoint(self, peer: Peer, record: wire.Checkpoint, raw: bytes) -> None:
-        """Take in a checkpoint, and say so when it is durable; a repetition changes nothing."""
+        """Take in a checkpoint, and confirm it when it is durable; a repetition changes nothing."""
         ledger = self.ledger
         if not ledger.current(peer, record.parent, record.attempt):
             return
@@ -92,7 +92,7 @@ class Keeper:
         ledger.send(peer.id, wire.encode(saved))
 
     def verified(self, peer: Peer, record: wire.Verified) -> None:
-        """A checkpoint can be relied on: drop what its base covers."""
+        """A checkpoint is verified: drop what its base covers."""
         ledger = self.ledger
         if not ledger.current(peer, record.parent, record.attempt):
             return
@@ -112,7 +112,7 @@ class Keeper:
             self._plan(parent, ledger.state.seq, found.after)
 
     def halt(self, peer: Peer, halted: wire.Halted) -> None:
-        """Note why a future cannot go on."""
+        """Record why a future cannot continue."""
         if self.ledger.current(peer, halted.parent, halted.attempt):
             self.halted = self.halted or halted.reason
 
@@ -146,7 +146,7 @@ class Keeper:
         self.ledger.actions.append(Erase(Table.LOG, _key(parent, seq)))
 
     def sweep(self) -> None:
-        """Ask for the next page to be looked at, one at a time."""
+        """Request the next page to check, one at a time."""
         if self._asked:
             return
         while self._left:
@@ -161,10 +161,10 @@ class Keeper:
                 sweep = Sweep(parent.path, parent.prefix, job.seq, job.after)
                 self.ledger.actions.append(sweep)
                 return
-            self._jobs.popleft()  # the parent is done, and its records with it
+            self._jobs.popleft()  # the parent is done, and its records are gone
 
     def swept(self, page: Swept) -> None:
-        """Erase what of a page is superfluous (K2)."""
+        """Erase the obsolete records of a page (K2)."""
         self._asked = False
         job = next((each for each in self._jobs if each.parent.path == page.parent), None)
         if job is None or self.ledger.state.parents.get(page.parent) is not job.parent:
@@ -179,7 +179,7 @@ class Keeper:
                 elif isinstance(record, wire.Outcomes):
                     self.ledger.state.tally.uncount(job.parent, record)
         if page.seq != job.seq:
-            return  # a newer job took its place meanwhile, and begins where it has to
+            return  # a newer job replaced it, and begins at its own place
         job.after = page.upto
         if page.last:
             self._jobs.remove(job)

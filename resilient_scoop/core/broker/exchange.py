@@ -1,8 +1,8 @@
-"""The broker's end of all links, still without a socket: messages in, turns, messages out.
+"""The broker's end of all links, without a socket: messages in, turns, messages out.
 
-A turn is everything that came in since the last one. Its `Offer`s leave at once; its records go to
-the writer; when they are durable, `committed` gives what rests on them: sends, pages of history,
-and the acknowledgements of the very messages that were handled (disk before wire).
+A turn contains everything that arrived since the last one. Its `Offer`s are sent at once; its
+records go to the writer; when they are durable, `committed` returns the messages that depend on
+them: sends, pages of history, and acknowledgements of the handled messages (disk before wire).
 
   X1  An acknowledgement never covers a message whose records are not durable.
   X2  Per peer, messages leave in the order in which their turns were committed.
@@ -66,7 +66,7 @@ class _Turn(msgspec.Struct):
 
 
 class Exchange:
-    """Feeds a broker machine and obeys it; a shell does the receiving, committing and sending."""
+    """Feeds a broker machine and carries out its actions; a shell receives, commits and sends."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Exchange:
         self.say = say
         self.links: dict[PeerId, Link] = {}
         self.refused = 0
-        self.garbage: list[bytes] = []  # files that no durable record names: the shell removes them
+        self.garbage: list[bytes] = []  # files that no durable record names: removed by the shell
         self._turns: deque[_Turn] = deque()
         self._number = 0
         self._events: list[Event] = []
@@ -90,7 +90,7 @@ class Exchange:
         self._beat_at = 0.0
         self._ack_at = 0.0
         self._tick_at = 0.0
-        self._dead: dict[PeerId, float] = {}  # whose death is known -> since when
+        self._dead: dict[PeerId, float] = {}  # peers known to be dead -> since when
 
     def receive(self, peer: PeerId, frames: list[bytes], now: float) -> None:
         """Take in one message of a peer."""
@@ -103,7 +103,7 @@ class Exchange:
             self._refuse(peer, "it is another run's")
             return
         if header.epoch != self.broker.epoch:
-            # Of another life of the broker: our number makes it say Hello.
+            # From another epoch: our number makes it say Hello.
             self._answers.append(Mail(peer, Link(self.run, self.broker.epoch).beat()))
             return
         link = self.links.get(peer)
@@ -131,22 +131,22 @@ class Exchange:
             self.say(f"refused a message of {peer.hex()}: {why}")
 
     def add(self, event: Event) -> None:
-        """Put an event of the shell's own into the coming turn."""
+        """Add an event of the shell to the next turn."""
         self._events.append(event)
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a peer waits for a message of the last turn, which waits for records."""
+        """Whether a peer waits for a message of the last turn that depends on records."""
         sends = self._turns[-1].sends if self._turns else ()
         return any(isinstance(each, Send | SendHistory | GrantStored) for each in sends)
 
     @property
     def has_work(self) -> bool:
-        """Whether something has come in since the last turn."""
+        """Whether something has arrived since the last turn."""
         return bool(self._events or self._answers or self._acks)
 
     def turn(self, now: float) -> tuple[int, list[Change], list[Mail]]:
-        """Step the machine; return (turn's number, its records, what may leave at once)."""
+        """Step the machine; return (turn's number, its records, messages to send at once)."""
         self._number += 1
         turn = _Turn(self._number, acks=self._acks)
         events, self._events, self._acks = self._events, [], {}
@@ -178,7 +178,7 @@ class Exchange:
         return Mail(to, link.pack(frames))
 
     def committed(self, number: int, journal: Reader) -> list[Mail]:
-        """Return what may leave now that all turns up to this one are durable."""
+        """Return the messages to send now that all turns up to this one are durable."""
         mails: list[Mail] = []
         acks: dict[PeerId, Link] = {}
         while self._turns and self._turns[0].number <= number:
@@ -195,7 +195,7 @@ class Exchange:
                     mails.append(self._carry_out(send, journal))
         if self.defines is not None:
             self.defines.let_go(number)
-        # Most acknowledgements ride with other messages or with the next sign of life.
+        # Most acknowledgements are sent with other messages or with the next sign of life.
         late = [(p, link) for p, link in acks.items() if link.acked - link.told >= ACK_MESSAGES]
         return mails + [Mail(peer, link.beat()) for peer, link in late]
 
@@ -225,7 +225,7 @@ class Exchange:
         return [Mail(peer, link.beat()) for peer, link in late]
 
     def _forget_dead(self, now: float) -> None:
-        """Keep nothing of the dead, once their last words, if there are any, must have arrived."""
+        """Drop dead peers after the time in which their last messages must have arrived."""
         dead, self.broker.membership.dead = self.broker.membership.dead, []
         for peer in dead:
             self._dead[peer] = now
@@ -234,7 +234,7 @@ class Exchange:
             self.links.pop(peer, None)
 
     def reconnected(self, peer: PeerId) -> list[Mail]:
-        """A peer's connection is a new one: send again what it has not acknowledged."""
+        """A peer has a new connection: send again what it has not acknowledged."""
         link = self.links.get(peer)
         return [] if link is None else [Mail(peer, frames) for frames in link.again()]
 
@@ -250,7 +250,7 @@ def _with_args(task: wire.Task, where: StoredArgs, journal: Reader) -> wire.Task
 
 
 def _with_resume(task: wire.Task, where: StoredResume, journal: Reader) -> wire.Task:
-    """Return the task with what its item kept, unless that was erased or is another call's (K1)."""
+    """Return the task with its item's payload, unless it was erased or belongs to another call (K1)."""
     raw = journal.get(Table.PROGRESS, where.key)
     if raw is None:
         return task
@@ -262,7 +262,7 @@ def _with_resume(task: wire.Task, where: StoredResume, journal: Reader) -> wire.
 
 
 def _page(send: SendHistory, journal: Reader, size_bytes: int) -> list[bytes]:
-    """Return a page of a parent's log: outcomes, observations, checkpoints, and not its calls."""
+    """Return a page of a parent's log: outcomes, observations and checkpoints, without its calls."""
     after = send.prefix + send.after.to_bytes(8, "big")
     records = journal.read(Table.LOG, send.prefix, after, size_bytes)
     frames, upto = [], send.after
@@ -282,7 +282,7 @@ def _page(send: SendHistory, journal: Reader, size_bytes: int) -> list[bytes]:
 
 
 def _swept(sweep: Sweep, journal: Reader, size_bytes: int) -> Swept:
-    """Return a page of records to be looked at; each turn looks at one."""
+    """Return a page of records to check; each turn checks one page."""
     after = sweep.prefix + sweep.after.to_bytes(8, "big")
     found, upto, last = [], sweep.seq, True
     page = journal.read(Table.LOG, sweep.prefix, after, size_bytes)

@@ -1,4 +1,4 @@
-"""Deaths of the script's process that bring the run no further.
+"""Deaths of the script's process without progress of the run.
 
 Z1  A death counts if the script itself was running, or if nothing else was: what ends the process
 while it waits and others compute is not of the script's making.
@@ -23,7 +23,7 @@ _SIGKILL: Final = -9
 
 
 class Fruitless:
-    """The deaths in a row, in one life of the broker."""
+    """The deaths in a row, in one epoch of the broker."""
 
     def __init__(self, state: State, crashes_max: int) -> None:
         self.deaths: list[ProcessLost] = []
@@ -42,13 +42,13 @@ class Fruitless:
 
     @property
     def is_over(self) -> bool:
-        """Whether it is not to be started again."""
+        """Whether it must not be started again."""
         killed = all(lost.exit == _SIGKILL for lost in self.deaths)
         return len(self.deaths) >= (KILLS_MAX if killed else self._crashes_max)
 
     @property
     def verdict(self) -> str:
-        """Why the run stops; empty while it does not."""
+        """The reason why the run stops; empty if it does not."""
         return "the script dies again and again" if self.deaths and self.is_over else ""
 
     def _mark(self) -> tuple[int, ...]:

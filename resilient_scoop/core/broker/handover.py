@@ -1,4 +1,4 @@
-"""Everybody is asked for checkpoints: who was asked, whom to wait for, when it is over.
+"""Requests for checkpoints to all processes: which were asked, which to wait for, when it is over.
 
   idle     nobody is asked
   asked    origin and workers are asked; not all that hold a parent have answered
@@ -24,7 +24,7 @@
       has not saved gets all that is below it, whoever of those has saved: it may need their
       results to come to its commit.
 
-All of it is volatile: whoever wanted it asks a new broker again.
+All of this is volatile: after a restart the request is sent to the new broker again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ASKS_MAX = 1 << 24  # in one epoch
 
 
 class Stage(Enum):
-    """How far it is; see the module's head."""
+    """The stage of a request; see the module's docstring."""
 
     IDLE = "idle"
     ASKED = "asked"
@@ -56,7 +56,7 @@ class Stage(Enum):
 
 
 class Handover:
-    """What one life of the broker knows of the checkpoints that were asked for."""
+    """The requested checkpoints in one epoch of the broker."""
 
     def __init__(self, ledger: Ledger, epoch: int) -> None:
         self.ledger = ledger
@@ -64,33 +64,33 @@ class Handover:
         self.no = epoch * _ASKS_MAX
         self.hands_over = False
         self.until = 0.0
-        self.waiting: dict[str, int] = {}  # path -> where the log ended when it was named
+        self.waiting: dict[str, int] = {}  # path -> end of the log when it was named
         self.named = 0  # parents with an open block
-        self.saved = 0  # of these, how many have saved
-        self.through: set[str] = set()  # who they are, while somebody is waited for
-        self.is_whole = False  # over, and nobody was left out
-        self._late = 0  # who was waited for when it was over
-        self._has_news = False  # other items than before may be held back
+        self.saved = 0  # how many of them have saved
+        self.through: set[str] = set()  # the parents that have saved, during the wait
+        self.is_whole = False  # over, and no process was left out
+        self._late = 0  # parents still waited for when it was over
+        self._has_news = False  # the set of held-back items may have changed
         self._asked: set[PeerId] = set()
-        # What each has said last, and the attempts that were meant: a parent that was taken from a
-        # process and given to it again has not left its block.
+        # The last answer of each process, with the attempts: a parent that was removed from a
+        # process and granted to it again has not left its block.
         self._open: dict[PeerId, dict[str, Attempt | None]] = {}
         self._unsaved: dict[str, int] = {}  # named and not waited for any more, as `waiting`
 
     @property
     def is_active(self) -> bool:
-        """Whether somebody is waited for."""
+        """Whether a parent is waited for."""
         return self.stage in (Stage.ASKED, Stage.WAITING)
 
     @property
     def left(self) -> int:
-        """How many are waited for, or were when it was over."""
+        """How many parents are waited for, or were when it was over."""
         return len(self.waiting) + self._late
 
     # --- what happens -------------------------------------------------------------------------
 
     def ask(self, wanted: AskCheckpoints, now: float) -> None:
-        """Begin, or join what is under way."""
+        """Start a request, or join the running one."""
         until = now + wanted.grace_s
         if self.is_active:
             first = wanted.hands_over and not self.hands_over
@@ -120,7 +120,7 @@ class Handover:
                     self._unsaved.pop(path, None)
                     self.waiting[path] = self.ledger.state.seq
                     self.named += 1
-                    self.ledger.scheduler.release()  # it may be below one that has saved
+                    self.ledger.scheduler.release()  # it may be below a parent that has saved
                     self._has_news = True
             return
         for path in before.keys() - said.keys():
@@ -129,7 +129,7 @@ class Handover:
                 self._settle(path)
 
     def settle(self, now: float, *, recovering: bool, stopping: bool) -> bool:
-        """Go on as far as it goes; return whether the run is to stop now, handed over."""
+        """Advance; return whether the run is to stop now, handed over."""
         if not self.is_active:
             return False
         self._ask_newcomers()
@@ -150,14 +150,14 @@ class Handover:
         return False
 
     def _forget(self) -> None:
-        """It is over: what was noted of single parents and processes is nobody's any more."""
+        """The request is over: drop the records of single parents and processes."""
         for noted in (self.waiting, self.through, self._asked, self._open, self._unsaved):
             noted.clear()
 
     # --- parents ------------------------------------------------------------------------------
 
     def held_back_except(self, batch: OpenBatch) -> set[int] | None:
-        """Return which items of a batch may be handed out; None: any (H5)."""
+        """Return which items of a batch may be assigned; None: any (H5)."""
         if not (self.hands_over and self.through and self.is_active):
             return None
         above = list(ids.lineage(batch.parent.path))
@@ -168,7 +168,7 @@ class Handover:
         return {place[2] for place in places if place is not None and place[:2] == mine}
 
     def to_take_back(self) -> list[Lease]:
-        """Return, once, leases of which workers are to return what they have not begun (H5)."""
+        """Return, once, leases whose workers must return items that have not started (H5)."""
         if not (self._has_news and self.through):
             return []
         self._has_news = False
@@ -184,7 +184,7 @@ class Handover:
         return found
 
     def _settle(self, path: str) -> None:
-        """A parent is not waited for any more (H1)."""
+        """Stop waiting for a parent (H1)."""
         before = self.waiting.pop(path)
         if self._saved(path) > before:
             self._pass(path)
@@ -198,7 +198,7 @@ class Handover:
         self._has_news = True
 
     def _saved(self, path: str) -> int:
-        """Return where in the log a parent's latest checkpoint is."""
+        """Return the place of a parent's latest checkpoint in the log."""
         parent = self.ledger.state.parents.get(path)
         return 0 if parent is None else newest(parent)
 
@@ -210,11 +210,11 @@ class Handover:
         return batch is None or place[2] not in batch.undone
 
     def _holds(self, peer: Peer, path: str) -> bool:
-        """Tell whether a process runs the parent now."""
+        """Return whether a process runs the parent now."""
         return self._attempt(peer, path) is not None
 
     def _attempt(self, peer: Peer, path: str) -> Attempt | None:
-        """Return the attempt at a parent that a process holds, if it does."""
+        """Return the attempt at a parent that a process holds, if any."""
         if path == ids.ROOT:
             root = self.ledger.root
             return root[0] if root is not None and root[1] == peer.id else None
@@ -230,7 +230,7 @@ class Handover:
                 self.ledger.send(peer.id, wire.encode(wire.CheckpointWanted(self.no)))
 
     def _all_answered(self) -> bool:
-        """Tell whether all that hold a parent have answered; others may be too busy, and need not."""
+        """Return whether all processes that hold a parent have answered; the others need not."""
         return all(
             peer.id in self._open or not self._holds_any(peer)
             for peer in self.ledger.peers.values()

@@ -1,7 +1,7 @@
-"""Items that are ready and are not handed out: before a hand-over, what is below a parent that has saved.
+"""Ready items that are not assigned: before a hand-over, those below a parent that has saved.
 
-`OpenBatch.held_back_except` says it: None where any item may be handed out, else only these. It is
-looked up whenever the scheduler looks at the batch (invariant H5 of `core.broker.handover`).
+`OpenBatch.held_back_except`: None if any item may be assigned, else only these. It is checked
+whenever the scheduler handles the batch (invariant H5 of `core.broker.handover`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def available(batch: OpenBatch, start: int, stop: int) -> int:
-    """Return how many of the items `[start, stop)` are ready and may be handed out."""
+    """Return how many of the items `[start, stop)` are ready and may be assigned."""
     if batch.held_back_except is not None:
         return sum(
             start <= index < stop for index in batch.held_back_except if index in batch.ready
@@ -24,14 +24,14 @@ def available(batch: OpenBatch, start: int, stop: int) -> int:
 
 
 class HoldBack:
-    """The batches of which items are held back."""
+    """The batches with items that are held back."""
 
     def __init__(self) -> None:
         self.asked: Callable[[OpenBatch], set[int] | None] | None = None
         self._batches: list[OpenBatch] = []
 
     def look(self, batch: OpenBatch) -> int:
-        """See which items may be handed out now; return how many more of the ready ones those are."""
+        """Update which items may be assigned; return by how many ready items this has grown."""
         exempt = None if self.asked is None else self.asked(batch)
         if exempt == batch.held_back_except:
             return 0
@@ -42,7 +42,7 @@ class HoldBack:
         return available(batch, 0, 1 << 62) - before
 
     def release(self) -> list[tuple[OpenBatch, int]]:
-        """Hold nothing back until it is looked at again; return batches, and how many more of each."""
+        """Release all held-back items until the next check; return batches, and how many items of each."""
         batches, self._batches = self._batches, []
         found = []
         for batch in batches:

@@ -1,6 +1,6 @@
-"""Who holds what: processes, batches in work, and the leases between them.
+"""Volatile records: processes, unfinished batches, and the leases between them.
 
-All of it is volatile, learned again after a restart.
+All of this is learned again after a restart.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class OpenBatch:
-    """A batch in one life of the broker: where the items are that its facts say are not done."""
+    """An unfinished batch in one epoch of the broker: the places of its undone items."""
 
     __slots__ = (
         "asked", "call", "facts", "held_back_except", "leases", "parent", "queued", "ready",
@@ -32,17 +32,17 @@ class OpenBatch:
         self.ready = Intervals()  # undone and not leased
         self.resumed: list[int] = []  # a heap of ready items that have a history
         self.queued = False  # has an entry in the queue
-        self.held_back_except: set[int] | None = None  # held back, all but these; None: nothing is
-        # Tries under `retries=` of items that were moved since, in the worker they were in.
+        self.held_back_except: set[int] | None = None  # all but these are held back; None: none are
+        # Tries under `retries=` in an earlier worker, of items that were moved since.
         self.tried: dict[int, int] | None = None
         self.leases: list[Lease] = []
-        self.asked = b""  # function that the parent asked for last; empty until a replay asks again
-        self.unfit: Unfit | None = None  # what a worker lacks for it, until it is asked for
+        self.asked = b""  # function of the parent's last call; empty until a replay repeats it
+        self.unfit: Unfit | None = None  # what a worker lacks for it, until the replay makes it
 
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """A slice that a worker holds: the items in `left` are its own until the lease ends."""
+    """A slice that a worker holds: the items in `left` belong to it until the lease ends."""
 
     attempt: Attempt
     batch: OpenBatch
@@ -54,23 +54,23 @@ class Lease:
     parked: set[int] = field(default_factory=set)  # items that wait for others
     limits: dict[int, tuple[float, int]] = field(default_factory=dict)  # see `core.broker.timeouts`
     retracting: bool = False
-    urgency: int = 0  # the lower, the sooner: minus the priority
+    urgency: int = 0  # lower is sooner: minus the priority
 
     def unpark(self, index: int) -> None:
-        """An item that waited goes on, and takes up the worker again."""
+        """An item that waited continues, and occupies the worker again."""
         self.limits.pop(index, None)
         if index in self.parked:
             self.parked.discard(index)
             self.peer.take(self, 1)
 
     def busy(self) -> int:
-        """Return how many items of it take up the worker."""
+        """Return how many of its items occupy the worker."""
         return self.left.count() - len(self.parked)
 
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """One process at a link; its id is its incarnation."""
+    """One connected process; its id is its incarnation."""
 
     id: PeerId
     role: str
@@ -80,10 +80,10 @@ class Peer:
     heard_at: float
     leases: dict[Attempt, Lease] = field(default_factory=dict)
     functions: set[bytes] = field(default_factory=set)
-    load_s: float = 0.0  # estimated time of what it holds and is not parked
-    items: int = 0  # how many that is
-    moved_at: float = 0.0  # when it last ended an item, made a call, began to wait or got work
-    stuck: bool = False  # in one item for long, while others of its own could go on
+    load_s: float = 0.0  # estimated time of the items that it holds and are not parked
+    items: int = 0  # number of these items
+    moved_at: float = 0.0  # when it last ended an item, made a call, started to wait or got work
+    stuck: bool = False  # executing one item for long, while others of its items could continue
 
     def take(self, lease: Lease, count: int) -> None:
         """Count items as its load."""
@@ -91,6 +91,6 @@ class Peer:
         self.items += count
 
     def ease(self, lease: Lease, count: int) -> None:
-        """Count items as its load no more."""
+        """Stop counting items as its load."""
         self.items -= count
         self.load_s = max(0.0, self.load_s - count * lease.item_s) if self.items > 0 else 0.0

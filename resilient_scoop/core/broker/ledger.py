@@ -1,4 +1,4 @@
-"""What was asked for and what came of it: the facts that the broker writes down.
+"""The ledger: writes facts (calls, outcomes, answers) into state and journal.
 
 L1  Only the current attempt of a parent changes what the parent owns (one writer).
 L2  A record is logged exactly when it changes the state, before anybody is told of it: outcomes and
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """Writes facts into the state and the journal, and tells those who wait for them."""
+    """Writes facts into the state and the journal, and sends them to the processes that wait for them."""
 
     def __init__(self, state: State, scheduler: Scheduler, consts: dict[str, bytes]) -> None:
         self.state = state
@@ -53,12 +53,12 @@ class Ledger:
         self.actions: list[Action] = []
         self.root: tuple[wire.Attempt, PeerId] | None = None
         self.root_deaths = 0
-        self.stopping: str | None = None  # why nothing more is handed out
-        self.heard_defined: set[bytes] = set()  # callables, since the last round of forgetting
-        self.new_defined = self.new_defined_bytes = 0  # of these, how many were new
-        self.revived: list[Peer] = []  # who is to forget, too
+        self.stopping: str | None = None  # why no more work is assigned
+        self.heard_defined: set[bytes] = set()  # callables, since the last round of eviction
+        self.new_defined = self.new_defined_bytes = 0  # how many of them were new
+        self.revived: list[Peer] = []  # processes that must forget, too
         self.reused = Reused(state.parents.values(), state.items_done)
-        self.spent: list[bytes] = []  # keys of `Args` that nobody needs now
+        self.spent: list[bytes] = []  # keys of `Args` that are no longer needed
 
     # --- doing --------------------------------------------------------------------------------
 
@@ -78,7 +78,7 @@ class Ledger:
         return self.state.seq
 
     def record(self, record: wire.Logged, *, forced: bool = True) -> Change:
-        """Apply a record of the broker's own making, and log it if it is news (L2)."""
+        """Apply a record made by the broker, and log it if it is news (L2)."""
         change = apply(self.state, record, self.state.seq + 1)
         if change.is_news:
             self.log(self.state.parent(record.parent), wire.encode(record), forced=forced)
@@ -86,7 +86,7 @@ class Ledger:
         return change
 
     def tell(self, parent: Parent, raw: bytes) -> None:
-        """Send a record to the process that runs the parent, if any does."""
+        """Send a record to the process that runs the parent, if any."""
         if parent.path == ids.ROOT:
             if self.root is not None:
                 self.send(self.root[1], raw)
@@ -106,7 +106,7 @@ class Ledger:
         return next((lease for lease in batch.leases if place[2] in lease.left), None)
 
     def current(self, peer: Peer, path: str, attempt: wire.Attempt) -> bool:
-        """Tell whether this is the parent's one writer (L1); fence it off if not."""
+        """Return whether this is the parent's one writer (L1); fence it off if not."""
         if path == ids.ROOT:
             good = self.root == (attempt, peer.id)
         else:
@@ -117,7 +117,7 @@ class Ledger:
         return good
 
     def _fence(self, peer: Peer, attempt: wire.Attempt) -> None:
-        """Tell a worker to stop an attempt; what else it held of that slice is to do again."""
+        """Tell a worker to stop an attempt; other items of that slice are to do again."""
         lease = peer.leases.get(attempt)
         if lease is not None:
             self.scheduler.end(lease)
@@ -127,7 +127,7 @@ class Ledger:
     # --- what parents ask for -----------------------------------------------------------------
 
     def define(self, define: wire.Define, raw: bytes) -> None:
-        """Learn a callable."""
+        """Take in the definition of a callable."""
         self.heard_defined.add(define.fn)
         if define.fn not in self.state.defines:
             self.new_defined += 1
@@ -138,7 +138,7 @@ class Ledger:
     def calls(
         self, peer: Peer, calls: wire.Calls, args: list[bytes], raw: bytes, raw_args: bytes
     ) -> None:
-        """Take in a parent's calls; what is known already changes nothing."""
+        """Take in a parent's calls; known ones change nothing."""
         if not self.current(peer, calls.parent, calls.attempt):
             return
         parent, state = self.state.parent(calls.parent), self.state
@@ -164,7 +164,7 @@ class Ledger:
             self._close_if_over(batch)
 
     def _replace(self, batch: OpenBatch, part: PartChange) -> None:
-        """Take back what is under way of items that are others now, and have what is new done."""
+        """Take back running items that have changed, and queue new ones."""
         path, call = batch.parent.path, batch.call
         if part.lost:
             self.reused.lose(path, call, part.lost, batch.facts.done)
@@ -188,7 +188,7 @@ class Ledger:
                         self.send(lease.peer.id, wire.encode(wire.Drop([lease.attempt])))
 
     def observed(self, peer: Peer, observed: wire.Observed, raw: bytes) -> None:
-        """Keep what a parent was told."""
+        """Record a parent's observations."""
         if not self.current(peer, observed.parent, observed.attempt):
             return
         parent = self.state.parent(observed.parent)
@@ -199,14 +199,14 @@ class Ledger:
             self.send(peer.id, wire.encode(noted))
 
     def stream(self, peer: Peer, piece: wire.Output | wire.Input, raw: bytes) -> None:
-        """Keep what the script wrote or read."""
+        """Record the script's output or input."""
         if isinstance(piece, wire.Input):
             self.input(peer, piece, raw)
         else:
             self.output(peer, piece, raw)
 
     def output(self, peer: Peer, output: wire.Output, raw: bytes) -> None:
-        """Keep what the script wrote; a repetition changes nothing."""
+        """Record the script's output; a repetition changes nothing."""
         if not self.current(peer, ids.ROOT, output.attempt):
             return
         end = output.offset + len(output.data)
@@ -220,7 +220,7 @@ class Ledger:
         self.actions.append(Put(Table.OUTPUT, known.to_bytes(8, "big"), raw))
 
     def progress(self, peer: Peer, said: wire.Progress, raw: bytes) -> None:
-        """Keep what a running item said of itself, if it is still to do."""
+        """Record the progress of a running item, if it is not done."""
         if not said.parent and self.root != (said.attempt, peer.id):
             return
         key = apply_progress(self.state, said)
@@ -229,19 +229,19 @@ class Ledger:
             self.actions.append(Put(Table.PROGRESS, key, raw, forced=False))
 
     def erase_stale(self) -> None:
-        """Erase what was said by items that are done or gone (K1)."""
+        """Erase the progress of items that are done or gone (K1)."""
         stale, self.state.words.stale = self.state.words.stale, []
         self.actions += [Erase(Table.PROGRESS, key) for key in stale]
 
     def write_tally(self) -> None:
-        """Write the totals, in the turn that erases what they stand for (N1)."""
+        """Write the totals, in the turn that erases the counted records (N1)."""
         self.state.tally.is_new = False
         self.actions.append(
             Put(Table.META, TALLY_KEY, encode_tally(self.state.tally.said), forced=False)
         )
 
     def input(self, peer: Peer, read: wire.Input, raw: bytes) -> None:
-        """Keep what the script read; a repetition changes nothing."""
+        """Record the script's input; a repetition changes nothing."""
         if self.current(peer, ids.ROOT, read.attempt) and read.no == self.state.inputs:
             self.actions.append(Put(Table.META, INPUT_KEY + read.no.to_bytes(8, "big"), raw))
             self.state.inputs += 1
@@ -260,7 +260,7 @@ class Ledger:
         self.actions.append(page)
 
     def const(self, const: wire.Const, raw: bytes) -> None:
-        """Keep a constant and hand it to everybody; the first of a name stands."""
+        """Record a constant and send it to all; the first value of a name counts."""
         kept = self.consts.setdefault(const.name, raw)
         if kept is raw:
             self.actions.append(Put(Table.CONST, const.name.encode(), raw))
@@ -291,7 +291,7 @@ class Ledger:
                 self._settle(batch, spans, outcome.task)
                 whole = whole and spans == [(outcome.start, outcome.start + len(outcome.values))]
             self.state.tally.tried_again(outcome.again)
-        for batch in settled:  # which may have had several of these outcomes
+        for batch in settled:  # it may have had several of these outcomes
             self._close_if_over(batch)
         if change.is_news:
             if not whole:
@@ -307,7 +307,7 @@ class Ledger:
             self._forget_late(peer, outcomes)
 
     def _end_whole(self, peer: Peer, batch: OpenBatch, outcome: wire.Outcome) -> bool:
-        """Let go of a batch of which one worker had all and has done all: by far most are so."""
+        """Drop a batch that one worker has held and done completely, the most frequent case."""
         if len(batch.leases) != 1 or batch.ready:
             return False
         lease, kids = batch.leases[0], self.state.kid_items
@@ -320,7 +320,7 @@ class Ledger:
         return True
 
     def _forget_late(self, peer: Peer, outcomes: wire.Outcomes) -> None:
-        """A worker has no more of what it reported, whether or not it counted."""
+        """A worker no longer holds what it reported, whether or not it counted."""
         for outcome in outcomes.items:
             lease = None if outcome.task is None else peer.leases.get(outcome.task)
             if lease is None:
@@ -331,7 +331,7 @@ class Ledger:
                 self.again(lease.batch, [(start, stop)], resumes=False)
 
     def _erase_spent(self) -> None:
-        """Keep no arguments that nobody will ask for: most never reach the disk."""
+        """Drop arguments that are no longer needed: most never reach the disk."""
         if self.spent:
             self.actions += [Erase(Table.ARGS, key) for key in self.spent]
             self.spent.clear()
@@ -339,7 +339,7 @@ class Ledger:
     def _settle(
         self, batch: OpenBatch, spans: Sequence[Span], by: wire.Attempt | None = None
     ) -> None:
-        """Items are done: update the queue, all leases, and what hung below them."""
+        """Items are done: update the queue, all leases, and the parents below them."""
         for start, stop in spans:
             if batch.ready:
                 self.scheduler.withdraw(batch, start, stop)
@@ -359,7 +359,7 @@ class Ledger:
         return "?" if define is None else (define.options.name or define.name)
 
     def settle_error(self, batch: OpenBatch, index: int, payload: bytes) -> None:
-        """End an item with an outcome of the broker's own making."""
+        """End an item with an outcome made by the broker."""
         parent, facts = batch.parent, batch.facts
         piece = facts.piece_at(index)
         assert piece is not None, f"S1 {parent.path}.{batch.call}[{index}]"
@@ -375,9 +375,9 @@ class Ledger:
         self.tell(parent, wire.encode(record))
 
     def again(self, batch: OpenBatch, spans: Iterable[Span], *, resumes: bool) -> int:
-        """Items of a lease that has ended are to do again, but those that were begun (A2).
+        """Items of an ended lease are to do again, except those that have started (A2).
 
-        Return how many are.
+        Return their number.
         """
         count = 0
         left_open = self.stopping not in (None, "ended")
@@ -401,7 +401,7 @@ class Ledger:
                 self.settle_error(batch, index, broker_error("lost", path, self.name(piece.fn)))
 
     def abandon(self, batch: OpenBatch, record: wire.Abandoned) -> None:
-        """Take items out of a batch that are ready and that nobody wants."""
+        """Remove ready items from a batch that has been given up."""
         self.record(record)
         for start, stop in record.spans:
             self.scheduler.withdraw(batch, start, stop)
@@ -416,7 +416,7 @@ class Ledger:
             self._drop(ids.item_path(path, call, index), counted=counted)
 
     def _drop(self, path: str, *, counted: bool) -> None:
-        """A parent is done, or another one: its descendants are nobody's any more."""
+        """A parent is done, or has changed: drop its descendants."""
         gone = [path]
         kept: list[Generation] = []
         while gone:

@@ -1,4 +1,4 @@
-"""Who is there: arrivals, adoption after a restart, deaths, blame, leases that run out.
+"""The peers of the broker: arrivals, adoption after a restart, deaths, blame, expired leases.
 
 M1  A live lease is on a live peer, and both know it.
 M2  A death is blamed on the item that was on the CPU and on nothing else; prefetched items and
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Membership:
-    """The peers of one life of the broker."""
+    """The peers in one epoch of the broker."""
 
     def __init__(self, config: BrokerConfig, epoch: int, seed: int, ledger: Ledger) -> None:
         self.config = config
@@ -48,26 +48,26 @@ class Membership:
         self.state: State = ledger.state
         self.scheduler: Scheduler = ledger.scheduler
         self.peers = ledger.peers
-        self.dead: list[PeerId] = []  # who will never be heard again, to be taken by the exchange
-        self.silent: dict[PeerId, Peer] = {}  # taken for lost; may only have slept
+        self.dead: list[PeerId] = []  # dead peers, to be taken by the exchange
+        self.silent: dict[PeerId, Peer] = {}  # considered lost; may only have slept
         self.roomless = Roomless(self.scheduler)
         self.fruitless = Fruitless(self.state, config.crashes_max)
-        self.agent_alive_at = 0.0  # when an agent was heard last
+        self.agent_alive_at = 0.0  # when an agent was last heard
         self.workers_lost = 0
         self.limits = Limits(self.scheduler.leases)
         self._awaited: set[bytes] | None = set() if config.adopt else None
         self._grace_until: float | None = None
-        self.in_doubt = True  # intents of an earlier epoch are to be looked at
+        self.in_doubt = True  # intents of an earlier epoch are still to be checked
 
     @property
     def stopping(self) -> str | None:
-        """Why the run stops; None while it goes on."""
+        """Why the run stops; None while it continues."""
         return self.ledger.stopping
 
     # --- arrival ------------------------------------------------------------------------------
 
     def welcome(self, peer_id: PeerId, hello: wire.Hello, now: float) -> Peer:
-        """Greet a peer; let it keep what it holds and what is still to do."""
+        """Greet a peer; let it keep items that it holds and that are undone."""
         if peer_id in self.peers:
             self.lose(self.peers[peer_id], None)
         peer = Peer(peer_id, hello.role, hello.node, hello.name, now, now)
@@ -89,10 +89,10 @@ class Membership:
         return peer
 
     def succeed_agent(self, agent: Peer, hello: wire.Hello) -> None:
-        """An agent's processes die with it: what its successor does not have is gone.
+        """Processes of an agent die with it: those that its successor does not have are gone.
 
-        To be called behind the whole bundle of the Hello, which may say how one of them died. The
-        Hello may have been long on its way, so one that is heard after all is there after all.
+        Called after the whole bundle of the Hello, which may say how one of them died. The Hello
+        may have been in transit for long, so a process that is heard later is alive after all.
         """
         listed = set(hello.incarnations)
         gone = [
@@ -115,7 +115,7 @@ class Membership:
         self._awaited.discard(peer_id)
 
     def recovering(self, now: float) -> bool:
-        """Tell whether workers of an earlier broker may still come and say what they hold."""
+        """Return whether workers of an earlier broker may still arrive and say what they hold."""
         if self._awaited is None:
             return False
         if self._grace_until is None or (self._awaited and now < self._grace_until):
@@ -124,7 +124,7 @@ class Membership:
         return False
 
     def arriving(self, now: float) -> bool:
-        """As `recovering`, and as long as the script's process has not come, within the same time."""
+        """As `recovering`, and until the script's process has arrived, within the same time."""
         if self.recovering(now):
             return True
         no_root = self.config.adopt and self.ledger.root is None
@@ -153,7 +153,7 @@ class Membership:
         return True
 
     def _is_past(self, held: wire.Held, start: int, stop: int) -> bool:
-        """Tell whether a later attempt at one of these items, as a parent, has written (M4)."""
+        """Return whether a later attempt at one of these items, as a parent, has written (M4)."""
         parents = self.state.parents
         for index in self.state.kids_within(held.parent, held.call, start, stop):
             child = parents.get(ids.item_path(held.parent, held.call, index))
@@ -178,14 +178,14 @@ class Membership:
                 self.limits.put(lease, parked.index, until, parked.tries)
 
     def _seat_origin(self, peer: Peer, hello: wire.Hello) -> None:
-        """Give the origin the root future, or leave it the one that it is running."""
+        """Grant the origin the root future, or let it keep the running one."""
         root = self.ledger.state.parent(ids.ROOT)
         for each in hello.waiting:
             if each.parent == ids.ROOT and self.ledger.root is None:
                 self.ledger.root = (each.attempt, peer.id)
                 return
         if self.ledger.root is not None and self.ledger.root[1] != peer.id:
-            old, at = self.ledger.root  # should it live after all, it is to make room
+            old, at = self.ledger.root  # if it is alive after all, it must give way
             self.ledger.send(at, wire.encode(wire.Drop([old])))
         attempt = self.scheduler.next_attempt()
         self.ledger.root = (attempt, peer.id)
@@ -199,7 +199,7 @@ class Membership:
     # --- departure ----------------------------------------------------------------------------
 
     def process_lost(self, lost: wire.ProcessLost) -> None:
-        """An agent saw a process die."""
+        """An agent reports the death of a process."""
         if self._awaited is not None:
             self._awaited.discard(lost.incarnation)
         self.silent.pop(ids.PeerId(lost.incarnation), None)
@@ -216,7 +216,7 @@ class Membership:
         self.lose(peer, lost)
 
     def lose(self, peer: Peer, lost: wire.ProcessLost | None, *, died: bool = False) -> None:
-        """A peer is gone: its items are to do again, and only what was on the CPU is blamed (M2)."""
+        """A peer is gone: its items are to do again, and only the executing one is blamed (M2)."""
         self.peers.pop(peer.id, None)
         self.scheduler.workers.pop(peer.id, None)
         self.roomless.said.pop(peer.id, None)
@@ -236,22 +236,22 @@ class Membership:
                 self.state.tally.handed_out_again(again)
 
     def settle_doubts(self) -> None:
-        """Give up, once per epoch, what had begun when the last broker ended (M3)."""
+        """Give up, once per epoch, items that had started when the last broker ended (M3)."""
         if self.in_doubt:
             self.in_doubt = False
             permission.settle_doubts(self.ledger)
 
     def _blame_unseen(self, lost: wire.ProcessLost) -> None:
-        """Blame for a death that an earlier broker should have heard of, or a process never seen."""
+        """Blame an item for a death that an earlier broker missed, or of a process never seen."""
         batch = self.scheduler.find(lost.parent, lost.call)
         if lost.on_cpu is None or batch is None or lost.index not in batch.ready:
-            return  # nothing was on the CPU, or it is done, or another worker has it
+            return  # no item was executing, or it is done, or another worker has it
         piece = batch.facts.piece_at(lost.index)
         assert piece is not None, f"S1 {lost.parent}.{lost.call}[{lost.index}]"
         self._blame(batch, piece.fn, lost)
 
     def _blame(self, batch: OpenBatch, fn: bytes, lost: wire.ProcessLost) -> None:
-        """Note that an item was on the CPU; give it up where it was so too often."""
+        """Record that an item was executing; give it up if this was too often."""
         parent, index = batch.parent, lost.index
         deaths = parent.crashes.get((batch.call, index), ())
         if lost.reason == "asked" or any(d.incarnation == lost.incarnation for d in deaths):
@@ -272,7 +272,7 @@ class Membership:
             self.ledger.settle_error(batch, index, payload)
 
     def _kill(self, peer: Peer, attempt: wire.Attempt) -> None:
-        """Have a worker ended if it is in the middle of an attempt; nobody is blamed for it."""
+        """Let a worker be killed if it is executing an attempt; no item is blamed for it."""
         kill = wire.encode(wire.Kill(peer.id, "asked", attempt))
         for each in self.peers.values():
             if each.role == "agent":
@@ -296,7 +296,7 @@ class Membership:
     # --- time ---------------------------------------------------------------------------------
 
     def vouch(self, incarnations: list[bytes], now: float) -> None:
-        """An agent sees these running."""
+        """An agent reports running processes."""
         self.agent_alive_at = now
         for each in incarnations:
             peer = self.peers.get(ids.PeerId(each)) or self.revive(ids.PeerId(each), now)
@@ -304,7 +304,7 @@ class Membership:
                 peer.alive_at = now
 
     def extend(self, gap_s: float) -> None:
-        """Nobody is declared dead for the time that the broker itself slept."""
+        """Do not count the time that the broker itself slept."""
         self.agent_alive_at += gap_s
         for peer in self.peers.values():
             peer.alive_at += gap_s
@@ -314,7 +314,7 @@ class Membership:
             self._grace_until += gap_s
 
     def time_out(self, now: float) -> None:
-        """End, or have tried again, the items that wait and whose `timeout=` is over (T1)."""
+        """End, or retry, waiting items whose `timeout=` is over (T1)."""
         for lease, index, tries in self.limits.due(now):
             batch, fn, attempt = lease.batch, lease.fn, lease.attempt
             mark = b"%d.%d" % (attempt.epoch, attempt.no)
@@ -325,24 +325,25 @@ class Membership:
             self.ledger.again(batch, [(index, index + 1)], resumes=True)
 
     def expire(self, now: float) -> None:
-        """Lose the peers of which nothing was heard for a lease."""
+        """Consider peers lost that were silent for the time of a lease."""
         for peer in list(self.peers.values()):
             if now - peer.alive_at > self.config.lease_s:
                 self._silence(peer)
 
     def _silence(self, peer: Peer, *, died: bool = False) -> None:
-        """Take a peer for lost that nobody saw die."""
+        """Consider a silent peer lost."""
         self.ledger.send(peer.id, wire.encode(wire.Drop(list(peer.leases))))
         root = self.ledger.root
         self.lose(peer, None, died=died)
-        self.ledger.root = root  # an origin keeps its seat, and is told, until another one comes
+        self.ledger.root = (
+            root  # an origin keeps its role, and gets messages, until another one arrives
+        )
         self.silent[peer.id] = peer
 
     def revive(self, peer_id: PeerId, now: float) -> Peer | None:
-        """One that was taken for lost is heard again: it is told which leases it no longer has.
+        """A peer that was considered lost is heard again: tell it which leases it no longer has.
 
-        What it says counts from its first word: a message that was acknowledged and not handled
-        would be lost for good.
+        All its messages count: one that was acknowledged and not handled would be lost for good.
         """
         peer = self.silent.pop(peer_id, None)
         if peer is None:
@@ -353,5 +354,5 @@ class Membership:
         if peer.role == "worker":
             self.scheduler.workers[peer_id] = peer
         if peer.role != "agent" and self.ledger.consts:
-            self.ledger.send(peer_id, *self.ledger.consts.values())  # some may be new to it
+            self.ledger.send(peer_id, *self.ledger.consts.values())  # it may not know some of them
         return peer

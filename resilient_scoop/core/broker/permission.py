@@ -1,4 +1,4 @@
-"""AT-MOST-ONCE at the broker: an `idempotent=False` item begins only after a record that says so.
+"""AT-MOST-ONCE at the broker: an `idempotent=False` item starts only after its `Intent` is recorded.
 
 | the item                              | journaled                       | if its worker is lost          |
 | ready, or granted and not begun       | nothing                         | it is run elsewhere            |
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 
 def permit(ledger: Ledger, peer: Peer, wanted: wire.BeginWanted, stopping: str | None) -> None:
-    """Journal that an item begins, and tell its worker behind the commit (A1).
+    """Journal the start of an item, and tell its worker after the commit (A1).
 
-    A worker of a run that is stopping is told to stop, and begins nothing.
+    If the run is stopping, the worker is told to stop instead.
     """
     if stopping is not None:
         return
@@ -51,7 +51,7 @@ def permit(ledger: Ledger, peer: Peer, wanted: wire.BeginWanted, stopping: str |
 
 
 def not_begun(ledger: Ledger, batch: OpenBatch, start: int, stop: int) -> None:
-    """A worker says of items that it has not begun them: no doubt is left."""
+    """A worker reports items that it has not started: they are not in doubt."""
     intents = batch.parent.intents.get(batch.call)
     for low, high in [] if intents is None else intents.overlap(start, stop):
         _write(ledger, batch, low, high, void=True)
@@ -65,7 +65,7 @@ def _write(ledger: Ledger, batch: OpenBatch, start: int, stop: int, *, void: boo
 
 
 def settle_doubts(ledger: Ledger) -> None:
-    """Give up what had begun when the last broker ended, and nobody holds."""
+    """Give up items that had started when the last broker ended, and have no holder."""
     for parent in list(ledger.state.parents.values()):
         for call, intents in list(parent.intents.items()):
             batch = ledger.scheduler.find(parent.path, call)
@@ -75,7 +75,7 @@ def settle_doubts(ledger: Ledger) -> None:
 
 
 def check(scheduler: Scheduler) -> None:
-    """Assert that nothing that has begun is ready (A2)."""
+    """Assert that no started item is ready (A2)."""
     for batch in scheduler.batches.values():
         intents = batch.parent.intents.get(batch.call)
         for start, stop in () if intents is None else batch.ready:

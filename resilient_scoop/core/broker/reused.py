@@ -1,7 +1,7 @@
-"""Which results a broker found in the journal, and how many of them still stand.
+"""The results that a broker found in the journal, and how many of them still count.
 
-A recovered result is computed again where its parent asks for another call in its place: changed code
-or arguments, a shorter map. What a run says that it took from the journal are the others.
+A recovered result is computed again if its parent makes another call in its place: changed code or
+arguments, a shorter map. The others are the results that a run reports as taken from the journal.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Reused:
-    """What was done when a broker began, less what has been asked for anew since."""
+    """Items that were done when a broker started, less those called again since."""
 
     def __init__(self, parents: Iterable[Parent], items_done: int) -> None:
-        """Take all that is done now for found."""
+        """Count all items that are done now as found."""
         self.count = items_done
         self._counts: dict[str, int] = {}  # the same, by parent
         self._calls: dict[str, Intervals] = {}  # parent -> calls of which all items were done
@@ -35,7 +35,7 @@ class Reused:
             self._counts[path] = parent.done_items()
 
     def lose(self, path: str, call: int, lost: Sequence[tuple[int, int]], kept: Intervals) -> None:
-        """Done items of a call count no more; `kept` are those that do."""
+        """Stop counting done items of a batch, except `kept`."""
         if path not in self._counts:
             return
         key = path, call
@@ -50,7 +50,7 @@ class Reused:
                 found.discard(start, stop)
 
     def lose_below(self, paths: Iterable[str], kids: Mapping[str, Collection[str]]) -> None:
-        """Parents are about to be others, and with them all that hangs below them (`kids`)."""
+        """Parents are about to change, and with them everything below them (`kids`)."""
         heap = list(paths)
         while heap:
             each = heap.pop()

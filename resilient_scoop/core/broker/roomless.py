@@ -1,4 +1,4 @@
-"""Who waits until the disk has space, as the broker was told."""
+"""Processes that wait for disk space, as reported to the broker."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class Roomless:
-    """The processes that have no space for a file that they are to write."""
+    """The processes without space for a file."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.said: dict[PeerId, NoRoom] = {}
         self._scheduler = scheduler
 
     def hear(self, peer: Peer, said: NoRoom) -> None:
-        """A process has no space for a file, or has it now."""
+        """A process has no space for a file, or has space again."""
         peer.stuck = said.result and said.size_bytes > 0
         if said.size_bytes:
             self.said[peer.id] = said
@@ -27,10 +27,10 @@ class Roomless:
             self.said.pop(peer.id, None)
 
     def holds_back(self) -> bool:
-        """Tell whether nothing is to be started for want of space.
+        """Return whether no item may be started because space is missing.
 
-        So it is while a worker cannot write a result. But the files of arguments go as their items
-        are done: where nobody else computes, somebody must.
+        This holds while a worker cannot write a result. But files of arguments are removed when
+        their items are done: if no other worker computes, items must be started.
         """
         if not any(each.result for each in self.said.values()):
             return False

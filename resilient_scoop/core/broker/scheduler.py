@@ -1,4 +1,4 @@
-"""Who runs what next: the queue of ready items, measured durations, slices, take-over.
+"""The scheduler: the queue of ready items, measured durations, slices, take-over.
 
 Ready parents (items with a history) go before leaves, deeper before shallower, then first come
 first served; `priority=` overrides. A slice is sized to about `slice_s` of measured work, and never
@@ -6,9 +6,9 @@ more than its fair share of what is ready, so that slices shrink towards the end
 self-scheduling, Polychronopoulos and Kuck 1987). While a worker has nothing and nothing is ready,
 it is given what others hold and have not started.
 
-What is more urgent than work that fills a worker may go there too, and goes first there: at most
-about as much again (`_overtaken`). Nothing is queued behind an item that takes long, and what was
-comes back (`_behind_long`), so that the first worker that is free has what is first in the queue.
+More urgent work may be sent to a full worker, where it goes first: at most about as much again
+(`_overtaken`). Nothing is queued behind a long item, and what was queued there is taken back
+(`_behind_long`), so that the first free worker gets the head of the queue.
 
   Q1  An item is in `ready` of its batch, or in `left` of exactly one lease, or done.
   Q2  Items that are held back (`core.broker.holdback`) are not handed out, and `Scheduler.ready` does not
@@ -56,20 +56,22 @@ class Scheduler(msgspec.Struct):
     epoch: int
     workers: dict[bytes, Peer] = {}
     leases: dict[Attempt, Lease] = {}
-    batches: dict[Batch, OpenBatch] = {}  # those of which anything is not done
+    batches: dict[Batch, OpenBatch] = {}  # unfinished batches
     estimates: dict[bytes, Estimate] = {}
-    ready: int = 0  # that may be handed out
+    ready: int = 0  # number of items that may be assigned
     held: HoldBack = msgspec.field(default_factory=HoldBack)
     _queue: list[Entry] = []
     _count: int = 0
     _attempts: int = 0
     _hold_s: float = 0.1
     _now: float = 0.0
-    _lax: int | None = None  # the least urgent that was ever queued
-    _ahead_s: float | None = None  # of what an overtaken worker holds: what is not overtaken
+    _lax: int | None = None  # the least urgent rank that was ever queued
+    _ahead_s: float | None = (
+        None  # of the leases of an overtaken worker: those that are not overtaken
+    )
 
     def enqueue(self, batch: OpenBatch, spans: Iterable[tuple[int, int]], *, resumes: bool) -> None:
-        """Make items ready; with `resumes`, those of them that have a history go first."""
+        """Make items ready; with `resumes`, those with a history go first."""
         kids: list[int] = []
         for start, stop in spans:
             if resumes:
@@ -86,20 +88,20 @@ class Scheduler(msgspec.Struct):
             self._push(batch, resumes=bool(kids))
 
     def open(self, parent: Parent, facts: Batch) -> OpenBatch:
-        """Return the record of a batch that is not done, made on first sight."""
+        """Return the record of an unfinished batch; make it on first use."""
         found = self.batches.get(facts)
         if found is None:
             found = self.batches[facts] = OpenBatch(parent, facts)
         return found
 
     def find(self, path: str, call: int) -> OpenBatch | None:
-        """Return a batch that is not done, by its place."""
+        """Return an unfinished batch, by its place."""
         parent = self.state.parents.get(path)
         facts = None if parent is None else parent.batches.get(call)
         return None if parent is None or facts is None else self.open(parent, facts)
 
     def close(self, batch: OpenBatch) -> None:
-        """Forget a batch that is done or gone, with nothing ready and nothing leased."""
+        """Drop a batch that is done or gone, without ready or leased items."""
         self.batches.pop(batch.facts, None)
 
     def enqueue_whole(self, parent: Parent, facts: Batch) -> None:
@@ -112,13 +114,13 @@ class Scheduler(msgspec.Struct):
         self._push(batch, resumes=False)
 
     def withdraw(self, batch: OpenBatch, start: int, stop: int) -> None:
-        """Make items not ready (cancelled, done, or held by a worker after all)."""
+        """Make items not ready (canceled, done, or held by a worker after all)."""
         ready = batch.ready
         self.ready -= available(batch, start, stop)
         ready.discard(start, stop)
 
     def release(self) -> None:
-        """Hold nothing back until it is looked at again."""
+        """Release held-back items until the next check."""
         for batch, more in self.held.release():
             self.ready += more
             if batch.ready and not batch.queued:
@@ -166,10 +168,10 @@ class Scheduler(msgspec.Struct):
         return (peer, slices) if slices else None
 
     def _target_s(self) -> float:
-        """Return how much work a worker may hold: less and less as what is ready runs out.
+        """Return how much work a worker may hold: less as fewer items are ready.
 
-        So that all come to the end together, although what a worker has done since it last said
-        so is not known here.
+        So all workers finish at about the same time, although a worker's unreported work is unknown
+        here.
         """
         slice_s = self.config.slice_s
         if not self._queue or not self.workers:
@@ -189,7 +191,7 @@ class Scheduler(msgspec.Struct):
         return best
 
     def _overtaken(self) -> Peer | None:
-        """Return a full worker that holds work less urgent than what is first in the queue."""
+        """Return a full worker that holds work less urgent than the head of the queue."""
         head = self._head()
         if head is None or self._lax is None or head[0].urgency >= self._lax:
             return None
@@ -206,13 +208,13 @@ class Scheduler(msgspec.Struct):
         return best
 
     def _is_long(self, peer: Peer) -> bool:
-        """Tell whether what a worker is in the middle of takes long."""
+        """Return whether the running item of a worker takes long."""
         return peer.items > 0 and self._now - peer.moved_at > self.config.prefetch_s
 
     def evict(self, lease: Lease, index: int, tries: int = 0) -> bool:
-        """Have a parked item go on elsewhere, if a worker has room; return whether it will.
+        """Move a parked item to another worker, if one has room; return whether it will.
 
-        One that must not be started twice stays where it is.
+        An item that must not be started twice stays.
         """
         if index not in lease.parked:
             return False
@@ -246,7 +248,7 @@ class Scheduler(msgspec.Struct):
         return chosen
 
     def _head(self) -> tuple[Entry, int] | None:
-        """Return what is first in the queue, and which of its items; drop what has none (left)."""
+        """Return the head of the queue, and which of its items; drop entries without items."""
         while self._queue:
             entry = self._queue[0]
             batch = entry.batch
@@ -287,7 +289,7 @@ class Scheduler(msgspec.Struct):
         end = batch.ready.end_of(start)
         stop = min(end, piece.stop, start + min(most, share))
         if kids and not replay:
-            # The first item with a history cuts the slice: that one travels alone.
+            # The first item with a history cuts the slice: it is sent alone.
             path, call = batch.parent.path, batch.call
             stop = min(self.state.kids_within(path, call, start + 1, stop), default=stop)
         word, stop = self.state.words.cut(batch.parent.path, batch.call, start, stop)
@@ -353,7 +355,7 @@ class Scheduler(msgspec.Struct):
         return lease
 
     def settle(self, lease: Lease, start: int, stop: int) -> None:
-        """Items of a lease are no longer the worker's to do."""
+        """Remove items from a lease."""
         left = lease.left
         if not lease.parked and left.covers(start, stop):
             lease.peer.ease(lease, stop - start)
@@ -370,7 +372,7 @@ class Scheduler(msgspec.Struct):
             self.end(lease)
 
     def end(self, lease: Lease) -> None:
-        """Forget a lease; what it had left must be seen to by the caller."""
+        """Drop a lease; the caller must handle its remaining items."""
         if self.leases.pop(lease.attempt, None) is not None:
             lease.peer.leases.pop(lease.attempt, None)
             lease.batch.leases.remove(lease)
@@ -378,18 +380,18 @@ class Scheduler(msgspec.Struct):
                 lease.peer.ease(lease, lease.busy())
 
     def park(self, lease: Lease, index: int) -> None:
-        """An item waits for others and no longer takes up its worker."""
+        """An item waits for others and no longer occupies its worker."""
         if index in lease.left and index not in lease.parked:
             lease.parked.add(index)
             lease.peer.ease(lease, 1)
 
     def measure(self, fn: bytes, items: int, spent_s: float) -> None:
-        """Take in how long items of a function took."""
+        """Record how long items of a function took."""
         if items and spent_s >= 0:
             self.estimates.setdefault(fn, Estimate()).add(items, spent_s)
 
     def take_over(self, now: float) -> Lease | None:
-        """Return a lease whose unstarted items are better in the queue or with an idle worker."""
+        """Return a lease whose unstarted items should go to the queue or to an idle worker."""
         self._now = now
         if not self.leases:
             return None
@@ -401,18 +403,18 @@ class Scheduler(msgspec.Struct):
             stuck = peer.items > 1 and now - peer.heard_at > self.config.slice_s
             if peer.items <= 1 or not (stuck or peer.load_s > self.config.slice_s / 4):
                 continue
-            begun = True  # most likely, the first of them is
+            begun = True  # most likely, the first of them is running
             for lease in peer.leases.values():
                 worth = lease.busy() * lease.item_s
                 if begun and lease.busy() == 1:
-                    worth /= 1e6  # there is nothing to be had of it
+                    worth /= 1e6  # nothing can be taken from it
                 begun = begun and not lease.busy()
                 if not lease.retracting and worth > most:
                     best, most = lease, worth
         return best
 
     def _behind_long(self) -> Lease | None:
-        """Return a lease of a worker that has been in one item for long, and holds others."""
+        """Return a lease of a worker that has been executing one item for long, and holds others."""
         for peer in self.workers.values():
             if peer.items > 1 and self._is_long(peer):
                 for lease in peer.leases.values():

@@ -1,4 +1,4 @@
-"""What the scheduler chooses from and hands out."""
+"""Values of the scheduler: estimates, slices, entries of the queue."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Estimate:
-    """Time per item of a function: a mean that forgets."""
+    """Time per item of a function: a moving average."""
 
     mean_s: float = 0.0
     samples: int = 0
 
     def add(self, items: int, spent_s: float) -> None:
-        """Take in the measured time of some items."""
+        """Record the measured time of some items."""
         self.samples += items
         weight = max(items / (items + 20), items / self.samples)
         self.mean_s += weight * (spent_s / items - self.mean_s)
@@ -40,14 +40,14 @@ class Entry(NamedTuple):
     """A batch's place in the queue, in the order of its fields."""
 
     urgency: int
-    leaf: int  # 0 where it stands for the batch's ready parents only
+    leaf: int  # 0 if it represents only the batch's ready parents
     height: int
     order: int  # never the same
     batch: OpenBatch
 
 
 def fitting(args: list[bytes], room_bytes: int) -> int:
-    """Return how many of the arguments, one at least, fit into a message."""
+    """Return how many of the arguments, at least one, fit into a message."""
     total = 0
     for count, arg in enumerate(args):
         total += len(arg)

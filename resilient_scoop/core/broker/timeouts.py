@@ -1,8 +1,8 @@
-"""When calls that wait for their own calls run out of their `timeout=`.
+"""Time limits of calls that wait for their own calls.
 
-While an item is on the CPU its agent watches the time, from the flight record. While it waits, the
-broker does: its worker may be in other code for long. `Lease.limits` has what is true; the queue
-holds one entry per item, which may be early, never late.
+While an item is executing, its agent watches the time, from the flight record. While it waits, the
+broker does: its worker may execute other code for long. `Lease.limits` has the exact values; the
+queue holds one entry per item, which may be early, never late.
 
   T1  An item that waits, and whose time is over, ends or is tried again at the next tick.
   T2  Time that is not the call's own (between two tries of `retries=`) is not limited.
@@ -33,7 +33,7 @@ class Limits:
         self._queued: set[tuple[int, int, int]] = set()
 
     def put(self, lease: Lease, index: int, until: float, tries: int) -> None:
-        """An item waits; its try, behind so many others in its worker, may take until then."""
+        """An item waits; its try, after a number of others in its worker, may take until then."""
         lease.limits[index] = (until, tries)
         if until < inf:
             self._push(until, (lease.attempt.epoch, lease.attempt.no, index))
@@ -44,18 +44,18 @@ class Limits:
             heapq.heappush(self._queue, (until, *key))
 
     def next(self) -> float:
-        """Return when to look again."""
+        """Return when to check again."""
         return self._queue[0][0] if self._queue else inf
 
     def due(self, now: float) -> list[tuple[Lease, int, int]]:
-        """Take out the items whose time is over: (lease, index, tries)."""
+        """Remove the items whose time is over: (lease, index, tries)."""
         found = []
         while self._queue and self._queue[0][0] <= now:
             _, epoch, no, index = heapq.heappop(self._queue)
             self._queued.discard((epoch, no, index))
             lease = self._leases.get(Attempt(epoch, no))
             if lease is None or index not in lease.parked or index not in lease.limits:
-                continue  # it goes on, or is done
+                continue  # it continues, or is done
             until, tries = lease.limits[index]
             if until > now:
                 self.put(lease, index, until, tries)
@@ -65,7 +65,7 @@ class Limits:
 
 
 def carry_tries(lease: Lease, lost: ProcessLost | None) -> None:
-    """A worker is lost: remember how often it had tried items under `retries=`."""
+    """A worker is lost: keep the number of its tries of items under `retries=`."""
     tries = {index: count for index, (_, count) in lease.limits.items() if count}
     if lost is not None and lost.reason == "asked" and lost.on_cpu == lease.attempt and lost.tries:
         tries[lost.index] = lost.tries
@@ -76,13 +76,13 @@ def carry_tries(lease: Lease, lost: ProcessLost | None) -> None:
 
 
 def tries_of(deaths: Iterable[Crashed], before: Mapping[int, int] | None, index: int) -> int:
-    """Return how many tries of an item have failed, wherever they were made."""
+    """Return how many tries of an item have failed, in any worker."""
     known = 0 if before is None else before.get(index, 0)
     return known + sum(each.tries + (each.reason == "timeout") for each in deaths)
 
 
 def held_below(scheduler: Scheduler, path: str) -> list[tuple[Attempt, Peer]]:
-    """Return who has what a parent, and its calls in their turn, asked for."""
+    """Return the leases of items below a parent."""
     below, found = [path], []
     while below:
         each = below.pop()

@@ -1,1 +1,1 @@
-"""The durable state of a run, and how records change it."""
+"""The durable state of a run, and the fold that changes it by records."""

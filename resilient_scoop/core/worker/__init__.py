@@ -1,1 +1,1 @@
-"""What a worker holds and owes."""
+"""The machine of a worker."""

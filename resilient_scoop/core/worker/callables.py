@@ -1,6 +1,6 @@
 """The callables that one process knows, and which of them it has announced to the broker.
 
-Why they are forgotten, and what a process owes the broker then: `core.broker.callable_eviction` (F1).
+`core.broker.callable_eviction` (F1) explains why they are forgotten, and what a process must send then.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ if TYPE_CHECKING:
 
 
 class Callables:
-    """What a process knows, and what it has said of that."""
+    """The callables that a process knows, and which of them it has announced."""
 
     __slots__ = ("announced", "known")
 
     def __init__(self) -> None:
         self.known: dict[bytes, wire.Define] = {}
-        self.announced: dict[bytes, None] = {}  # of these, what this process has told the broker
+        self.announced: dict[
+            bytes, None
+        ] = {}  # those that this process has announced to the broker
 
     def announcements(self) -> list[bytes]:
-        """Return the definitions of all that this process has announced (F1)."""
+        """Return the definitions of all callables that this process has announced (F1)."""
         return [wire.encode(self.known[fn]) for fn in self.announced]
 
     def forget(self, calling: AbstractSet[bytes], used: AbstractSet[bytes]) -> None:
-        """Forget what is not used, and take for announced only what is called."""
+        """Forget unused callables, and keep only called ones as announced."""
         self.announced = {fn: None for fn in self.announced if fn in calling}
         self.known = {fn: define for fn, define in self.known.items() if fn in used}

@@ -1,6 +1,6 @@
-"""A process that is asked for checkpoints: what it was asked, and what it has answered.
+"""A process that is asked for checkpoints: the requests to it, and its answers.
 
-Whom the broker asks and waits for: `core.broker.handover`.
+`core.broker.handover` decides which processes are asked and waited for.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ class CheckpointRequests:
     """The requests to one process, and its last answer."""
 
     def __init__(self) -> None:
-        self.count = 0  # how often it was asked
+        self.count = 0  # number of requests
         self._no = 0
         self._said: list[str] | None = None
 
     def hear(self, wanted: wire.CheckpointWanted) -> None:
-        """Take in that checkpoints are wanted; the same wish comes again where a link was broken."""
+        """Take in a request; it may be repeated after a broken link."""
         if wanted.no > self._no:
             self._no, self._said = wanted.no, None
             self.count += 1
 
     def answer(self, parents: dict[str, Parent]) -> list[bytes]:
-        """Return what is to be said, behind whatever the parents themselves say."""
+        """Return the answers to send, after the messages of the parents themselves."""
         if not self._no:
             return []
         found = sorted(path for path, parent in list(parents.items()) if parent.durable.open)
@@ -38,5 +38,5 @@ class CheckpointRequests:
         return [wire.encode(wire.OpenBlocks(self._no, found))]
 
     def meet(self) -> None:
-        """The broker is a new one: it asks for itself."""
+        """The broker is a new one: it will send its own request."""
         self._no, self._said = 0, None

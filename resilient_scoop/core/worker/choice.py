@@ -1,4 +1,4 @@
-"""What the one thread of a worker does next: decisions over facts, for the real loop and the simulated one.
+"""Decide what the thread of a worker does next, for the real loop and the simulated one.
 
 J1  Parents that can go on go before slices: the deepest first, and who waits for a lock after all others,
     since one of them may let go of it.
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from resilient_scoop.core.worker.worker import Worker
 
 BARRED_S: Final = 1.0
-"""How long a careful worker does nothing rather than what the deepest task that waits did not ask for."""
+"""How long a careful worker does nothing instead of starting items that its deepest waiting task
+does not need."""
 
 
 class Waiting(Protocol):
@@ -41,13 +42,13 @@ class Next(Enum):
     """What comes next."""
 
     END = auto()
-    RESUME = auto()  # what waited and can go on
+    RESUME = auto()  # a waiting task that can continue
     BEGIN = auto()  # a slice (`take_slice`)
     WAIT = auto()  # for a message
 
 
 def next_step(*, stopping: bool, ready: bool, slices: bool) -> Next:
-    """Return what comes next (J1, J4); `ready`: a parent can go on, `slices`: one may be begun."""
+    """Return what comes next (J1, J4); `ready`: a parent can continue, `slices`: one may be started."""
     if stopping:
         return Next.END
     if ready:
@@ -56,16 +57,16 @@ def next_step(*, stopping: bool, ready: bool, slices: bool) -> Next:
 
 
 def turn_of(path: str, *, gives_way: bool = False) -> tuple[bool, int]:
-    """Return the place of a task that can go on among others; the lowest goes first (J1)."""
+    """Return the sort key of a task that can continue; the lowest goes first (J1)."""
     return gives_way, -path.count(".")
 
 
 def bar(
     parked: Mapping[str, Waiting], *, locks: int, careful: bool, idle_s: float
 ) -> Callable[[Work], bool] | None:
-    """Return what tells whether a slice may be begun (J3); None where each may.
+    """Return a function that says whether a slice may be started (J3); None if each may.
 
-    `locks` is how many of the `parked` tasks wait for a lock; nothing was begun for `idle_s`.
+    `locks` is how many of the `parked` tasks wait for a lock; nothing was started for `idle_s`.
     """
     if not (locks or (careful and parked)):
         return None
@@ -81,7 +82,7 @@ def bar(
 def take_slice(
     opened: list[Work], queue: deque[Work], may_begin: Callable[[Work], bool] | None = None
 ) -> Work | None:
-    """Take the slice that goes first (J2) among those that may be begun; None if there is none."""
+    """Take the slice that goes first (J2) among those that may be started; None if there is none."""
     if may_begin is not None:
         return _take_allowed(opened, queue, may_begin)
     if not opened:
@@ -104,7 +105,7 @@ def _take_allowed(
 
 
 def give_back_upper(worker: Worker, opened: list[Work]) -> None:
-    """Give back the script's own calls that may not be begun now: there is room for what is waited for."""
+    """Give back the script's own calls that may not be started now, to make room for awaited items."""
     for work in [*opened, *worker.queue]:
         if work.task.parent == ids.ROOT:
             worker.give_back_from(work, work.next)

@@ -1,7 +1,7 @@
-"""AT-MOST-ONCE at a worker: it asks before it begins an `idempotent=False` item.
+"""AT-MOST-ONCE at a worker: it asks before it starts an `idempotent=False` item.
 
-What is asked and answered, and what follows when a worker is lost: `core.broker.permission`, whose A1
-this part upholds. An item is asked for when it would begin at once.
+`core.broker.permission` explains question and answer, and what follows if a worker is lost; this
+part upholds its A1. The question is sent when the item would start at once.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def ask(work: Work, index: int) -> bytes:
-    """Return the question whether an item may begin; `Work.permitted` becomes its number."""
+    """Return the question whether an item may start; `Work.permitted` becomes its number."""
     work.asked = index
     return wire.encode(wire.BeginWanted(work.attempt, index))
 
 
 def ask_again(works: Iterable[Work]) -> list[bytes]:
-    """Return what a new broker is to be asked: the answer may have ended with the old one."""
+    """Return the question for a new broker: the answer may have been lost with the old one."""
     open_ = [work for work in works if work.asked not in (-1, work.permitted)]
     return [wire.encode(wire.BeginWanted(work.attempt, work.asked)) for work in open_]

@@ -1,8 +1,9 @@
-"""Parents of which a worker holds an earlier attempt when it is granted another one.
+"""Parents of which a worker still holds an earlier attempt when it is granted another one.
 
-A broker grants at once, and what it has dropped it says behind a commit. If it dies between the two,
-a worker has both attempts. Parents are kept by path, so the later one would displace the earlier one,
-which stayed on as held: a new broker that let the worker keep that one would wait for it for ever.
+A broker grants at once, but announces dropped attempts after a commit. If it dies between the two,
+a worker has both attempts. Parents are kept by path, so the later one would displace the earlier
+one, which would still count as held: a new broker that let the worker keep it would wait for it
+forever.
 
   R1  The attempt that was granted last takes the place of an earlier one in the same process.
 """
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def displaced(parents: dict[str, Parent], task: Task) -> list[tuple[Parent, int]]:
-    """Return which parents here are items of a task that is granted, and which items (R1)."""
+    """Return which parents here are items of a granted task, and which items (R1)."""
     stop = task.start + len(task.args)
     if stop - task.start <= len(parents):
         items = [(ids.item_path(task.parent, task.call, i), i) for i in range(task.start, stop)]

@@ -1,10 +1,10 @@
-"""A worker's end of progress: what its items said last, on its way to the broker.
+"""Progress reports of a worker's items, on their way to the broker.
 
   R1  The last word of an item is sent within `KEEP_S` of the one before it, or with the next flush
       behind that; words in between are replaced, not queued.
   R2  Nothing is sent of an item whose outcome is on its way, or whose task was dropped.
 
-An item that is tried again in the same worker (`retries=`) finds what the try before it kept.
+An item that is tried again in the same worker (`retries=`) gets the payload of its last try.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.worker.work import Work
 
 KEEP_S = 1.0
-"""Least time between two words of one item that travel: each is a record of the journal."""
+"""Least time between two sent reports of one item: each is a record of the journal."""
 
 
 class _Item(msgspec.Struct):
@@ -30,13 +30,15 @@ class _Item(msgspec.Struct):
     is_sent: bool = True
     sent_at: float = -1e9
     tries: int = 0  # earlier ones in this worker
-    carried: bytes | None = None  # what the try before kept
+    carried: bytes | None = None  # payload of the last try
     has_resumed: bool = False  # has asked for its payload in this try
-    not_before: float = -1e9  # when the next payload may be made, by what the last one cost
+    not_before: float = (
+        -1e9
+    )  # when the next payload may be made, depending on the cost of the last one
 
 
 class Reporter:
-    """The words of the items of one process, by path."""
+    """The reports of the items of one process, by path."""
 
     def __init__(self) -> None:
         self.items: dict[str, _Item] = {}
@@ -44,13 +46,13 @@ class Reporter:
     def say(
         self, path: str, work: Work | None, index: int, said: wire.Progress, now: float
     ) -> bool:
-        """Take in a word; return whether it is due at once."""
+        """Take in a report; return whether it is due at once."""
         item = self._item(path, work, index)
         item.said, item.is_sent = said, False
         return now - item.sent_at >= KEEP_S
 
     def is_too_soon(self, path: str, work: Work, now: float) -> bool:
-        """Tell whether making one more payload would cost the item too much of its time."""
+        """Return whether another payload would cost too much of the item's time."""
         item = self.items.get(path)
         return item is not None and item.work is work and now < item.not_before
 
@@ -59,21 +61,21 @@ class Reporter:
         self._item(path, work, index).not_before = until
 
     def payload(self, path: str, work: Work | None) -> bytes:
-        """Return the payload that stands for an item: what it kept last, or was given."""
+        """Return the payload of an item: the last saved one, or the one that it got."""
         item = self.items.get(path)
         if item is not None and item.work is work and item.said is not None:
             return item.said.payload
         return self.given(path, work)
 
     def given(self, path: str, work: Work | None) -> bytes:
-        """Return the payload that an item's earlier attempts or tries left for this one."""
+        """Return the payload from earlier attempts or tries of an item."""
         item = self.items.get(path)
         if item is not None and item.work is work and item.carried is not None:
             return item.carried
         return b"" if work is None else _task_resume(work, path)
 
     def resume(self, path: str, work: Work, index: int) -> bool:
-        """Note that an item asked for what it was given; return whether it is the first time."""
+        """Record that an item read its payload; return whether it is the first time."""
         item = self._item(path, work, index)
         first, item.has_resumed = not item.has_resumed, True
         return first
@@ -84,14 +86,14 @@ class Reporter:
         return item.tries if item is not None and item.work is work else 0
 
     def try_again(self, path: str, work: Work, index: int) -> None:
-        """An item has raised and is tried again here."""
+        """An item has failed and is tried again here."""
         kept = self.payload(path, work)
         item = self._item(path, work, index)
         item.tries += 1
         item.carried, item.has_resumed = kept, False
 
     def due(self, now: float, *, everything: bool = False) -> list[bytes]:
-        """Return the frames that are to be sent now (R1), and forget who has ended (R2)."""
+        """Return the frames to send now (R1), and drop ended items (R2)."""
         frames: list[bytes] = []
         for path, item in list(self.items.items()):
             work = item.work

@@ -1,8 +1,8 @@
-"""Items that a worker cannot run, because its process lacks what they need: that is no outcome of theirs.
+"""Items that a worker cannot run because its process lacks what they need, which is not an outcome.
 
-The worker does not give them back, since the next worker would lack the same. Either the run stops, or
-the replay of their parent asks for something else in their place, and they are dropped. The broker does
-not journal this, so each new broker is told again.
+The worker does not give them back, because the next worker would lack the same. Either the run
+stops, or the replay of their parent makes other calls in their place, and they are dropped. The
+broker does not journal this, so each new broker is told again.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 def set_aside(work: Work, index: int, reason: str) -> bytes:
-    """Keep the items of a slice from an index on; return what the broker is to be told."""
+    """Keep the items of a slice from an index on; return the message for the broker."""
     work.aside = index, reason
     work.next = work.stop
     return _unfit(work, reason)
 
 
 def say_again(works: Iterable[Work]) -> list[bytes]:
-    """Return what a new broker is to be told."""
+    """Return the messages for a new broker."""
     return [
         _unfit(work, work.aside[1]) for work in works if work.aside is not None and not work.dropped
     ]
 
 
 def held_aside(works: Iterable[Work]) -> list[tuple[Work, int]]:
-    """Return the slices of which items are set aside, and from which item on."""
+    """Return the slices with set-aside items, and from which item on."""
     return [(work, work.aside[0]) for work in works if work.aside is not None and not work.dropped]
 
 

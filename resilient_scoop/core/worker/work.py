@@ -25,19 +25,19 @@ class Work:
     first: int = 0  # where `values` begin
     values: list[bytes] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)  # item numbers
-    rank: tuple[int, int, int] = (0, 1, 0)  # the lower, the sooner
-    since: float = 0.0  # when the first of `values` began, on the shell's clock
+    rank: tuple[int, int, int] = (0, 1, 0)  # lower is sooner
+    since: float = 0.0  # start of the first of `values`, in the shell's time
     dropped: bool = False
-    impure: bool = False  # an item had arguments of which nothing is proven; it stays so (V1)
-    again: int = 0  # second tries of items under `retries=` that no outcome has told of
-    asked: int = -1  # the `idempotent=False` item that is to begin (`core.worker.permission`)
-    permitted: int = -1  # the one that may
+    impure: bool = False  # an item had arguments without a proof; final (V1)
+    again: int = 0  # second tries of items under `retries=` that were not reported yet
+    asked: int = -1  # the `idempotent=False` item that asks to start (`core.worker.permission`)
+    permitted: int = -1  # the item that may start
     aside: tuple[int, str] | None = None  # from which item on it cannot run here, and why
-    define: wire.Define | None = None  # once it is queued; what runs needs it, come what may
+    define: wire.Define | None = None  # set when it is queued
 
     @property
     def callable(self) -> wire.Define:
-        """The callable of a task that is, or was, in the queue."""
+        """The callable of a task that is or was in the queue."""
         assert self.define is not None, "a task is queued when its callable is known"
         return self.define
 
@@ -47,6 +47,6 @@ class Work:
         return self.task.digests[(start - at) * width : (stop - at) * width]
 
     def take_again(self) -> int:
-        """Return how many second tries no outcome has told of; the next one does."""
+        """Return the number of unreported second tries, for the next outcome."""
         again, self.again = self.again, 0
         return again

@@ -1,8 +1,8 @@
-"""A worker (or the origin) as a pure machine: what it holds, what it owes, what it is told.
+"""A worker (or the origin) as a pure machine: what it holds, and what it must send.
 
-It decides nothing about when code runs: its shell takes tasks from it, runs them, and gives back
-what came out. All that goes to the broker passes through `out` and leaves as one bundle per
-`flush`, so that what belongs together is committed together.
+It does not decide when code runs: its shell takes tasks from it, runs them, and returns the
+outcomes. All messages to the broker pass through `out` and are sent as one bundle per `flush`, so
+that they are committed together.
 
   W1  What was sent and not acknowledged is kept, and sent again to a new broker in one bundle with
   the
@@ -55,30 +55,32 @@ class Worker:
         self.greeted = False
         self.stopping: str | None = None
         self.works: dict[wire.Attempt, Work] = {}
-        self.queue: deque[Work] = deque()  # with items that are not begun, in the order of rank
-        self.undefined: list[Work] = []  # wait for the definition of their function
+        self.queue: deque[Work] = deque()  # tasks with unstarted items, in the order of rank
+        self.undefined: list[Work] = []  # tasks that wait for the definition of their function
         self.callables = Callables()
         self.consts: dict[str, wire.Const] = {}
         self.parents: dict[str, Parent] = {}
-        self.limits: dict[str, tuple[float, int]] = {}  # of those that wait: until when, its tries
-        self.now = 0.0  # when the broker was heard last
-        self.fenced: list[str] = []  # parents whose greenlets are to be ended
+        self.limits: dict[str, tuple[float, int]] = {}  # for waiting items: deadline and tries
+        self.now = 0.0  # when the broker was last heard
+        self.fenced: list[str] = []  # parents whose greenlets must be ended
         self.root_task: wire.Task | None = None
         self.root: wire.Attempt | None = None
-        self.written = bytearray()  # the script's output, not sent
-        self.output_bytes = 0  # of it, how much was sent or was known before
-        self.output_at: int | None = None  # the next piece goes back to this byte of the script's
+        self.written = bytearray()  # unsent output of the script
+        self.output_bytes = 0  # how much output was sent or known before
+        self.output_at: int | None = (
+            None  # the next piece goes back to this byte of the script's output
+        )
         self.ended: wire.RunEnded | None = None
         self.out: list[bytes] = []
         self.due: dict[str, list[wire.Outcome]] = {}  # outcomes to send, by parent
-        self.retract: list[wire.Retract] = []  # asked for, not answered
+        self.retract: list[wire.Retract] = []  # requested, not answered
         self.checkpoint_requests = CheckpointRequests()
-        self.touched: set[str] = set()  # parents that were told something
+        self.touched: set[str] = set()  # parents that got an answer
 
     # --- sending ------------------------------------------------------------------------------
 
     def hello(self) -> list[bytes]:
-        """Return the first message of a link: Hello and, behind it, all that is owed (W1)."""
+        """Return the first message of a link: Hello and, after it, everything unacknowledged (W1)."""
         owed = [frame for frames in self.link.pending() for frame in frames]
         owed += self._collect()
         self.link = Link(self.run, self.link.epoch)
@@ -86,15 +88,14 @@ class Worker:
         return self.link.pack([*self._greeting(), *owed])
 
     def _held(self, work: Work) -> wire.Held:
-        # What is finished and not flushed goes out behind the Hello, and is the worker's until
-        # then.
+        # Finished but unflushed items are sent after the Hello, and count as held until then.
         spans = list(work.left)
         digests = b"".join(work.digests(start, stop) for start, stop in spans)
         task = work.task
         return wire.Held(work.attempt, task.parent, task.call, task.fn, spans, digests)
 
     def flush(self) -> list[bytes] | None:
-        """Return the message that holds everything there is to say, or None."""
+        """Return the message with everything to send, or None."""
         if not self.greeted:
             return None
         frames = self._collect()
@@ -121,9 +122,9 @@ class Worker:
         return frames
 
     def define(self, define: wire.Define) -> None:
-        """Announce a callable of this process, in front of the calls that use it."""
+        """Announce a callable of this process, before the calls that use it."""
         if define.fn not in self.callables.announced:
-            # Even if the broker sent it: it may forget what it has not committed.
+            # Even if the broker sent it: a broker may lose what it has not committed.
             self.callables.announced[define.fn] = None
             self.callables.known.setdefault(define.fn, define)
             self.out.append(wire.encode(define))
@@ -131,7 +132,7 @@ class Worker:
     def settle(self, work: Work, now: float) -> None:
         """Make the finished run of a task's items ready to be sent (W2).
 
-        The shell may append to `work.values` at the same time from another thread: what is taken is
+        The shell may append to `work.values` at the same time from another thread: taken values are
         cut off in place.
         """
         values = work.values[:]
@@ -157,7 +158,7 @@ class Worker:
             self.works.pop(work.attempt, None)
 
     def settle_one(self, work: Work, index: int, value: bytes, *, failed: bool) -> None:
-        """Make the outcome of one item, a parent's, ready to be sent."""
+        """Make the outcome of one item, which is a parent, ready to be sent."""
         if work.dropped:
             return
         outcome = wire.Outcome(
@@ -177,7 +178,7 @@ class Worker:
     def park(
         self, work: Work, index: int, until: float | None = None, now: float = 0.0, tries: int = 0
     ) -> None:
-        """Say that an item waits for others, and until when its try may take."""
+        """Report that an item waits for others, and the deadline of its try."""
         left_s = -1.0
         if until is not None:
             left_s = max(0.0, until - now)
@@ -186,13 +187,13 @@ class Worker:
         self.out.append(wire.encode(wire.Parked(work.attempt, index, True, left_s, tries)))  # noqa: FBT003
 
     def unpark(self, work: Work, index: int) -> None:
-        """Say that an item goes on: others must not wait behind it."""
+        """Report that an item continues: others must not wait behind it."""
         if self.limits:
             self.limits.pop(ids.item_path(work.task.parent, work.task.call, index), None)
         self.out.append(wire.encode(wire.Parked(work.attempt, index, parked=False)))
 
     def give_back(self) -> None:
-        """Answer retractions (W4): what is not begun goes back, all but the item under way."""
+        """Answer retractions (W4): give back all items that have not started."""
         asked, self.retract = self.retract, []
         for each in asked:
             work = self.works.get(each.attempt)
@@ -205,11 +206,11 @@ class Worker:
                     self.give_back_from(work, kept)
                     continue
                 work.stop = stop
-            if each.start >= 0:  # it is begun, or was, in a task that has ended
+            if each.start >= 0:  # it has started, or its task has ended
                 self.out.append(wire.encode(wire.Returned(each.attempt, 1 << 62, each.start)))
 
     def give_back_from(self, work: Work, stop: int) -> None:
-        """Say that the items of a task from `stop` on will not be started here."""
+        """Report that the items of a task from `stop` on will not be started here."""
         self.out.append(wire.encode(wire.Returned(work.attempt, stop)))
         work.left.discard(stop, 1 << 62)
         work.stop = min(work.stop, stop)
@@ -219,20 +220,20 @@ class Worker:
             self.queue.remove(work)
 
     def ask_to_begin(self, work: Work, index: int) -> None:
-        """Ask whether an `idempotent=False` item may begin (A1)."""
+        """Ask whether an `idempotent=False` item may start (A1)."""
         self.out.append(permission.ask(work, index))
 
     def take_back(self, work: Work, index: int) -> None:
-        """Say of an item that was asked for that it will not begin here."""
+        """Report that an item, for which permission was asked, will not start here."""
         work.asked, work.next = -1, index
         self.give_back_from(work, index)
 
     def set_aside(self, work: Work, index: int, reason: str) -> None:
-        """Keep the items of a slice from an index on, which cannot run here, and say why."""
+        """Keep the items of a slice from an index on, which cannot run here, and report why."""
         self.out.append(set_aside.set_aside(work, index, reason))
 
     def hand_back_aside(self) -> None:
-        """Give back what was set aside: this worker ends."""
+        """Give back set-aside items: this worker ends."""
         for work, index in set_aside.held_aside(self.works.values()):
             self.give_back_from(work, index)
 
@@ -242,7 +243,7 @@ class Worker:
         """Take in a message; return messages to send back at once.
 
         A message of a newer epoch than the link's means that the broker is a new one: the answer is
-        a Hello. What an older broker still had on its way is nothing to us.
+        a Hello. Late messages of an older broker are ignored.
         """
         self.now = now
         if header.epoch < self.link.epoch:
@@ -258,7 +259,8 @@ class Worker:
     def _meet(self, epoch: int) -> list[list[bytes]]:
         """Meet a new broker."""
         self.link.epoch = epoch
-        # The definitions they wait for may have ended with the old broker, behind a commit.
+        # The definitions for which they wait may have been lost with the old broker, before a
+        # commit.
         self._drop([work.attempt for work in self.undefined])
         self.undefined.clear()
         self.checkpoint_requests.meet()
@@ -281,7 +283,7 @@ class Worker:
             parent = self.parents.get(head.parent)
             if parent is not None and parent.attempt == head.attempt:
                 self.touched.add(head.parent)
-                with suppress(ReplayDivergedError):  # it stands as `refusal`, for who waits
+                with suppress(ReplayDivergedError):  # it stays in `refusal`, for code that waits
                     parent.page(
                         head, [each for each in messages[1:] if isinstance(each, HistoryRecord)]
                     )
@@ -349,10 +351,10 @@ class Worker:
             case wire.Forget():
                 self._forget(message)
             case _:
-                pass  # History has a bundle of its own; Kill is for agents
+                pass  # History has its own bundle; Kill is for agents
 
     def _evict(self, attempt: wire.Attempt, index: int) -> None:
-        """One item of a slice goes on elsewhere."""
+        """One item of a slice continues elsewhere."""
         work = self.works.get(attempt)
         if work is None:
             return
@@ -362,15 +364,15 @@ class Worker:
         path = ids.item_path(work.task.parent, work.task.call, index)
         parent = self.parents.get(path)
         if parent is not None and parent.attempt != attempt:
-            return  # it is here again already
+            return  # it is here again
         self.parents.pop(path, None)
         self.fenced.append(path)
 
     def _forget(self, asked: wire.Forget) -> None:
-        """Forget what is not in use, announce again what is called, and say so (F1)."""
+        """Forget unused callables, announce called ones again, and confirm (F1)."""
         calling: set[bytes] = set()
         for parent in self.parents.values():
-            self.out += parent.frames()  # what it has called already goes in front
+            self.out += parent.frames()  # definitions of its calls are sent before
             for call in parent.calls.open.values():
                 calling.update((call.fn, *call.earlier))
         used = calling.union(asked.keep, (work.task.fn for work in self.works.values()))
@@ -379,7 +381,7 @@ class Worker:
         self.out.append(wire.encode(wire.Forgotten(asked.no)))
 
     def _greeting(self) -> list[bytes]:
-        """Return a Hello and what this process has announced: its broker need not know of it (F1)."""
+        """Return a Hello and all that this process has announced: its broker may not know it (F1)."""
         held = [self._held(work) for work in self.works.values() if work.left]
         self.limits = {path: self.limits[path] for path in self.limits if path in self.parents}
         waiting = []
@@ -421,7 +423,7 @@ class Worker:
         self.queue.insert(at, work)
 
     def outranked(self, work: Work) -> bool:
-        """Queue the rest of a slice again if another one goes before it; return whether it does."""
+        """Queue the rest of a slice again if another one goes first; return whether it does."""
         queue = self.queue
         if not queue or queue[0].rank >= work.rank or work.next >= work.stop or work.dropped:
             return False
