@@ -295,7 +295,7 @@ def test_a_run_that_a_shorter_script_ended_is_replayed_to_that_end(place: Place)
     resume(place).expect(0)
 
     told = place.rscoop("replay", "last")
-    assert "2 calls" in told.expect(0)
+    assert "2 batches" in told.expect(0)
 
     place.write(longer.replace("raise SystemExit(5)", "pass"))
     assert "expected   no such call" in place.rscoop("replay", "last").expect(1)

@@ -19,7 +19,7 @@ def test_a_fork_shares_what_lies_before_and_computes_the_rest(place: Place) -> N
 
     made = place.rscoop("fork", "--at", "0.1", "--name", "side", "last")
     fork = made.expect().strip()
-    assert "6 results of 1 call" in made.err
+    assert "6 results of 1 batch" in made.err
     resumed = place.rscoop("resume", "-q", "side")
 
     assert resumed.expect().split("token")[0] == done.out.split("token")[0]
