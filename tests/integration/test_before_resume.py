@@ -235,4 +235,6 @@ def test_a_dry_run_names_functions_that_are_not_there_any_more(place: Place) -> 
     told = json.loads(place.rscoop("resume", "--dry-run", "--json", "last").expect())
     assert [(each["name"], each["results"]) for each in told["missing"]] == [("__main__:work", 9)]
     text = place.rscoop("resume", "--dry-run", "last").expect()
-    assert "missing    work: the code no longer has this function; its 9 results are used only" in text
+    assert (
+        "missing    work: the code no longer has this function; its 9 results are used only" in text
+    )
