@@ -7,6 +7,7 @@ import fnmatch
 import functools
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 import tomllib
@@ -93,6 +94,22 @@ def test_a_library_is_imported_in_its_home_only(path: Path) -> None:
         if name in HOMES and not any(fnmatch.fnmatch(place, home) for home in HOMES[name])
     }
     assert strangers == set()
+
+
+@functools.cache
+def invariants() -> dict[str, list[str]]:
+    """Return the modules that define each invariant: an id and two spaces at the head of a module."""
+    found: dict[str, list[str]] = {}
+    for path in SOURCES:
+        head = ast.get_docstring(tree_of(path), clean=False) or ""
+        for match in re.finditer(r"^ {0,4}([A-Z]{1,2}\d{1,2}) {2}\S", head, re.MULTILINE):
+            found.setdefault(match[1], []).append(str(path.relative_to(PACKAGE)))
+    return found
+
+
+def test_the_id_of_an_invariant_is_defined_once() -> None:
+    assert invariants()
+    assert {name: where for name, where in invariants().items() if len(where) > 1} == {}
 
 
 SLOW = {

@@ -4,14 +4,14 @@ A copy of one moment of the old file is made while commits continue in it, and w
 noted: keys, and erased prefixes. Then the noted places are copied from the old file, a step at a
 time between commits, until nothing is left; then the new file replaces the old one.
 
-  C1  Until the new file counts durably nothing is written to it that was not written to the old one.
-  C2  Between the last step of catching up and the swap there is no commit.
-  C3  A data file that is not named as the journal's is nothing: whoever opens the journal for writing
+  CO1  Until the new file counts durably nothing is written to it that was not written to the old one.
+  CO2  Between the last step of catching up and the swap there is no commit.
+  CO3  A data file that is not named as the journal's is nothing: whoever opens the journal for writing
       removes it. So a process that is killed at any point leaves the one file or the other.
-  C4  Prefixes are caught up with before keys, and a key is brought to what it is at the moment of its
+  CO4  Prefixes are caught up with before keys, and a key is brought to what it is at the moment of its
       step: one that was put behind an erasure of its prefix is noted after it, so it is still to come.
-  C5  What is removed is never the file that is named, nor the old one before the new name is durable.
-  C6  A failure before the swap gives the compaction up, changes nothing, and is tried again later.
+  CO5  What is removed is never the file that is named, nor the old one before the new name is durable.
+  CO6  A failure before the swap gives the compaction up, changes nothing, and is tried again later.
 
 The shell handles the files themselves (`journal/compact.py`).
 """
@@ -76,7 +76,7 @@ class Step(msgspec.Struct, frozen=True):
     records_max: int  # records to be deleted per prefix
 
     def carry_out(self, old: OldFile, new: NewFile) -> int:
-        """Carry it out; return how many prefixes are done. Keys are done only after all prefixes (C4)."""
+        """Carry it out; return how many prefixes are done. Keys are done only after all prefixes (CO4)."""
         for at, (table, prefix) in enumerate(self.prefixes):
             if not new.erase(table, prefix, self.records_max):
                 return at
@@ -97,7 +97,7 @@ class Course(msgspec.Struct):
 
     @property
     def may_swap(self) -> bool:
-        """Whether the new file may replace the old one now, before anything else (C2)."""
+        """Whether the new file may replace the old one now, before anything else (CO2)."""
         return self.phase is Phase.CATCHING_UP and not self.keys and not self.prefixes
 
     def note(self, changes: Sequence[Change], kept: Sequence[bytes]) -> None:
@@ -157,7 +157,7 @@ class Course(msgspec.Struct):
 
 
 def superfluous(numbers: Iterable[int], kept: int, *, newer: bool = True) -> list[int]:
-    """Return which data files may be removed if file number `kept` durably counts (C3, C5).
+    """Return which data files may be removed if file number `kept` durably counts (CO3, CO5).
 
     Without `newer`, files of a running compaction are kept: files are numbered in order.
     """

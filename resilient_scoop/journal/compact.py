@@ -14,7 +14,7 @@ processes only ever open a complete, synced data file:
                old one is closed and removed.
 
 `core/compaction.py` decides what is noted, in which order it is copied, and when the swap may
-follow, and has the invariants C1 to C6; this module handles LMDB, the disk and the child.
+follow, and has the invariants CO1 to CO6; this module handles LMDB, the disk and the child.
 
 The lock (`broker.lock`) belongs to the folder of the journal and is held throughout. Readers with
 the old file open keep their mapping; views switch to the new file (`journal.view`).

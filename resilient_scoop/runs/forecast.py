@@ -1,14 +1,14 @@
 """Forecast of a resume: what it will keep and compute, per function, from the journal alone.
 
-T1  A result is *reused* if its parent is not done and the code of its function is unchanged (or the
+FT1  A result is *reused* if its parent is not done and the code of its function is unchanged (or the
     user keeps it): exactly the results that a replay takes from the history, if the parents make the
     same calls. Results of calls that its newest checkpoints cover are counted separately: a replay
     does not need them.
-T2  Only the replay can know whether arguments are the same, because it makes them; and which results
+FT2  Only the replay can know whether arguments are the same, because it makes them; and which results
     have moved to other places (`core.parent.moved`): the number of possible ones is counted
     (`movable`). Items that an earlier replay found to differ were called again, and are counted
     (`renewed`).
-T3  The needed time is an estimate: items times the mean of the measured results of that function.
+FT3  The needed time is an estimate: items times the mean of the measured results of that function.
     Items of a function that was never measured, and parents (which are not measured), are counted
     separately.
 """

@@ -5,10 +5,10 @@ taken, and the first one that closes the file would unlock it for all. Linux als
 belong to an open file (F_OFD_SETLK), with the same ranges, which conflict with the others. In a
 worker they are used instead. The rest is handled here:
 
-  F1  A task has one open file for its locks of an inode: a lock through another one is moved there,
+  FL1  A task has one open file for its locks of an inode: a lock through another one is moved there,
       since POSIX never has a process wait for itself.
-  F2  A task that wants a lock through an open file waits for the waiting tasks that hold one through it.
-  F3  A lock that an ended task left goes to the next task that asks, as within one process.
+  FL2  A task that wants a lock through an open file waits for the waiting tasks that hold one through it.
+  FL3  A lock that an ended task left goes to the next task that asks, as within one process.
 
 Forked children use the process locks of the kernel.
 """
@@ -73,7 +73,7 @@ class _Table:
         return found[-1] if found else None
 
     def _wait(self, inode: tuple[int, int], wanted: _Held, *, blocks: bool) -> None:
-        """Wait while another task has a lock through the same open file (F2)."""
+        """Wait while another task has a lock through the same open file (FL2)."""
 
         def is_free() -> bool:
             return not any(

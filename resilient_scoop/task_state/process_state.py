@@ -4,9 +4,9 @@ Waiting tasks share a worker process. `save` is called when one starts to wait, 
 continues. In between, and for every new task, the process is in its *base* state: the state after
 the worker had imported the script.
 
-  P1  A task starts from the base. Its changes are undone before the next one starts.
-  P2  A task that waited finds its own state again.
-  P3  A change by the import of a module is a change of the base, whichever task imports it first.
+  PS1  A task starts from the base. Its changes are undone before the next one starts.
+  PS2  A task that waited finds its own state again.
+  PS3  A change by the import of a module is a change of the base, whichever task imports it first.
 
 `ASPECTS` is the only list. To save more state, add an `Aspect` to it. The order matters if one
 aspect depends on another (the time zone on the environment). Context variables, including decimal
@@ -103,7 +103,7 @@ def _write(values: list[Any]) -> None:
 
 
 def fresh() -> None:
-    """Set the base state for a new task (P1)."""
+    """Set the base state for a new task (PS1)."""
     if not _Base.values:
         return
     if not _is_at_base():
@@ -126,7 +126,7 @@ def save() -> Saved:
 
 
 def restore(saved: Saved, *, ends: bool = False) -> None:
-    """Restore what `save` returned (P2). In a task that `ends`, alarms are no longer delivered."""
+    """Restore what `save` returned (PS2). In a task that `ends`, alarms are no longer delivered."""
     if _Base.values:
         _write(_Base.values if saved.values is None else saved.values)
     overlay.activate(saved.overlay)
@@ -142,7 +142,7 @@ def snapshot() -> list[Any]:
 
 
 def imported(before: list[Any]) -> None:
-    """Make the changes of an import since a `snapshot` part of the base (P3)."""
+    """Make the changes of an import since a `snapshot` part of the base (PS3)."""
     for at, aspect in enumerate(ASPECTS):
         if not _Base.values or aspect.is_at(before[at]):
             continue

@@ -311,7 +311,7 @@ class Checks:
         """A block is entered, and a generation is the newest that the journal holds.
 
         A grant that comes late begins an attempt which another one has taken the place of: what it
-        knows may be older, and nothing that it says counts (L1).
+        knows may be older, and nothing that it says counts (LE1).
         """
         saved, told = self.saved.get((path, *key), (0, attempt))
         if newest < saved and not self.world.edited:

@@ -7,13 +7,13 @@ What happens to the items of such a batch:
   leased, not begun           the holder gives it back (`Retract`, once per lease): ready
   holder lost                 ready
 
-  A1  An item is abandoned while no worker holds it, so nobody starts it afterwards; right after a
+  AB1  An item is abandoned while no worker holds it, so nobody starts it afterwards; right after a
       restart that is not known until the workers have come.
-  A2  The record says which items were taken out; without it (the broker died first) they are computed
+  AB2  The record says which items were taken out; without it (the broker died first) they are computed
       until the parent, which is the one that remembers, asks again.
-  A3  An item that a later attempt of the parent asks for is a new one. That attempt then wants the
+  AB3  An item that a later attempt of the parent asks for is a new one. That attempt then wants the
       call: what an earlier one said of it is void.
-  A4  A call that was given up is at its end, also where the part that says so never came (it was lost
+  AB4  A call that was given up is at its end, also where the part that says so never came (it was lost
       with a broker, and a replay that gives the call up asks for nothing of it). Else a batch without
       anything to do would stay open to the end of the run.
 """
@@ -53,7 +53,7 @@ class Abandonments:
                 self.open[wanted.parent, call] = _GivenUp(wanted.attempt)
 
     def asked_for(self, calls: wire.Calls) -> None:
-        """A parent calls items again, in a later attempt (A3)."""
+        """A parent calls items again, in a later attempt (AB3)."""
         if self.open:
             now = calls.attempt.epoch, calls.attempt.no
             for part in calls.parts:
@@ -73,7 +73,7 @@ class Abandonments:
         find = self.ledger.scheduler.find
         batch = find(parent.path, call)
         if batch is not None and (batch.ready or not batch.facts.undone):
-            self._take_out(batch)  # if nothing is left: its end is recorded (A4)
+            self._take_out(batch)  # if nothing is left: its end is recorded (AB4)
             batch = find(parent.path, call)
         if batch is None:
             self._tell(wire.Abandoned(parent.path, call, EVERYTHING), parent)

@@ -4,14 +4,14 @@ A lambda in a loop whose defaults or closure change is another callable each tim
 defines millions. The memory is a cache over the journal's table, and of that table a record stays as
 long as another record names it:
 
-  D1  A callable is let go from memory only when its record is durable and no open batch names it.
-  D2  A message that names one that was let go is not handled before it was read back.
-  D3  A record is erased only when a round of forgetting is over (F1), nobody has announced it since
+  CC1  A callable is let go from memory only when its record is durable and no open batch names it.
+  CC2  A message that names one that was let go is not handled before it was read back.
+  CC3  A record is erased only when a round of forgetting is over (CE1), nobody has announced it since
       that round began, and neither LOG nor HISTORY names it, nor an open batch or a lease. These are
       looked through behind the commit of all that was handled before the round was over; what is
       logged later was announced since the round began.
       What is being erased is not read back any more: its next `Define` would not be recorded.
-  D4  So each `Calls` of LOG and HISTORY finds its callables, at any moment and after any crash.
+  CC4  So each `Calls` of LOG and HISTORY finds its callables, at any moment and after any crash.
 
 Superfluous ones are looked for only if the log has dropped something, and there are more than
 `callables_max`, and twice as many as were left the last time; a page is looked at in a turn.
@@ -44,7 +44,7 @@ _NEXT = {Table.LOG: Table.HISTORY, Table.HISTORY: Table.DEFINE}
 class _Search(msgspec.Struct):
     """Looks through LOG and HISTORY for callables, and then through DEFINE for those not found."""
 
-    turn: int  # all that was handled up to this one must be durable first (D3)
+    turn: int  # all that was handled up to this one must be durable first (CC3)
     known: int  # how many records there were
     table: Table = Table.LOG
     after: bytes | None = None
@@ -72,7 +72,7 @@ class Defines:
         self._erased: dict[bytes, int] = {}  # by a turn that is not durable
 
     def recall(self, messages: Sequence[wire.Up]) -> None:
-        """Read back what messages name and was let go (D2)."""
+        """Read back what messages name and was let go (CC2)."""
         known = self._broker.state.defines
         for message in messages:
             named: Sequence[wire.Part | wire.Held] = ()
@@ -157,7 +157,7 @@ class Defines:
     # --- the journal's records ----------------------------------------------------------------
 
     def _look(self, search: _Search) -> list[bytes]:
-        """Look at a page; return the callables whose records are superfluous (D3)."""
+        """Look at a page; return the callables whose records are superfluous (CC3)."""
         if self._durable < search.turn:
             return []
         table, size_bytes = search.table, self._broker.config.sweep_bytes

@@ -5,7 +5,7 @@ are new, the broker begins a round: origin and workers forget what they do not u
 what they call; the round is over when all of them have said so. What nobody has announced since it
 began is then announced again before anybody names it, and its record can go (`Defines`).
 
-  F1  Once a round is over, every callable that a process may name in calls that count and has not
+  CE1  Once a round is over, every callable that a process may name in calls that count and has not
       been heard in a `Define` since the round began is preceded by its `Define`. For each process:
       - it was asked, and has answered. The answer is behind all that it had called, and behind what it
         announced again; a link keeps the order.
@@ -14,11 +14,11 @@ began is then announced again before anybody names it, and its record can go (`D
         and what it is granted is behind the question. A silent origin that has kept its seat goes on,
         so it is waited for.
       - it is dead, and its calls do not count.
-  F2  What a worker is not known to have (`Peer.functions`) is sent with the grant. A question is an
+  CE2  What a worker is not known to have (`Peer.functions`) is sent with the grant. A question is an
       `Offer`: grants that are decided later come behind it. Those that were decided before may come
       later: the callables of all leases are kept.
-  F3  A round's number rises over all epochs: an answer to an earlier broker's counts for nothing.
-  F4  A round begins when more are new than `kept_max` (or they are large), and more than were only
+  CE3  A round's number rises over all epochs: an answer to an earlier broker's counts for nothing.
+  CE4  A round begins when more are new than `kept_max` (or they are large), and more than were only
       announced again since the last one: so what is in use, however much, is announced again once for
       as many new ones.
 """
@@ -43,7 +43,7 @@ class Rounds:
     def __init__(self, ledger: Ledger, epoch: int, kept_max: int) -> None:
         self.ledger = ledger
         self.kept_max = kept_max
-        self.number = self._first = epoch << 32  # F3
+        self.number = self._first = epoch << 32  # CE3
         self.waiting: set[PeerId] = set()  # who has not answered
         self.is_held = False  # what the last one found is being used: no other may begin
 
@@ -64,7 +64,7 @@ class Rounds:
         if self.is_held or stopping:
             return
         many = ledger.new_defined > self.kept_max or ledger.new_defined_bytes > KEPT_BYTES_MAX
-        if many and 2 * ledger.new_defined > len(ledger.heard_defined):  # F4
+        if many and 2 * ledger.new_defined > len(ledger.heard_defined):  # CE4
             self._begin()
 
     def answered(self, peer: PeerId, no: int) -> None:
@@ -88,7 +88,7 @@ class Rounds:
     def _ask(self, peer: Peer) -> None:
         if peer.role != "agent":
             keep = {lease.fn for lease in peer.leases.values()}
-            peer.functions &= keep  # F2
+            peer.functions &= keep  # CE2
             self.ledger.offer(peer.id, wire.encode(wire.Forget(self.number, sorted(keep))))
 
     def _counts(self, peer: PeerId) -> bool:

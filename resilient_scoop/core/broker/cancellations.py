@@ -10,10 +10,10 @@ The state of the item of an open question, and the answer:
     Returned says it is begun no
     holder lost, fenced, ...  ready again, leased anew or done
 
-  C1  A yes is told only behind the record of the item's cancellation, which is its outcome.
-  C2  An item is cancelled only while no worker holds it, so nobody starts it afterwards; right
+  CN1  A yes is told only behind the record of the item's cancellation, which is its outcome.
+  CN2  An item is cancelled only while no worker holds it, so nobody starts it afterwards; right
   after a restart that is not known until the workers have come.
-  C3  Questions are volatile. A parent asks one at a time and asks a new broker again; whoever runs
+  CN3  Questions are volatile. A parent asks one at a time and asks a new broker again; whoever runs
   the parent by then is told.
 """
 

@@ -1,7 +1,7 @@
 """Stores checkpoints, and erases records that they make obsolete, a page of the log at a time.
 
-K1  Only a parent's one writer makes or verifies its checkpoints (L1).
-K2  A record is erased only if all that it holds was trimmed, and it is older than the `Trimmed`
+KP1  Only a parent's one writer makes or verifies its checkpoints (L1).
+KP2  A record is erased only if all that it holds was trimmed, and it is older than the `Trimmed`
     record that says so. That record stays until its sweep is done, and the newest stays for good.
 """
 
@@ -164,7 +164,7 @@ class Keeper:
             self._jobs.popleft()  # the parent is done, and its records are gone
 
     def swept(self, page: Swept) -> None:
-        """Erase the obsolete records of a page (K2)."""
+        """Erase the obsolete records of a page (KP2)."""
         self._asked = False
         job = next((each for each in self._jobs if each.parent.path == page.parent), None)
         if job is None or self.ledger.state.parents.get(page.parent) is not job.parent:

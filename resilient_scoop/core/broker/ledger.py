@@ -1,7 +1,7 @@
 """The ledger: writes facts (calls, outcomes, answers) into state and journal.
 
-L1  Only the current attempt of a parent changes what the parent owns (one writer).
-L2  A record is logged exactly when it changes the state, before anybody is told of it: outcomes and
+LE1  Only the current attempt of a parent changes what the parent owns (one writer).
+LE2  A record is logged exactly when it changes the state, before anybody is told of it: outcomes and
 answers are `Send`, which waits for the commit. A record of another shape than what arrived (part
 of an outcome came too late) is made anew.
 """
@@ -78,7 +78,7 @@ class Ledger:
         return self.state.seq
 
     def record(self, record: wire.Logged, *, forced: bool = True) -> Change:
-        """Apply a record made by the broker, and log it if it is news (L2)."""
+        """Apply a record made by the broker, and log it if it is news (LE2)."""
         change = apply(self.state, record, self.state.seq + 1)
         if change.is_news:
             self.log(self.state.parent(record.parent), wire.encode(record), forced=forced)
@@ -106,7 +106,7 @@ class Ledger:
         return next((lease for lease in batch.leases if place[2] in lease.left), None)
 
     def current(self, peer: Peer, path: str, attempt: wire.Attempt) -> bool:
-        """Return whether this is the parent's one writer (L1); fence it off if not."""
+        """Return whether this is the parent's one writer (LE1); fence it off if not."""
         if path == ids.ROOT:
             good = self.root == (attempt, peer.id)
         else:

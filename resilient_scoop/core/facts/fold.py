@@ -3,11 +3,11 @@
 The live ledger calls `apply` with what it is told, and logs what counted of that; recovery calls it with
 what was logged. Both come to the same state:
 
-  F1  What does not count changes nothing (S2), so a record may be applied before it is known to be news.
+  FO1  What does not count changes nothing (S2), so a record may be applied before it is known to be news.
       A record is logged exactly if it was news, cut down to what counted.
-  F2  Records of one parent are applied in the order of their sequence numbers; records of different
+  FO2  Records of one parent are applied in the order of their sequence numbers; records of different
       parents commute, so recovery may scan the table in key order.
-  F3  A record that a sweep has erased, and one that it has not come to yet, make no difference
+  FO3  A record that a sweep has erased, and one that it has not come to yet, make no difference
       (`core.facts.checkpoints`, C3).
 """
 

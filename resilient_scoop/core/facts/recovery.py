@@ -117,7 +117,7 @@ def forget_without_args(state: State, has_args: Callable[[bytes], bool]) -> int:
                 key = parent.prefix + piece.record.to_bytes(8, "big")
                 begun = parent.intents.get(
                     batch.call, Intervals()
-                )  # given up, never asked for (A4)
+                )  # given up, never asked for (AB4)
                 spans = [
                     gap
                     for run in batch.undone.overlap(piece.start, piece.stop)
@@ -150,7 +150,7 @@ def forget_items(state: State, record: int, indexes: set[int]) -> int:
                     continue
                 begun = parent.intents.get(
                     batch.call, Intervals()
-                )  # given up, never asked for (A4)
+                )  # given up, never asked for (AB4)
                 for index in range(piece.start, piece.stop):
                     at = piece.offset + index - piece.start
                     if at in indexes and index in batch.undone and index not in begun:

@@ -1,15 +1,15 @@
 """`futures.once` as a pure machine: a function that runs once, whatever it does.
 
-N1  Its answer is one observation, behind all that the function did. Where the function has made calls
+ON1  Its answer is one observation, behind all that the function did. Where the function has made calls
 or was told something itself, the observation's kind says where it began: `once CALL NUMBER`.
-N2  On a replay all of that is passed over: calls and observations keep the numbers that they had.
+ON2  On a replay all of that is passed over: calls and observations keep the numbers that they had.
 Where its observation is not in the history, the function had not come to its end: it runs again,
 and what it asked for and was told before is found under the same numbers.
-N3  A function inside of another one has another kind (`once/1`): an outer one that had not come to its
+ON3  A function inside of another one has another kind (`once/1`): an outer one that had not come to its
 end never takes the answer of an inner one for its own.
-N4  The answer is told when it is durable (`Noted`), not before: what the parent does with it in the
+ON4  The answer is told when it is durable (`Noted`), not before: what the parent does with it in the
 world is never done with another answer. A broker that ends in between is asked again.
-N5  Another function than the one whose answer this is gets the answer, as by its place; it is said.
+ON5  Another function than the one whose answer this is gets the answer, as by its place; it is said.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class Begun(msgspec.Struct, frozen=True):
 
     @property
     def whole(self) -> str:
-        """The kind of its answer where it did something itself (N1)."""
+        """The kind of its answer where it did something itself (ON1)."""
         return f"{self.kind} {self.call} {self.observation}"
 
 
 def begin(depth: int, at_call: int, at_observation: int) -> Begun:
-    """Return where a function begins that stands inside of `depth` others (N3)."""
+    """Return where a function begins that stands inside of `depth` others (ON3)."""
     return Begun(f"{KIND}/{depth}" if depth else KIND, at_call, at_observation)
 
 
 def find(recorded: deque[wire.Observation], begun: Begun) -> wire.Observation | None:
-    """Return the answer that was told before, wherever its function ended (N2)."""
+    """Return the answer that was told before, wherever its function ended (ON2)."""
     if recorded and (recorded[0].kind, recorded[0].at_call) == (begun.kind, begun.call):
         return recorded[0]
     return next((each for each in recorded if each.kind == begun.whole), None)
@@ -76,7 +76,7 @@ def unpack(packed: bytes) -> tuple[str, bytes]:
 
 
 class Once(msgspec.Struct):
-    """Which answers one attempt at a parent waits for, until they are durable (N4)."""
+    """Which answers one attempt at a parent waits for, until they are durable (ON4)."""
 
     wanted: int = -1  # the last observation that is to be durable before the parent goes on
     noted: int = -1  # all up to this one are

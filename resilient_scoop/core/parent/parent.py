@@ -356,7 +356,7 @@ class Parent:
         return not history.replaying or once.find(history.recorded, begun) is not None
 
     def recall_once(self, begun: Begun, name: str) -> bytes | None:
-        """Return the answer that was told before, passing over all that led to it (N2); None: run it."""
+        """Return the answer that was told before, passing over all that led to it (ON2); None: run it."""
         found = once.find(self.history.recorded, begun)
         if self.once.watch is not None:
             self.once.watch(begun, found is not None)
@@ -369,7 +369,7 @@ class Parent:
         return answer
 
     def end_once(self, begun: Begun, name: str, answer: bytes) -> bytes:
-        """Record a function's answer; return what is told, once `Once.is_durable` holds (N4)."""
+        """Record a function's answer; return what is told, once `Once.is_durable` holds (ON4)."""
         recorded = self.history.recorded
         if recorded:
             first = recorded[0]

@@ -3,14 +3,14 @@
 It is the machine of `core.parent.parent` itself; pages of the history come from whoever reads the journal.
 What is added is a comparison, made at the moment at which the parent does something:
 
-  D1  A call is compared with what the journal says was asked under its number: function, count,
+  RP1  A call is compared with what the journal says was asked under its number: function, count,
       arguments. One above all journaled numbers lies behind the end of the history.
-  D2  An observation that is asked for where none was recorded is a difference if the journal has
+  RP2  An observation that is asked for where none was recorded is a difference if the journal has
       later calls (it would have been journaled with the next of them), else the history's end.
-  D3  Nothing is computed and nothing new is told: at the end of the history the parent stands still.
-  D4  A call below others that the journal knows, and unknown itself, was lost and left out by a repair:
+  RP3  Nothing is computed and nothing new is told: at the end of the history the parent stands still.
+  RP4  A call below others that the journal knows, and unknown itself, was lost and left out by a repair:
       the history of a parent that is not done ends there, and one that is done has no whole history.
-  D5  An end lies where the attempt that came to it says, not where an earlier one, of other code, came to.
+  RP5  An end lies where the attempt that came to it says, not where an earlier one, of other code, came to.
 
 The first difference, or the end, goes to `halt`, which must not return.
 """
@@ -172,12 +172,12 @@ class Replayed(Parent):
         self.last_observation = 1 << 62
 
     def end_at(self, calls: int, observations: int) -> None:
-        """The journal has the parent's end, behind so many calls and observations; -1: all (D5)."""
+        """The journal has the parent's end, behind so many calls and observations; -1: all (RP5)."""
         self.ended = True
         if calls >= 0:
             self.last_call, self.last_observation = calls, observations
 
-    # --- calls (D1) ---------------------------------------------------------------------------
+    # --- calls (RP1) ---------------------------------------------------------------------------
 
     def begin(self, fn: bytes, fingerprint: bytes) -> Call:
         """Open the next call, if a checkpoint does not stand in its place."""
@@ -208,7 +208,7 @@ class Replayed(Parent):
             self._differ("code", error.expected, error.found, call.number)
 
     def _look_for(self, call: Call) -> None:
-        """Halt at a call that the journal does not know, unless it lies behind the end (D1, D4)."""
+        """Halt at a call that the journal does not know, unless it lies behind the end (RP1, RP4)."""
         found = f"call {self._at(call.number)} of {short(self.judge.name_of(call.fn))}"
         lacks = call.number < self.last_call
         if self.ended:
@@ -273,7 +273,7 @@ class Replayed(Parent):
             self._differ("code", error.expected, f"{error.found} ({error.path})")
 
     def recall(self, kind: str) -> bytes | None:
-        """Return what was told at this point; where nothing was, that is the end (D2, D5)."""
+        """Return what was told at this point; where nothing was, that is the end (RP2, RP5)."""
         if self.ended and self.history.next_observation >= self.last_observation:
             asks = f"`{kind}` before call {self.calls.next}"
             self._differ("observation", "no answer here", asks)
@@ -304,18 +304,18 @@ class Replayed(Parent):
             )
 
     def observe(self, kind: str, answer: bytes) -> None:
-        """Refuse to record anything (D3)."""
+        """Refuse to record anything (RP3)."""
         if kind != "rewind":
-            raise InvariantError(f"D3 a replay was told `{kind}` {answer!r}")
+            raise InvariantError(f"RP3 a replay was told `{kind}` {answer!r}")
 
     def forget_given_up(self) -> None:
-        """Let go of calls that nobody reads: whether they end is of no interest here (D3)."""
+        """Let go of calls that nobody reads: whether they end is of no interest here (RP3)."""
         self.let_go()
         for number in self.given_up.take_to_tell():
             self.calls.open.pop(number, None)
 
     def is_drained(self) -> bool:
-        """Tell whether all calls are at their end; items that were given up have none (D3)."""
+        """Tell whether all calls are at their end; items that were given up have none (RP3)."""
         return not any(
             gap
             for call in self.calls.open.values()

@@ -1,6 +1,6 @@
 """The callables that one process knows, and which of them it has announced to the broker.
 
-`core.broker.callable_eviction` (F1) explains why they are forgotten, and what a process must send then.
+`core.broker.callable_eviction` (CE1) explains why they are forgotten, and what a process must send then.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Callables:
         ] = {}  # those that this process has announced to the broker
 
     def announcements(self) -> list[bytes]:
-        """Return the definitions of all callables that this process has announced (F1)."""
+        """Return the definitions of all callables that this process has announced (CE1)."""
         return [wire.encode(self.known[fn]) for fn in self.announced]
 
     def forget(self, calling: AbstractSet[bytes], used: AbstractSet[bytes]) -> None:

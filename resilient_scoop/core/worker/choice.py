@@ -1,14 +1,14 @@
 """Decide what the thread of a worker does next, for the real loop and the simulated one.
 
-J1  Parents that can go on go before slices: the deepest first, and who waits for a lock after all others,
+WC1  Parents that can go on go before slices: the deepest first, and who waits for a lock after all others,
     since one of them may let go of it.
-J2  Of slices, the one of the lowest rank goes first. Of equal ones an open one (of which an item waits and
+WC2  Of slices, the one of the lowest rank goes first. Of equal ones an open one (of which an item waits and
     others are not begun) goes before those in the queue, and the latest of the open ones first: most
     likely it was opened below the others.
-J3  While a task waits for a lock, none of the script's own calls is begun. A careful worker begins none
+WC3  While a task waits for a lock, none of the script's own calls is begun. A careful worker begins none
     while any task waits, and only what the deepest one has asked for, unless it has begun nothing for
     `BARRED_S`: another worker may wait for what is barred here.
-J4  After a stop nothing is begun or resumed.
+WC4  After a stop nothing is begun or resumed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Next(Enum):
 
 
 def next_step(*, stopping: bool, ready: bool, slices: bool) -> Next:
-    """Return what comes next (J1, J4); `ready`: a parent can continue, `slices`: one may be started."""
+    """Return what comes next (WC1, WC4); `ready`: a parent can continue, `slices`: one may be started."""
     if stopping:
         return Next.END
     if ready:
@@ -57,14 +57,14 @@ def next_step(*, stopping: bool, ready: bool, slices: bool) -> Next:
 
 
 def turn_of(path: str, *, gives_way: bool = False) -> tuple[bool, int]:
-    """Return the sort key of a task that can continue; the lowest goes first (J1)."""
+    """Return the sort key of a task that can continue; the lowest goes first (WC1)."""
     return gives_way, -path.count(".")
 
 
 def bar(
     parked: Mapping[str, Waiting], *, locks: int, careful: bool, idle_s: float
 ) -> Callable[[Work], bool] | None:
-    """Return a function that says whether a slice may be started (J3); None if each may.
+    """Return a function that says whether a slice may be started (WC3); None if each may.
 
     `locks` is how many of the `parked` tasks wait for a lock; nothing was started for `idle_s`.
     """
@@ -82,7 +82,7 @@ def bar(
 def take_slice(
     opened: list[Work], queue: deque[Work], may_begin: Callable[[Work], bool] | None = None
 ) -> Work | None:
-    """Take the slice that goes first (J2) among those that may be started; None if there is none."""
+    """Take the slice that goes first (WC2) among those that may be started; None if there is none."""
     if may_begin is not None:
         return _take_allowed(opened, queue, may_begin)
     if not opened:

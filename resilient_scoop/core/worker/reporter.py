@@ -1,8 +1,8 @@
 """Progress reports of a worker's items, on their way to the broker.
 
-  R1  The last word of an item is sent within `KEEP_S` of the one before it, or with the next flush
+  RT1  The last word of an item is sent within `KEEP_S` of the one before it, or with the next flush
       behind that; words in between are replaced, not queued.
-  R2  Nothing is sent of an item whose outcome is on its way, or whose task was dropped.
+  RT2  Nothing is sent of an item whose outcome is on its way, or whose task was dropped.
 
 An item that is tried again in the same worker (`retries=`) gets the payload of its last try.
 """
@@ -93,7 +93,7 @@ class Reporter:
         item.carried, item.has_resumed = kept, False
 
     def due(self, now: float, *, everything: bool = False) -> list[bytes]:
-        """Return the frames to send now (R1), and drop ended items (R2)."""
+        """Return the frames to send now (RT1), and drop ended items (RT2)."""
         frames: list[bytes] = []
         for path, item in list(self.items.items()):
             work = item.work

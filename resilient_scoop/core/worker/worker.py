@@ -369,7 +369,7 @@ class Worker:
         self.fenced.append(path)
 
     def _forget(self, asked: wire.Forget) -> None:
-        """Forget unused callables, announce called ones again, and confirm (F1)."""
+        """Forget unused callables, announce called ones again, and confirm (CE1)."""
         calling: set[bytes] = set()
         for parent in self.parents.values():
             self.out += parent.frames()  # definitions of its calls are sent before
@@ -381,7 +381,7 @@ class Worker:
         self.out.append(wire.encode(wire.Forgotten(asked.no)))
 
     def _greeting(self) -> list[bytes]:
-        """Return a Hello and all that this process has announced: its broker may not know it (F1)."""
+        """Return a Hello and all that this process has announced: its broker may not know it (CE1)."""
         held = [self._held(work) for work in self.works.values() if work.left]
         self.limits = {path: self.limits[path] for path in self.limits if path in self.parents}
         waiting = []

@@ -203,7 +203,7 @@ class Stage:
         )  # fmt: skip
 
     def wait(self, ready: Callable[[], bool], until: float | None) -> bool:
-        """Read the history until `ready()` holds; a time limit counts as reached at once (D3)."""
+        """Read the history until `ready()` holds; a time limit counts as reached at once (RP3)."""
         self.parent.forget_given_up()
         while not ready():
             if self._feed():

@@ -1,12 +1,12 @@
 """A worker's main loop: it resumes parents that can go on, and runs slices otherwise.
 
-What comes next is decided by `core.worker.choice` (J1 to J4).
+What comes next is decided by `core.worker.choice` (WC1 to WC4).
 
-H2  The hub's greenlet never runs user code; whatever waits is in `parked` with what it waits for.
-H3  A parent takes its random streams, and what else is its own of the process, with it when it
+WL2  The hub's greenlet never runs user code; whatever waits is in `parked` with what it waits for.
+WL3  A parent takes its random streams, and what else is its own of the process, with it when it
 waits, and finds them again (`task_state.process_state`).
-H4  A parent that could go on does not wait behind a long item for long: another worker replays it.
-H5  With `always_replay`, a parent that was told an outcome while it waited does not go on: it is
+WL4  A parent that could go on does not wait behind a long item for long: another worker replays it.
+WL5  With `always_replay`, a parent that was told an outcome while it waited does not go on: it is
 ended and runs again from the top. That outcome is in its history by then, so that each of its
 lives comes further than the one before.
 """
@@ -148,7 +148,7 @@ class Hub:
                 self.session.send(frame)
 
     def say_stuck(self) -> None:
-        """Tell the broker of parents that could go on while one item keeps the worker (H4)."""
+        """Tell the broker of parents that could go on while one item keeps the worker (WL4)."""
         now = time.monotonic()
         if self.lock_waits.look(now):
             return
@@ -279,7 +279,7 @@ class Hub:
         return turn_of(path, gives_way=parked is not None and parked.gives_way)
 
     def _is_to_replay(self, parked: Parked) -> bool:
-        """Tell whether a parent has to run again from the top, now that it could go on (H5)."""
+        """Tell whether a parent has to run again from the top, now that it could go on (WL5)."""
         if not self.session.settings.options.always_replay:
             return False
         parent, work = parked.context.parent, parked.context.work

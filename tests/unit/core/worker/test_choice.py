@@ -1,4 +1,4 @@
-"""What a worker does next (J1 to J4): every combination of facts."""
+"""What a worker does next (WC1 to WC4): every combination of facts."""
 
 from __future__ import annotations
 
