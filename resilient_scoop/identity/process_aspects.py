@@ -18,6 +18,8 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from resilient_scoop.adapters.loaded import loaded
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -350,12 +352,12 @@ class SocketTimeout:
 
     def read(self) -> float | None:
         """Return a snapshot."""
-        module: Any = sys.modules.get("_socket")
+        module = loaded("_socket")
         return None if module is None else module.getdefaulttimeout()
 
     def write(self, value: float | None) -> None:
         """Restore a snapshot."""
-        module: Any = sys.modules.get("_socket")
+        module = loaded("_socket")
         if module is not None:
             module.setdefaulttimeout(value)
 
@@ -367,11 +369,11 @@ class SklearnConfig:
 
     def is_at(self, value: dict[str, Any] | None) -> bool:
         """Return whether the process is in the state of a snapshot."""
-        return "sklearn._config" not in sys.modules or self.read() == (value or self.default())
+        return loaded("sklearn._config") is None or self.read() == (value or self.default())
 
     def read(self) -> dict[str, Any] | None:
         """Return a snapshot."""
-        module: Any = sys.modules.get("sklearn._config")
+        module = loaded("sklearn._config")
         return None if module is None else module.get_config()
 
     def write(self, value: dict[str, Any] | None) -> None:
@@ -382,4 +384,4 @@ class SklearnConfig:
 
     def default(self) -> dict[str, Any] | None:
         """Return the initial value in a thread."""
-        return getattr(sys.modules.get("sklearn._config"), "_global_config", None)
+        return getattr(loaded("sklearn._config"), "_global_config", None)

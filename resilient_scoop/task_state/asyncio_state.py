@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from typing import Any, Final
 
+from resilient_scoop.adapters.loaded import loaded
+
 
 class RunningLoop:
     """The running loop, its running task, and the hooks for asynchronous generators."""
@@ -17,14 +19,14 @@ class RunningLoop:
 
     def is_at(self, value: Any) -> bool:
         """Return whether the process is in the state of a snapshot."""
-        module = sys.modules.get("asyncio.events")
+        module = loaded("asyncio.events")
         if module is None:
             return value[0] is None
         return module._get_running_loop() is value[0] and sys.get_asyncgen_hooks() == value[2]  # noqa: SLF001
 
     def read(self) -> Any:
         """Return a snapshot: (loop, task, hooks)."""
-        module = sys.modules.get("asyncio.events")
+        module = loaded("asyncio.events")
         loop = None if module is None else module._get_running_loop()  # noqa: SLF001
         task = None if loop is None else _swap_task(loop, None)
         if task is not None:
@@ -33,7 +35,7 @@ class RunningLoop:
 
     def write(self, value: Any) -> None:
         """Restore a snapshot."""
-        module = sys.modules.get("asyncio.events")
+        module = loaded("asyncio.events")
         sys.set_asyncgen_hooks(*value[2])
         if module is None:
             return
@@ -47,7 +49,7 @@ class RunningLoop:
 
 def _swap_task(loop: Any, task: Any) -> Any:
     """Set the running task of a loop; return the one before. Python 3.11 keeps it with the loop."""
-    swap = getattr(sys.modules.get("asyncio.tasks"), "_swap_current_task", None)
+    swap = getattr(loaded("asyncio.tasks"), "_swap_current_task", None)
     return None if swap is None else swap(loop, task)
 
 
@@ -62,14 +64,14 @@ class CurrentLoop:
 
     def read(self) -> dict[str, Any]:
         """Return a snapshot."""
-        module = sys.modules.get("asyncio.events")
+        module = loaded("asyncio.events")
         policy = getattr(module, "_event_loop_policy", None)
         local = getattr(policy, "_local", None)
         return {} if local is None else dict(vars(local))
 
     def write(self, value: dict[str, Any]) -> None:
         """Restore a snapshot."""
-        module = sys.modules.get("asyncio.events")
+        module = loaded("asyncio.events")
         local = getattr(getattr(module, "_event_loop_policy", None), "_local", None)
         if local is not None:
             vars(local).clear()

@@ -1,0 +1,27 @@
+"""A module counts as loaded once its import has ended."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.adapters.loaded import loaded
+
+
+def test_loaded_returns_no_module_while_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "half.py").write_text(
+        "from resilient_scoop.adapters.loaded import loaded\nseen = loaded(__name__)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    half = __import__("half")
+    assert half.seen is None
+    assert loaded("half") is half
+    del sys.modules["half"]
+
+
+def test_loaded_returns_none_for_a_module_that_nobody_has_imported() -> None:
+    assert loaded("no_such_module") is None
