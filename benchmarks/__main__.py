@@ -120,7 +120,7 @@ def run(options: argparse.Namespace, bench: Bench, results: Results) -> list[str
         print(f"{peer}: not installed in {bench.python(peer)}, left out")
     for number in range(1 if options.quick else options.rounds):
         for case in options.only.split(","):
-            turn = number % len(peers)  # nobody is always the first
+            turn = number % len(peers)  # each is first sometimes
             for peer in peers[turn:] + peers[:turn]:
                 if peer not in LEFT_OUT.get(case, ()) and not (
                     peer != "ours" and case in ours_only()

@@ -1,7 +1,7 @@
 """How long commits wait while a journal is compacted under them.
 
 A journal of which most is free space is made, then written to as a busy run writes; what each turn
-waited for its commit is measured before the compaction begins and while it goes on.
+waited for its commit is measured before the compaction begins and while it continues.
 
     python -m benchmarks.compaction --megabytes 1000 --folder /var/tmp
 """

@@ -4,7 +4,7 @@ The run is killed, all processes at once with SIGKILL, when its last generation 
 resumed. Told are the time from `rscoop resume` to the first item that is new, the journal's size, how
 fast the script was replayed from its first line on (`replayed_per_s`) and what that comes to with all
 that a resume does before (`resumed_per_s`: the checks of the journal, the broker's recovery, processes
-that start); and whether the run came to the result of one that nobody killed.
+that start); and whether the run came to the result of one that was not killed.
 
     python -m benchmarks.generations --generations 100000 --folder /var/tmp
 
@@ -97,7 +97,7 @@ class Case:
 
 
 def undisturbed(folder: Path, count: int) -> str:
-    """Return what the run prints if nobody kills it."""
+    """Return what the run prints if it is not killed."""
     case = Case(folder, "plain", count)
     (folder / "go").touch()
     said, _ = case.run().communicate(timeout=_LIMIT_S)

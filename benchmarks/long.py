@@ -1,6 +1,6 @@
 """The script of the resume case: `long.py FOLDER MAPS ITEMS`.
 
-It computes maps of no-ops, says that they are done, and waits until `go` is there, for ever in the
+It computes maps of no-ops, says that they are done, and waits until `go` is there, forever in the
 life that is killed; then it computes something new, which leaves its moment in `stamps`.
 """
 

@@ -71,7 +71,7 @@ def noop_map(grid: Grid, scale: Scale) -> Figures:
 
 
 def latency(grid: Grid, scale: Scale) -> Figures:
-    """Submit one and await it, again and again; ours is judged with its journal's commit."""
+    """Submit one and await it, repeatedly; ours is judged with its journal's commit."""
     spans = [_timed(lambda: grid.call(load.noop, 1)) * 1000 for _ in range(scale.items(500))]
     cuts = statistics.quantiles(spans, n=100)
     figures = {"p50_ms": statistics.median(spans), "p99_ms": cuts[98]}

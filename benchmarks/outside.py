@@ -87,7 +87,7 @@ class Bench:
         }
 
     def has(self, peer: str) -> bool:
-        """Tell whether a peer is installed."""
+        """Return whether a peer is installed."""
         module = MODULES.get(peer)
         code = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"
         done = module is None or subprocess.run([self.python(peer), "-c", code], check=False)

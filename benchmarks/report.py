@@ -56,7 +56,7 @@ class Results:
         path.write_text(json.dumps(whole, indent=1) + "\n")
 
     def is_met(self, row: Row, goal: Goal) -> bool | None:
-        """Tell whether our median meets a goal; None if what it takes was not measured."""
+        """Return whether our median meets a goal; None if what it takes was not measured."""
         if self.quick and row.sized:
             return None
         try:

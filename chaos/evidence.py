@@ -64,7 +64,7 @@ class Ledger:
         return max(instants) - min(instants)
 
     def repeated(self) -> int:
-        """Return how many complete executions were in vain: their items ran to their end again."""
+        """Return how many complete executions were wasted: their items ran to their end again."""
         ends = Counter(line.path for line in self.lines() if line.mark == END)
         return sum(ends.values()) - len(ends)
 

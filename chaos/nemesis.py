@@ -92,7 +92,7 @@ Fire = Callable[[list[Process]], list[Process]]
 
 
 def strike(kill: Kill, target: Target, fire: Fire | None = None) -> list[Process]:
-    """Wait for a kill's moment and carry it out; return whom it hit: nobody if the run was over.
+    """Wait for a kill's moment and carry it out; return which processes it hit: none if the run was over.
 
     `fire` is done to the chosen processes in the place of killing them.
     """
@@ -116,7 +116,7 @@ def strike(kill: Kill, target: Target, fire: Fire | None = None) -> list[Process
 
 
 def _await_moment(kill: Kill, target: Target) -> bool:
-    """Wait; return whether the run still goes on."""
+    """Wait; return whether the run still continues."""
     if kill.moment in (Moment.OUTPUT, Moment.END):
         return _await_output(kill, target)
     now = time.monotonic()

@@ -326,7 +326,7 @@ class Round:
             self.violate(Guarantee.SOUND, f"resume of a finished run: exit {code}, or said more")
 
     def excuse(self, text: str) -> str:
-        """Return a log without what is nobody's fault."""
+        """Return a log without expected errors."""
         return text
 
     def _check_logs(self) -> None:

@@ -1,7 +1,7 @@
 """Long calls that keep what they have: magnets at several temperatures, an hour each if you like.
 
 Nothing can be done in parallel within one Monte Carlo simulation: it is one long call. Killed in its
-last minute it would begin anew, if it did not say now and then how far it is and what it has:
+last minute it would begin again, if it did not say now and then how far it is and what it has:
 
     futures.progress(sweep, sweeps, resume=state)
 
@@ -28,7 +28,7 @@ from resilient_scoop import futures
 
 @dataclass
 class State:
-    """All that a simulation needs to go on: it pickles to a few kilobytes."""
+    """All that a simulation needs to continue: it pickles to a few kilobytes."""
 
     spins: list[list[int]]
     sweep: int = 0

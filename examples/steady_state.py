@@ -8,7 +8,7 @@ slowest each time; this one breeds a new individual as soon as any result is the
 What it does next thus depends on the order in which results come, which no two runs share. Within
 one run that order is history: it is recorded as it is told, and after `rscoop resume`, or when the
 script's own process dies and is started again, the same results come in the same order, so that the
-search goes on from where it was. `--history` prints that order, to see it happen; without it only
+search continues from where it was. `--history` prints that order, to see it happen; without it only
 the levels passed on the way to the optimum are printed, which any order leads to.
 
 The problem: make all bits one, where each block of four earns a bonus once it is full (after the

@@ -61,7 +61,7 @@ def seeds(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(autouse=True)
 def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the test, and every process it starts, a state folder that nobody else sees."""
+    """Give the test, and every process it starts, a state folder of its own."""
     path = tmp_path / "state"
     monkeypatch.setenv("RSCOOP_STATE_DIR", str(path))
     return path

@@ -49,7 +49,7 @@ def square(path: str, number: int) -> int:
 
 
 def one_round(first_call: int) -> str:
-    """Make five calls, of which the first has number `first_call`; return what came of them."""
+    """Make five calls, of which the first has number `first_call`; return their results."""
     calls = [first_call + step for step in range(5)]
     paths = [[f"0.{call}[{index}]" for index in range(ITEMS)] for call in calls]
     arrays = futures.map(big, paths[0][:4], [shared.getConst("scale")] * 4)

@@ -19,7 +19,7 @@ def leaf(path: str, weight: float) -> float:
 
 
 def walk(path: str) -> float:
-    """Return where a walk of many steps ends; it goes on where it was."""
+    """Return where a walk of many steps ends; it continues where it was."""
     with running(path):
         info = futures.task_info()
         at, place = (info and info.resume) or (0, 0.0)

@@ -102,7 +102,7 @@ def command(*, states: tuple[str, ...], last: int | None, as_json: bool) -> None
         which = f"runs that are {' or '.join(states)}" if states and entries else "runs"
         click.echo(f"no {which} in {state_folder()}", err=True)
     else:
-        now = time.time()  # noqa: TID251  ages are for eyes
+        now = time.time()  # noqa: TID251  ages are for display
         created = {entry.run.id: entry.info.created_at for entry in entries if entry.info}
         _print_table(rows, {key: duration(now - at) for key, at in created.items()})
 

@@ -109,7 +109,7 @@ def command(*, run: RunDir, as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
-        age = duration(time.time() - info.created_at)  # noqa: TID251  for eyes
+        age = duration(time.time() - info.created_at)  # noqa: TID251  for display
         click.echo("\n".join(folded("\n".join(_lines(report, info, age)))))
 
 

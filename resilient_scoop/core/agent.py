@@ -20,13 +20,13 @@ of a worker that cannot import the script, where no further try is of any use: t
   G1  A slot has one process at most: its successor is started after its end was learnt.
   G2  The broker is told of the end of every process, in order, and what cannot be sent is kept until
       there is a broker. Only when the launcher is gone nothing is told: the broker ends by itself, and
-      would take the deaths of that end for deaths of a run that goes on.
-  G3  A death is blamed on what was on the CPU ("crash", "oom", "timeout") only where nobody asked for it:
+      would take the deaths of that end for deaths of a run that continues.
+  G3  A death is blamed on what was on the CPU ("crash", "oom", "timeout") only if it was not requested:
       not at a stop, and not if the process had done its work, had to start again, could not import the
       script or was refused a resource by the system.
   G4  After a stop nothing is started, whatever runs has a deadline, and the agent leaves when nothing runs.
   G5  A process whose work is done has no successor.
-  G6  What fails again and again is tried ever later, or a limited number of times, or for a limited time,
+  G6  What fails repeatedly is tried ever later, or a limited number of times, or for a limited time,
       but for a full disk; then the run is given up.
   G7  Only processes that the host lets run are vouched for.
 
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 BACKOFF_S: Final = 0.25
 BACKOFF_S_MAX: Final = 30.0
 FREED_MAX: Final = 4
-"""How often a worker may be started anew for what C code waits for: it may be no lock of a task."""
+"""How often a worker may be started again for what C code waits for: it may be no lock of a task."""
 HASTY_S: Final = 1.0
 HASTY_MIN: Final = 3
 STILLBORN_MAX: Final = 5
@@ -76,9 +76,9 @@ LAST_S: Final = 3.0
 EXIT_S: Final = 10.0
 """What exit handlers, threads and finalizers of the user's have in a process whose work is done."""
 IMPORT_S: Final = 60.0
-"""After how long it is said that a worker is still importing the script."""
+"""Time after which a long import of the script is reported."""
 PAUSED_S: Final = 3.0
-"""After how long it is said that a process is stopped (SIGSTOP)."""
+"""Time after which a stopped process (SIGSTOP) is reported."""
 _SIGKILL: Final = -9  # as an exit code
 
 
@@ -91,7 +91,7 @@ class AgentConfig(msgspec.Struct, frozen=True):
     """How often the broker is told which processes run: several times per second of a lease, since
     one message that is late must not make a process look dead."""
     always_replay: bool = False
-    """Whether an origin may ask to be started anew."""
+    """Whether an origin may ask to be started again."""
 
 
 # --- the life of a slot -----------------------------------------------------------------------
@@ -163,7 +163,7 @@ class Slot(msgspec.Struct, eq=False):
         return self.state in (State.RUNNING, State.DYING)
 
     def enter(self, happening: Happening) -> None:
-        """Go on as the table says."""
+        """Continue as the table says."""
         after = _NEXT[self.state]
         assert happening in after, f"{self.name} is {self.state.name} at {happening.name}"
         self.state = after[happening]
@@ -238,7 +238,7 @@ class NoRoom(msgspec.Struct, frozen=True):
 
 
 class Stillborn(msgspec.Struct, frozen=True):
-    """The run stops because a process ends before it has begun, again and again."""
+    """The run stops because a process ends before it has begun, repeatedly."""
 
     name: str
     times: int
@@ -465,7 +465,7 @@ class Agent:
             self.stop("no room", now)
 
     def _others(self, slot: Slot) -> bool:
-        """Tell whether another process of the role runs."""
+        """Return whether another process of the role runs."""
         return any(
             each.role == slot.role and each.has_process
             for each in self.slots.values()
@@ -482,9 +482,9 @@ class Agent:
             self._actions.append(EndLeftovers(slot.name))
         freed = slot.role == "worker" and code == START_AGAIN
         slot.freed += freed
-        anew = freed or (self.config.always_replay and code == START_AGAIN)
+        again = freed or (self.config.always_replay and code == START_AGAIN)
         unfit = slot.role == "worker" and code == CANNOT_IMPORT
-        orderly = flight.has_ended or self.stopping is not None or anew or unfit or code == REFUSED
+        orderly = flight.has_ended or self.stopping is not None or again or unfit or code == REFUSED
         died = "oom" if code == _SIGKILL and event.oom else "crash"
         reason = slot.killed_for or ("asked" if orderly else died)
         self._tell(_lost(slot, event, reason))
@@ -492,7 +492,7 @@ class Agent:
             self._say(Died(slot.role, slot.name, code, reason == "oom"))
         if freed:
             self._say(Freed(slot.name))
-        is_hasty = now - slot.started_at < HASTY_S and not (anew or unfit or gets_on)
+        is_hasty = now - slot.started_at < HASTY_S and not (again or unfit or gets_on)
         slot.hasty = slot.hasty + 1 if is_hasty else 0
         slot.stillborn = 0 if flight.is_ready or orderly else slot.stillborn + 1
         if slot.stillborn >= STILLBORN_MAX:
@@ -526,7 +526,7 @@ class Agent:
                 self._say(ImportFails(event.why, wait_s))
 
     def _is_unfit(self, slot: Slot) -> bool:
-        """Tell whether a worker that could not import the script need not try again.
+        """Return whether a worker that could not import the script need not try again.
 
         Where other workers run, the cause may be a passing one.
         """
@@ -559,18 +559,18 @@ class Agent:
                     self._say(EndsLate(slot.name))
                 self._kill(slot)
             elif self.stopping == ENDED and slot.role == "worker" and flight.on_cpu is not None:
-                if now >= self.abandon_at:  # nobody wants what it computes
+                if now >= self.abandon_at:  # its result is not wanted
                     self._kill(slot)
             elif flight.on_cpu is not None and 0 < flight.on_cpu.deadline_ns < now * 1e9:
                 self._kill(slot, "timeout")
 
     def _is_late(self, slot: Slot, now: float) -> bool:
-        """Tell whether the time is over that a process has at a stop."""
+        """Return whether the time is over that a process has at a stop."""
         interrupted = slot.role == "origin" and self.stopping == CTRL_C
         return self.stopping is not None and now >= self.stop_at + interrupted * LAST_S
 
     def _running(self) -> bool:
-        """Tell whether there is a process, or may be one in a moment."""
+        """Return whether there is a process, or may be one in a moment."""
         return any(s.has_process or s.state is State.STARTING for s in self.slots.values())
 
     def _leave(self) -> None:
@@ -670,7 +670,7 @@ class Agent:
 
 
 def _executes(flight: Flight, attempt: wire.Attempt) -> bool:
-    """Tell whether a process is in the middle of an attempt."""
+    """Return whether a process is in the middle of an attempt."""
     on_cpu = flight.on_cpu
     return on_cpu is not None and (on_cpu.epoch, on_cpu.no) == (attempt.epoch, attempt.no)
 

@@ -156,7 +156,7 @@ class Course(msgspec.Struct):
         self.phase = phase
 
 
-def superfluous(numbers: Iterable[int], kept: int, *, newer: bool = True) -> list[int]:
+def obsolete(numbers: Iterable[int], kept: int, *, newer: bool = True) -> list[int]:
     """Return which data files may be removed if file number `kept` durably counts (CO3, CO5).
 
     Without `newer`, files of a running compaction are kept: files are numbered in order.

@@ -5,7 +5,7 @@ these states, driven by the writer thread (`Compaction.advance`, between two com
 processes only ever open a complete, synced data file:
 
   COPYING      A child process copies one moment of the data file to a folder of its own
-               (`compact-N`), synced as it goes, and checks each record's checksum. Commits go on in
+               (`compact-N`), synced as it goes, and checks each record's checksum. Commits continue in
                the old file; what they touch is noted.
   CATCHING UP  The child is done. The noted places are brought to what they are in the old file, a
                few milliseconds at a time; new commits are noted like those before.

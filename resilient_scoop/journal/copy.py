@@ -1,4 +1,4 @@
-"""The child that copies a data file for a compaction, while its run goes on.
+"""The child that copies a data file for a compaction, while its run continues.
 
 It reads one moment of the file as any reader does, writes it without its free pages, in pieces that
 are synced one by one with a pause as long as the sync took (a gigabyte of unwritten data would

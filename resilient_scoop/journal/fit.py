@@ -2,12 +2,12 @@
 
 Undamaged records may still be inconsistent. In this order:
 
-1. A result whose file is lost or damaged is computed again; a constant is set anew. A checkpoint whose
-   file is cannot be gone on from.
+1. A result whose file is lost or damaged is computed again; a constant is set again. A checkpoint whose
+   file is cannot be continued from.
 2. A checkpoint that waits for a call of which the journal has neither the outcome nor the arguments
-   would wait for ever.
+   would wait forever.
 3. What was trimmed (`core.facts.checkpoints`) must be covered by a checkpoint that is there. Else it is
-   asked for again, and the parent goes on from the first call that is missing: checkpoints behind that
+   asked for again, and the parent continues from the first call that is missing: checkpoints behind that
    rest on what may come out otherwise now, and go too.
 4. Behind a gap in what a parent was told, and in what the script read or wrote, the rest cannot be
    used. But what stands before a checkpoint is not written again: a gap in that output is filled.

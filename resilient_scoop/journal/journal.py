@@ -5,7 +5,7 @@ Invariants:
 - ONE-WRITER   a journal is open for writing in one process of this host (`journal.writer_lock`)
 - ALL-OR-NONE  a commit is one synced LMDB transaction: after any crash it is there whole or not
 - NO-MORE      after a commit error other than "no space", the object refuses further use: LMDB
-               would go on after a failed fsync as if nothing had been lost
+               would continue after a failed fsync as if nothing had been lost
 - NAMED-LAST   a record that names the file of a large payload is committed after the file is
                durable, and the file is removed after the commit that drops its last record;
                likewise the files of large results (`result_files`), which workers make

@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from resilient_scoop.adapters.synced_files import write_synced
-from resilient_scoop.core.compaction import superfluous
+from resilient_scoop.core.compaction import obsolete
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import (
     JournalDamagedError,
@@ -210,7 +210,7 @@ def remove_data(directory: Path, keep: str, *, newer: bool = True) -> None:
     Without `newer`, files of a running compaction are kept.
     """
     found = {compact_number(path.name) for path in directory.iterdir() if _is_compact(path.name)}
-    for number in superfluous({0, *found}, compact_number(keep), newer=newer):
+    for number in obsolete({0, *found}, compact_number(keep), newer=newer):
         if number:
             shutil.rmtree(directory / compact_folder(number), ignore_errors=True)
         else:

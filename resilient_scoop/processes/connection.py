@@ -273,7 +273,7 @@ class Session:
                 self._lock.release()
 
     def become_child(self) -> None:
-        """Let go of the run, of which this process has a copy: it is a forked child."""
+        """Leave the run, of which this process has a copy: it is a forked child."""
         self._closed.set()
         self._lock = threading.Lock()  # whoever held it is not here
         self.machine.stopping = "forked"

@@ -80,7 +80,7 @@ def importer(path: str) -> Any:
 
 
 def is_compiled(path: str, head: bytes) -> bool:
-    """Tell whether a file holds compiled code, by its name and first bytes."""
+    """Return whether a file holds compiled code, by its name and first bytes."""
     return path.endswith(".pyc") or head.startswith(importlib.util.MAGIC_NUMBER)
 
 

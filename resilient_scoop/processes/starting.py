@@ -139,7 +139,7 @@ def hash_seed(seed: int) -> str:
 
 
 def _begin(parent: int, at_its_end: signal.Signals) -> None:
-    """Have the kernel send a signal when the thread that started this process ends; be deaf meanwhile."""
+    """Ask the kernel for a signal when the parent thread ends; ignore signals until then."""
     import ctypes  # it is there: `start` has imported it
 
     ignored_signals.ignore()
@@ -162,7 +162,7 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
     """Start a process of the run, in a session of its own: the terminal's Ctrl-C is not for it.
 
     It dies with this process; only an agent ends by itself, behind what tasks have started, and is
-    let go on for that if it was stopped. Raises OSError where the system has no room for another process.
+    continued for that if it was stopped. Raises OSError where the system has no room for another process.
     """
     import ctypes  # noqa: F401 - not in the new process, between fork and exec
     import subprocess  # only the launcher and agents start processes, and both take 2 ms each

@@ -173,7 +173,7 @@ class TaskLogs(msgspec.Struct):
     _last: dict[str, str] = {}  # the time of a log's last line
 
     @classmethod
-    def anew(cls, folder: Path) -> TaskLogs:
+    def start(cls, folder: Path) -> TaskLogs:
         """Begin at the present end of the logs."""
         logs = cls(folder)
         logs._read_bytes = {path.name: path.stat().st_size for path in logs._paths()}

@@ -58,7 +58,7 @@ class AuditTail:
         self._seen: set[tuple[str, int, str]] = set()
 
     @classmethod
-    def anew(cls, logs: Path) -> AuditTail:
+    def start(cls, logs: Path) -> AuditTail:
         """Start a new audit: findings of an earlier one belong to the earlier code."""
         (logs / FILE).unlink(missing_ok=True)
         return cls(logs)

@@ -325,5 +325,5 @@ def _this_process() -> Holder:
         host=os.uname().nodename,
         boot=boot_id(),
         pid_started=pid_started(os.getpid()) or 0,
-        started_at=time.time(),  # noqa: TID251  a label for eyes
+        started_at=time.time(),  # noqa: TID251  a label for display
     )

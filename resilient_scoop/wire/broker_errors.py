@@ -16,7 +16,7 @@ def broker_error(kind: str, *fields: object) -> bytes:
 
 
 def is_cancelled(payload: bytes) -> bool:
-    """Tell whether a payload is the outcome of a cancelled item."""
+    """Return whether a payload is the outcome of a cancelled item."""
     return payload[:1] == BROKER_ERROR and read_broker_error(payload)[0] == "cancelled"
 
 

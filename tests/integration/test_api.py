@@ -356,7 +356,7 @@ def stored(): return sum(map(size, FOLDER.glob("arg-*")))
 def measure(data): return len(data), stored()
 def parent(n): return [length for length, _ in futures.map(measure, [bytes(3 << 20)] * n)]
 def broken(n):
-    futures.submit(measure, bytes(3 << 20))  # nobody waits for it
+    futures.submit(measure, bytes(3 << 20))  # not awaited
     return list(futures.map(measure, [bytes(3 << 20), open(os.devnull)]))
 if __name__ == "__main__":
     sizes = list(futures.map(measure, (bytes([n]) * (4 << 20) for n in range(64))))

@@ -136,7 +136,7 @@ if __name__ == "__main__":
     assert done.code != 0, str(done)
     assert "idempotent=False and was started" in done.err
     assert ledger(place) == ["paid 5"]
-    # And the run goes on once that is undone
+    # And the run continues once that is undone
     path.write_text(path.read_text().replace("futures.submit(len, 'a').result()", ""))
     place.rscoop("resume", "-q", "last").expect()
     assert ledger(place) == ["paid 5"]

@@ -1,4 +1,4 @@
-"""Values and items that break what they run in: named, alone, and the run goes on."""
+"""Values and items that break what they run in: named, alone, and the run continues."""
 
 from __future__ import annotations
 

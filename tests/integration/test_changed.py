@@ -86,8 +86,8 @@ def test_a_decision_is_about_one_change_and_can_be_changed(place: Place) -> None
     place.write(OTHER)
     resume(place).expect(6)
 
-    anew = resume(place, "--recompute-changed=work")
-    assert f"{sum(x + 1 for x in range(30))} {MORE}" in anew.expect(6)
+    again = resume(place, "--recompute-changed=work")
+    assert f"{sum(x + 1 for x in range(30))} {MORE}" in again.expect(6)
     assert ledger(place) == 65
     (place.folder / "end").touch()
     last = resume(place)
@@ -144,8 +144,8 @@ def test_a_lambda_whose_results_are_kept_is_no_news_either(place: Place) -> None
         assert (later.expect(6), later.err.count("replay:")) == ("", 0), later.err
     (decided,) = place.status()["decisions"]
     assert (decided["function"], decided["keep"]) == ("main.<locals>.<lambda>", True)
-    anew = resume(place, "--recompute-changed")
-    assert anew.expect(6) == "[0, 3, 6, 9]\n"
+    again = resume(place, "--recompute-changed")
+    assert again.expect(6) == "[0, 3, 6, 9]\n"
 
 
 def test_a_function_named_apart_is_treated_apart(place: Place) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints in real runs: killed and gone on from, in the script and in its tasks."""
+"""Checkpoints in real runs: killed and continued from, in the script and in its tasks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.integration.runs import Place
 pytestmark = pytest.mark.real
 
 
-# --- killed, and gone on from -----------------------------------------------------------------
+# --- killed, and continued from -----------------------------------------------------------------
 
 LOOP = """
 import random, sys, time

@@ -65,7 +65,7 @@ if __name__ == "__main__":
 
 
 def test_what_cannot_be_loaded_back_is_no_checkpoint(place: Place) -> None:
-    """It is named by its path, and the run goes on from the one before."""
+    """It is named by its path, and the run continues from the one before."""
     done = place.run(UNLOADABLE, "raise")
     assert done.code == 70, str(done)
     assert "ValueError: no setting of me, when state.pop[1], a __main__.Odd, was loaded" in done.err
@@ -262,7 +262,7 @@ def test_a_damaged_checkpoint_is_fallen_back_from(place: Place) -> None:
     # When it is resumed
     done = resumed(place)
 
-    # Then it says so, goes on from the one before, and ends as if nothing had been
+    # Then it says so, continues from the one before, and ends as if nothing had been
     assert "checkpoint 20 of block 'main' of 0 cannot be used: the content of the file" in done.err
     assert "falling back to checkpoint 19" in done.err
     lines = [*(str(n) for n in range(1, 31)), f"end {sum(range(31))}.0"]

@@ -1,4 +1,4 @@
-"""Runs that are killed at each step of a compaction that goes on under them (ALWAYS-OPENS)."""
+"""Runs that are killed at each step of a compaction that continues under them (ALWAYS-OPENS)."""
 
 from __future__ import annotations
 

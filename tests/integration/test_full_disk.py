@@ -1,4 +1,4 @@
-"""Real file systems of a few MB that are full for a while: nothing fails, and it is said.
+"""Real file systems of a few MB that are full for a while: nothing fails, and the run reports it.
 
 The scripts fill the disk themselves; a shell makes room again when that has lasted a moment.
 """

@@ -1,4 +1,4 @@
-"""Journals that earlier versions left: opened, found sound, and gone on with.
+"""Journals that earlier versions left: opened, found sound, and continued with.
 
 See `tests/golden/make.py`, which made them.
 """

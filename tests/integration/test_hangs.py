@@ -1,4 +1,4 @@
-"""Nothing dies, hangs or is left for ever: a run ends with a sentence, or says what it waits for."""
+"""Nothing dies, hangs or is left forever: a run ends with a sentence, or says what it waits for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A standard input that a crash cut short: a resume is given the rest, or stops; nobody is told a lie."""
+"""A standard input that a crash cut short: a resume is given the rest, or stops, and says so."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_a_saved_run_comes_back_elsewhere_and_goes_on(place: Place) -> None:
     key = place.folder / "config" / "rscoop" / "backup.key"
     assert key.stat().st_mode & 0o777 == 0o600
 
-    # When they are brought back in other places, then they go on as if nothing had happened
+    # When they are brought back in other places, then they continue as if nothing had happened
     expected = undisturbed(place)
     done_lines = expected.splitlines(keepends=True)
     for number, target in enumerate(("copy.tar", "copy")):

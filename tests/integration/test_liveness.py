@@ -104,7 +104,9 @@ def test_a_run_that_is_stopped_as_a_whole_goes_on_unharmed(place: Place) -> None
         os.kill(pid, signal.SIGCONT)
     done = finish(process)
     assert (done.expect(), done.err) == (ANSWER, "")
-    assert len((place.folder / "ledger").read_text().split()) == TASKS, "nobody was taken for lost"
+    assert len((place.folder / "ledger").read_text().split()) == TASKS, (
+        "no worker was taken for lost"
+    )
 
 
 @pytest.mark.parametrize("role", ["broker", "agent"])

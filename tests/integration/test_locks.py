@@ -1,4 +1,4 @@
-"""A lock that is held over a `map` keeps its meaning: whoever wants it waits, and the holder goes on."""
+"""A lock that is held over a `map` keeps its meaning: whoever wants it waits, and the holder continues."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_locks_of_a_process_and_data_of_a_thread_are_a_tasks_own(
 
 
 def test_a_database_that_is_locked_over_a_map_does_not_hang_the_run(place: Place) -> None:
-    """SQLite pauses in C, where no task can give way, and gives up after 5 s."""
+    """SQLite pauses in C, where no task can yield, and gives up after 5 s."""
     script = place.write(
         """
         import sqlite3

@@ -1,4 +1,4 @@
-"""Random streams of long calls that go on from what they kept, whatever way they obtain them."""
+"""Random streams of long calls that continue from what they kept, whatever way they obtain them."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_who_is_not_the_launcher_hears_nothing(
     result = signals.play_volleys(0, references[-1], [volley], tmp_path)
     assert not result.violations, str(result)
     assert result.resumes == (1 if role is Role.EVERYTHING else 0)
-    assert result.repeated <= (4 if role is Role.EVERYTHING else 0), "nobody has died of it"
+    assert result.repeated <= (4 if role is Role.EVERYTHING else 0), "no process has died of it"
 
 
 @pytest.mark.chaos

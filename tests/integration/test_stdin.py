@@ -157,12 +157,12 @@ def test_what_the_script_does_not_read_is_left_to_others(place: Place) -> None:
 def test_a_detached_run_has_no_input(place: Place) -> None:
     place.write("""
         try: input("who? ")
-        except EOFError: print("nobody")
+        except EOFError: print("no one")
     """)
     done = place.rscoop("run", "-q", "-n", "1", "--detach", "script.py", stdin="Ada\n")
     done.expect()
     wait_until(lambda: place.status()["state"] == "finished")
-    assert place.rscoop("logs", "last").expect() == "who? nobody\n"
+    assert place.rscoop("logs", "last").expect() == "who? no one\n"
     place.assert_nothing_left()
 
 

@@ -1,4 +1,4 @@
-"""Strict replays whose divergence is caught by the code that diverged: no wait is for ever."""
+"""Strict replays whose divergence is caught by the code that diverged: no wait is forever."""
 
 from __future__ import annotations
 

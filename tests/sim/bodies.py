@@ -190,7 +190,7 @@ class Operations:
         return (programs.read_outcome(payload, failed=failed),)
 
     def _recall(self, frame: Frame, kind: str) -> tuple[bool, Any]:
-        """Return (whether to go on, what was told before or None)."""
+        """Return (whether to continue, what was told before or None)."""
         parent = frame.parent
         assert parent is not None
         if parent.history.needs_page() or (parent.history.replaying and parent.differs(kind)):
@@ -272,7 +272,7 @@ class Operations:
     # --- checkpoints --------------------------------------------------------------------------
 
     def _enter(self, frame: Frame, block: Block) -> Ready:
-        """Go on from a checkpoint: mostly the newest one, now and then one that is fallen back to."""
+        """Continue from a checkpoint: mostly the newest one, now and then one that is fallen back to."""
         parent = frame.parent
         assert parent is not None
         if not parent.has_generations(block):
@@ -287,7 +287,7 @@ class Operations:
                 return None
             if len(found) < needed:
                 raise AssertionError(
-                    f"NO-LOST: {frame.path} has {len(found)} checkpoints to go on from"
+                    f"NO-LOST: {frame.path} has {len(found)} checkpoints to continue from"
                 )
         if not found:
             return (None,)

@@ -65,7 +65,7 @@ class Callables:
                         raise Broken(f"DEFINED: the log names {part.fn!r}, and it was erased")
 
     def _is_open(self, shell: BrokerShell, fn: bytes) -> bool:
-        """Tell whether the log still names a callable."""
+        """Return whether the log still names a callable."""
         for _, raw in shell.journal.scan(Table.LOG):
             record = wire.decode_logged(raw)
             if isinstance(record, wire.Calls) and any(part.fn == fn for part in record.parts):

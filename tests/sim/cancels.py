@@ -101,7 +101,7 @@ class Cancels:
             raise Broken(f"CANCELLED: {key[0]} was not begun, and could not be cancelled")
 
     def _counted(self, worker: WorkerShell, path: str) -> bool:
-        """Tell whether a worker has moved on to an item, and is about to begin it."""
+        """Return whether a worker has moved on to an item, and is about to begin it."""
         place = ids.parse_item(path)
         return place is not None and any(
             place[:2] == (work.task.parent, work.task.call) and place[2] < work.next

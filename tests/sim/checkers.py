@@ -61,7 +61,7 @@ class Checks:
         self.trimmed: dict[Key, bytes] = {}  # outcomes that may be computed again
         # By block: the generation that a parent was told of, and the attempt that was told.
         self.saved: dict[tuple[str, str, int], tuple[int, wire.Attempt]] = {}
-        self.restored = 0  # checkpoints gone on from
+        self.restored = 0  # checkpoints continued from
         self.gone: set[tuple[str, int]] = set()  # calls whose records, and so files, are trimmed
         self.leftovers = Leftovers(world)
         self.saves = Saves(world)
@@ -95,7 +95,7 @@ class Checks:
         self.cancels.started(key, work)
 
     def chosen(self, worker: WorkerShell, work: Work) -> None:
-        """A worker goes on with a slice although others wait there."""
+        """A worker continues with a slice although others wait there."""
         for other in (*worker.machine.queue, *worker.open):
             if _priority(other) > _priority(work) and other.next < other.stop:
                 raise Broken(f"PRIORITY: {work.task.parent}.{work.task.call} goes before "
@@ -108,9 +108,9 @@ class Checks:
             raise Broken("J4: a slice is begun after the stop")
 
     def resumes_next(self, path: str, others: Sequence[str]) -> None:
-        """A worker goes on with a task that waited, and others could go on, too."""
+        """A worker continues with a task that waited, and others could continue, too."""
         if any(ids.depth(other) > ids.depth(path) for other in others):
-            raise Broken(f"J1: {path} goes on before {others}")
+            raise Broken(f"J1: {path} continues before {others}")
 
     def resumed(self, fn: Fn, path: str, raw: bytes, work: Work, given: bytes) -> None:
         """A long leaf begins, with what it is given.
@@ -123,14 +123,14 @@ class Checks:
         mine = [self._payload(each, fn, raw) for each in said]
         allowed = [*(mine[floor - 1 :] if floor else [b"", *mine])]
         if given not in allowed:
-            raise Broken(f"NO-LOST: {path} goes on from {given!r}, durable was {allowed}")
+            raise Broken(f"NO-LOST: {path} continues from {given!r}, durable was {allowed}")
         if given:
             self.resumes += 1
             if programs.decode_arg(given)[:2] != [path, programs.decode_arg(raw)]:
-                raise Broken(f"NO-WRONG: {path} goes on from {given!r}, which another call kept")
+                raise Broken(f"NO-WRONG: {path} continues from {given!r}, which another call kept")
 
     def acknowledged(self, said: wire.Progress) -> None:
-        """A worker need not keep a word any more: it is durable, or nobody can ever need it."""
+        """A worker need not keep a word any more: it is durable, or can never be needed."""
         path = ids.item_path(said.parent, said.call, said.index)
         mine = (said.attempt.epoch, said.attempt.no)
         for each in self.said.get(self._said_key(path), ()):
@@ -322,7 +322,7 @@ class Checks:
             )
 
     def is_done(self, path: str) -> bool:
-        """Tell whether an attempt at an item is one that was granted before it was done, to be dropped."""
+        """Return whether an attempt was granted before its item was done, and is to be dropped."""
         return any(known[0] == path for known in self.durable)
 
     def diverged(self, text: str) -> None:

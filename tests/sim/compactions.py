@@ -1,4 +1,4 @@
-"""The journal's folder as it is compacted while its run goes on: data files, and which of them counts.
+"""The journal's folder as it is compacted while its run continues: data files, and which of them counts.
 
 The course is the real machine's (`core/compaction.py`); here are the disk, the child that copies, the
 thread that removes, and where they may die. A kill leaves what was done up to there, an unfinished copy
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from resilient_scoop.core.compaction import Course, GivenUpError, superfluous
+from resilient_scoop.core.compaction import Course, GivenUpError, obsolete
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from tests.fakes import MemoryJournal, Tables
 from tests.sim.cancels import Broken
@@ -81,7 +81,7 @@ class Disk:
     named: int = 0  # the one that counts
     before: int | None = None  # the one that counts if the power goes: the rename is not synced
     unsynced: dict[int, Tables] = field(default_factory=dict)  # removed; may come back
-    counts: Counter[str] = field(default_factory=Counter)  # what came of it, for who asks
+    counts: Counter[str] = field(default_factory=Counter)  # results, for the report
 
     def reopened(self) -> Tables:
         """Open what a death has left, again if need be; return the content of the file that counts.
@@ -100,10 +100,10 @@ class Disk:
         self.check(self.file(self.counting()), self.double, "what is opened")
         if self._dies():
             return False
-        self.synced()  # the name is written anew
+        self.synced()  # the name is written again
         if self._dies():
             return False
-        for number in superfluous(list(self.files), self.named):
+        for number in obsolete(list(self.files), self.named):
             self.remove(number)
             if self._dies():
                 return False
@@ -190,7 +190,7 @@ class FileJournal(MemoryJournal):
         return changes
 
     def show(self, content: Tables) -> None:
-        """Go on in another file."""
+        """Continue in another file."""
         self._tables = content
 
     def _apply(self, changes: Sequence[Change]) -> None:
@@ -331,7 +331,7 @@ class Compactor:
             self._at(self.habit.step_s * (0.5 + self.rng.random()), self._catch_up, course)
 
     def _rename(self, course: Course) -> None:
-        """Name the new file; it is not durable yet. Nobody commits before it is."""
+        """Name the new file; it is not durable yet. There is no commit before it is."""
         disk = self.disk
         self._point("before swap")
         if self._refused():
@@ -358,7 +358,7 @@ class Compactor:
     def _remove(self, kept: int) -> None:
         """The remover: another compaction may be under way."""
         self._point("before removal")
-        for number in superfluous(list(self.disk.files), kept, newer=False):
+        for number in obsolete(list(self.disk.files), kept, newer=False):
             self.disk.remove(number)
         self._point("behind removal")
 

@@ -48,7 +48,7 @@ def durable_part(state: State) -> dict[str, Any]:
 
 
 def _is_blank(parent: Parent) -> bool:
-    """Tell whether nothing of a parent is in the log: its record was made when it was looked for."""
+    """Return whether nothing of a parent is in the log: its record was made when it was looked for."""
     return _parent_part(parent) == _parent_part(Parent(parent.path, parent.prefix))
 
 

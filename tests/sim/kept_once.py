@@ -33,5 +33,5 @@ class KeptOnce:
             raise Broken(f"SAME-ANSWER: {path} is told another answer at {begun}")
 
     def _counts(self, path: str) -> bool:
-        """Tell whether it matters: not to a script that was changed, nor to an attempt that is over."""
+        """Return whether it matters: not to a script that was changed, nor to an attempt that is over."""
         return not self.world.edited and not self.world.checks.is_done(path)

@@ -2,7 +2,7 @@
 
 U1  Nothing that a worker lacks is an outcome (the answer is that of an undisturbed run).
 U2  The run stops for it only where a parent has asked for that function in this life of the script.
-R1  Nobody who is gone is waited for to have space on the disk.
+R1  A process that is gone is not waited for to have space on the disk.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Launcher:
             self.start_agent(node)
 
     def gave_up(self) -> None:
-        """An agent cannot go on: the run stops, and is resumed when the user has corrected the cause."""
+        """An agent cannot continue: the run stops, and is resumed when the user has corrected the cause."""
         world = self.world
         world.faults["gave up"] += 1
         world.hosts.mended = self.interrupted = True

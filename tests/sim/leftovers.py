@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Leftovers:
-    """Knows which calls of a script's earlier attempts nobody waits for any more."""
+    """Knows which calls of a script's earlier attempts are not waited for any more."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -30,13 +30,13 @@ class Leftovers:
         self.forgotten: dict[wire.Attempt, set[int]] = {}
 
     def went_on(self, path: str, attempt: wire.Attempt, record: wire.Checkpoint) -> None:
-        """A parent goes on from a generation: of what that covers, it waits for its futures only."""
+        """A parent continues from a generation: of what that covers, it waits for its futures only."""
         if path == ids.ROOT:
             calls = set(range(record.entry, record.calls)).difference(record.pending)
             self.forgotten.setdefault(attempt, set()).update(calls)
 
     def _forgotten(self, broker: Broker) -> set[Batch]:
-        """Return the calls that nobody waits for: who made them is dead, and had them in memory only."""
+        """Return the calls that are not waited for: their maker is dead, and had them only in memory."""
         attempt = None if broker.ended is None else broker.ended.attempt
         calls = set() if attempt is None else self.forgotten.get(attempt, set())
         return {batch for batch in _undone(broker.state) if batch.call in calls}
@@ -92,12 +92,12 @@ def _available(scheduler: Scheduler, facts: Batch) -> int:
 
 
 def _blames(parent: Parent, forgotten: set[Batch]) -> bool:
-    """Tell whether a parent still notes deaths or intents of items that are awaited."""
+    """Return whether a parent still notes deaths or intents of items that are awaited."""
     deaths = any(parent.batches.get(call) not in forgotten for call, _ in parent.crashes)
     return deaths or bool(parent.intents)
 
 
 def _is_loaded(peer: Peer, forgotten: set[Batch]) -> bool:
-    """Tell whether a worker counts as busy with anything that is awaited."""
+    """Return whether a worker counts as busy with anything that is awaited."""
     busy = sum(each.busy() for each in peer.leases.values() if each.batch.facts in forgotten)
     return peer.items != busy or (not busy and peer.load_s > 1e-9)

@@ -249,7 +249,7 @@ def _numbers_used_again() -> Sequence[Patch]:
     return [(shells, "recover", bug)]
 
 
-def _arguments_let_go() -> Sequence[Patch]:
+def _arguments_dropped() -> Sequence[Patch]:
     spend = fold._spend
 
     def bug(state: State, parent: Any, piece: Any, spent: list[bytes]) -> None:
@@ -338,5 +338,5 @@ MUTANTS = (
     Mutant("numbers of records used again", _numbers_used_again),
     Mutant("deaths counted twice", _blame_for_all, (("map", "poison", [1]),)),
     Mutant("output recorded twice", _outputs_twice),
-    Mutant("arguments let go too early", _arguments_let_go),
+    Mutant("arguments dropped too early", _arguments_dropped),
 )

@@ -149,7 +149,7 @@ def _slices_not_left() -> Sequence[Patch]:
     return [(Worker, "outranked", lambda *_: False)]
 
 
-def _nobody_overtaken() -> Sequence[Patch]:
+def _no_one_overtaken() -> Sequence[Patch]:
     return [(Scheduler, "_overtaken", lambda _: None)]
 
 
@@ -274,12 +274,12 @@ CALL_MUTANTS = (
     Mutant("constants not journaled", _consts_not_journaled, _CONSTS),
     Mutant("constants kept from newcomers", _consts_kept_from("welcome"), _CONSTS),
     Mutant("constants kept from the revived", _consts_kept_from("revive"), _CONSTS),
-    Mutant("late items tried for ever", _late_is_no_end, _LATE),
+    Mutant("late items tried forever", _late_is_no_end, _LATE),
     Mutant("late items not tried again", _late_once_is_the_end, _LATE),
     Mutant("late items taken for crashes", _late_is_a_crash, _LATE),
     Mutant("workers serve who comes first", _first_come_first_served, _URGENT),
     Mutant("slices not left for urgent ones", _slices_not_left, _URGENT),
-    Mutant("nobody overtaken", _nobody_overtaken, _URGENT),
+    Mutant("no one overtaken", _no_one_overtaken, _URGENT),
     Mutant("failures taken for values", _failures_taken_for_values, (("map", "flaky", [3, 1]),)),
     Mutant("progress forgotten at restart", _progress_forgotten, _LONG),
     Mutant("progress of another call taken", _progress_of_others, _LONG, {"edits": True}),

@@ -149,7 +149,7 @@ def _history_not_read_again() -> Sequence[Patch]:
     return [(History, "read_again", lambda _self: None)]
 
 
-def _nobody_waited_for() -> Sequence[Patch]:
+def _no_one_waited_for() -> Sequence[Patch]:
     answered = Handover.answered
 
     def bug(self: Handover, peer: Any, answer: wire.OpenBlocks) -> None:
@@ -252,7 +252,7 @@ CHECKPOINT_MUTANTS = (
     Mutant("nothing held", _nothing_held, _LOOP, _CALM),
     Mutant("unread files not held", _files_not_held, _LOOP, _CALM),
     Mutant("history not read again", _history_not_read_again, _LOOP, _DRIZZLE),
-    Mutant("nobody waited for", _nobody_waited_for, _LONG, _ASKED),
+    Mutant("no one waited for", _no_one_waited_for, _LONG, _ASKED),
     Mutant("answers not waited for", _answers_not_waited_for, _LONG, _ASKED),
     Mutant("old checkpoints count", _old_checkpoints_count, _LONG, _ASKED),
     Mutant("parents of the dead given up", _parents_of_the_dead_given_up, _LONG, _ASKED),

@@ -1,4 +1,4 @@
-"""Planted bugs in what compacts the journal while its run goes on, and in what opens it afterwards.
+"""Planted bugs in what compacts the journal while its run continues, and in what opens it afterwards.
 
 Those of the course are planted in the real machine. Which file an opening takes, and when the old one
 goes, is decided where the disk is (`Journal`): these two are planted in its double, and show that the
@@ -114,9 +114,9 @@ def _swapped_early() -> Sequence[Patch]:
 
 def _newer(*, newer: bool) -> Callable[[], Sequence[Patch]]:
     def bug(numbers: Any, kept: int, **_: Any) -> list[int]:
-        return compaction.superfluous(numbers, kept, newer=newer)
+        return compaction.obsolete(numbers, kept, newer=newer)
 
-    return lambda: [(compactions, "superfluous", bug)]
+    return lambda: [(compactions, "obsolete", bug)]
 
 
 def _old_removed_early() -> Sequence[Patch]:

@@ -47,17 +47,17 @@ def _erased_while_named() -> Sequence[Patch]:
 
 
 def _announced_since_erased() -> Sequence[Patch]:
-    superfluous = Defines._superfluous
+    obsolete = Defines._obsolete
 
     def bug(self: Defines, search: Any, page: Any) -> Any:
         ledger = self._broker.ledger
         heard, ledger.heard_defined = ledger.heard_defined, set()
         try:
-            return superfluous(self, search, page)
+            return obsolete(self, search, page)
         finally:
             ledger.heard_defined = heard
 
-    return [(Defines, "_superfluous", bug)]
+    return [(Defines, "_obsolete", bug)]
 
 
 def _rounds_begin_meanwhile() -> Sequence[Patch]:

@@ -253,7 +253,7 @@ def kept(count: int) -> Generator[Op, Any, Any]:
 
 
 def keeper(arg: Any) -> Body:
-    """Keep what varies, below the script, and go on with it."""
+    """Keep what varies, below the script, and continue with it."""
     first = yield from kept(arg)
     call = yield ("map", "leaf", [first[3] % 97, arg])
     told = [first, (yield ("once",))]
@@ -263,7 +263,7 @@ def keeper(arg: Any) -> Body:
 
 
 def saver(arg: Any) -> Body:
-    """Go on from checkpoints of its own."""
+    """Continue from checkpoints of its own."""
     total, width = arg
     told: list[Any] = []
     chain = yield from durable("main", total, width, told, None)

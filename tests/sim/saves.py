@@ -72,7 +72,7 @@ class Saves:
                     del self._owed[each]
 
     def _waits(self, path: str) -> bool:
-        """Tell whether this broker has ever waited for a parent since it was asked."""
+        """Return whether this broker has ever waited for a parent since it was asked."""
         assert self.world.broker is not None, "a broker decides"
         return (self.world.broker.broker.handover.no, path) in self._named
 
@@ -126,7 +126,7 @@ class Saves:
                     raise Broken(f"HAND-OVER: {path} is of use, and waits for {idle[0].name}")
 
     def _is_of_use(self, broker: Broker, path: str) -> bool:
-        """Tell whether an item may bring somebody to a commit who has not saved; or nobody has."""
+        """Return whether an item may bring an unsaved parent to a commit; or no parent has saved."""
         chain = list(ids.lineage(path))
         if any(each in broker.handover.waiting for each in chain):
             return True

@@ -14,7 +14,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def script(steps: Sequence[Step]) -> Body:
-    """Run the steps one after another; print what comes of each, and all that it is told."""
+    """Run the steps one after another; print each result, and all answers."""
     for step in steps:
         yield from _STEPS[step[0]](*step[1:])
     return 0
@@ -202,7 +202,7 @@ def _durable_step(name: str, total: int, width: int) -> Body:
 
 
 def _around_step(rounds: int, total: int, width: int) -> Body:
-    """Blocks that are opened again and again inside of another one."""
+    """Blocks that are opened repeatedly inside of another one."""
     state = yield ("durable", "around")
     at, chain = (0, 0) if state is None else state
     while at < rounds:

@@ -47,7 +47,7 @@ class WorkerShell(Operations, Process):
         self.code = -9
         self.cause = "crash"  # of its death
         self.is_race = False
-        self.is_spared = False  # it dies where nobody is blamed
+        self.is_spared = False  # it dies at a place where no item is blamed
         self.is_deaf = False
         self.deadline_s = 0.0  # of the item on the CPU
         self.machine = Worker(role=self.role, node=f"n{agent.node}", name=name, pid=0, run=RUN8)
@@ -129,7 +129,7 @@ class WorkerShell(Operations, Process):
         return Exited(self.name, self.code, self.flight(), oom=self.cause == "oom")
 
     def may_crash(self) -> bool:
-        """Tell whether one more death would not make an innocent item a poisonous one."""
+        """Return whether one more death would not make an innocent item a poisonous one."""
         return self.on_cpu is None or self.world.checks.may_die(self.on_cpu_path)
 
     # --- messages -----------------------------------------------------------------------------
@@ -291,7 +291,7 @@ class WorkerShell(Operations, Process):
             self.world.at(choice.BARRED_S + 0.01, self, self._woken)
 
     def _pick(self) -> Work | None:
-        """Return the slice that goes on, or the next one; None where that has nothing to begin."""
+        """Return the slice that continues, or the next one; None where that has nothing to begin."""
         work = self.work
         if work is not None:
             more = work.next < work.stop and not work.dropped
@@ -448,7 +448,7 @@ class WorkerShell(Operations, Process):
             self._flush()
 
     def _has_space(self, work: Work) -> bool:
-        """Tell whether a large result can be written; the broker is told when that changes."""
+        """Return whether a large result can be written; the broker is told when that changes."""
         full = self.world.now < self.world.full_until and not work.dropped
         epoch = self.machine.link.epoch if full else -1
         if epoch != self.full_told:

@@ -65,7 +65,7 @@ class Climate:
     edits: bool  # the script is another one after a full stop
     written: float = 0.7  # chance that a commit is written down
     unloadable: float = 0.0  # chance that a checkpoint cannot be loaded
-    fallback: float = 0.0  # chance that an older one is gone on from
+    fallback: float = 0.0  # chance that an older one is continued from
     asks: float = 0.0  # how often checkpoints are asked for, a second
     compaction: Habit | None = None
     lacks: float = 0.0  # chance that workers lack functions in a life of the run

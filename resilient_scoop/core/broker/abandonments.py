@@ -3,11 +3,11 @@
 What happens to the items of such a batch:
 
   ready                       abandoned: taken out of the batch, and the parent is told
-  leased, begun or waiting    goes on; its outcome counts as any other
+  leased, begun or waiting    continues; its outcome counts as any other
   leased, not begun           the holder gives it back (`Retract`, once per lease): ready
   holder lost                 ready
 
-  AB1  An item is abandoned while no worker holds it, so nobody starts it afterwards; right after a
+  AB1  An item is abandoned while no worker holds it, so no worker starts it afterwards; right after a
       restart that is not known until the workers have come.
   AB2  The record says which items were taken out; without it (the broker died first) they are computed
       until the parent, which is the one that remembers, asks again.

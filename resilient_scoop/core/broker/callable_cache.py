@@ -4,20 +4,20 @@ A lambda in a loop whose defaults or closure change is another callable each tim
 defines millions. The memory is a cache over the journal's table, and of that table a record stays as
 long as another record names it:
 
-  CC1  A callable is let go from memory only when its record is durable and no open batch names it.
-  CC2  A message that names one that was let go is not handled before it was read back.
-  CC3  A record is erased only when a round of forgetting is over (CE1), nobody has announced it since
-      that round began, and neither LOG nor HISTORY names it, nor an open batch or a lease. These are
-      looked through behind the commit of all that was handled before the round was over; what is
-      logged later was announced since the round began.
-      What is being erased is not read back any more: its next `Define` would not be recorded.
+  CC1  A callable is dropped from memory only when its record is durable and no open batch names it.
+  CC2  A message that names a dropped one is not handled before it was read back.
+  CC3  A record is erased only when a round of eviction is over (CE1), no process has announced it since
+       that round began, and neither LOG nor HISTORY names it, nor an open batch or a lease. These are
+       searched after the commit of everything that was handled before the round was over; what is
+       logged later was announced since the round began. A record that is being erased is not read
+       back any more: its next `Define` would not be recorded.
   CC4  So each `Calls` of LOG and HISTORY finds its callables, at any moment and after any crash.
 
-Superfluous ones are looked for only if the log has dropped something, and there are more than
+Obsolete ones are looked for only if the log has dropped something, and there are more than
 `callables_max`, and twice as many as were left the last time; a page is looked at in a turn.
 
-What it let go of, all else that is kept per callable goes with: what workers are known to have (they
-are sent it again), measured durations.
+With a callable, everything else that is kept for it is dropped: which workers have it (they are sent
+it again), measured durations.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Search(msgspec.Struct):
 
 
 class Defines:
-    """Lets go of a broker's callables, brings them back, and erases those that nothing names."""
+    """Drops a broker's callables, reads them back, and erases those that nothing names."""
 
     def __init__(self, broker: Broker, journal: Reader) -> None:
         self._broker = broker
@@ -62,7 +62,7 @@ class Defines:
         self._order: deque[tuple[int, bytes]] = deque(  # (turn that logged it, callable)
             (0, fn) for fn in broker.state.defines
         )
-        self._full = self._kept_max  # beyond it, some are let go
+        self._full = self._kept_max  # beyond it, some are dropped
         self._durable = 0  # turns up to this one are
         self._records = len(broker.state.defines)
         self._left = 0  # of them, by the last search
@@ -72,7 +72,7 @@ class Defines:
         self._erased: dict[bytes, int] = {}  # by a turn that is not durable
 
     def recall(self, messages: Sequence[wire.Up]) -> None:
-        """Read back what messages name and was let go (CC2)."""
+        """Read back dropped callables that messages name (CC2)."""
         known = self._broker.state.defines
         for message in messages:
             named: Sequence[wire.Part | wire.Held] = ()
@@ -114,7 +114,7 @@ class Defines:
         return self._records > max(self._kept_max, 2 * self._left)
 
     def let_go(self, durable: int) -> None:
-        """Let go of the oldest if there are too many, now that turns up to this one are durable."""
+        """Drop the oldest if there are too many, now that turns up to this one are durable."""
         self._durable = durable
         if self._erased:
             self._erased = {fn: turn for fn, turn in self._erased.items() if turn > durable}
@@ -157,7 +157,7 @@ class Defines:
     # --- the journal's records ----------------------------------------------------------------
 
     def _look(self, search: _Search) -> list[bytes]:
-        """Look at a page; return the callables whose records are superfluous (CC3)."""
+        """Look at a page; return the callables whose records are obsolete (CC3)."""
         if self._durable < search.turn:
             return []
         table, size_bytes = search.table, self._broker.config.sweep_bytes
@@ -165,7 +165,7 @@ class Defines:
         if page:
             search.after = page[-1][0]
             if table is Table.DEFINE:
-                return self._superfluous(search, page)
+                return self._obsolete(search, page)
             _note(search, page)
             return []
         if table is Table.DEFINE:
@@ -176,7 +176,7 @@ class Defines:
             search.named |= self._in_use()
         return []
 
-    def _superfluous(self, search: _Search, page: list[tuple[bytes, bytes]]) -> list[bytes]:
+    def _obsolete(self, search: _Search, page: list[tuple[bytes, bytes]]) -> list[bytes]:
         kept = search.named, self._broker.ledger.heard_defined
         gone = [fn for fn, _ in page if not any(fn in each for each in kept)]
         search.left += len(page) - len(gone)

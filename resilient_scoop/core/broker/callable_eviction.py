@@ -2,7 +2,7 @@
 
 A lambda in a loop whose defaults or closure change is another callable each time. So when enough
 are new, the broker begins a round: origin and workers forget what they do not use, and announce again
-what they call; the round is over when all of them have said so. What nobody has announced since it
+what they call; the round is over when all of them have said so. What no process has announced since it
 began is then announced again before anybody names it, and its record can go (`Defines`).
 
   CE1  Once a round is over, every callable that a process may name in calls that count and has not
@@ -11,7 +11,7 @@ began is then announced again before anybody names it, and its record can go (`D
         announced again; a link keeps the order.
       - it said Hello since. Behind a Hello is all that it has announced: its broker may be a new one.
       - it was taken for lost, and is asked when it is heard again: its parents' attempts are fenced,
-        and what it is granted is behind the question. A silent origin that has kept its seat goes on,
+        and what it is granted is behind the question. A silent origin that has kept its seat continues,
         so it is waited for.
       - it is dead, and its calls do not count.
   CE2  What a worker is not known to have (`Peer.functions`) is sent with the grant. A question is an

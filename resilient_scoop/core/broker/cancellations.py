@@ -8,10 +8,10 @@ The state of the item of an open question, and the answer:
   leased                      the holder is asked, once per lease: `Retract` from this item on
     Returned from this item   ready again
     Returned says it is begun no
-    holder lost, fenced, ...  ready again, leased anew or done
+    holder lost, fenced, ...  ready again, leased again or done
 
   CN1  A yes is told only behind the record of the item's cancellation, which is its outcome.
-  CN2  An item is cancelled only while no worker holds it, so nobody starts it afterwards; right
+  CN2  An item is cancelled only while no worker holds it, so no worker starts it afterwards; right
   after a restart that is not known until the workers have come.
   CN3  Questions are volatile. A parent asks one at a time and asks a new broker again; whoever runs
   the parent by then is told.

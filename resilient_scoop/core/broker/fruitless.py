@@ -3,7 +3,7 @@
 Z1  A death counts if the script itself was running, or if nothing else was: what ends the process
 while it waits and others compute is not of the script's making.
 Z2  Anything that was gained since the last one (a result, a call, output, input, an answer)
-begins the count anew.
+begins the count again.
 Z3  After `crashes_max` deaths the run stops, after `KILLS_MAX` where it was always SIGKILL, which
 may come from outside.
 """
@@ -49,7 +49,7 @@ class Fruitless:
     @property
     def verdict(self) -> str:
         """The reason why the run stops; empty if it does not."""
-        return "the script dies again and again" if self.deaths and self.is_over else ""
+        return "the script dies repeatedly" if self.deaths and self.is_over else ""
 
     def _mark(self) -> tuple[int, ...]:
         state = self._state

@@ -1,6 +1,6 @@
 """Requests for checkpoints to all processes: which were asked, which to wait for, when it is over.
 
-  idle     nobody is asked
+  idle     no process is asked
   asked    origin and workers are asked; not all that hold a parent have answered
   waiting  all have; not every parent that they named has saved
   over     every named parent has saved, or needs not; or there was no more time
@@ -8,19 +8,19 @@
     idle, over      ask                                    asked, under a new number
     asked, waiting  ask                                    the same: it joins, and may shorten the time
     asked           answers of all that hold a parent      waiting
-    waiting         nobody is waited for                   over, whole
+    waiting         no parent is waited for                over, whole
     asked, waiting  the grace is over, or the run stops    over, cut short
 
   H1  A parent is waited for from the first answer that names it until a checkpoint of it has come
       since, or its holder says that it has left its blocks, or it is done. The death of its holder
       does not end that: another attempt comes to its block, too.
-  H2  What a process says later adds nobody: else a stream of short-lived parents would never end.
+  H2  What a process says later adds no parent: else a stream of short-lived parents would never end.
   H3  Whoever arrives meanwhile is asked as well. Right after a restart nothing is over before
       the workers and the script have come. A parent that has made no call yet is not waited for: nothing
       of it is known that could be lost.
   H4  A new number is above all of earlier epochs, so that no late answer is taken for another's.
-  H5  Before a hand-over, an item is held back where a parent above it has saved and nobody who is
-      waited for is above it or is the item itself: all that could come of it is lost or late. Who
+  H5  Before a hand-over, an item is held back where a parent above it has saved and no parent that is
+      waited for is above it or is the item itself: its result would be lost or late. Who
       has not saved gets all that is below it, whoever of those has saved: it may need their
       results to come to its commit.
 

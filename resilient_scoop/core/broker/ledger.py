@@ -3,7 +3,7 @@
 LE1  Only the current attempt of a parent changes what the parent owns (one writer).
 LE2  A record is logged exactly when it changes the state, before anybody is told of it: outcomes and
 answers are `Send`, which waits for the commit. A record of another shape than what arrived (part
-of an outcome came too late) is made anew.
+of an outcome came too late) is made again.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ class Ledger:
             if peer.role != "agent":
                 self.send(peer.id, kept)
 
-    # --- what comes of it ---------------------------------------------------------------------
+    # --- results ---------------------------------------------------------------------
 
     def outcomes(self, peer: Peer, outcomes: wire.Outcomes, raw: bytes) -> None:
         """Take in outcomes; count each item once (ONE-COMMIT) and tell the parent."""

@@ -2,7 +2,7 @@
 
 M1  A live lease is on a live peer, and both know it.
 M2  A death is blamed on the item that was on the CPU and on nothing else; prefetched items and
-waiting parents are innocent. A process that was told to end blames nobody (BLAST-RADIUS).
+waiting parents are innocent. A process that was told to end blames no item (BLAST-RADIUS).
 M3  An item of an `idempotent=False` call that has begun and whose worker is lost is never ready again
 (AT-MOST-ONCE; `core.broker.permission`).
 M4  A parent's attempt is not adopted behind which a later one has written: it lacks what that one was
@@ -185,7 +185,7 @@ class Membership:
                 self.ledger.root = (each.attempt, peer.id)
                 return
         if self.ledger.root is not None and self.ledger.root[1] != peer.id:
-            old, at = self.ledger.root  # if it is alive after all, it must give way
+            old, at = self.ledger.root  # if it is alive after all, it must yield
             self.ledger.send(at, wire.encode(wire.Drop([old])))
         attempt = self.scheduler.next_attempt()
         self.ledger.root = (attempt, peer.id)
@@ -335,9 +335,7 @@ class Membership:
         self.ledger.send(peer.id, wire.encode(wire.Drop(list(peer.leases))))
         root = self.ledger.root
         self.lose(peer, None, died=died)
-        self.ledger.root = (
-            root  # an origin keeps its role, and gets messages, until another one arrives
-        )
+        self.ledger.root = root  # it stays the origin until another one arrives
         self.silent[peer.id] = peer
 
     def revive(self, peer_id: PeerId, now: float) -> Peer | None:

@@ -16,7 +16,7 @@
       (`rscoop resolve`) before a resume settles it.
   A3  The parent that such an item may be stays with its worker: it is neither moved (`Stuck`) nor
       replayed while it lives (`always_replay`).
-  A4  Arguments that are lost make nobody ask for it again: it is given up like others in doubt.
+  A4  If its arguments are lost, it is not called again: it is given up like others in doubt.
 
 The worker's part is `core.worker.permission`.
 """

@@ -1,4 +1,4 @@
-"""The broker's side of checkpoints: which generations there are, and what they make superfluous.
+"""The broker's side of checkpoints: which generations there are, and what they make obsolete.
 
 A generation counts as good when a process has loaded it back (`Verified`). Then everything that its
 *base* covers goes from the log, so that both can be fallen back to: the newest finds all that was
@@ -39,7 +39,7 @@ def marks(parent: Parent) -> list[Mark]:
 
 
 def is_new(parent: Parent, record: Checkpoint) -> bool:
-    """Tell whether a generation is news."""
+    """Return whether a generation is news."""
     return all(kept.gen < record.gen for kept in parent.blocks.get(key_of(record), ()))
 
 
@@ -59,7 +59,7 @@ def newest(parent: Parent) -> int:
 
 
 class Superseded(NamedTuple):
-    """What a verified generation makes superfluous; `after`: its records come behind this one."""
+    """What a verified generation makes obsolete; `after`: its records come behind this one."""
 
     trimmed: Trimmed | None = None
     gone: Sequence[Generation] = ()
@@ -67,7 +67,7 @@ class Superseded(NamedTuple):
 
 
 def supersede(parent: Parent, verified: Verified) -> Superseded:
-    """Return what a verified generation makes superfluous: history, and older generations (C1, C2)."""
+    """Return what a verified generation makes obsolete: history, and older generations (C1, C2)."""
     key = key_of(verified)
     block = parent.blocks.get(key, [])
     this = _find(block, verified.gen)

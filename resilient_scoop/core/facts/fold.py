@@ -7,7 +7,7 @@ what was logged. Both come to the same state:
       A record is logged exactly if it was news, cut down to what counted.
   FO2  Records of one parent are applied in the order of their sequence numbers; records of different
       parents commute, so recovery may scan the table in key order.
-  FO3  A record that a sweep has erased, and one that it has not come to yet, make no difference
+  FO3  A record that a sweep has erased, and one that it has not reached yet, make no difference
       (`core.facts.checkpoints`, C3).
 """
 
@@ -94,7 +94,7 @@ class Change(msgspec.Struct):
     parts: Sequence[PartChange] = ()
     counted: Sequence[Counted] = ()
     gone: Sequence[Generation] = ()  # checkpoints whose records are to be erased
-    spent: list[bytes] = []  # keys of `Args` that nobody needs now (S5)
+    spent: list[bytes] = []  # keys of `Args` that are no longer needed (S5)
 
 
 def apply(state: State, record: Logged, seq: int, args: list[bytes] | None = None) -> Change:
@@ -288,7 +288,7 @@ def _new_spans(
 def _renewed(state: State, parent: Parent, part: Part) -> list[int]:
     """Return which items of a fresh part were not asked for so before.
 
-    The parent may ask again because it did not live to see what came of its asking.
+    The parent may ask again because it died before the answer to its call.
     """
     if not part.fresh:
         return []
@@ -303,7 +303,7 @@ def _mark_of(state: State, part: Part, index: int) -> bytes:
 
 
 def _mark(state: State, parent: Parent, part: Part, spans: list[Span]) -> None:
-    """Note what items that were ever asked for anew are now."""
+    """Note what items that were ever asked for again are now."""
     marks = parent.renewed.get(part.call)
     if part.fresh:
         marks = parent.renewed.setdefault(part.call, {})
@@ -389,7 +389,7 @@ def _end_items(
 
 
 def _spend(state: State, parent: Parent, piece: Piece, spent: list[bytes]) -> None:
-    """Let go of a piece that is done, and of its record where that was the last (S5)."""
+    """Drop a piece that is done, and its record if that was the last (S5)."""
     state.args_bytes -= piece.size()
     left = parent.args_left.get(piece.record)
     if left is None:
@@ -405,7 +405,7 @@ def _spend(state: State, parent: Parent, piece: Piece, spent: list[bytes]) -> No
 def _let_go(
     state: State, parent: Parent, batch: Batch, spans: list[Span], spent: list[bytes]
 ) -> None:
-    """Let go of pieces that are wholly done."""
+    """Drop pieces that are completely done."""
     for low, high in spans:
         first = max(0, bisect_right(batch.pieces, low, key=lambda piece: piece.start) - 1)
         last = bisect_left(batch.pieces, high, key=lambda piece: piece.start)
@@ -463,7 +463,7 @@ def _save(parent: Parent, record: Checkpoint, seq: int, change: Change) -> None:
 
 
 def _abandon(state: State, parent: Parent, record: Abandoned, spent: list[bytes]) -> None:
-    """Forget undone items that nobody wants; the batch ends with what it has."""
+    """Forget undone items that are not wanted; the batch ends with what it has."""
     batch = parent.batches.get(record.call)
     if batch is None:
         return
@@ -480,7 +480,7 @@ def _abandon(state: State, parent: Parent, record: Abandoned, spent: list[bytes]
 
 
 def _trim(state: State, parent: Parent, record: Trimmed, seq: int, spent: list[bytes]) -> None:
-    """Let go of all that is known of trimmed calls but that they are done (C3)."""
+    """Drop everything known about trimmed calls except that they are done (C3)."""
     dropped = Intervals(record.calls)
     for low, high in list(dropped):
         for gap in parent.dropped.gaps(low, high):

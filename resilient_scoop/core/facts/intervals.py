@@ -53,7 +53,7 @@ class Intervals:
         return at >= 0 and number < self.stops[at]
 
     def is_run(self, start: int, stop: int) -> bool:
-        """Tell whether the set is just `[start, stop)`."""
+        """Return whether the set is just `[start, stop)`."""
         return len(self.starts) == 1 and self.starts[0] == start and self.stops[0] == stop
 
     def end_of(self, number: int) -> int:

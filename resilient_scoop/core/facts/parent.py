@@ -53,7 +53,7 @@ class Parent:
         self.work: dict[bytes, Work] = {}  # what its log's outcomes came to, by fingerprint
 
     def is_past(self, attempt: Attempt) -> bool:
-        """Tell whether a later attempt than this has written: this one lacks what that was told."""
+        """Return whether a later attempt than this has written: this one lacks what that was told."""
         last = self.writer
         return last is not None and (last.epoch, last.no) > (attempt.epoch, attempt.no)
 
@@ -62,7 +62,7 @@ class Parent:
         return self.sizes[call] if call in self.finished else None
 
     def begins(self, part: Part) -> bool:
-        """Tell whether a part is the whole of a call that was never heard of: by far most are."""
+        """Return whether a part is the whole of a call that was never heard of: by far most are."""
         stops = self.finished.stops
         return (
             part.last

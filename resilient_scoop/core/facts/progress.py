@@ -1,4 +1,4 @@
-"""What running items said of their progress: figures for eyes, and where a payload is in the journal.
+"""What running items said of their progress: figures for display, and where a payload is in the journal.
 
   K1  What an item said counts for the very call that it was said in: same place, same function,
       same arguments (NO-WRONG). It is forgotten, and its record erased in the same commit, when the

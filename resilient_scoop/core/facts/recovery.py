@@ -70,7 +70,7 @@ def _drop_ended(state: State) -> None:
 
 
 def is_open(state: State, path: str) -> bool:
-    """Tell whether the future at `path` is known and not done."""
+    """Return whether the future at `path` is known and not done."""
     if path == ROOT:
         return True
     place = parse_item(path)
@@ -83,7 +83,7 @@ def is_open(state: State, path: str) -> bool:
 
 
 def name_of(state: State, fn: bytes) -> str:
-    """Return a function's name, for eyes."""
+    """Return a function's name, for display."""
     define = state.defines.get(fn)
     return "?" if define is None else (define.options.name or define.name).rpartition(":")[2]
 
@@ -139,7 +139,8 @@ def forget_items(state: State, record: int, indexes: set[int]) -> int:
     """Forget undone items whose arguments, at these places of an ARGS record, are lost.
 
     Their parents replay and ask for them again, as for new ones. Return how many there were.
-    Those that a checkpoint waits for are kept: nobody would ask, and their arguments were synced.
+    Those that a checkpoint waits for are kept: they are not called again, and their arguments were
+    synced.
     """
     forgotten = 0
     for parent in state.parents.values():

@@ -94,7 +94,7 @@ class State(msgspec.Struct):
         return list(found)
 
     def same(self, batch: Batch, part: Part, low: int, high: int) -> bool:
-        """Tell whether the known items `[low, high)` are those of the part."""
+        """Return whether the known items `[low, high)` are those of the part."""
         width = ids.DIGEST_BYTES
         for piece in batch.pieces:
             a, b = max(low, piece.start), min(high, piece.stop)
@@ -126,7 +126,7 @@ class State(msgspec.Struct):
         return spans
 
     def is_whole(self, batch: Batch, outcome: Outcome) -> bool:
-        """Tell whether an outcome is that of a batch's every item, and counts (S2)."""
+        """Return whether an outcome is that of a batch's every item, and counts (S2)."""
         if len(batch.pieces) != 1 or not batch.last or batch.done:
             return False
         piece = batch.pieces[0]

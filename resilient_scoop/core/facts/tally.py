@@ -82,7 +82,7 @@ class Totals:
         """Count items of an outcome that is logged. It is done for every outcome: no lookup by name."""
         work = parent.work.get(outcome.fingerprint)
         if work is None:
-            self.title_of(outcome.fingerprint)  # it may be let go before it is asked for
+            self.title_of(outcome.fingerprint)  # it may be dropped before it is needed
             work = _work(parent, outcome.fingerprint)
         size = len(outcome.values)
         if len(spans) == 1 and spans[0][1] - spans[0][0] == size:

@@ -67,7 +67,7 @@ class LogVisitor:
         """A batch ends at `stop`: what was asked for beyond it counts no more."""
 
     def renewed(self, parent: str, call: int, start: int, stop: int, /) -> None:
-        """Items are asked for anew, because their code or arguments differ: no earlier result counts."""
+        """Items are asked for again, because their code or arguments differ: no earlier result counts."""
 
     def ended(self, parent: str, outcome: Outcome, /) -> None:
         """Items are done. `outcome.call` below 0: of a fork's source, bound to no place."""
@@ -85,7 +85,7 @@ class LogVisitor:
         """Items begin that must never begin twice, or (`void`) have not begun after all."""
 
     def given_up(self, record: Abandoned, /) -> None:
-        """A batch ends, and nobody wants the items that are named."""
+        """A batch ends, and the named items are not wanted."""
 
     def trimmed(self, record: Trimmed, /) -> None:
         """A checkpoint covers calls, whose records may be erased."""

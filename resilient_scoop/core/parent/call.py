@@ -83,15 +83,15 @@ class Call:
         self.chunks: list[Chunk] = []
         self.args: dict[int, bytes] | None = None  # P4
         self.cost_bytes = 0
-        self.fresh = _NONE  # items asked for anew
+        self.fresh = _NONE  # items asked for again
         self.doubts: tuple[Doubt, ...] = ()
         self.said = False
-        self.abandoned = False  # nobody reads what is left (`core.parent.given_up`)
+        self.abandoned = False  # what is left is not read (`core.parent.given_up`)
         self.moved = 0  # items that keep a result from another place
         self.files: dict[int, int] | None = None  # unsettled items -> size of the argument's file
 
     def ask_anew(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Note that items are asked for anew; return those that were not before."""
+        """Note that items are asked for again; return those that were not before."""
         found = self.fresh.gaps(start, stop)
         if self.fresh is _NONE:
             self.fresh = Intervals()

@@ -183,21 +183,21 @@ class Calls:
         living = [each for each in self.watches if each() is not None]
         self.watches = [*living, ReferenceType(watch)]
 
-    # --- letting go ---------------------------------------------------------------------------
+    # --- dropping -----------------------------------------------------------------------------
 
     def abandon(self, call: Call) -> None:
-        """Keep of a call what is left, and nothing else: nobody reads it."""
+        """Keep only what is left of a call: it is not read."""
         call.abandon()
         self.held.forget(call.number)
         self.ahead.pop(call.number, None)
         self._unread.pop(call.number, None)
 
     def abandoned(self) -> list[int]:
-        """Return the calls that nobody reads and that are not over."""
+        """Return the calls that are not read and not over."""
         return [number for number, call in self.open.items() if call.abandoned]
 
     def drop(self, call: Call, start: int, stop: int) -> None:
-        """Items of a call that nobody reads are done, or will never be."""
+        """Items of a call that is not read are done, or will never be."""
         for low, high in call.left.overlap(start, stop):
             call.left.discard(low, high)
             self.under_way.end(call, low, high)

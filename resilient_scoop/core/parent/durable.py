@@ -1,11 +1,11 @@
-"""A parent's own side of checkpoints: which blocks are open, and from which generations they can go on.
+"""A parent's own side of checkpoints: which blocks are open, and from which generations they can continue.
 
 D1  A block is entered at the same place on every replay: (name, opening) is its identity.
 D2  Only the innermost open block makes checkpoints: what is inside is over by then, and what is
     around it comes back first.
 D3  A checkpoint takes no call number and no observation number, so it does not matter for a
     replay which of them were made.
-D4  The counters never go back. What an older state makes anew under its old number is matched by
+D4  The counters never go back. What an older state makes again under its old number is matched by
     digest, like everything else.
 D5  Whatever generation the log holds can be fallen back to: those behind which something was
     trimmed went with it. The beginning of a block can be, as long as it has trimmed nothing.
@@ -35,7 +35,7 @@ class Block(msgspec.Struct):
     entry: int
     entry_observation: int
     outer: list[Key]
-    base: int = 0  # the generation that its state goes on from
+    base: int = 0  # the generation that its state continues from
     gen: int = 0  # the last one that was made
     saved: int = 0  # how many checkpoints it has made that are durable
 
@@ -74,7 +74,7 @@ class Durable(msgspec.Struct):
     # --- blocks -------------------------------------------------------------------------------
 
     def is_open(self, name: str) -> bool:
-        """Tell whether a block of this name is open."""
+        """Return whether a block of this name is open."""
         return any(block.key[0] == name for block in self.open)
 
     def enter(self, name: str, at_call: int, at_observation: int) -> Block:
@@ -92,20 +92,20 @@ class Durable(msgspec.Struct):
             del self.open[self.open.index(block) :]
 
     def has_newest(self, block: Block) -> bool:
-        """Tell whether the newest generation of a block that is durable is here."""
+        """Return whether the newest generation of a block that is durable is here."""
         newest = max((each.gen for each in self.read.get(block.key, ())), default=0)
         return self.heads > 0 and newest >= self.known.get(block.key, 0)
 
     def candidates(self, block: Block) -> list[wire.Checkpoint]:
-        """Return the generations that can be gone on from, newest first (D5)."""
+        """Return the generations that can be continued from, newest first (D5)."""
         return sorted(self.read.get(block.key, ()), key=lambda each: -each.gen)
 
     def can_begin(self, block: Block) -> bool:
-        """Tell whether a block can begin without any checkpoint and find all its history."""
+        """Return whether a block can begin without any checkpoint and find all its history."""
         return block.key not in self.trimmed_by
 
     def go_on(self, block: Block, record: wire.Checkpoint) -> None:
-        """Go on from a generation: everything before it is over (D4)."""
+        """Continue from a generation: everything before it is over (D4)."""
         block.base = block.gen = record.gen
         self.openings = dict(record.openings)
         self.read.pop(block.key, None)
@@ -117,7 +117,7 @@ class Durable(msgspec.Struct):
         return block.gen
 
     def is_saved(self, block: Block) -> bool:
-        """Tell whether the last generation that was made is durable."""
+        """Return whether the last generation that was made is durable."""
         return self.known.get(block.key, 0) >= block.gen
 
     def verified(self, block: Block) -> None:

@@ -1,10 +1,10 @@
-"""A parent's calls whose results nobody can read any more: the iterator over them is gone.
+"""A parent's batches whose results can no longer be read, because the iterator over them is gone.
 
 What no worker has begun of them is not computed. What is begun ends as usual, and what it comes to
 is dropped; until then, or until the broker says that nothing more will come, the call stays in
 `Calls.open`, so that the end of a script waits for what is under way.
 
-  U1  Giving up a call is no observation: nobody is told anything that could come out differently, and
+  U1  Giving up a call is no observation: the parent gets no answer that could be different, and
       the items are not settled by it. A replay may give the call up earlier or later (the garbage
       collector decides when), or not at all: then its items are asked for and computed as new ones.
   U2  A finalizer only calls `GivenUp.name`, which is safe anywhere; what follows is done by whoever
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Unwanted(NamedTuple):
-    """A call that ends here; if it is `abandoned`, nobody reads what is left of it."""
+    """A call that ends here; if it is `abandoned`, what is left of it is not read."""
 
     call: Call
     abandoned: bool

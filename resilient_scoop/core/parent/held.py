@@ -37,7 +37,7 @@ class Held:
         return sorted(self._items)
 
     def has(self, number: int) -> bool:
-        """Tell whether items of a call are here."""
+        """Return whether items of a call are here."""
         return number in self._items
 
     def settle(self, number: int, low: int, high: int) -> None:
@@ -77,7 +77,7 @@ def _cut_out(held: Iterable[Items], low: int, high: int) -> list[Items]:
 
 
 def with_fresh(part: Part, args: list[bytes], fresh: Intervals) -> list[Items]:
-    """Return a part cut into runs of items that are asked for anew and of others."""
+    """Return a part cut into runs of items that are asked for again and of others."""
     stop = part.start + part.count
     runs = fresh.overlap(part.start, stop)
     if not runs:

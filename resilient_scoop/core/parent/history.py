@@ -3,7 +3,7 @@
 A parent that starts again runs its function from the top. Its history comes in the order of commits.
 It is `replaying` until the last page is here. A parent that is live reads its history once more
 (`catching_up`) when the broker is a new one, since outcomes may have been lost with the old one, and
-when a future of a state needs what it has let go of (D7). `_NEXT` lists the phases.
+when a future of a state needs what was dropped (D7). `_NEXT` lists the phases.
 
   P2  Observations are numbered without gap; those of the history are used up in their order before a
       new one is made. One that does not fit its place ends the use of the history, and is said; the
@@ -42,7 +42,7 @@ class Turn(Enum):
 
     LAST_PAGE = auto()
     RECONNECTED = auto()  # the broker is a new one
-    READ_AGAIN = auto()  # something that was let go of is needed
+    READ_AGAIN = auto()  # something that was dropped is needed
     CUT = auto()  # the parent was cut off from the run
 
 
@@ -117,7 +117,7 @@ class History:
     # --- pages --------------------------------------------------------------------------------
 
     def is_page_due(self, ahead: int, *, early: bool) -> bool:
-        """Tell whether a page is to be asked for now.
+        """Return whether a page is to be asked for now.
 
         `early`: nothing waits for it yet; half of what the last one brought is to be used up first.
         `ahead`: how many calls outcomes are here for that the parent has not made.
@@ -168,7 +168,7 @@ class History:
     # --- observations (P2) --------------------------------------------------------------------
 
     def needs_page(self) -> bool:
-        """Tell whether the next observation may be on a page that is not here."""
+        """Return whether the next observation may be on a page that is not here."""
         return self.replaying and not self.recorded
 
     @property
@@ -177,7 +177,7 @@ class History:
         return self.replaying or bool(self.recorded)
 
     def differs(self, kind: str, at_call: int) -> bool:
-        """Tell whether the next recorded observation is of another place than this one."""
+        """Return whether the next recorded observation is of another place than this one."""
         if not self.recorded:
             return False
         first = self.recorded[0]
@@ -204,7 +204,7 @@ class History:
             self.recorded.popleft()
 
     def rewind(self) -> bool:
-        """Drop what was told up to where an earlier attempt, too, was told anew, if one was."""
+        """Drop what was told up to where an earlier attempt, too, was told again, if one was."""
         mark = rewind_mark(self.recorded[0])
         marks = [i for i, each in enumerate(self.recorded) if (each.kind, each.answer) == mark]
         for _ in range(marks[-1] + 1 if marks else 0):

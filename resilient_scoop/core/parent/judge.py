@@ -2,7 +2,7 @@
 
 `strict`, `reuse` and `recompute` say what to do with outcomes of functions whose code has changed. A
 refusal stands (`Judge.refusal`): whatever the parent does next is refused again, since what it waits for
-may never be asked for. So a parent that catches the error can't wait for ever, nor end as if nothing
+may never be asked for. So a parent that catches the error can't wait forever, nor end as if nothing
 had been.
 
   J1  Each difference is said once per function, or refused.
@@ -50,17 +50,17 @@ class Policy(msgspec.Struct):
     discard_s_max: float = 0.0  # seconds of computing that may be thrown away unasked; 0: any
 
     def discards(self, name: str, seconds: float) -> bool:
-        """Tell whether so much computing may be thrown away, the last of it a function's results."""
+        """Return whether so much computing may be thrown away, the last of it a function's results."""
         if not self.discard_s_max or seconds <= self.discard_s_max:
             return True
         return "*" in self.recompute or name in self.recompute
 
     def repeats(self, name: str) -> bool:
-        """Tell whether the user has said that a function's calls are to be computed again."""
+        """Return whether the user has said that a function's calls are to be computed again."""
         return "*" in self.recompute or name in self.recompute
 
     def reuses(self, then: bytes, now: bytes, name: str) -> bool:
-        """Tell whether the code `now` takes over what the code `then` has computed."""
+        """Return whether the code `now` takes over what the code `then` has computed."""
         if (then, now) in self.kept:
             return True
         if name not in self.reuse and ("*" not in self.reuse or name in self.recompute):
@@ -100,7 +100,7 @@ class Judge:
     # --- refusing -----------------------------------------------------------------------------
 
     def refuse(self, error: ReplayDivergedError) -> NoReturn:
-        """Refuse to go on, for good.
+        """Refuse to continue, for good.
 
         Raises:
             ReplayDivergedError: always.
@@ -123,7 +123,7 @@ class Judge:
     # --- calls --------------------------------------------------------------------------------
 
     def reuses(self, then: bytes, call: Call) -> bool:
-        """Tell whether outcomes of a function's earlier code count for a call."""
+        """Return whether outcomes of a function's earlier code count for a call."""
         return self.policy.reuses(then, call.fingerprint, self.name_of(call.fn))
 
     def doubt(self, call: Call, doubts: Sequence[Doubt]) -> None:

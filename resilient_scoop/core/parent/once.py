@@ -9,7 +9,7 @@ ON3  A function inside of another one has another kind (`once/1`): an outer one 
 end never takes the answer of an inner one for its own.
 ON4  The answer is told when it is durable (`Noted`), not before: what the parent does with it in the
 world is never done with another answer. A broker that ends in between is asked again.
-ON5  Another function than the one whose answer this is gets the answer, as by its place; it is said.
+ON5  If another function is at the place of an answer, it gets that answer; this is reported.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def find(recorded: deque[wire.Observation], begun: Begun) -> wire.Observation | 
 
 
 def is_unnamed(first: wire.Observation, begun: Begun, at_call: int) -> bool:
-    """Tell whether an answer is of a version that recorded neither beginnings nor names."""
+    """Return whether an answer is of a version that recorded neither beginnings nor names."""
     return (first.kind, first.at_call, begun.kind) == (KIND, at_call, KIND) and (
         first.answer[:1] != _NAMED
     )
@@ -78,7 +78,7 @@ def unpack(packed: bytes) -> tuple[str, bytes]:
 class Once(msgspec.Struct):
     """Which answers one attempt at a parent waits for, until they are durable (ON4)."""
 
-    wanted: int = -1  # the last observation that is to be durable before the parent goes on
+    wanted: int = -1  # the last observation that is to be durable before the parent continues
     noted: int = -1  # all up to this one are
     sent: list[wire.Observation] = []  # with the wanted one, not noted
     watch: Callable[[Begun, bool], None] | None = None  # hears of each, and whether it was told
@@ -89,7 +89,7 @@ class Once(msgspec.Struct):
         return self.noted >= self.wanted
 
     def asks(self, told: list[wire.Observation]) -> bool:
-        """Tell whether `Noted` is asked for with these observations: the wanted one is among them."""
+        """Return whether `Noted` is asked for with these observations: the wanted one is among them."""
         asks = not self.is_durable and told[-1].no >= self.wanted
         if asks:
             self.sent = told

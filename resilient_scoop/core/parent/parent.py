@@ -13,7 +13,7 @@ recognized by the broker). So a replay costs no round trip per call.
   judge      what is said or refused where a replay differs (`core.parent.judge`)
   durable    open blocks and their checkpoints (`core.parent.durable`)
   once       answers that are told when they are durable (`core.parent.once`)
-  given_up   calls whose results nobody reads (`core.parent.given_up`)
+  given_up   calls whose results are not read (`core.parent.given_up`)
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ class Parent:
             frames.append(wire.encode(wire.Abandon(self.path, self.attempt, calls)))
         return frames
 
-    # --- what nobody reads --------------------------------------------------------------------
+    # --- given-up calls -----------------------------------------------------------------------
 
     def let_go(self) -> None:
         """End the calls that finalizers have named (U2)."""
@@ -243,7 +243,7 @@ class Parent:
     def page_wanted(self, *, early: bool = False) -> bytes | None:
         """Return the frame that asks for the next page, if one is to be asked for now.
 
-        `early`: nobody waits for it yet; half of the page before is to be used up first.
+        `early`: the parent does not wait for it yet; half of the last page must be used up first.
         """
         history = self.history
         if not history.is_page_due(len(self.calls.ahead), early=early):
@@ -275,7 +275,7 @@ class Parent:
             self._end_look()
 
     def _end_look(self) -> None:
-        """The history is at its end: go over it once more, or refuse what was sought in vain (D8)."""
+        """The history is at its end: go over it once more, or refuse what was not found (D8)."""
         if self.history.catching_up:
             return
         sought = self.calls.sought
@@ -312,7 +312,7 @@ class Parent:
         self.outgoing.put(wire.encode(self._cancel))  # the call itself goes in front
 
     def cancel_answered(self, answer: wire.CancelAnswer) -> None:
-        """Take in an answer; one that nobody waits for changes nothing."""
+        """Take in an answer; one that is not awaited changes nothing."""
         asked = self._cancel
         if asked is not None and (asked.call, asked.index) == (answer.call, answer.index):
             self._cancel, self.cancelled = None, answer.cancelled
@@ -337,7 +337,7 @@ class Parent:
         return None
 
     def differs(self, kind: str) -> bool:
-        """Tell whether the next recorded observation is of another place than this one."""
+        """Return whether the next recorded observation is of another place than this one."""
         return self.history.differs(kind, self.calls.next)
 
     def observe(self, kind: str, answer: bytes) -> None:
@@ -351,7 +351,7 @@ class Parent:
         return once.begin(depth, self.calls.next, self.history.next_observation)
 
     def is_once_known(self, begun: Begun) -> bool:
-        """Tell whether its answer is here, or is nowhere: the history is at its end."""
+        """Return whether its answer is here, or is nowhere: the history is at its end."""
         history = self.history
         return not history.replaying or once.find(history.recorded, begun) is not None
 
@@ -390,11 +390,11 @@ class Parent:
         return self.durable.enter(name, self.calls.next, self.history.next_observation)
 
     def has_generations(self, block: Block) -> bool:
-        """Tell whether all generations of a block are here that the log holds."""
+        """Return whether all generations of a block are here that the log holds."""
         return not self.history.replaying or self.durable.has_newest(block)
 
     def go_on(self, block: Block, record: wire.Checkpoint) -> None:
-        """Go on from a generation: everything before it is over (D4)."""
+        """Continue from a generation: everything before it is over (D4)."""
         self.durable.go_on(block, record)
         self.jump(record.calls, record.observations, record.pending)
 
@@ -452,6 +452,6 @@ class Parent:
         return call
 
     def jump(self, calls: int, observations: int, pending: Collection[int]) -> None:
-        """Go on from where a checkpoint was made; what came before is settled or `pending`."""
+        """Continue from where a checkpoint was made; what came before is settled or `pending`."""
         self.calls.skip_to(calls, pending)
         self.history.skip_to(observations)

@@ -68,7 +68,7 @@ class Asked(LogVisitor):
     defines: dict[bytes, wire.Define]
     calls: dict[int, Batch] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)  # of calls whose last item is known
-    abandoned: dict[int, Intervals] = field(default_factory=dict)  # items that nobody read
+    abandoned: dict[int, Intervals] = field(default_factory=dict)  # items that were not read
     seq: int = 0  # of the record that is taken in
     upto: int = 0
     checkpoints: list[Mark] = field(default_factory=list)
@@ -104,7 +104,7 @@ class Asked(LogVisitor):
         self.covered = max(self.covered, record.calls)
 
     def given_up(self, record: wire.Abandoned) -> None:
-        """Remember which items nobody read."""
+        """Remember which items were not read."""
         for low, high in record.spans:
             self.abandoned.setdefault(record.call, Intervals()).add(low, high)
 
@@ -123,7 +123,7 @@ class Asked(LogVisitor):
         return max(max(self.calls, default=-1) + 1, gone, self.covered)
 
     def name(self, fn: bytes) -> str:
-        """Return a function's name, for eyes."""
+        """Return a function's name, for display."""
         define = self.defines.get(fn)
         return fn.hex() if define is None else define.options.name or define.name
 
@@ -133,7 +133,7 @@ class Asked(LogVisitor):
         return fn if define is None else define.fingerprint
 
     def told(self, number: int) -> str:
-        """Return what was asked under a call's number, for eyes."""
+        """Return what was asked under a call's number, for display."""
         if number not in self.calls:
             return "what a checkpoint covers"
         pieces = self.calls[number].pieces
@@ -309,13 +309,13 @@ class Replayed(Parent):
             raise InvariantError(f"RP3 a replay was told `{kind}` {answer!r}")
 
     def forget_given_up(self) -> None:
-        """Let go of calls that nobody reads: whether they end is of no interest here (RP3)."""
+        """Drop calls that are not read: whether they end does not matter here (RP3)."""
         self.let_go()
         for number in self.given_up.take_to_tell():
             self.calls.open.pop(number, None)
 
     def is_drained(self) -> bool:
-        """Tell whether all calls are at their end; items that were given up have none (RP3)."""
+        """Return whether all calls are at their end; items that were given up have none (RP3)."""
         return not any(
             gap
             for call in self.calls.open.values()

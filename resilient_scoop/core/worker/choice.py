@@ -1,10 +1,10 @@
 """Decide what the thread of a worker does next, for the real loop and the simulated one.
 
-WC1  Parents that can go on go before slices: the deepest first, and who waits for a lock after all others,
-    since one of them may let go of it.
-WC2  Of slices, the one of the lowest rank goes first. Of equal ones an open one (of which an item waits and
-    others are not begun) goes before those in the queue, and the latest of the open ones first: most
-    likely it was opened below the others.
+WC1  Parents that can continue go before slices: the deepest first, and those that wait for a lock after
+     all others, because one of them may release it.
+WC2  The slice of the lowest rank goes first. Of equal ones an open one (with a waiting item and items
+     that have not started) goes before those in the queue, and the latest of the open ones first: most
+     likely it was opened below the others.
 WC3  While a task waits for a lock, none of the script's own calls is begun. A careful worker begins none
     while any task waits, and only what the deepest one has asked for, unless it has begun nothing for
     `BARRED_S`: another worker may wait for what is barred here.

@@ -116,7 +116,7 @@ class Feeder:
             piece = Piece(b"", error.errno or 0)
         wanted = self._wanted
         self._rest()
-        assert wanted is not None, "nothing is read that nobody asked for"
+        assert wanted is not None, "nothing is read without a request"
         self._kept.append(piece)
         self._answer(wanted)
         self.look()

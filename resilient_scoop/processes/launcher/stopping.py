@@ -2,7 +2,7 @@
 
 Requests to the launcher, from the mildest to the strongest:
 
-  go on       checkpoints, and nothing else            GO_ON_SIGNAL (`rscoop checkpoint --go-on`)
+  continue    checkpoints, and nothing else            GO_ON_SIGNAL (`rscoop checkpoint --go-on`)
   hand over   checkpoints, then an orderly stop        SIGUSR1, SIGUSR2, the time limit,
                                                        `rscoop checkpoint`
   hurry       the same, with less time                 SIGTERM
@@ -228,7 +228,7 @@ class Handover:
         elif self.level > Level.NONE:
             self._tell_ask(self.until - time.monotonic())
 
-    # --- what comes of it ---------------------------------------------------------------------
+    # --- results ---------------------------------------------------------------------
 
     def hear_report(self, report: Report) -> None:
         """Take in the broker's progress with the last request."""

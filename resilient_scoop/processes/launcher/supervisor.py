@@ -151,8 +151,8 @@ class Launcher:
         self.reports_fd = -1
         self.said_recovered = False
         self.first_epoch = self.recovered = self.reused = 0
-        self.audit = AuditTail.anew(run.logs) if options.audit else None
-        self.tasks = TaskLogs.anew(run.logs) if options.task_output else None
+        self.audit = AuditTail.start(run.logs) if options.audit else None
+        self.tasks = TaskLogs.start(run.logs) if options.task_output else None
         self.broker_watch = Watchdog("broker", self.display.note)
         self.agent_watch = Watchdog("agent", self.display.note, kills_sleepers=False)
         self.started_at = self.looked_at = time.monotonic()

@@ -15,13 +15,14 @@ A lock may also be *polled*: tried repeatedly, with pauses (`processes.worker.po
 yields inside a pause. If the pauses are in C code (`sqlite3` waits in this way for a locked
 database), Python cannot run the handler there, and L3 applies.
 
-  L1  Only a task's own code gives way: not the runtime, which may hold the session's lock, nor an import.
-  L2  While tasks wait for locks, their worker begins none of the script's own calls: what holders wait for
-      is below them. So at most one task waits for a lock at a time, but for those that held one.
-  L3  Where giving way does not help (tasks that wait for each other, a wait that no signal interrupts, a
-      holder that was moved to another worker and had no `finally`), the worker ends without blame and is
-      started anew. Its successor runs one of the script's calls at a time; below it, first what the deepest
-      task that waits has asked for, as plain Python does.
+  L1  Only a task's own code yields: not the runtime, which may hold the session's lock, nor an import.
+  L2  While tasks wait for locks, their worker starts none of the script's own calls, because holders
+      wait only for calls below them. So at most one task waits for a lock at a time, except for those
+      that held one.
+  L3  If yielding does not help (tasks that wait for each other, a wait that no signal interrupts, a
+      holder that was moved to another worker and had no `finally`), the worker ends without blame and
+      is restarted. Its successor runs one of the script's calls at a time; below it, first what the
+      deepest waiting task needs, as plain Python does.
 """
 
 from __future__ import annotations

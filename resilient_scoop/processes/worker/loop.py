@@ -1,12 +1,12 @@
-"""A worker's main loop: it resumes parents that can go on, and runs slices otherwise.
+"""A worker's main loop: it resumes parents that can continue, and runs slices otherwise.
 
 What comes next is decided by `core.worker.choice` (WC1 to WC4).
 
 WL2  The hub's greenlet never runs user code; whatever waits is in `parked` with what it waits for.
 WL3  A parent takes its random streams, and what else is its own of the process, with it when it
 waits, and finds them again (`task_state.process_state`).
-WL4  A parent that could go on does not wait behind a long item for long: another worker replays it.
-WL5  With `always_replay`, a parent that was told an outcome while it waited does not go on: it is
+WL4  A parent that could continue does not wait behind a long item for long: another worker replays it.
+WL5  With `always_replay`, a parent that was told an outcome while it waited does not continue: it is
 ended and runs again from the top. That outcome is in its history by then, so that each of its
 lives comes further than the one before.
 """
@@ -82,7 +82,7 @@ class Hub:
     ) -> bool:
         """Let others run until `ready()` holds (True) or the moment `until` (False).
 
-        An alarm that the item has set rings in it, and not in another one: it goes on for that.
+        An alarm that the item has set rings in it, and not in another one: it continues for that.
         """
         session, context = self.session, self.session.context
         while True:
@@ -148,7 +148,7 @@ class Hub:
                 self.session.send(frame)
 
     def say_stuck(self) -> None:
-        """Tell the broker of parents that could go on while one item keeps the worker (WL4)."""
+        """Tell the broker of parents that could continue while one item keeps the worker (WL4)."""
         now = time.monotonic()
         if self.lock_waits.look(now):
             return
@@ -207,7 +207,7 @@ class Hub:
             with session.turn():
                 session.pump()
             if not (self._has_work() or self.parked or machine.stopping is not None):
-                # Nobody could be switched to: wait here, where the next slice starts at once.
+                # There is nothing to switch to: wait here, where the next slice starts at once.
                 session.record.idle()
                 with session.turn():
                     session.pump(_IDLE_S)
@@ -222,7 +222,7 @@ class Hub:
             return take_slice(self.open, machine.queue, self._bar())
 
     def _has_work(self) -> bool:
-        """Tell whether there is a slice that may be begun."""
+        """Return whether there is a slice that may be begun."""
         queue, may_begin = self.session.machine.queue, self._bar()
         if may_begin is None:
             return bool(self.open or queue)
@@ -249,7 +249,7 @@ class Hub:
         return max(0.0, min([_IDLE_S, *(until - time.monotonic() for until in due)]))
 
     def _resume_ready(self) -> bool:
-        """Switch to what can go on; return whether anything did."""
+        """Switch to what can continue; return whether anything did."""
         machine = self.session.machine
         touched, machine.touched = machine.touched, set()
         now, resumed = time.monotonic(), False
@@ -279,7 +279,7 @@ class Hub:
         return turn_of(path, gives_way=parked is not None and parked.gives_way)
 
     def _is_to_replay(self, parked: Parked) -> bool:
-        """Tell whether a parent has to run again from the top, now that it could go on (WL5)."""
+        """Return whether a parent has to run again from the top, now that it could continue (WL5)."""
         if not self.session.settings.options.always_replay:
             return False
         parent, work = parked.context.parent, parked.context.work

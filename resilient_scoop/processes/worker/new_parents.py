@@ -31,6 +31,6 @@ def make_parent(session: Session, policy: Policy, say: Callable[[str], None]) ->
 
 
 def name_of(session: Session, fn: bytes) -> str:
-    """Return the name of a function for the eyes."""
+    """Return the name of a function for display."""
     define = session.machine.callables.known.get(fn)
     return fn.hex() if define is None else define.options.name or define.name

@@ -54,7 +54,7 @@ def test_a_stream_with_a_name_is_one_stream() -> None:
 
 
 def test_streams_come_back_where_they_stood() -> None:
-    # Given a named stream, one without a name, and one that nobody holds any more
+    # Given a named stream, one without a name, and one that is not held any more
     book = StreamBook()
     named, first = book.obtain("a", seed), book.obtain(None, seed)
     book.obtain(None, seed)

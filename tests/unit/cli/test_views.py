@@ -78,7 +78,7 @@ def test_a_run_without_failures_says_so(tmp_path: Path) -> None:
 
 
 class Exploding:
-    """Nobody may unpickle this."""
+    """This must not be unpickled."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return os.system, ("touch exploded",)

@@ -42,7 +42,7 @@ def decorated(function: Any) -> Any:
 
 
 def hidden(function: Any) -> Any:
-    """Return a function that does the same, and of which nobody can tell."""
+    """Return a function that does the same, without a visible owner."""
 
     def plain(*args: Any) -> Any:
         return function(*args)

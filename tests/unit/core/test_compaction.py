@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from resilient_scoop.core.compaction import Course, GivenUpError, Phase, superfluous
+from resilient_scoop.core.compaction import Course, GivenUpError, Phase, obsolete
 from resilient_scoop.core.events import Change, Erase, Put, Table
 from resilient_scoop.errors import InvariantError
 
@@ -137,6 +137,6 @@ def test_what_is_not_a_way_on_is_refused() -> None:
 
 
 def test_what_counts_is_never_superfluous_nor_what_may_be_under_way() -> None:
-    assert superfluous([0, 1, 2, 3], 2) == [0, 1, 3]
-    assert superfluous([0, 1, 2, 3], 2, newer=False) == [0, 1]
-    assert superfluous([0], 0) == []
+    assert obsolete([0, 1, 2, 3], 2) == [0, 1, 3]
+    assert obsolete([0, 1, 2, 3], 2, newer=False) == [0, 1]
+    assert obsolete([0], 0) == []

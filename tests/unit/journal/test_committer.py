@@ -20,7 +20,7 @@ def put(key: bytes, *, forced: bool = True) -> Change:
 
 
 class Disk:
-    """A journal whose commits wait until they may go on, and fail as told."""
+    """A journal whose commits wait until they may continue, and fail as told."""
 
     def __init__(self) -> None:
         self.commits: list[list[Change]] = []

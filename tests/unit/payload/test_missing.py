@@ -1,4 +1,4 @@
-"""Errors of loading a value: which come of what this process lacks, and which of the value itself."""
+"""Errors of loading a value: caused by what this process lacks, or by the value itself."""
 
 from __future__ import annotations
 

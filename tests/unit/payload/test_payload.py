@@ -1,4 +1,4 @@
-"""Payloads: what goes in comes out, and what cannot travel is named and harms nobody."""
+"""Payloads: what goes in comes out, and what cannot be pickled is named and does no harm."""
 
 from __future__ import annotations
 

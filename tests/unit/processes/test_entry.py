@@ -49,7 +49,7 @@ def test_a_start_that_was_refused_before_says_so_no_more(
     with pytest.raises(Ended, match=str(REFUSED)):
         entry.main()
 
-    # Then it says so unless it was said, and hands that on to nobody
+    # Then it says so unless it was said, and does not pass that on
     said = capfd.readouterr().err
     assert said == ("" if again else "rscoop: origin: too many open files; `ulimit -n` raises it\n")
     assert REFUSAL_SAID not in os.environ

@@ -48,8 +48,8 @@ def test_a_second_outcome_of_an_item_changes_nothing() -> None:
     attempt = grant_one(bench, W1)
     bench.tell(W1, outcomes(0, 0, 1, task=attempt))
 
-    # When it comes again, from there and from elsewhere, then nothing is recorded and nobody is
-    # told
+    # When it comes again, from there and from elsewhere, then nothing is recorded and nothing
+    # is sent
     assert bench.tell(W1, outcomes(0, 0, 1, task=attempt)) == []
     bench.arrive(W2)
     assert bench.tell(W2, outcomes(0, 0, 1)) == []
@@ -104,7 +104,7 @@ def test_a_worker_that_computes_what_is_done_is_told_to_stop() -> None:
 
 
 def test_a_fresh_item_that_is_asked_for_twice_is_computed_once() -> None:
-    # Given an item that a changed script has asked for anew, and which is done
+    # Given an item that a changed script has asked for again, and which is done
     bench = Bench()
     root = bench.begin(W1)
     bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
@@ -232,7 +232,7 @@ def test_what_is_queued_behind_a_parent_that_goes_on_is_taken_over() -> None:
     (peer,) = bench.broker.scheduler.workers.values()
     waiting = peer.items
 
-    # When the parent goes on and computes, then it counts again, and others can have the rest
+    # When the parent continues and computes, then it counts again, and others can have the rest
     bench.tell(W1, wire.Parked(attempt, 0, parked=False))
     assert peer.items == waiting + 1
     bench.arrive(W2)

@@ -227,7 +227,7 @@ def test_who_took_the_item_over_is_asked_next() -> None:
 
 
 def test_a_new_broker_waits_for_the_workers_before_it_cancels() -> None:
-    # Given a broker that has just started again: a worker may hold what nobody seems to have
+    # Given a broker that has just started again: a worker may hold items that seem free
     court = Court()
     bench = court.bench.again()
     held = [wire.Held(a, ROOT, 0, FN, [(i, i + 1)], digests(i)) for i, a in court.attempts.items()]

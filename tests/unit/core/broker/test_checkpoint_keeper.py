@@ -1,4 +1,4 @@
-"""Checkpoints in the machines: taken in, relied on, cleared away behind; and a parent that goes on."""
+"""Checkpoints in the machines: taken in, relied on, cleared away behind; and a parent that continues."""
 
 from __future__ import annotations
 

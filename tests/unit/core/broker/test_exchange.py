@@ -337,7 +337,7 @@ def test_callables_that_are_not_in_use_are_let_go_and_come_back_when_named() -> 
     assert len(broker.ledger.peers[W1].functions) <= 5
     assert len(broker.scheduler.estimates) <= 5
 
-    # When one that was let go is asked for again, without its definition
+    # When one that was dropped is asked for again, without its definition
     again = [wire.Part(40, 0, 1, other(3).fn, digests(0), last=True)]
     office.say(ORIGIN, wire.Calls(ROOT, root, again), wire.Args([b"arg"]))
     granted = read(office.step(), W1)

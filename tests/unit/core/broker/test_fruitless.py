@@ -1,4 +1,4 @@
-"""When a script that dies again and again is not started any more (Z1 to Z3)."""
+"""When a script that dies repeatedly is not started any more (Z1 to Z3)."""
 
 from __future__ import annotations
 

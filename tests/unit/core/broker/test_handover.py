@@ -191,7 +191,7 @@ def test_a_parent_that_has_saved_is_not_waited_for_again_when_its_next_holder_na
 def test_a_parent_that_was_taken_from_a_process_and_given_to_it_again_has_not_left_its_block() -> (
     None
 ):
-    # Given a parent that is waited for, returned by its worker, and granted to the same one anew
+    # Given a parent that is waited for, returned by its worker, and granted to the same one again
     bench = Bench()
     _, kid = with_kid(bench, W1)
     bench.feed(asked())
@@ -229,7 +229,7 @@ def test_what_a_fenced_process_says_does_not_count() -> None:
     bench.tell(ORIGIN, opened(bench))
     bench.tell(W2, opened(bench))
     bench.tell(W1, opened(bench, KID))
-    bench.tell(W1, wire.Stuck(kid, 0))  # it goes on elsewhere
+    bench.tell(W1, wire.Stuck(kid, 0))  # it continues elsewhere
     assert stops(bench.tell(W1, opened(bench))) == []
     assert KID in bench.broker.handover.waiting
 

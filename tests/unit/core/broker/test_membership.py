@@ -146,7 +146,7 @@ def test_a_parent_is_not_adopted_behind_which_a_later_attempt_has_written() -> N
     held = wire.Held(first, ROOT, 0, FN, [(0, 1)], digests(0))
     actions = bench.arrive(W1, held=[held], waiting=[wire.Waiting(path, first)])
 
-    # Then the first attempt is told to end, and the second goes on
+    # Then the first attempt is told to end, and the second continues
     assert [each.dropped for each in sent(actions, W1, wire.Welcome)] == [[first]]
     held = wire.Held(lease.attempt, ROOT, 0, FN, [(0, 1)], digests(0))
     actions = bench.arrive(W2, held=[held], waiting=[wire.Waiting(path, lease.attempt)])
@@ -154,7 +154,7 @@ def test_a_parent_is_not_adopted_behind_which_a_later_attempt_has_written() -> N
 
 
 def test_a_silent_peer_is_lost_after_its_lease_and_heard_again() -> None:
-    # Given a worker with an item, which nobody vouches for
+    # Given a worker with an item, which no agent vouches for
     bench = Bench()
     attempt = grant_one(bench, W1)
     bench.arrive(W2)

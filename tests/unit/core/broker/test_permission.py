@@ -87,7 +87,7 @@ def test_an_item_that_has_begun_stays_in_doubt_when_its_run_is_stopping() -> Non
 
     actions = bench.tell(AGENT, wire.ProcessLost(W1, -9, "asked", attempt, 0))
 
-    # Then nobody has given it up, and a resume that nobody has told better does
+    # Then it is not given up, and a resume without a user's decision gives it up
     assert told_error(bench) == "none"
     assert not granted(actions, W2)
     bench = bench.again(adopt=False)
@@ -98,7 +98,7 @@ def test_an_item_that_has_begun_stays_in_doubt_when_its_run_is_stopping() -> Non
 
 @pytest.mark.parametrize("adopt", [True, False])
 def test_a_new_broker_gives_up_what_has_begun_and_runs_what_was_only_granted(adopt: bool) -> None:  # noqa: FBT001
-    # Given two items, one of them begun, and nobody who holds them
+    # Given two items, one of them begun, and no worker that holds them
     bench = Bench()
     root = bench.begin(W1, W2)
     actions = bench.tell(ORIGIN, RISKY, *calls(part(0, 0, 2, fn=ONCE), attempt=root))
@@ -158,7 +158,7 @@ def test_another_call_in_the_place_of_a_begun_one_is_not_started() -> None:
 
     actions = bench.tell(ORIGIN, *calls(part(0, 0, 1, fn=ONCE, salt=7), attempt=root))
 
-    # Then it ends as the one that nobody knows the end of
+    # Then it ends as one with an unknown end
     assert told_error(bench) == "lost"
     assert not granted(actions, W1)
     assert not granted(actions, W2)

@@ -47,7 +47,7 @@ def test_a_call_that_waits_beyond_its_limit_ends_and_is_taken_from_its_worker() 
     actions = bench.wait(2, vouched=[ORIGIN, W1, W2])
     assert sent(actions, W1, wire.Evict) == [wire.Evict(attempt, 0)]
     assert told_error(bench) == "timeout"
-    assert [each.exit for each in crashes(bench)] == [0], "nobody died"
+    assert [each.exit for each in crashes(bench)] == [0], "no worker died"
     assert not bench.broker.scheduler.leases
     (kill,) = sent(actions, AGENT, wire.Kill)
     assert (kill.reason, kill.attempt is None) == ("asked", False), "what it waited for ends, too"

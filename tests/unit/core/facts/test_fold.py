@@ -101,7 +101,7 @@ def test_recovery_gives_the_live_state_when_a_begun_item_is_replaced() -> None:
     # When its parent asks for another call in its place
     bench.tell(ORIGIN, *calls(part(0, 0, 1, fn=ONCE, salt=1), attempt=root))
 
-    # Then that has ended as lost, for a new broker too: nobody starts it
+    # Then that has ended as lost, for a new broker too: no worker starts it
     assert bench.broker.state.items_done == 1
     again = bench.again(adopt=False)
     assert durable_part(again.broker.state) == durable_part(bench.broker.state)

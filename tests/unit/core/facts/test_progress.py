@@ -106,7 +106,7 @@ def test_it_is_there_after_everything_was_killed() -> None:
     bench, attempt = running()
     bench.tell(holder(bench), word(attempt, 3))
 
-    # When a new broker begins on the journal, and nobody is left
+    # When a new broker begins on the journal, and no process is left
     other = bench.again(adopt=False)
     other.arrive(ORIGIN)
     actions = other.arrive(W1)

@@ -1,4 +1,4 @@
-"""Checkpoints in a parent: what it waits for at a block, and what it goes on with."""
+"""Checkpoints in a parent: what it waits for at a block, and what it continues with."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_a_future_whose_call_the_code_has_replaced_is_refused_when_the_history_l
     ("fn", "name", "salt", "refused"),
     [
         (FN, "f", 0, False),
-        (b"g" * 16, "f", 0, False),  # its code has changed: it is computed anew
+        (b"g" * 16, "f", 0, False),  # its code has changed: it is computed again
         (b"g" * 16, "g", 0, True),
         (FN, "f", 1, True),
     ],

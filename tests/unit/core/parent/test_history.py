@@ -143,7 +143,7 @@ def test_every_phase_knows_every_turn_but_a_live_one_a_last_page(phase: Phase, t
     assert not (history.replaying and phase not in (Phase.REPLAYING, Phase.REPLAYING_TWICE))
     assert (history.phase is Phase.CUT_OFF) == (Phase.CUT_OFF is phase or turn is Turn.CUT)
     # Whoever begins to catch up reads from the beginning; whoever is asked to read again
-    # meanwhile goes on first
+    # meanwhile continues first
     begins = turn is Turn.RECONNECTED or phase is not history.phase
     waits = history.phase is Phase.CATCHING_UP_TWICE and turn is Turn.READ_AGAIN
     assert history.after == (0 if history.catching_up and begins and not waits else 5)

@@ -234,7 +234,7 @@ def test_observations_are_told_again_in_their_order() -> None:
 
 
 def test_an_answer_for_another_place_ends_the_use_of_the_history() -> None:
-    # Given a history that goes on with another question
+    # Given a history that continues with another question
     said: list[str] = []
     of = Parent(ROOT, NOW, replaying=True, say=said.append)
     page(of, told(0, "done", 4), told(1, "done", 5))
@@ -401,7 +401,7 @@ def test_a_question_that_a_broker_did_not_answer_is_put_to_the_next_one() -> Non
     parent.reconnect()
     assert [wire.decode_up(frame) for frame in parent.frames()] == [asked[-1]]
 
-    # And what is answered is not asked again; answers to nobody's question change nothing
+    # And what is answered is not asked again; answers without a question change nothing
     parent.cancel_answered(wire.CancelAnswer(ROOT, 0, 0, cancelled=True))
     parent.cancel_answered(wire.CancelAnswer(ROOT, 0, 0, cancelled=False))
     assert parent.cancelled is True

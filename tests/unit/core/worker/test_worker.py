@@ -111,7 +111,7 @@ def test_a_slice_is_forgotten_when_all_of_it_is_sent() -> None:
 
 
 def test_a_new_broker_hears_what_is_owed_and_what_is_held_in_one_bundle() -> None:
-    # Given a worker that has sent one outcome which nobody acknowledged, and has another one made
+    # Given a worker that has sent one outcome without an acknowledgement, and has another one made
     desk = Desk()
     work = desk.grant(0, 4)
     desk.run(work, 1)
@@ -206,7 +206,7 @@ def test_no_item_is_both_begun_and_given_back(start: int, before: int, between: 
     desk.worker.works[work.attempt] = racing
     desk.hear(wire.Retract(work.attempt, start))
 
-    # When the deputy answers, while the main thread goes on wherever it needs no lock
+    # When the deputy answers, while the main thread continues wherever it needs no lock
     racing.others = True
     desk.worker.give_back()
     racing.others = False
@@ -394,7 +394,7 @@ def test_an_item_that_goes_on_elsewhere_may_be_here_again_when_that_is_heard() -
     # When the eviction is heard only now
     desk.hear(wire.Evict(work.attempt, 0))
 
-    # Then the new attempt goes on
+    # Then the new attempt continues
     assert desk.worker.fenced == []
     assert desk.worker.parents == {again.path: again}
 
@@ -411,7 +411,7 @@ def test_the_attempt_that_was_granted_last_takes_the_place_of_an_earlier_one(oth
     desk.meet(2)
     again = desk.grant(0, 2)
 
-    # Then only that one is held, and a new broker cannot let the other one live on with nobody to run it
+    # Then only that one is held, and a new broker cannot keep the other one without a worker to run it
     assert desk.worker.fenced == [parent.path]
     assert parent.path not in desk.worker.parents
     assert len(desk.worker.parents) == others

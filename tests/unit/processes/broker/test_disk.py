@@ -29,7 +29,7 @@ def test_nothing_is_started_while_a_result_waits_and_others_compute() -> None:
     bench.tell(W1, RESULT)
     assert not granted(bench.tell(ORIGIN, *calls(part(1, 0, 4), attempt=root)), W2)
 
-    # And when the other has ended, it goes on: the files of its arguments make room
+    # And when the other has ended, it continues: the files of its arguments make room
     ended = outcomes(0, other.start, other.start + 1, task=wire.Attempt(1, other.no))
     actions = bench.tell(W2, ended)
     assert granted(actions, W2)

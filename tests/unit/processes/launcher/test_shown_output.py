@@ -44,7 +44,7 @@ def test_a_piece_that_was_on_its_way_is_displayed_once(
     shown.begin(SECOND)
     os.write(out, SECOND[:written])
 
-    # When its successor goes on behind the first
+    # When its successor continues behind the first
     successor = Shown(tmp_path / "shown", out)
     assert successor.count == len(FIRST)
     display(successor, out, SECOND)

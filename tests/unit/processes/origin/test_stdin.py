@@ -18,7 +18,7 @@ class Ended(BaseException):
 
 
 class Waiter:
-    """Ends the process instead of waiting for ever."""
+    """Ends the process instead of waiting forever."""
 
     def wait(self, ready: Any, until: float | None) -> bool:
         assert until is None

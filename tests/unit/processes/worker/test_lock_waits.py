@@ -1,4 +1,4 @@
-"""Which code on the stack is a task's own, and may give way."""
+"""Which code on the stack is a task's own, and may yield."""
 
 from __future__ import annotations
 
