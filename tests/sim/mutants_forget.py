@@ -82,6 +82,7 @@ _DRIZZLE = {
     "unloadable": 0.0,
     "edits": False,
 }
+_STORM = {**_DRIZZLE, "rates": {"both": 1.0, "cut": 1.0}}
 
 FORGET_MUTANTS = (
     Mutant("still taken for announced", _still_taken_for_announced, _LOOP, _DRIZZLE),
@@ -89,5 +90,5 @@ FORGET_MUTANTS = (
     Mutant("still taken for known", _still_taken_for_known, _LOOP, _DRIZZLE),
     Mutant("erased while named", _erased_while_named, _LOOP, _DRIZZLE),
     Mutant("erased though announced since", _announced_since_erased, _LOOP, _DRIZZLE),
-    Mutant("rounds begin meanwhile", _rounds_begin_meanwhile, _LOOP, _DRIZZLE),
+    Mutant("rounds begin meanwhile", _rounds_begin_meanwhile, _LOOP, _STORM),
 )

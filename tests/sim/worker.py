@@ -524,7 +524,7 @@ class WorkerShell(Operations, Process):
                 work.first = frame.index + 1
                 if work.next < work.stop:
                     self.open.append(work)
-                self.work = None if self.work is work else self.work
+                    self.work = None
             self.machine.park(work, frame.index)
             if self.careful:
                 choice.give_back_upper(self.machine, self.open)
