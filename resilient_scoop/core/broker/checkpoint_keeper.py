@@ -1,6 +1,6 @@
 """Stores checkpoints, and erases records that they make obsolete, a page of the log at a time.
 
-KP1  Only a parent's one writer makes or verifies its checkpoints (L1).
+KP1  Only a parent's one writer makes or verifies its checkpoints (LE1).
 KP2  A record is erased only if all that it holds was trimmed, and it is older than the `Trimmed`
     record that says so. That record stays until its sweep is done, and the newest stays for good.
 """
