@@ -13,6 +13,7 @@ import sys
 import tomllib
 import types
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,12 @@ def invariants() -> dict[str, list[str]]:
 def test_the_id_of_an_invariant_is_defined_once() -> None:
     assert invariants()
     assert {name: where for name, where in invariants().items() if len(where) > 1} == {}
+
+
+def test_an_invariant_is_named_where_it_is_upheld_or_tested() -> None:
+    texts = [path.read_text() for path in (*SOURCES, *(CHECKOUT / "tests").rglob("*.py"))]
+    named = Counter(name for text in texts for name in re.findall(r"\b[A-Z]{1,2}\d{1,2}\b", text))
+    assert [name for name in invariants() if named[name] < 2] == []
 
 
 SLOW = {

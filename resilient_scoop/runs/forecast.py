@@ -61,7 +61,7 @@ class Foretold(msgspec.Struct, frozen=True, kw_only=True):
     calls_open: int  # batches of the script that are not done
     replay_s: float
     covered: int = 0  # items done before the checkpoint from which the parent continues
-    movable: int = 0  # results that can be found at other places, by function and arguments
+    movable: int = 0  # results that can be found at other places, by function and arguments (FT2)
 
     def total(self, what: str) -> float:
         """Return the sum of a column."""
@@ -171,7 +171,7 @@ class Forecast(LogVisitor):
         found.renewed.add(start, stop)
 
     def result(self) -> Foretold:
-        """Return the forecast."""
+        """Return the forecast (FT1 to FT3)."""
         for (path, number), call in self.calls.items():
             if number in self.over[path]:
                 if number not in self.state.parents[path].dropped:  # else it is already counted

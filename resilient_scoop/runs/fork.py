@@ -181,7 +181,7 @@ class Fork:
         self._blocks: set[tuple[str, int]] = set()  # of the script, with a checkpoint
 
     def changes(self) -> Iterator[Change]:
-        """Yield the records of the new journal."""
+        """Yield the records of the new journal, all input included (F6). The source is only read (F3)."""
         for table in (Table.DEFINE, Table.CONST):
             for key, value in self.view.scan(table):
                 yield Put(table, key, value)
@@ -204,6 +204,7 @@ class Fork:
         self.taken.checkpoints = self._counts.checkpoints
 
     def _log(self, key: bytes, raw: bytes) -> Iterator[Change]:
+        """Yield what the new journal gets for one record of the log (F1, F2)."""
         record = wire.decode_logged(raw)
         seq = int.from_bytes(key[ids.KEY_BYTES :], "big")
         kept = cut(record, self.at, seq)

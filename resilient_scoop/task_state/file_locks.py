@@ -53,7 +53,7 @@ class _Table:
         self.held: dict[tuple[int, int], list[_Held]] = {}
 
     def call(self, fd: int, command: int, lock: bytes) -> bytes:
-        """Do a lock operation of `fcntl`."""
+        """Do a lock operation of `fcntl`, through the one open file of the task (FL1)."""
         inode, kind = _inode(fd), _FLOCK.unpack(lock)[0]
         task = self.here()
         mine = self._mine(inode, task)
@@ -69,6 +69,7 @@ class _Table:
         return [held for held in self.held.get(inode, ()) if _inode(held.fd) == inode]
 
     def _mine(self, inode: tuple[int, int], task: str) -> _Held | None:
+        """Return what the task holds of an inode, or what an ended task left (FL3)."""
         found = [h for h in self._valid(inode) if h.task == task or not self.waits(h.task)]
         return found[-1] if found else None
 

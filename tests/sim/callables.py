@@ -56,7 +56,7 @@ class Callables:
         )
 
     def _check(self, shell: BrokerShell) -> None:
-        """The log names no callable whose record is missing."""
+        """The log names no callable whose record is missing (CC4)."""
         for _, raw in shell.journal.scan(Table.LOG):
             record = wire.decode_logged(raw)
             if isinstance(record, wire.Calls):

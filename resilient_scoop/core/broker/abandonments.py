@@ -62,7 +62,7 @@ class Abandonments:
                     del self.open[calls.parent, part.call]
 
     def settle(self) -> None:
-        """Remove ready items, and request items that have not started. No worker holds a ready item."""
+        """Remove ready items, which no worker holds (AB1); request those that have not started."""
         for (path, call), given_up in list(self.open.items()):
             parent = self.ledger.state.parents.get(path)
             if parent is None or self._settle(parent, call, given_up):
@@ -87,6 +87,7 @@ class Abandonments:
         return False
 
     def _take_out(self, batch: OpenBatch) -> None:
+        """Abandon the ready items of a batch; the record says which they are (AB2)."""
         record = wire.Abandoned(batch.parent.path, batch.call, list(batch.ready))
         self.ledger.abandon(batch, record)
         if record.spans:

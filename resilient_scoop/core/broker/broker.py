@@ -369,7 +369,7 @@ class Broker:
             self.ledger.send(each.peer.id, wire.encode(wire.Retract(each.attempt)))
 
     def _grant(self, peer: Peer, slices: list[Slice]) -> None:
-        """Send slices; those that must be read from the disk first are sent separately."""
+        """Offer slices: a grant rests on no record (B2). Those on the disk are sent separately."""
         whole = [s for s in slices if s.task.args and s.resume is None]
         stored = [s for s in slices if not s.task.args or s.resume is not None]
         if whole:

@@ -114,7 +114,7 @@ class Defines:
         return self._records > max(self._kept_max, 2 * self._left)
 
     def let_go(self, durable: int) -> None:
-        """Drop the oldest if there are too many, now that turns up to this one are durable."""
+        """Drop the oldest if there are too many, now that turns up to this one are durable (CC1)."""
         self._durable = durable
         if self._erased:
             self._erased = {fn: turn for fn, turn in self._erased.items() if turn > durable}

@@ -49,7 +49,7 @@ class Questions:
         self.open: dict[tuple[str, int, int], _Question] = {}
 
     def ask(self, peer: Peer, wanted: wire.Cancel) -> None:
-        """Take in a parent's question; `settle` answers it as soon as possible."""
+        """Take in a parent's question; `settle` answers it as soon as possible. Nothing is logged (CN3)."""
         if not self.ledger.current(peer, wanted.parent, wanted.attempt):
             return
         parent = self.ledger.state.parent(wanted.parent)
@@ -69,7 +69,7 @@ class Questions:
                 question.begun = True
 
     def settle(self) -> None:
-        """Answer what can be answered, and ask the holders. No worker holds a ready item."""
+        """Answer what can be answered, and ask the holders. No worker holds a ready item (CN2)."""
         for key, question in list(self.open.items()):
             if self._settle(question):
                 del self.open[key]
@@ -110,6 +110,7 @@ class Questions:
         self.ledger.send(lease.peer.id, wire.encode(retract))
 
     def _cancel(self, batch: OpenBatch, index: int) -> None:
+        """End an item as cancelled; the answer waits for the commit of that outcome (CN1)."""
         path = ids.item_path(batch.parent.path, batch.call, index)
         self.ledger.settle_error(batch, index, broker_error("cancelled", path))
 

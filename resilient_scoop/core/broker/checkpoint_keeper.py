@@ -79,7 +79,7 @@ class Keeper:
     # --- what parents say ---------------------------------------------------------------------
 
     def checkpoint(self, peer: Peer, record: wire.Checkpoint, raw: bytes) -> None:
-        """Take in a checkpoint, and confirm it when it is durable; a repetition changes nothing."""
+        """Take in a checkpoint of the parent's one writer (KP1), and confirm it when it is durable."""
         ledger = self.ledger
         if not ledger.current(peer, record.parent, record.attempt):
             return

@@ -126,6 +126,7 @@ class Exchange:
             self._events.append(Heard(peer, messages, raw))
 
     def _refuse(self, peer: PeerId, why: str) -> None:
+        """Count a message that cannot be read, and change nothing else (X3)."""
         self.refused += 1
         if self.refused <= REFUSALS_SAID:
             self.say(f"refused a message of {peer.hex()}: {why}")
@@ -178,7 +179,7 @@ class Exchange:
         return Mail(to, link.pack(frames))
 
     def committed(self, number: int, journal: Reader) -> list[Mail]:
-        """Return the messages to send now that all turns up to this one are durable."""
+        """Return the messages to send now that all turns up to this one are durable (X1, X2)."""
         mails: list[Mail] = []
         acks: dict[PeerId, Link] = {}
         while self._turns and self._turns[0].number <= number:

@@ -52,6 +52,7 @@ class Fruitless:
         return "the script dies repeatedly" if self.deaths and self.is_over else ""
 
     def _mark(self) -> tuple[int, ...]:
+        """Return what grows with everything that is gained (Z2)."""
         state = self._state
         root = state.parent(ids.ROOT)
         told = root.next_observation

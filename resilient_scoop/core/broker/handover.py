@@ -90,7 +90,7 @@ class Handover:
     # --- what happens -------------------------------------------------------------------------
 
     def ask(self, wanted: AskCheckpoints, now: float) -> None:
-        """Start a request, or join the running one."""
+        """Start a request under a new number (H4), or join the running one."""
         until = now + wanted.grace_s
         if self.is_active:
             first = wanted.hands_over and not self.hands_over
@@ -224,6 +224,7 @@ class Handover:
     # --- processes ----------------------------------------------------------------------------
 
     def _ask_newcomers(self) -> None:
+        """Request checkpoints of processes that have come since (H3)."""
         for peer in self.ledger.peers.values():
             if peer.role != "agent" and peer.id not in self._asked:
                 self._asked.add(peer.id)

@@ -65,7 +65,7 @@ def _write(ledger: Ledger, batch: OpenBatch, start: int, stop: int, *, void: boo
 
 
 def settle_doubts(ledger: Ledger) -> None:
-    """Give up items that had started when the last broker ended, and have no holder."""
+    """Give up items that had started when the last broker ended, and have no holder (A2, A4)."""
     for parent in list(ledger.state.parents.values()):
         for call, intents in list(parent.intents.items()):
             batch = ledger.scheduler.find(parent.path, call)

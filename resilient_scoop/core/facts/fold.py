@@ -98,7 +98,7 @@ class Change(msgspec.Struct):
 
 
 def apply(state: State, record: Logged, seq: int, args: list[bytes] | None = None) -> Change:
-    """Apply a record that has, or if it is news will have, a sequence number.
+    """Apply a record that has, or if it is news will have, a sequence number (FO1).
 
     `args` are those of a `Calls`, to be kept in memory.
     """

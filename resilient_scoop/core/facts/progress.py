@@ -45,7 +45,7 @@ class Word(msgspec.Struct, frozen=True):
     label: str = ""
 
     def resume(self) -> StoredResume | None:
-        """Return where the payload is, if there is one."""
+        """Return where the payload is, if there is one: it is not kept in memory (K3)."""
         return StoredResume(self.key, self.mark) if self.has_payload else None
 
 

@@ -26,7 +26,7 @@ def recover(
     progress: Iterable[tuple[bytes, Progress]] = (),
     tally: Tally | None = None,
 ) -> State:
-    """Fold the records, given in key order, into the state that they were written from.
+    """Fold the records, given in key order, into the state that they were written from (FO2, FO3).
 
     Parents that are done, whose records a crash kept from being erased, are dropped again.
     Without a tally (a run of an earlier version) deaths are counted as the log has them.

@@ -365,7 +365,7 @@ class Parent:
         self.jump(found.at_call, found.no + 1, ())
         then, answer = once.unpack(found.answer)
         if then not in ("", name):
-            self.judge.other_once(then, name, begun.call)
+            self.judge.other_once(then, name, begun.call)  # ON5
         return answer
 
     def end_once(self, begun: Begun, name: str, answer: bytes) -> bytes:
@@ -406,7 +406,7 @@ class Parent:
         streams: tuple[int, int],
         code: bytes,
     ) -> int:
-        """Put a checkpoint behind all that the parent has done; return its generation.
+        """Put a checkpoint after everything that the parent has done (D3); return its generation.
 
         `streams` are the script's positions in its output and its input, in bytes.
         """

@@ -64,7 +64,7 @@ def turn_of(path: str, *, gives_way: bool = False) -> tuple[bool, int]:
 def bar(
     parked: Mapping[str, Waiting], *, locks: int, careful: bool, idle_s: float
 ) -> Callable[[Work], bool] | None:
-    """Return a function that says whether a slice may be started (WC3); None if each may.
+    """Return a function that says whether a slice may be started (WC3, L2); None if each may.
 
     `locks` is how many of the `parked` tasks wait for a lock; nothing was started for `idle_s`.
     """

@@ -374,7 +374,7 @@ class Executor:
                 raise
             finally:  # the time between two tries is not the call's
                 if os.getpid() == self.session.machine.pid:
-                    context.until, self.session.record.words[DEADLINE] = None, 0
+                    context.until, self.session.record.words[DEADLINE] = None, 0  # T2
 
         options = loaded.define.options
         return retried(call, options.retries, options.retry, self.sleep)

@@ -90,7 +90,8 @@ class Hub:
                 if ready():
                     return True
                 self._park(context)
-            saved, local, trace = process_state.save(), thread_locals.leave(), sys.gettrace()
+            saved = process_state.save()  # WL3
+            local, trace = thread_locals.leave(), sys.gettrace()
             if trace is not None:
                 sys.settrace(None)
             alarm_at, so_far = saved.alarm_at, lived(context.parent)
@@ -125,7 +126,7 @@ class Hub:
             session.record.limit(context.until, session.reporter.tries(context.path, work))
 
     def _park(self, context: Context) -> None:
-        """The item waits; the rest of its slice is for another greenlet."""
+        """The item waits (WL2); the rest of its slice is for another greenlet."""
         session, work = self.session, context.work
         assert work is not None, "a waiting item belongs to a slice"
         if not context.parked:
@@ -286,7 +287,7 @@ class Hub:
         if parent is None or work is None or work.dropped:
             return False
         if parked.context.in_once or not work.callable.options.idempotent:
-            return False
+            return False  # A3
         return lived(parent) > parked.lived and not (
             parent.history.replaying or parent.history.page_asked
         )
