@@ -175,6 +175,18 @@ def test_only_a_session_queues_frames_and_holds_its_lock(path: Path) -> None:
     assert bad == [], "use `session.send(frame)` in `with session.turn():`"
 
 
+def _closes(case: ast.match_case) -> bool:
+    return ast.unparse(case.body[-1]).startswith("assert_never(")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda path: path.name
+)
+def test_a_match_in_core_ends_with_assert_never(path: Path) -> None:
+    found = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Match)]
+    assert [node.lineno for node in found if not _closes(node.cases[-1])] == []
+
+
 @each_source
 def test_what_is_public_says_what_it_is_for(path: Path) -> None:
     tree = tree_of(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import Final, assert_never
 
 import click
 import msgspec
@@ -280,3 +280,5 @@ def _advice(report: StatusReport) -> str:
             return f"rscoop resume {report.id}"
         case RunState.DAMAGED | RunState.NEWER:
             return f"rscoop journal verify {report.id}"
+        case _:
+            assert_never(report.state)

@@ -665,8 +665,17 @@ class Agent:
                         flight = flights.get(slot.name, Flight())
                         if attempt is None or _executes(flight, attempt):
                             self._kill(slot, reason)
+            case wire.Welcome():
+                pass
+            case (
+                wire.Define() | wire.Grant() | wire.History() | wire.Outcomes() | wire.Observed()
+                | wire.Retract() | wire.Drop() | wire.Evict() | wire.CancelAnswer() | wire.Const()
+                | wire.Checkpoint() | wire.Saved() | wire.CheckpointWanted() | wire.Forget()
+                | wire.MayBegin() | wire.Noted() | wire.Abandoned()
+            ):  # fmt: skip
+                pass  # for workers and the origin
             case _:
-                pass  # Welcome; nothing else is for agents
+                assert_never(message)
 
 
 def _executes(flight: Flight, attempt: wire.Attempt) -> bool:

@@ -27,7 +27,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 import msgspec
 
@@ -107,6 +107,8 @@ def cut(  # noqa: PLR0911 - a table
             return record if calls <= at.call and (at.seq is None or seq <= at.seq) else None
         case wire.Trimmed():
             return _cut_trimmed(record, at)
+        case _:
+            assert_never(record)
 
 
 def _unbound(item: wire.Outcome) -> list[wire.Outcome]:

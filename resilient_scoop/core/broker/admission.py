@@ -8,7 +8,7 @@ or is hostile; its bundle changes nothing.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from resilient_scoop.ids import DIGEST_BYTES
 from resilient_scoop.wire import messages as wire
@@ -37,6 +37,8 @@ def check(messages: Sequence[wire.Up]) -> None:  # noqa: C901, PLR0912 - a table
             case wire.Args():
                 if at == 0 or not isinstance(messages[at - 1], wire.Calls):
                     raise ValueError("arguments without calls")
+            case wire.Parked() | wire.Returned() | wire.Alive():
+                pass
             case wire.Observed(parent=parent, observations=observations):
                 if not observations or not _is_path(parent):
                     raise ValueError(f"observations: {len(observations)} of {parent!r}")
@@ -62,8 +64,14 @@ def check(messages: Sequence[wire.Up]) -> None:  # noqa: C901, PLR0912 - a table
             case wire.Hello(held=held):
                 for each in held:
                     _check_held(each)
-            case _:
+            case (
+                wire.Define() | wire.Output() | wire.Input() | wire.Const() | wire.Stuck()
+                | wire.ProcessLost() | wire.RunEnded() | wire.Bye() | wire.Forgotten()
+                | wire.NoRoom() | wire.BeginWanted()
+            ):  # fmt: skip
                 pass
+            case _:
+                assert_never(message)
 
 
 def _check_outcome(outcome: wire.Outcome) -> None:

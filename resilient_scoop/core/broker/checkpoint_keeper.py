@@ -8,7 +8,7 @@ KP2  A record is erased only if all that it holds was trimmed, and it is older t
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
@@ -48,8 +48,10 @@ class _Job(msgspec.Struct):
                 return all(each.no in self.told for each in observations)
             case wire.Crashed(call=call) | wire.Intent(call=call) | wire.Abandoned(call=call):
                 return call in self.calls
-            case _:
+            case wire.Checkpoint() | wire.Trimmed():
                 return False
+            case _:
+                assert_never(record)
 
     def outdoes(self, other: _Job) -> bool:
         """Return whether this sweep erases everything that the other one erases."""

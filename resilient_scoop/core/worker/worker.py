@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from resilient_scoop import ids
 from resilient_scoop.core.facts.intervals import Intervals
@@ -350,8 +350,12 @@ class Worker:
                 self.checkpoint_requests.hear(message)
             case wire.Forget():
                 self._forget(message)
+            case wire.History() | wire.Observed() | wire.Checkpoint():
+                pass  # these come in a bundle of their own
+            case wire.Kill():
+                pass  # for agents
             case _:
-                pass  # History has its own bundle; Kill is for agents
+                assert_never(message)
 
     def _evict(self, attempt: wire.Attempt, index: int) -> None:
         """One item of a slice continues elsewhere."""
