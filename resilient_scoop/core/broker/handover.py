@@ -1,15 +1,6 @@
 """Requests for checkpoints to all processes: which were asked, which to wait for, when it is over.
 
-  idle     no process is asked
-  asked    origin and workers are asked; not all that hold a parent have answered
-  waiting  all have; not every parent that they named has saved
-  over     every named parent has saved, or needs not; or there was no more time
-
-    idle, over      ask                                    asked, under a new number
-    asked, waiting  ask                                    the same: it joins, and may shorten the time
-    asked           answers of all that hold a parent      waiting
-    waiting         no parent is waited for                over, whole
-    asked, waiting  the grace is over, or the run stops    over, cut short
+`Stage` says how far it is, and `_NEXT` what leads from one stage to another.
 
   H1  A parent is waited for from the first answer that names it until a checkpoint of it has come
       since, or its holder says that it has left its blocks, or it is done. The death of its holder
@@ -29,8 +20,8 @@ All of this is volatile: after a restart the request is sent to the new broker a
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import TYPE_CHECKING
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
 
 from resilient_scoop import ids
 from resilient_scoop.core.facts.checkpoints import newest
@@ -47,12 +38,38 @@ _ASKS_MAX = 1 << 24  # in one epoch
 
 
 class Stage(Enum):
-    """The stage of a request; see the module's docstring."""
+    """The stage of a request."""
 
-    IDLE = "idle"
-    ASKED = "asked"
-    WAITING = "waiting"
-    OVER = "over"
+    IDLE = auto()  # no process is asked
+    ASKED = auto()  # origin and workers are asked; not all that hold a parent have answered
+    WAITING = auto()  # all have; not every parent that they named has saved
+    OVER = auto()  # every named parent has saved, or needs not; or there was no more time
+
+
+class Step(Enum):
+    """What leads from one stage to another."""
+
+    ASK = auto()
+    ALL_ANSWERED = auto()
+    ALL_SAVED = auto()
+    CUT_SHORT = auto()  # the grace is over, or the run stops
+
+
+_NEXT: Final = {
+    Stage.IDLE: {Step.ASK: Stage.ASKED},
+    Stage.ASKED: {
+        Step.ASK: Stage.ASKED,  # it joins the running one, and may shorten the time
+        Step.ALL_ANSWERED: Stage.WAITING,
+        Step.CUT_SHORT: Stage.OVER,
+    },
+    Stage.WAITING: {
+        Step.ASK: Stage.WAITING,  # the same
+        Step.ALL_SAVED: Stage.OVER,
+        Step.CUT_SHORT: Stage.OVER,
+    },
+    Stage.OVER: {Step.ASK: Stage.ASKED},  # under a new number
+}
+"""What is not listed is an error."""
 
 
 class Handover:
@@ -87,18 +104,25 @@ class Handover:
         """How many parents are waited for, or were when it was over."""
         return len(self.waiting) + self._late
 
+    def step(self, step: Step) -> None:
+        """Go to the next stage."""
+        known = _NEXT[self.stage]
+        assert step in known, f"{self.stage.name} knows no {step.name}"
+        self.stage = known[step]
+
     # --- what happens -------------------------------------------------------------------------
 
     def ask(self, wanted: AskCheckpoints, now: float) -> None:
-        """Start a request under a new number (H4), or join the running one."""
-        until = now + wanted.grace_s
-        if self.is_active:
+        """Start a request, or join the running one."""
+        until, was_active = now + wanted.grace_s, self.is_active
+        self.step(Step.ASK)
+        if was_active:
             first = wanted.hands_over and not self.hands_over
             self.until = until if first else min(self.until, until)
             self.hands_over = self.hands_over or wanted.hands_over
             self._has_news = True
             return
-        self.stage, self.no, self.is_whole = Stage.ASKED, self.no + 1, False
+        self.no, self.is_whole = self.no + 1, False
         self.hands_over, self.until = wanted.hands_over, until
         self.named = self.saved = self._late = 0
 
@@ -141,10 +165,11 @@ class Handover:
         for path in [p for p in self.waiting if self._is_done(p)]:
             self._settle(path)
         if self.stage is Stage.ASKED and not recovering and self._all_answered():
-            self.stage = Stage.WAITING
+            self.step(Step.ALL_ANSWERED)
         whole = self.stage is Stage.WAITING and not self.waiting
         if whole or stopping or now >= self.until:
-            self.stage, self.is_whole, self._late = Stage.OVER, whole, len(self.waiting)
+            self.step(Step.ALL_SAVED if whole else Step.CUT_SHORT)
+            self.is_whole, self._late = whole, len(self.waiting)
             self._forget()
             return self.hands_over
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resilient_scoop.core.broker.handover import Stage
+from resilient_scoop.core.broker.handover import Stage, Step
 from resilient_scoop.core.events import Interrupt, Send, Tick
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
@@ -339,7 +339,7 @@ def test_an_interrupt_stops_at_once_in_every_stage(stage: str) -> None:
         bench.tell(ORIGIN, opened(bench, ROOT))
     if stage == "over":
         bench.tell(ORIGIN, checkpoint(ROOT, root))
-    assert bench.broker.handover.stage.value == stage
+    assert bench.broker.handover.stage.name.lower() == stage
     assert stops(bench.feed(Interrupt("asked"))) == ["asked"]
     assert not bench.broker.handover.is_active
     assert stops(bench.feed(asked())) == [], "everybody is sent home already"
@@ -354,5 +354,27 @@ def test_answers_that_nobody_waits_for_change_nothing(stage: str) -> None:
         bench.tell(ORIGIN, opened(bench))
     bench.tell(ORIGIN, opened(bench, ROOT))
     bench.feed(Tick())
-    assert bench.broker.handover.stage.value == stage
+    assert bench.broker.handover.stage.name.lower() == stage
     assert not bench.broker.handover.waiting
+
+
+KNOWN = {
+    (Stage.IDLE, Step.ASK): Stage.ASKED, (Stage.OVER, Step.ASK): Stage.ASKED,
+    (Stage.ASKED, Step.ASK): Stage.ASKED, (Stage.WAITING, Step.ASK): Stage.WAITING,
+    (Stage.ASKED, Step.ALL_ANSWERED): Stage.WAITING, (Stage.WAITING, Step.ALL_SAVED): Stage.OVER,
+    (Stage.ASKED, Step.CUT_SHORT): Stage.OVER, (Stage.WAITING, Step.CUT_SHORT): Stage.OVER,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("step", Step)
+def test_each_step_leads_on_from_each_stage_or_is_an_error(stage: Stage, step: Step) -> None:
+    handover = Bench().broker.handover
+    handover.stage = stage
+
+    if (stage, step) in KNOWN:
+        handover.step(step)
+        assert handover.stage is KNOWN[stage, step]
+    else:
+        with pytest.raises(AssertionError, match=f"{stage.name} knows no {step.name}"):
+            handover.step(step)
