@@ -10,6 +10,21 @@ More urgent work may be sent to a full worker, where it goes first: at most abou
 (`_overtaken`). Nothing is queued behind a long item, and what was queued there is taken back
 (`_behind_long`), so that the first free worker gets the head of the queue.
 
+The life of an item; what is not listed changes nothing:
+
+  unknown  asked for                                        ready
+  ready    a worker has room                                leased
+           canceled, or an outcome of a worker believed lost  done
+           given up                                         unknown
+  leased   waits for calls of its own                       parked
+           its outcome                                      done
+           given back, or its worker is lost                ready
+           canceled, or given up                            leased: the worker is asked to give it back
+  parked   goes on                                          leased
+           its outcome                                      done
+           given back, or its worker is lost                ready
+  done     asked for anew                                   ready
+
   Q1  An item is in `ready` of its batch, or in `left` of exactly one lease, or done.
   Q2  Items that are held back (`core.broker.holdback`) are not handed out, and `Scheduler.ready` does not
       count them.
