@@ -113,7 +113,7 @@ class Handover:
     # --- what happens -------------------------------------------------------------------------
 
     def ask(self, wanted: AskCheckpoints, now: float) -> None:
-        """Start a request, or join the running one."""
+        """Start a request under a new number (H4), or join the running one."""
         until, was_active = now + wanted.grace_s, self.is_active
         self.step(Step.ASK)
         if was_active:
