@@ -139,7 +139,6 @@ class _Watch:
                 bool(each.path) and each.name != "origin" for each in processes(self._run.id)
             ),
             workers=figures.workers,
-            workers_max=figures.workers,
             crashes=figures.crashes,
             resubmitted=figures.resubmitted,
             rate_per_s=rate,

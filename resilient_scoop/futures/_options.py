@@ -5,8 +5,6 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-
 from resilient_scoop.errors import UsageError
 from resilient_scoop.wire.messages import Options
 
@@ -59,8 +57,3 @@ def set_on(function: F, options: Options) -> F:
     """Set options on a function and return it."""
     setattr(function, ATTRIBUTE, options)
     return function
-
-
-def merged(base: Options, **changes: Any) -> Options:
-    """Return options with some fields replaced."""
-    return msgspec.structs.replace(base, **changes)

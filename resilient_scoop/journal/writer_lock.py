@@ -94,14 +94,6 @@ def holder(directory: Path) -> Holder | None:
         os.close(fd)
 
 
-def last_holder(directory: Path) -> Holder | None:
-    """Return the present or last holder of the journal."""
-    try:
-        return _decode((directory / LOCK_FILE).read_bytes())
-    except OSError:
-        return None
-
-
 def boot_id() -> str:
     """Return an id that is the same until the next boot of this host."""
     try:

@@ -42,7 +42,6 @@ class Progress:
     done: int = 0
     running: int = 0
     workers: int = 0
-    workers_max: int = 0
     crashes: int = 0
     resubmitted: int = 0
     reused: int = 0  # items that came from the journal

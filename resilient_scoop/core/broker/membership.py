@@ -53,7 +53,6 @@ class Membership:
         self.roomless = Roomless(self.scheduler)
         self.fruitless = Fruitless(self.state, config.crashes_max)
         self.agent_alive_at = 0.0  # when an agent was last heard
-        self.workers_lost = 0
         self.limits = Limits(self.scheduler.leases)
         self._awaited: set[bytes] | None = set() if config.adopt else None
         self._grace_until: float | None = None
@@ -220,7 +219,6 @@ class Membership:
         self.peers.pop(peer.id, None)
         self.scheduler.workers.pop(peer.id, None)
         self.roomless.said.pop(peer.id, None)
-        self.workers_lost += peer.role == "worker" and self.stopping is None
         if self.ledger.root is not None and self.ledger.root[1] == peer.id:
             self.ledger.root = None
         for lease in list(peer.leases.values()):

@@ -503,7 +503,7 @@ class Launcher:
         self.display.progress(
             Progress(
                 elapsed_s=float(int(now - self.started_at)), done=report.done, running=running,
-                workers=report.workers, workers_max=self.options.workers, crashes=report.crashes,
+                workers=report.workers, crashes=report.crashes,
                 resubmitted=report.resubmitted, reused=report.reused,
                 rate_per_s=self.rate.add(now, report.done), label=report.label, share=share,
                 eta_s=self.course.eta_s(now, "script", share), batch=report.batch,

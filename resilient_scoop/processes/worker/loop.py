@@ -68,7 +68,6 @@ class Hub:
         self.parked: dict[str, Parked] = {}
         self.open: list[Work] = []  # slices of which an item waits and others are not begun
         self.green = getcurrent()
-        self.pump_at = 0.0
         self.looped_at = self.began_at = time.monotonic()
         self.stuck_at = 0.0
         self.has_fenced = False  # a task that ended so may have left something locked

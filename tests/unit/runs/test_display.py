@@ -55,7 +55,7 @@ def test_a_note_is_one_line_with_our_name() -> None:
 
 def test_the_live_line_is_cleared_for_output_and_drawn_again() -> None:
     screen = Screen()
-    screen.display.progress(Progress(done=3, running=2, workers=2, workers_max=2))
+    screen.display.progress(Progress(done=3, running=2, workers=2))
     before = len(screen.err.getvalue())
     screen.display.output(b"hello\n")
     after = screen.err.getvalue()[before:]
@@ -148,7 +148,7 @@ def test_the_live_line_gives_way_to_who_reads_a_pipe(terminal: tuple[int, int]) 
         os.fdopen(os.dup(theirs), "wb") as err,
     ):
         display = Display(out, err, "abc12345", tty=True, clock=lambda: now)
-        at = Progress(done=3, running=2, workers=2, workers_max=2)
+        at = Progress(done=3, running=2, workers=2)
         display.progress(at)
         assert os.read(ours, 4096).startswith(CLEAR)
         display.output(b"hello\n")
