@@ -339,8 +339,21 @@ class Checks:
         self.compared += 1
         recovered, _ = load(shell.journal)
         mine, theirs = durable_part(shell.broker.state), durable_part(recovered)
+        if self.world.edited:
+            self._compare_args(mine["parents"], theirs["parents"])
         if mine != theirs:
             raise Broken(f"ALWAYS-OPENS: recovery gives {theirs}\nand not {mine}")
+
+    def _compare_args(self, mine: dict[str, Any], theirs: dict[str, Any]) -> None:
+        """Of a script that was changed, recovery may count more items whose arguments are needed.
+
+        A call that another one has replaced may have been done before, and the record of that outcome
+        is erased with the calls that a checkpoint covers: then its arguments stay until the parent ends.
+        """
+        for path, parent in mine.items():
+            live, recovered = parent.pop("args_left"), theirs.get(path, {}).pop("args_left", {})
+            if any(recovered.get(record, 0) < left for record, left in live.items()):
+                raise Broken(f"ALWAYS-OPENS: {path} needs arguments {live}, recovery {recovered}")
 
     # --- the end ------------------------------------------------------------------------------
 
