@@ -3,6 +3,14 @@
 KP1  Only a parent's one writer makes or verifies its checkpoints (LE1).
 KP2  A record is erased only if all that it holds was trimmed, and it is older than the `Trimmed`
     record that says so. That record stays until its sweep is done, and the newest stays for good.
+
+The generations of a block, oldest first, of which n is the newest and made from a state of b; what is not
+listed changes nothing:
+
+  none          the first one is saved           1
+  ... b, n      one is saved on n                ... b, n, n + 1
+  ... b, n      one is saved on b                ... b, n + 1 (n did not load)
+  ... b, n      n is verified: it was loaded     b, n, and what b covers is trimmed
 """
 
 from __future__ import annotations

@@ -374,3 +374,73 @@ def test_a_future_that_cannot_go_on_stops_the_run_and_says_why() -> None:
 
 def test_the_prefix_of_the_log_is_the_parents_own() -> None:
     assert Desk().start().broker.state.parent(ROOT).prefix == log_prefix(RUN, ROOT)
+
+
+# --- the generations of a block: every state with every event -----------------------------------
+
+SAVED, VERIFIED = "saved", "verified"
+STATES = {
+    "none": [],
+    "one": [(SAVED, 1, 0)],
+    "one good": [(SAVED, 1, 0), (VERIFIED, 1, 0)],
+    "two": [(SAVED, 1, 0), (VERIFIED, 1, 0), (SAVED, 2, 1)],
+    "two good": [(SAVED, 1, 0), (VERIFIED, 1, 0), (SAVED, 2, 1), (VERIFIED, 2, 1)],
+    "three": [(SAVED, 1, 0), (VERIFIED, 1, 0), (SAVED, 2, 1), (VERIFIED, 2, 1), (SAVED, 3, 2)],
+}
+
+
+class Block(Desk):
+    """A block of the root, with the generations of a state."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__()
+        self.start()
+        for event in STATES[state]:
+            self.do(*event)
+
+    def do(self, event: str, gen: int, base: int) -> None:
+        if event == SAVED:
+            self.call(gen - 1, 2)
+            self.save(gen, gen, base=base)
+        else:
+            self.verify(gen)
+
+    @property
+    def generations(self) -> list[int]:
+        parent = self.broker.state.parents[ROOT]
+        return [kept.gen for kept in parent.blocks.get(("main", 0), [])]
+
+    @property
+    def trimmed(self) -> list[tuple[int, int]]:
+        return list(self.broker.state.parents[ROOT].dropped)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("event", ["saved on n", "saved on b", "verified", "unknown", "again"])
+def test_every_event_changes_the_generations_of_every_state_as_the_table_says(
+    state: str, event: str
+) -> None:
+    block = Block(state)
+    before, trimmed = block.generations, block.trimmed
+    b, n = [0, 0, *before][-2:]
+
+    match event:
+        case "saved on n":
+            block.do(SAVED, n + 1, n)
+            after = [*before, n + 1]
+        case "saved on b":
+            block.do(SAVED, n + 1, b)
+            after = [*before[:-1], n + 1]
+        case "verified":
+            block.do(VERIFIED, n, b)
+            after = before[-2:]
+        case "unknown":
+            block.do(VERIFIED, n + 5, n)
+            after = before
+        case _:
+            block.do(SAVED, max(n, 1), b)
+            after = before or [1]
+
+    assert block.generations == after
+    covered = [(0, b)] if event == "verified" and b else trimmed
+    assert block.trimmed == covered, "only a verified generation trims, and what its base covers"
