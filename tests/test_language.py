@@ -60,6 +60,8 @@ def problems(text: str, line: int) -> Iterator[str]:
 def prose(path: Path) -> Iterator[tuple[str, int]]:
     """Yield the comments and strings of a module with their first lines; of tests no data."""
     source = path.read_text()
+    if not PATTERN.search(source):
+        return  # most have none: tokens take long
     is_test = "resilient_scoop" not in path.relative_to(CHECKOUT).parts
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         is_text = token.type == tokenize.STRING and not (is_test and '"""' not in token.string)
