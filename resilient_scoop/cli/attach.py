@@ -15,10 +15,10 @@ from resilient_scoop.ids import ROOT
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.processes.stderr import LOG as ERRORS_LOG
 from resilient_scoop.runs.display import (
-    Course,
     Display,
     Progress,
     Rate,
+    RemainingTime,
     steps,
 )
 from resilient_scoop.runs.executing import processes
@@ -77,7 +77,7 @@ class _Watch:
         self._info = info
         self._display = display
         self._tail = OutputTail() if output else None
-        self._rate, self._course = Rate(), Course()
+        self._rate, self._course = Rate(), RemainingTime()
         holder = run.holder()
         self._began = holder.started_at if holder else time.time()  # noqa: TID251  for display
         self._counted_at = float("-inf")

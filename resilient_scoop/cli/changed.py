@@ -23,7 +23,7 @@ ALL: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ChangedCode:
     """What a resume does about changed code: names for the replay to compare, and pairs of fingerprints."""
 
     reuse: tuple[str, ...]
@@ -43,7 +43,7 @@ def check_flags(reuse: tuple[str, ...], recompute: tuple[str, ...]) -> None:
 
 def decide(
     run: RunDir, looked: Looked, reuse: tuple[str, ...], recompute: tuple[str, ...]
-) -> Verdict:
+) -> ChangedCode:
     """Return what is to be done, and report which earlier decisions apply.
 
     Raises:
@@ -78,7 +78,7 @@ def is_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _ask(run: RunDir, verdict: Verdict, changed: list[Changed]) -> str:
+def _ask(run: RunDir, verdict: ChangedCode, changed: list[Changed]) -> str:
     note(f"the code behind results of run {run.id} has changed: {_named(verdict, changed)}")
     choice = click.Choice(["keep", "recompute", "stop"])
     answer: str = click.prompt(
@@ -108,7 +108,7 @@ def _settle_edits(run: RunDir, looked: Looked) -> None:
         raise RunStoppedError(run.id, "you chose not to resume it; nothing has changed")
 
 
-def _named(verdict: Verdict, changed: list[Changed]) -> str:
+def _named(verdict: ChangedCode, changed: list[Changed]) -> str:
     """Return the undecided functions, with their changes."""
     told = {each.title: each for each in changed}
     parts = []
@@ -125,7 +125,7 @@ def _named(verdict: Verdict, changed: list[Changed]) -> str:
 
 def weigh(
     run: RunDir, changed: list[Changed], reuse: tuple[str, ...], recompute: tuple[str, ...]
-) -> Verdict:
+) -> ChangedCode:
     """As `decide`, without a question: undecided results are computed again."""
     known = load(run.path)
     reuse = _resolve(run, "--reuse-changed", reuse, changed, known)
@@ -151,7 +151,7 @@ def weigh(
         if before.keep and before.pair not in about
         if _asked(frozenset({before.name}), reuse, recompute) is False
     ]
-    return Verdict(reuse, recompute, tuple(decisions), undecided, frozenset(lost))
+    return ChangedCode(reuse, recompute, tuple(decisions), undecided, frozenset(lost))
 
 
 def _asked(

@@ -16,7 +16,7 @@ from resilient_scoop.cli.reach import open_process, send, whom_to_ask
 from resilient_scoop.errors import RunStoppedError, UsageError
 from resilient_scoop.processes.launcher.stopping import (
     GO_ON_SIGNAL,
-    Told,
+    HandoverReport,
     read_told,
 )
 from resilient_scoop.processes.options import GRACE_S
@@ -95,7 +95,9 @@ def _hears(pid: int, number: int) -> bool:
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
-def _wait(run: RunDir, pidfd: int, before: Told, timeout_s: float, *, ends: bool) -> Told:
+def _wait(
+    run: RunDir, pidfd: int, before: HandoverReport, timeout_s: float, *, ends: bool
+) -> HandoverReport:
     """Wait for the result; a request that was already running is joined.
 
     Raises:
@@ -117,7 +119,7 @@ def _wait(run: RunDir, pidfd: int, before: Told, timeout_s: float, *, ends: bool
             )
 
 
-def _say(run: RunDir, told: Told, *, go_on: bool) -> int:
+def _say(run: RunDir, told: HandoverReport, *, go_on: bool) -> int:
     resume = f"to continue: rscoop resume {run.id}"
     then = "it continues" if go_on else f"it has stopped; {resume}"
     if not told.whole and not told.left:

@@ -129,7 +129,7 @@ def command(
     )
 
 
-class _Place(NamedTuple):
+class _ForkPoint(NamedTuple):
     point: Point | None  # None: everything
     source: str  # for display
     gen: int | None  # of the checkpoint
@@ -140,7 +140,7 @@ class _Made(NamedTuple):
     kept: Generation
 
 
-def _place(run: RunDir, at: str | None, at_checkpoint: str | None, block: str | None) -> _Place:
+def _place(run: RunDir, at: str | None, at_checkpoint: str | None, block: str | None) -> _ForkPoint:
     """Return the point that the options select.
 
     Raises:
@@ -156,11 +156,11 @@ def _place(run: RunDir, at: str | None, at_checkpoint: str | None, block: str | 
     if at_checkpoint is not None:
         name, kept = _checkpoint(run, root, at_checkpoint, block)
         point = fork.Point(kept.calls, kept.observations, kept.seq)
-        return _Place(point, f"{run.id} at checkpoint {kept.gen} of {name!r}", kept.gen)
+        return _ForkPoint(point, f"{run.id} at checkpoint {kept.gen} of {name!r}", kept.gen)
     if at is not None:
         point = _at_call(run, root, at)
-        return _Place(point, f"{run.id} at 0.{point.call}", None)
-    return _Place(None, run.id, None)
+        return _ForkPoint(point, f"{run.id} at 0.{point.call}", None)
+    return _ForkPoint(None, run.id, None)
 
 
 def _script_of(run: RunDir) -> Parent:

@@ -22,7 +22,7 @@ from resilient_scoop.core.events import Table
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import RunBusyError
 from resilient_scoop.journal import writer_lock
-from resilient_scoop.journal.damage_check import Depth, Verdict, check
+from resilient_scoop.journal.damage_check import CheckResult, Depth, check
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.runs.folder import RunDir
 from resilient_scoop.wire.messages import decode_logged, decode_up
@@ -38,7 +38,7 @@ class VerifyReport(msgspec.Struct, frozen=True):
     id: str
     depth: str
     sound: bool
-    verdict: Verdict
+    verdict: CheckResult
 
 
 class TableStats(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from resilient_scoop.errors import UsageError
 from resilient_scoop.payload.payload import dumps
 from resilient_scoop.runs.explain import parse_path
 from resilient_scoop.runs.folder import RunDir
-from resilient_scoop.runs.resolve import Verdict, given_up, resolve
+from resilient_scoop.runs.resolve import DoubtDecision, given_up, resolve
 from resilient_scoop.runs.status import is_live, open_view
 from resilient_scoop.runs.stored_state import read_state
 
@@ -90,7 +90,9 @@ def command(
     chosen = [
         verdict
         for verdict, given in (
-            (Verdict.AGAIN, again), (Verdict.DONE, value is not None), (Verdict.FAILED, failed),
+            (DoubtDecision.AGAIN, again),
+            (DoubtDecision.DONE, value is not None),
+            (DoubtDecision.FAILED, failed),
         )
         if given
     ]  # fmt: skip

@@ -24,7 +24,7 @@ from resilient_scoop.runs.audit_findings import Finding, read_findings
 from resilient_scoop.runs.counting import ReplayFigures
 from resilient_scoop.runs.display import duration, steps
 from resilient_scoop.runs.executing import processes
-from resilient_scoop.runs.folder import Holder, RunDir, RunInfo
+from resilient_scoop.runs.folder import LauncherInfo, RunDir, RunInfo
 from resilient_scoop.runs.json_text import one_line
 from resilient_scoop.runs.lifetimes import ran_s
 from resilient_scoop.runs.status import (
@@ -64,7 +64,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str
     seed: int
     workers: int
-    launcher: Holder | None
+    launcher: LauncherInfo | None
     done: int
     total_known: int
     in_flight: int

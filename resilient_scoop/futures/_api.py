@@ -112,7 +112,7 @@ def _map(
     at = _engine.here()
     if at is None:
         _serial.warn_once()
-        return iter(builtins.map(_serial.Item(func), *iterables))
+        return iter(builtins.map(_serial.SerialItem(func), *iterables))
     return read(Mapping(at, func, iterables, _options.of(func, given), buffersize), timeout)
 
 

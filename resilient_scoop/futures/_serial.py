@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 _WARNED: list[bool] = []
 _calls = itertools.count()
-running: list[Running] = []
+running: list[SerialCall] = []
 """Calls that are being computed, the innermost last."""
 
 
-class Running(NamedTuple):
+class SerialCall(NamedTuple):
     """A call that is being computed."""
 
     path: str
     function: str
 
 
-class Item:
+class SerialItem:
     """A function whose calls are items of one batch."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -39,7 +39,7 @@ class Item:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
         path = ids.item_path(ids.ROOT, self.call, next(self._indexes))
-        running.append(Running(path, self._name))
+        running.append(SerialCall(path, self._name))
         try:
             return self._function(*args, **kwargs)
         finally:
@@ -80,7 +80,7 @@ def submit(
     if not callable(function):
         raise TypeError(f"{function!r} ({type(function).__name__}) is not callable")
     warn_once()
-    item = Item(function)
+    item = SerialItem(function)
     name = getattr(function, "__qualname__", repr(function))
     future: Future[Any] = Future(None, None, name, number=item.call)
     try:

@@ -290,8 +290,8 @@ class Alarm:
         signal.setitimer(signal.ITIMER_REAL, left if left > 0 else interval, interval)
 
 
-class Limits:
-    """Limits of the interpreter: recursion, digits of int."""
+class InterpreterLimits:
+    """InterpreterLimits of the interpreter: recursion, digits of int."""
 
     name = "limits of the interpreter"
 

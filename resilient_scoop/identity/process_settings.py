@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 
 from resilient_scoop.errors import PicklingFailedError
 from resilient_scoop.identity.process_aspects import (
-    Limits,
+    InterpreterLimits,
     SklearnConfig,
     SocketTimeout,
     Umask,
@@ -76,7 +76,7 @@ def _decimal() -> tuple[Any, ...]:
 def _set_decimal(value: tuple[Any, ...]) -> None:
     prec, rounding, least, most, capitals, clamp, trapped = value
     traps: Any = [getattr(decimal, name) for name in trapped]
-    State.watches_decimal = True
+    SettingsState.watches_decimal = True
     _set_context(decimal.Context(prec, rounding, least, most, capitals, clamp, [], traps))
 
 
@@ -99,7 +99,7 @@ def _set_filters(value: list[Any]) -> None:
     _warnings.write((filters, value))
 
 
-_limits, _timeout, _warnings, _umask = Limits(), SocketTimeout(), Warnings(), Umask()
+_limits, _timeout, _warnings, _umask = InterpreterLimits(), SocketTimeout(), Warnings(), Umask()
 _sklearn = SklearnConfig()
 KINDS: Final[dict[str, Kind]] = {
     "working directory": Kind(_directory, _change_directory),
@@ -131,7 +131,7 @@ _ABOUT_RESULTS: Final = frozenset({"decimal context"})
 """Any result can depend on these."""
 
 
-class Counted:
+class CountingFunction:
     """A function of the standard library that changes a setting, and counts that it was called."""
 
     def __init__(self, module: Any, name: str) -> None:
@@ -142,7 +142,7 @@ class Counted:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
-        State.version += 1
+        SettingsState.version += 1
         return self._function(*args, **kwargs)
 
     def __reduce__(self) -> str:
@@ -162,7 +162,7 @@ _COUNTED: Final = (
 )  # fmt: skip
 
 
-class State:
+class SettingsState:
     """The settings of this process after the import of the script, and the last observed ones."""
 
     version = 0  # rises with each change
@@ -177,27 +177,27 @@ class State:
     loaded = 0
 
 
-class _HandsOut(Counted):
+class _HandsOut(CountingFunction):
     """A function that returns the decimal context, which can be changed from then on."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
-        State.watches_decimal = True
+        SettingsState.watches_decimal = True
         return super().__call__(*args, **kwargs)
 
 
 def install() -> None:
     """Observe changes from now on, before the script can import the functions."""
     for module, name in _COUNTED:
-        if not isinstance(getattr(module, name), Counted):
-            setattr(module, name, Counted(module, name))
+        if not isinstance(getattr(module, name), CountingFunction):
+            setattr(module, name, CountingFunction(module, name))
     for name in ("getcontext", "setcontext", "localcontext"):
-        if not isinstance(getattr(decimal, name), Counted):
+        if not isinstance(getattr(decimal, name), CountingFunction):
             setattr(decimal, name, _HandsOut(decimal, name))
     # `socket` takes its functions from here; importing it takes a millisecond in each process.
     sockets: Any = importlib.import_module("_socket")
-    if not isinstance(sockets.setdefaulttimeout, Counted):
-        counted = Counted(sockets, "setdefaulttimeout")
+    if not isinstance(sockets.setdefaulttimeout, CountingFunction):
+        counted = CountingFunction(sockets, "setdefaulttimeout")
         counted.__module__ = "socket"
         sockets.setdefaulttimeout = counted
         if "socket" in sys.modules:
@@ -210,15 +210,15 @@ def note(variables: dict[str, contextvars.ContextVar[Any]]) -> None:
     `variables` are the context variables of the user's modules, by home.
     """
     install()
-    State.contexts = dict(variables)
-    State.base = {name: kind.read() for name, kind in KINDS.items()}
-    State.base["context"] = {home: each.get(_UNSET) for home, each in variables.items()}
+    SettingsState.contexts = dict(variables)
+    SettingsState.base = {name: kind.read() for name, kind in KINDS.items()}
+    SettingsState.base["context"] = {home: each.get(_UNSET) for home, each in variables.items()}
     _see()
 
 
 def version() -> int:
     """Return a number that differs after each change of a setting."""
-    state = State
+    state = SettingsState
     if (
         warnings.filters != state.filters
         or len(sys.modules) != state.loaded
@@ -234,7 +234,7 @@ def version() -> int:
 
 
 def _see() -> None:
-    state = State
+    state = SettingsState
     state.filters, state.decimal = list(warnings.filters), _decimal()
     names = (
         ("numpy._core._multiarray_umath", "_extobj_contextvar"),
@@ -253,13 +253,13 @@ def changed() -> dict[str, Any]:
     """Return the settings that have changed since the import of the script."""
     found = {}
     for name, kind in KINDS.items():
-        now, then = kind.read(), State.base.get(name)
+        now, then = kind.read(), SettingsState.base.get(name)
         if then is None and kind.default is not None:
             then = kind.default()
         if now is not None and now != then:
             found[name] = now
-    then = State.base.get("context", {})
-    contexts = {home: each.get(_UNSET) for home, each in State.contexts.items()}
+    then = SettingsState.base.get("context", {})
+    contexts = {home: each.get(_UNSET) for home, each in SettingsState.contexts.items()}
     contexts = {home: value for home, value in contexts.items() if value is not then.get(home)}
     if contexts:
         found["context"] = {home: value for home, value in contexts.items() if value is not _UNSET}
@@ -275,7 +275,7 @@ def leaves_pure(payload: bytes) -> bool:
     """Return whether functions proven pure give the same results with and without these settings."""
     found = _loaded(payload)
     actions = {each[0] for name in ("warning filters",) for each in found.get(name, ())}
-    actions.update(each[0] for each in State.base.get("warning filters", ()))
+    actions.update(each[0] for each in SettingsState.base.get("warning filters", ()))
     return found.keys() - _BEYOND_NUMBERS <= {"warning filters"} and "error" not in actions
 
 

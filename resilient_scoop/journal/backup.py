@@ -36,7 +36,7 @@ import msgspec
 from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.core.events import Put, Table
 from resilient_scoop.errors import JournalError, JournalFormatError, UsageError
-from resilient_scoop.journal.damage_check import Depth, Verdict, check
+from resilient_scoop.journal.damage_check import CheckResult, Depth, check
 from resilient_scoop.journal.export import backup
 from resilient_scoop.journal.journal import Journal
 from resilient_scoop.journal.place import BLOB_FOLDER
@@ -177,7 +177,7 @@ def _staged(run: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _stage(run: Path, stage: Path) -> Verdict:
+def _stage(run: Path, stage: Path) -> CheckResult:
     for folder in _FOLDERS:
         (stage / folder).mkdir(mode=0o700, parents=True)
     _link(run, stage)

@@ -73,7 +73,7 @@ class Summary(msgspec.Struct, frozen=True, tag=True):
     problems: int
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class CheckResult(msgspec.Struct, frozen=True):
     """The result of a check."""
 
     problems: list[Problem]
@@ -97,7 +97,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def check(
     directory: Path, depth: Depth, *, data: Path | None = None, states: bool = True
-) -> Verdict:
+) -> CheckResult:
     """Check a journal without a writer; `data` is another folder with its data file.
 
     Without `states`, files of checkpoints are not checked: a run can continue from the earlier
@@ -121,8 +121,8 @@ def check(
             summary = found
     if summary is None:
         problems.append(Problem(_end_text(done)))
-        return Verdict(problems, problems_total=len(problems))
-    return Verdict(problems, summary.records, summary.payload_bytes, summary.problems)
+        return CheckResult(problems, problems_total=len(problems))
+    return CheckResult(problems, summary.records, summary.payload_bytes, summary.problems)
 
 
 def check_here(directory: Path) -> None:

@@ -22,8 +22,8 @@ from resilient_scoop.errors import JournalDamagedError, JournalError, JournalFor
 from resilient_scoop.journal import writer_lock
 from resilient_scoop.journal.damage_check import (
     SMALL_BYTES_MAX,
+    CheckResult,
     Depth,
-    Verdict,
     check,
     check_here,
 )
@@ -162,7 +162,7 @@ def _copied(directory: Path, folder: Path) -> Store:
 
     copy = Path(tempfile.mkdtemp(prefix="rscoop-view-"))
     try:
-        verdict = Verdict([])
+        verdict = CheckResult([])
         for _ in range(_COPIES_MAX):
             shutil.copyfile(folder / DATA_FILE, copy / DATA_FILE)
             verdict = check(directory, Depth.STRUCTURE, data=copy, states=False)

@@ -30,14 +30,14 @@ class Key(NamedTuple):
     nth: int
 
 
-class Place(NamedTuple):
+class RunningFuture(NamedTuple):
     """The future that is running: its path, and how many classes it has sent, by name."""
 
     path: str
     counts: dict[tuple[str, str, str], int]
 
 
-class Known(msgspec.Struct, eq=False):
+class KnownClass(msgspec.Struct, eq=False):
     """What is known about a class; `is_bare` until its content is set."""
 
     ref: weakref.ref[type]
@@ -48,22 +48,22 @@ class Known(msgspec.Struct, eq=False):
 
 HEAP_TYPE, _IMMUTABLE_TYPE = 1 << 9, 1 << 8
 
-_known: dict[int, Known] = {}
+_known: dict[int, KnownClass] = {}
 _by_key: dict[Key, weakref.ref[type]] = {}
 guarded: set[str] = set()
 """Names in `__main__` here that do not exist in workers: those that the script binds under `if
 __name__ == "__main__":`. Functions and classes with these names are pickled by value."""
-_nowhere: Final = Place("-", {})
+_nowhere: Final = RunningFuture("-", {})
 
 
 class Here:
     """The present state of this process."""
 
-    place: Callable[[], Place] = staticmethod(lambda: _nowhere)
+    place: Callable[[], RunningFuture] = staticmethod(lambda: _nowhere)
     is_call = False  # a call's callable or arguments are being loaded
 
 
-def locate(place: Callable[[], Place]) -> None:
+def locate(place: Callable[[], RunningFuture]) -> None:
     """Set `place`, which returns the running future."""
     Here.place = staticmethod(place)
 
@@ -116,7 +116,7 @@ def _next_key(cls: type) -> Key:
     return remember(cls, Key(*kind, nth), born_here=True)
 
 
-def known_as(cls: type) -> Known:
+def known_as(cls: type) -> KnownClass:
     """Return what is known about a class with a key."""
     return _known[id(cls)]
 
@@ -132,7 +132,7 @@ def remember(cls: type, key: Key, *, born_here: bool, is_bare: bool = False) -> 
             del by_key[key]
 
     ref = weakref.ref(cls, forget)
-    _known[number] = Known(ref, key, born_here, is_bare)
+    _known[number] = KnownClass(ref, key, born_here, is_bare)
     _by_key[key] = ref
     return key
 

@@ -39,7 +39,7 @@ from resilient_scoop.payload.class_keys import (
     HEAP_TYPE,
     Here,
     Key,
-    Known,
+    KnownClass,
     find,
     is_dynamic,
     is_importable,
@@ -322,7 +322,7 @@ def _set(cls: Any, name: str, value: Any) -> None:
             setattr(cls, name, value)
 
 
-def _may_change(known: Known) -> bool:
+def _may_change(known: KnownClass) -> bool:
     if not known.born_here or not known.key.where:
         return True
     caller = Here.place().path.rpartition(".")[0]

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from resilient_scoop.adapters import former_names
 from resilient_scoop.errors import PicklingFailedError, UnpicklingFailedError
 from resilient_scoop.payload import class_keys, codec
-from resilient_scoop.payload.class_keys import Place, is_importable, locate
+from resilient_scoop.payload.class_keys import RunningFuture, is_importable, locate
 from resilient_scoop.payload.codec import Parts, dumps
 from resilient_scoop.payload.exceptions import (
     RemoteTracebackError,
@@ -31,8 +31,8 @@ from resilient_scoop.wire import payload_tags as tags
 __all__ = [
     "LARGE_BYTES",
     "Encoded",
-    "Place",
     "RemoteTracebackError",
+    "RunningFuture",
     "Store",
     "dumps",
     "dumps_broker_error",

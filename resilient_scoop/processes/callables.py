@@ -54,7 +54,7 @@ class Loaded:
     is_pure: bool = False  # as the definition says
     draws: bool = False  # loaded again for every item, with random generators that it carries
     generators: tuple[
-        generators.Kept, ...
+        generators.TrackedGenerator, ...
     ] = ()  # random generators that it carries, if items share it
 
     @property

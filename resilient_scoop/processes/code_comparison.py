@@ -21,7 +21,7 @@ from resilient_scoop.identity.meaning import Meaning, fingerprint_of
 from resilient_scoop.payload import payload
 from resilient_scoop.payload.files import LargeStore
 from resilient_scoop.processes import random_streams, user_script
-from resilient_scoop.processes.code_survey import NOT_IMPORTED, Answer, Difference
+from resilient_scoop.processes.code_survey import NOT_IMPORTED, Answer, ChangedReference
 from resilient_scoop.processes.connection import Context
 from resilient_scoop.processes.here import Process
 from resilient_scoop.processes.starting import take_settings
@@ -110,20 +110,20 @@ def _keyed(references: list[Reference]) -> _Keyed:
     return found
 
 
-def _differences(then: _Keyed, now: _Keyed) -> list[Difference]:
+def _differences(then: _Keyed, now: _Keyed) -> list[ChangedReference]:
     found = []
     for key, before in then.items():
         after = now.get(key)
         if not before.flags & AS_IMPORTED or (after and after.digest == before.digest):
             continue
         if after is None:
-            found.append(Difference(before.label, before.text, "not used", before.at))
+            found.append(ChangedReference(before.label, before.text, "not used", before.at))
         elif (before.text, after.text) == ("", "") or before.text != after.text:
-            found.append(Difference(before.label, before.text, after.text, after.at))
+            found.append(ChangedReference(before.label, before.text, after.text, after.at))
         else:
-            found.append(Difference(before.label, "", "", after.at))
+            found.append(ChangedReference(before.label, "", "", after.at))
     found += [
-        Difference(each.label, "not used", each.text or "used", each.at)
+        ChangedReference(each.label, "not used", each.text or "used", each.at)
         for key, each in now.items()
         if key not in then
     ]

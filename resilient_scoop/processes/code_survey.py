@@ -36,7 +36,7 @@ _TIMEOUT_S: Final = 120.0
 _Spans = dict[tuple[str, int], dict[bytes, Intervals]]
 
 
-class Difference(msgspec.Struct, frozen=True):
+class ChangedReference(msgspec.Struct, frozen=True):
     """Something that a function refers to and that has changed."""
 
     label: str
@@ -53,7 +53,7 @@ class Answer(msgspec.Struct, frozen=True):
     """What the child found about a definition; no fingerprint: it cannot tell."""
 
     fingerprint: bytes = b""
-    differences: list[Difference] = []
+    differences: list[ChangedReference] = []
     missing: bool = False
     is_old: bool = (
         False  # of a format without references; the code is equal by the rule of that format
@@ -90,7 +90,7 @@ class Looked(NamedTuple):
     edits: list[Edit] = []  # noqa: RUF012  of modules, which show in no function's fingerprint
 
 
-class Counted(NamedTuple):
+class ResultCount(NamedTuple):
     """Results of one fingerprint, and the seconds of computing that they took."""
 
     results: int
@@ -155,7 +155,7 @@ def _defines(view: Readable) -> Iterator[Define]:
             yield record
 
 
-def _results(view: Readable) -> dict[bytes, Counted]:
+def _results(view: Readable) -> dict[bytes, ResultCount]:
     """Return the number of results by the fingerprint of their code; a later one replaces an earlier."""
     results = _Results()
     for _, raw in view.scan(Table.LOG):
@@ -181,13 +181,13 @@ class _Results(LogVisitor):
     def renewed(self, parent: str, call: int, start: int, stop: int) -> None:
         _discard(self._spans.get((parent, call), {}), start, stop)
 
-    def counted(self) -> dict[bytes, Counted]:
+    def counted(self) -> dict[bytes, ResultCount]:
         counts: dict[bytes, int] = {}
         for made in self._spans.values():
             for fingerprint, each in made.items():
                 counts[fingerprint] = counts.get(fingerprint, 0) + each.count()
         return {
-            fingerprint: Counted(count, self._spent[fingerprint])
+            fingerprint: ResultCount(count, self._spent[fingerprint])
             for fingerprint, count in counts.items()
             if count
         }

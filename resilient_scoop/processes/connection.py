@@ -62,7 +62,7 @@ class Context:
         self.called_back: list[bytes] | None = None  # while a callback runs: what waits for its end
         self.learned = 0  # of how many futures the parent was told
         self.blocks: dict[str, Any] = {}  # opened by `checkpoint.restore`
-        self.classes: dict[tuple[str, str, str], int] = {}  # see `payload.Place`
+        self.classes: dict[tuple[str, str, str], int] = {}  # see `payload.RunningFuture`
         self.until: float | None = None  # when its `timeout=` is over (monotonic)
         self.consts: dict[str, Any] = {}  # that `shared.getConst` has given out
         self.rngs: StreamBook | None = None  # the streams that `futures.rng()` has given out

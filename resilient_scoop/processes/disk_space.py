@@ -161,7 +161,7 @@ class Room:
                 running.since = min(now, running.since + now - began)
 
 
-def lack_text(lack: wire.NoRoom, folder: str) -> str:
+def missing_space_text(lack: wire.NoRoom, folder: str) -> str:
     """Return, for display, what there is no space for, where, and how much is free."""
     need = f" of {sized(lack.size_bytes)}" if lack.size_bytes > 1 else ""
     why = f"; {lack.reason}" if lack.reason else ""

@@ -14,7 +14,7 @@ REQUEST: Final = struct.Struct("!QQ")  # piece, first not journaled
 REPLY: Final = struct.Struct("!QI")  # piece, errno
 
 
-class Piece(NamedTuple):
+class InputPiece(NamedTuple):
     """The result of one read."""
 
     data: bytes

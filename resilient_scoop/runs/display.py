@@ -76,7 +76,7 @@ class Rate:
         return (count - seen[0][1]) / took_s if took_s > 0 else 0.0
 
 
-class Course:
+class RemainingTime:
     """Estimates the remaining time from the completed share; a new `name` starts a new estimate."""
 
     def __init__(self) -> None:

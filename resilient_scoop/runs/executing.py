@@ -22,7 +22,7 @@ _STOPPED: Final = "Tt"
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class ExecutingProcess:
     """One process of a run; `path` is empty while it executes nothing."""
 
     name: str
@@ -87,7 +87,7 @@ def state_of(pid: int) -> str:
     return stat.rpartition(") ")[2][:1]
 
 
-def processes(run_id: str) -> list[Busy]:
+def processes(run_id: str) -> list[ExecutingProcess]:
     """Return the processes of a run on this host, except its launcher, by name."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -104,12 +104,12 @@ def processes(run_id: str) -> list[Busy]:
     return sorted(found, key=lambda each: (len(each.name), each.name))
 
 
-def busy(everybody: list[Busy]) -> list[Busy]:
+def executing_processes(everybody: list[ExecutingProcess]) -> list[ExecutingProcess]:
     """Return the workers and the script's process among the processes of a run."""
     return [each for each in everybody if each.name not in ("broker", "agent")]
 
 
-def _look(pid: int, name: str) -> Busy:
+def _look(pid: int, name: str) -> ExecutingProcess:
     state, lacks_bytes = state_of(pid), 0
     record = FlightRecord.of_process(pid) if name != "agent" else None  # it has those of all
     on_cpu, imports_s = None if record is None else record.read(), 0.0
@@ -118,7 +118,7 @@ def _look(pid: int, name: str) -> Busy:
         imports_s = record.starts_s if name not in ("origin", "broker") else 0.0
         record.close()
     if on_cpu is None:
-        return Busy(name, pid, "", 0.0, state, lacks_bytes, imports_s)
+        return ExecutingProcess(name, pid, "", 0.0, state, lacks_bytes, imports_s)
     path = ids.ROOT if not on_cpu.parent else ids.item_path(on_cpu.parent, on_cpu.call, on_cpu.item)
     since_s = (time.monotonic_ns() - on_cpu.since_ns) / 1e9
-    return Busy(name, pid, path, since_s, state, lacks_bytes)
+    return ExecutingProcess(name, pid, path, since_s, state, lacks_bytes)

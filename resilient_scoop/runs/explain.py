@@ -21,7 +21,7 @@ from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError, exit_text
 from resilient_scoop.payload.exceptions import describe_failure
-from resilient_scoop.runs.executing import Busy, busy, processes
+from resilient_scoop.runs.executing import ExecutingProcess, executing_processes, processes
 from resilient_scoop.runs.status import is_live, read_ended
 from resilient_scoop.runs.stored_state import read_state
 from resilient_scoop.runs.troubles import troubles
@@ -94,7 +94,7 @@ class Inquiry:
         self.ended = read_ended(view)
         self.live = is_live(run)
         everybody = processes(run.id) if self.live else []
-        self.busy: list[Busy] = busy(everybody)
+        self.busy: list[ExecutingProcess] = executing_processes(everybody)
         self.troubles = troubles(run, everybody)
 
     def answer(self, path: str) -> Why:

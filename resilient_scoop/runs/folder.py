@@ -89,7 +89,7 @@ class _Formatted(msgspec.Struct, frozen=True):
     format: int = FORMAT
 
 
-class Holder(msgspec.Struct, frozen=True, kw_only=True):
+class LauncherInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The launcher that holds a run, as it wrote itself into the lock file."""
 
     pid: int
@@ -250,12 +250,12 @@ class RunDir:
         began = datetime.fromtimestamp(holder.started_at, UTC).isoformat(timespec="seconds")
         return RunBusyError(str(self.path), holder.pid, holder.host, began)
 
-    def holder(self) -> Holder | None:
+    def holder(self) -> LauncherInfo | None:
         """Return the launcher that holds the run; None if there is none, or its name is not written yet."""
         if not self.is_held():
             return None
         try:
-            return msgspec.json.decode(self.lock.read_bytes(), type=Holder)
+            return msgspec.json.decode(self.lock.read_bytes(), type=LauncherInfo)
         except (OSError, msgspec.MsgspecError):
             return None
 
@@ -319,8 +319,8 @@ def _lock_with_patience(fd: int) -> bool:
     return False
 
 
-def _this_process() -> Holder:
-    return Holder(
+def _this_process() -> LauncherInfo:
+    return LauncherInfo(
         pid=os.getpid(),
         host=os.uname().nodename,
         boot=boot_id(),

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _PAGE_BYTES: Final = 1 << 20
 
 
-class Verdict(StrEnum):
+class DoubtDecision(StrEnum):
     """The user's decision about an item in doubt."""
 
     AGAIN = "again"  # it had no effect, or repeating it is harmless
@@ -81,7 +81,7 @@ class _Lost(LogVisitor):
                 self.found[key] = str(read_broker_error(payload)[1][-1])
 
 
-def resolve(run: RunDir, info: RunInfo, path: str, verdict: Verdict, payload: bytes) -> str:
+def resolve(run: RunDir, info: RunInfo, path: str, verdict: DoubtDecision, payload: bytes) -> str:
     """Record a decision about an item; return its meaning. `payload` is its pickled value.
 
     Raises:
@@ -129,7 +129,7 @@ class Resolution:
             raise UsageError(f"item {self.path} is not known; see `rscoop why`")
         self.parent: Parent = known
 
-    def changes(self, verdict: Verdict, payload: bytes) -> tuple[list[Change], str]:
+    def changes(self, verdict: DoubtDecision, payload: bytes) -> tuple[list[Change], str]:
         """Return the records to write, and the meaning for display."""
         batch = self.parent.batches.get(self.call)
         if batch is not None and self.index in batch.undone:
@@ -145,11 +145,11 @@ class Resolution:
         return self._ended(verdict, payload)
 
     def _open(
-        self, verdict: Verdict, payload: bytes, fn: bytes, digest: bytes
+        self, verdict: DoubtDecision, payload: bytes, fn: bytes, digest: bytes
     ) -> tuple[list[Change], str]:
-        if verdict is Verdict.AGAIN:
+        if verdict is DoubtDecision.AGAIN:
             return list(self._without_intent()), f"{self.path} will run again"
-        failed = [0] if verdict is Verdict.FAILED else []
+        failed = [0] if verdict is DoubtDecision.FAILED else []
         if failed:
             payload = broker_error("lost", self.path, name_of(self.state, fn))
         outcome = wire.Outcome(
@@ -159,11 +159,11 @@ class Resolution:
         key = self.parent.prefix + (self.state.seq + 1).to_bytes(8, "big")
         return [Put(Table.LOG, key, record)], self._meaning(verdict)
 
-    def _meaning(self, verdict: Verdict) -> str:
-        told = "WorkerLostError" if verdict is Verdict.FAILED else "the value that you gave"
+    def _meaning(self, verdict: DoubtDecision) -> str:
+        told = "WorkerLostError" if verdict is DoubtDecision.FAILED else "the value that you gave"
         return f"{self.path} has ended; its parent will get {told}"
 
-    def _ended(self, verdict: Verdict, payload: bytes) -> tuple[list[Change], str]:
+    def _ended(self, verdict: DoubtDecision, payload: bytes) -> tuple[list[Change], str]:
         """Change the outcome of an item that was given up."""
         for key, record in self._log():
             if not isinstance(record, wire.Outcomes):
@@ -171,12 +171,14 @@ class Resolution:
             for at, item in enumerate(record.items):
                 place = self.index - item.start
                 if item.call == self.call and place in item.failed and _is_lost(item.values[place]):
-                    if verdict is Verdict.FAILED:
+                    if verdict is DoubtDecision.FAILED:
                         return [], f"{self.path} has already ended as WorkerLostError"
-                    parts = _replaced(item, place, None if verdict is Verdict.AGAIN else payload)
+                    parts = _replaced(
+                        item, place, None if verdict is DoubtDecision.AGAIN else payload
+                    )
                     items = [*record.items[:at], *parts, *record.items[at + 1 :]]
                     changed = self._put(key, items)
-                    if verdict is Verdict.AGAIN:
+                    if verdict is DoubtDecision.AGAIN:
                         return [
                             changed,
                             *self._without_intent(),

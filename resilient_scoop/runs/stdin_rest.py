@@ -45,7 +45,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     pieces: int
 
 
-class Known:
+class KnownInput:
     """What the journal holds of the input, while it is read."""
 
     def __init__(self, folder: Path) -> None:
@@ -121,7 +121,7 @@ def go_on(run: RunDir, file: str | None, fd: int = 0) -> str:
     """
     try:
         with JournalView.open(run.journal) as view:
-            known, data = Known(run.path), bytearray()
+            known, data = KnownInput(run.path), bytearray()
             for piece in recorded_input(view):
                 known.add(piece)
                 data += piece.data

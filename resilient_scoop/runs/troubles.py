@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop.adapters.free_space import free_bytes
 from resilient_scoop.counts import sized
-from resilient_scoop.runs.executing import Busy, state_of
+from resilient_scoop.runs.executing import ExecutingProcess, state_of
 
 if TYPE_CHECKING:
     from resilient_scoop.runs.folder import RunDir
 
 
-def troubles(run: RunDir, everybody: list[Busy]) -> list[str]:
+def troubles(run: RunDir, everybody: list[ExecutingProcess]) -> list[str]:
     """Return which processes of a run are stopped, or wait for disk space."""
     found = [each.trouble for each in everybody if each.trouble]
     holder = run.holder()
@@ -41,7 +41,7 @@ def troubles(run: RunDir, everybody: list[Busy]) -> list[str]:
     return found
 
 
-def _file_limit(process: Busy) -> int:
+def _file_limit(process: ExecutingProcess) -> int:
     """Return the limit on the size of its files."""
     with suppress(OSError):  # it has ended, or belongs to another user
         limit = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0]

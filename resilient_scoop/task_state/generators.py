@@ -35,7 +35,7 @@ _PLAIN: Final = (
 )  # fmt: skip
 
 
-class Kept:
+class TrackedGenerator:
     """One generator and the state from which its seeds are made."""
 
     __slots__ = ("_base", "_key", "_numpy", "generator")
@@ -112,7 +112,7 @@ def _bytes_of(state: Any) -> bytes:
 class _Known:
     """The generators of the user's modules in this process."""
 
-    kept: dict[int, Kept] = {}  # noqa: RUF012 - by identity, which `kept` keeps alive
+    kept: dict[int, TrackedGenerator] = {}  # noqa: RUF012 - by identity, which `kept` keeps alive
     on = False
     sought: int = 0  # number of modules at the last search
 
@@ -123,7 +123,7 @@ def follow(*, on: bool) -> None:
     _Known.kept, _Known.sought = {}, 0
 
 
-def look(modules: Iterable[types.ModuleType] | None = None) -> list[Kept]:
+def look(modules: Iterable[types.ModuleType] | None = None) -> list[TrackedGenerator]:
     """Search modules for generators, by default all of the user's; return new ones."""
     if not _Known.on:
         return []
@@ -133,7 +133,7 @@ def look(modules: Iterable[types.ModuleType] | None = None) -> list[Kept]:
         else modules
     )
     new = [
-        Kept(each)
+        TrackedGenerator(each)
         for each in _found([vars(module) for module in wanted])
         if id(each) not in _Known.kept
     ]
@@ -153,14 +153,14 @@ def are_known() -> bool:
     return bool(_Known.kept)
 
 
-def within(carried: list[Any]) -> list[Kept]:
+def within(carried: list[Any]) -> list[TrackedGenerator]:
     """Return the generators that are pickled by value with a callable."""
     if not _Known.on:
         return []
-    return [Kept(each) for each in _found(carried) if id(each) not in _Known.kept]
+    return [TrackedGenerator(each) for each in _found(carried) if id(each) not in _Known.kept]
 
 
-def seed(path: str, more: Iterable[Kept] = ()) -> None:
+def seed(path: str, more: Iterable[TrackedGenerator] = ()) -> None:
     """Seed all generators for the task at a path."""
     if _Known.kept or more:
         mark = path.encode()

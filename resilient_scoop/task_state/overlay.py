@@ -47,39 +47,39 @@ class Overlay:
         self.values = values
 
 
-class _Place:
+class _Active:
     overlay: Overlay | None = None
     before: list[tuple[Any, str, Any]] = []  # noqa: RUF012 - one per process
 
 
 def active() -> Overlay | None:
     """Return the active overlay."""
-    return _Place.overlay
+    return _Active.overlay
 
 
 def activate(overlay: Overlay | None) -> None:
     """Activate an overlay instead of the present one (M1); None for the values of the imports."""
-    if overlay is _Place.overlay:
+    if overlay is _Active.overlay:
         return
-    while _Place.before:
-        owner, name, value = _Place.before.pop()
+    while _Active.before:
+        owner, name, value = _Active.before.pop()
         if owner is None:
             fill(*value)
         else:
             _put(owner, name, value)
-    _Place.overlay = overlay
+    _Active.overlay = overlay
     for home, value in () if overlay is None else overlay.values.items():
         owner, name = _owner(home)
         if owner is not None:
             held = vars(owner).get(name, MISSING)
             if is_container(held) and type(held) is type(value) and not is_users(owner):
-                _Place.before.append((None, name, (held, copy_of(held))))
+                _Active.before.append((None, name, (held, copy_of(held))))
                 fill(held, value)
             elif value is not ABSENT:
-                _Place.before.append((owner, name, held))
+                _Active.before.append((owner, name, held))
                 _put(owner, name, value)
             elif held is not MISSING:
-                _Place.before.append((owner, name, held))
+                _Active.before.append((owner, name, held))
                 _put(owner, name, MISSING)
 
 

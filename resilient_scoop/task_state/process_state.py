@@ -49,14 +49,14 @@ ASPECTS: Final[list[process_aspects.Aspect]] = [
     _ALARM,
     *ASYNCIO,
     process_aspects.Umask(),
-    process_aspects.Limits(),
+    process_aspects.InterpreterLimits(),
     process_aspects.SocketTimeout(),
     process_aspects.Locale(),
     process_aspects.SklearnConfig(),
 ]  # fmt: skip
 
 
-class Saved(NamedTuple):
+class SavedProcessState(NamedTuple):
     """The saved state of a waiting task; `values` is None if it equals the base."""
 
     streams: rng.Streams
@@ -114,18 +114,18 @@ def fresh() -> None:
     _set_context(_Base.number.copy())
 
 
-def save() -> Saved:
+def save() -> SavedProcessState:
     """Return the state of the running task, which starts to wait, and set the base state."""
     streams, held, overlaid = rng.save(), generators.save(), overlay.active()
     generators.rest()
     if not _Base.values or _is_at_base():
-        return Saved(streams, held, overlaid, None)
+        return SavedProcessState(streams, held, overlaid, None)
     values = snapshot()
     _write(_Base.values)
-    return Saved(streams, held, overlaid, values)
+    return SavedProcessState(streams, held, overlaid, values)
 
 
-def restore(saved: Saved, *, ends: bool = False) -> None:
+def restore(saved: SavedProcessState, *, ends: bool = False) -> None:
     """Restore what `save` returned (PS2). In a task that `ends`, alarms are no longer delivered."""
     if _Base.values:
         _write(_Base.values if saved.values is None else saved.values)

@@ -17,7 +17,7 @@ from resilient_scoop.errors import InvariantError, JournalDamagedError
 from resilient_scoop.journal import damage_check, store
 from resilient_scoop.journal import journal as journal_module
 from resilient_scoop.journal.blobs import BLOB_BYTES_MIN
-from resilient_scoop.journal.damage_check import Depth, Verdict
+from resilient_scoop.journal.damage_check import CheckResult, Depth
 from resilient_scoop.journal.journal import Journal
 
 pytestmark = pytest.mark.real
@@ -189,7 +189,7 @@ def test_only_what_was_not_closed_in_order_is_verified_in_a_child(
     checked: list[str] = []
     check = damage_check.check
 
-    def noted(directory: Path, depth: Depth, *, states: bool = True) -> Verdict:
+    def noted(directory: Path, depth: Depth, *, states: bool = True) -> CheckResult:
         checked.append(depth.name)
         return check(directory, depth, states=states)
 

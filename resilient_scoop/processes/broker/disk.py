@@ -14,7 +14,7 @@ import msgspec
 from resilient_scoop.adapters.flight_record import FlightRecord
 from resilient_scoop.adapters.free_space import free_bytes
 from resilient_scoop.counts import counted, sized
-from resilient_scoop.processes.disk_space import FILE_LIMIT, LOOK_S, lack_text
+from resilient_scoop.processes.disk_space import FILE_LIMIT, LOOK_S, missing_space_text
 from resilient_scoop.runs.reports import Report
 from resilient_scoop.wire.messages import NoRoom
 
@@ -67,8 +67,8 @@ class Disk:
                     "then resume"
                 )
             return (
-                f"{lack_text(lack, self.folder)}: nothing new is started, nothing is lost; the run "
-                "continues when there is room (`rscoop gc` removes old runs)"
+                f"{missing_space_text(lack, self.folder)}: nothing new is started, nothing is lost; the "
+                "run continues when there is room (`rscoop gc` removes old runs)"
             )
         quiet_s = QUIET_S if self._what != _JOURNAL.what else 0.0
         if not self._said or now - self._well_at < quiet_s:

@@ -25,7 +25,7 @@ _ONCE_MORE_S: Final = 1.0
 """A loop that has not read a signal for this time is blocked."""
 
 
-class Ears:
+class SignalReceiver:
     """Receives signals until closed; calls `hear` with their numbers, `leave` with an exit code."""
 
     def __init__(

@@ -17,7 +17,7 @@ from resilient_scoop.processes.stdin_messages import (
     REPLY,
     REQUEST,
     SOURCE_BYTES,
-    Piece,
+    InputPiece,
 )
 from resilient_scoop.runs import stdin_rest
 
@@ -48,7 +48,7 @@ class Feeder:
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.setblocking(False)  # noqa: FBT003 - the library takes it so
         self._first = 0  # number of the first kept piece
-        self._kept: deque[Piece] = deque()
+        self._kept: deque[InputPiece] = deque()
         self._wanted: int | None = None
         selector.register(self._ours, selectors.EVENT_READ, self._hear)
 
@@ -109,11 +109,11 @@ class Feeder:
 
     def _read(self) -> None:
         try:
-            piece = Piece(os.read(self._reading, PIECE_BYTES), 0)
+            piece = InputPiece(os.read(self._reading, PIECE_BYTES), 0)
         except BlockingIOError:
             return  # another process read it first
         except OSError as error:
-            piece = Piece(b"", error.errno or 0)
+            piece = InputPiece(b"", error.errno or 0)
         wanted = self._wanted
         self._rest()
         assert wanted is not None, "nothing is read without a request"

@@ -94,7 +94,7 @@ _NEXT: Final = {
 }  # fmt: skip
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class HandoverReport(msgspec.Struct, frozen=True, kw_only=True):
     """The content of the run's `handover` file."""
 
     ask: int = 0  # how many were requested, in the whole run
@@ -106,19 +106,19 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     whole: bool = False  # it is complete, and no process was left out
 
 
-def read_told(run: RunDir) -> Told:
+def read_told(run: RunDir) -> HandoverReport:
     """Return how far it is."""
     try:
-        return msgspec.json.decode(_file(run).read_bytes(), type=Told)
+        return msgspec.json.decode(_file(run).read_bytes(), type=HandoverReport)
     except (OSError, msgspec.MsgspecError):
-        return Told()
+        return HandoverReport()
 
 
 def _file(run: RunDir) -> Path:
     return run.path / "handover"
 
 
-class Handover:
+class Stopping:
     """What one launcher was asked for, and until when it waits.
 
     `tell` sends a line to the broker, `say` a sentence to the user.
@@ -207,7 +207,7 @@ class Handover:
                 f"at most; {once_more} to stop at once"
             )
         ask, self.said_named = self.told.ask + 1, False
-        self._write(Told(ask=ask, over=False, hands_over=level >= Level.HAND_OVER))
+        self._write(HandoverReport(ask=ask, over=False, hands_over=level >= Level.HAND_OVER))
         self._tell_ask(grace_s)
 
     def _tell_ask(self, grace_s: float) -> None:
@@ -234,7 +234,7 @@ class Handover:
         """Take in the broker's progress with the last request."""
         if report.ask != self.told.ask or self.told.over:
             return
-        told = Told(
+        told = HandoverReport(
             ask=report.ask, over=report.asked_over, hands_over=self.told.hands_over,
             named=report.named, saved=report.saved, left=report.left, whole=report.whole,
         )  # fmt: skip
@@ -248,7 +248,7 @@ class Handover:
         if told != self.told:
             self._write(told)
 
-    def _say_over(self, told: Told) -> None:
+    def _say_over(self, told: HandoverReport) -> None:
         if told.left:
             self.say(
                 f"{told.left} of {counted(told.named, 'parent')} did not commit in time: a resume "
@@ -266,7 +266,7 @@ class Handover:
         if not self.told.over:
             self._write(msgspec.structs.replace(self.told, over=True))
 
-    def _write(self, told: Told) -> None:
+    def _write(self, told: HandoverReport) -> None:
         self.told = told
         draft = self.run.path / "handover.tmp"
         try:

@@ -33,9 +33,9 @@ from resilient_scoop.processes import BLOCK_BYTES, UNWRITTEN, kept_code, leftove
 from resilient_scoop.processes.failures import hopeless, hopeless_loop, how, refusal
 from resilient_scoop.processes.launcher.cleanup import show_last_words, show_new, tidy
 from resilient_scoop.processes.launcher.shown_output import Shown
-from resilient_scoop.processes.launcher.signals import Ears
+from resilient_scoop.processes.launcher.signals import SignalReceiver
 from resilient_scoop.processes.launcher.stdin_feeder import Feeder
-from resilient_scoop.processes.launcher.stopping import Handover
+from resilient_scoop.processes.launcher.stopping import Stopping
 from resilient_scoop.processes.launcher.watchdog import KILLS_MAX, SAY_S, Watchdog
 from resilient_scoop.processes.options import Options
 from resilient_scoop.processes.stderr import LOG as ERRORS_LOG
@@ -44,10 +44,10 @@ from resilient_scoop.processes.task_output import TaskLogs
 from resilient_scoop.runs import decisions
 from resilient_scoop.runs.audit_findings import AuditTail
 from resilient_scoop.runs.display import (
-    Course,
     Display,
     Progress,
     Rate,
+    RemainingTime,
 )
 from resilient_scoop.runs.json_text import one_line
 from resilient_scoop.runs.lifetimes import Lives, ran_s
@@ -76,7 +76,7 @@ _FRUITLESS_WINDOW_S = 3600.0
 
 
 @dataclass(slots=True, eq=False)
-class Part:
+class ChildProcess:
     """One process that the launcher keeps alive."""
 
     role: str
@@ -131,10 +131,10 @@ class Launcher:
         )
         self.selector = selectors.DefaultSelector()
         self.feeder = Feeder(self.selector, folder=run.path, resumed=options.resume)
-        self.broker = Part("broker")
-        self.agent = Part("agent")
+        self.broker = ChildProcess("broker")
+        self.agent = ChildProcess("agent")
         self.report = Report()
-        self.rate, self.course, self.batch_course = Rate(), Course(), Course()
+        self.rate, self.course, self.batch_course = Rate(), RemainingTime(), RemainingTime()
         self.computed_s = -1.0  # seconds of computing before this launcher started
         self.view: JournalView | None = None
         self.errors: ErrorStream | None = None
@@ -144,8 +144,8 @@ class Launcher:
         self.shown = Shown(run.shown, sys.stdout.fileno())
         self.tail = OutputTail(self.shown.count)
         self.buffer = b""
-        self.ears: Ears | None = None
-        self.handover = Handover(run, self.display.note, self._tell_broker, options.limit)
+        self.ears: SignalReceiver | None = None
+        self.handover = Stopping(run, self.display.note, self._tell_broker, options.limit)
         self.said_fatal = 0
         self.broker_code: int | None = None
         self.reports_fd = -1
@@ -209,7 +209,7 @@ class Launcher:
         frozenset()
     )  # children from before exec: of the program that this process was
 
-    def _watch(self, part: Part, process: subprocess.Popen[bytes]) -> None:
+    def _watch(self, part: ChildProcess, process: subprocess.Popen[bytes]) -> None:
         part.process = process
         part.pidfd = os.pidfd_open(process.pid)
         self.selector.register(part.pidfd, selectors.EVENT_READ, lambda: self._reap(part))
@@ -223,7 +223,7 @@ class Launcher:
             leftovers.adopt()
             self.run.logs.mkdir(mode=0o700, exist_ok=True)
             self.run.make_socket_dir()
-            self.ears = Ears(self.selector, self.handover.hear, self._leave)
+            self.ears = SignalReceiver(self.selector, self.handover.hear, self._leave)
             terminal = _STDERR if not self.options.detach and os.isatty(_STDERR) else None
             self.errors = ErrorStream(self.run.logs / ERRORS_LOG, self.display.error, terminal)
             self.selector.register(self.errors.ours, selectors.EVENT_READ, self.errors.hear)
@@ -286,7 +286,7 @@ class Launcher:
         poll_s = 1.0 if self.tasks is None else _TASKS_EVERY_S
         return min(poll_s, held_s, self.handover.due_s(now))
 
-    def _reap(self, part: Part) -> None:
+    def _reap(self, part: ChildProcess) -> None:
         process = part.process
         assert process is not None, "only a started process ends"
         code = process.wait()
@@ -339,7 +339,7 @@ class Launcher:
             self.display.note("the agent died; it and its workers are restarted")
         self.start_agent()
 
-    def _is_hopeless(self, part: Part, code: int) -> bool:
+    def _is_hopeless(self, part: ChildProcess, code: int) -> bool:
         """Return whether a part that has died must not be started again, and report it."""
         now = time.monotonic()
         report = self.report

@@ -37,7 +37,7 @@ FILE: Final = "last-words"
 """File in the run's folder: what the script printed after the cut."""
 
 
-class Interrupt:
+class ScriptInterrupt:
     """The state of Ctrl-C for the script."""
 
     def __init__(self, session: Session) -> None:

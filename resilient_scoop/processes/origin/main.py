@@ -2,7 +2,7 @@
 
 What the script writes to `sys.stdout` goes to the broker, which records it before the launcher
 shows it; on a replay, recorded output is not sent again, and a prefix that differs is reported.
-Text for standard error goes there directly, except during a replay.
+ScriptStdout for standard error goes there directly, except during a replay.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from resilient_scoop.processes.origin.stdin import Pieces, script_stdin
 from resilient_scoop.processes.origin.stdout import (
     Errors,
     Output,
-    Text,
+    ScriptStdout,
     never,
     recorded_by_now,
     repeating,
@@ -69,7 +69,7 @@ class Root:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.interrupt = interrupt.Interrupt(session)
+        self.interrupt = interrupt.ScriptInterrupt(session)
 
     def heed_stop(self) -> None:
         """Deliver a Ctrl-C to the script; for any other stop of the run, end at once."""
@@ -186,7 +186,7 @@ def _hear_exit(session: Session, output: Output) -> None:
         in_main = threading.current_thread() is threading.main_thread()
         if in_main and os.getpid() == pid and not caller.startswith("resilient_scoop."):
             os._exit = leave
-            _end(session, output, End(status & 0xFF))
+            _end(session, output, ScriptEnd(status & 0xFF))
         leave(status)
 
     os._exit = _exit
@@ -220,7 +220,7 @@ def _redirect(session: Session, settings: ChildSettings) -> Output:
         session, recorded, tty=settings.tty, unbuffered=getattr(sys.stdout, "write_through", False)
     )
     encoding, errors = sys.stdout.encoding, sys.stdout.errors
-    raw.text = sys.stdout = Text(
+    raw.text = sys.stdout = ScriptStdout(
         io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=True
     )
     session.input, sys.stdin = script_stdin(Pieces(session, settings).next)
@@ -249,7 +249,7 @@ def _ask(prompt: object = "", /) -> str:
     return line.removesuffix("\n")
 
 
-class End(NamedTuple):
+class ScriptEnd(NamedTuple):
     """How the script ended."""
 
     code: int
@@ -258,7 +258,7 @@ class End(NamedTuple):
     failed_at: int = -1  # length of the output before the error
 
 
-def _run(session: Session, settings: ChildSettings, output: Output) -> End:
+def _run(session: Session, settings: ChildSettings, output: Output) -> ScriptEnd:
     """Run the script to its end, and what Python runs after it."""
     random_streams.install(settings.streams, settings.seed, lambda: session.context, tasks=False)
     try:
@@ -276,11 +276,11 @@ def _run(session: Session, settings: ChildSettings, output: Output) -> End:
             _refuse(session)
     except (ReplayDivergedError, CheckpointUnusableError) as error:
         say(str(error))
-        return End(error.exit_code, failed=True, message=str(error))
+        return ScriptEnd(error.exit_code, failed=True, message=str(error))
     return end
 
 
-def _script(settings: ChildSettings) -> End:
+def _script(settings: ChildSettings) -> ScriptEnd:
     """Run the script; show the error or text with which it ends."""
     kept_code.install(settings.run_dir)
     try:
@@ -290,7 +290,7 @@ def _script(settings: ChildSettings) -> End:
     except SystemExit as error:
         if isinstance(sys.stderr, Errors):
             sys.stderr.repeats = never
-        return End(program_end.exit_status(error))
+        return ScriptEnd(program_end.exit_status(error))
     except (ReplayDivergedError, CheckpointUnusableError):
         raise
     except BaseException as error:  # user code: the script itself
@@ -300,13 +300,13 @@ def _script(settings: ChildSettings) -> End:
             sys.stdout.flush()  # its output is shown before its error
         if Process.session is not None and Process.session.is_cut and program_end.is_plain(error):
             say(f"Ctrl-C: the script was {program_end.place(error)}")
-            return End(program_end.INTERRUPTED, failed=True)
+            return ScriptEnd(program_end.INTERRUPTED, failed=True)
         session = Process.session
         at = -1 if session is None or session.output is None else session.output.position()
         code = program_end.report(error)
         line = traceback.format_exception_only(error)[-1].strip()
-        return End(code, failed=True, message=line, failed_at=at)
-    return End(0)
+        return ScriptEnd(code, failed=True, message=line, failed_at=at)
+    return ScriptEnd(0)
 
 
 def _last_things(session: Session) -> None:
@@ -360,7 +360,7 @@ def _drain(session: Session) -> None:
         session.call_back()  # calls that the callbacks submit are included
 
 
-def _end(session: Session, output: Output, end: End) -> int:
+def _end(session: Session, output: Output, end: ScriptEnd) -> int:
     """Tell the broker how the script ended, and wait until that is on disk."""
     machine, waiter = session.machine, session.waiter
     assert machine.root is not None, "the root is granted"

@@ -31,7 +31,7 @@ from resilient_scoop.processes.stdin_messages import (
     PIECE_BYTES,
     REPLY,
     REQUEST,
-    Piece,
+    InputPiece,
 )
 from resilient_scoop.runs import json_text
 from resilient_scoop.wire.messages import Halted, Input, encode
@@ -64,14 +64,14 @@ class Pieces:
         self._piece = 0  # number of the next piece of this launcher
         self._unsaved: deque[tuple[Link, int]] = deque()  # where these pieces were read
         self._asked_at = 0  # output of the script at its last read
-        self._known: stdin_rest.Known | None = None  # what the journal holds
+        self._known: stdin_rest.KnownInput | None = None  # what the journal holds
 
-    def next(self) -> Piece:
+    def next(self) -> InputPiece:
         """Wait for the next piece and return it; a new one is sent to the journal."""
         if self._recorded is None:
             from resilient_scoop.runs import stdin_rest
 
-            self._known = stdin_rest.Known(Path(self._settings.run_dir))
+            self._known = stdin_rest.KnownInput(Path(self._settings.run_dir))
             self._recorded = self._replay()
         read = next(self._recorded, None)
         if read is not None:
@@ -80,7 +80,7 @@ class Pieces:
             assert self._known is not None, "the journal is being read"
             self._known.add(read)
             self._asked_at = self._session.output.position() if self._session.output else 0
-            return Piece(read.data, read.error)
+            return InputPiece(read.data, read.error)
         cut = self._cut_at()
         if cut is not None:
             self._say_cut(cut)
@@ -158,7 +158,7 @@ class Pieces:
         with JournalView.open(Path(self._settings.run_dir) / "journal") as view:
             yield from recorded_input(view)
 
-    def _live(self) -> Piece:
+    def _live(self) -> InputPiece:
         """Ask the launcher; first send what the script has written and asked for."""
         session, asked_at = self._session, -_ASK_AGAIN_S
         with session.turn():
@@ -181,8 +181,8 @@ class Pieces:
                 continue
             number, error = REPLY.unpack_from(reply)
             if number == self._piece:
-                return Piece(reply[REPLY.size :], error)
-        return Piece(b"", 0)
+                return InputPiece(reply[REPLY.size :], error)
+        return InputPiece(b"", 0)
 
     def _reply(self, launcher: _socket.socket, *, asks: bool) -> bytes | None:
         """Return the launcher's reply, empty if it has ended; None if there was no reply for a while."""
@@ -220,7 +220,7 @@ class ScriptInput(io.BufferedIOBase):
     name = "<stdin>"
     mode = "rb"
 
-    def __init__(self, pieces: Callable[[], Piece]) -> None:
+    def __init__(self, pieces: Callable[[], InputPiece]) -> None:
         super().__init__()
         self._pieces = pieces
         self._lock = threading.RLock()
@@ -251,7 +251,7 @@ class ScriptInput(io.BufferedIOBase):
 
     def become_child(self) -> None:
         """Read from the descriptor itself from now on, as other child processes do."""
-        self._pieces = lambda: Piece(os.read(0, PIECE_BYTES), 0)
+        self._pieces = lambda: InputPiece(os.read(0, PIECE_BYTES), 0)
         self._lock = threading.RLock()
 
     def skip_to(self, position: int) -> None:
@@ -318,7 +318,7 @@ class ScriptInput(io.BufferedIOBase):
         return data
 
 
-def script_stdin(pieces: Callable[[], Piece]) -> tuple[ScriptInput, io.TextIOWrapper]:
+def script_stdin(pieces: Callable[[], InputPiece]) -> tuple[ScriptInput, io.TextIOWrapper]:
     """Return the script's `sys.stdin`, and the buffer from which it reads."""
     source = ScriptInput(pieces)
     encoding, errors = ("utf-8", "strict")

@@ -197,7 +197,7 @@ class Output(io.RawIOBase):
             Process.say(f"replay: the script now ends where it wrote {_line(left)!r} before")
 
 
-class Text(io.TextIOWrapper):
+class ScriptStdout(io.TextIOWrapper):
     """The script's `sys.stdout`; a line is sent at once, but does not count as a flush."""
 
     def flush(self) -> None:
@@ -209,7 +209,11 @@ class Text(io.TextIOWrapper):
 
 
 _base = io.TextIOWrapper  # for its `repr`
-Text.__module__, Text.__name__, Text.__qualname__ = _base.__module__, _base.__name__, _base.__name__
+ScriptStdout.__module__, ScriptStdout.__name__, ScriptStdout.__qualname__ = (
+    _base.__module__,
+    _base.__name__,
+    _base.__name__,
+)
 
 
 def _has_no_reader(fd: int) -> bool:

@@ -34,14 +34,14 @@ from resilient_scoop.processes.origin.stdin import script_stdin
 from resilient_scoop.processes.replay.request import Played, Wanted
 from resilient_scoop.processes.replay.stage import (
     Compared,
+    ParentReplay,
     ReadOnlyStore,
     ReplaySession,
-    Stage,
     asked_of,
     raised_at,
 )
 from resilient_scoop.processes.starting import ChildSettings, take_settings
-from resilient_scoop.processes.stdin_messages import Piece
+from resilient_scoop.processes.stdin_messages import InputPiece
 from resilient_scoop.runs.recorded_streams import recorded_input, recorded_output
 from resilient_scoop.runs.status import read_ended
 from resilient_scoop.runs.stored_state import read_defines, read_state
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.connection import Context
 
 
-class Theater:
+class ReplayRunner:
     """All parents that this process replays."""
 
     def __init__(self, settings: ChildSettings, view: JournalView, wanted: Wanted) -> None:
@@ -69,7 +69,7 @@ class Theater:
         given = settings.options.reuse_changed
         self.reuse = [n for n in ("*", *names) if n in given or short(n) in given]
 
-    def stage(self, path: str, role: str) -> Stage:
+    def stage(self, path: str, role: str) -> ParentReplay:
         """Return a parent's stage, and make `futures` use it."""
         session = ReplaySession(self.settings, self.store, role)
         for const in self.consts:
@@ -77,7 +77,7 @@ class Theater:
                 session.machine.consts[const.name] = const
         announce(session, self.settings)
         asked = asked_of(self.view, self.settings.run, path, self.defines)
-        stage = Stage(session, self.view, asked, self.reuse)
+        stage = ParentReplay(session, self.view, asked, self.reuse)
 
         def join() -> Parent:
             session.context.parent = stage.parent
@@ -106,16 +106,16 @@ class Theater:
         played = stage.play(lambda stage: self._script(stage, out, ended))
         return msgspec.structs.replace(played, output_bytes=out.seen)
 
-    def _pieces(self, stage: Stage) -> Iterator[Piece]:
+    def _pieces(self, stage: ParentReplay) -> Iterator[InputPiece]:
         """Yield what the script read; after that the replay stops."""
         for read in recorded_input(self.view):
-            yield Piece(read.data, read.error)
+            yield InputPiece(read.data, read.error)
         if stage.parent.ended:
             stage.halt(End("input", "an end without that", "a read of its standard input"))
         found = "reads more standard input than the journal has"
         stage.halt(End("history", "", found))
 
-    def _script(self, stage: Stage, out: Compared, ended: wire.RunEnded | None) -> None:
+    def _script(self, stage: ParentReplay, out: Compared, ended: wire.RunEnded | None) -> None:
         """Run the script (the body of a greenlet)."""
         spec = self.settings.script
         random_streams.install(self.settings.streams, self.settings.seed, _here, tasks=False)
@@ -143,7 +143,7 @@ class Theater:
             stage.halt(End("output", out.left(), found))
         stage.main.switch()
 
-    def _last_things(self, stage: Stage) -> None:
+    def _last_things(self, stage: ParentReplay) -> None:
         """Do what the script's process does after the script."""
         self._drain(stage)
         program_end.finish_threads()
@@ -152,7 +152,7 @@ class Theater:
         Process.refusal = program_end.TOO_LATE
         program_end.let_go()
 
-    def _drain(self, stage: Stage) -> None:
+    def _drain(self, stage: ParentReplay) -> None:
         session = stage.session
         stage.wait(stage.parent.is_drained, None)
         while session.context.listeners and session.call_back is not None:
@@ -189,7 +189,7 @@ class Theater:
         arg = frame.args[piece.offset + place[2] - piece.start]
         return stage.play(lambda stage: self._item(stage, define, arg))
 
-    def _item(self, stage: Stage, define: wire.Define, arg: bytes) -> None:
+    def _item(self, stage: ParentReplay, define: wire.Define, arg: bytes) -> None:
         """Run a nested parent (the body of a greenlet)."""
         from resilient_scoop.adapters.retrying import retried
 
@@ -237,7 +237,7 @@ def main() -> int:
     os.dup2(2 if wanted.shows else null, 1)
     sys.stdin = open(0, encoding=sys.stdin.encoding, closefd=False)  # noqa: SIM115
     with JournalView.open(Path(settings.run_dir) / "journal") as view:
-        theater = Theater(settings, view, wanted)
+        theater = ReplayRunner(settings, view, wanted)
         played = theater.nested() if wanted.nested else [theater.root()]
     for each in played:
         os.write(verdicts, msgspec.json.encode(each) + b"\n")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _LAST_WORDS: Final = 5
 
 
-class Place(msgspec.Struct, frozen=True):
+class SourceLine(msgspec.Struct, frozen=True):
     """A line of user code."""
 
     file: str
@@ -46,7 +46,7 @@ class Difference(msgspec.Struct, frozen=True):
     path: str  # of the call or item, or of the parent
     expected: str
     found: str
-    place: Place | None
+    place: SourceLine | None
 
 
 class Played(msgspec.Struct, frozen=True):

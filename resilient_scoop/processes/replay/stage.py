@@ -28,7 +28,7 @@ from resilient_scoop.payload import payload
 from resilient_scoop.payload.files import LargeStore
 from resilient_scoop.processes.connection import Context, Session
 from resilient_scoop.processes.here import Process
-from resilient_scoop.processes.replay.request import Difference, Place, Played
+from resilient_scoop.processes.replay.request import Difference, Played, SourceLine
 from resilient_scoop.processes.starting import ChildSettings
 from resilient_scoop.wire import messages as wire
 
@@ -161,7 +161,7 @@ def _line(text: bytes) -> str:
     return repr(line)
 
 
-class Stage:
+class ParentReplay:
     """One parent on its greenlet, fed with its history."""
 
     def __init__(
@@ -175,10 +175,10 @@ class Stage:
         self.parent.judge.policy.kept |= Process.policy.kept  # earlier decisions of the user
         self.prefix = ids.log_prefix(session.settings.run, asked.path)
         self.end: End | None = None
-        self.place: Place | None = None
+        self.place: SourceLine | None = None
         self.output_bytes = 0
         self.name = "the script"
-        self.raised: Place | None = None  # where the error that ended the parent was raised
+        self.raised: SourceLine | None = None  # where the error that ended the parent was raised
         session.waiter = self
         session.machine.parents[asked.path] = self.parent
         session.context = Context(asked.path, None)
@@ -187,7 +187,7 @@ class Stage:
         define = self.session.machine.callables.known.get(fn)
         return self.asked.name(fn) if define is None else define.options.name or define.name
 
-    def play(self, body: Callable[[Stage], None]) -> Played:
+    def play(self, body: Callable[[ParentReplay], None]) -> Played:
         """Run the parent until it ends, differs, or reaches the end of its history."""
         green = greenlet(body)
         _standing.append(green)
@@ -278,7 +278,7 @@ class Stage:
         return text if len(text) <= _TEXT_MAX else text[:_TEXT_MAX] + "…"
 
 
-def _user_place(frame: Any) -> Place | None:
+def _user_place(frame: Any) -> SourceLine | None:
     """Return the innermost line that is not ours."""
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
@@ -287,8 +287,8 @@ def _user_place(frame: Any) -> Place | None:
     return _place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
 
-def _place(file: str, line: int, function: str) -> Place:
-    return Place(file, line, function, linecache.getline(file, line).strip())
+def _place(file: str, line: int, function: str) -> SourceLine:
+    return SourceLine(file, line, function, linecache.getline(file, line).strip())
 
 
 def asked_of(view: JournalView, run: bytes, path: str, defines: dict[bytes, wire.Define]) -> Asked:
@@ -303,7 +303,7 @@ def asked_of(view: JournalView, run: bytes, path: str, defines: dict[bytes, wire
     return asked
 
 
-def raised_at(error: BaseException) -> Place | None:
+def raised_at(error: BaseException) -> SourceLine | None:
     """Return the line of user code that raised an error."""
     frames = [
         f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_PACKAGE)

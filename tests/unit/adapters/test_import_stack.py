@@ -9,7 +9,7 @@ from pathlib import Path
 
 from resilient_scoop.adapters import import_stack
 from resilient_scoop.adapters.flight_record import FlightRecord
-from resilient_scoop.runs.executing import Busy
+from resilient_scoop.runs.executing import ExecutingProcess
 
 HANGS = """
 from resilient_scoop.adapters import import_stack
@@ -53,10 +53,10 @@ def test_a_record_tells_how_long_the_start_takes_and_how_far_the_script_is() -> 
 
 
 def test_a_long_import_is_a_trouble_and_a_short_one_is_not() -> None:
-    short = Busy("w2", 4711, "", 0.0, imports_s=2.0)
+    short = ExecutingProcess("w2", 4711, "", 0.0, imports_s=2.0)
     assert not short.trouble
     assert short.text == "w2 imports the script (2.0 s)"
-    long = Busy("w2", 4711, "", 0.0, imports_s=75.0)
+    long = ExecutingProcess("w2", 4711, "", 0.0, imports_s=75.0)
     assert long.trouble.startswith(
         "worker w2 (process 4711) has been importing the script for 75 s; "
     )

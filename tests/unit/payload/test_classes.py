@@ -22,7 +22,7 @@ import pytest
 from resilient_scoop import errors
 from resilient_scoop.errors import PicklingFailedError
 from resilient_scoop.payload import class_keys, payload
-from resilient_scoop.payload.class_keys import Here, Place
+from resilient_scoop.payload.class_keys import Here, RunningFuture
 from resilient_scoop.states import codec
 
 
@@ -40,7 +40,9 @@ class Process:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(class_keys, "_known", self.known)
             patch.setattr(class_keys, "_by_key", self.by_key)
-            patch.setattr(Here, "place", staticmethod(lambda: Place(self.path, self.counts)))
+            patch.setattr(
+                Here, "place", staticmethod(lambda: RunningFuture(self.path, self.counts))
+            )
             yield
 
     def send(self, value: object) -> bytes:

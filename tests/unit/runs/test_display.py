@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from resilient_scoop.runs.display import (
-    Course,
     Display,
     Progress,
     Rate,
+    RemainingTime,
     columns,
     duration,
     progress_line,
@@ -206,7 +206,7 @@ def test_the_rate_begins_anew_when_the_count_falls() -> None:
 
 
 def test_what_is_left_is_told_only_where_the_total_is_known() -> None:
-    course = Course()
+    course = RemainingTime()
     assert course.eta_s(0, "0.0 f", 0.1) is None  # nothing was seen of it yet
     assert course.eta_s(2, "0.0 f", 0.5) is None  # too little
     assert course.eta_s(10, "0.0 f", 0.6) == pytest.approx(8)

@@ -10,9 +10,9 @@ import pytest
 from resilient_scoop.processes.launcher import stopping
 from resilient_scoop.processes.launcher.stopping import (
     GO_ON_SIGNAL,
-    Handover,
     Level,
     Request,
+    Stopping,
     read_told,
 )
 from resilient_scoop.processes.options import Limit
@@ -27,7 +27,7 @@ class Asking:
         self.said: list[str] = []
         self.told: list[str] = []
         self.run = RunDir(folder)
-        self.handover = Handover(self.run, self.said.append, self.told.append, limit)
+        self.handover = Stopping(self.run, self.said.append, self.told.append, limit)
 
     def words(self) -> list[str]:
         return [line.split()[0] + " " + (line.split()[2:3] or [""])[0] for line in self.told]

@@ -17,7 +17,7 @@ from resilient_scoop.core.events import INPUT_KEY, Table
 from resilient_scoop.core.parent.judge import Policy
 from resilient_scoop.processes.launcher.stdin_feeder import Feeder
 from resilient_scoop.processes.origin.stdin import ScriptInput, script_stdin
-from resilient_scoop.processes.stdin_messages import Piece
+from resilient_scoop.processes.stdin_messages import InputPiece
 from resilient_scoop.runs import decisions
 from resilient_scoop.runs.decisions import Decision
 from resilient_scoop.wire import messages as wire
@@ -68,7 +68,9 @@ def test_output_that_is_known_in_part_loses_its_mark_with_its_beginning() -> Non
 
 
 def reading(*pieces: bytes) -> tuple[ScriptInput, io.TextIOWrapper]:
-    told = itertools.chain((Piece(each, 0) for each in pieces), itertools.repeat(Piece(b"", 0)))
+    told = itertools.chain(
+        (InputPiece(each, 0) for each in pieces), itertools.repeat(InputPiece(b"", 0))
+    )
     return script_stdin(told.__next__)
 
 
@@ -115,7 +117,7 @@ def test_a_script_is_put_where_it_was() -> None:
 
 
 def test_a_failed_read_is_told_as_it_was() -> None:
-    source, _ = script_stdin(iter([Piece(b"a", 0), Piece(b"", 5)]).__next__)
+    source, _ = script_stdin(iter([InputPiece(b"a", 0), InputPiece(b"", 5)]).__next__)
     assert source.read1() == b"a"
     with pytest.raises(OSError, match="Input/output error"):
         source.read1()
