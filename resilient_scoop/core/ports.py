@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from resilient_scoop.core.events import Table
 
@@ -31,3 +31,24 @@ class Readable(Reader, Protocol):
 
     def scan(self, table: Table) -> Iterable[tuple[bytes, bytes]]:
         """Return all records of a table in the order of their keys."""
+
+
+class CallableUsers(Protocol):
+    """Those who name callables, and remember things of them."""
+
+    def callables_in_use(self) -> set[bytes]:
+        """Return the callables that are needed now."""
+
+    def forget_callables(self, gone: Collection[bytes]) -> None:
+        """Keep nothing of callables that are let go."""
+
+
+class EvictionRounds(Protocol):
+    """The rounds in which processes forget callables (`core.broker.callable_eviction`)."""
+
+    is_held: bool
+    announced: set[bytes]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there was a round, and all have answered."""

@@ -10,6 +10,7 @@ from resilient_scoop import ids
 from resilient_scoop.core.broker import checkpoint_keeper
 from resilient_scoop.core.broker.checkpoint_keeper import Keeper
 from resilient_scoop.core.broker.handover import Handover
+from resilient_scoop.core.broker.holdback import Awaited
 from resilient_scoop.core.events import Offer, Send
 from resilient_scoop.core.facts import checkpoints
 from resilient_scoop.core.parent.calls import Calls
@@ -167,8 +168,8 @@ def _old_checkpoints_count() -> Sequence[Patch]:
 
     def bug(self: Handover, peer: Any, answer: wire.OpenBlocks) -> None:
         answered(self, peer, answer)
-        for path, count in self.waiting.items():
-            self.waiting[path] = min(count, 0)
+        for path in self.awaited.waiting:
+            self.awaited.waiting[path] = 0
 
     return [(Handover, "answered", bug)]
 
@@ -192,20 +193,20 @@ def _workers_not_awaited() -> Sequence[Patch]:
 
 
 def _nothing_held_back() -> Sequence[Patch]:
-    return [(Handover, "held_back_except", lambda _self, _batch: None)]
+    return [(Awaited, "held_back_except", lambda _self, _batch: None)]
 
 
 def _held_back_below_who_waits() -> Sequence[Patch]:
-    exempt = Handover.held_back_except
+    exempt = Awaited.held_back_except
 
-    def bug(self: Handover, batch: Any) -> set[int] | None:
+    def bug(self: Awaited, batch: Any) -> set[int] | None:
         above = set(ids.lineage(batch.parent.path))
         waiting, self.waiting = self.waiting, {}
         found = exempt(self, batch)
         self.waiting = waiting
         return set() if above & self.through else found
 
-    return [(Handover, "held_back_except", bug)]
+    return [(Awaited, "held_back_except", bug)]
 
 
 _LOOP = (("durable", "block", 9, 3), ("durable", "other", 6, 1), ("map", "saver", [[6, 2], [5, 1]]))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from resilient_scoop.core.broker import callable_cache
-from resilient_scoop.core.broker.callable_cache import Defines
+from resilient_scoop.core.broker.callable_cache import CallableCache
 from resilient_scoop.core.broker.callable_eviction import Rounds
 from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.wire import messages as wire
@@ -31,7 +31,7 @@ def _used_forgotten() -> Sequence[Patch]:
             peer.functions &= {lease.fn for lease in peer.leases.values()}
             self.ledger.offer(peer.id, wire.encode(wire.Forget(self.number, [])))
 
-    return [(Rounds, "_ask", bug)]
+    return [(Rounds, "ask", bug)]
 
 
 def _still_taken_for_known() -> Sequence[Patch]:
@@ -39,7 +39,7 @@ def _still_taken_for_known() -> Sequence[Patch]:
         if peer.role != "agent":
             self.ledger.offer(peer.id, wire.encode(wire.Forget(self.number, [])))
 
-    return [(Rounds, "_ask", bug)]
+    return [(Rounds, "ask", bug)]
 
 
 def _erased_while_named() -> Sequence[Patch]:
@@ -47,17 +47,17 @@ def _erased_while_named() -> Sequence[Patch]:
 
 
 def _announced_since_erased() -> Sequence[Patch]:
-    obsolete = Defines._obsolete
+    obsolete = CallableCache._obsolete
 
-    def bug(self: Defines, search: Any, page: Any) -> Any:
-        ledger = self._broker.ledger
-        heard, ledger.heard_defined = ledger.heard_defined, set()
+    def bug(self: CallableCache, search: Any, page: Any) -> Any:
+        rounds = self._rounds
+        heard, rounds.announced = rounds.announced, set()
         try:
             return obsolete(self, search, page)
         finally:
-            ledger.heard_defined = heard
+            rounds.announced = heard
 
-    return [(Defines, "_obsolete", bug)]
+    return [(CallableCache, "_obsolete", bug)]
 
 
 def _rounds_begin_meanwhile() -> Sequence[Patch]:

@@ -63,7 +63,7 @@ class Saves:
         """A process has lost a parent, or is dead: only what the broker knew of is still owed."""
         broker = self.world.broker
         known = broker is not None and broker.alive and broker.open
-        waited = broker.broker.handover.waiting if broker is not None and known else {}
+        waited = broker.broker.handover.awaited.waiting if broker is not None and known else {}
         for each, owed in list(self._owed.items()):
             if owed.peer == peer and path in ("", each):
                 if each in waited:
@@ -103,13 +103,13 @@ class Saves:
         if not handover.is_active:
             self._named.clear()
             return
-        for path in handover.waiting:
+        for path in handover.awaited.waiting:
             saved = newest(parents[path]) if path in parents else 0
             self._named.setdefault((handover.no, path), saved)
-        for path in handover.through:  # named, and through, in one and the same turn
+        for path in handover.awaited.through:  # named, and through, in one and the same turn
             if path in parents:
                 self._named.setdefault((handover.no, path), newest(parents[path]) - 1)
-        if not handover.hands_over:
+        if not handover.awaited.hands_over:
             return
         for path in granted:
             if not self._is_of_use(broker, path):
@@ -128,7 +128,7 @@ class Saves:
     def _is_of_use(self, broker: Broker, path: str) -> bool:
         """Return whether an item may bring an unsaved parent to a commit; or no parent has saved."""
         chain = list(ids.lineage(path))
-        if any(each in broker.handover.waiting for each in chain):
+        if any(each in broker.handover.awaited.waiting for each in chain):
             return True
         return not any(self._has_saved(broker, each) for each in chain[1:])
 
@@ -136,7 +136,7 @@ class Saves:
         before = self._named.get((broker.handover.no, path))
         parent = broker.state.parents.get(path)
         if before is None:  # named, and saved, in the same turn
-            return path in broker.handover.through
+            return path in broker.handover.awaited.through
         return parent is not None and newest(parent) > before
 
     def handed_over(self) -> None:

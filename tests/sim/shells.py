@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker.broker import Broker
-from resilient_scoop.core.broker.callable_cache import Defines
 from resilient_scoop.core.broker.exchange import Exchange, Mail
 from resilient_scoop.core.broker.handover import Stage
 from resilient_scoop.core.events import AskCheckpoints, Change, Interrupt, Put, Table
@@ -132,7 +131,7 @@ class BrokerShell(Process):
         self.broker = Broker(
             self.config, state, epoch=self.epoch, seed=programs.RUN_SEED, consts=consts
         )
-        defines = Defines(self.broker, self.journal)
+        defines = self.broker.callable_cache(self.journal)
         self.exchange = Exchange(self.broker, RUN8, self._refused, defines)
         self.broker.check()
         world.point("recovered", self)
@@ -183,7 +182,7 @@ class BrokerShell(Process):
         world.checks.turned(self, changes)
         world.lacks.turned(self.broker, self.launcher)
         world.hosts.turned(self.broker, self.launcher)
-        if self.broker.handover.stage is Stage.OVER and not self.broker.handover.hands_over:
+        if self.broker.handover.stage is Stage.OVER and not self.broker.handover.awaited.hands_over:
             self.launcher.asking = None
         if self.broker.membership.stopping == "handed over" and not self.decided:
             self.decided = True

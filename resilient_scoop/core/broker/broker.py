@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, assert_never
 
 from resilient_scoop.core.broker import permission
 from resilient_scoop.core.broker.abandonments import Abandonments
+from resilient_scoop.core.broker.callable_cache import CallableCache
 from resilient_scoop.core.broker.callable_eviction import Rounds
 from resilient_scoop.core.broker.cancellations import Questions
 from resilient_scoop.core.broker.checkpoint_keeper import Keeper
 from resilient_scoop.core.broker.handover import Handover
-from resilient_scoop.core.broker.holdback import available
+from resilient_scoop.core.broker.holdback import Awaited, HoldBack, available
 from resilient_scoop.core.broker.leases import OpenBatch, Peer
 from resilient_scoop.core.broker.ledger import Ledger
 from resilient_scoop.core.broker.membership import Membership
@@ -47,6 +48,8 @@ from resilient_scoop.wire import messages as wire
 if TYPE_CHECKING:
     from resilient_scoop.config import BrokerConfig
     from resilient_scoop.core.facts.state import State
+    from resilient_scoop.core.ports import Reader
+    from resilient_scoop.ids import PeerId
 
 _STALL_S = 2.0
 
@@ -66,15 +69,15 @@ class Broker:
         self.config = config
         self.state = state
         self.epoch = epoch
-        self.scheduler = Scheduler(state, config, epoch)
+        awaited = Awaited()
+        self.scheduler = Scheduler(state, config, epoch, held=HoldBack(awaited))
         self.ledger = Ledger(state, self.scheduler, {} if consts is None else consts)
         self.keeper = Keeper(self.ledger)
         self.membership = Membership(config, epoch, seed, self.ledger)
         self.questions = Questions(self.ledger)
         self.abandonments = Abandonments(self.ledger)
-        self.handover = Handover(self.ledger, epoch)
+        self.handover = Handover(self.ledger, awaited, epoch)
         self.rounds = Rounds(self.ledger, epoch, config.callables_max)
-        self.scheduler.held.asked = self.handover.held_back_except
         self.ended: wire.RunEnded | None = None
         self.busy_disk = False  # no space: assign no work
         self._stepped_at: float | None = None
@@ -107,6 +110,7 @@ class Broker:
         if not more:
             self._hand_over(now)
             self.keeper.sweep()
+            self._ask_revived()
             self.rounds.tend(stopping=self.membership.stopping is not None)
             self._assign(now)
         if self.state.words.stale:
@@ -178,6 +182,24 @@ class Broker:
             for peer in self.ledger.peers:
                 self.ledger.send(peer, wire.encode(wire.Stop(reason)))
 
+    def _ask_revived(self) -> None:
+        """Whoever was taken for lost, and missed a round, is asked to forget, too (CE1)."""
+        for peer in self.membership.revived:
+            self.rounds.ask(peer)
+        self.membership.revived.clear()
+
+    def callable_cache(self, journal: Reader) -> CallableCache:
+        """Return what lets go of this broker's callables and erases those that nothing names."""
+        return CallableCache(
+            self.state.defines, self.scheduler, self.rounds, journal,
+            self.config, has_dropped=any(parent.dropped for parent in self.state.parents.values()),
+        )  # fmt: skip
+
+    def take_dead(self) -> list[PeerId]:
+        """Return, once, the processes that will never be heard again."""
+        dead, self.membership.dead = self.membership.dead, []
+        return dead
+
     def _hand_over(self, now: float) -> None:
         """Stop if all checkpoints were requested for a hand-over and are made."""
         if self.handover.is_active:
@@ -223,7 +245,8 @@ class Broker:
                 peer.stuck, peer.moved_at = False, now
                 self.ledger.outcomes(peer, message, raw)
             case wire.Define():
-                self.ledger.define(message, raw)
+                is_new = self.ledger.define(message, raw)
+                self.rounds.hear(message.fn, len(raw) if is_new else 0)
             case wire.Observed():
                 self.ledger.observed(peer, message, raw)
             case wire.Output() | wire.Input():

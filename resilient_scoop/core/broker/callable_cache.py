@@ -32,11 +32,11 @@ from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from resilient_scoop.core.broker.broker import Broker
+    from resilient_scoop.config import BrokerConfig
     from resilient_scoop.core.events import Change
-    from resilient_scoop.core.ports import Reader
+    from resilient_scoop.core.ports import CallableUsers, EvictionRounds, Reader
 
 _NEXT = {Table.LOG: Table.HISTORY, Table.HISTORY: Table.DEFINE}
 
@@ -52,28 +52,39 @@ class _Search(msgspec.Struct):
     left: int = 0
 
 
-class Defines:
+class CallableCache:
     """Drops a broker's callables, reads them back, and erases those that nothing names."""
 
-    def __init__(self, broker: Broker, journal: Reader) -> None:
-        self._broker = broker
+    def __init__(
+        self,
+        known: dict[bytes, wire.Define],
+        users: CallableUsers,
+        rounds: EvictionRounds,
+        journal: Reader,
+        config: BrokerConfig,
+        *,
+        has_dropped: bool,
+    ) -> None:
+        self._known = known  # by the broker, in memory
+        self._users = users
+        self._rounds = rounds
         self._journal = journal
-        self._kept_max = broker.config.callables_max
+        self._kept_max = config.callables_max
+        self._page_bytes = config.sweep_bytes  # to be looked at in a turn
         self._order: deque[tuple[int, bytes]] = deque(  # (turn that logged it, callable)
-            (0, fn) for fn in broker.state.defines
+            (0, fn) for fn in known
         )
         self._full = self._kept_max  # beyond it, some are dropped
         self._durable = 0  # turns up to this one are
-        self._records = len(broker.state.defines)
+        self._records = len(known)
         self._left = 0  # of them, by the last search
-        # Whether the log has dropped something that the last search still found in it.
-        self._dropped = any(parent.dropped for parent in broker.state.parents.values())
+        self._dropped = has_dropped  # the log has dropped what the last search still found in it
         self._search: _Search | None = None
         self._erased: dict[bytes, int] = {}  # by a turn that is not durable
 
     def recall(self, messages: Sequence[wire.Up]) -> None:
         """Read back dropped callables that messages name (CC2)."""
-        known = self._broker.state.defines
+        known = self._known
         for message in messages:
             named: Sequence[wire.Part | wire.Held] = ()
             if isinstance(message, wire.Calls):
@@ -90,7 +101,7 @@ class Defines:
         raw = self._journal.get(Table.DEFINE, fn)
         define = None if raw is None else wire.decode_up(raw)
         if isinstance(define, wire.Define):  # else it comes in this very bundle
-            self._broker.state.defines[fn] = define
+            self._known[fn] = define
             self._order.append((0, fn))
 
     def end_turn(self, turn: int, changes: list[Change]) -> None:
@@ -106,8 +117,8 @@ class Defines:
             gone = self._look(self._search)
             changes += [Erase(Table.DEFINE, fn) for fn in gone]
             self._erased.update((fn, turn) for fn in gone)
-        elif self._dropped and self._is_due() and self._broker.rounds.is_over:
-            self._dropped, self._broker.rounds.is_held = False, True
+        elif self._dropped and self._is_due() and self._rounds.is_over:
+            self._dropped, self._rounds.is_held = False, True
             self._search = _Search(turn, self._records)
 
     def _is_due(self) -> bool:
@@ -118,11 +129,10 @@ class Defines:
         self._durable = durable
         if self._erased:
             self._erased = {fn: turn for fn, turn in self._erased.items() if turn > durable}
-        broker = self._broker
-        known = broker.state.defines
+        known = self._known
         if len(known) <= self._full or not self._order or self._order[0][0] > durable:
             return
-        used = self._in_use()
+        used = self._users.callables_in_use()
         gone: set[bytes] = set()
         for _ in range(len(self._order)):
             turn, fn = self._order[0]
@@ -134,25 +144,9 @@ class Defines:
             elif fn in known:
                 gone.add(fn)
                 del known[fn]
-        self._forget(gone)
+        self._users.forget_callables(gone)
         # Where most are in use, that is not found out at each commit.
         self._full = max(self._kept_max, 2 * len(known))
-
-    def _forget(self, gone: Iterable[bytes]) -> None:
-        for fn in gone:
-            self._broker.scheduler.estimates.pop(fn, None)
-        for peer in self._broker.ledger.peers.values():
-            peer.functions.difference_update(gone)
-
-    def _in_use(self) -> set[bytes]:
-        broker = self._broker
-        used = {
-            piece.fn
-            for parent in broker.state.parents.values()
-            for batch in parent.batches.values()
-            for piece in batch.pieces
-        }
-        return used | {lease.fn for lease in broker.scheduler.leases.values()}
 
     # --- the journal's records ----------------------------------------------------------------
 
@@ -160,8 +154,8 @@ class Defines:
         """Look at a page; return the callables whose records are obsolete (CC3)."""
         if self._durable < search.turn:
             return []
-        table, size_bytes = search.table, self._broker.config.sweep_bytes
-        page = self._journal.read(table, b"", search.after, size_bytes)
+        table = search.table
+        page = self._journal.read(table, b"", search.after, self._page_bytes)
         if page:
             search.after = page[-1][0]
             if table is Table.DEFINE:
@@ -173,24 +167,23 @@ class Defines:
             return []
         search.table, search.after = _NEXT[table], None
         if search.table is Table.DEFINE:
-            search.named |= self._in_use()
+            search.named |= self._users.callables_in_use()
         return []
 
     def _obsolete(self, search: _Search, page: list[tuple[bytes, bytes]]) -> list[bytes]:
-        kept = search.named, self._broker.ledger.heard_defined
+        kept = search.named, self._rounds.announced
         gone = [fn for fn, _ in page if not any(fn in each for each in kept)]
         search.left += len(page) - len(gone)
         for fn in gone:
-            self._broker.state.defines.pop(fn, None)
-        self._forget(gone)
+            self._known.pop(fn, None)
+        self._users.forget_callables(gone)
         return gone
 
     def _end(self, search: _Search) -> None:
-        self._search, self._broker.rounds.is_held = None, False
+        self._search, self._rounds.is_held = None, False
         self._left = search.left
         self._records += search.left - search.known
-        known = self._broker.state.defines
-        self._order = deque(each for each in self._order if each[1] in known)
+        self._order = deque(each for each in self._order if each[1] in self._known)
 
 
 class _Named(LogVisitor):

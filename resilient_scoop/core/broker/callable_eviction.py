@@ -3,7 +3,7 @@
 A lambda in a loop whose defaults or closure change is another callable each time. So when enough
 are new, the broker begins a round: origin and workers forget what they do not use, and announce again
 what they call; the round is over when all of them have said so. What no process has announced since it
-began is then announced again before anybody names it, and its record can go (`Defines`).
+began is then announced again before anybody names it, and its record can go (`core.broker.callable_cache`).
 
   CE1  Once a round is over, every callable that a process may name in calls that count and has not
       been heard in a `Define` since the round began is preceded by its `Define`. For each process:
@@ -45,6 +45,8 @@ class Rounds:
         self.kept_max = kept_max
         self.number = self._first = epoch << 32  # CE3
         self.waiting: set[PeerId] = set()  # who has not answered
+        self.announced: set[bytes] = set()  # since the last one began
+        self._new = self._new_bytes = 0  # of these, how many were new
         self.is_held = False  # what the last one found is being used: no other may begin
 
     @property
@@ -52,19 +54,21 @@ class Rounds:
         """Whether there was a round, and all have answered."""
         return self.number > self._first and not self.waiting
 
+    def hear(self, fn: bytes, new_bytes: int) -> None:
+        """A process has announced a callable; 0 bytes are new where it was known."""
+        self.announced.add(fn)
+        if new_bytes:
+            self._new += 1
+            self._new_bytes += new_bytes
+
     def tend(self, *, stopping: bool) -> None:
-        """Ask who is heard again, wait no longer for the lost, and begin a round where it is time."""
-        ledger = self.ledger
-        if ledger.revived:
-            for peer in ledger.revived:
-                self._ask(peer)
-            ledger.revived.clear()
+        """Wait no longer for the lost, and begin a round where it is time."""
         if self.waiting:
             self.waiting = {each for each in self.waiting if self._counts(each)}
         if self.is_held or stopping:
             return
-        many = ledger.new_defined > self.kept_max or ledger.new_defined_bytes > KEPT_BYTES_MAX
-        if many and 2 * ledger.new_defined > len(ledger.heard_defined):  # CE4
+        many = self._new > self.kept_max or self._new_bytes > KEPT_BYTES_MAX
+        if many and 2 * self._new > len(self.announced):  # CE4
             self._begin()
 
     def answered(self, peer: PeerId, no: int) -> None:
@@ -75,17 +79,18 @@ class Rounds:
     def _begin(self) -> None:
         ledger = self.ledger
         self.number += 1
-        ledger.heard_defined.clear()
-        ledger.new_defined = ledger.new_defined_bytes = 0
+        self.announced.clear()
+        self._new = self._new_bytes = 0
         for peer in ledger.peers.values():
             if peer.role != "agent":
                 self.waiting.add(peer.id)
-                self._ask(peer)
+                self.ask(peer)
         if ledger.root is not None and ledger.root[1] not in ledger.peers:
             self.waiting.add(ledger.root[1])
             ledger.offer(ledger.root[1], wire.encode(wire.Forget(self.number, [])))
 
-    def _ask(self, peer: Peer) -> None:
+    def ask(self, peer: Peer) -> None:
+        """Have a process forget: in a round, or because it was taken for lost and is heard again."""
         if peer.role != "agent":
             keep = {lease.fn for lease in peer.leases.values()}
             peer.functions &= keep  # CE2

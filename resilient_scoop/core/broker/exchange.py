@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilient_scoop.core.broker.broker import Broker
-    from resilient_scoop.core.broker.callable_cache import Defines
+    from resilient_scoop.core.broker.callable_cache import CallableCache
     from resilient_scoop.core.ports import Reader
 
 ACK_S = 0.1
@@ -73,10 +73,10 @@ class Exchange:
         broker: Broker,
         run: bytes,
         say: Callable[[str], None],
-        defines: Defines | None = None,
+        callables: CallableCache | None = None,
     ) -> None:
         self.broker = broker
-        self.defines = defines
+        self.callables = callables
         self.run = run
         self.say = say
         self.links: dict[PeerId, Link] = {}
@@ -158,8 +158,8 @@ class Exchange:
             events.append(Tick())
         last = events[-1]
         for event in events:
-            if self.defines is not None and isinstance(event, Heard):
-                self.defines.recall(event.messages)
+            if self.callables is not None and isinstance(event, Heard):
+                self.callables.recall(event.messages)
             for action in self.broker.step(event, now, more=event is not last):
                 if isinstance(action, Put | Erase):
                     changes.append(action)
@@ -168,8 +168,8 @@ class Exchange:
                 else:
                     turn.sends.append(action)
         self._turns.append(turn)
-        if self.defines is not None:
-            self.defines.end_turn(turn.number, changes)
+        if self.callables is not None:
+            self.callables.end_turn(turn.number, changes)
         return turn.number, changes, mails
 
     def _pack(self, to: PeerId, frames: list[bytes]) -> Mail:
@@ -194,8 +194,8 @@ class Exchange:
                     self.garbage.append(send.name)
                 else:
                     mails.append(self._carry_out(send, journal))
-        if self.defines is not None:
-            self.defines.let_go(number)
+        if self.callables is not None:
+            self.callables.let_go(number)
         # Most acknowledgements are sent with other messages or with the next sign of life.
         late = [(p, link) for p, link in acks.items() if link.acked - link.told >= ACK_MESSAGES]
         return mails + [Mail(peer, link.beat()) for peer, link in late]
@@ -227,8 +227,7 @@ class Exchange:
 
     def _forget_dead(self, now: float) -> None:
         """Drop dead peers after the time in which their last messages must have arrived."""
-        dead, self.broker.membership.dead = self.broker.membership.dead, []
-        for peer in dead:
+        for peer in self.broker.take_dead():
             self._dead[peer] = now
         for peer in [p for p, at in self._dead.items() if now - at > self.broker.config.lease_s]:
             del self._dead[peer]

@@ -28,7 +28,8 @@ from resilient_scoop.core.facts.checkpoints import newest
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
-    from resilient_scoop.core.broker.leases import Lease, OpenBatch, Peer
+    from resilient_scoop.core.broker.holdback import Awaited
+    from resilient_scoop.core.broker.leases import Lease, Peer
     from resilient_scoop.core.broker.ledger import Ledger
     from resilient_scoop.core.events import AskCheckpoints
     from resilient_scoop.ids import PeerId
@@ -75,16 +76,14 @@ _NEXT: Final = {
 class Handover:
     """The requested checkpoints in one epoch of the broker."""
 
-    def __init__(self, ledger: Ledger, epoch: int) -> None:
+    def __init__(self, ledger: Ledger, awaited: Awaited, epoch: int) -> None:
         self.ledger = ledger
+        self.awaited = awaited
         self.stage = Stage.IDLE
         self.no = epoch * _ASKS_MAX
-        self.hands_over = False
         self.until = 0.0
-        self.waiting: dict[str, int] = {}  # path -> end of the log when it was named
         self.named = 0  # parents with an open block
         self.saved = 0  # how many of them have saved
-        self.through: set[str] = set()  # the parents that have saved, during the wait
         self.is_whole = False  # over, and no process was left out
         self._late = 0  # parents still waited for when it was over
         self._has_news = False  # the set of held-back items may have changed
@@ -102,7 +101,7 @@ class Handover:
     @property
     def left(self) -> int:
         """How many parents are waited for, or were when it was over."""
-        return len(self.waiting) + self._late
+        return len(self.awaited.waiting) + self._late
 
     def step(self, step: Step) -> None:
         """Go to the next stage."""
@@ -117,13 +116,13 @@ class Handover:
         until, was_active = now + wanted.grace_s, self.is_active
         self.step(Step.ASK)
         if was_active:
-            first = wanted.hands_over and not self.hands_over
+            first = wanted.hands_over and not self.awaited.hands_over
             self.until = until if first else min(self.until, until)
-            self.hands_over = self.hands_over or wanted.hands_over
+            self.awaited.hands_over = self.awaited.hands_over or wanted.hands_over
             self._has_news = True
             return
         self.no, self.is_whole = self.no + 1, False
-        self.hands_over, self.until = wanted.hands_over, until
+        self.awaited.hands_over, self.until = wanted.hands_over, until
         self.named = self.saved = self._late = 0
 
     def answered(self, peer: Peer, answer: wire.OpenBlocks) -> None:
@@ -139,17 +138,17 @@ class Handover:
         self._open[peer.id] = said
         if before is None:  # H2
             for path in said:
-                known = path in self.waiting or path in self.through
+                known = path in self.awaited.waiting or path in self.awaited.through
                 if not known and self._holds(peer, path):
                     self._unsaved.pop(path, None)
-                    self.waiting[path] = self.ledger.state.seq
+                    self.awaited.waiting[path] = self.ledger.state.seq
                     self.named += 1
                     self.ledger.scheduler.release()  # it may be below a parent that has saved
                     self._has_news = True
             return
         for path in before.keys() - said.keys():
             held = self._attempt(peer, path)
-            if path in self.waiting and held is not None and held == before[path]:
+            if path in self.awaited.waiting and held is not None and held == before[path]:
                 self._settle(path)
 
     def settle(self, now: float, *, recovering: bool, stopping: bool) -> bool:
@@ -157,50 +156,45 @@ class Handover:
         if not self.is_active:
             return False
         self._ask_newcomers()
-        for path in [p for p in self.waiting if self._saved(p) > self.waiting[p]]:
+        for path in [p for p in self.awaited.waiting if self._saved(p) > self.awaited.waiting[p]]:
             self._settle(path)
         for path in [p for p in self._unsaved if self._saved(p) > self._unsaved[p]]:
             del self._unsaved[path]
             self._pass(path)
-        for path in [p for p in self.waiting if self._is_done(p)]:
+        for path in [p for p in self.awaited.waiting if self._is_done(p)]:
             self._settle(path)
         if self.stage is Stage.ASKED and not recovering and self._all_answered():
             self.step(Step.ALL_ANSWERED)
-        whole = self.stage is Stage.WAITING and not self.waiting
+        whole = self.stage is Stage.WAITING and not self.awaited.waiting
         if whole or stopping or now >= self.until:
             self.step(Step.ALL_SAVED if whole else Step.CUT_SHORT)
-            self.is_whole, self._late = whole, len(self.waiting)
+            self.is_whole, self._late = whole, len(self.awaited.waiting)
             self._forget()
-            return self.hands_over
+            return self.awaited.hands_over
         return False
 
     def _forget(self) -> None:
         """The request is over: drop the records of single parents and processes."""
-        for noted in (self.waiting, self.through, self._asked, self._open, self._unsaved):
+        for noted in (
+            self.awaited.waiting,
+            self.awaited.through,
+            self._asked,
+            self._open,
+            self._unsaved,
+        ):
             noted.clear()
 
     # --- parents ------------------------------------------------------------------------------
 
-    def held_back_except(self, batch: OpenBatch) -> set[int] | None:
-        """Return which items of a batch may be assigned; None: any (H5)."""
-        if not (self.hands_over and self.through and self.is_active):
-            return None
-        above = list(ids.lineage(batch.parent.path))
-        if self.through.isdisjoint(above) or not self.waiting.keys().isdisjoint(above):
-            return None
-        places = map(ids.parse_item, self.waiting)
-        mine = (batch.parent.path, batch.call)
-        return {place[2] for place in places if place is not None and place[:2] == mine}
-
     def to_take_back(self) -> list[Lease]:
         """Return, once, leases whose workers must return items that have not started (H5)."""
-        if not (self._has_news and self.through):
+        if not (self._has_news and self.awaited.through):
             return []
         self._has_news = False
         found = []
         for lease in self.ledger.scheduler.leases.values():
             exempt = (
-                self.held_back_except(lease.batch)
+                self.awaited.held_back_except(lease.batch)
                 if lease.busy() and not lease.retracting
                 else None
             )
@@ -210,7 +204,7 @@ class Handover:
 
     def _settle(self, path: str) -> None:
         """Stop waiting for a parent (H1)."""
-        before = self.waiting.pop(path)
+        before = self.awaited.waiting.pop(path)
         if self._saved(path) > before:
             self._pass(path)
         else:
@@ -218,8 +212,8 @@ class Handover:
             self._has_news = True
 
     def _pass(self, path: str) -> None:
-        self.saved += path not in self.through
-        self.through.add(path)
+        self.saved += path not in self.awaited.through
+        self.awaited.through.add(path)
         self._has_news = True
 
     def _saved(self, path: str) -> int:

@@ -6,11 +6,12 @@ whenever the scheduler handles the batch (invariant H5 of `core.broker.handover`
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from resilient_scoop import ids
 
+if TYPE_CHECKING:
     from resilient_scoop.core.broker.leases import OpenBatch
 
 
@@ -23,16 +24,41 @@ def available(batch: OpenBatch, start: int, stop: int) -> int:
     return sum(high - low for low, high in batch.ready.overlap(start, stop))
 
 
-class HoldBack:
-    """The batches with items that are held back."""
+@dataclass(slots=True)
+class Awaited:
+    """The parents that are asked for a checkpoint; the handover keeps it, the scheduler looks at it."""
 
-    def __init__(self) -> None:
-        self.asked: Callable[[OpenBatch], set[int] | None] | None = None
+    hands_over: bool = False  # the run stops when all have saved
+    waiting: dict[str, int] = field(default_factory=dict)  # path -> where the log ended when named
+    through: set[str] = field(default_factory=set)  # who has saved, while somebody is waited for
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether any item is held back."""
+        return self.hands_over and bool(self.through)
+
+    def held_back_except(self, batch: OpenBatch) -> set[int] | None:
+        """Return which items of a batch may be handed out; None: any (H5)."""
+        if not self.holds_back:
+            return None
+        above = list(ids.lineage(batch.parent.path))
+        if self.through.isdisjoint(above) or not self.waiting.keys().isdisjoint(above):
+            return None
+        places = map(ids.parse_item, self.waiting)
+        mine = (batch.parent.path, batch.call)
+        return {place[2] for place in places if place is not None and place[:2] == mine}
+
+
+class HoldBack:
+    """The batches of which items are held back."""
+
+    def __init__(self, awaited: Awaited) -> None:
+        self.awaited = awaited
         self._batches: list[OpenBatch] = []
 
     def look(self, batch: OpenBatch) -> int:
         """Update which items may be assigned; return by how many ready items this has grown."""
-        exempt = None if self.asked is None else self.asked(batch)
+        exempt = self.awaited.held_back_except(batch)
         if exempt == batch.held_back_except:
             return 0
         if batch.held_back_except is None:

@@ -54,9 +54,6 @@ class Ledger:
         self.root: tuple[wire.Attempt, PeerId] | None = None
         self.root_deaths = 0
         self.stopping: str | None = None  # why no more work is assigned
-        self.heard_defined: set[bytes] = set()  # callables, since the last round of eviction
-        self.new_defined = self.new_defined_bytes = 0  # how many of them were new
-        self.revived: list[Peer] = []  # processes that must forget, too
         self.reused = Reused(state.parents.values(), state.items_done)
         self.spent: list[bytes] = []  # keys of `Args` that are no longer needed
 
@@ -126,14 +123,13 @@ class Ledger:
 
     # --- what parents ask for -----------------------------------------------------------------
 
-    def define(self, define: wire.Define, raw: bytes) -> None:
-        """Take in the definition of a callable."""
-        self.heard_defined.add(define.fn)
-        if define.fn not in self.state.defines:
-            self.new_defined += 1
-            self.new_defined_bytes += len(raw)
-            self.state.defines[define.fn] = define
-            self.actions.append(Put(Table.DEFINE, define.fn, raw, forced=False))
+    def define(self, define: wire.Define, raw: bytes) -> bool:
+        """Learn a callable; return whether it is new."""
+        if define.fn in self.state.defines:
+            return False
+        self.state.defines[define.fn] = define
+        self.actions.append(Put(Table.DEFINE, define.fn, raw, forced=False))
+        return True
 
     def calls(
         self, peer: Peer, calls: wire.Calls, args: list[bytes], raw: bytes, raw_args: bytes

@@ -52,6 +52,7 @@ class Membership:
         self.silent: dict[PeerId, Peer] = {}  # considered lost; may only have slept
         self.roomless = Roomless(self.scheduler)
         self.fruitless = Fruitless(self.state, config.crashes_max)
+        self.revived: list[Peer] = []  # of these, who was heard again in this turn
         self.agent_alive_at = 0.0  # when an agent was last heard
         self.limits = Limits(self.scheduler.leases)
         self._awaited: set[bytes] | None = set() if config.adopt else None
@@ -346,7 +347,7 @@ class Membership:
             return None
         peer.alive_at = peer.heard_at = now
         self.peers[peer_id] = peer
-        self.ledger.revived.append(peer)
+        self.revived.append(peer)
         if peer.role == "worker":
             self.scheduler.workers[peer_id] = peer
         if peer.role != "agent" and self.ledger.consts:

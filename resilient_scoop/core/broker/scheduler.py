@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from resilient_scoop import ids
-from resilient_scoop.core.broker.holdback import HoldBack, available
+from resilient_scoop.core.broker.holdback import Awaited, HoldBack, available
 from resilient_scoop.core.broker.leases import Lease, OpenBatch, Peer
 from resilient_scoop.core.broker.slices import (
     Entry,
@@ -52,7 +52,7 @@ from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.wire.messages import Attempt, Options, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from resilient_scoop.config import BrokerConfig
     from resilient_scoop.core.facts.parent import Parent
@@ -74,7 +74,7 @@ class Scheduler(msgspec.Struct):
     batches: dict[Batch, OpenBatch] = {}  # unfinished batches
     estimates: dict[bytes, Estimate] = {}
     ready: int = 0  # number of items that may be assigned
-    held: HoldBack = msgspec.field(default_factory=HoldBack)
+    held: HoldBack = msgspec.field(default_factory=lambda: HoldBack(Awaited()))
     _queue: list[Entry] = []
     _count: int = 0
     _attempts: int = 0
@@ -267,7 +267,7 @@ class Scheduler(msgspec.Struct):
         while self._queue:
             entry = self._queue[0]
             batch = entry.batch
-            if self.held.asked is not None or batch.held_back_except is not None:
+            if self.held.awaited.holds_back or batch.held_back_except is not None:
                 self.ready += self.held.look(batch)
             if batch.held_back_except is not None:
                 start = min((i for i in batch.held_back_except if i in batch.ready), default=None)
@@ -399,6 +399,18 @@ class Scheduler(msgspec.Struct):
         if index in lease.left and index not in lease.parked:
             lease.parked.add(index)
             lease.peer.ease(lease, 1)
+
+    def callables_in_use(self) -> set[bytes]:
+        """Return the callables that open batches and leases name."""
+        used = {piece.fn for batch in self.batches for piece in batch.pieces}
+        return used.union(lease.fn for lease in self.leases.values())
+
+    def forget_callables(self, gone: Collection[bytes]) -> None:
+        """Keep nothing of callables that are let go; workers are sent them again."""
+        for fn in gone:
+            self.estimates.pop(fn, None)
+        for peer in self.workers.values():
+            peer.functions.difference_update(gone)
 
     def measure(self, fn: bytes, items: int, spent_s: float) -> None:
         """Record how long items of a function took."""

@@ -24,7 +24,6 @@ import msgspec
 from resilient_scoop import ids
 from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker.broker import Broker
-from resilient_scoop.core.broker.callable_cache import Defines
 from resilient_scoop.core.broker.exchange import Exchange
 from resilient_scoop.core.broker.handover import Stage
 from resilient_scoop.core.endings import HOPELESS, LAUNCHER_GONE, STOPPED
@@ -215,7 +214,7 @@ class BrokerShell:
         if self.broker.ended is not None:
             self.broker.ledger.stopping = "ended"
             self.farewell_min_at = time.monotonic() + _FAREWELL_MIN_S
-        defines = Defines(self.broker, self.journal)
+        defines = self.broker.callable_cache(self.journal)
         self.exchange = Exchange(self.broker, settings.run[:8], self.say, defines)
         self.disk = Disk(settings.run_dir)
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from resilient_scoop.core.broker.callable_cache import Defines
+from resilient_scoop.core.broker.callable_cache import CallableCache
 from resilient_scoop.core.broker.callable_eviction import KEPT_BYTES_MAX
 from resilient_scoop.core.events import Change, Table
 from resilient_scoop.core.parent.parent import Parent
@@ -211,8 +211,8 @@ def prepared(*, kept: int) -> tuple[Office, wire.Attempt]:
     calls = [key for key, raw in log if isinstance(wire.decode_logged(raw), wire.Calls)]
     for key in calls[: 10 - kept]:
         office.journal._tables[Table.LOG].pop(key)
-    defines = office.exchange.defines
-    assert isinstance(defines, Defines)
+    defines = office.exchange.callables
+    assert isinstance(defines, CallableCache)
     defines._dropped = True
     return office, root
 

@@ -8,7 +8,6 @@ import pytest
 
 from resilient_scoop.config import BrokerConfig
 from resilient_scoop.core.broker.broker import Broker
-from resilient_scoop.core.broker.callable_cache import Defines
 from resilient_scoop.core.broker.exchange import Exchange, Mail
 from resilient_scoop.core.events import Put, Table
 from resilient_scoop.core.facts.state import State
@@ -30,7 +29,7 @@ class Office:
         self.journal = MemoryJournal(RUN)
         settings = BrokerConfig(callables_max=4, **config)  # type: ignore[arg-type]
         broker = Broker(settings, State(RUN), epoch=1, seed=7)
-        defines = Defines(broker, self.journal)
+        defines = broker.callable_cache(self.journal)
         self.exchange = Exchange(broker, RUN[:8], self.refusals.append, defines)
         self.ends: dict[PeerId, Link] = {}
         self.number = 0

@@ -183,7 +183,7 @@ def test_a_parent_that_has_saved_is_not_waited_for_again_when_its_next_holder_na
     bench.tell(W2, opened(bench, KID))
 
     # Then only the other one is waited for
-    assert bench.broker.handover.waiting.keys() == {ROOT}
+    assert bench.broker.handover.awaited.waiting.keys() == {ROOT}
     assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root))) == ["handed over"]
     assert bench.broker.handover.is_whole
 
@@ -202,7 +202,7 @@ def test_a_parent_that_was_taken_from_a_process_and_given_to_it_again_has_not_le
 
     # When the worker has no block open any more, then that says nothing of the next attempt
     assert stops(bench.tell(W1, opened(bench))) == []
-    assert bench.broker.handover.waiting.keys() == {KID}
+    assert bench.broker.handover.awaited.waiting.keys() == {KID}
     assert stops(bench.tell(W1, opened(bench, KID))) == []
     assert stops(bench.tell(W1, checkpoint(KID, again))) == ["handed over"]
 
@@ -216,10 +216,10 @@ def test_a_parent_that_saves_behind_the_end_of_the_wait_for_it_holds_back_what_i
     bench.tell(ORIGIN, opened(bench, ROOT))
     bench.tell(W1, opened(bench, KID))
     bench.tell(W1, opened(bench))
-    assert bench.broker.handover.waiting.keys() == {ROOT}
+    assert bench.broker.handover.awaited.waiting.keys() == {ROOT}
     bench.tell(W1, opened(bench, KID))
     bench.tell(W1, checkpoint(KID, kid))
-    assert bench.broker.handover.through == {KID}
+    assert bench.broker.handover.awaited.through == {KID}
 
 
 def test_what_a_fenced_process_says_does_not_count() -> None:
@@ -231,7 +231,7 @@ def test_what_a_fenced_process_says_does_not_count() -> None:
     bench.tell(W1, opened(bench, KID))
     bench.tell(W1, wire.Stuck(kid, 0))  # it continues elsewhere
     assert stops(bench.tell(W1, opened(bench))) == []
-    assert KID in bench.broker.handover.waiting
+    assert KID in bench.broker.handover.awaited.waiting
 
 
 def test_parents_that_open_a_block_later_are_not_waited_for() -> None:
@@ -355,7 +355,7 @@ def test_answers_that_nobody_waits_for_change_nothing(stage: str) -> None:
     bench.tell(ORIGIN, opened(bench, ROOT))
     bench.feed(Tick())
     assert bench.broker.handover.stage.name.lower() == stage
-    assert not bench.broker.handover.waiting
+    assert not bench.broker.handover.awaited.waiting
 
 
 KNOWN = {
