@@ -30,8 +30,8 @@ of a worker that cannot import the script, where no further try is of any use: t
       but for a full disk; then the run is given up.
   G7  Only processes that the host lets run are vouched for.
 
-A process that is killed because of a stop may be late twice: what the script's handlers do at an interrupt
-and what its exit handlers do at the end have times of their own.
+Times at a stop (G4): what runs has `stop_grace_s`, an interrupted script `LAST_S` more. After the script's
+end a process has `EXIT_S` for its exit handlers, but a worker that still computes has the grace only.
 """
 
 from __future__ import annotations

@@ -101,16 +101,16 @@ class Checks:
                 raise Broken(f"PRIORITY: {work.task.parent}.{work.task.call} goes before "
                              f"{other.task.parent}.{other.task.call}")  # fmt: skip
         if worker.runnable:
-            raise Broken(f"J1: a slice goes before {[each.path for each, _ in worker.runnable]}")
+            raise Broken(f"WC1: a slice goes before {[each.path for each, _ in worker.runnable]}")
         if worker.careful and worker.frames and work.task.parent == ids.ROOT:
-            raise Broken(f"J3: {work.task.call} is begun beside {list(worker.frames)}")
+            raise Broken(f"WC3: {work.task.call} is begun beside {list(worker.frames)}")
         if worker.machine.stopping is not None:
-            raise Broken("J4: a slice is begun after the stop")
+            raise Broken("WC4: a slice is begun after the stop")
 
     def resumes_next(self, path: str, others: Sequence[str]) -> None:
         """A worker continues with a task that waited, and others could continue, too."""
         if any(ids.depth(other) > ids.depth(path) for other in others):
-            raise Broken(f"J1: {path} continues before {others}")
+            raise Broken(f"WC1: {path} continues before {others}")
 
     def resumed(self, fn: Fn, path: str, raw: bytes, work: Work, given: bytes) -> None:
         """A long leaf begins, with what it is given.

@@ -8,7 +8,7 @@ WC2  The slice of the lowest rank goes first. Of equal ones an open one (with a 
 WC3  While a task waits for a lock, none of the script's own calls is begun. A careful worker begins none
     while any task waits, and only what the deepest one has asked for, unless it has begun nothing for
     `BARRED_S`: another worker may wait for what is barred here.
-WC4  After a stop nothing is begun or resumed.
+WC4  After a stop nothing is begun.
 """
 
 from __future__ import annotations

@@ -149,6 +149,19 @@ def test_a_slot_does_only_what_its_table_says(state: State, happening: Happening
         assert slot.state is after
 
 
+def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
+    lines = [line.split() for line in (agent.__doc__ or "").splitlines()]
+    (head,) = [words[1:] for words in lines if words[:1] == ["state"]]
+    rows = {words[0]: words[1:] for words in lines if words and words[0] in State.__members__}
+    said = {
+        State[state]: {
+            Happening[h]: State[after] for h, after in zip(head, row, strict=True) if after != "-"
+        }
+        for state, row in rows.items()
+    }
+    assert said == _NEXT
+
+
 def test_a_slot_has_a_process_only_between_its_start_and_its_end() -> None:
     for state, happening in itertools.product(State, Happening):
         after = _NEXT[state].get(happening)
