@@ -153,8 +153,10 @@ class Watch:
             mine = [m for m in losses if m.incarnation == child.id]
             if len(mine) != 1:
                 raise Broken(f"G2: of the end of {name} the broker is told {len(mine)} times")
-            spared = stopping and child.cause in ("crash", "oom")
-            if mine[0].reason != ("asked" if spared else child.cause) and not child.is_race:
+            causes = {"asked" if stopping and child.cause in ("crash", "oom") else child.cause}
+            if stopping and child.cause == "timeout":  # its time and that of the stop were over
+                causes.add("asked")
+            if mine[0].reason not in causes and not child.is_race:
                 raise Broken(f"G3: {name} died of {child.cause}, told is {mine[0].reason}")
             others = any(each.role == "worker" for each in self.host.children.values())
             unfit = event.code == CANNOT_IMPORT and not others and not stopping
