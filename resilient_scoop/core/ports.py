@@ -40,7 +40,7 @@ class CallableUsers(Protocol):
         """Return the callables that are needed now."""
 
     def forget_callables(self, gone: Collection[bytes]) -> None:
-        """Keep nothing of callables that are let go."""
+        """Keep nothing of callables that are dropped."""
 
 
 class EvictionRounds(Protocol):

@@ -189,7 +189,7 @@ class Broker:
         self.membership.revived.clear()
 
     def callable_cache(self, journal: Reader) -> CallableCache:
-        """Return what lets go of this broker's callables and erases those that nothing names."""
+        """Return what drops this broker's callables, and erases those that nothing names."""
         return CallableCache(
             self.state.defines, self.scheduler, self.rounds, journal,
             self.config, has_dropped=any(parent.dropped for parent in self.state.parents.values()),

@@ -20,10 +20,10 @@ The life of an item; what is not listed changes nothing:
            its outcome                                      done
            given back, or its worker is lost                ready
            canceled, or given up                            leased: the worker is asked to give it back
-  parked   goes on                                          leased
+  parked   continues                                        leased
            its outcome                                      done
            given back, or its worker is lost                ready
-  done     asked for anew                                   ready
+  done     asked for again                                  ready
 
   Q1  An item is in `ready` of its batch, or in `left` of exactly one lease, or done.
   Q2  Items that are held back (`core.broker.holdback`) are not handed out, and `Scheduler.ready` does not
@@ -406,7 +406,7 @@ class Scheduler(msgspec.Struct):
         return used.union(lease.fn for lease in self.leases.values())
 
     def forget_callables(self, gone: Collection[bytes]) -> None:
-        """Keep nothing of callables that are let go; workers are sent them again."""
+        """Keep nothing of callables that are dropped; workers are sent them again."""
         for fn in gone:
             self.estimates.pop(fn, None)
         for peer in self.workers.values():
