@@ -37,7 +37,7 @@ from resilient_scoop.wire.payload_tags import FILE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resilient_scoop.core.parent.durable import Block as Machine
+    from resilient_scoop.core.parent.durable import OpenBlock
     from resilient_scoop.futures._engine import Here
     from resilient_scoop.states.codec import Dumped
     from resilient_scoop.wire.messages import Checkpoint
@@ -60,7 +60,7 @@ class Block:
         self.name: str = name
         self._warns = on_unsavable == "warn"
         self._at: Here | None = None
-        self._machine: Machine | None = None
+        self._machine: OpenBlock | None = None
         self._pace = Pace()
         self._asked = 0  # `Session.checkpoint_asked` when it was last saved
         self._young = 0  # streams without a name that were obtained before the block
@@ -121,7 +121,7 @@ class Block:
             self._at.parent.durable.leave(self._machine)
         self._machine = None
 
-    def _restore(self, at: Here, block: Machine) -> Any:
+    def _restore(self, at: Here, block: OpenBlock) -> Any:
         """Continue from the newest checkpoint that can be used."""
         parent, durable = at.parent, at.parent.durable
         if parent.history.replaying:
@@ -145,7 +145,7 @@ class Block:
         return None
 
     def _begin_anew(
-        self, at: Here, block: Machine, failures: list[CheckpointUnusableError]
+        self, at: Here, block: OpenBlock, failures: list[CheckpointUnusableError]
     ) -> None:
         """No existing checkpoint can be used: replay everything, if everything is in the journal."""
         if at.parent.durable.can_begin(block):
@@ -169,7 +169,7 @@ class Block:
         for error in failures:
             Process.say(f"{error}; {so}")
 
-    def _go_on(self, at: Here, block: Machine, record: Checkpoint, loading: Loading) -> None:
+    def _go_on(self, at: Here, block: OpenBlock, record: Checkpoint, loading: Loading) -> None:
         parent = at.parent
         self._compare(block, record)
         with at.session.turn():
@@ -186,7 +186,7 @@ class Block:
                 if stream is not None:
                     stream.skip_to(position)
 
-    def _compare(self, block: Machine, record: Checkpoint) -> None:
+    def _compare(self, block: OpenBlock, record: Checkpoint) -> None:
         """Report if the code has changed since the checkpoint was made."""
         if (record.entry, record.entry_observation) != (block.entry, block.entry_observation):
             changed = f"was entered after call {record.entry}, and is entered after call {block.entry} now"
@@ -238,7 +238,7 @@ class Block:
         self._asked = asked
         self._pace.wrote(now, time.monotonic())
 
-    def _check(self, at: Here) -> Machine:
+    def _check(self, at: Here) -> OpenBlock:
         block = self._machine
         if block is None or self._at is None:
             raise UsageError(f"the block {self.name!r} is not open: commit inside of the `with`")
@@ -278,7 +278,7 @@ class Block:
                 )
         self._drawn = young
 
-    def _save(self, at: Here, block: Machine, state: Any) -> None:
+    def _save(self, at: Here, block: OpenBlock, state: Any) -> None:
         parent, durable = at.parent, at.parent.durable
         what = f"checkpoint of {self._title()}"
         if not at.session.saves:

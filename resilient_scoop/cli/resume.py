@@ -23,7 +23,7 @@ from resilient_scoop.cli.start import start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import UsageError
 from resilient_scoop.processes.code_survey import Looked
-from resilient_scoop.processes.options import Options
+from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.processes.starting import script_spec
 from resilient_scoop.runs.folder import RunDir, RunInfo
 from resilient_scoop.runs.stdin_rest import file_of, go_on
@@ -145,7 +145,7 @@ def command(  # noqa: PLR0913  one parameter per option
             note(said)
     return start(
         run,
-        Options(
+        RunOptions(
             workers=workers or info.workers,
             resume=True,
             reuse_changed=verdict.reuse,

@@ -33,7 +33,7 @@ from resilient_scoop.cli.script import (
 from resilient_scoop.cli.start import start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import JournalPlaceError, UsageError
-from resilient_scoop.processes.options import Options
+from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.processes.starting import interpreter_flags
 from resilient_scoop.runs import catalog
 from resilient_scoop.runs.folder import (
@@ -145,7 +145,7 @@ def command(  # noqa: PLR0913  one parameter per option
     now = time.time()  # noqa: TID251  labels the run and makes its id
     files = {} if target.source is None else {KEPT_SCRIPT: target.source}
     run = catalog.create(state_folder(), describe, now, files)
-    options = Options(
+    options = RunOptions(
         workers=count, strict=strict, quiet=quiet, detach=detach, audit=audit, task_output=task_output,
         always_replay=always_replay, limit=limit_of(time_limit),
     )  # fmt: skip
@@ -186,7 +186,7 @@ def _target(script: str, folder: Path, *, as_module: bool) -> Target:
     return find_script(script, folder)
 
 
-def _started(run: RunDir, options: Options) -> int:
+def _started(run: RunDir, options: RunOptions) -> int:
     try:
         return start(run, options)
     except JournalPlaceError:

@@ -15,7 +15,7 @@ from resilient_scoop.errors import RscoopError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from resilient_scoop.processes.options import Options
+    from resilient_scoop.processes.options import RunOptions
     from resilient_scoop.runs.decisions import Decision
     from resilient_scoop.runs.folder import RunDir
 
@@ -23,7 +23,7 @@ _POLL_S: Final = 0.02
 _LOG: Final = "launcher.log"
 
 
-def start(run: RunDir, options: Options, decisions: Sequence[Decision] = ()) -> int:
+def start(run: RunDir, options: RunOptions, decisions: Sequence[Decision] = ()) -> int:
     """Launch the run and return its exit code; if detached, return 0 as soon as it runs.
 
     `decisions` are new ones about changed code, to be kept with the run.
@@ -33,13 +33,13 @@ def start(run: RunDir, options: Options, decisions: Sequence[Decision] = ()) -> 
     return _launch(run, options, decisions)
 
 
-def _launch(run: RunDir, options: Options, decisions: Sequence[Decision]) -> int:
+def _launch(run: RunDir, options: RunOptions, decisions: Sequence[Decision]) -> int:
     from resilient_scoop.processes.launcher.supervisor import launch
 
     return launch(run, options, decisions)
 
 
-def _detached(run: RunDir, options: Options, decisions: Sequence[Decision]) -> int:
+def _detached(run: RunDir, options: RunOptions, decisions: Sequence[Decision]) -> int:
     """Fork twice, so that the launcher has no parent process here and no terminal.
 
     The grandchild continues as the command; its standard error is the log.

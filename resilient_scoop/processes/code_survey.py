@@ -21,7 +21,7 @@ from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.visitor import LogVisitor
 from resilient_scoop.processes import starting
 from resilient_scoop.processes.edited_modules import Edit, edits
-from resilient_scoop.processes.options import Options
+from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.wire.messages import Define, Outcome, decode_logged, decode_up
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> tuple[list[Answer
         seed=info.seed,
         streams=info.streams,
         script=starting.script_spec(run, info),
-        options=Options(workers=info.workers),
+        options=RunOptions(workers=info.workers),
         name="survey",
     )
     process = starting.start(

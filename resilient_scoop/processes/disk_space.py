@@ -37,7 +37,7 @@ LOOK_S: Final = 0.25
 AGAIN_S_MAX: Final = 5.0
 
 
-class Running(Protocol):
+class RunningFuture(Protocol):
     """The future that is running."""
 
     work: Work | None
@@ -51,7 +51,7 @@ class Waiter(Protocol):
         """Return when `ready()` holds (True) or at the moment `until` (False)."""
 
 
-class Session(Protocol):
+class WritingProcess(Protocol):
     """The connection to the broker, as far as it is used here (`processes.connection`)."""
 
     settings: ChildSettings
@@ -61,7 +61,7 @@ class Session(Protocol):
     waiter: Waiter | None
 
     @property
-    def context(self) -> Running:
+    def context(self) -> RunningFuture:
         """The future that is running."""
 
     def turn(self) -> AbstractContextManager[object]:
@@ -77,7 +77,7 @@ class Session(Protocol):
 class Room:
     """The folder in which a process of a run writes its files."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: WritingProcess) -> None:
         self.session = session
         self.folder = session.settings.run_dir
 

@@ -19,7 +19,7 @@ class Limit(msgspec.Struct, frozen=True):
     grace_s: float = GRACE_S
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for, when starting or resuming a run."""
 
     workers: int

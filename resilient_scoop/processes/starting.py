@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from resilient_scoop.processes import REFUSAL_SAID, ignored_signals, leftovers
-from resilient_scoop.processes.options import Options
+from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.runs import json_text
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     streams: int = 1  # how random streams are made (`task_state.rng.RULES`)
     script: ScriptSpec
-    options: Options
+    options: RunOptions
     name: str = ""
     incarnation: bytes = b""
     mark: str = ""  # that what it starts inherits (`processes.leftovers`)
@@ -76,7 +76,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     may_be_freed: bool = True  # a careful worker may end again for what C code waits for
 
 
-def settings_for(run: RunDir, info: RunInfo, options: Options, *, adopt: bool) -> ChildSettings:
+def settings_for(run: RunDir, info: RunInfo, options: RunOptions, *, adopt: bool) -> ChildSettings:
     """Return what the processes of a run are told."""
     return ChildSettings(
         run_dir=str(run.path),

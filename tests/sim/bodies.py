@@ -13,7 +13,7 @@ from typing import Any
 
 from resilient_scoop import ids
 from resilient_scoop.core.parent.call import Call, Chunk
-from resilient_scoop.core.parent.durable import Block
+from resilient_scoop.core.parent.durable import OpenBlock
 from resilient_scoop.core.parent.once import Begun
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.core.worker.worker import Work, Worker
@@ -49,7 +49,7 @@ class Frame:
         self.gives_way = False  # tasks wait for no locks here
         self.draws = 0
         self.in_once: list[Begun] = []  # whose functions are running
-        self.blocks: dict[str, Block] = {}
+        self.blocks: dict[str, OpenBlock] = {}
         self.asked: dict[
             str, int
         ] = {}  # by block: how often its process was asked when it last saved
@@ -271,7 +271,7 @@ class Operations:
 
     # --- checkpoints --------------------------------------------------------------------------
 
-    def _enter(self, frame: Frame, block: Block) -> Ready:
+    def _enter(self, frame: Frame, block: OpenBlock) -> Ready:
         """Continue from a checkpoint: mostly the newest one, now and then one that is fallen back to."""
         parent = frame.parent
         assert parent is not None
@@ -321,7 +321,7 @@ class Operations:
         return (state,)
 
     def _commit(
-        self, frame: Frame, block: Block, state: Any, pending: Sequence[Any]
+        self, frame: Frame, block: OpenBlock, state: Any, pending: Sequence[Any]
     ) -> Callable[[], Ready]:
         world, parent = self.world, frame.parent
         assert parent is not None
@@ -350,7 +350,7 @@ class Operations:
         return ready
 
     def _make(
-        self, frame: Frame, block: Block, state: Any, pending: Sequence[Any], *, bad: bool
+        self, frame: Frame, block: OpenBlock, state: Any, pending: Sequence[Any], *, bad: bool
     ) -> None:
         kept, waited = [], []
         for number, index in pending:

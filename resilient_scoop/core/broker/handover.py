@@ -47,7 +47,7 @@ class Stage(Enum):
     OVER = auto()  # every named parent has saved, or needs not; or there was no more time
 
 
-class Step(Enum):
+class HandoverEvent(Enum):
     """What leads from one stage to another."""
 
     ASK = auto()
@@ -57,18 +57,18 @@ class Step(Enum):
 
 
 _NEXT: Final = {
-    Stage.IDLE: {Step.ASK: Stage.ASKED},
+    Stage.IDLE: {HandoverEvent.ASK: Stage.ASKED},
     Stage.ASKED: {
-        Step.ASK: Stage.ASKED,  # it joins the running one, and may shorten the time
-        Step.ALL_ANSWERED: Stage.WAITING,
-        Step.CUT_SHORT: Stage.OVER,
+        HandoverEvent.ASK: Stage.ASKED,  # it joins the running one, and may shorten the time
+        HandoverEvent.ALL_ANSWERED: Stage.WAITING,
+        HandoverEvent.CUT_SHORT: Stage.OVER,
     },
     Stage.WAITING: {
-        Step.ASK: Stage.WAITING,  # the same
-        Step.ALL_SAVED: Stage.OVER,
-        Step.CUT_SHORT: Stage.OVER,
+        HandoverEvent.ASK: Stage.WAITING,  # the same
+        HandoverEvent.ALL_SAVED: Stage.OVER,
+        HandoverEvent.CUT_SHORT: Stage.OVER,
     },
-    Stage.OVER: {Step.ASK: Stage.ASKED},  # under a new number
+    Stage.OVER: {HandoverEvent.ASK: Stage.ASKED},  # under a new number
 }
 """What is not listed is an error."""
 
@@ -103,7 +103,7 @@ class Handover:
         """How many parents are waited for, or were when it was over."""
         return len(self.awaited.waiting) + self._late
 
-    def step(self, step: Step) -> None:
+    def step(self, step: HandoverEvent) -> None:
         """Go to the next stage."""
         known = _NEXT[self.stage]
         assert step in known, f"{self.stage.name} knows no {step.name}"
@@ -114,7 +114,7 @@ class Handover:
     def ask(self, wanted: AskCheckpoints, now: float) -> None:
         """Start a request under a new number (H4), or join the running one."""
         until, was_active = now + wanted.grace_s, self.is_active
-        self.step(Step.ASK)
+        self.step(HandoverEvent.ASK)
         if was_active:
             first = wanted.hands_over and not self.awaited.hands_over
             self.until = until if first else min(self.until, until)
@@ -164,10 +164,10 @@ class Handover:
         for path in [p for p in self.awaited.waiting if self._is_done(p)]:
             self._settle(path)
         if self.stage is Stage.ASKED and not recovering and self._all_answered():
-            self.step(Step.ALL_ANSWERED)
+            self.step(HandoverEvent.ALL_ANSWERED)
         whole = self.stage is Stage.WAITING and not self.awaited.waiting
         if whole or stopping or now >= self.until:
-            self.step(Step.ALL_SAVED if whole else Step.CUT_SHORT)
+            self.step(HandoverEvent.ALL_SAVED if whole else HandoverEvent.CUT_SHORT)
             self.is_whole, self._late = whole, len(self.awaited.waiting)
             self._forget()
             return self.awaited.hands_over

@@ -15,7 +15,7 @@ from weakref import ReferenceType, WeakValueDictionary
 from resilient_scoop import ids
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.parent.call import Call, Chunk, Doubt, Watch
-from resilient_scoop.core.parent.held import Held
+from resilient_scoop.core.parent.held import HeldItems
 from resilient_scoop.core.parent.moved import Moved
 from resilient_scoop.core.parent.under_way import UnderWay
 from resilient_scoop.wire import messages as wire
@@ -40,7 +40,7 @@ class Calls:
         self._judge = judge
         self.next = 0  # the number of the next call
         self.open: dict[int, Call] = {}  # calls with items that are not settled, or not made
-        self.held = Held()  # what waits for the end of the history
+        self.held = HeldItems()  # what waits for the end of the history
         self.ahead: dict[int, list[wire.Outcome]] = {}  # of calls or items that are not made yet
         self.moved = Moved()  # outcomes that fit no place
         self.arrivals = 0

@@ -28,7 +28,7 @@ from resilient_scoop.wire import messages as wire
 Key = tuple[str, int]
 
 
-class Block(msgspec.Struct):
+class OpenBlock(msgspec.Struct):
     """An open block."""
 
     key: Key
@@ -43,7 +43,7 @@ class Block(msgspec.Struct):
 class Durable(msgspec.Struct):
     """What one attempt at a parent knows of its checkpoints."""
 
-    open: list[Block] = []
+    open: list[OpenBlock] = []
     openings: dict[str, int] = {}
     known: dict[Key, int] = {}  # newest generation that is durable
     read: dict[Key, list[wire.Checkpoint]] = {}  # from the history
@@ -77,50 +77,50 @@ class Durable(msgspec.Struct):
         """Return whether a block of this name is open."""
         return any(block.key[0] == name for block in self.open)
 
-    def enter(self, name: str, at_call: int, at_observation: int) -> Block:
+    def enter(self, name: str, at_call: int, at_observation: int) -> OpenBlock:
         """Open a block here (D1)."""
         opening = self.openings.get(name, 0)
         self.openings[name] = opening + 1
         outer = [block.key for block in self.open]
-        block = Block((name, opening), at_call, at_observation, outer)
+        block = OpenBlock((name, opening), at_call, at_observation, outer)
         self.open.append(block)
         return block
 
-    def leave(self, block: Block) -> None:
+    def leave(self, block: OpenBlock) -> None:
         """Close a block, and what was left open inside of it."""
         if block in self.open:
             del self.open[self.open.index(block) :]
 
-    def has_newest(self, block: Block) -> bool:
+    def has_newest(self, block: OpenBlock) -> bool:
         """Return whether the newest generation of a block that is durable is here."""
         newest = max((each.gen for each in self.read.get(block.key, ())), default=0)
         return self.heads > 0 and newest >= self.known.get(block.key, 0)
 
-    def candidates(self, block: Block) -> list[wire.Checkpoint]:
+    def candidates(self, block: OpenBlock) -> list[wire.Checkpoint]:
         """Return the generations that can be continued from, newest first (D5)."""
         return sorted(self.read.get(block.key, ()), key=lambda each: -each.gen)
 
-    def can_begin(self, block: Block) -> bool:
+    def can_begin(self, block: OpenBlock) -> bool:
         """Return whether a block can begin without any checkpoint and find all its history."""
         return block.key not in self.trimmed_by
 
-    def go_on(self, block: Block, record: wire.Checkpoint) -> None:
+    def go_on(self, block: OpenBlock, record: wire.Checkpoint) -> None:
         """Continue from a generation: everything before it is over (D4)."""
         block.base = block.gen = record.gen
         self.openings = dict(record.openings)
         self.read.pop(block.key, None)
 
-    def begin_generation(self, block: Block) -> int:
+    def begin_generation(self, block: OpenBlock) -> int:
         """Number the next generation of a block."""
         assert self.open[-1] is block, "D2"
         block.gen = max(block.gen, self.known.get(block.key, 0)) + 1
         return block.gen
 
-    def is_saved(self, block: Block) -> bool:
+    def is_saved(self, block: OpenBlock) -> bool:
         """Return whether the last generation that was made is durable."""
         return self.known.get(block.key, 0) >= block.gen
 
-    def verified(self, block: Block) -> None:
+    def verified(self, block: OpenBlock) -> None:
         """The last generation has been loaded back."""
         block.base = block.gen
         block.saved += 1

@@ -16,7 +16,7 @@ Items = tuple[Part, list[bytes]]
 """Items that wait to be sent, and their arguments."""
 
 
-class Held:
+class HeldItems:
     """The items that are held, by call; none of them is settled."""
 
     __slots__ = ("_items",)

@@ -26,7 +26,7 @@ HistoryRecord = wire.Outcomes | wire.Observed | wire.Checkpoint
 _REWIND = "rewind"
 
 
-class Phase(Enum):
+class HistoryPhase(Enum):
     """How a parent stands to its history."""
 
     REPLAYING = auto()  # it is read for the first time
@@ -47,40 +47,40 @@ class Turn(Enum):
 
 
 _NEXT: Final = {
-    Phase.REPLAYING: {
-        Turn.LAST_PAGE: Phase.LIVE,
-        Turn.RECONNECTED: Phase.REPLAYING,
-        Turn.READ_AGAIN: Phase.REPLAYING_TWICE,
-        Turn.CUT: Phase.CUT_OFF,
+    HistoryPhase.REPLAYING: {
+        Turn.LAST_PAGE: HistoryPhase.LIVE,
+        Turn.RECONNECTED: HistoryPhase.REPLAYING,
+        Turn.READ_AGAIN: HistoryPhase.REPLAYING_TWICE,
+        Turn.CUT: HistoryPhase.CUT_OFF,
     },
-    Phase.REPLAYING_TWICE: {
-        Turn.LAST_PAGE: Phase.CATCHING_UP,
-        Turn.RECONNECTED: Phase.REPLAYING_TWICE,
-        Turn.READ_AGAIN: Phase.REPLAYING_TWICE,
-        Turn.CUT: Phase.CUT_OFF,
+    HistoryPhase.REPLAYING_TWICE: {
+        Turn.LAST_PAGE: HistoryPhase.CATCHING_UP,
+        Turn.RECONNECTED: HistoryPhase.REPLAYING_TWICE,
+        Turn.READ_AGAIN: HistoryPhase.REPLAYING_TWICE,
+        Turn.CUT: HistoryPhase.CUT_OFF,
     },
-    Phase.LIVE: {
-        Turn.RECONNECTED: Phase.CATCHING_UP,
-        Turn.READ_AGAIN: Phase.CATCHING_UP,
-        Turn.CUT: Phase.CUT_OFF,
+    HistoryPhase.LIVE: {
+        Turn.RECONNECTED: HistoryPhase.CATCHING_UP,
+        Turn.READ_AGAIN: HistoryPhase.CATCHING_UP,
+        Turn.CUT: HistoryPhase.CUT_OFF,
     },
-    Phase.CATCHING_UP: {
-        Turn.LAST_PAGE: Phase.LIVE,
-        Turn.RECONNECTED: Phase.CATCHING_UP,
-        Turn.READ_AGAIN: Phase.CATCHING_UP_TWICE,
-        Turn.CUT: Phase.CUT_OFF,
+    HistoryPhase.CATCHING_UP: {
+        Turn.LAST_PAGE: HistoryPhase.LIVE,
+        Turn.RECONNECTED: HistoryPhase.CATCHING_UP,
+        Turn.READ_AGAIN: HistoryPhase.CATCHING_UP_TWICE,
+        Turn.CUT: HistoryPhase.CUT_OFF,
     },
-    Phase.CATCHING_UP_TWICE: {
-        Turn.LAST_PAGE: Phase.CATCHING_UP,
-        Turn.RECONNECTED: Phase.CATCHING_UP_TWICE,
-        Turn.READ_AGAIN: Phase.CATCHING_UP_TWICE,
-        Turn.CUT: Phase.CUT_OFF,
+    HistoryPhase.CATCHING_UP_TWICE: {
+        Turn.LAST_PAGE: HistoryPhase.CATCHING_UP,
+        Turn.RECONNECTED: HistoryPhase.CATCHING_UP_TWICE,
+        Turn.READ_AGAIN: HistoryPhase.CATCHING_UP_TWICE,
+        Turn.CUT: HistoryPhase.CUT_OFF,
     },
-    Phase.CUT_OFF: dict.fromkeys(Turn, Phase.CUT_OFF),
+    HistoryPhase.CUT_OFF: dict.fromkeys(Turn, HistoryPhase.CUT_OFF),
 }
 """A last page is for who has asked for one: for a live parent it is an error."""
-_REPLAYING: Final = (Phase.REPLAYING, Phase.REPLAYING_TWICE)
-_CATCHING_UP: Final = (Phase.CATCHING_UP, Phase.CATCHING_UP_TWICE)
+_REPLAYING: Final = (HistoryPhase.REPLAYING, HistoryPhase.REPLAYING_TWICE)
+_CATCHING_UP: Final = (HistoryPhase.CATCHING_UP, HistoryPhase.CATCHING_UP_TWICE)
 
 
 class History:
@@ -92,7 +92,7 @@ class History:
     )  # fmt: skip
 
     def __init__(self, *, replaying: bool) -> None:
-        self.phase = Phase.REPLAYING if replaying else Phase.LIVE
+        self.phase = HistoryPhase.REPLAYING if replaying else HistoryPhase.LIVE
         # These follow from the phase; they are asked for with every call.
         self.replaying = replaying
         self.catching_up = False
@@ -111,7 +111,7 @@ class History:
         assert turn in known, f"{self.phase.name} knows no {turn.name}"
         phase = self.phase = known[turn]
         self.replaying, self.catching_up = phase in _REPLAYING, phase in _CATCHING_UP
-        if self.catching_up and (phase is Phase.CATCHING_UP or turn is Turn.RECONNECTED):
+        if self.catching_up and (phase is HistoryPhase.CATCHING_UP or turn is Turn.RECONNECTED):
             self.after = 0  # read from the beginning
 
     # --- pages --------------------------------------------------------------------------------

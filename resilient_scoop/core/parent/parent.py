@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from resilient_scoop import ids
 from resilient_scoop.core.parent import once
 from resilient_scoop.core.parent.calls import Calls
-from resilient_scoop.core.parent.durable import Block, Durable
+from resilient_scoop.core.parent.durable import Durable, OpenBlock
 from resilient_scoop.core.parent.given_up import GivenUp
 from resilient_scoop.core.parent.held import with_fresh
 from resilient_scoop.core.parent.history import History, HistoryRecord, rewind_mark
@@ -385,22 +385,22 @@ class Parent:
 
     # --- checkpoints --------------------------------------------------------------------------
 
-    def enter_block(self, name: str) -> Block:
+    def enter_block(self, name: str) -> OpenBlock:
         """Open a block here (D1)."""
         return self.durable.enter(name, self.calls.next, self.history.next_observation)
 
-    def has_generations(self, block: Block) -> bool:
+    def has_generations(self, block: OpenBlock) -> bool:
         """Return whether all generations of a block are here that the log holds."""
         return not self.history.replaying or self.durable.has_newest(block)
 
-    def go_on(self, block: Block, record: wire.Checkpoint) -> None:
+    def go_on(self, block: OpenBlock, record: wire.Checkpoint) -> None:
         """Continue from a generation: everything before it is over (D4)."""
         self.durable.go_on(block, record)
         self.jump(record.calls, record.observations, record.pending)
 
     def save(
         self,
-        block: Block,
+        block: OpenBlock,
         payload: bytes,
         pending: list[int],
         streams: tuple[int, int],
@@ -421,7 +421,7 @@ class Parent:
         self.outgoing.put(wire.encode(record))
         return gen
 
-    def verify(self, block: Block) -> None:
+    def verify(self, block: OpenBlock) -> None:
         """Say that the last generation has been loaded back."""
         self.durable.verified(block)
         verified = wire.Verified(self.path, self.attempt, *block.key, block.gen)

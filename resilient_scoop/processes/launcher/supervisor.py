@@ -37,7 +37,7 @@ from resilient_scoop.processes.launcher.signals import SignalReceiver
 from resilient_scoop.processes.launcher.stdin_feeder import Feeder
 from resilient_scoop.processes.launcher.stopping import Stopping
 from resilient_scoop.processes.launcher.watchdog import KILLS_MAX, SAY_S, Watchdog
-from resilient_scoop.processes.options import Options
+from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.processes.stderr import LOG as ERRORS_LOG
 from resilient_scoop.processes.stderr import ErrorStream
 from resilient_scoop.processes.task_output import TaskLogs
@@ -86,7 +86,7 @@ class ChildProcess:
     mark: tuple[int, ...] = ()  # the progress of the run at the last one
 
 
-def launch(run: RunDir, options: Options, made: Sequence[decisions.Decision] = ()) -> int:
+def launch(run: RunDir, options: RunOptions, made: Sequence[decisions.Decision] = ()) -> int:
     """Run a run to its end; return the exit code for the shell.
 
     `made`: new decisions about changed code, to be kept with the run.
@@ -120,7 +120,7 @@ def _note_limit(run: RunDir) -> None:
 class Launcher:
     """One launcher, from its start to the end of the run."""
 
-    def __init__(self, run: RunDir, options: Options, lock: int) -> None:
+    def __init__(self, run: RunDir, options: RunOptions, lock: int) -> None:
         self.run = run
         self.lock = lock  # its descriptor
         self.options = options

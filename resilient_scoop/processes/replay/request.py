@@ -18,7 +18,7 @@ from resilient_scoop import ids
 from resilient_scoop.core.facts.recovery import is_open
 from resilient_scoop.errors import UsageError
 from resilient_scoop.processes import starting
-from resilient_scoop.processes.options import Options
+from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.runs.stored_state import read_state
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def replay(
     settings = starting.ChildSettings(
         run_dir=str(run.path), run_id=run.id, run=bytes.fromhex(info.uuid), seed=info.seed,
         streams=info.streams, script=spec, name="replay",
-        options=Options(workers=info.workers, reuse_changed=tuple(reuse)),
+        options=RunOptions(workers=info.workers, reuse_changed=tuple(reuse)),
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="rscoop-replay-") as scratch:
         played = _play(settings, Wanted([], shows, scratch))

@@ -16,7 +16,7 @@ from resilient_scoop.cli.base import parse_duration, size
 from resilient_scoop.cli.main import COMMANDS, cli
 from resilient_scoop.cli.script import find_module
 from resilient_scoop.errors import JournalPlaceError, RscoopError, UsageError
-from resilient_scoop.processes.options import Options
+from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.runs import catalog
 from resilient_scoop.runs.decisions import Decision
 from resilient_scoop.runs.folder import RunDir
@@ -72,10 +72,10 @@ class Launches:
     """Stands where the launcher is called; keeps what it was given."""
 
     def __init__(self, raised: RscoopError | None = None) -> None:
-        self.runs: list[tuple[RunDir, Options]] = []
+        self.runs: list[tuple[RunDir, RunOptions]] = []
         self.raised = raised
 
-    def __call__(self, run: RunDir, options: Options, decisions: Sequence[Decision] = ()) -> int:
+    def __call__(self, run: RunDir, options: RunOptions, decisions: Sequence[Decision] = ()) -> int:
         self.runs.append((run, options))
         self.decisions = list(decisions)
         if self.raised is not None:

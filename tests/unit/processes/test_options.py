@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from resilient_scoop.processes import starting
-from resilient_scoop.processes.options import DISCARD_S_MAX, Limit, Options
+from resilient_scoop.processes.options import DISCARD_S_MAX, Limit, RunOptions
 from tests.unit.cli_runs import new
 
-EVERYTHING = Options(
+EVERYTHING = RunOptions(
     workers=3, resume=True, reuse_changed=("f",), recompute_changed=("*",), retry_failed=True,
     end_of_input=True, strict=True, quiet=True, detach=True, always_replay=True, audit=True,
     task_output=True, limit=Limit(5.0, 2.0),
@@ -20,10 +20,10 @@ EVERYTHING = Options(
 
 
 def test_every_option_is_tried_here() -> None:
-    plain = Options(workers=1)
+    plain = RunOptions(workers=1)
     assert [
         name
-        for name in Options.__struct_fields__
+        for name in RunOptions.__struct_fields__
         if getattr(EVERYTHING, name) == getattr(plain, name)
     ] == []
 
@@ -46,12 +46,12 @@ def test_a_process_reads_the_options_that_it_was_started_with(
 
 
 def test_only_a_resume_limits_what_may_be_thrown_away() -> None:
-    assert Options(workers=1).discard_s_max == 0.0
-    assert Options(workers=1, resume=True).discard_s_max == DISCARD_S_MAX
+    assert RunOptions(workers=1).discard_s_max == 0.0
+    assert RunOptions(workers=1, resume=True).discard_s_max == DISCARD_S_MAX
 
 
 @pytest.mark.parametrize("always_replay", [False, True])
 @pytest.mark.parametrize("strict", [False, True])
 def test_always_replay_stops_at_differences_too(*, strict: bool, always_replay: bool) -> None:
-    options = Options(workers=1, strict=strict, always_replay=always_replay)
+    options = RunOptions(workers=1, strict=strict, always_replay=always_replay)
     assert options.stops_at_differences is (strict or always_replay)

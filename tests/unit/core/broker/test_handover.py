@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resilient_scoop.core.broker.handover import Stage, Step
+from resilient_scoop.core.broker.handover import HandoverEvent, Stage
 from resilient_scoop.core.events import Interrupt, Send, Tick
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
@@ -359,16 +359,22 @@ def test_answers_that_nobody_waits_for_change_nothing(stage: str) -> None:
 
 
 KNOWN = {
-    (Stage.IDLE, Step.ASK): Stage.ASKED, (Stage.OVER, Step.ASK): Stage.ASKED,
-    (Stage.ASKED, Step.ASK): Stage.ASKED, (Stage.WAITING, Step.ASK): Stage.WAITING,
-    (Stage.ASKED, Step.ALL_ANSWERED): Stage.WAITING, (Stage.WAITING, Step.ALL_SAVED): Stage.OVER,
-    (Stage.ASKED, Step.CUT_SHORT): Stage.OVER, (Stage.WAITING, Step.CUT_SHORT): Stage.OVER,
-}  # fmt: skip
+    (Stage.IDLE, HandoverEvent.ASK): Stage.ASKED,
+    (Stage.OVER, HandoverEvent.ASK): Stage.ASKED,
+    (Stage.ASKED, HandoverEvent.ASK): Stage.ASKED,
+    (Stage.WAITING, HandoverEvent.ASK): Stage.WAITING,
+    (Stage.ASKED, HandoverEvent.ALL_ANSWERED): Stage.WAITING,
+    (Stage.WAITING, HandoverEvent.ALL_SAVED): Stage.OVER,
+    (Stage.ASKED, HandoverEvent.CUT_SHORT): Stage.OVER,
+    (Stage.WAITING, HandoverEvent.CUT_SHORT): Stage.OVER,
+}
 
 
 @pytest.mark.parametrize("stage", Stage)
-@pytest.mark.parametrize("step", Step)
-def test_each_step_leads_on_from_each_stage_or_is_an_error(stage: Stage, step: Step) -> None:
+@pytest.mark.parametrize("step", HandoverEvent)
+def test_each_step_leads_on_from_each_stage_or_is_an_error(
+    stage: Stage, step: HandoverEvent
+) -> None:
     handover = Bench().broker.handover
     handover.stage = stage
 

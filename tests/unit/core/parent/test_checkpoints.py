@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from resilient_scoop.core.parent.durable import Block
+from resilient_scoop.core.parent.durable import OpenBlock
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.errors import StrangeFutureError
 from resilient_scoop.ids import ROOT
@@ -30,7 +30,7 @@ def page(of: Parent, *records: Any, last: bool = True, **more: Any) -> None:
     of.page(head, list(records))
 
 
-def entered(of: Parent) -> Block:
+def entered(of: Parent) -> OpenBlock:
     return of.enter_block("main")
 
 
@@ -102,7 +102,7 @@ def test_a_pending_future_is_settled_by_what_has_come_meanwhile() -> None:
     assert second.find(0) is not None
 
 
-def checkpoint_made(of: Parent, block: Block) -> wire.Checkpoint:
+def checkpoint_made(of: Parent, block: OpenBlock) -> wire.Checkpoint:
     of.save(block, b"state", [], (0, 0), b"")
     made = wire.decode_up(of.frames()[-1])
     assert isinstance(made, wire.Checkpoint)

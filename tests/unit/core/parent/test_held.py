@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.core.parent.held import Held, Items, with_fresh
+from resilient_scoop.core.parent.held import HeldItems, Items, with_fresh
 from resilient_scoop.wire.messages import Part
 from tests.unit.bench import FN, digests
 
@@ -25,7 +25,7 @@ def spans(items: list[Items]) -> list[tuple[int, int, bool]]:
 
 
 def test_what_is_held_is_taken_once() -> None:
-    held = Held()
+    held = HeldItems()
     held.hold(part(0, 2, last=False), args(0, 2))
     held.hold(part(2, 3), args(2, 3))
 
@@ -35,7 +35,7 @@ def test_what_is_held_is_taken_once() -> None:
 
 
 def test_settled_items_are_cut_out() -> None:
-    held = Held()
+    held = HeldItems()
     held.hold(part(0, 9), args(0, 9))
 
     held.settle(0, 2, 4)
@@ -46,7 +46,7 @@ def test_settled_items_are_cut_out() -> None:
 
 
 def test_a_call_whose_items_are_all_settled_has_none() -> None:
-    held = Held()
+    held = HeldItems()
     held.hold(part(0, 2), args(0, 2))
     assert held.has(0)
 
@@ -57,7 +57,7 @@ def test_a_call_whose_items_are_all_settled_has_none() -> None:
 
 
 def test_calls_are_forgotten_one_by_one_or_all() -> None:
-    held = Held()
+    held = HeldItems()
     for call in (3, 1, 2):
         held.hold(part(0, 1, call=call), args(0, 1))
 

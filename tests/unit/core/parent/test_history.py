@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resilient_scoop.core.parent.history import History, Phase, Turn, rewind_mark
+from resilient_scoop.core.parent.history import History, HistoryPhase, Turn, rewind_mark
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 
@@ -117,35 +117,41 @@ def test_reading_again_waits_for_the_end_of_what_is_being_read() -> None:
     history = History(replaying=True)
     history.after = 5
     history.read_again()
-    assert (history.phase, history.after) == (Phase.REPLAYING_TWICE, 5)
+    assert (history.phase, history.after) == (HistoryPhase.REPLAYING_TWICE, 5)
 
     history.end_page()
-    assert (history.phase, history.after) == (Phase.CATCHING_UP, 0)
+    assert (history.phase, history.after) == (HistoryPhase.CATCHING_UP, 0)
 
     history.after = 5
     history.end_page()
-    assert (history.phase, history.after) == (Phase.LIVE, 5)
+    assert (history.phase, history.after) == (HistoryPhase.LIVE, 5)
 
 
-@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("phase", HistoryPhase)
 @pytest.mark.parametrize("turn", Turn)
-def test_every_phase_knows_every_turn_but_a_live_one_a_last_page(phase: Phase, turn: Turn) -> None:
+def test_every_phase_knows_every_turn_but_a_live_one_a_last_page(
+    phase: HistoryPhase, turn: Turn
+) -> None:
     history = History(replaying=False)
     history.phase, history.after = phase, 5
 
-    if (phase, turn) == (Phase.LIVE, Turn.LAST_PAGE):
+    if (phase, turn) == (HistoryPhase.LIVE, Turn.LAST_PAGE):
         with pytest.raises(AssertionError, match="LIVE knows no LAST_PAGE"):
             history.turn(turn)
         return
     history.turn(turn)
 
     # A parent never replays again once it is live, and a cut is for good
-    assert not (history.replaying and phase not in (Phase.REPLAYING, Phase.REPLAYING_TWICE))
-    assert (history.phase is Phase.CUT_OFF) == (Phase.CUT_OFF is phase or turn is Turn.CUT)
+    assert not (
+        history.replaying and phase not in (HistoryPhase.REPLAYING, HistoryPhase.REPLAYING_TWICE)
+    )
+    assert (history.phase is HistoryPhase.CUT_OFF) == (
+        HistoryPhase.CUT_OFF is phase or turn is Turn.CUT
+    )
     # Whoever begins to catch up reads from the beginning; whoever is asked to read again
     # meanwhile continues first
     begins = turn is Turn.RECONNECTED or phase is not history.phase
-    waits = history.phase is Phase.CATCHING_UP_TWICE and turn is Turn.READ_AGAIN
+    waits = history.phase is HistoryPhase.CATCHING_UP_TWICE and turn is Turn.READ_AGAIN
     assert history.after == (0 if history.catching_up and begins and not waits else 5)
 
 
@@ -157,7 +163,7 @@ def test_however_often_it_is_asked_for_the_history_is_read_once_more(looks: int)
     history.end_page()
     assert history.catching_up
     history.end_page()
-    assert history.phase is Phase.LIVE
+    assert history.phase is HistoryPhase.LIVE
 
 
 def test_a_history_that_ended_tells_nothing() -> None:
