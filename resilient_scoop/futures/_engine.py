@@ -115,8 +115,9 @@ def session_here(in_thread: str, refusal: str | None = None) -> Session | None:
     session = Process.session
     if session is None:
         return None
-    _refuse(refusal)
-    if not _is_main_thread():
+    if refusal is not None:
+        raise RuntimeError(refusal)
+    if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(in_thread)
     if session.context.fenced:
         raise GreenletExit
@@ -130,7 +131,7 @@ def enter(at: Here, what: str) -> None:
         RuntimeError: `what` belongs to another parent, or this is a thread of user code.
     """
     _refuse(Process.refusal)
-    if not _is_main_thread():
+    if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(_IN_THREAD.format(what))
     context = at.session.context
     if context is not at.context:
@@ -146,10 +147,6 @@ def enter(at: Here, what: str) -> None:
 def _refuse(refusal: str | None) -> None:
     if refusal is not None:
         raise RuntimeError(refusal)
-
-
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def definition(function: Callable[..., Any], style: int, options: Options) -> Define:
