@@ -30,7 +30,7 @@ class Callables:
         for fn in _named(changes):
             if fn not in shell.broker.state.defines:
                 raise Broken(f"DEFINED: calls name {fn!r}, which the broker does not know")
-        for peer in shell.broker.ledger.peers.values():
+        for peer in shell.broker.members.peers.values():
             self.held_max = max(self.held_max, len(peer.functions))
 
     def committed(self, shell: BrokerShell, changes: Sequence[Change]) -> None:

@@ -381,15 +381,15 @@ class Checks:
         broker = self.world.broker
         if broker is None or not broker.open:
             return "no broker"
-        ledger = broker.broker.ledger
+        members = broker.broker.members
         waits = {
             f"{batch.parent.path}.{batch.call}": (list(batch.facts.undone), list(batch.ready))
             for batch in broker.broker.scheduler.batches.values()
         }
         leases = [(x.peer.name, x.batch.parent.path, list(x.left)) for x in
                   broker.broker.scheduler.leases.values()]  # fmt: skip
-        peers = [peer.name for peer in ledger.peers.values()]
-        return f"undone {waits}, leases {leases}, peers {peers}, root {ledger.root}"
+        peers = [peer.name for peer in members.peers.values()]
+        return f"undone {waits}, leases {leases}, peers {peers}, root {members.root}"
 
     def _check_blame(self) -> None:
         calm = not any(kind not in ("slow", "full") for kind in self.world.faults)

@@ -52,7 +52,7 @@ class Lacks:
     def turned(self, broker: Broker, launcher: Launcher) -> None:
         """Check what the broker has made of it; the launcher hears why it stops."""
         waiting = broker.membership.roomless.said.keys()
-        assert waiting <= broker.ledger.peers.keys(), (
+        assert waiting <= broker.members.peers.keys(), (
             "R1: space that a process which is gone waits for"
         )
         path, _, rest = broker.keeper.halted.partition(" ")

@@ -277,7 +277,7 @@ def _outputs_twice() -> Sequence[Patch]:
         known = self.state.output_bytes
         raw = wire.encode(wire.Output(output.attempt, known, output.data))
         self.state.output_bytes += len(output.data)
-        self.actions.append(Put(Table.OUTPUT, known.to_bytes(8, "big"), raw))
+        self.outbox.actions.append(Put(Table.OUTPUT, known.to_bytes(8, "big"), raw))
 
     return [(Ledger, "output", bug)]
 

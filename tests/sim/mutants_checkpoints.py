@@ -119,9 +119,9 @@ def _saved_before_commit() -> Sequence[Patch]:
 
     def bug(self: Keeper, peer: Any, record: wire.Checkpoint, raw: bytes) -> None:
         checkpoint(self, peer, record, raw)
-        last = self.ledger.actions[-1]
+        last = self.outbox.actions[-1]
         if isinstance(last, Send):
-            self.ledger.actions[-1] = Offer(last.to, last.frames)
+            self.outbox.actions[-1] = Offer(last.to, last.frames)
 
     return [(Keeper, "checkpoint", bug)]
 
@@ -177,8 +177,8 @@ def _old_checkpoints_count() -> Sequence[Patch]:
 def _parents_of_the_dead_given_up() -> Sequence[Patch]:
     def bug(self: Handover, path: str) -> bool:
         if path == ids.ROOT:
-            return self.ledger.root is None
-        return self.ledger.lease_of(path) is None
+            return self.members.root is None
+        return self.scheduler.lease_of(path) is None
 
     return [(Handover, "_is_done", bug)]
 

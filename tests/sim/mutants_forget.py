@@ -29,7 +29,7 @@ def _used_forgotten() -> Sequence[Patch]:
     def bug(self: Rounds, peer: Any) -> None:
         if peer.role != "agent":
             peer.functions &= {lease.fn for lease in peer.leases.values()}
-            self.ledger.offer(peer.id, wire.encode(wire.Forget(self.number, [])))
+            self.outbox.offer(peer.id, wire.encode(wire.Forget(self.number, [])))
 
     return [(Rounds, "ask", bug)]
 
@@ -37,7 +37,7 @@ def _used_forgotten() -> Sequence[Patch]:
 def _still_taken_for_known() -> Sequence[Patch]:
     def bug(self: Rounds, peer: Any) -> None:
         if peer.role != "agent":
-            self.ledger.offer(peer.id, wire.encode(wire.Forget(self.number, [])))
+            self.outbox.offer(peer.id, wire.encode(wire.Forget(self.number, [])))
 
     return [(Rounds, "ask", bug)]
 

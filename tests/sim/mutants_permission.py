@@ -43,7 +43,7 @@ def _permitted_before_commit() -> Sequence[Patch]:
 
     def bug(ledger: Ledger, peer: Any, wanted: Any, stopping: Any) -> None:
         permit(ledger, peer, wanted, stopping)
-        ledger.offer(peer.id, wire.encode(wire.MayBegin(wanted.attempt, wanted.index)))
+        ledger.outbox.offer(peer.id, wire.encode(wire.MayBegin(wanted.attempt, wanted.index)))
 
     return [(permission, "permit", bug)]
 

@@ -83,14 +83,14 @@ class Saves:
 
     def decided(self, handover: Handover) -> None:
         """The broker sends everybody home."""
-        ledger = handover.ledger
+        members, scheduler = handover.members, handover.scheduler
         known = {
             path: owed
             for path, owed in self._owed.items()
             # Of others the broker has heard nothing that could be lost by not waiting for them: nor
             # has a new broker of those whose process died under the one before.
-            if path in ledger.state.parents
-            and (owed.peer in ledger.peers or owed.peer in self._awaited() or self._waits(path))
+            if path in scheduler.state.parents
+            and (owed.peer in members.peers or owed.peer in self._awaited() or self._waits(path))
         }
         self._due, self._owed = (known if handover.is_whole else {}), {}
 

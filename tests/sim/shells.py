@@ -221,7 +221,7 @@ class BrokerShell(Process):
             return False
         if self.farewell_at is None:
             self.farewell_at = self.world.now + _FAREWELL_S
-        if self.broker.ledger.peers and self.world.now < self.farewell_at:
+        if self.broker.members.peers and self.world.now < self.farewell_at:
             return False
         if self.queue:
             return False

@@ -98,8 +98,8 @@ class Bench:
         self.arrive(ORIGIN)
         for worker in workers:
             self.arrive(worker)
-        assert self.broker.ledger.root is not None
-        return self.broker.ledger.root[0]
+        assert self.broker.members.root is not None
+        return self.broker.members.root[0]
 
     def again(self, *, adopt: bool = True) -> Bench:
         """Return a new broker on what this one has written."""

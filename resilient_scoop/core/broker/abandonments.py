@@ -44,6 +44,9 @@ class Abandonments:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self.state = ledger.state
+        self.outbox = ledger.outbox
+        self.scheduler = ledger.scheduler
         self.open: dict[tuple[str, int], _GivenUp] = {}
 
     def ask(self, peer: Peer, wanted: wire.Abandon) -> None:
@@ -64,13 +67,13 @@ class Abandonments:
     def settle(self) -> None:
         """Remove ready items, which no worker holds (AB1); request those that have not started."""
         for (path, call), given_up in list(self.open.items()):
-            parent = self.ledger.state.parents.get(path)
+            parent = self.state.parents.get(path)
             if parent is None or self._settle(parent, call, given_up):
                 del self.open[path, call]
 
     def _settle(self, parent: Parent, call: int, given_up: _GivenUp) -> bool:
         """Return whether a batch is over."""
-        find = self.ledger.scheduler.find
+        find = self.scheduler.find
         batch = find(parent.path, call)
         if batch is not None and (batch.ready or not batch.facts.undone):
             self._take_out(batch)  # if nothing is left: its end is recorded (AB4)
@@ -83,7 +86,7 @@ class Abandonments:
                 given_up.asked.add(lease.attempt)
                 lease.retracting = True
                 # After the grant of this lease, which may wait for a commit.
-                self.ledger.send(lease.peer.id, wire.encode(wire.Retract(lease.attempt)))
+                self.outbox.send(lease.peer.id, wire.encode(wire.Retract(lease.attempt)))
         return False
 
     def _take_out(self, batch: OpenBatch) -> None:

@@ -2,8 +2,8 @@
 
 It owns seven parts, whose modules name their invariants: the ledger (facts), the keeper
 (checkpoints), the scheduler (who runs what), the membership (peers), the questions (requested
-cancellations), the handover (requested checkpoints), the rounds (eviction of callables). `check`
-asserts, besides theirs:
+cancellations), the handover (requested checkpoints), the rounds (eviction of callables). They
+share the `Members` and the `Outbox` of a turn. `check` asserts, besides theirs:
 
   B1  Every known undone item is ready or in exactly one lease.
   B2  Nothing that rests on a record is an `Offer`: outcomes, answers, greetings and permissions to
@@ -26,7 +26,9 @@ from resilient_scoop.core.broker.handover import Handover
 from resilient_scoop.core.broker.holdback import Awaited, HoldBack, available
 from resilient_scoop.core.broker.leases import OpenBatch, Peer
 from resilient_scoop.core.broker.ledger import Ledger
+from resilient_scoop.core.broker.members import Members
 from resilient_scoop.core.broker.membership import Membership
+from resilient_scoop.core.broker.outbox import Outbox
 from resilient_scoop.core.broker.scheduler import Scheduler, Slice
 from resilient_scoop.core.events import (
     Action,
@@ -71,13 +73,17 @@ class Broker:
         self.epoch = epoch
         awaited = Awaited()
         self.scheduler = Scheduler(state, config, epoch, held=HoldBack(awaited))
-        self.ledger = Ledger(state, self.scheduler, {} if consts is None else consts)
+        self.members = Members()
+        self.outbox = Outbox()
+        self.ledger = Ledger(
+            state, self.scheduler, self.members, self.outbox, {} if consts is None else consts
+        )
         self.keeper = Keeper(self.ledger)
         self.membership = Membership(config, epoch, seed, self.ledger)
         self.questions = Questions(self.ledger)
         self.abandonments = Abandonments(self.ledger)
-        self.handover = Handover(self.ledger, awaited, epoch)
-        self.rounds = Rounds(self.ledger, epoch, config.callables_max)
+        self.handover = Handover(self.scheduler, self.members, self.outbox, awaited, epoch)
+        self.rounds = Rounds(self.members, self.outbox, epoch, config.callables_max)
         self.ended: wire.RunEnded | None = None
         self.busy_disk = False  # no space: assign no work
         self._stepped_at: float | None = None
@@ -89,7 +95,7 @@ class Broker:
 
         `more`: another event of the same turn follows at once, and work is assigned after it.
         """
-        self.ledger.actions = []
+        self.outbox.actions = []
         self._mind_own_stall(now)
         match event:
             case Heard():
@@ -110,14 +116,13 @@ class Broker:
         if not more:
             self._hand_over(now)
             self.keeper.sweep()
-            self._ask_revived()
-            self.rounds.tend(stopping=self.membership.stopping is not None)
+            self._tend_rounds()
             self._assign(now)
         if self.state.words.stale:
             self.ledger.erase_stale()
         if self.state.tally.is_new:
             self.ledger.write_tally()
-        return self.ledger.actions
+        return self.outbox.actions
 
     def deadline(self, now: float) -> float:
         """Return when the next `Tick` is due."""
@@ -133,7 +138,7 @@ class Broker:
         """Assert the invariants."""
         leased: dict[OpenBatch, Intervals] = {}
         for lease in self.scheduler.leases.values():
-            assert self.ledger.peers.get(lease.peer.id) is lease.peer, "M1 lease without peer"
+            assert self.members.peers.get(lease.peer.id) is lease.peer, "M1 lease without peer"
             assert lease.peer.leases.get(lease.attempt) is lease, "M1 peer without lease"
             assert lease in lease.batch.leases, "M1 batch without lease"
             assert lease.left, "M1 empty lease"
@@ -178,15 +183,17 @@ class Broker:
     def _stop(self, reason: str) -> None:
         """Assign no more work and tell all processes to stop; journaled records stay."""
         if self.membership.stopping is None:
-            self.ledger.stopping = reason
-            for peer in self.ledger.peers:
-                self.ledger.send(peer, wire.encode(wire.Stop(reason)))
+            self.ledger.stop(reason)
+            for peer in self.members.peers:
+                self.outbox.send(peer, wire.encode(wire.Stop(reason)))
 
-    def _ask_revived(self) -> None:
-        """Whoever was taken for lost, and missed a round, is asked to forget, too (CE1)."""
-        for peer in self.membership.revived:
-            self.rounds.ask(peer)
-        self.membership.revived.clear()
+    def _tend_rounds(self) -> None:
+        """Ask processes that were believed lost, and missed a round, to forget, too (CE1)."""
+        if self.membership.revived:
+            for peer in self.membership.revived:
+                self.rounds.ask(peer)
+            self.membership.revived.clear()
+        self.rounds.tend(stopping=self.membership.stopping is not None)
 
     def callable_cache(self, journal: Reader) -> CallableCache:
         """Return what drops this broker's callables, and erases those that nothing names."""
@@ -208,7 +215,7 @@ class Broker:
                 self._stop("handed over")
 
     def _hear(self, event: Heard, now: float) -> None:
-        peer = self.ledger.peers.get(event.peer)
+        peer = self.members.peers.get(event.peer)
         if event.messages and isinstance(event.messages[0], wire.Hello):
             peer = self.membership.welcome(event.peer, event.messages[0], now)
         if peer is None:
@@ -262,7 +269,7 @@ class Broker:
                 lease = peer.leases.get(attempt)
                 if lease is not None and self.scheduler.evict(lease, index, message.tries):
                     # Before another grant of the item, which does not wait either.
-                    self.ledger.offer(peer.id, wire.encode(wire.Evict(attempt, index)))
+                    self.outbox.offer(peer.id, wire.encode(wire.Evict(attempt, index)))
             case wire.Returned():
                 self._returned(peer, message)
             case wire.BeginWanted():
@@ -363,12 +370,12 @@ class Broker:
                 self._unfit(unfit)
 
     def _run_ended(self, peer: Peer, ended: wire.RunEnded, raw: bytes) -> None:
-        if self.ledger.root != (ended.attempt, peer.id):
-            self.ledger.send(peer.id, wire.encode(wire.Drop([ended.attempt])))
+        if self.members.root != (ended.attempt, peer.id):
+            self.outbox.send(peer.id, wire.encode(wire.Drop([ended.attempt])))
             return
         self.ended = ended
         self.state.words.drop_all(SCRIPT[0])
-        self.ledger.actions.append(Put(Table.META, b"ended", raw))
+        self.outbox.actions.append(Put(Table.META, b"ended", raw))
         self._stop("ended")
 
     # --- work ---------------------------------------------------------------------------------
@@ -389,7 +396,7 @@ class Broker:
         for each in [*self.handover.to_take_back(), *([] if lease is None else [lease])]:
             each.retracting = True
             # Behind the grant of this lease, which may wait for a commit.
-            self.ledger.send(each.peer.id, wire.encode(wire.Retract(each.attempt)))
+            self.outbox.send(each.peer.id, wire.encode(wire.Retract(each.attempt)))
 
     def _grant(self, peer: Peer, slices: list[Slice]) -> None:
         """Offer slices: a grant rests on no record (B2). Those on the disk are sent separately."""
@@ -398,12 +405,12 @@ class Broker:
         if whole:
             frames = self._definitions(peer, whole)
             grant = wire.Grant([s.task for s in whole])
-            self.ledger.offer(peer.id, *frames, wire.encode(grant))
+            self.outbox.offer(peer.id, *frames, wire.encode(grant))
         if stored:
             frames = self._definitions(peer, stored)
             where = [None if each.task.args else _where(each) for each in stored]
             tasks, resumes = [each.task for each in stored], [each.resume for each in stored]
-            self.ledger.actions.append(GrantStored(peer.id, frames, tasks, where, resumes))
+            self.outbox.actions.append(GrantStored(peer.id, frames, tasks, where, resumes))
 
     def _definitions(self, peer: Peer, slices: list[Slice]) -> list[bytes]:
         """Return the definitions of callables that the worker does not know."""

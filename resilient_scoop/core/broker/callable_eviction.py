@@ -31,7 +31,8 @@ from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
     from resilient_scoop.core.broker.leases import Peer
-    from resilient_scoop.core.broker.ledger import Ledger
+    from resilient_scoop.core.broker.members import Members
+    from resilient_scoop.core.broker.outbox import Outbox
     from resilient_scoop.ids import PeerId
 
 KEPT_BYTES_MAX = 16 << 20
@@ -40,8 +41,9 @@ KEPT_BYTES_MAX = 16 << 20
 class Rounds:
     """The rounds of one life of the broker; a process' part is `core.worker.callables`."""
 
-    def __init__(self, ledger: Ledger, epoch: int, kept_max: int) -> None:
-        self.ledger = ledger
+    def __init__(self, members: Members, outbox: Outbox, epoch: int, kept_max: int) -> None:
+        self.members = members
+        self.outbox = outbox
         self.kept_max = kept_max
         self.number = self._first = epoch << 32  # CE3
         self.waiting: set[PeerId] = set()  # who has not answered
@@ -77,25 +79,24 @@ class Rounds:
             self.waiting.discard(peer)
 
     def _begin(self) -> None:
-        ledger = self.ledger
+        members = self.members
         self.number += 1
         self.announced.clear()
         self._new = self._new_bytes = 0
-        for peer in ledger.peers.values():
+        for peer in members.peers.values():
             if peer.role != "agent":
                 self.waiting.add(peer.id)
                 self.ask(peer)
-        if ledger.root is not None and ledger.root[1] not in ledger.peers:
-            self.waiting.add(ledger.root[1])
-            ledger.offer(ledger.root[1], wire.encode(wire.Forget(self.number, [])))
+        if members.root is not None and members.root[1] not in members.peers:
+            self.waiting.add(members.root[1])
+            self.outbox.offer(members.root[1], wire.encode(wire.Forget(self.number, [])))
 
     def ask(self, peer: Peer) -> None:
         """Have a process forget: in a round, or because it was taken for lost and is heard again."""
         if peer.role != "agent":
             keep = {lease.fn for lease in peer.leases.values()}
             peer.functions &= keep  # CE2
-            self.ledger.offer(peer.id, wire.encode(wire.Forget(self.number, sorted(keep))))
+            self.outbox.offer(peer.id, wire.encode(wire.Forget(self.number, sorted(keep))))
 
     def _counts(self, peer: PeerId) -> bool:
-        root = self.ledger.root
-        return peer in self.ledger.peers or (root is not None and root[1] == peer)
+        return peer in self.members.peers or self.members.is_root(peer)

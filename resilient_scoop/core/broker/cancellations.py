@@ -46,14 +46,17 @@ class Questions:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self.state = ledger.state
+        self.outbox = ledger.outbox
+        self.scheduler = ledger.scheduler
         self.open: dict[tuple[str, int, int], _Question] = {}
 
     def ask(self, peer: Peer, wanted: wire.Cancel) -> None:
         """Take in a parent's question; `settle` answers it as soon as possible. Nothing is logged (CN3)."""
         if not self.ledger.current(peer, wanted.parent, wanted.attempt):
             return
-        parent = self.ledger.state.parent(wanted.parent)
-        batch = self.ledger.scheduler.find(wanted.parent, wanted.call)
+        parent = self.state.parent(wanted.parent)
+        batch = self.scheduler.find(wanted.parent, wanted.call)
         key = wanted.parent, wanted.call, wanted.index
         if batch is None or wanted.index not in batch.facts.undone:
             self.open.pop(key, None)  # asked before; answered once
@@ -78,7 +81,7 @@ class Questions:
         """Return whether a question is closed."""
         batch, index = question.batch, question.index
         parent = batch.parent
-        if self.ledger.state.parents.get(parent.path) is not parent:
+        if self.state.parents.get(parent.path) is not parent:
             return True  # the answer is no longer wanted
         if not self._is_meant(question):
             self._answer(parent, batch.call, index)
@@ -107,7 +110,7 @@ class Questions:
         question.asked, question.begun = lease.attempt, False
         # After the grant of this lease, which may wait for a commit.
         retract = wire.Retract(lease.attempt, question.index)
-        self.ledger.send(lease.peer.id, wire.encode(retract))
+        self.outbox.send(lease.peer.id, wire.encode(retract))
 
     def _cancel(self, batch: OpenBatch, index: int) -> None:
         """End an item as cancelled; the answer waits for the commit of that outcome (CN1)."""

@@ -75,6 +75,8 @@ class Keeper:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self.state = ledger.state
+        self.outbox = ledger.outbox
         self.halted = ""  # why a future cannot continue
         self._jobs: deque[_Job] = deque()
         self._asked = False
@@ -99,7 +101,7 @@ class Keeper:
             ledger.log(parent, raw)
             self._erase(parent, change.gone)
         saved = wire.Saved(record.parent, record.name, record.opening, record.gen)
-        ledger.send(peer.id, wire.encode(saved))
+        self.outbox.send(peer.id, wire.encode(saved))
 
     def verified(self, peer: Peer, record: wire.Verified) -> None:
         """A checkpoint is verified: drop what its base covers."""
@@ -127,10 +129,10 @@ class Keeper:
             self.halted = self.halted or halted.reason
 
     def _erase(self, parent: Parent, gone: Sequence[Generation]) -> None:
-        actions = self.ledger.actions
+        actions = self.outbox.actions
         actions += [Erase(Table.LOG, _key(parent, kept.seq)) for kept in gone]
         actions += [
-            Discard(name) for name in checkpoints.unnamed(self.ledger.state.parents.values(), gone)
+            Discard(name) for name in checkpoints.unnamed(self.state.parents.values(), gone)
         ]
 
     # --- erasing ------------------------------------------------------------------------------
@@ -153,7 +155,7 @@ class Keeper:
 
     def _forget(self, parent: Parent, seq: int) -> None:
         del parent.trims[seq]
-        self.ledger.actions.append(Erase(Table.LOG, _key(parent, seq)))
+        self.outbox.actions.append(Erase(Table.LOG, _key(parent, seq)))
 
     def sweep(self) -> None:
         """Request the next page to check, one at a time."""
@@ -165,11 +167,11 @@ class Keeper:
                 self._plan(parent, seq, 0)
         while self._jobs:
             job = self._jobs[0]
-            if self.ledger.state.parents.get(job.parent.path) is job.parent:
+            if self.state.parents.get(job.parent.path) is job.parent:
                 self._asked = True
                 parent = job.parent
                 sweep = Sweep(parent.path, parent.prefix, job.seq, job.after)
-                self.ledger.actions.append(sweep)
+                self.outbox.actions.append(sweep)
                 return
             self._jobs.popleft()  # the parent is done, and its records are gone
 
@@ -177,9 +179,9 @@ class Keeper:
         """Erase the obsolete records of a page (KP2)."""
         self._asked = False
         job = next((each for each in self._jobs if each.parent.path == page.parent), None)
-        if job is None or self.ledger.state.parents.get(page.parent) is not job.parent:
+        if job is None or self.state.parents.get(page.parent) is not job.parent:
             return
-        actions = self.ledger.actions
+        actions = self.outbox.actions
         for seq, record in page.records:
             if seq < job.seq and job.covers(record):
                 key = _key(job.parent, seq)
@@ -187,7 +189,7 @@ class Keeper:
                 if isinstance(record, wire.Calls):
                     actions.append(Erase(Table.ARGS, key))
                 elif isinstance(record, wire.Outcomes):
-                    self.ledger.state.tally.uncount(job.parent, record)
+                    self.state.tally.uncount(job.parent, record)
         if page.seq != job.seq:
             return  # a newer job replaced it, and begins at its own place
         job.after = page.upto

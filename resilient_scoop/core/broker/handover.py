@@ -30,7 +30,9 @@ from resilient_scoop.wire import messages as wire
 if TYPE_CHECKING:
     from resilient_scoop.core.broker.holdback import Awaited
     from resilient_scoop.core.broker.leases import Lease, Peer
-    from resilient_scoop.core.broker.ledger import Ledger
+    from resilient_scoop.core.broker.members import Members
+    from resilient_scoop.core.broker.outbox import Outbox
+    from resilient_scoop.core.broker.scheduler import Scheduler
     from resilient_scoop.core.events import AskCheckpoints
     from resilient_scoop.ids import PeerId
     from resilient_scoop.wire.attempt import Attempt
@@ -76,8 +78,13 @@ _NEXT: Final = {
 class Handover:
     """The requested checkpoints in one epoch of the broker."""
 
-    def __init__(self, ledger: Ledger, awaited: Awaited, epoch: int) -> None:
-        self.ledger = ledger
+    def __init__(
+        self, scheduler: Scheduler, members: Members, outbox: Outbox, awaited: Awaited, epoch: int
+    ) -> None:
+        self.state = scheduler.state
+        self.scheduler = scheduler
+        self.members = members
+        self.outbox = outbox
         self.awaited = awaited
         self.stage = Stage.IDLE
         self.no = epoch * _ASKS_MAX
@@ -141,9 +148,9 @@ class Handover:
                 known = path in self.awaited.waiting or path in self.awaited.through
                 if not known and self._holds(peer, path):
                     self._unsaved.pop(path, None)
-                    self.awaited.waiting[path] = self.ledger.state.seq
+                    self.awaited.waiting[path] = self.state.seq
                     self.named += 1
-                    self.ledger.scheduler.release()  # it may be below a parent that has saved
+                    self.scheduler.release()  # it may be below a parent that has saved
                     self._has_news = True
             return
         for path in before.keys() - said.keys():
@@ -192,7 +199,7 @@ class Handover:
             return []
         self._has_news = False
         found = []
-        for lease in self.ledger.scheduler.leases.values():
+        for lease in self.scheduler.leases.values():
             exempt = (
                 self.awaited.held_back_except(lease.batch)
                 if lease.busy() and not lease.retracting
@@ -218,14 +225,14 @@ class Handover:
 
     def _saved(self, path: str) -> int:
         """Return the place of a parent's latest checkpoint in the log."""
-        parent = self.ledger.state.parents.get(path)
+        parent = self.state.parents.get(path)
         return 0 if parent is None else newest(parent)
 
     def _is_done(self, path: str) -> bool:
         place = ids.parse_item(path)
         if place is None:
             return False  # the script: the run ends with it
-        batch = self.ledger.state.batch(*place[:2])
+        batch = self.state.batch(*place[:2])
         return batch is None or place[2] not in batch.undone
 
     def _holds(self, peer: Peer, path: str) -> bool:
@@ -235,32 +242,32 @@ class Handover:
     def _attempt(self, peer: Peer, path: str) -> Attempt | None:
         """Return the attempt at a parent that a process holds, if any."""
         if path == ids.ROOT:
-            root = self.ledger.root
+            root = self.members.root
             return root[0] if root is not None and root[1] == peer.id else None
-        lease = self.ledger.lease_of(path)
+        lease = self.scheduler.lease_of(path)
         return lease.attempt if lease is not None and lease.peer is peer else None
 
     # --- processes ----------------------------------------------------------------------------
 
     def _ask_newcomers(self) -> None:
         """Request checkpoints of processes that have come since (H3)."""
-        for peer in self.ledger.peers.values():
+        for peer in self.members.peers.values():
             if peer.role != "agent" and peer.id not in self._asked:
                 self._asked.add(peer.id)
-                self.ledger.send(peer.id, wire.encode(wire.CheckpointWanted(self.no)))
+                self.outbox.send(peer.id, wire.encode(wire.CheckpointWanted(self.no)))
 
     def _all_answered(self) -> bool:
         """Return whether all processes that hold a parent have answered; the others need not."""
         return all(
             peer.id in self._open or not self._holds_any(peer)
-            for peer in self.ledger.peers.values()
+            for peer in self.members.peers.values()
         )
 
     def _holds_any(self, peer: Peer) -> bool:
         if self._holds(peer, ids.ROOT):
             return True
         return any(
-            self.ledger.state.kids_within(lease.batch.parent.path, lease.batch.call, low, high)
+            self.state.kids_within(lease.batch.parent.path, lease.batch.call, low, high)
             for lease in peer.leases.values()
             for low, high in lease.left
         )

@@ -14,12 +14,9 @@ from resilient_scoop import ids
 from resilient_scoop.core.broker.reused import Reused
 from resilient_scoop.core.events import (
     INPUT_KEY,
-    Action,
     Discard,
     Erase,
-    Offer,
     Put,
-    Send,
     SendHistory,
     Table,
 )
@@ -33,45 +30,47 @@ from resilient_scoop.wire.tally import TALLY_KEY, encode_tally
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from resilient_scoop.core.broker.leases import Lease, OpenBatch, Peer
+    from resilient_scoop.core.broker.leases import OpenBatch, Peer
+    from resilient_scoop.core.broker.members import Members
+    from resilient_scoop.core.broker.outbox import Outbox
     from resilient_scoop.core.broker.scheduler import Scheduler
     from resilient_scoop.core.facts.fold import Change, PartChange, Span
     from resilient_scoop.core.facts.generations import Generation
     from resilient_scoop.core.facts.parent import Parent
     from resilient_scoop.core.facts.state import State
-    from resilient_scoop.ids import PeerId
 
 
 class Ledger:
     """Writes facts into the state and the journal, and sends them to the processes that wait for them."""
 
-    def __init__(self, state: State, scheduler: Scheduler, consts: dict[str, bytes]) -> None:
+    def __init__(
+        self,
+        state: State,
+        scheduler: Scheduler,
+        members: Members,
+        outbox: Outbox,
+        consts: dict[str, bytes],
+    ) -> None:
         self.state = state
         self.scheduler = scheduler
+        self.members = members
+        self.outbox = outbox
         self.consts = consts
-        self.peers: dict[PeerId, Peer] = {}
-        self.actions: list[Action] = []
-        self.root: tuple[wire.Attempt, PeerId] | None = None
-        self.root_deaths = 0
         self.stopping: str | None = None  # why no more work is assigned
         self.reused = Reused(state.parents.values(), state.items_done)
         self.spent: list[bytes] = []  # keys of `Args` that are no longer needed
 
+    def stop(self, reason: str) -> None:
+        """Assign no more work, and leave in doubt what has begun."""
+        self.stopping = reason
+
     # --- doing --------------------------------------------------------------------------------
-
-    def send(self, to: PeerId, *frames: bytes) -> None:
-        """Send once this turn's records are durable."""
-        self.actions.append(Send(to, list(frames)))
-
-    def offer(self, to: PeerId, *frames: bytes) -> None:
-        """Send at once."""
-        self.actions.append(Offer(to, list(frames)))
 
     def log(self, parent: Parent, raw: bytes, *, forced: bool = True) -> int:
         """Append a record to a parent's log; return its sequence number (S4)."""
         self.state.seq += 1
         key = parent.prefix + self.state.seq.to_bytes(8, "big")
-        self.actions.append(Put(Table.LOG, key, raw, forced))
+        self.outbox.actions.append(Put(Table.LOG, key, raw, forced))
         return self.state.seq
 
     def record(self, record: wire.Logged, *, forced: bool = True) -> Change:
@@ -85,29 +84,19 @@ class Ledger:
     def tell(self, parent: Parent, raw: bytes) -> None:
         """Send a record to the process that runs the parent, if any."""
         if parent.path == ids.ROOT:
-            if self.root is not None:
-                self.send(self.root[1], raw)
+            if self.members.root is not None:
+                self.outbox.send(self.members.root[1], raw)
             return
-        lease = self.lease_of(parent.path)
+        lease = self.scheduler.lease_of(parent.path)
         if lease is not None:
-            self.send(lease.peer.id, raw)
-
-    def lease_of(self, path: str) -> Lease | None:
-        """Return the lease in which the future at `path` runs."""
-        place = ids.parse_item(path)
-        if place is None:
-            return None
-        batch = self.scheduler.find(*place[:2])
-        if batch is None:
-            return None
-        return next((lease for lease in batch.leases if place[2] in lease.left), None)
+            self.outbox.send(lease.peer.id, raw)
 
     def current(self, peer: Peer, path: str, attempt: wire.Attempt) -> bool:
         """Return whether this is the parent's one writer (LE1); fence it off if not."""
         if path == ids.ROOT:
-            good = self.root == (attempt, peer.id)
+            good = self.members.root == (attempt, peer.id)
         else:
-            lease = self.lease_of(path)
+            lease = self.scheduler.lease_of(path)
             good = lease is not None and lease.peer is peer and lease.attempt == attempt
         if not good:
             self._fence(peer, attempt)
@@ -119,7 +108,7 @@ class Ledger:
         if lease is not None:
             self.scheduler.end(lease)
             self.again(lease.batch, list(lease.left), resumes=False)
-        self.send(peer.id, wire.encode(wire.Drop([attempt])))
+        self.outbox.send(peer.id, wire.encode(wire.Drop([attempt])))
 
     # --- what parents ask for -----------------------------------------------------------------
 
@@ -128,7 +117,7 @@ class Ledger:
         if define.fn in self.state.defines:
             return False
         self.state.defines[define.fn] = define
-        self.actions.append(Put(Table.DEFINE, define.fn, raw, forced=False))
+        self.outbox.actions.append(Put(Table.DEFINE, define.fn, raw, forced=False))
         return True
 
     def calls(
@@ -151,9 +140,9 @@ class Ledger:
         if change.is_news:
             record = self.log(parent, raw, forced=False)
             key = parent.prefix + record.to_bytes(8, "big")
-            self.actions.append(Put(Table.ARGS, key, raw_args, forced=False))
+            self.outbox.actions.append(Put(Table.ARGS, key, raw_args, forced=False))
             if calls.parent == ids.ROOT:
-                self.root_deaths = 0
+                self.members.root_deaths = 0
         self.spent += change.spent
         for batch, part in changed:
             self.give_up(batch, part.begun)
@@ -181,7 +170,7 @@ class Ledger:
                 if lease.left.overlap(start, stop):
                     self.scheduler.settle(lease, start, stop)
                     if not lease.left:
-                        self.send(lease.peer.id, wire.encode(wire.Drop([lease.attempt])))
+                        self.outbox.send(lease.peer.id, wire.encode(wire.Drop([lease.attempt])))
 
     def observed(self, peer: Peer, observed: wire.Observed, raw: bytes) -> None:
         """Record a parent's observations."""
@@ -192,7 +181,7 @@ class Ledger:
             self.log(parent, raw)
         if observed.asks:
             noted = wire.Noted(observed.parent, observed.observations[-1].no)
-            self.send(peer.id, wire.encode(noted))
+            self.outbox.send(peer.id, wire.encode(noted))
 
     def stream(self, peer: Peer, piece: wire.Output | wire.Input, raw: bytes) -> None:
         """Record the script's output or input."""
@@ -213,33 +202,33 @@ class Ledger:
             output = wire.Output(output.attempt, known, output.data[known - output.offset :])
             raw = wire.encode(output)
         self.state.output_bytes = end
-        self.actions.append(Put(Table.OUTPUT, known.to_bytes(8, "big"), raw))
+        self.outbox.actions.append(Put(Table.OUTPUT, known.to_bytes(8, "big"), raw))
 
     def progress(self, peer: Peer, said: wire.Progress, raw: bytes) -> None:
         """Record the progress of a running item, if it is not done."""
-        if not said.parent and self.root != (said.attempt, peer.id):
+        if not said.parent and self.members.root != (said.attempt, peer.id):
             return
         key = apply_progress(self.state, said)
         if key is not None:
             self.erase_stale()  # before this, where it stands in the place of one
-            self.actions.append(Put(Table.PROGRESS, key, raw, forced=False))
+            self.outbox.actions.append(Put(Table.PROGRESS, key, raw, forced=False))
 
     def erase_stale(self) -> None:
         """Erase the progress of items that are done or gone (K1)."""
         stale, self.state.words.stale = self.state.words.stale, []
-        self.actions += [Erase(Table.PROGRESS, key) for key in stale]
+        self.outbox.actions += [Erase(Table.PROGRESS, key) for key in stale]
 
     def write_tally(self) -> None:
         """Write the totals, in the turn that erases the counted records (N1)."""
         self.state.tally.is_new = False
-        self.actions.append(
+        self.outbox.actions.append(
             Put(Table.META, TALLY_KEY, encode_tally(self.state.tally.said), forced=False)
         )
 
     def input(self, peer: Peer, read: wire.Input, raw: bytes) -> None:
         """Record the script's input; a repetition changes nothing."""
         if self.current(peer, ids.ROOT, read.attempt) and read.no == self.state.inputs:
-            self.actions.append(Put(Table.META, INPUT_KEY + read.no.to_bytes(8, "big"), raw))
+            self.outbox.actions.append(Put(Table.META, INPUT_KEY + read.no.to_bytes(8, "big"), raw))
             self.state.inputs += 1
 
     def history(self, peer: Peer, wanted: wire.HistoryWanted) -> None:
@@ -253,16 +242,16 @@ class Ledger:
             parent.next_call(), self.state.output_bytes, checkpoints.marks(parent),
             list(parent.dropped), list(parent.trimmed_by), wanted.no,
         )  # fmt: skip
-        self.actions.append(page)
+        self.outbox.actions.append(page)
 
     def const(self, const: wire.Const, raw: bytes) -> None:
         """Record a constant and send it to all; the first value of a name counts."""
         kept = self.consts.setdefault(const.name, raw)
         if kept is raw:
-            self.actions.append(Put(Table.CONST, const.name.encode(), raw))
-        for peer in self.peers.values():
+            self.outbox.actions.append(Put(Table.CONST, const.name.encode(), raw))
+        for peer in self.members.peers.values():
             if peer.role != "agent":
-                self.send(peer.id, kept)
+                self.outbox.send(peer.id, kept)
 
     # --- results ---------------------------------------------------------------------
 
@@ -329,7 +318,7 @@ class Ledger:
     def _erase_spent(self) -> None:
         """Drop arguments that are no longer needed: most never reach the disk."""
         if self.spent:
-            self.actions += [Erase(Table.ARGS, key) for key in self.spent]
+            self.outbox.actions += [Erase(Table.ARGS, key) for key in self.spent]
             self.spent.clear()
 
     def _settle(
@@ -343,7 +332,7 @@ class Ledger:
             for lease in list(batch.leases):
                 self.scheduler.settle(lease, start, stop)
                 if not lease.left and lease.attempt != by:
-                    self.send(lease.peer.id, wire.encode(wire.Drop([lease.attempt])))
+                    self.outbox.send(lease.peer.id, wire.encode(wire.Drop([lease.attempt])))
 
     def _close_if_over(self, batch: OpenBatch) -> None:
         if batch.parent.batches.get(batch.call) is not batch.facts:
@@ -430,7 +419,7 @@ class Ledger:
             if self.state.words.batches:
                 self.state.words.drop_all(each)
         for prefix in self.state.drop(path, counted=counted):
-            self.actions += [Erase(Table.LOG, prefix), Erase(Table.ARGS, prefix)]
+            self.outbox.actions += [Erase(Table.LOG, prefix), Erase(Table.ARGS, prefix)]
         if kept:
             names = checkpoints.unnamed(self.state.parents.values(), kept)
-            self.actions += [Discard(name) for name in names]
+            self.outbox.actions += [Discard(name) for name in names]

@@ -47,7 +47,9 @@ class Membership:
         self.ledger = ledger
         self.state: State = ledger.state
         self.scheduler: Scheduler = ledger.scheduler
-        self.peers = ledger.peers
+        self.members = ledger.members
+        self.outbox = ledger.outbox
+        self.peers = ledger.members.peers
         self.dead: list[PeerId] = []  # dead peers, to be taken by the exchange
         self.silent: dict[PeerId, Peer] = {}  # considered lost; may only have slept
         self.roomless = Roomless(self.scheduler)
@@ -79,11 +81,11 @@ class Membership:
             self._park_waiting(peer, hello, now)
         self._await(peer_id, hello, now)
         greeting = wire.Welcome(self.epoch, self.seed, self.config.lease_s, dropped)
-        self.ledger.send(peer_id, wire.encode(greeting))
+        self.outbox.send(peer_id, wire.encode(greeting))
         if hello.role != "agent" and self.ledger.consts:
-            self.ledger.send(peer_id, *self.ledger.consts.values())
+            self.outbox.send(peer_id, *self.ledger.consts.values())
         if self.stopping is not None:
-            self.ledger.send(peer_id, wire.encode(wire.Stop(self.stopping)))
+            self.outbox.send(peer_id, wire.encode(wire.Stop(self.stopping)))
         elif hello.role == "origin":
             self._seat_origin(peer, hello)
         return peer
@@ -127,7 +129,7 @@ class Membership:
         """As `recovering`, and until the script's process has arrived, within the same time."""
         if self.recovering(now):
             return True
-        no_root = self.config.adopt and self.ledger.root is None
+        no_root = self.config.adopt and self.members.root is None
         return no_root and self._grace_until is not None and now < self._grace_until
 
     def _adopt(self, peer: Peer, held: wire.Held, now: float) -> bool:
@@ -179,22 +181,22 @@ class Membership:
 
     def _seat_origin(self, peer: Peer, hello: wire.Hello) -> None:
         """Grant the origin the root future, or let it keep the running one."""
-        root = self.ledger.state.parent(ids.ROOT)
+        root = self.state.parent(ids.ROOT)
         for each in hello.waiting:
-            if each.parent == ids.ROOT and self.ledger.root is None:
-                self.ledger.root = (each.attempt, peer.id)
+            if each.parent == ids.ROOT and self.members.root is None:
+                self.members.root = (each.attempt, peer.id)
                 return
-        if self.ledger.root is not None and self.ledger.root[1] != peer.id:
-            old, at = self.ledger.root  # if it is alive after all, it must yield
-            self.ledger.send(at, wire.encode(wire.Drop([old])))
+        if self.members.root is not None and self.members.root[1] != peer.id:
+            old, at = self.members.root  # if it is alive after all, it must yield
+            self.outbox.send(at, wire.encode(wire.Drop([old])))
         attempt = self.scheduler.next_attempt()
-        self.ledger.root = (attempt, peer.id)
+        self.members.root = (attempt, peer.id)
         written = self.state.output_bytes + self.state.inputs > 0
         replay = root.logged or root.next_call() > 0 or written
         task = wire.Task(
-            attempt.no, "", 0, 0, b"", b"", [], replay=replay, tries=self.ledger.root_deaths
+            attempt.no, "", 0, 0, b"", b"", [], replay=replay, tries=self.members.root_deaths
         )
-        self.ledger.send(peer.id, wire.encode(wire.Grant([task])))
+        self.outbox.send(peer.id, wire.encode(wire.Grant([task])))
 
     # --- departure ----------------------------------------------------------------------------
 
@@ -211,7 +213,7 @@ class Membership:
             self._blame_unseen(lost)
             return
         if peer.role == "origin" and lost.reason != "asked":
-            self.ledger.root_deaths += 1
+            self.members.root_deaths += 1
             self.fruitless.died(lost, others_compute=bool(self.scheduler.leases))
         self.lose(peer, lost)
 
@@ -220,8 +222,8 @@ class Membership:
         self.peers.pop(peer.id, None)
         self.scheduler.workers.pop(peer.id, None)
         self.roomless.said.pop(peer.id, None)
-        if self.ledger.root is not None and self.ledger.root[1] == peer.id:
-            self.ledger.root = None
+        if self.members.is_root(peer.id):
+            self.members.root = None
         for lease in list(peer.leases.values()):
             self.scheduler.end(lease)
             if lease.limits or lost is not None:
@@ -275,7 +277,7 @@ class Membership:
         kill = wire.encode(wire.Kill(peer.id, "asked", attempt))
         for each in self.peers.values():
             if each.role == "agent":
-                self.ledger.send(each.id, kill)
+                self.outbox.send(each.id, kill)
 
     def _verdict(self, batch: OpenBatch, fn: bytes, lost: wire.ProcessLost) -> bytes | None:
         """Return the outcome of an item that may not be tried again, or None."""
@@ -318,7 +320,7 @@ class Membership:
             batch, fn, attempt = lease.batch, lease.fn, lease.attempt
             mark = b"%d.%d" % (attempt.epoch, attempt.no)
             self.scheduler.settle(lease, index, index + 1)
-            self.ledger.send(lease.peer.id, wire.encode(wire.Evict(attempt, index)))
+            self.outbox.send(lease.peer.id, wire.encode(wire.Evict(attempt, index)))
             lost = wire.ProcessLost(mark, 0, "timeout", attempt, index, tries=tries)
             self._blame(batch, fn, lost)
             self.ledger.again(batch, [(index, index + 1)], resumes=True)
@@ -331,10 +333,10 @@ class Membership:
 
     def _silence(self, peer: Peer, *, died: bool = False) -> None:
         """Consider a silent peer lost."""
-        self.ledger.send(peer.id, wire.encode(wire.Drop(list(peer.leases))))
-        root = self.ledger.root
+        self.outbox.send(peer.id, wire.encode(wire.Drop(list(peer.leases))))
+        root = self.members.root
         self.lose(peer, None, died=died)
-        self.ledger.root = root  # it stays the origin until another one arrives
+        self.members.root = root  # it stays the origin until another one arrives
         self.silent[peer.id] = peer
 
     def revive(self, peer_id: PeerId, now: float) -> Peer | None:
@@ -351,5 +353,5 @@ class Membership:
         if peer.role == "worker":
             self.scheduler.workers[peer_id] = peer
         if peer.role != "agent" and self.ledger.consts:
-            self.ledger.send(peer_id, *self.ledger.consts.values())  # it may not know some of them
+            self.outbox.send(peer_id, *self.ledger.consts.values())  # it may not know some of them
         return peer

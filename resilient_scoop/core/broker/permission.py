@@ -42,12 +42,12 @@ def permit(ledger: Ledger, peer: Peer, wanted: wire.BeginWanted, stopping: str |
         return
     lease = peer.leases.get(wanted.attempt)
     if lease is None or wanted.index not in lease.left:
-        ledger.send(peer.id, wire.encode(wire.Drop([wanted.attempt])))
+        ledger.outbox.send(peer.id, wire.encode(wire.Drop([wanted.attempt])))
         return
     batch, index = lease.batch, wanted.index
     if index not in batch.parent.intents.get(batch.call, ()):
         _write(ledger, batch, index, index + 1, void=False)
-    ledger.send(peer.id, wire.encode(wire.MayBegin(wanted.attempt, index)))
+    ledger.outbox.send(peer.id, wire.encode(wire.MayBegin(wanted.attempt, index)))
 
 
 def not_begun(ledger: Ledger, batch: OpenBatch, start: int, stop: int) -> None:

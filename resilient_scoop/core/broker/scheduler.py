@@ -115,6 +115,16 @@ class Scheduler(msgspec.Struct):
         facts = None if parent is None else parent.batches.get(call)
         return None if parent is None or facts is None else self.open(parent, facts)
 
+    def lease_of(self, path: str) -> Lease | None:
+        """Return the lease in which the future at `path` runs."""
+        place = ids.parse_item(path)
+        if place is None:
+            return None
+        batch = self.find(*place[:2])
+        if batch is None:
+            return None
+        return next((lease for lease in batch.leases if place[2] in lease.left), None)
+
     def close(self, batch: OpenBatch) -> None:
         """Drop a batch that is done or gone, without ready or leased items."""
         self.batches.pop(batch.facts, None)

@@ -107,8 +107,11 @@ def apply(state: State, record: Logged, seq: int, args: list[bytes] | None = Non
     match record:
         case Outcomes(items=items):
             spent = change.spent
-            ended = (_end(state, parent, outcome, spent) for outcome in items)
-            change.counted = [each for each in ended if each is not None]
+            change.counted = [
+                each
+                for outcome in items
+                if (each := _end(state, parent, outcome, spent)) is not None
+            ]
             change.is_news = bool(change.counted)
         case Calls():
             _call(state, parent, record, seq, args, change)

@@ -226,7 +226,7 @@ def test_what_is_queued_behind_a_parent_that_goes_on_is_taken_over() -> None:
     bench = Bench()
     attempt = grant_one(bench, W1)
     path = item_path(ROOT, 0, 0)
-    root = bench.broker.ledger.root
+    root = bench.broker.members.root
     assert root is not None
     bench.tell(W1, *calls(part(0, 0, 1), parent=path, attempt=attempt), wire.Parked(attempt, 0))
     (peer,) = bench.broker.scheduler.workers.values()

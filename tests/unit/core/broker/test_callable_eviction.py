@@ -165,7 +165,7 @@ def test_what_a_lease_needs_is_kept_by_its_worker() -> None:
     mails = generations(office, root, 0, 1, 2, 3, 4)
 
     assert [each.keep for each in forgets(mails, W1)] == [[other(50).fn]]
-    known = office.exchange.broker.ledger.peers[W1].functions
+    known = office.exchange.broker.members.peers[W1].functions
     assert other(50).fn in known
     assert not known & {other(number).fn for number in (0, 1, 2)}
 
@@ -174,9 +174,9 @@ def test_one_that_is_heard_again_is_asked_at_once() -> None:
     office = Office()
     office.begin()
     broker = office.exchange.broker
-    broker.ledger.peers[W1].alive_at -= 100.0
+    broker.members.peers[W1].alive_at -= 100.0
     broker.membership.expire(office.now)
-    assert W1 not in broker.ledger.peers
+    assert W1 not in broker.members.peers
 
     office.say(W1, wire.Progress("", wire.Attempt(1, 9), 0, 0, b"", b"", 1, 2))
 
@@ -187,7 +187,7 @@ def test_a_silent_origin_that_keeps_its_seat_is_waited_for() -> None:
     office = Office()
     office.begin()
     broker = office.exchange.broker
-    broker.ledger.peers[ORIGIN].alive_at -= 100.0
+    broker.members.peers[ORIGIN].alive_at -= 100.0
     broker.membership.expire(office.now)
 
     office.say(W1, *map(other, range(5)))

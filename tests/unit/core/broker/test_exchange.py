@@ -56,8 +56,8 @@ class Office:
         self.say(ORIGIN, wire.Hello("origin", "n", "o", 2))
         self.say(W1, wire.Hello("worker", "n", "w", 3))
         self.step()
-        assert self.exchange.broker.ledger.root is not None
-        return self.exchange.broker.ledger.root[0]
+        assert self.exchange.broker.members.root is not None
+        return self.exchange.broker.members.root[0]
 
 
 def read(mails: Sequence[Mail], to: PeerId) -> list[wire.Down]:
@@ -90,8 +90,8 @@ def test_a_worker_that_comes_behind_a_call_is_awaited_and_the_call_is_not() -> N
     office.say(AGENT, wire.Hello("agent", "n", "a", 1))
     office.say(ORIGIN, wire.Hello("origin", "n", "o", 2))
     office.step()
-    assert office.exchange.broker.ledger.root is not None
-    root = office.exchange.broker.ledger.root[0]
+    assert office.exchange.broker.members.root is not None
+    root = office.exchange.broker.members.root[0]
     office.say(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
     office.turn()
     assert not office.exchange.is_awaited, "its record may be held"
@@ -148,7 +148,7 @@ def test_a_message_of_another_epoch_is_answered_with_ours_and_not_handled() -> N
 
     (mail,) = [mail for mail in office.turn() if mail.to == W1]
     assert wire.unpack_header(mail.frames[0]).epoch == 1
-    assert office.exchange.broker.ledger.peers == {}
+    assert office.exchange.broker.members.peers == {}
 
 
 BAD = {
@@ -205,7 +205,7 @@ def test_a_bundle_that_contradicts_itself_changes_nothing(messages: list[wire.Up
     assert office.exchange.broker.state.seq == before
     office.say(W1, wire.Bye())
     office.step()
-    assert W1 not in office.exchange.broker.ledger.peers
+    assert W1 not in office.exchange.broker.members.peers
 
 
 def test_time_passes_however_much_is_said() -> None:
@@ -220,8 +220,8 @@ def test_time_passes_however_much_is_said() -> None:
         office.step()
 
     # Then its lease still ends
-    assert W1 not in office.exchange.broker.ledger.peers
-    assert ORIGIN in office.exchange.broker.ledger.peers
+    assert W1 not in office.exchange.broker.members.peers
+    assert ORIGIN in office.exchange.broker.members.peers
 
 
 def test_a_history_comes_in_pages_of_outcomes_and_observations() -> None:
@@ -333,7 +333,7 @@ def test_callables_that_are_not_in_use_are_let_go_and_come_back_when_named() -> 
     broker = office.exchange.broker
     assert len(broker.state.defines) <= 5
     assert other(0).fn in broker.state.defines
-    assert len(broker.ledger.peers[W1].functions) <= 5
+    assert len(broker.members.peers[W1].functions) <= 5
     assert len(broker.scheduler.estimates) <= 5
 
     # When one that was dropped is asked for again, without its definition

@@ -9,7 +9,7 @@ from tests.unit.bench import AGENT, ORIGIN, PLAIN, W1, Bench, calls, outcomes, p
 
 def die(bench: Bench, exit_code: int, *, in_code: bool = True) -> list[wire.Stop]:
     """Let the script's process die; another one comes."""
-    root = bench.broker.ledger.root
+    root = bench.broker.members.root
     assert root is not None
     on_cpu = root[0] if in_code else None
     actions = bench.tell(AGENT, wire.ProcessLost(ORIGIN, exit_code, "crash", on_cpu))
@@ -35,7 +35,7 @@ def test_whatever_is_gained_begins_the_count_anew() -> None:
     for call in range(5):
         assert not die(bench, 9)
         assert not die(bench, 9)
-        root = bench.broker.ledger.root
+        root = bench.broker.members.root
         assert root is not None
         bench.tell(ORIGIN, PLAIN, *calls(part(call, 0, 1), attempt=root[0]))
         bench.tell(W1, outcomes(call, 0, 1))

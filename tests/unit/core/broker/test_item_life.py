@@ -76,7 +76,7 @@ class Life:
         self.ask(fresh=True)
 
     def arrive(self) -> None:
-        self.bench.arrive(W1 if W1 not in self.bench.broker.ledger.peers else W2)
+        self.bench.arrive(W1 if W1 not in self.bench.broker.members.peers else W2)
 
     def park(self) -> None:
         self.bench.tell(W1, wire.Parked(self.attempt, 0, parked=True))
@@ -85,7 +85,7 @@ class Life:
         self.bench.tell(W1, wire.Parked(self.attempt, 0, parked=False))
 
     def end(self) -> None:
-        if W1 not in self.bench.broker.ledger.peers:
+        if W1 not in self.bench.broker.members.peers:
             self.bench.arrive(W1)
         self.bench.tell(W1, outcomes(0, 0, 1, task=self.attempt))
 

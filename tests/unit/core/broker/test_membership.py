@@ -47,7 +47,7 @@ def test_an_item_that_kills_its_worker_three_times_fails_alone_even_over_a_resta
     # Given an item that has killed two workers, and then a new broker
     bench = Bench()
     bench.begin(W1)
-    root = bench.broker.ledger.root
+    root = bench.broker.members.root
     assert root is not None
     actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root[0]))
     for worker, successor in ((W1, W2), (W2, W3)):
@@ -73,7 +73,7 @@ def test_a_death_that_the_last_broker_did_not_hear_of_is_blamed_once() -> None:
     # Given an item that was on the CPU when the broker died, and then its worker did
     bench = Bench()
     bench.begin(W1)
-    root = bench.broker.ledger.root
+    root = bench.broker.members.root
     assert root is not None
     (task,) = granted(bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root[0])), W1)
     death = wire.ProcessLost(W1, -11, "crash", wire.Attempt(1, task.no), 0, task.parent, task.call)
@@ -167,7 +167,7 @@ def test_a_silent_peer_is_lost_after_its_lease_and_heard_again() -> None:
     # And when its outcome comes after all, then it counts, and it is there again
     actions = bench.tell(W1, outcomes(0, 0, 1, task=attempt))
     assert sent(actions, ORIGIN, wire.Outcomes)
-    assert W1 in bench.broker.ledger.peers
+    assert W1 in bench.broker.members.peers
 
 
 def test_an_origin_that_slept_goes_on_and_loses_no_word() -> None:
@@ -175,7 +175,7 @@ def test_an_origin_that_slept_goes_on_and_loses_no_word() -> None:
     bench = Bench()
     root = bench.begin(W1)
     bench.wait(11, vouched=[W1])
-    assert ORIGIN not in bench.broker.ledger.peers
+    assert ORIGIN not in bench.broker.members.peers
 
     # When it calls after all, then that counts
     actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 1), attempt=root))
@@ -189,7 +189,7 @@ def test_nobody_is_lost_for_the_brokers_own_sleep() -> None:
     bench.now += 3600.0
     bench.wait(1)
 
-    assert {ORIGIN, W1, AGENT} <= set(bench.broker.ledger.peers)
+    assert {ORIGIN, W1, AGENT} <= set(bench.broker.members.peers)
 
 
 def test_an_older_attempt_of_a_parent_is_fenced() -> None:

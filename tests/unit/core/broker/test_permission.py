@@ -153,8 +153,8 @@ def test_an_outcome_that_does_not_count_starts_nothing_again() -> None:
 def test_another_call_in_the_place_of_a_begun_one_is_not_started() -> None:
     # Given a call that has begun, and a script that asks for another one in its place
     bench, _ = begun(W1, W2)
-    assert bench.broker.ledger.root is not None
-    root = bench.broker.ledger.root[0]
+    assert bench.broker.members.root is not None
+    root = bench.broker.members.root[0]
 
     actions = bench.tell(ORIGIN, *calls(part(0, 0, 1, fn=ONCE, salt=7), attempt=root))
 

@@ -88,6 +88,6 @@ def test_a_worker_that_has_set_all_aside_is_given_other_calls() -> None:
     bench, attempt = resumed()
     for _ in range(3):  # each time it is given another item
         bench.tell(W1, unfit())
-    assert bench.broker.ledger.peers[W1].items == 0
+    assert bench.broker.members.peers[W1].items == 0
     actions = bench.tell(ORIGIN, PLAIN, *calls(part(1, 0, 1), attempt=attempt))
     assert [task.call for task in granted(actions, W1)] == [1]

@@ -144,8 +144,8 @@ def test_it_goes_when_another_call_stands_in_the_item_s_place() -> None:
     bench.tell(holder(bench), word(attempt, 1))
     bench.tell(AGENT, wire.ProcessLost(ORIGIN, -9, "crash"))
     bench.arrive(ORIGIN)
-    assert bench.broker.ledger.root is not None
-    root = bench.broker.ledger.root[0]
+    assert bench.broker.members.root is not None
+    root = bench.broker.members.root[0]
 
     bench.tell(ORIGIN, *calls(part(0, 0, 1, salt=9), attempt=root))
 
@@ -205,8 +205,8 @@ def test_an_item_that_said_something_travels_alone() -> None:
     bench, attempt = running(items=1)
     bench.broker.scheduler.measure(FN, 1000, 0.1)
     bench.tell(holder(bench), outcomes(0, 0, 1, task=attempt))
-    assert bench.broker.ledger.root is not None
-    root = bench.broker.ledger.root[0]
+    assert bench.broker.members.root is not None
+    root = bench.broker.members.root[0]
     actions = bench.tell(ORIGIN, *calls(part(1, 0, 200), attempt=root))
     slices = [(task.start, len(task.args)) for w in (W1, W2) for task in granted(actions, w)]
     assert max(count for _, count in slices) > 10
@@ -225,8 +225,8 @@ def test_an_item_that_said_something_travels_alone() -> None:
 
 def test_the_script_s_own_word_is_kept_until_the_run_ends() -> None:
     bench, _ = running()
-    assert bench.broker.ledger.root is not None
-    root = bench.broker.ledger.root[0]
+    assert bench.broker.members.root is not None
+    root = bench.broker.members.root[0]
     script = wire.Progress("", root, 0, 0, b"", b"", 120, 500, label="generation")
 
     bench.tell(W1, script)  # not the script's one writer

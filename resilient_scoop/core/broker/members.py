@@ -1,0 +1,23 @@
+"""Who is there: the processes that are heard, and the one that runs the script."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.broker.leases import Peer
+    from resilient_scoop.ids import PeerId
+    from resilient_scoop.wire.messages import Attempt
+
+
+class Members:
+    """What the membership keeps, and all parts of the broker look at."""
+
+    def __init__(self) -> None:
+        self.peers: dict[PeerId, Peer] = {}
+        self.root: tuple[Attempt, PeerId] | None = None  # the script's attempt, and who runs it
+        self.root_deaths = 0  # of its process, since it last made a call
+
+    def is_root(self, peer: PeerId) -> bool:
+        """Return whether a process runs the script."""
+        return self.root is not None and self.root[1] == peer
