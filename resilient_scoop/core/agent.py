@@ -1,8 +1,8 @@
-"""The agent of a host: who lives there, why a process died, when its successor starts, when to give up.
+"""The machine of a host's agent: its processes, reasons of deaths, restarts, and when to give up.
 
-An agent has a slot for each process of its host. It is told what happened to them and what they are
-executing, and it says what is to be done: start, kill, tell the broker, say something to the user, leave.
-It supposes nothing about the place: the origin is one of the roles that a slot may have.
+An agent has a slot for each process of its host. Its events say what happened to them and what they
+are executing; its actions are: start, kill, tell the broker, tell the user, end. It makes no
+assumption about the host: the origin is one of the roles of a slot.
 
 The life of a slot (`_NEXT`), by what happens to it:
 
@@ -63,18 +63,18 @@ if TYPE_CHECKING:
 BACKOFF_S: Final = 0.25
 BACKOFF_S_MAX: Final = 30.0
 FREED_MAX: Final = 4
-"""How often a worker may be started again for what C code waits for: it may be no lock of a task."""
+"""How often a worker may be restarted because C code waits, possibly not for a lock of a task."""
 HASTY_S: Final = 1.0
 HASTY_MIN: Final = 3
 STILLBORN_MAX: Final = 5
 UNFIT_MAX: Final = 4
-"""How often a worker alone may fail to import the script before the run is stopped."""
+"""How often a single worker may fail to import the script before the run stops."""
 REFUSED_AGAIN_S: Final = 1.0
 REFUSED_S_MAX: Final = 10.0
 LAST_S: Final = 3.0
-"""What an interrupted script has beyond the grace of tasks."""
+"""Time of an interrupted script beyond the grace of tasks."""
 EXIT_S: Final = 10.0
-"""What exit handlers, threads and finalizers of the user's have in a process whose work is done."""
+"""Time for the user's exit handlers, threads and finalizers in a process whose work is done."""
 IMPORT_S: Final = 60.0
 """Time after which a long import of the script is reported."""
 PAUSED_S: Final = 3.0
@@ -137,7 +137,7 @@ _NEXT: Final[dict[State, dict[Happening, State]]] = {
 
 
 class Slot(msgspec.Struct, eq=False):
-    """A place for a process: which one is in it, and when the next may be started."""
+    """A slot for a process: the present one, and when the next may be started."""
 
     role: str  # "origin", "worker"
     name: str
@@ -146,16 +146,16 @@ class Slot(msgspec.Struct, eq=False):
     pid: int = 0
     started_at: float = 0.0
     start_at: float = 0.0
-    refused_at: float | None = None  # since when the system has had no room for it
-    hasty: int = 0  # how often in a row it died at once, and came no further
+    refused_at: float | None = None  # since when the system has refused it
+    hasty: int = 0  # how often in a row it died at once, without progress
     reached: int = 0  # how far the script has come (`Flight.reached`)
-    stillborn: int = 0  # how often in a row it ended before it came to its work
+    stillborn: int = 0  # how often in a row it ended before it started its work
     unfit: int = 0  # how often in a row it could not import the script
     killed_for: str = ""
-    late: bool = False  # it was said that it does not end
-    freed: int = 0  # how often it could only be freed of a lock by its end
-    import_said: bool = False  # that it imports the script for very long
-    paused_s: float = 0.0  # for how long it has been stopped (SIGSTOP), as far as we ran
+    late: bool = False  # it was reported that it does not end
+    freed: int = 0  # how often it had to end to release a lock
+    import_said: bool = False  # a very long import was reported
+    paused_s: float = 0.0  # how long it has been stopped (SIGSTOP), in time in which the agent ran
 
     @property
     def has_process(self) -> bool:
@@ -181,11 +181,11 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class NotStarted(msgspec.Struct, frozen=True):
-    """The system has no room for a process that was to be started."""
+    """The system refuses a process that was to be started."""
 
     name: str
     why: str
-    full: bool = False  # the disk is full: waited for as long as it takes
+    full: bool = False  # the disk is full: waits without limit
 
 
 class Exited(msgspec.Struct, frozen=True):
@@ -357,7 +357,7 @@ Action = Start | Kill | EndLeftovers | Say | Transmit | Beat | Leave
 
 
 class Agent:
-    """The processes of one host."""
+    """The machine for the processes of one host."""
 
     def __init__(self, config: AgentConfig, slots: list[Slot], *, node: str, name: str, pid: int,
                  run: bytes) -> None:  # fmt: skip
@@ -368,7 +368,7 @@ class Agent:
         self.pid = pid
         self.run = run
         self.link = Link(run, 0)
-        self.pending: list[bytes] = []  # told before there was a broker
+        self.pending: list[bytes] = []  # messages from before there was a broker
         self.greeted = False
         self.status = 0  # exit status, of an agent that gives up
         self.stopping: str | None = None
@@ -381,7 +381,7 @@ class Agent:
     # --- for the shell ------------------------------------------------------------------------
 
     def step(self, event: Event, now: float) -> list[Action]:
-        """Take in an event and return what is to be done, in this order."""
+        """Take in an event and return actions, in order."""
         assert not self.left, "nothing happens to an agent that has left"
         match event:
             case Started():
@@ -411,7 +411,7 @@ class Agent:
     def deadline(self) -> float:
         """Return when `Ticked` is due, whatever happens until then.
 
-        The end of an item's time is not in it: only the shell sees what is on the CPU.
+        Deadlines of items are not included: only the shell sees what is being executed.
         """
         due = [self.looks_at]
         if self.stopping is None:
@@ -422,7 +422,7 @@ class Agent:
         return min(due)
 
     def check(self) -> None:
-        """Raise AssertionError where an invariant does not hold."""
+        """Raise AssertionError if an invariant does not hold."""
         for slot in self.slots.values():
             assert slot.state is not State.STARTING or not slot.killed_for, f"G1 {slot.name}"
             assert slot.state is State.DYING or not slot.killed_for, f"G1 {slot.name}"
@@ -452,7 +452,7 @@ class Agent:
             self._kill(slot)
 
     def _refused(self, slot: Slot, why: str, now: float, *, full: bool = False) -> None:
-        """The system has no room for a process: try again, as long as it is of any use (G6)."""
+        """The system refuses a process: try again, while it is useful (G6)."""
         slot.start_at = now + REFUSED_AGAIN_S
         if slot.refused_at is None:
             slot.refused_at = now
@@ -475,7 +475,7 @@ class Agent:
     # --- ends ---------------------------------------------------------------------------------
 
     def _exited(self, event: Exited, now: float) -> None:
-        """A process has ended: say so to the broker, plan its successor."""
+        """A process has ended: tell the broker, plan its successor."""
         slot, code, flight = self.slots[event.name], event.code, event.flight
         gets_on, slot.reached = flight.reached > slot.reached, max(slot.reached, flight.reached)
         if not flight.has_ended:
@@ -526,14 +526,14 @@ class Agent:
                 self._say(ImportFails(event.why, wait_s))
 
     def _is_unfit(self, slot: Slot) -> bool:
-        """Return whether a worker that could not import the script need not try again.
+        """Return whether a worker that could not import the script need not be tried again.
 
-        Where other workers run, the cause may be a passing one.
+        If other workers run, the cause may be temporary.
         """
         return slot.unfit >= UNFIT_MAX or not self._others(slot)
 
     def stop(self, reason: str, now: float) -> None:
-        """Start nothing more; give what runs the time of grace (G4)."""
+        """Start nothing more; give running processes the grace time (G4)."""
         if self.stopping is None:
             self.stopping = reason
             self.abandon_at = now + self.config.stop_grace_s
@@ -548,7 +548,7 @@ class Agent:
         self._actions.append(Kill(slot.name))
 
     def _end_late(self, flights: Mapping[str, Flight], now: float) -> None:
-        """Kill what has run out of its time: the call's `timeout=`, or the grace at a stop."""
+        """Kill processes whose time is over: the call's `timeout=`, or the grace at a stop."""
         for slot in self.slots.values():
             if slot.state is not State.RUNNING:
                 continue
@@ -565,12 +565,12 @@ class Agent:
                 self._kill(slot, "timeout")
 
     def _is_late(self, slot: Slot, now: float) -> bool:
-        """Return whether the time is over that a process has at a stop."""
+        """Return whether a process's time at a stop is over."""
         interrupted = slot.role == "origin" and self.stopping == CTRL_C
         return self.stopping is not None and now >= self.stop_at + interrupted * LAST_S
 
     def _running(self) -> bool:
-        """Return whether there is a process, or may be one in a moment."""
+        """Return whether there is a process, or one is being started."""
         return any(s.has_process or s.state is State.STARTING for s in self.slots.values())
 
     def _leave(self) -> None:
@@ -587,7 +587,7 @@ class Agent:
     def _look(
         self, flights: Mapping[str, Flight], states: Mapping[str, str] | None, now: float
     ) -> None:
-        """Look at what the host lets run, and vouch for it (G7)."""
+        """Check which processes the host lets run, and vouch for them (G7)."""
         if states is None:
             return
         passed_s = min(now - self.looked_at, 2 * self.config.alive_s)
@@ -604,7 +604,7 @@ class Agent:
         self._actions.append(Beat(self.link.beat()))
 
     def _runs(self, slot: Slot, state: str, passed_s: float) -> bool:
-        """Return whether the host lets the process run; say if it was stopped for long."""
+        """Return whether the host lets the process run; report if it was stopped for long."""
         before = slot.paused_s
         if state not in "Tt":
             slot.paused_s = 0.0
@@ -646,7 +646,7 @@ class Agent:
             self._handle(wire.decode_down(frame), flights, now)
 
     def _meet(self, epoch: int) -> None:
-        """Meet a new broker: it is told who runs, and what the last one had not acknowledged."""
+        """Greet a new broker with the running processes, and what the last one had not acknowledged."""
         owed = [frame for frames in self.link.pending() for frame in frames]
         self.link = Link(self.run, epoch)
         self.greeted = True
@@ -679,20 +679,20 @@ class Agent:
 
 
 def _executes(flight: Flight, attempt: wire.Attempt) -> bool:
-    """Return whether a process is in the middle of an attempt."""
+    """Return whether a process is executing an attempt."""
     on_cpu = flight.on_cpu
     return on_cpu is not None and (on_cpu.epoch, on_cpu.no) == (attempt.epoch, attempt.no)
 
 
 def _backoff_s(hasty: int) -> float:
-    """Return how long a process that died so often at once waits for its next start (G6)."""
+    """Return the wait before the next start of a process that died at once several times (G6)."""
     if hasty < HASTY_MIN:
         return 0.0
     return float(min(BACKOFF_S_MAX, BACKOFF_S * 2 ** (hasty - HASTY_MIN)))
 
 
 def _lost(slot: Slot, event: Exited, reason: str) -> wire.ProcessLost:
-    """Return what the broker is told of a death."""
+    """Return the message to the broker about a death."""
     on_cpu = event.flight.on_cpu
     if on_cpu is None:
         return wire.ProcessLost(slot.incarnation, event.code, reason, at=event.at)

@@ -1,4 +1,4 @@
-"""What a process does, as its agent knows it: the content of a flight record, as values."""
+"""What a process does: the content of a flight record, as values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class OnCpu(NamedTuple):
 
     epoch: int
     no: int
-    parent: str  # path of the item's parent; empty where it is too long to be noted
+    parent: str  # path of the item's parent; empty if it is too long to be recorded
     call: int
     item: int
     deadline_ns: int
@@ -24,7 +24,7 @@ class Flight(msgspec.Struct, frozen=True):
     """A flight record at one moment."""
 
     on_cpu: OnCpu | None = None
-    is_ready: bool = False  # the process has begun its work
+    is_ready: bool = False  # the process has started its work
     has_ended: bool = False  # its work is done: it needs no successor
-    reached: int = 0  # how far the script is: its calls and the answers it was told
-    starts_s: float = 0.0  # for how long it has been starting; 0 where it has begun its work
+    reached: int = 0  # progress of the script: number of its calls and answers
+    starts_s: float = 0.0  # seconds since its start, until it starts its work; then 0

@@ -1,11 +1,11 @@
-"""A worker's or the origin's life at the broker: its machine, its socket, and two threads that take turns.
+"""The connection of a worker or the origin to the broker: machine, socket, and two threads that take turns.
 
-User code runs in the main thread. Between items and while it waits, the main thread itself does the
-receiving and sending. While it is in user code for long, a deputy thread does: it acknowledges,
-answers retractions, sends finished items, and greets a new broker. Whoever changes the machine does
-so in `with session.turn():`, and sends with `session.send(frame)` in there. The deputy cannot run
-while user code holds the interpreter's lock; no process depends on it then, since the agent vouches
-for this one.
+User code runs in the main thread. Between items and while it waits, the main thread itself receives
+and sends. While it runs user code for long, a deputy thread does this: it acknowledges, answers
+retractions, sends finished items, and greets a new broker. Code that changes the machine does so in
+`with session.turn():`, and sends with `session.send(frame)` there. The deputy cannot run while user
+code holds the interpreter's lock; no process depends on it then, because the agent vouches for this
+one.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ DEPUTY_S = 0.1
 FLUSH_S = 0.09
 ACK_MESSAGES = 16
 UNACKED_MAX = 32
-"""Messages not acknowledged beyond which progress waits: the broker's disk may be full for hours."""
+"""Limit of unacknowledged messages for progress reports: the broker's disk may be full for hours."""
 
 
 class Context:
-    """The future that is running: what its calls belong to. `prefix` is its batch's path."""
+    """The running future, to which its calls belong. `prefix` is the path of its batch."""
 
     __slots__ = (
         "again", "aside", "blocks", "called_back", "classes", "consts", "fenced", "in_once", "index",
@@ -56,19 +56,17 @@ class Context:
         self.parent: Parent | None = None
         self.parked = False
         self.fenced = False
-        self.in_once = 0  # how many functions of `futures.once` are running: it stays where it is
+        self.in_once = 0  # number of running functions of `futures.once`: if any, it is not moved
         self.again = False  # runs from the top once more: it has a history
         self.listeners: Any = None  # futures with callbacks to call
-        self.called_back: list[bytes] | None = None  # while a callback runs: what waits for its end
-        self.learned = 0  # of how many futures the parent was told
+        self.called_back: list[bytes] | None = None  # callbacks that wait for the running one
+        self.learned = 0  # number of futures whose outcomes the parent knows
         self.blocks: dict[str, Any] = {}  # opened by `checkpoint.restore`
         self.classes: dict[tuple[str, str, str], int] = {}  # see `payload.RunningFuture`
         self.until: float | None = None  # when its `timeout=` is over (monotonic)
-        self.consts: dict[str, Any] = {}  # that `shared.getConst` has given out
-        self.rngs: StreamBook | None = None  # the streams that `futures.rng()` has given out
-        self.aside = (
-            ""  # behind the path, where something draws aside of it (`processes.random_streams`)
-        )
+        self.consts: dict[str, Any] = {}  # constants returned by `shared.getConst`
+        self.rngs: StreamBook | None = None  # streams returned by `futures.rng()`
+        self.aside = ""  # suffix of the path during separate draws (`processes.random_streams`)
 
     @property
     def path(self) -> str:
@@ -77,28 +75,28 @@ class Context:
 
 
 def lived(parent: Parent | None) -> int:
-    """Return how many of a parent's items were settled as they were computed, not by its history."""
+    """Return how many of a parent's items were settled live, not by its history."""
     return 0 if parent is None else parent.calls.settled - parent.calls.recovered
 
 
 class Position(Protocol):
-    """Where the script stands in its output, or its input."""
+    """The script's position in its output, or its input."""
 
     def position(self) -> int:
         """Return how many bytes the script has written, or read."""
 
     def become_child(self) -> None:
-        """Go past the run from now on: this process is a forked child."""
+        """Bypass the run from now on: this process is a forked child."""
 
     def skip_to(self, position: int) -> None:
-        """Take all before a position for written, or read."""
+        """Count everything before a position as written, or read."""
 
 
 class Written(Position, Protocol):
-    """What the script has written."""
+    """The script's output."""
 
     def open_line(self, since: int) -> str:
-        """Return what was written from a position on and has no end: a question, perhaps."""
+        """Return the unfinished line written from a position on: it may be a prompt."""
 
 
 class Session:
@@ -107,7 +105,7 @@ class Session:
     output: Written | None = None  # the origin's
     input: Position | None = None
     is_cut = False  # nothing is sent or recorded any more (`processes.origin.interrupt`)
-    saves = True  # what `commit` is given; else it is only looked at
+    saves = True  # the time for `commit`; else it is only checked
     call_back: Callable[[], None] | None = None  # calls the callbacks of settled futures
 
     def __init__(self, role: str, settings: ChildSettings, node: str, pid: int) -> None:
@@ -116,7 +114,7 @@ class Session:
         self.machine = Worker(
             role=role, node=node, name=settings.name, pid=pid, run=settings.run[:8]
         )
-        # Grants may overtake the greeting, which tells the seed too.
+        # Grants may overtake the greeting, which also holds the seed.
         self.machine.seed = settings.seed
         self._lock = threading.Lock()  # one turn at a time
         self.reporter = Reporter()
@@ -128,31 +126,31 @@ class Session:
         )
         self.context = Context("0", None)
         self.waiter: Waiter | None = None
-        self.running: Work | None = None  # what the main thread is in the middle of
+        self.running: Work | None = None  # what the main thread is executing
         self.pumped_at = time.monotonic()
         self.heard_at = self.pumped_at
         self.flushed_at = 0.0
         self.beat_at = 0.0
         self._files: dict[str, dict[tuple[int, int], bytes]] = {}  # by parent, call and item
         self.on_stop: Callable[[], None] | None = None
-        self.say_stuck: Callable[[], None] | None = None  # the deputy asks it, in its turn
+        self.say_stuck: Callable[[], None] | None = None  # called by the deputy, in its turn
         self._closed = threading.Event()
 
     def turn(self) -> threading.Lock:
-        """Return what the main thread and the deputy hold one at a time: `with session.turn():`."""
+        """Return the lock of the main thread and the deputy: `with session.turn():`."""
         return self._lock
 
     def send(self, frame: bytes) -> None:
-        """Send a frame, in a turn: it leaves with the next `pump` or `flush`."""
+        """Send a frame, in a turn: it is sent with the next `pump` or `flush`."""
         assert self._lock.locked(), "frames are sent in a turn"
         self.machine.out.append(frame)
 
     @property
     def checkpoint_asked(self) -> int:
-        """How often everybody was asked for a checkpoint.
+        """The number of requests for checkpoints.
 
-        A parent's next `commit` writes one, whatever its thinning says, if it has written none
-        since this last rose.
+        A parent's next `commit` writes a checkpoint, regardless of `every_s`, if it has written
+        none since this last rose.
         """
         return self.machine.checkpoint_requests.count
 
@@ -167,7 +165,7 @@ class Session:
         return seed_of(self.machine.seed, context.path + context.aside + mark)
 
     def keep_files(self, path: str, call: int, refs: dict[int, bytes]) -> None:
-        """Remember the files of items' arguments, to be removed when the items are settled."""
+        """Keep the files of items' arguments, to be removed when the items are settled."""
         self._files.setdefault(path, {}).update(((call, i), ref) for i, ref in refs.items())
 
     def sync_files(self, path: str, calls: set[int]) -> None:
@@ -185,14 +183,14 @@ class Session:
                     self.store.remove(refs.pop(key))
 
     def remove_files_of(self, path: str) -> None:
-        """Remove what a parent that has ended left: calls that it did not wait for."""
+        """Remove files of an ended parent: of calls that it did not wait for."""
         for ref in self._files.pop(path, {}).values():
             self.store.remove(ref)
 
     # --- receiving and sending (in a turn) ---------------------------------------------------
 
     def pump(self, timeout_s: float = 0.0) -> None:
-        """Receive what is there, waiting at most so long for the first; answer; send what is due."""
+        """Receive messages, with a limited wait for the first; answer; send what is due."""
         if self.is_cut:
             return
         now = time.monotonic()
@@ -231,14 +229,14 @@ class Session:
             self.flushed_at = self.beat_at = now
 
     def beat(self, now: float) -> None:
-        """Show that we live and what we have received."""
+        """Send a sign of life and acknowledgements."""
         if self.is_cut:
             return
         self.socket.send(self.machine.link.beat())
         self.beat_at = now
 
     def ask_early(self, parent: Parent) -> bool:
-        """Ask for a page of a parent's history that it will need soon; return whether one was."""
+        """Request a page of a parent's history that it will need soon; return whether one was requested."""
         with self._lock:
             page = parent.page_wanted(early=True)
             if page is not None:
@@ -248,11 +246,12 @@ class Session:
     # --- the deputy ---------------------------------------------------------------------------
 
     def start_deputy(self) -> None:
-        """Start the thread that stands in while user code runs."""
+        """Start the deputy thread, which works while user code runs."""
         threading.Thread(target=self._deputize, name="rscoop-deputy", daemon=True).start()
 
     def _deputize(self) -> None:
-        # What is sent to the process is for the main thread, which may have blocked it and wait for it.
+        # Signals to the process are for the main thread, which may have blocked them to wait for
+        # them.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while not self._closed.wait(DEPUTY_S):
             if self.machine.stopping is not None and self.on_stop is not None:
@@ -275,7 +274,7 @@ class Session:
     def become_child(self) -> None:
         """Leave the run, of which this process has a copy: it is a forked child."""
         self._closed.set()
-        self._lock = threading.Lock()  # whoever held it is not here
+        self._lock = threading.Lock()  # its holder is not in this process
         self.machine.stopping = "forked"
         self.flushed_at = float("inf")
         for stream in (self.output, self.input):
@@ -283,12 +282,12 @@ class Session:
                 stream.become_child()
 
     def cut(self) -> None:
-        """Send what is due, and nothing more from then on."""
+        """Send what is due, and nothing more after that."""
         self.close()
         self.is_cut, self.saves = True, False
 
     def close(self) -> None:
-        """Send what is left and close."""
+        """Send the rest and close."""
         self._closed.set()
         with self._lock:
             self.flush(time.monotonic())

@@ -1,4 +1,4 @@
-"""How a run is started or resumed: filled by the command line, carried to each process of the run."""
+"""How a run is started or resumed: set by the command line, passed to each process of the run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 GRACE_S: Final = 300.0
 """How long a hand-over may take, unless a time limit says otherwise."""
 DISCARD_S_MAX: Final = 60.0
-"""What a resume may throw away unasked: results that took so many seconds to compute."""
+"""Seconds of computing that a resume may discard without asking."""
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -20,11 +20,13 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user asked for, when starting or resuming a run."""
+    """The user's options for starting or resuming a run."""
 
     workers: int
     resume: bool = False
-    reuse_changed: tuple[str, ...] = ()  # functions whose results stand although their code changed
+    reuse_changed: tuple[
+        str, ...
+    ] = ()  # functions whose results are kept although their code changed
     recompute_changed: tuple[str, ...] = ()
     retry_failed: bool = False
     end_of_input: bool = False  # the script had read all of its standard input
@@ -33,7 +35,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     detach: bool = False
     always_replay: bool = False  # a parent is dropped and replayed at every wait
     audit: bool = False  # report what parents do that is not journaled
-    task_output: bool = False  # what tasks print is shown as it comes
+    task_output: bool = False  # output of tasks is shown live
     limit: Limit | None = None
 
     @property
@@ -43,5 +45,5 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def discard_s_max(self) -> float:
-        """Seconds of computing that a replay may throw away unasked; 0: any."""
+        """Seconds of computing that a replay may discard without asking; 0: any."""
         return DISCARD_S_MAX if self.resume else 0.0

@@ -1,4 +1,4 @@
-"""What a process of a run is told when it is started, and how it is started.
+"""The settings of a process of a run, and its start.
 
 The settings travel in one environment variable, which the child takes out of its environment before
 user code runs; nothing secret is in them. The command line names role and run, for `ps`.
@@ -33,7 +33,7 @@ _ISOLATION: Final = {"no_user_site": "s", "ignore_environment": "E", "safe_path"
 
 
 class ScriptSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Which program the run runs."""
+    """The program of a run."""
 
     script: str | None = None
     module: str | None = None
@@ -41,12 +41,12 @@ class ScriptSpec(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str = "."
     argv0: str = ""  # as it was typed
     kept: str | None = None  # the copy of a script that can be read only once
-    first: str | None = None  # first on `sys.path`, where that can't be told from the script's path
+    first: str | None = None  # first on `sys.path`, if the script's path does not determine it
     flags: list[str] = []  # of the interpreter
 
 
 class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a broker, agent, origin or worker needs to know at its start."""
+    """The settings of a broker, agent, origin or worker."""
 
     run_dir: str
     run_id: str
@@ -57,13 +57,13 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     options: RunOptions
     name: str = ""
     incarnation: bytes = b""
-    mark: str = ""  # that what it starts inherits (`processes.leftovers`)
+    mark: str = ""  # mark that its children inherit (`processes.leftovers`)
     record_fd: int = -1
     stdin_fd: int = -1  # the origin's end of the script's standard input (`processes.origin.stdin`)
     stdin_source: bytes = b""
     resumed: bool = False
     errors_fd: int = -1  # an agent's: the launcher's end of its standard error, held and not read
-    screen_fd: int = -1  # the same of its standard output, where that is a terminal
+    screen_fd: int = -1  # the same of its standard output, if that is a terminal
     control_fd: int = -1  # an agent's: end of file means that the launcher is gone
     adopt: bool = False
     keep_history: bool = False
@@ -72,12 +72,12 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     stop_grace_s: float = 3.0
     tty: bool = False
     ignored: list[int] = []  # signals that the launcher was started to ignore
-    careful: bool = False  # a worker begins none of the script's calls while one of them waits
-    may_be_freed: bool = True  # a careful worker may end again for what C code waits for
+    careful: bool = False  # a worker starts none of the script's calls while one of them waits
+    may_be_freed: bool = True  # a careful worker may end again because C code waits
 
 
 def settings_for(run: RunDir, info: RunInfo, options: RunOptions, *, adopt: bool) -> ChildSettings:
-    """Return what the processes of a run are told."""
+    """Return the settings for the processes of a run."""
     return ChildSettings(
         run_dir=str(run.path),
         run_id=run.id,
@@ -88,14 +88,14 @@ def settings_for(run: RunDir, info: RunInfo, options: RunOptions, *, adopt: bool
         options=options,
         adopt=adopt,
         keep_history=info.keep_history,
-        resumed=options.resume and info.around is not None,  # older runs noted nothing of it
+        resumed=options.resume and info.around is not None,  # older runs did not record it
         tty=sys.stdout.isatty(),
         ignored=ignored_signals.ignored_here(),
     )
 
 
 def script_spec(run: RunDir, info: RunInfo) -> ScriptSpec:
-    """Return which program a run runs."""
+    """Return the program of a run."""
     return ScriptSpec(
         script=info.script, module=info.module, argv=info.argv, cwd=info.cwd, argv0=info.argv0,
         kept=str(run.kept_script) if info.script_kept else None, first=info.first,
@@ -113,7 +113,7 @@ def take_settings() -> ChildSettings:
 
 
 def interpreter_flags() -> list[str]:
-    """Return the options that this interpreter was started with, as far as they bear on user code."""
+    """Return the options of this interpreter that affect user code."""
     flags = sys.flags
     found = [
         f"-{letter * int(getattr(flags, name))}"
@@ -140,7 +140,7 @@ def hash_seed(seed: int) -> str:
 
 def _begin(parent: int, at_its_end: signal.Signals) -> None:
     """Ask the kernel for a signal when the parent thread ends; ignore signals until then."""
-    import ctypes  # it is there: `start` has imported it
+    import ctypes  # already loaded: `start` has imported it
 
     ignored_signals.ignore()
     ctypes.CDLL(None).prctl(_PDEATHSIG, at_its_end)
@@ -159,19 +159,19 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
     refusal_said: bool = False,
     cwd: str | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a process of the run, in a session of its own: the terminal's Ctrl-C is not for it.
+    """Start a process of the run, in its own session, so that it does not get the terminal's Ctrl-C.
 
-    It dies with this process; only an agent ends by itself, behind what tasks have started, and is
-    continued for that if it was stopped. Raises OSError where the system has no room for another process.
+    It dies with this process; only an agent ends by itself, after ending processes of tasks, and is
+    continued for that if it was stopped. Raises OSError if the system refuses another process.
     """
     import ctypes  # noqa: F401 - not in the new process, between fork and exec
-    import subprocess  # only the launcher and agents start processes, and both take 2 ms each
+    import subprocess  # only the launcher and agents start processes; each import takes 2 ms
 
     environ = dict(os.environ)
     environ[_VARIABLE] = json_text.encode(settings).decode()
     path = environ.get("PYTHONPATH")
     if path:
-        # Our processes start elsewhere, so that nothing in the user's folder is imported by us.
+        # Our processes start in another folder, so that we import nothing from the user's folder.
         environ["PYTHONPATH"] = absolute_path(path, settings.script.cwd)
         environ[_PYTHONPATH_GIVEN] = path
     environ["RSCOOP_RUN_ID"] = settings.run_id

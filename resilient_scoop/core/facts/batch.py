@@ -1,4 +1,4 @@
-"""One call of a parent, while any of its items is not done: the facts, as the log has them."""
+"""The durable facts of one unfinished batch of a parent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resilient_scoop.core.facts.intervals import Intervals
 
 
 class Piece(msgspec.Struct):
-    """A run of a batch's items as it was sent: where its arguments are."""
+    """Consecutive items of a batch, with the place of their arguments."""
 
     start: int
     stop: int
@@ -32,7 +32,7 @@ class Piece(msgspec.Struct):
 
 
 class Batch:
-    """One call of a parent, while any of its items is not done."""
+    """One batch of a parent, while any of its items is not done."""
 
     __slots__ = ("call", "done", "last", "pieces", "undone")
 
@@ -62,7 +62,7 @@ class Batch:
         return piece.digests[(start - piece.start) * width : (stop - piece.start) * width]
 
     def put(self, piece: Piece) -> int:
-        """Lay a piece over what is there, cutting away what it covers; return the bytes it adds."""
+        """Add a piece, replacing what it covers; return the bytes it adds."""
         if not self.pieces or self.pieces[-1].stop <= piece.start:
             self.pieces.append(piece)
             return piece.size()
@@ -76,7 +76,7 @@ class Batch:
         return self.size() - before
 
     def cut_away(self, start: int, stop: int) -> None:
-        """Take items out of the pieces that hold them."""
+        """Remove items from the pieces that hold them."""
         self.pieces = [left for piece in self.pieces for left in _cut(piece, start, stop)]
 
     def size(self) -> int:

@@ -1,8 +1,8 @@
-"""The broker's side of checkpoints: which generations there are, and what they make obsolete.
+"""The broker's side of checkpoints: existing generations, and the records that they make obsolete.
 
-A generation counts as good when a process has loaded it back (`Verified`). Then everything that its
-*base* covers goes from the log, so that both can be fallen back to: the newest finds all that was
-done since, and the one before finds what was done between the two.
+A generation is good when a process has loaded it back (`Verified`). Then everything that its *base*
+covers is removed from the log, so that both can be used: the newest finds everything done since,
+and the one before finds what was done between the two.
 
   C1  Nothing is trimmed but what the base of a verified generation covers: calls of the block that
       were made before it and are done, and are no pending future of any generation that is kept
@@ -44,7 +44,7 @@ def is_new(parent: Parent, record: Checkpoint) -> bool:
 
 
 def add(parent: Parent, record: Checkpoint, seq: int) -> list[Generation]:
-    """Take in a generation; return those whose place it takes, which are to be erased."""
+    """Take in a generation; return those that it replaces, which are to be erased."""
     block = parent.blocks.setdefault(key_of(record), [])
     # What lies between did not load, or was made by a history that has been given up.
     gone = [each for each in block if record.base < each.gen < record.gen]
@@ -99,7 +99,7 @@ def files(parents: Iterable[Parent]) -> list[bytes]:
 
 
 def unnamed(parents: Iterable[Parent], gone: Iterable[Generation]) -> list[bytes]:
-    """Return the files of generations that are gone, but those that others name, too."""
+    """Return the files of removed generations, except those that others also name."""
     names = {kept.file for kept in gone if kept.file}
     return sorted(names.difference(files(parents))) if names else []
 
@@ -113,7 +113,7 @@ def _remove(parent: Parent, gone: list[Generation]) -> None:
 
 
 def _trim(parent: Parent, key: Key, base: Generation) -> tuple[Trimmed | None, int]:
-    """Return the record that trims what a generation covers, and the first call that is news in it."""
+    """Return the record that trims what a generation covers, and its first new batch."""
     calls = Intervals([(base.entry, base.calls)])
     held = {call for block in parent.blocks.values() for one in block for call in one.held}
     for call in pending(parent).union(parent.batches, held):
@@ -139,7 +139,7 @@ def pending(parent: Parent) -> set[int]:
 
 
 def covered(parent: Parent) -> Intervals:
-    """Return the calls that a parent which starts again does not make: all but those it waits for."""
+    """Return the batches that a restarted parent does not make: all except those it waits for."""
     found = Intervals(parent.dropped)
     for block in parent.blocks.values():
         if block and block[-1].entry < block[-1].calls:
@@ -162,7 +162,7 @@ def lost(parent: Parent, verified: Verified) -> list[int]:
 
 
 def thin_index(parent: Parent, dropped: Intervals) -> None:
-    """Keep one entry for a run of trimmed calls: what is looked for stands behind it."""
+    """Keep one entry for a run of trimmed batches: searched records are after it."""
     kept: list[tuple[int, int]] = []
     for each in parent.index:
         if kept and kept[-1][0] in dropped and each[0] in dropped:
@@ -172,7 +172,7 @@ def thin_index(parent: Parent, dropped: Intervals) -> None:
 
 
 def ask_again(parent: Parent, call: int) -> bool:
-    """Take a call back that is asked for again; return whether it had been trimmed (C4)."""
+    """Restore a batch that is called again; return whether it had been trimmed (C4)."""
     if call not in parent.dropped:
         return False
     parent.dropped.discard(call, call + 1)

@@ -1,7 +1,7 @@
-"""The one fold over LOG: a state and a record in, the state that follows out, and what changed.
+"""The one fold over LOG: applies a record to a state, and returns what changed.
 
-The live ledger calls `apply` with what it is told, and logs what counted of that; recovery calls it with
-what was logged. Both come to the same state:
+The live ledger calls `apply` with received records, and logs the parts that counted; recovery calls
+it with the logged ones. Both get the same state:
 
   FO1  What does not count changes nothing (S2), so a record may be applied before it is known to be news.
       A record is logged exactly if it was news, cut down to what counted.
@@ -54,12 +54,12 @@ class PartChange(msgspec.Struct, frozen=True):
     """What one part of a `Calls` record changed."""
 
     batch: Batch
-    fn: bytes  # that the parent asks for there
-    new: Sequence[Span]  # items that are to do, and were not
-    is_whole: bool = False  # all items of a batch that was never heard of
-    replaced: Sequence[Span] = ()  # undone items that were others, or are beyond the new end
+    fn: bytes  # function that the parent calls there
+    new: Sequence[Span]  # items that are now to do
+    is_whole: bool = False  # all items of a new batch
+    replaced: Sequence[Span] = ()  # undone items that have changed, or are beyond the new end
     begun: Sequence[Span] = ()  # of the places of those: `idempotent=False` items had begun
-    lost: Sequence[Span] = ()  # done items that count no more
+    lost: Sequence[Span] = ()  # done items that no longer count
 
 
 class _Place(NamedTuple):
@@ -70,7 +70,7 @@ class _Place(NamedTuple):
     args: list[bytes] | None
 
     def piece(self, part: Part, low: int, high: int) -> Piece:
-        """Return the piece that items `[low, high)` of the part are."""
+        """Return items `[low, high)` of the part as a piece."""
         a, b = low - part.start, high - part.start
         digests = part.digests[a * ids.DIGEST_BYTES : b * ids.DIGEST_BYTES]
         at = self.offset + a
@@ -79,16 +79,16 @@ class _Place(NamedTuple):
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """What counted of an outcome."""
+    """The part of an outcome that counted."""
 
     outcome: Outcome
     batch: Batch
     spans: Sequence[Span]
-    is_whole: bool = False  # it was all of its batch
+    is_whole: bool = False  # it was the whole batch
 
 
 class Change(msgspec.Struct):
-    """What a record changed, for those who keep what is not durable."""
+    """What a record changed, for the keepers of volatile state."""
 
     is_news: bool = True
     parts: Sequence[PartChange] = ()
@@ -98,7 +98,7 @@ class Change(msgspec.Struct):
 
 
 def apply(state: State, record: Logged, seq: int, args: list[bytes] | None = None) -> Change:
-    """Apply a record that has, or if it is news will have, a sequence number (FO1).
+    """Apply a record with its sequence number, which is assigned if it is news (FO1).
 
     `args` are those of a `Calls`, to be kept in memory.
     """
@@ -138,7 +138,7 @@ def apply(state: State, record: Logged, seq: int, args: list[bytes] | None = Non
 
 
 def apply_progress(state: State, said: Progress) -> bytes | None:
-    """Take in what a running item, or the script, said; return its record's key if it counts (K1)."""
+    """Take in the progress of an item, or the script; return its record's key if it counts (K1)."""
     if not said.parent:
         return state.words.put(said, b"", state.run)
     batch = state.batch(said.parent, said.call)
@@ -179,7 +179,7 @@ def _call(
 def _begin_whole(
     state: State, parent: Parent, part: Part, seq: int, offset: int, args: list[bytes] | None
 ) -> PartChange:
-    """Do what `_ask` does, for a part of which `Parent.begins` holds: by far most are so."""
+    """Do the same as `_ask`, for a part for which `Parent.begins` holds: the most frequent case."""
     call, count = part.call, part.count
     kept = None if args is None else args[offset : offset + count]
     piece = Piece(0, count, part.fn, part.digests, seq, offset, kept)
@@ -214,7 +214,7 @@ def _ask(
         ):
             return None, part.fresh
         batch = parent.batches[call] = Batch(call)
-        if size is not None:  # a script that was changed asks for more, or again
+        if size is not None:  # a changed script makes more calls, or repeats them
             parent.finished.discard(call, call + 1)
             parent.sizes.forget(call)
             batch.done = Intervals([(0, size)]) if partial is None else partial
@@ -249,7 +249,7 @@ def _ask(
 def _cut_off(
     state: State, parent: Parent, batch: Batch, stop: int
 ) -> tuple[list[Span], list[Span]]:
-    """Forget items from `stop` on: an earlier attempt had more of them. Return the undone, the done."""
+    """Drop items from `stop` on: an earlier attempt had more. Return the undone and the done ones."""
     found = batch.undone.overlap(stop, _END), batch.done.overlap(stop, _END)
     for spans, gone in zip((batch.undone, batch.done), found, strict=True):
         beyond = sum(high - low for low, high in gone)
@@ -264,9 +264,9 @@ def _cut_off(
 def _new_spans(
     state: State, parent: Parent, batch: Batch, part: Part
 ) -> tuple[list[Span], list[Span], list[Span]]:
-    """Forget what of a part is known otherwise.
+    """Drop known items that differ from a part.
 
-    Return the undone items that are others now, the done ones that count no more, and all that is new.
+    Return the changed undone items, the done ones that no longer count, and all new items.
     """
     start, stop = part.start, part.start + part.count
     if not batch.pieces and not batch.done:
@@ -289,7 +289,7 @@ def _new_spans(
 
 
 def _renewed(state: State, parent: Parent, part: Part) -> list[int]:
-    """Return which items of a fresh part were not asked for so before.
+    """Return which items of a fresh part were not called in this way before.
 
     The parent may ask again because it died before the answer to its call.
     """
@@ -306,7 +306,7 @@ def _mark_of(state: State, part: Part, index: int) -> bytes:
 
 
 def _mark(state: State, parent: Parent, part: Part, spans: list[Span]) -> None:
-    """Note what items that were ever asked for again are now."""
+    """Record the present form of items that were called again."""
     marks = parent.renewed.get(part.call)
     if part.fresh:
         marks = parent.renewed.setdefault(part.call, {})
@@ -325,7 +325,9 @@ def _end(state: State, parent: Parent, outcome: Outcome, spent: list[bytes]) -> 
     """Apply an outcome; return what of it counted."""
     batch = parent.batches.get(outcome.call)
     if batch is None:
-        parent.logged = parent.logged or outcome.call < 0  # of a fork's source, bound to no place
+        parent.logged = (
+            parent.logged or outcome.call < 0
+        )  # from the source of a fork, not bound to a place
         return None
     if state.is_whole(batch, outcome):  # by far most are
         counted = Counted(outcome, batch, [(0, len(outcome.values))], True)  # noqa: FBT003
@@ -346,7 +348,7 @@ def _end(state: State, parent: Parent, outcome: Outcome, spent: list[bytes]) -> 
 def _end_whole(
     state: State, parent: Parent, batch: Batch, *, failed: bool, spent: list[bytes]
 ) -> None:
-    """Do what `_end_items` does, for an outcome of which `State.is_whole` holds."""
+    """Do the same as `_end_items`, for an outcome for which `State.is_whole` holds."""
     call, piece = batch.call, batch.pieces[0]
     count = piece.stop
     if failed:
@@ -374,7 +376,7 @@ def _end_items(
     failed: bool,
     spent: list[bytes],
 ) -> None:
-    """Mark items done that count. `failed`: some of them are; what they were called with is kept."""
+    """Mark counted items done. `failed`: some of them failed; their arguments are kept."""
     parent.logged = True
     for low, high in spans:
         if failed:
@@ -439,7 +441,7 @@ def _finish(state: State, parent: Parent, batch: Batch, spent: list[bytes]) -> N
 
 
 def _forget(state: State, parent: Parent, call: int, low: int, high: int) -> None:
-    """Items are done, or new ones stand in their place: what was noted of them is void."""
+    """Items are done, or replaced by new ones: records about the old ones are void."""
     if state.words.batches:
         state.words.sift(parent.path, parent.batches.get(call), call, low, high)
     parent.forget(call, low, high)
@@ -449,7 +451,7 @@ def _forget(state: State, parent: Parent, call: int, low: int, high: int) -> Non
 
 
 def _die(parent: Parent, crashed: Crashed) -> None:
-    """Note a death of an item as it now stands, once per process."""
+    """Record a death for the present item, once per process."""
     deaths = parent.crashes.setdefault((crashed.call, crashed.index), [])
     deaths[:] = [each for each in deaths if each.digest == crashed.digest]
     if not any(each.incarnation == crashed.incarnation != b"" for each in deaths):

@@ -1,4 +1,4 @@
-"""What the log says of a future that made calls, while it is not done."""
+"""The durable facts of an unfinished future that made calls."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Parent:
         self.work: dict[bytes, Work] = {}  # what its log's outcomes came to, by fingerprint
 
     def is_past(self, attempt: Attempt) -> bool:
-        """Return whether a later attempt than this has written: this one lacks what that was told."""
+        """Return whether a later attempt has written: this one lacks the answers of that one."""
         last = self.writer
         return last is not None and (last.epoch, last.no) > (attempt.epoch, attempt.no)
 
@@ -80,11 +80,11 @@ class Parent:
 
     @property
     def has_notes(self) -> bool:
-        """Whether anything was noted of single items (`forget`)."""
+        """Whether there are records about single items (`forget`)."""
         return bool(self.crashes or self.intents or self.cancelled)
 
     def forget(self, call: int, low: int, high: int) -> None:
-        """Items are done, or new ones stand in their place: what was noted of them is void."""
+        """Items are done, or replaced by new ones: records about the old ones are void."""
         if self.crashes:
             for key in [k for k in self.crashes if k[0] == call and low <= k[1] < high]:
                 del self.crashes[key]

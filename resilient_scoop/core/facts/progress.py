@@ -1,4 +1,4 @@
-"""What running items said of their progress: figures for display, and where a payload is in the journal.
+"""Progress of running items: figures for display, and the places of payloads in the journal.
 
   K1  What an item said counts for the very call that it was said in: same place, same function,
       same arguments (NO-WRONG). It is forgotten, and its record erased in the same commit, when the
@@ -28,11 +28,11 @@ _Place = tuple[str, int]
 """A batch: its parent's path and its call number."""
 
 SCRIPT: _Place = ("", 0)
-"""Where the script's own word is."""
+"""The place of the script's own progress."""
 
 
 class Word(msgspec.Struct, frozen=True):
-    """The last word of one item; `mark` is its function's fingerprint and its arguments' digest."""
+    """The last progress of one item; `mark` is its function's fingerprint and its arguments' digest."""
 
     key: bytes
     fn: bytes
@@ -50,13 +50,13 @@ class Word(msgspec.Struct, frozen=True):
 
 
 class Words(msgspec.Struct):
-    """The words of all items."""
+    """The progress of all items."""
 
     batches: dict[_Place, dict[int, Word]] = {}
     stale: list[bytes] = []  # keys of records that are to be erased
 
     def put(self, said: Progress, fn: bytes, run: bytes) -> bytes | None:
-        """Keep an item's word; return its record's key, or None if a later attempt spoke (K2)."""
+        """Keep an item's progress; return its record's key; None: a later attempt has reported (K2)."""
         batch = self.batches.setdefault((said.parent, said.call), {})
         old = batch.get(said.index)
         mine = (said.attempt.epoch, said.attempt.no)
@@ -75,7 +75,7 @@ class Words(msgspec.Struct):
         return key
 
     def sift(self, path: str, batch: Batch | None, call: int, low: int, high: int) -> None:
-        """Forget what items of a call said that are done by now, or are others (K1).
+        """Drop the progress of items of a batch that are done, or have changed (K1).
 
         `batch` is the call as it stands; None once it is done.
         """
@@ -91,9 +91,9 @@ class Words(msgspec.Struct):
             self.drop(path, call, index)
 
     def cut(self, path: str, call: int, start: int, stop: int) -> tuple[Word | None, int]:
-        """Return what the first item of a slice said, and where the slice ends.
+        """Return the progress of the first item of a slice, and where the slice ends.
 
-        An item that said something travels alone.
+        An item with a payload is sent alone.
         """
         said = self.within(path, call)
         if said is None:
@@ -103,17 +103,17 @@ class Words(msgspec.Struct):
         return None, min((index for index in said if start < index < stop), default=stop)
 
     def drop_all(self, path: str) -> None:
-        """A parent is done: forget what the items of its calls said."""
+        """A parent is done: drop the progress of items of its batches."""
         for place in [place for place in self.batches if place[0] == path]:
             for index in list(self.batches[place]):
                 self.drop(*place, index)
 
     def within(self, path: str, call: int) -> dict[int, Word] | None:
-        """Return what items of a batch said, if any did."""
+        """Return the progress of items of a batch, if any."""
         return self.batches.get((path, call)) if self.batches else None
 
     def drop(self, path: str, call: int, index: int) -> None:
-        """Forget what an item said, and have its record erased."""
+        """Drop the progress of an item, and erase its record."""
         batch = self.batches[path, call]
         self.stale.append(batch.pop(index).key)
         if not batch:

@@ -54,7 +54,7 @@ def recover(
 
 
 def _count_leftovers(state: State, record: Outcomes, counted: Sequence[Counted]) -> None:
-    """Count what a record says of calls whose own records a sweep has erased before it (N1)."""
+    """Count a record's calls whose own records a sweep has already erased (N1)."""
     spans = {id(each.outcome): each.spans for each in counted}
     for outcome in record.items:
         stop = outcome.start + len(outcome.values)
@@ -105,9 +105,9 @@ def doubts(state: State) -> list[tuple[str, str]]:
 
 
 def forget_without_args(state: State, has_args: Callable[[bytes], bool]) -> int:
-    """Forget undone items whose arguments the journal lacks, as one that was repaired may.
+    """Drop undone items whose arguments are missing in the journal, as after a repair.
 
-    Their parents replay and ask for them again. Return how many there were.
+    Their parents replay and call them again. Return how many there were.
     """
     known: dict[bytes, bool] = {}
     forgotten = 0

@@ -1,4 +1,4 @@
-"""How many items each finished call of a parent has, in little memory.
+"""The number of items of each finished batch of a parent, in little memory.
 
 A parent of a month makes millions of calls, and most of them are alike. Runs of neighbors with the
 same size cost three numbers (24 bytes) together; calls of one item, which is what a submit is, cost
@@ -24,7 +24,7 @@ class Sizes:
         self._sizes = array("q")
 
     def __len__(self) -> int:
-        """Return the number of runs: what it costs."""
+        """Return the number of runs, which is its cost."""
         return len(self._starts)
 
     def __eq__(self, other: object) -> bool:
@@ -63,7 +63,7 @@ class Sizes:
             self._insert(at, call, call + 1, size)
 
     def forget(self, call: int) -> None:
-        """Take a call out."""
+        """Remove a batch."""
         at = bisect_right(self._starts, call) - 1
         if at < 0 or call >= self._stops[at]:
             return

@@ -1,4 +1,4 @@
-"""The broker's durable state: what the journal's LOG comes to. `fold` alone changes it by records.
+"""The broker's durable state: the result of folding LOG. Only `fold` changes it by records.
 
   S1  A batch's items are known, and each known item is undone or done, never both.
   S2  An outcome counts only where its fingerprint and digests are those of the batch as it now
@@ -10,8 +10,8 @@
   S5  Arguments are kept in the journal until all items of their record are done, and for good if one
       of them failed: it may be tried again.
 
-What is erased with its records (a parent that is done, and all below it) leaves the state by `drop`, in
-the turn that erases them.
+Erased parents (a parent that is done, and all below it) are removed from the state by `drop`, in
+the turn that erases their records.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class State(msgspec.Struct):
-    """All that a new broker knows."""
+    """Everything that a new broker knows."""
 
     run: bytes
     seq: int = 0
@@ -46,13 +46,13 @@ class State(msgspec.Struct):
     items_done: int = 0
     tally: Totals = msgspec.field(default_factory=lambda: Totals({}))
     args_bytes: int = 0  # of the copies of arguments that are in memory (`Piece.args`)
-    words: Words = msgspec.field(default_factory=Words)  # what running items said of themselves
+    words: Words = msgspec.field(default_factory=Words)  # progress of running items
 
     def __post_init__(self) -> None:
         self.tally = Totals(self.defines)
 
     def parent(self, path: str) -> Parent:
-        """Return the parent's record, made on first sight."""
+        """Return the parent's record; make it on first use."""
         found = self.parents.get(path)
         if found is None:
             found = self.parents[path] = Parent(path, ids.log_prefix(self.run, path))
@@ -84,7 +84,7 @@ class State(msgspec.Struct):
     # --- what counts --------------------------------------------------------------------------
 
     def differing(self, batch: Batch, part: Part) -> list[tuple[int, int]]:
-        """Return the undone items of a part that are others than those of the batch."""
+        """Return the undone items of a part that differ from those of the batch."""
         found = Intervals()
         for low, high in batch.undone.overlap(part.start, part.start + part.count):
             if not self.same(batch, part, low, high):

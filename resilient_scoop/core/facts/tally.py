@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 FUNCTIONS_MAX = 200
 TITLES_MAX = 10_000
 OTHERS = "(others)"
-"""Stands for functions beyond `FUNCTIONS_MAX`, so that names which a script makes up cost nothing."""
+"""Represents functions beyond `FUNCTIONS_MAX`, so that generated names cost nothing."""
 
 
 def held_under(functions: dict[str, Work], name: str) -> Work:
-    """Return a function's counts, made on first sight."""
+    """Return a function's counts; make them on first use."""
     found = functions.get(name)
     if found is None:
         if len(functions) >= FUNCTIONS_MAX:
@@ -50,11 +50,11 @@ class Totals:
         self._defines = defines
 
     def begin(self, tally: Tally) -> None:
-        """Take over what the journal has."""
+        """Load the tally of the journal."""
         self.said, self.is_known = tally, True
 
     def died(self, count: int = 1) -> None:
-        """Count processes that died unasked (N2)."""
+        """Count processes that died without being stopped (N2)."""
         self.said.crashes += count
         self.is_new = True
 
@@ -70,7 +70,7 @@ class Totals:
             self.is_new = True
 
     def erase(self, work: dict[str, Work], items: int = 0) -> None:
-        """Take over what records say that are erased in this turn (N1)."""
+        """Add the counts of records that are erased in this turn (N1)."""
         for name, each in work.items():
             held_under(self.said.functions, name).add(each.done, each.failed, each.spent_s)
         self.said.gone += items
@@ -97,7 +97,7 @@ class Totals:
         work.add(items, failed_within(outcome, spans), max(0.0, outcome.spent_s) * share)
 
     def uncount(self, parent: Parent, record: Outcomes) -> None:
-        """Move what a record says to the tally: it is erased in this turn (N1)."""
+        """Move a record's counts to the tally: it is erased in this turn (N1)."""
         for outcome in record.items:
             work = Work(len(outcome.values), len(outcome.failed), max(0.0, outcome.spent_s))
             mine = _work(parent, outcome.fingerprint)
@@ -141,5 +141,5 @@ def _work(parent: Parent, fingerprint: bytes) -> Work:
 
 
 def title(define: Define) -> str:
-    """Return a callable's name as people know it."""
+    """Return a callable's name, for display."""
     return define.options.name or define.name.rpartition(":")[2]

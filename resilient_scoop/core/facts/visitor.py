@@ -1,9 +1,9 @@
-"""What each record of LOG says, told in one place to all who read a log for a purpose of their own.
+"""A visitor over the records of LOG, for all modules that read a log for their own purpose.
 
-A reader subclasses `LogVisitor`, overrides what it wants to know of, and calls `visit` with each record
-in the order of the log. Parameters that it does not use begin with an underscore there.
-`core.facts.fold` is no such reader: it makes the state itself. Functions of a single record (what of it
-stands before a point, which events it is) are tables of their own, which `assert_never` closes.
+A reader subclasses `LogVisitor`, overrides the methods that it needs, and calls `visit` with each
+record in the order of the log. Parameters that it does not use begin with an underscore there.
+`core.facts.fold` is not such a reader: it makes the state itself. Functions of a single record (the
+part before a point, its events) are separate tables, closed by `assert_never`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class LogVisitor:
-    """A reader of LOG. What it does not override changes nothing."""
+    """A reader of LOG. Methods that it does not override do nothing."""
 
     __slots__ = ()
 
@@ -61,28 +61,28 @@ class LogVisitor:
                 assert_never(record)
 
     def asked(self, parent: str, part: Part, offset: int, /) -> None:
-        """A parent asks for items; their arguments are in the record's `Args` from `offset` on."""
+        """A parent calls items; their arguments are in the record's `Args` from `offset` on."""
 
     def cut_off(self, parent: str, call: int, stop: int, /) -> None:
-        """A batch ends at `stop`: what was asked for beyond it counts no more."""
+        """A batch ends at `stop`: items beyond it no longer count."""
 
     def renewed(self, parent: str, call: int, start: int, stop: int, /) -> None:
-        """Items are asked for again, because their code or arguments differ: no earlier result counts."""
+        """Items are called again, because their code or arguments differ: no earlier result counts."""
 
     def ended(self, parent: str, outcome: Outcome, /) -> None:
         """Items are done. `outcome.call` below 0: of a fork's source, bound to no place."""
 
     def observed(self, record: Observed, /) -> None:
-        """A parent was told something that could have turned out differently."""
+        """A parent got an answer that could have been different."""
 
     def saved(self, record: Checkpoint, /) -> None:
         """A parent made a checkpoint."""
 
     def died(self, record: Crashed, /) -> None:
-        """A process died, or was ended, while it executed an item."""
+        """A process died, or was killed, while it executed an item."""
 
     def began(self, record: Intent, /) -> None:
-        """Items begin that must never begin twice, or (`void`) have not begun after all."""
+        """Items start that must never start twice, or (`void`) have not started after all."""
 
     def given_up(self, record: Abandoned, /) -> None:
         """A batch ends, and the named items are not wanted."""

@@ -1,4 +1,4 @@
-"""What a parent knows of one call of its own: what was asked, what is settled."""
+"""One batch of a parent: its items, and what is settled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Chunk(msgspec.Struct):
 
     @classmethod
     def of(cls, outcome: Outcome, low: int, high: int, arrival: int) -> Chunk:
-        """Return what an outcome tells of items `[low, high)`."""
+        """Return an outcome's part for items `[low, high)`."""
         a, b = low - outcome.start, high - outcome.start
         values = outcome.values if b - a == len(outcome.values) else outcome.values[a:b]
         failed = frozenset(low + i - a for i in outcome.failed if a <= i < b)
@@ -42,28 +42,26 @@ class Chunk(msgspec.Struct):
 
     @property
     def has_files(self) -> bool:
-        """Whether values are in files, which go with the last record that names them."""
+        """Whether values are in files, which are removed with the last record that names them."""
         return any(value[:1] == FILE for value in self.values)
 
 
 class Doubt(NamedTuple):
-    """Items whose journaled outcome is another call's."""
+    """Items whose journaled outcome belongs to another call."""
 
     low: int
     high: int
     what: str  # how it differs
     once: bool  # it is `idempotent=False`
-    took_s: (
-        float  # what computing each took; 0 where nothing is lost: it is found again when asked for
-    )
+    took_s: float  # seconds of computing per item; 0 if nothing is lost because it is found again
 
 
 _NONE: Final = Intervals()
-"""Stands for no items; nothing is put into it."""
+"""Represents no items; never changed."""
 
 
 class Call:
-    """One call of the parent: what was asked, what is settled."""
+    """One batch of the parent: its items, and what is settled."""
 
     __slots__ = (
         "__weakref__", "abandoned", "args", "chunks", "cost_bytes", "count", "digests", "doubts",
@@ -73,7 +71,7 @@ class Call:
     def __init__(self, number: int, fn: bytes, fingerprint: bytes) -> None:
         self.number = number
         self.fn = fn
-        # What most calls never have is not made: a script may hold very many calls.
+        # Rarely used parts are made on demand: a script may hold very many calls.
         self.earlier: frozenset[bytes] = frozenset()  # definitions that items before were sent with
         self.fingerprint = fingerprint
         self.count = 0
@@ -83,7 +81,7 @@ class Call:
         self.chunks: list[Chunk] = []
         self.args: dict[int, bytes] | None = None  # P4
         self.cost_bytes = 0
-        self.fresh = _NONE  # items asked for again
+        self.fresh = _NONE  # items called again
         self.doubts: tuple[Doubt, ...] = ()
         self.said = False
         self.abandoned = False  # what is left is not read (`core.parent.given_up`)
@@ -91,7 +89,7 @@ class Call:
         self.files: dict[int, int] | None = None  # unsettled items -> size of the argument's file
 
     def ask_anew(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Note that items are asked for again; return those that were not before."""
+        """Record that items are called again; return those that were not before."""
         found = self.fresh.gaps(start, stop)
         if self.fresh is _NONE:
             self.fresh = Intervals()
@@ -99,7 +97,7 @@ class Call:
         return found
 
     def abandon(self) -> None:
-        """Keep of it what is left, and nothing else."""
+        """Keep only what is left of it."""
         self.abandoned = True
         self.chunks.clear()
         self.doubts, self.fresh = (), _NONE
@@ -143,7 +141,7 @@ class Call:
 
 
 class Watch:
-    """Which of some calls of a parent were given outcomes, until it is looked at.
+    """The calls of a parent that got outcomes, until they are read.
 
     The parent hears of it as long as somebody holds it. Whoever adds a call looks behind that whether
     it is settled: an outcome is put into its call first, and watches hear of it then.
@@ -156,6 +154,6 @@ class Watch:
         self.arrived: deque[int] = deque()
 
     def hear(self, number: int) -> None:
-        """A call was given an outcome."""
+        """A call got an outcome."""
         if number in self.calls:
             self.arrived.append(number)

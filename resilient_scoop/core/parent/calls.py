@@ -1,4 +1,4 @@
-"""A parent's own calls: numbered as it makes them, and settled by outcomes.
+"""A parent's calls: numbered in order, and settled by outcomes.
 
 P1  An item is settled once, by an outcome whose fingerprint and digest are its own (NO-WRONG). One
 that does not fit is doubted: the item is sent again, to be computed again, and said, unless a
@@ -40,12 +40,14 @@ class Calls:
         self._judge = judge
         self.next = 0  # the number of the next call
         self.open: dict[int, Call] = {}  # calls with items that are not settled, or not made
-        self.held = HeldItems()  # what waits for the end of the history
-        self.ahead: dict[int, list[wire.Outcome]] = {}  # of calls or items that are not made yet
+        self.held = HeldItems()  # items that wait for the end of the history
+        self.ahead: dict[
+            int, list[wire.Outcome]
+        ] = {}  # outcomes of calls or items that are not made yet
         self.moved = Moved()  # outcomes that fit no place
         self.arrivals = 0
         self.settled = 0  # items
-        self.recovered = 0  # of these, by the history
+        self.recovered = 0  # of these, settled by the history
         self.under_way = UnderWay()
         self.skipped = Intervals()  # calls that this attempt has not made: a checkpoint covers them
         self.sought: set[int] = set()  # calls that only the history can settle (D8)
@@ -72,7 +74,7 @@ class Calls:
         last: bool,
         files: dict[int, int] | None = None,
     ) -> wire.Part:
-        """Add items to a call; return what asks for them. `files`: see `Parent.add`."""
+        """Add items to a call; return the parts to send. `files`: see `Parent.add`."""
         start = call.count
         self.under_way.add(call, len(args), args_bytes, files)
         call.count = stop = start + len(args)
@@ -82,7 +84,7 @@ class Calls:
         return wire.Part(call.number, start, stop - start, call.fn, digests, last)
 
     def close_if_settled(self, call: Call) -> None:
-        """Keep nothing of a call that is settled; whoever waits for it holds it."""
+        """Drop a settled call; code that waits for it holds a reference."""
         if call.last and not call.left:
             self.open.pop(call.number, None)
 
@@ -124,7 +126,7 @@ class Calls:
         self.ahead.setdefault(outcome.call, []).append(outcome)
 
     def settle(self, call: Call, outcome: wire.Outcome, *, recovering: bool) -> Sequence[Doubt]:
-        """Settle what an outcome fits; return the items of the call that it does not fit (P1).
+        """Settle the items that an outcome fits; return the items that it does not fit (P1).
 
         `recovering`: it is the history's, or may be: only then items of the call may be held.
         """
@@ -178,7 +180,7 @@ class Calls:
         self.close_if_settled(call)
 
     def add_watch(self, watch: Watch) -> None:
-        """Have a watch hear of outcomes from now on, as long as somebody holds it."""
+        """Notify a watch of outcomes from now on, while it is referenced."""
         # A new list: another thread may be going through the old one.
         living = [each for each in self.watches if each() is not None]
         self.watches = [*living, ReferenceType(watch)]

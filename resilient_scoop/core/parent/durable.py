@@ -1,4 +1,4 @@
-"""A parent's own side of checkpoints: which blocks are open, and from which generations they can continue.
+"""A parent's side of checkpoints: which blocks are open, and from which generations they can continue.
 
 D1  A block is entered at the same place on every replay: (name, opening) is its identity.
 D2  Only the innermost open block makes checkpoints: what is inside is over by then, and what is
@@ -41,7 +41,7 @@ class OpenBlock(msgspec.Struct):
 
 
 class Durable(msgspec.Struct):
-    """What one attempt at a parent knows of its checkpoints."""
+    """The checkpoints of one attempt at a parent."""
 
     open: list[OpenBlock] = []
     openings: dict[str, int] = {}
@@ -54,7 +54,7 @@ class Durable(msgspec.Struct):
     # --- what the broker says -----------------------------------------------------------------
 
     def page(self, head: wire.History) -> None:
-        """Take in what a page's head says of checkpoints."""
+        """Take in the checkpoints in a page's head."""
         self.heads += 1
         self.dropped, self.trimmed_by = Intervals(head.dropped), set(head.trimmed_by)
         for mark in head.checkpoints:
@@ -87,17 +87,17 @@ class Durable(msgspec.Struct):
         return block
 
     def leave(self, block: OpenBlock) -> None:
-        """Close a block, and what was left open inside of it."""
+        """Close a block, and blocks left open inside it."""
         if block in self.open:
             del self.open[self.open.index(block) :]
 
     def has_newest(self, block: OpenBlock) -> bool:
-        """Return whether the newest generation of a block that is durable is here."""
+        """Return whether the newest durable generation of a block has arrived."""
         newest = max((each.gen for each in self.read.get(block.key, ())), default=0)
         return self.heads > 0 and newest >= self.known.get(block.key, 0)
 
     def candidates(self, block: OpenBlock) -> list[wire.Checkpoint]:
-        """Return the generations that can be continued from, newest first (D5)."""
+        """Return the generations from which the block can continue, newest first (D5)."""
         return sorted(self.read.get(block.key, ()), key=lambda each: -each.gen)
 
     def can_begin(self, block: OpenBlock) -> bool:

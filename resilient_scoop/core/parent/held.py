@@ -1,4 +1,4 @@
-"""Items that a replay has asked for and not sent, since its history may settle them."""
+"""Items that a replay has made but not sent, because its history may settle them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _cut_out(held: Iterable[Items], low: int, high: int) -> list[Items]:
 
 
 def with_fresh(part: Part, args: list[bytes], fresh: Intervals) -> list[Items]:
-    """Return a part cut into runs of items that are asked for again and of others."""
+    """Return a part cut into runs of items that are called again and of others."""
     stop = part.start + part.count
     runs = fresh.overlap(part.start, stop)
     if not runs:

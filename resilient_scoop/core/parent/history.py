@@ -1,4 +1,4 @@
-"""A parent's history: it comes in pages, and tells again what an earlier attempt was told.
+"""A parent's history: it arrives in pages, and repeats the answers of an earlier attempt.
 
 A parent that starts again runs its function from the top. Its history comes in the order of commits.
 It is `replaying` until the last page is here. A parent that is live reads its history once more
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 HistoryRecord = wire.Outcomes | wire.Observed | wire.Checkpoint
-"""What a page holds."""
+"""The content of a page."""
 _REWIND = "rewind"
 
 
 class HistoryPhase(Enum):
-    """How a parent stands to its history."""
+    """The phases of a parent's history."""
 
     REPLAYING = auto()  # it is read for the first time
     REPLAYING_TWICE = auto()  # the same, and it is to be read once more
     LIVE = auto()
     CATCHING_UP = auto()  # live, and it is read once more
     CATCHING_UP_TWICE = auto()  # the same, and once more behind that
-    CUT_OFF = auto()  # the parent is told nothing more
+    CUT_OFF = auto()  # the parent gets no more answers
 
 
 class Turn(Enum):
-    """What changes it."""
+    """Events that change the phase."""
 
     LAST_PAGE = auto()
     RECONNECTED = auto()  # the broker is a new one
@@ -78,13 +78,13 @@ _NEXT: Final = {
     },
     HistoryPhase.CUT_OFF: dict.fromkeys(Turn, HistoryPhase.CUT_OFF),
 }
-"""A last page is for who has asked for one: for a live parent it is an error."""
+"""A last page needs a request: for a live parent it is an error."""
 _REPLAYING: Final = (HistoryPhase.REPLAYING, HistoryPhase.REPLAYING_TWICE)
 _CATCHING_UP: Final = (HistoryPhase.CATCHING_UP, HistoryPhase.CATCHING_UP_TWICE)
 
 
 class History:
-    """How far the history is read, and the observations of it that are not used up."""
+    """How far the history is read, and its unused observations."""
 
     __slots__ = (
         "after", "ahead", "catching_up", "known_calls", "next_observation", "output_known",
@@ -99,8 +99,8 @@ class History:
         self.after = 0  # the last commit of it that is here
         self.page_asked = False
         self.pages_asked = 0
-        self.ahead = 0  # how much of what the parent has yet to do was known with the last page
-        self.known_calls = 0  # that earlier attempts have made
+        self.ahead = 0  # number of known future batches after the last page
+        self.known_calls = 0  # made by earlier attempts
         self.output_known = 0
         self.next_observation = 0
         self.recorded: deque[wire.Observation] = deque()  # not used up
@@ -117,22 +117,22 @@ class History:
     # --- pages --------------------------------------------------------------------------------
 
     def is_page_due(self, ahead: int, *, early: bool) -> bool:
-        """Return whether a page is to be asked for now.
+        """Return whether a page should be requested now.
 
-        `early`: nothing waits for it yet; half of what the last one brought is to be used up first.
-        `ahead`: how many calls outcomes are here for that the parent has not made.
+        `early`: nothing waits for it yet; half of the last page must be used up first. `ahead`:
+        number of batches with known outcomes that the parent has not made yet.
         """
         if self.page_asked or not (self.replaying or self.catching_up):
             return False
         return not early or (self.replaying and 2 * (ahead + len(self.recorded)) <= self.ahead)
 
     def ask(self) -> int:
-        """A page is asked for; return its number."""
+        """Request a page; return its number."""
         self.page_asked, self.pages_asked = True, self.pages_asked + 1
         return self.pages_asked
 
     def begin_page(self, head: wire.History) -> bool:
-        """Take in a page's head; return False if another one was asked for meanwhile (behind a cut)."""
+        """Take in a page's head; return False if another one was requested since."""
         if head.no != self.pages_asked:
             return False
         self.page_asked = False
@@ -155,12 +155,12 @@ class History:
         self.turn(Turn.READ_AGAIN)
 
     def reconnect(self) -> None:
-        """The broker is a new one: the answer to what was asked last may be lost."""
+        """The broker is a new one: the answer to the last request may be lost."""
         self.page_asked = False
         self.turn(Turn.RECONNECTED)
 
     def cut(self) -> None:
-        """The parent was cut off from the run: nothing more is told."""
+        """The parent was cut off from the run: it gets no more answers."""
         self.page_asked = False
         self.recorded.clear()
         self.turn(Turn.CUT)
@@ -168,12 +168,12 @@ class History:
     # --- observations (P2) --------------------------------------------------------------------
 
     def needs_page(self) -> bool:
-        """Return whether the next observation may be on a page that is not here."""
+        """Return whether the next observation may be on a page that has not arrived."""
         return self.replaying and not self.recorded
 
     @property
     def retelling(self) -> bool:
-        """Whether the parent is still told what an earlier attempt was told."""
+        """Whether the parent still gets answers of an earlier attempt."""
         return self.replaying or bool(self.recorded)
 
     def differs(self, kind: str, at_call: int) -> bool:
@@ -184,7 +184,7 @@ class History:
         return (first.kind, first.at_call) != (kind, at_call)
 
     def use(self, kind: str, at_call: int) -> bytes | None:
-        """Use up the next observation if it is of this place; return its answer."""
+        """Use the next observation if it is of this place; return its answer."""
         if not self.recorded or self.differs(kind, at_call):
             return None
         first = self.recorded.popleft()
@@ -198,13 +198,13 @@ class History:
         return made
 
     def skip_to(self, observation: int) -> None:
-        """Continue behind what has been told up to a number."""
+        """Continue after the observations up to a number."""
         self.next_observation = max(self.next_observation, observation)
         while self.recorded and self.recorded[0].no < self.next_observation:
             self.recorded.popleft()
 
     def rewind(self) -> bool:
-        """Drop what was told up to where an earlier attempt, too, was told again, if one was."""
+        """Drop observations up to the point where an earlier attempt also got new answers, if any."""
         mark = rewind_mark(self.recorded[0])
         marks = [i for i, each in enumerate(self.recorded) if (each.kind, each.answer) == mark]
         for _ in range(marks[-1] + 1 if marks else 0):
@@ -212,11 +212,11 @@ class History:
         return bool(marks)
 
     def give_up(self) -> None:
-        """Use no more of what was told before; its numbers are not used again."""
+        """Stop using recorded observations; their numbers are not reused."""
         self.next_observation = self.recorded[-1].no + 1
         self.recorded.clear()
 
 
 def rewind_mark(first: wire.Observation) -> tuple[str, bytes]:
-    """Return kind and answer of the mark that the use of the history ended at this observation."""
+    """Return kind and answer of the mark that the history was not used after this observation."""
     return _REWIND, str(first.no).encode()

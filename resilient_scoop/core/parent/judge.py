@@ -1,9 +1,9 @@
-"""What a parent says, or refuses, where its replay does not do what was done before.
+"""Reports and refusals of a parent whose replay differs from its history.
 
-`strict`, `reuse` and `recompute` say what to do with outcomes of functions whose code has changed. A
-refusal stands (`Judge.refusal`): whatever the parent does next is refused again, since what it waits for
-may never be asked for. So a parent that catches the error can't wait forever, nor end as if nothing
-had been.
+`strict`, `reuse` and `recompute` say what to do with outcomes of functions whose code has changed.
+A refusal is final (`Judge.refusal`): every later operation of the parent is refused again, because
+the results that it waits for may never be computed. So a parent that catches the error can neither
+wait forever nor end normally.
 
   J1  Each difference is said once per function, or refused.
   J2  Nothing is started in the place of a call that must not be started twice.
@@ -36,10 +36,10 @@ _CURE = "; `rscoop replay` shows the line and both values; put what varies into 
 
 
 class Policy(msgspec.Struct):
-    """What a replay does where code has changed: names of functions, or `*`; a name goes first.
+    """What a replay does about changed code: names of functions, or `*`; names take precedence.
 
-    `kept` are pairs of fingerprints, then and now, whose results stand whatever the names say;
-    `keep` is told of each pair that a name has added to them.
+    `kept` are pairs of fingerprints, then and now, whose results are kept regardless of the names;
+    `keep` is called for each pair that a name adds.
     """
 
     strict: bool = False
@@ -47,10 +47,10 @@ class Policy(msgspec.Struct):
     recompute: tuple[str, ...] = ()
     kept: set[tuple[bytes, bytes]] = msgspec.field(default_factory=set)
     keep: Callable[[bytes, bytes, str], None] | None = None
-    discard_s_max: float = 0.0  # seconds of computing that may be thrown away unasked; 0: any
+    discard_s_max: float = 0.0  # seconds of computing that may be discarded without asking; 0: any
 
     def discards(self, name: str, seconds: float) -> bool:
-        """Return whether so much computing may be thrown away, the last of it a function's results."""
+        """Return whether so many seconds of computing may be discarded, the last of them a function's."""
         if not self.discard_s_max or seconds <= self.discard_s_max:
             return True
         return "*" in self.recompute or name in self.recompute
@@ -72,7 +72,7 @@ class Policy(msgspec.Struct):
 
 
 class Judge:
-    """What one parent's replay is allowed, which of its items are doubted, and what was said."""
+    """What one parent's replay may do, which of its items are doubted, and what was reported."""
 
     __slots__ = (
         "_lacked", "_path", "_said", "_said_moved", "discarded_s", "doubted", "name_of", "policy",
@@ -90,9 +90,9 @@ class Judge:
         self.policy = policy
         self.say = say
         self.name_of = name_of  # function id -> name
-        self.refusal: ReplayDivergedError | None = None  # it stands
-        self.doubted: set[int] = set()  # calls that have items which nothing fits yet
-        self.discarded_s = 0.0  # what the outcomes took that nothing in the replay fits
+        self.refusal: ReplayDivergedError | None = None  # the refusal, which is final
+        self.doubted: set[int] = set()  # calls with items that no outcome fits yet
+        self.discarded_s = 0.0  # seconds of computing of outcomes that fit no item of the replay
         self._said: set[tuple[str, str]] = set()  # differences, by function
         self._said_moved = False  # that a single call keeps its result
         self._lacked = False  # that dropped outcomes are missing
@@ -109,7 +109,7 @@ class Judge:
         raise error
 
     def refuse_future(self, number: int, index: int, name: str) -> NoReturn:
-        """Refuse to wait for a future of a state in whose place the code has made another call.
+        """Refuse to wait for a future of a state if the code has made another call in its place.
 
         Raises:
             StrangeFutureError: always.
@@ -127,16 +127,16 @@ class Judge:
         return self.policy.reuses(then, call.fingerprint, self.name_of(call.fn))
 
     def doubt(self, call: Call, doubts: Sequence[Doubt]) -> None:
-        """Note items of a call whose journaled outcome is another call's."""
+        """Record items of a call whose journaled outcome belongs to another call."""
         call.doubts += tuple(doubts)
         self.doubted.add(call.number)
 
     def forget(self, number: int) -> None:
-        """Nothing of a call is read any more."""
+        """The results of a call are no longer read."""
         self.doubted.discard(number)
 
     def judge(self, calls: Mapping[int, Call], sought: set[int]) -> None:
-        """Say which items nothing in the history fits (J1); strictly, at every look.
+        """Report items that nothing in the history fits (J1); if strict, at every check.
 
         `sought` are calls that are judged when the history is at its end.
         """
@@ -154,7 +154,7 @@ class Judge:
                 self.refuse(ReplayDivergedError(where, expected, found))
             call.said = True
             if (name, what) in self._said:
-                continue  # said of another call
+                continue  # reported for another call
             self._said.add((name, what))
             self.say(
                 f"replay: {where}: {what} from what is journaled; such calls are computed again, except "
@@ -163,10 +163,10 @@ class Judge:
         self.doubted.clear()
 
     def _weigh(self, doubted: list[Call]) -> None:
-        """Refuse to throw away much computing unasked (J3)."""
+        """Refuse to discard much computing without asking (J3)."""
         for call in doubted:
             lost_s, lost = 0.0, Intervals()
-            for doubt in reversed(call.doubts):  # of an item's records the last counts
+            for doubt in reversed(call.doubts):  # the last record of an item counts
                 for low, high in call.left.overlap(doubt.low, doubt.high) if doubt.took_s else ():
                     fresh = lost.gaps(low, high)
                     lost_s += doubt.took_s * sum(b - a for a, b in fresh)
@@ -214,7 +214,7 @@ class Judge:
                     self._refuse_begun(where, expected, f"it as {place}")
 
     def say_moved(self, call: Call) -> None:
-        """Say how many items of a call keep their results although they have moved."""
+        """Report how many items of a call keep their results although they have moved."""
         where = f"{ids.batch_path(self._path, call.number)} ({self._short_name(call)})"
         many, call.moved = counted(call.moved, "result"), 0
         if call.count > 1 or not self._said_moved:
@@ -225,7 +225,7 @@ class Judge:
     # --- what is told -------------------------------------------------------------------------
 
     def told_otherwise(self, first: wire.Observation, kind: str, at_call: int) -> None:
-        """The parent asks for something else than it was told before: say it, or refuse."""
+        """The parent asks for another answer than before: report it, or refuse."""
         where = f"{self._path} at call {at_call}"
         if self.policy.strict:
             expected = f"`{first.kind}` at call {first.at_call}"
@@ -234,7 +234,7 @@ class Judge:
         self.say(f"replay: {where}: {what}; from here on it gets new answers{_CURE}")
 
     def other_once(self, then: str, now: str, at_call: int) -> None:
-        """Another function of `once` takes the place of the one whose answer is known."""
+        """Another function of `once` is at the place of a known answer."""
         where = f"{self._path} at call {at_call}"
         if self.policy.strict:
             self.refuse(ReplayDivergedError(where, f"`once({then})`", f"`once({now})`"))

@@ -1,8 +1,8 @@
-"""Results that are found again by function and arguments, where the script's calls have moved.
+"""Results found by function and arguments, after the script's calls have moved.
 
-A value that is inserted at the front of a sweep, or a call that is added before others, gives items
-other places than the journal knows. The result of an item may be taken from another place if it
-depends on nothing but its function and its arguments. (See decision 0042.)
+If a value is inserted at the start of a sweep, or a call is added before others, items get other
+places than in the journal. The result of an item may be taken from another place if it depends only
+on its function and arguments. (See decision 0042.)
 
   V1  Only results of calls that were proven to draw no random numbers and to call nothing unknown count
       (`Outcome.pure`, said by the worker that ran them), and none that failed. All others are bound
@@ -39,7 +39,7 @@ _ITEM_BITS = 32
 
 
 class Moved(msgspec.Struct):
-    """Outcomes of one parent's history that may be taken for items at other places."""
+    """Outcomes of one parent's history that may be used for items at other places."""
 
     runs: list[wire.Outcome] = []
     index: dict[int, int] = {}  # start of a digest -> run and item
@@ -56,7 +56,7 @@ class Moved(msgspec.Struct):
             self.fingerprints.add(outcome.fingerprint)
 
     def note_ahead(self, stash: dict[int, list[wire.Outcome]]) -> None:
-        """Note what is known of calls that are not made yet, once something has moved (V3)."""
+        """Record known outcomes of calls that are not made yet, once something has moved (V3)."""
         if not self.has_stash and self.runs:
             self.has_stash = True
             for outcomes in list(stash.values()):
@@ -64,7 +64,7 @@ class Moved(msgspec.Struct):
                     self.note(outcome)
 
     def clear(self) -> None:
-        """Forget everything: the script is far behind its history."""
+        """Drop everything: the script is far beyond its history."""
         self.runs, self.index, self.indexed, self.fingerprints = [], {}, 0, set()
 
     def found(self, call: Call, part: wire.Part) -> list[wire.Outcome]:
@@ -110,7 +110,7 @@ class Moved(msgspec.Struct):
 
 
 def frames_of(path: str, outcomes: Iterable[wire.Outcome]) -> Iterator[bytes]:
-    """Return the frames that bring outcomes to the broker."""
+    """Return the frames that send outcomes to the broker."""
     items: list[wire.Outcome] = []
     size = 0
     for outcome in outcomes:

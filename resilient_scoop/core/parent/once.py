@@ -30,7 +30,7 @@ _NAMED = b"N"
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """Where a function begins."""
+    """The start of a function."""
 
     kind: str
     call: int

@@ -1,4 +1,4 @@
-"""What a parent sends: items of its calls, observations, checkpoints, in the order in which it does them.
+"""What a parent sends: items of its calls, observations and checkpoints, in order.
 
 P3  An observation leaves in the same bundle as whatever the parent does next, in front of it.
 """
@@ -20,7 +20,7 @@ PART_BYTES: Final = 1 << 19
 
 
 class Outgoing:
-    """What waits to be sent: items and observations as they are, all before them as frames."""
+    """What waits to be sent: items and observations unencoded, everything before them as frames."""
 
     __slots__ = (
         "_args", "_args_bytes", "_attempt", "_frames", "_once", "_parts", "_path", "_results", "_told",
@@ -39,7 +39,7 @@ class Outgoing:
 
     @property
     def count(self) -> int:
-        """How much waits to be sent, without observations."""
+        """The amount that waits to be sent, without observations."""
         return len(self._args) + len(self._parts) + len(self._frames)
 
     @property
@@ -56,24 +56,24 @@ class Outgoing:
             self.seal()
 
     def bring(self, results: Iterable[bytes]) -> None:
-        """Send results, as frames, behind the items that were queued last."""
+        """Send results, as frames, after the items that were queued last."""
         self._results += results
 
     def tell(self, observation: wire.Observation) -> None:
-        """Send an observation, in front of what follows (P3)."""
+        """Send an observation, before what follows (P3)."""
         self._told.append(observation)
 
     def put(self, frame: bytes) -> None:
-        """Send a frame behind all that the parent has done."""
+        """Send a frame after everything that the parent has done."""
         self.seal()
         self._frames.append(frame)
 
     def repeat(self, frames: Iterable[bytes]) -> None:
-        """Send once more what a broker that has ended may have lost."""
+        """Send again what an ended broker may have lost."""
         self._frames += frames
 
     def seal(self) -> None:
-        """Turn what is queued into frames, observations in front (P3)."""
+        """Encode what is queued, observations first (P3)."""
         if self._told:
             asks = self._once.asks(self._told)
             self._frames.append(

@@ -1,11 +1,11 @@
-"""A parent as a pure machine: it numbers its calls, replays what it was told, and records what it is told.
+"""A parent as a pure machine: it numbers its calls, replays its history, and records new answers.
 
 A parent that starts again runs its function from the top. Its history comes in pages, in the order
-of commits. While more may come, calls are not sent; a page's outcome settles the items it fits, and
-what no page settles is sent when the last page is there (items that are already under way are
-recognized by the broker). So a replay costs no round trip per call.
+of commits. While more may arrive, calls are not sent; a page's outcome settles the items that it
+fits, and items that no page settles are sent after the last page (the broker recognizes items that
+already run). So a replay costs no round trip per call.
 
-`Parent` is put together from parts that do not know each other, and leads between them:
+`Parent` is composed of parts that do not know each other, and connects them:
 
   history    pages, and observations that are told again (`core.parent.history`, P2)
   calls      the parent's own calls, and what settles them (`core.parent.calls`, P1 and P4)
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _WIDTH: Final = ids.DIGEST_BYTES
 FAR: Final = 1024
-"""Calls behind the history, and as many again: nothing is looked for there any more."""
+"""After this number of calls beyond the history, and as many again, no moved results are searched."""
 
 
 class Parent:
@@ -69,7 +69,7 @@ class Parent:
         self.outgoing = Outgoing(path, attempt, self.once)
         self.durable = Durable()
         self.given_up = GivenUp()
-        self._cancel: wire.Cancel | None = None  # asked for, and not answered
+        self._cancel: wire.Cancel | None = None  # requested, not answered
         self.cancelled: bool | None = None  # the answer
 
     # --- calls --------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class Parent:
     ) -> None:
         """Add items to a call; they are sent unless the history settles them.
 
-        `files`: of those (by place in `args`) whose argument is a file, its size in bytes.
+        `files`: size in bytes by place in `args`, for arguments that are files.
         """
         calls = self.calls
         size = sum(map(len, args))
@@ -112,7 +112,7 @@ class Parent:
             calls.close_if_settled(call)
 
     def _add_replayed(self, call: Call, part: wire.Part, args: list[bytes]) -> None:
-        """Add items that an earlier attempt may have asked for."""
+        """Add items that an earlier attempt may have called."""
         assert call.args is not None, "P4"
         calls = self.calls
         call.args.update(enumerate(args, part.start))
@@ -124,10 +124,10 @@ class Parent:
             self._release(call.number)
 
     def _release(self, number: int) -> None:
-        """Send what was held of a call and nothing has settled."""
+        """Send the held items of a call that nothing has settled."""
         call = self.calls.open.get(number)
         for part, args in self.calls.held.take(number):
-            if call is None:  # it has no items (left): this tells its end
+            if call is None:  # it has no items (left): this sends its end
                 self.outgoing.queue(part, args, sum(map(len, args)))
                 continue
             for piece, piece_args in with_fresh(part, args, call.fresh):
@@ -136,7 +136,7 @@ class Parent:
             self.judge.say_moved(call)
 
     def _send(self, call: Call, part: wire.Part, args: list[bytes], args_bytes: int) -> None:
-        """Ask for items, and bring the results of those that have one at another place (V4)."""
+        """Send items, with the results of those that have one at another place (V4)."""
         calls = self.calls
         if calls.moved.diverged:
             self.judge.mind_moved(call, part, calls.ahead)
@@ -180,14 +180,14 @@ class Parent:
             self._refresh(call, doubts)
 
     def _refresh(self, call: Call, doubts: Sequence[Doubt]) -> None:
-        """Have items computed again whose journaled outcomes are other calls'."""
+        """Compute items again whose journaled outcomes belong to other calls."""
         self.judge.doubt(call, doubts)
         if self.judge.policy.strict or call.args is None:
             return
         replaying, held = self.history.replaying, self.calls.held
         for doubt in doubts:
-            for start, stop in call.ask_anew(doubt.low, doubt.high):  # never asked for twice
-                # What is held is sent as it is by then.
+            for start, stop in call.ask_anew(doubt.low, doubt.high):  # never sent twice
+                # Held items are sent in their state at that time.
                 for a, b in () if replaying else held.others(call.number, start, stop):
                     digests = bytes(call.digests[a * _WIDTH : b * _WIDTH])
                     last = call.last and b == call.count
@@ -232,7 +232,7 @@ class Parent:
                 self.given_up.to_tell.append(call.number)
 
     def abandoned(self, message: wire.Abandoned) -> None:
-        """The broker says what it will not compute; a call that this attempt wants is not meant (U1)."""
+        """The broker reports items that it will not compute; calls of this attempt are unaffected (U1)."""
         call = self.calls.open.get(message.call)
         if call is not None and call.abandoned:
             for low, high in message.spans:
@@ -241,7 +241,7 @@ class Parent:
     # --- history ------------------------------------------------------------------------------
 
     def page_wanted(self, *, early: bool = False) -> bytes | None:
-        """Return the frame that asks for the next page, if one is to be asked for now.
+        """Return the request for the next page, if it is due.
 
         `early`: the parent does not wait for it yet; half of the last page must be used up first.
         """
@@ -253,7 +253,7 @@ class Parent:
         return wire.encode(wire.HistoryWanted(self.path, self.attempt, history.after, first, no))
 
     def page(self, head: wire.History, records: list[HistoryRecord]) -> None:
-        """Take in a page, unless another one was asked for meanwhile (behind a cut)."""
+        """Take in a page, unless another one was requested since (after a broken connection)."""
         history = self.history
         if not history.begin_page(head):
             return
@@ -271,7 +271,7 @@ class Parent:
                 self.judge.judge(self.calls.open, self.calls.sought)
             history.end_page()
             for number in self.calls.held.calls():
-                self._release(number)  # what the history did not settle is asked for
+                self._release(number)  # items that the history did not settle are sent
             self._end_look()
 
     def _end_look(self) -> None:
@@ -287,7 +287,7 @@ class Parent:
         sought.clear()
 
     def reconnect(self) -> None:
-        """The broker is a new one: what it sent last may be lost."""
+        """The broker is a new one: its last messages may be lost."""
         self.history.reconnect()
         again = self.once.to_ask_again()
         if again:
@@ -298,7 +298,7 @@ class Parent:
             self.outgoing.repeat([wire.encode(self._cancel)])
 
     def sever(self) -> None:
-        """Cut the parent off: it is told nothing more, and what it does next is not recorded."""
+        """Cut the parent off: it gets no more answers, and nothing more is recorded."""
         self.history.cut()
         self.calls.ahead.clear()
         self.calls.held.clear()
@@ -306,10 +306,10 @@ class Parent:
     # --- cancellation -------------------------------------------------------------------------
 
     def ask_cancel(self, call: int, index: int) -> None:
-        """Ask to have an item cancelled; the answer comes as `cancelled`. Who asks, waits for it."""
+        """Ask to cancel an item; the answer arrives in `cancelled`. The caller waits for it."""
         self.cancelled = None
         self._cancel = wire.Cancel(self.path, self.attempt, call, index)
-        self.outgoing.put(wire.encode(self._cancel))  # the call itself goes in front
+        self.outgoing.put(wire.encode(self._cancel))  # the call itself is sent first
 
     def cancel_answered(self, answer: wire.CancelAnswer) -> None:
         """Take in an answer; one that is not awaited changes nothing."""
@@ -320,7 +320,7 @@ class Parent:
     # --- observations -------------------------------------------------------------------------
 
     def recall(self, kind: str) -> bytes | None:
-        """Return the recorded answer for this point, or None if there is none to keep to.
+        """Return the recorded answer for this point, or None if there is none.
 
         Call it only when `history.needs_page()` is false.
         """
@@ -341,13 +341,13 @@ class Parent:
         return self.history.differs(kind, self.calls.next)
 
     def observe(self, kind: str, answer: bytes) -> None:
-        """Record what the parent is told."""
+        """Record an answer to the parent."""
         self.outgoing.tell(self.history.new(kind, self.calls.next, answer))
 
     # --- `futures.once` -----------------------------------------------------------------------
 
     def begin_once(self, depth: int) -> Begun:
-        """Return where a function begins that stands inside of `depth` others."""
+        """Return the start of a function inside `depth` others."""
         return once.begin(depth, self.calls.next, self.history.next_observation)
 
     def is_once_known(self, begun: Begun) -> bool:
@@ -356,7 +356,7 @@ class Parent:
         return not history.replaying or once.find(history.recorded, begun) is not None
 
     def recall_once(self, begun: Begun, name: str) -> bytes | None:
-        """Return the answer that was told before, passing over all that led to it (ON2); None: run it."""
+        """Return the recorded answer, and skip everything that led to it (ON2); None: run the function."""
         found = once.find(self.history.recorded, begun)
         if self.once.watch is not None:
             self.once.watch(begun, found is not None)
@@ -369,14 +369,14 @@ class Parent:
         return answer
 
     def end_once(self, begun: Begun, name: str, answer: bytes) -> bytes:
-        """Record a function's answer; return what is told, once `Once.is_durable` holds (ON4)."""
+        """Record a function's answer; return it for use after `Once.is_durable` holds (ON4)."""
         recorded = self.history.recorded
         if recorded:
             first = recorded[0]
             if once.is_unnamed(first, begun, self.calls.next):
                 self.jump(first.at_call, first.no + 1, ())
                 return first.answer
-            self.recall(begun.whole)  # it asked for less than before, which is said
+            self.recall(begun.whole)  # it made fewer calls than before, which is reported
         here = (self.calls.next, self.history.next_observation)
         did_nothing = (begun.call, begun.observation) == here
         self.once.wanted = self.history.next_observation
@@ -422,7 +422,7 @@ class Parent:
         return gen
 
     def verify(self, block: OpenBlock) -> None:
-        """Say that the last generation has been loaded back."""
+        """Report that the last generation has been loaded back."""
         self.durable.verified(block)
         verified = wire.Verified(self.path, self.attempt, *block.key, block.gen)
         self.outgoing.put(wire.encode(verified))

@@ -1,6 +1,6 @@
-"""A parent that was cut off from the run: it is told nothing more, and what it does is not recorded.
+"""A parent that was cut off from the run: it gets no answers, and nothing it does is recorded.
 
-Every item without an outcome is canceled, also those that it asks for later.
+Every item without an outcome is canceled, also items of later calls.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NOBODY = wire.Attempt(0, 0)
 
 
 def sever(parent: Parent) -> None:
-    """Cut a parent off; call it again behind each call that it makes."""
+    """Cut a parent off; call this again after each call that it makes."""
     parent.sever()
     for call in list(parent.calls.open.values()):
         for start, stop in list(call.left):

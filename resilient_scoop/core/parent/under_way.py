@@ -1,4 +1,4 @@
-"""How much of a parent's calls is not done: it makes no more while that is too much."""
+"""The amount of a parent's unfinished calls: it makes no more while this is too much."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class UnderWay:
-    """What the arguments of unsettled items take up, in messages and in files."""
+    """The size of the arguments of unsettled items, in messages and in files."""
 
     in_messages: int = 0  # bytes
     in_files: int = 0  # bytes

@@ -1,1 +1,1 @@
-"""The agent of a host: starts the processes of that host and learns of their deaths."""
+"""The agent of a host: starts the processes of that host and reports their deaths."""

@@ -1,4 +1,4 @@
-"""What an agent reads of its host: why processes were killed, what they said last."""
+"""What an agent reads from its host: why processes were killed, and their last messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def oom_kills() -> int:
 
 
 def reason_said(slot: Slot, code: int, logs: Path) -> str:
-    """Return why a process could not begin, in its own words; empty where it has none to say."""
+    """Return the process's own message why it could not start; empty if there is none."""
     log = logs / f"{slot.name}.log"
     if code == CANNOT_IMPORT:
         said = last_words(log).partition("rscoop: ")[2]  # after its mark

@@ -1,7 +1,7 @@
-"""The agent of a host: the shell of `core.agent`, which starts its processes and learns of their ends.
+"""The agent of a host: the shell of `core.agent`, which starts its processes and waits for their ends.
 
-It runs no user code, so nothing can keep it from vouching for those that do. The kernel tells it of
-deaths; the flight records say what is on the CPU, and until when it may be. The origin is one of its
+It runs no user code, so nothing can stop it from vouching for processes that do. The kernel reports
+deaths; the flight records say what is being executed, and its deadline. The origin is one of its
 processes on the launcher's host.
 """
 
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.starting import ChildSettings
 
 CHECK_S: Final = 0.1
-"""How often the flight records are looked at: by so much a `timeout=` may be late."""
+"""Interval of reading the flight records: a `timeout=` may be late by this time."""
 
 
 class Child(msgspec.Struct, eq=False):
-    """A process, with what the kernel and its memory tell of it."""
+    """A process, with its descriptor and its flight record."""
 
     popen: subprocess.Popen[bytes]
     pidfd: int
     record: FlightRecord
-    mark: str  # that what it starts inherits
+    mark: str  # mark that its children inherit
 
 
 class AgentShell:
-    """Does what the machine says, and tells it what happens."""
+    """Carries out the machine's actions, and gives it events."""
 
     def __init__(self, settings: ChildSettings) -> None:
         self.settings = settings
@@ -84,7 +84,7 @@ class AgentShell:
         return self.status
 
     def _turn(self, ready: set[int]) -> None:
-        """Tell the machine what has happened, and that time has passed."""
+        """Give the machine the events and the time."""
         if self.control_fd in ready and not os.read(self.control_fd, 4096):
             self.socket.unwatch(self.control_fd)
             self._step(agent.LauncherGone())
@@ -135,7 +135,7 @@ class AgentShell:
     # --- processes ----------------------------------------------------------------------------
 
     def _start(self, wanted: agent.Start) -> agent.Started | agent.NotStarted:
-        """Start a slot's process; return what became of it."""
+        """Start a slot's process; return the resulting event."""
         slot = self.machine.slots[wanted.name]
         incarnation = slot.role[0].encode() + os.urandom(8)
         record = FlightRecord.create(slot.name)
@@ -172,7 +172,7 @@ class AgentShell:
             )  # fmt: skip
 
     def _reap(self, name: str, child: Child) -> None:
-        """A process has ended: end its group with it, and tell the machine."""
+        """A process has ended: end its group, and tell the machine."""
         code = child.popen.wait()
         del self.children[name]
         self.socket.unwatch(child.pidfd)

@@ -1,4 +1,4 @@
-"""What an agent says to the user, as text."""
+"""Texts of an agent's messages to the user."""
 
 from __future__ import annotations
 

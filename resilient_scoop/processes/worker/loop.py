@@ -47,13 +47,13 @@ STUCK_S = 0.5
 
 
 class Parked(msgspec.Struct, eq=False):
-    """A future that waits."""
+    """A waiting future."""
 
     context: Context
     green: Any
     ready: Callable[[], bool]
     until: float | None
-    lived: int  # outcomes that its parent machine had taken in live
+    lived: int  # live outcomes of its parent machine when it started to wait
     gives_way: bool = False  # it waits for a lock (`lock_waits`)
 
 
@@ -66,11 +66,11 @@ class Hub:
         self.settings = session.settings
         self.lock_waits = LockWaits(self, say)
         self.parked: dict[str, Parked] = {}
-        self.open: list[Work] = []  # slices of which an item waits and others are not begun
+        self.open: list[Work] = []  # slices with a waiting item and items that have not started
         self.green = getcurrent()
         self.looped_at = self.began_at = time.monotonic()
         self.stuck_at = 0.0
-        self.has_fenced = False  # a task that ended so may have left something locked
+        self.has_fenced = False  # a task ended in this way may have left a lock held
         session.waiter = self
         session.say_stuck = self.say_stuck
 
@@ -79,9 +79,9 @@ class Hub:
     def wait(
         self, ready: Callable[[], bool], until: float | None, *, gives_way: bool = False
     ) -> bool:
-        """Let others run until `ready()` holds (True) or the moment `until` (False).
+        """Let other tasks run until `ready()` holds (True) or the moment `until` (False).
 
-        An alarm that the item has set rings in it, and not in another one: it continues for that.
+        An alarm of the item is delivered in it, and not in another one: it continues for that.
         """
         session, context = self.session, self.session.context
         while True:
@@ -98,7 +98,7 @@ class Hub:
             self.parked[context.path] = Parked(context, getcurrent(), ready, end, so_far, gives_way)
             try:
                 in_time: bool = self.green.switch()
-            except GreenletExit:  # its `finally` blocks run, in the state that they rest on
+            except GreenletExit:  # its `finally` blocks run, in the state that they need
                 session.context = context
                 thread_locals.enter(local)
                 process_state.restore(saved, ends=True)
@@ -113,7 +113,7 @@ class Hub:
                 return in_time
 
     def _go_on(self, context: Context) -> None:
-        """An item that waited is on the CPU again."""
+        """An item that waited is executing again."""
         session, work = self.session, context.work
         session.context = context
         assert work is not None, "a waiting item belongs to a slice"
@@ -125,7 +125,7 @@ class Hub:
             session.record.limit(context.until, session.reporter.tries(context.path, work))
 
     def _park(self, context: Context) -> None:
-        """The item waits (WL2); the rest of its slice is for another greenlet."""
+        """The item waits (WL2); another greenlet continues the rest of its slice."""
         session, work = self.session, context.work
         assert work is not None, "a waiting item belongs to a slice"
         if not context.parked:
@@ -160,7 +160,7 @@ class Hub:
             if work is None or work.dropped or parked.context.in_once:
                 continue
             if parked.gives_way:
-                continue  # it would be begun again elsewhere
+                continue  # it would be started again elsewhere
             is_due = parked.until is not None and parked.until <= now
             if parked.ready() or (is_due and work.callable.options.idempotent):
                 context = parked.context
@@ -171,7 +171,7 @@ class Hub:
     # --- the loop -----------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run until the broker says stop."""
+        """Run until the broker stops the worker."""
         session, machine = self.session, self.session.machine
         while machine.stopping is None:
             self._pump()
@@ -222,14 +222,14 @@ class Hub:
             return take_slice(self.open, machine.queue, self._bar())
 
     def _has_work(self) -> bool:
-        """Return whether there is a slice that may be begun."""
+        """Return whether there is a slice that may be started."""
         queue, may_begin = self.session.machine.queue, self._bar()
         if may_begin is None:
             return bool(self.open or queue)
         return any(may_begin(work) for work in (*self.open, *queue))
 
     def _bar(self) -> Callable[[Work], bool] | None:
-        """Return what tells whether a slice may be begun, where not each may."""
+        """Return a function that says whether a slice may be started, if not each may."""
         return bar(
             self.parked, locks=self.lock_waits.waiting, careful=self.settings.careful,
             idle_s=time.monotonic() - self.began_at,
@@ -296,7 +296,7 @@ class Hub:
         machine, context = self.session.machine, parked.context
         with self.session.turn():
             parent = machine.parents.pop(context.path)
-            for frame in parent.frames():  # what it was told is part of its history
+            for frame in parent.frames():  # its answers are part of its history
                 self.session.send(frame)
         context.fenced = True
         parked.green.throw(GreenletExit)
@@ -308,7 +308,7 @@ class Hub:
             self.executor.again(work, index, until)
 
     def _fence(self) -> None:
-        """End the greenlets of parents that are no longer ours to run."""
+        """End the greenlets of parents that this worker no longer runs."""
         machine = self.session.machine
         fenced, machine.fenced = machine.fenced, []
         for path in fenced:
@@ -321,7 +321,7 @@ class Hub:
                 thread_locals.drop()
 
     def end_waiting(self) -> None:
-        """End what still waits, so that its `finally` blocks run; the run is over, or interrupted."""
+        """End waiting tasks, so that their `finally` blocks run; the run is over, or interrupted."""
         for path in list(self.parked):
             parked = self.parked.pop(path)
             parked.context.fenced = True
@@ -329,7 +329,7 @@ class Hub:
         thread_locals.forget()
 
     def _hand_back(self) -> None:
-        """Give back what is not begun."""
+        """Give back items that have not started."""
         machine = self.session.machine
         machine.hand_back_aside()
         for work in [*self.open, *machine.queue]:
