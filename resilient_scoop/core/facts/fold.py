@@ -325,9 +325,7 @@ def _end(state: State, parent: Parent, outcome: Outcome, spent: list[bytes]) -> 
     """Apply an outcome; return what of it counted."""
     batch = parent.batches.get(outcome.call)
     if batch is None:
-        parent.logged = (
-            parent.logged or outcome.call < 0
-        )  # from the source of a fork, not bound to a place
+        parent.logged = parent.logged or outcome.call < 0  # of a fork, without a place
         return None
     if state.is_whole(batch, outcome):  # by far most are
         counted = Counted(outcome, batch, [(0, len(outcome.values))], True)  # noqa: FBT003
