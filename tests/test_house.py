@@ -188,7 +188,7 @@ def test_a_match_in_core_ends_with_assert_never(path: Path) -> None:
 
 
 @each_source
-def test_what_is_public_says_what_it_is_for(path: Path) -> None:
+def test_public_names_have_docstrings(path: Path) -> None:
     tree = tree_of(path)
     assert ast.get_docstring(tree)
     assert [node.name for node in public(tree) if not ast.get_docstring(node)] == []

@@ -88,14 +88,14 @@ def world(
     world.journal.close(clean=False)
 
 
-def test_what_is_committed_is_read_in_key_order(world: World) -> None:
+def test_committed_records_are_read_in_key_order(world: World) -> None:
     world.journal.commit(log(b"b", b"c", b"a"))
     assert world.journal.read(Table.LOG) == [(b"a", b"va"), (b"b", b"vb"), (b"c", b"vc")]
     assert world.journal.get(Table.LOG, b"b") == b"vb"
     assert world.journal.count(Table.LOG) == 3
 
 
-def test_what_is_committed_is_there_after_a_crash(world: World) -> None:
+def test_committed_records_survive_a_crash(world: World) -> None:
     world.journal.commit(log(b"a", b"b"))
     assert world.reopen().read(Table.LOG) == [(b"a", b"va"), (b"b", b"vb")]
 
@@ -107,7 +107,7 @@ def test_tables_do_not_see_each_other(world: World) -> None:
     assert world.journal.get(Table.ARGS, b"k") is None
 
 
-def test_what_is_put_and_erased_in_one_commit_was_never_there(world: World) -> None:
+def test_a_record_put_and_erased_in_one_commit_does_not_exist(world: World) -> None:
     put = Put(Table.ARGS, b"key", b"args")
     world.journal.commit([put, Erase(Table.ARGS, b"key")])
     assert world.journal.get(Table.ARGS, b"key") is None
@@ -124,7 +124,7 @@ def test_a_new_journal_knows_its_run_and_generation(world: World) -> None:
     assert world.reopen().generation == 2
 
 
-def test_what_is_not_there_reads_as_nothing(world: World) -> None:
+def test_missing_records_read_as_nothing(world: World) -> None:
     assert world.journal.get(Table.LOG, b"k") is None
     assert world.journal.read(Table.LOG, b"k") == []
     assert list(world.journal.scan(Table.EVENT)) == []

@@ -75,7 +75,7 @@ def test_a_finished_run_says_so_when_it_is_resumed(place: Place) -> None:
         ("\x7fELF\x02\x01\x01", "SyntaxError", 1),
     ],
 )
-def test_what_is_no_script_leaves_no_run(
+def test_an_invalid_script_leaves_no_run(
     place: Place, text: str | None, says: str, code: int
 ) -> None:
     if text is not None:

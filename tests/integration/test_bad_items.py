@@ -17,7 +17,7 @@ pytestmark = pytest.mark.real
 # --- values -----------------------------------------------------------------------------------
 
 
-def test_what_cannot_travel_is_named_by_its_path(place: Place) -> None:
+def test_an_unpicklable_part_is_named_by_its_path(place: Place) -> None:
     done = place.run("""
         import threading
         from resilient_scoop import futures
@@ -153,7 +153,7 @@ def test_a_timeout_ends_what_sleeps_and_what_holds_the_interpreter(place: Place)
     assert lines[2] == "[0, 1, 2, 3, 4]"
 
 
-def test_what_is_not_idempotent_is_started_once(place: Place) -> None:
+def test_a_call_that_is_not_idempotent_starts_once(place: Place) -> None:
     done = place.run("""
         import os
         from resilient_scoop import futures

@@ -91,7 +91,7 @@ def test_why_tells_what_was_recomputed_and_why(place: Place) -> None:
         (["--failed"], 1, "91", 1),
     ],
 )
-def test_what_became_of_an_item_in_doubt_can_be_said(
+def test_an_item_in_doubt_can_be_resolved(
     place: Place, verdict: list[str], code: int, last: str, paid: int
 ) -> None:
     stop_halfway(place)

@@ -96,7 +96,7 @@ def test_a_decision_is_about_one_change_and_can_be_changed(place: Place) -> None
     assert ledger(place) == 65
 
 
-def test_what_is_to_be_computed_again_is_so_if_that_was_cut_short(place: Place) -> None:
+def test_an_interrupted_recomputation_is_repeated(place: Place) -> None:
     place.run("""
         import os
         from resilient_scoop import futures

@@ -186,7 +186,7 @@ def test_a_fork_where_history_is_gone_is_refused_with_what_there_is(place: Place
     assert report["checkpoint"] == 3
 
 
-def test_what_was_trimmed_counts_as_done(place: Place) -> None:
+def test_trimmed_items_count_as_done(place: Place) -> None:
     halfway(place)
     status = place.status()
     assert status["done"] == len(ledger(place))

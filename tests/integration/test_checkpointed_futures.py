@@ -55,7 +55,7 @@ if __name__ == "__main__":
 """
 
 
-def test_what_only_the_living_parent_holds_yields_its_results(place: Place) -> None:
+def test_unread_results_of_a_living_parent_stay_readable(place: Place) -> None:
     """Also below the script."""
     told = [3000000, [3000000] * 3, [3000000] * 3, "ValueError('no 1')", 2, 25]
 

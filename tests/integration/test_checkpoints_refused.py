@@ -30,7 +30,7 @@ if __name__ == "__main__":
 """
 
 
-def test_what_cannot_be_saved_is_refused_by_path_type_and_hint(place: Place) -> None:
+def test_an_unsavable_part_is_refused_with_path_type_and_hint(place: Place) -> None:
     done = place.run(UNSAVABLE, "raise")
 
     assert done.code == 1
@@ -64,7 +64,7 @@ if __name__ == "__main__":
 """
 
 
-def test_what_cannot_be_loaded_back_is_no_checkpoint(place: Place) -> None:
+def test_a_state_that_cannot_be_loaded_back_is_no_checkpoint(place: Place) -> None:
     """It is named by its path, and the run continues from the one before."""
     done = place.run(UNLOADABLE, "raise")
     assert done.code == 70, str(done)
@@ -78,7 +78,7 @@ def test_what_cannot_be_loaded_back_is_no_checkpoint(place: Place) -> None:
     assert "cannot be used" not in done.err
 
 
-def test_what_cannot_be_loaded_back_leaves_no_files_behind(place: Place) -> None:
+def test_a_state_that_cannot_be_loaded_back_leaves_no_files(place: Place) -> None:
     done = place.run(UNLOADABLE, "warn")
 
     assert done.expect() == "end 6\n"

@@ -180,7 +180,7 @@ def test_a_hook_for_uncaught_errors_is_called(place: Place) -> None:
     assert "Traceback" not in done.err
 
 
-def test_what_exit_handlers_print_at_a_failure_is_not_expected_of_the_corrected_script(
+def test_output_of_exit_handlers_after_a_failure_is_not_expected_again(
     place: Place,
 ) -> None:
     text = """

@@ -399,7 +399,7 @@ if __name__ == "__main__":
 """
 
 
-def test_what_the_making_of_a_class_registers_is_registered_once(place: Place) -> None:
+def test_a_class_registers_itself_once(place: Place) -> None:
     place.write(
         """
         import functools

@@ -280,7 +280,7 @@ if __name__ == "__main__":
 """
 
 
-def test_what_fails_since_a_signal_to_all_ended_its_child_is_not_believed(place: Place) -> None:
+def test_a_failure_caused_by_a_signal_to_all_is_retried(place: Place) -> None:
     place.write(CHILDREN)
     process = place.start("run", "-q", "-n", "2", "script.py")
     wait_until(lambda: all((place.folder / f"begun-{x}").exists() for x in (1, 2)), 20.0)

@@ -197,7 +197,7 @@ def test_a_killed_worker_or_agent_leaves_nothing_and_a_stopped_run_neither(place
     place.assert_nothing_left()
 
 
-def test_what_stays_when_everything_is_killed_at_once_ends_with_the_resume(place: Place) -> None:
+def test_processes_left_by_a_kill_of_everything_are_ended_by_the_resume(place: Place) -> None:
     nap = str(900_000 + os.getpid())
     process = started(place, nap)
     ours = [pid for pid, words in place.processes().items() if "resilient_scoop" in words]

@@ -80,7 +80,7 @@ def test_a_pipe_that_was_cut_short_is_asked_for_and_never_ends_by_itself(place: 
     assert "the rest is read from this resume's standard input" in given.err
 
 
-def test_that_nothing_more_was_to_come_can_be_said(place: Place) -> None:
+def test_end_of_input_option_declares_the_input_complete(place: Place) -> None:
     place.write(ADDING)
     killed(place, subprocess.PIPE, b"1\n2\n")
     assert resumed(place, "--end-of-input").expect().endswith("total 6\n")

@@ -118,7 +118,7 @@ def test_half_free_it_is_compacted_by_itself_and_keeps_every_commit(tmp_path: Pa
     assert check(directory, Depth.CONTENTS).sound
 
 
-def test_what_is_small_or_mostly_in_use_is_left_as_it_is(
+def test_a_small_or_mostly_used_journal_is_not_compacted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = filled(tmp_path / "full", kept=50)
@@ -133,7 +133,7 @@ def test_what_is_small_or_mostly_in_use_is_left_as_it_is(
     journal.close(clean=True)
 
 
-def test_who_asks_is_served_and_told_why_not(
+def test_a_compaction_request_is_served_or_gets_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = tmp_path / "journal"

@@ -151,7 +151,7 @@ def test_a_changed_copy_is_refused_before_anything_in_it_is_opened(place: Place)
     assert not list(elsewhere.state.rglob("evil.py"))
 
 
-def test_what_is_no_copy_or_has_no_key_here_is_refused(place: Place) -> None:
+def test_restore_refuses_a_folder_without_manifest_or_key(place: Place) -> None:
     killed(place)
     place.rscoop("journal", "backup", "last", "copy").expect()
     elsewhere = Elsewhere(place.folder, place.folder / "elsewhere", place.environ)
@@ -213,7 +213,7 @@ def test_a_sound_run_is_repaired_without_a_loss_also_where_its_second_file_is_lo
     assert place.rscoop("logs", "last").expect() == expected
 
 
-def test_what_is_behind_a_gap_is_left_out(tmp_path: Path) -> None:
+def test_records_after_a_gap_are_removed(tmp_path: Path) -> None:
     from resilient_scoop.journal.repair import repair
 
     journal = Journal.create(tmp_path / "journal", b"r" * 16)
@@ -239,7 +239,7 @@ def told(number: int, *, parent: str = "0") -> bytes:
     return encode(Observed(parent, Attempt(1, 1), [Observation(number, "done", 0, b"")]))
 
 
-def test_what_a_parent_was_told_is_kept_up_to_a_gap_or_behind_a_checkpoint(tmp_path: Path) -> None:
+def test_observations_are_kept_up_to_a_gap_or_after_a_checkpoint(tmp_path: Path) -> None:
     # Given parents that were told this and that: one with a gap, one trimmed, one checkpointed
     checkpoint = Checkpoint("0.2[0]", Attempt(1, 1), "c", 0, 1, 0, 0, 0, 5, 5, b"state")
     records = {

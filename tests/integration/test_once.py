@@ -86,7 +86,7 @@ if __name__ == "__main__":
 )
 
 
-def test_what_once_told_is_told_again_whatever_its_function_did(place: Place) -> None:
+def test_once_repeats_its_answer_whatever_its_function_did(place: Place) -> None:
     done = place.run(KILLED)
 
     assert done.expect() == "True \n", str(done)
@@ -96,7 +96,7 @@ def test_what_once_told_is_told_again_whatever_its_function_did(place: Place) ->
     assert "replay:" not in done.err
 
 
-def test_what_was_paid_is_not_paid_again_by_a_death_right_behind_it(place: Place) -> None:
+def test_a_payment_is_not_repeated_by_a_death_right_after_it(place: Place) -> None:
     done = place.run(PAYMENTS)
 
     assert done.expect().split() == [str(no) for no in range(6)], str(done)

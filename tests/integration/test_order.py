@@ -113,7 +113,7 @@ def test_higher_priority_goes_before_all_that_is_not_begun(place: Place) -> None
     assert done.expect() == "True True\n"
 
 
-def test_what_waits_behind_a_long_item_goes_to_an_idle_worker_at_once(place: Place) -> None:
+def test_items_behind_a_long_one_go_to_an_idle_worker_at_once(place: Place) -> None:
     """Two items of an unknown function are with each worker; one of them takes long."""
     done = place.run(
         """

@@ -113,7 +113,7 @@ def test_a_task_that_waits_finds_the_process_as_it_left_it(place: Place, workers
     ], str(done)
 
 
-def test_what_an_import_changes_is_there_for_all_tasks(place: Place) -> None:
+def test_changes_by_an_import_apply_to_all_tasks(place: Place) -> None:
     """The first task on a worker imports the module; the others must not lack what that did."""
     place.write(
         """

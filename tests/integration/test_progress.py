@@ -194,7 +194,7 @@ if __name__ == "__main__":
 """
 
 
-def test_what_cannot_be_kept_is_refused_in_a_sentence(place: Place) -> None:
+def test_a_progress_payload_that_cannot_be_saved_is_refused_with_a_message(place: Place) -> None:
     lines = place.run(REFUSED).expect().splitlines()
 
     assert lines[0] == "None"

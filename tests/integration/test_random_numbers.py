@@ -97,7 +97,7 @@ def test_no_draw_depends_on_workers_or_on_a_death(place: Place) -> None:
     assert outs[1:] == [outs[0]] * 2
 
 
-def test_what_once_draws_does_not_shift_what_follows(place: Place) -> None:
+def test_draws_in_once_do_not_shift_later_draws(place: Place) -> None:
     """The second life is told the value; all that is drawn behind it must be as in the first."""
     done = place.run(
         """

@@ -220,7 +220,7 @@ def test_every_parent_is_replayed_at_every_wait_where_asked(place: Place) -> Non
     assert "died" not in again.err
 
 
-def test_what_differs_in_a_replay_shows_at_once_where_parents_are_always_replayed(
+def test_a_replay_difference_shows_at_once_with_always_replay(
     place: Place,
 ) -> None:
     place.environ["RSCOOP_ALWAYS_REPLAY"] = "1"

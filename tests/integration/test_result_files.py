@@ -120,7 +120,7 @@ def test_names_survive_a_compaction_during_which_they_come_and_go(folder: Folder
     folder.journal.close(clean=True)
 
 
-def test_what_no_record_names_is_swept_when_it_can_be_on_its_way_no_more(folder: Folder) -> None:
+def test_unnamed_result_files_are_swept_when_old_enough(folder: Folder) -> None:
     named, fresh, old = folder.result(), folder.result(), folder.result()
     folder.journal.commit([Put(Table.LOG, b"a", outcome(named))])
     for name in (named, old):
@@ -166,7 +166,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_what_the_children_of_ended_parents_returned_is_dropped(
+def test_outcomes_below_ended_parents_are_dropped(
     tmp_path: Path, state_dir: Path, *, keep: bool
 ) -> None:
     place = Place(tmp_path, state_dir)

@@ -80,7 +80,7 @@ def test_a_finished_run_is_read_whole(place: Place) -> None:
     assert ended == dict.fromkeys(items, 1)
 
 
-def test_what_is_not_there_is_refused_by_name(place: Place) -> None:
+def test_a_missing_run_or_item_is_refused_by_name(place: Place) -> None:
     assert runs.list_runs(place.state) == []
     with pytest.raises(UsageError):
         runs.open_run("last", place.state)

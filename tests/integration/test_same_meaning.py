@@ -158,7 +158,7 @@ def test_deleted_globals_and_changed_arguments_are_seen_too(place: Place) -> Non
     assert "none" in there
 
 
-def test_what_tasks_left_in_a_worker_is_not_what_the_next_call_means(place: Place) -> None:
+def test_a_call_does_not_see_globals_left_by_other_tasks(place: Place) -> None:
     done = place.run(
         """
         import math

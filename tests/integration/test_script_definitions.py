@@ -30,7 +30,7 @@ def test_the_script_is_main_in_the_origin_and_imported_once_per_worker(place: Pl
     assert len({pid for _, pid in lines}) == 3
 
 
-def test_what_a_script_defines_is_the_same_thing_on_both_sides(place: Place) -> None:
+def test_script_definitions_are_identical_in_script_and_workers(place: Place) -> None:
     done = place.run("""
         import enum, dataclasses, typing, collections
         from resilient_scoop import futures
@@ -117,7 +117,7 @@ def test_every_kind_of_callable_can_be_sent(place: Place) -> None:
     ]
 
 
-def test_what_is_defined_under_the_guard_travels_by_value(place: Place) -> None:
+def test_definitions_under_the_guard_are_pickled_by_value(place: Place) -> None:
     done = place.run("""
         from resilient_scoop import futures
         def call(f, x): return f(x)

@@ -250,7 +250,7 @@ def test_output_is_what_the_script_wrote_byte_for_byte(place: Place) -> None:
     assert "to stderr" in done.err
 
 
-def test_what_child_processes_and_c_code_print_is_seen(place: Place) -> None:
+def test_output_of_child_processes_and_c_code_is_shown(place: Place) -> None:
     done = place.run("""
         import os, subprocess
         if __name__ == "__main__":
@@ -261,7 +261,7 @@ def test_what_child_processes_and_c_code_print_is_seen(place: Place) -> None:
     assert sorted(done.expect().splitlines()) == ["from C", "from a child", "from python"]
 
 
-def test_what_tasks_print_is_in_their_workers_logs(place: Place) -> None:
+def test_output_of_tasks_is_in_the_logs_of_their_workers(place: Place) -> None:
     done = place.run("""
         import resilient_scoop, sys
         from resilient_scoop import futures

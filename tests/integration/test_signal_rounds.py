@@ -36,7 +36,7 @@ def test_a_run_that_is_asked_to_end_gives_the_same_answer_and_leaves_nothing(
 @pytest.mark.parametrize(
     "role", [Role.EVERYTHING, Role.BROKER, Role.AGENT, Role.ORIGIN, Role.WORKER]
 )
-def test_who_is_not_the_launcher_hears_nothing(
+def test_processes_other_than_the_launcher_ignore_signals(
     role: Role, references: list[Reference], tmp_path: Path
 ) -> None:
     numbers: tuple[signal.Signals, ...] = (signal.SIGTERM,)

@@ -148,7 +148,7 @@ def test_options_of_the_interpreter_reach_script_and_workers(place: Place) -> No
         ("folder", "can't find '__main__' module in", 1),
     ],
 )
-def test_what_cannot_be_run_is_told_what_to_do(
+def test_a_file_that_cannot_be_run_is_refused_with_advice(
     place: Place, name: str, says: str, code: int
 ) -> None:
     (place.folder / "folder").mkdir()

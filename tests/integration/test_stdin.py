@@ -144,7 +144,7 @@ def test_any_kind_of_standard_input_is_what_it_is_for_python(
     assert (done.returncode, done.stdout) == (0, f"{says}\n"), done.stderr
 
 
-def test_what_the_script_does_not_read_is_left_to_others(place: Place) -> None:
+def test_unread_input_is_left_to_other_processes(place: Place) -> None:
     place.write("print('not reading')")
     done = subprocess.run(
         ["bash", "-c", '"$@"; cat', "-", *RSCOOP, "run", "-q", "-n", "1", "script.py"],

@@ -137,7 +137,7 @@ if __name__ == "__main__":
 """
 
 
-def test_what_tasks_print_is_logged_once_with_its_time_and_place(place: Place) -> None:
+def test_output_of_tasks_is_logged_once_with_time_and_place(place: Place) -> None:
     place.environ["CUDA_VISIBLE_DEVICES"] = "3"
     place.write(PRINTS)
     (place.folder / "wait").touch()

@@ -93,9 +93,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("what", ["function", "argument"])
-def test_what_workers_cannot_load_for_want_of_a_module_stops_the_run(
-    place: Place, what: str
-) -> None:
+def test_a_module_missing_in_workers_stops_the_run(place: Place, what: str) -> None:
     place.write(LATE)
     place.write(
         """

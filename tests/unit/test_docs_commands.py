@@ -98,7 +98,7 @@ def test_the_names_of_a_page_can_be_imported(page: Path) -> None:
         assert hasattr(futures, name), f"{page.name}: futures.{name}"
 
 
-def test_what_task_info_has_is_what_the_page_says() -> None:
+def test_the_page_lists_the_fields_of_task_info() -> None:
     page = (ROOT / "docs" / "checkpoints.md").read_text()
     [said] = re.findall(r"`task_info\(\)` also has (.*?)\. It is None", page, re.DOTALL)
     names = {*re.findall(r"`(\w+)`", said)} - {"index", "host", "gpu", "name"}

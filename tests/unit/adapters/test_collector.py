@@ -32,7 +32,7 @@ def test_paused_leaves_a_collector_off_that_was_off() -> None:
         gc.enable()
 
 
-def test_what_is_made_inside_is_not_looked_through_again() -> None:
+def test_objects_made_inside_are_not_scanned_again() -> None:
     with collector.paused():
         kept: list[list[int]] = [[] for _ in range(1000)]
     assert gc.get_freeze_count() >= len(kept)

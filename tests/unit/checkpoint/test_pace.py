@@ -42,7 +42,7 @@ def test_auto_is_youngs_interval_and_costs_one_percent_at_most(cost_s: float) ->
 
 
 @pytest.mark.parametrize("wrong", [-1, math.nan, "often"])
-def test_what_is_no_interval_is_refused(wrong: object) -> None:
+def test_an_invalid_commit_interval_is_refused(wrong: object) -> None:
     with pytest.raises(UsageError, match="must be a number of seconds"):
         Pace().is_due(wrong, 0.0)  # type: ignore[arg-type]
 

@@ -83,7 +83,7 @@ class Launches:
         return 3
 
 
-def test_what_follows_the_script_is_the_scripts(
+def test_arguments_after_the_script_belong_to_the_script(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launches = Launches()
@@ -207,7 +207,7 @@ def test_errors_are_one_line_and_the_code_of_their_class(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("command", ["status", "resume", "rm last", "journal verify", "why 0.3"])
-def test_where_there_is_no_run_at_all_it_is_said(tmp_path: Path, command: str) -> None:
+def test_an_empty_list_of_runs_is_reported(tmp_path: Path, command: str) -> None:
     result = rscoop(tmp_path, *command.split())
     assert result.exit_code == 2
     assert result.stderr.startswith("rscoop: there are no runs in ")
@@ -278,6 +278,6 @@ def test_scoops_way_to_start_a_script_works(scoop: str, ours: str) -> None:
         ("", "no script"),
     ],
 )
-def test_what_has_no_counterpart_is_refused_with_what_to_do(scoop: str, said: str) -> None:
+def test_a_scoop_option_without_counterpart_is_refused_with_advice(scoop: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         compat.translate(scoop.split())

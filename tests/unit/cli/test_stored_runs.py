@@ -208,7 +208,7 @@ def test_a_journal_of_which_nothing_can_be_read_is_not_said_to_be_repairable(
     assert {path.name for path in run.path.iterdir()} <= before
 
 
-def test_where_no_run_is_in_a_state_that_is_said(tmp_path: Path) -> None:
+def test_an_empty_list_of_runs_in_a_state_is_reported(tmp_path: Path) -> None:
     assert "no runs in" in rscoop(tmp_path, "runs", "--state", "failed").stderr
     journaled(new(tmp_path))
     said = rscoop(tmp_path, "runs", "--state", "failed", "--state", "running").stderr

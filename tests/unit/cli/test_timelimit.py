@@ -22,14 +22,14 @@ def test_none_turns_it_off() -> None:
 
 
 @pytest.mark.parametrize("text", ["10", "10:30", "soon", "", "0s", "-5m", "1-2h"])
-def test_what_could_be_read_in_two_ways_is_refused(text: str) -> None:
+def test_an_ambiguous_time_limit_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a time limit; write 90s"):
         TimeLimitParam().convert(text, None, None)
 
 
 @pytest.mark.parametrize("name", ["SLURM_JOB_END_TIME", "PBS_WALLTIME"])
 @pytest.mark.parametrize("text", ["garbage", "\xb2", "9" * 5000, "-5", "1.5", "1e3", "10:30"])
-def test_what_a_batch_system_tells_and_nobody_can_read_is_said_and_is_no_limit(
+def test_an_unreadable_time_limit_of_a_batch_system_is_reported_and_ignored(
     name: str, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)

@@ -253,7 +253,7 @@ def test_a_dead_worker_has_its_successor_at_once_and_its_items_run_again() -> No
     assert of(Start, actions) == [Start("w1")]
 
 
-def test_who_dies_at_once_three_times_waits_ever_longer_up_to_half_a_minute() -> None:
+def test_a_process_that_dies_at_once_waits_longer_up_to_half_a_minute() -> None:
     host = running()
     waits = []
     for _ in range(14):
@@ -265,7 +265,7 @@ def test_who_dies_at_once_three_times_waits_ever_longer_up_to_half_a_minute() ->
     assert waits[-1] == 30.0
 
 
-def test_who_lived_for_a_second_or_came_further_is_not_held_back() -> None:
+def test_a_process_that_ran_a_second_or_made_progress_is_restarted_at_once() -> None:
     host = running(origin=True)
     for _ in range(2):
         host.exit("w1")
@@ -292,7 +292,7 @@ def test_the_run_is_given_up_when_a_process_ends_five_times_before_it_has_begun(
     assert of(Leave, actions) == [Leave(HOPELESS)]
 
 
-def test_who_has_begun_once_may_die_again_before_it_begins() -> None:
+def test_a_process_that_has_started_once_may_die_again_before_its_start() -> None:
     host = running()
     for _ in range(12):
         host.exit("w1", 1, Flight() if host.count % 3 else READY)
@@ -494,13 +494,13 @@ def killed_after(host: Host, name: str) -> float:
         ("ctrl-c", "w1", 3.0), ("ctrl-c", "origin", 6.0),
     ],
 )  # fmt: skip
-def test_what_does_not_end_at_a_stop_is_killed_in_its_time(
+def test_a_process_that_ignores_a_stop_is_killed_after_its_grace(
     reason: str, name: str, seconds: float
 ) -> None:
     assert killed_after(stopped(reason), name) == pytest.approx(seconds, abs=0.01)
 
 
-def test_what_is_computed_beyond_the_end_of_the_script_has_the_time_of_grace() -> None:
+def test_calls_after_the_end_of_the_script_have_the_grace_time() -> None:
     host = running(1, origin=True)
     host.flights["w1"] = BUSY
     host.hear(wire.Stop("ended"))
@@ -525,7 +525,7 @@ def test_the_agent_leaves_behind_the_last_process_and_says_bye() -> None:
     assert EndLeftovers() in actions
 
 
-def test_what_a_finished_script_left_behind_is_left_alone() -> None:
+def test_processes_left_by_a_finished_script_are_not_killed() -> None:
     host = stopped("ended")
     host.exit("w1", 0, DONE)
     assert EndLeftovers() not in host.exit("origin", 0, DONE)
@@ -568,7 +568,7 @@ def test_the_shell_is_woken_for_whatever_is_due() -> None:
 # --- talking ----------------------------------------------------------------------------------
 
 
-def test_what_happens_before_there_is_a_broker_is_told_with_the_hello() -> None:
+def test_events_before_the_first_broker_are_sent_with_the_hello() -> None:
     host = Host(1, greeted=False)
     host.tick()
     host.started("w1")

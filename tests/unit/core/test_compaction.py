@@ -86,7 +86,7 @@ def test_the_new_file_is_what_the_old_one_is_when_it_may_take_its_place(seed: in
     assert course.phase is Phase.SWAPPED
 
 
-def test_what_was_kept_is_noted_too() -> None:
+def test_keys_put_into_history_are_noted_too() -> None:
     old, new, course = File(), File(), Course(10, 10)
     old[Table.HISTORY, b"k"] = b"v"
     course.note([Erase(Table.LOG, b"k")], [b"k"])
@@ -120,7 +120,7 @@ def test_too_much_to_note_gives_it_up() -> None:
         course.note([Erase(Table.LOG, b"")], [])
 
 
-def test_what_is_not_a_way_on_is_refused() -> None:
+def test_an_impossible_transition_is_refused() -> None:
     course = Course(10, 10)
     with pytest.raises(InvariantError):
         course.next_step()
@@ -136,7 +136,7 @@ def test_what_is_not_a_way_on_is_refused() -> None:
             way()
 
 
-def test_what_counts_is_never_superfluous_nor_what_may_be_under_way() -> None:
+def test_the_named_file_and_running_compactions_are_never_obsolete() -> None:
     assert obsolete([0, 1, 2, 3], 2) == [0, 1, 3]
     assert obsolete([0, 1, 2, 3], 2, newer=False) == [0, 1]
     assert obsolete([0], 0) == []

@@ -22,7 +22,7 @@ def give(to: Link, message: list[bytes], now: float = 0.0) -> tuple[bool, list[l
     return fresh, answers
 
 
-def test_what_arrives_in_order_is_taken_once() -> None:
+def test_messages_in_order_are_taken_once() -> None:
     here, there = end(), end()
     first, second = here.pack([b"1"]), here.pack([b"2"])
 
@@ -72,7 +72,7 @@ def test_it_does_not_ask_again_at_once() -> None:
     assert len(give(there, later[0], now=10.2)[1]) == 1
 
 
-def test_what_is_acknowledged_is_not_kept() -> None:
+def test_acknowledged_messages_are_not_kept() -> None:
     here, there = end(), end()
     give(there, here.pack([b"1"]))
     here.pack([b"2"])
@@ -83,7 +83,7 @@ def test_what_is_acknowledged_is_not_kept() -> None:
     assert [message[1] for message in here.again()] == [b"2"]
 
 
-def test_what_was_received_and_is_not_durable_is_not_acknowledged() -> None:
+def test_messages_that_are_not_durable_are_not_acknowledged() -> None:
     # Given a broker's end, which acknowledges only what is durable
     worker, broker = end(), end()
     broker.take(unpack_header(worker.pack([b"1"])[0]), 0.0)

@@ -49,7 +49,7 @@ class Scene:
             self.parent.outcomes(outcomes(future.number, 0, 1, value=b"\x80\x05K\x07."))
 
 
-def test_what_has_arrived_is_named_in_its_order() -> None:
+def test_arrived_outcomes_are_named_in_order_of_arrival() -> None:
     scene = Scene()
     a, b, c = (scene.submit() for _ in range(3))
     scene.settle(c)

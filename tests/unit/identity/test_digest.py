@@ -162,7 +162,7 @@ def test_an_individual_that_travelled_is_equal() -> None:
         assert digest_of(payload.loads(payload.dumps(case))) == digest_of(case)
 
 
-def test_what_has_no_canonical_form_never_equals_itself() -> None:
+def test_a_value_without_canonical_form_never_equals_itself() -> None:
     lock = threading.Lock()
     assert digest_of(lock) != digest_of(lock)
     assert digest_of([1, lock]) != digest_of([1, lock])

@@ -23,7 +23,7 @@ def blobs(tmp_path: Path) -> BlobStore:
 
 @pytest.mark.parametrize("sync", [True, False])
 @pytest.mark.parametrize("payload", [b"", SMALL, LARGE])
-def test_what_was_put_comes_back(blobs: BlobStore, payload: bytes, sync: bool) -> None:  # noqa: FBT001
+def test_a_payload_is_returned_unchanged(blobs: BlobStore, payload: bytes, sync: bool) -> None:  # noqa: FBT001
     ref = blobs.put(payload, sync=sync)
     assert blobs.read(unpack_ref(ref.pack())) == payload
     assert blobs.size_bytes() == len(payload)

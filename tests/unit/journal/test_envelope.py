@@ -20,7 +20,9 @@ tables, flags = some.sampled_from(Table), some.sampled_from([0, BLOB])
 
 
 @given(tables, some.binary(max_size=40), some.binary(max_size=200), flags)
-def test_what_was_sealed_comes_out(table: Table, key: bytes, payload: bytes, flag: int) -> None:
+def test_a_sealed_value_is_unsealed_unchanged(
+    table: Table, key: bytes, payload: bytes, flag: int
+) -> None:
     value = seal(table, key, payload, flag)
     assert len(value) == len(payload) + OVERHEAD_BYTES
     assert unseal(table, key, memoryview(value)) == (flag, payload)

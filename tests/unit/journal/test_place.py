@@ -72,7 +72,7 @@ def test_a_second_opening_is_refused_and_names_the_first(tmp_path: Path) -> None
     Journal.open(tmp_path / "journal").close(clean=True)
 
 
-def test_what_is_no_journal_is_said_to_be_none(tmp_path: Path) -> None:
+def test_a_folder_without_journal_is_reported(tmp_path: Path) -> None:
     with pytest.raises(JournalFormatError, match="no such directory"):
         Journal.open(tmp_path / "nothing")
     (tmp_path / "empty").mkdir(mode=0o700)

@@ -516,7 +516,7 @@ def test_a_future_that_runs_again_gives_its_classes_the_same_keys(worker: Proces
     assert [type(v) for v in second.get(from_journal)] == [type(one), type(two)]
 
 
-def test_what_a_future_kept_finds_the_class_that_it_has_made_again(worker: Process) -> None:
+def test_a_saved_value_finds_the_class_that_its_future_has_made_again(worker: Process) -> None:
     def define() -> Any:
         class OnlyHere:
             pass

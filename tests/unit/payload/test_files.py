@@ -50,7 +50,7 @@ def test_an_arguments_file_tells_its_size_and_goes_when_told(store: LargeStore) 
         store.get(ref)
 
 
-def test_what_is_left_of_arguments_is_removed_and_results_are_kept(
+def test_leftover_argument_files_are_removed_and_results_kept(
     store: LargeStore, tmp_path: Path
 ) -> None:
     store.put(PARTS, False)

@@ -93,7 +93,7 @@ def test_a_missing_name_is_lacking_here(module: Path) -> None:
 @pytest.mark.parametrize(
     "kind", [ValueError, ImportError, ModuleNotFoundError, AttributeError, KeyError]
 )
-def test_what_user_code_raises_is_the_values_own(kind: type[Exception]) -> None:
+def test_an_error_of_user_code_belongs_to_the_value(kind: type[Exception]) -> None:
     error = error_of(pickle.dumps(Raising(kind)))
     assert not lacks_module(error)
     assert not lacks_name(error)

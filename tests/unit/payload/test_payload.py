@@ -133,7 +133,7 @@ def test_a_main_class_keeps_its_identity_beside_a_lambda(monkeypatch: pytest.Mon
     assert type(payload.loads(payload.dumps((lambda: 0, own())))[1]) is own
 
 
-def test_what_cannot_travel_is_named_by_its_path() -> None:
+def test_an_unpicklable_part_is_named_by_its_path() -> None:
     with pytest.raises(PicklingFailedError) as caught:
         payload.dumps((1, Individual()), "argument", "args")
     assert caught.value.args[:3] == ("argument", "args[1].cache.lock", "_thread.lock")

@@ -58,13 +58,13 @@ def seen(audit: Audit, *actions: Callable[[], object]) -> list[tuple[str, str]]:
         (lambda: uuid.uuid1(), "uuid", "uuid.uuid1"),
     ],
 )
-def test_what_varies_is_seen(
+def test_varying_calls_are_found(
     audit: Audit, action: Callable[[], object], kind: str, call: str
 ) -> None:
     assert (kind, call) in seen(audit, action)
 
 
-def test_what_is_the_same_again_is_not_seen(audit: Audit) -> None:
+def test_repeatable_calls_are_not_reported(audit: Audit) -> None:
     same = (
         lambda: random.Random(3), lambda: time.sleep(0), lambda: datetime.date(2024, 1, 1),
         lambda: random.random(), lambda: sorted([2, 1]),
@@ -83,7 +83,7 @@ def test_a_place_is_told_once_with_its_line(audit: Audit) -> None:
     assert f"{__file__}:{found.line}" in found.said
 
 
-def test_what_a_library_does_is_told_where_it_was_called(audit: Audit) -> None:
+def test_a_finding_in_a_library_is_reported_at_its_caller(audit: Audit) -> None:
     import tempfile
 
     seen(audit, lambda: tempfile.mkdtemp(dir=audit.file.parent))

@@ -121,7 +121,7 @@ def test_the_script_is_kept_when_the_launch_begins(launch: Launch) -> None:
         assert code.read(str(path)) == OLD.encode()
 
 
-def test_what_the_program_writes_itself_is_read_as_it_is(launch: Launch) -> None:
+def test_a_module_written_by_the_program_is_read_unchanged(launch: Launch) -> None:
     launch.begin()
     launch.write("generated_module.py", "VERSION = 1\n")
     assert launch.load("generated_module").VERSION == 1
@@ -179,7 +179,7 @@ def test_tracebacks_and_sources_show_the_copy(launch: Launch) -> None:
     assert f'File "{path}", line 2' in shown
 
 
-def test_what_functions_will_import_is_read_from_its_copy_too(launch: Launch) -> None:
+def test_files_of_later_imports_are_read_from_their_copies(launch: Launch) -> None:
     path = launch.write("lazy_module.py", "RATE = 1\n")
     launch.begin()
 

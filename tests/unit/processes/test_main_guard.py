@@ -37,7 +37,7 @@ def test_a_guard_is_closed_in_all_its_usual_forms(test: str) -> None:
     assert names_after(f"ran = 1 if {test} else 0\n")["ran"] == 0
 
 
-def test_what_is_for_imports_is_run() -> None:
+def test_the_branch_for_imports_runs() -> None:
     assert names_after("if __name__ != '__main__':\n    a = 1\nelse:\n    b = 1\n").get("a") == 1
     found = names_after("""
         match __name__:

@@ -205,7 +205,7 @@ def test_the_rate_begins_anew_when_the_count_falls() -> None:
     assert rate.add(2, 20) == 10
 
 
-def test_what_is_left_is_told_only_where_the_total_is_known() -> None:
+def test_remaining_time_is_shown_only_if_the_total_is_known() -> None:
     course = RemainingTime()
     assert course.eta_s(0, "0.0 f", 0.1) is None  # nothing was seen of it yet
     assert course.eta_s(2, "0.0 f", 0.5) is None  # too little
@@ -216,7 +216,7 @@ def test_what_is_left_is_told_only_where_the_total_is_known() -> None:
     assert "2s left of this call" in progress_line(Progress(batch="0.0 f", batch_eta_s=2))
 
 
-def test_what_the_script_says_of_its_progress_stands_in_front() -> None:
+def test_progress_of_the_script_is_shown_first() -> None:
     at = Progress(
         elapsed_s=125, label="generation 15/60", share=0.25, eta_s=300, batch="0.15 evaluate",
         batch_done=30, batch_total=120, workers=2, running=2, rate_per_s=12.34, done=1500,

@@ -33,7 +33,7 @@ def test_a_path_is_taken_as_it_is_shown(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "1", "0.", "0.3[", "0.3[x]", "0.3[1][2]", "0[3]", "last", "0.3.4"]
 )
-def test_what_names_no_future_is_refused(text: str) -> None:
+def test_an_invalid_path_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not the path"):
         parse_path(text)
 
@@ -63,7 +63,7 @@ def test_an_item_s_story_is_told_in_its_order() -> None:
     assert (found.outcome, found.failed) == (b"Vvalue1", False)
 
 
-def test_what_was_asked_for_again_says_why() -> None:
+def test_an_item_called_again_says_why() -> None:
     found = story(asked(), outcomes(0, 0, 3), asked(4, fresh=True))
     assert found.told[-1] == "it was called again, to be recomputed: its arguments differed"
     assert found.outcome is None

@@ -58,7 +58,7 @@ def test_results_are_reused_and_what_is_in_flight_is_estimated_from_them() -> No
     assert found.unmeasured == 0
 
 
-def test_what_was_never_measured_is_said_to_be_unknown() -> None:
+def test_an_unmeasured_duration_is_shown_as_unknown() -> None:
     found = only(foretold(asked(part(0, 0, 3)), done(0, 0, 1, each_s=-1.0)))
     assert (found.unmeasured, found.needed_s, found.saved_s) == (2, 0.0, 0.0)
 

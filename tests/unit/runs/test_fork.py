@@ -36,7 +36,7 @@ def test_a_call_of_the_script_is_named_as_status_shows_it() -> None:
     ]  # fmt: skip
 
 
-def test_what_lies_before_a_call_is_kept() -> None:
+def test_records_before_the_fork_point_are_kept() -> None:
     calls = wire.Calls(ids.ROOT, NOW, [part(1, 0, 2), part(2, 0, 3)])
     assert cut(calls, None) is calls
     assert cut(calls, Point(2)) == wire.Calls(ids.ROOT, NOW, [part(1, 0, 2)])

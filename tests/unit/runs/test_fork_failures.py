@@ -62,7 +62,7 @@ def test_on_a_full_disk(
     assert files(tmp_path) == before
 
 
-def test_where_the_source_vanishes(
+def test_a_fork_fails_cleanly_when_its_source_vanishes(
     source: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = fork.Fork.changes

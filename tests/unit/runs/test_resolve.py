@@ -41,7 +41,7 @@ def run_with_lost(state: Path, *more: Change) -> RunDir:
     )
 
 
-def test_what_has_ended_as_lost_is_listed_behind_what_is_in_doubt(tmp_path: Path) -> None:
+def test_items_ended_as_lost_are_listed_after_items_in_doubt(tmp_path: Path) -> None:
     run_with_lost(tmp_path, RAISED)
     told = rscoop(tmp_path, "resolve", "last").stdout.splitlines()
     ended = "ended as WorkerLostError; it can be resolved too"

@@ -33,7 +33,7 @@ def test_a_secret_is_not_stored(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["PATH", "PYTHONPATH", "LANG", "HOME", "OMP_NUM_THREADS", "PWD"])
-def test_what_bears_on_results_is_stored(name: str) -> None:
+def test_variables_that_affect_results_are_stored(name: str) -> None:
     assert not is_of_shell(name)
     assert not is_secret(name, "http://host/path@1")
     assert look({name: "v"}).environ == {name: "v"}
@@ -42,7 +42,7 @@ def test_what_bears_on_results_is_stored(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["TERM", "SSH_TTY", "DISPLAY", "COLUMNS", "LS_COLORS", "_", "TMPDIR"]
 )
-def test_what_belongs_to_a_shell_is_not(name: str) -> None:
+def test_variables_of_a_shell_are_not_stored(name: str) -> None:
     assert is_of_shell(name)
     assert look({name: "v"}) == look({})
 
@@ -74,7 +74,7 @@ def test_many_differences_are_one_sentence_and_a_missing_secret_another() -> Non
     assert differences(then, {**then.environ, "MY_KEY": ""}, {}) == []
 
 
-def test_what_is_given_is_a_value_or_a_name_of_this_shell() -> None:
+def test_env_takes_a_value_or_a_name_of_this_shell() -> None:
     assert parse(["A=1", "B=", "C"], {"C": "c=d"}) == {"A": "1", "B": "", "C": "c=d"}
     for wrong in ("=1", "D"):
         with pytest.raises(UsageError, match="--env"):

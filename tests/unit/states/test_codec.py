@@ -89,7 +89,7 @@ def test_individuals_of_deap_keep_their_classes() -> None:
     assert back.fitness.values == (3.0,)
 
 
-def test_what_is_special_is_reduced_by_whoever_knows_it() -> None:
+def test_special_objects_are_reduced_by_their_own_rule() -> None:
     stream = random.Random(1)
 
     back = loaded(dumped([stream], own={random.Random: lambda each: (int, (7,))}))
@@ -100,7 +100,7 @@ def test_what_is_special_is_reduced_by_whoever_knows_it() -> None:
 # --- what is refused --------------------------------------------------------------------------
 
 
-def test_what_cannot_be_saved_is_named_by_its_path(user: Any) -> None:
+def test_an_unsavable_part_is_named_by_its_path(user: Any) -> None:
     define(user, "class Box: pass")
     box = user.Box()
     box.cache = user.Box()
@@ -141,7 +141,7 @@ def test_a_newer_format_is_refused_with_both_numbers() -> None:
     assert "of format 9, and this version reads up to 1" in why(bytes(content))
 
 
-def test_what_raises_while_it_is_loaded_is_said(user: Any) -> None:
+def test_an_error_while_loading_is_reported(user: Any) -> None:
     define(user, "class Box:\n  def __setstate__(self, state): raise KeyError('oh')")
     box = user.Box()
     box.x = 1

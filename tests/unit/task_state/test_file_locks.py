@@ -63,9 +63,7 @@ def test_another_task_finds_it_locked_and_its_own_task_does_not(
         assert other_process(path) == "free"
 
 
-def test_what_an_ended_task_left_locked_belongs_to_the_next_one(
-    tasks: Tasks, tmp_path: Path
-) -> None:
+def test_a_lock_left_by_an_ended_task_goes_to_the_next_one(tasks: Tasks, tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with path.open("a") as left, path.open("a") as next_:
         fcntl.lockf(left, fcntl.LOCK_EX)

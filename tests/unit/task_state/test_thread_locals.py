@@ -78,7 +78,7 @@ def test_data_of_modules_that_a_task_imports_and_of_other_threads() -> None:
     assert thread_locals.leave() is None
 
 
-def test_what_the_script_itself_makes_is_not_kept_in_mind() -> None:
+def test_thread_locals_of_the_script_are_not_tracked() -> None:
     text = """
 import threading
 from resilient_scoop.task_state import thread_locals

@@ -50,7 +50,7 @@ def spans(actions: Sequence[Action]) -> list[tuple[int, int]]:
     return [span for each in sent(actions, ORIGIN, wire.Abandoned) for span in each.spans]
 
 
-def test_what_is_ready_is_taken_out_on_record_and_holders_are_asked_once() -> None:
+def test_ready_items_are_abandoned_and_holders_asked_once() -> None:
     yard = Yard()
 
     actions = yard.give_up()
@@ -63,7 +63,7 @@ def test_what_is_ready_is_taken_out_on_record_and_holders_are_asked_once() -> No
     assert sent(yard.bench.wait(1, vouched=[W1]), W1, wire.Retract) == []
 
 
-def test_what_is_begun_ends_and_the_parent_is_told_that_nothing_more_comes() -> None:
+def test_started_items_end_and_the_parent_is_told_the_rest_is_abandoned() -> None:
     yard = Yard()
     yard.give_up()
     given_back = yard.bench.tell(W1, wire.Returned(yard.held[1], 1))
@@ -79,7 +79,7 @@ def test_what_is_begun_ends_and_the_parent_is_told_that_nothing_more_comes() -> 
     assert yard.bench.broker.state.parents[ROOT].batches == {}
 
 
-def test_what_a_lost_worker_held_is_given_to_nobody() -> None:
+def test_items_of_a_lost_worker_are_abandoned_and_not_assigned() -> None:
     yard = Yard()
     yard.give_up()
     yard.bench.arrive(W2)

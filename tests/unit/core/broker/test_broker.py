@@ -221,7 +221,7 @@ def test_a_ready_parent_goes_before_its_siblings() -> None:
     assert (first.parent, first.start, first.replay) == (ROOT, 2, True)
 
 
-def test_what_is_queued_behind_a_parent_that_goes_on_is_taken_over() -> None:
+def test_items_queued_behind_a_continued_parent_are_taken_over() -> None:
     # Given a worker with a parent that waits and two more items, and another one that is idle
     bench = Bench()
     attempt = grant_one(bench, W1)

@@ -17,7 +17,7 @@ from tests.unit.core.worker.test_worker import Desk
 # --- the process' side ------------------------------------------------------------------------
 
 
-def test_what_is_not_in_use_is_forgotten_and_announced_again_before_its_next_call() -> None:
+def test_unused_callables_are_forgotten_and_announced_before_their_next_call() -> None:
     # Given a process that has announced two callables and knows a third from the broker
     desk = Desk()
     desk.worker.define(other(1))
@@ -61,7 +61,7 @@ def test_what_a_parent_calls_is_announced_again_behind_its_calls_and_in_front_of
     assert list(desk.worker.callables.known) == [other(1).fn]
 
 
-def test_what_runs_and_what_is_on_its_way_is_kept() -> None:
+def test_running_and_queued_callables_are_kept() -> None:
     desk = Desk()
     work = desk.grant()
     desk.hear(other(4))
@@ -138,7 +138,7 @@ def test_a_round_begins_earlier_where_callables_are_large() -> None:
     assert len(forgets(office.step(), ORIGIN)) == 1
 
 
-def test_what_is_only_announced_again_begins_no_round() -> None:
+def test_callables_announced_again_begin_no_round() -> None:
     # Given a round behind which more is announced again than is new
     office = Office()
     root = office.begin()
@@ -156,7 +156,7 @@ def test_what_is_only_announced_again_begins_no_round() -> None:
     assert len(forgets(office.step(), ORIGIN)) == 1
 
 
-def test_what_a_lease_needs_is_kept_by_its_worker() -> None:
+def test_a_worker_keeps_callables_that_its_leases_need() -> None:
     office = Office()
     root = office.begin()
     office.say(ORIGIN, other(50), *asked(50, root))
@@ -242,7 +242,7 @@ def test_records_that_nothing_names_are_erased_when_the_round_is_over() -> None:
     assert office.exchange.broker.rounds.is_held is False
 
 
-def test_what_history_names_stays() -> None:
+def test_callables_named_by_history_stay() -> None:
     office, _ = prepared(kept=10)
     tables = office.journal._tables
     for key, raw in list(tables[Table.LOG].items()):
@@ -278,7 +278,7 @@ def test_without_anything_dropped_nothing_is_looked_for() -> None:
     assert office.exchange.broker.rounds.is_held is False
 
 
-def test_what_is_on_its_way_to_the_disk_is_waited_for_before_anything_is_looked_for() -> None:
+def test_the_search_waits_for_unfinished_commits() -> None:
     # Given a call of an old callable that was announced before the round, on a disk that is slow
     office, root = prepared(kept=2)
     exchange = office.exchange

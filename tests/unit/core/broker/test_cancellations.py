@@ -59,7 +59,7 @@ def cancelled(bench: Bench) -> list[int]:
     ]
 
 
-def test_who_holds_an_item_is_asked_for_it_once() -> None:
+def test_the_holder_of_an_item_is_asked_once() -> None:
     court = Court()
 
     actions = court.cancel()
@@ -70,7 +70,7 @@ def test_who_holds_an_item_is_asked_for_it_once() -> None:
     assert sent(court.bench.wait(1, vouched=[W1]), W1, wire.Retract) == []
 
 
-def test_what_was_not_begun_is_cancelled_and_given_to_nobody() -> None:
+def test_an_unstarted_item_is_canceled_and_never_assigned() -> None:
     # Given a question about an item that its worker holds
     court = Court()
     court.cancel()
@@ -92,7 +92,7 @@ def test_what_was_not_begun_is_cancelled_and_given_to_nobody() -> None:
     assert court.bench.broker.questions.open == {}
 
 
-def test_what_is_begun_comes_too_late() -> None:
+def test_a_started_item_cannot_be_canceled() -> None:
     court = Court()
     court.cancel(0)
 
@@ -104,7 +104,7 @@ def test_what_is_begun_comes_too_late() -> None:
     assert court.bench.broker.questions.open == {}
 
 
-def test_what_waits_for_others_comes_too_late_and_nobody_is_asked() -> None:
+def test_a_waiting_parent_cannot_be_canceled_and_no_worker_is_asked() -> None:
     court = Court()
     court.bench.tell(W1, wire.Parked(court.attempts[0], 0))
 
@@ -124,7 +124,7 @@ def test_an_outcome_that_comes_first_answers_too() -> None:
     assert court.bench.broker.questions.open == {}
 
 
-def test_what_is_asked_twice_is_answered_once() -> None:
+def test_a_repeated_question_is_answered_once() -> None:
     # Given a question that cannot be answered yet, and the item's outcome behind it
     court = Court()
     court.bench.broker.busy_disk = True
@@ -207,7 +207,7 @@ def test_an_item_that_may_have_started_is_lost_and_not_cancelled() -> None:
     assert cancelled(court.bench) == []
 
 
-def test_who_took_the_item_over_is_asked_next() -> None:
+def test_the_next_holder_of_an_item_is_asked() -> None:
     # Given an item that was given back to an idle worker, with the question on its way
     court = Court()
     court.bench.arrive(W2)

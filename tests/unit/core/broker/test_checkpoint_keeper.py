@@ -154,7 +154,7 @@ def test_nothing_is_trimmed_before_a_second_generation_is_verified() -> None:
     assert desk.kept_calls() == [0, 1]
 
 
-def test_what_the_base_of_a_verified_generation_covers_goes() -> None:
+def test_records_covered_by_the_base_of_a_verified_generation_are_removed() -> None:
     desk = Desk().start()
     loop(desk, 2)
     desk.sweep()

@@ -289,7 +289,7 @@ def test_nothing_is_kept_of_the_dead() -> None:
     assert set(office.exchange.links) == {AGENT, ORIGIN}
 
 
-def test_what_a_broken_connection_held_is_sent_again() -> None:
+def test_messages_of_a_broken_connection_are_sent_again() -> None:
     office = Office()
     office.begin()
 
@@ -351,7 +351,7 @@ def test_callables_that_are_not_in_use_are_let_go_and_come_back_when_named() -> 
     assert 40 in broker.state.parent(ROOT).finished
 
 
-def test_what_is_not_durable_is_not_let_go() -> None:
+def test_callables_that_are_not_durable_are_not_dropped() -> None:
     office = Office()
     root = office.begin()
     for number in range(30):

@@ -94,7 +94,7 @@ def test_below_a_parent_that_has_saved_nothing_more_is_handed_out() -> None:
     assert granted(bench.tell(W1, *calls(part(1, 0, 1), parent=KID, attempt=kid)), W2), "it waits"
 
 
-def test_what_is_below_a_parent_that_waits_is_handed_out_whoever_of_those_has_saved() -> None:
+def test_items_below_a_waiting_parent_are_assigned_even_if_lower_ones_have_saved() -> None:
     bench = Bench()
     _, kid = below_the_kid(bench)
     bench.tell(W1, checkpoint(KID, kid))
@@ -112,7 +112,7 @@ def test_a_parent_that_is_waited_for_starts_again_below_one_that_has_saved() -> 
     assert [t.start for t in granted(actions, W3) if t.parent == ROOT] == [0]
 
 
-def test_what_was_held_back_goes_out_when_one_below_is_named_after_all() -> None:
+def test_held_back_items_are_assigned_when_a_lower_parent_is_named() -> None:
     bench = Bench()
     root, kid = with_kid(bench, W1, W2)
     bench.feed(asked())
@@ -122,7 +122,7 @@ def test_what_was_held_back_goes_out_when_one_below_is_named_after_all() -> None
     assert anywhere(bench.tell(W1, opened(bench, KID)))
 
 
-def test_what_is_queued_in_a_worker_below_one_that_has_saved_is_taken_back() -> None:
+def test_items_queued_below_a_saved_parent_are_taken_back() -> None:
     bench = Bench()
     root, _ = below_the_kid(bench)
     assert len(granted(bench.tell(ORIGIN, *calls(part(1, 0, 4), attempt=root)), W2)) > 1
@@ -222,7 +222,7 @@ def test_a_parent_that_saves_behind_the_end_of_the_wait_for_it_holds_back_what_i
     assert bench.broker.handover.awaited.through == {KID}
 
 
-def test_what_a_fenced_process_says_does_not_count() -> None:
+def test_messages_of_a_fenced_process_do_not_count() -> None:
     bench = Bench()
     _, kid = with_kid(bench, W1, W2)
     bench.feed(asked())
@@ -244,7 +244,7 @@ def test_parents_that_open_a_block_later_are_not_waited_for() -> None:
     assert stops(bench.tell(ORIGIN, checkpoint(ROOT, root))) == ["handed over"]
 
 
-def test_who_arrives_meanwhile_is_asked_too() -> None:
+def test_a_process_that_arrives_later_is_asked_too() -> None:
     bench = Bench()
     bench.begin(W1)
     bench.feed(asked())

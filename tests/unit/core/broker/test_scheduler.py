@@ -19,7 +19,7 @@ def full() -> tuple[Bench, wire.Attempt]:
     return bench, root
 
 
-def test_what_is_more_urgent_goes_to_a_worker_that_is_full_of_other_work() -> None:
+def test_more_urgent_work_goes_to_a_full_worker() -> None:
     bench, root = full()
 
     actions = bench.tell(ORIGIN, URGENT, *calls(part(1, 0, 1, fn=URGENT.fn), attempt=root))
@@ -42,7 +42,7 @@ def test_no_more_than_another_fill_of_it() -> None:
     assert [task.call for task in granted(done, W1)][:1] == [2]
 
 
-def test_what_is_as_urgent_waits_for_room() -> None:
+def test_equally_urgent_work_waits_for_room() -> None:
     bench, root = full()
 
     actions = bench.tell(ORIGIN, *calls(part(1, 0, 1), attempt=root))

@@ -55,7 +55,7 @@ def test_a_worker_that_cannot_import_the_script_stops_the_run() -> None:
     assert sent(bench.tell(W1, unfit(b"", "")), ORIGIN, wire.Stop)
 
 
-def test_what_is_found_in_the_journal_waits_for_its_replay() -> None:
+def test_unfit_batches_from_the_journal_wait_for_their_replay() -> None:
     # Given a worker that cannot load what an earlier life of the script asked for
     bench, attempt = resumed()
     assert not sent(bench.tell(W1, unfit()), W1, wire.Stop)

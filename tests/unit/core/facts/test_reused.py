@@ -41,16 +41,16 @@ def ask(bench: Bench, *parts: wire.Part) -> int:
     return bench.broker.ledger.reused.count
 
 
-def test_what_is_asked_for_as_before_stands(bench: Bench) -> None:
+def test_results_called_as_before_count(bench: Bench) -> None:
     assert ask(bench, part(0, 0, 1), part(1, 0, 4), part(2, 0, 5)) == 10
 
 
-def test_what_is_asked_for_anew_does_not(bench: Bench) -> None:
+def test_results_called_again_do_not_count(bench: Bench) -> None:
     again = [part(call, 0, 2, salt=1, last=False, fresh=True) for call in (1, 2)]
     assert ask(bench, *again) == 6
 
 
-def test_what_is_computed_now_and_asked_for_anew_was_never_found(bench: Bench) -> None:
+def test_results_computed_now_and_called_again_do_not_count_as_found(bench: Bench) -> None:
     root = bench.begin(W1)
     bench.tell(W1, outcomes(2, 3, 5))
     again = part(2, 2, 5, salt=1, fresh=True)
@@ -61,11 +61,11 @@ def test_what_is_computed_now_and_asked_for_anew_was_never_found(bench: Bench) -
     assert bench.broker.ledger.reused.count == 9
 
 
-def test_what_a_shorter_map_leaves_out_does_not(bench: Bench) -> None:
+def test_results_beyond_a_shorter_map_do_not_count(bench: Bench) -> None:
     assert ask(bench, part(2, 0, 1)) == 8
 
 
-def test_what_hangs_below_an_item_that_is_another_now_does_not(bench: Bench) -> None:
+def test_results_below_a_changed_item_do_not_count(bench: Bench) -> None:
     assert ask(bench, part(0, 0, 1, salt=1)) == 7
 
 

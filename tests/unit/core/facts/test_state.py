@@ -153,7 +153,7 @@ edits = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(edits)
-def test_what_is_recovered_is_what_was_known(steps: list[tuple[str, int, int, int]]) -> None:
+def test_the_recovered_state_equals_the_live_one(steps: list[tuple[str, int, int, int]]) -> None:
     # Given a broker that was told all sorts of things
     bench = Bench()
     root = bench.begin(W1)

@@ -154,7 +154,7 @@ def test_a_watch_hears_of_its_calls_until_nobody_holds_it() -> None:
     assert [each() for each in calls.watches] == [other]
 
 
-def test_what_nobody_reads_keeps_only_which_items_are_left() -> None:
+def test_an_unread_call_keeps_only_its_remaining_items() -> None:
     calls = made()
     found = call(calls, 4)
     calls.settle(found, outcome(0, 0, 1), recovering=False)
@@ -179,7 +179,7 @@ def test_a_checkpoint_names_calls_that_miss_outcomes_or_have_unread_files() -> N
     assert calls.readable(waiting.number) == [1, 2]
 
 
-def test_what_a_checkpoint_covers_is_dropped_but_for_what_is_pending() -> None:
+def test_skipping_to_a_checkpoint_drops_outcomes_except_pending_ones() -> None:
     calls = made()
     for number in range(4):
         calls.keep(outcome(number, 0, 1))

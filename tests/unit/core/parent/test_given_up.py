@@ -42,7 +42,7 @@ def test_a_finalizer_only_leaves_a_note() -> None:
     assert heard(of) == []
 
 
-def test_what_is_begun_is_waited_for_and_its_value_dropped() -> None:
+def test_started_items_are_awaited_and_their_values_dropped() -> None:
     of = parent()
     made = call(of, 4)
     of.given_up.name(made, abandoned=True)

@@ -24,7 +24,7 @@ def spans(items: list[Items]) -> list[tuple[int, int, bool]]:
     return [(piece.start, piece.start + piece.count, piece.last) for piece, _ in items]
 
 
-def test_what_is_held_is_taken_once() -> None:
+def test_held_items_are_taken_once() -> None:
     held = HeldItems()
     held.hold(part(0, 2, last=False), args(0, 2))
     held.hold(part(2, 3), args(2, 3))

@@ -89,7 +89,7 @@ def test_a_call_that_is_taken_out_leaves_the_later_ones_their_results() -> None:
     assert found(of) == {(0, 0): b"V4", (0, 1): b"V5", (1, 0): b"V6"}
 
 
-def test_what_draws_or_failed_or_is_another_function_or_not_compared_is_not_found() -> None:
+def test_results_that_are_random_failed_or_uncompared_are_not_found_elsewhere() -> None:
     nothing = bytes(16)
     for each in (
         outcome(0, [1], pure=False),

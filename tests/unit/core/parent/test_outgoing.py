@@ -61,7 +61,7 @@ def test_results_leave_behind_the_items_that_they_are_for() -> None:
     assert [type(message) for message in sent(of)] == [wire.Calls, wire.Args, wire.Outcomes]
 
 
-def test_what_was_taken_is_sent_once() -> None:
+def test_taken_items_are_sent_once() -> None:
     of = made()
     of.tell(told(0))
     of.queue(part(), [b"arg"], 3)

@@ -105,7 +105,7 @@ def test_a_replay_sends_only_what_the_history_does_not_settle() -> None:
     assert of.calls.recovered == 3
 
 
-def test_what_the_history_has_of_later_calls_waits_for_them() -> None:
+def test_outcomes_of_later_calls_wait_for_these_calls() -> None:
     of = parent(replaying=True)
     page(of, outcomes(1, 0, 1), calls=2)
     call(of, 0, 1)
@@ -418,7 +418,7 @@ def doubtful(*, strict: bool = False) -> tuple[Parent, list[str]]:
     return of, said
 
 
-def test_what_a_later_record_settles_is_no_news_and_not_asked_for_again() -> None:
+def test_an_item_that_a_later_record_settles_is_neither_reported_nor_sent_again() -> None:
     for made_first in (True, False):
         of, said = doubtful(strict=True)
         made = call(of, 0, 2) if made_first else None
@@ -429,7 +429,7 @@ def test_what_a_later_record_settles_is_no_news_and_not_asked_for_again() -> Non
         assert value(made, 1) == b"Vvalue1"
 
 
-def test_what_no_record_settles_is_said_once_and_asked_for_anew() -> None:
+def test_items_that_no_record_settles_are_reported_once_and_sent_again() -> None:
     for made_first in (True, False):
         of, said = doubtful()
         if made_first:

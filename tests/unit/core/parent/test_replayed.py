@@ -115,7 +115,7 @@ def test_changed_code_that_may_be_reused_is_no_difference() -> None:
     assert of.calls.recovered == 3
 
 
-def test_what_was_asked_for_anew_counts_and_not_what_it_replaced() -> None:
+def test_repeated_items_count_and_replaced_ones_do_not() -> None:
     of = parent(asked((part(0, 0, 3),), (part(0, 1, 2, salt=7, fresh=True, last=False),)))
     made = of.begin(FN, FN)
     of.add(made, digests(0) + digests(1, salt=7) + digests(2), [b"a", b"b", b"c"], last=True)

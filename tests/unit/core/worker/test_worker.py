@@ -131,7 +131,7 @@ def test_a_new_broker_hears_what_is_owed_and_what_is_held_in_one_bundle() -> Non
     assert starts == [0, 1]
 
 
-def test_what_was_acknowledged_is_not_said_again() -> None:
+def test_acknowledged_messages_are_not_repeated() -> None:
     desk = Desk()
     work = desk.grant(0, 2)
     desk.run(work, 1)
@@ -141,7 +141,7 @@ def test_what_was_acknowledged_is_not_said_again() -> None:
     assert [type(message) for message in desk.meet(2)] == [wire.Hello]
 
 
-def test_what_an_older_broker_still_says_is_not_heard() -> None:
+def test_late_messages_of_an_older_broker_are_ignored() -> None:
     desk = Desk()
     old = desk.link
     desk.meet(2)
@@ -165,7 +165,7 @@ def test_a_slice_that_a_new_broker_refuses_sends_nothing_more() -> None:
     assert desk.worker.works == {}
 
 
-def test_what_is_retracted_is_given_back_from_the_first_item_not_begun() -> None:
+def test_retracted_items_are_given_back_from_the_first_unstarted_one() -> None:
     # Given a slice of which two items are begun
     desk = Desk()
     work = desk.grant(0, 5)
@@ -447,7 +447,7 @@ def test_each_new_broker_is_told_what_the_worker_lacks_until_it_is_dropped() -> 
     assert not desk.said()
 
 
-def test_what_was_set_aside_is_given_back_at_the_end() -> None:
+def test_set_aside_items_are_given_back_at_the_end() -> None:
     desk = Desk()
     work = desk.grant()
     desk.worker.set_aside(work, 1, "no module m")

@@ -26,7 +26,7 @@ def display(shown: Shown, out: int, piece: bytes) -> None:
     shown.end()
 
 
-def test_what_was_displayed_is_counted(tmp_path: Path, out: int) -> None:
+def test_displayed_output_is_counted(tmp_path: Path, out: int) -> None:
     shown = Shown(tmp_path / "shown", out)
     display(shown, out, FIRST)
     display(shown, out, SECOND)
@@ -62,7 +62,9 @@ def test_a_piece_is_found_behind_what_others_wrote_to_the_file(tmp_path: Path, o
     assert Shown(tmp_path / "shown", out).begin(FIRST) == len(FIRST)
 
 
-def test_where_nobody_can_look_a_piece_is_displayed_again(tmp_path: Path, out: int) -> None:
+def test_a_piece_is_displayed_again_if_the_output_cannot_be_checked(
+    tmp_path: Path, out: int
+) -> None:
     ours, theirs = os.pipe()
     shown = Shown(tmp_path / "shown", theirs)
     shown.begin(FIRST)

@@ -33,7 +33,7 @@ class Asking:
         return [line.split()[0] + " " + (line.split()[2:3] or [""])[0] for line in self.told]
 
 
-def test_what_is_milder_than_what_is_under_way_changes_nothing(tmp_path: Path) -> None:
+def test_a_milder_request_changes_nothing(tmp_path: Path) -> None:
     asking = Asking(tmp_path)
     asking.handover.hear([GO_ON_SIGNAL, GO_ON_SIGNAL])
     assert not asking.handover.ends

@@ -76,7 +76,9 @@ def test_one_that_sleeps_for_ever_is_killed_but_not_an_agent() -> None:
 
 
 @pytest.mark.parametrize(("state", "word"), [("T", "kill -CONT 4711"), ("D", "disk")])
-def test_what_cannot_be_helped_is_said_once_and_never_killed(state: str, word: str) -> None:
+def test_a_stopped_or_disk_waiting_process_is_reported_once_and_never_killed(
+    state: str, word: str
+) -> None:
     bench = Bench(state, cpu=0.0)
     assert not bench.run(20 * KILL_S)
     (said,) = bench.said

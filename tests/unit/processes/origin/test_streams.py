@@ -33,7 +33,7 @@ def inputs(bench: Bench) -> list[bytes]:
     ]
 
 
-def test_what_the_script_read_is_kept_once_and_in_order() -> None:
+def test_input_of_the_script_is_recorded_once_and_in_order() -> None:
     bench = Bench()
     root = bench.begin(W1)
     first, second = (wire.Input(root, no, b"source..", b"line %d" % no) for no in (0, 1))
@@ -42,7 +42,7 @@ def test_what_the_script_read_is_kept_once_and_in_order() -> None:
     assert inputs(bench) == [b"line 0", b"line 1"]
 
 
-def test_what_a_fenced_script_read_is_not_kept() -> None:
+def test_input_of_a_fenced_script_is_not_recorded() -> None:
     bench = Bench()
     bench.begin(W1)
     bench.tell(ORIGIN, wire.Input(wire.Attempt(1, 999), 0, b"source..", b"line"))
@@ -143,7 +143,7 @@ def test_a_name_goes_before_all(
     assert Policy(reuse=reuse, recompute=recompute).reuses(b"then", b"now", name) is reused
 
 
-def test_what_a_name_has_kept_is_told_once_and_stays_kept() -> None:
+def test_a_pair_kept_by_name_is_reported_once_and_stays_kept() -> None:
     told: list[tuple[bytes, bytes, str]] = []
     policy = Policy(reuse=("f",), keep=lambda *pair: told.append(pair))
     assert policy.reuses(b"then", b"now", "f")
