@@ -58,15 +58,17 @@ def problems(text: str, line: int) -> Iterator[str]:
 
 
 def prose(path: Path) -> Iterator[tuple[str, int]]:
-    """Yield the comments and strings of a module with their first lines; of tests no data."""
+    """Yield comments, strings and names of tests with their lines; of tests, no strings of data."""
     source = path.read_text()
-    if not PATTERN.search(source):
+    if not PATTERN.search(source.replace("_", " ")):
         return  # most have none: tokens take long
     is_test = "resilient_scoop" not in path.relative_to(CHECKOUT).parts
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         is_text = token.type == tokenize.STRING and not (is_test and '"""' not in token.string)
         if token.type == tokenize.COMMENT or is_text:
             yield token.string, token.start[0]
+        elif token.type == tokenize.NAME and token.string.startswith("test_"):
+            yield token.string.replace("_", " "), token.start[0]
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(CHECKOUT)))

@@ -42,7 +42,7 @@ def test_there_is_no_last_run_where_there_is_none(place: Place) -> None:
     assert "no run" in done.err
 
 
-def test_a_run_that_goes_on_is_not_resumed(place: Place) -> None:
+def test_a_run_that_continues_is_not_resumed(place: Place) -> None:
     place.write("""
         import time
         open("begun", "w").close()
@@ -117,7 +117,7 @@ def test_a_damaged_journal_is_named_and_says_what_to_do(place: Place) -> None:
     place.assert_nothing_left()
 
 
-def test_other_versions_of_dependencies_are_said_with_both_numbers(place: Place) -> None:
+def test_other_versions_of_dependencies_are_reported_with_both_numbers(place: Place) -> None:
     place.run(COUNT).expect(5)
     path = place.runs()[0] / "run.json"
     info = json.loads(path.read_text())

@@ -247,7 +247,7 @@ def test_output_that_took_another_way_is_the_record_from_then_on(place: Place) -
     ]  # fmt: skip
 
 
-def test_an_argument_that_differed_is_said_once_and_computed_once(place: Place) -> None:
+def test_an_argument_that_differed_is_reported_once_and_computed_once(place: Place) -> None:
     place.run(VARYING).expect(5)
     (place.folder / "argument").touch()
     once = resume(place)

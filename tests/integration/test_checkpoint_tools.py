@@ -121,7 +121,7 @@ def test_a_replay_tells_of_a_block_that_is_not_entered_any_more(place: Place) ->
 
 
 @pytest.mark.parametrize("which", ["last", "8"])
-def test_a_fork_goes_on_from_a_checkpoint_on_its_own(place: Place, which: str) -> None:
+def test_a_fork_continues_from_a_checkpoint_on_its_own(place: Place, which: str) -> None:
     whole = halfway(place)
     first = place.runs()[0]
     before = contents(first)
@@ -145,7 +145,7 @@ def test_a_fork_goes_on_from_a_checkpoint_on_its_own(place: Place, which: str) -
     assert replayed(place, "side")["clean"] is True
 
 
-def test_a_fork_of_everything_goes_on_where_the_run_would(place: Place) -> None:
+def test_a_fork_of_everything_continues_where_the_run_would(place: Place) -> None:
     whole = halfway(place)
     place.rscoop("fork", "last").expect()
     done = ledger(place)
@@ -228,7 +228,9 @@ def test_the_files_of_states_are_looked_after(place: Place) -> None:
     assert words(place.rscoop("logs", "last").expect()) == words(whole)
 
 
-def test_a_parent_that_is_replayed_at_every_wait_goes_on_from_its_checkpoint(place: Place) -> None:
+def test_a_parent_that_is_replayed_at_every_wait_continues_from_its_checkpoint(
+    place: Place,
+) -> None:
     whole = halfway(place)
     (place.folder / "go").touch()
     (place.folder / "ledger").unlink()

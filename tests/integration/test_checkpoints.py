@@ -80,7 +80,9 @@ def masked(text: str) -> list[list[str]]:
     return [line.split("[")[0].split() + line.split("]")[-1].split() for line in text.splitlines()]
 
 
-def test_a_run_that_is_killed_at_random_moments_goes_on_from_its_checkpoints(place: Place) -> None:
+def test_a_run_that_is_killed_at_random_moments_continues_from_its_checkpoints(
+    place: Place,
+) -> None:
     # Given what an undisturbed run writes
     place.write(LOOP)
     calm = Place(place.folder, place.folder / "calm")
@@ -143,7 +145,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_task_goes_on_from_its_checkpoint(place: Place) -> None:
+def test_a_task_continues_from_its_checkpoint(place: Place) -> None:
     killed_at(place, NESTED, "now")
     (place.folder / "go").touch()
 

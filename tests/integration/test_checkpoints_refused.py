@@ -37,7 +37,7 @@ def test_an_unsavable_part_is_refused_with_path_type_and_hint(place: Place) -> N
     assert "state.pop[3].cache.lock is a _thread.lock; leave it out with __getstate__" in done.err
 
 
-def test_the_run_goes_on_without_a_checkpoint_if_told_so(place: Place) -> None:
+def test_the_run_continues_without_a_checkpoint_if_told_so(place: Place) -> None:
     done = place.run(UNSAVABLE, "warn")
 
     assert done.expect() == "end\n"
@@ -220,7 +220,7 @@ def test_a_class_that_changed_is_migrated(place: Place, after: str, says: str) -
     ("after", "says"),
     [(RAISING, "__rscoop_migrate__ raised ValueError: no way"), (GONE, "__main__:Box")],
 )
-def test_a_class_that_cannot_be_had_is_said(place: Place, after: str, says: str) -> None:
+def test_a_class_that_cannot_be_had_is_reported(place: Place, after: str, says: str) -> None:
     done = changed_class(place, after)
 
     assert done.code == 70, str(done)

@@ -94,7 +94,7 @@ def answer_of(place: Place, kind: str, whose: str, ngen: int) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_loop_that_is_killed_goes_on_from_its_checkpoint(kind: str, place: Place) -> None:
+def test_a_loop_that_is_killed_continues_from_its_checkpoint(kind: str, place: Place) -> None:
     # Given what DEAP's own loop prints, and a run of ours in the middle of its generations
     expected = answer_of(place, kind, "theirs", NGEN)
     args = ("run", "-q", "-n", "2", "--seed", "3", "script.py", kind, "contrib", str(NGEN), "0.05")

@@ -76,7 +76,7 @@ def test_a_finished_one_is_known_to_be_so(place: Place, number: str) -> None:
 
 
 @pytest.mark.parametrize("number", FORMATS)
-def test_a_killed_one_goes_on_with_all_that_it_had(place: Place, number: str) -> None:
+def test_a_killed_one_continues_with_all_that_it_had(place: Place, number: str) -> None:
     golden = unpacked(place, f"{number}-killed")
     before = read_figures(golden.run, golden.run.load()).done
     done = place.rscoop("resume", "last")
@@ -89,7 +89,7 @@ def test_a_killed_one_goes_on_with_all_that_it_had(place: Place, number: str) ->
 
 
 @pytest.mark.parametrize("number", FORMATS)
-def test_a_checkpointed_one_goes_on_behind_its_checkpoint(place: Place, number: str) -> None:
+def test_a_checkpointed_one_continues_behind_its_checkpoint(place: Place, number: str) -> None:
     golden = unpacked(place, f"{number}-checkpointed")
     assert check(golden.run.journal, Depth.CONTENTS).problems == []
     assert list((golden.run.path / "checkpoints").iterdir())

@@ -95,7 +95,7 @@ def test_a_time_limit_hands_over(place: Place) -> None:
     assert place.rscoop("resume", "-q", "--time-limit", "none", "last").expect() == ANSWER
 
 
-def test_the_batch_systems_time_limit_is_said_and_kept(place: Place) -> None:
+def test_the_batch_systems_time_limit_is_reported_and_kept(place: Place) -> None:
     place.environ["SLURM_JOB_END_TIME"] = wall_clock(10)
     process = begun(place, text=EA.replace("sleep(0.02)", "sleep(0.1)"), generations=1000)
     done = finish(process)
@@ -121,7 +121,7 @@ def test_the_command_hands_a_detached_run_over(place: Place) -> None:
     place.rscoop("checkpoint", "nobody").expect(2)
 
 
-def test_the_command_saves_and_the_run_goes_on(place: Place) -> None:
+def test_the_command_saves_and_the_run_continues(place: Place) -> None:
     process = begun(place)
     saved = len(lines(place, "replays"))  # it saves behind these, some time before we are told
     asked = place.rscoop("checkpoint", "--go-on", "last")

@@ -101,7 +101,7 @@ def pids(place: Place, role: str) -> list[int]:
     return [pid for pid, words in place.processes().items() if f"entry {role}" in words]
 
 
-def test_a_stopped_worker_and_a_stopped_script_are_said_and_known(place: Place) -> None:
+def test_a_stopped_worker_and_a_stopped_script_are_reported_and_known(place: Place) -> None:
     place.write(SLOW)
     process = place.start("run", "-q", "-n", "2", "script.py")
     wait_until(lambda: len(pids(place, "worker")) == 2, 20.0)

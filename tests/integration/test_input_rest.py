@@ -87,7 +87,7 @@ def test_end_of_input_option_declares_the_input_complete(place: Place) -> None:
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_a_file_goes_on_where_it_was_left(place: Place, *, again: bool) -> None:
+def test_a_file_continues_where_it_was_left(place: Place, *, again: bool) -> None:
     data = place.folder / "data"
     data.write_text("1\n2\n" + "3\n" * 40_000)  # more than one piece
     place.write(ADDING.replace("int(line)", "len(line)").replace('print("now", total)', "0"))
@@ -113,7 +113,7 @@ def test_an_input_that_had_ended_needs_no_rest(place: Place) -> None:
     assert resumed(place).expect().endswith("total 6\n")
 
 
-def test_it_is_said_where_another_file_continues_an_input_that_had_ended(place: Place) -> None:
+def test_another_file_that_continues_an_ended_input_is_reported(place: Place) -> None:
     place.write(ADDING)
     for name, text in (("input", "1\n2\n3\n"), ("other", "40\n50\n")):
         place.write(text, name)

@@ -79,7 +79,7 @@ def undisturbed(place: Place) -> str:
     return out.expect()
 
 
-def test_a_saved_run_comes_back_elsewhere_and_goes_on(place: Place) -> None:
+def test_a_saved_run_comes_back_elsewhere_and_continues(place: Place) -> None:
     # Given a run that was killed, and two copies of it
     run = killed(place)
     for target in ("copy.tar", "copy"):
@@ -169,7 +169,7 @@ def test_restore_refuses_a_folder_without_manifest_or_key(place: Place) -> None:
     refused("copy", "another key")
 
 
-def test_a_repaired_run_goes_on_to_the_same_answer(place: Place) -> None:
+def test_a_repaired_run_continues_to_the_same_answer(place: Place) -> None:
     # Given a killed run with a page of its journal overwritten
     run = killed(place)
     data = bytearray(data_file(run / "journal").read_bytes())

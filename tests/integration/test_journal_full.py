@@ -78,7 +78,7 @@ def test_a_journal_that_has_no_room_to_be_opened_says_so(
     Journal.open(folder).close(clean=True)
 
 
-def test_a_full_disk_loses_nothing_and_goes_on(tmp_path: Path) -> None:
+def test_a_full_disk_loses_nothing_and_continues(tmp_path: Path) -> None:
     limit = """
 import resource
 unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -89,7 +89,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, unlimited[1]))
     assert said_by(limit + FILL, tmp_path / "journal") == FILLED
 
 
-def test_a_full_file_system_loses_nothing_and_goes_on(tmp_path: Path) -> None:
+def test_a_full_file_system_loses_nothing_and_continues(tmp_path: Path) -> None:
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "none", str(tmp_path / "disk")]
     (tmp_path / "disk").mkdir()
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:

@@ -78,7 +78,7 @@ def test_a_state_folder_without_rights_is_named_and_another_advised(
     [(".", 0o500), (".", 0o000), ("journal", 0o500), ("journal/data.mdb", 0o400),
      ("journal/data.mdb", 0o000), ("..", 0o000), ("logs", 0o500), ("lock", 0o000)],
 )  # fmt: skip
-def test_a_run_without_rights_is_not_called_damaged_and_goes_on_when_they_are_back(
+def test_a_run_without_rights_is_not_called_damaged_and_continues_when_they_are_back(
     place: Place, where: str, mode: int
 ) -> None:
     (place.folder / "again").touch()
@@ -208,7 +208,7 @@ def in_own_mounts(place: Place, shell: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_a_run_on_a_full_disk_goes_on_by_itself_when_there_is_room(place: Place) -> None:
+def test_a_run_on_a_full_disk_continues_by_itself_when_there_is_room(place: Place) -> None:
     place.state.mkdir(0o700)
     place.write("""
         from resilient_scoop import futures

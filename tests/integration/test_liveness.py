@@ -80,7 +80,7 @@ def pid_of(place: Place, role: str) -> int:
     return next(pid for pid, words in place.processes().items() if f"entry {role}" in words)
 
 
-def test_a_stopped_broker_is_said_and_goes_on_unharmed(place: Place) -> None:
+def test_a_stopped_broker_is_reported_and_continues_unharmed(place: Place) -> None:
     process = begun(place)
     broker = pid_of(place, "broker")
     os.kill(broker, signal.SIGSTOP)
@@ -94,7 +94,7 @@ def test_a_stopped_broker_is_said_and_goes_on_unharmed(place: Place) -> None:
     place.assert_nothing_left()
 
 
-def test_a_run_that_is_stopped_as_a_whole_goes_on_unharmed(place: Place) -> None:
+def test_a_run_that_is_stopped_as_a_whole_continues_unharmed(place: Place) -> None:
     process = begun(place)
     everybody = list(place.processes())
     for pid in everybody:

@@ -63,7 +63,7 @@ HELD_OVER_A_MAP = """
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_tasks_that_want_a_lock_wait_while_its_holder_goes_on(place: Place, workers: int) -> None:
+def test_tasks_that_want_a_lock_wait_while_its_holder_continues(place: Place, workers: int) -> None:
     script = place.write(HELD_OVER_A_MAP).name
     done = place.rscoop("run", "-q", "-n", str(workers), script, timeout_s=90.0)
 
@@ -75,7 +75,7 @@ def test_tasks_that_want_a_lock_wait_while_its_holder_goes_on(place: Place, work
     assert "died" not in done.err, str(done)
 
 
-def test_a_worker_that_nothing_else_frees_is_started_anew_without_blame(place: Place) -> None:
+def test_a_worker_that_nothing_else_frees_is_started_again_without_blame(place: Place) -> None:
     """Each of both holds what the other one wants: in plain Python they run one after another."""
     script = place.write(
         """

@@ -73,7 +73,7 @@ def test_whatever_way_a_map_is_left_the_rest_is_not_computed(place: Place) -> No
     assert "other items were not computed" in place.rscoop("why", "last", "0.1").expect()
 
 
-def test_a_map_that_was_never_begun_is_computed_and_one_without_end_is_let_go(place: Place) -> None:
+def test_an_unread_map_is_computed_and_an_endless_one_dropped(place: Place) -> None:
     done = place.run("""
         import itertools
         from resilient_scoop import futures

@@ -12,7 +12,7 @@ from tests.integration.runs import Place
 pytestmark = pytest.mark.real
 
 
-def test_futures_in_a_thread_raise_there_and_the_parent_goes_on(place: Place) -> None:
+def test_futures_in_a_thread_raise_there_and_the_parent_continues(place: Place) -> None:
     done = place.run("""
         import threading
         from concurrent.futures import ThreadPoolExecutor

@@ -79,7 +79,7 @@ def test_a_worker_killed_in_a_long_call_costs_a_second_of_it(place: Place) -> No
     assert int(again[0][2]) >= 4  # at step 15 of 0.1 s, a word a second
 
 
-def test_a_run_of_which_everything_was_killed_goes_on_inside_its_long_calls(place: Place) -> None:
+def test_a_run_of_which_everything_was_killed_continues_inside_its_long_calls(place: Place) -> None:
     answer = undisturbed(place, LONG)
     process = started(place)
 
@@ -136,7 +136,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_call_that_its_timeout_ends_goes_on_in_its_next_attempt(place: Place) -> None:
+def test_a_call_that_its_timeout_ends_continues_in_its_next_attempt(place: Place) -> None:
     assert place.run(TIMEOUT, workers=1).expect().splitlines()[-1] == "25"
 
 
@@ -155,7 +155,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_retry_in_the_same_worker_goes_on_too(place: Place) -> None:
+def test_a_retry_in_the_same_worker_continues_too(place: Place) -> None:
     assert place.run(RETRY, workers=1).expect() == "(2, 3)\n"
 
 

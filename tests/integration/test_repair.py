@@ -84,9 +84,7 @@ def counted(text: str, whose: str) -> int:
 
 
 @pytest.mark.parametrize("damage", ["lost", "changed"])
-def test_a_lost_checkpoint_is_dropped_and_the_one_before_is_gone_on_from(
-    place: Place, damage: str
-) -> None:
+def test_a_lost_checkpoint_is_dropped_and_the_one_before_is_used(place: Place, damage: str) -> None:
     before = killed_at(place, LOOP, "now")
     path = files(place)[-1]
     if damage == "lost":
@@ -178,7 +176,7 @@ def test_results_and_constants_whose_files_are_lost_are_made_again(place: Place)
     assert sorted(ledger(place)) == ["0", "0", "1", "1", "2", "2", "3", "3"]
 
 
-def test_output_that_is_lost_before_a_checkpoint_is_filled_and_the_run_goes_on(
+def test_output_that_is_lost_before_a_checkpoint_is_filled_and_the_run_continues(
     place: Place,
 ) -> None:
     # Given a run whose journal lacks a piece of what the script wrote before its checkpoint

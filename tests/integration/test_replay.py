@@ -130,7 +130,7 @@ def test_a_copied_run_replays_with_the_code_of_another_folder(place: Place) -> N
     assert "there is no such folder" in nowhere.err
 
 
-def test_a_live_run_replays_so_far_and_goes_on_undisturbed(place: Place) -> None:
+def test_a_live_run_replays_so_far_and_continues_undisturbed(place: Place) -> None:
     path = place.write(HALFWAY)
     process = place.start("run", "-q", "-n", "2", path.name)
     wait_until(lambda: "5" in ledger(place) and bool(ledger(place, "paid")))

@@ -97,7 +97,7 @@ def test_a_missing_run_or_item_is_refused_by_name(place: Place) -> None:
             run.outcome(path)
 
 
-def test_a_live_run_is_read_while_it_goes_on(place: Place) -> None:
+def test_a_live_run_is_read_while_it_continues(place: Place) -> None:
     path = place.write(HALFWAY)
     process = place.start("run", "-q", "-n", "2", path.name)
     wait_until(lambda: "5" in ledger(place) and bool(ledger(place, "paid")))

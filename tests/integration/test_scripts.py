@@ -180,7 +180,7 @@ def test_an_uncaught_error_is_printed_as_python_prints_it(place: Place) -> None:
     assert place.status()["state"] == "failed"
 
 
-def test_a_failed_script_goes_on_where_it_was_once_it_is_mended(place: Place) -> None:
+def test_a_corrected_script_continues_where_it_had_failed(place: Place) -> None:
     place.run(BROKEN).expect(1)
     place.write(BROKEN.replace('raise ValueError(f"sum {sum(values)}")', "print(sum(values))"))
     resumed = place.rscoop("resume", "last", "-q")

@@ -166,7 +166,7 @@ def test_a_detached_run_has_no_input(place: Place) -> None:
     place.assert_nothing_left()
 
 
-def test_a_script_that_goes_on_from_a_checkpoint_reads_the_next_line(place: Place) -> None:
+def test_a_script_that_continues_from_a_checkpoint_reads_the_next_line(place: Place) -> None:
     place.write("""
         import os, sys
         from resilient_scoop import checkpoint, futures

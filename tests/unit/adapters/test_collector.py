@@ -9,14 +9,14 @@ import pytest
 from resilient_scoop.adapters import collector
 
 
-def test_paused_collects_nothing_inside_and_goes_on_after() -> None:
+def test_paused_collects_nothing_inside_and_continues_after() -> None:
     assert gc.isenabled()
     with collector.paused():
         assert not gc.isenabled()
     assert gc.isenabled()
 
 
-def test_paused_goes_on_after_an_error() -> None:
+def test_paused_continues_after_an_error() -> None:
     with pytest.raises(ImportError), collector.paused():
         raise ImportError
     assert gc.isenabled()

@@ -23,5 +23,5 @@ def test_loaded_returns_no_module_while_it_is_imported(
     del sys.modules["half"]
 
 
-def test_loaded_returns_none_for_a_module_that_nobody_has_imported() -> None:
+def test_loaded_returns_none_for_a_module_that_is_not_imported() -> None:
     assert loaded("no_such_module") is None

@@ -132,7 +132,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     return launches
 
 
-def test_resume_goes_on_with_what_the_run_was_started_with(
+def test_resume_continues_with_what_the_run_was_started_with(
     tmp_path: Path, launches: Launches
 ) -> None:
     run = journaled(new(tmp_path))

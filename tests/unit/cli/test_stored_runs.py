@@ -40,7 +40,7 @@ def test_a_run_without_a_journal_has_done_nothing(tmp_path: Path) -> None:
     assert read_figures(run, run.load()).total_known == 0
 
 
-def test_a_tail_of_the_output_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_tail_of_the_output_continues_where_it_was(tmp_path: Path) -> None:
     view = open_view(journaled(new(tmp_path)))
     assert view is not None
     with view:

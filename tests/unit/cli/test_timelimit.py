@@ -40,7 +40,7 @@ def test_an_unreadable_time_limit_of_a_batch_system_is_reported_and_ignored(
     assert limit_of(TimeLimit(None)) is None
 
 
-def test_a_moment_that_is_past_is_said_and_is_no_limit(
+def test_a_moment_that_is_past_is_reported_and_is_no_limit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_END_TIME", "1000")

@@ -441,7 +441,7 @@ def test_the_run_stops_at_once_if_no_other_worker_runs() -> None:
     assert isinstance(told(actions)[-1], wire.Unfit)
 
 
-def test_a_long_import_is_said_once() -> None:
+def test_a_long_import_is_reported_once() -> None:
     host = running(1)
     host.flights["w1"] = Flight(starts_s=61.0)
     assert notes(host.tick(0.5, {"w1": "R"})) == [agent.ImportIsLong("w1", host.slot().pid)]
@@ -459,7 +459,7 @@ def test_only_what_the_host_lets_run_is_vouched_for() -> None:
     assert host.machine.looks_at == host.now + 0.5
 
 
-def test_a_stopped_process_is_said_after_three_seconds_and_when_it_runs_again() -> None:
+def test_a_stopped_process_is_reported_after_three_seconds_and_when_it_runs_again() -> None:
     host = running(1)
     said = [notes(host.tick(0.5, {"w1": "T"})) for _ in range(9)]
     assert [len(each) for each in said].count(1) == 1
@@ -507,7 +507,7 @@ def test_calls_after_the_end_of_the_script_have_the_grace_time() -> None:
     assert killed_after(host, "w1") == pytest.approx(3.0, abs=0.01)
 
 
-def test_a_process_that_does_not_end_after_its_work_is_said_and_killed() -> None:
+def test_a_process_that_does_not_end_after_its_work_is_reported_and_killed() -> None:
     host = stopped("ended")
     host.flights["origin"] = DONE
     actions = host.tick(10.0)

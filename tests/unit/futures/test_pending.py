@@ -101,7 +101,7 @@ def test_an_outcome_costs_a_look_at_its_own_future_only() -> None:
     assert (pending.settled, len(looks)) == (50, 50)
 
 
-def test_the_parent_does_not_keep_what_nobody_waits_with() -> None:
+def test_the_parent_does_not_keep_watches_without_a_reference() -> None:
     scene = Scene()
     for _ in range(20):
         Pending(scene.at, [scene.submit()])

@@ -167,7 +167,7 @@ class Model:
 """
 
 
-def test_a_renamed_parameter_is_no_change_where_nobody_can_use_its_name(load: Load) -> None:
+def test_a_renamed_parameter_is_no_change_if_its_name_cannot_be_used(load: Load) -> None:
     def mark(text: str, name: str, *, by_position: bool = True) -> bytes:
         function = load(text)
         for part in name.split("."):
@@ -391,7 +391,7 @@ def test_a_guard_sees_changes_inside_of_containers_and_closures(load: Load) -> N
         assert not meaning.guard.holds()
 
 
-def test_functions_are_named_for_eyes_and_found_by_that_name(load: Load) -> None:
+def test_functions_are_named_for_display_and_found_by_that_name(load: Load) -> None:
     module = load(BASE)
     assert describe(module.evaluate) == "usermodule:evaluate"
     assert describe(module.part) == "usermodule:evaluate"

@@ -112,7 +112,7 @@ def test_unforced_turns_do_not_wait_where_somebody_is_in_a_hurry(
     assert bench.committer.committed == 1, "the hurry was for what was there"
 
 
-def test_unforced_turns_do_not_wait_for_ever(bench: Bench) -> None:
+def test_unforced_turns_do_not_wait_forever(bench: Bench) -> None:
     bench.committer.put(1, [put(b"1", forced=False)])
     bench.wait_for_news()
     assert bench.committer.committed == 1
@@ -143,7 +143,7 @@ def test_groups_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> No
     assert [len(commit) for commit in bench.disk.commits] == [1, 2, 2, 2, 2, 2]
 
 
-def test_without_space_everything_is_kept_and_goes_on_by_itself(
+def test_without_space_everything_is_kept_and_continues_by_itself(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a disk that is full three times over

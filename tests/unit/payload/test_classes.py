@@ -576,7 +576,7 @@ def test_the_same_class_has_the_same_bytes(script: Process) -> None:
     assert script.send(value) == script.send(value)
 
 
-def test_classes_are_let_go(script: Process, worker: Process) -> None:
+def test_classes_are_dropped(script: Process, worker: Process) -> None:
     value = plain()
     there, back = there_and_back(value, script, worker)
     refs = [weakref.ref(type(each)) for each in (value, there)]

@@ -139,7 +139,7 @@ def test_the_live_line_never_wraps(terminal: tuple[int, int]) -> None:
     assert line == b"1m05s"
 
 
-def test_the_live_line_gives_way_to_who_reads_a_pipe(terminal: tuple[int, int]) -> None:
+def test_the_live_line_yields_to_the_reader_of_a_pipe(terminal: tuple[int, int]) -> None:
     ours, theirs = terminal
     read, write = os.pipe()
     now = 100.0
@@ -198,7 +198,7 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
     assert later[0] > later[5] > later[-1] == 0
 
 
-def test_the_rate_begins_anew_when_the_count_falls() -> None:
+def test_the_rate_begins_again_when_the_count_falls() -> None:
     rate = Rate()
     rate.add(0, 1000)
     assert rate.add(1, 10) == 0

@@ -156,7 +156,7 @@ def test_a_run_is_held_once(tmp_path: Path) -> None:
     assert run.holder() is None
 
 
-def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
+def test_a_killed_holder_releases_it(tmp_path: Path) -> None:
     run = new(tmp_path)
     code = (
         "import sys, pathlib; from resilient_scoop.runs.folder import RunDir\n"

@@ -92,7 +92,7 @@ def test_items_in_doubt_are_told_apart_from_those_in_flight() -> None:
     assert (found.name, found.in_doubt, found.in_flight) == ("risky", 1, 1)
 
 
-def test_what_is_below_a_parent_that_is_done_is_nobody_s() -> None:
+def test_records_below_a_finished_parent_are_dropped() -> None:
     inner = "0.0[0]"
     found = foretold(
         asked(part(0, 0, 1)), asked(part(0, 0, 5), parent=inner),

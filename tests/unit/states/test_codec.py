@@ -130,7 +130,7 @@ def test_a_state_that_is_nested_too_deeply_is_refused() -> None:
 
 
 @pytest.mark.parametrize("at", [0, 5, 63, 100])
-def test_damage_is_said_and_nothing_is_loaded(at: int) -> None:
+def test_damage_is_reported_and_nothing_is_loaded(at: int) -> None:
     content = dumped({"numbers": list(range(100))})
     assert "cannot be used" in why(content[:at])
 
@@ -243,13 +243,13 @@ def test_a_hook_sees_whole_objects_and_identity_is_kept(user: Any) -> None:
     assert not hasattr(first, "inner")
 
 
-def test_a_hook_that_raises_is_said(user: Any) -> None:
+def test_a_hook_that_raises_is_reported(user: Any) -> None:
     after = PLAIN.replace("size", "width") + HOOK.replace("return", "raise ValueError('no');")
     told = why(boxed(user, PLAIN, after))
     assert f"{MODULE}:Box.__rscoop_migrate__ raised ValueError: no" in told
 
 
-def test_a_hook_that_returns_no_dict_is_said(user: Any) -> None:
+def test_a_hook_that_returns_no_dict_is_reported(user: Any) -> None:
     after = PLAIN.replace("size", "width") + HOOK.split("return", maxsplit=1)[0] + "return 7"
     assert "returned int, not a dict" in why(boxed(user, PLAIN, after))
 

@@ -140,7 +140,7 @@ def test_a_parents_end_drops_what_hangs_below_it() -> None:
     assert {r.parent for r in bench.logged()} == {ROOT}
 
 
-def test_a_cancellation_comes_in_time_for_what_nobody_has_and_stays_so() -> None:
+def test_a_cancellation_of_an_item_without_holder_succeeds_and_stays() -> None:
     # Given an item that waits for a worker
     bench = Bench()
     root = bench.begin()

@@ -38,9 +38,7 @@ def test_unused_callables_are_forgotten_and_announced_before_their_next_call() -
     assert desk.said() == [other(1)]
 
 
-def test_what_a_parent_calls_is_announced_again_behind_its_calls_and_in_front_of_the_answer() -> (
-    None
-):
+def test_callables_of_a_parent_are_announced_after_its_calls_and_before_the_answer() -> None:
     # Given a call that is open, and one that is made but not sent
     desk = Desk()
     parent = desk.worker.parents[ROOT] = Parent(ROOT, wire.Attempt(1, 5))

@@ -141,7 +141,7 @@ def test_a_repeated_question_is_answered_once() -> None:
     assert court.bench.broker.questions.open == {}
 
 
-def test_the_rest_of_a_slice_goes_on_without_the_item() -> None:
+def test_the_rest_of_a_slice_continues_without_the_item() -> None:
     # Given a slice of several items
     court = Court(1)
     bench = court.bench

@@ -364,7 +364,7 @@ def test_a_future_that_the_journal_has_lost_halts_the_run() -> None:
     assert sent(actions, ORIGIN, wire.Stop)
 
 
-def test_a_future_that_cannot_go_on_stops_the_run_and_says_why() -> None:
+def test_a_future_that_cannot_continue_stops_the_run_and_says_why() -> None:
     desk = Desk().start()
     actions = desk.tell(ORIGIN, wire.Halted(ROOT, desk.root, "no checkpoint can be used"))
 

@@ -208,7 +208,7 @@ def test_a_bundle_that_contradicts_itself_changes_nothing(messages: list[wire.Up
     assert W1 not in office.exchange.broker.members.peers
 
 
-def test_time_passes_however_much_is_said() -> None:
+def test_time_passes_however_much_is_reported() -> None:
     # Given a worker that fell silent while others never do
     office = Office()
     office.begin()
@@ -318,7 +318,7 @@ def answer(number: int) -> wire.Outcomes:
     return wire.Outcomes(ROOT, [wire.Outcome(number, 0, print_, digests(0), [b"v"], [])])
 
 
-def test_callables_that_are_not_in_use_are_let_go_and_come_back_when_named() -> None:
+def test_callables_that_are_not_in_use_are_dropped_and_come_back_when_named() -> None:
     # Given many calls, each of another callable, and one of the first that is not done
     office = Office()
     root = office.begin()

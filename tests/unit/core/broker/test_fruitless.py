@@ -29,7 +29,7 @@ def test_a_kill_may_come_from_outside_and_is_given_more_patience() -> None:
     assert [bool(die(bench, -9)) for _ in range(KILLS_MAX)] == [False] * (KILLS_MAX - 1) + [True]
 
 
-def test_whatever_is_gained_begins_the_count_anew() -> None:
+def test_whatever_is_gained_begins_the_count_again() -> None:
     bench = Bench()
     bench.begin(W1)
     for call in range(5):

@@ -131,7 +131,7 @@ def test_items_queued_below_a_saved_parent_are_taken_back() -> None:
     assert not sent(bench.tell(ORIGIN, *calls(part(2, 0, 1), attempt=root)), W2, wire.Retract)
 
 
-def test_with_go_on_all_is_handed_out() -> None:
+def test_all_items_are_assigned_if_the_run_continues() -> None:
     bench = Bench()
     root, _ = with_kid(bench, W1, W2)
     bench.feed(asked(hands_over=False))
@@ -271,7 +271,7 @@ def test_one_that_never_answers_is_waited_for_no_longer_than_the_grace() -> None
     assert not bench.broker.handover.is_whole
 
 
-def test_with_go_on_nothing_stops() -> None:
+def test_nothing_stops_if_the_run_continues() -> None:
     bench = Bench()
     root = bench.begin(W1)
     bench.feed(asked(hands_over=False))
@@ -282,7 +282,7 @@ def test_with_go_on_nothing_stops() -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_when_it_is_over_nobody_s_name_is_kept_and_the_counts_are(*, whole: bool) -> None:
+def test_when_it_is_over_names_are_dropped_and_counts_kept(*, whole: bool) -> None:
     # Given two parents, of which the nested one saves
     bench = Bench()
     root, kid = with_kid(bench, W1)
@@ -346,7 +346,7 @@ def test_an_interrupt_stops_at_once_in_every_stage(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["idle", "over"])
-def test_answers_that_nobody_waits_for_change_nothing(stage: str) -> None:
+def test_answers_that_are_not_awaited_change_nothing(stage: str) -> None:
     bench = Bench()
     bench.begin(W1)
     if stage == "over":

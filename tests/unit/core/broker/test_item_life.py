@@ -139,7 +139,7 @@ def test_every_event_moves_an_item_of_every_state_as_the_table_says(
 
 
 @pytest.mark.parametrize("event", [Life.cancel, Life.abandon], ids=lambda event: event.__name__)
-def test_the_holder_of_an_item_that_nobody_wants_is_asked_to_give_it_back(
+def test_the_holder_of_an_unwanted_item_is_asked_to_give_it_back(
     event: Callable[[Life], None],
 ) -> None:
     life = Life(State.LEASED)

@@ -170,7 +170,7 @@ def test_a_silent_peer_is_lost_after_its_lease_and_heard_again() -> None:
     assert W1 in bench.broker.members.peers
 
 
-def test_an_origin_that_slept_goes_on_and_loses_no_word() -> None:
+def test_an_origin_that_slept_continues_and_loses_no_word() -> None:
     # Given an origin that was silent for longer than its lease
     bench = Bench()
     root = bench.begin(W1)
@@ -182,7 +182,7 @@ def test_an_origin_that_slept_goes_on_and_loses_no_word() -> None:
     assert [task.start for task in granted(actions, W1)] == [0]
 
 
-def test_nobody_is_lost_for_the_brokers_own_sleep() -> None:
+def test_no_process_is_lost_for_the_brokers_own_sleep() -> None:
     bench = Bench()
     bench.begin(W1)
 

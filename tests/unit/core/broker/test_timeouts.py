@@ -53,7 +53,7 @@ def test_a_call_that_waits_beyond_its_limit_ends_and_is_taken_from_its_worker() 
     assert (kill.reason, kill.attempt is None) == ("asked", False), "what it waited for ends, too"
 
 
-def test_a_call_that_goes_on_is_not_ended_and_is_limited_again_when_it_waits_again() -> None:
+def test_a_call_that_continues_is_not_ended_and_is_limited_again_when_it_waits_again() -> None:
     bench, attempt = waiting()
     bench.tell(W1, wire.Parked(attempt, 0, parked=False))
     bench.wait(3, vouched=[ORIGIN, W1, W2])
@@ -79,7 +79,7 @@ def test_tries_count_wherever_they_were_made() -> None:
     assert (again.parent, again.start, again.replay, again.tries) == (ROOT, 0, True, 1)
 
 
-def test_a_new_broker_goes_on_counting() -> None:
+def test_a_new_broker_continues_counting() -> None:
     bench, attempt = waiting()
     other = bench.again()
     other.arrive(AGENT, incarnations=[W1, ORIGIN])

@@ -136,7 +136,7 @@ def test_arguments_are_kept_until_their_item_is_settled() -> None:
     assert found.args == {1: b"b"}
 
 
-def test_a_watch_hears_of_its_calls_until_nobody_holds_it() -> None:
+def test_a_watch_is_notified_of_its_calls_while_it_is_referenced() -> None:
     calls = made()
     first, second = call(calls, 1), call(calls, 1)
     watch: Watch | None = Watch()

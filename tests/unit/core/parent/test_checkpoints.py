@@ -56,7 +56,7 @@ def test_a_block_that_has_no_checkpoint_waits_for_one_page_only() -> None:
     assert of.durable.can_begin(block)
 
 
-def test_a_parent_goes_on_with_the_counters_of_its_checkpoint() -> None:
+def test_a_parent_continues_with_the_counters_of_its_checkpoint() -> None:
     of = going_on()
     block = entered(of)
     kept = record(NOW, 3, 5, observations=4, openings={"main": 1, "inner": 7})
@@ -259,7 +259,7 @@ def test_the_beginning_of_a_block_is_no_way_back_once_it_has_trimmed() -> None:
     assert not of.durable.can_begin(block)
 
 
-def test_calls_whose_outcomes_were_dropped_are_said() -> None:
+def test_calls_whose_outcomes_were_dropped_are_reported() -> None:
     said: list[str] = []
     of = Parent(ROOT, NOW, True, say=said.append)
     page(of, dropped=[(0, 3)])

@@ -81,7 +81,7 @@ def test_the_newest_generation_is_awaited() -> None:
     assert [each.gen for each in durable.candidates(block)] == [2, 1]
 
 
-def test_a_block_that_has_trimmed_its_history_cannot_begin_anew() -> None:
+def test_a_block_that_has_trimmed_its_history_cannot_begin_again() -> None:
     durable = Durable()
     block = durable.enter("main", 0, 0)
     assert durable.can_begin(block)
@@ -95,7 +95,7 @@ def test_a_block_that_has_trimmed_its_history_cannot_begin_anew() -> None:
     assert list(durable.dropped) == [(0, 3)]
 
 
-def test_going_on_restores_how_often_names_were_opened() -> None:
+def test_continuing_restores_how_often_names_were_opened() -> None:
     durable = Durable()
     block = durable.enter("main", 0, 0)
     durable.enter("inner", 0, 0)

@@ -67,7 +67,7 @@ def test_calls_are_forgotten_one_by_one_or_all() -> None:
     assert held.calls() == []
 
 
-def test_items_that_are_asked_for_anew_are_marked() -> None:
+def test_items_that_are_asked_for_again_are_marked() -> None:
     pieces = with_fresh(part(0, 6), args(0, 6), Intervals([(1, 3)]))
 
     assert spans(pieces) == [(0, 1, False), (1, 3, False), (3, 6, True)]

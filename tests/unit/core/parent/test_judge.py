@@ -43,7 +43,7 @@ class Scene:
         self.judge.judge(self.calls, sought or set())
 
 
-def test_a_difference_is_said_once_per_function() -> None:
+def test_a_difference_is_reported_once_per_function() -> None:
     scene = Scene()
     for _ in range(3):
         scene.doubted()
@@ -119,7 +119,7 @@ def test_a_call_that_was_started_is_not_started_at_another_place() -> None:
         scene.judge.mind_moved(call, part, {7: [ahead]})
 
 
-def test_single_calls_that_keep_their_results_are_said_once_and_maps_each_time() -> None:
+def test_single_calls_that_keep_their_results_are_reported_once_and_maps_each_time() -> None:
     scene = Scene()
     for count in (1, 1, 4, 4):
         call = scene.call(count)
@@ -130,7 +130,7 @@ def test_single_calls_that_keep_their_results_are_said_once_and_maps_each_time()
     assert all(call.moved == 0 for call in scene.calls.values())
 
 
-def test_a_missing_checkpoint_is_said_once_and_refused_strictly() -> None:
+def test_a_missing_checkpoint_is_reported_once_and_refused_strictly() -> None:
     scene = Scene()
     scene.judge.lacks(scene.call())
     scene.judge.lacks(scene.call())
@@ -140,7 +140,7 @@ def test_a_missing_checkpoint_is_said_once_and_refused_strictly() -> None:
         Scene(strict=True).judge.lacks(scene.call())
 
 
-def test_another_question_than_before_is_said_and_refused_strictly() -> None:
+def test_another_question_than_before_is_reported_and_refused_strictly() -> None:
     first = wire.Observation(0, "done", 3, b"a")
     scene = Scene()
     scene.judge.told_otherwise(first, "poll", 4)

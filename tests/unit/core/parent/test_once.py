@@ -102,7 +102,7 @@ def test_an_answer_that_an_older_version_recorded_behind_calls_is_found_at_their
     assert not new.notes
 
 
-def test_another_function_in_its_place_is_told_the_same_and_that_is_said() -> None:
+def test_another_function_in_its_place_is_told_the_same_and_that_is_reported() -> None:
     first = Life()
     first.once(b"0a", name="pay")
 

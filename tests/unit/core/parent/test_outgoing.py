@@ -30,7 +30,7 @@ def sent(of: Outgoing) -> list[Any]:
     return [wire.decode_up(frame) for frame in of.take()]
 
 
-def test_an_observation_leaves_in_front_of_what_the_parent_does_next() -> None:
+def test_an_observation_leaves_before_what_the_parent_does_next() -> None:
     of = made()
     of.tell(told(0))
     of.queue(part(), [b"arg"], 3)

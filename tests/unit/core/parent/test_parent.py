@@ -81,7 +81,7 @@ def test_an_outcome_settles_its_items_once() -> None:
     assert list(made.left) == [(0, 1), (2, 3)]
 
 
-def test_a_settled_call_is_let_go() -> None:
+def test_a_settled_call_is_dropped() -> None:
     of = parent()
     call(of, 0, 2)
     of.outcomes(outcomes(0, 0, 2))
@@ -202,7 +202,7 @@ def test_computing_that_a_later_outcome_replaces_does_not_count_as_thrown_away()
     assert asked(of) == []
 
 
-def test_observations_leave_in_front_of_the_next_call() -> None:
+def test_observations_leave_before_the_next_call() -> None:
     of = parent()
     call(of, 0, 1)
     of.frames()

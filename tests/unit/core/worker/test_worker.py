@@ -180,7 +180,7 @@ def test_retracted_items_are_given_back_from_the_first_unstarted_one() -> None:
     assert (work.stop, list(work.left)) == (2, [(0, 2)])
 
 
-def test_an_item_that_is_to_be_cancelled_is_said_to_be_begun() -> None:
+def test_an_item_that_is_to_be_cancelled_is_reported_to_be_begun() -> None:
     desk = Desk()
     work = desk.grant(0, 5)
     work.next = 2
@@ -327,7 +327,7 @@ def test_a_dropped_slice_takes_its_parents_along() -> None:
     assert desk.worker.parents == {}
 
 
-def test_a_parents_last_words_leave_in_front_of_its_outcome() -> None:
+def test_a_parents_last_words_leave_before_its_outcome() -> None:
     # Given a parent that was told something and then returns
     desk = Desk()
     work = desk.grant(0, 1)
@@ -381,7 +381,7 @@ def test_the_end_of_the_run_is_the_last_thing_said() -> None:
     assert [type(message) for message in desk.said()] == [wire.Output, wire.RunEnded]
 
 
-def test_an_item_that_goes_on_elsewhere_may_be_here_again_when_that_is_heard() -> None:
+def test_an_item_that_continues_elsewhere_may_be_here_again_when_that_is_heard() -> None:
     # Given a parent that was evicted and granted again, to the same worker
     desk = Desk()
     work = desk.grant(0, 1, no=1)

@@ -61,7 +61,7 @@ def test_a_note_has_its_text(note: Note) -> None:
     assert text_of(note, LOGS, "abc") == TEXTS[note]
 
 
-def test_a_long_import_is_said_with_its_process() -> None:
+def test_a_long_import_is_reported_with_its_process() -> None:
     text = text_of(agent.ImportIsLong("w1", 1 << 30), Path("/nowhere"), "abc")
     assert text.startswith(f"worker w1 (process {1 << 30}) has been importing the script for 60 s")
 

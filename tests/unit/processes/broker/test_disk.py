@@ -49,7 +49,7 @@ def test_a_worker_that_is_lost_waits_for_no_room_any_more() -> None:
     assert not bench.broker.membership.roomless.said
 
 
-def test_a_full_disk_is_said_once_with_what_is_free(
+def test_a_full_disk_is_reported_once_with_what_is_free(
     monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike[str]
 ) -> None:
     now = 100.0

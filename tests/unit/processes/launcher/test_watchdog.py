@@ -53,7 +53,7 @@ def test_one_that_speaks_is_never_looked_at() -> None:
     assert bench.said == []
 
 
-def test_a_loop_is_said_and_then_killed() -> None:
+def test_a_loop_is_reported_and_then_killed() -> None:
     bench = Bench()
     assert not bench.run(SAY_S + 2)
     assert len(bench.said) == 1
@@ -67,7 +67,7 @@ def test_one_that_had_no_processor_is_not_in_a_loop() -> None:
     assert not bench.run(3 * KILL_S)
 
 
-def test_one_that_sleeps_for_ever_is_killed_but_not_an_agent() -> None:
+def test_one_that_sleeps_forever_is_killed_but_not_an_agent() -> None:
     assert Bench("S", cpu=0.0).run(KILL_S + 3)
     agent = Bench("S", cpu=0.0, sleepers=False)
     assert not agent.run(3 * KILL_S)

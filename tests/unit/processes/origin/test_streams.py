@@ -218,7 +218,7 @@ def desk() -> Iterator[Desk]:
     made.close()
 
 
-def test_nothing_is_read_that_nobody_asked_for(desk: Desk) -> None:
+def test_nothing_is_read_without_a_request(desk: Desk) -> None:
     os.write(desk.typed, b"one\n")
     desk.turn()
     assert desk.told() is None
