@@ -54,10 +54,10 @@ def test_the_architecture_lists_each_room() -> None:
     assert [room for room in rooms if f"`{room}`" not in table] == []
 
 
-def test_the_architecture_answers_twelve_questions() -> None:
+def test_the_architecture_answers_at_least_twelve_questions() -> None:
     _, _, answers = ARCHITECTURE.partition("| question |")
     rows = [line for line in answers.splitlines() if "? |" in line]
-    assert len(rows) == 12
+    assert len(rows) >= 12
     assert [row for row in rows if ".py`" not in row] == []
 
 

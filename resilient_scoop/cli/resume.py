@@ -126,7 +126,7 @@ def command(  # noqa: PLR0913  one parameter per option
     told += changed_versions(info)
     if dry_run:
         _say(told)
-        from resilient_scoop.cli.foretell import dry_run as foretold
+        from resilient_scoop.cli.forecast import dry_run as foretold
 
         return foretold(
             run, info, reuse=reuse_changed, recompute=recompute_changed,

@@ -71,7 +71,7 @@ class _Node(msgspec.Struct, frozen=True, array_like=True):
     members: list[_Node]
 
 
-class _Told(msgspec.Struct, frozen=True, array_like=True):
+class _SentException(msgspec.Struct, frozen=True, array_like=True):
     where: str
     text: str
     node: _Node
@@ -89,7 +89,7 @@ def dumps_exception(error: BaseException, remote_where: str) -> bytes:
     above = len(links) - len(_users_part(links))
     told_as.stack = traceback.StackSummary.from_list(told_as.stack[above:])
     text = "".join(told_as.format())[-_TEXT_MAX:]
-    told = _Told(remote_where, text, _tell(error, {id(error)}))
+    told = _SentException(remote_where, text, _tell(error, {id(error)}))
     return tags.EXCEPTION + _encode(told)
 
 
@@ -108,7 +108,7 @@ def describe_failure(payload: bytes) -> Failure:
         kind = msgspec.msgpack.decode(payload[1:], type=_BrokerError).kind
         error = loads_exception(payload)
         return Failure(_KINDS.get(kind, kind), str(error), "the broker", "")
-    told = msgspec.msgpack.decode(payload[1:], type=_Told)
+    told = msgspec.msgpack.decode(payload[1:], type=_SentException)
     return Failure(told.node.type_name, told.node.text, told.where, told.text)
 
 
@@ -116,7 +116,7 @@ def loads_exception(payload: bytes | memoryview) -> BaseException:
     """Return the exception of a payload, with its frames and chain, which are shown when it is raised."""
     if payload[0] == tags.BROKER_ERROR[0]:
         return _from_broker(msgspec.msgpack.decode(payload[1:], type=_BrokerError))
-    told = msgspec.msgpack.decode(payload[1:], type=_Told)
+    told = msgspec.msgpack.decode(payload[1:], type=_SentException)
     error = _revive(told.node, told)
     if told.node.frames and error.__traceback__ is None and error.__cause__ is None:
         error.__cause__ = RemoteTracebackError(told.text)
@@ -249,7 +249,7 @@ def _frames(tb: TracebackType | None) -> list[_Frame]:
 # --- where it is shown ------------------------------------------------------------------------
 
 
-def _revive(node: _Node, told: _Told) -> BaseException:
+def _revive(node: _Node, told: _SentException) -> BaseException:
     error = _load(node, told)
     if node.frames:
         heading = _Frame(f"<{told.where}>", "remote", 1)
@@ -260,7 +260,7 @@ def _revive(node: _Node, told: _Told) -> BaseException:
     return error
 
 
-def _load(node: _Node, told: _Told) -> BaseException:
+def _load(node: _Node, told: _SentException) -> BaseException:
     members = [_revive(member, told) for member in node.members]
     if node.pickled:
         try:

@@ -74,7 +74,7 @@ class Context:
         return self.prefix if self.work is None else f"{self.prefix}[{self.index}]"
 
 
-def lived(parent: Parent | None) -> int:
+def live_outcomes(parent: Parent | None) -> int:
     """Return how many of a parent's items were settled live, not by its history."""
     return 0 if parent is None else parent.calls.settled - parent.calls.recovered
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 START_S: Final = 0.5
 
 
-class FunctionForetold(msgspec.Struct, frozen=True, kw_only=True):
+class FunctionForecast(msgspec.Struct, frozen=True, kw_only=True):
     """The items of one function, by what a resume does with them. Times in CPU seconds, all workers."""
 
     name: str
@@ -53,10 +53,10 @@ class FunctionForetold(msgspec.Struct, frozen=True, kw_only=True):
     unmeasured: int = 0  # items to be computed, of unknown duration
 
 
-class Foretold(msgspec.Struct, frozen=True, kw_only=True):
+class ForecastReport(msgspec.Struct, frozen=True, kw_only=True):
     """The forecast of a resume."""
 
-    functions: list[FunctionForetold]
+    functions: list[FunctionForecast]
     retry_failed: bool
     calls_open: int  # batches of the script that are not done
     replay_s: float
@@ -170,7 +170,7 @@ class Forecast(LogVisitor):
         found.drop(start, stop)
         found.renewed.add(start, stop)
 
-    def result(self) -> Foretold:
+    def result(self) -> ForecastReport:
         """Return the forecast (FT1 to FT3)."""
         for (path, number), call in self.calls.items():
             if number in self.over[path]:
@@ -187,7 +187,7 @@ class Forecast(LogVisitor):
         found.sort(key=lambda each: (-each.reused - each.changed - each.in_flight, each.name))
         kept = sum(each.reused for each in found)
         root = self.state.parents.get("0")
-        return Foretold(
+        return ForecastReport(
             functions=found, retry_failed=self.retry_failed,
             calls_open=0 if root is None else len(root.batches),
             replay_s=kept / REPLAY_PER_S + START_S, covered=self.covered, movable=self.movable,
@@ -236,19 +236,19 @@ class Forecast(LogVisitor):
                     function.to_do += stop - at - doubts
                     at = stop
 
-    def _told(self, function: _Function) -> FunctionForetold:
+    def _told(self, function: _Function) -> FunctionForecast:
         mean_s = function.measured_s / function.measured if function.measured else None
         counts = {what: count for what, count in function.counts.items() if count}
-        return FunctionForetold(
+        return FunctionForecast(
             name=function.name, saved_s=function.saved_s,
             needed_s=0.0 if mean_s is None else mean_s * function.to_do,
             unmeasured=function.to_do if mean_s is None else 0, **counts,
         )  # fmt: skip
 
 
-def foretell(
+def make_forecast(
     view: Readable, state: State, changed: Iterable[bytes], *, retry_failed: bool
-) -> Foretold:
+) -> ForecastReport:
     """Return the forecast of a resume; `changed`: fingerprints of code whose results are not kept."""
     forecast = Forecast(state, read_defines(view), frozenset(changed), retry_failed=retry_failed)
     for _, raw in view.scan(Table.LOG):

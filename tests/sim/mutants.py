@@ -13,7 +13,7 @@ import msgspec
 
 from resilient_scoop.core.broker import exchange
 from resilient_scoop.core.broker.broker import Broker
-from resilient_scoop.core.broker.cancellations import Questions
+from resilient_scoop.core.broker.cancellations import Cancellations
 from resilient_scoop.core.broker.exchange import Exchange
 from resilient_scoop.core.broker.ledger import Ledger
 from resilient_scoop.core.broker.membership import Membership
@@ -171,11 +171,11 @@ def _leases_of_the_dead_kept() -> Sequence[Patch]:
 
 
 def _cancelled_after_grant() -> Sequence[Patch]:
-    def bug(self: Questions, parent: Any, call: int, index: int) -> None:
+    def bug(self: Cancellations, parent: Any, call: int, index: int) -> None:
         answer = wire.CancelAnswer(parent.path, call, index, cancelled=True)
         self.ledger.tell(parent, wire.encode(answer))
 
-    return [(Questions, "_answer", bug)]
+    return [(Cancellations, "_answer", bug)]
 
 
 def _no_catching_up() -> Sequence[Patch]:

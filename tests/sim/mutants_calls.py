@@ -10,7 +10,7 @@ import msgspec
 from resilient_scoop.core.broker import exchange, ledger
 from resilient_scoop.core.broker.abandonments import Abandonments
 from resilient_scoop.core.broker.broker import Broker
-from resilient_scoop.core.broker.cancellations import Questions
+from resilient_scoop.core.broker.cancellations import Cancellations
 from resilient_scoop.core.broker.ledger import Ledger
 from resilient_scoop.core.broker.membership import Membership
 from resilient_scoop.core.broker.scheduler import Scheduler
@@ -27,10 +27,10 @@ from tests.sim.planting import Mutant, Patch
 
 
 def _cancelled_under_its_holder() -> Sequence[Patch]:
-    def bug(self: Questions, question: Any, lease: Any) -> None:
+    def bug(self: Cancellations, question: Any, lease: Any) -> None:
         self._cancel(question.batch, question.index)
 
-    return [(Questions, "_ask_holder", bug)]
+    return [(Cancellations, "_ask_holder", bug)]
 
 
 def _given_back_and_begun() -> Sequence[Patch]:
@@ -46,13 +46,13 @@ def _given_back_and_begun() -> Sequence[Patch]:
 
 
 def _cancelled_before_the_workers_come() -> Sequence[Patch]:
-    ask = Questions.ask
+    ask = Cancellations.ask
 
-    def bug(self: Questions, peer: Any, wanted: wire.Cancel) -> None:
+    def bug(self: Cancellations, peer: Any, wanted: wire.Cancel) -> None:
         ask(self, peer, wanted)
         self.settle()
 
-    return [(Questions, "ask", bug)]
+    return [(Cancellations, "ask", bug)]
 
 
 def _cancel_not_asked_again() -> Sequence[Patch]:
@@ -79,10 +79,10 @@ def _without_cancels(hello: Callable[[Worker], list[bytes]]) -> Callable[[Worker
 
 
 def _never_in_time() -> Sequence[Patch]:
-    def bug(self: Questions, question: Any, lease: Any) -> None:
+    def bug(self: Cancellations, question: Any, lease: Any) -> None:
         question.asked, question.begun = lease.attempt, True
 
-    return [(Questions, "_ask_holder", bug)]
+    return [(Cancellations, "_ask_holder", bug)]
 
 
 def _consts_not_journaled() -> Sequence[Patch]:

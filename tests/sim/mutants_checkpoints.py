@@ -8,7 +8,7 @@ from typing import Any
 
 from resilient_scoop import ids
 from resilient_scoop.core.broker import checkpoint_keeper
-from resilient_scoop.core.broker.checkpoint_keeper import Keeper
+from resilient_scoop.core.broker.checkpoint_keeper import CheckpointKeeper
 from resilient_scoop.core.broker.handover import Handover
 from resilient_scoop.core.broker.holdback import Awaited
 from resilient_scoop.core.events import Offer, Send
@@ -23,16 +23,16 @@ from tests.sim.planting import Mutant, Patch
 
 
 def _trimmed_before_verified() -> Sequence[Patch]:
-    checkpoint = Keeper.checkpoint
+    checkpoint = CheckpointKeeper.checkpoint
 
-    def bug(self: Keeper, peer: Any, record: wire.Checkpoint, raw: bytes) -> None:
+    def bug(self: CheckpointKeeper, peer: Any, record: wire.Checkpoint, raw: bytes) -> None:
         checkpoint(self, peer, record, raw)
         verified = wire.Verified(
             record.parent, record.attempt, record.name, record.opening, record.gen
         )
         self.verified(peer, verified)
 
-    return [(Keeper, "checkpoint", bug)]
+    return [(CheckpointKeeper, "checkpoint", bug)]
 
 
 def _covered_too_early() -> Sequence[Patch]:
@@ -78,10 +78,10 @@ def _observations_not_restored() -> Sequence[Patch]:
 
 
 def _checkpoint_not_fenced() -> Sequence[Patch]:
-    checkpoint, verified = Keeper.checkpoint, Keeper.verified
+    checkpoint, verified = CheckpointKeeper.checkpoint, CheckpointKeeper.verified
 
     def unfenced(method: Any) -> Any:
-        def bug(self: Keeper, peer: Any, record: Any, *raw: bytes) -> None:
+        def bug(self: CheckpointKeeper, peer: Any, record: Any, *raw: bytes) -> None:
             current, self.ledger.current = self.ledger.current, lambda *_: True  # type: ignore[method-assign]
             try:
                 method(self, peer, record, *raw)
@@ -90,7 +90,10 @@ def _checkpoint_not_fenced() -> Sequence[Patch]:
 
         return bug
 
-    return [(Keeper, "checkpoint", unfenced(checkpoint)), (Keeper, "verified", unfenced(verified))]
+    return [
+        (CheckpointKeeper, "checkpoint", unfenced(checkpoint)),
+        (CheckpointKeeper, "verified", unfenced(verified)),
+    ]
 
 
 def _half_covered_erased() -> Sequence[Patch]:
@@ -115,15 +118,15 @@ def _checkpoints_forgotten() -> Sequence[Patch]:
 
 
 def _saved_before_commit() -> Sequence[Patch]:
-    checkpoint = Keeper.checkpoint
+    checkpoint = CheckpointKeeper.checkpoint
 
-    def bug(self: Keeper, peer: Any, record: wire.Checkpoint, raw: bytes) -> None:
+    def bug(self: CheckpointKeeper, peer: Any, record: wire.Checkpoint, raw: bytes) -> None:
         checkpoint(self, peer, record, raw)
         last = self.outbox.actions[-1]
         if isinstance(last, Send):
             self.outbox.actions[-1] = Offer(last.to, last.frames)
 
-    return [(Keeper, "checkpoint", bug)]
+    return [(CheckpointKeeper, "checkpoint", bug)]
 
 
 def _calls_overtaken() -> Sequence[Patch]:

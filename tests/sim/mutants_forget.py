@@ -7,7 +7,7 @@ from typing import Any
 
 from resilient_scoop.core.broker import callable_cache
 from resilient_scoop.core.broker.callable_cache import CallableCache
-from resilient_scoop.core.broker.callable_eviction import Rounds
+from resilient_scoop.core.broker.callable_eviction import CallableEviction
 from resilient_scoop.core.worker.worker import Worker
 from resilient_scoop.wire import messages as wire
 from tests.sim.planting import Mutant, Patch
@@ -26,20 +26,20 @@ def _still_taken_for_announced() -> Sequence[Patch]:
 
 
 def _used_forgotten() -> Sequence[Patch]:
-    def bug(self: Rounds, peer: Any) -> None:
+    def bug(self: CallableEviction, peer: Any) -> None:
         if peer.role != "agent":
             peer.functions &= {lease.fn for lease in peer.leases.values()}
             self.outbox.offer(peer.id, wire.encode(wire.Forget(self.number, [])))
 
-    return [(Rounds, "ask", bug)]
+    return [(CallableEviction, "ask", bug)]
 
 
 def _still_taken_for_known() -> Sequence[Patch]:
-    def bug(self: Rounds, peer: Any) -> None:
+    def bug(self: CallableEviction, peer: Any) -> None:
         if peer.role != "agent":
             self.outbox.offer(peer.id, wire.encode(wire.Forget(self.number, [])))
 
-    return [(Rounds, "ask", bug)]
+    return [(CallableEviction, "ask", bug)]
 
 
 def _erased_while_named() -> Sequence[Patch]:
@@ -61,13 +61,13 @@ def _announced_since_erased() -> Sequence[Patch]:
 
 
 def _rounds_begin_meanwhile() -> Sequence[Patch]:
-    tend = Rounds.tend
+    tend = CallableEviction.tend
 
-    def bug(self: Rounds, *, stopping: bool) -> None:
+    def bug(self: CallableEviction, *, stopping: bool) -> None:
         self.is_held = False
         tend(self, stopping=stopping)
 
-    return [(Rounds, "tend", bug)]
+    return [(CallableEviction, "tend", bug)]
 
 
 _LOOP = (

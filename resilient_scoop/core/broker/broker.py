@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, assert_never
 from resilient_scoop.core.broker import permission
 from resilient_scoop.core.broker.abandonments import Abandonments
 from resilient_scoop.core.broker.callable_cache import CallableCache
-from resilient_scoop.core.broker.callable_eviction import Rounds
-from resilient_scoop.core.broker.cancellations import Questions
-from resilient_scoop.core.broker.checkpoint_keeper import Keeper
+from resilient_scoop.core.broker.callable_eviction import CallableEviction
+from resilient_scoop.core.broker.cancellations import Cancellations
+from resilient_scoop.core.broker.checkpoint_keeper import CheckpointKeeper
 from resilient_scoop.core.broker.handover import Handover
 from resilient_scoop.core.broker.holdback import Awaited, HoldBack, available
 from resilient_scoop.core.broker.leases import OpenBatch, Peer
@@ -78,12 +78,12 @@ class Broker:
         self.ledger = Ledger(
             state, self.scheduler, self.members, self.outbox, {} if consts is None else consts
         )
-        self.keeper = Keeper(self.ledger)
+        self.keeper = CheckpointKeeper(self.ledger)
         self.membership = Membership(config, epoch, seed, self.ledger)
-        self.questions = Questions(self.ledger)
+        self.questions = Cancellations(self.ledger)
         self.abandonments = Abandonments(self.ledger)
         self.handover = Handover(self.scheduler, self.members, self.outbox, awaited, epoch)
-        self.rounds = Rounds(self.members, self.outbox, epoch, config.callables_max)
+        self.rounds = CallableEviction(self.members, self.outbox, epoch, config.callables_max)
         self.ended: wire.RunEnded | None = None
         self.busy_disk = False  # no space: assign no work
         self._stepped_at: float | None = None

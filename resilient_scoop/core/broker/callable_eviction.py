@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 KEPT_BYTES_MAX = 16 << 20
 
 
-class Rounds:
+class CallableEviction:
     """The rounds of one life of the broker; a process' part is `core.worker.callables`."""
 
     def __init__(self, members: Members, outbox: Outbox, epoch: int, kept_max: int) -> None:

@@ -13,7 +13,7 @@ The state of the item of an open question, and the answer:
   CN1  A yes is told only behind the record of the item's cancellation, which is its outcome.
   CN2  An item is cancelled only while no worker holds it, so no worker starts it afterwards; right
   after a restart that is not known until the workers have come.
-  CN3  Questions are volatile. A parent asks one at a time and asks a new broker again; whoever runs
+  CN3  Cancellations are volatile. A parent asks one at a time and asks a new broker again; whoever runs
   the parent by then is told.
 """
 
@@ -41,7 +41,7 @@ class _Question(msgspec.Struct):
     begun: bool = False  # and its answer
 
 
-class Questions:
+class Cancellations:
     """The open questions of one epoch of the broker."""
 
     def __init__(self, ledger: Ledger) -> None:

@@ -70,7 +70,7 @@ class _Job(msgspec.Struct):
         )
 
 
-class Keeper:
+class CheckpointKeeper:
     """Keeps the checkpoints of all parents."""
 
     def __init__(self, ledger: Ledger) -> None:

@@ -32,7 +32,7 @@ from resilient_scoop.processes import (
     user_script,
     user_signals,
 )
-from resilient_scoop.processes.connection import BEAT_S, Session, lived
+from resilient_scoop.processes.connection import BEAT_S, Session, live_outcomes
 from resilient_scoop.processes.here import Process, announce
 from resilient_scoop.processes.origin import interrupt
 from resilient_scoop.processes.origin.stdin import Pieces, script_stdin
@@ -97,7 +97,7 @@ class Root:
     def _receive(self, ready: Callable[[], bool], until: float | None) -> bool:
         session = self.session
         parent = session.context.parent
-        before = lived(parent)
+        before = live_outcomes(parent)
         while True:
             if session.is_cut:
                 return interrupt.wait_cut(ready, until)
@@ -117,7 +117,7 @@ class Root:
             user_signals.deliver_due()
         if session.context.in_once:
             return True  # the function of `once` would run again
-        if session.settings.options.always_replay and lived(parent) > before:
+        if session.settings.options.always_replay and live_outcomes(parent) > before:
             start_again(session)
         return True
 

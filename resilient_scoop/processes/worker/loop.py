@@ -30,7 +30,7 @@ from resilient_scoop.core.worker.choice import (
     turn_of,
 )
 from resilient_scoop.processes import user_signals
-from resilient_scoop.processes.connection import FLUSH_S, lived
+from resilient_scoop.processes.connection import FLUSH_S, live_outcomes
 from resilient_scoop.processes.worker.lock_waits import LockWaits
 from resilient_scoop.task_state import process_state, thread_locals
 from resilient_scoop.wire import messages as wire
@@ -53,11 +53,11 @@ class Parked(msgspec.Struct, eq=False):
     green: Any
     ready: Callable[[], bool]
     until: float | None
-    lived: int  # live outcomes of its parent machine when it started to wait
+    live_outcomes: int  # live outcomes of its parent machine when it started to wait
     gives_way: bool = False  # it waits for a lock (`lock_waits`)
 
 
-class Hub:
+class WorkerLoop:
     """Decides what the worker's one thread does next."""
 
     def __init__(self, session: Session, executor: Executor, say: Callable[[str], None]) -> None:
@@ -93,7 +93,7 @@ class Hub:
             local, trace = thread_locals.leave(), sys.gettrace()
             if trace is not None:
                 sys.settrace(None)
-            alarm_at, so_far = saved.alarm_at, lived(context.parent)
+            alarm_at, so_far = saved.alarm_at, live_outcomes(context.parent)
             end = until if alarm_at is None else min(alarm_at, until or alarm_at)
             self.parked[context.path] = Parked(context, getcurrent(), ready, end, so_far, gives_way)
             try:
@@ -287,7 +287,7 @@ class Hub:
             return False
         if parked.context.in_once or not work.callable.options.idempotent:
             return False  # A3
-        return lived(parent) > parked.lived and not (
+        return live_outcomes(parent) > parked.live_outcomes and not (
             parent.history.replaying or parent.history.page_asked
         )
 

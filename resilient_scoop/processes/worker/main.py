@@ -29,7 +29,7 @@ from resilient_scoop.processes.connection import Session
 from resilient_scoop.processes.here import Process, announce
 from resilient_scoop.processes.starting import take_settings
 from resilient_scoop.processes.worker.executor import Executor
-from resilient_scoop.processes.worker.loop import Hub
+from resilient_scoop.processes.worker.loop import WorkerLoop
 from resilient_scoop.processes.worker.new_parents import make_parent
 from resilient_scoop.task_state import generators, process_state, thread_locals
 from resilient_scoop.wire.messages import Bye, encode
@@ -104,7 +104,7 @@ def main() -> NoReturn:
 
     Process.say, Process.make_parent = say, parent_here
     random_streams.install(settings.streams, settings.seed, lambda: session.context, tasks=True)
-    hub = Hub(session, executor, say)
+    hub = WorkerLoop(session, executor, say)
     hub.lock_waits.install()
     import_script(session, functions)
     process_state.take_base()

@@ -6,7 +6,7 @@ import pytest
 
 from resilient_scoop import ids
 from resilient_scoop.core.facts.recovery import recover
-from resilient_scoop.runs.forecast import Forecast, Foretold, FunctionForetold
+from resilient_scoop.runs.forecast import Forecast, ForecastReport, FunctionForecast
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import FN, ONCE, PLAIN, RISKY, digests, part
 
@@ -32,7 +32,7 @@ def asked(*parts: wire.Part, parent: str = "0") -> wire.Calls:
 
 def foretold(
     *records: wire.Logged, changed: tuple[bytes, ...] = (), retry: bool = False
-) -> Foretold:
+) -> ForecastReport:
     keyed = [
         (ids.log_prefix(RUN, record.parent) + seq.to_bytes(8, "big"), record)
         for seq, record in enumerate(records, 1)
@@ -45,7 +45,7 @@ def foretold(
     return forecast.result()
 
 
-def only(found: Foretold) -> FunctionForetold:
+def only(found: ForecastReport) -> FunctionForecast:
     (function,) = found.functions
     return function
 

@@ -11,7 +11,7 @@ from resilient_scoop.counts import counted
 from resilient_scoop.processes.code_survey import look
 from resilient_scoop.runs.display import duration
 from resilient_scoop.runs.folder import RunDir, RunInfo
-from resilient_scoop.runs.forecast import Foretold, FunctionForetold, foretell
+from resilient_scoop.runs.forecast import ForecastReport, FunctionForecast, make_forecast
 from resilient_scoop.runs.status import (
     OutputTail,
     RunState,
@@ -44,7 +44,7 @@ class DryRunReport(msgspec.Struct, frozen=True):
     undecided: list[Undecided]
     saved_s: float
     needed_s: float
-    foretold: Foretold
+    foretold: ForecastReport
     missing: list[Undecided] = []
 
 
@@ -61,7 +61,9 @@ def dry_run(
     view = open_view(run)
     if view is None:
         if as_json:
-            nothing = Foretold(functions=[], retry_failed=retry_failed, calls_open=0, replay_s=0.0)
+            nothing = ForecastReport(
+                functions=[], retry_failed=retry_failed, calls_open=0, replay_s=0.0
+            )
             print_json(DryRunReport(SCHEMA, run.id, RunState.STOPPED, 0, [], 0.0, 0.0, nothing))
         else:
             click.echo(
@@ -74,7 +76,7 @@ def dry_run(
         undecided = [Undecided(title, results) for title, results in verdict.undecided.items()]
         missing = [Undecided(name, results) for name, results in sorted(looked.missing.items())]
         lost = set(verdict.lost)
-        found = foretell(view, read_state(view, view.run), lost, retry_failed=retry_failed)
+        found = make_forecast(view, read_state(view, view.run), lost, retry_failed=retry_failed)
         output_bytes = sum(len(piece) for piece in OutputTail().pieces(view))
         state = state_of(run, read_ended(view))
     report = DryRunReport(
@@ -136,7 +138,7 @@ def _lines(run: RunDir, info: RunInfo, report: DryRunReport) -> list[str]:
     return lines
 
 
-def _table(found: Foretold) -> list[str]:
+def _table(found: ForecastReport) -> list[str]:
     if not found.functions:
         if found.covered:
             return []
@@ -151,7 +153,7 @@ def _table(found: Foretold) -> list[str]:
     return lines
 
 
-def _row(each: FunctionForetold) -> tuple[str, ...]:
+def _row(each: FunctionForecast) -> tuple[str, ...]:
     needed = _time(each.needed_s) if each.needed_s else ("?" if each.unmeasured else "-")
     counts = (each.reused, each.changed, each.failed, each.in_flight, each.in_doubt)
     saved = _time(each.saved_s) if each.saved_s else "-"
