@@ -125,4 +125,4 @@ def test_another_file_that_continues_an_ended_input_is_reported(place: Place) ->
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     assert done.stdout.endswith("now 92\nnow 192\ntotal 192\n"), done.stdout + done.stderr
-    assert f"had ended after 6 bytes; now it reads on from {place.folder / 'other'}" in done.stderr
+    assert f"had ended after 6 bytes; now it continues from {place.folder / 'other'}" in done.stderr

@@ -111,7 +111,7 @@ class Pieces:
         file = stdin_rest.file_of(0) if settings.resumed else None
         if file is not None and not stdin_rest.is_at_end(0):
             Process.say(
-                f"the script's standard input had ended after {known.size} bytes; now it reads on "
+                f"the script's standard input had ended after {known.size} bytes; now it continues "
                 f"from {json_text.printable(file)}"
             )
 
