@@ -2,20 +2,20 @@
 
 What happens to the items of such a batch:
 
-  ready                       abandoned: taken out of the batch, and the parent is told
-  leased, begun or waiting    continues; its outcome counts as any other
-  leased, not begun           the holder gives it back (`Retract`, once per lease): ready
+  ready                       abandoned: removed from the batch, and the parent is told
+  leased, started or waiting  continues; its outcome counts as any other
+  leased, not started         the holder gives it back (`Retract`, once per lease): ready
   holder lost                 ready
 
   AB1  An item is abandoned while no worker holds it, so no worker starts it afterwards; right after a
-      restart that is not known until the workers have come.
-  AB2  The record says which items were taken out; without it (the broker died first) they are computed
-      until the parent, which is the one that remembers, asks again.
-  AB3  An item that a later attempt of the parent asks for is a new one. That attempt then wants the
-      call: what an earlier one said of it is void.
-  AB4  A call that was given up is at its end, also where the part that says so never came (it was lost
-      with a broker, and a replay that gives the call up asks for nothing of it). Else a batch without
-      anything to do would stay open to the end of the run.
+       restart, this is unknown until the workers have arrived.
+  AB2  The record says which items were removed; without it (the broker died first) they are computed
+       until the parent, which remembers them, gives them up again.
+  AB3  An item that a later attempt of the parent calls is a new one. That attempt wants the batch, so an
+       earlier attempt's request to give it up is void.
+  AB4  A batch that was given up has ended, even if the part with its end never arrived (it was lost with
+       a broker, and a replay that gives the batch up does not send it). Else an empty batch would stay
+       open to the end of the run.
 """
 
 from __future__ import annotations

@@ -1,26 +1,27 @@
-"""How everybody forgets the callables that travel by value: rounds of `Forget` and `Forgotten`.
+"""Rounds of `Forget` and `Forgotten`, in which all processes forget callables that were sent by value.
 
-A lambda in a loop whose defaults or closure change is another callable each time. So when enough
-are new, the broker begins a round: origin and workers forget what they do not use, and announce again
-what they call; the round is over when all of them have said so. What no process has announced since it
-began is then announced again before anybody names it, and its record can go (`core.broker.callable_cache`).
+A lambda in a loop whose defaults or closure change is another callable each time. So when there are
+enough new ones, the broker starts a round: origin and workers forget the callables that they do not use,
+and announce again those that they call; the round is over when all of them have answered. A callable that
+no process has announced since its start is announced again before its next use, so its record can be
+erased (`core.broker.callable_cache`).
 
-  CE1  Once a round is over, every callable that a process may name in calls that count and has not
-      been heard in a `Define` since the round began is preceded by its `Define`. For each process:
-      - it was asked, and has answered. The answer is behind all that it had called, and behind what it
-        announced again; a link keeps the order.
-      - it said Hello since. Behind a Hello is all that it has announced: its broker may be a new one.
-      - it was taken for lost, and is asked when it is heard again: its parents' attempts are fenced,
-        and what it is granted is behind the question. A silent origin that has kept its seat continues,
-        so it is waited for.
-      - it is dead, and its calls do not count.
-  CE2  What a worker is not known to have (`Peer.functions`) is sent with the grant. A question is an
-      `Offer`: grants that are decided later come behind it. Those that were decided before may come
-      later: the callables of all leases are kept.
-  CE3  A round's number rises over all epochs: an answer to an earlier broker's counts for nothing.
-  CE4  A round begins when more are new than `kept_max` (or they are large), and more than were only
-      announced again since the last one: so what is in use, however much, is announced again once for
-      as many new ones.
+  CE1  After a round, every callable that a process may name in valid calls, and that was not announced
+       by a `Define` since the round began, is preceded by its `Define`. For each process:
+       - it was asked, and has answered. The answer comes after all its calls, and after the callables that
+         it announced again; a link keeps the order.
+       - it has said Hello since. After a Hello it announces everything: its broker may be a new one.
+       - it was considered lost, and is asked when it is heard again: the attempts of its parents are
+         fenced, and grants to it come after the question. A silent origin that has kept its role
+         continues, so it is waited for.
+       - it is dead, and its calls do not count.
+  CE2  A callable that a worker is not known to have (`Peer.functions`) is sent with the grant. A question
+       is an `Offer`: grants that are decided later come after it. Grants that were decided before may come
+       later: the callables of all leases are kept.
+  CE3  A round's number rises over all epochs: an answer to an earlier broker does not count.
+  CE4  A round starts when there are more new callables than `kept_max` (or they are large), and more than
+       were only announced again since the last round: so callables in use, however many, are announced
+       again once per as many new ones.
 """
 
 from __future__ import annotations

@@ -2,19 +2,19 @@
 
 The state of the item of an open question, and the answer:
 
-  ready                       cancelled: yes
+  ready                       canceled: yes
   done                        yes if that was its cancellation, else no
-  leased, waits for others    begun: no
+  leased, waits for others    started: no
   leased                      the holder is asked, once per lease: `Retract` from this item on
     Returned from this item   ready again
-    Returned says it is begun no
+    Returned says it started  no
     holder lost, fenced, ...  ready again, leased again or done
 
-  CN1  A yes is told only behind the record of the item's cancellation, which is its outcome.
-  CN2  An item is cancelled only while no worker holds it, so no worker starts it afterwards; right
-  after a restart that is not known until the workers have come.
-  CN3  Cancellations are volatile. A parent asks one at a time and asks a new broker again; whoever runs
-  the parent by then is told.
+  CN1  A yes is sent only after the record of the item's cancellation, which is its outcome.
+  CN2  An item is canceled only while no worker holds it, so no worker starts it afterwards; right
+       after a restart, this is unknown until the workers have arrived.
+  CN3  Questions are volatile. A parent asks one at a time, and asks a new broker again; the answer goes
+       to the process that runs the parent by then.
 """
 
 from __future__ import annotations

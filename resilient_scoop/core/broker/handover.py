@@ -2,18 +2,18 @@
 
 `Stage` says how far it is, and `_NEXT` what leads from one stage to another.
 
-  H1  A parent is waited for from the first answer that names it until a checkpoint of it has come
-      since, or its holder says that it has left its blocks, or it is done. The death of its holder
-      does not end that: another attempt comes to its block, too.
-  H2  What a process says later adds no parent: else a stream of short-lived parents would never end.
-  H3  Whoever arrives meanwhile is asked as well. Right after a restart nothing is over before
-      the workers and the script have come. A parent that has made no call yet is not waited for: nothing
-      of it is known that could be lost.
-  H4  A new number is above all of earlier epochs, so that no late answer is taken for another's.
-  H5  Before a hand-over, an item is held back where a parent above it has saved and no parent that is
-      waited for is above it or is the item itself: its result would be lost or late. Who
-      has not saved gets all that is below it, whoever of those has saved: it may need their
-      results to come to its commit.
+  H1  A parent is waited for from the first answer that names it until a later checkpoint of it arrives,
+      or its holder reports that it has left its blocks, or it is done. The death of its holder does not
+      end the wait: another attempt will reach its block, too.
+  H2  Later answers of a process add no parents: else a stream of short-lived parents would never end.
+  H3  A process that arrives during a request is asked as well. Right after a restart the request is not
+      over before the workers and the script have arrived. A parent that has made no call yet is not
+      waited for: nothing of it could be lost.
+  H4  A new number is above all numbers of earlier epochs, so that a late answer cannot be confused.
+  H5  Before a hand-over, an item is held back if a parent above it has saved, and no parent that is
+      waited for is above it or is the item itself: its result would be lost or late. A parent that has
+      not saved gets all items below it, even if others of those have saved: it may need their results
+      to reach its commit.
 
 All of this is volatile: after a restart the request is sent to the new broker again.
 """
