@@ -40,7 +40,7 @@ KEPT_BYTES_MAX = 16 << 20
 
 
 class CallableEviction:
-    """The rounds of one life of the broker; a process' part is `core.worker.callables`."""
+    """The rounds of one epoch of the broker; the part of a process is `core.worker.callables`."""
 
     def __init__(self, members: Members, outbox: Outbox, epoch: int, kept_max: int) -> None:
         self.members = members
