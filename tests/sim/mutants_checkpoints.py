@@ -223,6 +223,7 @@ _DRIZZLE = {
 }
 _CALM = {**_DRIZZLE, "rates": {}, "written": 1.0, "unloadable": 0.0, "fallback": 0.0}
 _SHORT = (("map", "saver", [[6, 2], [6, 2], [6, 1]]), ("durable", "block", 6, 2))
+_BELOW = (("below", 3, 12),)
 _LONG = (("map", "saver", [[15, 2], [15, 2], [15, 1]]), ("durable", "block", 15, 2))
 _ASKED = {
     **_DRIZZLE,
@@ -262,5 +263,5 @@ CHECKPOINT_MUTANTS = (
     Mutant("parents of the dead given up", _parents_of_the_dead_given_up, _LONG, _ASKED),
     Mutant("workers not awaited", _workers_not_awaited, _SHORT, _COMING_LATE),
     Mutant("nothing held back", _nothing_held_back, _LONG, _ASKED),
-    Mutant("held back below who waits", _held_back_below_who_waits, _LONG, _ASKED),
+    Mutant("held back below who waits", _held_back_below_who_waits, _BELOW, _ASKED),
 )

@@ -201,6 +201,25 @@ def _durable_step(name: str, total: int, width: int) -> Body:
     yield _say("durable", name, (yield from durable(name, total, width, [], _say)))
 
 
+def _below_step(total: int, length: int) -> Body:
+    """A block that commits while parents with blocks of their own are under way below it."""
+    state = yield ("durable", "below")
+    gen, chain, pending = (0, 0, []) if state is None else state
+    while gen < total or pending:
+        for call, index in pending:
+            value = yield ("result", call, index)
+            yield _say("told", value)
+            chain = mix(chain, value)
+        pending = []
+        if gen < total:
+            call = yield ("map", "saver", [[length, 2], [length, 1]])
+            pending = [[call, 0], [call, 1]]
+            gen += 1
+        yield ("commit", "below", [gen, chain, pending], pending)
+    yield ("leave", "below")
+    yield _say("below", chain)
+
+
 def _around_step(rounds: int, total: int, width: int) -> Body:
     """Blocks that are opened repeatedly inside of another one."""
     state = yield ("durable", "around")
@@ -245,7 +264,7 @@ _STEPS: dict[str, Callable[..., Body]] = {
     "cancel": _cancel_step, "risky": _risky_step, "cancels": _cancels_step,
     "const": _const_step, "urgent": _urgent_step, "late": _late_step,
     "ventures": _ventures_step, "glance": _glance_step,
-    "durable": _durable_step, "around": _around_step, "differing": _differing_step,
+    "durable": _durable_step, "around": _around_step, "below": _below_step, "differing": _differing_step,
 }  # fmt: skip
 
 

@@ -163,6 +163,7 @@ class Broker:
                 "Q3 of a parent that is gone"
             )
             assert batch.parent.batches.get(batch.call) is facts, "Q3 a batch that is done"
+        self.scheduler.held.check()
         if not self.membership.in_doubt and self.membership.stopping is None:
             permission.check(self.scheduler)
         assert ready == self.scheduler.ready, "Q2 count of ready items"

@@ -67,6 +67,14 @@ class HoldBack:
         batch.held_back_except = exempt
         return available(batch, 0, 1 << 62) - before
 
+    def check(self) -> None:
+        """Assert that nothing is held back that a parent which is waited for may need (H5)."""
+        for batch in self._batches:
+            needed = not self.awaited.waiting.keys().isdisjoint(ids.lineage(batch.parent.path))
+            assert batch.held_back_except is None or not needed, (
+                f"H5 {batch.parent.path}.{batch.call}"
+            )
+
     def release(self) -> list[tuple[OpenBatch, int]]:
         """Release all held-back items until the next check; return batches, and how many items of each."""
         batches, self._batches = self._batches, []
