@@ -65,7 +65,7 @@ if _ROLE in ("compaction", "remover", "copier") and "broker" in sys.orig_argv:
     upkeep.COMPACT_BYTES_MIN, upkeep.LOOK_S = 1 << 18, 0.05
     compact.STEP_RECORDS = 4
     if _ROLE == "compaction":
-        for name in ("mkdir", "writev", "fsync", "rename"): _wrap(os, name, "committer")
+        for name in ("mkdir", "fdopen", "fsync", "rename"): _wrap(os, name, "committer")
         _wrap(subprocess, "Popen", "committer")
         _wrap(compact, "open_store", "committer")
         _wrap(compact.Compaction, "_catch_up", "committer", 4)

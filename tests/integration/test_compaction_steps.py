@@ -41,7 +41,7 @@ if __name__ == "__main__":
     print(told)
 """
 STEPS = {
-    "compaction": ("mkdir", "Popen", "open_store", "_catch_up", "writev", "fsync", "rename"),
+    "compaction": ("mkdir", "Popen", "open_store", "_catch_up", "fdopen", "fsync", "rename"),
     "remover": ("unlink", "rmdir"),
     "copier": ("copy", "write", "fsync", "check_copy"),
 }
