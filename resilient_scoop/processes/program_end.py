@@ -56,6 +56,10 @@ def _libc() -> Any:
     return ctypes.CDLL(None)
 
 
+_RARER: Final = 5
+"""Full collections are so many times rarer: futures, of which there may be many, stay for long."""
+
+
 def load() -> None:
     """Import what the end needs: at the end there may be no descriptor left to read a module."""
     before = set(sys.modules)
@@ -67,6 +71,8 @@ def begin() -> None:
     """Record which modules are ours, wherever they are: no module of the user is imported yet."""
     _needed.update(sys.modules)
     gc.freeze()  # present objects stay to the end: collections can skip them
+    young, middle, old = gc.get_threshold()
+    gc.set_threshold(young, middle, old * _RARER)
 
 
 # --- the error, or the exit's text ------------------------------------------------------------

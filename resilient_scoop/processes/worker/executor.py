@@ -99,7 +99,7 @@ class Executor:
             index = work.next
             work.next = index + 1
             look = once or index >= work.stop or session.machine.stopping is not None
-            if look and not (self._may_go_on(work, index) and self._is_permitted(work, index)):
+            if look and not self._may_begin(work, index, once=once):
                 break
             if index == work.stop - 1 and values and not queue:
                 self._breathe(work)  # so that the next slice arrives before the last item is done
@@ -121,14 +121,15 @@ class Executor:
             now = time.monotonic()
             if now - session.flushed_at > FLUSH_S and self._breathe(work):
                 break
-        self._rest(work)
+        self._rest(work, prints=not loaded.is_pure)
         return True
 
-    def _rest(self, work: Work) -> None:
-        """No item of a slice runs any more."""
+    def _rest(self, work: Work, *, prints: bool) -> None:
+        """No item of a slice runs any more; `prints`: its function may have printed."""
         session = self.session
         session.record.idle()
-        task_output.end_lines()
+        if prints:
+            task_output.end_lines()
         with session.turn():
             session.machine.settle(work, time.monotonic())
             session.running = None
@@ -142,11 +143,12 @@ class Executor:
             session.running = None
             session.machine.set_aside(work, index, reason)
 
+    def _may_begin(self, work: Work, index: int, *, once: bool) -> bool:
+        return self._may_go_on(work, index) and (not once or self._is_permitted(work, index))
+
     def _is_permitted(self, work: Work, index: int) -> bool:
         """Wait until the start of an `idempotent=False` item is journaled (A1)."""
         session, task, attempt = self.session, work.task, work.attempt
-        if work.callable.options.idempotent:
-            return True
         session.record.idle()
         with session.turn():
             session.machine.ask_to_begin(work, index)

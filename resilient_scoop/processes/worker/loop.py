@@ -230,6 +230,8 @@ class WorkerLoop:
 
     def _bar(self) -> Callable[[Work], bool] | None:
         """Return a function that says whether a slice may be started, if not each may."""
+        if not (self.lock_waits.waiting or self.settings.careful):
+            return None  # almost always: this is asked twice per slice
         return bar(
             self.parked, locks=self.lock_waits.waiting, careful=self.settings.careful,
             idle_s=time.monotonic() - self.began_at,
