@@ -8,7 +8,7 @@ path in another run can never match records of this run.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NewType
+from typing import TYPE_CHECKING, Final, NewType, TypeVar
 
 from resilient_scoop.hashing import blake2b
 
@@ -25,6 +25,7 @@ ROOT: Final = "0"
 KEY_BYTES: Final = 16
 DIGEST_BYTES: Final = 8
 """Bytes of one item's argument digest; digests of a slice are joined."""
+Digests = TypeVar("Digests", bytes, bytearray)
 
 
 def batch_path(parent: str, call: int) -> str:
@@ -68,3 +69,18 @@ def seed_of(run_seed: int, path: str) -> int:
     """Return the seed (64 bits) of a future's random streams: SAME-ANSWER depends on it."""
     key = run_seed.to_bytes(16, "big", signed=False)
     return int.from_bytes(blake2b(path.encode(), key=key, digest_size=8).digest(), "big")
+
+
+def record_key(prefix: bytes, number: int) -> bytes:
+    """Return the key of a record: a prefix, and a number in the order of which records are read."""
+    return prefix + number.to_bytes(8, "big")
+
+
+def seq_of(key: bytes) -> int:
+    """Return the sequence number in a key of LOG or ARGS; `log_prefix` is before it."""
+    return int.from_bytes(key[KEY_BYTES:], "big")
+
+
+def digests_of(digests: Digests, start: int, stop: int) -> Digests:
+    """Return the digests of the items `[start, stop)`; the first digest is that of item 0."""
+    return digests[start * DIGEST_BYTES : stop * DIGEST_BYTES]

@@ -102,10 +102,10 @@ class Future(Generic[T]):
             )
         if self._at is None or self._call is None or self._at.parent is not at.parent:
             raise TypeError(f"future {self.path} belongs to another parent, {self.path}'s own")
-        call, index, width = self._call, self.index, ids.DIGEST_BYTES
+        call, index = self._call, self.index
         place = Place(
             call.number, call.fn, call.fingerprint,
-            bytes(call.digests[index * width : (index + 1) * width]),
+            bytes(ids.digests_of(call.digests, index, index + 1)),
         )  # fmt: skip
         chunk = call.find(index)
         payload = None if chunk is None else chunk.values[index - chunk.start]

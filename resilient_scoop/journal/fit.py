@@ -322,7 +322,7 @@ def _can_end(parent: Parent, call: int, journal: Journal) -> bool:
     if batch is None:
         return call in parent.finished and call not in parent.dropped
     return all(
-        journal.get(Table.ARGS, parent.prefix + record.to_bytes(8, "big")) is not None
+        journal.get(Table.ARGS, ids.record_key(parent.prefix, record)) is not None
         for record in _undone_records(batch)
     )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
+from resilient_scoop import ids
 from resilient_scoop.core.events import INPUT_KEY, Change, Erase, Put, Table
 from resilient_scoop.counts import counted
 from resilient_scoop.wire.messages import Attempt, Output, decode_up, encode
@@ -64,7 +65,7 @@ def _filler(start: int, stop: int) -> Put:
     size = stop - start
     text = f"\n[rscoop: {counted(size, 'byte')} of output lost]".encode()[: size - 1]
     data = text.ljust(size - 1) + b"\n"
-    return Put(Table.OUTPUT, start.to_bytes(8, "big"), encode(Output(_NOBODY, start, data)))
+    return Put(Table.OUTPUT, ids.record_key(b"", start), encode(Output(_NOBODY, start, data)))
 
 
 def behind_input(journal: Journal) -> tuple[list[str], list[Change]]:

@@ -355,8 +355,8 @@ class Story(LogVisitor):
             self.is_given_up = True
 
     def _asked(self, part: wire.Part) -> None:
-        at = (self.index - part.start) * ids.DIGEST_BYTES
-        now = (self.state.fingerprint(part.fn), part.digests[at : at + ids.DIGEST_BYTES])
+        at = self.index - part.start
+        now = (self.state.fingerprint(part.fn), ids.digests_of(part.digests, at, at + 1))
         self.name = name_of(self.state, part.fn)
         if self._made_by is None:
             self.told.append(f"it was called: {self.name}")

@@ -194,7 +194,7 @@ class Fork:
         if boot is not None:
             yield Put(Table.META, b"boot", boot)
         for read in recorded_input(self.view):
-            yield Put(Table.META, INPUT_KEY + read.no.to_bytes(8, "big"), wire.encode(read))
+            yield Put(Table.META, ids.record_key(INPUT_KEY, read.no), wire.encode(read))
         for key, raw in self.view.scan(Table.LOG):
             yield from self._log(key, raw)
         yield from self._output()
@@ -208,7 +208,7 @@ class Fork:
     def _log(self, key: bytes, raw: bytes) -> Iterator[Change]:
         """Yield what the new journal gets for one record of the log (F1, F2)."""
         record = wire.decode_logged(raw)
-        seq = int.from_bytes(key[ids.KEY_BYTES :], "big")
+        seq = ids.seq_of(key)
         kept = cut(record, self.at, seq)
         if kept is None:
             return
@@ -233,7 +233,7 @@ class Fork:
         written = recorded_output(self.view)[: self._output_bytes]
         for offset in range(0, len(written), _OUTPUT_BYTES):
             piece = wire.Output(_NOBODY, offset, written[offset : offset + _OUTPUT_BYTES])
-            yield Put(Table.OUTPUT, offset.to_bytes(8, "big"), wire.encode(piece))
+            yield Put(Table.OUTPUT, ids.record_key(b"", offset), wire.encode(piece))
 
     def _args(self, key: bytes, record: wire.Calls, kept: wire.Calls) -> wire.Args | None:
         raw = self.view.get(Table.ARGS, key)

@@ -156,7 +156,7 @@ class Resolution:
             self.call, self.index, self.state.fingerprint(fn), digest, [payload], failed, once=True
         )
         record = wire.encode(wire.Outcomes(self.parent.path, [outcome]))
-        key = self.parent.prefix + (self.state.seq + 1).to_bytes(8, "big")
+        key = ids.record_key(self.parent.prefix, self.state.seq + 1)
         return [Put(Table.LOG, key, record)], self._meaning(verdict)
 
     def _meaning(self, verdict: DoubtDecision) -> str:
@@ -204,10 +204,10 @@ class Resolution:
             yield Erase(Table.LOG, key)
             for start, stop in left:
                 seq += 1
-                at, width = start - record.start, ids.DIGEST_BYTES
-                digests = record.digests[at * width : (at + stop - start) * width]
+                at = start - record.start
+                digests = ids.digests_of(record.digests, at, at + stop - start)
                 rest = wire.Intent(record.parent, record.call, start, stop - start, digests)
-                yield Put(Table.LOG, self.parent.prefix + seq.to_bytes(8, "big"), wire.encode(rest))
+                yield Put(Table.LOG, ids.record_key(self.parent.prefix, seq), wire.encode(rest))
 
     def _log(self) -> Iterator[tuple[bytes, wire.Logged]]:
         for key, raw in self.journal.read(Table.LOG, self.parent.prefix):
@@ -228,6 +228,5 @@ def _replaced(item: wire.Outcome, place: int, payload: bytes | None) -> list[wir
     parts = parts_of(item, [s for s in ((item.start, index), (index + 1, stop)) if s[0] < s[1]])
     if payload is None:
         return parts
-    width = ids.DIGEST_BYTES
-    digest = item.digests[place * width : (place + 1) * width]
+    digest = ids.digests_of(item.digests, place, place + 1)
     return [*parts, wire.Outcome(item.call, index, item.fingerprint, digest, [payload], once=True)]

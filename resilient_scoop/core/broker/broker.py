@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from resilient_scoop import ids
 from resilient_scoop.core.broker import permission
 from resilient_scoop.core.broker.abandonments import Abandonments
 from resilient_scoop.core.broker.callable_cache import CallableCache
@@ -425,6 +426,6 @@ class Broker:
 
 
 def _where(each: Slice) -> StoredArgs:
-    key = each.lease.batch.parent.prefix + each.piece.record.to_bytes(8, "big")
+    key = ids.record_key(each.lease.batch.parent.prefix, each.piece.record)
     offset = each.piece.offset + each.task.start - each.piece.start
     return StoredArgs(key, offset, each.lease.left.count())

@@ -199,4 +199,4 @@ class CheckpointKeeper:
 
 
 def _key(parent: Parent, seq: int) -> bytes:
-    return parent.prefix + seq.to_bytes(8, "big")
+    return ids.record_key(parent.prefix, seq)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from resilient_scoop import ids
 from resilient_scoop.core.broker.admission import check
 from resilient_scoop.core.events import (
     Change,
@@ -36,7 +37,7 @@ from resilient_scoop.core.events import (
     Tick,
 )
 from resilient_scoop.core.link import Link
-from resilient_scoop.ids import KEY_BYTES, PeerId
+from resilient_scoop.ids import PeerId
 from resilient_scoop.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -263,11 +264,11 @@ def _with_resume(task: wire.Task, where: StoredResume, journal: Reader) -> wire.
 
 def _page(send: SendHistory, journal: Reader, size_bytes: int) -> list[bytes]:
     """Return a page of a parent's log: outcomes, observations and checkpoints, without its calls."""
-    after = send.prefix + send.after.to_bytes(8, "big")
+    after = ids.record_key(send.prefix, send.after)
     records = journal.read(Table.LOG, send.prefix, after, size_bytes)
     frames, upto = [], send.after
     for key, raw in records:
-        seq = int.from_bytes(key[KEY_BYTES:], "big")
+        seq = ids.seq_of(key)
         if seq > send.upto:
             break
         upto, after = seq, key
@@ -283,11 +284,11 @@ def _page(send: SendHistory, journal: Reader, size_bytes: int) -> list[bytes]:
 
 def _swept(sweep: Sweep, journal: Reader, size_bytes: int) -> Swept:
     """Return a page of records to check; each turn checks one page."""
-    after = sweep.prefix + sweep.after.to_bytes(8, "big")
+    after = ids.record_key(sweep.prefix, sweep.after)
     found, upto, last = [], sweep.seq, True
     page = journal.read(Table.LOG, sweep.prefix, after, size_bytes)
     for key, raw in page:
-        seq = int.from_bytes(key[KEY_BYTES:], "big")
+        seq = ids.seq_of(key)
         if seq >= sweep.seq:
             break
         found.append((seq, wire.decode_logged(raw)))

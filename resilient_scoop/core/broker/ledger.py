@@ -69,7 +69,7 @@ class Ledger:
     def log(self, parent: Parent, raw: bytes, *, forced: bool = True) -> int:
         """Append a record to a parent's log; return its sequence number (S4)."""
         self.state.seq += 1
-        key = parent.prefix + self.state.seq.to_bytes(8, "big")
+        key = ids.record_key(parent.prefix, self.state.seq)
         self.outbox.actions.append(Put(Table.LOG, key, raw, forced))
         return self.state.seq
 
@@ -139,7 +139,7 @@ class Ledger:
                 self._replace(batch, part)
         if change.is_news:
             record = self.log(parent, raw, forced=False)
-            key = parent.prefix + record.to_bytes(8, "big")
+            key = ids.record_key(parent.prefix, record)
             self.outbox.actions.append(Put(Table.ARGS, key, raw_args, forced=False))
             if calls.parent == ids.ROOT:
                 self.members.root_deaths = 0
@@ -202,7 +202,7 @@ class Ledger:
             output = wire.Output(output.attempt, known, output.data[known - output.offset :])
             raw = wire.encode(output)
         self.state.output_bytes = end
-        self.outbox.actions.append(Put(Table.OUTPUT, known.to_bytes(8, "big"), raw))
+        self.outbox.actions.append(Put(Table.OUTPUT, ids.record_key(b"", known), raw))
 
     def progress(self, peer: Peer, said: wire.Progress, raw: bytes) -> None:
         """Record the progress of a running item, if it is not done."""
@@ -228,7 +228,7 @@ class Ledger:
     def input(self, peer: Peer, read: wire.Input, raw: bytes) -> None:
         """Record the script's input; a repetition changes nothing."""
         if self.current(peer, ids.ROOT, read.attempt) and read.no == self.state.inputs:
-            self.outbox.actions.append(Put(Table.META, INPUT_KEY + read.no.to_bytes(8, "big"), raw))
+            self.outbox.actions.append(Put(Table.META, ids.record_key(INPUT_KEY, read.no), raw))
             self.state.inputs += 1
 
     def history(self, peer: Peer, wanted: wire.HistoryWanted) -> None:

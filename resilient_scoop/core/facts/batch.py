@@ -58,8 +58,7 @@ class Batch:
         """Return the digests of known items `[start, stop)` within one piece."""
         piece = self.piece_at(start)
         assert piece is not None, f"S1 call {self.call}[{start}]"
-        width = ids.DIGEST_BYTES
-        return piece.digests[(start - piece.start) * width : (stop - piece.start) * width]
+        return ids.digests_of(piece.digests, start - piece.start, stop - piece.start)
 
     def put(self, piece: Piece) -> int:
         """Add a piece, replacing what it covers; return the bytes it adds."""
@@ -99,7 +98,7 @@ def _cut(piece: Piece, start: int, stop: int) -> list[Piece]:
                     low,
                     high,
                     piece.fn,
-                    piece.digests[a * ids.DIGEST_BYTES : b * ids.DIGEST_BYTES],
+                    ids.digests_of(piece.digests, a, b),
                     piece.record,
                     piece.offset + a,
                     None if piece.args is None else piece.args[a:b],

@@ -72,7 +72,7 @@ class _Place(NamedTuple):
     def piece(self, part: Part, low: int, high: int) -> Piece:
         """Return items `[low, high)` of the part as a piece."""
         a, b = low - part.start, high - part.start
-        digests = part.digests[a * ids.DIGEST_BYTES : b * ids.DIGEST_BYTES]
+        digests = ids.digests_of(part.digests, a, b)
         at = self.offset + a
         kept = None if self.args is None else self.args[at : self.offset + b]
         return Piece(low, high, part.fn, digests, self.seq, at, kept)
@@ -301,8 +301,8 @@ def _renewed(state: State, parent: Parent, part: Part) -> list[int]:
 
 
 def _mark_of(state: State, part: Part, index: int) -> bytes:
-    at = (index - part.start) * ids.DIGEST_BYTES
-    return state.fingerprint(part.fn) + part.digests[at : at + ids.DIGEST_BYTES]
+    at = index - part.start
+    return state.fingerprint(part.fn) + ids.digests_of(part.digests, at, at + 1)
 
 
 def _mark(state: State, parent: Parent, part: Part, spans: list[Span]) -> None:
@@ -402,7 +402,7 @@ def _spend(state: State, parent: Parent, piece: Piece, spent: list[bytes]) -> No
         parent.args_left[piece.record] = left
     else:
         del parent.args_left[piece.record]
-        spent.append(parent.prefix + piece.record.to_bytes(8, "big"))
+        spent.append(ids.record_key(parent.prefix, piece.record))
 
 
 def _let_go(

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 def parts_of(outcome: Outcome, spans: Sequence[tuple[int, int]]) -> list[Outcome]:
     """Return the runs of an outcome that count, as outcomes of their own."""
-    width, first = ids.DIGEST_BYTES, outcome.start
+    first = outcome.start
     share = outcome.spent_s / max(1, len(outcome.values))
     return [
         Outcome(
             outcome.call, low, outcome.fingerprint,
-            outcome.digests[(low - first) * width : (high - first) * width],
+            ids.digests_of(outcome.digests, low - first, high - first),
             outcome.values[low - first : high - first],
             [i - (low - first) for i in outcome.failed if low - first <= i < high - first],
             share * (high - low), outcome.task, outcome.pure, outcome.once,

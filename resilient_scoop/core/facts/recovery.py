@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from resilient_scoop import ids
 from resilient_scoop.core.facts.checkpoints import pending
 from resilient_scoop.core.facts.fold import apply, apply_progress
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.state import State
-from resilient_scoop.ids import KEY_BYTES, ROOT, item_path, parse_item
+from resilient_scoop.ids import ROOT, item_path, parse_item
 from resilient_scoop.wire.messages import Crashed, Define, Logged, Outcomes, Progress
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def recover(
     for define in defines:
         state.defines[define.fn] = define
     for key, record in log:
-        seq = int.from_bytes(key[KEY_BYTES:], "big")
+        seq = ids.seq_of(key)
         state.seq = max(state.seq, seq)
         change = apply(state, record, seq)
         if isinstance(record, Outcomes):
@@ -114,7 +115,7 @@ def forget_without_args(state: State, has_args: Callable[[bytes], bool]) -> int:
     for parent in state.parents.values():
         for batch in list(parent.batches.values()):
             for piece in list(batch.pieces):
-                key = parent.prefix + piece.record.to_bytes(8, "big")
+                key = ids.record_key(parent.prefix, piece.record)
                 begun = parent.intents.get(
                     batch.call, Intervals()
                 )  # given up, never asked for (AB4)

@@ -95,22 +95,20 @@ class State(msgspec.Struct):
 
     def same(self, batch: Batch, part: Part, low: int, high: int) -> bool:
         """Return whether the known items `[low, high)` are those of the part."""
-        width = ids.DIGEST_BYTES
         for piece in batch.pieces:
             a, b = max(low, piece.start), min(high, piece.stop)
             if a >= b:
                 continue
             if self.fingerprint(piece.fn) != self.fingerprint(part.fn):
                 return False
-            mine = piece.digests[(a - piece.start) * width : (b - piece.start) * width]
-            if mine != part.digests[(a - part.start) * width : (b - part.start) * width]:
+            mine = ids.digests_of(piece.digests, a - piece.start, b - piece.start)
+            if mine != ids.digests_of(part.digests, a - part.start, b - part.start):
                 return False
         return True
 
     def wanted(self, batch: Batch, outcome: Outcome) -> list[tuple[int, int]]:
         """Return the runs of an outcome that count (S2)."""
         start, stop = outcome.start, outcome.start + len(outcome.values)
-        width = ids.DIGEST_BYTES
         spans = []
         for low, high in batch.undone.overlap(start, stop):
             at = low
@@ -118,8 +116,8 @@ class State(msgspec.Struct):
                 piece = batch.piece_at(at)
                 assert piece is not None, f"S1 call {outcome.call}[{at}]"
                 end = min(high, piece.stop)
-                theirs = outcome.digests[(at - start) * width : (end - start) * width]
-                mine = piece.digests[(at - piece.start) * width : (end - piece.start) * width]
+                theirs = ids.digests_of(outcome.digests, at - start, end - start)
+                mine = ids.digests_of(piece.digests, at - piece.start, end - piece.start)
                 if theirs == mine and self.fingerprint(piece.fn) == outcome.fingerprint:
                     spans.append((at, end))
                 at = end

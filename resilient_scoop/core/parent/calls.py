@@ -142,8 +142,8 @@ class Calls:
         )
         doubts: list[Doubt] | None = None
         for low, high in call.left.overlap(start, stop):
-            theirs = outcome.digests[(low - start) * _WIDTH : (high - start) * _WIDTH]
-            if same and theirs == call.digests[low * _WIDTH : high * _WIDTH]:
+            theirs = ids.digests_of(outcome.digests, low - start, high - start)
+            if same and theirs == ids.digests_of(call.digests, low, high):
                 self._put(call, outcome, low, high, recovering)
                 continue
             fitting = _fitting(call, outcome, low, high) if same else Intervals()
@@ -222,8 +222,8 @@ def _fitting(call: Call, outcome: wire.Outcome, low: int, high: int) -> Interval
     found = Intervals()
     for index in range(low, high):
         at = index - outcome.start
-        theirs = outcome.digests[at * _WIDTH : (at + 1) * _WIDTH]
-        if theirs == call.digests[index * _WIDTH : (index + 1) * _WIDTH]:
+        theirs = ids.digests_of(outcome.digests, at, at + 1)
+        if theirs == ids.digests_of(call.digests, index, index + 1):
             found.add(index, index + 1)
     return found
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from resilient_scoop import ids
 from resilient_scoop.core.facts.intervals import Intervals
-from resilient_scoop.ids import DIGEST_BYTES
 from resilient_scoop.wire.messages import Part
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _cut_out(held: Iterable[Items], low: int, high: int) -> list[Items]:
             continue
         for a, b in ((start, min(low, stop)), (max(high, start), stop)):
             if a < b:
-                digests = part.digests[(a - start) * DIGEST_BYTES : (b - start) * DIGEST_BYTES]
+                digests = ids.digests_of(part.digests, a - start, b - start)
                 last = part.last and b == stop
                 piece = Part(part.call, a, b - a, part.fn, digests, last, part.fresh)
                 kept.append((piece, args[a - start : b - start]))
@@ -86,7 +86,7 @@ def with_fresh(part: Part, args: list[bytes], fresh: Intervals) -> list[Items]:
     pieces: list[Items] = []
     for low, high in pairwise(cuts):
         a, b = low - part.start, high - part.start
-        digests = part.digests[a * DIGEST_BYTES : b * DIGEST_BYTES]
+        digests = ids.digests_of(part.digests, a, b)
         last = part.last and high == stop
         piece = Part(part.call, low, b - a, part.fn, digests, last, low in fresh)
         pieces.append((piece, args[a:b]))

@@ -207,7 +207,7 @@ class Judge:
             digests = outcome.digests
             theirs = {digests[at : at + width] for at in range(0, len(digests), width)}
             for at in range(part.count):
-                if part.digests[at * width : (at + 1) * width] in theirs:
+                if ids.digests_of(part.digests, at, at + 1) in theirs:
                     where = ids.batch_path(self._path, outcome.call)
                     place = ids.item_path(self._path, call.number, part.start + at)
                     expected = f"the very call of {self._short_name(call)}"

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
     from resilient_scoop.core.parent.call import Call
 
-_WIDTH = ids.DIGEST_BYTES
-_NOT_COMPARED = bytes(_WIDTH)
+_NOT_COMPARED = bytes(ids.DIGEST_BYTES)
 _KEY_BYTES = 8
 _FRAME_BYTES = 1 << 19
 _ITEM_BITS = 32
@@ -74,7 +73,7 @@ class Moved(msgspec.Struct):
         self._grow()
         groups: list[list[tuple[int, wire.Outcome, int]]] = []  # runs of neighbors that are found
         for at in range(part.count):
-            where = self._find(call.fingerprint, part.digests[at * _WIDTH : (at + 1) * _WIDTH])
+            where = self._find(call.fingerprint, ids.digests_of(part.digests, at, at + 1))
             if where is not None:
                 if not groups or groups[-1][-1][0] != at - 1:
                     groups.append([])
@@ -82,7 +81,7 @@ class Moved(msgspec.Struct):
         return [
             wire.Outcome(
                 part.call, part.start + group[0][0], call.fingerprint,
-                part.digests[group[0][0] * _WIDTH : (group[-1][0] + 1) * _WIDTH],
+                ids.digests_of(part.digests, group[0][0], group[-1][0] + 1),
                 [source.values[item] for _, source, item in group],
                 spent_s=sum(source.spent_s / len(source.values) for _, source, _ in group),
                 pure=True,
@@ -95,7 +94,7 @@ class Moved(msgspec.Struct):
         if place is None or digest == _NOT_COMPARED:
             return None
         run, item = self.runs[place >> _ITEM_BITS], place & ((1 << _ITEM_BITS) - 1)
-        same = run.digests[item * _WIDTH : (item + 1) * _WIDTH] == digest
+        same = ids.digests_of(run.digests, item, item + 1) == digest
         return (run, item) if same and run.fingerprint == fingerprint else None
 
     def _grow(self) -> None:
@@ -104,7 +103,7 @@ class Moved(msgspec.Struct):
             failed = set(run.failed)
             for item in range(len(run.values)):
                 if item not in failed:
-                    key = run.digests[item * _WIDTH : item * _WIDTH + _KEY_BYTES]
+                    key = ids.digests_of(run.digests, item, item + 1)[:_KEY_BYTES]
                     self.index[int.from_bytes(key, "big")] = number << _ITEM_BITS | item
         self.indexed = len(self.runs)
 

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from resilient_scoop.core.parent.call import Call, Doubt
 
-_WIDTH: Final = ids.DIGEST_BYTES
 FAR: Final = 1024
 """After this number of calls beyond the history, and as many again, no moved results are searched."""
 
@@ -189,7 +188,7 @@ class Parent:
             for start, stop in call.ask_anew(doubt.low, doubt.high):  # never sent twice
                 # Held items are sent in their state at that time.
                 for a, b in () if replaying else held.others(call.number, start, stop):
-                    digests = bytes(call.digests[a * _WIDTH : b * _WIDTH])
+                    digests = bytes(ids.digests_of(call.digests, a, b))
                     last = call.last and b == call.count
                     part = wire.Part(call.number, a, b - a, call.fn, digests, last, fresh=True)
                     args = [call.args[index] for index in range(a, b)]
@@ -440,7 +439,7 @@ class Parent:
         made = calls.made_here(number, index)
         if made is not None:
             same = fingerprint == made.fingerprint or name == self.judge.name_of(made.fn)
-            if not same or digest != made.digests[index * _WIDTH : (index + 1) * _WIDTH]:
+            if not same or digest != ids.digests_of(made.digests, index, index + 1):
                 self.judge.refuse_future(number, index, name or self.judge.name_of(fn))
             return made
         call = calls.revive(number, fn, fingerprint, index, digest)

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from resilient_scoop.core.parent.call import Call
     from resilient_scoop.core.parent.history import HistoryRecord
 
-_WIDTH = ids.DIGEST_BYTES
-
 
 class End(msgspec.Struct, frozen=True):
     """Why a replay stands still. `expected` is empty where it is no difference."""
@@ -232,7 +230,7 @@ class Replayed(Parent):
             if piece is not None:
                 at = index - call.count
                 self._compare_item(
-                    call, piece, index, digests[at * _WIDTH : (at + 1) * _WIDTH], args[at]
+                    call, piece, index, ids.digests_of(digests, at, at + 1), args[at]
                 )
         too_many = size is not None and stop > size
         if too_many or (last and size is not None and stop < size):
@@ -247,7 +245,7 @@ class Replayed(Parent):
         if piece is None or piece.stop < stop or piece.fn != call.fn:
             return False
         at = call.count - piece.start
-        return piece.digests[at * _WIDTH : (at + stop - call.count) * _WIDTH] == digests
+        return ids.digests_of(piece.digests, at, at + stop - call.count) == digests
 
     def _compare_item(
         self, call: Call, piece: Piece, index: int, digest: bytes, arg: bytes
@@ -257,7 +255,7 @@ class Replayed(Parent):
         if then != now and not self.judge.policy.reuses(then, now, self.judge.name_of(call.fn)):
             name = short(self.judge.name_of(call.fn))
             self._differ("code", f"{name} as it was", f"{name} with other code", call.number, index)
-        if piece.digests[at * _WIDTH : (at + 1) * _WIDTH] != digest:
+        if ids.digests_of(piece.digests, at, at + 1) != digest:
             self.halt(
                 End("arguments", "the argument that was journaled", "another", call.number, index,
                     piece, arg)

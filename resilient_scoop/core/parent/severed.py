@@ -22,7 +22,7 @@ def sever(parent: Parent) -> None:
     parent.sever()
     for call in list(parent.calls.open.values()):
         for start, stop in list(call.left):
-            digests = bytes(call.digests[start * ids.DIGEST_BYTES : stop * ids.DIGEST_BYTES])
+            digests = bytes(ids.digests_of(call.digests, start, stop))
             paths = (ids.item_path(parent.path, call.number, index) for index in range(start, stop))
             payloads = [broker_error("cancelled", path) for path in paths]
             outcome = wire.Outcome(

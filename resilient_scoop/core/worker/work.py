@@ -43,8 +43,8 @@ class Work:
 
     def digests(self, start: int, stop: int) -> bytes:
         """Return the digests of items."""
-        at, width = self.task.start, ids.DIGEST_BYTES
-        return self.task.digests[(start - at) * width : (stop - at) * width]
+        at = self.task.start
+        return ids.digests_of(self.task.digests, start - at, stop - at)
 
     def take_again(self) -> int:
         """Return the number of unreported second tries, for the next outcome."""

@@ -148,7 +148,7 @@ def forget_lost_arguments(journal: Journal, state: State) -> int:
         assert isinstance(frame, wire.Args), "a foreign record in ARGS"
         lost = {at for at, arg in enumerate(frame.args) if arg[:2] == LOST_AT_BOOT}
         if lost:
-            forgotten += forget_items(state, int.from_bytes(key[ids.KEY_BYTES :], "big"), lost)
+            forgotten += forget_items(state, ids.seq_of(key), lost)
     journal.commit([Put(Table.META, b"boot", boot)])
     return forgotten
 

@@ -179,7 +179,7 @@ class ReplayRunner:
         assert place is not None, "the script is no item"
         piece = state.parents[place[0]].batches[place[1]].piece_at(place[2])
         prefix = ids.log_prefix(self.settings.run, place[0])
-        raw = self.view.get(Table.ARGS, prefix + piece.record.to_bytes(8, "big"))
+        raw = self.view.get(Table.ARGS, ids.record_key(prefix, piece.record))
         frame = None if raw is None else wire.decode_up(raw)
         define = self.defines[piece.fn]
         stage.name = short(define.options.name or define.name)

@@ -218,12 +218,12 @@ class ParentReplay:
         parent = self.parent
         if parent.page_wanted() is None:
             return False
-        after = self.prefix + parent.history.after.to_bytes(8, "big")
+        after = ids.record_key(self.prefix, parent.history.after)
         records: list[HistoryRecord] = []
         upto = parent.history.after
         page = self.view.read(Table.LOG, self.prefix, after, _PAGE_BYTES)
         for key, raw in page:
-            seq = int.from_bytes(key[ids.KEY_BYTES :], "big")
+            seq = ids.seq_of(key)
             if seq > self.asked.upto:
                 break
             upto = seq
@@ -259,7 +259,7 @@ class ParentReplay:
         return Difference(end.what, path, expected, found, self.place or self.raised)
 
     def _arguments(self, piece: Piece, index: int, arg: bytes) -> tuple[str, str]:
-        key = self.prefix + piece.record.to_bytes(8, "big")
+        key = ids.record_key(self.prefix, piece.record)
         raw = self.view.get(Table.ARGS, key)
         frame = None if raw is None else wire.decode_up(raw)
         before = "another argument (the journal keeps those of undone and failed items)"
@@ -297,7 +297,7 @@ def asked_of(view: JournalView, run: bytes, path: str, defines: dict[bytes, wire
     while page := view.read(Table.LOG, prefix, after, _PAGE_BYTES):
         for key, raw in page:
             after = key
-            asked.upto = int.from_bytes(key[ids.KEY_BYTES :], "big")
+            asked.upto = ids.seq_of(key)
             record = wire.decode_logged(raw)
             asked.take(asked.upto, record)
     return asked
