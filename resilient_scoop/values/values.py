@@ -15,6 +15,7 @@ import contextvars
 import dataclasses
 import functools
 import io
+import os
 import queue
 import random
 import sys
@@ -267,8 +268,6 @@ def opaque(value: object) -> bytes:
 
 def unique() -> bytes:
     """Return a digest that equals no other: a value that cannot be compared never counts as equal."""
-    import os
-
     return os.urandom(DIGEST_BYTES)
 
 
