@@ -39,10 +39,13 @@ def test_an_attempt_whose_place_another_has_taken_may_know_less(attempt: wire.At
 
 def broker(no: int) -> Any:
     """Return a broker that has waited for everybody and decides for a hand-over."""
-    ledger = SimpleNamespace(
-        state=SimpleNamespace(parents={KID: None}), peers={FIRST: None, SECOND: None}
+    handover = SimpleNamespace(
+        members=SimpleNamespace(peers={FIRST: None, SECOND: None}),
+        scheduler=SimpleNamespace(state=SimpleNamespace(parents={KID: None})),
+        awaited=SimpleNamespace(waiting={KID: 0}, hands_over=True),
+        is_whole=True,
+        no=no,
     )
-    handover = SimpleNamespace(ledger=ledger, is_whole=True, no=no, waiting={KID: 0})
     machine = SimpleNamespace(handover=handover, membership=SimpleNamespace(_awaited=None))
     return SimpleNamespace(broker=machine, alive=True, open=True)
 

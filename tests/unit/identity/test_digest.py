@@ -50,7 +50,11 @@ def drawn_values() -> list[Any]:
     found: list[Any] = []
 
     @settings(
-        max_examples=150, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=150,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
     )
     @given(VALUES)
     def draw(value: Any) -> None:
