@@ -9,9 +9,9 @@ from typing import Any
 def loaded(name: str) -> Any:
     """Return a module if it is there and its import has ended, else None.
 
-    Before that, functions of a module in C may read memory that is not set up (`_socket` of Python 3.12).
+    A module in C that is still being imported may crash the process when it is used (`_socket` of
+    Python 3.12). What a program has put into `sys.modules` itself counts as loaded.
     """
     module = sys.modules.get(name)
-    if module is None or getattr(module.__spec__, "_initializing", False):  # as `importlib` looks
-        return None
-    return module
+    spec = getattr(module, "__spec__", None)
+    return None if getattr(spec, "_initializing", False) else module  # as `importlib` looks

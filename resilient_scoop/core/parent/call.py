@@ -125,7 +125,7 @@ class Call:
             self.chunks.insert(at, chunk)
 
     def take(self, start: int, stop: int) -> list[Chunk]:
-        """Take the outcomes of items `[start, stop)`, which are all here, out of the call."""
+        """Remove the outcomes of items `[start, stop)` from the call and return them; all are there."""
         taken: list[Chunk] = []
         while start < stop:
             at = bisect_right(self.chunks, start, key=lambda each: each.start) - 1

@@ -5,8 +5,8 @@ A refusal is final (`Judge.refusal`): every later operation of the parent is ref
 the results that it waits for may never be computed. So a parent that catches the error can neither
 wait forever nor end normally.
 
-  J1  Each difference is said once per function, or refused.
-  J2  Nothing is started in the place of a call that must not be started twice.
+  J1  A difference is reported once per function, or it is an error (strict runs).
+  J2  A call that must not start twice is never replaced by another call that starts.
   J3  Not more than `discard_s_max` seconds of computing are thrown away unless the user has said so.
 """
 

@@ -1,14 +1,14 @@
 """`futures.once` as a pure machine: a function that runs once, whatever it does.
 
-ON1  Its answer is one observation, behind all that the function did. Where the function has made calls
-or was told something itself, the observation's kind says where it began: `once CALL NUMBER`.
-ON2  On a replay all of that is passed over: calls and observations keep the numbers that they had.
-Where its observation is not in the history, the function had not come to its end: it runs again,
-and what it asked for and was told before is found under the same numbers.
-ON3  A function inside of another one has another kind (`once/1`): an outer one that had not come to its
-end never takes the answer of an inner one for its own.
-ON4  The answer is told when it is durable (`Noted`), not before: what the parent does with it in the
-world is never done with another answer. A broker that ends in between is asked again.
+ON1  The answer is one observation. It is recorded after everything that the function did. If the function
+made calls or got answers itself, the kind of the observation says where it began: `once CALL NUMBER`.
+ON2  A replay skips all of that; calls and observations keep their numbers. If the observation is missing
+in the history, the function had not ended: it runs again, and finds its earlier calls and answers under
+the same numbers.
+ON3  A function inside another one has a kind of its own (`once/1`): an outer function that had not ended
+never takes the answer of an inner one for its own.
+ON4  The answer is returned when it is durable (`Noted`), not before: so the parent never acts on an answer
+that a replay would not find. If the broker ends in between, the new broker is asked again.
 ON5  If another function is at the place of an answer, it gets that answer; this is reported.
 """
 

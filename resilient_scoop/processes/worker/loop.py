@@ -53,7 +53,7 @@ class Parked(msgspec.Struct, eq=False):
     green: Any
     ready: Callable[[], bool]
     until: float | None
-    live_outcomes: int  # live outcomes of its parent machine when it started to wait
+    live_outcomes: int  # how many its parent had when it started to wait
     gives_way: bool = False  # it waits for a lock (`lock_waits`)
 
 

@@ -25,3 +25,11 @@ def test_loaded_returns_no_module_while_it_is_imported(
 
 def test_loaded_returns_none_for_a_module_that_is_not_imported() -> None:
     assert loaded("no_such_module") is None
+
+
+def test_loaded_returns_what_a_program_has_put_into_sys_modules(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stand_in = object()
+    monkeypatch.setitem(sys.modules, "stand_in", stand_in)
+    assert loaded("stand_in") is stand_in

@@ -1,4 +1,4 @@
-"""A parent's calls: each item is settled once, by an outcome of its own (P1)."""
+"""The calls of a parent: each item is settled once, by an outcome of this very item (P1)."""
 
 from __future__ import annotations
 
