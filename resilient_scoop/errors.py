@@ -19,6 +19,9 @@ RscoopError                 exit 1
     RunNotMadeError         no room for a new run                                 exit 74
     JournalFormatError      no journal, or one of an unknown format               exit 74
   RunStoppedError           the run was stopped and can be resumed                exit 75
+  PlaceError                a place cannot start or reach an agent                exit 75
+    PlaceRefusedError       for good: another try is of no use                    exit 75
+    PlaceBusyError          for now                                               exit 75
   CheckpointUnusableError   one generation of a checkpoint cannot be used         exit 70
     CheckpointsLostError    no generation can, and their history is dropped       exit 70
   ConstExistsError          `shared.setConst` of a name that is set (TypeError)   exit 1
@@ -303,6 +306,28 @@ class RunStoppedError(RscoopError):
 
     def __str__(self) -> str:
         return f"run {self.run} stopped: {self.reason}; to continue: rscoop resume {self.run}"
+
+
+class PlaceError(RscoopError):
+    """A place cannot start or reach an agent; the text names the cause and the cure."""
+
+    exit_code = 75
+
+
+class PlaceRefusedError(PlaceError):
+    """A place refuses for good: another try is of no use until the user has changed something."""
+
+
+class PlaceBusyError(PlaceError):
+    """A place refuses for now; `retry_after_s` is when to try again, if it is known."""
+
+    def __init__(self, text: str, retry_after_s: float | None = None) -> None:
+        super().__init__(text, retry_after_s)
+        self.text = text
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class CheckpointUnusableError(RscoopError):

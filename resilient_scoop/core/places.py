@@ -1,0 +1,1 @@
+"""The machine of a run's places: how many agents are wanted where, and what became of them."""

@@ -1,0 +1,1 @@
+"""Places: where agents of a run can be started, and what became of them."""

@@ -1,0 +1,88 @@
+"""The interface of a place: somewhere that can start agents and say what became of them.
+
+What a place says only explains. Whether an agent lives is known from its own connection to the
+broker, so `UNKNOWN` never means gone, and no item of a run is blamed for what a place does.
+
+A unit is what a place starts at once: an agent on one host. Its life, as a place sees it:
+
+    WAITING     the place has accepted it and has not begun
+    STARTING    a login, a queue's start, the import of our package
+    RUNNING     the agent has said that it runs
+    GONE        it ran, and has ended
+    NEVER_CAME  it ended before it ran; `Seen.log` holds the last lines that it wrote
+    UNKNOWN     the place cannot tell now
+
+A tag is drawn before `start` and written down first, so that a launcher that dies between the two
+finds its units again (`find`). Calls of a place may block for seconds; each has a deadline of its own.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class UnitState(Enum):
+    """Where a unit is, as its place sees it."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    RUNNING = "running"
+    GONE = "gone"
+    NEVER_CAME = "never came"
+    UNKNOWN = "unknown"
+
+
+class Unit(msgspec.Struct, frozen=True):
+    """One agent that a place was asked to start; plain text, so that it can be written down."""
+
+    tag: str  # what it was started under
+    id: str  # the place's own name for it, never used twice
+    host: str  # the host's name in the run, if the place knows it; else empty
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a place says of a unit."""
+
+    state: UnitState
+    why: str = ""  # a sentence for the user, with the cure, if something is wrong
+    log: str = ""  # the last lines that the unit wrote before it failed
+    until_s: float | None = None  # seconds until its time limit, if it has one
+
+
+class Place(Protocol):
+    """Somewhere that can start agents.
+
+    All methods may raise `errors.PlaceRefusedError` (another try is of no use until the user has changed
+    something) and `errors.PlaceBusyError` (try again later).
+    """
+
+    name: str
+
+    def start(self, n: int, ticket: bytes, *, tag: str) -> Sequence[Unit]:
+        """Start `n` agents and return at once, before they run.
+
+        Idempotent by `tag`: if units of this tag exist, they are returned and no other is started.
+        `ticket` is one line of JSON text, secret, which each agent gets on its standard input or in a
+        file of mode 0600; it is in no command line and in no environment.
+        """
+
+    def look(self, units: Sequence[Unit]) -> Mapping[Unit, Seen]:
+        """Return what became of units; every one of them is in the answer."""
+
+    def stop(self, units: Sequence[Unit], *, grace_s: float) -> None:
+        """End units: in order within the time, then at once. Unknown and ended units are no error."""
+
+    def find(self, tag: str) -> Sequence[Unit]:
+        """Return the units of a tag that still exist, those of a launcher that has died included."""
+
+    def dry_run(self, n: int) -> str:
+        """Return what `start` would do, as the commands that a user could type."""
+
+    def close(self) -> None:
+        """Let go of connections; agents go on."""
