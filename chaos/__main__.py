@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from chaos import cost, loops, nemesis, processes, rounds, signals
+from chaos import cost, lab, loops, nemesis, processes, rounds, signals
 from chaos.checker import Guarantee
 from chaos.rounds import Reference, Result, RunHangsError
 
@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         case "list":
             _list()
             return 0
+        case "clean":
+            return _clean()
         case "cost":
             return cost.report(options.kills, options.roles)
         case "loops":
@@ -59,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     asks.set_defaults(script=None, play=signals.play, workloads=signals.SIGNAL_WORKLOADS)
     play.set_defaults(play=rounds.play, workloads=rounds.WORKLOADS)
     commands.add_parser("list", help="workloads, roles, moments")
+    commands.add_parser("clean", help="remove what labs left whose program was killed")
     turns = commands.add_parser("loops", help="checkpointed loops, each killed once and resumed")
     turns.add_argument("--kills", type=int, default=50, help="of each kind of loop")
     turns.add_argument("--seed", type=int, default=1, help="of the first kill; others follow")
@@ -78,6 +81,14 @@ def _list() -> None:
         print(f"role     {role}")
     for moment in nemesis.Moment:
         print(f"moment   {moment}")
+
+
+def _clean() -> int:
+    found = lab.clean()
+    for folder in found:
+        print(f"removed {folder}")
+    print(f"{len(found)} labs removed")
+    return 0
 
 
 def _rounds(options: argparse.Namespace) -> int:
