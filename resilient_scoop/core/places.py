@@ -1,1 +1,1078 @@
-"""The machine of a run's places: how many agents are wanted where, and what became of them."""
+"""The machine of a run's places: which agents are wanted, when each is started, what became of it.
+
+A place starts agents on hosts (`hosts.base`). A place of one host, like SSH, has one unit, a queue many.
+Each host has a slot for one unit, and each unit its own tag. Its events say what a place answered and what
+the broker sees; its actions are: write a tag down, start, look, find, stop, tell the user, end.
+
+The life of a unit (`_NEXT`), by what happens to its slot:
+
+    state       DUE      WRITTEN   UNWRITTEN  WAITS    BEGINS    CAME     UNSURE   ENDED       RETURNED
+    WANTED      WRITING  -         -          -        -         RUNNING  -        -           UNKNOWN
+    WRITING     -        STARTING  WANTED     -        -         RUNNING  -        -           -
+    STARTING    -        -         -          WAITING  STARTING  RUNNING  UNKNOWN  NEVER_CAME  -
+    WAITING     -        -         -          WAITING  STARTING  RUNNING  UNKNOWN  NEVER_CAME  -
+    RUNNING     -        -         -          -        -         RUNNING  UNKNOWN  GONE        -
+    UNKNOWN     -        -         -          WAITING  STARTING  RUNNING  UNKNOWN  as it was   -
+    GONE        WRITING  -         -          -        -         RUNNING  -        -           -
+    NEVER_CAME  WRITING  -         -          -        -         RUNNING  -        -           -
+
+CAME is the agent's link to the broker. UNSURE is its loss, a place that cannot tell, or a call of the place
+that failed. ENDED leads to GONE if the agent had come, else to NEVER_CAME. RUNNING ends only at a stop, a
+drain or a revocation: until then the link decides. RETURNED is a tag that a former process had written.
+
+  PL1  A tag is written down before the place is asked to start a unit of it.
+  PL2  A new tag is drawn for a host only after the unit of the former one is known to have ended: its place
+       said so of the one start that it had, or searched the tag and found nothing. So a host has one unit.
+       UNKNOWN is not an end: the tag is searched, and what is found is started again under the same tag.
+  PL3  While an agent has its link, it is running, whatever its place says.
+  PL4  A unit is stopped only when the run stops, its host is drained or revoked, or its place had started
+       two. An agent of a drained host that has its link leaves by itself.
+  PL5  Until an agent of a place has come, one unit of it at most is under way, and so after each failure.
+  PL6  After failures a place waits 1, 15, 30, 60 s, up to half of it more; after a refusal five minutes.
+       A host whose agent was lost `LOSSES_MAX` times within `FLAP_S` is in quarantine, ever longer, up to
+       `QUARANTINE_S_MAX`. None of them is given up.
+  PL7  After a stop nothing is started, and the machine leaves at its deadline at the latest.
+  PL8  A host has one call of its place under way at most, and one stop beside a look or a search.
+
+Failures are the place's: no item of the run is blamed. Chance (the end of a tag, jitter) comes with events.
+Calls of a place have deadlines of their own (`hosts.base`), and each is answered.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from math import inf
+from typing import TYPE_CHECKING, Final, assert_never
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BACKOFF_S: Final = (0.0, 1.0, 15.0, 30.0, 60.0)
+"""Wait before the next start, by the number of failures in a row."""
+JITTER: Final = 0.5
+"""A wait is longer by up to this part of it, so that hosts that failed together do not return together."""
+REFUSED_S: Final = 300.0
+"""Wait after a refusal for good: only the user can change something."""
+BUSY_S_MAX: Final = 600.0
+LEFT_AGAIN_S: Final = 60.0
+"""Wait before a host is used again whose agent has left in order: somebody may need the host."""
+FLAP_S: Final = 300.0
+LOSSES_MAX: Final = 3
+QUARANTINE_S: Final = 300.0
+QUARANTINE_S_MAX: Final = 3600.0
+STEADY_S: Final = 1800.0
+"""An agent that had its link for this time ends the memory of former quarantines."""
+LOOK_S: Final = 0.25
+LOOK_S_MAX: Final = 5.0
+LOOK_RUNNING_S: Final = 10.0
+FIND_S: Final = 5.0
+"""A search that found nothing counts only this long after the start that it searches may have been made;
+also the time in which a lost agent may return by itself before it is searched."""
+REACH_S: Final = 60.0
+"""Time for an agent, which runs as its place says, to reach the broker."""
+BEGIN_S_MAX: Final = 600.0
+"""Time for a start after which its tag is searched: its place may have forgotten it."""
+STOP_AGAIN_S: Final = 1.0
+STOP_LAST_S: Final = 2.0
+"""Time beyond the grace of a stop in which places may say that their units have ended."""
+REVOKED_GRACE_S: Final = 1.0
+TOO_FEW_S: Final = 15.0
+TOO_FEW_AGAIN_S: Final = 30.0
+
+
+class PlaceConfig(msgspec.Struct, frozen=True):
+    """A place, and the names that its hosts have in the run."""
+
+    name: str
+    hosts: tuple[str, ...]
+
+
+class PlacesConfig(msgspec.Struct, frozen=True):
+    """What the machine needs to know."""
+
+    run_id: str
+    places: tuple[PlaceConfig, ...]
+    min_hosts: int = 0  # the run is given up if fewer have come after `min_hosts_s`
+    min_hosts_s: float = 120.0
+    stop_grace_s: float = 3.0
+
+
+# --- the life of a unit -----------------------------------------------------------------------
+
+
+class State(Enum):
+    """Where the unit of a host is; `hosts.base.UnitState` has the same words."""
+
+    WANTED = "wanted"  # none yet; the first is started when its place's turn comes
+    WRITING = "writing"  # its tag is being written down
+    WAITING = "waiting"  # the place has accepted it and has not begun
+    STARTING = "starting"
+    RUNNING = "running"  # its agent has its link to the broker
+    UNKNOWN = "unknown"  # it may live
+    GONE = "gone"  # it had come, and has ended; the next is started at its time
+    NEVER_CAME = "never came"  # it ended before it came
+
+
+class Happening(Enum):
+    """What happens to the unit of a host."""
+
+    DUE = auto()
+    WRITTEN = auto()
+    UNWRITTEN = auto()
+    WAITS = auto()
+    BEGINS = auto()
+    CAME = auto()
+    UNSURE = auto()
+    ENDED = auto()
+    RETURNED = auto()
+
+
+_NONE: Final = (State.WANTED, State.GONE, State.NEVER_CAME)
+"""States without a unit and without a call."""
+_BEFORE: Final = (State.STARTING, State.WAITING)
+_UNDER_WAY: Final = {
+    Happening.WAITS: State.WAITING,
+    Happening.BEGINS: State.STARTING,
+    Happening.CAME: State.RUNNING,
+    Happening.UNSURE: State.UNKNOWN,
+    Happening.ENDED: State.NEVER_CAME,
+}
+_ENDED: Final = {Happening.DUE: State.WRITING, Happening.CAME: State.RUNNING}
+_NEXT: Final[dict[State, dict[Happening, State]]] = {
+    State.WANTED: {**_ENDED, Happening.RETURNED: State.UNKNOWN},
+    State.WRITING: {
+        Happening.WRITTEN: State.STARTING,
+        Happening.UNWRITTEN: State.WANTED,
+        Happening.CAME: State.RUNNING,
+    },
+    State.STARTING: _UNDER_WAY,
+    State.WAITING: _UNDER_WAY,
+    State.RUNNING: {
+        Happening.CAME: State.RUNNING,
+        Happening.UNSURE: State.UNKNOWN,
+        Happening.ENDED: State.GONE,
+    },
+    State.UNKNOWN: _UNDER_WAY,
+    State.GONE: _ENDED,
+    State.NEVER_CAME: _ENDED,
+}
+
+
+class Call(Enum):
+    """What a place, or the disk, is asked for a host."""
+
+    WRITE = auto()
+    START = auto()
+    LOOK = auto()
+    FIND = auto()
+    STOP = auto()
+
+
+class Slot(msgspec.Struct, eq=False):
+    """A host: its unit, and when the next may be started."""
+
+    host: str
+    place: PlaceRecord
+    state: State = State.WANTED
+    tag: str = ""
+    former: Former | None = None  # while a tag is being written: the one before
+    units: tuple[str, ...] = ()
+    is_written: bool = False
+    starts: int = 0  # of this tag
+    has_come: bool = (
+        False  # an agent of this tag, or of a former one that was believed to have ended
+    )
+    is_returned: bool = False  # a former process had written it, and nothing else is known of it
+    is_searched: bool = False  # only a search counts: its place's word did not agree with the link
+    call: Call | None = None  # what is under way
+    is_being_stopped: bool = False  # a stop is under way, perhaps beside a look or a search
+    out: str = ""  # why no unit is wanted here: "drained", "revoked"
+    has_left: bool = False  # the agent left in order
+
+    started_at: float = 0.0
+    came_at: float = 0.0
+    start_at: float = 0.0  # the next, as far as the host is concerned
+    look_at: float = 0.0
+    look_wait_s: float = LOOK_S
+    find_at: float = 0.0
+    sure_at: float = 0.0  # a search that finds nothing counts from then on
+    finds: int = 0  # without success, in a row
+    write_at: float = 0.0
+    stop_at: float = 0.0
+    claims_at: float | None = (
+        None  # since when the place says that the agent runs, without its link
+    )
+
+    losses: tuple[float, ...] = ()  # instants within `FLAP_S`
+    quarantine_until: float = 0.0
+    quarantines: int = 0
+    why: str = ""
+    log: str = ""
+    until_s: float | None = None
+    said: str = ""  # the failure that the user knows of
+    unreached_said: bool = False
+
+    def enter(self, happening: Happening) -> None:
+        """Continue as the table says."""
+        after = _NEXT[self.state]
+        assert happening in after, f"{self.host} is {self.state.name} at {happening.name}"
+        is_end = happening is Happening.ENDED and self.has_come
+        self.state = State.GONE if is_end else after[happening]
+
+    @property
+    def may_live(self) -> bool:
+        """Whether a unit of it lives, or may live."""
+        return self.state not in _NONE and self.state is not State.WRITING
+
+
+class Former(msgspec.Struct, frozen=True):
+    """A tag whose unit is believed to have ended."""
+
+    tag: str
+    units: tuple[str, ...]
+    starts: int
+
+
+class PlaceRecord(msgspec.Struct, eq=False):
+    """A place: how often it failed, and when it may be asked again."""
+
+    name: str
+    has_proved: bool = False  # an agent of it has come since its last failure
+    fails: int = 0  # in a row
+    start_at: float = 0.0
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+class WrittenTag(msgspec.Struct, frozen=True):
+    """The tag that was last written down for a host, unless it was dropped."""
+
+    host: str
+    tag: str
+
+
+class Began(msgspec.Struct, frozen=True):
+    """The shell has started; `tags` are those of processes before it. It is the first event."""
+
+    tags: tuple[WrittenTag, ...] = ()
+
+
+class TagWritten(msgspec.Struct, frozen=True):
+    """A tag is durable."""
+
+    host: str
+    tag: str
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A place has accepted a start; `units` are its names for what it starts, usually one."""
+
+    host: str
+    tag: str
+    units: tuple[str, ...]
+
+
+class Sight(msgspec.Struct, frozen=True):
+    """What a place says of a unit (`hosts.base.Seen`)."""
+
+    unit: str
+    state: State  # not WANTED, not WRITING
+    why: str = ""
+    log: str = ""
+    until_s: float | None = None
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """A place has said what became of the units of a tag."""
+
+    host: str
+    tag: str
+    seen: tuple[Sight, ...]
+    jitter: float = 0.0  # in [0, 1), as in all events
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A place was searched; `units` of the tag exist."""
+
+    host: str
+    tag: str
+    units: tuple[str, ...]
+    jitter: float = 0.0
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """A place was told to stop units, which does not say that they have ended."""
+
+    host: str
+    tag: str
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """A call of a place failed, or its tag could not be written down."""
+
+    host: str
+    tag: str
+    call: Call
+    why: str
+    refused: bool = False  # another try is of no use until the user has changed something
+    retry_after_s: float | None = None
+    jitter: float = 0.0
+
+
+class AgentCame(msgspec.Struct, frozen=True):
+    """The agent of a host has a link to the broker. Said again to a shell that is started again."""
+
+    host: str
+
+
+class AgentLost(msgspec.Struct, frozen=True):
+    """No agent of a host has a link to the broker any more, and none has said that it leaves."""
+
+    host: str
+    jitter: float = 0.0
+
+
+class AgentLeft(msgspec.Struct, frozen=True):
+    """The agent of a host has left in order."""
+
+    host: str
+    jitter: float = 0.0
+
+
+class HostDrained(msgspec.Struct, frozen=True):
+    """A host is to finish what it executes, and is not used again."""
+
+    host: str
+
+
+class HostRevoked(msgspec.Struct, frozen=True):
+    """A host is cut off, and is not used again."""
+
+    host: str
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """The run ends: every unit is to end within the time."""
+
+    grace_s: float
+
+
+class Ticked(msgspec.Struct, frozen=True):
+    """Time has passed. Only here a tag is drawn; `random` is never the same twice."""
+
+    random: str
+
+
+Event = (
+    Began | TagWritten | Started | Looked | Found | Stopped | Failed | AgentCame | AgentLost
+    | AgentLeft | HostDrained | HostRevoked | Stop | Ticked
+)  # fmt: skip
+
+
+# --- what is said to the user -----------------------------------------------------------------
+
+
+class NeverCame(msgspec.Struct, frozen=True):
+    """An agent ended before it came, for a reason that was not reported before."""
+
+    host: str
+    why: str
+    log: str
+    again_s: float
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """An agent that had come has ended, and its place knows why."""
+
+    host: str
+    why: str
+    log: str
+    again_s: float
+
+
+class CannotTell(msgspec.Struct, frozen=True):
+    """A lost agent cannot be searched, for a reason that was not reported before."""
+
+    host: str
+    why: str
+
+
+class Came(msgspec.Struct, frozen=True):
+    """The agent of a host has come after a failure that was reported."""
+
+    host: str
+
+
+class Quarantined(msgspec.Struct, frozen=True):
+    """The agent of a host was lost repeatedly."""
+
+    host: str
+    times: int
+    seconds: float
+
+
+class Unreached(msgspec.Struct, frozen=True):
+    """An agent runs, as its place says, and has not reached the broker for `REACH_S`."""
+
+    host: str
+
+
+class TooFew(msgspec.Struct, frozen=True):
+    """Fewer hosts have come than `--min-hosts`; the run is given up in `rest_s`."""
+
+    have: int
+    wanted: int
+    missing: tuple[str, ...]
+    rest_s: float
+
+
+class Unnamed(msgspec.Struct, frozen=True):
+    """A host that is no longer named may have an agent of this run."""
+
+    host: str
+
+
+class NotStopped(msgspec.Struct, frozen=True):
+    """At the deadline of a stop it is not known of some hosts that their agents have ended."""
+
+    hosts: tuple[str, ...]
+
+
+Note = (
+    NeverCame | Ended | CannotTell | Came | Quarantined | Unreached | TooFew | Unnamed | NotStopped
+)
+
+
+# --- actions ----------------------------------------------------------------------------------
+
+
+class WriteTag(msgspec.Struct, frozen=True):
+    """Write a tag down, durably: `TagWritten`, `Failed`. It replaces the host's former one."""
+
+    host: str
+    tag: str
+
+
+class DropTag(msgspec.Struct, frozen=True):
+    """The unit of a tag has ended: it need not be searched again. Need not be durable."""
+
+    host: str
+    tag: str
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Ask the place to start one unit: `Started`, `Failed`."""
+
+    host: str
+    tag: str
+
+
+class Look(msgspec.Struct, frozen=True):
+    """Ask the place what became of units: `Looked`, `Failed`."""
+
+    host: str
+    tag: str
+    units: tuple[str, ...]
+
+
+class Find(msgspec.Struct, frozen=True):
+    """Have the place search the units of a tag: `Found`, `Failed`."""
+
+    host: str
+    tag: str
+
+
+class StopUnits(msgspec.Struct, frozen=True):
+    """Ask the place to end units: `Stopped`, `Failed`."""
+
+    host: str
+    tag: str
+    units: tuple[str, ...]
+    grace_s: float
+
+
+class Say(msgspec.Struct, frozen=True):
+    """Say something to the user."""
+
+    note: Note
+
+
+class GiveUp(msgspec.Struct, frozen=True):
+    """Too few hosts have come in time: the run is to stop. Nothing ends before `Stop` comes."""
+
+    have: int
+    wanted: int
+    missing: tuple[str, ...]
+
+
+class Leave(msgspec.Struct, frozen=True):
+    """End the process."""
+
+
+Action = WriteTag | DropTag | Start | Look | Find | StopUnits | Say | GiveUp | Leave
+
+
+class HostView(msgspec.Struct, frozen=True):
+    """A host, for display."""
+
+    name: str
+    place: str
+    state: State
+    why: str = ""
+    log: str = ""
+    out: str = ""  # "drained", "revoked"
+    quarantine_s: float = 0.0  # the rest of it
+    again_s: float = 0.0  # until the next try
+    until_s: float | None = None
+
+
+# --- the machine ------------------------------------------------------------------------------
+
+
+class Places:
+    """All places of a run."""
+
+    def __init__(self, config: PlacesConfig) -> None:
+        self.config = config
+        self.slots: dict[str, Slot] = {}
+        for each in config.places:
+            place = PlaceRecord(each.name)
+            for host in each.hosts:
+                assert host not in self.slots, f"{host} is named twice"
+                self.slots[host] = Slot(host, place)
+        self.began_at: float | None = None
+        self.have_come: set[str] = set()  # hosts, at any time
+        self.too_few_at = inf
+        self.give_up_at = inf
+        self.stop_at = inf  # when it leaves, whatever is left
+        self.stopping = False
+        self.left = False
+        self._actions: list[Action] = []
+
+    def step(self, event: Event, now: float) -> list[Action]:
+        """Take in an event and return actions, in order."""
+        assert not self.left, "nothing happens to a machine that has left"
+        assert (self.began_at is None) == isinstance(event, Began), "the first event is Began"
+        match event:
+            case Began(tags=tags):
+                self._began(tags, now)
+            case Ticked(random=random):
+                self._start_due(random, now)
+            case Stop(grace_s=grace_s):
+                self._stop(grace_s, now)
+            case AgentCame() | AgentLost() | AgentLeft() | HostDrained() | HostRevoked():
+                if event.host in self.slots:  # others came by invitation
+                    self._heard(event, self.slots[event.host], now)
+            case TagWritten() | Started() | Looked() | Found() | Stopped() | Failed():
+                self._answered(event, self.slots[event.host], now)
+            case _:
+                assert_never(event)
+        for slot in self.slots.values():
+            self._continue(slot, now)
+        self._count_hosts(now)
+        self._leave(now)
+        actions, self._actions = self._actions, []
+        return actions
+
+    def deadline(self) -> float:
+        """Return when `Ticked` is due, whatever happens until then."""
+        due = [self.too_few_at, self.give_up_at, self.stop_at]
+        for slot in self.slots.values():
+            due += (self._start_due_at(slot), self._call_due(slot)[1], self._stop_due_at(slot))
+        return min(due)
+
+    def check(self) -> None:
+        """Raise AssertionError if an invariant does not hold."""
+        for slot in self.slots.values():
+            is_starting = slot.state in _BEFORE
+            assert slot.is_written or not is_starting, f"PL1 {slot.host}"
+            assert slot.starts or not is_starting, f"PL2 {slot.host}"
+            assert (slot.former is None) == (slot.state is not State.WRITING), f"PL2 {slot.host}"
+            assert len(slot.losses) < LOSSES_MAX, f"PL6 {slot.host}"
+            assert not slot.is_being_stopped or slot.call is not Call.START, f"PL8 {slot.host}"
+        assert self.stopping == (self.stop_at < inf), "PL7"
+
+    def hosts(self, now: float) -> list[HostView]:
+        """Return all hosts, for display."""
+        return [self._view(slot, now) for slot in self.slots.values()]
+
+    # --- starts -------------------------------------------------------------------------------
+
+    def _began(self, tags: Sequence[WrittenTag], now: float) -> None:
+        self.began_at = now
+        if self.config.min_hosts:
+            self.too_few_at = now + TOO_FEW_S
+            self.give_up_at = now + self.config.min_hosts_s
+        for each in tags:
+            slot = self.slots.get(each.host)
+            if slot is None:
+                self._say(Unnamed(each.host))
+                continue
+            slot.enter(Happening.RETURNED)
+            slot.tag, slot.starts = each.tag, 1
+            slot.is_written = slot.is_returned = slot.is_searched = True
+            slot.find_at, slot.sure_at = now, now + FIND_S
+
+    def _start_due(self, random: str, now: float) -> None:
+        """Draw tags for what is due, and have them written down (PL1)."""
+        for number, slot in enumerate(self.slots.values()):
+            if self._start_due_at(slot) > now:
+                continue
+            slot.former = Former(slot.tag, slot.units, slot.starts)
+            slot.enter(Happening.DUE)
+            slot.tag = f"{self.config.run_id}-{random}-{number}"
+            slot.units, slot.starts, slot.finds = (), 0, 0
+            slot.is_written = slot.is_returned = slot.is_searched = False
+            slot.has_come = slot.has_left = slot.unreached_said = False
+            slot.claims_at = slot.until_s = None
+            self._ask(slot, WriteTag(slot.host, slot.tag))
+
+    def _start_due_at(self, slot: Slot) -> float:
+        """Return when the next unit of a host is started (PL5, PL6, PL7)."""
+        if slot.state not in _NONE or slot.call is not None or slot.is_being_stopped:
+            return inf
+        if self.began_at is None or self._is_unwanted(slot) or not self._has_turn(slot):
+            return inf
+        return max(slot.start_at, slot.quarantine_until, slot.place.start_at)
+
+    def _has_turn(self, slot: Slot) -> bool:
+        """Return whether a place may be asked for another unit (PL5)."""
+        return slot.place.has_proved or not any(
+            each.place is slot.place and not each.has_come and each.state not in _NONE
+            for each in self.slots.values()
+        )
+
+    def _is_unwanted(self, slot: Slot) -> bool:
+        return self.stopping or bool(slot.out)
+
+    # --- calls --------------------------------------------------------------------------------
+
+    def _continue(self, slot: Slot, now: float) -> None:
+        """Ask what is due of a place."""
+        if self._stop_due_at(slot) <= now:
+            grace_s = self._grace_s(slot, now)
+            slot.is_being_stopped = True
+            slot.stop_at = now + grace_s + STOP_AGAIN_S
+            slot.look_at, slot.look_wait_s = min(slot.look_at, now + LOOK_S), LOOK_S
+            self._actions.append(StopUnits(slot.host, slot.tag, slot.units, grace_s))
+        call, due_at = self._call_due(slot)
+        if due_at > now:
+            return
+        if call is Call.WRITE:
+            self._ask(slot, WriteTag(slot.host, slot.tag))
+        elif call is Call.FIND:
+            slot.finds += 1
+            self._ask(slot, Find(slot.host, slot.tag))
+        else:
+            self._ask(slot, Look(slot.host, slot.tag, slot.units))
+
+    def _call_due(self, slot: Slot) -> tuple[Call, float]:
+        """Return what a place is asked next for a host that may have a unit, and when (PL8)."""
+        if slot.call is not None or not slot.may_live or not slot.tag:
+            return Call.LOOK, inf
+        if not slot.is_written:
+            return Call.WRITE, slot.write_at
+        look_at = slot.look_at if slot.units else inf
+        is_lacking = self._is_unwanted(slot) and not slot.units
+        if (slot.state is State.UNKNOWN or is_lacking) and slot.find_at <= look_at:
+            return Call.FIND, slot.find_at
+        return Call.LOOK, look_at
+
+    def _stop_due_at(self, slot: Slot) -> float:
+        """Return when the units of a host are stopped, if they are (PL4)."""
+        if not self._is_unwanted(slot) or not slot.may_live or not slot.units:
+            return inf
+        if slot.is_being_stopped or slot.call is Call.START:
+            return inf
+        leaves = slot.state is State.RUNNING and slot.out == "drained" and not self.stopping
+        return inf if leaves else slot.stop_at
+
+    def _grace_s(self, slot: Slot, now: float) -> float:
+        if self.stopping:
+            return max(0.0, self.stop_at - STOP_LAST_S - now)
+        return REVOKED_GRACE_S if slot.out == "revoked" else self.config.stop_grace_s
+
+    def _ask(self, slot: Slot, action: WriteTag | Start | Look | Find) -> None:
+        assert slot.call is None, f"PL8 {slot.host}"
+        slot.call = _CALLS[type(action)]
+        self._actions.append(action)
+
+    def _ask_start(self, slot: Slot, now: float) -> None:
+        assert slot.is_written, f"PL1 {slot.host}"
+        slot.starts += 1
+        slot.started_at, slot.sure_at = now, now + FIND_S
+        slot.look_wait_s, slot.claims_at = LOOK_S, None
+        self._ask(slot, Start(slot.host, slot.tag))
+
+    # --- answers ------------------------------------------------------------------------------
+
+    def _answered(
+        self,
+        event: TagWritten | Started | Looked | Found | Stopped | Failed,
+        slot: Slot,
+        now: float,
+    ) -> None:
+        call = event.call if isinstance(event, Failed) else _ANSWERS[type(event)]
+        if call is Call.STOP:
+            slot.is_being_stopped = False
+        else:
+            assert slot.call is call, f"PL8 {slot.host}"
+            slot.call = None
+        if event.tag != slot.tag:
+            return  # a former unit was there after all (`_came`)
+        match event:
+            case TagWritten():
+                self._written(slot, now)
+            case Started(units=units):
+                self._started(slot, units, now)
+            case Looked():
+                self._looked(slot, event, now)
+            case Found():
+                self._found(slot, event, now)
+            case Stopped():
+                pass  # a look says whether they have ended
+            case Failed():
+                self._failed(slot, event, now)
+            case _:
+                assert_never(event)
+
+    def _written(self, slot: Slot, now: float) -> None:
+        slot.is_written = True
+        if slot.state is not State.WRITING:
+            return
+        slot.former = None
+        if self._is_unwanted(slot):
+            slot.enter(Happening.UNWRITTEN)
+            self._drop(slot)
+            return
+        slot.enter(Happening.WRITTEN)
+        self._ask_start(slot, now)
+
+    def _started(self, slot: Slot, units: tuple[str, ...], now: float) -> None:
+        slot.units = units or slot.units
+        slot.look_at = now + LOOK_S
+        slot.is_searched = False
+        if slot.state is State.RUNNING:
+            return
+        if units:
+            slot.enter(Happening.BEGINS)
+        else:
+            self._unsure(slot, now, FIND_S)
+        self._stop_doubles(slot)
+
+    def _stop_doubles(self, slot: Slot) -> None:
+        """End what a place has started twice (PL4)."""
+        if len(slot.units) > 1 and not slot.is_being_stopped:
+            doubles, slot.units = slot.units[1:], slot.units[:1]
+            slot.is_being_stopped = True
+            slot.is_searched = True  # which of them has the link is not known
+            self._actions.append(StopUnits(slot.host, slot.tag, doubles, self.config.stop_grace_s))
+
+    def _looked(self, slot: Slot, event: Looked, now: float) -> None:
+        """Take in what a place says of a unit: it explains, and of one without link it counts."""
+        sight = _liveliest(slot.units, event.seen)
+        slot.why, slot.log, slot.until_s = sight.why, sight.log or slot.log, sight.until_s
+        slot.look_at = now + self._look_wait_s(slot)
+        has_ended = sight.state in (State.GONE, State.NEVER_CAME)
+        if slot.state is State.RUNNING:
+            if has_ended and self._is_unwanted(slot):
+                self._settle(slot, now, event.jitter)
+        elif has_ended and slot.starts == 1 and not slot.is_returned:
+            self._settle(slot, now, event.jitter)
+        elif has_ended:
+            self._doubt(slot, now, event.jitter)
+        elif sight.state is State.UNKNOWN:
+            if slot.has_left and self._is_unwanted(slot):
+                self._settle(slot, now, event.jitter)
+            else:
+                self._unsure(slot, now, FIND_S)
+        else:
+            self._seen_alive(slot, sight, now)
+
+    def _seen_alive(self, slot: Slot, sight: Sight, now: float) -> None:
+        """A place says that a unit without link waits, starts or runs."""
+        if slot.state is State.UNKNOWN and slot.is_searched:
+            return
+        if sight.state is State.WAITING:
+            slot.enter(Happening.WAITS)
+            slot.started_at = now
+            return
+        slot.enter(Happening.BEGINS)
+        if sight.state is State.RUNNING and slot.claims_at is None:
+            slot.claims_at = now
+        if slot.claims_at is not None and now - slot.claims_at >= REACH_S:
+            if not slot.unreached_said:
+                slot.unreached_said = True
+                self._say(Unreached(slot.host))
+            self._doubt(slot, now, 0.0)
+        elif now - slot.started_at >= BEGIN_S_MAX:
+            self._doubt(slot, now, 0.0)
+
+    def _look_wait_s(self, slot: Slot) -> float:
+        if slot.state is State.RUNNING and not self._is_unwanted(slot):
+            return LOOK_RUNNING_S
+        slot.look_wait_s = min(LOOK_S_MAX, slot.look_wait_s * 1.5)
+        return LOOK_S if self.stopping else slot.look_wait_s
+
+    def _found(self, slot: Slot, event: Found, now: float) -> None:
+        """A tag was searched (PL2): what is there is started again under its tag, or stopped."""
+        if slot.state is not State.UNKNOWN and not self._is_unwanted(slot):
+            slot.units = event.units or slot.units
+            return
+        if event.units:
+            slot.units = event.units
+            slot.find_at = now + _wait_s(slot.finds, event.jitter)
+            slot.look_at = now + LOOK_S
+            slot.is_returned = False
+            if self._is_unwanted(slot):
+                slot.stop_at = min(slot.stop_at, now)
+            else:
+                self._ask_start(slot, now)
+        elif now < slot.sure_at:
+            slot.find_at = slot.sure_at
+        else:
+            self._settle(slot, now, event.jitter)
+
+    def _failed(self, slot: Slot, event: Failed, now: float) -> None:
+        """A call failed: a start may have been made all the same, unless it was refused (PL2)."""
+        slot.why = event.why
+        wait_s = _failure_wait_s(event, _wait_s(max(1, slot.finds), event.jitter))
+        match event.call:
+            case Call.WRITE:
+                slot.write_at = slot.start_at = now + max(wait_s, FIND_S)
+                if slot.state is State.WRITING:
+                    slot.former = None
+                    slot.enter(Happening.UNWRITTEN)
+            case Call.START:
+                self._start_failed(slot, event, now, wait_s)
+            case Call.LOOK:
+                slot.look_at = now + max(wait_s, self._look_wait_s(slot))
+                if slot.state is not State.RUNNING:
+                    self._unsure(slot, now, FIND_S)
+            case Call.FIND:
+                self._find_failed(slot, event.why, now, wait_s)
+            case Call.STOP:
+                slot.stop_at = now + STOP_AGAIN_S
+            case _:
+                assert_never(event.call)
+
+    def _start_failed(self, slot: Slot, event: Failed, now: float, wait_s: float) -> None:
+        if slot.state is State.RUNNING:
+            return
+        if event.refused and slot.starts == 1:
+            self._settle(slot, now, event.jitter, wait_s)
+            return
+        self._unsure(slot, now, max(wait_s, FIND_S))
+        slot.is_searched = True
+
+    def _find_failed(self, slot: Slot, why: str, now: float, wait_s: float) -> None:
+        slot.find_at = now + (STOP_AGAIN_S if self.stopping else wait_s)
+        if why != slot.said and not self._is_unwanted(slot):
+            slot.said = why
+            self._say(CannotTell(slot.host, why))
+
+    # --- the link -----------------------------------------------------------------------------
+
+    def _heard(
+        self,
+        event: AgentCame | AgentLost | AgentLeft | HostDrained | HostRevoked,
+        slot: Slot,
+        now: float,
+    ) -> None:
+        match event:
+            case AgentCame():
+                self._came(slot, now)
+            case AgentLost(jitter=jitter):
+                if slot.state is State.RUNNING:
+                    self._lost(slot, now, jitter)
+            case AgentLeft(jitter=jitter):
+                if slot.state is State.RUNNING:
+                    slot.has_left = True
+                    slot.start_at = now + _longer(LEFT_AGAIN_S, jitter)
+                    slot.stop_at = now + FIND_S
+                    self._unlinked(slot, now)
+            case HostDrained():
+                self._take_out(slot, slot.out or "drained", now)
+            case HostRevoked():
+                self._take_out(slot, "revoked", now)
+            case _:
+                assert_never(event)
+
+    def _came(self, slot: Slot, now: float) -> None:
+        """An agent of a host has its link (PL3), which may be one that was believed to have ended."""
+        if slot.former is not None:
+            if slot.former.tag:
+                slot.tag, slot.units, slot.starts = msgspec.structs.astuple(slot.former)
+            slot.former = None
+        is_new = slot.state is not State.RUNNING
+        slot.enter(Happening.CAME)
+        slot.has_come, slot.has_left, slot.is_returned = True, False, False
+        slot.claims_at, slot.finds, slot.place.fails = None, 0, 0
+        slot.place.has_proved = True
+        self.have_come.add(slot.host)
+        if is_new:
+            slot.came_at, slot.look_at = now, min(slot.look_at, now + LOOK_RUNNING_S)
+            slot.why = slot.log = ""
+        if slot.said:
+            slot.said = ""
+            self._say(Came(slot.host))
+
+    def _lost(self, slot: Slot, now: float, jitter: float) -> None:
+        """The link is lost: its agent may live (PL2), and its host may be one that flaps (PL6)."""
+        if now - slot.came_at >= STEADY_S:
+            slot.quarantines = 0
+        recent = tuple(at for at in slot.losses if now - at < FLAP_S)
+        slot.losses = (*recent, now)
+        slot.start_at = now + _wait_s(len(slot.losses), jitter)
+        if len(slot.losses) >= LOSSES_MAX:
+            seconds = min(QUARANTINE_S_MAX, QUARANTINE_S * 2**slot.quarantines)
+            slot.losses, slot.quarantines = (), slot.quarantines + 1
+            slot.quarantine_until = now + seconds
+            if not self._is_unwanted(slot):
+                self._say(Quarantined(slot.host, LOSSES_MAX, seconds))
+        self._unlinked(slot, now)
+
+    def _unlinked(self, slot: Slot, now: float) -> None:
+        slot.enter(Happening.UNSURE)
+        slot.is_searched = True
+        slot.finds = 0
+        slot.look_at, slot.look_wait_s = now, LOOK_S
+        slot.find_at, slot.sure_at = now + FIND_S, now
+        if not slot.tag:
+            self._settle(slot, now, 0.0)
+
+    def _take_out(self, slot: Slot, why: str, now: float) -> None:
+        slot.out = why
+        self._end(slot, now)
+
+    # --- ends ---------------------------------------------------------------------------------
+
+    def _unsure(self, slot: Slot, now: float, wait_s: float) -> None:
+        """A place cannot tell: search the tag, later."""
+        if slot.state is not State.UNKNOWN:
+            slot.find_at = now + wait_s
+        slot.enter(Happening.UNSURE)
+
+    def _doubt(self, slot: Slot, now: float, jitter: float) -> None:
+        """What a place says does not agree with the link: search the tag."""
+        if slot.state is not State.UNKNOWN:
+            slot.is_searched = True
+            self._unsure(slot, now, _wait_s(slot.finds, jitter))
+
+    def _settle(self, slot: Slot, now: float, jitter: float, wait_s: float = 0.0) -> None:
+        """A unit has ended (PL2): blame its place if it had not come, and plan the next (PL6)."""
+        is_failure = not slot.has_come and not slot.is_returned
+        slot.enter(Happening.ENDED)
+        slot.is_searched = slot.is_returned = False
+        self._drop(slot)
+        if self._is_unwanted(slot):
+            return
+        place = slot.place
+        if is_failure:
+            place.fails, place.has_proved = place.fails + 1, False
+            place.start_at = now + max(wait_s, _wait_s(place.fails, jitter))
+        again_s = max(0.0, max(slot.start_at, slot.quarantine_until, place.start_at) - now)
+        if is_failure and slot.why != slot.said:
+            self._say(NeverCame(slot.host, slot.why, slot.log, again_s))
+            slot.said = slot.why
+        elif slot.has_come and not slot.has_left and slot.why:
+            self._say(Ended(slot.host, slot.why, slot.log, again_s))
+            slot.said = slot.why
+
+    def _drop(self, slot: Slot) -> None:
+        if slot.is_written:
+            slot.is_written = False
+            self._actions.append(DropTag(slot.host, slot.tag))
+
+    def _stop(self, grace_s: float, now: float) -> None:
+        """Stop all units; a second stop can only shorten the time (PL7)."""
+        self.stopping = True
+        self.stop_at = min(self.stop_at, now + grace_s + STOP_LAST_S)
+        self.too_few_at = self.give_up_at = inf
+        for slot in self.slots.values():
+            self._end(slot, now)
+            if slot.state is State.RUNNING and not slot.tag:
+                slot.enter(Happening.ENDED)  # no place knows it: the broker ends it
+
+    def _end(self, slot: Slot, now: float) -> None:
+        """Have the units of a host stopped, or searched for that."""
+        slot.stop_at, slot.find_at = now, min(slot.find_at, now)
+        slot.look_wait_s = LOOK_S
+
+    def _leave(self, now: float) -> None:
+        if not self.stopping or self.left:
+            return
+        rest = [slot for slot in self.slots.values() if slot.state not in _NONE]
+        if rest and now < self.stop_at:
+            return
+        if rest:
+            self._say(NotStopped(tuple(slot.host for slot in rest)))
+        self._actions.append(Leave())
+        self.left = True
+
+    # --- what is said -------------------------------------------------------------------------
+
+    def _count_hosts(self, now: float) -> None:
+        """Say that too few hosts have come, and give up at last."""
+        have, wanted = len(self.have_come), self.config.min_hosts
+        if have >= wanted:
+            self.too_few_at = self.give_up_at = inf
+            return
+        missing = tuple(host for host in self.slots if host not in self.have_come)
+        if now >= self.give_up_at:
+            self.too_few_at = self.give_up_at = inf
+            self._actions.append(GiveUp(have, wanted, missing))
+        elif now >= self.too_few_at:
+            self.too_few_at = now + TOO_FEW_AGAIN_S
+            self._say(TooFew(have, wanted, missing, self.give_up_at - now))
+
+    def _say(self, note: Note) -> None:
+        self._actions.append(Say(note))
+
+    def _view(self, slot: Slot, now: float) -> HostView:
+        again_at = slot.find_at if slot.state is State.UNKNOWN else self._start_due_at(slot)
+        is_planned = again_at < inf and slot.state is not State.RUNNING
+        return HostView(
+            slot.host, slot.place.name, slot.state, slot.why, slot.log, slot.out,
+            quarantine_s=max(0.0, slot.quarantine_until - now),
+            again_s=max(0.0, again_at - now) if is_planned else 0.0,
+            until_s=slot.until_s,
+        )  # fmt: skip
+
+
+_CALLS: Final = {
+    WriteTag: Call.WRITE, Start: Call.START, Look: Call.LOOK, Find: Call.FIND,
+}  # fmt: skip
+_ANSWERS: Final = {
+    TagWritten: Call.WRITE, Started: Call.START, Looked: Call.LOOK, Found: Call.FIND,
+    Stopped: Call.STOP,
+}  # fmt: skip
+_LIVELINESS: Final = (
+    State.RUNNING, State.STARTING, State.WAITING, State.UNKNOWN, State.GONE, State.NEVER_CAME,
+)  # fmt: skip
+
+
+def _liveliest(units: tuple[str, ...], seen: Sequence[Sight]) -> Sight:
+    """Return what counts of what a place says: a tag has ended when all of its units have."""
+    missing = [Sight(unit, State.UNKNOWN) for unit in units if unit not in {s.unit for s in seen}]
+    sights = [*(sight for sight in seen if sight.unit in units), *missing]
+    return min(sights, key=lambda sight: _LIVELINESS.index(sight.state))
+
+
+def _wait_s(failures: int, jitter: float) -> float:
+    """Return the wait after so many failures in a row (PL6)."""
+    return _longer(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)], jitter)
+
+
+def _longer(seconds: float, jitter: float) -> float:
+    return seconds * (1.0 + JITTER * jitter)
+
+
+def _failure_wait_s(event: Failed, usual_s: float) -> float:
+    """Return the wait after a failed call: what the place asks for, within limits (PL6)."""
+    if event.refused:
+        return _longer(REFUSED_S, event.jitter)
+    return max(usual_s, min(event.retry_after_s or 0.0, BUSY_S_MAX))
