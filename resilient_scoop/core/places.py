@@ -318,6 +318,7 @@ class Failed(msgspec.Struct, frozen=True):
     call: Call
     why: str
     refused: bool = False  # another try is of no use until the user has changed something
+    unasked: bool = False  # it failed before the place was asked
     retry_after_s: float | None = None
     jitter: float = 0.0
 
@@ -862,7 +863,7 @@ class Places:
     def _start_failed(self, slot: Slot, event: Failed, now: float, wait_s: float) -> None:
         if slot.state is State.RUNNING:
             return
-        if event.refused and slot.starts == 1:
+        if slot.starts == 1 and (event.refused or event.unasked):
             self._settle(slot, now, event.jitter, wait_s)
             return
         self._unsure(slot, now, max(wait_s, FIND_S))

@@ -1,0 +1,153 @@
+"""The calls of places: each may block for seconds, so it has a thread; its result is an event.
+
+The machine has one call under way for a host, and one stop beside it, which bounds the threads.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final, assert_never
+
+import msgspec
+
+from resilient_scoop.core import places
+from resilient_scoop.core.places import Call, Sight, State
+from resilient_scoop.errors import PlaceBusyError, PlaceError, PlaceRefusedError
+from resilient_scoop.hosts.hostfile import Host
+
+if TYPE_CHECKING:
+    from resilient_scoop.hosts.base import Place, Unit
+
+THREADS_MAX: Final = 64
+CLOSE_S: Final = 1.0
+UNITS_MAX: Final = 16
+"""Units of a host that are remembered: the last one, and doubles of it."""
+Asked = places.Start | places.Look | places.Find | places.StopUnits
+
+
+class Share(msgspec.Struct, frozen=True):
+    """A host, and the workers that it is to have."""
+
+    host: Host
+    workers: int | None  # None: as many as its cores, at most `limit`
+    limit: int | None = None
+
+
+MakeTicket = Callable[["Place", Share], bytes]
+"""Makes what a new agent needs to enter the run. May raise PlaceError or OSError."""
+
+
+class PlaceOfHost(msgspec.Struct, frozen=True, eq=False):
+    """A host with its place."""
+
+    place: Place
+    share: Share
+
+
+class Calls:
+    """Carries out what the machine asks of places."""
+
+    def __init__(self, hosts: Mapping[str, PlaceOfHost], make_ticket: MakeTicket) -> None:
+        self._hosts = hosts
+        self._make_ticket = make_ticket
+        self._pool = ThreadPoolExecutor(min(THREADS_MAX, 2 * len(hosts) + 1), "place")
+        self._units: dict[str, dict[str, Unit]] = {host: {} for host in hosts}  # by host and id
+        self._done: SimpleQueue[Future[places.Event]] = SimpleQueue()
+        self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._random = random.Random()  # noqa: S311 - jitter; the user's streams are not touched
+
+    def jitter(self) -> float:
+        """Draw a number in [0, 1)."""
+        return self._random.random()
+
+    def ask(self, action: Asked) -> None:
+        """Begin a call; its event comes out of `events`."""
+        future = self._pool.submit(self._carry_out, action)
+        future.add_done_callback(self._is_done)
+
+    def _is_done(self, future: Future[places.Event]) -> None:
+        self._done.put(future)
+        os.eventfd_write(self.wake, 1)
+
+    def events(self) -> list[places.Event]:
+        """Return the events of calls that have ended."""
+        found = []
+        while not self._done.empty():
+            found.append(self._done.get().result())
+        return found
+
+    def close(self) -> None:
+        """Close all places, for a limited time; calls that still block are left alone."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        closing = ThreadPoolExecutor(min(THREADS_MAX, len(self._hosts) + 1), "close")
+        ends = [closing.submit(each.place.close) for each in self._hosts.values()]
+        wait(ends, CLOSE_S)
+        closing.shutdown(wait=False, cancel_futures=True)
+
+    # --- in a thread --------------------------------------------------------------------------
+
+    def _carry_out(self, action: Asked) -> places.Event:
+        try:
+            return self._call(action)
+        except (PlaceError, OSError) as error:
+            return self._failure(action, error)
+
+    def _call(self, action: Asked) -> places.Event:
+        host, tag = action.host, action.tag
+        place, known = self._hosts[host].place, self._units[host]
+        match action:
+            case places.Start():
+                return self._start(action)
+            case places.Look():
+                units = {known[unit]: unit for unit in action.units}
+                seen = place.look(list(units))
+                sights = tuple(
+                    Sight(units[unit], State(each.state.value), each.why, each.log, each.until_s)
+                    for unit, each in seen.items()
+                    if unit in units
+                )
+                return places.Looked(host, tag, sights, self.jitter())
+            case places.Find():
+                return places.Found(host, tag, self._named(host, place.find(tag)), self.jitter())
+            case places.StopUnits(grace_s=grace_s):
+                place.stop([known[unit] for unit in action.units], grace_s=grace_s)
+                return places.Stopped(host, tag)
+            case _:
+                assert_never(action)
+
+    def _start(self, action: places.Start) -> places.Event:
+        mine = self._hosts[action.host]
+        try:
+            ticket = self._make_ticket(mine.place, mine.share)
+        except (PlaceError, OSError) as error:
+            failed = self._failure(action, error)
+            return msgspec.structs.replace(failed, unasked=True)
+        units = mine.place.start(1, ticket, tag=action.tag)
+        return places.Started(action.host, action.tag, self._named(action.host, units))
+
+    def _named(self, host: str, units: Sequence[Unit]) -> tuple[str, ...]:
+        """Return the names of units, and keep the units: those of a host's last calls."""
+        known = self._units[host]
+        for unit in units:
+            known[unit.id] = unit
+        while len(known) > UNITS_MAX:
+            del known[next(iter(known))]
+        return tuple(unit.id for unit in units)
+
+    def _failure(self, action: Asked, error: PlaceError | OSError) -> places.Failed:
+        return places.Failed(
+            action.host, action.tag, _CALLS[type(action)], str(error),
+            refused=isinstance(error, PlaceRefusedError),
+            retry_after_s=error.retry_after_s if isinstance(error, PlaceBusyError) else None,
+            jitter=self.jitter(),
+        )  # fmt: skip
+
+
+_CALLS: Final = {
+    places.Start: Call.START, places.Look: Call.LOOK, places.Find: Call.FIND,
+    places.StopUnits: Call.STOP,
+}  # fmt: skip

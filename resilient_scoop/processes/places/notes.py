@@ -1,0 +1,81 @@
+"""Texts of the places' messages to the user."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, assert_never
+
+from resilient_scoop.core import places
+from resilient_scoop.counts import counted
+from resilient_scoop.runs.display import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_NAMED_MAX: Final = 5
+_LOG_LINES: Final = 5
+
+
+def text_of(note: places.Note, run_id: str) -> str:  # noqa: PLR0911 - one text each
+    """Return the text of a note."""
+    match note:
+        case places.NeverCame() | places.Ended():
+            return _ended(note)
+        case places.CannotTell(host=host, why=why):
+            return f"host {host} cannot be reached: {why or _UNSAID}; it is tried again"
+        case places.Came(host=host):
+            return f"host {host} is there"
+        case places.Quarantined():
+            return (
+                f"host {note.host} was lost {counted(note.times, 'time')} within "
+                f"{duration(places.FLAP_S)}: it is not started again for {duration(note.seconds)}. "
+                "Nothing is lost: other hosts take over its items"
+            )
+        case places.Unreached(host=host):
+            return (
+                f"the agent of host {host} has been running for {duration(places.REACH_S)} and has not "
+                f"reached the broker: a firewall between {host} and this host is likely; name an address "
+                "that it can reach with --external-address, or send all traffic through SSH with --tunnel"
+            )
+        case places.TooFew():
+            return (
+                f"{note.have} of at least {counted(note.wanted, 'host')} (--min-hosts) have come, not "
+                f"{named(note.missing)}; the run is given up in {duration(note.rest_s)}"
+            )
+        case places.Unnamed(host=host):
+            return (
+                f"host {host} is not named any more; an agent of this run that still lives there "
+                "ends by itself"
+            )
+        case places.NotStopped(hosts=hosts):
+            return (
+                f"it is not known whether the agents of {named(hosts)} have ended; those that still live "
+                f"end by themselves. To see them: rscoop hosts {run_id}"
+            )
+        case _:
+            assert_never(note)
+
+
+_UNSAID: Final = "its place does not say why"
+
+
+def _ended(note: places.NeverCame | places.Ended) -> str:
+    what = "could not be started" if isinstance(note, places.NeverCame) else "has lost its agent"
+    again = f"in {duration(note.again_s)}" if note.again_s >= 1.0 else "at once"
+    text = f"host {note.host} {what}: {note.why or _UNSAID}; it is tried again {again}"
+    lines = [line for line in note.log.splitlines() if line.strip()][-_LOG_LINES:]
+    return "\n".join([text, *(f"    {line}" for line in lines)])
+
+
+def given_up(action: places.GiveUp, run_id: str) -> str:
+    """Return the text for a run that too few hosts have joined."""
+    return (
+        f"the run stops: {action.have} of at least {counted(action.wanted, 'host')} (--min-hosts) have "
+        f"come, not {named(action.missing)}. Nothing is lost: correct the cause (`rscoop hosts {run_id}` "
+        f"shows it), or ask for fewer, then `rscoop resume {run_id}`"
+    )
+
+
+def named(hosts: Sequence[str]) -> str:
+    """Return names for a sentence, the first few of many."""
+    more = len(hosts) - _NAMED_MAX
+    return ", ".join(hosts[:_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,19 @@
+"""What the places of a run are told when they are started: the first line of standard input."""
+
+from __future__ import annotations
+
+import msgspec
+
+from resilient_scoop.hosts.hostfile import Host
+
+
+class PlacesSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The hosts of a run, and how they are reached."""
+
+    run_dir: str
+    run_id: str
+    hosts: list[Host]
+    workers: int | None = None  # in all; None: each host has its number, or its cores
+    min_hosts: int = 0
+    min_hosts_s: float = 120.0
+    stop_grace_s: float = 3.0
