@@ -1,4 +1,4 @@
-"""Retries of a failing item with tenacity, whose waits draw from a separate random stream.
+"""Retries with tenacity, of a failing item and of a login; waits draw from a separate random stream.
 
 Jittered waits of tenacity draw from the global `random`, which belongs to the user's item: its
 state is saved and restored around the computation of a wait.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import pickle
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import tenacity
+
+T = TypeVar("T")
 
 
 def retried(
@@ -51,3 +53,30 @@ def _aside(wait: Any) -> Callable[[tenacity.RetryCallState], float]:
             random.setstate(kept)
 
     return waiting
+
+
+def patiently(
+    call: Callable[[], T],
+    is_worth: Callable[[BaseException], bool],
+    *,
+    tries: int,
+    wait_max_s: float,
+) -> T:
+    """Call until it succeeds, at most `tries` times, with waits that grow and are drawn at random.
+
+    Only errors for which `is_worth` is true are retried; the last one is raised as itself. The waits
+    draw from a stream of their own, so that of the user is not touched.
+    """
+    import tenacity
+
+    rng = random.Random()  # noqa: S311 - spreads tries, not cryptography
+
+    def wait_s(state: tenacity.RetryCallState) -> float:
+        return min(2.0 ** (state.attempt_number - 1), wait_max_s) * rng.uniform(0.3, 1.0)
+
+    return tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(tries),
+        wait=wait_s,
+        retry=tenacity.retry_if_exception(is_worth),
+        reraise=True,
+    )(call)

@@ -85,4 +85,4 @@ class Place(Protocol):
         """Return what `start` would do, as the commands that a user could type."""
 
     def close(self) -> None:
-        """Let go of connections; agents go on."""
+        """Close connections; agents continue."""

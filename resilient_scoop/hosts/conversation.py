@@ -1,0 +1,162 @@
+"""What an agent's program says on its output, from its start to its end.
+
+Lines that begin with `rscoop-host: ` are the program's; all others are noise: banners of login shells,
+warnings, a traceback. The last lines of noise are kept, since they explain a start that failed.
+
+    state       event                                  next
+    ----------  -------------------------------------  -----------
+    STARTING    "starting"                             STARTING
+    STARTING    "running"                              RUNNING
+    STARTING    "refused"                              NEVER_CAME
+    STARTING    "ended", the program ends              NEVER_CAME
+    STARTING    nothing for the time of a start        NEVER_CAME
+    RUNNING     "ended", the program ends              GONE
+    STARTING,   the connection is lost                 UNKNOWN
+    RUNNING
+
+What comes in another state is ignored: a program that says "running" twice has one agent, and one
+that was given up stays so.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Final, Literal
+
+import msgspec
+
+from resilient_scoop.hosts.base import Seen, UnitState
+
+PREFIX: Final = "rscoop-host: "
+NOISE_LINES: Final = 20
+LINE_CHARS: Final = 400
+_ENDED: Final = (UnitState.GONE, UnitState.NEVER_CAME)
+_NOT_FOUND: Final = 127
+_NOT_EXECUTABLE: Final = 126
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of the program."""
+
+    state: Literal["starting", "running", "refused", "ended"]
+    host: str = ""
+    pid: int = 0
+    why: str = ""
+
+
+class Conversation:
+    """The state of one agent; a thread feeds it, others look.
+
+    A conversation belongs to one start; `is_lost` says that the connection is gone and the agent may live.
+    """
+
+    def __init__(self, name: str, *, start_s: float, now: float) -> None:
+        self._name = name
+        self._start_s = start_s
+        self._began_at = now
+        self._lock = threading.Lock()
+        self._state = UnitState.STARTING
+        self._why = ""
+        self._is_given_up = False
+        self._noise: deque[str] = deque(maxlen=NOISE_LINES)
+        self.ended = threading.Event()
+        self.pid = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the agent's end is known."""
+        return self._state in _ENDED
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the agent said that it ended, or its program did; a start that was given up may live."""
+        return self.is_over and not self._is_given_up
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection was lost before the end was known."""
+        return self._state is UnitState.UNKNOWN
+
+    def line(self, text: str) -> None:
+        """Take one line of output."""
+        noise, prefix, rest = text.partition(PREFIX)
+        said = _decoded(rest) if prefix else None
+        with self._lock:
+            if said is None:
+                noise = text
+            if noise.strip():
+                self._noise.append(noise.rstrip()[:LINE_CHARS])
+            if said is not None:
+                self._take(said)
+
+    def _take(self, said: Line) -> None:
+        if self._state is UnitState.STARTING and said.state == "running":
+            self._state, self.pid = UnitState.RUNNING, said.pid
+        elif self._state is UnitState.STARTING and said.state in {"refused", "ended"}:
+            self._end(UnitState.NEVER_CAME, said.why or "it ended before it ran")
+        elif self._state is UnitState.RUNNING and said.state == "ended":
+            self._end(UnitState.GONE, said.why)
+
+    def exited(self, status: int | None) -> None:
+        """The program has ended, by an exit status or minus a signal's number; None: by some signal."""
+        with self._lock:
+            if self._state is UnitState.RUNNING:
+                self._end(UnitState.GONE, "" if status == 0 else f"its program {_end_text(status)}")
+            elif self._state is UnitState.STARTING:
+                self._end(UnitState.NEVER_CAME, self._cause(status))
+
+    def _cause(self, status: int | None) -> str:
+        if status in {_NOT_FOUND, _NOT_EXECUTABLE}:
+            return (
+                f"{self._name}: the shell there could not start Python (exit status {status}); "
+                "name one with python= in the hostfile or with --python"
+            )
+        return (
+            f"{self._name}: the agent's program {_end_text(status)} before it said that it runs; the last "
+            f"lines that it wrote say why, and `rscoop doctor --host {self._name}` looks for the cause"
+        )
+
+    def lost(self, why: str) -> None:
+        """The connection is gone; the agent may live."""
+        with self._lock:
+            if self._state not in _ENDED:
+                self._state, self._why = UnitState.UNKNOWN, why
+            self.ended.set()
+
+    def give_up(self, now: float) -> bool:
+        """End a start that has taken too long; return whether it did."""
+        with self._lock:
+            if self._state is not UnitState.STARTING or now < self._began_at + self._start_s:
+                return False
+            self._is_given_up = True
+            self._end(
+                UnitState.NEVER_CAME,
+                f"{self._name}: the agent has not said that it runs {self._start_s:.0f} s after its start; "
+                f"a slow file system or a shell that waits for input can cause this: see "
+                f"`rscoop doctor --host {self._name}`",
+            )
+            return True
+
+    def _end(self, state: UnitState, why: str) -> None:
+        self._state, self._why = state, why
+        self.ended.set()
+
+    def seen(self) -> Seen:
+        """Return the present state."""
+        with self._lock:
+            log = "" if self._state is UnitState.RUNNING else "\n".join(self._noise)
+            return Seen(self._state, self._why, log)
+
+
+def _decoded(text: str) -> Line | None:
+    try:
+        return msgspec.json.decode(text, type=Line)
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
+
+
+def _end_text(status: int | None) -> str:
+    if status is None:
+        return "was killed by a signal"
+    return f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"

@@ -1,0 +1,82 @@
+"""Places of a run's hosts, made from what the user said."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, Protocol, assert_never
+
+import msgspec
+
+from resilient_scoop.hosts.base import Place
+from resilient_scoop.hosts.door import Door
+from resilient_scoop.hosts.host_place import START_S, HostPlace
+from resilient_scoop.hosts.hostfile import Host
+from resilient_scoop.hosts.local import LocalDoor
+from resilient_scoop.hosts.remote_command import RemoteSettings
+from resilient_scoop.hosts.ssh import SshDoor
+from resilient_scoop.hosts.ssh_config import SshConfig
+from resilient_scoop.hosts.ssh_login import LoginSettings
+from resilient_scoop.hosts.ssh_system import SystemDoor
+
+
+class Kind(Enum):
+    """What carries commands to a host."""
+
+    PARAMIKO = "paramiko"
+    SYSTEM = "system"  # the `ssh` program
+    LOCAL = "local"
+
+
+class SshOptions(msgspec.Struct, frozen=True):
+    """What the user said about hosts and logins, for all hosts; plain, so that it can be sent as JSON."""
+
+    kind: Kind = Kind.PARAMIKO
+    config_file: str = ""  # -F
+    remote: RemoteSettings = RemoteSettings()
+    login: LoginSettings = LoginSettings()
+    start_s: float = START_S
+    ssh_program: str = "ssh"
+    shell: str = "/bin/sh"  # of places `local`
+
+
+class ReachablePlace(Place, Protocol):
+    """A host as a place, with what a ticket needs to know before a start."""
+
+    def connect(self) -> None:
+        """Log in and find Python, so that a start takes no time; raises PlaceError."""
+
+    def route(self) -> str | None:
+        """Return the address of this machine as the host sees it; None if there is no direct route."""
+
+    def tunnel(self, port: int, address: str = "127.0.0.1") -> str:
+        """Let the host reach a port of this machine; return `address:port` on the host's loopback."""
+
+
+DEFAULT: Final = SshOptions()
+
+
+def make_place(host: Host, options: SshOptions, run_id: str) -> ReachablePlace:
+    """Return the place of a host; nothing is connected yet.
+
+    Raises:
+        UsageError: OpenSSH's configuration cannot be used.
+    """
+    door = make_door(host, options)
+    return HostPlace(host, door, options.remote, run_id=run_id, start_s=options.start_s)
+
+
+def make_door(host: Host, options: SshOptions) -> Door:
+    """Return the door of a host; nothing is connected yet.
+
+    Raises:
+        UsageError: OpenSSH's configuration cannot be used.
+    """
+    match options.kind:
+        case Kind.PARAMIKO:
+            return SshDoor(host, SshConfig(options.config_file), options.login)
+        case Kind.LOCAL:
+            return LocalDoor(host.name, options.shell)
+        case Kind.SYSTEM:
+            return SystemDoor(host, options.config_file, options.login, options.ssh_program)
+        case _ as never:
+            assert_never(never)

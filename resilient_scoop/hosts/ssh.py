@@ -1,0 +1,246 @@
+"""A host over SSH, by paramiko: commands, the route, reverse forwarding.
+
+One connection serves a host: each command is a channel of it. It is made when it is first needed, and again
+when it was lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any, Final
+
+import paramiko
+
+from resilient_scoop.errors import PlaceBusyError
+from resilient_scoop.hosts import ssh_failures
+from resilient_scoop.hosts.door import (
+    RUN_S,
+    ConnectionLostError,
+    Done,
+    Pipe,
+    lines_of,
+    run_on,
+)
+from resilient_scoop.hosts.hostfile import Host
+from resilient_scoop.hosts.ssh_config import PORT, SshConfig
+from resilient_scoop.hosts.ssh_login import Login, LoginSettings, log_in, within
+
+_CHUNK: Final = 32 * 1024
+_REQUEST_S: Final = 15.0
+_LOOK_S: Final = 1.0
+_LOOPBACK: Final = "127.0.0.1"
+_UNKNOWN_STATUS: Final = -1
+
+
+class ChannelPipe:
+    """A command in a channel of an SSH connection."""
+
+    def __init__(self, channel: Any, transport: paramiko.Transport, who: str) -> None:
+        self._channel = channel
+        self._transport = transport
+        self._who = who
+        self._is_closed = False
+
+    def write(self, data: bytes) -> None:
+        """Write to standard input."""
+        self._channel.sendall(data)
+
+    def end_input(self) -> None:
+        """Give standard input an end."""
+        with contextlib.suppress(OSError, EOFError):
+            self._channel.shutdown_write()
+
+    def lines(self) -> Iterator[str]:
+        """Yield lines of standard output and standard error, until both have ended."""
+        return lines_of(self._chunk)
+
+    def _chunk(self) -> bytes:
+        while True:
+            try:
+                return bytes(self._channel.recv(_CHUNK))
+            except TimeoutError:
+                if not self._transport.is_active():
+                    return b""
+
+    def status(self) -> int | None:
+        """Wait for the exit status; None is a signal, which paramiko does not name."""
+        while not self._channel.status_event.wait(_LOOK_S):
+            if not self._transport.is_active():
+                break
+        status = int(self._channel.exit_status)
+        if status != _UNKNOWN_STATUS:
+            return status
+        if self._is_closed:
+            raise ConnectionLostError("the connection was closed here")
+        # Channels are told of a lost connection before the connection itself says so.
+        self._transport.join(_LOOK_S)
+        if self._transport.is_alive() and self._transport.is_active():
+            return None
+        reason = str(self._transport.get_exception() or "").strip()
+        raise ConnectionLostError(
+            f"the connection to {self._who} was lost{reason and f': {reason}'}"
+        )
+
+    def close(self) -> None:
+        """Close the channel; the command sees the end of its input."""
+        self._is_closed = True
+        with contextlib.suppress(OSError, EOFError):
+            self._channel.close()
+
+    def kill(self) -> None:
+        """Close the channel; SSH has no way to end a command that ignores the end of its input."""
+        self.close()
+
+
+class SshDoor:
+    """Commands on a host over SSH."""
+
+    kind = "ssh"
+
+    def __init__(self, host: Host, config: SshConfig, settings: LoginSettings) -> None:
+        self._to = config.target(host)
+        self._config = config
+        self._settings = settings
+        self._lock = threading.Lock()  # one login, and one request without a channel, at a time
+        self._login: Login | None = None
+        self._tunnel: _Tunnel | None = None
+        self._port = 0  # that of the last tunnel, asked for again
+
+    def connect(self) -> None:
+        """Log in, unless the connection stands."""
+        self._connected()
+
+    def _connected(self) -> Login:
+        with self._lock:
+            login = self._login
+            if login is not None and login.is_alive:
+                return login
+            if login is not None:
+                login.close()
+            self._login = self._tunnel = None
+            self._login = log_in(self._to, self._config, self._settings)
+            return self._login
+
+    def open(self, command: str) -> Pipe:
+        """Start a command."""
+        transport = self._connected().transport
+        try:
+            with within(transport, _REQUEST_S):
+                channel = transport.open_session(timeout=self._settings.connect_s)
+                channel.settimeout(self._settings.connect_s)
+                channel.set_combine_stderr(True)
+                channel.exec_command(command)
+        except paramiko.ChannelException as error:
+            raise PlaceBusyError(
+                f"{self._to.name}: sshd on {self._to.hostname} opens no further session ({error.text}); "
+                "raise MaxSessions in its sshd_config"
+            ) from error
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if transport.is_active():
+                raise ssh_failures.no_commands(self._to, str(error)) from error
+            raise ssh_failures.connection_broke(self._to, str(error) or "no answer") from error
+        return ChannelPipe(channel, transport, self._to.who)
+
+    def run(self, command: str, text: str = "", *, within_s: float = RUN_S) -> Done:
+        """Run a short command; its input and its output are bounded by time and size."""
+        try:
+            return run_on(self.open(command), text, within_s)
+        except TimeoutError as error:
+            raise ssh_failures.no_reply(self._to, within_s) from error
+        except OSError as error:
+            raise ssh_failures.connection_broke(self._to, str(error)) from error
+
+    def route(self) -> str | None:
+        """Return our address on the way to the host; None behind a jump host or a proxy command."""
+        login = self._connected()
+        if not login.is_direct:
+            return None
+        try:
+            address: str = login.transport.sock.getsockname()[0]
+        except OSError:
+            return None
+        return address.partition("%")[0].removeprefix("::ffff:")
+
+    def tunnel(self, port: int, address: str = _LOOPBACK) -> str:
+        """Forward a port of the host's loopback to `address`:`port` here."""
+        transport = self._connected().transport
+        with self._lock:
+            tunnel = self._tunnel
+            if tunnel is None or tunnel.target != (address, port):
+                tunnel = _Tunnel((address, port))
+                wanted, self._port = self._port, 0
+                self._port = self._forwarded(transport, tunnel, wanted)
+                self._tunnel = tunnel
+        return f"{_LOOPBACK}:{self._port}"
+
+    def _forwarded(self, transport: paramiko.Transport, tunnel: _Tunnel, wanted: int) -> int:
+        for port in dict.fromkeys([wanted, 0]):
+            try:
+                with within(transport, _REQUEST_S):
+                    return int(transport.request_port_forward(_LOOPBACK, port, tunnel.accept))
+            except (paramiko.SSHException, EOFError, OSError) as error:
+                if not transport.is_active():
+                    raise ssh_failures.connection_broke(self._to, str(error)) from error
+        raise ssh_failures.no_tunnel(self._to)
+
+    def shown(self, command: str) -> str:
+        """Return what a user could type."""
+        port = "" if self._to.port == PORT else f"-p {self._to.port} "
+        quoted = command.replace("'", "'\\''")
+        return f"ssh {port}{self._to.user}@{self._to.hostname} '{quoted}'"
+
+    def close(self) -> None:
+        """End the connection."""
+        with self._lock:
+            if self._login is not None:
+                self._login.close()
+            self._login = self._tunnel = None
+
+
+class _Tunnel:
+    """Connections that arrive from the host, each carried to one address here by two threads."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.target = target
+
+    def accept(self, channel: Any, _origin: Any, _server: Any) -> None:
+        """Take a connection; called by paramiko's thread, which must not wait."""
+        threading.Thread(target=self._carry, args=(channel,), daemon=True).start()
+
+    def _carry(self, channel: Any) -> None:
+        try:
+            sock = socket.create_connection(self.target, timeout=_REQUEST_S)
+        except OSError:
+            channel.close()
+            return
+        sock.settimeout(None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        back = threading.Thread(target=_copy_in, args=(sock, channel), daemon=True)
+        back.start()
+        _copy_out(channel, sock)
+        back.join()
+        sock.close()
+        channel.close()
+
+
+def _copy_out(channel: Any, sock: socket.socket) -> None:
+    """Carry bytes from the host to here; an end is passed on."""
+    with contextlib.suppress(OSError, EOFError):
+        while data := channel.recv(_CHUNK):
+            sock.sendall(data)
+    with contextlib.suppress(OSError):
+        sock.shutdown(
+            socket.SHUT_WR if channel.eof_received and not channel.closed else socket.SHUT_RDWR
+        )
+
+
+def _copy_in(sock: socket.socket, channel: Any) -> None:
+    """Carry bytes from here to the host; an end is passed on."""
+    with contextlib.suppress(OSError, EOFError):
+        while data := sock.recv(_CHUNK):
+            channel.sendall(data)
+    with contextlib.suppress(OSError, EOFError):
+        channel.shutdown_write()

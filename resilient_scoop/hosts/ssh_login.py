@@ -1,0 +1,370 @@
+"""Logging in with paramiko: from a `Target` to an authenticated connection, or a sentence why not.
+
+The order is that of OpenSSH: connect (through jump hosts or a proxy command), compare the host key with the
+files of known hosts, and only then offer keys: those of an agent and of files. Nothing is sent to a host
+whose key is not known.
+
+At most `LOGINS_MAX` logins happen at once in the process: sshd refuses more than 10 that are not yet
+authenticated (MaxStartups), with a chance that grows, and a jump host meets all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import paramiko
+
+from resilient_scoop.adapters.retrying import patiently
+from resilient_scoop.errors import PlaceBusyError, PlaceError
+from resilient_scoop.hosts import known_hosts, ssh_failures
+from resilient_scoop.hosts.known_hosts import KnownHosts, Verdict
+from resilient_scoop.hosts.ssh_config import SshConfig, Target
+
+LOGINS_MAX: Final = 8
+TRIES: Final = 5
+KEEPALIVE_S: Final = 15
+DEAD_AFTER_S: Final = 20
+"""TCP_USER_TIMEOUT: bytes unacknowledged for this long end the connection; a keepalive does not."""
+WAIT_MAX_S: Final = 4.0
+_JUMPS_MAX: Final = 8
+_FAMILIES: Final = {
+    "any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6,
+}  # fmt: skip
+_KEY_TYPES: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
+"""Algorithms that are agreed on, for a type of key; for other types the two have one name."""
+
+logins = threading.BoundedSemaphore(LOGINS_MAX)
+"""Held during a login; the `ssh` program's logins count too."""
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # it would write to standard error
+
+
+class LoginSettings(msgspec.Struct, frozen=True):
+    """How to log in, for all hosts."""
+
+    accept_new_host_keys: bool = False
+    connect_s: float = 10.0  # for TCP, the banner, each step of the login
+
+
+class Login:
+    """An authenticated connection, and what it goes through."""
+
+    def __init__(
+        self, transport: paramiko.Transport, *, is_direct: bool, below: contextlib.ExitStack
+    ) -> None:
+        self.transport = transport
+        self.is_direct = is_direct
+        self._below = below
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the connection stands, as far as is known."""
+        return bool(self.transport.is_active())
+
+    def close(self) -> None:
+        """End it, and the connections to jump hosts."""
+        self._below.close()
+
+
+def log_in(to: Target, config: SshConfig, settings: LoginSettings) -> Login:
+    """Log in at a host; a login that sshd cuts off is tried again, with growing waits.
+
+    Raises:
+        PlaceRefusedError: another try is of no use until the user has changed something.
+        PlaceBusyError: a later try may succeed.
+    """
+
+    def once() -> Login:
+        with logins:
+            return _through(to, config, settings, depth=0)
+
+    return patiently(once, is_worth_another, tries=TRIES, wait_max_s=WAIT_MAX_S)
+
+
+def is_worth_another(error: BaseException) -> bool:
+    """Return whether a login may succeed if it is tried again within seconds."""
+    return isinstance(error, PlaceBusyError) and error.retry_after_s is not None
+
+
+def _through(to: Target, config: SshConfig, settings: LoginSettings, depth: int) -> Login:
+    """Log in through the jump hosts of a target, each of which has jump hosts of its own."""
+    with contextlib.ExitStack() as stack:
+        sock: Any
+        if to.jumps and not to.proxy_command:
+            if depth == _JUMPS_MAX:
+                raise ssh_failures.jump_failed(to, "ProxyJump", f"more than {_JUMPS_MAX} jumps")
+            sock = _jumped(to, config, settings, stack, depth)
+        elif to.proxy_command:
+            sock = _proxied(to, stack)
+        else:
+            sock = _dial(to, settings.connect_s)
+        transport = _logged_in(sock, to, settings)
+        stack.callback(transport.close)
+        is_direct = not (to.jumps or to.proxy_command)
+        return Login(transport, is_direct=is_direct, below=stack.pop_all())
+
+
+def _jumped(
+    to: Target, config: SshConfig, settings: LoginSettings, stack: contextlib.ExitStack, depth: int
+) -> Any:
+    *before, last = to.jumps
+    hop = msgspec.structs.replace(config.jump(last))
+    if before:
+        hop = msgspec.structs.replace(hop, jumps=tuple(before))
+    login = _through(hop, config, settings, depth + 1)
+    stack.callback(login.close)
+    try:
+        return login.transport.open_channel(
+            "direct-tcpip", (to.hostname, to.port), ("127.0.0.1", 0), timeout=settings.connect_s
+        )
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise ssh_failures.jump_failed(to, f"the jump host {last}", str(error)) from error
+
+
+def _proxied(to: Target, stack: contextlib.ExitStack) -> socket.socket:
+    """Start the proxy command on one end of a pair of sockets, and return the other."""
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            end = theirs.fileno()
+            command = f"exec {to.proxy_command}"
+            process = subprocess.Popen(  # noqa: S603 - the user's own configuration
+                ["/bin/sh", "-c", command], stdin=end, stdout=end, stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
+    except OSError as error:
+        ours.close()
+        raise ssh_failures.jump_failed(to, "ProxyCommand", str(error)) from error
+    stack.callback(_end, process)
+    return ours
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=1)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _dial(to: Target, within_s: float) -> socket.socket:
+    """Connect by TCP; each address of the name is tried, IPv6 and IPv4."""
+    try:
+        found = socket.getaddrinfo(to.hostname, to.port, _FAMILIES[to.family], socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise ssh_failures.unknown_name(to, is_lasting=error.errno != socket.EAI_AGAIN) from error
+    except UnicodeError as error:
+        raise ssh_failures.unknown_name(to, is_lasting=True) from error
+    failures: list[OSError] = []
+    for family, kind, protocol, _, address in found:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(within_s)
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failures.append(error)
+            continue
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER_S * 1000)
+        return sock
+    raise _unreached(to, failures, within_s) from failures[-1]
+
+
+def _unreached(to: Target, failures: list[OSError], within_s: float) -> PlaceError:
+    if any(isinstance(error, ConnectionRefusedError) for error in failures):
+        return ssh_failures.nothing_listens(to)
+    if any(isinstance(error, TimeoutError) for error in failures):
+        return ssh_failures.no_answer(to, within_s)
+    return ssh_failures.no_route(to, failures[-1].strerror or str(failures[-1]))
+
+
+# --- over a connected socket ------------------------------------------------------------------
+
+
+def _logged_in(sock: Any, to: Target, settings: LoginSettings) -> paramiko.Transport:
+    known = KnownHosts(to.known_hosts)
+    with contextlib.ExitStack() as stack:
+        stack.callback(sock.close)
+        transport = paramiko.Transport(sock)
+        stack.callback(transport.close)
+        transport.banner_timeout = settings.connect_s
+        transport.handshake_timeout = settings.connect_s
+        transport.auth_timeout = settings.connect_s
+        transport.channel_timeout = settings.connect_s
+        _prefer(transport, known.kinds(to.key_name))
+        _shake_hands(transport, to, settings)
+        _check_key(transport.get_remote_server_key(), known, to, settings)
+        with within(transport, settings.connect_s * 3):
+            _authenticate(transport, to)
+        transport.set_keepalive(KEEPALIVE_S)
+        stack.pop_all()
+        return transport
+
+
+def _prefer(transport: paramiko.Transport, kinds: list[str]) -> None:
+    """Ask for a key of a type that is known first: else a known host would look like a changed one."""
+    options = transport.get_security_options()
+    wanted = [name for kind in kinds for name in _KEY_TYPES.get(kind, (kind,))]
+    first = [name for name in options.key_types if name in wanted]
+    options.key_types = [*first, *(name for name in options.key_types if name not in wanted)]
+
+
+def _shake_hands(transport: paramiko.Transport, to: Target, settings: LoginSettings) -> None:
+    try:
+        transport.start_client(timeout=settings.connect_s * 2)
+    except paramiko.IncompatiblePeer as error:
+        raise ssh_failures.no_agreement(to, str(error)) from error
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise _cut_off(to, error, settings.connect_s) from error
+    if not transport.initial_kex_done:
+        raise ssh_failures.no_answer(to, settings.connect_s * 2)
+
+
+def _cut_off(to: Target, error: Exception, within_s: float) -> PlaceError:
+    """Judge the end of a connection before a key was agreed on."""
+    text = str(error)
+    if to.proxy_command and not isinstance(error, TimeoutError):
+        return ssh_failures.jump_failed(to, "ProxyCommand", text or "it ended")
+    if isinstance(error.__context__, TimeoutError) or "timed out" in text.lower():
+        return ssh_failures.no_answer(to, within_s)
+    if "Indecipherable protocol version" in text or "Incompatible version" in text:
+        return ssh_failures.not_ssh(to)
+    return ssh_failures.closed_at_login(to)
+
+
+def _check_key(key: Any, known: KnownHosts, to: Target, settings: LoginSettings) -> None:
+    kind, data = key.get_name(), key.asbytes()
+    judged = known.judge(to.key_name, kind, data)
+    shown = f"{kind} {known_hosts.fingerprint(data)}"
+    if judged.verdict is Verdict.CHANGED:
+        raise ssh_failures.changed_key(to, shown, judged.expected, judged.where)
+    if judged.verdict is Verdict.REVOKED:
+        raise ssh_failures.revoked_key(to, shown, judged.where)
+    if judged.verdict is Verdict.UNKNOWN:
+        if not (settings.accept_new_host_keys or to.accept_new):
+            raise ssh_failures.unknown_key(to, shown)
+        if to.known_hosts:
+            with contextlib.suppress(OSError):  # a home folder that cannot be written to
+                known_hosts.learn(to.known_hosts[0], to.key_name, kind, data)
+
+
+# --- who we are -------------------------------------------------------------------------------
+
+
+class _Agent(paramiko.agent.AgentSSH):  # type: ignore[misc]
+    """An SSH agent at a named socket; paramiko's own looks only at SSH_AUTH_SOCK."""
+
+    def __init__(self, path: str, within_s: float) -> None:
+        super().__init__()
+        with contextlib.ExitStack() as stack:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            sock.settimeout(within_s)
+            sock.connect(path)
+            self._connect(sock)
+            stack.pop_all()
+
+    def close(self) -> None:
+        """End the connection to the agent."""
+        self._close()
+
+
+def _authenticate(transport: paramiko.Transport, to: Target) -> None:
+    """Offer every key that there is, those of the agent first."""
+    locked: list[str] = []
+    tried: list[str] = []
+    with contextlib.ExitStack() as stack:
+        for label, load in _keys(to, stack):
+            try:
+                key = load()
+            except paramiko.PasswordRequiredException:
+                locked.append(label)
+                continue
+            except (paramiko.SSHException, OSError, ValueError, TypeError) as error:
+                tried.append(f"{label} cannot be read: {error}")
+                continue
+            try:
+                missing = transport.auth_publickey(to.user, key)
+            except paramiko.BadAuthenticationType as error:
+                accepted = ", ".join(error.allowed_types)
+                raise ssh_failures.login_refused(
+                    to, f"it accepts {accepted or 'nothing that we have'}, not keys"
+                ) from error
+            except paramiko.AuthenticationException:
+                tried.append(f"{label} is not accepted")
+            except (paramiko.SSHException, EOFError, OSError) as error:
+                if not tried:
+                    raise ssh_failures.connection_broke(to, str(error) or "at login") from error
+                tried.append(f"then it closed the connection: {error}")
+                break
+            else:
+                if not missing:
+                    return
+                wanted = ", ".join(missing)
+                raise ssh_failures.login_refused(to, f"it wants {wanted} besides a key")
+    hint = "" if to.agent else " (no SSH agent runs: `eval $(ssh-agent)`)"
+    raise ssh_failures.login_refused(
+        to, "; ".join(tried) or "there is no key to offer", locked[0] if locked else "", hint
+    )
+
+
+def _keys(to: Target, stack: contextlib.ExitStack) -> Iterator[tuple[str, Callable[[], Any]]]:
+    files = [Path(name) for name in to.identity_files if Path(name).is_file()]
+    if to.agent:
+        with contextlib.suppress(OSError, paramiko.SSHException):
+            agent = _Agent(to.agent, 5.0)
+            stack.callback(agent.close)
+            keys = [
+                key for key in agent.get_keys() if not to.identities_only or _is_listed(key, to)
+            ]
+            for key in keys:
+                yield f"the agent's {key.comment or key.get_name()}", lambda key=key: key  # type: ignore[misc]
+    for file in files:
+        yield str(file), lambda file=file: load_key(file)  # type: ignore[misc]
+
+
+def _is_listed(key: Any, to: Target) -> bool:
+    """Return whether an agent's key belongs to a file that the configuration lists."""
+    for name in to.identity_files:
+        with contextlib.suppress(OSError):
+            fields = Path(f"{name}.pub").read_text(encoding="utf-8", errors="replace").split()
+            if len(fields) > 1 and fields[1] == key.get_base64():
+                return True
+    return False
+
+
+def load_key(file: Path) -> Any:
+    """Load a private key, with the certificate beside it.
+
+    Raises:
+        paramiko.PasswordRequiredException: it is encrypted.
+        paramiko.SSHException, OSError, ValueError, TypeError: it cannot be read.
+    """
+    try:
+        return paramiko.PKey.from_path(file)
+    except (TypeError, ValueError) as error:
+        text = str(error).lower()
+        if "password" in text or "encrypted" in text:
+            raise paramiko.PasswordRequiredException(str(file)) from error
+        raise
+
+
+@contextlib.contextmanager
+def within(transport: paramiko.Transport, seconds: float) -> Iterator[None]:
+    """Close a connection whose answer takes too long: some calls of paramiko wait without an end."""
+    timer = threading.Timer(seconds, transport.close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
