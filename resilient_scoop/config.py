@@ -18,6 +18,9 @@ class BrokerConfig:
     lease_s: float = 10.0
     """Silence after which the work of a process is assigned to others: ten heartbeats, so that a
     loaded host does not count as dead; a death that an agent sees does not wait for it."""
+    heartbeat_timeout_s: float = 10.0
+    """Silence of another host after which it is lost, with all its processes. As a lease: its workers
+    are vouched for by its agent."""
     beat_s: float = 1.0
     slice_s: float = 0.1
     """Work per slice: a lost worker costs about this, and a grant costs 1/500 of it."""

@@ -119,6 +119,14 @@ class Sweep(msgspec.Struct, frozen=True):
     after: int
 
 
+class CutHost(msgspec.Struct, frozen=True):
+    """Close the connections of a host and accept none of it, at once; `peers` are its processes."""
+
+    host: str
+    why: str
+    peers: list[PeerId]
+
+
 class Discard(msgspec.Struct, frozen=True):
     """Remove the file of a checkpoint once this turn is durable."""
 
@@ -137,6 +145,7 @@ class Heard(msgspec.Struct, frozen=True):
     peer: PeerId
     messages: list[Up]
     raw: list[bytes]
+    host: str | None = None  # the other host that the sender belongs to; None: this one
 
 
 class Tick(msgspec.Struct, frozen=True):
@@ -156,6 +165,34 @@ class AskCheckpoints(msgspec.Struct, frozen=True):
     grace_s: float  # how long to wait for them
 
 
+class Lied(msgspec.Struct, frozen=True):
+    """A process of another host has broken a rule; its message was dropped."""
+
+    peer: PeerId
+    host: str
+    why: str
+
+
+class DrainHost(msgspec.Struct, frozen=True):
+    """A host is to leave the run when it has done what it has begun, or at its deadline."""
+
+    host: str
+    deadline_s: float | None = None
+
+
+class RevokeHost(msgspec.Struct, frozen=True):
+    """A host is to be cut off."""
+
+    host: str
+    why: str = "it was asked for"
+
+
+class JoinHost(msgspec.Struct, frozen=True):
+    """A host is enrolled again."""
+
+    host: str
+
+
 class Swept(msgspec.Struct, frozen=True):
     """The page for a `Sweep`."""
 
@@ -166,5 +203,5 @@ class Swept(msgspec.Struct, frozen=True):
     last: bool
 
 
-Action = Put | Erase | Send | Offer | SendHistory | GrantStored | Sweep | Discard
-Event = Heard | Tick | Interrupt | Swept | AskCheckpoints
+Action = Put | Erase | Send | Offer | SendHistory | GrantStored | Sweep | Discard | CutHost
+Event = Heard | Tick | Interrupt | Swept | AskCheckpoints | Lied | DrainHost | RevokeHost | JoinHost

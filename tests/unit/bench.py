@@ -74,9 +74,9 @@ class Bench:
                         del self.journal[key]
         return actions
 
-    def tell(self, peer: PeerId, *messages: wire.Up) -> list[Action]:
-        """Let the broker hear one bundle."""
-        return self.feed(Heard(peer, list(messages), [wire.encode(m) for m in messages]))
+    def tell(self, peer: PeerId, *messages: wire.Up, host: str | None = None) -> list[Action]:
+        """Let the broker hear one bundle, of this host or another one."""
+        return self.feed(Heard(peer, list(messages), [wire.encode(m) for m in messages], host))
 
     def wait(self, seconds: float, *, vouched: Sequence[PeerId] = ()) -> list[Action]:
         """Let time pass, a second at a time; the agent, if there is one, vouches for some."""

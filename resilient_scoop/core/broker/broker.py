@@ -1,9 +1,9 @@
 """The broker as a pure machine: events and time in, actions out.
 
 It owns seven parts, whose modules name their invariants: the ledger (facts), the keeper
-(checkpoints), the scheduler (who runs what), the membership (peers), the questions (requested
-cancellations), the handover (requested checkpoints), the rounds (eviction of callables). They
-share the `Members` and the `Outbox` of a turn. `check` asserts, besides theirs:
+(checkpoints), the scheduler (who runs what), the membership (peers, and the other hosts), the
+questions (requested cancellations), the handover (requested checkpoints), the rounds (eviction of
+callables). They share the `Members` and the `Outbox` of a turn. `check` asserts, besides theirs:
 
   B1  Every known undone item is ready or in exactly one lease.
   B2  Nothing that rests on a record is an `Offer`: outcomes, answers, greetings and permissions to
@@ -34,11 +34,15 @@ from resilient_scoop.core.broker.scheduler import Scheduler, Slice
 from resilient_scoop.core.events import (
     Action,
     AskCheckpoints,
+    DrainHost,
     Event,
     GrantStored,
     Heard,
     Interrupt,
+    JoinHost,
+    Lied,
     Put,
+    RevokeHost,
     StoredArgs,
     Swept,
     Table,
@@ -80,10 +84,12 @@ class Broker:
             state, self.scheduler, self.members, self.outbox, {} if consts is None else consts
         )
         self.keeper = CheckpointKeeper(self.ledger)
-        self.membership = Membership(config, epoch, seed, self.ledger)
+        self.handover = Handover(self.scheduler, self.members, self.outbox, awaited, epoch)
+        next_ask = self.handover.next_no
+        self.membership = Membership(config, epoch, seed, self.ledger, next_ask)
+        self.hosts = self.membership.hosts
         self.questions = Cancellations(self.ledger)
         self.abandonments = Abandonments(self.ledger)
-        self.handover = Handover(self.scheduler, self.members, self.outbox, awaited, epoch)
         self.rounds = CallableEviction(self.members, self.outbox, epoch, config.callables_max)
         self.ended: wire.RunEnded | None = None
         self.busy_disk = False  # no space: assign no work
@@ -110,20 +116,41 @@ class Broker:
                 self.membership.time_out(now)
             case Swept():
                 self.keeper.swept(event)
+            case Lied() | DrainHost() | RevokeHost() | JoinHost():
+                self._with_host(event, now)
             case _:
                 assert_never(event)
-        if hopeless := self.keeper.halted or self.membership.fruitless.verdict:
-            self._stop(hopeless)
-        if not more:
-            self._hand_over(now)
-            self.keeper.sweep()
-            self._tend_rounds()
-            self._assign(now)
+        self._end_step(now, more=more)
         if self.state.words.stale:
             self.ledger.erase_stale()
         if self.state.tally.is_new:
             self.ledger.write_tally()
         return self.outbox.actions
+
+    def _end_step(self, now: float, *, more: bool) -> None:
+        if hopeless := self.keeper.halted or self.membership.fruitless.verdict:
+            self._stop(hopeless)
+        if more:
+            return
+        self._hand_over(now)
+        self.keeper.sweep()
+        self._tend_rounds()
+        if self.hosts.by_name and self.membership.stopping is None:
+            self.hosts.settle(now)
+        self._assign(now)
+
+    def _with_host(self, event: Lied | DrainHost | RevokeHost | JoinHost, now: float) -> None:
+        match event:
+            case Lied(peer, host, why):
+                self.hosts.expel(peer, host, why, now)
+            case DrainHost(host, deadline_s):
+                self.hosts.drain(host, deadline_s, now)
+            case RevokeHost(host, why):
+                self.hosts.revoke(host, why)
+            case JoinHost(host):
+                self.hosts.join(host)
+            case _:
+                assert_never(event)
 
     def deadline(self, now: float) -> float:
         """Return when the next `Tick` is due."""
@@ -133,7 +160,8 @@ class Broker:
             return now + 0.005
         if not self.scheduler.ready and any(p.items > 1 for p in self.scheduler.workers.values()):
             return now + self.config.slice_s
-        return min(now + self.config.beat_s, self.membership.limits.next())
+        due = min(now + self.config.beat_s, self.membership.limits.next())
+        return min(due, self.hosts.due()) if self.hosts.by_name else due
 
     def check(self) -> None:
         """Assert the invariants."""
@@ -165,6 +193,7 @@ class Broker:
             )
             assert batch.parent.batches.get(batch.call) is facts, "Q3 a batch that is done"
         self.scheduler.held.check()
+        self.hosts.check()
         if not self.membership.in_doubt and self.membership.stopping is None:
             permission.check(self.scheduler)
         assert ready == self.scheduler.ready, "Q2 count of ready items"
@@ -179,7 +208,7 @@ class Broker:
 
     def _mind_own_stall(self, now: float) -> None:
         if self._stepped_at is not None and now - self._stepped_at > _STALL_S:
-            self.membership.extend(now - self._stepped_at)
+            self.membership.extend(now - self._stepped_at, now)
         self._stepped_at = now
 
     def _stop(self, reason: str) -> None:
@@ -219,7 +248,7 @@ class Broker:
     def _hear(self, event: Heard, now: float) -> None:
         peer = self.members.peers.get(event.peer)
         if event.messages and isinstance(event.messages[0], wire.Hello):
-            peer = self.membership.welcome(event.peer, event.messages[0], now)
+            peer = self.membership.welcome(event.peer, event.messages[0], now, event.host)
         if peer is None:
             peer = self.membership.revive(event.peer, now)
         if peer is None:
@@ -283,7 +312,7 @@ class Broker:
             case wire.Const():
                 self.ledger.const(message, raw)
             case wire.Alive(incarnations=incarnations):
-                self.membership.vouch(incarnations, now)
+                self.membership.vouch(peer, incarnations, now)
             case wire.ProcessLost():
                 self.membership.process_lost(message)
             case wire.Progress():
@@ -292,18 +321,22 @@ class Broker:
                 self._run_ended(peer, message, raw)
             case wire.Bye():
                 self.membership.lose(peer, None)
+                if peer.host is not None:
+                    self.hosts.left(peer.id)
             case wire.Checkpoint():
                 self.keeper.checkpoint(peer, message, raw)
             case wire.Verified():
                 self.keeper.verified(peer, message)
             case wire.OpenBlocks():
                 self.handover.answered(peer, message)
+                if peer.host is not None:
+                    self.hosts.answered(peer, message)
             case wire.Halted():
                 self.keeper.halt(peer, message)
             case wire.NoRoom():
                 self.membership.roomless.hear(peer, message)
             case wire.Unfit():
-                self._set_aside(peer, message)
+                self._set_aside(peer, message, now)
             case wire.Forgotten(no=no):
                 self.rounds.answered(peer.id, no)
             case wire.Hello() | wire.Calls() | wire.Args():
@@ -332,7 +365,10 @@ class Broker:
             permission.not_begun(self.ledger, lease.batch, low, high)
             self.ledger.again(lease.batch, [(low, high)], resumes=False)
 
-    def _set_aside(self, peer: Peer, unfit: wire.Unfit) -> None:
+    def _set_aside(self, peer: Peer, unfit: wire.Unfit, now: float) -> None:
+        if peer.host is not None and self.hosts.does_without(peer, unfit.reason, now):
+            self._put_back(peer, unfit)
+            return
         self._unfit(unfit)
         self._ease(peer, unfit)
 
@@ -352,6 +388,14 @@ class Broker:
             batch.unfit, self._has_unfit = unfit, True
         elif batch.asked == unfit.fn:
             self.keeper.halted = self.keeper.halted or unfit.reason
+
+    def _put_back(self, peer: Peer, unfit: wire.Unfit) -> None:
+        """Give set-aside items to other hosts."""
+        for lease in list(peer.leases.values()):
+            if (lease.batch.parent.path, lease.batch.call) == (unfit.parent, unfit.call):
+                self.scheduler.end(lease)
+                self.ledger.again(lease.batch, list(lease.left), resumes=True)
+                self.outbox.send(peer.id, wire.encode(wire.Drop([lease.attempt])))
 
     def _ease(self, peer: Peer, unfit: wire.Unfit) -> None:
         """Do not count set-aside items as a worker's load: it has time for others."""

@@ -7,6 +7,8 @@ them: sends, pages of history, and acknowledgements of the handled messages (dis
   X1  An acknowledgement never covers a message whose records are not durable.
   X2  Per peer, messages leave in the order in which their turns were committed.
   X3  A message that cannot be read changes nothing but `refused` (NOBODY-IN).
+  X4  A message of another host, whose name the shell gives with it, is judged (`core.broker.guests`) when
+      everything before it was handled, and before anything of it is.
 """
 
 from __future__ import annotations
@@ -18,13 +20,16 @@ import msgspec
 
 from resilient_scoop import ids
 from resilient_scoop.core.broker.admission import check
+from resilient_scoop.core.broker.host_life import State
 from resilient_scoop.core.events import (
     Change,
+    CutHost,
     Discard,
     Erase,
     Event,
     GrantStored,
     Heard,
+    Lied,
     Offer,
     Put,
     Send,
@@ -83,6 +88,8 @@ class Exchange:
         self.links: dict[PeerId, Link] = {}
         self.refused = 0
         self.garbage: list[bytes] = []  # files that no durable record names: removed by the shell
+        self.cuts: list[CutHost] = []  # hosts whose connections are to be closed, by the shell
+        self.hosts = broker.hosts
         self._turns: deque[_Turn] = deque()
         self._number = 0
         self._events: list[Event] = []
@@ -93,16 +100,23 @@ class Exchange:
         self._tick_at = 0.0
         self._dead: dict[PeerId, float] = {}  # peers known to be dead -> since when
 
-    def receive(self, peer: PeerId, frames: list[bytes], now: float) -> None:
-        """Take in one message of a peer."""
+    def receive(
+        self, peer: PeerId, frames: list[bytes], now: float, host: str | None = None
+    ) -> None:
+        """Take in one message of a peer; `host`: the other host that its key belongs to."""
         try:
             header = wire.unpack_header(frames[0])
         except (ValueError, IndexError) as error:
-            self._refuse(peer, str(error))
+            self._refuse(peer, str(error), host)
             return
         if header.run != self.run:
-            self._refuse(peer, "it is another run's")
+            self._refuse(peer, "it is another run's", host)
             return
+        if host is not None:
+            if not self._admit(peer, header, now, host):
+                return
+        elif self.hosts.by_name and peer in self.hosts.guests.of:
+            self._unmask(peer)
         if header.epoch != self.broker.epoch:
             # From another epoch: our number makes it say Hello.
             self._answers.append(Mail(peer, Link(self.run, self.broker.epoch).beat()))
@@ -114,21 +128,46 @@ class Exchange:
         self._answers += [Mail(peer, answer) for answer in answers]
         if fresh:
             self._acks[peer] = (link, link.received)
-            self._decode(peer, frames[1:])
+            self._decode(peer, frames[1:], host)
 
-    def _decode(self, peer: PeerId, raw: list[bytes]) -> None:
+    def _admit(self, peer: PeerId, header: wire.Header, now: float, name: str) -> bool:
+        """Return whether a message of another host may be handled (X4)."""
+        host = self.hosts.get(name)
+        if host.state is State.REVOKED or peer in self.hosts.guests.dropped:
+            self.refused += 1
+            return False
+        if wrong := self.hosts.guests.bind(peer, host, self.links):
+            self.refused += 1
+            self._events.append(Lied(peer, name, wrong))
+            return False
+        host.heard_at = now
+        if host.pings and header.epoch == self.broker.epoch:
+            self.hosts.answers(peer, header.ack, now)
+        return True
+
+    def _unmask(self, peer: PeerId) -> None:
+        """A process of this host has an identity that another host has used: that one has lied."""
+        host = self.hosts.guests.of[peer].host.name
+        self.hosts.guests.forget(peer)
+        self.links.pop(peer, None)
+        self._events.append(Lied(peer, host, "it uses the identity of a process of this host"))
+
+    def _decode(self, peer: PeerId, raw: list[bytes], host: str | None) -> None:
         try:
             messages = [wire.decode_up(frame) for frame in raw]
             check(messages)
         except (msgspec.MsgspecError, ValueError) as error:
-            self._refuse(peer, str(error))
+            self._refuse(peer, str(error), host)
             return
         if messages:
-            self._events.append(Heard(peer, messages, raw))
+            self._events.append(Heard(peer, messages, raw, host))
 
-    def _refuse(self, peer: PeerId, why: str) -> None:
+    def _refuse(self, peer: PeerId, why: str, host: str | None) -> None:
         """Count a message that cannot be read, and change nothing else (X3)."""
         self.refused += 1
+        if host is not None:
+            self._events.append(Lied(peer, host, f"a message cannot be read: {why}"))
+            return
         if self.refused <= REFUSALS_SAID:
             self.say(f"refused a message of {peer.hex()}: {why}")
 
@@ -158,20 +197,62 @@ class Exchange:
             self._tick_at = now + self.broker.config.beat_s / 4
             events.append(Tick())
         last = events[-1]
-        for event in events:
-            if self.callables is not None and isinstance(event, Heard):
-                self.callables.recall(event.messages)
-            for action in self.broker.step(event, now, more=event is not last):
+        gone: set[PeerId] = set()
+        for each in events:
+            event = self._judged(each) if isinstance(each, Heard) else each
+            for action in self.broker.step(event, now, more=each is not last):
                 if isinstance(action, Put | Erase):
                     changes.append(action)
                 elif isinstance(action, Offer):
                     mails.append(self._pack(action.to, action.frames))
+                elif isinstance(action, CutHost):
+                    self.cuts.append(action)
+                    gone.update(action.peers)
                 else:
                     turn.sends.append(action)
+            if isinstance(event, Lied):
+                gone |= self.hosts.guests.dropped
         self._turns.append(turn)
+        if self.hosts.by_name:
+            self._with_hosts(gone)
         if self.callables is not None:
             self.callables.end_turn(turn.number, changes)
         return turn.number, changes, mails
+
+    def _judged(self, event: Heard) -> Heard | Lied:
+        """Return a message if it may be handled (X4)."""
+        if event.host is not None:
+            guests = self.hosts.guests
+            guest = guests.of.get(event.peer)
+            if guest is None or event.peer in guests.dropped:
+                return Lied(event.peer, event.host, "")  # what came before it has cut it off
+            if wrong := guests.judge(event.peer, event.messages):
+                return Lied(event.peer, event.host, wrong)
+            for message in event.messages:
+                if isinstance(message, wire.Outcomes):
+                    guest.host.done += sum(len(outcome.values) for outcome in message.items)
+        if self.callables is not None:
+            self.callables.recall(event.messages)
+        return event
+
+    def _with_hosts(self, gone: set[PeerId]) -> None:
+        """Say what became of hosts, and send nothing more to processes that were cut off."""
+        notes, self.hosts.notes = self.hosts.notes, []
+        for note in notes:
+            self.say(note)
+        if gone:
+            self._forget(gone)
+
+    def _forget(self, gone: set[PeerId]) -> None:
+        for turn in self._turns:
+            turn.sends = [
+                each
+                for each in turn.sends
+                if isinstance(each, Sweep | Discard) or each.to not in gone
+            ]
+        for peer in gone:
+            self.links.pop(peer, None)
+            self._dead.pop(peer, None)
 
     def _pack(self, to: PeerId, frames: list[bytes]) -> Mail:
         link = self.links.get(to)
@@ -219,12 +300,23 @@ class Exchange:
         if now - self._beat_at >= self.broker.config.beat_s:
             self._beat_at = self._ack_at = now
             self._forget_dead(now)
+            if self.hosts.by_name:
+                return [self._beat(peer, link, now) for peer, link in self.links.items()]
             return [Mail(peer, link.beat()) for peer, link in self.links.items()]
         if now - self._ack_at < ACK_S:
             return []
         self._ack_at = now
         late = [(peer, link) for peer, link in self.links.items() if link.told < link.acked]
         return [Mail(peer, link.beat()) for peer, link in late]
+
+    def _beat(self, peer: PeerId, link: Link, now: float) -> Mail:
+        """Return a sign of life; to another host's agent a ping, which it acknowledges at once."""
+        host = self.hosts.pings(peer)
+        if host is None:
+            return Mail(peer, link.beat())
+        frames = link.pack([])
+        host.pings.append((link.sent, now))
+        return Mail(peer, frames)
 
     def _forget_dead(self, now: float) -> None:
         """Drop dead peers after the time in which their last messages must have arrived."""
@@ -233,6 +325,8 @@ class Exchange:
         for peer in [p for p, at in self._dead.items() if now - at > self.broker.config.lease_s]:
             del self._dead[peer]
             self.links.pop(peer, None)
+            if self.hosts.by_name:
+                self.hosts.guests.forget(peer)
 
     def reconnected(self, peer: PeerId) -> list[Mail]:
         """A peer has a new connection: send again what it has not acknowledged."""

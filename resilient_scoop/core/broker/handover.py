@@ -132,6 +132,12 @@ class Handover:
         self.awaited.hands_over, self.until = wanted.hands_over, until
         self.named = self.saved = self._late = 0
 
+    def next_no(self) -> int:
+        """Return the number of a request to single processes, whose answers are not counted here."""
+        if not self.is_active:  # else all were asked under this number
+            self.no += 1
+        return self.no
+
     def answered(self, peer: Peer, answer: wire.OpenBlocks) -> None:
         """A process says which of its parents have an open block."""
         if answer.no != self.no or not self.is_active:

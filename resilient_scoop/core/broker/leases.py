@@ -6,7 +6,7 @@ All of this is learned again after a restart.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.wire.messages import Attempt, Unfit
@@ -68,6 +68,16 @@ class Lease:
         return self.left.count() - len(self.parked)
 
 
+class Given(Protocol):
+    """Records what a process of another host is given (`core.broker.guests`)."""
+
+    def give(self, lease: Lease) -> None:
+        """It holds a lease."""
+
+    def end(self, attempt: Attempt) -> None:
+        """It holds an attempt no more."""
+
+
 @dataclass(slots=True, eq=False)
 class Peer:
     """One connected process; its id is its incarnation."""
@@ -83,6 +93,9 @@ class Peer:
     load_s: float = 0.0  # estimated time of the items that it holds and are not parked
     items: int = 0  # number of these items
     moved_at: float = 0.0  # when it last ended an item, made a call, started to wait or got work
+    host: str | None = None  # the other host that it is a process of; None: this one
+    given: Given | None = None  # of a process of another host
+    lag_s: float = 0.0  # how long its next slice is under way, if that is long
     stuck: bool = False  # executing one item for long, while others of its items could continue
 
     def take(self, lease: Lease, count: int) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from resilient_scoop import ids
 from resilient_scoop.core.broker import permission
 from resilient_scoop.core.broker.fruitless import Fruitless
+from resilient_scoop.core.broker.hosts import Hosts
 from resilient_scoop.core.broker.leases import OpenBatch, Peer
 from resilient_scoop.core.broker.roomless import Roomless
 from resilient_scoop.core.broker.timeouts import (
@@ -30,6 +31,8 @@ from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import broker_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from resilient_scoop.config import BrokerConfig
     from resilient_scoop.core.broker.ledger import Ledger
     from resilient_scoop.core.broker.scheduler import Scheduler
@@ -40,7 +43,10 @@ if TYPE_CHECKING:
 class Membership:
     """The peers in one epoch of the broker."""
 
-    def __init__(self, config: BrokerConfig, epoch: int, seed: int, ledger: Ledger) -> None:
+    def __init__(
+        self, config: BrokerConfig, epoch: int, seed: int, ledger: Ledger,
+        next_ask: Callable[[], int],
+    ) -> None:  # fmt: skip
         self.config = config
         self.epoch = epoch
         self.seed = seed
@@ -55,7 +61,8 @@ class Membership:
         self.roomless = Roomless(self.scheduler)
         self.fruitless = Fruitless(self.state, config.crashes_max)
         self.revived: list[Peer] = []  # of these, who was heard again in this turn
-        self.agent_alive_at = 0.0  # when an agent was last heard
+        self.agent_alive_at = 0.0  # when the agent of this host was last heard
+        self.hosts = Hosts(self, self.scheduler, self.outbox, next_ask)
         self.limits = Limits(self.scheduler.leases)
         self._awaited: set[bytes] | None = set() if config.adopt else None
         self._grace_until: float | None = None
@@ -68,15 +75,21 @@ class Membership:
 
     # --- arrival ------------------------------------------------------------------------------
 
-    def welcome(self, peer_id: PeerId, hello: wire.Hello, now: float) -> Peer:
+    def welcome(
+        self, peer_id: PeerId, hello: wire.Hello, now: float, host: str | None = None
+    ) -> Peer:
         """Greet a peer; let it keep items that it holds and that are undone."""
         if peer_id in self.peers:
             self.lose(self.peers[peer_id], None)
-        peer = Peer(peer_id, hello.role, hello.node, hello.name, now, now)
+        peer = Peer(peer_id, hello.role, hello.node, hello.name, now, now, host=host)
         self.peers[peer_id] = peer
         dropped: list[wire.Attempt] = []
-        if hello.role == "worker":
+        if host is not None:
+            peer.given = self.hosts.guests.of[peer_id]
+            self.hosts.arrived(peer, now)
+        elif hello.role == "worker":
             self.scheduler.workers[peer_id] = peer
+        if hello.role == "worker":
             dropped = [held.attempt for held in hello.held if not self._adopt(peer, held, now)]
             self._park_waiting(peer, hello, now)
         self._await(peer_id, hello, now)
@@ -100,12 +113,22 @@ class Membership:
         gone = [
             peer
             for peer in self.peers.values()
-            if peer is not agent and peer.node == hello.node and peer.id not in listed
+            if peer is not agent
+            and peer.node == hello.node
+            and peer.host == agent.host
+            and peer.id not in listed
         ]
         if gone and self.stopping is None:
             self.state.tally.died(1 + sum(peer.role != "agent" for peer in gone))
         for peer in gone:
-            self._silence(peer, died=True)
+            self.silence(peer, died=True)
+        if agent.host is not None:
+            self.dead += self.hosts.forgettable(agent.id, agent.heard_at)
+
+    def expect(self, hosts: Iterable[str]) -> None:
+        """Right after a restart: these hosts may have processes that are still alive."""
+        if self._awaited is not None:
+            self._awaited |= {_of_host(host) for host in hosts}
 
     def _await(self, peer_id: PeerId, hello: wire.Hello, now: float) -> None:
         if self._awaited is None:
@@ -114,6 +137,7 @@ class Membership:
             self._awaited |= {each for each in hello.incarnations if each not in self.peers}
             if self._grace_until is None:
                 self._grace_until = now + self.config.grace_s
+            self._awaited.discard(_of_host(hello.node))
         self._awaited.discard(peer_id)
 
     def recovering(self, now: float) -> bool:
@@ -217,11 +241,17 @@ class Membership:
             self.fruitless.died(lost, others_compute=bool(self.scheduler.leases))
         self.lose(peer, lost)
 
-    def lose(self, peer: Peer, lost: wire.ProcessLost | None, *, died: bool = False) -> None:
-        """A peer is gone: its items are to do again, and only the executing one is blamed (M2)."""
+    def lose(self, peer: Peer, lost: wire.ProcessLost | None, *, died: bool = False) -> int:
+        """A peer is gone: its items are to do again, and only the executing one is blamed (M2).
+
+        Return how many items are to do again.
+        """
         self.peers.pop(peer.id, None)
+        if peer.host is not None:
+            self.hosts.gone(peer)
+        count = 0
         self.scheduler.workers.pop(peer.id, None)
-        self.roomless.said.pop(peer.id, None)
+        self.roomless.forget(peer.id)
         if self.members.is_root(peer.id):
             self.members.root = None
         for lease in list(peer.leases.values()):
@@ -232,9 +262,11 @@ class Membership:
                 self._blame(lease.batch, lease.fn, lost)
             left = list(lease.left)
             again = self.ledger.again(lease.batch, left, resumes=True)
+            count += again
             died = died or (lost is not None and lost.reason != "asked")
             if died and self.stopping is None:
                 self.state.tally.handed_out_again(again)
+        return count
 
     def settle_doubts(self) -> None:
         """Give up, once per epoch, items that had started when the last broker ended (M3)."""
@@ -276,7 +308,7 @@ class Membership:
         """Let a worker be killed if it is executing an attempt; no item is blamed for it."""
         kill = wire.encode(wire.Kill(peer.id, "asked", attempt))
         for each in self.peers.values():
-            if each.role == "agent":
+            if each.role == "agent" and each.host == peer.host:
                 self.outbox.send(each.id, kill)
 
     def _verdict(self, batch: OpenBatch, fn: bytes, lost: wire.ProcessLost) -> bytes | None:
@@ -296,16 +328,20 @@ class Membership:
 
     # --- time ---------------------------------------------------------------------------------
 
-    def vouch(self, incarnations: list[bytes], now: float) -> None:
+    def vouch(self, agent: Peer, incarnations: list[bytes], now: float) -> None:
         """An agent reports running processes."""
-        self.agent_alive_at = now
+        if agent.host is None:
+            self.agent_alive_at = now
+        else:
+            self.hosts.vouched(agent, now)
         for each in incarnations:
             peer = self.peers.get(ids.PeerId(each)) or self.revive(ids.PeerId(each), now)
             if peer is not None:
                 peer.alive_at = now
 
-    def extend(self, gap_s: float) -> None:
+    def extend(self, gap_s: float, now: float) -> None:
         """Do not count the time that the broker itself slept."""
+        self.hosts.extend(gap_s, now)
         self.agent_alive_at += gap_s
         for peer in self.peers.values():
             peer.alive_at += gap_s
@@ -328,16 +364,21 @@ class Membership:
     def expire(self, now: float) -> None:
         """Consider peers lost that were silent for the time of a lease."""
         for peer in list(self.peers.values()):
-            if now - peer.alive_at > self.config.lease_s:
-                self._silence(peer)
+            if now - peer.alive_at > self.config.lease_s and (
+                peer.host is None or self.hosts.is_silent(peer, self.config.lease_s)
+            ):
+                self.silence(peer)
+        if self.hosts.by_name:
+            self.hosts.tick(now)
 
-    def _silence(self, peer: Peer, *, died: bool = False) -> None:
-        """Consider a silent peer lost."""
+    def silence(self, peer: Peer, *, died: bool = False) -> int:
+        """Consider a silent peer lost; return how many items are to do again."""
         self.outbox.send(peer.id, wire.encode(wire.Drop(list(peer.leases))))
         root = self.members.root
-        self.lose(peer, None, died=died)
+        again = self.lose(peer, None, died=died)
         self.members.root = root  # it stays the origin until another one arrives
         self.silent[peer.id] = peer
+        return again
 
     def revive(self, peer_id: PeerId, now: float) -> Peer | None:
         """A peer that was considered lost is heard again: tell it which leases it no longer has.
@@ -350,8 +391,15 @@ class Membership:
         peer.alive_at = peer.heard_at = now
         self.peers[peer_id] = peer
         self.revived.append(peer)
-        if peer.role == "worker":
+        if peer.host is not None:
+            self.hosts.arrived(peer, now)
+        elif peer.role == "worker":
             self.scheduler.workers[peer_id] = peer
         if peer.role != "agent" and self.ledger.consts:
             self.outbox.send(peer_id, *self.ledger.consts.values())  # it may not know some of them
         return peer
+
+
+def _of_host(host: str) -> bytes:
+    """Return what stands for a host whose processes are not known yet."""
+    return b"host " + host.encode()

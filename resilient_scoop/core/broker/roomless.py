@@ -16,15 +16,22 @@ class Roomless:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.said: dict[PeerId, NoRoom] = {}
+        self.elsewhere: dict[PeerId, NoRoom] = {}  # of other hosts: it concerns only these
         self._scheduler = scheduler
 
     def hear(self, peer: Peer, said: NoRoom) -> None:
         """A process has no space for a file, or has space again."""
         peer.stuck = said.result and said.size_bytes > 0
+        full = self.said if peer.host is None else self.elsewhere
         if said.size_bytes:
-            self.said[peer.id] = said
+            full[peer.id] = said
         else:
-            self.said.pop(peer.id, None)
+            full.pop(peer.id, None)
+
+    def forget(self, peer: PeerId) -> None:
+        """A process is gone."""
+        self.said.pop(peer, None)
+        self.elsewhere.pop(peer, None)
 
     def holds_back(self) -> bool:
         """Return whether no item may be started because space is missing.

@@ -246,17 +246,28 @@ class Scheduler(msgspec.Struct):
         lease.peer.stuck = True
         if not self.options(lease.fn).idempotent or self._roomiest() is None:
             return False
+        self._move(lease, index, tries)
+        return True
+
+    def move(self, lease: Lease, index: int) -> bool:
+        """Make a parked item ready again, for another host; return whether it may be moved."""
+        if not self.options(lease.fn).idempotent:
+            return False
+        _, tries = lease.limits.get(index, (0.0, 0))
+        self._move(lease, index, tries)
+        return True
+
+    def _move(self, lease: Lease, index: int, tries: int) -> None:
         if tries:
             tried = lease.batch.tried = lease.batch.tried or {}
             tried[index] = tried.get(index, 0) + tries
         self.settle(lease, index, index + 1)
         self.enqueue(lease.batch, [(index, index + 1)], resumes=True)
-        return True
 
     def _has_room(self, peer: Peer) -> bool:
         if peer.stuck or self._is_long(peer):
             return False
-        if peer.load_s < self._hold_s:
+        if peer.load_s < self._hold_s + peer.lag_s:
             return True
         return peer.items == 1 and peer.load_s < self.config.prefetch_s
 
@@ -351,7 +362,8 @@ class Scheduler(msgspec.Struct):
             return self.config.slice_s / 2, 1
         item_s = max(estimate.mean_s, 1e-7)
         load_s = peer.load_s if self._ahead_s is None else self._ahead_s
-        fits = int((self._hold_s - min(load_s, self._hold_s)) / item_s)
+        room_s = self._hold_s - min(max(0.0, load_s - peer.lag_s), self._hold_s)
+        fits = int(room_s / item_s)
         return item_s, max(1, min(fits, 16 * estimate.samples, 100_000))
 
     def lease(
@@ -376,6 +388,8 @@ class Scheduler(msgspec.Struct):
             peer.moved_at = lease.granted_at
         peer.leases[attempt] = self.leases[attempt] = lease
         batch.leases.append(lease)
+        if peer.given is not None:
+            peer.given.give(lease)
         peer.take(lease, left.count())
         return lease
 
@@ -401,6 +415,8 @@ class Scheduler(msgspec.Struct):
         if self.leases.pop(lease.attempt, None) is not None:
             lease.peer.leases.pop(lease.attempt, None)
             lease.batch.leases.remove(lease)
+            if lease.peer.given is not None:
+                lease.peer.given.end(lease.attempt)
             if lease.left:
                 lease.peer.ease(lease, lease.busy())
 

@@ -1,0 +1,157 @@
+"""The life of another host, and what the broker knows of it.
+
+The life of a host (`_NEXT`), by what happens to it:
+
+    state        HEARD        SILENT       FLAPS        SERVED  DRAIN     LEFT     REVOKE   ENROLL
+    UNKNOWN      UP           UNKNOWN      -            -       DRAINED   UNKNOWN  REVOKED  UNKNOWN
+    UP           UP           LOST         -            -       DRAINING  UNKNOWN  REVOKED  UP
+    DRAINING     DRAINING     DRAINED      -            -       DRAINING  DRAINED  REVOKED  UP
+    DRAINED      DRAINING     DRAINED      -            -       DRAINED   DRAINED  REVOKED  UNKNOWN
+    LOST         UP           LOST         QUARANTINED  -       DRAINED   UNKNOWN  REVOKED  LOST
+    QUARANTINED  (same)       (same)       -            LOST    DRAINING  (same)   REVOKED  (same)
+    REVOKED      REVOKED      REVOKED      -            -       REVOKED   REVOKED  REVOKED  UNKNOWN
+
+HEARD is a message of its agent; SILENT the time without any message of the host, or without an answer of
+it; FLAPS a loss too many in too short a time; SERVED the end of a quarantine (a host that is there is
+heard, and UP); LEFT the end of an agent in order; ENROLL a new key: a host that was cut off or drained may
+come again, and what was counted for a quarantine stays.
+
+What is not listed is an error.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.broker.leases import Peer
+    from resilient_scoop.ids import PeerId
+
+
+class State(Enum):
+    """Where a host is; the value is shown to users."""
+
+    UNKNOWN = "unknown"  # nothing of it was heard yet, or it has left in order
+    UP = "up"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    LOST = "lost"
+    QUARANTINED = "quarantined"
+    REVOKED = "revoked"
+
+
+class Happening(Enum):
+    """What happens to a host."""
+
+    HEARD = auto()
+    SILENT = auto()
+    FLAPS = auto()
+    SERVED = auto()
+    DRAIN = auto()
+    LEFT = auto()
+    REVOKE = auto()
+    ENROLL = auto()
+
+
+_NEXT: Final[dict[State, dict[Happening, State]]] = {
+    State.UNKNOWN: {
+        Happening.HEARD: State.UP,
+        Happening.SILENT: State.UNKNOWN,
+        Happening.DRAIN: State.DRAINED,
+        Happening.LEFT: State.UNKNOWN,
+        Happening.REVOKE: State.REVOKED,
+        Happening.ENROLL: State.UNKNOWN,
+    },
+    State.UP: {
+        Happening.HEARD: State.UP,
+        Happening.SILENT: State.LOST,
+        Happening.DRAIN: State.DRAINING,
+        Happening.LEFT: State.UNKNOWN,
+        Happening.REVOKE: State.REVOKED,
+        Happening.ENROLL: State.UP,
+    },
+    State.DRAINING: {
+        Happening.HEARD: State.DRAINING,
+        Happening.SILENT: State.DRAINED,
+        Happening.DRAIN: State.DRAINING,
+        Happening.LEFT: State.DRAINED,
+        Happening.REVOKE: State.REVOKED,
+        Happening.ENROLL: State.UP,
+    },
+    State.DRAINED: {
+        Happening.HEARD: State.DRAINING,  # told to end again
+        Happening.SILENT: State.DRAINED,
+        Happening.DRAIN: State.DRAINED,
+        Happening.LEFT: State.DRAINED,
+        Happening.REVOKE: State.REVOKED,
+        Happening.ENROLL: State.UNKNOWN,
+    },
+    State.LOST: {
+        Happening.HEARD: State.UP,
+        Happening.SILENT: State.LOST,
+        Happening.FLAPS: State.QUARANTINED,
+        Happening.DRAIN: State.DRAINED,
+        Happening.LEFT: State.UNKNOWN,
+        Happening.REVOKE: State.REVOKED,
+        Happening.ENROLL: State.LOST,
+    },
+    State.QUARANTINED: {
+        Happening.HEARD: State.QUARANTINED,
+        Happening.SILENT: State.QUARANTINED,
+        Happening.SERVED: State.LOST,
+        Happening.DRAIN: State.DRAINING,
+        Happening.LEFT: State.QUARANTINED,
+        Happening.REVOKE: State.REVOKED,
+        Happening.ENROLL: State.QUARANTINED,
+    },
+    State.REVOKED: {
+        Happening.HEARD: State.REVOKED,
+        Happening.SILENT: State.REVOKED,
+        Happening.DRAIN: State.REVOKED,
+        Happening.LEFT: State.REVOKED,
+        Happening.REVOKE: State.REVOKED,
+        Happening.ENROLL: State.UNKNOWN,
+    },
+}
+
+
+@dataclass(slots=True, eq=False)
+class Host:
+    """One other host, in one epoch of the broker."""
+
+    name: str
+    state: State = State.UNKNOWN
+    why: str = ""  # it is not UP
+    peers: dict[PeerId, Peer] = field(default_factory=dict)  # its agent and workers that are heard
+    identities: set[PeerId] = field(default_factory=set)  # all that it uses, the silent with them
+    heard_at: float = 0.0  # any of its processes
+    vouched_at: float = 0.0  # when its agent last said which workers run
+    lost_at: list[float] = field(default_factory=list)  # its losses within `FLAPS_S`
+    sentences: int = 0  # quarantines in a row
+    free_at: float = inf  # end of the quarantine
+    empty_by: float = inf  # deadline of the drain
+    told_at: float | None = None  # when its processes were told to end
+    lies: int = 0
+    lost_items: int = 0  # items of it that ran again
+    done: int = 0  # items that it has reported
+    counts: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=12))
+    pings: deque[tuple[int, float]] = field(
+        default_factory=deque
+    )  # not answered: number, when sent
+    rtt_s: float = 0.0  # of a ping and its answer; 0: not measured
+    is_deaf: bool = False  # it was lost because it did not answer
+
+    @property
+    def agent(self) -> Peer | None:
+        """Its agent, if it is heard."""
+        return next((peer for peer in self.peers.values() if peer.role == "agent"), None)
+
+    def enter(self, happening: Happening) -> None:
+        """Continue as the table says."""
+        after = _NEXT[self.state]
+        assert happening in after, f"host {self.name} is {self.state.name} at {happening.name}"
+        self.state = after[happening]
