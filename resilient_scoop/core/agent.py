@@ -29,6 +29,8 @@ of a worker that cannot import the script, where no further try is of any use: t
   G6  What fails repeatedly is tried ever later, or a limited number of times, or for a limited time,
       but for a full disk; then the run is given up.
   G7  Only processes that the host lets run are vouched for.
+  G8  The agent of another host outlives its launcher. It ends, in order, when it has heard no broker for
+      `orphan_timeout_s`; time in which it did not run itself is not counted, and it says so.
 
 Times at a stop (G4): what runs has `stop_grace_s`, an interrupted script `LAST_S` more. After the script's
 end a process has `EXIT_S` for its exit handlers, but a worker that still computes has the grace only.
@@ -49,6 +51,7 @@ from resilient_scoop.core.endings import (
     HOPELESS,
     LAUNCHER_GONE,
     NOW,
+    ORPHANED,
     REFUSED,
     START_AGAIN,
     STOPPED,
@@ -92,6 +95,9 @@ class AgentConfig(msgspec.Struct, frozen=True):
     one message that is late must not make a process look dead."""
     always_replay: bool = False
     """Whether an origin may ask to be started again."""
+    orphan_timeout_s: float | None = None
+    """How long the agent of another host lives without any message of a broker (G8). None: an agent of
+    the launcher's host, which ends with the launcher."""
 
 
 # --- the life of a slot -----------------------------------------------------------------------
@@ -296,9 +302,21 @@ class EndsLate(msgspec.Struct, frozen=True):
     name: str
 
 
+class Slept(msgspec.Struct, frozen=True):
+    """The agent itself did not run for longer than a lease: its host slept, or was stopped."""
+
+    seconds: float
+
+
+class Orphaned(msgspec.Struct, frozen=True):
+    """The agent ends because it has heard no broker for `orphan_timeout_s`."""
+
+    seconds: float
+
+
 Note = (
     CannotStart | NoRoom | Stillborn | Died | Freed | ImportFails | ImportIsLong | Paused | Continued
-    | EndsLate
+    | EndsLate | Slept | Orphaned
 )  # fmt: skip
 
 
@@ -376,6 +394,8 @@ class Agent:
         self.looks_at = -inf  # when the state of processes is to be looked at
         self.looked_at = self.ticked_at = -inf
         self.left = False
+        self.lease_s = 10.0  # as the broker says
+        self.heard_at = self.stepped_at = inf  # a broker; and any event
         self._actions: list[Action] = []
 
     # --- for the shell ------------------------------------------------------------------------
@@ -383,6 +403,8 @@ class Agent:
     def step(self, event: Event, now: float) -> list[Action]:
         """Take in an event and return actions, in order."""
         assert not self.left, "nothing happens to an agent that has left"
+        if self.config.orphan_timeout_s is not None:
+            self._mind_own_pause(now)
         match event:
             case Started():
                 self._started(event, now)
@@ -395,11 +417,13 @@ class Agent:
             case Received(frames=frames, flights=flights):
                 self._received(frames, flights, now)
             case LauncherGone():
-                self.stop(LAUNCHER_GONE, now)
-                self.stop_at = now
+                if self.config.orphan_timeout_s is None:
+                    self.stop(LAUNCHER_GONE, now)
+                    self.stop_at = now
             case Ticked(flights=flights, states=states):
                 self.ticked_at = now
                 self._look(flights, states, now)
+                self._mind_silence(now)
                 self._end_late(flights, now)
             case _:
                 assert_never(event)
@@ -415,6 +439,8 @@ class Agent:
         """
         due = [self.looks_at]
         if self.stopping is None:
+            if self.config.orphan_timeout_s is not None and self.heard_at < inf:
+                due.append(self.heard_at + self.config.orphan_timeout_s)
             due += [s.start_at for s in self.slots.values() if s.state is State.WAITING]
         else:
             ends = (self.stop_at, self.abandon_at, self.stop_at + LAST_S)
@@ -616,6 +642,22 @@ class Agent:
             self._say(Paused(slot.role, slot.name, slot.pid))
         return False
 
+    def _mind_own_pause(self, now: float) -> None:
+        """Count no time in which the agent itself did not run as silence of the broker (G8)."""
+        if self.heard_at == inf:
+            self.heard_at = now
+        elif now - self.stepped_at > self.lease_s:
+            self.heard_at += now - self.stepped_at
+            self._say(Slept(now - self.stepped_at))
+        self.stepped_at = now
+
+    def _mind_silence(self, now: float) -> None:
+        """End if there has been no broker for too long (G8)."""
+        limit_s = self.config.orphan_timeout_s
+        if limit_s is not None and self.stopping is None and now - self.heard_at >= limit_s:
+            self._say(Orphaned(now - self.heard_at))
+            self.stop(ORPHANED, now)
+
     # --- talking ------------------------------------------------------------------------------
 
     def _say(self, note: Note) -> None:
@@ -634,6 +676,7 @@ class Agent:
         header = wire.unpack_header(frames[0])
         if header.epoch < self.link.epoch:
             return
+        self.heard_at = now
         if header.epoch > self.link.epoch:
             self._meet(header.epoch)
             return
@@ -642,6 +685,8 @@ class Agent:
         if not fresh:
             return
         self.link.acked = self.link.received
+        if len(frames) == 1:  # a ping, which measures the time to the answer
+            self._actions.append(Transmit(self.link.beat()))
         for frame in frames[1:]:
             self._handle(wire.decode_down(frame), flights, now)
 
@@ -665,8 +710,8 @@ class Agent:
                         flight = flights.get(slot.name, Flight())
                         if attempt is None or _executes(flight, attempt):
                             self._kill(slot, reason)
-            case wire.Welcome():
-                pass
+            case wire.Welcome(lease_s=lease_s):
+                self.lease_s = lease_s
             case (
                 wire.Define() | wire.Grant() | wire.History() | wire.Outcomes() | wire.Observed()
                 | wire.Retract() | wire.Drop() | wire.Evict() | wire.CancelAnswer() | wire.Const()

@@ -26,6 +26,7 @@ import msgspec
 from resilient_scoop import ids
 from resilient_scoop.core.broker.guests import LIES_MAX, Guest, Guests
 from resilient_scoop.core.broker.host_life import Happening, Host, State
+from resilient_scoop.core.endings import DRAINED
 from resilient_scoop.core.events import CutHost
 from resilient_scoop.core.facts.checkpoints import newest
 from resilient_scoop.wire import messages as wire
@@ -45,8 +46,6 @@ FLAPS_S: Final = 600.0
 QUARANTINE_S: Final = 60.0
 QUARANTINE_S_MAX: Final = 3600.0
 """Each quarantine of a host is twice as long as the one before, up to this."""
-DRAINED: Final = "drained"
-"""Reason of a stop that only a host is told."""
 LEAVE_S: Final = 20.0
 """Time for the processes of a drained host to end after they were told to."""
 UNFIT_S: Final = 60.0

@@ -51,6 +51,16 @@ def text_of(note: agent.Note, logs: Path, run_id: str) -> str:  # noqa: C901, PL
                 f"{name} did not end within {agent.EXIT_S:.0f} s of the run's end: an exit "
                 "handler, a finalizer or a thread of the script's code keeps it; killed"
             )
+        case agent.Slept(seconds=seconds):
+            return (
+                f"this host did not run for {seconds:.0f} s (asleep, or stopped); its workers ask before "
+                "they start anything"
+            )
+        case agent.Orphaned(seconds=seconds):
+            return (
+                f"no message of the run's broker for {seconds:.0f} s: the agent ends. `rscoop resume "
+                f"{run_id}` continues the run"
+            )
         case _:
             assert_never(note)
 

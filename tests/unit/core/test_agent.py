@@ -45,10 +45,17 @@ BUSY = Flight(OnCpu(1, 5, "0", 2, 7, 0, 0), is_ready=True)
 class Host:
     """An agent whose processes do what a test says."""
 
-    def __init__(self, workers: int = 2, *, origin: bool = False, greeted: bool = True) -> None:
+    def __init__(
+        self,
+        workers: int = 2,
+        *,
+        origin: bool = False,
+        greeted: bool = True,
+        orphan_timeout_s: float | None = None,
+    ) -> None:
         slots = [Slot("worker", f"w{n + 1}") for n in range(workers)]
         slots += [Slot("origin", "origin")] if origin else []
-        config = AgentConfig(stop_grace_s=3.0, alive_s=0.5)
+        config = AgentConfig(stop_grace_s=3.0, alive_s=0.5, orphan_timeout_s=orphan_timeout_s)
         self.machine = Agent(config, slots, node="n", name="agent", pid=7, run=RUN)
         self.now = 100.0
         self.broker = Link(RUN, 1)
@@ -605,3 +612,117 @@ def test_a_gap_is_asked_for_and_its_message_not_acted_on() -> None:
     actions = host.hear(wire.Stop("now"))
     assert host.machine.stopping is None
     assert len(of(Transmit, actions)) == 1
+
+
+# --- on another host (G8) ---------------------------------------------------------------------
+
+
+def remote(workers: int = 1) -> Host:
+    """Return the agent of another host, which lives without a broker for a minute."""
+    host = Host(workers, orphan_timeout_s=60.0)
+    host.tick()
+    host.started(*host.machine.slots)
+    return host
+
+
+def wait(host: Host, seconds: float) -> list[agent.Action]:
+    """Let time pass for an agent that runs."""
+    found: list[agent.Action] = []
+    for _ in range(round(seconds)):
+        if not host.machine.left:
+            found += host.tick(1.0)
+    return found
+
+
+def test_a_remote_agent_outlives_its_launcher() -> None:
+    host = remote()
+
+    host.step(LauncherGone())
+    wait(host, 30.0)
+
+    assert host.machine.stopping is None
+
+
+def test_a_remote_agent_ends_when_it_has_heard_no_broker_for_long() -> None:
+    # Given an agent that hears a broker for the last time
+    host = remote()
+    host.hear()
+
+    # When there is silence, then it stays as long as it may
+    assert host.machine.deadline() <= host.now + 60.0
+    wait(host, 59.0)
+    assert host.machine.stopping is None
+
+    # And then it ends in order: no start, the grace of what runs, the report of the end
+    actions = wait(host, 1.0)
+    assert notes(actions) == [agent.Orphaned(60.0)]
+    assert not any(isinstance(action, Kill) for action in actions)
+    assert any(isinstance(action, Kill) for action in wait(host, 4.0))
+    actions = host.exit("w1", -9)
+    assert [type(each) for each in actions][-1] is Leave
+    assert host.machine.status == 0
+
+
+def test_a_remote_agent_that_hears_a_broker_lives_on() -> None:
+    host = remote()
+    for _ in range(5):
+        wait(host, 50.0)
+        host.step(Received(host.broker.beat(), {}))
+
+    assert host.machine.stopping is None
+
+
+def test_a_message_of_an_old_broker_keeps_no_agent_alive() -> None:
+    host = remote()
+    host.step(Received(Link(RUN, 2).beat(), {}))
+    wait(host, 59.0)
+    host.step(Received(host.broker.beat(), {}))
+
+    wait(host, 1.0)
+
+    assert host.machine.stopping == "orphaned"
+
+
+def test_a_remote_agent_that_slept_says_so_and_does_not_count_it() -> None:
+    # Given a broker with leases of three seconds
+    host = remote()
+    host.hear(wire.Welcome(1, 7, 3.0))
+
+    # When the host sleeps for an hour
+    host.now += 3600.0
+    actions = host.tick()
+
+    # Then it says so, and waits for the broker as long as ever
+    assert notes(actions) == [agent.Slept(3600.0)]
+    assert notes(wait(host, 59.0)) == []
+    assert host.machine.stopping is None
+    wait(host, 1.0)
+    assert host.machine.stopping == "orphaned"
+
+
+def test_a_local_agent_does_not_mind_how_long_it_slept() -> None:
+    host = running()
+
+    host.now += 3600.0
+
+    assert notes(host.tick()) == []
+    assert host.machine.stopping is None
+
+
+def test_a_drained_agent_ends_in_order() -> None:
+    host = remote()
+
+    host.hear(wire.Stop("drained"))
+    actions = host.exit("w1", 0, DONE)
+
+    assert [type(each) for each in actions][-1] is Leave
+    assert host.machine.status == 0
+
+
+def test_a_ping_is_answered_at_once() -> None:
+    host = remote()
+
+    actions = host.hear()
+
+    (answer,) = [each for each in actions if isinstance(each, Transmit)]
+    assert wire.unpack_header(answer.frames[0]).ack == host.broker.sent

@@ -49,6 +49,12 @@ TEXTS: dict[Note, str] = {
         "kill -CONT 7"
     ),
     agent.Continued("w1", 7): "worker w1 (process 7) runs again",
+    agent.Slept(3600.4): (
+        "this host did not run for 3600 s (asleep, or stopped); its workers ask before they start anything"
+    ),
+    agent.Orphaned(900.0): (
+        "no message of the run's broker for 900 s: the agent ends. `rscoop resume abc` continues the run"
+    ),
     agent.EndsLate("w1"): (
         "w1 did not end within 10 s of the run's end: an exit handler, a finalizer or a thread of "
         "the script's code keeps it; killed"
