@@ -1,6 +1,7 @@
 """A stand-in for the `ssh` program: it runs commands on this machine, and fails as OpenSSH does on demand.
 
-`write_ssh` writes the executable. A file `complaint` beside it makes it write that text and end with 255.
+`write_ssh` writes the executable. A file `complaint` beside it makes it write that text and end with 255;
+files `more` and `bad` change what it says of its configuration, and `tries` gets a letter for each run.
 """
 
 from __future__ import annotations
@@ -35,10 +36,17 @@ def cut(folder: Path) -> None:
 
 def main(folder: Path, words: list[str]) -> int:
     if words[0] == "-G":
+        bad, more = folder / "bad", folder / "more"
+        if bad.exists():
+            sys.stderr.write(bad.read_text())
+            return 255
         user = words[words.index("-l") + 1]
         sys.stdout.write(f"host ws1\nuser {user}\nhostname 127.0.0.1\nport 22\nproxyjump none\n")
+        sys.stdout.write(more.read_text() if more.exists() else "")
         return 0
-    complaint = folder / "complaint"
+    complaint, tries = folder / "complaint", folder / "tries"
+    with tries.open("a") as file:
+        file.write("x")
     if complaint.exists():
         sys.stderr.write(complaint.read_text())
         return 255

@@ -1,0 +1,124 @@
+"""Commands for the shell of another host."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from resilient_scoop._version import __version__
+from resilient_scoop.hosts.hostfile import Host
+from resilient_scoop.hosts.remote_command import (
+    Found,
+    RemoteSettings,
+    agent_command,
+    candidates,
+    read_found,
+    search_command,
+    search_script,
+    shell_command,
+    usable,
+)
+
+SHELLS = [shell for shell in ("sh", "bash", "dash", "zsh", "tcsh", "fish") if shutil.which(shell)]
+TEXTS = [
+    "plain",
+    'it\'s "quoted" `twice` $HOME',
+    "back\\slash \\n \\\\ \\'",
+    "bang! !! !$ 100 % %d %s",
+    "two\nlines\tand ümlaut ✓",
+    "a; b & c | d > e < f # g ~ * ? [x] {y,z} (p) ^",
+]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("text", TEXTS)
+def test_every_login_shell_runs_a_script_as_sh_does(shell: str, text: str) -> None:
+    quoted = "'" + text.replace("'", "'\\''") + "'"
+    command = shell_command(f"printf %s {quoted}")
+    done = subprocess.run([shell, "-c", command], capture_output=True, check=True)
+    assert done.stdout.decode() == text
+
+
+def test_a_plain_command_can_be_read() -> None:
+    command = agent_command(
+        "/opt/bin/python3", ["run1", "t1", "--find"], Host("a"), RemoteSettings()
+    )
+    expected = (
+        "exec sh -c 'exec /opt/bin/python3 -m resilient_scoop.processes.entry host run1 t1 --find'"
+    )
+    assert command == expected
+
+
+def test_prolog_path_and_nice_come_first() -> None:
+    settings = RemoteSettings(prolog="module load python", path="~/my work", nice=5)
+    command = agent_command("python3", ["r", "t"], Host("a"), settings)
+    assert command == (
+        'exec sh -lc \'module load python; cd "$HOME"/"my work" || exit 1; '
+        "exec nice -n 5 python3 -m resilient_scoop.processes.entry host r t'"
+    )
+
+
+def test_the_prolog_of_a_host_replaces_that_of_the_run() -> None:
+    host = Host("a", prolog="echo own", python="/own/python")
+    settings = RemoteSettings(prolog="echo common", python="/common/python")
+    assert "echo own" in search_script(host, settings)
+    assert "common" not in search_script(host, settings)
+    assert search_command(host, settings) == "exec sh -l"
+    assert search_command(Host("a"), RemoteSettings()) == "exec sh"
+
+
+def test_pythons_are_looked_for_beside_the_script_then_where_the_launcher_has_its_own() -> None:
+    settings = RemoteSettings(script_folder="/home/ann/ea", launcher_python="/usr/bin/python3.11")
+    assert candidates(Host("a"), settings) == [
+        "/home/ann/ea/.venv/bin/python", "/home/ann/ea/venv/bin/python", "/usr/bin/python3.11", "python3",
+    ]  # fmt: skip
+
+
+def test_a_python_that_was_named_is_the_only_candidate() -> None:
+    settings = RemoteSettings(python="/common/python", script_folder="/x")
+    assert candidates(Host("a"), settings) == ["/common/python"]
+    assert candidates(Host("a", python="~/own"), settings) == ["~/own"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_search_finds_this_python_and_names_what_is_missing(shell: str) -> None:
+    settings = RemoteSettings(script_folder="/no where/it's", launcher_python=sys.executable)
+    done = subprocess.run(
+        [shell, "-c", search_command(Host("a"), settings)],
+        input=search_script(Host("a"), settings), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = read_found(done.stdout.splitlines())
+    assert [each.path for each in found[:2]] == [
+        "/no where/it's/.venv/bin/python", "/no where/it's/venv/bin/python",
+    ]  # fmt: skip
+    assert found[0].text.endswith("is not there")
+    best = usable(found)
+    assert best is not None
+    assert best.rscoop == __version__
+    assert best.version == sys.version_info[:3]
+
+
+def test_noise_around_an_answer_is_ignored() -> None:
+    lines = ["Welcome", 'noise rscoop-python: {"path": "/p"}', "rscoop-python: nonsense", ""]
+    assert read_found(lines) == [Found("/p")]
+
+
+def test_a_python_of_our_own_version_is_preferred() -> None:
+    minor = f"{sys.version_info[0]}.{sys.version_info[1]}.9"
+    old, bare, other, same = (
+        Found("old", "3.9.1", __version__),
+        Found("bare", minor, None),
+        Found("other", "3.99.0", __version__),
+        Found("same", minor, __version__),
+    )
+    assert usable([old, bare, other, same]) == same
+    assert usable([old, bare, other]) == other
+    assert usable([old, bare]) is None
+
+
+def test_a_package_that_cannot_be_imported_says_why() -> None:
+    found = Found("/p", "3.11.2", None, "SyntaxError('bad')")
+    assert found.text == "/p (Python 3.11.2) cannot import resilient_scoop (SyntaxError('bad'))"

@@ -1,0 +1,127 @@
+"""A host over paramiko: commands, the route, tunnels."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.errors import PlaceBusyError, PlaceRefusedError
+from tests.unit.hosts.test_ssh_login import Lab
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lab = Lab(tmp_path)
+    yield lab
+    lab.close()
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    """Serve a port that returns each connection's bytes in capitals after its end."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer(sock: socket.socket) -> None:
+            with sock:
+                data = b"".join(iter(lambda: sock.recv(65536), b""))
+                sock.sendall(data.upper())
+
+        def serve() -> None:
+            while True:
+                try:
+                    sock, _ = server.accept()
+                except OSError:
+                    return
+                threading.Thread(target=answer, args=(sock,), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def asked(address: str, data: bytes) -> bytes:
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as sock:
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def test_a_command_gets_its_input_and_gives_status_and_both_outputs(lab: Lab) -> None:
+    done = lab.door().run("cat; echo problem >&2; exit 7", "input\n")
+    assert done.status == 7
+    assert sorted(done.lines) == ["input", "problem"]
+
+
+def test_a_command_that_does_not_end_is_left_in_time(lab: Lab) -> None:
+    with pytest.raises(PlaceBusyError, match="did not end within 0 s"):
+        lab.door().run("sleep 60", within_s=0.3)
+
+
+def test_an_endless_output_is_bounded(lab: Lab) -> None:
+    done = lab.door().run("yes | head -c 1000000")
+    assert len(done.output) < 300_000
+
+
+def test_a_lost_connection_is_made_again(lab: Lab) -> None:
+    door = lab.door()
+    door.connect()
+    lab.sshd.cut()
+    for _ in range(2):
+        try:
+            assert door.run("echo back").lines == ["back"]
+        except PlaceBusyError:  # the loss was noticed by this command
+            continue
+        break
+    assert lab.sshd.logins == 2
+
+
+def test_the_route_is_our_address(lab: Lab) -> None:
+    assert lab.door().route() == "127.0.0.1"
+
+
+def test_a_tunnel_carries_bytes_both_ways_and_passes_ends_on(lab: Lab, echo: int) -> None:
+    address = lab.door().tunnel(echo)
+    assert address != f"127.0.0.1:{echo}"
+    big = b"abc" * 300_000
+    assert asked(address, b"hello") == b"HELLO"
+    assert asked(address, big) == big.upper()
+
+
+def test_several_connections_use_a_tunnel_at_once(lab: Lab, echo: int) -> None:
+    address = lab.door().tunnel(echo)
+    host, _, port = address.rpartition(":")
+    socks = [socket.create_connection((host, int(port)), timeout=10) for _ in range(5)]
+    for number, sock in enumerate(socks):
+        sock.sendall(f"n{number}".encode())
+        sock.shutdown(socket.SHUT_WR)
+    for number, sock in enumerate(socks):
+        assert sock.recv(100) == f"N{number}".encode()
+        sock.close()
+
+
+def test_a_tunnel_is_opened_once(lab: Lab, echo: int) -> None:
+    door = lab.door()
+    assert door.tunnel(echo) == door.tunnel(echo)
+
+
+def test_a_tunnel_to_a_port_where_nothing_listens_ends_connections(lab: Lab) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert asked(lab.door().tunnel(port), b"") == b""
+
+
+def test_a_server_that_does_not_forward_is_named(lab: Lab, echo: int) -> None:
+    lab.sshd.lets_forward = False
+    with pytest.raises(PlaceRefusedError, match="AllowTcpForwarding yes"):
+        lab.door().tunnel(echo)
+
+
+def test_what_a_user_could_type_is_shown(lab: Lab) -> None:
+    shown = lab.door().shown("exec sh -c 'true'")
+    assert shown == f"ssh -p {lab.sshd.port} ann@127.0.0.1 'exec sh -c '\\''true'\\'''"

@@ -1,0 +1,141 @@
+"""OpenSSH's configuration."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.errors import UsageError
+from resilient_scoop.hosts.hostfile import Host
+from resilient_scoop.hosts.ssh_config import SshConfig, Target
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / ".ssh").mkdir()
+    return tmp_path
+
+
+def target(home: Path, text: str, host: Host | None = None) -> Target:
+    (home / "config").write_text(text)
+    return SshConfig(str(home / "config")).target(host or Host(name="alice"))
+
+
+def test_without_a_configuration_a_host_is_its_name(home: Path) -> None:
+    found = SshConfig().target(Host(name="Alice"))
+    assert (found.hostname, found.port, found.user) == ("Alice", 22, getpass.getuser())
+    assert found.key_name == "alice"
+    assert found.identity_files == tuple(
+        f"{home}/.ssh/{name}" for name in ("id_ed25519", "id_ecdsa", "id_rsa")
+    )
+    assert found.known_hosts == (
+        f"{home}/.ssh/known_hosts", f"{home}/.ssh/known_hosts2",
+        "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2",
+    )  # fmt: skip
+    assert not found.jumps
+    assert not found.accept_new
+
+
+def test_an_alias_gives_hostname_user_port_and_keys(home: Path) -> None:
+    text = """
+Host alice
+    HostName ws1.lab
+    User ann
+    Port 2222
+    IdentityFile ~/.ssh/lab
+    IdentityFile %d/.ssh/lab-%r-%h
+    IdentitiesOnly yes
+    IdentityAgent /run/agent-%r
+    UserKnownHostsFile ~/.ssh/lab_hosts %d/more
+    GlobalKnownHostsFile none
+    ProxyJump gate,ann@[fe80::1]:2200
+Host *
+    User nobody
+"""
+    found = target(home, text)
+    assert (found.hostname, found.port, found.user) == ("ws1.lab", 2222, "ann")
+    assert found.who == "ann@ws1.lab port 2222"
+    assert found.key_name == "[ws1.lab]:2222"
+    assert found.identity_files == (f"{home}/.ssh/lab", f"{home}/.ssh/lab-ann-ws1.lab")
+    assert found.identities_only
+    assert found.agent == "/run/agent-ann"
+    assert found.known_hosts == (f"{home}/.ssh/lab_hosts", f"{home}/more")
+    assert found.jumps == ("gate", "ann@[fe80::1]:2200")
+
+
+def test_the_hostfile_is_stronger_than_the_configuration(home: Path) -> None:
+    host = Host(name="alice", address="10.0.0.7", user="eve", port=2200)
+    text = "Host alice\nHostName x\nUser ann\nPort 1\nProxyCommand nc %h %p %r\n"
+    found = target(home, text, host)
+    assert (found.hostname, found.port, found.user) == ("10.0.0.7", 2200, "eve")
+    assert found.proxy_command == "nc 10.0.0.7 2200 eve"
+
+
+def test_a_host_key_alias_names_the_key(home: Path) -> None:
+    assert target(home, "Port 2222\nHostKeyAlias Cluster").key_name == "cluster"
+
+
+@pytest.mark.parametrize("word", ["ProxyJump none", "ProxyCommand none"])
+def test_none_is_no_proxy(home: Path, word: str) -> None:
+    found = target(home, word)
+    assert (found.jumps, found.proxy_command) == ((), "")
+
+
+@pytest.mark.parametrize("word", ["accept-new", "yes", "no", "off", "ask"])
+def test_only_accept_new_learns_keys(home: Path, word: str) -> None:
+    found = target(home, f"StrictHostKeyChecking {word}")
+    assert found.accept_new is (word == "accept-new")
+
+
+def test_the_agent_is_that_of_the_environment_unless_the_configuration_names_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/mine")
+    monkeypatch.setenv("OTHER", "/run/other")
+    assert target(home, "").agent == "/run/mine"
+    assert target(home, "IdentityAgent SSH_AUTH_SOCK").agent == "/run/mine"
+    assert target(home, "IdentityAgent $OTHER").agent == "/run/other"
+    assert target(home, "IdentityAgent none").agent == ""
+
+
+def test_included_files_are_read_in_their_place(home: Path) -> None:
+    (home / ".ssh" / "conf.d").mkdir()
+    (home / ".ssh" / "conf.d" / "1").write_text("Host alice\nPort 2201\nUser first\n")
+    (home / ".ssh" / "conf.d" / "2").write_text("Host alice\nPort 2202\nHostName ws2\n")
+    text = 'Host alice\nInclude "conf.d/*" missing\nUser second\nHost *\nPort 1\n'
+    found = target(home, text)
+    assert (found.port, found.user, found.hostname) == (2201, "first", "ws2")
+    assert target(home, text, Host(name="bob")).port == 1
+
+
+def test_a_file_that_includes_itself_is_refused(home: Path) -> None:
+    with pytest.raises(UsageError, match="includes itself"):
+        target(home, f"Include {home}/config")
+
+
+@pytest.mark.parametrize("text", ["Port many", "Host 'alice", "Nonsense", "AddressFamily inet7"])
+def test_a_configuration_that_makes_no_sense_is_refused_with_its_name(
+    home: Path, text: str
+) -> None:
+    with pytest.raises(UsageError, match=r"alice: the SSH configuration .*/config cannot be used"):
+        target(home, text)
+
+
+def test_a_named_file_that_is_missing_is_refused() -> None:
+    with pytest.raises(UsageError, match="there is no SSH configuration /nowhere"):
+        SshConfig("/nowhere")
+
+
+def test_a_jump_host_has_its_own_configuration(home: Path) -> None:
+    (home / "config").write_text("Host gate\nHostName gate.lab\nPort 2200\nUser ann\n")
+    config = SshConfig(str(home / "config"))
+    assert config.jump("gate").who == "ann@gate.lab port 2200"
+    assert config.jump("eve@gate:22").who == "eve@gate.lab"
+    assert config.jump("eve@[fe80::1]:2201").who == "eve@fe80::1 port 2201"
+    assert config.jump("ssh://eve@gate:24/").port == 24
+    with pytest.raises(UsageError, match="is not a jump host"):
+        config.jump("a:b:c")

@@ -1,0 +1,363 @@
+"""Logging in: each failure is one sentence with the cause and the cure."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.errors import PlaceBusyError, PlaceError, PlaceRefusedError
+from resilient_scoop.hosts.hostfile import Host
+from resilient_scoop.hosts.known_hosts import fingerprint
+from resilient_scoop.hosts.ssh import SshDoor
+from resilient_scoop.hosts.ssh_config import SshConfig
+from resilient_scoop.hosts.ssh_login import LOGINS_MAX, LoginSettings
+from tests.fake_sshd import FakeSshd, make_key
+
+QUICK = LoginSettings(connect_s=1.0)
+
+
+class Lab:
+    """A server, and the files of a user who may log in there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.key = make_key()
+        self.sshd = FakeSshd(folder, self.key)
+        self.key.write_private_key_file(str(folder / "id"))
+        self.known = folder / "known_hosts"
+        self.known.write_text(self.sshd.known_line)
+        self.more = ""
+        self.doors: list[SshDoor] = []
+
+    def config(self) -> SshConfig:
+        (self.folder / "config").write_text(
+            f"{self.more}\nIdentityFile {self.folder}/id\nIdentityAgent none\n"
+            f"UserKnownHostsFile {self.known}\nGlobalKnownHostsFile none\n"
+        )
+        return SshConfig(str(self.folder / "config"))
+
+    def door(
+        self, *, user: str = "ann", port: int = 0, address: str = "127.0.0.1",
+        settings: LoginSettings = QUICK,
+    ) -> SshDoor:  # fmt: skip
+        host = Host(name="ws1", address=address, user=user, port=port or self.sshd.port)
+        door = SshDoor(host, self.config(), settings)
+        self.doors.append(door)
+        return door
+
+    def close(self) -> None:
+        for door in self.doors:
+            door.close()
+        self.sshd.close()
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lab = Lab(tmp_path)
+    yield lab
+    lab.close()
+
+
+def failure(door: SshDoor) -> PlaceError:
+    with pytest.raises(PlaceError) as caught:
+        door.connect()
+    assert str(caught.value).startswith("ws1: ")
+    return caught.value
+
+
+def refused(door: SshDoor) -> str:
+    error = failure(door)
+    assert type(error) is PlaceRefusedError
+    return str(error)
+
+
+def busy(door: SshDoor) -> str:
+    error = failure(door)
+    assert type(error) is PlaceBusyError
+    return str(error)
+
+
+def test_a_known_host_with_an_accepted_key_lets_us_in(lab: Lab) -> None:
+    door = lab.door()
+    door.connect()
+    assert door.run("echo hello").lines == ["hello"]
+    assert lab.sshd.logins == 1
+
+
+# --- host keys --------------------------------------------------------------------------------
+
+
+def test_an_unknown_host_key_is_refused_with_its_fingerprint(lab: Lab) -> None:
+    lab.known.write_text("")
+    said = refused(lab.door())
+    assert "is not known" in said
+    assert fingerprint(lab.sshd.host_key.asbytes()) in said
+    assert "--accept-new-host-keys" in said
+    assert lab.sshd.logins == 0
+
+
+@pytest.mark.parametrize("word", ["no", "off"])
+def test_a_configuration_cannot_turn_the_check_of_host_keys_off(lab: Lab, word: str) -> None:
+    lab.known.write_text("")
+    lab.more = f"StrictHostKeyChecking {word}"
+    assert "is not known" in refused(lab.door())
+
+
+def test_a_new_host_key_is_learnt_when_asked_for(lab: Lab) -> None:
+    lab.known.unlink()
+    lab.door(settings=LoginSettings(accept_new_host_keys=True, connect_s=5)).connect()
+    assert lab.known.read_text() == lab.sshd.known_line
+    lab.door().connect()
+
+
+def test_accept_new_in_the_configuration_learns_too(lab: Lab) -> None:
+    lab.known.write_text("")
+    lab.more = "StrictHostKeyChecking accept-new"
+    lab.door().connect()
+    assert lab.known.read_text() == lab.sshd.known_line
+
+
+def test_a_changed_host_key_is_called_a_possible_attack_and_never_accepted(lab: Lab) -> None:
+    old = make_key()
+    lab.known.write_text(
+        f"# mine\n[127.0.0.1]:{lab.sshd.port} {old.get_name()} {old.get_base64()}\n"
+    )
+    lab.more = "StrictHostKeyChecking accept-new"
+    said = refused(lab.door(settings=LoginSettings(accept_new_host_keys=True, connect_s=5)))
+    assert "possible attack" in said
+    assert f"{lab.known} line 2" in said
+    assert fingerprint(old.asbytes()) in said
+    assert fingerprint(lab.sshd.host_key.asbytes()) in said
+    assert f"ssh-keygen -R '[127.0.0.1]:{lab.sshd.port}'" in said
+    assert lab.sshd.logins == 0
+
+
+def test_a_revoked_host_key_is_refused(lab: Lab) -> None:
+    lab.known.write_text(lab.sshd.known_line + "@revoked * " + lab.sshd.known_line.split(" ", 1)[1])
+    assert "is revoked" in refused(lab.door())
+
+
+# --- users and keys ---------------------------------------------------------------------------
+
+
+def test_a_wrong_user_is_refused(lab: Lab) -> None:
+    said = refused(lab.door(user="eve"))
+    assert f"eve@127.0.0.1 port {lab.sshd.port} refuses the login" in said
+    assert "ssh-copy-id ws1" in said
+
+
+def test_a_refused_key_is_named(lab: Lab) -> None:
+    lab.sshd.user_keys = [make_key()]
+    assert f"{lab.folder}/id is not accepted" in refused(lab.door())
+
+
+def test_having_no_key_is_named(lab: Lab) -> None:
+    (lab.folder / "id").unlink()
+    assert "there is no key to offer" in refused(lab.door())
+
+
+def test_an_encrypted_key_without_an_agent_is_named(lab: Lab) -> None:
+    lab.key.write_private_key_file(str(lab.folder / "id"), password="secret")
+    said = refused(lab.door())
+    assert f"the key {lab.folder}/id is encrypted and no SSH agent holds it" in said
+    assert f"`ssh-add {lab.folder}/id`" in said
+
+
+def test_a_key_that_is_no_key_is_named(lab: Lab) -> None:
+    (lab.folder / "id").write_text("nonsense")
+    assert f"{lab.folder}/id cannot be read" in refused(lab.door())
+
+
+def test_a_second_key_is_tried(lab: Lab) -> None:
+    make_key().write_private_key_file(str(lab.folder / "first"))
+    lab.more = f"IdentityFile {lab.folder}/first"
+    lab.door().connect()
+
+
+@pytest.mark.skipif(not Path("/usr/bin/ssh-agent").exists(), reason="needs ssh-agent")
+def test_an_agent_holds_an_encrypted_key(lab: Lab) -> None:
+    path = lab.folder / "agent"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL) as agent:
+        try:
+            until = time.monotonic() + 10
+            while not path.exists():
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            environment = {**os.environ, "SSH_AUTH_SOCK": str(path)}
+            subprocess.run(
+                ["ssh-add", "-q", str(lab.folder / "id")], env=environment, check=True,
+                capture_output=True,
+            )  # fmt: skip
+            lab.key.write_private_key_file(str(lab.folder / "id"), password="secret")
+            lab.more = f"IdentityAgent {path}"
+            lab.door().connect()
+        finally:
+            agent.terminate()
+
+
+# --- hosts that do not answer -----------------------------------------------------------------
+
+
+def test_a_name_without_an_address_is_refused(lab: Lab) -> None:
+    said = refused(lab.door(address="no-such-host.invalid"))
+    assert "there is no host with the name 'no-such-host.invalid'" in said
+
+
+def test_a_port_where_nothing_listens_is_named(lab: Lab) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert f"nothing listens on port {port}" in busy(lab.door(port=port))
+
+
+def test_a_host_that_drops_packets_is_given_up_in_time(lab: Lab) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        port = server.getsockname()[1]
+        fillers = []
+        for _ in range(4):  # a full backlog drops what comes
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+            fillers.append(filler)
+        began = time.monotonic()
+        said = busy(lab.door(port=port))
+        for filler in fillers:
+            filler.close()
+    assert "did not answer within 1 s" in said
+    assert "firewall" in said
+    assert time.monotonic() - began < 5
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time(lab: Lab) -> None:
+    released = threading.Event()
+    lab.sshd.before = lambda _: released.wait(10) and False
+    began = time.monotonic()
+    said = busy(lab.door())
+    released.set()
+    assert "did not answer within" in said
+    assert time.monotonic() - began < 8
+
+
+def test_a_server_that_closes_at_login_is_tried_again_with_waits(lab: Lab) -> None:
+    came: list[float] = []
+
+    def close_twice(_: socket.socket) -> bool:
+        came.append(time.monotonic())
+        return len(came) > 2
+
+    lab.sshd.before = close_twice
+    lab.door(settings=LoginSettings(connect_s=5)).connect()
+    assert len(came) == 3
+    assert came[1] - came[0] > 0.25
+    assert came[2] - came[1] > 0.5
+
+
+def test_a_server_that_always_closes_at_login_is_named_as_such(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resilient_scoop.hosts.ssh_login.TRIES", 2)
+    lab.sshd.before = lambda _: False
+    said = busy(lab.door())
+    assert "closed the connection at login" in said
+    assert "MaxStartups" in said
+
+
+def test_something_else_than_ssh_is_named(lab: Lab) -> None:
+    def answer(sock: socket.socket) -> bool:
+        sock.sendall(b"HTTP/1.1 400 Bad Request\r\n" * 200)
+        return False
+
+    lab.sshd.before = answer
+    assert "is not sshd" in refused(lab.door())
+
+
+def test_an_account_without_commands_is_named(lab: Lab) -> None:
+    lab.sshd.runs_commands = False
+    with pytest.raises(PlaceRefusedError, match="lets us in and runs no command"):
+        lab.door().run("true")
+
+
+def test_at_most_eight_logins_happen_at_once(lab: Lab) -> None:
+    lock = threading.Lock()
+    now, most = 0, 0
+
+    def count(_: socket.socket) -> bool:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.2)
+        with lock:
+            now -= 1
+        return True
+
+    lab.sshd.before = count
+    doors = [lab.door(settings=LoginSettings(connect_s=20)) for _ in range(20)]
+    with ThreadPoolExecutor(len(doors)) as pool:
+        list(pool.map(SshDoor.connect, doors))
+    assert lab.sshd.logins == 20
+    assert most <= LOGINS_MAX
+
+
+# --- through others ---------------------------------------------------------------------------
+
+
+def test_a_jump_host_is_gone_through_and_checked(lab: Lab) -> None:
+    (lab.folder / "gate").mkdir()
+    gate = Lab(lab.folder / "gate")
+    try:
+        lab.known.write_text(lab.sshd.known_line + gate.sshd.known_line)
+        gate.sshd.user_keys.append(lab.key)
+        lab.more = (
+            f"Host ws1\nProxyJump ann@gate:{gate.sshd.port}\nHost gate\nHostName 127.0.0.1\nHost *"
+        )
+        door = lab.door()
+        assert door.run("echo through").lines == ["through"]
+        assert gate.sshd.logins == 1
+        assert door.route() is None
+
+        lab.known.write_text(lab.sshd.known_line)
+        with pytest.raises(PlaceRefusedError, match=r"gate: the host key of .* is not known"):
+            lab.door().connect()
+    finally:
+        gate.close()
+
+
+def test_a_jump_host_that_cannot_connect_is_named(lab: Lab) -> None:
+    lab.more = (
+        f"Host ws1\nProxyJump ann@gate:{lab.sshd.port}\nHost gate\nHostName 127.0.0.1\nHost *"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    said = busy(lab.door(port=port))
+    assert (
+        f"the jump host ann@gate:{lab.sshd.port} does not connect to 127.0.0.1 port {port}" in said
+    )
+
+
+CONNECT = (
+    "import socket,sys,threading,os;s=socket.create_connection((sys.argv[1],int(sys.argv[2])));"
+    "threading.Thread(target=lambda:[s.sendall(d) for d in iter(lambda:os.read(0,9999),b'')],daemon=True)"
+    ".start();[os.write(1,d) for d in iter(lambda:s.recv(9999),b'')]"
+)
+
+
+def test_a_proxy_command_is_used(lab: Lab) -> None:
+    (lab.folder / "connect.py").write_text(CONNECT)
+    lab.more = f"ProxyCommand python3 {lab.folder}/connect.py %h %p"
+    door = lab.door(settings=LoginSettings(connect_s=10))
+    assert door.run("echo through").lines == ["through"]
+    assert door.route() is None
+
+
+def test_a_proxy_command_that_fails_is_named(lab: Lab) -> None:
+    lab.more = "ProxyCommand false"
+    assert "ProxyCommand does not connect" in busy(lab.door())

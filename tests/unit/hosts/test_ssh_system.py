@@ -1,0 +1,169 @@
+"""A host by the `ssh` program: its complaints, put into our sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.errors import PlaceBusyError, PlaceRefusedError
+from resilient_scoop.hosts.hostfile import Host
+from resilient_scoop.hosts.ssh_login import LoginSettings
+from resilient_scoop.hosts.ssh_system import SystemDoor
+from tests import stand_in_ssh
+from tests.fake_sshd import make_key
+
+CHANGED = """\
+@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
+@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
+@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
+IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!
+Someone could be eavesdropping on you right now (man-in-the-middle attack)!
+It is also possible that a host key has just been changed.
+The fingerprint for the ED25519 key sent by the remote host is
+SHA256:0e4HF6wnk3+ymWk4cyBvYyWvXJ0Yg2tpYB7Y2qfBL0I.
+Please contact your system administrator.
+Add correct host key in /home/ann/.ssh/known_hosts to get rid of this message.
+Offending ED25519 key in /home/ann/.ssh/known_hosts:7
+Host key for ws1 has changed and you have requested strict checking.
+Host key verification failed.
+"""
+REFUSED = [
+    (CHANGED, "possible attack"),
+    (
+        CHANGED,
+        "ED25519 SHA256:0e4HF6wnk3+ymWk4cyBvYyWvXJ0Yg2tpYB7Y2qfBL0I, and is not the known one",
+    ),
+    (CHANGED, "(/home/ann/.ssh/known_hosts line 7)"),
+    (
+        (
+            "No ED25519 host key is known for ws1 and you have requested strict checking.\n"
+            "Host key verification failed.\n"
+        ),
+        "is not known (ED25519)",
+    ),
+    ("ssh: Could not resolve hostname ws1: Name or service not known\n", "no host with the name"),
+    ("ann@ws1: Permission denied (publickey,password).\n", "it accepts publickey,password"),
+    (
+        (
+            "Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures\n"
+            "Disconnected from 10.0.0.1 port 22\n"
+        ),
+        "refuses the login",
+    ),
+    (
+        (
+            "Unable to negotiate with 10.0.0.1 port 22: no matching host key type found. "
+            "Their offer: ssh-rsa,ssh-dss\n"
+        ),
+        "Their offer: ssh-rsa",
+    ),
+    ("Error: remote port forwarding failed for listen port 4000\n", "AllowTcpForwarding"),
+    (
+        "Bad owner or permissions on /home/ann/.ssh/config\n",
+        "Bad owner or permissions on /home/ann",
+    ),
+]
+BUSY = [
+    ("ssh: Could not resolve hostname ws1: Temporary failure in name resolution\n", "name server"),
+    ("ssh: connect to host ws1 port 22: Connection refused\n", "nothing listens on port 22"),
+    ("ssh: connect to host ws1 port 22: Connection timed out\n", "did not answer within 7 s"),
+    ("ssh: connect to host ws1 port 22: No route to host\n", "No route to host"),
+    (
+        (
+            "channel 0: open failed: connect failed: Connection refused\n"
+            "stdio forwarding failed\nConnection closed by UNKNOWN port 65535\n"
+        ),
+        "the jump host does not connect",
+    ),
+]
+RETRIED = [
+    (
+        (
+            "kex_exchange_identification: Connection closed by remote host\n"
+            "Connection closed by 10.0.0.1 port 22\n"
+        ),
+        "MaxStartups",
+    ),
+    ("client_loop: send disconnect: Broken pipe\n", "was lost (client_loop"),
+]
+
+
+@pytest.fixture
+def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SystemDoor:
+    monkeypatch.setattr("resilient_scoop.hosts.ssh_system.TRIES", 2)
+    monkeypatch.setattr("resilient_scoop.hosts.ssh_system.WAIT_MAX_S", 0.01)
+    program = str(stand_in_ssh.write_ssh(tmp_path))
+    return SystemDoor(Host("ws1", user="ann"), "", LoginSettings(connect_s=7), program)
+
+
+@pytest.mark.parametrize(("text", "said"), REFUSED)
+def test_a_lasting_complaint_of_ssh_is_a_refusal(
+    door: SystemDoor, tmp_path: Path, text: str, said: str
+) -> None:
+    stand_in_ssh.complain(tmp_path, text)
+    with pytest.raises(PlaceRefusedError) as caught:
+        door.run("true")
+    assert str(caught.value).startswith("ws1: ")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "said"), BUSY + RETRIED)
+def test_a_passing_complaint_of_ssh_is_worth_a_later_try(
+    door: SystemDoor, tmp_path: Path, text: str, said: str
+) -> None:
+    stand_in_ssh.complain(tmp_path, text)
+    with pytest.raises(PlaceBusyError) as caught:
+        door.run("true")
+    assert str(caught.value).startswith("ws1: ")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("complaints", "tries"), [(BUSY, 1), (RETRIED, 2)])
+def test_only_logins_that_were_cut_off_are_tried_again_at_once(
+    door: SystemDoor, tmp_path: Path, complaints: list[tuple[str, str]], tries: int
+) -> None:
+    for text, _ in complaints:
+        stand_in_ssh.complain(tmp_path, text)
+        (tmp_path / "tries").write_text("")
+        with pytest.raises(PlaceBusyError):
+            door.run("true")
+        assert (tmp_path / "tries").read_text() == "x" * tries
+
+
+def test_an_encrypted_key_is_named(
+    tmp_path: Path, door: SystemDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_key().write_private_key_file(str(tmp_path / "id"), password="secret")
+    (tmp_path / "more").write_text(f"identityfile {tmp_path}/id\n")
+    stand_in_ssh.complain(tmp_path, "ann@ws1: Permission denied (publickey).\n")
+    with pytest.raises(PlaceRefusedError, match=r"the key .*/id is encrypted and no SSH agent"):
+        door.run("true")
+
+
+def test_a_missing_program_is_named() -> None:
+    door = SystemDoor(Host("ws1"), "", LoginSettings(), "/nowhere/ssh")
+    with pytest.raises(
+        PlaceRefusedError, match=r"/nowhere/ssh cannot be started .* --ssh paramiko"
+    ):
+        door.run("true")
+
+
+def test_a_command_gives_status_and_output(door: SystemDoor) -> None:
+    done = door.run("cat; exit 7", "input\n")
+    assert (done.status, done.lines) == (7, ["input"])
+
+
+def test_a_configuration_that_openssh_refuses_is_named(tmp_path: Path, door: SystemDoor) -> None:
+    (tmp_path / "bad").write_text("command-line: line 0: Bad configuration option: x\n")
+    with pytest.raises(PlaceRefusedError, match=r"does not accept its configuration: .*option: x"):
+        door.connect()
+
+
+def test_a_program_that_does_not_end_is_ended_in_time(door: SystemDoor) -> None:
+    with pytest.raises(PlaceBusyError, match="did not end within 0 s"):
+        door.run("sleep 60", within_s=0.3)
+
+
+def test_what_a_user_could_type_is_shown(door: SystemDoor) -> None:
+    assert door.shown("true") == "ssh -o ConnectTimeout=7 -l ann ws1 'true'"
