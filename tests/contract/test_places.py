@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,19 +19,24 @@ from resilient_scoop.hosts.make import Kind, ReachablePlace, SshOptions, make_pl
 from resilient_scoop.hosts.remote_command import RemoteSettings
 from tests import stand_in_host, stand_in_ssh
 from tests.fake_sshd import FakeSshd, make_key
+from tests.real_sshd import MISSING, RealSshd
 
 TICKET = b'{"secret": "a b\'c\\\\d"}'
 RUN = "20260101-abcdef"
 WITHIN_S = 20.0
+SHELLS = ("bash", "dash", "zsh", "tcsh", "fish")
 
 
 class World:
     """A host that can be reached in one way, and what is on it."""
 
-    def __init__(self, kind: Kind, folder: Path, sshd: FakeSshd | None) -> None:
+    def __init__(
+        self, kind: Kind, folder: Path, sshd: FakeSshd | RealSshd | None, user: str = "ann"
+    ) -> None:
         self.kind = kind
         self.folder = folder
         self.sshd = sshd
+        self.user = user
         self.places: list[ReachablePlace] = []
         self.python = str(stand_in_host.write_python(folder))
         stand_in_ssh.write_ssh(folder)
@@ -41,13 +50,13 @@ class World:
     ) -> ReachablePlace:
         """Return a place as a new launcher would make it."""
         port = self.sshd.port if self.sshd else None
-        host = Host(name="ws1", address="127.0.0.1", user="ann", port=port)
+        host = Host(name="ws1", address="127.0.0.1", user=self.user, port=port)
         options = SshOptions(
             kind=self.kind,
             config_file=str(self.folder / "ssh_config") if self.sshd else "",
             remote=RemoteSettings(python=self.python if python is None else python, prolog=prolog),
             start_s=start_s,
-            ssh_program=str(self.folder / "ssh"),
+            ssh_program="ssh" if isinstance(self.sshd, RealSshd) else str(self.folder / "ssh"),
         )
         place = make_place(host, options, RUN)
         self.places.append(place)
@@ -71,18 +80,37 @@ class World:
             self.sshd.close()
 
 
-@pytest.fixture(params=Kind, ids=lambda kind: kind.value)
+REAL = [
+    pytest.param(f"{kind.value} sshd", marks=pytest.mark.grid)
+    for kind in (Kind.PARAMIKO, Kind.SYSTEM)
+]
+
+
+@pytest.fixture(params=["local", "paramiko", "system", *REAL])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     yield from made(request.param, tmp_path)
 
 
-@pytest.fixture(params=[Kind.PARAMIKO, Kind.SYSTEM], ids=lambda kind: kind.value)
+@pytest.fixture(params=["paramiko", "system", *REAL])
 def connected(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     yield from made(request.param, tmp_path)
 
 
-def made(kind: Kind, folder: Path) -> Iterator[World]:
-    world = World(kind, folder, serve(folder) if kind is Kind.PARAMIKO else None)
+@pytest.fixture(params=REAL)
+def real(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    yield from made(request.param, tmp_path)
+
+
+def made(name: str, folder: Path) -> Iterator[World]:
+    """Yield a world, named by its kind and, with `sshd` behind it, on OpenSSH's server."""
+    word, _, server = name.partition(" ")
+    kind = Kind(word)
+    sshd: FakeSshd | RealSshd | None = None
+    if server:
+        sshd = serve_really(folder)
+    elif kind is Kind.PARAMIKO:
+        sshd = serve(folder)
+    world = World(kind, folder, sshd)
     yield world
     world.close()
 
@@ -92,12 +120,29 @@ def serve(folder: Path) -> FakeSshd:
     key = make_key()
     sshd = FakeSshd(folder, key)
     key.write_private_key_file(str(folder / "id"))
-    (folder / "known_hosts").write_text(sshd.known_line)
+    write_config(folder, sshd.known_line)
+    return sshd
+
+
+def serve_really(folder: Path) -> RealSshd:
+    """Start OpenSSH's server with a user for each login shell."""
+    if MISSING:
+        pytest.skip(MISSING)
+    key = make_key()
+    key.write_private_key_file(str(folder / "id"))
+    shells = {name: shutil.which(name) or f"/usr/bin/{name}" for name in SHELLS}
+    users = {"ann": "/bin/bash", "guest": "/usr/sbin/nologin", **shells}
+    sshd = RealSshd(folder / "sshd", users, f"{key.get_name()} {key.get_base64()}\n")
+    write_config(folder, sshd.known_line)
+    return sshd
+
+
+def write_config(folder: Path, known: str) -> None:
+    (folder / "known_hosts").write_text(known)
     (folder / "ssh_config").write_text(
         f"IdentityFile {folder}/id\nIdentityAgent none\nUserKnownHostsFile {folder}/known_hosts\n"
         "GlobalKnownHostsFile none\n"
     )
-    return sshd
 
 
 def wait(condition: Callable[[], bool]) -> None:
@@ -218,7 +263,7 @@ def test_a_dry_run_starts_nothing_and_shows_the_command(world: World) -> None:
 def test_the_ticket_is_in_no_command_line(world: World) -> None:
     place = world.place()
     run(place)
-    if world.sshd:
+    if isinstance(world.sshd, FakeSshd):
         assert world.sshd.commands
         assert not any("secret" in command for command in world.sshd.commands)
     lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
@@ -401,3 +446,104 @@ def test_a_stop_after_a_cut_ends_the_agent(connected: World) -> None:
     become(place, unit, UnitState.UNKNOWN)
     place.stop([unit], grace_s=1)
     assert connected.alive("t1") == []
+
+
+# --- OpenSSH's server -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_an_agent_runs_whatever_the_login_shell_is(real: World, shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    real.user = shell
+    place = real.place(prolog='X="it\'s"; echo loaded $X!')
+    unit = run(place)
+    assert place.find("t1") == [unit]
+    place.stop([unit], grace_s=5)
+    assert real.alive("t1") == []
+
+
+def test_an_account_without_a_shell_is_named(real: World) -> None:
+    real.user = "guest"
+    with pytest.raises(PlaceRefusedError, match="This account is currently not available"):
+        real.place().start(1, TICKET, tag="t1")
+
+
+def test_a_login_shell_that_prints_at_its_start_is_no_obstacle(real: World) -> None:
+    assert isinstance(real.sshd, RealSshd)
+    (real.sshd.folder / "home" / ".bashrc").write_text("echo Welcome; printf 'no end of line'\n")
+    real.place()
+    run(real.place())
+
+
+def test_a_changed_host_key_is_never_accepted(real: World) -> None:
+    other = make_key()
+    assert real.sshd is not None
+    write_config(
+        real.folder,
+        f"[127.0.0.1]:{real.sshd.port} {other.get_name()} {other.get_base64()}\n",
+    )
+    with pytest.raises(PlaceRefusedError, match="possible attack: the host key"):
+        real.place().start(1, TICKET, tag="t1")
+
+
+def test_an_unknown_host_key_is_refused(real: World) -> None:
+    write_config(real.folder, "")
+    with pytest.raises(PlaceRefusedError, match=r"is not known .* --accept-new-host-keys"):
+        real.place().start(1, TICKET, tag="t1")
+
+
+def test_a_wrong_user_is_refused(real: World) -> None:
+    real.user = "eve"
+    with pytest.raises(PlaceRefusedError, match="refuses the login"):
+        real.place().start(1, TICKET, tag="t1")
+
+
+def test_a_tunnel_carries_bytes_and_is_opened_again_on_the_same_port(real: World) -> None:
+    place = real.place()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for _ in range(2):
+                sock, _ = server.accept()
+                with sock:
+                    sock.sendall(sock.recv(100).upper())
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        address = place.tunnel(server.getsockname()[1])
+        assert answered(address) == b"HELLO"
+        real.cut()
+        assert opened_again(place, server.getsockname()[1]) == address
+        thread.join(WITHIN_S)
+
+
+def opened_again(place: ReachablePlace, port: int) -> str:
+    """Ask for a tunnel until one carries bytes: the loss of the first is noticed after a moment."""
+    until = time.monotonic() + WITHIN_S
+    while True:
+        assert time.monotonic() < until
+        try:
+            address = place.tunnel(port)
+            if answered(address) == b"HELLO":
+                return address
+        except (PlaceBusyError, OSError):
+            time.sleep(0.1)
+
+
+def answered(address: str) -> bytes:
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as sock:
+        sock.sendall(b"hello")
+        return sock.recv(100)
+
+
+@pytest.mark.grid
+def test_forty_logins_at_once_all_succeed_on_a_server_with_default_limits(tmp_path: Path) -> None:
+    world = World(Kind.PARAMIKO, tmp_path, serve_really(tmp_path))
+    try:
+        places = [world.place() for _ in range(40)]
+        with ThreadPoolExecutor(len(places)) as pool:
+            list(pool.map(lambda place: place.connect(), places))
+    finally:
+        world.close()
