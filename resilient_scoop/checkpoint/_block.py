@@ -349,7 +349,7 @@ def current_block(name: str) -> Block | None:
 
 
 def _store(at: Here) -> StateStore:
-    return StateStore(Path(at.session.settings.run_dir))
+    return StateStore(Path(at.session.settings.run_dir), at.session.mirror)
 
 
 def _code_digest() -> bytes:

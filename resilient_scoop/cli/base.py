@@ -151,6 +151,22 @@ def run_and_path(run: RunDir | str, path: str | None) -> tuple[RunDir, str | Non
     return catalog.select(state_folder(), catalog.LAST), run
 
 
+def run_and_host_arguments(command: _Command) -> _Command:
+    """Give a command RUN and HOST; RUN may be left out."""
+    host = click.argument("host", metavar="HOST", required=False)
+    run = click.argument(
+        "run", type=click.UNPROCESSED, metavar="[RUN]", shell_complete=RUN.shell_complete
+    )
+    return run(host(command))
+
+
+def run_and_host(run: str, host: str | None) -> tuple[RunDir, str]:
+    """Return the selected run and the host's name: a single word is a host of the newest run."""
+    if host is None:
+        return catalog.select(state_folder(), catalog.LAST), run
+    return catalog.select(state_folder(), run), host
+
+
 def file_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG001
     """Make the shell complete names of files."""
     from click.shell_completion import CompletionItem

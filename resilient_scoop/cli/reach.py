@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from resilient_scoop.errors import UsageError
 from resilient_scoop.journal import writer_lock
 from resilient_scoop.runs.folder import RunDir, boot_id, pid_started
+from resilient_scoop.runs.status import is_live
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,13 @@ def whom_to_ask(run: RunDir, command: str) -> Reached:
         _check_host(run, broker.host, here, command)
         return Reached(broker.pid, "broker")
     raise UsageError(f"run {run.id} is just starting or ending; try again")
+
+
+def check_live(run: RunDir, command: str) -> None:
+    """Raise UsageError unless the run is live on this host; `command` is that of the user."""
+    if not is_live(run):
+        raise UsageError(f"run {run.id} is not live; first: rscoop resume {run.id}")
+    whom_to_ask(run, command)
 
 
 def _check_host(run: RunDir, host: str, here: str, command: str) -> None:

@@ -18,6 +18,7 @@ from resilient_scoop.cli.base import (
 )
 from resilient_scoop.cli.changed import ALL, check_flags, decide
 from resilient_scoop.cli.environment import enter_surroundings, env_option
+from resilient_scoop.cli.grid import GridWish, crew, grid_options, hosts_before, save_hosts
 from resilient_scoop.cli.script import check_program, installed_versions
 from resilient_scoop.cli.start import start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
@@ -86,9 +87,11 @@ Examples:
 @task_output_option
 @time_limit_option
 @determinism_options
+@grid_options
 def command(  # noqa: PLR0913  one parameter per option
     *,
     run: RunDir,
+    grid: GridWish,
     workers: int | None,
     strict: bool,
     reuse_changed: tuple[str, ...],
@@ -143,10 +146,15 @@ def command(  # noqa: PLR0913  one parameter per option
         said = go_on(run, info.stdin_file)
         if said:
             note(said)
+    hands = crew(grid, workers, hosts_before(run), info.workers)
+    if hands.spec is not None:
+        save_hosts(run, hands.spec)
     return start(
         run,
         RunOptions(
-            workers=workers or info.workers,
+            workers=hands.here,
+            total=hands.total,
+            grid=hands.spec is not None,
             resume=True,
             reuse_changed=verdict.reuse,
             recompute_changed=verdict.recompute,

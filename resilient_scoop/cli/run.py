@@ -23,6 +23,7 @@ from resilient_scoop.cli.base import (
     state_folder,
     task_output_option,
 )
+from resilient_scoop.cli.grid import GridWish, crew, grid_options, save_hosts
 from resilient_scoop.cli.script import (
     Target,
     find_module,
@@ -58,6 +59,7 @@ Examples:
     rscoop run -n 4 --name trial7 evolve.py --generations 100
     rscoop run --seed 7 -m package.module   as python -m
     rscoop run --detach evolve.py           continues when you log out
+    rscoop run --hostfile hosts.txt evolve.py
 {EXIT_CODES}""",
 )
 @click.option(
@@ -86,8 +88,10 @@ Examples:
 @click.argument(
     "args", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...", shell_complete=file_names
 )
+@grid_options
 def command(  # noqa: PLR0913  one parameter per option
     *,
+    grid: GridWish,
     workers: int | None,
     name: str | None,
     seed: int | None,
@@ -111,7 +115,7 @@ def command(  # noqa: PLR0913  one parameter per option
     folder = working_folder()
     target = _target(script, folder, as_module=as_module)
     check_name(name)
-    count = workers or len(os.sched_getaffinity(0))
+    hands = crew(grid, workers)
     drawn = int.from_bytes(os.urandom(SEED_BITS // 8)) if seed is None else seed
 
     def describe(run_id: str) -> RunInfo:
@@ -136,7 +140,7 @@ def command(  # noqa: PLR0913  one parameter per option
             streams=RULES,
             strict=strict,
             keep_history=keep_history,
-            workers=count,
+            workers=hands.here,
             created_at=now,
             host=os.uname().nodename,
             user=user_name(os.geteuid()),
@@ -145,9 +149,12 @@ def command(  # noqa: PLR0913  one parameter per option
     now = time.time()  # noqa: TID251  labels the run and makes its id
     files = {} if target.source is None else {KEPT_SCRIPT: target.source}
     run = catalog.create(state_folder(), describe, now, files)
+    if hands.spec is not None:
+        save_hosts(run, hands.spec)
     options = RunOptions(
-        workers=count, strict=strict, quiet=quiet, detach=detach, audit=audit, task_output=task_output,
-        always_replay=always_replay, limit=limit_of(time_limit),
+        workers=hands.here, total=hands.total, grid=hands.spec is not None, strict=strict, quiet=quiet,
+        detach=detach, audit=audit, task_output=task_output, always_replay=always_replay,
+        limit=limit_of(time_limit),
     )  # fmt: skip
     return _started(run, options)
 

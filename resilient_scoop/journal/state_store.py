@@ -10,7 +10,7 @@ import hashlib
 import mmap
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from resilient_scoop.journal.blobs import (
     TMP,
@@ -29,12 +29,24 @@ INLINE_BYTES_MAX: Final = 1 << 19
 _SLICE_BYTES: Final = 8 << 20
 
 
+class Mirror(Protocol):
+    """The way from a folder on another host to that of the run (`transport.mirror`)."""
+
+    def fetch(self, name: str) -> None:
+        """Have a file here; raises OSError if there is none."""
+
+    def push(self, name: str, *, durable: bool) -> None:
+        """Have a file of this host there."""
+
+
 class StateStore:
     """The files of one run's checkpoints."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, mirror: Mirror | None = None) -> None:
+        """`mirror`: on another host than the run's, the way to the run's folder."""
         self.directory = run_dir / FOLDER
         self._blobs = BlobStore(self.directory)
+        self._mirror = mirror
 
     def put(
         self,
@@ -56,6 +68,8 @@ class StateStore:
 
         ref = self._blobs.write(parts, check=look)
         self._blobs.sync_names()
+        if self._mirror is not None:
+            self._mirror.push(f"{FOLDER}/{ref.digest.hex()}", durable=True)
         return ref.pack()
 
     def get(self, name: bytes) -> memoryview:
@@ -68,7 +82,13 @@ class StateStore:
             ref = unpack_ref(name)
         except ValueError as error:
             raise BlobError(str(error)) from error
-        return _mapped(self._blobs.path(ref.digest), ref)
+        path = self._blobs.path(ref.digest)
+        if self._mirror is not None and not path.exists():
+            try:
+                self._mirror.fetch(f"{FOLDER}/{path.name}")
+            except OSError as error:
+                raise BlobError(f"the file {path.name}: {error.strerror}") from error
+        return _mapped(path, ref)
 
     def remove(self, name: bytes) -> None:
         """Remove a file; a missing one is no error."""

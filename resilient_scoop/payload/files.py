@@ -11,6 +11,9 @@ So an array of any size passes the broker as a name.
                      forgets those of an earlier boot. Their maker removes them when the item is done.
 
 The two kinds of names differ in length.
+
+On another host than the run's, the folder is a cache: a `Mirror` passes on what is written, which is
+durable in the run's folder before its name is sent, and fetches what is read.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from resilient_scoop.adapters.synced_files import sync_folder
 from resilient_scoop.journal import result_files
@@ -34,18 +37,38 @@ if TYPE_CHECKING:
     Patience = Callable[[Callable[[], bytes], int, bool], bytes]
     """Calls a function again until there is space for a number of bytes, in a synced file or not."""
 
+FOLDER: Final = result_files.FOLDER
 ARGUMENT: Final = b"a"
 _NAME_BYTES: Final = result_files.ID_BYTES
 _REF_BYTES: Final = len(ARGUMENT) + _NAME_BYTES + 8
 
 
+class Mirror(Protocol):
+    """The way from a folder on another host to that of the run (`transport.mirror`)."""
+
+    def fetch(self, name: str) -> None:
+        """Have a file here; raises OSError if there is none."""
+
+    def push(self, name: str, *, durable: bool) -> None:
+        """Have a file of this host there."""
+
+    def sync(self, names: Sequence[str]) -> None:
+        """Make files durable there."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file there."""
+
+
 class LargeStore:
     """The payload codec's store over a folder of the run."""
 
-    def __init__(self, directory: Path, patience: Patience | None = None) -> None:
+    def __init__(
+        self, directory: Path, patience: Patience | None = None, mirror: Mirror | None = None
+    ) -> None:
         self._directory = directory
         self._blobs = BlobStore(directory)
         self._patience = patience
+        self._mirror = mirror
 
     def put(self, buffers: Sequence[bytes | memoryview], sync: bool) -> bytes:  # noqa: FBT001
         """Write the parts one after another; `sync` makes them durable before this returns.
@@ -59,9 +82,23 @@ class LargeStore:
         return self._patience(lambda: self._put(buffers, sync=sync), size_bytes, sync)
 
     def _put(self, buffers: Sequence[bytes | memoryview], *, sync: bool) -> bytes:
-        if sync:
+        if self._mirror is None:
+            return self._write(buffers, sync=sync)
+        ref = self._write(buffers, sync=False, result=sync)
+        path = self._path_of(ref)
+        try:
+            self._mirror.push(f"{FOLDER}/{path.name}", durable=sync)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        return ref
+
+    def _write(
+        self, buffers: Sequence[bytes | memoryview], *, sync: bool, result: bool | None = None
+    ) -> bytes:
+        if sync if result is None else result:
             name = os.urandom(_NAME_BYTES)
-            ref = self._blobs.put(buffers, name=result_files.name_of(name))
+            ref = self._blobs.put(buffers, sync=sync, name=result_files.name_of(name))
             return result_files.TAG + name + ref.pack()
         self._directory.mkdir(mode=0o700, exist_ok=True)
         name = os.urandom(_NAME_BYTES)
@@ -81,6 +118,8 @@ class LargeStore:
         Raises:
             BlobError: the file is missing or is not what was written.
         """
+        if self._mirror is not None:
+            self._have(self._mirror, ref)
         if len(ref) != _REF_BYTES:
             return self._blobs.load(*result_files.unpack(ref))
         try:
@@ -89,12 +128,28 @@ class LargeStore:
         except OSError as error:
             raise BlobError(f"the file of a large argument: {error.strerror}") from error
 
+    def _have(self, mirror: Mirror, ref: bytes) -> None:
+        path = self._path_of(ref)
+        if not path.exists():
+            try:
+                mirror.fetch(f"{FOLDER}/{path.name}")
+            except OSError as error:
+                raise BlobError(f"the file {path.name}: {error.strerror}") from error
+
+    def _path_of(self, ref: bytes) -> Path:
+        if len(ref) != _REF_BYTES:
+            return self._directory / result_files.unpack(ref)[1]
+        return self.path(_name(ref))
+
     def sync(self, refs: Sequence[bytes]) -> None:
         """Make the files of arguments durable: a checkpoint will depend on them.
 
         Raises:
             OSError: the disk refused.
         """
+        if self._mirror is not None:
+            self._mirror.sync([f"{FOLDER}/{self._path_of(ref).name}" for ref in refs])
+            return
         for ref in refs:
             fd = os.open(self.path(_name(ref)), os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -105,11 +160,16 @@ class LargeStore:
 
     def remove(self, ref: bytes) -> None:
         """Remove an argument's file; a missing one is no error."""
-        self.path(_name(ref)).unlink(missing_ok=True)
+        path = self.path(_name(ref))
+        path.unlink(missing_ok=True)
+        if self._mirror is not None:
+            self._mirror.remove(f"{FOLDER}/{path.name}")
 
     def withdraw(self, ref: bytes) -> None:
         """Remove the file of a payload that `put` synced and no record names."""
         result_files.remove(self._directory, ref[len(result_files.TAG) :][:_NAME_BYTES])
+        if self._mirror is not None:
+            self._mirror.remove(f"{FOLDER}/{self._path_of(ref).name}")
 
     def path(self, name: bytes) -> Path:
         """Return the path of an argument's file."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.parent.parent import Parent
     from resilient_scoop.processes.starting import ChildSettings
     from resilient_scoop.task_state.rng import StreamBook
+    from resilient_scoop.transport.mirror import HostFiles
 
 BEAT_S = 0.25
 DEPUTY_S = 0.1
@@ -39,6 +40,13 @@ FLUSH_S = 0.09
 ACK_MESSAGES = 16
 UNACKED_MAX = 32
 """Limit of unacknowledged messages for progress reports: the broker's disk may be full for hours."""
+
+
+def _mirror(sockets: str) -> HostFiles:
+    """Return the way to the files of a run on another host."""
+    from resilient_scoop.transport.mirror import HostFiles  # `socket` is slow, and seldom needed
+
+    return HostFiles(sockets)
 
 
 class Context:
@@ -120,10 +128,10 @@ class Session:
         self.reporter = Reporter()
         self.record = FlightRecord(settings.record_fd)
         self.room = Room(self)
-        self.store = LargeStore(Path(settings.run_dir) / "payloads", self.room.store)
-        self.socket = DealerSocket(
-            local_endpoint(str(Path(settings.run_dir) / "sock")), settings.incarnation
-        )
+        sockets = str(Path(settings.run_dir) / "sock")
+        self.mirror = _mirror(sockets) if settings.is_remote else None
+        self.store = LargeStore(Path(settings.run_dir) / "payloads", self.room.store, self.mirror)
+        self.socket = DealerSocket(local_endpoint(sockets), settings.incarnation)
         self.context = Context("0", None)
         self.waiter: Waiter | None = None
         self.running: Work | None = None  # what the main thread is executing

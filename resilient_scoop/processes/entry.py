@@ -39,6 +39,12 @@ def _run() -> int:
             from resilient_scoop.processes.broker.main import main as run
         elif role == "agent":
             from resilient_scoop.processes.agent.main import main as run
+        elif role == "remote-agent":
+            from resilient_scoop.processes.agent.remote import main as run
+        elif role == "host":
+            from resilient_scoop.processes.agent.guardian import main as run
+        elif role == "places":
+            from resilient_scoop.processes.places.start import main as run
         elif role == "worker":
             from resilient_scoop.processes.worker.main import main as run
         elif role == "survey":

@@ -72,5 +72,5 @@ def announce(session: Session, settings: ChildSettings) -> None:
     resilient_scoop.IS_RUNNING = True
     resilient_scoop.IS_ORIGIN = session.role == "origin"
     resilient_scoop.WORKER = resilient_scoop.worker = settings.name
-    resilient_scoop.SIZE = options.workers
+    resilient_scoop.SIZE = options.size
     resilient_scoop.BROKER = resilient_scoop.BrokerInfo("localhost", settings.run_dir)

@@ -22,7 +22,8 @@ class Limit(msgspec.Struct, frozen=True):
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The user's options for starting or resuming a run."""
 
-    workers: int
+    workers: int  # on the run's own host
+    total: int = 0  # of all hosts, as far as it was known at the start; 0: as many as `workers`
     resume: bool = False
     reuse_changed: tuple[
         str, ...
@@ -37,6 +38,13 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     audit: bool = False  # report what parents do that is not journaled
     task_output: bool = False  # output of tasks is shown live
     limit: Limit | None = None
+    grid: bool = False  # other hosts take part (`hosts.spec`)
+    listen: tuple[str, ...] = ()  # addresses on which the broker listens for them; empty: all
+
+    @property
+    def size(self) -> int:
+        """The workers of all hosts, as far as it was known at the start."""
+        return self.total or self.workers
 
     @property
     def stops_at_differences(self) -> bool:

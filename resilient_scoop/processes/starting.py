@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
     from resilient_scoop.runs.folder import RunDir, RunInfo
 
+LOCAL: Final = "local"
+"""Name of the run's own host."""
 _VARIABLE: Final = "RSCOOP_CHILD"
 _PYTHONPATH_GIVEN: Final = "RSCOOP_PYTHONPATH_GIVEN"
 _PDEATHSIG: Final = 1
+_AGENTS: Final = ("agent", "remote-agent")
 _FLAGS: Final = {
     "debug": "d", "dont_write_bytecode": "B", "optimize": "O", "no_site": "S", "verbose": "v",
     "bytes_warning": "b", "quiet": "q", "isolated": "I",
@@ -65,6 +68,9 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     errors_fd: int = -1  # an agent's: the launcher's end of its standard error, held and not read
     screen_fd: int = -1  # the same of its standard output, if that is a terminal
     control_fd: int = -1  # an agent's: end of file means that the launcher is gone
+    node: str = LOCAL  # the host's name in the run
+    ticket_fd: int = -1  # an agent's on another host: its ticket (`transport.tickets`)
+    orphan_timeout_s: float | None = None  # how long such an agent lives without a broker
     adopt: bool = False
     keep_history: bool = False
     crashes_max: int = 3
@@ -74,6 +80,11 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     ignored: list[int] = []  # signals that the launcher was started to ignore
     careful: bool = False  # a worker starts none of the script's calls while one of them waits
     may_be_freed: bool = True  # a careful worker may end again because C code waits
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether this process is on another host than the run."""
+        return self.node != LOCAL
 
 
 def settings_for(run: RunDir, info: RunInfo, options: RunOptions, *, adopt: bool) -> ChildSettings:
@@ -183,7 +194,7 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
         for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB", "NUMBA", "BLIS"):
             environ.setdefault(f"{library}_NUM_THREADS", "1")
     parent = os.getpid()
-    at_its_end = signal.SIGCONT if role == "agent" else signal.SIGKILL
+    at_its_end = signal.SIGCONT if role in _AGENTS else signal.SIGKILL
     flags = settings.script.flags if user_code else []
     command = [
         sys.executable,
@@ -206,6 +217,7 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
             for fd in (
                 settings.record_fd,
                 settings.control_fd,
+                settings.ticket_fd,
                 settings.stdin_fd,
                 settings.errors_fd,
                 settings.screen_fd,

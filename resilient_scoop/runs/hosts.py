@@ -49,6 +49,10 @@ class LiveHost(msgspec.Struct, frozen=True, kw_only=True):
     rtt_ms: float | None = None
     heard_s: float | None = None  # since the last message
     state: str = ""
+    why: str = ""
+    rate: float = 0.0  # items per second, lately
+    slack_s: float = 0.0  # until it counts as lost
+    at_risk_s: float = 0.0  # seconds of work that are lost if it dies now
 
 
 class LiveHostsFile(msgspec.Struct, frozen=True):

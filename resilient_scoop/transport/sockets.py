@@ -1,4 +1,4 @@
-"""The sockets of a run: one ROUTER at the broker, one DEALER at every other process.
+"""The local sockets of a run: one ROUTER at the broker, one DEALER at every other process of its host.
 
 The options follow measurements of libzmq: ROUTER_MANDATORY, so that a message without a receiver is
 an error; ROUTER_HANDOVER, so that a peer that reconnects is received; no high-water mark, because
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 LINGER_MS: Final = 300
-_RETRY_MS_MAX: Final = 1000
-_LOCAL_RETRY_MS_MAX: Final = 100
+_RETRY_MS_MAX: Final = 100
 """A new broker is ready 0.4 s after the old one died; a later retry would keep it waiting."""
 _MESSAGE_BYTES_MAX: Final = 1 << 31
 # Plain numbers: pyzmq's are enums, and `|` on those takes as long as the sending itself.
@@ -60,7 +59,7 @@ def _try_threads() -> None:
             thread.join()
 
 
-class _Socket:
+class Socket:
     """The common part of both ends."""
 
     def __init__(self, kind: int) -> None:
@@ -74,6 +73,11 @@ class _Socket:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
 
+    @property
+    def doors(self) -> list[zmq.Socket[bytes]]:
+        """Return what to poll."""
+        return [self._socket]
+
     def watch(self, fd: int) -> None:
         """Make `wait` return when a descriptor is readable."""
         self._poller.register(fd, zmq.POLLIN)
@@ -81,6 +85,17 @@ class _Socket:
     def unwatch(self, fd: int) -> None:
         """Remove a descriptor."""
         self._poller.unregister(fd)
+
+    def join(self, *others: Socket) -> None:
+        """Make `wait` return when other sockets have a message, too."""
+        for other in others:
+            for door in other.doors:
+                self._poller.register(door, zmq.POLLIN)
+
+    def part(self, other: Socket) -> None:
+        """Stop waiting for another socket, before it is closed."""
+        for door in other.doors:
+            self._poller.unregister(door)
 
     def wait(self, timeout_s: float) -> set[int]:
         """Wait for a message or a watched descriptor; return the descriptors that are readable."""
@@ -112,7 +127,7 @@ class _Socket:
         self._context.term()
 
 
-class RouterSocket(_Socket):
+class RouterSocket(Socket):
     """The broker's end."""
 
     def __init__(self, endpoint: str) -> None:
@@ -141,18 +156,19 @@ class RouterSocket(_Socket):
         return True
 
 
-class DealerSocket(_Socket):
+class DealerSocket(Socket):
     """The end of a worker, the origin or an agent."""
 
     def __init__(self, endpoint: str, identity: bytes) -> None:
         super().__init__(zmq.DEALER)
         self._socket.setsockopt(zmq.IDENTITY, identity)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
-        local = endpoint.startswith("ipc:")
-        self._socket.setsockopt(
-            zmq.RECONNECT_IVL_MAX, _LOCAL_RETRY_MS_MAX if local else _RETRY_MS_MAX
-        )
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RETRY_MS_MAX)
+        self._prepare()
         self._socket.connect(endpoint)
+
+    def _prepare(self) -> None:
+        """Set what a kind of socket needs before it connects."""
 
     def receive(self) -> list[bytes] | None:
         """Return the frames of a received message, or None."""

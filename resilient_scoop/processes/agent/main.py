@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
 import msgspec
 
@@ -29,6 +29,8 @@ from resilient_scoop.runs.executing import state_of
 from resilient_scoop.transport.sockets import DealerSocket, local_endpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from resilient_scoop.core.flight import Flight
     from resilient_scoop.processes.starting import ChildSettings
 
@@ -45,24 +47,51 @@ class Child(msgspec.Struct, eq=False):
     mark: str  # mark that its children inherit
 
 
+class UpwardSocket(Protocol):
+    """The connection to the broker, as far as it is used here."""
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Send a message."""
+
+    def receive(self) -> list[bytes] | None:
+        """Return a received message, or None."""
+
+    def watch(self, fd: int) -> None:
+        """Make `wait` return when a descriptor is readable."""
+
+    def unwatch(self, fd: int) -> None:
+        """Remove a descriptor."""
+
+    def wait(self, timeout_s: float) -> set[int]:
+        """Wait; return the descriptors that are readable."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
 class AgentShell:
     """Carries out the machine's actions, and gives it events."""
 
-    def __init__(self, settings: ChildSettings) -> None:
+    def __init__(self, settings: ChildSettings, socket: UpwardSocket) -> None:
         self.settings = settings
-        slots = [Slot("origin", "origin")]
-        slots += [Slot("worker", f"w{n + 1}") for n in range(settings.options.workers)]
-        config = AgentConfig(settings.stop_grace_s, always_replay=settings.options.always_replay)
+        remote = settings.is_remote
+        before = f"{settings.node}:" if remote else ""
+        slots = [] if remote else [Slot("origin", "origin")]
+        slots += [Slot("worker", f"{before}w{n + 1}") for n in range(settings.options.workers)]
+        config = AgentConfig(
+            settings.stop_grace_s, always_replay=settings.options.always_replay,
+            orphan_timeout_s=settings.orphan_timeout_s if remote else None,
+        )  # fmt: skip
         self.machine = Agent(
-            config, slots, node="local", name="agent", pid=os.getpid(), run=settings.run[:8]
+            config, slots, node=settings.node, name="agent", pid=os.getpid(), run=settings.run[:8]
         )
-        endpoint = local_endpoint(str(Path(settings.run_dir) / "sock"))
-        self.socket = DealerSocket(endpoint, settings.incarnation)
+        self.socket = socket
         self.children: dict[str, Child] = {}  # by the name of their slot
         self.gone: dict[str, Child] = {}  # ended in this turn
         self.status: int | None = None
         self.ooms = host.oom_kills()
-        self.mark = leftovers.mark_of(settings.run_id, settings.incarnation)
+        node = settings.node if remote else ""
+        self.mark = leftovers.mark_of(settings.run_id, settings.incarnation, node)
         leftovers.adopt()
         self.logs = Path(settings.run_dir) / "logs"
         self.logs.mkdir(mode=0o700, exist_ok=True)
@@ -80,14 +109,18 @@ class AgentShell:
         while self.status is None:
             wait_s = self.machine.deadline() - time.monotonic()
             self._turn(self.socket.wait(max(0.0, min(CHECK_S, wait_s))))
+        self._end()
         self.socket.close()
         return self.status
 
+    def _end(self) -> None:
+        """Do the last things before the connection is closed."""
+
     def _turn(self, ready: set[int]) -> None:
         """Give the machine the events and the time."""
-        if self.control_fd in ready and not os.read(self.control_fd, 4096):
-            self.socket.unwatch(self.control_fd)
-            self._step(agent.LauncherGone())
+        if self.control_fd in ready:
+            self._hear_control()
+        self._attend(ready)
         while self.status is None and (frames := self.socket.receive()) is not None:
             self._step(agent.Received(frames, self._flights()))
         for name, child in list(self.children.items()):
@@ -95,6 +128,15 @@ class AgentShell:
                 self._reap(name, child)
         if self.status is None:
             self._tick()
+
+    def _hear_control(self) -> None:
+        """Take in a line `stop SECONDS`, or the end of the launcher."""
+        words = os.read(self.control_fd, 4096).split()
+        if not words:
+            self.socket.unwatch(self.control_fd)
+            self._step(agent.LauncherGone())
+        elif words[0] == b"stop" and self.status is None:
+            self.machine.stop("asked", time.monotonic())
 
     def _tick(self) -> None:
         states = None
@@ -124,7 +166,7 @@ class AgentShell:
                 gone = self.gone[name]
                 leftovers.end_all(lambda: leftovers.of_session(gone.popen.pid, gone.mark))
             case agent.Say(note=note):
-                write_note(notes.text_of(note, self.logs, self.settings.run_id))
+                self._say(notes.text_of(note, self.logs, self.settings.run_id))
             case agent.Transmit(frames=frames) | agent.Beat(frames=frames):
                 self.socket.send(frames)
             case agent.Leave(status=status):
@@ -132,17 +174,32 @@ class AgentShell:
             case _:
                 assert_never(action)
 
+    # --- what the agent of another host does differently --------------------------------------
+
+    def _attend(self, ready: set[int]) -> None:
+        """Take care of descriptors that only this kind of agent has."""
+
+    def _say(self, text: str) -> None:
+        """Say something to the user."""
+        write_note(text)
+
+    def _lack(self) -> str:
+        """Return what is missing to start a process; empty if nothing is."""
+        return ""
+
     # --- processes ----------------------------------------------------------------------------
 
     def _start(self, wanted: agent.Start) -> agent.Started | agent.NotStarted:
         """Start a slot's process; return the resulting event."""
         slot = self.machine.slots[wanted.name]
+        if lack := self._lack():
+            return agent.NotStarted(slot.name, lack)
         incarnation = slot.role[0].encode() + os.urandom(8)
         record = FlightRecord.create(slot.name)
         mark = f"{self.mark}{incarnation.hex()}"
         settings = msgspec.structs.replace(
             self.settings, name=slot.name, incarnation=incarnation, mark=mark,
-            record_fd=record.fd, control_fd=-1, errors_fd=-1, screen_fd=-1,
+            record_fd=record.fd, control_fd=-1, errors_fd=-1, screen_fd=-1, ticket_fd=-1,
             careful=wanted.careful, may_be_freed=wanted.may_be_freed,
         )  # fmt: skip
         try:
@@ -190,5 +247,7 @@ class AgentShell:
 
 
 def main() -> int:
-    """Run an agent."""
-    return AgentShell(starting.take_settings()).serve()
+    """Run the agent of the run's own host."""
+    settings = starting.take_settings()
+    endpoint = local_endpoint(str(Path(settings.run_dir) / "sock"))
+    return AgentShell(settings, DealerSocket(endpoint, settings.incarnation)).serve()

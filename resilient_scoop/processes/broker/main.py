@@ -52,6 +52,8 @@ from resilient_scoop.journal.state_store import StateStore
 from resilient_scoop.processes.broker.disk import Disk, wait_for_room
 from resilient_scoop.processes.failures import script_dies
 from resilient_scoop.processes.starting import take_settings
+from resilient_scoop.runs import asked
+from resilient_scoop.runs.asked import Asked
 from resilient_scoop.runs.reports import Found, Report, broker_report
 from resilient_scoop.transport.sockets import RouterSocket, local_endpoint
 from resilient_scoop.wire import messages as wire
@@ -60,6 +62,7 @@ from resilient_scoop.wire.tally import TALLY_KEY, Tally, decode_tally
 if TYPE_CHECKING:
     from resilient_scoop.core.broker.exchange import Mail
     from resilient_scoop.core.facts.state import State
+    from resilient_scoop.processes.broker.grid import Grid
     from resilient_scoop.processes.starting import ChildSettings
 
 _REPORT_S = 0.2
@@ -68,6 +71,7 @@ _SPEAK_S = 1.0
 LOST_AT_BOOT = b"Ba"  # first byte of a payload that names the file of an argument
 _QUIET_S = 3  # of an agent: less is not worth a word
 _FAREWELL_S = 8.0
+_ASKED_S = 0.25
 _FAREWELL_MIN_S = 1.0
 
 
@@ -190,7 +194,7 @@ def forget_failures(journal: Journal, state: State) -> int:
 class BrokerShell:
     """Holds the machine and its adapters."""
 
-    def __init__(self, settings: ChildSettings) -> None:
+    def __init__(self, settings: ChildSettings) -> None:  # noqa: PLR0915 - all that a broker is
         self.settings = settings
         self.journal = open_journal(settings)
         if settings.options.retry_failed and not settings.adopt:
@@ -226,6 +230,10 @@ class BrokerShell:
         self.socket.watch(0)
         os.set_blocking(0, False)
         os.set_blocking(1, False)
+        self.grid: Grid | None = None
+        self.asked, self.asked_at = Asked(Path(settings.run_dir)), 0.0
+        if settings.options.grid:
+            self._open_door()
         self.launcher, self.halt_said = True, False
         self.reported_at = 0.0
         self.reported, self.spoke_at = b"", 0.0
@@ -238,6 +246,15 @@ class BrokerShell:
         self.put_turn = 0  # the last turn that had records
         self.output_turn = 0  # the turn that recorded output, if that is not reported yet
         self.farewell_at: float | None = None
+
+    def _open_door(self) -> None:
+        """Let other hosts in, from now on."""
+        from resilient_scoop.processes.broker.grid import Grid  # slow, and not for local runs
+
+        self.grid = Grid(
+            self.settings, self.exchange, self.socket, self.say,
+            lambda: os.eventfd_write(self.wake, 1),
+        )  # fmt: skip
 
     def say(self, text: str) -> None:
         """Send the launcher a message for the user."""
@@ -259,12 +276,31 @@ class BrokerShell:
             now = time.monotonic()
             for peer, frames in self.socket.receive():
                 self.exchange.receive(peer, frames, now)
+            if self.grid is not None:
+                self.grid.receive(now)
             if self._mind_disk() or self.exchange.has_work or not committed:
                 self._turn(now)
             self._tell(now)
+            self._mind_asked(now)
+            if self.grid is not None:
+                self.grid.after_turn(now)
             self._mind_halt()
             if self._is_over(now):
                 return self._end()
+
+    def _mind_asked(self, now: float) -> None:
+        """Answer what users ask by `rscoop invite`, `drain`, `revoke`, `rekey`."""
+        if now - self.asked_at >= _ASKED_S:
+            self.asked_at = now
+            self.asked.answer_all(self._answer)
+
+    def _answer(self, request: asked.Request) -> asked.Answer:
+        if self.grid is None:
+            if not isinstance(request, asked.Listen):
+                return asked.Answer(refused="it has no other hosts")
+            self._open_door()
+        assert self.grid is not None, "it was made"
+        return self.grid.answer(request)
 
     def _mind_halt(self) -> None:
         """Report why a future, or the run, cannot continue."""
@@ -328,6 +364,8 @@ class BrokerShell:
             self.broker, self.found, output_bytes, ask=self.ask, asked_over=over,
             agent_quiet_s=quiet_s if quiet_s >= _QUIET_S else 0,
         )  # fmt: skip
+        if self.grid is not None:
+            report = msgspec.structs.replace(report, hosts=self.grid.states())
         full = self.disk.full()
         at_limit = self.disk.at_limit
         return msgspec.structs.replace(report, full=full, at_limit=at_limit) if full else report
@@ -344,10 +382,13 @@ class BrokerShell:
         return full != before
 
     def _send(self, mails: list[Mail]) -> None:
+        # A peer without connection gets it again after it reconnects.
+        door = None if self.grid is None else self.grid.door
         for to, frames in mails:
-            self.socket.send(
-                to, frames
-            )  # a peer without connection gets it again after it reconnects
+            if door is not None and door.is_guest(to):
+                door.send(to, frames)
+            else:
+                self.socket.send(to, frames)
 
     def _hear_launcher(self) -> None:
         data = os.read(0, 4096)
@@ -383,6 +424,8 @@ class BrokerShell:
         self._report(self._how_it_goes(self.broker.state.output_bytes, durable=True))
         self.committer.close()
         self.journal.close(clean=True)
+        if self.grid is not None:
+            self.grid.door.close()
         self.socket.close()
         return 0 if self.broker.ended is not None else STOPPED
 

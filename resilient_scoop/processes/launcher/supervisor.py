@@ -41,6 +41,7 @@ from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.processes.stderr import LOG as ERRORS_LOG
 from resilient_scoop.processes.stderr import ErrorStream
 from resilient_scoop.processes.task_output import TaskLogs
+from resilient_scoop.processes.ticket_extra import write_options
 from resilient_scoop.runs import decisions
 from resilient_scoop.runs.audit_findings import AuditTail
 from resilient_scoop.runs.display import (
@@ -62,6 +63,7 @@ from resilient_scoop.runs.status import OutputTail, read_figures
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from resilient_scoop.processes.launcher.places import PlacesPart
     from resilient_scoop.runs.folder import RunDir, RunInfo
 
 LEFT_S = 2.0
@@ -133,6 +135,7 @@ class Launcher:
         self.feeder = Feeder(self.selector, folder=run.path, resumed=options.resume)
         self.broker = ChildProcess("broker")
         self.agent = ChildProcess("agent")
+        self.places: PlacesPart | None = None
         self.report = Report()
         self.rate, self.course, self.batch_course = Rate(), RemainingTime(), RemainingTime()
         self.computed_s = -1.0  # seconds of computing before this launcher started
@@ -203,6 +206,32 @@ class Launcher:
         self._watch(self.agent, process)
         self.agent_watch.started()
 
+    def _start_places(self) -> None:
+        """Start the process that starts agents on other hosts, if there are any."""
+        if not self.options.grid:
+            return
+        from resilient_scoop.processes.launcher.places import PlacesPart  # not for local runs
+
+        self.places = PlacesPart(
+            self.run, self.selector, self.display.note, lambda: self.settings(adopt=False)
+        )
+        self.places.start()
+
+    def _mind_places(self) -> None:
+        places = self.places
+        if places is None:
+            return
+        places.tick()
+        if places.fatal and not self.said_fatal and not self.handover.stops:
+            self.said_fatal = places.fatal
+            self.handover.stop()
+
+    def _end_places(self, grace_s: float) -> None:
+        """End the agents of other hosts: the broker has told them already, if it could."""
+        places, self.places = self.places, None
+        if places is not None:
+            places.end(grace_s)
+
     agent_control = -1
     agent_mark = ""
     others: frozenset[int] = (
@@ -221,8 +250,7 @@ class Launcher:
         try:
             self.others = frozenset(leftovers.below(set()))
             leftovers.adopt()
-            self.run.logs.mkdir(mode=0o700, exist_ok=True)
-            self.run.make_socket_dir()
+            self._make_folders()
             self.ears = SignalReceiver(self.selector, self.handover.hear, self._leave)
             terminal = _STDERR if not self.options.detach and os.isatty(_STDERR) else None
             self.errors = ErrorStream(self.run.logs / ERRORS_LOG, self.display.error, terminal)
@@ -232,18 +260,20 @@ class Launcher:
                 self.selector.register(self.screen.ours, selectors.EVENT_READ, self.screen.hear)
             if not self.options.resume:
                 words = " ".join([self.info.title, *map(one_line, self.info.argv)])
-                self.display.begin(started(self.run.id, words, self.options.workers))
+                self.display.begin(started(self.run.id, words, self.options.size))
             else:
                 self._end_orphans()
             self._keep_code()
             self.start_broker(adopt=False)
             self.start_agent()
+            self._start_places()
             while self.broker.process is not None or self.agent.process is not None:
                 for key, _ in self.selector.select(self._timeout_s()):
                     key.data()
                 self._show_errors(self.errors)
                 self._end_late()
             self._check_there()
+            self._end_places(self.settings(adopt=False).stop_grace_s)
             return self._finish()
         finally:
             self._kill_all()
@@ -255,6 +285,12 @@ class Launcher:
             if self.ears is not None:
                 self.ears.close()
             self.run.remove_socket_dir()  # last, because it needs descriptors, which may have run out
+
+    def _make_folders(self) -> None:
+        self.run.logs.mkdir(mode=0o700, exist_ok=True)
+        self.run.make_socket_dir()
+        with suppress(OSError):  # a full disk: it is for those who join later
+            write_options(self.run.path, self.options)
 
     def _end_orphans(self) -> None:
         """End processes that tasks of the run had started, if the agent was killed before it could."""
@@ -284,6 +320,8 @@ class Launcher:
         now = time.monotonic()
         held_s = 1.0 if self.errors is None else self.errors.due_s(now)
         poll_s = 1.0 if self.tasks is None else _TASKS_EVERY_S
+        if self.places is not None:
+            poll_s = min(poll_s, self.places.due_s(now))
         return min(poll_s, held_s, self.handover.due_s(now))
 
     def _reap(self, part: ChildProcess) -> None:
@@ -371,6 +409,7 @@ class Launcher:
     def _end_late(self) -> None:
         self._show_tasks()
         self._check_there()
+        self._mind_places()
         self.lives.live(time.time())  # noqa: TID251
         now = time.monotonic()
         self.feeder.look()
@@ -422,6 +461,7 @@ class Launcher:
         for part in (self.agent, self.broker):
             if part.process is not None:
                 part.process.kill()
+        self._end_places(0.0)
         if self.agent.process is not None:
             with suppress(subprocess.TimeoutExpired):
                 self.agent.process.wait(LEFT_S)
@@ -467,6 +507,8 @@ class Launcher:
                 if self.computed_s < 0:
                     self.computed_s = report.computed_s
                 self._say_recovered(report)
+                if self.places is not None:
+                    self.places.tell_hosts(report.hosts)
                 self.handover.hear_report(report)
         if lines:
             self._show()
@@ -573,7 +615,7 @@ class Launcher:
             computed_s = report.computed_s - self.computed_s
             all_s = ran_s(self.run.path, time.time())  # noqa: TID251
             self.display.note(
-                finished(self.run.id, report, took_s, self.options.workers, computed_s, all_s)
+                finished(self.run.id, report, took_s, self.options.size, computed_s, all_s)
             )
         if report.code or self.display.lost_bytes < BLOCK_BYTES:
             return report.code

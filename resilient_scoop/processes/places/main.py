@@ -73,8 +73,7 @@ class PlacesShell:
 
     def serve(self) -> int:
         """Serve until the machine leaves or the launcher is gone; return the exit status."""
-        out = (tuple(self.settings.drained), tuple(self.settings.revoked))
-        self._step(places.Began(self.units.found, *out))
+        self._step(places.Began(self.units.found))
         while not self.is_over:
             self._turn(self._wait())
         self._report_hosts(time.monotonic(), last=True)

@@ -89,7 +89,7 @@ def main() -> NoReturn:
     """Run a worker."""
     settings = take_settings()
     ignored_signals.spare_children(settings.ignored)
-    session = Session("worker", settings, node="local", pid=os.getpid())
+    session = Session("worker", settings, node=settings.node, pid=os.getpid())
     announce(session, settings)
     forked_children.watch(session)
     user_signals.install(lambda: False)

@@ -54,7 +54,7 @@ Host alice
     GlobalKnownHostsFile none
     ProxyJump gate,ann@[fe80::1]:2200
 Host *
-    User someone
+    User guest
 """
     found = target(home, text)
     assert (found.hostname, found.port, found.user) == ("ws1.lab", 2222, "ann")
@@ -80,7 +80,7 @@ def test_a_host_key_alias_names_the_key(home: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["ProxyJump none", "ProxyCommand none"])
-def test_the_word_none_means_no_proxy(home: Path, word: str) -> None:
+def test_none_is_no_proxy(home: Path, word: str) -> None:
     found = target(home, word)
     assert (found.jumps, found.proxy_command) == ((), "")
 

@@ -1,0 +1,211 @@
+"""Options that name other hosts and say how they are reached, of `rscoop run` and `rscoop resume`."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+import click
+
+from resilient_scoop.cli.base import DURATION
+from resilient_scoop.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from resilient_scoop.hosts.hostfile import Host
+    from resilient_scoop.hosts.spec import GridSpec
+    from resilient_scoop.runs.folder import RunDir
+
+_Command = TypeVar("_Command", bound="Callable[..., Any]")
+FILE: Final = "grid.json"
+_LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class GridWish(NamedTuple):
+    """The options as they were typed."""
+
+    host: tuple[str, ...]
+    hostfile: str | None
+    min_hosts: int | None
+    ssh: str | None
+    ssh_config: str | None
+    python: str | None
+    prolog: str | None
+    tunnel: bool
+    external_address: str | None
+    accept_new_host_keys: bool
+    ship: bool
+    orphan_timeout: float | None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether any of them was typed."""
+        return any(self)
+
+
+class Crew(NamedTuple):
+    """The workers of a run."""
+
+    here: int  # on this host
+    total: int  # as far as it is known now
+    spec: GridSpec | None  # the other hosts
+
+
+_OPTIONS: Final = (
+    click.option(
+        "--host", multiple=True, metavar="HOST[:N]",
+        help="Run workers on HOST, reached over SSH (user@host, host:N, node[01-16]); several are "
+        "possible. This host computes only if it is named: localhost:N.",
+    ),
+    click.option(
+        "--hostfile", type=click.Path(), metavar="FILE",
+        help="Run workers on the hosts of FILE, one a line.",
+    ),
+    click.option(
+        "--min-hosts", type=click.IntRange(min=0), metavar="N",
+        help="Stop the run if fewer hosts than N can be reached at its start.  [default: 1]",
+    ),
+    click.option(
+        "--ssh", type=click.Choice(["paramiko", "system"]),
+        help="Log in by Python's paramiko, or by the program ssh.  [default: paramiko]",
+    ),
+    click.option(
+        "--ssh-config", type=click.Path(), metavar="FILE",
+        help="OpenSSH's configuration.  [default: ~/.ssh/config]",
+    ),
+    click.option("--python", metavar="PATH", help="The Python of the other hosts."),
+    click.option(
+        "--prolog", metavar="COMMAND",
+        help="A shell command to run on the other hosts before Python (module load ...).",
+    ),
+    click.option(
+        "--tunnel", is_flag=True,
+        help="Send all traffic through the SSH connections: no other port need be open.",
+    ),
+    click.option(
+        "--external-address", metavar="ADDRESS",
+        help="The address of this host that the other hosts can reach.",
+    ),
+    click.option(
+        "--accept-new-host-keys", is_flag=True,
+        help="Trust and remember the key of a host that SSH does not know yet.",
+    ),
+    click.option(
+        "--ship", is_flag=True,
+        help="Copy the script's folder to the hosts, which then need no shared file system.",
+    ),
+    click.option(
+        "--orphan-timeout", type=DURATION, metavar="DURATION",
+        help="How long the other hosts continue, and keep their results, without this one.  "
+        "[default: 15m]",
+    ),
+)  # fmt: skip
+
+
+def grid_options(command: _Command) -> _Command:
+    """Give a command the options, as one parameter `grid`."""
+
+    @functools.wraps(command)
+    def collected(**given: Any) -> Any:
+        wish = GridWish(**{name: given.pop(name) for name in GridWish._fields})
+        return command(grid=wish, **given)
+
+    wrapped: Any = collected
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped  # type: ignore[no-any-return]
+
+
+def crew(
+    wish: GridWish, workers: int | None, before: GridSpec | None = None, last: int | None = None
+) -> Crew:
+    """Return who computes: `workers` is the total that was asked for.
+
+    `before` are the hosts of an earlier launch, and `last` its workers on this host.
+
+    Raises:
+        UsageError: a host cannot be read, or an option is missing its hosts.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if not wish.is_given and before is None:
+        here = workers or last or cores
+        return Crew(here, here, None)
+    import msgspec
+
+    from resilient_scoop.hosts.hostfile import read_hosts, split_total
+    from resilient_scoop.hosts.spec import GridSpec
+
+    hosts = read_hosts(wish.host, *_hostfile(wish.hostfile))
+    if not hosts and before is None:
+        raise UsageError("no other host is named: add --host HOST or --hostfile FILE")
+    spec = _changed(before or GridSpec(), wish)
+    if hosts or workers:
+        spec = _with_hosts(spec, hosts or spec.hosts, workers)
+    named_here = [each for each in spec.hosts if _is_here(each)]
+    others = [each for each in spec.hosts if not _is_here(each)]
+    shares = split_total(spec.workers, spec.hosts, {each.name: cores for each in named_here})
+    here = sum(shares.workers[each.name] or 0 for each in named_here)
+    spec = msgspec.structs.replace(spec, here=[each.name for each in named_here], workers_here=here)
+    known = [number for number in shares.workers.values() if number is not None]
+    if not others:
+        raise UsageError("all hosts named are this host: leave out --host, and say -n N")
+    if not here and not spec.min_hosts:
+        spec = _changed(spec, wish._replace(min_hosts=1))
+    return Crew(here, spec.workers or sum(known), spec)
+
+
+def hosts_before(run: RunDir) -> GridSpec | None:
+    """Return the hosts of an earlier launch; None if there were none but its own."""
+    if not (run.path / FILE).exists():
+        return None
+    from resilient_scoop.hosts.spec import load
+
+    return load(run.path)
+
+
+def save_hosts(run: RunDir, spec: GridSpec) -> None:
+    """Write down the hosts of a launch."""
+    from resilient_scoop.hosts.spec import save
+
+    save(run.path, spec)
+
+
+def _hostfile(path: str | None) -> tuple[str, str]:
+    if path is None:
+        return "", "hostfile"
+    try:
+        return Path(path).read_text("utf-8"), path
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"hostfile {path}: {reason}") from error
+
+
+def _changed(spec: GridSpec, wish: GridWish) -> GridSpec:
+    """Return the hosts of before with what was typed now."""
+    import msgspec
+
+    given = {
+        "min_hosts": wish.min_hosts, "ssh": wish.ssh, "ssh_config": wish.ssh_config,
+        "python": wish.python, "prolog": wish.prolog, "tunnel": wish.tunnel or None,
+        "external_address": wish.external_address, "ship": wish.ship or None,
+        "accept_new_host_keys": wish.accept_new_host_keys or None,
+        "orphan_timeout_s": wish.orphan_timeout,
+    }  # fmt: skip
+    kept = {name: value for name, value in given.items() if value is not None}
+    return msgspec.structs.replace(spec, **kept)
+
+
+def _with_hosts(spec: GridSpec, hosts: Sequence[Host], workers: int | None) -> GridSpec:
+    import msgspec
+
+    return msgspec.structs.replace(spec, hosts=list(hosts), workers=workers)
+
+
+def _is_here(host: Host) -> bool:
+    """Return whether a host is this one: its workers are started here, without SSH."""
+    if host.address or host.port or host.user:
+        return False  # whoever says how to reach it wants SSH
+    return host.name in _LOCAL or host.name == os.uname().nodename

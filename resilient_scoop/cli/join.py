@@ -1,0 +1,98 @@
+"""`rscoop join`: let this host compute for a run, by a ticket of `rscoop invite`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import IO, Final
+
+import click
+
+from resilient_scoop.cli.base import SETTINGS, note
+from resilient_scoop.errors import PlaceRefusedError, UsageError
+
+_GRACE_S: Final = 10.0
+_MARK: Final = "rscoop-host: "
+
+
+@click.command(
+    context_settings=SETTINGS,
+    epilog="""\b
+Examples:
+    rscoop join < ticket
+    ssh workstation rscoop invite | rscoop join -n 4
+""",
+)
+@click.option(
+    "-n", "--workers", type=click.IntRange(min=1), metavar="N",
+    help="Worker processes.  [default: one per core]",
+)  # fmt: skip
+@click.argument("ticket", type=click.File("rb"), default="-", metavar="[FILE]")
+def command(*, workers: int | None, ticket: IO[bytes]) -> int:
+    """Join a run with the ticket in FILE, or on standard input, until the run ends.
+
+    Ctrl-C leaves the run in order: what this host has begun is finished or given back.
+    """
+    import msgspec
+
+    from resilient_scoop.transport.tickets import read_ticket
+
+    if ticket.isatty():
+        note("paste the ticket, one line")
+    line = ticket.readline()
+    try:
+        found = read_ticket(line)
+    except msgspec.MsgspecError as error:
+        raise UsageError(
+            f"this is no ticket ({error}): give the line that `rscoop invite` prints, whole"
+        ) from error
+    if workers is not None:
+        found = msgspec.structs.replace(found, extra={**found.extra, "workers": workers})
+    return _serve(found.run_id, msgspec.json.encode(found))
+
+
+def _serve(run_id: str, line: bytes) -> int:
+    command = [
+        sys.executable, "-m", "resilient_scoop.processes.entry", "host", run_id,
+        f"{run_id}-join-{os.urandom(5).hex()}",
+    ]  # fmt: skip
+    process = subprocess.Popen(  # noqa: S603 - our own module
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdin is not None, "it is a pipe"
+    assert process.stdout is not None, "it is a pipe"
+    process.stdin.write(line + b"\n")
+    process.stdin.flush()
+    refused = ""
+    while True:
+        try:
+            for text in process.stdout:
+                refused = _show(text.decode("utf-8", "replace"), run_id) or refused
+            break
+        except KeyboardInterrupt:
+            note("leaving the run")
+            process.stdin.write(f"stop {_GRACE_S}\n".encode())
+            process.stdin.flush()
+    code = process.wait()
+    if refused:
+        raise PlaceRefusedError(refused)
+    return code
+
+
+def _show(text: str, run_id: str) -> str:
+    """Show what the agent says; return why it was refused, if it was."""
+    if not text.startswith(_MARK):
+        return ""
+    said = json.loads(text.removeprefix(_MARK))
+    match said.get("state"):
+        case "running":
+            note(f"this host computes for run {run_id} as {said.get('host')}; Ctrl-C leaves it")
+        case "ended":
+            note(said.get("why") or f"run {run_id} does not need this host any more")
+        case "refused":
+            return str(said.get("why"))
+        case _:
+            pass  # starting
+    return ""

@@ -1,0 +1,165 @@
+"""Two machines of an agent that move one file each between its host and the run's folder.
+
+Messages may be lost with a connection, so every request can be repeated: what counts is how much has
+arrived in a row. Both ends
+continue from there, also with a new broker. A file is done when its SHA-256 is
+that of its source; if it is not, it begins again.
+
+  TR1  What is written to a file is its content from the beginning, without gaps.
+  TR2  At most `window` chunks are on their way, so that a slow network holds few of them.
+  TR3  What is not answered within `PATIENCE_S` of the last answer is asked for again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from resilient_scoop.wire.files import CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from resilient_scoop.wire.files import Chunk, Stored
+
+PATIENCE_S: Final = 5.0
+QUICK_S: Final = 0.5
+"""A chunk that is answered sooner lets the window grow, a later one lets it shrink."""
+FULL_S: Final = 0.5
+"""How long to wait before a full disk is tried again."""
+WINDOW_MIN: Final = 2
+WINDOW_MAX: Final = 64
+
+
+class _Window:
+    """How many chunks may be on their way."""
+
+    def __init__(self, now: float) -> None:
+        self.size = WINDOW_MIN
+        self.asked: dict[int, float] = {}  # offset -> when
+        self.heard_at = now
+
+    def answered(self, offset: int, now: float) -> None:
+        """Take in an answer, and how long it took."""
+        self.heard_at = now
+        asked_at = self.asked.pop(offset, None)
+        if asked_at is None:
+            return
+        if now - asked_at < QUICK_S:
+            self.size = min(WINDOW_MAX, self.size + 1)
+        else:
+            self.size = max(WINDOW_MIN, self.size // 2)
+
+    def is_lost(self, now: float) -> bool:
+        """Return whether nothing has been answered for so long that all must be asked for again."""
+        return bool(self.asked) and now - max(self.heard_at, *self.asked.values()) > PATIENCE_S
+
+    def begin_again(self, now: float) -> None:
+        """Forget what was asked for."""
+        self.asked.clear()
+        self.heard_at = now
+        self.size = WINDOW_MIN
+
+
+class Download:
+    """A file on its way to this host."""
+
+    def __init__(self, name: str, size: int, now: float) -> None:
+        """`size`: bytes that have arrived before."""
+        self.name = name
+        self.size = size
+        self.total: int | None = None
+        self.digest = b""
+        self.error = ""
+        self._window = _Window(now)
+        self._next = size
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it has arrived."""
+        return self.total is not None and self.size == self.total
+
+    def wanted(self, now: float) -> list[int]:
+        """Return the offsets of the chunks to ask for now (TR2, TR3)."""
+        window = self._window
+        if window.is_lost(now):
+            window.begin_again(now)
+        if not window.asked:
+            self._next = self.size  # else a gap
+        offsets = []
+        # Nothing but the first answer says how long the file is.
+        most = 1 if self.total is None else window.size
+        while len(window.asked) < most and self._next < (self.total or self._next + 1):
+            window.asked[self._next] = now
+            offsets.append(self._next)
+            self._next += CHUNK_BYTES
+        return offsets
+
+    def take(self, chunk: Chunk, now: float) -> bytes:
+        """Take in a chunk; return what to write at `size` as it was, which may be nothing (TR1)."""
+        self._window.answered(chunk.offset, now)
+        if chunk.error:
+            self.error = chunk.error
+            return b""
+        if self.digest and chunk.digest != self.digest:
+            self.error = f"{self.name} changes while it is copied"
+            return b""
+        self.total, self.digest = chunk.total, chunk.digest
+        if chunk.offset != self.size or self.size + len(chunk.data) > chunk.total:
+            return b""  # a repetition, or a gap, which is asked for again in time
+        self.size += len(chunk.data)
+        return chunk.data
+
+    def begin_again(self, now: float) -> None:
+        """What has arrived is not what was sent."""
+        self.size = self._next = 0
+        self._window.begin_again(now)
+
+
+class Upload:
+    """A file of this host on its way to the run's folder."""
+
+    def __init__(self, name: str, total: int, *, sync: bool, now: float) -> None:
+        self.name = name
+        self.total = total
+        self.sync = sync
+        self.arrived = 0
+        self.is_done = False
+        self.is_full = False  # the disk there has no space
+        self.error = ""
+        self._window = _Window(now)
+        self._next = 0
+        self._not_before = now
+
+    def due(self, now: float) -> list[int]:
+        """Return the offsets of the chunks to send now (TR2, TR3)."""
+        window = self._window
+        if window.is_lost(now):
+            window.begin_again(now)
+        if now < self._not_before:
+            return []
+        if not window.asked:
+            self._next = self.arrived
+        offsets = []
+        while len(window.asked) < window.size and self._next < self.total:
+            window.asked[self._next] = now
+            offsets.append(self._next)
+            self._next += CHUNK_BYTES
+        if self._next >= self.total and not window.asked:
+            window.asked[self.total] = now  # an empty part: of an empty file, or to hear how it is
+            offsets.append(self.total)
+        return offsets
+
+    def hear(self, stored: Stored, now: float) -> None:
+        """Take in how much has arrived."""
+        window = self._window
+        self.is_full, self.error = stored.full, stored.error
+        if stored.full:
+            self._not_before = now + FULL_S
+        for offset in [each for each in window.asked if each < stored.size]:
+            window.answered(offset, now)
+        if stored.size >= self.total:
+            window.answered(self.total, now)
+        window.heard_at = now
+        self.is_done = stored.done
+        if stored.size < self.arrived:  # it was lost there, or not what was sent
+            self._next = stored.size
+            window.begin_again(now)
+        self.arrived = stored.size

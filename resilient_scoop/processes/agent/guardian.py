@@ -1,0 +1,312 @@
+"""The process that a place starts on a host: makes room for an agent, watches over it, cleans up after it.
+
+    python -m resilient_scoop.processes.entry host RUN TAG              start an agent
+    python -m resilient_scoop.processes.entry host RUN TAG --find       name the live agents of this tag
+    python -m resilient_scoop.processes.entry host RUN TAG --stop S     end them, within S seconds
+
+To start, it reads one line from standard input, the ticket. Later lines `stop SECONDS` end the agent in
+order; the end of the input means that the launcher is gone, which the agent outlives. Lines on standard
+output that begin with `rscoop-host: ` are for the place, in JSON.
+
+If an agent of this run is alive on the host (its launcher died), it gets the new ticket, and this process
+stands for it until it ends. An agent that is killed leaves nothing behind: this process ends what its
+tasks had started, and removes its folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from resilient_scoop.adapters import free_space
+from resilient_scoop.core.endings import STOPPED
+from resilient_scoop.errors import PlaceRefusedError, UsageError
+from resilient_scoop.processes import leftovers, starting
+from resilient_scoop.processes.agent.remote import CONTROL, tell
+from resilient_scoop.processes.failures import how
+from resilient_scoop.processes.starting import ChildSettings
+from resilient_scoop.runs.folder import check_owner
+from resilient_scoop.transport.tickets import Ticket, read_ticket
+
+if TYPE_CHECKING:
+    import subprocess
+
+_ENTRY: Final = "resilient_scoop.processes.entry"
+_FOLDER: Final = "RSCOOP_HOST_DIR"
+_TICKET_S: Final = 60.0
+"""How long the ticket may take to arrive."""
+_FREE_BYTES_MIN: Final = 16 << 20
+_LEFT_S: Final = 2.0
+_OF_HOST: Final = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|MAIL|PWD|LD_\w+|VIRTUAL_ENV.*|CONDA_.*|XDG_.*|LANG|LC_.*|TZ"
+    r"|HOSTTYPE|MACHTYPE|OSTYPE|LOADEDMODULES|MODULE\w*|_LMFILES_|PYENV_.*"
+)
+"""Variables that belong to a host, and not to a run."""
+
+
+def main() -> int:
+    """Run this process; return its exit status."""
+    run_id, tag, *rest = sys.argv[2:]
+    match rest:
+        case ["--find"]:
+            sys.stdout.write(json.dumps({"pids": _agents(run_id, tag)}) + "\n")
+            return 0
+        case ["--stop", grace_s]:
+            return _stop(run_id, tag, float(grace_s))
+        case _:
+            return _start(run_id, tag)
+
+
+# --- finding ----------------------------------------------------------------------------------
+
+
+def _agents(run_id: str, tag: str) -> list[int]:
+    """Return the live agents of a tag on this host."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+            if _ENTRY in words and words[words.index(_ENTRY) + 1 :][:3] == [
+                "remote-agent", run_id, tag,
+            ]:  # fmt: skip
+                found.append(int(folder.name))
+    return found
+
+
+def _stop(run_id: str, tag: str, grace_s: float) -> int:
+    """End the agents of a tag: in order, then at once."""
+    pids = _agents(run_id, tag)
+    for number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, _LEFT_S)):
+        fds = []
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                fds.append(os.pidfd_open(pid))
+                os.kill(pid, number)
+        until = time.monotonic() + wait_s
+        for fd in fds:
+            select.select([fd], [], [], max(0.0, until - time.monotonic()))
+            os.close(fd)
+        pids = _agents(run_id, tag)
+        if not pids:
+            return 0
+    return 1
+
+
+# --- starting ---------------------------------------------------------------------------------
+
+
+def _start(run_id: str, tag: str) -> int:
+    tell(state="starting")
+    try:
+        ticket = _read_ticket(run_id)
+        host = ticket.host or os.uname().nodename
+        folder = _make_folder(run_id, host)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return _stand_in(folder, ticket, host)
+        return _Guardian(folder, lock, ticket, tag, host).serve()
+    except PlaceRefusedError as error:
+        tell(state="refused", why=str(error))
+        return STOPPED
+
+
+def _read_line() -> bytes:
+    """Return one line of standard input, read no further than its end."""
+    line = b""
+    until = time.monotonic() + _TICKET_S
+    while not line.endswith(b"\n"):
+        if not select.select([0], [], [], max(0.0, until - time.monotonic()))[0]:
+            raise PlaceRefusedError("no ticket arrived on standard input")
+        byte = os.read(0, 1)
+        if not byte:
+            break
+        line += byte
+    return line
+
+
+def _read_ticket(run_id: str) -> Ticket:
+    try:
+        ticket = read_ticket(_read_line())
+    except msgspec.MsgspecError as error:
+        raise PlaceRefusedError(f"what arrived on standard input is no ticket: {error}") from error
+    if ticket.run_id != run_id:
+        raise PlaceRefusedError(f"the ticket is for run {ticket.run_id}, not {run_id}")
+    return ticket
+
+
+def _make_folder(run_id: str, host: str) -> Path:
+    """Return the folder of this host's part of the run, on a local disk.
+
+    Raises:
+        PlaceRefusedError: there is no place for it.
+    """
+    named = os.environ.get(_FOLDER)
+    bases = [named] if named else [os.environ.get("TMPDIR"), "/var/tmp", tempfile.gettempdir()]  # noqa: S108
+    why = []
+    for base in filter(None, bases):
+        folder = Path(base) / f"rscoop-{os.getuid()}"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check_owner(folder)
+            inner = folder / f"{run_id}.{host}"
+            inner.mkdir(mode=0o700, exist_ok=True)
+            check_owner(inner)
+            free = free_space.free_bytes(str(inner))
+        except (OSError, UsageError) as error:
+            why.append(f"{base}: {error.strerror if isinstance(error, OSError) else error}")
+            continue
+        if free >= _FREE_BYTES_MIN:
+            for name in ("sock", "logs"):
+                (inner / name).mkdir(mode=0o700, exist_ok=True)
+            return inner
+        why.append(f"{base}: {free >> 20} MB free")
+        with suppress(OSError):
+            inner.rmdir()
+    raise PlaceRefusedError(
+        f"{os.uname().nodename} has no folder for its part of the run ({'; '.join(why)}): free some "
+        f"space, or name one: export {_FOLDER}=/some/local/folder (in --prolog)"
+    )
+
+
+def _stand_in(folder: Path, ticket: Ticket, host: str) -> int:
+    """Give the ticket to the agent that is here already, and stay until it ends."""
+    pids = [pid for pid in _everybody(ticket.run_id) if _is_of(pid, folder)]
+    if not pids:
+        raise PlaceRefusedError(
+            f"another process holds {folder / 'lock'}: see which: fuser {folder / 'lock'}"
+        )
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+        control.settimeout(30.0)
+        control.connect(str(folder / "sock" / CONTROL))
+        control.send(msgspec.json.encode(ticket))
+        control.recv(16)
+    agent = os.pidfd_open(pids[0])
+    tell(state="running", host=host, pid=pids[0], since="before")
+    streams = [0, agent]
+    while True:
+        ready, _, _ = select.select(streams, [], [])
+        if agent in ready:
+            tell(state="ended", why="")
+            return 0
+        words = _read_line().split()
+        if not words:
+            streams = [agent]
+        elif words[0] == b"stop":
+            with suppress(ProcessLookupError):
+                os.kill(pids[0], signal.SIGTERM)
+
+
+def _everybody(run_id: str) -> list[int]:
+    """Return all agents of a run on this host, of any tag."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+            if _ENTRY in words and words[words.index(_ENTRY) + 1 :][:2] == ["remote-agent", run_id]:
+                found.append(int(folder.name))
+    return found
+
+
+def _is_of(pid: int, folder: Path) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cwd").resolve() == folder.resolve()
+    except OSError:
+        return False
+
+
+class _Guardian:
+    """Watches over one agent."""
+
+    def __init__(self, folder: Path, lock: int, ticket: Ticket, tag: str, host: str) -> None:
+        self.folder = folder
+        self.lock = lock
+        self.ticket = ticket
+        self.tag = tag
+        self.host = host
+
+    def serve(self) -> int:
+        """Start the agent and wait for its end; return the exit status."""
+        settings = self._settings()
+        leftovers.adopt()
+        leftovers.end_all(lambda: leftovers.of_run(self.ticket.run_id, self.host))  # of before
+        theirs, ours = os.pipe()
+        tickets, writing = os.pipe()
+        os.set_inheritable(ours, False)  # noqa: FBT003
+        os.set_inheritable(writing, False)  # noqa: FBT003
+        settings = msgspec.structs.replace(settings, control_fd=theirs, ticket_fd=tickets)
+        self._surround()
+        agent = starting.start("remote-agent", settings, cwd=str(self.folder))
+        os.close(theirs)
+        os.close(tickets)
+        with open(writing, "wb") as pipe:  # noqa: PTH123 - a descriptor
+            pipe.write(msgspec.json.encode(self.ticket))
+        code = self._watch(agent, ours)
+        leftovers.end_all(lambda: leftovers.below(set()))
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            self.folder.parent.rmdir()  # that of other runs stays
+        if code < 0:
+            tell(state="ended", why=f"the agent of {self.host} died ({how(code)})")
+            return 1
+        if code != STOPPED:
+            tell(state="ended", why="")
+        return code
+
+    def _watch(self, agent: subprocess.Popen[bytes], control: int) -> int:
+        """Pass on what the place says, until the agent ends; return its exit status."""
+        pidfd = os.pidfd_open(agent.pid)
+        streams = [0, pidfd]
+        while True:
+            ready, _, _ = select.select(streams, [], [])
+            if pidfd in ready:
+                return agent.wait()
+            line = _read_line()
+            if not line:
+                os.close(control)  # the launcher is gone
+                streams = [pidfd]
+            else:
+                with suppress(BrokenPipeError):
+                    os.write(control, line)
+
+    def _settings(self) -> ChildSettings:
+        """Return the settings of the agent and its workers, as they are on this host."""
+        extra = self.ticket.extra
+        try:
+            settings = msgspec.convert(extra["settings"], ChildSettings)
+        except (KeyError, msgspec.ValidationError) as error:
+            raise PlaceRefusedError(
+                f"the ticket does not fit this version of resilient_scoop on {self.host}: {error}"
+            ) from error
+        workers = extra.get("workers") or len(os.sched_getaffinity(0))
+        if extra.get("workers_max"):
+            workers = min(workers, int(extra["workers_max"]))
+        return msgspec.structs.replace(
+            settings, run_dir=str(self.folder), node=self.host, name=self.tag,
+            incarnation=b"a" + os.urandom(8),
+            options=msgspec.structs.replace(settings.options, workers=workers),
+        )  # fmt: skip
+
+    def _surround(self) -> None:
+        """Take over the environment of the run, but for what belongs to a host."""
+        for name, value in self.ticket.extra.get("environ", {}).items():
+            if not _OF_HOST.fullmatch(name):
+                os.environ[name] = value
+        if "umask" in self.ticket.extra:
+            os.umask(int(self.ticket.extra["umask"]))

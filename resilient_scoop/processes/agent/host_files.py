@@ -1,0 +1,341 @@
+"""An agent's files: what the workers of its host need of the run folder, and what they write into it.
+
+A file crosses the network once a host: whoever wants one that is on its way waits for it with the others.
+The folder here is a cache of the run's. When it has grown to `CACHE_BYTES_MAX`, or the disk has little
+space left, the files that were used longest ago are removed; they can be fetched again, and processes
+that have them open keep them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, assert_never
+
+import msgspec
+
+from resilient_scoop.adapters.free_space import free_bytes
+from resilient_scoop.core.transfers import Download, Upload
+from resilient_scoop.wire import files as wire
+from resilient_scoop.wire import local_files as local
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    Send = Callable[[bytes], None]
+
+CACHE_BYTES_MAX: Final = 8 << 30
+_FREE_BYTES_MIN: Final = 1 << 30
+_EVICT_EVERY_BYTES: Final = 64 << 20
+_NAME: Final = re.compile(r"(?:payloads/(?:arg|res)-[0-9a-f]{32}|checkpoints/[0-9a-f]{64})")
+_PART: Final = ".part"
+_LOG_EVERY_S: Final = 1.0
+_LOG_PATIENCE_S: Final = 5.0
+
+
+class _Log:
+    """A log of this host, and how much of it has arrived at the run's."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.arrived = 0
+        self.asked_at = -1e9
+
+
+class AgentFiles:
+    """The files of one host."""
+
+    def __init__(self, run_dir: Path, send: Send, watch: Callable[[int], None],
+                 unwatch: Callable[[int], None]) -> None:  # fmt: skip
+        self._run_dir = run_dir
+        self._send = send
+        self._watch, self._unwatch = watch, unwatch
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self._socket.bind(str(run_dir / "sock" / local.SOCKET))
+        self._socket.listen(128)
+        watch(self._socket.fileno())
+        self._clients: dict[int, socket.socket] = {}
+        self._downloads: dict[str, Download] = {}
+        self._uploads: dict[str, Upload] = {}
+        self._digests: dict[str, bytes] = {}  # of files on their way up
+        self._waiting: dict[str, list[int]] = {}  # name -> clients
+        self._syncs: dict[str, float] = {}  # name -> when it was asked for
+        self._logs: dict[str, _Log] = {}
+        self._logs_at = 0.0
+        self._since_eviction = 0
+        self._code: list[tuple[str, int, int]] = []
+        for folder in ("payloads", "checkpoints"):
+            (run_dir / folder).mkdir(mode=0o700, exist_ok=True)
+
+    # --- the workers --------------------------------------------------------------------------
+
+    def ready(self, fds: Iterable[int], now: float) -> None:
+        """Take in what workers ask for."""
+        for fd in fds:
+            if fd == self._socket.fileno():
+                self._accept()
+            elif fd in self._clients:
+                self._hear(fd, now)
+
+    def _accept(self) -> None:
+        with suppress(BlockingIOError):
+            client, _ = self._socket.accept()
+            client.settimeout(0)
+            self._clients[client.fileno()] = client
+            self._watch(client.fileno())
+
+    def _hear(self, fd: int, now: float) -> None:
+        try:
+            message = self._clients[fd].recv(local.MESSAGE_BYTES_MAX)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            message = b""
+        if not message:
+            self._unwatch(fd)
+            self._clients.pop(fd).close()
+            for clients in self._waiting.values():
+                if fd in clients:
+                    clients.remove(fd)
+            return
+        try:
+            wanted = local.decode_wanted(message)
+        except msgspec.MsgspecError:
+            return  # of the user's code: it has our socket's name
+        for name in wanted.names:
+            if _NAME.fullmatch(name):
+                self._take(fd, wanted, name, now)
+
+    def _take(self, fd: int, wanted: local.Wanted, name: str, now: float) -> None:
+        path = self._run_dir / name
+        match wanted.what:
+            case local.FETCH:
+                if path.exists():
+                    os.utime(path)
+                    self._answer(fd, 0)
+                    return
+                self._waiting.setdefault(name, []).append(fd)
+                if name not in self._downloads:
+                    part = path.with_name(path.name + _PART)
+                    size = part.stat().st_size if part.exists() else 0
+                    self._downloads[name] = Download(name, size, now)
+            case local.PUSH:
+                self._waiting.setdefault(name, []).append(fd)
+                if name not in self._uploads:
+                    self._begin_upload(name, path, durable=wanted.durable, now=now)
+            case local.SYNC:
+                self._waiting.setdefault(name, []).append(fd)
+                self._syncs.setdefault(name, -1e9)
+            case local.REMOVE:
+                path.unlink(missing_ok=True)
+                self._send(wire.encode(wire.Remove(name)))
+            case _:
+                return
+
+    def _begin_upload(self, name: str, path: Path, *, durable: bool, now: float) -> None:
+        try:
+            with path.open("rb") as file:
+                total = os.fstat(file.fileno()).st_size
+                self._digests[name] = hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            self._end(name, error.errno or errno.EIO, error.strerror or str(error))
+            return
+        self._uploads[name] = Upload(name, total, sync=durable, now=now)
+
+    def _answer(self, fd: int, number: int, text: str = "") -> None:
+        client = self._clients.get(fd)
+        if client is not None:
+            with suppress(OSError):  # it has ended
+                client.send(local.encode(local.Had(number, text)))
+
+    def _end(self, name: str, number: int = 0, text: str = "") -> None:
+        """Answer those who wait for a file."""
+        for fd in self._waiting.pop(name, ()):
+            self._answer(fd, number, text)
+
+    # --- the run's host -----------------------------------------------------------------------
+
+    def hear(self, frame: bytes, now: float) -> None:
+        """Take in an answer of the run's host."""
+        message = wire.decode_down(frame)
+        match message:
+            case wire.Chunk():
+                self._chunk(message, now)
+            case wire.Stored():
+                self._stored(message, now)
+            case wire.Logged(name=name, size=size):
+                log = self._logs.get(name)
+                if log is not None:
+                    log.arrived, log.asked_at = max(log.arrived, size), -1e9
+            case wire.Code(files=files):
+                self._code = files
+            case _ as never:
+                assert_never(never)
+
+    def _chunk(self, chunk: wire.Chunk, now: float) -> None:
+        download = self._downloads.get(chunk.name)
+        if download is None:
+            return
+        path = self._run_dir / chunk.name
+        part = path.with_name(path.name + _PART)
+        try:
+            at, data = download.size, download.take(chunk, now)
+            if data or download.is_whole:
+                with part.open("r+b" if part.exists() else "wb") as file:
+                    os.pwrite(file.fileno(), data, at)
+            if download.error:
+                part.unlink(missing_ok=True)
+                del self._downloads[chunk.name]
+                self._end(chunk.name, errno.ENOENT, download.error)
+            elif download.is_whole:
+                self._downloaded(download, part, path, now)
+        except OSError as error:
+            del self._downloads[chunk.name]
+            self._end(chunk.name, error.errno or errno.EIO, error.strerror or str(error))
+
+    def _downloaded(self, download: Download, part: Path, path: Path, now: float) -> None:
+        with part.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        if digest != download.digest:
+            part.unlink()
+            download.begin_again(now)
+            return
+        part.rename(path)
+        del self._downloads[download.name]
+        self._end(download.name)
+        self._since_eviction += download.size
+        if self._since_eviction > _EVICT_EVERY_BYTES:
+            self._since_eviction = 0
+            self.evict()
+
+    def _stored(self, stored: wire.Stored, now: float) -> None:
+        name = stored.name
+        if name in self._syncs and (stored.done or stored.error):
+            del self._syncs[name]
+            self._end(name, errno.EIO if stored.error else 0, stored.error)
+        upload = self._uploads.get(name)
+        if upload is None:
+            return
+        upload.hear(stored, now)
+        if upload.is_done or upload.error or upload.is_full:
+            del self._uploads[name], self._digests[name]
+            number = errno.ENOSPC if upload.is_full else errno.EIO if upload.error else 0
+            self._end(name, number, upload.error or (os.strerror(number) if number else ""))
+
+    def tick(self, now: float) -> None:
+        """Send what is due."""
+        for download in self._downloads.values():
+            for offset in download.wanted(now):
+                self._send(wire.encode(wire.Fetch(download.name, offset)))
+        for name, upload in list(self._uploads.items()):
+            offsets = upload.due(now)
+            if offsets:
+                self._send_parts(name, upload, offsets)
+        for name, asked_at in self._syncs.items():
+            if now - asked_at > _LOG_PATIENCE_S:
+                self._syncs[name] = now
+                self._send(wire.encode(wire.Sync([name])))
+        if now - self._logs_at >= _LOG_EVERY_S:
+            self._logs_at = now
+            self.send_logs(now)
+
+    def _send_parts(self, name: str, upload: Upload, offsets: list[int]) -> None:
+        digest = self._digests[name]
+        try:
+            with (self._run_dir / name).open("rb") as file:
+                for offset in offsets:
+                    data = os.pread(file.fileno(), wire.CHUNK_BYTES, offset)
+                    part = wire.Store(name, offset, upload.total, data, digest, upload.sync)
+                    self._send(wire.encode(part))
+        except OSError as error:
+            del self._uploads[name], self._digests[name]
+            self._end(name, error.errno or errno.EIO, error.strerror or str(error))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether files are on their way."""
+        return bool(self._downloads or self._uploads or self._syncs)
+
+    def send_logs(self, now: float) -> bool:
+        """Send what was written to logs; return whether all of it has arrived."""
+        whole = True
+        for path in (self._run_dir / "logs").glob("*.log"):
+            log = self._logs.setdefault(path.name, _Log(path))
+            size = path.stat().st_size
+            if size <= log.arrived:
+                continue
+            whole = False
+            if now - log.asked_at < _LOG_PATIENCE_S:
+                continue
+            log.asked_at = now
+            with path.open("rb") as file:
+                data = os.pread(file.fileno(), wire.CHUNK_BYTES, log.arrived)
+            self._send(wire.encode(wire.Log(path.name, log.arrived, data)))
+        return whole
+
+    def say(self, text: str) -> None:
+        """Say something to the user of the run."""
+        self._send(wire.encode(wire.Note(text)))
+
+    def evict(self) -> None:
+        """Remove the files that were used longest ago, if there are too many."""
+        found = []
+        for name in ("payloads", "checkpoints"):
+            for entry in os.scandir(self._run_dir / name):
+                path = f"{name}/{entry.name}"
+                if _NAME.fullmatch(path) and path not in self._uploads:
+                    stat = entry.stat()
+                    found.append((stat.st_mtime, stat.st_size, entry.path))
+        total = sum(size for _, size, _ in found)
+        too_much = max(total - CACHE_BYTES_MAX, _FREE_BYTES_MIN - free_bytes(str(self._run_dir)))
+        for _, size, oldest in sorted(found):
+            if too_much <= 0:
+                break
+            Path(oldest).unlink(missing_ok=True)
+            too_much -= size
+
+    # --- the user's code ----------------------------------------------------------------------
+
+    def fetch_code(self, pump: Callable[[], None], now: Callable[[], float], until: float) -> bool:
+        """Have the copies of the user's code here as they are now; return whether that worked in time."""
+        self._code = []
+        asked_at = -1e9
+        while not self._code:  # it names one file at least
+            if now() > until:
+                return False
+            if now() - asked_at > _LOG_PATIENCE_S:
+                asked_at = now()
+                self._send(wire.encode(wire.CodeWanted()))
+            pump()
+        for name, size, mtime_ns in self._code:
+            path = self._run_dir / name
+            if path.exists() and path.stat().st_size == size:
+                continue
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            self._downloads[name] = Download(name, 0, now())
+            while name in self._downloads:
+                if now() > until:
+                    del self._downloads[name]
+                    return False
+                pump()
+            with suppress(FileNotFoundError):
+                os.utime(path, ns=(mtime_ns, mtime_ns))
+        return True
+
+    @property
+    def has_code(self) -> bool:
+        """Whether copies of the user's code were fetched, at any time."""
+        return (self._run_dir / "code").exists()
+
+    def close(self) -> None:
+        """Close the socket of the workers."""
+        for fd, client in self._clients.items():
+            self._unwatch(fd)
+            client.close()
+        self._unwatch(self._socket.fileno())
+        self._socket.close()

@@ -1,0 +1,141 @@
+"""The agent of another host than the run's: enrolls, then serves as any agent, over its uplink.
+
+Its guardian (`processes.agent.guardian`) has made its folder, holds its lock and reads what the place
+sends. What the agent itself writes to standard output is for the place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from resilient_scoop.core.endings import STOPPED
+from resilient_scoop.errors import PlaceRefusedError
+from resilient_scoop.processes import starting
+from resilient_scoop.processes.agent.enrolment import enroll
+from resilient_scoop.processes.agent.main import AgentShell
+from resilient_scoop.processes.agent.uplink import Uplink
+from resilient_scoop.transport.tickets import read_ticket
+
+if TYPE_CHECKING:
+    from resilient_scoop.processes.starting import ChildSettings
+
+MARK: Final = "rscoop-host: "
+"""Begins each line for the place."""
+CONTROL: Final = "control"
+"""Socket by which a later guardian hands over a new ticket."""
+_TICKET_BYTES_MAX: Final = 1 << 20
+_LAST_LOGS_S: Final = 2.0
+
+
+def tell(**fields: Any) -> None:
+    """Tell the place something; if it is gone, no one needs to know."""
+    line = MARK + json.dumps(fields) + "\n"
+    with suppress(OSError):
+        os.write(1, line.encode())
+
+
+class RemoteShell(AgentShell):
+    """An agent that can be handed a new ticket while it lives."""
+
+    def __init__(self, settings: ChildSettings, uplink: Uplink) -> None:
+        super().__init__(settings, uplink)
+        self.uplink = uplink
+        self.tickets = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self.tickets.bind(str(Path(settings.run_dir) / "sock" / CONTROL))
+        self.tickets.listen(4)
+        uplink.watch(self.tickets.fileno())
+        self.asked_to_stop = False
+        signal.signal(signal.SIGTERM, self._terminated)
+
+    def _terminated(self, *_: object) -> None:
+        self.asked_to_stop = True
+
+    def _attend(self, ready: set[int]) -> None:
+        if self.tickets.fileno() in ready:
+            self._take_ticket()
+        if self.asked_to_stop:
+            self.machine.stop("asked", time.monotonic())
+        self.uplink.pass_files(ready, time.monotonic())
+
+    def _say(self, text: str) -> None:
+        self.uplink.files.say(text)
+
+    def _lack(self) -> str:
+        return "" if self.uplink.fetch_code() else "the run's code cannot be fetched from its host"
+
+    def _take_ticket(self) -> None:
+        """Enroll again, if the broker that this agent knows is not heard any more."""
+        with suppress(OSError, PlaceRefusedError, msgspec.MsgspecError):
+            client, _ = self.tickets.accept()
+            with client:
+                client.settimeout(1.0)
+                ticket = read_ticket(client.recv(_TICKET_BYTES_MAX))
+                if self.uplink.silent_s() > 2 * self.machine.config.alive_s:
+                    self.uplink.admit(enroll(ticket))
+                client.send(b"taken")
+
+    def _end(self) -> None:
+        """Send the rest of the logs, and close."""
+        until = time.monotonic() + _LAST_LOGS_S
+        while not self.uplink.files.send_logs(time.monotonic()) and time.monotonic() < until:
+            self.uplink.pass_files(self.uplink.wait(0.05), time.monotonic())
+        self.uplink.unwatch(self.tickets.fileno())
+        self.tickets.close()
+
+
+def check_folder(settings: ChildSettings) -> None:
+    """Raise PlaceRefusedError if this host does not have the folder of the run's script."""
+    spec = settings.script
+    if not Path(spec.cwd).is_dir():
+        raise PlaceRefusedError(
+            f"{os.uname().nodename} has no folder {spec.cwd}, in which the run was started: make it "
+            "available there at the same path (a shared file system), or copy the script's folder to the "
+            "hosts (--ship)"
+        )
+
+
+def differing_packages(wanted: dict[str, str]) -> list[str]:
+    """Return a warning for each package of this run whose version differs on this host."""
+    from importlib import metadata
+
+    found = []
+    for name, version in wanted.items():
+        try:
+            here = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            here = "not installed"
+        if here != version:
+            found.append(
+                f"{name} is {here} on this host and {version} on the run's: values of it may not be "
+                "readable here; install the same version"
+            )
+    return found
+
+
+def main() -> int:
+    """Run the agent of another host; return its exit status."""
+    settings = starting.take_settings()
+    with open(settings.ticket_fd, "rb") as pipe:  # noqa: PTH123 - a descriptor
+        ticket = read_ticket(pipe.read())
+    try:
+        check_folder(settings)
+        admission = enroll(ticket)
+    except PlaceRefusedError as error:
+        tell(state="refused", why=str(error))
+        return STOPPED
+    settings = msgspec.structs.replace(settings, node=admission.host)
+    uplink = Uplink(settings.run_dir, settings.incarnation, admission)
+    shell = RemoteShell(settings, uplink)
+    tell(state="running", host=admission.host, pid=os.getpid())
+    for text in differing_packages(ticket.extra.get("packages", {})):
+        uplink.files.say(text)
+    return shell.serve()

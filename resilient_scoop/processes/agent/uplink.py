@@ -1,0 +1,119 @@
+"""An agent's connections on a host that is not the run's: its workers below, the broker above.
+
+It relays the messages of its workers, unread and unkept: while there is no connection to the broker they
+are dropped, and the links of the workers send them again. Files have a connection of their own, so that
+signs of life do not wait behind them.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from resilient_scoop.ids import PeerId
+from resilient_scoop.processes.agent.host_files import AgentFiles
+from resilient_scoop.transport.remote import RemoteDealer
+from resilient_scoop.transport.sockets import RouterSocket, local_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from resilient_scoop.processes.agent.enrolment import Admission
+
+FILES, MESSAGE = b"F", b"M"
+CODE_S: Final = 20.0
+"""How long the copies of the user's code may take, which are needed to start a worker."""
+TICK_S: Final = 0.05
+"""How often transfers are looked after, while there are some."""
+
+
+class Uplink:
+    """What `AgentShell` uses in place of its socket to the broker."""
+
+    def __init__(self, run_dir: str, incarnation: bytes, admission: Admission) -> None:
+        self._incarnation = incarnation
+        self._workers = RouterSocket(local_endpoint(str(Path(run_dir) / "sock")))
+        self._connect(admission)
+        self.files = AgentFiles(Path(run_dir), self._send_bulk, self.watch, self.unwatch)
+
+    def admit(self, admission: Admission) -> None:
+        """Connect again, under another key."""
+        for before in (self._broker, self._bulk):
+            self._workers.part(before)
+            before.close()
+        self._connect(admission)
+
+    def _connect(self, admission: Admission) -> None:
+        self._broker = RemoteDealer(admission.endpoint, admission.keys, admission.server)
+        self._bulk = RemoteDealer(admission.endpoint, admission.keys, admission.server)
+        self._workers.join(self._broker, self._bulk)
+        self._heard_at = time.monotonic()
+
+    def silent_s(self) -> float:
+        """Return how long nothing was heard of the broker."""
+        return time.monotonic() - self._heard_at
+
+    def _send_bulk(self, frame: bytes) -> None:
+        self._bulk.send([FILES, frame])
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Send a message of the agent."""
+        self._broker.send([MESSAGE, self._incarnation, *frames])
+
+    def receive(self) -> list[bytes] | None:
+        """Relay what has arrived; return a message for the agent, or None."""
+        for worker, frames in self._workers.receive():
+            self._broker.send([MESSAGE, worker, *frames])
+        while (parcel := self._broker.receive()) is not None:
+            self._heard_at = time.monotonic()
+            if parcel[:1] != [MESSAGE] or len(parcel) < 2:  # noqa: PLR2004
+                continue
+            if parcel[1] == self._incarnation:
+                return parcel[2:]
+            self._workers.send(PeerId(parcel[1]), parcel[2:])
+        return None
+
+    def fetch_code(self) -> bool:
+        """Have the copies of the user's code here; return whether there are any.
+
+        Without a connection, those of before are used.
+        """
+
+        def pump() -> None:
+            self.pass_files(self._workers.wait(TICK_S), time.monotonic())
+
+        until = time.monotonic() + CODE_S
+        whole = self.files.fetch_code(pump, time.monotonic, until)
+        return whole or self.files.has_code
+
+    def pass_files(self, fds: set[int], now: float) -> None:
+        """Take care of files: `fds` are descriptors that are ready."""
+        self.files.ready(fds, now)
+        while (parcel := self._bulk.receive()) is not None:
+            if parcel[:1] == [FILES]:
+                self.files.hear(parcel[1], now)
+        self.files.tick(now)
+
+    # --- as `transport.sockets.DealerSocket` ---------------------------------------------------
+
+    def watch(self, fd: int) -> None:
+        """Make `wait` return when a descriptor is readable."""
+        self._workers.watch(fd)
+
+    def unwatch(self, fd: int) -> None:
+        """Remove a descriptor."""
+        self._workers.unwatch(fd)
+
+    def wait(self, timeout_s: float) -> set[int]:
+        """Wait for a message or a watched descriptor; return the descriptors that are readable."""
+        most_s = TICK_S if self.files.is_busy else timeout_s
+        return self._workers.wait(min(timeout_s, most_s))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.files.close()
+        self._workers.part(self._broker)
+        self._workers.part(self._bulk)
+        for socket in (self._broker, self._bulk, self._workers):
+            socket.close()

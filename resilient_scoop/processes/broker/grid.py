@@ -1,0 +1,126 @@
+"""The broker's part for other hosts: its door, what users ask of it, and what views show."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, assert_never
+
+import msgspec
+
+from resilient_scoop.core.events import DrainHost, JoinHost, RevokeHost
+from resilient_scoop.processes.broker.door import Door
+from resilient_scoop.runs import asked
+from resilient_scoop.runs.hosts import LIVE_FILE, LiveHost, LiveHostsFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.core.broker.exchange import Exchange
+    from resilient_scoop.processes.starting import ChildSettings
+    from resilient_scoop.transport.sockets import RouterSocket
+
+DRAINED: Final = "drained"
+"""File of the run folder: hosts that are to leave, or have left, one a line; a new broker needs to know."""
+_WRITE_S: Final = 1.0
+_PRUNE_S: Final = 10.0
+
+
+class Grid:
+    """The other hosts, as the broker's shell sees them."""
+
+    def __init__(
+        self, settings: ChildSettings, exchange: Exchange, socket: RouterSocket,
+        say: Callable[[str], None], wake: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._run_dir = Path(settings.run_dir)
+        self._exchange = exchange
+        self.door = Door(settings, socket, say, wake, self._joined)
+        self._written_at = self._pruned_at = 0.0
+        self._drained = set(self._read_drained())
+        for host in self._drained:
+            exchange.add(DrainHost(host))
+
+    def receive(self, now: float) -> None:
+        """Take in what has arrived."""
+        for peer, frames, host in self.door.receive():
+            self._exchange.receive(peer, frames, now, host)
+        self.door.pass_files()
+
+    def after_turn(self, now: float) -> None:
+        """Carry out what the machine has decided, and keep the views up to date."""
+        if self._exchange.cuts:
+            cuts, self._exchange.cuts = self._exchange.cuts, []
+            for cut in cuts:
+                self.door.shut_out(cut.host, cut.why)
+        if now - self._written_at >= _WRITE_S:
+            self._written_at = now
+            self._write_live(now)
+        if now - self._pruned_at >= _PRUNE_S:
+            self._pruned_at = now
+            self.door.prune(self._exchange.links)
+
+    def states(self) -> dict[str, str]:
+        """Return the state of each host, for the launcher."""
+        hosts = self._exchange.broker.hosts.by_name
+        return {name: host.state.value for name, host in hosts.items()}
+
+    def answer(self, request: asked.Request) -> asked.Answer:
+        """Do what a user asks."""
+        known = self._exchange.broker.hosts.by_name.keys() | set(self.door.ring.hosts.values())
+        if isinstance(request, asked.Drain | asked.Revoke) and request.host not in known:
+            names = ", ".join(sorted(known)) or "none"
+            return asked.Answer(refused=f"it has no host {request.host!r}; its hosts: {names}")
+        match request:
+            case asked.Listen():
+                return asked.Answer()
+            case asked.Drain(host=host, deadline_s=deadline_s):
+                self._set_drained(self._drained | {host})
+                self._exchange.add(DrainHost(host, deadline_s))
+                return asked.Answer(f"host {host} gets no more work, and leaves when it is done")
+            case asked.Revoke(host=host):
+                self.door.shut_out(host, "it was revoked")
+                self._exchange.add(RevokeHost(host))
+                return asked.Answer(f"host {host} is cut off")
+            case asked.Rekey():
+                self.door.rekey()
+                return asked.Answer("the keys are new; all hosts were cut off")
+            case _:
+                assert_never(request)
+
+    def _joined(self, host: str) -> None:
+        """A host was enrolled."""
+        self._set_drained(self._drained - {host})
+        self._exchange.add(JoinHost(host))
+
+    def _read_drained(self) -> list[str]:
+        try:
+            return (self._run_dir / DRAINED).read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+
+    def _set_drained(self, hosts: set[str]) -> None:
+        if hosts != self._drained:
+            self._drained = hosts
+            with suppress(OSError):  # a full disk: a new broker does not know it
+                self._replace(DRAINED, "\n".join(sorted(hosts)).encode())
+
+    def _write_live(self, now: float) -> None:
+        at = time.time()  # noqa: TID251  a label for display
+        hosts = {
+            each.name: LiveHost(
+                workers=each.workers, busy=each.busy, done=each.done, lost_items=each.lost,
+                rtt_ms=each.rtt_s * 1000 or None, heard_s=each.heard_s, state=each.state,
+                why=each.why, rate=each.rate, slack_s=each.slack_s, at_risk_s=each.at_risk_s,
+            )
+            for each in self._exchange.broker.hosts.figures(now)
+        }  # fmt: skip
+        with suppress(OSError):  # a full disk: the views show what was
+            self._replace(LIVE_FILE, msgspec.json.encode(LiveHostsFile(at, hosts)))
+
+    def _replace(self, name: str, content: bytes) -> None:
+        draft = self._run_dir / f"{name}.{os.getpid()}.tmp"
+        draft.write_bytes(content)
+        draft.rename(self._run_dir / name)

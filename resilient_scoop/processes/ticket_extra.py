@@ -1,0 +1,44 @@
+"""What a ticket holds beside keys: the settings of a run's processes, for an agent on another host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from resilient_scoop.processes.options import RunOptions
+from resilient_scoop.processes.starting import settings_for
+
+if TYPE_CHECKING:
+    from resilient_scoop.processes.starting import ChildSettings
+    from resilient_scoop.runs.folder import RunDir, RunInfo
+
+LAUNCH: Final = "launch.json"
+"""The options of the present launch, in the run folder."""
+
+
+def write_options(run_dir: Path, options: RunOptions) -> None:
+    """Write down the options of a launch, for those who join it later."""
+    (run_dir / LAUNCH).write_bytes(msgspec.json.encode(options))
+
+
+def settings_of(run: RunDir, info: RunInfo) -> ChildSettings:
+    """Return the settings of the processes of a live run."""
+    try:
+        options = msgspec.json.decode((run.path / LAUNCH).read_bytes(), type=RunOptions)
+    except FileNotFoundError:
+        options = RunOptions(workers=info.workers)
+    return settings_for(run, info, options, adopt=False)
+
+
+def extra_for(settings: ChildSettings, info: RunInfo, orphan_timeout_s: float) -> dict[str, Any]:
+    """Return what an agent on another host needs for its processes, as plain values."""
+    remote = msgspec.structs.replace(settings, orphan_timeout_s=orphan_timeout_s, tty=False)
+    around = info.around
+    return {
+        "settings": msgspec.to_builtins(remote),
+        "environ": {} if around is None else around.environ,
+        "umask": 0o022 if around is None else around.umask,
+        "packages": info.versions,
+    }

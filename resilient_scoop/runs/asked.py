@@ -1,0 +1,117 @@
+"""What users ask of a live run's broker: files in `<run>/asked/`, which it looks for often.
+
+Whoever may write to the run folder may ask. A request appears under its name when it is whole; the broker
+replaces it by its answer, which the asker removes. A request that no broker has taken is removed by the
+asker; the next broker removes what is left.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from resilient_scoop.errors import RunBusyError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FOLDER: Final = "asked"
+ANSWER_S: Final = 10.0
+"""How long a broker may take: it may be writing to a slow disk."""
+_POLL_S: Final = 0.05
+_REQUEST, _ANSWER = ".json", ".answer"
+
+
+class Listen(msgspec.Struct, frozen=True, tag=True):
+    """Let other hosts in, from now on."""
+
+
+class Drain(msgspec.Struct, frozen=True, tag=True):
+    """Let a host finish what it has begun, and end it."""
+
+    host: str
+    deadline_s: float | None = None
+
+
+class Revoke(msgspec.Struct, frozen=True, tag=True):
+    """Cut a host off at once."""
+
+    host: str
+
+
+class Rekey(msgspec.Struct, frozen=True, tag=True):
+    """Make new keys: whoever knew the old ones needs a ticket again."""
+
+
+Request = Listen | Drain | Revoke | Rekey
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What became of a request; `refused`: nothing was done, and why."""
+
+    text: str = ""
+    refused: str = ""
+
+
+def ask(run_dir: Path, request: Request, run_id: str) -> str:
+    """Ask the broker, and return what it says.
+
+    Raises:
+        UsageError: it refuses. RunBusyError: it does not answer.
+    """
+    folder = run_dir / FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    name = f"{time.monotonic_ns():020d}-{os.getpid()}"
+    draft, path = folder / f"{name}.tmp", folder / f"{name}{_REQUEST}"
+    draft.write_bytes(msgspec.json.encode(request))
+    draft.rename(path)
+    answer, until = folder / f"{name}{_ANSWER}", time.monotonic() + ANSWER_S
+    while not answer.exists():
+        if time.monotonic() > until:
+            path.unlink(missing_ok=True)
+            raise RunBusyError(str(run_dir), 0, os.uname().nodename)
+        time.sleep(_POLL_S)
+    found = msgspec.json.decode(answer.read_bytes(), type=Answer)
+    answer.unlink()
+    if found.refused:
+        raise UsageError(f"run {run_id}: {found.refused}")
+    return found.text
+
+
+class Asked:
+    """The broker's view."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._folder = run_dir / FOLDER
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._seen_ns = 0
+
+    def answer_all(self, answer: Callable[[Request], Answer]) -> None:
+        """Answer what is asked now."""
+        try:
+            changed_ns = self._folder.stat().st_mtime_ns
+        except OSError:
+            return
+        if changed_ns == self._seen_ns:
+            return
+        self._seen_ns = changed_ns
+        for path in sorted(self._folder.glob(f"*{_REQUEST}")):
+            try:
+                request = msgspec.json.decode(path.read_bytes(), type=Request)
+            except FileNotFoundError:
+                continue  # its asker has given up
+            except msgspec.MsgspecError as error:
+                self._put(path, Answer(refused=f"the request cannot be read: {error}"))
+                continue
+            self._put(path, answer(request))
+
+    def _put(self, path: Path, answer: Answer) -> None:
+        draft = path.with_suffix(".tmp")
+        draft.write_bytes(msgspec.json.encode(answer))
+        draft.rename(path.with_suffix(_ANSWER))
+        path.unlink(missing_ok=True)

@@ -1,0 +1,65 @@
+"""A worker's way to the files of a run that lives on another host: it asks its agent (`wire.local_files`).
+
+Waiting has no limit of its own: an agent that ends closes the connection, and a broker that is away comes
+back or ends its agents.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+from resilient_scoop.wire import local_files as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class HostFiles:
+    """The files of the run folder, as a process on another host has them."""
+
+    def __init__(self, folder: str) -> None:
+        """`folder`: that of the local sockets."""
+        self._path = os.path.join(folder, wire.SOCKET)  # noqa: PTH118 - a string is what connect takes
+        self._lock = threading.Lock()
+        self._calls: socket.socket | None = None
+        self._notes: socket.socket | None = None
+        self._pid = os.getpid()
+
+    def fetch(self, name: str) -> None:
+        """Have a file here; raises OSError if the run's host does not have it."""
+        self._call(wire.Wanted(wire.FETCH, [name]))
+
+    def push(self, name: str, *, durable: bool) -> None:
+        """Have a file of this host in the run's folder; raises OSError, of the disk there."""
+        self._call(wire.Wanted(wire.PUSH, [name], durable))
+
+    def sync(self, names: Sequence[str]) -> None:
+        """Make files durable in the run's folder."""
+        for name in names:
+            self._call(wire.Wanted(wire.SYNC, [name]))
+
+    def remove(self, name: str) -> None:
+        """Remove a file from the run's folder, without waiting for it."""
+        if self._notes is None or self._pid != os.getpid():
+            self._notes = self._connect()
+        self._notes.send(wire.encode(wire.Wanted(wire.REMOVE, [name])))
+
+    def _call(self, wanted: wire.Wanted) -> None:
+        with self._lock:
+            if self._calls is None or self._pid != os.getpid():
+                self._calls, self._pid = self._connect(), os.getpid()
+            self._calls.send(wire.encode(wanted))
+            answer = self._calls.recv(wire.MESSAGE_BYTES_MAX)
+        if not answer:
+            raise ConnectionResetError("the agent of this host has ended")
+        had = wire.decode_had(answer)
+        if had.errno:
+            raise OSError(had.errno, had.text)
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.connect(self._path)
+        return connection

@@ -1,0 +1,277 @@
+"""Keys of a run that others may connect to: the broker's own, tickets, and the agents' that were let in.
+
+    <run>/keys/           0700
+        server            the broker's secret key; the same in every epoch, so that agents find it again
+        door.json         where it listens now, and its public key (`Door`)
+        enrolled          a line of JSON for each key that was let in, or is let in no more
+    <run>/tickets/        0700
+        <name>            a ticket that may still be used (`_Stub`); `<name>.used`: one that was
+
+A ticket holds a key pair of its own, which may send one message only: `wire.enrol.Enroll`, with a fresh
+key that its holder has made. So the key that an agent works under never leaves its host. Whoever may
+write to the run folder can issue tickets, and no one else. Times are those of the kernel since its boot,
+since the clock on the wall may be changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from resilient_scoop.adapters.synced_files import sync_folder, write_synced
+from resilient_scoop.errors import PlaceBusyError
+from resilient_scoop.transport.remote import KeyPair, make_keys, public_half
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+KEYS: Final = "keys"
+TICKETS: Final = "tickets"
+_SERVER, _DOOR, _ENROLLED = "server", "door.json", "enrolled"
+_USED: Final = ".used"
+_NAME_CHARS: Final = 32
+
+
+class Door(msgspec.Struct, frozen=True):
+    """Where a broker listens."""
+
+    port: int
+    key: str  # public, Z85
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent is given before it starts: one line of JSON, secret."""
+
+    run_id: str
+    id: str
+    host: str  # its name in the run; empty: as the host calls itself
+    server: str  # the broker's public key
+    public: str  # of the ticket
+    secret: str
+    addresses: list[str]  # HOST:PORT of the broker, the best first
+    extra: dict[str, Any] = {}  # what the agent needs for its processes
+
+
+class _Stub(msgspec.Struct, frozen=True, kw_only=True):
+    """What the broker knows of a ticket: nothing that opens a connection."""
+
+    id: str
+    host: str
+    boot: str
+    until_s: float  # seconds since the boot
+    uses: int = 1
+
+
+class Enrolment(msgspec.Struct, frozen=True):
+    """A key that was let in for a host, or, with `out`, is let in no more."""
+
+    key: str
+    host: str
+    out: str = ""  # why
+
+
+def issue(
+    run_dir: Path,
+    host: str,
+    *,
+    valid_s: float,
+    uses: int = 1,
+    addresses: Sequence[str] = (),
+    extra: dict[str, Any] | None = None,
+) -> bytes:
+    """Make a ticket; return what its holder needs, one line of JSON text, which is secret.
+
+    `addresses`: names or addresses of this host, as the holder's host reaches it; without a port, the
+    broker's is added.
+
+    Raises:
+        PlaceBusyError: the broker does not listen yet.
+    """
+    door = door_of(run_dir)
+    keys = make_keys()
+    public = keys.public.decode()
+    folder = make_folder(run_dir / TICKETS)
+    name = _name(public)
+    stub = _Stub(id=name, host=host, boot=_boot(), until_s=_since_boot() + valid_s, uses=uses)
+    write_synced(folder / name, msgspec.json.encode(stub))
+    ticket = Ticket(
+        run_id=run_dir.name, id=name, host=host, server=door.key, public=public,
+        secret=keys.secret.decode(), addresses=[_with_port(each, door.port) for each in addresses],
+        extra=extra or {},
+    )  # fmt: skip
+    return msgspec.json.encode(ticket)
+
+
+def read_ticket(line: bytes) -> Ticket:
+    """Return the ticket of a line; raises msgspec.MsgspecError if it is none."""
+    return msgspec.json.decode(line, type=Ticket)
+
+
+def read_door(run_dir: Path) -> Door | None:
+    """Return where the broker of a run listens, or has listened last."""
+    try:
+        return msgspec.json.decode((run_dir / KEYS / _DOOR).read_bytes(), type=Door)
+    except FileNotFoundError:
+        return None
+
+
+def door_of(run_dir: Path) -> Door:
+    """Return where the broker of a run listens; raises PlaceBusyError if it does not yet."""
+    door = read_door(run_dir)
+    if door is None:
+        raise PlaceBusyError("the broker does not listen for other hosts yet", 0.5)
+    return door
+
+
+def _with_port(address: str, port: int) -> str:
+    if address.startswith("["):
+        return address if "]:" in address else f"{address}:{port}"
+    if address.count(":") > 1:
+        return f"[{address}]:{port}"
+    return address if ":" in address else f"{address}:{port}"
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder that only this user may read."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _name(public: str) -> str:
+    """Return the file name of a ticket: it says nothing about the key."""
+    return hashlib.sha256(public.encode()).hexdigest()[:_NAME_CHARS]
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class KeyRing:
+    """The broker's view: its own key, those that were let in, and tickets."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._folder = make_folder(run_dir / KEYS)
+        self.server = self._own_key()
+        self.hosts: dict[str, str] = {}  # key -> host, of keys that are let in
+        self.gone: dict[str, str] = {}  # key -> why it is let in no more
+        self._load()
+
+    def _own_key(self) -> KeyPair:
+        path = self._folder / _SERVER
+        try:
+            secret = path.read_bytes()
+        except FileNotFoundError:
+            secret = make_keys().secret
+            write_synced(path, secret)
+        return KeyPair(public_half(secret), secret)
+
+    def _load(self) -> None:
+        try:
+            lines = (self._folder / _ENROLLED).read_bytes().splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                self._take(msgspec.json.decode(line, type=Enrolment))
+            except msgspec.MsgspecError:
+                continue  # cut short by a power cut, before anyone was told
+
+    def _take(self, each: Enrolment) -> None:
+        if each.out:
+            self.hosts.pop(each.key, None)
+            self.gone[each.key] = each.out
+        else:
+            self.gone.pop(each.key, None)
+            self.hosts[each.key] = each.host
+
+    def _write(self, each: Enrolment) -> None:
+        """Write down what counts from now on, before it does."""
+        path = self._folder / _ENROLLED
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        fd = os.open(path, flags, 0o600)
+        try:
+            os.write(fd, b"\n" + msgspec.json.encode(each) + b"\n")
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        sync_folder(self._folder)
+        self._take(each)
+
+    def open_door(self, port: int) -> None:
+        """Write down where the broker listens."""
+        door = Door(port, self.server.public.decode())
+        write_synced(self._folder / _DOOR, msgspec.json.encode(door))
+
+    @property
+    def last_port(self) -> int:
+        """The port of the broker before; 0 if there was none."""
+        door = read_door(self._run_dir)
+        return 0 if door is None else door.port
+
+    def enroll(self, key: str, host: str) -> list[str]:
+        """Let a key in for a host; return the keys of that host that are let in no more."""
+        before = [each for each, name in self.hosts.items() if name == host and each != key]
+        for each in before:
+            self._write(Enrolment(each, host, "a newer key of this host has taken its place"))
+        self._write(Enrolment(key, host))
+        return before
+
+    def shut_out(self, host: str, why: str) -> list[str]:
+        """Let the keys of a host in no more; return them."""
+        keys = [each for each, name in self.hosts.items() if name == host]
+        for each in keys:
+            self._write(Enrolment(each, host, why))
+        return keys
+
+    def renew(self) -> None:
+        """Replace the broker's own key, and void all tickets."""
+        for ticket in (self._run_dir / TICKETS).glob("*"):
+            ticket.unlink(missing_ok=True)
+        (self._folder / _SERVER).unlink(missing_ok=True)
+        self.server = self._own_key()
+
+    # --- tickets ------------------------------------------------------------------------------
+
+    def ticket_of(self, key: str) -> _Stub | None:
+        """Return the ticket that has a key, if it may be used now."""
+        stub = self._stub(_name(key))
+        if stub is None or stub.boot != _boot() or _since_boot() > stub.until_s:
+            return None
+        return stub
+
+    def _stub(self, name: str) -> _Stub | None:
+        try:
+            return msgspec.json.decode((self._run_dir / TICKETS / name).read_bytes(), type=_Stub)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return None
+
+    def why_no_ticket(self, key: str) -> str:
+        """Return why a key is no ticket, for display."""
+        name = _name(key)
+        if (self._run_dir / TICKETS / f"{name}{_USED}").exists():
+            return "its ticket was used before"
+        if self._stub(name) is not None:
+            return "its ticket has expired"
+        return "its key is not known here"
+
+    def use(self, stub: _Stub) -> None:
+        """Take one use off a ticket, durably."""
+        folder = self._run_dir / TICKETS
+        path = folder / stub.id
+        if stub.uses > 1:
+            write_synced(
+                path, msgspec.json.encode(msgspec.structs.replace(stub, uses=stub.uses - 1))
+            )
+        else:
+            path.rename(folder / f"{stub.id}{_USED}")
+            sync_folder(folder)
