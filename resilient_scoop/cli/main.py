@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "rm": "rm",
     "gc": "gc",
     "journal": "journal",
+    "doctor": "doctor",
     "completion": "completion",
     "version": "version",
 }

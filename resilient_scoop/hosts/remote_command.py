@@ -150,6 +150,13 @@ def agent_command(
     return shell_command("; ".join(steps), is_login=bool(prolog))
 
 
+def program_command(python: str, host: Host, settings: RemoteSettings) -> str:
+    """Return the command that runs a program, which it reads from its standard input."""
+    prolog = host.prolog or settings.prolog
+    steps = [prolog] if prolog else []
+    return shell_command("; ".join([*steps, f"exec {_word(python)} -"]), is_login=bool(prolog))
+
+
 def shell_command(script: str, *, is_login: bool = False) -> str:
     """Return a command that runs a script with `sh`, for any login shell."""
     sh = "exec sh -lc" if is_login else "exec sh -c"

@@ -1,0 +1,198 @@
+"""Looking at a host: what is found, and what the user should change."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from resilient_scoop._version import __version__
+from resilient_scoop.hosts import probe
+from resilient_scoop.hosts.checkup import Checkup, Here, HostReport, Level, Listener, _shortages
+from resilient_scoop.hosts.hostfile import Host
+from resilient_scoop.hosts.remote_command import RemoteSettings
+from resilient_scoop.hosts.ssh import SshDoor
+from resilient_scoop.hosts.ssh_login import LoginSettings
+from tests.unit.hosts.test_ssh_login import Lab
+
+PYTHON = ".".join(map(str, sys.version_info[:3]))
+
+
+def wall(ahead_s: float = 0) -> float:
+    """Return the time of a clock that may be wrong."""
+    return time.time() + ahead_s  # noqa: TID251 - clocks of two machines are compared
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lab = Lab(tmp_path)
+    lab.sshd.environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
+    yield lab
+    lab.close()
+
+
+def look(
+    lab: Lab, here: Here | None = None, *, user: str = "ann", python: str = sys.executable,
+    clock: Callable[[], float] = wall,
+) -> HostReport:  # fmt: skip
+    host = Host("ws1", address="127.0.0.1", user=user, port=lab.sshd.port)
+    door = SshDoor(host, lab.config(), LoginSettings(connect_s=5))
+    settings = RemoteSettings(python=python)
+    with Listener() as listener:
+        clocks = (time.monotonic, clock)
+        return Checkup(host, door, settings, here or Here({}), listener, clocks).run()
+
+
+def said(report: HostReport, level: Level) -> str:
+    return "\n".join(finding.text for finding in report.findings if finding.level is level)
+
+
+def python_that(lab: Lab, **claims: str | None) -> str:
+    """Write a Python that claims something of itself, and runs programs as this one does."""
+    path = lab.folder / "python"
+    found = {"path": str(path), "python": PYTHON, "rscoop": __version__}
+    text = msgspec.json.encode(found | claims).decode()
+    path.write_text(
+        f"""#!/bin/sh\n[ "$1" = -c ] && exec printf '\\nrscoop-python: %s\\n' '{text}'\n"""
+        f"""exec {sys.executable} "$@"\n"""
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_host_in_order_is_usable_and_its_figures_are_known(lab: Lab) -> None:
+    report = look(lab)
+    assert report.is_usable
+    assert said(report, Level.PROBLEM) == ""
+    assert report.addresses == ["127.0.0.1"]
+    assert report.route == "127.0.0.1"
+    assert report.python == PYTHON
+    assert report.rscoop == __version__
+    assert report.cores == len(os.sched_getaffinity(0))
+    assert report.memory_bytes > 0
+    assert report.home_free_bytes > 0
+    assert report.clock_s == 0
+    assert report.login_s is not None
+    assert report.packages == {}
+
+
+def test_a_login_that_fails_is_the_finding(lab: Lab) -> None:
+    report = look(lab, user="eve")
+    assert not report.is_usable
+    assert said(report, Level.PROBLEM).startswith("eve@127.0.0.1 port")
+    assert report.python == ""
+
+
+def test_a_python_without_the_package_is_a_problem_and_the_look_continues(lab: Lab) -> None:
+    report = look(lab, python=python_that(lab, rscoop=None))
+    assert not report.is_usable
+    assert f"Install resilient-scoop {__version__}" in said(report, Level.PROBLEM)
+    assert report.cores > 0
+
+
+def test_a_python_that_is_missing_ends_the_look(lab: Lab) -> None:
+    report = look(lab, python="/nowhere/python")
+    assert "/nowhere/python is not there" in said(report, Level.PROBLEM)
+    assert report.cores == 0
+
+
+def test_another_minor_version_of_python_is_a_problem(lab: Lab) -> None:
+    report = look(lab, python=python_that(lab, python="3.99.1"))
+    assert "Python 3.99.1 there, 3." in said(report, Level.PROBLEM)
+    assert not report.is_usable
+
+
+def test_another_version_of_the_package_is_a_problem(lab: Lab) -> None:
+    report = look(lab, python=python_that(lab, rscoop="0.0.7"))
+    assert f"resilient_scoop 0.0.7 there, {__version__} here" in said(report, Level.PROBLEM)
+
+
+def test_another_version_of_a_library_is_a_warning(lab: Lab) -> None:
+    report = look(lab, Here({"msgspec": "0.0.1", "no-such-package": "1"}))
+    assert report.is_usable
+    assert "msgspec" in said(report, Level.WARNING)
+    assert "0.0.1 here" in said(report, Level.WARNING)
+    assert list(report.packages) == ["msgspec"]
+
+
+def test_a_clock_that_is_wrong_is_a_warning(lab: Lab) -> None:
+    report = look(lab, clock=lambda: wall(100))
+    assert "its clock is 100 s behind" in said(report, Level.WARNING)
+    assert report.is_usable
+    assert "its clock is 100 s ahead" in said(look(lab, clock=lambda: wall(-100)), Level.WARNING)
+
+
+def test_a_host_that_cannot_reach_us_is_offered_a_tunnel(lab: Lab) -> None:
+    report = look(lab, Here({}, external_address="no-such-host.invalid"))
+    assert report.is_usable
+    assert report.route == "tunnel"
+    assert "cannot reach this machine at no-such-host.invalid" in said(report, Level.WARNING)
+    assert "--tunnel" in said(report, Level.WARNING)
+
+
+def test_a_host_without_route_and_tunnel_is_unusable(lab: Lab) -> None:
+    lab.sshd.lets_forward = False
+    report = look(lab, Here({}, external_address="no-such-host.invalid"))
+    assert not report.is_usable
+    assert "AllowTcpForwarding" in said(report, Level.PROBLEM)
+    assert report.route == ""
+
+
+def test_only_the_tunnel_is_tried_when_the_user_wants_one(lab: Lab) -> None:
+    report = look(lab, Here({}, is_tunneled=True))
+    assert report.route == "tunnel"
+    assert report.is_usable
+
+
+def test_a_home_that_cannot_be_written_to_is_a_problem(lab: Lab) -> None:
+    lab.sshd.environment["HOME"] = "/proc"
+    report = look(lab)
+    assert "its home folder /proc cannot be written to" in said(report, Level.PROBLEM)
+
+
+def answer_of(lab: Lab, **changed: object) -> probe.Answer:
+    found = SshDoor(
+        Host("ws1", address="127.0.0.1", user="ann", port=lab.sshd.port),
+        lab.config(),
+        LoginSettings(),
+    )
+    try:
+        done = found.run(f"exec {sys.executable} -", probe.program(probe.Asked()))
+    finally:
+        found.close()
+    answer = probe.read_answer(done.lines)
+    assert answer is not None
+    return msgspec.structs.replace(answer, **changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"home_free_bytes": 7_000_000}, "7.0 MB free in"),
+        ({"tmp_free_bytes": 0}, "0 B free in"),
+        ({"tmp_why": "PermissionError"}, "set TMPDIR"),
+        ({"tmp_exec_why": "PermissionError: 13"}, "mounted noexec"),
+        ({"files_max": 64}, "may open 64 files only"),
+        ({"processes_max": 80}, "80 processes only; 8 workers"),
+    ],
+)
+def test_a_shortage_is_named(lab: Lab, changed: dict[str, object], text: str) -> None:
+    plenty = {
+        "home_free_bytes": 1 << 40,
+        "tmp_free_bytes": 1 << 40,
+        "files_max": -1,
+        "processes_max": -1,
+    }
+    assert list(_shortages(answer_of(lab, **plenty), 8)) == []
+    [found] = _shortages(answer_of(lab, **(plenty | changed)), 8)
+    assert text in found
+
+
+def test_an_answer_among_noise_is_read() -> None:
+    assert probe.read_answer(["Welcome", "rscoop-probe: nonsense", ""]) is None
