@@ -9,7 +9,7 @@ warnings, a traceback. The last lines of noise are kept, since they explain a st
     STARTING    "running"                              RUNNING
     STARTING    "refused"                              NEVER_CAME
     STARTING    "ended", the program ends              NEVER_CAME
-    STARTING    nothing for the time of a start        NEVER_CAME
+    STARTING    nothing for the time of a start        UNKNOWN
     RUNNING     "ended", the program ends              GONE
     STARTING,   the connection is lost                 UNKNOWN
     RUNNING
@@ -48,7 +48,7 @@ class Line(msgspec.Struct, frozen=True):
 class Conversation:
     """The state of one agent; a thread feeds it, others look.
 
-    A conversation belongs to one start; `is_lost` says that the connection is gone and the agent may live.
+    A conversation belongs to one start; `is_lost` says that no more is heard and that the agent may live.
     """
 
     def __init__(self, name: str, *, start_s: float, now: float) -> None:
@@ -58,7 +58,6 @@ class Conversation:
         self._lock = threading.Lock()
         self._state = UnitState.STARTING
         self._why = ""
-        self._is_given_up = False
         self._noise: deque[str] = deque(maxlen=NOISE_LINES)
         self.ended = threading.Event()
         self.pid = 0
@@ -69,13 +68,8 @@ class Conversation:
         return self._state in _ENDED
 
     @property
-    def has_ended(self) -> bool:
-        """Whether the agent said that it ended, or its program did; a start that was given up may live."""
-        return self.is_over and not self._is_given_up
-
-    @property
     def is_lost(self) -> bool:
-        """Whether the connection was lost before the end was known."""
+        """Whether the connection was lost, or the start given up, before the end was known."""
         return self._state is UnitState.UNKNOWN
 
     def line(self, text: str) -> None:
@@ -120,18 +114,16 @@ class Conversation:
     def lost(self, why: str) -> None:
         """The connection is gone; the agent may live."""
         with self._lock:
-            if self._state not in _ENDED:
-                self._state, self._why = UnitState.UNKNOWN, why
-            self.ended.set()
+            if self._state in {UnitState.STARTING, UnitState.RUNNING}:
+                self._end(UnitState.UNKNOWN, why)
 
     def give_up(self, now: float) -> bool:
-        """End a start that has taken too long; return whether it did."""
+        """Stop waiting for a start that has taken too long; return whether it has. It may still come."""
         with self._lock:
             if self._state is not UnitState.STARTING or now < self._began_at + self._start_s:
                 return False
-            self._is_given_up = True
             self._end(
-                UnitState.NEVER_CAME,
+                UnitState.UNKNOWN,
                 f"{self._name}: the agent has not said that it runs {self._start_s:.0f} s after its start; "
                 f"a slow file system or a shell that waits for input can cause this: see "
                 f"`rscoop doctor --host {self._name}`",

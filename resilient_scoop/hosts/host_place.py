@@ -114,7 +114,7 @@ class HostPlace:
         waiting = []
         for unit in units:
             started = self._get(unit)
-            if started is not None and started.talk.has_ended:
+            if started is not None and started.talk.is_over:
                 continue
             is_asked = started is not None and _ask_to_stop(started, grace_s)
             waiting.append((unit, started if is_asked else None))

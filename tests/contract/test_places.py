@@ -288,15 +288,27 @@ def test_an_output_without_line_ends_does_not_hide_what_the_program_says(world: 
     run(world.place())
 
 
-def test_a_program_that_says_nothing_never_came_after_the_time_of_a_start(world: World) -> None:
+def test_a_program_that_says_nothing_is_unknown_after_the_time_of_a_start(world: World) -> None:
     world.behave("hang")
     place = world.place(start_s=0.5)
     [unit] = place.start(1, TICKET, tag="t1")
     assert place.look([unit])[unit].state is UnitState.STARTING
-    seen = become(place, unit, UnitState.NEVER_CAME)
+    seen = become(place, unit, UnitState.UNKNOWN, UnitState.NEVER_CAME)
+    assert seen.state is UnitState.UNKNOWN
     assert "has not said that it runs" in seen.why
     assert "rscoop doctor" in seen.why
+    assert place.find("t1") == []
     place.stop([unit], grace_s=0)
+
+
+def test_a_start_after_one_that_said_nothing_is_the_same_unit(world: World) -> None:
+    world.behave("hang")
+    place = world.place(start_s=0.5)
+    [unit] = place.start(1, TICKET, tag="t1")
+    become(place, unit, UnitState.UNKNOWN)
+    world.behave("good")
+    assert place.start(1, TICKET, tag="t1") == [unit]
+    become(place, unit, UnitState.RUNNING)
 
 
 def test_a_refusal_is_passed_on(world: World) -> None:
