@@ -179,6 +179,7 @@ class Slot(msgspec.Struct, eq=False):
     tag: str = ""
     former: Former | None = None  # while a tag is being written: the one before
     units: tuple[str, ...] = ()
+    doubles: tuple[str, ...] = ()  # units of the same tag that are to end
     is_written: bool = False
     starts: int = 0  # of this tag
     has_come: bool = (
@@ -255,9 +256,11 @@ class WrittenTag(msgspec.Struct, frozen=True):
 
 
 class Began(msgspec.Struct, frozen=True):
-    """The shell has started; `tags` are those of processes before it. It is the first event."""
+    """The shell has started: the first event; it brings what was before it."""
 
     tags: tuple[WrittenTag, ...] = ()
+    drained: tuple[str, ...] = ()
+    revoked: tuple[str, ...] = ()
 
 
 class TagWritten(msgspec.Struct, frozen=True):
@@ -558,8 +561,8 @@ class Places:
         assert not self.left, "nothing happens to a machine that has left"
         assert (self.began_at is None) == isinstance(event, Began), "the first event is Began"
         match event:
-            case Began(tags=tags):
-                self._began(tags, now)
+            case Began():
+                self._began(event, now)
             case Ticked(random=random):
                 self._start_due(random, now)
             case Stop(grace_s=grace_s):
@@ -602,12 +605,16 @@ class Places:
 
     # --- starts -------------------------------------------------------------------------------
 
-    def _began(self, tags: Sequence[WrittenTag], now: float) -> None:
+    def _began(self, event: Began, now: float) -> None:
         self.began_at = now
         if self.config.min_hosts:
             self.too_few_at = now + TOO_FEW_S
             self.give_up_at = now + self.config.min_hosts_s
-        for each in tags:
+        for out, hosts in (("drained", event.drained), ("revoked", event.revoked)):
+            for host in hosts:
+                if host in self.slots:
+                    self.slots[host].out = out
+        for each in event.tags:
             slot = self.slots.get(each.host)
             if slot is None:
                 self._say(Unnamed(each.host))
@@ -626,6 +633,7 @@ class Places:
             slot.enter(Happening.DUE)
             slot.tag = f"{self.config.run_id}-{random}-{number}"
             slot.units, slot.starts, slot.finds = (), 0, 0
+            slot.doubles = ()
             slot.is_written = slot.is_returned = slot.is_searched = False
             slot.has_come = slot.has_left = slot.unreached_said = False
             slot.claims_at = slot.until_s = None
@@ -658,7 +666,8 @@ class Places:
             slot.is_being_stopped = True
             slot.stop_at = now + grace_s + STOP_AGAIN_S
             slot.look_at, slot.look_wait_s = min(slot.look_at, now + LOOK_S), LOOK_S
-            self._actions.append(StopUnits(slot.host, slot.tag, slot.units, grace_s))
+            units = slot.doubles + slot.units * self._is_to_end(slot)
+            self._actions.append(StopUnits(slot.host, slot.tag, units, grace_s))
         call, due_at = self._call_due(slot)
         if due_at > now:
             return
@@ -677,19 +686,22 @@ class Places:
         if not slot.is_written:
             return Call.WRITE, slot.write_at
         look_at = slot.look_at if slot.units else inf
-        is_lacking = self._is_unwanted(slot) and not slot.units
+        is_lacking = not slot.units and (self._is_unwanted(slot) or slot.state is State.RUNNING)
         if (slot.state is State.UNKNOWN or is_lacking) and slot.find_at <= look_at:
             return Call.FIND, slot.find_at
         return Call.LOOK, look_at
 
     def _stop_due_at(self, slot: Slot) -> float:
-        """Return when the units of a host are stopped, if they are (PL4)."""
-        if not self._is_unwanted(slot) or not slot.may_live or not slot.units:
+        """Return when units of a host are stopped, if they are (PL4)."""
+        if slot.is_being_stopped or slot.call is Call.START or not slot.may_live:
             return inf
-        if slot.is_being_stopped or slot.call is Call.START:
-            return inf
+        is_due = slot.doubles or (slot.units and self._is_to_end(slot))
+        return slot.stop_at if is_due else inf
+
+    def _is_to_end(self, slot: Slot) -> bool:
+        """Return whether the unit of a host is to be stopped (PL4)."""
         leaves = slot.state is State.RUNNING and slot.out == "drained" and not self.stopping
-        return inf if leaves else slot.stop_at
+        return self._is_unwanted(slot) and not leaves
 
     def _grace_s(self, slot: Slot, now: float) -> float:
         if self.stopping:
@@ -734,7 +746,7 @@ class Places:
             case Found():
                 self._found(slot, event, now)
             case Stopped():
-                pass  # a look says whether they have ended
+                slot.doubles = ()  # a look, or a search, says whether they have ended
             case Failed():
                 self._failed(slot, event, now)
             case _:
@@ -753,7 +765,7 @@ class Places:
         self._ask_start(slot, now)
 
     def _started(self, slot: Slot, units: tuple[str, ...], now: float) -> None:
-        slot.units = units or slot.units
+        self._know(slot, units, now)
         slot.look_at = now + LOOK_S
         slot.is_searched = False
         if slot.state is State.RUNNING:
@@ -762,15 +774,13 @@ class Places:
             slot.enter(Happening.BEGINS)
         else:
             self._unsure(slot, now, FIND_S)
-        self._stop_doubles(slot)
 
-    def _stop_doubles(self, slot: Slot) -> None:
-        """End what a place has started twice (PL4)."""
-        if len(slot.units) > 1 and not slot.is_being_stopped:
-            doubles, slot.units = slot.units[1:], slot.units[:1]
-            slot.is_being_stopped = True
-            slot.is_searched = True  # which of them has the link is not known
-            self._actions.append(StopUnits(slot.host, slot.tag, doubles, self.config.stop_grace_s))
+    def _know(self, slot: Slot, units: tuple[str, ...], now: float) -> None:
+        """Keep the units of a tag; what a place has started twice is to end (PL4)."""
+        slot.units = units[:1] or slot.units
+        if len(units) > 1:
+            slot.doubles, slot.stop_at = units[1:], now
+            slot.starts = max(slot.starts, 2)  # only a search shows that all have ended (PL2)
 
     def _looked(self, slot: Slot, event: Looked, now: float) -> None:
         """Take in what a place says of a unit: it explains, and of one without link it counts."""
@@ -778,13 +788,15 @@ class Places:
         slot.why, slot.log, slot.until_s = sight.why, sight.log or slot.log, sight.until_s
         slot.look_at = now + self._look_wait_s(slot)
         has_ended = sight.state in (State.GONE, State.NEVER_CAME)
-        if slot.state is State.RUNNING:
-            if has_ended and self._is_unwanted(slot):
-                self._settle(slot, now, event.jitter)
+        if slot.state is State.RUNNING and not self._is_unwanted(slot):
+            if has_ended:  # it is another unit that has the link
+                slot.units, slot.find_at = (), now + _wait_s(slot.finds, event.jitter)
         elif has_ended and slot.starts == 1 and not slot.is_returned:
             self._settle(slot, now, event.jitter)
         elif has_ended:
             self._doubt(slot, now, event.jitter)
+        elif slot.state is State.RUNNING:
+            pass  # it is to end
         elif sight.state is State.UNKNOWN:
             if slot.has_left and self._is_unwanted(slot):
                 self._settle(slot, now, event.jitter)
@@ -820,22 +832,26 @@ class Places:
 
     def _found(self, slot: Slot, event: Found, now: float) -> None:
         """A tag was searched (PL2): what is there is started again under its tag, or stopped."""
+        slot.find_at = now + self._find_wait_s(slot, event.jitter)
+        if event.units:
+            self._know(slot, event.units, now)
         if slot.state is not State.UNKNOWN and not self._is_unwanted(slot):
-            slot.units = event.units or slot.units
             return
         if event.units:
-            slot.units = event.units
-            slot.find_at = now + _wait_s(slot.finds, event.jitter)
             slot.look_at = now + LOOK_S
             slot.is_returned = False
             if self._is_unwanted(slot):
                 slot.stop_at = min(slot.stop_at, now)
-            else:
+            elif not slot.is_being_stopped:
                 self._ask_start(slot, now)
         elif now < slot.sure_at:
             slot.find_at = slot.sure_at
         else:
             self._settle(slot, now, event.jitter)
+
+    def _find_wait_s(self, slot: Slot, jitter: float) -> float:
+        """Return the wait before a search is repeated."""
+        return STOP_AGAIN_S if self.stopping else max(STOP_AGAIN_S, _wait_s(slot.finds, jitter))
 
     def _failed(self, slot: Slot, event: Failed, now: float) -> None:
         """A call failed: a start may have been made all the same, unless it was refused (PL2)."""
@@ -868,9 +884,13 @@ class Places:
             return
         self._unsure(slot, now, max(wait_s, FIND_S))
         slot.is_searched = True
+        self._say_once(slot, event.why)
 
     def _find_failed(self, slot: Slot, why: str, now: float, wait_s: float) -> None:
-        slot.find_at = now + (STOP_AGAIN_S if self.stopping else wait_s)
+        slot.find_at = now + (self._find_wait_s(slot, 0.0) if self.stopping else wait_s)
+        self._say_once(slot, why)
+
+    def _say_once(self, slot: Slot, why: str) -> None:
         if why != slot.said and not self._is_unwanted(slot):
             slot.said = why
             self._say(CannotTell(slot.host, why))
@@ -916,6 +936,7 @@ class Places:
         self.have_come.add(slot.host)
         if is_new:
             slot.came_at, slot.look_at = now, min(slot.look_at, now + LOOK_RUNNING_S)
+            slot.find_at = now + FIND_S  # if its unit is not known
             slot.why = slot.log = ""
         if slot.said:
             slot.said = ""
@@ -941,7 +962,8 @@ class Places:
         slot.is_searched = True
         slot.finds = 0
         slot.look_at, slot.look_wait_s = now, LOOK_S
-        slot.find_at, slot.sure_at = now + FIND_S, now
+        is_urgent = self.stopping or not slot.units
+        slot.find_at, slot.sure_at = now + (0.0 if is_urgent else FIND_S), now
         if not slot.tag:
             self._settle(slot, now, 0.0)
 

@@ -14,6 +14,7 @@ A unit is what a place starts at once: an agent on one host. Its life, as a plac
 
 A tag is drawn before `start` and written down first, so that a launcher that dies between the two
 finds its units again (`find`). Calls of a place may block for seconds; each has a deadline of its own.
+One of `start`, `look` and `find` is called at a time; `stop` may be called while another of them blocks.
 """
 
 from __future__ import annotations

@@ -73,7 +73,8 @@ class PlacesShell:
 
     def serve(self) -> int:
         """Serve until the machine leaves or the launcher is gone; return the exit status."""
-        self._step(places.Began(self.units.found))
+        out = (tuple(self.settings.drained), tuple(self.settings.revoked))
+        self._step(places.Began(self.units.found, *out))
         while not self.is_over:
             self._turn(self._wait())
         self._report_hosts(time.monotonic(), last=True)

@@ -410,6 +410,19 @@ def test_a_place_that_starts_twice_is_asked_to_stop_one() -> None:
     assert stop.units == (f"{tag}.1",)
     assert shell.slot().units == (f"{tag}.0",)
 
+    # And again, if that failed
+    shell.fail(Call.STOP)
+    assert shell.to(StopUnits, within_s=2.0).units == (f"{tag}.1",)
+
+
+def test_after_a_double_only_a_search_shows_that_the_tag_has_ended() -> None:
+    shell = Shell("a")
+    shell.started(units=2)
+    shell.step(Stopped("a", shell.slot().tag))
+    shell.say(State.NEVER_CAME)
+    assert shell.slot().state is State.UNKNOWN
+    shell.to(Find)
+
 
 # --- flapping ---------------------------------------------------------------------------------
 
