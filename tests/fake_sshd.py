@@ -146,7 +146,11 @@ class FakeSshd:
                     sock, origin = listener.accept()
                 except OSError:
                     return
-                channel = transport.open_forwarded_tcpip_channel(origin, (address, bound))
+                try:
+                    channel = transport.open_forwarded_tcpip_channel(origin, (address, bound))
+                except (paramiko.SSHException, EOFError, OSError):
+                    sock.close()
+                    continue
                 _join(sock, channel)
 
         threading.Thread(target=serve, daemon=True).start()

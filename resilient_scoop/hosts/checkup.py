@@ -199,7 +199,7 @@ class Checkup:
             self._check_version(best)
             return best
         if not found:
-            said = " ".join(output.split())[-200:]
+            said = " ".join(output.split())[-200:].rstrip(".")
             self._problem(
                 f"the login shell runs no commands of ours; it says: {said or 'nothing'}. Give the "
                 "account "

@@ -197,7 +197,7 @@ class HostPlace:
         if best is not None:
             return best.path
         if not found:
-            said = " ".join(done.output.split())[-200:]
+            said = " ".join(done.output.split())[-200:].rstrip(".")
             raise PlaceRefusedError(
                 f"{self.name}: the login shell runs no commands of ours; it says: {said or 'nothing'}. "
                 "Give the account a shell such as /bin/sh, and correct what --prolog runs"

@@ -25,7 +25,7 @@ from resilient_scoop.hosts.door import (
     run_on,
 )
 from resilient_scoop.hosts.hostfile import Host
-from resilient_scoop.hosts.ssh_config import PORT, SshConfig
+from resilient_scoop.hosts.ssh_config import SshConfig
 from resilient_scoop.hosts.ssh_login import Login, LoginSettings, log_in, within
 
 _CHUNK: Final = 32 * 1024
@@ -87,8 +87,7 @@ class ChannelPipe:
     def close(self) -> None:
         """Close the channel; the command sees the end of its input."""
         self._is_closed = True
-        with contextlib.suppress(OSError, EOFError):
-            self._channel.close()
+        _close(self._channel)
 
     def kill(self) -> None:
         """Close the channel; SSH has no way to end a command that ignores the end of its input."""
@@ -188,9 +187,8 @@ class SshDoor:
 
     def shown(self, command: str) -> str:
         """Return what a user could type."""
-        port = "" if self._to.port == PORT else f"-p {self._to.port} "
         quoted = command.replace("'", "'\\''")
-        return f"ssh {port}{self._to.user}@{self._to.hostname} '{quoted}'"
+        return f"ssh {self._to.typed} '{quoted}'"
 
     def close(self) -> None:
         """End the connection."""
@@ -214,7 +212,7 @@ class _Tunnel:
         try:
             sock = socket.create_connection(self.target, timeout=_REQUEST_S)
         except OSError:
-            channel.close()
+            _close(channel)
             return
         sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -223,6 +221,11 @@ class _Tunnel:
         _copy_out(channel, sock)
         back.join()
         sock.close()
+        _close(channel)
+
+
+def _close(channel: Any) -> None:
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
         channel.close()
 
 

@@ -54,6 +54,12 @@ class Target(msgspec.Struct, frozen=True):
         port = "" if self.port == PORT else f" port {self.port}"
         return f"{self.user}@{self.hostname}{port}"
 
+    @property
+    def typed(self) -> str:
+        """`-p 2222 ann@ws1.lab`, as a user types it behind `ssh`."""
+        port = "" if self.port == PORT else f"-p {self.port} "
+        return f"{port}{self.user}@{self.hostname}"
+
 
 class SshConfig:
     """The configuration files, read once."""
@@ -65,7 +71,9 @@ class SshConfig:
             UsageError: a file that was named cannot be read.
         """
         self._file = file or "~/.ssh/config"
-        if file:
+        if file == "none":
+            lines = []
+        elif file:
             path = Path(file).expanduser()
             if not path.is_file():
                 raise UsageError(f"there is no SSH configuration {file}; correct -F")

@@ -74,7 +74,7 @@ def unknown_key(to: Target, key: str) -> PlaceRefusedError:
     """No file of known hosts has the host."""
     return PlaceRefusedError(
         f"{to.name}: the host key of {to.hostname} is not known ({key}); if this is its fingerprint, add "
-        f"it (`ssh {to.name}` once, or --accept-new-host-keys)"
+        f"it (`ssh {to.typed}` once, or --accept-new-host-keys)"
     )
 
 
@@ -106,7 +106,7 @@ def login_refused(to: Target, tried: str, locked: str = "", hint: str = "") -> P
         )
     return PlaceRefusedError(
         f"{to.name}: {to.who} refuses the login ({tried}); check the user's name, copy a key with "
-        f"`ssh-copy-id {to.name}`, or load one into the agent with `ssh-add`{hint}"
+        f"`ssh-copy-id {to.typed}`, or load one into the agent with `ssh-add`{hint}"
     )
 
 

@@ -121,11 +121,30 @@ def _jumped(
     login = _through(hop, config, settings, depth + 1)
     stack.callback(login.close)
     try:
-        return login.transport.open_channel(
+        channel = login.transport.open_channel(
             "direct-tcpip", (to.hostname, to.port), ("127.0.0.1", 0), timeout=settings.connect_s
         )
+        return _QuietChannel(channel)
     except (paramiko.SSHException, OSError, EOFError) as error:
         raise ssh_failures.jump_failed(to, f"the jump host {last}", str(error)) from error
+
+
+class _QuietChannel:
+    """A channel of a jump host, as the socket of a connection.
+
+    paramiko's thread closes it at its end, and would die with a traceback if the jump host is gone by then.
+    """
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def close(self) -> None:
+        """Close the channel, if there is something left to close."""
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.close()
 
 
 def _proxied(to: Target, stack: contextlib.ExitStack) -> socket.socket:

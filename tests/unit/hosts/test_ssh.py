@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def echo() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer(sock: socket.socket) -> None:
-            with sock:
+            with sock, contextlib.suppress(OSError):
                 data = b"".join(iter(lambda: sock.recv(65536), b""))
                 sock.sendall(data.upper())
 

@@ -125,6 +125,12 @@ def test_a_configuration_that_makes_no_sense_is_refused_with_its_name(
         target(home, text)
 
 
+def test_none_reads_no_file(home: Path) -> None:
+    (home / ".ssh" / "config").write_text("Port 2222\n")
+    assert SshConfig().target(Host("alice")).port == 2222
+    assert SshConfig("none").target(Host("alice")).port == 22
+
+
 def test_a_named_file_that_is_missing_is_refused() -> None:
     with pytest.raises(UsageError, match="there is no SSH configuration /nowhere"):
         SshConfig("/nowhere")

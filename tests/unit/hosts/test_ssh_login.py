@@ -152,7 +152,7 @@ def test_a_revoked_host_key_is_refused(lab: Lab) -> None:
 def test_a_wrong_user_is_refused(lab: Lab) -> None:
     said = refused(lab.door(user="eve"))
     assert f"eve@127.0.0.1 port {lab.sshd.port} refuses the login" in said
-    assert "ssh-copy-id ws1" in said
+    assert f"`ssh-copy-id -p {lab.sshd.port} eve@127.0.0.1`" in said
 
 
 def test_a_refused_key_is_named(lab: Lab) -> None:
