@@ -1,7 +1,8 @@
 """`python -m chaos`: the campaigns.
 
 Exit codes: 0 every guarantee held, 1 one did not, 2 a run did not come to its end, 3 something was
-left over, 4 no kill hit anything, so nothing is proven, 5 nothing could be compared.
+left over, 4 no fault hit anything or one could not be proven, so nothing is proven, 5 nothing could be
+compared, 77 this machine cannot do it (`grid` needs root).
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from chaos import cost, lab, loops, nemesis, processes, rounds, signals
+from chaos import cost, grid, lab, loops, nemesis, processes, rounds, signals
 from chaos.checker import Guarantee
+from chaos.hostfaults import Fault
 from chaos.rounds import Reference, Result, RunHangsError
 
 _ROUNDS = 200
+_GRID_ROUNDS = 100
+_CANNOT = 77
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
         case "list":
             _list()
             return 0
+        case "grid":
+            return _grid(options)
         case "clean":
             return _clean()
         case "cost":
@@ -61,6 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     asks.set_defaults(script=None, play=signals.play, workloads=signals.SIGNAL_WORKLOADS)
     play.set_defaults(play=rounds.play, workloads=rounds.WORKLOADS)
     commands.add_parser("list", help="workloads, roles, moments")
+    hosts = commands.add_parser("grid", help="rounds on workstations that fail; needs root")
+    hosts.add_argument("--rounds", type=int, default=_GRID_ROUNDS, help="how many  [default: 100]")
+    hosts.add_argument("--seed", type=int, default=1, help="seed of the first round; others follow")
+    hosts.add_argument("--hosts", type=int, default=3, choices=range(2, 9), help="how many")
+    hosts.add_argument("--network", choices=("bridge", "tun"), default="tun")
+    hosts.add_argument("--workload", choices=grid.GRID_WORKLOADS, action="append")
+    hosts.add_argument("--fault", type=Fault, choices=list(Fault), action="append")
+    hosts.add_argument("--keep", type=Path, help="where what failed is kept")
     commands.add_parser("clean", help="remove what labs left whose program was killed")
     turns = commands.add_parser("loops", help="checkpointed loops, each killed once and resumed")
     turns.add_argument("--kills", type=int, default=50, help="of each kind of loop")
@@ -81,6 +96,26 @@ def _list() -> None:
         print(f"role     {role}")
     for moment in nemesis.Moment:
         print(f"moment   {moment}")
+
+
+def _grid(options: argparse.Namespace) -> int:
+    missing = lab.lacks(options.network)
+    if missing:
+        print("the grid was NOT tested; this machine lacks:", *missing, sep="\n  ")
+        return _CANNOT
+    results = []
+    with lab.Lab(options.hosts, options.network, seed=options.seed) as hosts:
+        workloads = tuple(options.workload or grid.GRID_WORKLOADS)
+        game = grid.Grid(hosts, _kept(options), workloads, tuple(options.fault or ()))
+        for seed in range(options.seed, options.seed + options.rounds):
+            try:
+                results.append(game.play(seed))
+            except RunHangsError as error:
+                print(error)
+                return 5
+            print(results[-1], flush=True)
+    print(grid.summary(results))
+    return verdict(results)
 
 
 def _clean() -> int:
@@ -161,14 +196,16 @@ def summary(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def verdict(results: list[Result]) -> int:
+def verdict(results: Sequence[Result]) -> int:
     """Return the exit code."""
     broken = {violation.guarantee for result in results for violation in result.violations}
     if broken - {Guarantee.PROGRESS, Guarantee.NO_LEFTOVERS}:
         return 1
     if broken:
         return 2 if Guarantee.PROGRESS in broken else 3
-    return 0 if any(hit for result in results for _, hit in result.hits) else 4
+    if any(result.unproven for result in results):
+        return 4
+    return 0 if any(result.by_role() for result in results) else 4
 
 
 if __name__ == "__main__":

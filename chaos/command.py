@@ -27,6 +27,7 @@ class Place:
 
     root: Path
     token: str
+    entering: list[str] = field(default_factory=list)  # in front of each command line
     environ: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,7 +90,7 @@ def start(place: Place, arguments: list[str]) -> subprocess.Popen[bytes]:
     """Start an `rscoop` command; its output is appended to the round's files."""
     with place.out.open("ab") as out, place.err.open("ab") as err:
         return subprocess.Popen(
-            [sys.executable, "-m", "resilient_scoop", *arguments],
+            [*place.entering, sys.executable, "-m", "resilient_scoop", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
@@ -116,7 +117,7 @@ def await_end(process: subprocess.Popen[bytes], until: float) -> int | None:
 def ask(place: Place, *arguments: str) -> tuple[int, str]:
     """Run an `rscoop` command that only looks; return its exit code and what it printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "resilient_scoop", *arguments],
+        [*place.entering, sys.executable, "-m", "resilient_scoop", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

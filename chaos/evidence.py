@@ -32,6 +32,7 @@ class LedgerLine:
     path: str
     pid: int
     at_s: float  # monotonic
+    host: str = ""
 
     @property
     def is_start(self) -> bool:
@@ -56,7 +57,10 @@ class Ledger:
         except FileNotFoundError:
             return []
         words = [line.split() for line in text.splitlines()]
-        return [LedgerLine(mark, path, int(pid), float(at)) for mark, path, pid, at in words]
+        return [
+            LedgerLine(mark, path, int(pid), float(at), *host)
+            for mark, path, pid, at, *host in words
+        ]
 
     def span_s(self) -> float:
         """Return the time from the first start to the last end."""

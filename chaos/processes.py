@@ -26,6 +26,9 @@ class Role(StrEnum):
     ORIGIN = "origin"
     BROKER = "broker"
     LAUNCHER = "launcher"
+    PLACES = "places"
+    HOST_AGENT = "remote-agent"  # of another host
+    GUARDIAN = "host"  # what a place has started there, which watches over that agent
     EVERYTHING = "everything"  # one after the other: those who live longer see the others die
     POWER = "power"  # all at the same moment, as when the power fails
 

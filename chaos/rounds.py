@@ -79,6 +79,11 @@ class Result:
         """Return how many kills hit, by what they were aimed at."""
         return Counter(str(kill.role) for kill, hit in self.hits if hit)
 
+    @property
+    def unproven(self) -> list[str]:
+        """What was done and could not be proven."""
+        return []
+
     def __str__(self) -> str:
         hits = ", ".join(f"{kill}" + ("" if hit else " (missed)") for kill, hit in self.hits)
         verdict = "ok" if not self.violations else "VIOLATED"
@@ -141,9 +146,14 @@ def play_kills(seed: int, reference: Reference, kills: list[Kill], kept: Path) -
 
 
 @contextmanager
-def staged(result: Result, kept: Path) -> Iterator[Place]:
-    """Give a round its place and measure it; keep what it leaves where a guarantee was broken."""
-    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
+def staged(result: Result, kept: Path, above: Path | None = None) -> Iterator[Place]:
+    """Give a round its place and measure it; keep what it leaves where a guarantee was broken.
+
+    `above`: the folder in which the place is made; by default the one for temporary files.
+    """
+    with tempfile.TemporaryDirectory(
+        prefix="chaos-", dir=above, ignore_cleanup_errors=True
+    ) as folder:
         place = Place(Path(folder) / "r", f"{result.seed}-{time.time_ns()}")
         began = time.monotonic()
         yield place
@@ -178,17 +188,21 @@ class Round:
 
     def play(self) -> None:
         """Disturb and resume until the run has ended; check it."""
-        code = self._command(command.run_arguments(self.reference.script))
+        code = self._command(self.run_arguments())
         while self._goes_on(code):
             self._mourn()
             run = self.place.run()
             if run is None:  # disturbed before there was a run: the user types it again
                 self.drafts = True
-                code = self._command(command.run_arguments(self.reference.script))
+                code = self._command(self.run_arguments())
             else:
                 self.result.resumes += 1
                 code = self._command(["resume", run.name])
         self._judge(code)
+
+    def run_arguments(self) -> list[str]:
+        """Return the command line of a new run."""
+        return command.run_arguments(self.reference.script)
 
     def _goes_on(self, code: int | None) -> bool:
         """Whether a command that has ended so is followed by another."""

@@ -5,8 +5,8 @@
         lab.power_off("bob")
 
 A workstation has its own network, processes, mounts and name: its /tmp, /run and /dev/shm are its own, its
-home folder survives a reboot, and everything else is the machine's, as with a shared file system. The
-desk is the host that the launcher runs on: it has an address and a home folder of its own, and the
+home folder and /var/tmp survive a reboot. Everything else is the machine's, as with a shared file system.
+The desk is the host that the launcher runs on: it has an address and a home folder of its own, and the
 processes and /tmp of the machine. Nothing of a lab is visible in the machine's own network.
 
 `python -m chaos clean` removes what a lab left whose program was killed.

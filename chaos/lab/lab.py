@@ -40,8 +40,8 @@ class Lab:
         hosts: How many workstations; their names are those of `NAMES`.
         network: "bridge" (the kernel's) or "tun" (a switch in Python, with delay, loss and rates).
         seed: Of the switch's random numbers.
-        shared: More paths that all hosts see, where they lie in a home folder or in /tmp; those of Python
-            and of this checkout are always among them.
+        shared: More paths that all hosts see, where they lie in a home folder, in /tmp or in /var/tmp;
+            those of Python and of this checkout are always among them.
         boot: Whether all workstations are switched on at the beginning.
 
     The processes of a host live no longer than the thread that booted it.
@@ -127,7 +127,11 @@ class Lab:
 
     def home(self, name: str) -> Path:
         """Return where the machine sees the home folder of a host's user."""
-        return self.folder / "disks" / name
+        return self.folder / "disks" / name / "home"
+
+    def var_tmp(self, name: str) -> Path:
+        """Return where the machine sees the /var/tmp of a host, which survives a reboot."""
+        return self.folder / "disks" / name / "var-tmp"
 
     def temporary(self, name: str) -> Path:
         """Return where the machine sees the /tmp of a host that is switched on."""
@@ -206,15 +210,16 @@ class Lab:
         return time.monotonic() - began
 
     def _plan(self, name: str) -> Plan:
-        disk = self.home(name)
-        disk.mkdir(exist_ok=True, mode=0o700)
+        for folder, mode in ((self.home(name), 0o700), (self.var_tmp(name), 0o777)):
+            folder.mkdir(exist_ok=True, parents=True)
+            folder.chmod(mode)
         return Plan(
             name,
             name == DESK,
             Path(self.user.pw_dir),
-            disk,
+            self.home(name).parent,
             self.folder / "hosts",
-            tuple(_paths_of_python({*self.more_shared, _CHECKOUT})),
+            tuple(_paths_of_python({*self.more_shared, _CHECKOUT, self.folder})),
             self.folder / "keys" / f"sshd_{name}.conf",
             self.folder / "logs" / f"{name}.log",
         )

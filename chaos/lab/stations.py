@@ -31,7 +31,7 @@ class Plan:
     name: str
     is_desk: bool
     home: Path  # of the user, as the host sees it
-    disk: Path  # the folder that is mounted there
+    disk: Path  # the folder with what survives a reboot: `home`, and `var-tmp` for /var/tmp
     hosts_file: Path
     shared: tuple[Path, ...]  # stay visible where they lie below what is the host's own
     sshd_config: Path
@@ -129,7 +129,10 @@ def let_in(station: Station) -> None:
 def _script(plan: Plan) -> str:
     """Return the shell text of the first process."""
     own = [] if plan.is_desk else [Path("/tmp"), Path("/run"), Path("/dev/shm")]
-    hidden = {*own, plan.home}
+    kept_dirs = {plan.home: plan.disk / "home"}
+    if not plan.is_desk:
+        kept_dirs[Path("/var/tmp")] = plan.disk / "var-tmp"
+    hidden = {*own, *kept_dirs}
     kept = _outermost(path for path in plan.shared if hidden & set(path.parents))
     lines = [
         "set -e",
@@ -141,12 +144,17 @@ def _script(plan: Plan) -> str:
     if not plan.is_desk:
         lines.append("mount -t proc proc /proc")
     lines += [f"exec {fd}<{_quoted(path)}" for fd, path in enumerate(kept, _FIRST_FD)]
-    lines.append(f"mount --bind {_quoted(plan.disk)} {_quoted(plan.home)}")
+    sources = enumerate(kept_dirs, _FIRST_FD + len(kept))  # the first mount may hide the others
+    opened = {target: fd for fd, target in sources}
+    for target, fd in opened.items():
+        lines.append(f"exec {fd}<{_quoted(kept_dirs[target])}")
+    for target, fd in opened.items():
+        lines.append(f"mount -c --bind /proc/self/fd/{fd} {_quoted(target)}; exec {fd}<&-")
     lines += [f"mount -t tmpfs -o mode=1777,size=256m lab {path}" for path in own]
     for fd, path in enumerate(kept, _FIRST_FD):
         make = "mkdir -p" if path.is_dir() else f"mkdir -p {_quoted(path.parent)}; touch"
-        target = _quoted(path)
-        lines.append(f"{make} {target}; mount -c --bind /proc/self/fd/{fd} {target}; exec {fd}<&-")
+        word = _quoted(path)
+        lines.append(f"{make} {word}; mount -c --bind /proc/self/fd/{fd} {word}; exec {fd}<&-")
     lines.append(f"mount --bind {_quoted(plan.hosts_file)} /etc/hosts")
     if plan.is_desk:
         end = "exec sleep infinity"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 
-from chaos.workloads.ledger import running
+from chaos.workloads.ledger import pause, running
 from resilient_scoop import futures
 
 ITEMS, PENDING = 90, 6
@@ -25,7 +25,7 @@ def digest(*parts: object) -> str:
 def work(path: str, arg: str) -> str:
     """Return a digest of the argument, after a time that depends on it."""
     with running(path):
-        time.sleep(0.01 + int(arg[:2], 16) / 256 * 0.06)
+        pause(0.01 + int(arg[:2], 16) / 256 * 0.06)
         return digest("value", arg)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-import time
 
 import numpy as np
 
-from chaos.workloads.ledger import running
+from chaos.workloads.ledger import pause, running
 from resilient_scoop import futures, shared
 
 GENERATIONS, SIZE, BITS = 9, 20, 24
@@ -17,7 +16,7 @@ Genome = tuple[int, ...]
 def evaluate(path: str, genome: Genome) -> float:
     """Return the noisy fitness of a genome: the noise is the item's own, whoever computes it."""
     with running(path):
-        time.sleep(0.005 + random.random() * 0.03)
+        pause(0.005 + random.random() * 0.03)
         target = shared.getConst("target")
         noise = random.gauss(0, 0.1) + float(np.random.normal(0, 0.1))  # noqa: NPY002
         hits: int = sum(a == b for a, b in zip(genome, target, strict=True))

@@ -1,9 +1,9 @@
 """The ground truth outside the system: which items were really started and ended, and how often.
 
 Each line is appended by one `write` (O_APPEND), so that lines of many processes never mix and
-nothing that was written before a `kill -9` is lost. It has a mark, the item's path, the process, and
-the moment (monotonic seconds). `path` is the future's place as its script knows it: the number of
-the call and of the item.
+nothing that was written before a `kill -9` is lost. It has a mark, the item's path, the process, the
+moment (monotonic seconds), and the host. `path` is the future's place as its script knows it: the number
+of the call and of the item.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 VARIABLE = "CHAOS_LEDGER"
+SLOWNESS = "CHAOS_SLOWNESS"  # a factor for all times that workloads take
 START, END, ONCE = "start", "end", "once"
 
 
@@ -24,9 +25,17 @@ def note(mark: str, path: str) -> None:
         return
     fd = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, f"{mark} {path} {os.getpid()} {time.monotonic():.6f}\n".encode())
+        os.write(
+            fd,
+            f"{mark} {path} {os.getpid()} {time.monotonic():.6f} {os.uname().nodename}\n".encode(),
+        )
     finally:
         os.close(fd)
+
+
+def pause(time_s: float) -> None:
+    """Take the time of some computation."""
+    time.sleep(time_s * float(os.environ.get(SLOWNESS, "1")))
 
 
 @contextmanager

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-import time
 
-from chaos.workloads.ledger import running
+from chaos.workloads.ledger import pause, running
 from resilient_scoop import futures
 
 WAVES, BRANCHES, TWIGS, LEAVES = 3, 3, 2, 5
@@ -16,7 +15,7 @@ def leaf(path: str, weight: float) -> float:
     """Return a number drawn here; one leaf in ten is slow."""
     with running(path):
         slow = random.random() < SLOW
-        time.sleep(0.25 if slow else 0.02 + 0.02 * random.random())
+        pause(0.25 if slow else 0.02 + 0.02 * random.random())
         return weight * random.random()
 
 

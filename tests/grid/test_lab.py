@@ -117,13 +117,17 @@ def test_a_power_off_kills_everything_and_says_nothing(lab: Lab) -> None:
             ours.recv(1)
 
 
-def test_a_home_folder_survives_a_reboot_and_tmp_does_not(lab: Lab) -> None:
+def test_disks_survive_a_reboot_and_tmp_does_not(lab: Lab) -> None:
     (lab.temporary("alice") / "x").touch()
     assert lab.exec("alice", ["touch", str(Path("~/x").expanduser())]).returncode == 0
+    assert lab.exec("alice", ["touch", "/var/tmp/x"]).returncode == 0
     lab.reboot("alice")
     assert (lab.home("alice") / "x").exists()
+    assert (lab.var_tmp("alice") / "x").exists()
+    assert not Path("/var/tmp/x").exists()
     assert not (lab.temporary("alice") / "x").exists()
     (lab.home("alice") / "x").unlink()
+    (lab.var_tmp("alice") / "x").unlink()
 
 
 def test_a_cut_loses_what_it_says_and_nothing_else(lab: Lab) -> None:

@@ -1,0 +1,349 @@
+"""Rounds on a grid: a run over the workstations of a lab, whose hosts fail as drawn from a seed.
+
+Each fault is injected, proven, healed and proven. The answer must be that of `python script.py` (or, where
+chance comes from the run, of an undisturbed local run), nothing acknowledged may run again, and five
+seconds after the end no host may have a process or a file of the run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from chaos import command, hostfaults, processes, recovery, rounds
+from chaos.checker import Guarantee
+from chaos.command import Place
+from chaos.hostfaults import LASTING, Drawn, Fault, Injection, Injector
+from chaos.lab import DESK, Lab
+from chaos.lab.namespaces import network_of
+from chaos.recovery import Recovery
+from chaos.rounds import Reference, Result, Round, RunHangsError
+from chaos.workloads.ledger import SLOWNESS
+
+GRID_WORKLOADS: Final = ("plain_ea", "plain_nested", "as_completed", "ea", "nested")
+SLOW: Final = 10.0
+"""How many times longer items take than in local rounds: a fault needs time to happen."""
+WORKERS_PER_HOST: Final = 2
+LIMIT_S: Final = 10.0
+"""Silence after which a host is lost, the default of `rscoop run`."""
+_LEFT_S: Final = 5.0
+_POLL_S: Final = 0.01
+_WORKS_AGAIN: Final = {
+    Fault.WORKER_KILL: 1.0, Fault.POWER_OFF: LIMIT_S + 1, Fault.BROKER_KILL: 1.5,
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class GridResult(Result):
+    """What a round on a grid came to."""
+
+    drawn: list[Drawn] = field(default_factory=list)
+    injections: list[Injection] = field(default_factory=list)
+    recoveries: list[Recovery] = field(default_factory=list)
+
+    def by_role(self) -> Counter[str]:
+        """Return how many faults hit, by kind."""
+        return Counter(str(each.drawn.kind) for each in self.injections if each.is_hit)
+
+    @property
+    def unproven(self) -> list[str]:
+        """What could not be proven."""
+        return [text for each in self.injections for text in each.unproven]
+
+    def __str__(self) -> str:
+        faults = ", ".join(
+            f"{each.drawn}" + ("" if each.is_hit else " (missed)") for each in self.injections
+        )
+        verdict = "VIOLATED" if self.violations else "UNPROVEN" if self.unproven else "ok"
+        text = (
+            f"seed {self.seed:6d} {self.script.stem:12s} {verdict:8s} {self.took_s:5.1f} s, "
+            f"{self.resumes} resumes, {self.repeated} repeated; {faults}"
+        )
+        lines = [f"    {each}" for each in [*self.violations, *self.unproven]]
+        return "\n".join([text, *lines])
+
+
+@dataclass(slots=True)
+class Grid:
+    """A lab, and what all of its rounds share."""
+
+    lab: Lab
+    kept: Path
+    workloads: tuple[str, ...] = GRID_WORKLOADS
+    kinds: tuple[Fault, ...] = ()
+    options: tuple[str, ...] = ()  # of `rscoop run`, besides the hosts
+    limit_s: float = LIMIT_S
+    slow: float = SLOW
+    references: dict[str, Reference] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.kinds:
+            shapes = hostfaults.SHAPES if self.lab.kind != "tun" else {}
+            self.kinds = tuple(kind for kind in Fault if kind not in shapes)
+
+    def run_arguments(self, script: Path) -> list[str]:
+        """Return the command line of a run over all hosts of the lab."""
+        hosts = [w for name in self.lab.hosts for w in ("--host", f"{name}:{WORKERS_PER_HOST}")]
+        return ["run", "--seed", str(command.RUN_SEED), *hosts, *self.options, str(script)]
+
+    def settle(self, place: Place) -> Place:
+        """Let a place's commands run on the desk."""
+        place.entering[:] = self.lab.command(DESK, [], place.root)
+        place.environ[SLOWNESS] = str(self.slow)
+        return place
+
+    def reference(self, workload: str) -> Reference:
+        """Return what a workload prints undisturbed, and how long it takes on this grid."""
+        if workload not in self.references:
+            script = rounds.script_of(workload)
+            is_plain = workload.startswith("plain")
+            output = serial_output(script) if is_plain else rounds.measure(script).output
+            result = GridResult(0, script, [])
+            blank = Reference(script, output, 30.0, 0.0)
+            with rounds.staged(result, self.kept, self.lab.shared) as place:
+                GridRound(result, blank, self.settle(place), self).measure()
+            self.references[workload] = Reference(script, output, result.lives_s, 0.0)
+        return self.references[workload]
+
+    def play(self, seed: int) -> GridResult:
+        """Play the round of a seed."""
+        rng = random.Random(f"grid {seed}")
+        workload = self.workloads[rng.randrange(len(self.workloads))]
+        return self.play_faults(
+            seed, workload, hostfaults.draw(rng, self.lab.hosts, list(self.kinds), self.limit_s)
+        )
+
+    def play_faults(self, seed: int, workload: str, drawn: list[Drawn]) -> GridResult:
+        """Play a round of given faults; the seed is but its name."""
+        reference = self.reference(workload)
+        result = GridResult(seed, reference.script, [], drawn=drawn)
+        with rounds.staged(result, self.kept, self.lab.shared) as place:
+            GridRound(result, reference, self.settle(place), self).play()
+        return result
+
+
+def serial_output(script: Path) -> bytes:
+    """Return what `python script.py` prints; its items take no time."""
+    environ = {**os.environ, SLOWNESS: "0", "PYTHONPATH": str(command.CHECKOUT)}
+    argv = [sys.executable, "-W", "ignore", str(script)]
+    return subprocess.run(argv, env=environ, capture_output=True, check=True, timeout=120).stdout
+
+
+class GridRound(Round):
+    """A round under way."""
+
+    result: GridResult
+
+    def __init__(self, result: GridResult, reference: Reference, place: Place, grid: Grid) -> None:
+        super().__init__(result, reference, place)
+        self.grid, self.lab = grid, grid.lab
+        self.launcher = 0
+        self.injector = Injector(self.lab, self._run_id, lambda: self.launcher)
+        self.agenda = list(result.drawn)
+        self.healing: list[tuple[float, Injection]] = []
+        self.off: set[str] = set()  # hosts whose power was cut: nothing can remove their files
+        self.deadline_s = 60.0 + 4 * reference.duration_s + 6 * grid.limit_s
+
+    def run_arguments(self) -> list[str]:
+        """Return the command line of a run over the lab."""
+        return self.grid.run_arguments(self.reference.script)
+
+    def measure(self) -> None:
+        """Run undisturbed.
+
+        Raises:
+            RunHangsError: it does not end with exit code 0.
+        """
+        code = self._command(self.run_arguments())
+        if code != 0:
+            said = self.place.err.read_text()[-3000:]
+            raise RunHangsError(f"{self.reference.script} on the grid: exit {code}; {said}")
+        self._silence()
+
+    def play(self) -> None:
+        """Disturb, resume, heal; check it."""
+        try:
+            super().play()
+        finally:
+            self._restore()
+        self._recoveries()
+
+    def _run_id(self) -> str | None:
+        run = self.place.run()
+        return None if run is None else run.name
+
+    # --- disturbing ---------------------------------------------------------------------------
+
+    def _command(self, arguments: list[str]) -> int | None:
+        began = time.monotonic()
+        process = command.start(self.place, arguments)
+        self.launcher = process.pid
+        until = began + self.deadline_s
+        while process.poll() is None and time.monotonic() < until:
+            if not self._act(began, process):
+                time.sleep(_POLL_S)
+        code = self._await_end(process)
+        self.result.lives_s += time.monotonic() - began
+        return code
+
+    def _await_end(self, process: subprocess.Popen[bytes]) -> int | None:
+        code = process.poll()
+        if code is None:
+            self._keep_picture()
+            process.kill()
+            process.wait()
+        return code
+
+    def _act(self, began: float, process: subprocess.Popen[bytes]) -> bool:
+        """Do what is due; return whether anything was."""
+        now = time.monotonic()
+        if self.healing and self.healing[0][0] <= now:
+            self.injector.heal(self.healing.pop(0)[1])
+            return True
+        if not self.agenda or now < began + self.agenda[0].fraction * self.reference.duration_s:
+            return False
+        drawn = self.agenda.pop(0)
+        injection = self.injector.inject(drawn)
+        self.result.injections.append(injection)
+        if injection.is_hit:
+            self._note(injection)
+            if drawn.kind is Fault.LAUNCHER_KILL:
+                process.wait()
+        return True
+
+    def _note(self, injection: Injection) -> None:
+        drawn = injection.drawn
+        self.kills += 3 if drawn.kind is Fault.FLAP else 1
+        if drawn.kind in (Fault.POWER_OFF, Fault.REBOOT, Fault.FLAP):
+            self.off.add(drawn.host)
+        if drawn.kind in LASTING:
+            self.healing.append((time.monotonic() + drawn.lasts_s, injection))
+            self.healing.sort(key=lambda each: each[0])
+        if drawn.kind is not Fault.BROKER_STOP:
+            self._snapshot()
+
+    def _restore(self) -> None:
+        """End all faults; switch on what is off."""
+        for _, injection in self.healing:
+            self.injector.heal(injection)
+        self.healing.clear()
+        for host in self.lab.hosts:
+            if not self.lab.is_on(host):
+                self.lab.boot(host)
+            self.lab.heal(host)
+
+    def _mourn(self) -> None:
+        """The launcher is dead: the processes of its host end; agents elsewhere wait for a resume."""
+        self._silence_at_desk()
+        self._snapshot()
+
+    def _silence_at_desk(self) -> None:
+        for pid, words in self._await_desk().items():
+            self.violate(Guarantee.NO_LEFTOVERS, f"process {pid} lives on: {words}")
+            processes.kill(pid)
+
+    def _await_desk(self) -> dict[int, str]:
+        ours = {
+            network_of(self.lab.stations[name].pid)
+            for name in self.lab.hosts
+            if self.lab.is_on(name)
+        }
+        until = time.monotonic() + _LEFT_S
+        while True:
+            found = processes.with_token(self.place.token)
+            found = {pid: words for pid, words in found.items() if network_of(pid) not in ours}
+            if not found or time.monotonic() > until:
+                return found
+            time.sleep(_POLL_S)
+
+    def _silence(self) -> None:
+        """The run has ended: heal everything; five seconds later no host has anything of it."""
+        self._restore()
+        began = time.monotonic()
+        self._silence_at_desk()
+        while any(self.lab.processes(host) for host in self.lab.hosts):
+            if time.monotonic() > began + _LEFT_S:
+                break
+            time.sleep(_POLL_S)
+        self.result.silence_s = max(self.result.silence_s, time.monotonic() - began)
+        for host in self.lab.hosts:
+            for text in leftovers(self.lab, host, with_disk=host not in self.off):
+                self.violate(Guarantee.NO_LEFTOVERS, text)
+            if self.lab.processes(host):
+                self.lab.reboot(host)
+
+    # --- checking -----------------------------------------------------------------------------
+
+    def _recoveries(self) -> None:
+        lines = sorted(self.ledger.lines(), key=lambda line: line.at_s)
+        for each in self.result.injections:
+            if not each.is_hit or each.unproven:
+                continue
+            host = each.drawn.host
+            lost = (
+                recovery.interrupted(lines, each.at_s, each.inner, host) if host != DESK else set()
+            )
+            work_s = recovery.work_s(lines, each.at_s, lost)
+            if host == DESK:  # the run itself stood still: until anything was started again
+                work_s = min(
+                    (e.at_s - each.at_s for e in lines if e.is_start and e.at_s > each.at_s),
+                    default=None,
+                )
+            host_s = (
+                recovery.host_s(lines, each.healed_s, host)
+                if each.healed_s and host != DESK
+                else None
+            )
+            self.result.recoveries.append(Recovery(str(each.drawn.kind), work_s, host_s))
+
+
+def leftovers(lab: Lab, host: str, *, with_disk: bool = True) -> list[str]:
+    """Return what a host has of runs: processes, temporary files, sockets, and files on its disk."""
+    found = [f"{host}: process {pid}: {words}" for pid, words in lab.processes(host).items()]
+    folders = [lab.temporary(host), lab.temporary(host).parent / "dev/shm"]
+    if with_disk:
+        folders += [lab.var_tmp(host), lab.home(host)]
+    for folder in folders:
+        found += [f"{host}: file {each}" for each in _files(folder)]
+    return found
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield files that runs have left; empty folders of ours may stay."""
+    for pattern in ("*rscoop*", ".local/state/rscoop", ".cache/rscoop"):
+        for found in folder.glob(pattern):
+            if found.is_dir():
+                yield from (each for each in found.rglob("*") if not each.is_dir())
+            else:
+                yield found
+
+
+def summary(results: list[GridResult]) -> str:
+    """Return what the rounds came to."""
+    hits: Counter[str] = Counter()
+    for result in results:
+        hits += result.by_role()
+    bad = [result for result in results if result.violations]
+    unproven = [text for result in results for text in result.unproven]
+    lines = [
+        f"{len(results)} rounds, {hits.total()} faults that hit",
+        recovery.table(each for result in results for each in result.recoveries),
+        f"{sum(r.resumes for r in results)} resumes",
+        f"{sum(r.repeated for r in results)} items ran to their end more than once",
+        f"silence after the end within {max((r.silence_s for r in results), default=0.0):.1f} s",
+        f"{len(unproven)} faults not proven",
+        f"{len(bad)} rounds with violations",
+    ]
+    lines += [
+        f"  seed {r.seed}: {', '.join(sorted({v.guarantee for v in r.violations}))}; {r.folder}"
+        for r in bad
+    ]
+    return "\n".join(lines)
