@@ -22,6 +22,9 @@ _OF_A_RUN = {
     "run.json", "journal", "logs", "lock", "shown", "figures.json", "payloads", "handover", "lives",
     "code", "input.json",
 }  # fmt: skip
+_OF_A_GRID = {
+    "hosts.json", "units", "grid.json", "launch.json", "tickets", "keys", "hosts-live.json",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +122,8 @@ def await_silence(token: str, patience_s: float) -> dict[int, str]:
 
 def leftovers(run: Path, temporary: Path, *, drafts: bool) -> list[str]:
     """Return what lies around of a run that has ended; `drafts`: its start was killed."""
-    found = [
-        f"in the run folder: {each.name}" for each in run.iterdir() if each.name not in _OF_A_RUN
-    ]
+    known = _OF_A_RUN | (_OF_A_GRID if (run / "grid.json").exists() else set())
+    found = [f"in the run folder: {each.name}" for each in run.iterdir() if each.name not in known]
     found += [f"unfinished file: {each}" for each in run.rglob("*.tmp")]
     found += [f"in TMPDIR: {each.name}" for each in temporary.iterdir()]
     found += [f"in /tmp: {each.name}" for each in Path("/tmp").glob(f"*{run.name}*")]

@@ -141,6 +141,7 @@ class GridRound(Round):
     """A round under way."""
 
     result: GridResult
+    parents_start_once = False
 
     def __init__(self, result: GridResult, reference: Reference, place: Place, grid: Grid) -> None:
         super().__init__(result, reference, place)

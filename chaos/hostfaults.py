@@ -154,7 +154,7 @@ class Injector:
             self._kill(injection, [Process(self.launcher(), Role.LAUNCHER)])
         elif drawn.kind in OF_ONE_PROCESS:
             self._hit_process(injection)
-        elif self.lab.is_on(drawn.host) and self.lab.processes(drawn.host):
+        elif self.lab.is_on(drawn.host):
             injection.at_s = time.monotonic()
             self._hit_host(injection)
         return injection

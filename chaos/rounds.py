@@ -171,6 +171,10 @@ def _sockets(folder: str, names: list[str]) -> set[str]:
 class Round:
     """A round under way."""
 
+    parents_start_once = (
+        True  # in the time that a round takes, a waiting parent is not replayed elsewhere
+    )
+
     def __init__(self, result: Result, reference: Reference, place: Place) -> None:
         self.result = result
         self.reference = reference
@@ -309,7 +313,9 @@ class Round:
             violations += checker.check_history(said, as_completed.ITEMS, as_completed.PENDING)
         else:
             violations += checker.check_output(said, self.reference.output)
-        violations += checker.check_ledger(self.ledger, self.snapshots, self.kills)
+        violations += checker.check_ledger(
+            self.ledger, self.snapshots, self.kills, parents=self.parents_start_once
+        )
         self.result.repeated = self.ledger.repeated()
         run = self.place.run()
         if run is None:
