@@ -388,9 +388,9 @@ class World:
         self.note(f"linked {agent.tag}")
         if host.name in self.out:
             self.at(self.rng.random(), lambda: self.leave(agent))
-        if not host.is_linked or self.chance("comes twice"):
-            host.is_linked = True
+        for _ in range((not host.is_linked) + self.chance("comes twice")):
             self.tell(places.AgentCame(host.name))
+        host.is_linked = True
 
     def _relink(self, host: Host) -> None:
         for agent in host.agents:
