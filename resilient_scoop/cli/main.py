@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "resume": "resume",
     "runs": "runs",
     "status": "status",
+    "hosts": "hosts",
     "failures": "failures",
     "why": "why",
     "resolve": "resolve",

@@ -15,6 +15,8 @@ from resilient_scoop.runs import json_text
 
 PLACES_FILE: Final = "hosts.json"
 LIVE_FILE: Final = "hosts-live.json"
+RUNNING: Final = "running"
+"""The state of a host whose agent has its link to the broker."""
 
 _File = TypeVar("_File", bound=msgspec.Struct)
 
@@ -60,6 +62,56 @@ class LiveHostsFile(msgspec.Struct, frozen=True):
 
     at: float  # seconds since 1970
     hosts: dict[str, LiveHost]
+
+
+class HostRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a host now."""
+
+    name: str
+    state: str
+    workers: int | None  # None: not known yet
+    busy: int
+    done: int  # results from it
+    lost_items: int  # items that were given to other hosts because it was lost
+    rtt_ms: float | None
+    heard_s: float | None  # since its last message
+    why: str  # why it is not there, and what helps
+    log: list[str]  # the last lines of its agent, where it has failed
+    quarantine_s: float  # until it may be started again after it was lost repeatedly
+    again_s: float  # until the next try
+    until_s: float | None  # until its time limit
+
+
+def host_rows(places: HostsFile | None, live: LiveHostsFile | None, now: float) -> list[HostRow]:
+    """Return all hosts, those that are started first, then those that came by invitation.
+
+    `now` is in seconds since 1970; durations of the files are counted on to it.
+    """
+    started = {host.name: host for host in places.hosts} if places else {}
+    linked = live.hosts if live else {}
+    names = [*started, *(name for name in linked if name not in started)]
+    passed_s = max(0.0, now - places.at) if places else 0.0
+    quiet_s = max(0.0, now - live.at) if live else 0.0
+    return [_row(name, started.get(name), linked.get(name), passed_s, quiet_s) for name in names]
+
+
+def _row(
+    name: str, started: HostReport | None, linked: LiveHost | None, passed_s: float, quiet_s: float
+) -> HostRow:
+    start = started or HostReport(name=name, state="")
+    link = linked or LiveHost()
+    is_there = start.state in ("", RUNNING)
+    until_s = None if start.until_s is None else max(0.0, start.until_s - passed_s)
+    return HostRow(
+        name=name,
+        state=(link.state or start.state or RUNNING) if is_there else start.state,
+        workers=link.workers if linked and link.workers else start.workers,
+        busy=link.busy, done=link.done, lost_items=link.lost_items, rtt_ms=link.rtt_ms,
+        heard_s=None if link.heard_s is None else link.heard_s + quiet_s,
+        why=start.why, log=start.log.splitlines(),
+        quarantine_s=max(0.0, start.quarantine_s - passed_s),
+        again_s=max(0.0, start.again_s - passed_s), until_s=until_s,
+    )  # fmt: skip
 
 
 def write_hosts(run: Path, hosts: HostsFile) -> None:
