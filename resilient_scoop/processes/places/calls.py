@@ -20,7 +20,8 @@ from resilient_scoop.errors import PlaceBusyError, PlaceError, PlaceRefusedError
 from resilient_scoop.hosts.hostfile import Host
 
 if TYPE_CHECKING:
-    from resilient_scoop.hosts.base import Place, Unit
+    from resilient_scoop.hosts.base import Unit
+    from resilient_scoop.hosts.make import ReachablePlace
 
 THREADS_MAX: Final = 64
 CLOSE_S: Final = 1.0
@@ -37,14 +38,14 @@ class Share(msgspec.Struct, frozen=True):
     limit: int | None = None
 
 
-MakeTicket = Callable[["Place", Share], bytes]
+MakeTicket = Callable[["ReachablePlace", Share], bytes]
 """Makes what a new agent needs to enter the run. May raise PlaceError or OSError."""
 
 
 class PlaceOfHost(msgspec.Struct, frozen=True, eq=False):
     """A host with its place."""
 
-    place: Place
+    place: ReachablePlace
     share: Share
 
 

@@ -25,14 +25,15 @@ from resilient_scoop.processes.places import notes
 from resilient_scoop.processes.places.calls import Calls, MakeTicket, PlaceOfHost, Share
 from resilient_scoop.processes.places.commands import event_of
 from resilient_scoop.processes.places.reports import Report
+from resilient_scoop.processes.places.settings import PlacesSettings, read_settings
+from resilient_scoop.processes.places.tickets import Issue, ticket_maker
 from resilient_scoop.processes.places.units_file import NAME, UnitsFile
 from resilient_scoop.runs.hosts import HostReport, HostsFile, write_hosts
 
 if TYPE_CHECKING:
-    from resilient_scoop.hosts.base import Place
-    from resilient_scoop.processes.places.settings import PlacesSettings
+    from resilient_scoop.hosts.make import ReachablePlace
 
-MakePlace = Callable[[Host], "Place"]
+MakePlace = Callable[[Host], "ReachablePlace"]
 REPORT_S: Final = 0.25
 FILE_S: Final = 1.0
 IDLE_S: Final = 60.0
@@ -209,12 +210,16 @@ def serve(settings: PlacesSettings, make_place: MakePlace, make_ticket: MakeTick
     return PlacesShell(settings, hosts, make_ticket).serve()
 
 
-def read_settings(stdin: int) -> PlacesSettings | None:
-    """Read the first line of standard input; None if the launcher is gone before it wrote one."""
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = os.read(stdin, 1)
-        if not byte:
-            return None
-        line += byte
-    return msgspec.json.decode(line, type=PlacesSettings)
+def run(issue: Issue) -> int:
+    """Run the places, as the first line of standard input says; return the exit status."""
+    from resilient_scoop.hosts.make import SshOptions, make_place
+
+    settings = read_settings(0)
+    if settings is None:
+        return 0
+    options = msgspec.json.decode(settings.ssh, type=SshOptions)
+    return serve(
+        settings,
+        lambda host: make_place(host, options, settings.run_id),
+        ticket_maker(settings, issue),
+    )

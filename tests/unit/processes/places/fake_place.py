@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from resilient_scoop.errors import PlaceError
-from resilient_scoop.hosts.base import Place, Seen, Unit, UnitState
+from resilient_scoop.hosts.base import Seen, Unit, UnitState
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.processes.places.calls import PlaceOfHost, Share
 from resilient_scoop.processes.places.main import PlacesShell, shares
@@ -36,6 +36,7 @@ class FakePlace:
         self.calls: list[Any] = []
         self.tickets: list[bytes] = []
         self.count = 0
+        self.address: str | None = "10.0.0.1"
 
     def block(self) -> None:
         """Let calls block until `release`."""
@@ -75,6 +76,15 @@ class FakePlace:
         self._call("find", tag)
         return [self.units[tag]] if tag in self.units else []
 
+    def connect(self) -> None:
+        self._call("connect")
+
+    def route(self) -> str | None:
+        return self.address
+
+    def tunnel(self, port: int, address: str = "127.0.0.1") -> str:
+        return f"{address}:{port + 10000}"
+
     def dry_run(self, n: int) -> str:
         return f"start {n} on {self.name}"
 
@@ -103,8 +113,7 @@ class Launcher:
         self._rest = b""
 
         def make(share: Share) -> PlaceOfHost:
-            place: Place = self.places[share.host.name]
-            return PlaceOfHost(place, share)
+            return PlaceOfHost(self.places[share.host.name], share)
 
         hosts = {name: make(share) for name, share in shares(self.settings).items()}
         shell = PlacesShell(
