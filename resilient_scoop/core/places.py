@@ -68,7 +68,7 @@ LOOK_S: Final = 0.25
 LOOK_S_MAX: Final = 5.0
 LOOK_RUNNING_S: Final = 10.0
 FIND_S: Final = 5.0
-"""A search that found nothing counts only this long after the start that it searches may have been made;
+"""A search that found nothing counts only this long after a start without an answer, which may be made late;
 also the time in which a lost agent may return by itself before it is searched."""
 REACH_S: Final = 60.0
 """Time for an agent, which runs as its place says, to reach the broker."""
@@ -767,6 +767,8 @@ class Places:
     def _started(self, slot: Slot, units: tuple[str, ...], now: float) -> None:
         self._know(slot, units, now)
         slot.look_at = now + LOOK_S
+        if len(units) == 1:
+            slot.sure_at = now
         slot.is_searched = False
         if slot.state is State.RUNNING:
             return
