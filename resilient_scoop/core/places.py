@@ -68,7 +68,7 @@ LOOK_S: Final = 0.25
 LOOK_S_MAX: Final = 5.0
 LOOK_RUNNING_S: Final = 10.0
 FIND_S: Final = 5.0
-"""A search that found nothing counts only this long after a start without an answer, which may be made late;
+"""A search that found nothing counts only this long after the start, which may be made or seen late;
 also the time in which a lost agent may return by itself before it is searched."""
 REACH_S: Final = 60.0
 """Time for an agent, which runs as its place says, to reach the broker."""
@@ -180,8 +180,10 @@ class Slot(msgspec.Struct, eq=False):
     former: Former | None = None  # while a tag is being written: the one before
     units: tuple[str, ...] = ()
     doubles: tuple[str, ...] = ()  # units of the same tag that are to end
+    is_doubled: bool = False  # it had such units
     is_written: bool = False
     starts: int = 0  # of this tag
+    is_answered: bool = False  # the last one
     has_come: bool = (
         False  # an agent of this tag, or of a former one that was believed to have ended
     )
@@ -221,6 +223,11 @@ class Slot(msgspec.Struct, eq=False):
         assert happening in after, f"{self.host} is {self.state.name} at {happening.name}"
         is_end = happening is Happening.ENDED and self.has_come
         self.state = State.GONE if is_end else after[happening]
+
+    @property
+    def is_known_whole(self) -> bool:
+        """Whether its units are all that its tag can have (PL2)."""
+        return self.starts == 1 and not self.is_returned and not self.is_doubled
 
     @property
     def may_live(self) -> bool:
@@ -620,7 +627,7 @@ class Places:
                 self._say(Unnamed(each.host))
                 continue
             slot.enter(Happening.RETURNED)
-            slot.tag, slot.starts = each.tag, 1
+            slot.tag, slot.starts = each.tag, 1  # perhaps
             slot.is_written = slot.is_returned = slot.is_searched = True
             slot.find_at, slot.sure_at = now, now + FIND_S
 
@@ -633,7 +640,7 @@ class Places:
             slot.enter(Happening.DUE)
             slot.tag = f"{self.config.run_id}-{random}-{number}"
             slot.units, slot.starts, slot.finds = (), 0, 0
-            slot.doubles = ()
+            slot.doubles, slot.is_doubled = (), False
             slot.is_written = slot.is_returned = slot.is_searched = False
             slot.has_come = slot.has_left = slot.unreached_said = False
             slot.claims_at = slot.until_s = None
@@ -716,6 +723,7 @@ class Places:
     def _ask_start(self, slot: Slot, now: float) -> None:
         assert slot.is_written, f"PL1 {slot.host}"
         slot.starts += 1
+        slot.is_answered = False
         slot.started_at, slot.sure_at = now, now + FIND_S
         slot.look_wait_s, slot.claims_at = LOOK_S, None
         self._ask(slot, Start(slot.host, slot.tag))
@@ -766,9 +774,8 @@ class Places:
 
     def _started(self, slot: Slot, units: tuple[str, ...], now: float) -> None:
         self._know(slot, units, now)
+        slot.is_answered = bool(units)
         slot.look_at = now + LOOK_S
-        if len(units) == 1:
-            slot.sure_at = now
         slot.is_searched = False
         if slot.state is State.RUNNING:
             return
@@ -782,7 +789,7 @@ class Places:
         slot.units = units[:1] or slot.units
         if len(units) > 1:
             slot.doubles, slot.stop_at = units[1:], now
-            slot.starts = max(slot.starts, 2)  # only a search shows that all have ended (PL2)
+            slot.is_doubled = True
 
     def _looked(self, slot: Slot, event: Looked, now: float) -> None:
         """Take in what a place says of a unit: it explains, and of one without link it counts."""
@@ -793,9 +800,11 @@ class Places:
         if slot.state is State.RUNNING and not self._is_unwanted(slot):
             if has_ended:  # it is another unit that has the link
                 slot.units, slot.find_at = (), now + _wait_s(slot.finds, event.jitter)
-        elif has_ended and slot.starts == 1 and not slot.is_returned:
+        elif has_ended and slot.is_known_whole:
             self._settle(slot, now, event.jitter)
         elif has_ended:
+            if slot.is_answered and not slot.is_doubled:
+                slot.sure_at = now  # what was started last has ended
             self._doubt(slot, now, event.jitter)
         elif slot.state is State.RUNNING:
             pass  # it is to end
@@ -985,7 +994,7 @@ class Places:
         """What a place says does not agree with the link: search the tag."""
         if slot.state is not State.UNKNOWN:
             slot.is_searched = True
-            self._unsure(slot, now, _wait_s(slot.finds, jitter))
+            self._unsure(slot, now, 0.0 if self.stopping else _wait_s(slot.finds, jitter))
 
     def _settle(self, slot: Slot, now: float, jitter: float, wait_s: float = 0.0) -> None:
         """A unit has ended (PL2): blame its place if it had not come, and plan the next (PL6)."""

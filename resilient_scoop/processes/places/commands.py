@@ -1,7 +1,5 @@
 """Commands of the launcher to the places: JSON lines on standard input.
 
-The first line is `settings.PlacesSettings`. Then:
-
     {"agent": HOST, "is": "came" | "lost" | "left"}   what the broker sees of the agent of a host
     {"host": HOST, "is": "drained" | "revoked"}       a host that is not to be used again
     {"stop": SECONDS}                                 the run ends

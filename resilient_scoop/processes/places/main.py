@@ -25,8 +25,7 @@ from resilient_scoop.processes.places import notes
 from resilient_scoop.processes.places.calls import Calls, MakeTicket, PlaceOfHost, Share
 from resilient_scoop.processes.places.commands import event_of
 from resilient_scoop.processes.places.reports import Report
-from resilient_scoop.processes.places.settings import PlacesSettings, read_settings
-from resilient_scoop.processes.places.tickets import Issue, ticket_maker
+from resilient_scoop.processes.places.settings import PlacesSettings
 from resilient_scoop.processes.places.units_file import NAME, UnitsFile
 from resilient_scoop.runs.hosts import HostReport, HostsFile, write_hosts
 
@@ -208,18 +207,3 @@ def serve(settings: PlacesSettings, make_place: MakePlace, make_ticket: MakeTick
         name: PlaceOfHost(make_place(share.host), share) for name, share in shares(settings).items()
     }
     return PlacesShell(settings, hosts, make_ticket).serve()
-
-
-def run(issue: Issue) -> int:
-    """Run the places, as the first line of standard input says; return the exit status."""
-    from resilient_scoop.hosts.make import SshOptions, make_place
-
-    settings = read_settings(0)
-    if settings is None:
-        return 0
-    options = msgspec.json.decode(settings.ssh, type=SshOptions)
-    return serve(
-        settings,
-        lambda host: make_place(host, options, settings.run_id),
-        ticket_maker(settings, issue),
-    )

@@ -374,6 +374,35 @@ def test_a_tag_of_a_host_that_is_not_named_is_reported() -> None:
     assert notes(shell.seen) == [places.Unnamed("gone")]
 
 
+def test_a_search_counts_at_once_when_the_last_start_has_ended_for_its_place() -> None:
+    # Given an agent of former places, which got another ticket
+    shell = Shell("a", tags=(WrittenTag("a", "old"),))
+    shell.step(Found("a", "old", ("u",)))
+    shell.step(Started("a", "old", ("v",)))
+    shell.step(Stop(10.0))
+    shell.step(Stopped("a", "old"))
+
+    # When its place says that it has ended, and a search finds nothing
+    shell.say(State.GONE)
+    assert of(shell.seen, Find)[-1] == Find("a", "old")
+    actions = shell.step(Found("a", "old", ()))
+
+    # Then that is its end
+    assert of(actions, Leave)
+
+
+def test_a_search_does_not_count_at_once_after_a_start_without_an_answer() -> None:
+    shell = Shell("a", tags=(WrittenTag("a", "old"),))
+    shell.step(Found("a", "old", ("u",)))
+    shell.fail(Call.START)
+    shell.say(State.GONE)
+    began = shell.now
+    shell.to(Find)
+    shell.step(Found("a", "old", ()))
+    shell.to(Find)
+    assert shell.now - began > places.FIND_S - 1.0
+
+
 # --- many units -------------------------------------------------------------------------------
 
 

@@ -25,9 +25,17 @@ from tests import stand_in_host
 
 WITHIN_S = 20.0
 PROGRAM = """
-import sys
-from resilient_scoop.processes.places.main import run
-sys.exit(run(lambda run_dir, host, **rest: b'{"host": "%s"}' % host.encode()))
+import sys, msgspec
+from resilient_scoop.hosts.make import SshOptions, make_place
+from resilient_scoop.processes.places.main import serve
+from resilient_scoop.processes.places.settings import PlacesSettings
+settings = msgspec.json.decode(sys.argv[1], type=PlacesSettings)
+options = msgspec.json.decode(sys.argv[2], type=SshOptions)
+sys.exit(serve(
+    settings,
+    lambda host: make_place(host, options, settings.run_id),
+    lambda place, share: b'{"host": "%s"}' % share.host.name.encode(),
+))
 """
 
 
@@ -40,23 +48,21 @@ class Launcher:
         self.host = folder / "host"
         python = stand_in_host.write_python(self.host)
         options = SshOptions(kind=Kind.LOCAL, remote=RemoteSettings(python=str(python)))
-        self.settings = PlacesSettings(
-            run_dir=str(self.run), run_id="r1", hosts=[Host("ws1", workers=2)], port=7000,
-            ssh=msgspec.Raw(msgspec.json.encode(options)),
-        )  # fmt: skip
+        hosts = [Host("ws1", workers=2)]
+        settings = PlacesSettings(run_dir=str(self.run), run_id="r1", hosts=hosts)
+        self.arguments = [msgspec.json.encode(each).decode() for each in (settings, options)]
         self.reports: list[Report] = []
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+            [sys.executable, "-c", PROGRAM, *self.arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
         self.reports.clear()
         self.rest = b""
-        self.stdin.write(msgspec.json.encode(self.settings) + b"\n")
-        self.stdin.flush()
 
     def say(self, **command: Any) -> None:
         self.stdin.write(json.dumps(command).encode() + b"\n")
