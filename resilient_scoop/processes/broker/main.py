@@ -235,6 +235,7 @@ class BrokerShell:
         if settings.options.grid:
             self._open_door()
         self.launcher, self.halt_said = True, False
+        self.is_left = False  # the launcher has ended, and other hosts wait for the next one
         self.reported_at = 0.0
         self.reported, self.spoke_at = b"", 0.0
         self.output_bytes = self.output_durable = self.broker.state.output_bytes
@@ -395,7 +396,10 @@ class BrokerShell:
         if not data:
             self.socket.unwatch(0)
             self.launcher = False
-            self.exchange.add(Interrupt(LAUNCHER_GONE))
+            if self.grid is None:
+                self.exchange.add(Interrupt(LAUNCHER_GONE))
+            else:  # a stop would end the agents of other hosts, which are to outlive the launcher
+                self.is_left = True
         for line in data.decode().splitlines():
             if line.startswith("stop"):
                 self.exchange.add(Interrupt(line[5:] or "asked"))
@@ -406,6 +410,8 @@ class BrokerShell:
 
     def _is_over(self, now: float) -> bool:
         """Return whether all processes that were told to stop have ended, or their time is over."""
+        if self.is_left:
+            return True
         if self.broker.membership.stopping is None:
             return False
         if self.committer.full:
