@@ -16,7 +16,10 @@ from resilient_scoop.runs.hosts import HostRow, host_rows, read_hosts, read_live
 from resilient_scoop.runs.json_text import one_line
 
 _COLORS: Final = {
+    "up": "green",
     "running": "green",
+    "draining": "yellow",
+    "quarantined": "yellow",
     "starting": "cyan",
     "waiting": "cyan",
     "never came": "red",
@@ -42,7 +45,7 @@ class HostList(msgspec.Struct, frozen=True):
 Examples:
     rscoop hosts                           of the newest run
     watch -n 2 rscoop hosts k3x0q7am
-    rscoop hosts --json | jq -r '.hosts[] | select(.state != "running") | .name'
+    rscoop hosts --json | jq -r '.hosts[] | select(.state != "up") | .name'
 """,
 )
 @run_argument

@@ -15,6 +15,8 @@ from resilient_scoop.runs import json_text
 
 PLACES_FILE: Final = "hosts.json"
 LIVE_FILE: Final = "hosts-live.json"
+DRAINED_FILE: Final = "drained"
+"""Hosts that are to leave, or have left, one a line; a new broker and new places need to know."""
 RUNNING: Final = "running"
 """The state of a host whose agent has its link to the broker."""
 
@@ -73,13 +75,20 @@ class HostRow(msgspec.Struct, frozen=True, kw_only=True):
     busy: int
     done: int  # results from it
     lost_items: int  # items that were given to other hosts because it was lost
+    rate: float  # results per second, lately
     rtt_ms: float | None
     heard_s: float | None  # since its last message
+    slack_s: float | None  # until it counts as lost
+    at_risk_s: float  # seconds of work that are lost if it dies now
     why: str  # why it is not there, and what helps
     log: list[str]  # the last lines of its agent, where it has failed
     quarantine_s: float  # until it may be started again after it was lost repeatedly
     again_s: float  # until the next try
     until_s: float | None  # until its time limit
+
+
+_BROKER_KNOWS: Final = frozenset({"up", "draining", "quarantined", "revoked"})
+"""States of the broker (`core.broker.host_life`) that say more than what a place knows."""
 
 
 def host_rows(places: HostsFile | None, live: LiveHostsFile | None, now: float) -> list[HostRow]:
@@ -100,15 +109,17 @@ def _row(
 ) -> HostRow:
     start = started or HostReport(name=name, state="")
     link = linked or LiveHost()
-    is_there = start.state in ("", RUNNING)
+    is_linked = link.state in _BROKER_KNOWS or start.state in ("", RUNNING)
     until_s = None if start.until_s is None else max(0.0, start.until_s - passed_s)
     return HostRow(
         name=name,
-        state=(link.state or start.state or RUNNING) if is_there else start.state,
+        state=(link.state or start.state or RUNNING) if is_linked else start.state,
         workers=link.workers if linked and link.workers else start.workers,
-        busy=link.busy, done=link.done, lost_items=link.lost_items, rtt_ms=link.rtt_ms,
+        busy=link.busy, done=link.done, lost_items=link.lost_items, rate=link.rate,
+        rtt_ms=link.rtt_ms, at_risk_s=link.at_risk_s,
+        slack_s=None if link.heard_s is None else max(0.0, link.slack_s - quiet_s),
         heard_s=None if link.heard_s is None else link.heard_s + quiet_s,
-        why=start.why, log=start.log.splitlines(),
+        why=start.why or link.why, log=start.log.splitlines(),
         quarantine_s=max(0.0, start.quarantine_s - passed_s),
         again_s=max(0.0, start.again_s - passed_s), until_s=until_s,
     )  # fmt: skip
@@ -124,6 +135,14 @@ def write_hosts(run: Path, hosts: HostsFile) -> None:
 def read_hosts(run: Path) -> HostsFile | None:
     """Return `hosts.json`; None if there is none that can be read."""
     return _read(run / PLACES_FILE, HostsFile)
+
+
+def read_drained(run: Path) -> list[str]:
+    """Return the hosts that are drained."""
+    try:
+        return (run / DRAINED_FILE).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
 
 
 def read_live_hosts(run: Path) -> LiveHostsFile | None:

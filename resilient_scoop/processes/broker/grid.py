@@ -13,7 +13,13 @@ import msgspec
 from resilient_scoop.core.events import DrainHost, JoinHost, RevokeHost
 from resilient_scoop.processes.broker.door import Door
 from resilient_scoop.runs import asked
-from resilient_scoop.runs.hosts import LIVE_FILE, LiveHost, LiveHostsFile
+from resilient_scoop.runs.hosts import (
+    DRAINED_FILE,
+    LIVE_FILE,
+    LiveHost,
+    LiveHostsFile,
+    read_drained,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +28,6 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.starting import ChildSettings
     from resilient_scoop.transport.sockets import RouterSocket
 
-DRAINED: Final = "drained"
-"""File of the run folder: hosts that are to leave, or have left, one a line; a new broker needs to know."""
 _WRITE_S: Final = 1.0
 _PRUNE_S: Final = 10.0
 
@@ -39,7 +43,7 @@ class Grid:
         self._exchange = exchange
         self.door = Door(settings, socket, say, wake, self._joined)
         self._written_at = self._pruned_at = 0.0
-        self._drained = set(self._read_drained())
+        self._drained = set(read_drained(self._run_dir))
         for host in self._drained:
             exchange.add(DrainHost(host))
 
@@ -95,17 +99,11 @@ class Grid:
         self._set_drained(self._drained - {host})
         self._exchange.add(JoinHost(host))
 
-    def _read_drained(self) -> list[str]:
-        try:
-            return (self._run_dir / DRAINED).read_text("utf-8").splitlines()
-        except FileNotFoundError:
-            return []
-
     def _set_drained(self, hosts: set[str]) -> None:
         if hosts != self._drained:
             self._drained = hosts
             with suppress(OSError):  # a full disk: a new broker does not know it
-                self._replace(DRAINED, "\n".join(sorted(hosts)).encode())
+                self._replace(DRAINED_FILE, "\n".join(sorted(hosts)).encode())
 
     def _write_live(self, now: float) -> None:
         at = time.time()  # noqa: TID251  a label for display

@@ -19,6 +19,7 @@ import msgspec
 from resilient_scoop.processes import starting
 from resilient_scoop.processes.failures import how
 from resilient_scoop.processes.places.reports import Report
+from resilient_scoop.runs.hosts import read_drained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,6 +32,8 @@ DEATHS_MAX: Final = 5
 AGAIN_S: Final = 1.0
 STOP_S: Final = 10.0
 """How long hosts may take to end their agents, beyond the grace of tasks."""
+LOST_S: Final = 20.0
+"""After this time a host counts as lost of which a new broker has heard nothing."""
 _THERE: Final = frozenset({"up", "draining"})
 _HOST_COMMANDS: Final = frozenset({"drained", "revoked"})
 
@@ -50,7 +53,8 @@ class PlacesPart:
         self._deaths = 0
         self._start_at = inf
         self._buffer = b""
-        self._states: dict[str, str] = {}  # what the broker says of hosts
+        self._states = dict.fromkeys(read_drained(run.path), "drained")  # of hosts, from the broker
+        self._missing_at: dict[str, float] = {}  # hosts that were there, unknown to a new broker
         self._ending = False
         self.hosts: list[HostReport] = []
         self.fatal = 0
@@ -78,19 +82,27 @@ class PlacesPart:
 
     def tell_hosts(self, states: Mapping[str, str]) -> None:
         """Pass on what the broker sees of the agents of hosts."""
+        now = time.monotonic()
         for host, state in states.items():
             before = self._states.get(host, "")
             if state != before:
                 self._tell_state(host, before, state)
-        self._states = dict(states)
+        for host in self._states.keys() - states.keys():
+            since = self._missing_at.setdefault(host, now)
+            if now - since >= LOST_S and self._states[host] in _THERE:
+                self._tell(agent=host, **{"is": "lost"})
+                self._states[host] = "lost"
+        self._missing_at = {host: at for host, at in self._missing_at.items() if host not in states}
+        self._states = {**self._states, **states}
 
     def _tell_state(self, host: str, before: str, state: str) -> None:
         if state in _THERE and before not in _THERE:
             self._tell(agent=host, **{"is": "came"})
-        elif state in _HOST_COMMANDS:
-            self._tell(host=host, **{"is": state})
         elif before in _THERE and state not in _THERE:
-            self._tell(agent=host, **{"is": "left" if state == "unknown" else "lost"})
+            left = state in ("unknown", "drained")
+            self._tell(agent=host, **{"is": "left" if left else "lost"})
+        if state in _HOST_COMMANDS:
+            self._tell(host=host, **{"is": state})
 
     def _hear(self) -> None:
         process = self._process

@@ -73,8 +73,7 @@ class PlacesShell:
 
     def serve(self) -> int:
         """Serve until the machine leaves or the launcher is gone; return the exit status."""
-        out = (tuple(self.settings.drained), tuple(self.settings.revoked))
-        self._step(places.Began(self.units.found, *out))
+        self._begin()
         while not self.is_over:
             self._turn(self._wait())
         self._report_hosts(time.monotonic(), last=True)
@@ -107,15 +106,33 @@ class PlacesShell:
         self._report_hosts(time.monotonic())
         self._send()
 
+    def _begin(self) -> None:
+        """Begin, with what the launcher has said meanwhile: hosts that are out are not started first."""
+        early = self._commands() if select.select([self.stdin], [], [], 0.0)[0] else []
+        out: dict[type[places.Event], list[str]] = {
+            places.HostDrained: [], places.HostRevoked: [],
+        }  # fmt: skip
+        for event in early:
+            if isinstance(event, places.HostDrained | places.HostRevoked):
+                out[type(event)].append(event.host)
+        drained, revoked = map(tuple, out.values())
+        self._step(places.Began(self.units.found, drained, revoked))
+        for event in early:
+            self._step(event)
+
     def _hear(self) -> None:
-        """Take in commands; without a launcher nothing is left to do here."""
+        """Take in commands."""
+        for event in self._commands():
+            self._step(event)
+
+    def _commands(self) -> list[places.Event]:
+        """Read commands; without a launcher nothing is left to do here."""
         data = os.read(self.stdin, _READ_BYTES)
         if not data:
             self.is_over = True
-            return
+            return []
         *lines, self._line = (self._line + data).split(b"\n")
-        for line in lines:
-            self._step(event_of(line, self.calls.jitter()))
+        return [event_of(line, self.calls.jitter()) for line in lines]
 
     def _step(self, event: places.Event) -> None:
         if self.is_over:

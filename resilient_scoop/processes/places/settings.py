@@ -17,5 +17,3 @@ class PlacesSettings(msgspec.Struct, frozen=True, kw_only=True):
     min_hosts: int = 0
     min_hosts_s: float = 120.0
     stop_grace_s: float = 3.0
-    drained: list[str] = []  # hosts that are not to be used again
-    revoked: list[str] = []

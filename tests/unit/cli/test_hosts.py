@@ -33,7 +33,9 @@ HOSTS = [
     HostReport(name="dave", state="drained"),
 ]
 LIVE = {
-    "alice": LiveHost(workers=7, busy=5, done=12, lost_items=3, rtt_ms=1.25, heard_s=0.1),
+    "alice": LiveHost(
+        workers=7, busy=5, done=12, lost_items=3, rtt_ms=1.25, heard_s=0.1, state="up"
+    ),
     "eve": LiveHost(workers=1, heard_s=70.0, state="lost"),
 }
 
@@ -63,7 +65,7 @@ def test_hosts_are_listed_with_states_figures_and_reasons(tmp_path: Path) -> Non
         "LIMIT",
     ]
     table = {line.split()[0]: line.split() for line in lines[1:6]}
-    assert table["alice"] == ["alice", "running", "7", "5", "12", "3", "1.2ms", "0s", "-"]
+    assert table["alice"] == ["alice", "up", "7", "5", "12", "3", "1.2ms", "0s", "-"]
     assert table["eve"] == ["eve", "lost", "1", "0", "0", "0", "-", "1m10s", "-"]
     assert table["dave"][:3] == ["dave", "drained", "-"]
     assert lines[6] == f"bob: {REASON}; tried again in 6m40s"
@@ -82,7 +84,15 @@ def test_durations_are_counted_on_since_the_files_were_written() -> None:
 
 def test_hosts_that_came_by_invitation_follow_the_others() -> None:
     rows = host_rows(None, LiveHostsFile(0.0, LIVE), 0.0)
-    assert [(row.name, row.state) for row in rows] == [("alice", "running"), ("eve", "lost")]
+    assert [(row.name, row.state) for row in rows] == [("alice", "up"), ("eve", "lost")]
+
+
+@pytest.mark.parametrize("state", ["up", "draining", "quarantined", "revoked"])
+def test_what_the_broker_says_of_an_agent_that_it_knows_counts(state: str) -> None:
+    live = {"alice": LiveHost(state=state)}
+    for report in (HOSTS[0], HostReport(name="alice", state="drained")):
+        (row,) = host_rows(HostsFile(0.0, [report]), LiveHostsFile(0.0, live), 0.0)
+        assert row.state == state
 
 
 def test_what_a_place_says_counts_where_its_agent_is_not_linked() -> None:
@@ -97,7 +107,7 @@ def test_hosts_as_json(tmp_path: Path) -> None:
     assert (report["id"], report["live"]) == (run.id, False)
     alice = report["hosts"][0]
     assert (alice["name"], alice["state"], alice["workers"], alice["busy"]) == (
-        "alice", "running", 7, 5,
+        "alice", "up", 7, 5,
     )  # fmt: skip
 
 

@@ -106,9 +106,10 @@ class Launcher:
         self.reports: list[Report] = []
         self.code: int | None = None
 
-    def begin(self) -> None:
-        """Start the shell, as a process would be started."""
+    def begin(self, *early: bytes) -> None:
+        """Start the shell, as a process would be started; `early` is said before it begins."""
         theirs, self.commands = os.pipe()
+        os.write(self.commands, b"".join(early))
         self.output, mine = os.pipe()
         self._rest = b""
 

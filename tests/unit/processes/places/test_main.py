@@ -161,6 +161,19 @@ def test_a_drained_host_is_not_started_again(
     assert "stop" not in place(alice).names()
 
 
+def test_a_host_that_is_out_when_the_places_start_is_not_started(tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path / "run", "alice", "bob", "carol")
+    launcher.begin(
+        b'{"host": "bob", "is": "drained"}\n{"host": "carol", "is": "revoked"}\n',
+        b'{"agent": "alice", "is": "came"}\n',
+    )
+    launcher.wait(lambda: launcher.states().get("alice") == "running")
+    launcher.end()
+
+    assert launcher.states() == {"alice": "running", "bob": "drained", "carol": "revoked"}
+    assert "start" not in launcher.places["bob"].names() + launcher.places["carol"].names()
+
+
 def test_too_few_hosts_end_the_run(tmp_path: Path) -> None:
     launcher = Launcher(tmp_path / "run", "alice", min_hosts=1, min_hosts_s=0.2)
     launcher.places["alice"].state = UnitState.STARTING
