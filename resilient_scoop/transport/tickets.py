@@ -2,6 +2,7 @@
 
     <run>/keys/           0700
         server            the broker's secret key; the same in every epoch, so that agents find it again
+        port              where it listened last, for the same reason
         door.json         where it listens now, and its public key (`Door`)
         enrolled          a line of JSON for each key that was let in, or is let in no more
     <run>/tickets/        0700
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
 
 KEYS: Final = "keys"
 TICKETS: Final = "tickets"
-_SERVER, _DOOR, _ENROLLED = "server", "door.json", "enrolled"
+_SERVER, _PORT, _DOOR, _ENROLLED = "server", "port", "door.json", "enrolled"
 _USED: Final = ".used"
 _NAME_CHARS: Final = 32
+_LOOK_S: Final = 0.02
 
 
 class Door(msgspec.Struct, frozen=True):
@@ -113,19 +115,30 @@ def read_ticket(line: bytes) -> Ticket:
 
 
 def read_door(run_dir: Path) -> Door | None:
-    """Return where the broker of a run listens, or has listened last."""
+    """Return where the broker of a run listens; None if it does not."""
     try:
         return msgspec.json.decode((run_dir / KEYS / _DOOR).read_bytes(), type=Door)
     except FileNotFoundError:
         return None
 
 
-def door_of(run_dir: Path) -> Door:
-    """Return where the broker of a run listens; raises PlaceBusyError if it does not yet."""
-    door = read_door(run_dir)
-    if door is None:
-        raise PlaceBusyError("the broker does not listen for other hosts yet", 0.5)
+def door_of(run_dir: Path, *, wait_s: float = 0.0) -> Door:
+    """Return where the broker of a run listens, as soon as it does.
+
+    Raises:
+        PlaceBusyError: it did not within that time.
+    """
+    until = time.monotonic() + wait_s
+    while (door := read_door(run_dir)) is None:
+        if time.monotonic() >= until:
+            raise PlaceBusyError("the broker does not listen for other hosts yet", 1.0)
+        time.sleep(_LOOK_S)
     return door
+
+
+def shut_door(run_dir: Path) -> None:
+    """Take back what is known of where the broker listens: it does not any more."""
+    (run_dir / KEYS / _DOOR).unlink(missing_ok=True)
 
 
 def _with_port(address: str, port: int) -> str:
@@ -210,13 +223,16 @@ class KeyRing:
     def open_door(self, port: int) -> None:
         """Write down where the broker listens."""
         door = Door(port, self.server.public.decode())
+        write_synced(self._folder / _PORT, b"%d" % port)
         write_synced(self._folder / _DOOR, msgspec.json.encode(door))
 
     @property
     def last_port(self) -> int:
         """The port of the broker before; 0 if there was none."""
-        door = read_door(self._run_dir)
-        return 0 if door is None else door.port
+        try:
+            return int((self._folder / _PORT).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return 0
 
     def enroll(self, key: str, host: str) -> list[str]:
         """Let a key in for a host; return the keys of that host that are let in no more."""

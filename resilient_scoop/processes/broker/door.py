@@ -26,7 +26,7 @@ from resilient_scoop.processes.broker.files import FileService
 from resilient_scoop.processes.starting import LOCAL
 from resilient_scoop.runs.json_text import one_line
 from resilient_scoop.transport.remote import Parcel, RemoteRouter
-from resilient_scoop.transport.tickets import KeyRing
+from resilient_scoop.transport.tickets import KeyRing, shut_door
 from resilient_scoop.wire import enrol
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Door:
         self._joined = joined
         self._local = socket
         self._run_id = settings.run_id
-        run_dir = Path(settings.run_dir)
+        self._run_dir = run_dir = Path(settings.run_dir)
         self.ring = KeyRing(run_dir)
         self._addresses = settings.options.listen or ("*",)
         self._router = self._listen(self._addresses)
@@ -227,6 +227,7 @@ class Door:
 
     def close(self) -> None:
         """Close; what has not arrived whole is not needed any more."""
+        shut_door(self._run_dir)
         self._local.part(self._router)
         self.files.close(remove=True)
         self._router.close()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from resilient_scoop.hosts.hostfile import Host
     from resilient_scoop.processes.places.calls import Share
 
+DOOR_S: Final = 20.0
+"""How long a broker may take to read its journal before a start is put off."""
 TICKET_S: Final = 600.0
 """How long a ticket of ours may be used: a start on a slow file system takes minutes."""
 
@@ -78,8 +80,8 @@ class _Tickets:
     def _addresses(self, place: ReachablePlace, host: Host) -> list[str]:
         """Return where a host finds the broker, the best first."""
         spec = self._spec
-        door = tickets.door_of(self._run.path)
         place.connect()
+        door = tickets.door_of(self._run.path, wait_s=DOOR_S)
         if spec.tunnel if host.tunnel is None else host.tunnel:
             return [place.tunnel(door.port)]
         if spec.external_address:

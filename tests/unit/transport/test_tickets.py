@@ -119,6 +119,14 @@ def test_new_keys_void_what_was_let_in_and_what_may_come(ring: KeyRing, tmp_path
     assert ring.ticket_of(key) is None
 
 
+def test_a_port_is_kept_and_a_door_is_not(ring: KeyRing, tmp_path: Path) -> None:
+    tickets.shut_door(tmp_path)
+    assert tickets.read_door(tmp_path) is None
+    assert ring.last_port == 4711
+    with pytest.raises(PlaceBusyError):
+        tickets.door_of(tmp_path, wait_s=0.05)
+
+
 def test_no_ticket_is_issued_before_the_broker_listens(tmp_path: Path) -> None:
     with pytest.raises(PlaceBusyError, match="does not listen"):
         issue(tmp_path, "alice", valid_s=60)
