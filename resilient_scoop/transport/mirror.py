@@ -11,6 +11,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
+from resilient_scoop.transport.sockets import socket_path
 from resilient_scoop.wire import local_files as wire
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class HostFiles:
 
     def __init__(self, folder: str) -> None:
         """`folder`: that of the local sockets."""
-        self._path = os.path.join(folder, wire.SOCKET)  # noqa: PTH118 - a string is what connect takes
+        self._path = socket_path(folder, wire.SOCKET)
         self._lock = threading.Lock()
         self._calls: socket.socket | None = None
         self._notes: socket.socket | None = None

@@ -32,16 +32,21 @@ _UNIX_PATH_MAX: Final = 100
 
 
 def local_endpoint(folder: str) -> str:
-    """Return the address of the run's socket in a folder of mode 0700.
+    """Return the address of the run's socket in a folder of mode 0700."""
+    return f"ipc://{socket_path(folder, 'broker')}"
 
-    A path that is too long for a Unix socket, or that is not UTF-8, is reached through an open
-    descriptor of its folder, which this process keeps.
+
+def socket_path(folder: str, name: str) -> str:
+    """Return the path of a Unix socket.
+
+    One that is too long, or that is not UTF-8, is reached through an open descriptor of its folder, which
+    this process keeps.
     """
-    path = os.path.join(folder, "broker")  # noqa: PTH118 - a string is what the socket takes
+    path = os.path.join(folder, name)  # noqa: PTH118 - a string is what the socket takes
     if len(os.fsencode(path)) > _UNIX_PATH_MAX or not path.isprintable():
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        path = f"/proc/self/fd/{fd}/broker"
-    return f"ipc://{path}"
+        path = f"/proc/self/fd/{fd}/{name}"
+    return path
 
 
 def _try_threads() -> None:

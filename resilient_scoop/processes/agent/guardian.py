@@ -40,6 +40,7 @@ from resilient_scoop.processes.agent.remote import CONTROL, tell
 from resilient_scoop.processes.failures import how
 from resilient_scoop.processes.starting import ChildSettings
 from resilient_scoop.runs.folder import check_owner
+from resilient_scoop.transport.sockets import socket_path
 from resilient_scoop.transport.tickets import Ticket, read_ticket
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _stand_in(folder: Path, ticket: Ticket, host: str) -> int:
         )
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
         control.settimeout(30.0)
-        control.connect(str(folder / "sock" / CONTROL))
+        control.connect(socket_path(str(folder / "sock"), CONTROL))
         control.send(msgspec.json.encode(ticket))
         control.recv(16)
     agent = os.pidfd_open(pids[0])

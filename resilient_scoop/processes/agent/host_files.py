@@ -21,6 +21,7 @@ import msgspec
 
 from resilient_scoop.adapters.free_space import free_bytes
 from resilient_scoop.core.transfers import Download, Upload
+from resilient_scoop.transport.sockets import socket_path
 from resilient_scoop.wire import files as wire
 from resilient_scoop.wire import local_files as local
 
@@ -56,7 +57,7 @@ class AgentFiles:
         self._send = send
         self._watch, self._unwatch = watch, unwatch
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-        self._socket.bind(str(run_dir / "sock" / local.SOCKET))
+        self._socket.bind(socket_path(str(run_dir / "sock"), local.SOCKET))
         self._socket.listen(128)
         watch(self._socket.fileno())
         self._clients: dict[int, socket.socket] = {}

@@ -134,6 +134,7 @@ class AgentShell:
         words = os.read(self.control_fd, 4096).split()
         if not words:
             self.socket.unwatch(self.control_fd)
+            self.control_fd = -1
             self._step(agent.LauncherGone())
         elif words[0] == b"stop" and self.status is None:
             self.machine.stop("asked", time.monotonic())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -23,6 +24,7 @@ from resilient_scoop.processes import starting
 from resilient_scoop.processes.agent.enrolment import enroll
 from resilient_scoop.processes.agent.main import AgentShell
 from resilient_scoop.processes.agent.uplink import Uplink
+from resilient_scoop.transport.sockets import socket_path
 from resilient_scoop.transport.tickets import read_ticket
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class RemoteShell(AgentShell):
         super().__init__(settings, uplink)
         self.uplink = uplink
         self.tickets = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-        self.tickets.bind(str(Path(settings.run_dir) / "sock" / CONTROL))
+        self.tickets.bind(socket_path(str(Path(settings.run_dir) / "sock"), CONTROL))
         self.tickets.listen(4)
         uplink.watch(self.tickets.fileno())
         self.asked_to_stop = False
@@ -138,4 +140,7 @@ def main() -> int:
     tell(state="running", host=admission.host, pid=os.getpid())
     for text in differing_packages(ticket.extra.get("packages", {})):
         uplink.files.say(text)
-    return shell.serve()
+    code = shell.serve()
+    if shell.control_fd < 0:  # the guardian may be gone, too
+        shutil.rmtree(settings.run_dir, ignore_errors=True)
+    return code

@@ -289,7 +289,9 @@ class Launcher:
     def _make_folders(self) -> None:
         self.run.logs.mkdir(mode=0o700, exist_ok=True)
         self.run.make_socket_dir()
-        (self.run.path / "keys" / "door.json").unlink(missing_ok=True)  # of a broker that was killed
+        (self.run.path / "keys" / "door.json").unlink(
+            missing_ok=True
+        )  # of a broker that was killed
         with suppress(OSError):  # a full disk: it is for those who join later
             write_options(self.run.path, self.options)
 

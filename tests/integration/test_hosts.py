@@ -1,0 +1,365 @@
+"""Runs on other hosts: an SSH server of this program stands for each, so neither root nor sshd is needed.
+
+Each host has its own folder for its part of the run. What crosses the network here crosses the loopback,
+with the same sockets, keys and files as between machines.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.transport.tickets import KEYS
+from tests.fake_sshd import USER, FakeSshd, make_key
+from tests.integration.runs import Place, finish, wait_until
+
+pytestmark = pytest.mark.real
+TIMEOUT_S = 60.0
+
+
+class Grid:
+    """Two hosts, and the place from where runs are started."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        key = make_key()
+        ssh = place.folder / "ssh"
+        ssh.mkdir()
+        key.write_private_key_file(str(ssh / "id"))
+        self.servers: dict[str, FakeSshd] = {}
+        config, known = [], []
+        for name in ("alice", "bob"):
+            home = place.folder / name
+            (home / "tmp").mkdir(parents=True)
+            server = self.servers[name] = FakeSshd(home, key)
+            server.environment["RSCOOP_HOST_DIR"] = str(home / "tmp")
+            server.environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+            known.append(server.known_line)
+            config.append(
+                f"Host {name}\n  HostName 127.0.0.1\n  Port {server.port}\n  User {USER}\n"
+                f"  IdentityFile {ssh / 'id'}\n  IdentitiesOnly yes\n"
+                f"  UserKnownHostsFile {ssh / 'known'}\n"
+            )
+        (ssh / "config").write_text("".join(config))
+        (ssh / "known").write_text("".join(known))
+        self.options = [
+            "--ssh-config", str(ssh / "config"), "--host", "alice:1", "--host", "bob:1",
+            "--external-address", "127.0.0.1", "--min-hosts", "2",
+        ]  # fmt: skip
+
+    def folders(self, name: str) -> list[Path]:
+        """Return the folders that runs have on a host now."""
+        return list((self.servers[name].home / "tmp").glob("rscoop-*/*"))
+
+    def start(self, text: str, *more: str) -> subprocess.Popen[str]:
+        path = self.place.write(text)
+        return self.place.start("run", *self.options, *more, path.name)
+
+    def agents(self, role: str = "remote-agent") -> list[int]:
+        """Return the processes of a role on the hosts."""
+        found = []
+        for pid, words in self.place.processes().items():
+            if f"processes.entry {role} " in words and (role != "worker" or ":w" in words):
+                found.append(pid)
+        return found
+
+    def assert_nothing_left(self) -> None:
+        self.place.assert_nothing_left()
+        for name in self.servers:
+            assert self.folders(name) == []
+
+
+@pytest.fixture
+def grid(place: Place) -> Iterator[Grid]:
+    made = Grid(place)
+    yield made
+    for server in made.servers.values():
+        server.close()
+    for pid in made.place.processes():
+        os.kill(pid, signal.SIGKILL)
+
+
+def python(place: Place, text: str) -> str:
+    """Return what a script prints under `python`."""
+    path = place.write(text, "plain.py")
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, cwd=place.folder, check=True
+    )
+    return done.stdout
+
+
+NESTED = """
+    import time
+    from resilient_scoop import futures
+
+    def leaf(x):
+        time.sleep(0.02)
+        return x * x
+
+    def parent(n):
+        return sum(futures.map(leaf, range(n)))
+
+    def draw(_):
+        import random
+        time.sleep(0.01)
+        return random.randrange(10**9)
+
+    if __name__ == "__main__":
+        print(sum(futures.map(leaf, range(40))), flush=True)
+        print(list(futures.map(parent, range(8))))
+        done = futures.as_completed([futures.submit(leaf, n) for n in range(20)])
+        print(sorted(each.result() for each in done))
+        print(len(set(futures.map(draw, range(20)))))
+"""
+
+LARGE = """
+    import time
+    from resilient_scoop import checkpoint, futures, shared
+
+    SIZE = 3 << 20
+
+    def make(n):
+        return bytes([n]) * SIZE
+
+    def take(data):
+        return len(data), data[0], len(shared.getConst("table"))
+
+    def both(n):
+        return [each[1] for each in futures.map(take, [make(n), make(n + 1)])]
+
+    def long(n):
+        with checkpoint.durable(state=bytes([n]) * SIZE, step=0) as s:
+            while s.step < 3:
+                s.step += 1
+                list(futures.map(abs, [s.step]))
+                s.commit()
+            return s.step, len(s.state), s.state[0]
+
+    if __name__ == "__main__":
+        shared.setConst(table=bytes(SIZE))
+        made = list(futures.map(make, range(5)))
+        print([(len(each), each[0]) for each in made], flush=True)
+        print(list(futures.map(take, made)))
+        print(list(futures.map(both, range(3))))
+        print(list(futures.map(long, range(2))))
+"""
+LARGE_OUT = (
+    "[(3145728, 0), (3145728, 1), (3145728, 2), (3145728, 3), (3145728, 4)]\n"
+    "[(3145728, 0, 3145728), (3145728, 1, 3145728), (3145728, 2, 3145728), (3145728, 3, 3145728), "
+    "(3145728, 4, 3145728)]\n"
+    "[[0, 1], [1, 2], [2, 3]]\n"
+    "[(3, 3145728, 0), (3, 3145728, 1)]\n"
+)
+
+SLOW = """
+    import time
+    from resilient_scoop import futures
+
+    def slow(x):
+        time.sleep(0.1)
+        return x * x
+
+    if __name__ == "__main__":
+        print(sum(futures.map(slow, range(80))))
+"""
+SLOW_OUT = f"{sum(n * n for n in range(80))}\n"
+
+
+def test_a_run_on_other_hosts_prints_what_python_prints(grid: Grid) -> None:
+    wanted = python(grid.place, NESTED)
+    done = finish(grid.start(NESTED), timeout_s=TIMEOUT_S)
+    assert done.expect() == wanted
+    grid.assert_nothing_left()
+
+
+@pytest.mark.parametrize("more", [(), ("--tunnel",)], ids=["direct", "tunnel"])
+def test_large_values_and_checkpoints_cross_between_hosts(
+    grid: Grid, more: tuple[str, ...]
+) -> None:
+    done = finish(grid.start(LARGE, *more), timeout_s=TIMEOUT_S)
+    assert done.expect() == LARGE_OUT
+    grid.assert_nothing_left()
+
+
+def computing(grid: Grid) -> None:
+    """Wait until both hosts have computed something."""
+
+    def both() -> bool:
+        try:
+            done = grid.place.status()["done"]
+        except AssertionError:
+            return False
+        return bool(done) and len(grid.agents("worker")) == 2
+
+    wait_until(both, 30.0, lambda: f"{grid.place.processes()}")
+    time.sleep(0.5)
+
+
+@pytest.mark.parametrize("role", ["worker", "remote-agent", "host", "broker", "places"])
+def test_a_process_of_the_grid_that_is_killed_costs_no_result(grid: Grid, role: str) -> None:
+    process = grid.start(SLOW)
+    computing(grid)
+    os.kill(grid.agents(role)[0], signal.SIGKILL)
+    done = finish(process, timeout_s=TIMEOUT_S)
+    assert done.expect() == SLOW_OUT
+    grid.assert_nothing_left()
+
+
+def test_a_host_whose_ssh_connection_is_cut_continues(grid: Grid) -> None:
+    process = grid.start(SLOW)
+    computing(grid)
+    for server in grid.servers.values():
+        server.cut()
+    done = finish(process, timeout_s=TIMEOUT_S)
+    assert done.expect() == SLOW_OUT
+    grid.assert_nothing_left()
+
+
+def test_a_resume_finds_the_hosts_of_a_launcher_that_was_killed(grid: Grid) -> None:
+    process = grid.start(SLOW)
+    computing(grid)
+    before = grid.agents()
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not grid.agents("broker"), 10.0)
+    assert sorted(grid.agents()) == sorted(before), "agents outlive their launcher"
+    done = grid.place.rscoop("resume", timeout_s=TIMEOUT_S)
+    assert done.expect() == SLOW_OUT
+    grid.assert_nothing_left()
+
+
+def test_agents_end_when_no_broker_comes_back(grid: Grid) -> None:
+    process = grid.start(SLOW, "--orphan-timeout", "3s")
+    computing(grid)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not grid.agents("host") and not grid.agents(), 10.0)
+    wait_until(lambda: not grid.place.processes(), 5.0)
+    for name in grid.servers:
+        assert grid.folders(name) == []
+
+
+def test_ctrl_c_ends_the_agents_of_all_hosts(grid: Grid) -> None:
+    process = grid.start(SLOW)
+    computing(grid)
+    process.send_signal(signal.SIGINT)
+    done = finish(process, timeout_s=TIMEOUT_S)
+    assert done.code == 130, str(done)
+    grid.assert_nothing_left()
+
+
+def test_a_host_that_is_drained_leaves_and_loses_nothing(grid: Grid) -> None:
+    process = grid.start(SLOW)
+    computing(grid)
+    grid.place.rscoop("drain", "alice").expect()
+    wait_until(lambda: len(grid.agents()) == 1, 10.0)
+    done = finish(process, timeout_s=TIMEOUT_S)
+    assert done.expect() == SLOW_OUT
+    assert "host alice has left the run" in done.err
+    assert grid.place.status()["resubmitted"] == 0
+    grid.assert_nothing_left()
+
+
+def test_a_host_that_is_revoked_is_cut_off_at_once(grid: Grid) -> None:
+    process = grid.start(SLOW, "--orphan-timeout", "3s")
+    computing(grid)
+    began = time.monotonic()
+    grid.place.rscoop("revoke", "alice").expect()
+    done = finish(process, timeout_s=TIMEOUT_S)
+    assert done.expect() == SLOW_OUT
+    assert "host alice is cut off" in done.err
+    wait_until(lambda: not grid.place.processes(), max(0.1, began + 30 - time.monotonic()))
+
+
+def test_a_host_joins_a_run_of_one_machine_with_a_ticket(grid: Grid) -> None:
+    path = grid.place.write(SLOW)
+    process = grid.place.start("run", "-n", "1", path.name)
+    wait_until(lambda: len(grid.agents("origin")) == 1, 10.0)
+    wait_until((grid.place.runs()[0] / "lock").exists, 10.0)
+    ticket = grid.place.rscoop("invite", "--host", "carol").expect()
+    home = grid.place.folder / "carol"
+    home.mkdir()
+    joined = grid.place.start(
+        "join", "-n", "2", stdin=subprocess.PIPE,
+        env={**grid.place.env(), "RSCOOP_HOST_DIR": str(home)},
+    )  # fmt: skip
+    assert joined.stdin is not None
+    joined.stdin.write(ticket)
+    joined.stdin.flush()
+    wait_until(lambda: len(grid.agents("worker")) == 2, 20.0)
+    done = finish(process, timeout_s=TIMEOUT_S)
+    assert done.expect() == SLOW_OUT
+    left = finish(joined, timeout_s=20.0)
+    assert "computes for run" in left.err
+    left.expect()
+    again = grid.place.rscoop("join", stdin=ticket)
+    assert again.code == 75
+    grid.place.assert_nothing_left()
+
+
+def test_what_tasks_print_on_other_hosts_is_in_the_logs(grid: Grid) -> None:
+    text = """
+        from resilient_scoop import futures
+
+        def say(x):
+            print("hello from", x)
+            return x
+
+        if __name__ == "__main__":
+            print(sum(futures.map(say, range(10))))
+    """
+    done = finish(grid.start(text), timeout_s=TIMEOUT_S)
+    assert done.expect() == "45\n"
+    logs = "".join(path.read_text() for path in (grid.place.runs()[0] / "logs").glob("*:w1.log"))
+    for number in range(10):
+        assert f"hello from {number}" in logs
+
+
+def test_no_secret_is_in_a_command_line_or_an_environment(grid: Grid) -> None:
+    process = grid.start(SLOW)
+    computing(grid)
+    run = grid.place.runs()[0]
+    secrets = [(run / KEYS / "server").read_bytes()]
+    for pid in grid.place.processes():
+        for name in ("cmdline", "environ"):
+            told = Path(f"/proc/{pid}/{name}").read_bytes()
+            for secret in secrets:
+                assert secret not in told, (pid, name)
+    process.send_signal(signal.SIGINT)
+    finish(process, timeout_s=TIMEOUT_S)
+    grid.assert_nothing_left()
+
+
+def test_a_host_that_cannot_be_reached_is_left_out(grid: Grid) -> None:
+    config = grid.place.folder / "ssh" / "config"
+    closed = f"Port {grid.servers['bob'].port}"
+    config.write_text(config.read_text().replace(closed, "Port 9"))
+    path = grid.place.write(SLOW)
+    options = [each if each != "2" else "1" for each in grid.options]
+    done = grid.place.rscoop("run", *options, path.name, timeout_s=TIMEOUT_S)
+    assert done.expect() == SLOW_OUT
+    assert "host bob could not be started" in done.err
+    grid.place.assert_nothing_left()
+
+
+def test_too_few_hosts_stop_the_run(grid: Grid) -> None:
+    """The servers take no logins of this user at all."""
+    for server in grid.servers.values():
+        server.user_keys = []
+    path = grid.place.write(SLOW)
+    process = grid.place.start("run", *grid.options, path.name)
+    try:
+        out, err = process.communicate(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert out == ""
+    assert "could not be started" in err
+    grid.assert_nothing_left()
