@@ -113,7 +113,8 @@ def _print_table(rows: list[HostRow]) -> None:
 
 def _reasons(row: HostRow, *, is_live: bool) -> list[str]:
     """Return lines that say why a host is not there, and when it is tried again."""
-    parts = [one_line(row.why)] if row.why else []
+    why = row.why.removeprefix(f"{row.name}: ")
+    parts = [one_line(why)] if why else []
     if is_live and row.quarantine_s:
         parts.append(
             f"it was lost repeatedly and is in quarantine for another {duration(row.quarantine_s)}"

@@ -224,6 +224,12 @@ class Slot(msgspec.Struct, eq=False):
         is_end = happening is Happening.ENDED and self.has_come
         self.state = State.GONE if is_end else after[happening]
 
+    def take_back(self) -> None:
+        """Return from a tag that is not started to the one before, if there was one."""
+        if self.former is not None and self.former.tag:
+            self.tag, self.units, self.starts = msgspec.structs.astuple(self.former)
+        self.former = None
+
     @property
     def is_known_whole(self) -> bool:
         """Whether its units are all that its tag can have (PL2)."""
@@ -870,9 +876,10 @@ class Places:
         wait_s = _failure_wait_s(event, _wait_s(max(1, slot.finds), event.jitter))
         match event.call:
             case Call.WRITE:
-                slot.write_at = slot.start_at = now + max(wait_s, FIND_S)
+                slot.write_at = now + max(wait_s, FIND_S)
+                slot.start_at = max(slot.start_at, slot.write_at)
                 if slot.state is State.WRITING:
-                    slot.former = None
+                    slot.take_back()
                     slot.enter(Happening.UNWRITTEN)
             case Call.START:
                 self._start_failed(slot, event, now, wait_s)
@@ -935,10 +942,7 @@ class Places:
 
     def _came(self, slot: Slot, now: float) -> None:
         """An agent of a host has its link (PL3), which may be one that was believed to have ended."""
-        if slot.former is not None:
-            if slot.former.tag:
-                slot.tag, slot.units, slot.starts = msgspec.structs.astuple(slot.former)
-            slot.former = None
+        slot.take_back()
         is_new = slot.state is not State.RUNNING
         slot.enter(Happening.CAME)
         slot.has_come, slot.has_left, slot.is_returned = True, False, False

@@ -41,7 +41,8 @@ class Watch:
         self.failed_at: dict[str, float] = {}
         self.losses: dict[str, list[float]] = {}  # by host
         self.quarantine_until: dict[str, float] = {}
-        self.left_at: dict[str, float] = {}
+        self.left_at: dict[str, float] = {}  # of hosts that have not come again
+        self.have_left: set[str] = set()
         self.states: dict[str, State] = {}
         self.claims: dict[str, set[str]] = {}  # units that a place named for a tag
 
@@ -82,7 +83,7 @@ class Watch:
         for host, at in self.stop_failed_at.items():
             may_live = machine.slots[host].state not in NONE and machine.slots[host].units
             is_late = now - at > 2.0 and self.calls.get(host) != "start"
-            is_wanted = not machine.stopping or machine.left or host in self.left_at
+            is_wanted = not machine.stopping or machine.left or host in self.have_left
             assert is_wanted or not (may_live and is_late), f"PL7 {host}: a stop is not repeated"
         self._check_doubles()
 
@@ -102,6 +103,7 @@ class Watch:
             case places.AgentCame(host=host):
                 self.proved.add(self.world.hosts[host].place)
                 self.fails[self.world.hosts[host].place] = 0
+                self.left_at.pop(host, None)
             case places.AgentLost(host=host) if self.states[host] is State.RUNNING:
                 recent = [at for at in self.losses.get(host, []) if now - at < 300.0]
                 self.losses[host] = [*recent, now]
@@ -110,6 +112,7 @@ class Watch:
                     self.quarantine_until[host] = now + 300.0
             case places.AgentLeft(host=host) if self.states[host] is State.RUNNING:
                 self.left_at[host] = now
+                self.have_left.add(host)
             case _:
                 pass
 
@@ -192,7 +195,7 @@ class Watch:
         assert not living or self._has_left(host), f"PL2 {host}: {tag} is dropped and may live"
 
     def _has_left(self, host: str) -> bool:
-        return host in self.left_at or self.world.is_stopping
+        return host in self.have_left or self.world.is_stopping
 
     # --- the world ----------------------------------------------------------------------------
 
@@ -252,7 +255,7 @@ class Watch:
         self.stop_until = None
         for name in self.world.hosts:
             for agent in self._agents(name):
-                if agent.is_double or name in self.left_at:
+                if agent.is_double or name in self.have_left:
                     continue
                 assert name in (self.not_stopped or ()), f"{agent.tag} lives, and is not named"
                 written = self.world.written.get(name)

@@ -21,7 +21,7 @@ def text_of(note: places.Note, run_id: str) -> str:  # noqa: PLR0911 - one text 
         case places.NeverCame() | places.Ended():
             return _ended(note)
         case places.CannotTell(host=host, why=why):
-            return f"host {host} cannot be reached: {why or _UNSAID}; it is tried again"
+            return f"host {host} cannot be reached: {reason_of(host, why)}; it is tried again"
         case places.Came(host=host):
             return f"host {host} is there"
         case places.Quarantined():
@@ -61,9 +61,14 @@ _UNSAID: Final = "its place does not say why"
 def _ended(note: places.NeverCame | places.Ended) -> str:
     what = "could not be started" if isinstance(note, places.NeverCame) else "has lost its agent"
     again = f"in {duration(note.again_s)}" if note.again_s >= 1.0 else "at once"
-    text = f"host {note.host} {what}: {note.why or _UNSAID}; it is tried again {again}"
+    text = f"host {note.host} {what}: {reason_of(note.host, note.why)}; it is tried again {again}"
     lines = [line for line in note.log.splitlines() if line.strip()][-_LOG_LINES:]
     return "\n".join([text, *(f"    {line}" for line in lines)])
+
+
+def reason_of(host: str, why: str) -> str:
+    """Return what a place says of a host, which is named before it."""
+    return why.removeprefix(f"{host}: ") or _UNSAID
 
 
 def given_up(action: places.GiveUp, run_id: str) -> str:

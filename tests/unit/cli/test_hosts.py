@@ -26,7 +26,7 @@ from tests.unit.cli_runs import new, rscoop
 REASON = "the key of bob has changed: this may be an attack; compare it, then ssh-keygen -R bob"
 HOSTS = [
     HostReport(name="alice", state="running", workers=8),
-    HostReport(name="bob", state="never came", why=REASON, again_s=400.0),
+    HostReport(name="bob", state="never came", why=f"bob: {REASON}", again_s=400.0),
     HostReport(
         name="carol", state="gone", why="it was killed", log="a\nlast words", quarantine_s=90.0
     ),
