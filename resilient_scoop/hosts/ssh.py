@@ -126,22 +126,32 @@ class SshDoor:
     def open(self, command: str) -> Pipe:
         """Start a command."""
         transport = self._connected().transport
+        channel = self._session(transport)
         try:
             with within(transport, _REQUEST_S):
-                channel = transport.open_session(timeout=self._settings.connect_s)
                 channel.settimeout(self._settings.connect_s)
                 channel.set_combine_stderr(True)
                 channel.exec_command(command)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if transport.is_active():
+                raise ssh_failures.no_commands(self._to, str(error)) from error
+            raise ssh_failures.connection_broke(self._to, str(error) or "no answer") from error
+        return ChannelPipe(channel, transport, self._to.who)
+
+    def _session(self, transport: paramiko.Transport) -> Any:
+        try:
+            with within(transport, _REQUEST_S):
+                return transport.open_session(timeout=self._settings.connect_s)
         except paramiko.ChannelException as error:
             raise PlaceBusyError(
                 f"{self._to.name}: sshd on {self._to.hostname} opens no further session ({error.text}); "
                 "raise MaxSessions in its sshd_config"
             ) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
-            if transport.is_active():
-                raise ssh_failures.no_commands(self._to, str(error)) from error
+            if transport.is_active():  # the host is asleep or cut off, and TCP has not noticed yet
+                transport.close()
+                raise ssh_failures.no_answer(self._to, self._settings.connect_s) from error
             raise ssh_failures.connection_broke(self._to, str(error) or "no answer") from error
-        return ChannelPipe(channel, transport, self._to.who)
 
     def run(self, command: str, text: str = "", *, within_s: float = RUN_S) -> Done:
         """Run a short command; its input and its output are bounded by time and size."""

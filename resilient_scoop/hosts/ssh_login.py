@@ -30,8 +30,8 @@ from resilient_scoop.hosts.ssh_config import SshConfig, Target
 
 LOGINS_MAX: Final = 8
 TRIES: Final = 5
-KEEPALIVE_S: Final = 15
-DEAD_AFTER_S: Final = 20
+KEEPALIVE_S: Final = 5
+DEAD_AFTER_S: Final = 15
 """TCP_USER_TIMEOUT: bytes unacknowledged for this long end the connection; a keepalive does not."""
 WAIT_MAX_S: Final = 4.0
 _JUMPS_MAX: Final = 8
