@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
 
-from resilient_scoop.cli.base import DURATION
+from resilient_scoop.cli.base import DURATION, note, size
+from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -166,11 +167,23 @@ def hosts_before(run: RunDir) -> GridSpec | None:
     return load(run.path)
 
 
-def save_hosts(run: RunDir, spec: GridSpec) -> None:
-    """Write down the hosts of a launch."""
+def save_hosts(run: RunDir, spec: GridSpec, script: str | None, cwd: str) -> None:
+    """Write down the hosts of a launch, and pack what is shipped to them.
+
+    Raises:
+        UsageError: the script's folder cannot be shipped.
+    """
+    from resilient_scoop.hosts.shipping import pack
     from resilient_scoop.hosts.spec import save
 
     save(run.path, spec)
+    if spec.ship:
+        folder = Path(script).resolve().parent if script else Path(cwd)
+        manifest = pack(folder, run.path)
+        files = counted(len(manifest.files), "file")
+        note(
+            f"each host is sent {files} of {folder}, {size(manifest.size_bytes)}, unless it has them"
+        )
 
 
 def _hostfile(path: str | None) -> tuple[str, str]:

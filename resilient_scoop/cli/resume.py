@@ -148,7 +148,7 @@ def command(  # noqa: PLR0913  one parameter per option
             note(said)
     hands = crew(grid, workers, hosts_before(run), info.workers)
     if hands.spec is not None:
-        save_hosts(run, hands.spec)
+        save_hosts(run, hands.spec, info.script, info.cwd)
     return start(
         run,
         RunOptions(

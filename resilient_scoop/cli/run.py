@@ -150,7 +150,7 @@ def command(  # noqa: PLR0913  one parameter per option
     files = {} if target.source is None else {KEPT_SCRIPT: target.source}
     run = catalog.create(state_folder(), describe, now, files)
     if hands.spec is not None:
-        save_hosts(run, hands.spec)
+        save_hosts(run, hands.spec, target.script, str(folder))
     options = RunOptions(
         workers=hands.here, total=hands.total, grid=hands.spec is not None, strict=strict, quiet=quiet,
         detach=detach, audit=audit, task_output=task_output, always_replay=always_replay,

@@ -304,6 +304,34 @@ def test_a_host_joins_a_run_of_one_machine_with_a_ticket(grid: Grid) -> None:
     grid.place.assert_nothing_left()
 
 
+def test_a_folder_that_a_host_does_not_have_is_shipped_to_it(grid: Grid) -> None:
+    """The script's folder is seen by no host: each works in a copy of its own."""
+    text = """
+        import pathlib
+        from resilient_scoop import futures
+        import helper
+
+        def read(_):
+            here = pathlib.Path(__file__)
+            return helper.double(int((here.parent / "data" / "seed.txt").read_text())), str(here.parent)
+
+        if __name__ == "__main__":
+            found = list(futures.map(read, range(8)))
+            print({value for value, _ in found})
+            print(str(pathlib.Path(__file__).parent) in {folder for _, folder in found})
+    """
+    grid.place.write("def double(x): return 2 * x", "project/helper.py")
+    grid.place.write("21", "project/data/seed.txt")
+    grid.place.write("x" * 1000, "project/.venv/large")
+    path = grid.place.write(text, "project/script.py")
+    done = grid.place.rscoop(
+        "run", *grid.options, "--ship", "script.py", cwd=path.parent, timeout_s=TIMEOUT_S
+    )
+    assert done.expect() == "{42}\nFalse\n"
+    assert "3 files" in done.err
+    grid.assert_nothing_left()
+
+
 def test_what_tasks_print_on_other_hosts_is_in_the_logs(grid: Grid) -> None:
     text = """
         from resilient_scoop import futures

@@ -111,6 +111,8 @@ class AgentFiles:
         for name in wanted.names:
             if _NAME.fullmatch(name):
                 self._take(fd, wanted, name, now)
+            elif wanted.what != local.REMOVE:
+                self._answer(fd, errno.EINVAL, f"no file of a run is named {name[:80]!r}")
 
     def _take(self, fd: int, wanted: local.Wanted, name: str, now: float) -> None:
         path = self._run_dir / name
@@ -136,7 +138,7 @@ class AgentFiles:
                 path.unlink(missing_ok=True)
                 self._send(wire.encode(wire.Remove(name)))
             case _:
-                return
+                self._answer(fd, errno.EINVAL, "it is not known what is wanted")
 
     def _begin_upload(self, name: str, path: Path, *, durable: bool, now: float) -> None:
         try:
@@ -327,6 +329,19 @@ class AgentFiles:
             with suppress(FileNotFoundError):
                 os.utime(path, ns=(mtime_ns, mtime_ns))
         return True
+
+    def fetch(
+        self, name: str, pump: Callable[[], None], now: Callable[[], float], until: float
+    ) -> bool:
+        """Have one file of the run here; return whether that worked in time."""
+        (self._run_dir / name).parent.mkdir(mode=0o700, exist_ok=True)
+        self._downloads[name] = Download(name, 0, now())
+        while name in self._downloads:
+            if now() > until:
+                del self._downloads[name]
+                return False
+            pump()
+        return (self._run_dir / name).exists()
 
     @property
     def has_code(self) -> bool:

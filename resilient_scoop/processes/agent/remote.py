@@ -21,6 +21,7 @@ import msgspec
 from resilient_scoop.core.endings import STOPPED
 from resilient_scoop.errors import PlaceRefusedError
 from resilient_scoop.processes import starting
+from resilient_scoop.processes.agent import shipped
 from resilient_scoop.processes.agent.enrolment import enroll
 from resilient_scoop.processes.agent.main import AgentShell
 from resilient_scoop.processes.agent.uplink import Uplink
@@ -129,13 +130,18 @@ def main() -> int:
     with open(settings.ticket_fd, "rb") as pipe:  # noqa: PTH123 - a descriptor
         ticket = read_ticket(pipe.read())
     try:
-        check_folder(settings)
+        ships = bool(ticket.extra.get("ship"))
+        if not ships:
+            check_folder(settings)
         admission = enroll(ticket)
+        settings = msgspec.structs.replace(settings, node=admission.host)
+        uplink = Uplink(settings.run_dir, settings.incarnation, admission)
+        if ships:
+            script = shipped.receive(Path(settings.run_dir), uplink, settings.script)
+            settings = msgspec.structs.replace(settings, script=script)
     except PlaceRefusedError as error:
         tell(state="refused", why=str(error))
         return STOPPED
-    settings = msgspec.structs.replace(settings, node=admission.host)
-    uplink = Uplink(settings.run_dir, settings.incarnation, admission)
     shell = RemoteShell(settings, uplink)
     tell(state="running", host=admission.host, pid=os.getpid())
     for text in differing_packages(ticket.extra.get("packages", {})):

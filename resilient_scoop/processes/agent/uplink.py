@@ -79,13 +79,16 @@ class Uplink:
 
         Without a connection, those of before are used.
         """
-
-        def pump() -> None:
-            self.pass_files(self._workers.wait(TICK_S), time.monotonic())
-
         until = time.monotonic() + CODE_S
-        whole = self.files.fetch_code(pump, time.monotonic, until)
+        whole = self.files.fetch_code(self._pump_files, time.monotonic, until)
         return whole or self.files.has_code
+
+    def fetch(self, name: str, until: float) -> bool:
+        """Have one file of the run here; return whether that worked in time."""
+        return self.files.fetch(name, self._pump_files, time.monotonic, until)
+
+    def _pump_files(self) -> None:
+        self.pass_files(self._workers.wait(TICK_S), time.monotonic())
 
     def pass_files(self, fds: set[int], now: float) -> None:
         """Take care of files: `fds` are descriptors that are ready."""

@@ -20,6 +20,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 from resilient_scoop.adapters.synced_files import sync_folder
+from resilient_scoop.hosts.shipping import FOLDER as SHIP
+from resilient_scoop.hosts.shipping import MANIFEST
 from resilient_scoop.processes.disk_space import NO_SPACE
 from resilient_scoop.processes.kept_code import FOLDER as CODE
 from resilient_scoop.runs.decisions import FILE as DECISIONS
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PAYLOAD: Final = r"payloads/(?:arg|res)-[0-9a-f]{32}|checkpoints/[0-9a-f]{64}"
-_READABLE: Final = re.compile(rf"{_PAYLOAD}|{CODE}/[0-9a-z]+|{re.escape(DECISIONS)}")
+_SHIPPED: Final = rf"{SHIP}/(?:[0-9a-f]{{64}}|{re.escape(MANIFEST)})"
+_READABLE: Final = re.compile(rf"{_PAYLOAD}|{CODE}/[0-9a-z]+|{re.escape(DECISIONS)}|{_SHIPPED}")
 _WRITABLE: Final = re.compile(_PAYLOAD)
 _LOG: Final = re.compile(r"(?P<host>[\w.-]+):w\d+\.log")
 _INCOMING: Final = "incoming"

@@ -66,7 +66,7 @@ class _Tickets:
     ) -> None:
         self._run = run
         self._spec = spec
-        self._extra = extra_for(settings, info, spec.orphan_timeout_s)
+        self._extra = {**extra_for(settings, info, spec.orphan_timeout_s), "ship": spec.ship}
 
     def make(self, place: Place, share: Share) -> bytes:
         """Return the ticket of one start; raises PlaceError."""

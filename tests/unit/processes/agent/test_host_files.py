@@ -1,0 +1,227 @@
+"""Files of an agent: workers ask by a socket, the run's host answers by messages."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.processes.agent import host_files
+from resilient_scoop.processes.agent.host_files import AgentFiles
+from resilient_scoop.processes.broker.files import FileService
+from resilient_scoop.transport.mirror import HostFiles
+from resilient_scoop.wire import files as wire
+
+RESULT = "payloads/res-" + "a" * 32
+OTHER = "payloads/arg-" + "b" * 32
+
+
+class Both:
+    """An agent's files and those of the run's host, joined by a connection that can be cut."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.host, self.run = tmp_path / "host", tmp_path / "run"
+        for folder in (self.host, self.run):
+            for name in ("sock", "logs", "payloads", "code"):
+                (folder / name).mkdir(parents=True)
+        self.service = FileService(self.run, lambda: None, adopt=False)
+        self.watched: set[int] = set()
+        self.is_cut = False
+        self.sent: list[wire.Up] = []
+        self.files = AgentFiles(self.host, self.send, self.watched.add, self.watched.discard)
+        self.worker = HostFiles(str(self.host / "sock"))
+        self.ends = threading.Event()
+        self.thread = threading.Thread(target=self.serve)
+
+    def send(self, frame: bytes) -> None:
+        self.sent.append(wire.decode_up(frame))
+        if not self.is_cut:
+            self.service.ask(b"", "alice", frame)
+
+    def turn(self) -> None:
+        now = time.monotonic()
+        self.files.ready(set(self.watched), now)
+        for answer in self.service.answers():
+            if not self.is_cut:
+                self.files.hear(answer.frame, now)
+        self.files.tick(now)
+
+    def serve(self) -> None:
+        while not self.ends.wait(0.002):
+            self.turn()
+
+    def close(self) -> None:
+        self.ends.set()
+        if self.thread.is_alive():
+            self.thread.join()
+        for connection in (self.worker._calls, self.worker._notes):
+            if connection is not None:
+                connection.close()
+        self.files.close()
+        self.service.close(remove=True)
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[Both]:
+    made = Both(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_worker_has_a_file_of_the_run(both: Both) -> None:
+    content = os.urandom(3 * wire.CHUNK_BYTES + 7)
+    (both.run / RESULT).write_bytes(content)
+    both.thread.start()
+    both.worker.fetch(RESULT)
+    assert (both.host / RESULT).read_bytes() == content
+
+
+def test_a_file_crosses_once_for_all_workers_of_a_host(both: Both) -> None:
+    (both.run / RESULT).write_bytes(bytes(3 * wire.CHUNK_BYTES))
+    both.thread.start()
+    workers = [HostFiles(str(both.host / "sock")) for _ in range(4)]
+    threads = [threading.Thread(target=each.fetch, args=(RESULT,)) for each in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5.0)
+    both.worker.fetch(RESULT)
+    assert sum(isinstance(each, wire.Fetch) for each in both.sent) == 3
+    for each in workers:
+        assert each._calls is not None
+        each._calls.close()
+
+
+def test_a_file_that_the_run_does_not_have_is_an_error(both: Both) -> None:
+    both.thread.start()
+    with pytest.raises(FileNotFoundError):
+        both.worker.fetch(RESULT)
+
+
+def test_a_file_of_a_worker_is_in_the_run_when_the_worker_is_told(both: Both) -> None:
+    content = os.urandom(2 * wire.CHUNK_BYTES + 1)
+    (both.host / RESULT).write_bytes(content)
+    (both.host / OTHER).write_bytes(b"")
+    both.thread.start()
+    both.worker.push(RESULT, durable=True)
+    assert (both.run / RESULT).read_bytes() == content
+    both.worker.push(OTHER, durable=False)
+    assert (both.run / OTHER).read_bytes() == b""
+    both.worker.sync([OTHER])
+    both.worker.remove(OTHER)
+    end = time.monotonic() + 5.0
+    while (both.run / OTHER).exists():
+        assert time.monotonic() < end
+    assert not (both.host / OTHER).exists()
+
+
+def test_a_full_disk_of_the_run_is_told_to_the_worker(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(both.service, "_append", full)
+    (both.host / RESULT).write_bytes(b"x")
+    both.thread.start()
+    with pytest.raises(OSError, match="No space") as caught:
+        both.worker.push(RESULT, durable=True)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_transfer_waits_for_the_connection_and_continues(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resilient_scoop.core.transfers.PATIENCE_S", 0.1)
+    content = os.urandom(5 * wire.CHUNK_BYTES)
+    (both.host / RESULT).write_bytes(content)
+    both.is_cut = True
+    both.thread.start()
+    pushing = threading.Thread(target=both.worker.push, args=(RESULT,), kwargs={"durable": True})
+    pushing.start()
+    time.sleep(0.2)
+    assert pushing.is_alive()
+    both.is_cut = False
+    pushing.join(5.0)
+    assert (both.run / RESULT).read_bytes() == content
+
+
+def test_a_worker_that_ends_while_it_waits_is_forgotten(both: Both) -> None:
+    both.is_cut = True
+    both.thread.start()
+    ends: list[type[BaseException]] = []
+
+    def fetch() -> None:
+        try:
+            both.worker.fetch(RESULT)
+        except ConnectionError as error:
+            ends.append(type(error))
+
+    waiting = threading.Thread(target=fetch, daemon=True)
+    waiting.start()
+    end = time.monotonic() + 5.0
+    while not both.files._waiting.get(RESULT):
+        assert time.monotonic() < end
+    assert both.worker._calls is not None
+    both.worker._calls.shutdown(2)
+    while both.files._waiting[RESULT]:
+        assert time.monotonic() < end
+    waiting.join(5.0)
+    assert ends == [ConnectionResetError]
+
+
+def test_code_is_fetched_with_its_times(both: Both) -> None:
+    (both.run / "code" / "began").touch()
+    (both.run / "code" / "0a1b").write_text("x = 1")
+    os.utime(both.run / "code" / "0a1b", ns=(10**18, 10**18))
+    assert both.files.fetch_code(both.turn, time.monotonic, time.monotonic() + 5)
+    copy = both.host / "code" / "0a1b"
+    assert copy.read_text() == "x = 1"
+    assert copy.stat().st_mtime_ns == 10**18
+    (both.run / "code" / "files").write_bytes(b"a\0")
+    assert both.files.fetch_code(both.turn, time.monotonic, time.monotonic() + 5)
+    assert (both.host / "code" / "files").read_bytes() == b"a\0"
+
+
+def test_code_that_does_not_come_in_time_is_reported(both: Both) -> None:
+    both.is_cut = True
+    assert not both.files.fetch_code(both.turn, time.monotonic, time.monotonic() + 0.1)
+
+
+def test_logs_arrive_whole(both: Both) -> None:
+    log = both.host / "logs" / "alice:w1.log"
+    log.write_bytes(b"line\n" * 100_000)
+    end = time.monotonic() + 10.0
+    while not both.files.send_logs(time.monotonic()):
+        assert time.monotonic() < end
+        both.turn()
+    assert (both.run / "logs" / "alice:w1.log").read_bytes() == log.read_bytes()
+
+
+def test_files_that_were_used_longest_ago_are_removed_first(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_files, "CACHE_BYTES_MAX", 10)
+    monkeypatch.setattr(host_files, "free_bytes", lambda _: 1 << 40)
+    names = [f"res-{number:032x}" for number in range(5)]
+    for age, name in enumerate(names):
+        path = both.host / "payloads" / name
+        path.write_bytes(b"1234")
+        os.utime(path, (1000 + age, 1000 + age))
+    both.files.evict()
+    assert sorted(path.name for path in (both.host / "payloads").iterdir()) == names[3:]
+
+
+@pytest.mark.parametrize("name", ["../x", "code/files", "payloads/x", "keys/server"])
+def test_a_name_of_something_else_is_refused(both: Both, name: str) -> None:
+    both.thread.start()
+    for ask in (both.worker.fetch, lambda name: both.worker.sync([name])):
+        with pytest.raises(OSError, match="no file of a run") as caught:
+            ask(name)
+        assert caught.value.errno == errno.EINVAL
+    assert both.sent == []
