@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,19 +23,18 @@ from resilient_scoop.errors import UsageError
 _LOCAL: Final = {"127.0.0.1", "localhost", "::1"}
 _NEEDLESS: Final = {
     "-b": 1, "--backend": 1, "--debug": 0, "-v": 0, "-vv": 0, "-vvv": 0, "--verbose": 0,
-    "--external-hostname": 1,
 }  # fmt: skip
 """Options without effect, with the number of their values."""
 _REFUSED: Final = {
-    "--hostfile": "remote hosts",
-    "--rsh": "remote hosts",
-    "--ssh-executable": "remote hosts",
-    "--tunnel": "remote hosts",
     "--pythonpath": "set PYTHONPATH before the command instead",
-    "--prolog": "source the file before the command instead",
-    "--python-interpreter": "start with that interpreter: PYTHON -m resilient_scoop ...",
     "--profile": "profile in the script, with cProfile",
 }
+_SAME: Final = {
+    "--hostfile": "--hostfile", "--external-hostname": "--external-address",
+    "--python-interpreter": "--python",
+}  # fmt: skip
+"""Options of SCOOP with another name here, or the same, and one value."""
+_RSH: Final = {"--rsh", "--ssh-executable"}
 _HOSTS: Final = {"--host", "--hosts"}
 _GROUP_OPTIONS: Final = {"-h", "--help", "--version", "--state-dir"}
 _JOINED: Final = re.compile(r"(-[nbp])([^=].*)")
@@ -47,6 +48,8 @@ class _Translation:
     workers: str | None = None
     folder: str | None = None
     niceness: int = 0
+    prolog: str | None = None
+    grid: list[str] = field(default_factory=list)
     needless: list[str] = field(default_factory=list)
 
 
@@ -75,7 +78,7 @@ def translate(args: Sequence[str]) -> list[str]:
         _take(words, found)
     if words and words[0] == "--":
         del words[0]
-    workers = _workers(found)
+    workers = [*_workers(found), *_grid(found)]
     if not words:
         raise UsageError("no script is named: python -m resilient_scoop [-n N] script.py [ARGS]...")
     if found.needless:
@@ -87,7 +90,7 @@ def translate(args: Sequence[str]) -> list[str]:
     return ["run", *workers, *found.options, *words]
 
 
-def _take(words: list[str], found: _Translation) -> None:
+def _take(words: list[str], found: _Translation) -> None:  # noqa: C901, PLR0912 - a case an option
     word = words.pop(0)
     short = _JOINED.fullmatch(word)
     option, joined, value = (short[1], "=", short[2]) if short else word.partition("=")
@@ -101,6 +104,15 @@ def _take(words: list[str], found: _Translation) -> None:
             found.folder = _value(option, values, words)
         case "--nice":
             found.niceness = _number(option, _value(option, values, words))
+        case "--tunnel":
+            found.grid.append("--tunnel")
+        case "--prolog":
+            found.prolog = _value(option, values, words)
+        case _ if option in _RSH:
+            _value(option, values, words)
+            found.grid += ["--ssh", "system"]
+        case _ if option in _SAME:
+            found.grid += [_SAME[option], _value(option, values, words)]
         case _ if option in _HOSTS:
             found.hosts += list(values) or _until_option(words)
         case _ if option in _NEEDLESS:
@@ -137,17 +149,37 @@ def _until_option(words: list[str]) -> list[str]:
     return taken
 
 
+def _has_others(found: _Translation) -> bool:
+    """Return whether other hosts are named."""
+    return bool(set(found.hosts) - _LOCAL) or "--hostfile" in found.grid
+
+
 def _workers(found: _Translation) -> list[str]:
-    remote = sorted(set(found.hosts) - _LOCAL)
-    if remote:
-        _refuse(f"--host {' '.join(remote)}")
+    """Return the number of workers: SCOOP counted each mention of a host as one."""
     if found.workers is not None:
         return ["-n", found.workers]
-    return ["-n", str(len(found.hosts))] if found.hosts else []
+    if found.hosts and not _has_others(found):
+        return ["-n", str(len(found.hosts))]
+    return []
+
+
+def _grid(found: _Translation) -> list[str]:
+    """Return the options for other hosts; without any they have no effect, as in SCOOP."""
+    if not _has_others(found):
+        if found.prolog is not None:
+            raise UsageError(
+                "--prolog is for other hosts; source the file before the command instead"
+            )
+        return []
+    options = list(found.grid)
+    for host, count in Counter(found.hosts).items():
+        options += ["--host", host if ":" in host else f"{host}:{count}"]
+    if found.prolog is not None:
+        options += ["--prolog", f". {shlex.quote(found.prolog)}"]
+    if found.niceness:
+        options += ["--nice", str(found.niceness)]
+    return options
 
 
 def _refuse(option: str) -> NoReturn:
-    advice = _REFUSED.get(option.partition(" ")[0], "remote hosts")
-    if advice == "remote hosts":
-        raise UsageError(f"{option}: this version runs on one host; start it there with -n N")
-    raise UsageError(f"{option} is an option of SCOOP that does not exist here; {advice}")
+    raise UsageError(f"{option} is an option of SCOOP that does not exist here; {_REFUSED[option]}")

@@ -40,6 +40,7 @@ class GridWish(NamedTuple):
     accept_new_host_keys: bool
     ship: bool
     orphan_timeout: float | None
+    nice: int | None
 
     @property
     def is_given(self) -> bool:
@@ -103,6 +104,10 @@ _OPTIONS: Final = (
         help="How long the other hosts continue, and keep their results, without this one.  "
         "[default: 15m]",
     ),
+    click.option(
+        "--nice", type=click.IntRange(0, 19), metavar="N",
+        help="Start processes on the other hosts with this niceness.",
+    ),
 )  # fmt: skip
 
 
@@ -152,7 +157,7 @@ def crew(
     spec = msgspec.structs.replace(spec, here=[each.name for each in named_here], workers_here=here)
     known = [number for number in shares.workers.values() if number is not None]
     if not others:
-        raise UsageError("all hosts named are this host: leave out --host, and say -n N")
+        return Crew(here, here, None)  # all are this one
     if not here and not spec.min_hosts:
         spec = _changed(spec, wish._replace(min_hosts=1))
     return Crew(here, spec.workers or sum(known), spec)
@@ -205,7 +210,7 @@ def _changed(spec: GridSpec, wish: GridWish) -> GridSpec:
         "python": wish.python, "prolog": wish.prolog, "tunnel": wish.tunnel or None,
         "external_address": wish.external_address, "ship": wish.ship or None,
         "accept_new_host_keys": wish.accept_new_host_keys or None,
-        "orphan_timeout_s": wish.orphan_timeout,
+        "orphan_timeout_s": wish.orphan_timeout, "nice": wish.nice,
     }  # fmt: skip
     kept = {name: value for name, value in given.items() if value is not None}
     return msgspec.structs.replace(spec, **kept)

@@ -1,7 +1,7 @@
 """The script's folder on a host that has no file system in common with the run's (`hosts.shipping`).
 
-Contents come from the host's cache, or else from the run's host. The folder is made again for each agent, in
-the agent's own folder; the paths of the script's settings then point there.
+Contents come from the host's cache, or else from the run's host. Each agent makes the folder in its own
+one; the paths of the script's settings then point there.
 """
 
 from __future__ import annotations

@@ -261,18 +261,27 @@ def test_sizes_are_short() -> None:
         ("--host localhost 127.0.0.1 -q -- a.py", "run -n 2 --quiet a.py"),
         ("--seed=3 --strict a.py", "run --seed=3 --strict a.py"),
         ("a.py", "run a.py"),
+        ("--host far near far -n 3 a.py", "run -n 3 --host far:2 --host near:1 a.py"),
+        ("--hostfile f --tunnel a.py", "run --hostfile f --tunnel a.py"),
+        ("--hostfile f --external-hostname x --python-interpreter p a.py",
+         "run --hostfile f --external-address x --python p a.py"),
+        ("--hosts=far --rsh ssh --nice 0 a.py", "run --ssh system --host far:1 a.py"),
     ],
-)
+)  # fmt: skip
 def test_scoops_way_to_start_a_script_works(scoop: str, ours: str) -> None:
     assert compat.translate(scoop.split()) == ours.split()
+
+
+def test_a_prolog_of_scoop_is_a_file_to_be_sourced() -> None:
+    words = compat.translate(["--host", "far", "--prolog", "my file", "--", "a.py"])
+    assert words == ["run", "--host", "far:1", "--prolog", ". 'my file'", "a.py"]
 
 
 @pytest.mark.parametrize(
     ("scoop", "said"),
     [
-        ("--host far a.py", "one host"),
-        ("--hostfile f a.py", "one host"),
         ("--prolog f a.py", "source the file"),
+        ("--profile a.py", "does not exist here"),
         ("-n", "needs a value"),
         ("--nice high a.py", "needs a number"),
         ("", "no script"),
