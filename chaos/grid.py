@@ -2,7 +2,8 @@
 
 Each fault is injected, proven, healed and proven. The answer must be that of `python script.py` (or, where
 chance comes from the run, of an undisturbed local run), nothing acknowledged may run again, and five
-seconds after the end no host may have a process or a file of the run.
+seconds after the end no host may have a process or a file of the run. An agent that a fault has cut off
+from its run may stay until its orphan timeout; such hosts are counted.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ SLOW: Final = 10.0
 WORKERS_PER_HOST: Final = 2
 LIMIT_S: Final = 10.0
 """Silence after which a host is lost, the default of `rscoop run`."""
+ORPHANS_S: Final = 20.0
+"""How long agents that are cut off from their run live on."""
 _LEFT_S: Final = 5.0
 _POLL_S: Final = 0.01
-_WORKS_AGAIN: Final = {
-    Fault.WORKER_KILL: 1.0, Fault.POWER_OFF: LIMIT_S + 1, Fault.BROKER_KILL: 1.5,
-}  # fmt: skip
+_PAUSE_S: Final = 0.1
 
 
 @dataclass(slots=True)
@@ -48,6 +49,9 @@ class GridResult(Result):
     drawn: list[Drawn] = field(default_factory=list)
     injections: list[Injection] = field(default_factory=list)
     recoveries: list[Recovery] = field(default_factory=list)
+    orphans: list[str] = field(
+        default_factory=list
+    )  # hosts that were not empty five seconds after the end
 
     def by_role(self) -> Counter[str]:
         """Return how many faults hit, by kind."""
@@ -68,6 +72,8 @@ class GridResult(Result):
             f"{self.resumes} resumes, {self.repeated} repeated; {faults}"
         )
         lines = [f"    {each}" for each in [*self.violations, *self.unproven]]
+        if self.orphans:
+            lines.append(f"    empty after {self.silence_s:.1f} s only: {', '.join(self.orphans)}")
         return "\n".join([text, *lines])
 
 
@@ -82,6 +88,7 @@ class Grid:
     options: tuple[str, ...] = ()  # of `rscoop run`, besides the hosts
     limit_s: float = LIMIT_S
     slow: float = SLOW
+    orphans_s: float = ORPHANS_S
     references: dict[str, Reference] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -92,7 +99,9 @@ class Grid:
     def run_arguments(self, script: Path) -> list[str]:
         """Return the command line of a run over all hosts of the lab."""
         hosts = [w for name in self.lab.hosts for w in ("--host", f"{name}:{WORKERS_PER_HOST}")]
-        return ["run", "--seed", str(command.RUN_SEED), *hosts, *self.options, str(script)]
+        orphans = ["--orphan-timeout", f"{self.orphans_s:.0f}s"]
+        seed = ["--seed", str(command.RUN_SEED)]
+        return ["run", *seed, *hosts, *orphans, *self.options, str(script)]
 
     def settle(self, place: Place) -> Place:
         """Let a place's commands run on the desk."""
@@ -270,16 +279,29 @@ class GridRound(Round):
         self._restore()
         began = time.monotonic()
         self._silence_at_desk()
-        while any(self.lab.processes(host) for host in self.lab.hosts):
-            if time.monotonic() > began + _LEFT_S:
-                break
-            time.sleep(_POLL_S)
+        if not self._await_hosts(began + _LEFT_S):
+            self.result.orphans = sorted(h for h in self.lab.hosts if self._left(h))
+            self._await_hosts(began + self.grid.orphans_s + _LEFT_S)
         self.result.silence_s = max(self.result.silence_s, time.monotonic() - began)
         for host in self.lab.hosts:
-            for text in leftovers(self.lab, host, with_disk=host not in self.off):
+            found = self._left(host)
+            for text in found:
                 self.violate(Guarantee.NO_LEFTOVERS, text)
-            if self.lab.processes(host):
-                self.lab.reboot(host)
+            if found or host in self.off:
+                self.lab.power_off(host)
+                self.lab.wipe(host)
+                self.lab.boot(host)
+
+    def _left(self, host: str) -> list[str]:
+        return leftovers(self.lab, host, with_disk=host not in self.off)
+
+    def _await_hosts(self, until: float) -> bool:
+        """Wait until no host has anything of the run; return False if one still has at the end."""
+        while any(self._left(host) for host in self.lab.hosts):
+            if time.monotonic() > until:
+                return False
+            time.sleep(_PAUSE_S)
+        return True
 
     # --- checking -----------------------------------------------------------------------------
 
@@ -340,6 +362,7 @@ def summary(results: list[GridResult]) -> str:
         f"{sum(r.resumes for r in results)} resumes",
         f"{sum(r.repeated for r in results)} items ran to their end more than once",
         f"silence after the end within {max((r.silence_s for r in results), default=0.0):.1f} s",
+        f"{sum(len(r.orphans) for r in results)} hosts that were not empty {_LEFT_S:.0f} s after the end",
         f"{len(unproven)} faults not proven",
         f"{len(bad)} rounds with violations",
     ]

@@ -251,6 +251,12 @@ class Lab:
         """Switch a host off and on: its home folder stays, its /tmp doesn't. Return how long it took."""
         return self.power_off(name) + self.boot(name)
 
+    def wipe(self, name: str) -> None:
+        """Remove the files of a host that is switched off: it boots with empty disks."""
+        if self.is_on(name):
+            raise LabError(f"{name} is switched on")
+        shutil.rmtree(self.home(name).parent)
+
     def sleep(self, name: str) -> None:
         """Close a laptop's lid: its processes stand still, and its network is silent."""
         station = self._station(name)
