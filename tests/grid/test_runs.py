@@ -103,10 +103,17 @@ def place(grid: Grid) -> Iterator[Place]:
         yield grid.settle(made)
 
 
+def has_workers(lab: Lab, name: str) -> bool:
+    """Return whether a host has workers of a run."""
+    return any(" worker " in words for words in lab.processes(name).values())
+
+
 def begin(grid: Grid, place: Place) -> subprocess.Popen[bytes]:
-    """Start a run; return when it has printed its first line, so that all hosts have work."""
+    """Start a run; return when all hosts have workers, and something was printed."""
     process = command.start(place, grid.run_arguments(rounds.script_of("plain_ea")))
     wait_until(lambda: place.said_bytes() > 0, 60.0, place.err.read_text)
+    for host in grid.lab.hosts:
+        wait_until(lambda: has_workers(grid.lab, host), 30.0, place.err.read_text)  # noqa: B023
     return process
 
 
