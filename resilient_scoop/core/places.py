@@ -40,6 +40,7 @@ Calls of a place have deadlines of their own (`hosts.base`), and each is answere
 
 from __future__ import annotations
 
+import heapq
 from enum import Enum, auto
 from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
@@ -80,6 +81,7 @@ STOP_LAST_S: Final = 2.0
 REVOKED_GRACE_S: Final = 1.0
 TOO_FEW_S: Final = 15.0
 TOO_FEW_AGAIN_S: Final = 30.0
+_DUE_MIN: Final = 64
 
 
 class PlaceConfig(msgspec.Struct, frozen=True):
@@ -196,6 +198,8 @@ class Slot(msgspec.Struct, eq=False):
 
     started_at: float = 0.0
     came_at: float = 0.0
+    number: int = 0  # among all hosts
+    due_at: float = inf  # when something is to be asked next
     start_at: float = 0.0  # the next, as far as the host is concerned
     look_at: float = 0.0
     look_wait_s: float = LOOK_S
@@ -253,6 +257,7 @@ class PlaceRecord(msgspec.Struct, eq=False):
     """A place: how often it failed, and when it may be asked again."""
 
     name: str
+    slots: list[Slot] = []
     has_proved: bool = False  # an agent of it has come since its last failure
     fails: int = 0  # in a row
     start_at: float = 0.0
@@ -559,7 +564,11 @@ class Places:
             place = PlaceRecord(each.name)
             for host in each.hosts:
                 assert host not in self.slots, f"{host} is named twice"
-                self.slots[host] = Slot(host, place)
+                self.slots[host] = slot = Slot(host, place, number=len(self.slots))
+                place.slots.append(slot)
+        self._due: list[
+            tuple[float, str]
+        ] = []  # a heap; entries that are out of date are passed over
         self.began_at: float | None = None
         self.have_come: set[str] = set()  # hosts, at any time
         self.too_few_at = inf
@@ -573,11 +582,12 @@ class Places:
         """Take in an event and return actions, in order."""
         assert not self.left, "nothing happens to a machine that has left"
         assert (self.began_at is None) == isinstance(event, Began), "the first event is Began"
+        affected = self._affected(event, now)
         match event:
             case Began():
                 self._began(event, now)
             case Ticked(random=random):
-                self._start_due(random, now)
+                self._start_due(affected, random, now)
             case Stop(grace_s=grace_s):
                 self._stop(grace_s, now)
             case AgentCame() | AgentLost() | AgentLeft() | HostDrained() | HostRevoked():
@@ -587,8 +597,10 @@ class Places:
                 self._answered(event, self.slots[event.host], now)
             case _:
                 assert_never(event)
-        for slot in self.slots.values():
+        for slot in affected:
             self._continue(slot, now)
+        for slot in affected:
+            self._plan(slot)
         self._count_hosts(now)
         self._leave(now)
         actions, self._actions = self._actions, []
@@ -596,10 +608,37 @@ class Places:
 
     def deadline(self) -> float:
         """Return when `Ticked` is due, whatever happens until then."""
-        due = [self.too_few_at, self.give_up_at, self.stop_at]
-        for slot in self.slots.values():
-            due += (self._start_due_at(slot), self._call_due(slot)[1], self._stop_due_at(slot))
-        return min(due)
+        while self._due and self._due[0][0] != self.slots[self._due[0][1]].due_at:
+            heapq.heappop(self._due)
+        next_at = self._due[0][0] if self._due else inf
+        return min(next_at, self.too_few_at, self.give_up_at, self.stop_at)
+
+    def _affected(self, event: Event, now: float) -> list[Slot]:
+        """Return the slots that an event may change: those of its place, or those that are due."""
+        match event:
+            case Began() | Stop():
+                return list(self.slots.values())
+            case Ticked():
+                due = {}
+                while self._due and self._due[0][0] <= now:
+                    place = self.slots[heapq.heappop(self._due)[1]].place
+                    due[place.name] = place
+                return [slot for place in due.values() for slot in place.slots]
+            case _:
+                slot = self.slots.get(event.host)
+                return slot.place.slots if slot else []
+
+    def _plan(self, slot: Slot) -> None:
+        """Note when a slot is due next."""
+        slot.due_at = self._next_at(slot)
+        if slot.due_at < inf:
+            heapq.heappush(self._due, (slot.due_at, slot.host))
+        if len(self._due) > 4 * len(self.slots) + _DUE_MIN:
+            self._due = [(each.due_at, each.host) for each in self.slots.values()]
+            heapq.heapify(self._due)
+
+    def _next_at(self, slot: Slot) -> float:
+        return min(self._start_due_at(slot), self._call_due(slot)[1], self._stop_due_at(slot))
 
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""
@@ -609,6 +648,7 @@ class Places:
             assert slot.starts or not is_starting, f"PL2 {slot.host}"
             assert (slot.former is None) == (slot.state is not State.WRITING), f"PL2 {slot.host}"
             assert len(slot.losses) < LOSSES_MAX, f"PL6 {slot.host}"
+            assert slot.due_at == self._next_at(slot), f"{slot.host} is due at another time"
             assert not slot.is_being_stopped or slot.call is not Call.START, f"PL8 {slot.host}"
         assert self.stopping == (self.stop_at < inf), "PL7"
 
@@ -637,14 +677,14 @@ class Places:
             slot.is_written = slot.is_returned = slot.is_searched = True
             slot.find_at, slot.sure_at = now, now + FIND_S
 
-    def _start_due(self, random: str, now: float) -> None:
+    def _start_due(self, slots: Sequence[Slot], random: str, now: float) -> None:
         """Draw tags for what is due, and have them written down (PL1)."""
-        for number, slot in enumerate(self.slots.values()):
+        for slot in slots:
             if self._start_due_at(slot) > now:
                 continue
             slot.former = Former(slot.tag, slot.units, slot.starts)
             slot.enter(Happening.DUE)
-            slot.tag = f"{self.config.run_id}-{random}-{number}"
+            slot.tag = f"{self.config.run_id}-{random}-{slot.number}"
             slot.units, slot.starts, slot.finds = (), 0, 0
             slot.doubles, slot.is_doubled = (), False
             slot.is_written = slot.is_returned = slot.is_searched = False
@@ -663,8 +703,7 @@ class Places:
     def _has_turn(self, slot: Slot) -> bool:
         """Return whether a place may be asked for another unit (PL5)."""
         return slot.place.has_proved or not any(
-            each.place is slot.place and not each.has_come and each.state not in _NONE
-            for each in self.slots.values()
+            not each.has_come and each.state not in _NONE for each in slot.place.slots
         )
 
     def _is_unwanted(self, slot: Slot) -> bool:
@@ -1043,11 +1082,12 @@ class Places:
     def _leave(self, now: float) -> None:
         if not self.stopping or self.left:
             return
-        rest = [slot for slot in self.slots.values() if slot.state not in _NONE]
-        if rest and now < self.stop_at:
+        rest = (slot.host for slot in self.slots.values() if slot.state not in _NONE)
+        first = next(rest, None)
+        if first is not None and now < self.stop_at:
             return
-        if rest:
-            self._say(NotStopped(tuple(slot.host for slot in rest)))
+        if first is not None:
+            self._say(NotStopped((first, *rest)))
         self._actions.append(Leave())
         self.left = True
 
@@ -1058,14 +1098,15 @@ class Places:
         have, wanted = len(self.have_come), self.config.min_hosts
         if have >= wanted:
             self.too_few_at = self.give_up_at = inf
-            return
-        missing = tuple(host for host in self.slots if host not in self.have_come)
-        if now >= self.give_up_at:
+        elif now >= self.give_up_at:
             self.too_few_at = self.give_up_at = inf
-            self._actions.append(GiveUp(have, wanted, missing))
+            self._actions.append(GiveUp(have, wanted, self._missing()))
         elif now >= self.too_few_at:
             self.too_few_at = now + TOO_FEW_AGAIN_S
-            self._say(TooFew(have, wanted, missing, self.give_up_at - now))
+            self._say(TooFew(have, wanted, self._missing(), self.give_up_at - now))
+
+    def _missing(self) -> tuple[str, ...]:
+        return tuple(host for host in self.slots if host not in self.have_come)
 
     def _say(self, note: Note) -> None:
         self._actions.append(Say(note))
