@@ -185,7 +185,7 @@ class Slot(msgspec.Struct, eq=False):
     is_doubled: bool = False  # it had such units
     is_written: bool = False
     starts: int = 0  # of this tag
-    is_answered: bool = False  # the last one
+    is_answered: bool = False  # the last one, by the units that it has started
     has_come: bool = (
         False  # an agent of this tag, or of a former one that was believed to have ended
     )
@@ -237,7 +237,7 @@ class Slot(msgspec.Struct, eq=False):
     @property
     def is_known_whole(self) -> bool:
         """Whether its units are all that its tag can have (PL2)."""
-        return self.starts == 1 and not self.is_returned and not self.is_doubled
+        return self.starts == 1 and self.is_answered and not self.is_doubled
 
     @property
     def may_live(self) -> bool:
@@ -891,6 +891,7 @@ class Places:
         slot.find_at = now + self._find_wait_s(slot, event.jitter)
         if event.units:
             self._know(slot, event.units, now)
+            slot.is_answered = False
         if slot.state is not State.UNKNOWN and not self._is_unwanted(slot):
             return
         if event.units:

@@ -1,12 +1,14 @@
 """The calls of places: each may block for seconds, so it has a thread; its result is an event.
 
-The machine has one call under way for a host, and one stop beside it, which bounds the threads.
+The machine has one call under way for a host, and one stop beside it, which bounds the threads. Calls
+that log in have threads of their own, so that looks and stops do not wait behind hosts that do not answer.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
@@ -55,9 +57,13 @@ class Calls:
     def __init__(self, hosts: Mapping[str, PlaceOfHost], make_ticket: MakeTicket) -> None:
         self._hosts = hosts
         self._make_ticket = make_ticket
-        self._pool = ThreadPoolExecutor(min(THREADS_MAX, 2 * len(hosts) + 1), "place")
+        threads = min(THREADS_MAX, len(hosts) + 1)
+        self._logins = ThreadPoolExecutor(threads, "start")
+        self._others = ThreadPoolExecutor(threads, "look")
         self._units: dict[str, dict[str, Unit]] = {host: {} for host in hosts}  # by host and id
-        self._done: SimpleQueue[Future[places.Event]] = SimpleQueue()
+        self._done: SimpleQueue[Future[places.Event | None]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._asked: dict[str, places.Start] = {}  # starts that have not reached their place yet
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._random = random.Random()  # noqa: S311 - jitter; the user's streams are not touched
 
@@ -67,10 +73,24 @@ class Calls:
 
     def ask(self, action: Asked) -> None:
         """Begin a call; its event comes out of `events`."""
-        future = self._pool.submit(self._carry_out, action)
-        future.add_done_callback(self._is_done)
+        pool = self._others
+        if isinstance(action, places.Start | places.Find):
+            pool = self._logins
+        if isinstance(action, places.Start):
+            with self._lock:
+                self._asked[action.host] = action
+        pool.submit(self._carry_out, action).add_done_callback(self._is_done)
 
-    def _is_done(self, future: Future[places.Event]) -> None:
+    def withdraw(self) -> list[places.Event]:
+        """Call off starts that have not reached their place; return what became of them."""
+        with self._lock:
+            withdrawn, self._asked = self._asked, {}
+        return [
+            places.Failed(each.host, each.tag, Call.START, "the run ends", unasked=True)
+            for each in withdrawn.values()
+        ]
+
+    def _is_done(self, future: Future[places.Event | None]) -> None:
         self._done.put(future)
         os.eventfd_write(self.wake, 1)
 
@@ -78,12 +98,15 @@ class Calls:
         """Return the events of calls that have ended."""
         found = []
         while not self._done.empty():
-            found.append(self._done.get().result())
+            event = self._done.get().result()
+            if event is not None:
+                found.append(event)
         return found
 
     def close(self) -> None:
         """Close all places, for a limited time; calls that still block are left alone."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._logins, self._others):
+            pool.shutdown(wait=False, cancel_futures=True)
         closing = ThreadPoolExecutor(min(THREADS_MAX, len(self._hosts) + 1), "close")
         ends = [closing.submit(each.place.close) for each in self._hosts.values()]
         wait(ends, CLOSE_S)
@@ -91,18 +114,18 @@ class Calls:
 
     # --- in a thread --------------------------------------------------------------------------
 
-    def _carry_out(self, action: Asked) -> places.Event:
+    def _carry_out(self, action: Asked) -> places.Event | None:
         try:
+            if isinstance(action, places.Start):
+                return self._start(action)
             return self._call(action)
         except (PlaceError, OSError) as error:
             return self._failure(action, error)
 
-    def _call(self, action: Asked) -> places.Event:
+    def _call(self, action: places.Look | places.Find | places.StopUnits) -> places.Event:
         host, tag = action.host, action.tag
         place, known = self._hosts[host].place, self._units[host]
         match action:
-            case places.Start():
-                return self._start(action)
             case places.Look():
                 units = {known[unit]: unit for unit in action.units}
                 seen = place.look(list(units))
@@ -120,13 +143,19 @@ class Calls:
             case _:
                 assert_never(action)
 
-    def _start(self, action: places.Start) -> places.Event:
+    def _start(self, action: places.Start) -> places.Event | None:
+        """Make a ticket, which needs a login, and start; None if that was called off."""
         mine = self._hosts[action.host]
+        failed = ticket = None
         try:
             ticket = self._make_ticket(mine.place, mine.share)
         except (PlaceError, OSError) as error:
-            failed = self._failure(action, error)
-            return msgspec.structs.replace(failed, unasked=True)
+            failed = msgspec.structs.replace(self._failure(action, error), unasked=True)
+        with self._lock:
+            if self._asked.pop(action.host, None) is not action:
+                return None
+        if ticket is None:
+            return failed
         units = mine.place.start(1, ticket, tag=action.tag)
         return places.Started(action.host, action.tag, self._named(action.host, units))
 

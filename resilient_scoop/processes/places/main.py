@@ -13,7 +13,7 @@ import select
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final, NoReturn, assert_never
 
 import msgspec
 
@@ -140,6 +140,9 @@ class PlacesShell:
         for action in self.machine.step(event, time.monotonic()):
             self._do(action)
         self._has_news = True
+        if isinstance(event, places.Stop):
+            for failed in self.calls.withdraw():
+                self._step(failed)
 
     def _do(self, action: places.Action) -> None:
         match action:
@@ -218,9 +221,9 @@ def shares(settings: PlacesSettings) -> dict[str, Share]:
     }
 
 
-def serve(settings: PlacesSettings, make_place: MakePlace, make_ticket: MakeTicket) -> int:
-    """Serve the places of a run; return the exit status."""
+def serve(settings: PlacesSettings, make_place: MakePlace, make_ticket: MakeTicket) -> NoReturn:
+    """Serve the places of a run, and end the process, whatever its threads still wait for."""
     hosts = {
         name: PlaceOfHost(make_place(share.host), share) for name, share in shares(settings).items()
     }
-    return PlacesShell(settings, hosts, make_ticket).serve()
+    os._exit(PlacesShell(settings, hosts, make_ticket).serve())

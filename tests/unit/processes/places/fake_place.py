@@ -15,6 +15,7 @@ import msgspec
 from resilient_scoop.errors import PlaceError
 from resilient_scoop.hosts.base import Seen, Unit, UnitState
 from resilient_scoop.hosts.hostfile import Host
+from resilient_scoop.hosts.make import ReachablePlace
 from resilient_scoop.processes.places.calls import PlaceOfHost, Share
 from resilient_scoop.processes.places.main import PlacesShell, shares
 from resilient_scoop.processes.places.reports import Report
@@ -36,6 +37,7 @@ class FakePlace:
         self.calls: list[Any] = []
         self.tickets: list[bytes] = []
         self.count = 0
+        self.unreachable: threading.Event | None = None  # a login blocks as long as that
         self.address: str | None = "10.0.0.1"
 
     def block(self) -> None:
@@ -77,7 +79,8 @@ class FakePlace:
         return [self.units[tag]] if tag in self.units else []
 
     def connect(self) -> None:
-        self._call("connect")
+        if self.unreachable is not None:
+            self.unreachable.wait(WITHIN_S)
 
     def route(self) -> str | None:
         return self.address
@@ -118,7 +121,7 @@ class Launcher:
 
         hosts = {name: make(share) for name, share in shares(self.settings).items()}
         shell = PlacesShell(
-            self.settings, hosts, lambda place, _: b"ticket of " + place.name.encode(),
+            self.settings, hosts, self.make_ticket,
             stdin=theirs, stdout=mine,
         )  # fmt: skip
 
@@ -129,6 +132,11 @@ class Launcher:
 
         self.thread = threading.Thread(target=serve)
         self.thread.start()
+
+    def make_ticket(self, place: ReachablePlace, _: Share) -> bytes:
+        """Log in, which may block, and make a ticket."""
+        place.connect()
+        return b"ticket of " + place.name.encode()
 
     def say(self, **command: Any) -> None:
         os.write(self.commands, msgspec.json.encode(command) + b"\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from resilient_scoop.core import places as core
 from resilient_scoop.errors import PlaceBusyError, PlaceRefusedError
 from resilient_scoop.hosts.base import UnitState
+from resilient_scoop.processes.places import calls
 from resilient_scoop.processes.places.units_file import UnitsFile
 from resilient_scoop.runs.hosts import read_hosts
 from tests.unit.processes.places.fake_place import FakePlace, Launcher
@@ -97,6 +99,38 @@ def test_a_stop_does_not_wait_longer_than_its_time_for_a_place_that_hangs(
     place(alice).release()
     alice.end()
     assert any("not known whether the agents of alice" in note for note in alice.notes())
+
+
+def test_a_stop_does_not_wait_for_logins(tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path / "run", "alice", "bob")
+    bob = launcher.places["bob"]
+    bob.unreachable = threading.Event()
+    launcher.begin()
+    launcher.wait(lambda: launcher.states() == {"alice": "starting", "bob": "starting"})
+
+    launcher.say(stop=5.0)
+    launcher.thread.join(3.0)
+
+    assert not launcher.thread.is_alive()
+    bob.unreachable.set()
+    launcher.end()
+    assert launcher.notes() == []
+    assert not launcher.places["alice"].units
+    assert "start" not in bob.names()
+
+
+def test_hosts_that_do_not_answer_hold_up_no_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "THREADS_MAX", 2)
+    launcher = Launcher(tmp_path / "run", "alice", *"bcde")
+    blocked = threading.Event()
+    for name in "bcde":
+        launcher.places[name].unreachable = blocked
+    launcher.begin()
+    launcher.wait(lambda: "look" in launcher.places["alice"].names())
+    blocked.set()
+    launcher.end()
 
 
 def test_a_refusal_is_reported_once_with_its_reason(tmp_path: Path) -> None:

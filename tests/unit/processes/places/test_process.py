@@ -25,7 +25,7 @@ from tests import stand_in_host
 
 WITHIN_S = 20.0
 PROGRAM = """
-import sys, msgspec
+import sys, time, msgspec
 from resilient_scoop.hosts.make import SshOptions, make_place
 from resilient_scoop.processes.places.main import serve
 from resilient_scoop.processes.places.settings import PlacesSettings
@@ -34,7 +34,7 @@ options = msgspec.json.decode(sys.argv[2], type=SshOptions)
 sys.exit(serve(
     settings,
     lambda host: make_place(host, options, settings.run_id),
-    lambda place, share: b'{"host": "%s"}' % share.host.name.encode(),
+    lambda place, share: time.sleep(%s) or b'{"host": "%%s"}' %% share.host.name.encode(),
 ))
 """
 
@@ -53,9 +53,9 @@ class Launcher:
         self.arguments = [msgspec.json.encode(each).decode() for each in (settings, options)]
         self.reports: list[Report] = []
 
-    def start(self) -> None:
+    def start(self, login_s: float = 0.0) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *self.arguments],
+            [sys.executable, "-c", PROGRAM % login_s, *self.arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         assert self.process.stdin is not None
@@ -136,6 +136,20 @@ def test_the_process_ends_with_its_launcher_and_the_agent_lives_on(launcher: Lau
     assert launcher.process.wait(WITHIN_S) == 0
     assert time.monotonic() - began < 3.0
     assert len(launcher.agents()) == 1
+
+
+@pytest.mark.parametrize("is_stop", [False, True])
+def test_a_login_that_hangs_does_not_hold_up_the_end(launcher: Launcher, *, is_stop: bool) -> None:
+    launcher.start(login_s=60.0)
+    launcher.wait(lambda: launcher.state() == "starting")
+    began = time.monotonic()
+    if is_stop:
+        launcher.say(stop=20.0)
+    else:
+        launcher.stdin.close()
+
+    assert launcher.process.wait(WITHIN_S) == 0
+    assert time.monotonic() - began < 3.0
 
 
 def test_a_killed_process_has_a_successor_that_finds_the_agent(launcher: Launcher) -> None:
