@@ -615,18 +615,16 @@ class Places:
 
     def _affected(self, event: Event, now: float) -> list[Slot]:
         """Return the slots that an event may change: those of its place, or those that are due."""
-        match event:
-            case Began() | Stop():
-                return list(self.slots.values())
-            case Ticked():
-                due = {}
-                while self._due and self._due[0][0] <= now:
-                    place = self.slots[heapq.heappop(self._due)[1]].place
-                    due[place.name] = place
-                return [slot for place in due.values() for slot in place.slots]
-            case _:
-                slot = self.slots.get(event.host)
-                return slot.place.slots if slot else []
+        if isinstance(event, Began | Stop):
+            return list(self.slots.values())
+        if not isinstance(event, Ticked):
+            slot = self.slots.get(event.host)
+            return slot.place.slots if slot else []
+        due = {}
+        while self._due and self._due[0][0] <= now:
+            place = self.slots[heapq.heappop(self._due)[1]].place
+            due[place.name] = place
+        return [slot for place in due.values() for slot in place.slots]
 
     def _plan(self, slot: Slot) -> None:
         """Note when a slot is due next."""
