@@ -25,6 +25,7 @@ from resilient_scoop.runs.counting import ReplayFigures
 from resilient_scoop.runs.display import duration, steps
 from resilient_scoop.runs.executing import processes
 from resilient_scoop.runs.folder import LauncherInfo, RunDir, RunInfo
+from resilient_scoop.runs.hosts import HostRow, host_rows, read_hosts, read_live_hosts
 from resilient_scoop.runs.json_text import one_line
 from resilient_scoop.runs.lifetimes import ran_s
 from resilient_scoop.runs.status import (
@@ -85,6 +86,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     replays: list[ReplayFigures]
     decisions: list[DecisionReport]  # on results of changed code; the last one of each change
     troubles: list[str]  # what blocks a live run
+    hosts: list[HostRow]  # but the run's own
 
 
 @click.command(
@@ -161,6 +163,7 @@ def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
             for each in decisions.load(run.path).values()
         ],
         troubles=troubles(run, processes(run.id)) if state is RunState.RUNNING else [],
+        hosts=host_rows(read_hosts(run.path), read_live_hosts(run.path), time.time()),  # noqa: TID251
     )  # fmt: skip
 
 
@@ -175,7 +178,7 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
         f"  script    {what}",
         f"  started   {report.created_at} ({age} ago) on {info.host} in {one_line(report.cwd)}",
         f"  items     {counts}; {counted(report.batches_done, 'batch', 'batches')} complete",
-        f"  workers   {report.workers}",
+        f"  workers   {_workers(report)}",
         f"  computed  {duration(report.computed_s)} of work{ran}",
         f"  journal   {size(report.journal_bytes)} in {one_line(report.folder)}",
     ]
@@ -185,6 +188,7 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
         )
     if report.retried:
         lines.append(f"  retries   {report.retried}")
+    lines += [_host_line(each) for each in report.hosts if report.state is RunState.RUNNING]
     lines += [f"  waits     {each}" for each in report.troubles]
     lines += _function_lines(report.functions)
     lines += [f"  {each.said}" for each in report.audit]
@@ -193,6 +197,36 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
     lines += [_replay_line(each) for each in report.replays if report.state != RunState.FINISHED]
     lines += [_decision_line(each) for each in report.decisions]
     return [*lines, f"  next      {_advice(report)}"]
+
+
+def _workers(report: StatusReport) -> str:
+    """Return how many there are, here and elsewhere."""
+    if not report.hosts:
+        return str(report.workers)
+    others = sum(each.workers or 0 for each in report.hosts)
+    return f"{report.workers} here, {others} on {counted(len(report.hosts), 'other host')}"
+
+
+def _host_line(host: HostRow) -> str:
+    """Return what is known of a host, without what is not."""
+    parts = [one_line(host.state)]
+    if host.workers is not None:
+        parts.append(f"{counted(host.workers, 'worker')}, {host.busy} busy")
+    if host.rate:
+        parts.append(f"{host.rate:.1f}/s")
+    if host.rtt_ms is not None:
+        parts.append(f"{host.rtt_ms:.1f} ms away")
+    if host.heard_s is not None:
+        parts.append(f"heard {duration(host.heard_s)} ago")
+    if host.slack_s:
+        parts.append(f"lost in {duration(host.slack_s)}")
+    if host.lost_items:
+        parts.append(f"{counted(host.lost_items, 'item')} taken over")
+    if host.at_risk_s:
+        parts.append(f"{duration(host.at_risk_s)} of work at risk")
+    if host.why:
+        parts.append(one_line(host.why))
+    return f"  host      {one_line(host.name)}: {', '.join(parts)}"
 
 
 _COLUMNS: Final = (

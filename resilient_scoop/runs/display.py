@@ -55,6 +55,8 @@ class Progress:
     batch_eta_s: float | None = None  # estimated seconds to the end of the batch
     items: str = ""  # progress of the running items, from `futures.progress`
     full: str = ""  # processes that wait for disk space
+    hosts_there: int = 0  # other hosts that take part
+    hosts: int = 0  # all other hosts
 
 
 class Rate:
@@ -328,9 +330,7 @@ def _parts(at: Progress, run: str) -> tuple[str, ...]:
         f"{at.batch} {at.batch_done}{of}" if at.batch else "",
         "" if left is None else f"{duration(left)} left{what}",
         at.items,
-        f"{at.running} running on {counted(at.workers, 'worker')}"
-        if at.workers
-        else "no worker yet",
+        _workers(at),
         f"{at.rate_per_s:.1f}/s" if at.rate_per_s > 0 else "",
         counted(at.crashes, "crash", "crashes") + f", {at.resubmitted} resubmitted"
         if at.crashes
@@ -338,6 +338,14 @@ def _parts(at: Progress, run: str) -> tuple[str, ...]:
         f"{counted(at.done, 'result')}" + (f", {at.reused} from the journal" if at.reused else ""),
         run,
     )
+
+
+def _workers(at: Progress) -> str:
+    """Return who computes: `8 running on 8 workers, 3 of 4 hosts`."""
+    hosts = f", {at.hosts_there} of {counted(at.hosts, 'host')}" if at.hosts else ""
+    if not at.workers:
+        return f"no worker yet{hosts}"
+    return f"{at.running} running on {counted(at.workers, 'worker')}{hosts}"
 
 
 def steps(done: float, total: float | None) -> str:

@@ -125,6 +125,12 @@ def _row(
     )  # fmt: skip
 
 
+def read_missing(run: Path) -> list[HostReport]:
+    """Return the hosts of a run that are not there for a reason that its places know."""
+    hosts = read_hosts(run)
+    return [] if hosts is None else [each for each in hosts.hosts if each.why]
+
+
 def write_hosts(run: Path, hosts: HostsFile) -> None:
     """Replace `hosts.json`; a power cut may lose it."""
     draft = run / f"{PLACES_FILE}.tmp"

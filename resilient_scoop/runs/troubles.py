@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING
 from resilient_scoop.adapters.free_space import free_bytes
 from resilient_scoop.counts import sized
 from resilient_scoop.runs.executing import ExecutingProcess, state_of
+from resilient_scoop.runs.hosts import read_missing
 
 if TYPE_CHECKING:
     from resilient_scoop.runs.folder import RunDir
 
 
 def troubles(run: RunDir, everybody: list[ExecutingProcess]) -> list[str]:
-    """Return which processes of a run are stopped, or wait for disk space."""
+    """Return which processes of a run are stopped or wait for disk space, and which hosts are missing."""
     found = [each.trouble for each in everybody if each.trouble]
     holder = run.holder()
     if holder is not None and everybody and state_of(holder.pid) in "Tt":
         found.append(
             f"the launcher (process {holder.pid}) is stopped; to let it continue: kill -CONT {holder.pid}"
         )
+    found += [f"host {each.name} is not there: {each.why}" for each in read_missing(run.path)]
     lacking = [each for each in everybody if each.lacks_bytes]
     if not lacking:
         return found

@@ -80,6 +80,11 @@ class PlacesPart:
                 process.stdin.write(msgspec.json.encode(command) + b"\n")
                 process.stdin.flush()
 
+    @property
+    def names(self) -> set[str]:
+        """The hosts that places start."""
+        return {each.name for each in self.hosts}
+
     def tell_hosts(self, states: Mapping[str, str]) -> None:
         """Pass on what the broker sees of the agents of hosts."""
         now = time.monotonic()

@@ -555,6 +555,8 @@ class Launcher:
                 batch_done=report.batch_done, batch_total=total,
                 batch_eta_s=self.batch_course.eta_s(now, report.batch, batch_share),
                 items=report.items, full=report.full,
+                hosts_there=sum(state == "up" for state in report.hosts.values()),
+                hosts=len(report.hosts if self.places is None else self.places.names | report.hosts.keys()),
             )
         )  # fmt: skip
 

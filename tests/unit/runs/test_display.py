@@ -261,3 +261,10 @@ def test_losses_are_told_when_there_are_any() -> None:
 def test_durations_read_as_one_says_them() -> None:
     spoken = [duration(each) for each in (0.4, 59, 61, 3900, 90000)]
     assert spoken == ["0s", "59s", "1m01s", "1h05m", "1d01h"]
+
+
+def test_the_line_says_how_many_hosts_are_there() -> None:
+    line = progress_line(Progress(running=3, workers=4, hosts_there=1, hosts=2))
+    assert "3 running on 4 workers, 1 of 2 hosts" in line
+    assert "no worker yet, 0 of 2 hosts" in progress_line(Progress(hosts=2))
+    assert "host" not in progress_line(Progress(running=3, workers=4))
