@@ -130,6 +130,15 @@ class HostPlace:
             )
             self._forget(unit)
 
+    def renew(self, ticket: bytes) -> None:
+        """Give a new ticket to the agent; see `base.Place`. Without a connection, its next start does."""
+        with self._lock:
+            all_started = list(self._started.values())
+        for started in all_started:
+            if not started.talk.is_lost and not started.talk.is_over:
+                with contextlib.suppress(OSError):  # the connection is lost at this moment
+                    started.pipe.write(b"ticket " + ticket.rstrip(b"\n") + b"\n")
+
     def find(self, tag: str) -> Sequence[Unit]:
         """Return the unit of a tag that still exists, that of an earlier launcher included."""
         started = self._of_tag(tag)

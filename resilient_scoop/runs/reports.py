@@ -63,6 +63,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     whole: bool = False  # it is over, and no process was left out
     agent_quiet_s: int = 0  # seconds of silence of the local agent; 0: it reports
     hosts: dict[str, str] = {}  # the state of each other host (`core.broker.host_life.State`)
+    renewals: int = 0  # how often the keys of the run were renewed
     full: str = ""  # processes that wait for disk space
     at_limit: bool = False  # they wait for a higher limit of the file size
     ended: bool = False

@@ -391,3 +391,15 @@ def test_too_few_hosts_stop_the_run(grid: Grid) -> None:
     assert out == ""
     assert "could not be started" in err
     grid.assert_nothing_left()
+
+
+def test_new_keys_reach_the_hosts_and_cost_nothing(grid: Grid) -> None:
+    process = grid.start(SLOW)
+    computing(grid)
+    before = (grid.place.runs()[0] / KEYS / "server").read_bytes()
+    grid.place.rscoop("rekey").expect()
+    assert (grid.place.runs()[0] / KEYS / "server").read_bytes() != before
+    done = finish(process, timeout_s=TIMEOUT_S)
+    assert done.expect() == SLOW_OUT
+    assert "is lost" not in done.err
+    grid.assert_nothing_left()

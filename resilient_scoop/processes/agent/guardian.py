@@ -5,7 +5,8 @@
     python -m resilient_scoop.processes.entry host RUN TAG --stop S     end them, within S seconds
 
 To start, it reads one line from standard input, the ticket. Later lines `stop SECONDS` end the agent in
-order; the end of the input means that the launcher is gone, which the agent outlives. Lines on standard
+order, a line `ticket TICKET` replaces its ticket; the end of the input means that the launcher is gone,
+which the agent outlives. Lines on standard
 output that begin with `rscoop-host: ` are for the place, in JSON.
 
 If an agent of this run is alive on the host (its launcher died), it gets the new ticket, and this process
@@ -52,6 +53,8 @@ _TICKET_S: Final = 60.0
 """How long the ticket may take to arrive."""
 _FREE_BYTES_MIN: Final = 16 << 20
 _LEFT_S: Final = 2.0
+_HAND_OVER_S: Final = 30.0
+_RENEW: Final = b"ticket "
 _OF_HOST: Final = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|MAIL|PWD|LD_\w+|VIRTUAL_ENV.*|CONDA_.*|XDG_.*|LANG|LC_.*|TZ"
     r"|HOSTTYPE|MACHTYPE|OSTYPE|LOADEDMODULES|MODULE\w*|_LMFILES_|PYENV_.*"
@@ -193,11 +196,7 @@ def _stand_in(folder: Path, ticket: Ticket, host: str) -> int:
         raise PlaceRefusedError(
             f"another process holds {folder / 'lock'}: see which: fuser {folder / 'lock'}"
         )
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
-        control.settimeout(30.0)
-        control.connect(socket_path(str(folder / "sock"), CONTROL))
-        control.send(msgspec.json.encode(ticket))
-        control.recv(16)
+    _hand_over(folder, msgspec.json.encode(ticket))
     agent = os.pidfd_open(pids[0])
     tell(state="running", host=host, pid=pids[0], since="before")
     streams = [0, agent]
@@ -206,12 +205,23 @@ def _stand_in(folder: Path, ticket: Ticket, host: str) -> int:
         if agent in ready:
             tell(state="ended", why="")
             return 0
-        words = _read_line().split()
-        if not words:
+        line = _read_line()
+        if not line:
             streams = [agent]
-        elif words[0] == b"stop":
+        elif line.startswith(_RENEW):
+            _hand_over(folder, line.removeprefix(_RENEW))
+        elif line.startswith(b"stop"):
             with suppress(ProcessLookupError):
                 os.kill(pids[0], signal.SIGTERM)
+
+
+def _hand_over(folder: Path, ticket: bytes) -> None:
+    """Give a ticket to the agent, which enrolls with it if it needs to."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+        control.settimeout(_HAND_OVER_S)
+        control.connect(socket_path(str(folder / "sock"), CONTROL))
+        control.send(ticket)
+        control.recv(16)
 
 
 def _everybody(run_id: str) -> list[int]:
@@ -282,6 +292,8 @@ class _Guardian:
             if not line:
                 os.close(control)  # the launcher is gone
                 streams = [pidfd]
+            elif line.startswith(_RENEW):
+                _hand_over(self.folder, line.removeprefix(_RENEW))
             else:
                 with suppress(BrokenPipeError):
                     os.write(control, line)

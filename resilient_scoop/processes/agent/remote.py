@@ -76,13 +76,14 @@ class RemoteShell(AgentShell):
         return "" if self.uplink.fetch_code() else "the run's code cannot be fetched from its host"
 
     def _take_ticket(self) -> None:
-        """Enroll again, if the broker that this agent knows is not heard any more."""
+        """Enroll again, if the broker has another key, or is not heard any more."""
         with suppress(OSError, PlaceRefusedError, msgspec.MsgspecError):
             client, _ = self.tickets.accept()
             with client:
                 client.settimeout(1.0)
                 ticket = read_ticket(client.recv(_TICKET_BYTES_MAX))
-                if self.uplink.silent_s() > 2 * self.machine.config.alive_s:
+                is_other = ticket.server.encode() != self.uplink.server
+                if is_other or self.uplink.silent_s() > 2 * self.machine.config.alive_s:
                     self.uplink.admit(enroll(ticket))
                 client.send(b"taken")
 

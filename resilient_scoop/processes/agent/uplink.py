@@ -49,6 +49,7 @@ class Uplink:
         self._bulk = RemoteDealer(admission.endpoint, admission.keys, admission.server)
         self._workers.join(self._broker, self._bulk)
         self._heard_at = time.monotonic()
+        self.server = admission.server
 
     def silent_s(self) -> float:
         """Return how long nothing was heard of the broker."""

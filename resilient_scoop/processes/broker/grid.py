@@ -43,6 +43,7 @@ class Grid:
         self._exchange = exchange
         self.door = Door(settings, socket, say, wake, self._joined)
         self._written_at = self._pruned_at = 0.0
+        self.renewals = 0
         self._drained = set(read_drained(self._run_dir))
         for host in self._drained:
             exchange.add(DrainHost(host))
@@ -90,6 +91,7 @@ class Grid:
                 return asked.Answer(f"host {host} is cut off")
             case asked.Rekey():
                 self.door.rekey()
+                self.renewals += 1
                 return asked.Answer("the keys are new; all hosts were cut off")
             case _:
                 assert_never(request)

@@ -366,7 +366,9 @@ class BrokerShell:
             agent_quiet_s=quiet_s if quiet_s >= _QUIET_S else 0,
         )  # fmt: skip
         if self.grid is not None:
-            report = msgspec.structs.replace(report, hosts=self.grid.states())
+            report = msgspec.structs.replace(
+                report, hosts=self.grid.states(), renewals=self.grid.renewals
+            )
         full = self.disk.full()
         at_limit = self.disk.at_limit
         return msgspec.structs.replace(report, full=full, at_limit=at_limit) if full else report

@@ -58,6 +58,7 @@ class PlacesPart:
         self._ending = False
         self.hosts: list[HostReport] = []
         self.fatal = 0
+        self._renewals = 0  # of the present broker
 
     def start(self) -> None:
         """Start the process."""
@@ -99,6 +100,12 @@ class PlacesPart:
                 self._states[host] = "lost"
         self._missing_at = {host: at for host, at in self._missing_at.items() if host not in states}
         self._states = {**self._states, **states}
+
+    def renew(self, renewals: int) -> None:
+        """Have agents get new tickets, if the broker has renewed its keys."""
+        if renewals > self._renewals:
+            self._tell(renew=True)
+        self._renewals = renewals
 
     def _tell_state(self, host: str, before: str, state: str) -> None:
         if state in _THERE and before not in _THERE:

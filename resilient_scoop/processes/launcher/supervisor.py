@@ -512,6 +512,7 @@ class Launcher:
                 self._say_recovered(report)
                 if self.places is not None:
                     self.places.tell_hosts(report.hosts)
+                    self.places.renew(report.renewals)
                 self.handover.hear_report(report)
         if lines:
             self._show()

@@ -11,6 +11,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -89,6 +90,15 @@ class Calls:
             places.Failed(each.host, each.tag, Call.START, "the run ends", unasked=True)
             for each in withdrawn.values()
         ]
+
+    def renew(self) -> None:
+        """Give new tickets to all agents that have a connection here; nothing waits for it."""
+        for each in self._hosts.values():
+            self._others.submit(self._renew, each)
+
+    def _renew(self, mine: PlaceOfHost) -> None:
+        with suppress(PlaceError, OSError):  # the next start makes a ticket, too
+            mine.place.renew(self._make_ticket(mine.place, mine.share))
 
     def _is_done(self, future: Future[places.Event | None]) -> None:
         self._done.put(future)

@@ -2,6 +2,7 @@
 
     {"agent": HOST, "is": "came" | "lost" | "left"}   what the broker sees of the agent of a host
     {"host": HOST, "is": "drained" | "revoked"}       a host that is not to be used again
+    {"renew": true}                                   keys were renewed: agents need new tickets
     {"stop": SECONDS}                                 the run ends
 
 "came" is said again for each linked agent when the places are started again, and "lost" only if no agent
@@ -16,22 +17,25 @@ from resilient_scoop.core import places
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One line; exactly one of `agent`, `host`, `stop` is given."""
+    """One line; exactly one of `agent`, `host`, `renew`, `stop` is given."""
 
     agent: str = ""
     host: str = ""
     what: str = msgspec.field(default="", name="is")
+    renew: bool = False
     stop: float | None = None
 
 
-def event_of(line: bytes, jitter: float) -> places.Event:
-    """Return the event that a line means.
+def event_of(line: bytes, jitter: float) -> places.Event | None:  # noqa: PLR0911 - a command each
+    """Return the event that a line means; None for `renew`, which is no matter of the machine.
 
     Raises:
         msgspec.MsgspecError: it is no command.
     """
     command = msgspec.json.decode(line, type=Command)
     match command.what:
+        case "" if command.renew:
+            return None
         case "" if command.stop is not None:
             return places.Stop(command.stop)
         case "came" if command.agent:

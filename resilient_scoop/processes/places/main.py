@@ -132,7 +132,10 @@ class PlacesShell:
             self.is_over = True
             return []
         *lines, self._line = (self._line + data).split(b"\n")
-        return [event_of(line, self.calls.jitter()) for line in lines]
+        events = [event_of(line, self.calls.jitter()) for line in lines]
+        if None in events:
+            self.calls.renew()
+        return [each for each in events if each is not None]
 
     def _step(self, event: places.Event) -> None:
         if self.is_over:

@@ -28,6 +28,7 @@ class FakePlace:
     """A place of one host; what it says is what a test has set."""
 
     def __init__(self, name: str) -> None:
+        self.renewed: list[bytes] = []
         self.name = name
         self.units: dict[str, Unit] = {}  # alive, by tag
         self.state = UnitState.RUNNING
@@ -73,6 +74,9 @@ class FakePlace:
         self._call("stop", grace_s)
         for unit in units:
             self.units.pop(unit.tag, None)
+
+    def renew(self, ticket: bytes) -> None:
+        self.renewed.append(ticket)
 
     def find(self, tag: str) -> Sequence[Unit]:
         self._call("find", tag)
