@@ -80,7 +80,7 @@ class Place(Protocol):
         """End units: in order within the time, then at once. Unknown and ended units are no error."""
 
     def renew(self, ticket: bytes) -> None:
-        """Give a new ticket to the agents that this process has started and that live: keys were renewed."""
+        """Give a new ticket to the live agents that this process has started: keys were renewed."""
 
     def find(self, tag: str) -> Sequence[Unit]:
         """Return the units of a tag that still exist, those of a launcher that has died included."""
