@@ -34,6 +34,7 @@ class FakeSshd:
         self.home = home
         self.shell = shell
         self.host_key = make_key()
+        self.more_host_keys: list[paramiko.PKey] = []
         self.user_keys = [user_key]
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": ""}
         self.before: Callable[[socket.socket], bool] = lambda _: True  # False: close the connection
@@ -70,7 +71,8 @@ class FakeSshd:
             sock.close()
             return
         transport = paramiko.Transport(sock)
-        transport.add_server_key(self.host_key)
+        for key in (self.host_key, *self.more_host_keys):
+            transport.add_server_key(key)
         with self._lock:
             self._transports.append(transport)
         with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
@@ -84,6 +86,11 @@ class FakeSshd:
         """End all connections at once; what they started lives on."""
         with self._lock:
             transports, self._transports = self._transports, []
+            listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
         for transport in transports:
             transport.close()
 
@@ -91,8 +98,6 @@ class FakeSshd:
         self._closing = True
         self._server.close()
         self.cut()
-        for listener in self._listeners:
-            listener.close()
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -106,7 +106,7 @@ class Asked(msgspec.Struct, frozen=True):
     packages: Sequence[str] = ()
     routes: Sequence[tuple[str, int]] = ()  # addresses here to which it connects
     nonce: str = ""
-    connect_s: float = CONNECT_S
+    connect_s: float = msgspec.field(default_factory=lambda: CONNECT_S)
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -194,6 +194,7 @@ def test_a_tag_starts_one_agent_however_often_it_is_asked_for(world: World) -> N
     assert place.start(1, TICKET, tag="t1") == [unit]
     assert place.start(1, TICKET, tag="t1") == [unit]
     assert len(stand_in_host.started(world.folder, "t1")) == 1
+    assert len(stand_in_host.tickets(world.folder, "t1")) == 1
 
 
 def test_two_tags_are_two_units(world: World) -> None:
@@ -239,6 +240,14 @@ def test_an_agent_of_an_earlier_launcher_can_be_stopped(world: World) -> None:
     assert world.alive("t1") == []
     assert second.find("t1") == []
     assert second.look(units)[units[0]].state is UnitState.GONE
+
+
+def test_a_unit_of_a_closed_place_is_unknown_and_its_agent_lives(world: World) -> None:
+    place = world.place()
+    unit = run(place)
+    place.close()
+    assert place.look([unit])[unit].state is UnitState.UNKNOWN
+    assert len(world.alive("t1")) == 1
 
 
 def test_an_unknown_tag_has_no_units(world: World) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -39,9 +41,10 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 
 def look(
     lab: Lab, here: Here | None = None, *, user: str = "ann", python: str = sys.executable,
+    address: str = "127.0.0.1",
     clock: Callable[[], float] = wall,
 ) -> HostReport:  # fmt: skip
-    host = Host("ws1", address="127.0.0.1", user=user, port=lab.sshd.port)
+    host = Host("ws1", address=address, user=user, port=lab.sshd.port)
     door = SshDoor(host, lab.config(), LoginSettings(connect_s=5))
     settings = RemoteSettings(python=python)
     with Listener() as listener:
@@ -142,6 +145,33 @@ def test_a_host_without_route_and_tunnel_is_unusable(lab: Lab) -> None:
     assert not report.is_usable
     assert "AllowTcpForwarding" in said(report, Level.PROBLEM)
     assert report.route == ""
+
+
+def test_a_tunnel_that_leads_elsewhere_is_a_problem(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setattr(lab.sshd, "listen", lambda *_: port)
+        monkeypatch.setattr(probe, "CONNECT_S", 0.5)
+        report = look(lab, Here({}, is_tunneled=True))
+    assert "carries nothing" in said(report, Level.PROBLEM)
+    assert not report.is_usable
+
+
+def test_a_name_that_leads_to_this_machine_is_a_warning(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def resolve(name: str, *more: Any, **options: Any) -> Any:
+        return real("127.0.0.1" if name == "ws1.lab" else name, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    report = look(lab, address="ws1.lab")
+    assert "its name leads to 127.0.0.1, which is this machine itself" in said(
+        report, Level.WARNING
+    )
 
 
 def test_only_the_tunnel_is_tried_when_the_user_wants_one(lab: Lab) -> None:

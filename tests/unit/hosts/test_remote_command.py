@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +100,18 @@ def test_a_search_finds_this_python_and_names_what_is_missing(shell: str) -> Non
     assert best is not None
     assert best.rscoop == __version__
     assert best.version == sys.version_info[:3]
+
+
+def test_a_python_that_reads_its_input_does_not_swallow_the_search(tmp_path: Path) -> None:
+    greedy = tmp_path / "greedy"
+    greedy.write_text(f'#!/bin/sh\ncat >/dev/null\nexec {sys.executable} "$@"\n')
+    greedy.chmod(0o755)
+    settings = RemoteSettings(script_folder="/nowhere", launcher_python=str(greedy))
+    done = subprocess.run(
+        ["sh", "-c", search_command(Host("a"), settings)],
+        input=search_script(Host("a"), settings), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert len(read_found(done.stdout.splitlines())) == len(candidates(Host("a"), settings))
 
 
 def test_noise_around_an_answer_is_ignored() -> None:
