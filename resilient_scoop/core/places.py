@@ -797,7 +797,10 @@ class Places:
             case Found():
                 self._found(slot, event, now)
             case Stopped():
-                slot.doubles = ()  # a look, or a search, says whether they have ended
+                slot.doubles, slot.look_at = (
+                    (),
+                    now,
+                )  # a look, or a search, shows whether they ended
             case Failed():
                 self._failed(slot, event, now)
             case _:

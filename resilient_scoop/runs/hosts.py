@@ -109,7 +109,8 @@ def _row(
 ) -> HostRow:
     start = started or HostReport(name=name, state="")
     link = linked or LiveHost()
-    is_linked = link.state in _BROKER_KNOWS or start.state in ("", RUNNING)
+    is_known = link.state in _BROKER_KNOWS
+    is_linked = is_known or start.state in ("", RUNNING)
     until_s = None if start.until_s is None else max(0.0, start.until_s - passed_s)
     return HostRow(
         name=name,
@@ -121,7 +122,7 @@ def _row(
         heard_s=None if link.heard_s is None else link.heard_s + quiet_s,
         why=start.why or link.why, log=start.log.splitlines(),
         quarantine_s=max(0.0, start.quarantine_s - passed_s),
-        again_s=max(0.0, start.again_s - passed_s), until_s=until_s,
+        again_s=0.0 if is_known else max(0.0, start.again_s - passed_s), until_s=until_s,
     )  # fmt: skip
 
 

@@ -65,6 +65,7 @@ class Calls:
         self._done: SimpleQueue[Future[places.Event | None]] = SimpleQueue()
         self._lock = threading.Lock()
         self._asked: dict[str, places.Start] = {}  # starts that have not reached their place yet
+        self._under_way: dict[Future[places.Event | None], str] = {}  # with the host
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._random = random.Random()  # noqa: S311 - jitter; the user's streams are not touched
 
@@ -80,7 +81,10 @@ class Calls:
         if isinstance(action, places.Start):
             with self._lock:
                 self._asked[action.host] = action
-        pool.submit(self._carry_out, action).add_done_callback(self._is_done)
+        future = pool.submit(self._carry_out, action)
+        with self._lock:
+            self._under_way[future] = action.host
+        future.add_done_callback(self._is_done)
 
     def withdraw(self) -> list[places.Event]:
         """Call off starts that have not reached their place; return what became of them."""
@@ -101,6 +105,8 @@ class Calls:
             mine.place.renew(self._make_ticket(mine.place, mine.share))
 
     def _is_done(self, future: Future[places.Event | None]) -> None:
+        with self._lock:
+            del self._under_way[future]
         self._done.put(future)
         os.eventfd_write(self.wake, 1)
 
@@ -114,12 +120,14 @@ class Calls:
         return found
 
     def close(self) -> None:
-        """Close all places, for a limited time; calls that still block are left alone."""
+        """Close all places, for a limited time; one whose call still blocks is not waited for."""
         for pool in (self._logins, self._others):
             pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            busy = set(self._under_way.values())
         closing = ThreadPoolExecutor(min(THREADS_MAX, len(self._hosts) + 1), "close")
-        ends = [closing.submit(each.place.close) for each in self._hosts.values()]
-        wait(ends, CLOSE_S)
+        ends = {name: closing.submit(each.place.close) for name, each in self._hosts.items()}
+        wait([end for name, end in ends.items() if name not in busy], CLOSE_S)
         closing.shutdown(wait=False, cancel_futures=True)
 
     # --- in a thread --------------------------------------------------------------------------
