@@ -851,6 +851,8 @@ class Places:
         elif has_ended:
             if slot.is_answered and not slot.is_doubled:
                 slot.sure_at = now  # what was started last has ended
+                if self.stopping:
+                    slot.find_at = now
             self._doubt(slot, now, event.jitter)
         elif slot.state is State.RUNNING:
             pass  # it is to end
@@ -1078,7 +1080,8 @@ class Places:
 
     def _end(self, slot: Slot, now: float) -> None:
         """Have the units of a host stopped, or searched for that."""
-        slot.stop_at, slot.find_at = now, min(slot.find_at, now)
+        slot.stop_at = now
+        slot.find_at = min(slot.find_at, now + STOP_AGAIN_S * bool(slot.units))
         slot.look_wait_s = LOOK_S
 
     def _leave(self, now: float) -> None:

@@ -561,6 +561,20 @@ def test_a_stop_ends_when_all_units_have() -> None:
     assert of(shell.say(State.NEVER_CAME, "b"), Leave)
 
 
+def test_a_stop_of_a_unit_that_its_place_knows_takes_one_look() -> None:
+    shell = Shell("a")
+    shell.come()
+    shell.step(AgentLeft("a"))
+    shell.say(State.RUNNING)
+    shell.step(Stop(3.0))
+
+    actions = shell.step(Stopped("a", shell.slot().tag))
+
+    assert of(actions, Look)
+    assert of(shell.say(State.GONE), Leave)
+    assert not of(shell.seen, Find)
+
+
 def test_a_stop_without_units_ends_at_once() -> None:
     assert Shell("a").step(Stop(3.0)) == [Leave()]
 
