@@ -846,23 +846,27 @@ class Places:
         if slot.state is State.RUNNING and not self._is_unwanted(slot):
             if has_ended:  # it is another unit that has the link
                 slot.units, slot.find_at = (), now + _wait_s(slot.finds, event.jitter)
-        elif has_ended and slot.is_known_whole:
-            self._settle(slot, now, event.jitter)
         elif has_ended:
-            if slot.is_answered and not slot.is_doubled:
-                slot.sure_at = now  # what was started last has ended
-                if self.stopping:
-                    slot.find_at = now
-            self._doubt(slot, now, event.jitter)
+            self._seen_ended(slot, now, event.jitter)
         elif slot.state is State.RUNNING:
             pass  # it is to end
-        elif sight.state is State.UNKNOWN:
-            if slot.has_left and self._is_unwanted(slot):
-                self._settle(slot, now, event.jitter)
-            else:
-                self._unsure(slot, now, FIND_S)
-        else:
+        elif sight.state is not State.UNKNOWN:
             self._seen_alive(slot, sight, now)
+        elif slot.has_left and self._is_unwanted(slot):
+            self._settle(slot, now, event.jitter)
+        else:
+            self._unsure(slot, now, FIND_S)
+
+    def _seen_ended(self, slot: Slot, now: float, jitter: float) -> None:
+        """A place says that a unit without link has ended: that counts if there can be no other (PL2)."""
+        if slot.is_known_whole:
+            self._settle(slot, now, jitter)
+            return
+        if slot.is_answered and not slot.is_doubled:
+            slot.sure_at = now  # what was started last has ended
+            if self.stopping:
+                slot.find_at = now
+        self._doubt(slot, now, jitter)
 
     def _seen_alive(self, slot: Slot, sight: Sight, now: float) -> None:
         """A place says that a unit without link waits, starts or runs."""
