@@ -121,6 +121,7 @@ class Injection:
     inner: list[int] = field(default_factory=list)  # the same, as their host numbers them
     unproven: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
+    slowed: int = 0
 
     @property
     def is_hit(self) -> bool:
@@ -193,7 +194,7 @@ class Injector:
 
     def _hit_host(self, injection: Injection) -> None:
         lab, kind, host = self.lab, injection.drawn.kind, injection.drawn.host
-        injection.dropped = lab.dropped(host)
+        injection.dropped, injection.slowed = lab.dropped(host), lab.network.slowed(host)
         match kind:
             case Fault.POWER_OFF | Fault.REBOOT:
                 self._power_off(injection)
@@ -231,8 +232,11 @@ class Injector:
             return
         if kind in CUTS:
             self._prove_cut(injection, CUTS[kind])
-        elif kind in (Fault.LOSS, Fault.RATE):
+        elif kind is Fault.LOSS:
             self._prove_cut(injection, ("in", "out"))
+        elif kind in SHAPES:
+            slowed = self.lab.network.slowed(host) - injection.slowed
+            injection.prove(lambda: slowed > 0, "no packet came late")
         injection.healed_s = time.monotonic()
         self._heal_host(kind, host, injection)
 

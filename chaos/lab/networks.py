@@ -53,6 +53,9 @@ class Network(Protocol):
     def dropped(self, name: str) -> dict[str, int]:
         """Return how many packets were dropped by cuts and by loss: way -> number."""
 
+    def slowed(self, name: str) -> int:
+        """Return how many packets of a host, both ways, came later than they would have."""
+
     def close(self) -> None:
         """End it."""
 
@@ -135,6 +138,10 @@ class Bridge:
         packets = {each["name"]: each["packets"] for each in counters}
         return {way: packets[f"{name}_{way}"] for way in WAYS}
 
+    def slowed(self, name: str) -> int:  # noqa: ARG002
+        """Return none: it delays nothing."""
+        return 0
+
     def close(self) -> None:
         """End the process that holds the namespace."""
         self.process.kill()
@@ -207,6 +214,10 @@ class Tun:
             way: each["cut"] + each["lost"] + each["overflow"]
             for way, each in self.counters(name).items()
         }
+
+    def slowed(self, name: str) -> int:
+        """Return what delay, jitter, reordering and rates have held up."""
+        return sum(each["slowed"] for each in self.counters(name).values())
 
     def close(self) -> None:
         """End the switch."""

@@ -150,7 +150,7 @@ def _script(plan: Plan) -> str:
         lines.append(f"exec {fd}<{_quoted(kept_dirs[target])}")
     for target, fd in opened.items():
         lines.append(f"mount -c --bind /proc/self/fd/{fd} {_quoted(target)}; exec {fd}<&-")
-    lines += [f"mount -t tmpfs -o mode=1777,size=256m lab {path}" for path in own]
+    lines += [f"mount -t tmpfs -o mode=1777,size=2g lab {path}" for path in own]
     for fd, path in enumerate(kept, _FIRST_FD):
         make = "mkdir -p" if path.is_dir() else f"mkdir -p {_quoted(path.parent)}; touch"
         word = _quoted(path)

@@ -62,6 +62,7 @@ class Counters:
     overflow: int = 0
     duplicated: int = 0
     reordered: int = 0
+    slowed: int = 0  # came later than they would have without the rule
     bytes: int = 0
 
 
@@ -76,7 +77,7 @@ class Way:
 
     def pass_at(self, at: float, size: int) -> list[float]:
         """Return when a packet that comes at a moment has passed; twice if it is duplicated."""
-        rule, count = self.rule, self.count
+        rule, count, came_at = self.rule, self.count, at
         count.seen += 1
         if rule.cut:
             count.cut += 1
@@ -92,6 +93,7 @@ class Way:
             at = self.busy_until = begins + size * 8 / rule.rate_bps
         count.bytes += size
         found = [at + self._delay_s()]
+        count.slowed += found[0] > came_at
         if rule.duplicate and self.rng.random() < rule.duplicate:
             count.duplicated += 1
             found.append(at + self._delay_s())
