@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -335,7 +336,8 @@ def leftovers(lab: Lab, host: str, *, with_disk: bool = True) -> list[str]:
     if with_disk:
         folders += [lab.var_tmp(host), lab.home(host)]
     for folder in folders:
-        found += [f"{host}: file {each}" for each in _files(folder)]
+        with suppress(FileNotFoundError):  # what was found first is just being removed
+            found += [f"{host}: file {each}" for each in _files(folder)]
     return found
 
 

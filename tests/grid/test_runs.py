@@ -30,6 +30,15 @@ LASTS_S = {
     Fault.CABLE: 3.0,
 }
 """Some last longer than the silence after which a host counts as lost (10 s), some shorter."""
+SHORT = [
+    Fault.WORKER_KILL, Fault.AGENT_KILL, Fault.GUARDIAN_KILL, Fault.BROKER_KILL, Fault.LAUNCHER_KILL,
+    Fault.POWER_OFF, Fault.SLEEP, Fault.CUT_OUT, Fault.RESET,
+]  # fmt: skip
+OTHERS = [
+    kind for kind in Fault if kind not in {*SHORT, *SHAPES, Fault.BROKER_STOP, Fault.ORIGIN_KILL}
+]  # fmt: skip
+LONG = pytest.mark.chaos
+"""Not with each commit: `pytest -m grid` runs them, `tox -e grid` does not."""
 
 
 @pytest.fixture(scope="session")
@@ -66,9 +75,7 @@ def test_a_run_over_three_hosts_has_the_answer_of_a_serial_run(grid: Grid, workl
     assert result.repeated == 0
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for kind in Fault if kind not in SHAPES and kind is not Fault.BROKER_STOP]
-)
+@pytest.mark.parametrize("kind", [*SHORT, *(pytest.param(kind, marks=LONG) for kind in OTHERS)])
 def test_a_run_survives(grid: Grid, kind: Fault) -> None:
     host = DESK if kind in AT_DESK else "bob"
     drawn = Drawn(kind, host, 0.5, LASTS_S.get(kind, 4.0), 1)
@@ -77,20 +84,24 @@ def test_a_run_survives(grid: Grid, kind: Fault) -> None:
     assert result.by_role() == {str(kind): 1}
 
 
+@LONG
 @pytest.mark.parametrize("kind", SHAPES)
 def test_a_run_survives_a_network_with(tun_grid: Grid, kind: Fault) -> None:
-    result = tun_grid.play_faults(0, "plain_ea", [Drawn(kind, "bob", 0.2, 20.0, 0)])
+    result = tun_grid.play_faults(0, "plain_ea", [Drawn(kind, "bob", 0.5, 20.0, 0)])
     assert_clean(result)
     assert result.by_role() == {str(kind): 1}
 
 
-@pytest.mark.parametrize("workload", ["plain_nested", "as_completed"])
-def test_a_run_survives_the_loss_of_two_hosts(grid: Grid, workload: str) -> None:
+def test_a_run_survives_the_loss_of_two_hosts(grid: Grid) -> None:
     drawn = [
-        Drawn(Fault.POWER_OFF, "alice", 0.3, 0.0, 0),
-        Drawn(Fault.POWER_OFF, "carol", 0.5, 0.0, 0),
+        Drawn(Fault.POWER_OFF, host, at, 0.0, 0) for host, at in (("alice", 0.4), ("carol", 0.6))
     ]
-    assert_clean(grid.play_faults(0, workload, drawn))
+    assert_clean(grid.play_faults(0, "plain_nested", drawn))
+
+
+def test_a_run_survives_rounds_drawn_from_seeds(tun_grid: Grid) -> None:
+    for seed in range(2):
+        assert_clean(tun_grid.play(seed))
 
 
 # --- nothing is left -------------------------------------------------------------------------------
