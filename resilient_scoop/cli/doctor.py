@@ -64,7 +64,12 @@ Examples:
     help="A file with a host in each line: `alice`, `bob:8`, `carol slots=4 port=2222`.",
 )  # fmt: skip
 @click.option(
-    "-F", "config_file", metavar="FILE", default="", help="Another file than ~/.ssh/config."
+    "--ssh-config",
+    "-F",
+    "config_file",
+    metavar="FILE",
+    default="",
+    help="Another file than ~/.ssh/config.",
 )
 @click.option(
     "--ssh", type=click.Choice(["paramiko", "system"]), default="paramiko", show_default=True,

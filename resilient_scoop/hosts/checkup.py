@@ -22,6 +22,7 @@ from resilient_scoop._version import __version__
 from resilient_scoop.counts import sized
 from resilient_scoop.errors import PlaceError
 from resilient_scoop.hosts import probe
+from resilient_scoop.hosts.addresses import addresses_of
 from resilient_scoop.hosts.door import Door
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.hosts.remote_command import (
@@ -39,6 +40,7 @@ CLOCK_S_MAX: Final = 5.0
 FILES_MIN: Final = 256
 PROCESSES_PER_WORKER: Final = 4
 PROCESSES_SPARE: Final = 64
+_LOOK_UP_S: Final = 10.0
 _LISTEN_MAX: Final = 256
 _NONCE_BYTES: Final = 16
 _LOCAL_NAMES: Final = ("localhost", "localhost.localdomain", "ip6-localhost")
@@ -183,7 +185,7 @@ class Checkup:
         if self._door.kind == "local":
             return
         with contextlib.suppress(OSError, UnicodeError):
-            found = socket.getaddrinfo(self._host.target, None, type=socket.SOCK_STREAM)
+            found = addresses_of(self._host.target, None, within_s=_LOOK_UP_S)
             addresses = list(dict.fromkeys(str(each[4][0]).partition("%")[0] for each in found))
             self._note(addresses=addresses)
             if _is_loopback(addresses) and self._host.target not in (*_LOCAL_NAMES, *addresses):

@@ -31,7 +31,7 @@ class SshOptions(msgspec.Struct, frozen=True):
     """What the user said about hosts and logins, for all hosts; plain, so that it can be sent as JSON."""
 
     kind: Kind = Kind.PARAMIKO
-    config_file: str = ""  # -F
+    config_file: str = ""  # --ssh-config
     remote: RemoteSettings = RemoteSettings()
     login: LoginSettings = LoginSettings()
     start_s: float = START_S

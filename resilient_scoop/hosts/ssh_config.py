@@ -1,4 +1,4 @@
-"""OpenSSH's configuration: what `~/.ssh/config` (or `-F FILE`) says of a host.
+"""OpenSSH's configuration: what `~/.ssh/config` (or `--ssh-config FILE`) says of a host.
 
 paramiko reads the file; what it does not know is done here: `Include`, the system's file behind the
 user's, values of the hostfile in front of both, the files of known hosts.
@@ -76,7 +76,7 @@ class SshConfig:
         elif file:
             path = Path(file).expanduser()
             if not path.is_file():
-                raise UsageError(f"there is no SSH configuration {file}; correct -F")
+                raise UsageError(f"there is no SSH configuration {file}; correct --ssh-config")
             lines = list(_lines(path, Path("~/.ssh").expanduser()))
         else:
             folder = Path("~/.ssh").expanduser()
@@ -103,7 +103,7 @@ class SshConfig:
         except (paramiko.SSHException, ValueError, KeyError, ImportError) as error:
             raise UsageError(
                 f"{host.name}: the SSH configuration {self._file} cannot be used: {error}; correct it, use "
-                "another file (-F FILE), or let OpenSSH read it (--ssh system)"
+                "another file (--ssh-config FILE), or let OpenSSH read it (--ssh system)"
             ) from error
 
     def jump(self, word: str) -> Target:

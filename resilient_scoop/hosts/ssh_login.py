@@ -25,6 +25,7 @@ import paramiko
 from resilient_scoop.adapters.retrying import patiently
 from resilient_scoop.errors import PlaceBusyError, PlaceError
 from resilient_scoop.hosts import known_hosts, ssh_failures
+from resilient_scoop.hosts.addresses import addresses_of
 from resilient_scoop.hosts.known_hosts import KnownHosts, Verdict
 from resilient_scoop.hosts.ssh_config import SshConfig, Target
 
@@ -177,11 +178,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _dial(to: Target, within_s: float) -> socket.socket:
     """Connect by TCP; each address of the name is tried, IPv6 and IPv4."""
     try:
-        found = socket.getaddrinfo(to.hostname, to.port, _FAMILIES[to.family], socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise ssh_failures.unknown_name(to, is_lasting=error.errno != socket.EAI_AGAIN) from error
-    except UnicodeError as error:
-        raise ssh_failures.unknown_name(to, is_lasting=True) from error
+        found = addresses_of(to.hostname, to.port, _FAMILIES[to.family], within_s=within_s)
+    except (OSError, UnicodeError) as error:
+        is_passing = isinstance(error, TimeoutError) or (
+            isinstance(error, OSError) and error.errno == socket.EAI_AGAIN
+        )
+        raise ssh_failures.unknown_name(to, is_lasting=not is_passing) from error
     failures: list[OSError] = []
     for family, kind, protocol, _, address in found:
         sock = socket.socket(family, kind, protocol)

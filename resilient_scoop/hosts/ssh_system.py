@@ -21,6 +21,7 @@ import paramiko
 from resilient_scoop.adapters.retrying import patiently
 from resilient_scoop.errors import PlaceBusyError, PlaceError, PlaceRefusedError
 from resilient_scoop.hosts import ssh_failures
+from resilient_scoop.hosts.addresses import addresses_of
 from resilient_scoop.hosts.child import ChildPipe
 from resilient_scoop.hosts.door import RUN_S, ConnectionLostError, Done, Pipe, run_on
 from resilient_scoop.hosts.hostfile import Host
@@ -150,9 +151,8 @@ class SystemDoor:
         if to.jumps or to.proxy_command:
             return None
         try:
-            family, _, _, _, address = socket.getaddrinfo(
-                to.hostname, to.port, type=socket.SOCK_DGRAM
-            )[0]
+            found = addresses_of(to.hostname, to.port, within_s=self._settings.connect_s)
+            family, _, _, _, address = found[0]
             with socket.socket(family, socket.SOCK_DGRAM) as sock:
                 sock.connect(address)  # sends nothing
                 return str(sock.getsockname()[0]).partition("%")[0]

@@ -245,6 +245,35 @@ def test_a_name_without_an_address_is_refused(lab: Lab) -> None:
     assert "there is no host with the name 'no-such-host.invalid'" in said
 
 
+def test_a_name_server_that_does_not_answer_is_given_up_in_time(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    def never(*_: object) -> list[object]:
+        released.wait(20)
+        return []
+
+    door = lab.door()
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    began = time.monotonic()
+    said = busy(door)
+    released.set()
+    assert "the name server does not answer" in said
+    assert time.monotonic() - began < 5
+
+
+def test_a_name_that_cannot_be_looked_up_now_is_worth_a_later_try(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    door = lab.door()
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    assert "the name server does not answer" in busy(door)
+
+
 def test_a_port_where_nothing_listens_is_named(lab: Lab) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

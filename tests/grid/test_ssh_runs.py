@@ -1,0 +1,69 @@
+"""Runs whose hosts are reached in each way that there is, from hostfiles with hosts that cannot be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from chaos.lab import DESK, Lab
+
+pytestmark = pytest.mark.grid
+
+SCRIPT = """
+import socket, time
+from resilient_scoop import futures
+
+def work(x):
+    time.sleep(0.01)
+    return x * x, socket.gethostname()
+
+if __name__ == "__main__":
+    found = list(futures.map(work, range(200)))
+    print(sum(value for value, _ in found), *sorted({name for _, name in found}))
+"""
+ANSWER = sum(x * x for x in range(200))
+
+
+def run(lab: Lab, hosts: str, *words: str) -> subprocess.CompletedProcess[str]:
+    (lab.shared / "script.py").write_text(SCRIPT)
+    (lab.shared / "hosts.txt").write_text(hosts)
+    command = [
+        sys.executable,
+        "-m",
+        "resilient_scoop",
+        "--state-dir",
+        str(lab.shared / "state"),
+        "run",
+    ]
+    options = ["--hostfile", str(lab.shared / "hosts.txt"), "--python", sys.executable, *words]
+    return lab.exec(DESK, [*command, *options, str(lab.shared / "script.py")], timeout=100)
+
+
+@pytest.mark.parametrize("ssh", ["paramiko", "system"])
+def test_a_run_uses_hosts_over_each_kind_of_ssh(lab: Lab, ssh: str) -> None:
+    done = run(lab, "alice 2\nbob:2", "--ssh", ssh)
+    assert done.stdout.split() == [str(ANSWER), "alice", "bob"], done.stderr
+
+
+@pytest.mark.parametrize("ssh", ["paramiko", "system"])
+def test_a_tunnel_needs_no_port_of_the_desk(lab: Lab, ssh: str) -> None:
+    lab.refuse_connections(DESK, silently=True)
+    try:
+        done = run(lab, "alice 2\nbob:2", "--ssh", ssh, "--tunnel")
+    finally:
+        lab.accept_connections(DESK)
+    assert done.stdout.split() == [str(ANSWER), "alice", "bob"], done.stderr
+
+
+def test_a_host_is_reached_over_ipv6(lab: Lab) -> None:
+    done = run(lab, f"alice slots=2 address={lab.address('alice', 6)}")
+    assert done.stdout.split() == [str(ANSWER), "alice"], done.stderr
+
+
+def test_a_host_that_cannot_be_used_is_named_and_the_run_uses_the_others(lab: Lab) -> None:
+    done = run(lab, "alice 2\neve@carol 2\nbob slots=2 port=7")
+    assert done.stdout.split() == [str(ANSWER), "alice"], done.stderr
+    assert "refuses the login" in done.stderr
+    assert "nothing listens on port 7 of" in done.stderr
