@@ -186,9 +186,7 @@ class Slot(msgspec.Struct, eq=False):
     is_written: bool = False
     starts: int = 0  # of this tag
     is_answered: bool = False  # the last one, by the units that it has started
-    has_come: bool = (
-        False  # an agent of this tag, or of a former one that was believed to have ended
-    )
+    has_come: bool = False  # an agent since this tag was drawn
     is_returned: bool = False  # a former process had written it, and nothing else is known of it
     is_searched: bool = False  # only a search counts: its place's word did not agree with the link
     call: Call | None = None  # what is under way
@@ -208,9 +206,7 @@ class Slot(msgspec.Struct, eq=False):
     finds: int = 0  # without success, in a row
     write_at: float = 0.0
     stop_at: float = 0.0
-    claims_at: float | None = (
-        None  # since when the place says that the agent runs, without its link
-    )
+    claims_at: float | None = None  # since when its place says that it runs, without its link
 
     losses: tuple[float, ...] = ()  # instants within `FLAP_S`
     quarantine_until: float = 0.0
@@ -437,9 +433,10 @@ class Quarantined(msgspec.Struct, frozen=True):
 
 
 class Unreached(msgspec.Struct, frozen=True):
-    """An agent runs, as its place says, and has not reached the broker for `REACH_S`."""
+    """An agent runs, as its place says, and the broker has not heard of it for `REACH_S`."""
 
     host: str
+    has_come: bool  # it had reached the broker before
 
 
 class TooFew(msgspec.Struct, frozen=True):
@@ -566,9 +563,7 @@ class Places:
                 assert host not in self.slots, f"{host} is named twice"
                 self.slots[host] = slot = Slot(host, place, number=len(self.slots))
                 place.slots.append(slot)
-        self._due: list[
-            tuple[float, str]
-        ] = []  # a heap; entries that are out of date are passed over
+        self._due: list[tuple[float, str]] = []  # a heap; what is out of date is passed over
         self.began_at: float | None = None
         self.have_come: set[str] = set()  # hosts, at any time
         self.too_few_at = inf
@@ -797,10 +792,8 @@ class Places:
             case Found():
                 self._found(slot, event, now)
             case Stopped():
-                slot.doubles, slot.look_at = (
-                    (),
-                    now,
-                )  # a look, or a search, shows whether they ended
+                slot.doubles = ()
+                slot.look_at = now  # this, or a search, shows whether they have ended
             case Failed():
                 self._failed(slot, event, now)
             case _:
@@ -882,7 +875,7 @@ class Places:
         if slot.claims_at is not None and now - slot.claims_at >= REACH_S:
             if not slot.unreached_said:
                 slot.unreached_said = True
-                self._say(Unreached(slot.host))
+                self._say(Unreached(slot.host, slot.has_come))
             self._doubt(slot, now, 0.0)
         elif now - slot.started_at >= BEGIN_S_MAX:
             self._doubt(slot, now, 0.0)
@@ -989,6 +982,8 @@ class Places:
 
     def _came(self, slot: Slot, now: float) -> None:
         """An agent of a host has its link (PL3), which may be one that was believed to have ended."""
+        if self.stopping and slot.state in _NONE:
+            return  # the broker ends it
         slot.take_back()
         is_new = slot.state is not State.RUNNING
         slot.enter(Happening.CAME)

@@ -30,6 +30,12 @@ def text_of(note: places.Note, run_id: str) -> str:  # noqa: PLR0911 - one text 
                 f"{duration(places.FLAP_S)}: it is not started again for {duration(note.seconds)}. "
                 "Nothing is lost: other hosts take over its items"
             )
+        case places.Unreached(host=host, has_come=True):
+            return (
+                f"the agent of host {host} is there, but the broker has not heard of it for "
+                f"{duration(places.REACH_S)}: the network between them is cut, or the agent is stopped. "
+                "Nothing is lost: other hosts take over its items, and it continues when it is heard again"
+            )
         case places.Unreached(host=host):
             return (
                 f"the agent of host {host} has been running for {duration(places.REACH_S)} and has not "

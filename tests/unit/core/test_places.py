@@ -324,7 +324,7 @@ def test_an_agent_that_does_not_reach_the_broker_is_reported_and_searched() -> N
     shell.started()
     while not notes(said := shell.say(State.RUNNING)):
         assert shell.now < 200.0
-    assert notes(said) == [Unreached("a")]
+    assert notes(said) == [Unreached("a", has_come=False)]
     assert not of(shell.seen, StopUnits)
     shell.to(Find)
 
@@ -573,6 +573,17 @@ def test_a_stop_of_a_unit_that_its_place_knows_takes_one_look() -> None:
     assert of(actions, Look)
     assert of(shell.say(State.GONE), Leave)
     assert not of(shell.seen, Find)
+
+
+def test_an_agent_that_comes_after_its_end_holds_up_no_stop() -> None:
+    shell = Shell("a", "b")
+    shell.come("b")
+    shell.step(TagWritten("a", shell.slot("a").tag))
+    shell.step(Started("a", shell.slot("a").tag, ("u",)))
+    shell.say(State.NEVER_CAME, "a")
+    shell.step(Stop(3.0))
+    shell.step(AgentCame("a"))
+    assert of(shell.say(State.GONE, "b"), Leave)
 
 
 def test_a_stop_without_units_ends_at_once() -> None:

@@ -35,7 +35,8 @@ def test_a_note_says_what_happened_and_what_is_next(note: places.Note, text: str
     ("note", "words"),
     [
         (places.Quarantined("ws1", 3, 600.0), ["ws1", "3 times", "10m00s", "Nothing is lost"]),
-        (places.Unreached("ws1"), ["ws1", "firewall", "--tunnel", "--external-address"]),
+        (places.Unreached("ws1", has_come=False), ["firewall", "--tunnel", "--external-address"]),
+        (places.Unreached("ws1", has_come=True), ["ws1", "cut", "stopped", "Nothing is lost"]),
         (places.TooFew(1, 3, ("b", "c"), 60.0), ["1 of at least 3 hosts", "b, c", "1m00s"]),
         (places.Unnamed("ws1"), ["ws1", "ends by itself"]),
         (places.NotStopped(("b", "c")), ["b, c", "rscoop hosts r1"]),
