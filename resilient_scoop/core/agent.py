@@ -654,7 +654,7 @@ class Agent:
     def _mind_silence(self, now: float) -> None:
         """End if there has been no broker for too long (G8)."""
         limit_s = self.config.orphan_timeout_s
-        if limit_s is not None and self.stopping is None and now - self.heard_at >= limit_s:
+        if limit_s is not None and self.stopping is None and now >= self.heard_at + limit_s:
             self._say(Orphaned(now - self.heard_at))
             self.stop(ORPHANED, now)
 

@@ -1,6 +1,6 @@
 """`python -m tests.sim SEED [--trace]` replays one seed; `FIRST COUNT` runs many and measures.
 
-With `--hosts` the hosts of the world have troubles.
+With `--hosts` the hosts of the world have troubles; with `--grid` there are other hosts, which come and go.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ def say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def replay(seed: int, *, trace: bool, troubled: bool) -> None:
+def replay(seed: int, *, trace: bool, troubled: bool, grid: bool) -> None:
     """Run one seed and say how it went."""
-    world = World(seed, say=say if trace else None, troubled=troubled)
+    world = World(seed, say=say if trace else None, troubled=troubled, grid=grid)
     say(f"{world.climate}\n{world.steps}")
     world.run()
     say(f"seed {seed}: {world.now:.2f} s, {world.events} events, trace {world.trace:08x}")
     say(str(dict(world.faults)))
 
 
-def many(first: int, count: int, *, troubled: bool) -> None:
+def many(first: int, count: int, *, troubled: bool, grid: bool) -> None:
     """Run many seeds and say the figures."""
     began, events, seconds, broken = time.monotonic(), 0, 0.0, 0
     faults: Counter[str] = Counter()
     for seed in range(first, first + count):
-        world = World(seed, troubled=troubled)
+        world = World(seed, troubled=troubled, grid=grid)
         try:
             world.run()
         except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -53,6 +53,11 @@ def many(first: int, count: int, *, troubled: bool) -> None:
 if __name__ == "__main__":
     numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
     if len(numbers) == 2:
-        many(*numbers, troubled="--hosts" in sys.argv)
+        many(*numbers, troubled="--hosts" in sys.argv, grid="--grid" in sys.argv)
     else:
-        replay(numbers[0], trace="--trace" in sys.argv, troubled="--hosts" in sys.argv)
+        replay(
+            numbers[0],
+            trace="--trace" in sys.argv,
+            troubled="--hosts" in sys.argv,
+            grid="--grid" in sys.argv,
+        )

@@ -36,11 +36,17 @@ class AgentShell(Process):
         self.node = node
         self.reaped: Child  # the last
         self.children: dict[str, Child] = {}  # by the name of their slot, until their end is learnt
-        slots = [Slot("worker", f"w{node}{at}") for at in range(world.climate.workers)]
+        grid = world.grid
+        self.is_remote = grid is not None and node > 0
+        count = world.climate.workers if grid is None else grid.weather.workers[node]
+        slots = [Slot("worker", f"w{node}{at}") for at in range(count)]
         slots = slots if node else [Slot("origin", "origin"), *slots]
-        self.machine = Agent(
-            AgentConfig(alive_s=ALIVE_S), slots, node=f"n{node}", name=self.name, pid=0, run=RUN8
-        )
+        config, host = AgentConfig(alive_s=ALIVE_S), f"n{node}"
+        if grid is not None and self.is_remote:
+            config = AgentConfig(alive_s=ALIVE_S, orphan_timeout_s=grid.weather.orphan_s)
+            host = f"h{node}"
+            grid.node_of[self.id] = node
+        self.machine = Agent(config, slots, node=host, name=self.name, pid=0, run=RUN8)
         self.boots = True  # its first processes start beside each other
         self.woken_at = math.inf
         self.watch = Watch(self)
@@ -103,7 +109,9 @@ class AgentShell(Process):
 
     def _left(self, status: int) -> None:
         self.alive = False
-        if status:
+        if self.is_remote:
+            self.launcher.lost_agent(self.node)
+        elif status:
             self.launcher.gave_up()
 
     # --- processes ----------------------------------------------------------------------------
@@ -156,4 +164,5 @@ class AgentShell(Process):
                 self.world.send_up(self.id, frames)
 
     def hear(self, peer: bytes, frames: Sequence[bytes]) -> None:
+        self.watch.hears(frames)
         self._step(agent.Received(list(frames), self._flights()))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, TypeVar
 
-from resilient_scoop.core.events import AskCheckpoints, Table
+from resilient_scoop.core.endings import LAUNCHER_GONE
+from resilient_scoop.core.events import AskCheckpoints, Interrupt, Table
 from tests.sim import scripts
 from tests.sim.cancels import Broken
 from tests.sim.host import AgentShell
@@ -38,8 +39,14 @@ class Launcher:
             world.lacks.begin_life()
             world.hosts.begin_life()
         self.start_broker(adopt=adopt)
-        for node in range(world.climate.nodes):
-            self.start_agent(node)
+        if world.grid is None:
+            for node in range(world.climate.nodes):
+                self.start_agent(node)
+            return
+        world.grid.launcher = self
+        self.start_agent(0)
+        for node in world.grid.nodes:
+            world.grid.start(node)
 
     def start_broker(self, *, adopt: bool) -> None:
         if self.world.journal.get(Table.META, b"ended") is not None:
@@ -63,6 +70,9 @@ class Launcher:
             self.start_broker(adopt=True)
 
     def lost_agent(self, node: int) -> None:
+        if node and self.world.grid is not None:
+            self.world.grid.ended(node)
+            return
         world, life = self.world, self.world.life
         if not world.stopping:
             world.at(0.02 + world.rng.random(), None, self._again_agent, life, node)
@@ -92,12 +102,29 @@ class Launcher:
         world.at(0.3 * world.hosts.rng.random(), None, self._kill, world.broker)
         world.at(1.0, None, self._resume_alone, world.life)
 
+    def gone_alone(self) -> None:
+        """The launcher's host is left without it; other hosts live on, and a resume may find them."""
+        world = self.world
+        assert world.grid is not None
+        world.faults["host gone"] += 1
+        world.life += 1
+        world.stopping = True
+        if world.broker is not None and world.broker.alive and world.broker.open:
+            world.broker.exchange.add(Interrupt(LAUNCHER_GONE))
+        rng = world.grid.rng
+        for each in self._agents():
+            world.at(0.0, each, each.launcher_gone)
+        world.at(0.5 * rng.random(), None, self._kill, world.broker)
+        world.at(rng.choice((1.0, 5.0, 20.0, 60.0)), None, self._resume_alone, world.life)
+
     def _resume_alone(self, life: int) -> None:
         """Resume when nothing of the earlier launch is left."""
         for each in self._agents():
+            if each.is_remote:
+                continue
             if each.paused_until < self.world.now - _STARTS_S:
                 raise Broken(f"G4: {each.name} outlives its launcher")
-        for process in self._everybody():
+        for process in self._here():
             if process.alive:
                 process.die()
         self.resume(life)
@@ -113,6 +140,8 @@ class Launcher:
                 world.at(at_s, None, self.fault, kind)
 
         world.hosts.plan(self)
+        if world.grid is not None:
+            world.grid.plan(self)
         rate, at_s = world.climate.asks, 0.0
         while rate > 0 and (at_s := at_s + self.chance.expovariate(rate)) < world.climate.until + 2:
             world.at(at_s, None, self.ask)
@@ -211,6 +240,11 @@ class Launcher:
             found.append(world.broker)
         return found
 
+    def _here(self) -> list[Process]:
+        """Return the processes of the launcher's host: other hosts have a power supply of their own."""
+        grid = self.world.grid
+        return [p for p in self._everybody() if grid is None or p.id not in grid.node_of]
+
     def _one(self, choices: list[_T]) -> _T | None:
         return self.world.rng.choice(choices) if choices else None
 
@@ -219,7 +253,7 @@ class Launcher:
         world = self.world
         world.life += 1
         world.stopping = True
-        for process in self._everybody():
+        for process in self._here():
             if process.alive:
                 process.die()
         world.at(1.0, None, self.resume, world.life)
@@ -234,7 +268,8 @@ class Launcher:
         if life == world.life:
             world.stopping = self.interrupted = False
             self.asking = None
-            world.workers.clear()
+            if world.grid is None:
+                world.workers.clear()
             if world.climate.edits and world.journal.get(Table.META, b"ended") is None:
                 world.edited = True
                 world.steps = scripts.edit(world.rng, world.steps)

@@ -106,7 +106,9 @@ class BrokerShell(Process):
             # With every other seed none is kept but what is in use: each is read back when it is
             # named, and forgotten soon.
             callables_max=1000 * (1 - world.seed % 2),
+            heartbeat_timeout_s=world.climate.lease_s,
         )  # fmt: skip
+        self.woke_at = self.turned_at = world.now
         self.queue: deque[tuple[int, list[Change]]] = deque()
         self.committing = False
         self.committed = 0
@@ -139,12 +141,17 @@ class BrokerShell(Process):
         if isinstance(self.journal, FileJournal) and world.climate.compaction is not None:
             self.compactor = Compactor(self, self.journal, world.climate.compaction)
         world.checks.opened(self)
+        if world.grid is not None:
+            self.woke_at = self.turned_at = world.now
+            world.grid.opened(self, adopt=self.config.adopt)
         world.broker_opened()
         self.launcher.opened(self)
         self._turn()
 
     def _refused(self, text: str) -> None:
-        raise AssertionError(text)
+        if self.world.grid is None:
+            raise AssertionError(text)
+        self.world.grid.said(text)
 
     def die(self) -> None:
         super().die()
@@ -153,8 +160,12 @@ class BrokerShell(Process):
 
     # --- turns --------------------------------------------------------------------------------
 
-    def receive(self, peer: bytes, frames: Sequence[bytes]) -> None:
-        self.exchange.receive(PeerId(peer), list(frames), self.world.now)
+    def receive(self, peer: bytes, frames: Sequence[bytes], host: str | None = None) -> None:
+        grid = self.world.grid
+        if grid is not None and host is None:
+            host = grid.host_of(peer)
+            grid.arrives(peer)
+        self.exchange.receive(PeerId(peer), list(frames), self.world.now, host)
         self._soon()
 
     def _soon(self) -> None:
@@ -177,8 +188,13 @@ class BrokerShell(Process):
         world, now = self.world, self.world.now
         self.turn_due = False
         self.broker.busy_disk = self.full
+        if now - self.turned_at > 1.2:
+            self.woke_at = now
+        self.turned_at = now
         number, changes, mails = self.exchange.turn(now)
         self.broker.check()
+        if world.grid is not None:
+            world.grid.turned(self)
         world.checks.turned(self, changes)
         world.lacks.turned(self.broker, self.launcher)
         world.hosts.turned(self.broker, self.launcher)
@@ -221,7 +237,7 @@ class BrokerShell(Process):
             return False
         if self.farewell_at is None:
             self.farewell_at = self.world.now + _FAREWELL_S
-        if self.broker.members.peers and self.world.now < self.farewell_at:
+        if not self.broker.is_deserted and self.world.now < self.farewell_at:
             return False
         if self.queue:
             return False
@@ -266,6 +282,8 @@ class BrokerShell(Process):
             self.queue.popleft()
         self.committed = group[-1][0]
         self.world.checks.committed(self, changes)
+        if self.world.grid is not None:
+            self.world.grid.committed(changes)
         self.world.point("commit", self)
         self._deliver(self.committed)
         self._commit_soon()

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from resilient_scoop.core import agent
-from resilient_scoop.core.endings import CANNOT_IMPORT, ENDED
+from resilient_scoop.core.endings import CANNOT_IMPORT, ENDED, ORPHANED
 from resilient_scoop.ids import PeerId
 from resilient_scoop.wire import messages as wire
 from tests.sim.cancels import Broken
@@ -40,6 +40,7 @@ class Watch:
         ] = []  # deaths told: on which link, in which message
         self.died_at: dict[str, float] = {}
         self.gone = False
+        self.heard_at = self.stepped_at = host.world.now
         self.starting: set[str] = set()
         self.over: set[str] = set()  # their work is done
         self.born_at: dict[str, float] = {}
@@ -51,6 +52,7 @@ class Watch:
     def stepped(self, event: agent.Event, actions: Sequence[agent.Action]) -> None:
         """The machine has taken a step."""
         stopping = self.stopped_at is not None
+        self._orphaned()
         if self.host.machine.stopping is not None and not stopping:
             self.stopped_at = self.host.world.now
         frames = [
@@ -69,7 +71,7 @@ class Watch:
             case agent.Exited():
                 self._exited(event, told, stopping=stopping)
             case agent.LauncherGone():
-                self.gone = not stopping
+                self.gone = not stopping and not self.host.is_remote
             case agent.Ticked(states=states) if states is not None:
                 self._looked(told)
             case _:
@@ -79,6 +81,26 @@ class Watch:
                 self._start(action.name)
             elif isinstance(action, agent.Kill):
                 self._kill(action.name, event)
+
+    def hears(self, frames: Sequence[bytes]) -> None:
+        """A message of a broker arrives."""
+        if wire.unpack_header(frames[0]).epoch >= self.host.machine.link.epoch:
+            self.heard_at = self.host.world.now
+
+    def _orphaned(self) -> None:
+        """See that the agent of another host ends as an orphan when it should, and only then."""
+        machine, now = self.host.machine, self.host.world.now
+        limit_s = machine.config.orphan_timeout_s
+        if limit_s is None:
+            return
+        if now - self.stepped_at > machine.lease_s:
+            self.heard_at += now - self.stepped_at  # it was paused
+        self.stepped_at = now
+        silent_s = now - self.heard_at
+        if machine.stopping is None and silent_s > limit_s + 2.0:
+            raise Broken(f"G8: {self.host.name} is an orphan for {silent_s:.1f} s, and stays")
+        if machine.stopping == ORPHANED and self.stopped_at is None and silent_s < limit_s - 3.0:
+            raise Broken(f"G8: {self.host.name} has heard a broker {silent_s:.1f} s ago, and ends")
 
     def _told(self, actions: Sequence[agent.Action]) -> None:
         """See what a new broker is told, and keep in mind which deaths are not acknowledged."""

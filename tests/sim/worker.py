@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from resilient_scoop import ids
 from resilient_scoop.core.agent import Exited
-from resilient_scoop.core.endings import START_AGAIN
+from resilient_scoop.core.endings import DRAINED, START_AGAIN
 from resilient_scoop.core.flight import Flight, OnCpu
 from resilient_scoop.core.link import Link
 from resilient_scoop.core.worker import choice
@@ -50,7 +50,7 @@ class WorkerShell(Operations, Process):
         self.is_spared = False  # it dies at a place where no item is blamed
         self.is_deaf = False
         self.deadline_s = 0.0  # of the item on the CPU
-        self.machine = Worker(role=self.role, node=f"n{agent.node}", name=name, pid=0, run=RUN8)
+        self.machine = Worker(role=self.role, node=agent.machine.node, name=name, pid=0, run=RUN8)
         self.reporter = Reporter()
         self.words: list[
             tuple[Link, int, wire.Progress]
@@ -67,6 +67,8 @@ class WorkerShell(Operations, Process):
         self.flushed_at = 0.0
         self.careful = careful  # it was freed of a lock before
         self.began_at = self.free_at = world.now
+        if world.grid is not None and agent.node:
+            world.grid.node_of[self.id] = agent.node
         world.workers[self.id] = self
         world.wires[self.id] = Wire()
         world.at(0.01, self, self._beat)
@@ -195,6 +197,8 @@ class WorkerShell(Operations, Process):
             self._begin(work, index)
 
     def _leave(self) -> None:
+        if self.world.grid is not None and self.machine.stopping == DRAINED and self.on_cpu:
+            self.world.grid.left_at_work(self.agent.node, self.on_cpu_path)
         if self.awaiting is not None and not self.awaiting[0].dropped:
             self.machine.take_back(*self.awaiting)
         self.machine.hand_back_aside()

@@ -24,6 +24,7 @@ from tests.sim.lacks import Lacks
 from tests.sim.troubles import Hosts, Trouble
 
 if TYPE_CHECKING:
+    from tests.sim.grid import Grid, Weather
     from tests.sim.host import AgentShell
     from tests.sim.shells import BrokerShell, Process
     from tests.sim.worker import WorkerShell
@@ -70,6 +71,7 @@ class Climate:
     compaction: Habit | None = None
     lacks: float = 0.0  # chance that workers lack functions in a life of the run
     hosts: Trouble | None = None
+    grid: Weather | None = None
 
     @classmethod
     def draw(cls, rng: random.Random) -> Climate:
@@ -115,12 +117,14 @@ class World:
         climate: Climate | None = None,
         say: Callable[[str], None] | None = None,
         troubled: bool = False,
+        grid: bool = False,
     ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
         self.now = 0.0
         self.say = say
         self.climate = Climate.draw(self.rng) if climate is None else climate
+        self.grid = self._add_grid(drawn=grid)
         self.steps_drawn = steps is None
         if steps is None:
             drawn = scripts.draw(self.rng, plain=self.climate.edits)
@@ -137,7 +141,7 @@ class World:
         self.journal = self._add_compaction(drawn=climate is None)
         if climate is None:
             lacks = random.Random(f"lack of {seed}").choice((0.0, 0.0, 0.0, 0.5))
-            self.climate = replace(self.climate, lacks=lacks)
+            self.climate = replace(self.climate, lacks=0.0 if self.grid else lacks)
         if troubled:
             trouble = Trouble.draw(random.Random(f"troubles of {seed}"))
             self.climate = replace(self.climate, hosts=trouble)
@@ -153,6 +157,19 @@ class World:
         self.stopping = False
         self.ended = False
         self.life = 0  # of the launcher
+
+    def _add_grid(self, *, drawn: bool) -> Grid | None:
+        """Return the other hosts, if there are any; they are drawn apart, too."""
+        from tests.sim.grid import Grid, Weather
+
+        weather = self.climate.grid
+        if drawn and weather is None:
+            weather = Weather.draw(random.Random(f"weather of the grid of {self.seed}"))
+        if weather is None:
+            return None
+        nodes = len(weather.workers)
+        self.climate = replace(self.climate, grid=weather, nodes=nodes, edits=False)
+        return Grid(self, weather)
 
     def _add_checkpoints(self, *, drawn: bool) -> None:
         """Draw what has to do with checkpoints, apart: other worlds stay as they were before."""
@@ -253,11 +270,15 @@ class World:
             if self.chance(0.5):
                 wire.waiting.append(frames)
             return
+        if self.grid is not None and not self.grid.passes(peer, 0):
+            return
         self._send(wire, 0, None, self._arrive_up, peer, frames)
 
     def send_down(self, peer: bytes, frames: Sequence[bytes]) -> None:
         wire = self.wires.get(peer)
         to = self.process(peer)
+        if self.grid is not None and not self.grid.passes(peer, 1):
+            return
         if wire is not None and wire.up and to is not None:
             self._send(wire, 1, to, to.hear, peer, frames)
 
@@ -265,7 +286,8 @@ class World:
         self, wire: Wire, way: int, who: Process | None, do: Callable[..., None], peer: bytes,
         frames: Sequence[bytes],
     ) -> None:  # fmt: skip
-        latency_s = self.climate.latency_s * (0.5 + self.rng.random())
+        base_s = self.climate.latency_s if self.grid is None else self.grid.latency_s(peer)
+        latency_s = base_s * (0.5 + self.rng.random())
         wire.times[way] = max(wire.times[way], self.now + latency_s)
         self.at(wire.times[way] - self.now, who, self._pass, wire, wire.gen, do, peer, frames)
         if self.now < self.climate.until and self.chance(self.climate.twice):
@@ -288,6 +310,12 @@ class World:
             self.at(broker.paused_until - self.now, None, self._arrive_up, peer, frames)
         else:
             broker.receive(peer, frames)
+
+    def arrive_as(self, peer: bytes, frames: Sequence[bytes], host: str) -> None:
+        """Let a host send something under any identity."""
+        broker = self.broker
+        if broker is not None and broker.alive and broker.open:
+            broker.receive(peer, frames, host)
 
     def cut(self, peer: bytes, seconds: float) -> None:
         """Break a connection; what is under way on it is lost, or comes too late."""

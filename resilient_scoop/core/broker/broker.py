@@ -215,8 +215,14 @@ class Broker:
         """Assign no more work and tell all processes to stop; journaled records stay."""
         if self.membership.stopping is None:
             self.ledger.stop(reason)
-            for peer in self.members.peers:
-                self.outbox.send(peer, wire.encode(wire.Stop(reason)))
+            for peer in self.members.peers.values():
+                if self.membership.stops(peer):
+                    self.outbox.send(peer.id, wire.encode(wire.Stop(reason)))
+
+    @property
+    def is_deserted(self) -> bool:
+        """Whether all processes have ended that were told to when the run was stopped."""
+        return not any(self.membership.stops(peer) for peer in self.members.peers.values())
 
     def _tend_rounds(self) -> None:
         """Ask processes that were believed lost, and missed a round, to forget, too (CE1)."""
@@ -314,7 +320,7 @@ class Broker:
             case wire.Alive(incarnations=incarnations):
                 self.membership.vouch(peer, incarnations, now)
             case wire.ProcessLost():
-                self.membership.process_lost(message)
+                self.membership.process_lost(message, peer)
             case wire.Progress():
                 self.ledger.progress(peer, message, raw)
             case wire.RunEnded():

@@ -166,7 +166,8 @@ class Guests:
             return "it says something before it has said who it is"
         for at, message in enumerate(messages):
             if isinstance(message, wire.Hello):
-                wrong = "it says twice who it is" if at else self._hello(guest, message)
+                # Behind the first one: what it said to an earlier broker, which nobody handles.
+                wrong = self._hello(guest, message) if not at else _later_hello(arrives=arrives)
             elif guest.role == "agent":
                 wrong = self._of_agent(guest, message)
             else:
@@ -209,14 +210,16 @@ class Guests:
         if wrong := self._not_its_own(agent, [lost.incarnation]):
             return wrong
         attempt = lost.on_cpu
-        if attempt is None or 0 < attempt.epoch < self.epoch:
+        if attempt is None or 0 < attempt.epoch < self.epoch or self.was_given(lost):
             return ""
+        return f"it blames attempt {_no(attempt)}, which that process was never given"
+
+    def was_given(self, lost: wire.ProcessLost) -> bool:
+        """Return whether a process that died is known to have been given what it was executing."""
         guest = self.of.get(ids.PeerId(lost.incarnation))
-        given = None if guest is None else guest.given.get(attempt)
+        given = None if guest is None or lost.on_cpu is None else guest.given.get(lost.on_cpu)
         place = (lost.parent, lost.call, lost.index, lost.index + 1)
-        if given is None or not given.covers(*place):
-            return f"it blames attempt {_no(attempt)}, which that process was never given"
-        return ""
+        return given is not None and given.covers(*place)
 
     def _not_its_own(self, guest: Guest, incarnations: Sequence[bytes]) -> str:
         for each in map(ids.PeerId, incarnations):
@@ -286,6 +289,10 @@ class Guests:
     def _is_owed(self, *, arrives: bool) -> bool:
         """Return whether a message may be one that an earlier broker has not acknowledged."""
         return arrives and self.epoch > 1
+
+
+def _later_hello(*, arrives: bool) -> str:
+    return "" if arrives else "it says again who it is, behind something else"
 
 
 def _no(attempt: wire.Attempt) -> str:

@@ -251,7 +251,7 @@ class Hosts:
             if host.state is State.QUARANTINED:
                 due = min(due, host.free_at)
             if host.state is State.DRAINING:
-                told = inf if host.told_at is None else host.told_at + LEAVE_S
+                told = inf if host.told_at is None else host.told_at + LEAVE_S + 0.01
                 due = min(due, told, inf if host.told_at is not None else host.empty_by)
         return due
 

@@ -26,6 +26,7 @@ from resilient_scoop.core.broker.timeouts import (
     held_below,
     tries_of,
 )
+from resilient_scoop.core.endings import LAUNCHER_GONE
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import broker_error
@@ -73,6 +74,10 @@ class Membership:
         """Why the run stops; None while it continues."""
         return self.ledger.stopping
 
+    def stops(self, peer: Peer) -> bool:
+        """Return whether a process ends with the run's stop: other hosts outlive the launcher."""
+        return peer.host is None or self.stopping != LAUNCHER_GONE
+
     # --- arrival ------------------------------------------------------------------------------
 
     def welcome(
@@ -98,7 +103,8 @@ class Membership:
         if hello.role != "agent" and self.ledger.consts:
             self.outbox.send(peer_id, *self.ledger.consts.values())
         if self.stopping is not None:
-            self.outbox.send(peer_id, wire.encode(wire.Stop(self.stopping)))
+            if self.stops(peer):
+                self.outbox.send(peer_id, wire.encode(wire.Stop(self.stopping)))
         elif hello.role == "origin":
             self._seat_origin(peer, hello)
         return peer
@@ -224,7 +230,7 @@ class Membership:
 
     # --- departure ----------------------------------------------------------------------------
 
-    def process_lost(self, lost: wire.ProcessLost) -> None:
+    def process_lost(self, lost: wire.ProcessLost, agent: Peer) -> None:
         """An agent reports the death of a process."""
         if self._awaited is not None:
             self._awaited.discard(lost.incarnation)
@@ -234,7 +240,8 @@ class Membership:
         if lost.reason in ("crash", "oom") and self.stopping is None:
             self.state.tally.died()
         if peer is None:
-            self._blame_unseen(lost)
+            if agent.host is None or self.hosts.guests.was_given(lost):
+                self._blame_unseen(lost)
             return
         if peer.role == "origin" and lost.reason != "asked":
             self.members.root_deaths += 1

@@ -423,7 +423,7 @@ class BrokerShell:
             self.farewell_at = now + _FAREWELL_S + self.settings.stop_grace_s
         if now < self.farewell_min_at:
             return False
-        return not self.broker.members.peers or now > self.farewell_at
+        return self.broker.is_deserted or now > self.farewell_at
 
     def _end(self) -> int:
         if self.committer.flush(0.0 if self.committer.full else 5.0):

@@ -9,7 +9,16 @@ import pytest
 
 from resilient_scoop.core.broker import hosts
 from resilient_scoop.core.broker.host_life import _NEXT, Happening, Host, State
-from resilient_scoop.core.events import Action, CutHost, DrainHost, JoinHost, RevokeHost, Tick
+from resilient_scoop.core.endings import LAUNCHER_GONE
+from resilient_scoop.core.events import (
+    Action,
+    CutHost,
+    DrainHost,
+    Interrupt,
+    JoinHost,
+    RevokeHost,
+    Tick,
+)
 from resilient_scoop.ids import ROOT, PeerId
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
@@ -661,3 +670,26 @@ def test_a_restarted_broker_does_not_wait_for_a_host_that_does_not_come() -> Non
     grid.now += grid.config.grace_s + 0.1
 
     assert not grid.broker.membership.recovering(grid.now)
+
+
+def test_the_end_of_the_launcher_stops_the_processes_of_this_host_only() -> None:
+    # Given a run on two hosts
+    grid = Grid()
+    root = grid.open(ALICE, A1)
+    (task,) = granted(grid.call(root, 1), A1)
+
+    # When the launcher is gone
+    actions = grid.feed(Interrupt(LAUNCHER_GONE))
+
+    # Then the other host continues, and what it has finished is still taken in
+    assert sent(actions, ORIGIN, wire.Stop)
+    assert not sent(actions, ALICE, wire.Stop) + sent(actions, A1, wire.Stop)
+    assert not sent(grid.come(A2), A2, wire.Stop)
+    grid.hear(A1, outcomes(0, 0, 1, task=wire.Attempt(1, task.no)))
+    assert grid.broker.state.items_done == 1
+
+    # And the broker waits for the others only
+    assert not grid.broker.is_deserted
+    grid.tell(ORIGIN, wire.Bye())
+    grid.tell(AGENT, wire.Bye())
+    assert grid.broker.is_deserted

@@ -1,0 +1,316 @@
+"""Other hosts of the simulated world: how they vanish, return, sleep, leave, are cut off, and lie.
+
+A world has them only where it is told to (`--grid`): other histories stay as they were. Node 0 is the
+launcher's host; each other node is a host of its own, whose messages come through the remote door of the
+broker. What starts agents there (the places) is the world itself.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from resilient_scoop.core.broker.host_life import State
+from resilient_scoop.core.events import DrainHost, Event, JoinHost, RevokeHost
+from tests.sim.cancels import Broken
+from tests.sim.lies import Liar
+
+if TYPE_CHECKING:
+    from resilient_scoop.core.events import Change
+    from tests.sim.host import AgentShell
+    from tests.sim.launcher import Launcher
+    from tests.sim.shells import BrokerShell, Process
+    from tests.sim.world import World
+
+KINDS = ("off", "apart", "deaf", "mute", "asleep", "flap", "drain", "revoke", "lie", "gone")
+_WEIGHTS = {"gone": 0.2, "revoke": 0.4, "drain": 0.7, "flap": 0.3}
+LATE_S = 1.0
+"""How much later than after its heartbeat timeout a host may be found to be lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """What hosts a world has, and how often a second what happens to one of them."""
+
+    workers: tuple[int, ...]  # of each host, the launcher's first
+    latency_s: tuple[float, ...]
+    orphan_s: float = 30.0
+    rates: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Weather:
+        """Draw a seed's weather."""
+        hosts = rng.choice((1, 1, 2, 2, 3, 3, 5, 8))
+        kinds = [kind for kind in KINDS if rng.random() < 0.4]
+        rate = rng.choice((0.2, 0.6, 1.5)) / max(1, len(kinds)) ** 0.5
+        local = rng.choice((0, 1, 1, 2))
+        return cls(
+            (local, *(rng.choice((1, 1, 2, 3)) for _ in range(hosts))),
+            (0.0002, *(rng.choice((0.001, 0.01, 0.05, 0.1)) for _ in range(hosts))),
+            rng.choice((15.0, 40.0)),
+            {kind: rate * _WEIGHTS.get(kind, 1.0) for kind in kinds},
+        )
+
+
+class Grid:
+    """The other hosts of one world, and what must hold for them."""
+
+    def __init__(self, world: World, weather: Weather) -> None:
+        self.world = world
+        self.weather = weather
+        self.rng = random.Random(f"what hosts of {world.seed} do")
+        self.launcher: Launcher
+        self.node_of: dict[bytes, int] = {}  # of processes of other hosts
+        self.blocked: dict[tuple[int, int], float] = {}  # node and way -> until when
+        self.off: set[int] = set()  # without power
+        self.barred: set[int] = set()  # drained or cut off: no agent is started there
+        self.drains: dict[int, float] = {}  # wanted of each broker: node -> deadline
+        self.revoked: set[int] = set()
+        self.counted: dict[int, int] = {}  # what they had done when they were cut off
+        self.heard_at: dict[int, float] = {}
+        self.calm_since: dict[int, float] = {}  # since when nothing has happened to a host
+        self.liars: set[int] = set()
+        self.notes: list[str] = []
+        self.liar = Liar(world, self)
+
+    # --- places -------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> range:
+        """The other hosts."""
+        return range(1, len(self.weather.workers))
+
+    def name(self, node: int) -> str | None:
+        """Return the name of a host; None for the launcher's."""
+        return f"h{node}" if node else None
+
+    def host_of(self, peer: bytes) -> str | None:
+        """Return the host whose key a process has."""
+        return self.name(self.node_of.get(peer, 0))
+
+    def agent(self, node: int) -> AgentShell | None:
+        found = self.world.agents[node]
+        return found if found is not None and found.alive else None
+
+    def processes(self, node: int) -> list[Process]:
+        """Return what runs on a host, its agent first."""
+        agent = self.agent(node)
+        return [] if agent is None else [agent, *self.workers(node)]
+
+    def workers(self, node: int) -> list[Process]:
+        there = self.world.workers.values()
+        return [worker for worker in there if worker.agent.node == node]
+
+    def start(self, node: int) -> None:
+        """Start an agent, unless one is found there."""
+        if self.agent(node) is None and node not in self.off | self.barred:
+            self.launcher.start_agent(node)
+
+    def ended(self, node: int) -> None:
+        """An agent is gone: it is started again after a while, if there is a launcher."""
+        self.world.at(0.1 + 2.0 * self.rng.random(), None, self._start_again, node)
+
+    def _start_again(self, node: int) -> None:
+        if not self.world.stopping:
+            self.start(node)
+
+    # --- the network --------------------------------------------------------------------------
+
+    def passes(self, peer: bytes, way: int) -> bool:
+        """Return whether a message gets through: 0 up, 1 down."""
+        node = self.node_of.get(peer, 0)
+        return not node or self.blocked.get((node, way), 0.0) <= self.world.now
+
+    def latency_s(self, peer: bytes) -> float:
+        return self.weather.latency_s[self.node_of.get(peer, 0)]
+
+    def arrives(self, peer: bytes) -> None:
+        """A message of a process reaches the broker."""
+        if node := self.node_of.get(peer, 0):
+            self.heard_at[node] = self.world.now
+
+    # --- what happens -------------------------------------------------------------------------
+
+    def plan(self, launcher: Launcher) -> None:
+        self.launcher = launcher
+        for kind in KINDS:
+            rate, at_s = self.weather.rates.get(kind, 0.0), 0.0
+            while rate > 0 and (at_s := at_s + self.rng.expovariate(rate)) < self._until():
+                self.world.at(at_s, None, self.happens, kind)
+
+    def _until(self) -> float:
+        return self.world.climate.until + 2.0
+
+    def happens(self, kind: str) -> None:
+        """Let something happen to a host."""
+        world = self.world
+        if world.stopping:
+            return
+        if kind == "gone":
+            self.launcher.gone_alone()
+            return
+        node = self.rng.choice(self.nodes)
+        seconds = self.rng.choice((0.3, 3.0, 15.0, 40.0)) * self.rng.random()
+        world.faults[f"host {kind}"] += 1
+        world.note(f"host {kind} {node}", None, round(seconds, 3))
+        match kind:
+            case "off":
+                self.switch_off(node, seconds)
+            case "apart" | "deaf" | "mute":
+                self._block(node, kind, seconds)
+            case "asleep":
+                self.disturb(node)
+                for process in self.processes(node):
+                    process.pause(seconds)
+            case "flap":
+                self._flap(node, 3)
+            case "drain":
+                self._drain(node)
+            case "revoke":
+                self._revoke(node)
+            case "lie":
+                self.liar.lie(node)
+            case _:
+                raise AssertionError(kind)
+
+    def disturb(self, node: int) -> None:
+        self.calm_since[node] = math.inf
+
+    def switch_off(self, node: int, seconds: float) -> None:
+        """Take the power from a host, and give it back later."""
+        self.disturb(node)
+        self.off.add(node)
+        agent = self.agent(node)
+        if agent is not None:
+            agent.die()
+        self.world.at(seconds, None, self._switch_on, node)
+
+    def _switch_on(self, node: int) -> None:
+        self.off.discard(node)
+        self._start_again(node)
+
+    def _block(self, node: int, kind: str, seconds: float) -> None:
+        self.disturb(node)
+        for way in {"apart": (0, 1), "mute": (0,), "deaf": (1,)}[kind]:
+            until = self.blocked.get((node, way), 0.0)
+            self.blocked[node, way] = max(until, self.world.now + seconds)
+
+    def _flap(self, node: int, times: int) -> None:
+        """Be out of reach for longer than the heartbeat timeout, again and again."""
+        gap_s = self.world.climate.lease_s + 1.5
+        self._block(node, "apart", gap_s)
+        if times > 1:
+            self.world.at(gap_s + 1.5, None, self._flap, node, times - 1)
+
+    # --- what users ask for -------------------------------------------------------------------
+
+    def _tell_broker(self, event: Event) -> None:
+        broker = self.world.broker
+        if broker is not None and broker.alive and broker.open:
+            broker.exchange.add(event)
+            broker._soon()
+
+    def _drain(self, node: int) -> None:
+        deadline_s = self.rng.choice((None, None, 0.5, 5.0))
+        self.drains[node] = self.world.now + (math.inf if deadline_s is None else deadline_s)
+        self.barred.add(node)
+        if deadline_s is not None or self.calm_since.get(node, 0.0) is math.inf:
+            self.disturb(node)
+        self._tell_broker(DrainHost(f"h{node}", deadline_s))
+        self.world.at(5.0 + 40.0 * self.rng.random(), None, self._join, node)
+
+    def _revoke(self, node: int) -> None:
+        self.disturb(node)
+        self.revoked.add(node)
+        self.barred.add(node)
+        self._tell_broker(RevokeHost(f"h{node}"))
+        self.world.at(5.0 + 40.0 * self.rng.random(), None, self._join, node)
+
+    def _was_cut(self, node: int) -> None:
+        """The broker has cut a host off: it is asked why, and enrolled again."""
+        self.disturb(node)
+        if node not in self.revoked:
+            self.revoked.add(node)
+            self.barred.add(node)
+            self.world.at(5.0 + 40.0 * self.rng.random(), None, self._join, node)
+
+    def _join(self, node: int) -> None:
+        """A host is enrolled again; what an old key has admitted is gone."""
+        if node in self.revoked and (agent := self.agent(node)) is not None:
+            agent.die()
+        self.revoked.discard(node)
+        self.barred.discard(node)
+        self.drains.pop(node, None)
+        self.counted.pop(node, None)
+        self._tell_broker(JoinHost(f"h{node}"))
+        self.ended(node)
+
+    def opened(self, broker: BrokerShell, *, adopt: bool) -> None:
+        """A broker has begun: it is told what was asked of the last one."""
+        self.counted.clear()
+        if adopt:
+            there = [node for node in self.nodes if node not in self.barred]
+            broker.broker.membership.expect(f"h{node}" for node in there)
+        for node, until in self.drains.items():
+            left_s = None if until == math.inf else max(0.0, until - self.world.now)
+            broker.exchange.add(DrainHost(f"h{node}", left_s))
+            self.disturb(node)
+        for node in sorted(self.revoked):
+            broker.exchange.add(RevokeHost(f"h{node}"))
+
+    # --- what must hold -----------------------------------------------------------------------
+
+    def said(self, text: str) -> None:
+        """The broker says something: nobody is accused who is honest."""
+        self.notes.append(text)
+        self.world.note(f"says {text}")
+        honest = [node for node in self.nodes if node not in self.liars]
+        for node in honest:
+            name = f"host h{node} is"
+            accused = f"{name} dropped" in text or "broke the rules" in text
+            if accused and (f"of host h{node} " in text or name in text):
+                raise Broken(f"GU2: an honest host is accused: {text}")
+
+    def committed(self, changes: Sequence[Change]) -> None:
+        self.liar.committed(changes)
+
+    def turned(self, shell: BrokerShell) -> None:
+        """A broker has taken a turn."""
+        broker, now = shell.broker, self.world.now
+        broker.hosts.check()
+        for cut in shell.exchange.cuts:
+            self._was_cut(int(cut.host[1:]))
+        shell.exchange.cuts.clear()
+        root = broker.members.root
+        if root is not None and root[1] in self.node_of:
+            raise Broken("GU1: a guest runs the script")
+        for node in self.nodes:
+            host = broker.hosts.by_name.get(f"h{node}")
+            if host is None:
+                continue
+            silent_s = now - max(self.heard_at.get(node, 0.0), shell.woke_at)
+            if host.peers and silent_s > shell.config.heartbeat_timeout_s + LATE_S:
+                raise Broken(f"HO2: {host.name} is {host.state.value} {silent_s:.1f} s after its end")
+            if host.told_at == now and host.empty_by == math.inf and host.state is State.DRAINING:
+                held = [each.name for each in host.peers.values() if each.leases]
+                if held:
+                    raise Broken(f"HO4: {held} are told to end, and have begun something")
+            if host.state is State.REVOKED:
+                done = self.counted.setdefault(node, host.done)
+                if host.peers or host.done != done:
+                    raise Broken(f"HO6: {host.name} is cut off, and something of it counts")
+            elif host.state is not State.UP:
+                seated = [each.name for each in broker.scheduler.workers.values()
+                          if each.host == host.name]  # fmt: skip
+                if seated:
+                    raise Broken(f"HO1: {host.name} is {host.state.value}, and {seated} get work")
+
+    def left_at_work(self, node: int, path: str) -> None:
+        """A worker was told that its host is drained, while it was executing an item."""
+        climate = self.world.climate
+        others = any(climate.rates.values()) or any(climate.points.values())
+        if node in self.drains and not others and node not in self.calm_since:
+            raise Broken(f"HO4: {path} is lost in the drain of h{node}, which has no deadline")
