@@ -6,16 +6,17 @@ assumption about the host: the origin is one of the roles of a slot.
 
 The life of a slot (`_NEXT`), by what happens to it:
 
-    state      DUE       STARTED  NOT_STARTED  KILLED  EXITED   DONE  UNFIT
-    WAITING    STARTING  -        -            -       -        -     -
-    STARTING   -         RUNNING  WAITING      -       -        -     -
-    RUNNING    -         -        -            DYING   WAITING  OVER  HELD
-    DYING      -         -        -            DYING   WAITING  OVER  HELD
-    HELD       -         -        -            -       -        -     -
-    OVER       -         -        -            -       -        -     -
+    state      DUE       STARTED  NOT_STARTED  KILLED  EXITED   DONE  UNFIT  RESUMED
+    WAITING    STARTING  -        -            -       -        -     -      -
+    STARTING   -         RUNNING  WAITING      -       -        -     -      -
+    RUNNING    -         -        -            DYING   WAITING  OVER  HELD   -
+    DYING      -         -        -            DYING   WAITING  OVER  HELD   -
+    HELD       -         -        -            -       -        -     -      WAITING
+    OVER       -         -        -            -       -        -     -      WAITING
 
 DUE is the moment of a start, DONE the end of a process that had said that its work is done, UNFIT the end
 of a worker that cannot import the script, where no further try is of any use: the broker stops the run.
+RESUMED is a new broker of a run that had told the processes of another host to end, but not their agent.
 
   G1  A slot has one process at most: its successor is started after its end was learnt.
   G2  The broker is told of the end of every process, in order, and what cannot be sent is kept until
@@ -25,7 +26,7 @@ of a worker that cannot import the script, where no further try is of any use: t
       not at a stop, and not if the process had done its work, had to start again, could not import the
       script or was refused a resource by the system.
   G4  After a stop nothing is started, whatever runs has a deadline, and the agent leaves when nothing runs.
-  G5  A process whose work is done has no successor.
+  G5  A process whose work is done has no successor in the same life of the run.
   G6  What fails repeatedly is tried ever later, or a limited number of times, or for a limited time,
       but for a full disk; then the run is given up.
   G7  Only processes that the host lets run are vouched for.
@@ -124,6 +125,7 @@ class Happening(Enum):
     EXITED = auto()
     DONE = auto()
     UNFIT = auto()
+    RESUMED = auto()
 
 
 _ENDS: Final = {
@@ -137,8 +139,8 @@ _NEXT: Final[dict[State, dict[Happening, State]]] = {
     State.STARTING: {Happening.STARTED: State.RUNNING, Happening.NOT_STARTED: State.WAITING},
     State.RUNNING: _ENDS,
     State.DYING: _ENDS,
-    State.HELD: {},
-    State.OVER: {},
+    State.HELD: {Happening.RESUMED: State.WAITING},
+    State.OVER: {Happening.RESUMED: State.WAITING},
 }
 
 
@@ -679,6 +681,7 @@ class Agent:
         self.heard_at = now
         if header.epoch > self.link.epoch:
             self._meet(header.epoch)
+            self._resume(now)
             return
         fresh, answers = self.link.take(header, now)
         self._actions += [Transmit(answer) for answer in answers]
@@ -699,6 +702,15 @@ class Agent:
         hello = wire.Hello("agent", self.node, self.name, self.pid, incarnations=running)
         self._actions.append(Transmit(self.link.pack([wire.encode(hello), *owed, *self.pending])))
         self.pending = []
+
+    def _resume(self, now: float) -> None:
+        """On another host: fill slots again whose processes an earlier broker has told to end (G8)."""
+        if self.config.orphan_timeout_s is None or self.stopping is not None:
+            return
+        for slot in self.slots.values():
+            if slot.state in (State.HELD, State.OVER):
+                slot.enter(Happening.RESUMED)
+                slot.start_at, slot.unfit = now, 0
 
     def _handle(self, message: wire.Down, flights: Mapping[str, Flight], now: float) -> None:
         match message:

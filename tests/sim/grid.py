@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from resilient_scoop.core.broker.host_life import State
+from resilient_scoop.core.broker.hosts import FLAPS_MAX, FLAPS_S
 from resilient_scoop.core.events import DrainHost, Event, JoinHost, RevokeHost
 from tests.sim.cancels import Broken
 from tests.sim.lies import Liar
 
 if TYPE_CHECKING:
+    from resilient_scoop.core.broker.host_life import Host
     from resilient_scoop.core.events import Change
     from tests.sim.host import AgentShell
     from tests.sim.launcher import Launcher
@@ -73,7 +75,9 @@ class Grid:
         self.heard_at: dict[int, float] = {}
         self.calm_since: dict[int, float] = {}  # since when nothing has happened to a host
         self.liars: set[int] = set()
-        self.notes: list[str] = []
+        self.deaf_since: dict[int, float] = {}
+        self.up_since: dict[int, float] = {}
+        self.lost_at: dict[int, list[float]] = {}  # by one broker
         self.liar = Liar(world, self)
 
     # --- places -------------------------------------------------------------------------------
@@ -123,6 +127,9 @@ class Grid:
         """Return whether a message gets through: 0 up, 1 down."""
         node = self.node_of.get(peer, 0)
         return not node or self.blocked.get((node, way), 0.0) <= self.world.now
+
+    def passes_down(self, node: int) -> bool:
+        return self.blocked.get((node, 1), 0.0) <= self.world.now
 
     def latency_s(self, peer: bytes) -> float:
         return self.weather.latency_s[self.node_of.get(peer, 0)]
@@ -194,6 +201,8 @@ class Grid:
 
     def _block(self, node: int, kind: str, seconds: float) -> None:
         self.disturb(node)
+        if kind != "mute" and self.passes_down(node):
+            self.deaf_since[node] = self.world.now
         for way in {"apart": (0, 1), "mute": (0,), "deaf": (1,)}[kind]:
             until = self.blocked.get((node, way), 0.0)
             self.blocked[node, way] = max(until, self.world.now + seconds)
@@ -251,6 +260,7 @@ class Grid:
     def opened(self, broker: BrokerShell, *, adopt: bool) -> None:
         """A broker has begun: it is told what was asked of the last one."""
         self.counted.clear()
+        self.lost_at.clear()
         if adopt:
             there = [node for node in self.nodes if node not in self.barred]
             broker.broker.membership.expect(f"h{node}" for node in there)
@@ -265,7 +275,6 @@ class Grid:
 
     def said(self, text: str) -> None:
         """The broker says something: nobody is accused who is honest."""
-        self.notes.append(text)
         self.world.note(f"says {text}")
         honest = [node for node in self.nodes if node not in self.liars]
         for node in honest:
@@ -273,6 +282,19 @@ class Grid:
             accused = f"{name} dropped" in text or "broke the rules" in text
             if accused and (f"of host h{node} " in text or name in text):
                 raise Broken(f"GU2: an honest host is accused: {text}")
+        for node in self.nodes:
+            if text.startswith(f"host h{node} is lost"):
+                self._lost(node, text)
+            elif text.startswith(f"host h{node} gets no work"):
+                self.lost_at.pop(node)
+
+    def _lost(self, node: int, text: str) -> None:
+        now, broker = self.world.now, self.world.broker
+        assert broker is not None
+        self.lost_at.setdefault(node, []).append(now)
+        silent_s = now - max(self.heard_at.get(node, 0.0), broker.stalled_at)
+        if "nothing was heard" in text and silent_s < broker.config.heartbeat_timeout_s - 0.1:
+            raise Broken(f"HO3: h{node} is lost after {silent_s:.1f} s of silence")
 
     def committed(self, changes: Sequence[Change]) -> None:
         self.liar.committed(changes)
@@ -293,7 +315,10 @@ class Grid:
                 continue
             silent_s = now - max(self.heard_at.get(node, 0.0), shell.woke_at)
             if host.peers and silent_s > shell.config.heartbeat_timeout_s + LATE_S:
-                raise Broken(f"HO2: {host.name} is {host.state.value} {silent_s:.1f} s after its end")
+                raise Broken(
+                    f"HO2: {host.name} is {host.state.value} {silent_s:.1f} s after its end"
+                )
+            self._check_down(shell, node, host)
             if host.told_at == now and host.empty_by == math.inf and host.state is State.DRAINING:
                 held = [each.name for each in host.peers.values() if each.leases]
                 if held:
@@ -307,6 +332,26 @@ class Grid:
                           if each.host == host.name]  # fmt: skip
                 if seated:
                     raise Broken(f"HO1: {host.name} is {host.state.value}, and {seated} get work")
+
+    def _check_down(self, shell: BrokerShell, node: int, host: Host) -> None:
+        """A host that hears nothing is found, and one that flaps; a quarantine ends."""
+        now, timeout_s = self.world.now, shell.config.heartbeat_timeout_s
+        if host.state is not State.UP:
+            self.up_since[node] = now
+        since = max(self.deaf_since.get(node, now), self.up_since.get(node, now))
+        deaf_s = now - max(since, shell.woke_at)
+        slack_s = LATE_S + 2 * shell.config.beat_s + 2 * self.weather.latency_s[node]
+        is_deaf = not self.passes_down(node) and host.state is State.UP and bool(host.peers)
+        if is_deaf and deaf_s > timeout_s + slack_s and now - shell.opened_at > timeout_s + slack_s:
+            raise Broken(f"HO2: {host.name} hears nothing for {deaf_s:.1f} s, and is UP")
+        losses = [at for at in self.lost_at.get(node, ()) if now - at < FLAPS_S]
+        if len(losses) >= FLAPS_MAX and host.state is State.UP:
+            raise Broken(f"HO5: {host.name} was lost {len(losses)} times, and is UP")
+        if (
+            host.state is State.QUARANTINED
+            and now - max(host.free_at, shell.woke_at) > LATE_S + 1.0
+        ):
+            raise Broken(f"HO5: {host.name} is in quarantine after its end")
 
     def left_at_work(self, node: int, path: str) -> None:
         """A worker was told that its host is drained, while it was executing an item."""

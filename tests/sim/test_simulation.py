@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.sim.grid import KINDS
 from tests.sim.mutants import MUTANTS
 from tests.sim.mutants_agent import AGENT_MUTANTS
 from tests.sim.mutants_calls import CALL_MUTANTS
@@ -16,6 +17,7 @@ from tests.sim.mutants_checkpoints import CHECKPOINT_MUTANTS
 from tests.sim.mutants_choice import CHOICE_MUTANTS
 from tests.sim.mutants_compaction import COMPACTION_MUTANTS
 from tests.sim.mutants_forget import FORGET_MUTANTS
+from tests.sim.mutants_grid import GRID_MUTANTS
 from tests.sim.mutants_lacks import LACK_MUTANTS
 from tests.sim.mutants_moved import MOVED_MUTANTS
 from tests.sim.mutants_once import ONCE_MUTANTS
@@ -27,19 +29,20 @@ from tests.sim.world import Climate, World
 QUICK_SEEDS = 150
 BLOCKS = 40
 TROUBLED_SEEDS = 60
+GRID_SEEDS = 80
 ALL = (*MUTANTS, *CALL_MUTANTS, *CHECKPOINT_MUTANTS, *COMPACTION_MUTANTS, *FORGET_MUTANTS,
        *PERMISSION_MUTANTS, *ONCE_MUTANTS, *MOVED_MUTANTS, *LACK_MUTANTS, *AGENT_MUTANTS,
-       *CHOICE_MUTANTS)  # fmt: skip
-AT_ONCE = (*MUTANTS[:4], *AGENT_MUTANTS[:4])
+       *CHOICE_MUTANTS, *GRID_MUTANTS)  # fmt: skip
+AT_ONCE = (*MUTANTS[:4], *AGENT_MUTANTS[:4], *GRID_MUTANTS[:4])
 MUTANT_SEEDS = 1200
 
 
-def run_seed(seed: int, *, troubled: bool = False) -> World:
-    world = World(seed, troubled=troubled)
+def run_seed(seed: int, *, troubled: bool = False, grid: bool = False) -> World:
+    world = World(seed, troubled=troubled, grid=grid)
     try:
         return world.run()
     except Exception as error:
-        hosts = " --hosts" if troubled else ""
+        hosts = " --hosts" if troubled else " --grid" if grid else ""
         error.add_note(f"replay it with: python -m tests.sim {seed} --trace{hosts}")
         raise
 
@@ -75,6 +78,21 @@ def test_the_guarantees_hold_when_hosts_are_in_trouble() -> None:
 def test_the_guarantees_hold_in_many_histories_of_hosts_in_trouble(block: int, seeds: int) -> None:
     for seed in range(1000 + block, 1000 + max(seeds // 4, BLOCKS), BLOCKS):
         run_seed(seed, troubled=True)
+
+
+def test_the_guarantees_hold_when_other_hosts_come_and_go() -> None:
+    faults: Counter[str] = Counter()
+    for seed in range(GRID_SEEDS):
+        faults += run_seed(seed, grid=True).faults
+    assert all(faults[f"host {kind}"] for kind in KINDS), "hosts that stay prove nothing"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_the_guarantees_hold_in_many_histories_of_other_hosts(block: int, seeds: int) -> None:
+    for seed in range(1000 + block, 1000 + max(seeds, BLOCKS), BLOCKS):
+        run_seed(seed, grid=True)
 
 
 @pytest.mark.long

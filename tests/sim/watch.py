@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from resilient_scoop.core import agent
-from resilient_scoop.core.endings import CANNOT_IMPORT, ENDED, ORPHANED
+from resilient_scoop.core.endings import CANNOT_IMPORT, ENDED, LAUNCHER_GONE, ORPHANED
 from resilient_scoop.ids import PeerId
 from resilient_scoop.wire import messages as wire
 from tests.sim.cancels import Broken
@@ -84,6 +84,7 @@ class Watch:
 
     def hears(self, frames: Sequence[bytes]) -> None:
         """A message of a broker arrives."""
+        self._mind_pause()
         if wire.unpack_header(frames[0]).epoch >= self.host.machine.link.epoch:
             self.heard_at = self.host.world.now
 
@@ -93,14 +94,20 @@ class Watch:
         limit_s = machine.config.orphan_timeout_s
         if limit_s is None:
             return
-        if now - self.stepped_at > machine.lease_s:
-            self.heard_at += now - self.stepped_at  # it was paused
-        self.stepped_at = now
+        self._mind_pause()
         silent_s = now - self.heard_at
         if machine.stopping is None and silent_s > limit_s + 2.0:
             raise Broken(f"G8: {self.host.name} is an orphan for {silent_s:.1f} s, and stays")
+        if machine.stopping == LAUNCHER_GONE:
+            raise Broken(f"G8: {self.host.name} ends with its launcher")
         if machine.stopping == ORPHANED and self.stopped_at is None and silent_s < limit_s - 3.0:
             raise Broken(f"G8: {self.host.name} has heard a broker {silent_s:.1f} s ago, and ends")
+
+    def _mind_pause(self) -> None:
+        now = self.host.world.now
+        if now - self.stepped_at > self.host.machine.lease_s:
+            self.heard_at += now - self.stepped_at
+        self.stepped_at = now
 
     def _told(self, actions: Sequence[agent.Action]) -> None:
         """See what a new broker is told, and keep in mind which deaths are not acknowledged."""
@@ -133,7 +140,7 @@ class Watch:
             raise Broken(f"G4: {name} is started after the stop")
         if name in self.starting or name in self.host.children:
             raise Broken(f"G1: {name} is started, and runs")
-        if name in self.over:
+        if name in self.over and not self.host.is_remote:
             raise Broken(f"G5: {name} is started, and its work was done")
         if self.young[name] > YOUNG_MAX and self.host.world.now - self.died_at[name] < 0.5:
             raise Broken(
@@ -176,6 +183,8 @@ class Watch:
             if len(mine) != 1:
                 raise Broken(f"G2: of the end of {name} the broker is told {len(mine)} times")
             causes = {"asked" if stopping and child.cause in ("crash", "oom") else child.cause}
+            if self.host.is_remote and child.cause == "timeout":  # or it had lied, too
+                causes.add("asked")
             if stopping and child.cause == "timeout":  # its time and that of the stop were over
                 causes.add("asked")
             if mine[0].reason not in causes and not child.is_race:

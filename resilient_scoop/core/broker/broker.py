@@ -161,7 +161,9 @@ class Broker:
         if not self.scheduler.ready and any(p.items > 1 for p in self.scheduler.workers.values()):
             return now + self.config.slice_s
         due = min(now + self.config.beat_s, self.membership.limits.next())
-        return min(due, self.hosts.due()) if self.hosts.by_name else due
+        if self.hosts.by_name and self.membership.stopping is None:
+            return min(due, self.hosts.due())
+        return due
 
     def check(self) -> None:
         """Assert the invariants."""

@@ -139,6 +139,7 @@ class Host:
     lost_items: int = 0  # items of it that ran again
     done: int = 0  # items that it has reported
     counts: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=12))
+    pinged: PeerId | None = None  # the agent that is sent pings: the last that came
     pings: deque[tuple[int, float]] = field(
         default_factory=deque
     )  # not answered: number, when sent

@@ -122,8 +122,8 @@ class Hosts:
 
     # --- what is heard ------------------------------------------------------------------------
 
-    def arrived(self, peer: Peer, now: float) -> None:
-        """A process of a host has said Hello, or is heard again."""
+    def arrived(self, peer: Peer, now: float, *, greets: bool = False) -> None:
+        """A process of a host has said Hello, or is heard again; one that greets has heard us."""
         guest = self.guests.of[peer.id]
         host = guest.host
         host.peers[peer.id] = peer
@@ -131,6 +131,10 @@ class Hosts:
         guest.asked_seq = -1
         if peer.role == "agent":
             host.vouched_at = max(host.vouched_at, now)
+            if greets or host.pinged not in host.peers:
+                host.pinged = peer.id
+                host.pings.clear()
+                host.is_deaf = host.is_deaf and not greets
             self._heard(host, now)
         if host.told_at is not None:
             self.outbox.send(peer.id, wire.encode(wire.Stop(DRAINED)))
@@ -171,10 +175,11 @@ class Hosts:
         else:
             self.scheduler.workers.pop(peer.id, None)
 
-    def answers(self, agent: PeerId, ack: int, now: float) -> None:
-        """The agent of a host acknowledges what it was sent: measure how long that took."""
-        host = self.guests.of[agent].host
-        sent_at = None
+    def answers(self, peer: PeerId, ack: int, now: float) -> None:
+        """A process acknowledges what it was sent; of an agent, measure how long that took."""
+        host, sent_at = self.guests.of[peer].host, None
+        if host.pinged != peer:
+            return
         while host.pings and host.pings[0][0] <= ack:
             sent_at = host.pings.popleft()[1]
         if sent_at is None:
@@ -187,9 +192,9 @@ class Hosts:
     def pings(self, agent: PeerId) -> Host | None:
         """Return the host of an agent that is to be sent a ping now."""
         guest = self.guests.of.get(agent)
-        if guest is None or guest.role != "agent" or len(guest.host.pings) >= PINGS_MAX:
+        if guest is None or guest.host.pinged != agent or agent not in guest.host.peers:
             return None
-        return guest.host if guest.host.agent is not None else None
+        return guest.host if len(guest.host.pings) < PINGS_MAX else None
 
     def gone(self, peer: Peer) -> None:
         """A process of a host has ended, or counts as lost."""
@@ -339,7 +344,7 @@ class Hosts:
         self._seat_all(host)
         if host.state is State.DRAINING and before is not State.DRAINING:
             host.told_at = None
-            within = "" if deadline_s is None else f" within {deadline_s:.0f} s"
+            within = "" if deadline_s is None else f" within {deadline_s:g} s"
             self._note(f"host {name} is drained{within}: {host.why}")
 
     def does_without(self, peer: Peer, why: str, now: float) -> bool:

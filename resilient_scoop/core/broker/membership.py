@@ -91,7 +91,7 @@ class Membership:
         dropped: list[wire.Attempt] = []
         if host is not None:
             peer.given = self.hosts.guests.of[peer_id]
-            self.hosts.arrived(peer, now)
+            self.hosts.arrived(peer, now, greets=True)
         elif hello.role == "worker":
             self.scheduler.workers[peer_id] = peer
         if hello.role == "worker":

@@ -726,3 +726,24 @@ def test_a_ping_is_answered_at_once() -> None:
 
     (answer,) = [each for each in actions if isinstance(each, Transmit)]
     assert wire.unpack_header(answer.frames[0]).ack == host.broker.sent
+
+
+def test_a_remote_agent_that_missed_a_stop_starts_workers_for_the_next_broker() -> None:
+    # Given an agent whose worker was told to end, while it was not
+    host = remote()
+    host.exit("w1", 0, DONE)
+    assert host.slot().state is State.OVER
+    wait(host, 5.0)
+
+    # When the run is resumed
+    actions = host.step(Received(Link(RUN, 2).beat(), {}))
+
+    # Then it has a worker again
+    assert [each.name for each in actions if isinstance(each, Start)] == ["w1"]
+
+
+def test_a_local_agent_starts_no_worker_again_whose_work_is_done() -> None:
+    host = running()
+    host.exit("w1", 0, DONE)
+
+    assert not [a for a in host.step(Received(Link(RUN, 2).beat(), {})) if isinstance(a, Start)]

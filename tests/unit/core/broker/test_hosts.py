@@ -693,3 +693,33 @@ def test_the_end_of_the_launcher_stops_the_processes_of_this_host_only() -> None
     grid.tell(ORIGIN, wire.Bye())
     grid.tell(AGENT, wire.Bye())
     assert grid.broker.is_deserted
+
+
+def test_what_a_worker_acknowledges_is_no_answer_of_its_agent() -> None:
+    grid = Grid()
+    grid.open(ALICE, A1)
+    grid.host("alice").pings.append((2, grid.now))
+
+    grid.broker.hosts.answers(A1, 9, grid.now + 1.0)
+
+    assert grid.host("alice").pings
+    assert grid.host("alice").rtt_s == 0.0
+
+
+def test_pings_go_to_the_agent_that_came_last_and_only_its_answers_count() -> None:
+    # Given a host with a new agent, and an unanswered ping to the one before
+    grid = Grid()
+    grid.open(ALICE, A1)
+    hosts_ = grid.broker.hosts
+    assert hosts_.pings(ALICE) is grid.host("alice")
+    grid.host("alice").pings.append((2, grid.now))
+    grid.host("alice").is_deaf = True
+    new = PeerId(b"Asecond..")
+    HOSTS[new] = "alice"
+    grid.come(new)
+
+    # Then only the new one is asked, and the host is not deaf, since its agent has answered us
+    assert hosts_.pings(ALICE) is None
+    assert hosts_.pings(new) is grid.host("alice")
+    assert not grid.host("alice").is_deaf
+    assert not grid.host("alice").pings
