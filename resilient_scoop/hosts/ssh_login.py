@@ -15,6 +15,7 @@ import logging
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -241,23 +242,25 @@ def _prefer(transport: paramiko.Transport, kinds: list[str]) -> None:
 
 
 def _shake_hands(transport: paramiko.Transport, to: Target, settings: LoginSettings) -> None:
+    began = time.monotonic()
     try:
         transport.start_client(timeout=settings.connect_s * 2)
     except paramiko.IncompatiblePeer as error:
         raise ssh_failures.no_agreement(to, str(error)) from error
     except (paramiko.SSHException, EOFError, OSError) as error:
-        raise _cut_off(to, error, settings.connect_s) from error
+        # paramiko itself closes a connection whose banner or handshake takes too long.
+        is_late = time.monotonic() - began >= settings.connect_s
+        raise _cut_off(to, str(error), settings, is_late=is_late) from error
     if not transport.initial_kex_done:
         raise ssh_failures.no_answer(to, settings.connect_s * 2)
 
 
-def _cut_off(to: Target, error: Exception, within_s: float) -> PlaceError:
+def _cut_off(to: Target, text: str, settings: LoginSettings, *, is_late: bool) -> PlaceError:
     """Judge the end of a connection before a key was agreed on."""
-    text = str(error)
-    if to.proxy_command and not isinstance(error, TimeoutError):
+    if is_late:
+        return ssh_failures.no_answer(to, settings.connect_s)
+    if to.proxy_command:
         return ssh_failures.jump_failed(to, "ProxyCommand", text or "it ended")
-    if isinstance(error.__context__, TimeoutError) or "timed out" in text.lower():
-        return ssh_failures.no_answer(to, within_s)
     if "Indecipherable protocol version" in text or "Incompatible version" in text:
         return ssh_failures.not_ssh(to)
     return ssh_failures.closed_at_login(to)
