@@ -113,7 +113,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     """
     hosts = _hosts(words, hostfile)
     options = SshOptions(
-        kind=Kind(ssh) if hosts else Kind.LOCAL,
+        kind=Kind(ssh),
         config_file=config_file,
         remote=RemoteSettings(python=python, prolog=prolog, script_folder=str(Path.cwd())),
         login=LoginSettings(accept_new_host_keys, connect_timeout),
@@ -145,7 +145,8 @@ def _hosts(words: tuple[str, ...], hostfile: str | None) -> list[Host]:
 
 
 def _warnings(hosts: list[Host], config_file: str) -> list[str]:
-    if not hosts:
+    others = [host for host in hosts if not host.is_local]
+    if not others:
         return []
     config = SshConfig(config_file)
 
@@ -153,11 +154,12 @@ def _warnings(hosts: list[Host], config_file: str) -> list[str]:
         target = config.target(host)
         return target.hostname, target.port, target.user
 
-    return duplicates(hosts, resolve)
+    return duplicates(others, resolve)
 
 
 def _reports(hosts: list[Host], options: SshOptions, here: Here) -> list[HostReport]:
-    doors = [make_door(host, options) for host in hosts]
+    here_too = msgspec.structs.replace(options, kind=Kind.LOCAL)
+    doors = [make_door(host, here_too if host.is_local else options) for host in hosts]
     clocks = (time.monotonic, time.time)  # noqa: TID251 - clocks of two machines are compared
     with Listener() as listener, ThreadPoolExecutor(LOGINS_MAX) as pool:
         looks = [

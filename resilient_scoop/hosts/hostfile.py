@@ -18,6 +18,7 @@ is one host, with the first name.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ _IPV6: Final = re.compile(r"[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%\w+)?")
 _RANGE: Final = re.compile(r"\[(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\]")
 _USER: Final = re.compile(r"[^\s@:/\[\]-][^\s@:/\[\]]*")
 _BOOLEANS: Final = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+_LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _SAME_NAME: Final = {"workers": "slots", "max-slots": "max_slots", "max_workers": "max_slots"}
 _KEYS: Final = ("slots", "max_slots", "user", "address", "port", "python", "prolog", "tunnel")
 
@@ -59,6 +61,12 @@ class Host(msgspec.Struct, frozen=True):
     def target(self) -> str:
         """The name or address that SSH is told."""
         return self.address or self.name
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is this machine, by a name that says so; a host with a way to reach it is not."""
+        names = (*_LOCAL_NAMES, os.uname().nodename)
+        return self.name in names and not (self.address or self.user or self.port)
 
 
 class Shares(msgspec.Struct, frozen=True):

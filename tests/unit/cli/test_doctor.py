@@ -37,6 +37,15 @@ def test_without_hosts_this_machine_is_looked_at(capsys: pytest.CaptureFixture[s
     assert out.splitlines()[1].split()[0] == "localhost"
 
 
+def test_the_own_host_in_a_hostfile_is_looked_at_without_ssh(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "hosts.txt").write_text("localhost slots=2\n")
+    code, out, _ = doctor(capsys, "--hostfile", str(tmp_path / "hosts.txt"), "--json")
+    assert code == 0
+    assert json.loads(out)["hosts"][0]["cores"] > 0
+
+
 def test_a_host_that_cannot_be_used_is_named_with_the_cure_and_ends_with_75(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, closed_port: int
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from resilient_scoop.errors import UsageError
@@ -50,6 +52,16 @@ def test_a_line_gives_all_options() -> None:
     assert host.target == "10.0.0.7"
     assert one("bob max-slots=9 tunnel=no").max_workers == 9
     assert one("bob tunnel=no").tunnel is False
+
+
+@pytest.mark.parametrize(
+    ("text", "is_local"),
+    [("localhost:4", True), ("127.0.0.1", True), ("[::1]:2", True), (os.uname().nodename, True),
+     ("me address=127.0.0.1", False),
+     ("ann@localhost", False), ("localhost port=2222", False), ("localhost.lab", False)],
+)  # fmt: skip
+def test_a_host_is_local_by_its_name(text: str, is_local: bool) -> None:  # noqa: FBT001
+    assert one(text).is_local is is_local
 
 
 def test_comments_and_blank_lines_are_ignored() -> None:
