@@ -208,7 +208,7 @@ class Grid:
             self.blocked[node, way] = max(until, self.world.now + seconds)
 
     def _flap(self, node: int, times: int) -> None:
-        """Be out of reach for longer than the heartbeat timeout, again and again."""
+        """Be out of reach for longer than the heartbeat timeout, several times."""
         gap_s = self.world.climate.lease_s + 1.5
         self._block(node, "apart", gap_s)
         if times > 1:
@@ -274,7 +274,7 @@ class Grid:
     # --- what must hold -----------------------------------------------------------------------
 
     def said(self, text: str) -> None:
-        """The broker says something: nobody is accused who is honest."""
+        """The broker says something: no honest host is accused."""
         self.world.note(f"says {text}")
         honest = [node for node in self.nodes if node not in self.liars]
         for node in honest:

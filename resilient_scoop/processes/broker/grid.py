@@ -19,6 +19,7 @@ from resilient_scoop.runs.hosts import (
     LiveHost,
     LiveHostsFile,
     read_drained,
+    read_live_hosts,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 _WRITE_S: Final = 1.0
 _PRUNE_S: Final = 10.0
+
+
+def expected(live: LiveHostsFile | None) -> list[str]:
+    """Return the hosts whose workers hold items of the broker before this one: they will soon be heard."""
+    hosts = {} if live is None else live.hosts
+    return sorted(name for name, host in hosts.items() if host.state in ("up", "draining"))
 
 
 class Grid:
@@ -47,6 +54,8 @@ class Grid:
         self._drained = set(read_drained(self._run_dir))
         for host in self._drained:
             exchange.add(DrainHost(host))
+        if settings.adopt:
+            exchange.broker.membership.expect(expected(read_live_hosts(self._run_dir)))
 
     def receive(self, now: float) -> None:
         """Take in what has arrived."""
