@@ -30,8 +30,9 @@ RESUMED is a new broker of a run that had told the processes of another host to 
   G6  What fails repeatedly is tried ever later, or a limited number of times, or for a limited time,
       but for a full disk; then the run is given up.
   G7  Only processes that the host lets run are vouched for.
-  G8  The agent of another host outlives its launcher. It ends, in order, when it has heard no broker for
-      `orphan_timeout_s`; time in which it did not run itself is not counted, and it says so.
+  G8  The agent of another host outlives its launcher, once a broker has greeted it. It ends, in order, when
+      it has heard no broker for `orphan_timeout_s`; time in which it did not run itself is not counted, and
+      it says so.
 
 Times at a stop (G4): what runs has `stop_grace_s`, an interrupted script `LAST_S` more. After the script's
 end a process has `EXIT_S` for its exit handlers, but a worker that still computes has the grace only.
@@ -419,7 +420,7 @@ class Agent:
             case Received(frames=frames, flights=flights):
                 self._received(frames, flights, now)
             case LauncherGone():
-                if self.config.orphan_timeout_s is None:
+                if self.config.orphan_timeout_s is None or self.link.epoch == 0:
                     self.stop(LAUNCHER_GONE, now)
                     self.stop_at = now
             case Ticked(flights=flights, states=states):

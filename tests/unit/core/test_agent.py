@@ -634,6 +634,18 @@ def wait(host: Host, seconds: float) -> list[agent.Action]:
     return found
 
 
+def test_a_remote_agent_that_never_heard_a_broker_ends_with_its_launcher() -> None:
+    host = Host(1, greeted=False, orphan_timeout_s=60.0)
+    host.tick()
+    host.started("w1")
+
+    actions = host.step(LauncherGone()) + host.tick(5.0)
+
+    assert host.machine.stopping == "launcher gone"
+    assert of(Kill, actions)
+    assert type(host.exit("w1", -9)[-1]) is Leave
+
+
 def test_a_remote_agent_outlives_its_launcher() -> None:
     host = remote()
 
