@@ -23,12 +23,13 @@ from typing import Final
 from chaos import command, hostfaults, processes, recovery, rounds
 from chaos.checker import Guarantee
 from chaos.command import Place
+from chaos.evidence import Ledger
 from chaos.hostfaults import LASTING, Drawn, Fault, Injection, Injector
 from chaos.lab import DESK, Lab
 from chaos.lab.namespaces import network_of
 from chaos.recovery import Recovery
 from chaos.rounds import Reference, Result, Round, RunHangsError
-from chaos.workloads.ledger import SLOWNESS
+from chaos.workloads.ledger import END, SLOWNESS
 
 GRID_WORKLOADS: Final = ("plain_ea", "plain_nested", "as_completed", "ea", "nested")
 SLOW: Final = 10.0
@@ -41,6 +42,8 @@ ORPHANS_S: Final = 20.0
 _LEFT_S: Final = 5.0
 _POLL_S: Final = 0.01
 _PAUSE_S: Final = 0.1
+_START_SHARE: Final = 0.1
+_START_S: Final = 3.0
 
 
 @dataclass(slots=True)
@@ -91,6 +94,7 @@ class Grid:
     slow: float = SLOW
     orphans_s: float = ORPHANS_S
     references: dict[str, Reference] = field(default_factory=dict)
+    items: dict[str, int] = field(default_factory=dict)  # of each workload
 
     def __post_init__(self) -> None:
         if not self.kinds:
@@ -120,6 +124,8 @@ class Grid:
             blank = Reference(script, output, 30.0, 0.0)
             with rounds.staged(result, self.kept, self.lab.shared) as place:
                 GridRound(result, blank, self.settle(place), self).measure()
+                paths = {line.path for line in Ledger(place.root / "ledger").lines()}
+            self.items[workload] = len(paths)
             self.references[workload] = Reference(script, output, result.lives_s, 0.0)
         return self.references[workload]
 
@@ -219,7 +225,7 @@ class GridRound(Round):
         if self.healing and self.healing[0][0] <= now:
             self.injector.heal(self.healing.pop(0)[1])
             return True
-        if not self.agenda or now < began + self.agenda[0].fraction * self.reference.duration_s:
+        if not self.agenda or not self._is_due(self.agenda[0].fraction, now - began):
             return False
         drawn = self.agenda.pop(0)
         injection = self.injector.inject(drawn)
@@ -229,6 +235,14 @@ class GridRound(Round):
             if drawn.kind is Fault.LAUNCHER_KILL:
                 process.wait()
         return True
+
+    def _is_due(self, fraction: float, passed_s: float) -> bool:
+        """Return whether a fault's moment has come: by time while hosts start, then by what is done."""
+        if fraction < _START_SHARE:
+            return passed_s > _START_S * fraction / _START_SHARE
+        done = len({line.path for line in self.ledger.lines() if line.mark == END})
+        items = self.grid.items.get(self.reference.script.stem, 0)
+        return done > items * (fraction - _START_SHARE) / (1 - _START_SHARE)
 
     def _note(self, injection: Injection) -> None:
         drawn = injection.drawn
