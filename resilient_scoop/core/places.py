@@ -96,7 +96,8 @@ class PlacesConfig(msgspec.Struct, frozen=True):
 
     run_id: str
     places: tuple[PlaceConfig, ...]
-    min_hosts: int = 0  # the run is given up if fewer have come after `min_hosts_s`
+    min_hosts: int = 0  # the run is given up if fewer have come after `min_hosts_s`,
+    # or after `TOO_FEW_S` if too many were refused for good
     min_hosts_s: float = 120.0
     stop_grace_s: float = 3.0
 
@@ -192,6 +193,7 @@ class Slot(msgspec.Struct, eq=False):
     call: Call | None = None  # what is under way
     is_being_stopped: bool = False  # a stop is under way, perhaps beside a look or a search
     out: str = ""  # why no unit is wanted here: "drained", "revoked"
+    is_refused: bool = False  # its last call was refused for good
     has_left: bool = False  # the agent left in order
 
     started_at: float = 0.0
@@ -813,7 +815,7 @@ class Places:
 
     def _started(self, slot: Slot, units: tuple[str, ...], now: float) -> None:
         self._know(slot, units, now)
-        slot.is_answered = bool(units)
+        slot.is_answered, slot.is_refused = bool(units), False
         slot.look_at = now + LOOK_S
         slot.is_searched = False
         if slot.state is State.RUNNING:
@@ -912,7 +914,7 @@ class Places:
 
     def _failed(self, slot: Slot, event: Failed, now: float) -> None:
         """A call failed: a start may have been made all the same, unless it was refused (PL2)."""
-        slot.why = event.why
+        slot.why, slot.is_refused = event.why, event.refused
         wait_s = _failure_wait_s(event, _wait_s(max(1, slot.finds), event.jitter))
         match event.call:
             case Call.WRITE:
@@ -1102,12 +1104,17 @@ class Places:
         have, wanted = len(self.have_come), self.config.min_hosts
         if have >= wanted:
             self.too_few_at = self.give_up_at = inf
-        elif now >= self.give_up_at:
+        elif now >= self.give_up_at or (now >= self.too_few_at and self._hopeful() < wanted):
             self.too_few_at = self.give_up_at = inf
             self._actions.append(GiveUp(have, wanted, self._missing()))
         elif now >= self.too_few_at:
             self.too_few_at = now + TOO_FEW_AGAIN_S
             self._say(TooFew(have, wanted, self._missing(), self.give_up_at - now))
+
+    def _hopeful(self) -> int:
+        """Return how many hosts have come, or may come without the user."""
+        slots = self.slots.values()
+        return sum(slot.host in self.have_come or not slot.is_refused for slot in slots)
 
     def _missing(self) -> tuple[str, ...]:
         return tuple(host for host in self.slots if host not in self.have_come)
