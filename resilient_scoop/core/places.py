@@ -97,7 +97,7 @@ class PlacesConfig(msgspec.Struct, frozen=True):
     run_id: str
     places: tuple[PlaceConfig, ...]
     min_hosts: int = 0  # the run is given up if fewer have come after `min_hosts_s`,
-    # or after `TOO_FEW_S` if too many were refused for good
+    # or as soon as too many are refused for good
     min_hosts_s: float = 120.0
     stop_grace_s: float = 3.0
 
@@ -522,7 +522,7 @@ class Say(msgspec.Struct, frozen=True):
 
 
 class GiveUp(msgspec.Struct, frozen=True):
-    """Too few hosts have come in time: the run is to stop. Nothing ends before `Stop` comes."""
+    """Too few hosts have come in time, or can come: the run is to stop, and `Stop` will follow."""
 
     have: int
     wanted: int
@@ -571,6 +571,7 @@ class Places:
         self.too_few_at = inf
         self.give_up_at = inf
         self.stop_at = inf  # when it leaves, whatever is left
+        self._is_refusal_new = False
         self.stopping = False
         self.left = False
         self._actions: list[Action] = []
@@ -915,6 +916,7 @@ class Places:
     def _failed(self, slot: Slot, event: Failed, now: float) -> None:
         """A call failed: a start may have been made all the same, unless it was refused (PL2)."""
         slot.why, slot.is_refused = event.why, event.refused
+        self._is_refusal_new = event.refused
         wait_s = _failure_wait_s(event, _wait_s(max(1, slot.finds), event.jitter))
         match event.call:
             case Call.WRITE:
@@ -1102,14 +1104,15 @@ class Places:
     def _count_hosts(self, now: float) -> None:
         """Say that too few hosts have come, and give up at last."""
         have, wanted = len(self.have_come), self.config.min_hosts
-        if have >= wanted:
+        if have >= wanted or self.give_up_at == inf:
             self.too_few_at = self.give_up_at = inf
-        elif now >= self.give_up_at or (now >= self.too_few_at and self._hopeful() < wanted):
+        elif now >= self.give_up_at or (self._is_refusal_new and self._hopeful() < wanted):
             self.too_few_at = self.give_up_at = inf
             self._actions.append(GiveUp(have, wanted, self._missing()))
         elif now >= self.too_few_at:
             self.too_few_at = now + TOO_FEW_AGAIN_S
             self._say(TooFew(have, wanted, self._missing(), self.give_up_at - now))
+        self._is_refusal_new = False
 
     def _hopeful(self) -> int:
         """Return how many hosts have come, or may come without the user."""

@@ -640,14 +640,25 @@ def test_a_run_with_too_few_hosts_is_given_up_at_its_deadline() -> None:
     assert shell.now == pytest.approx(100.0 + 120.0, abs=1.0)
 
 
-def test_a_run_is_given_up_soon_when_too_many_hosts_are_refused_for_good() -> None:
+def test_a_run_is_given_up_at_once_when_too_many_hosts_are_refused_for_good() -> None:
     shell = Shell("a", "b", min_hosts=2)
     shell.come("a")
     shell.step(TagWritten("b", shell.slot("b").tag))
-    shell.fail(Call.START, "b", refused=True)
+    actions = shell.fail(Call.START, "b", refused=True)
 
-    assert shell.to(GiveUp) == GiveUp(1, 2, ("b",))
-    assert shell.now == pytest.approx(100.0 + places.TOO_FEW_S)
+    assert of(actions, GiveUp) == [GiveUp(1, 2, ("b",))]
+    shell.step(AgentLost("a"))
+    shell.say(State.UNKNOWN, "a")
+    shell.to(Find)
+    assert not of(shell.fail(Call.FIND, "a", refused=True), GiveUp)
+    assert not of(shell.tick(200.0), GiveUp)
+
+
+def test_a_refusal_that_leaves_enough_hosts_does_not_end_the_run() -> None:
+    shell = Shell("a", "b", min_hosts=1)
+    shell.tick()
+    shell.step(TagWritten("b", shell.slot("b").tag))
+    assert not of(shell.fail(Call.START, "b", refused=True), GiveUp)
 
 
 def test_a_host_that_has_come_counts_even_if_it_is_lost() -> None:
