@@ -1,8 +1,8 @@
 """Files of known host keys, in OpenSSH's format: is this the key of that host?
 
 Names may be hashed (`|1|salt|hash`), patterns with `*`, `?` and `!`, and have a port (`[host]:2222`). A key
-marked `@revoked` is never accepted; `@cert-authority` lines are skipped, since paramiko checks no
-host certificates.
+marked `@revoked` is never accepted. The keys of `@cert-authority` lines are not the host's: paramiko checks
+no host certificates.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import Final
 
 import msgspec
 
+_REVOKED: Final = "@revoked"
+_AUTHORITY: Final = "@cert-authority"
 _FIELDS_MIN: Final = 3
 _HASHED_PARTS: Final = 4
 _LINE_BYTES_MAX: Final = 64 * 1024
@@ -46,15 +48,21 @@ class _Entry(msgspec.Struct, frozen=True):
     names: str
     kind: str
     key: bytes
-    is_revoked: bool
+    marker: str  # "", "@revoked" or "@cert-authority"
     where: str
+
+    @property
+    def is_revoked(self) -> bool:
+        return self.marker == _REVOKED
 
 
 class KnownHosts:
     """The entries of several files."""
 
     def __init__(self, files: Iterable[str]) -> None:
-        self._entries = [entry for file in files for entry in _read(Path(file))]
+        entries = [entry for file in files for entry in _read(Path(file))]
+        self._entries = [entry for entry in entries if entry.marker != _AUTHORITY]
+        self._authorities = [entry for entry in entries if entry.marker == _AUTHORITY]
 
     def judge(self, name: str, kind: str, key: bytes) -> Judged:
         """Return what is known of a key that a host presents."""
@@ -71,6 +79,10 @@ class KnownHosts:
         nearest = next((entry for entry in entries if entry.kind == kind), entries[0])
         expected = f"{nearest.kind} {fingerprint(nearest.key)}"
         return Judged(Verdict.CHANGED, nearest.where, expected)
+
+    def authority(self, name: str) -> str:
+        """Return the line of a certificate authority for a host; empty if there is none."""
+        return next((each.where for each in self._authorities if _names(each.names, name)), "")
 
     def kinds(self, name: str) -> list[str]:
         """Return the types of the keys that are known for a host."""
@@ -116,13 +128,13 @@ def _read(path: Path) -> list[_Entry]:
         if not fields or fields[0].startswith("#") or len(line) > _LINE_BYTES_MAX:
             continue
         marker = fields.pop(0) if fields[0].startswith("@") else ""
-        if marker not in {"", "@revoked"} or len(fields) < _FIELDS_MIN:
+        if marker not in {"", _REVOKED, _AUTHORITY} or len(fields) < _FIELDS_MIN:
             continue
         try:
             key = base64.b64decode(fields[2], validate=True)
         except binascii.Error:
             continue
-        found.append(_Entry(fields[0], fields[1], key, bool(marker), f"{path} line {number}"))
+        found.append(_Entry(fields[0], fields[1], key, marker, f"{path} line {number}"))
     return found
 
 

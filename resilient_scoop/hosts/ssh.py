@@ -31,6 +31,9 @@ from resilient_scoop.hosts.ssh_login import Login, LoginSettings, log_in, within
 _CHUNK: Final = 32 * 1024
 _REQUEST_S: Final = 15.0
 _LOOK_S: Final = 1.0
+_CLOSE_S: Final = 1.0
+TUNNELED_MAX: Final = 64
+"""Connections through one tunnel at once; an agent has one, and a few more while it reconnects."""
 _LOOPBACK: Final = "127.0.0.1"
 _UNKNOWN_STATUS: Final = -1
 
@@ -105,6 +108,7 @@ class SshDoor:
         self._settings = settings
         self._lock = threading.Lock()  # one login, and one request without a channel, at a time
         self._login: Login | None = None
+        self._is_closed = False
         self._tunnel: _Tunnel | None = None
         self._port = 0  # that of the last tunnel, asked for again
 
@@ -120,8 +124,16 @@ class SshDoor:
             if login is not None:
                 login.close()
             self._login = self._tunnel = None
-            self._login = log_in(self._to, self._config, self._settings)
-            return self._login
+            new = log_in(self._to, self._config, self._settings, self._go_ahead)
+            if self._is_closed:  # in the meantime
+                new.close()
+                self._go_ahead()
+            self._login = new
+            return new
+
+    def _go_ahead(self) -> None:
+        if self._is_closed:
+            raise PlaceBusyError(f"{self._to.name}: the connection was closed here")
 
     def open(self, command: str) -> Pipe:
         """Start a command."""
@@ -201,11 +213,16 @@ class SshDoor:
         return f"ssh {self._to.typed} '{quoted}'"
 
     def close(self) -> None:
-        """End the connection."""
-        with self._lock:
+        """End the connection; a login that is under way ends itself, after its present step."""
+        self._is_closed = True
+        if not self._lock.acquire(timeout=_CLOSE_S):
+            return
+        try:
             if self._login is not None:
                 self._login.close()
             self._login = self._tunnel = None
+        finally:
+            self._lock.release()
 
 
 class _Tunnel:
@@ -213,10 +230,20 @@ class _Tunnel:
 
     def __init__(self, target: tuple[str, int]) -> None:
         self.target = target
+        self._free = threading.BoundedSemaphore(TUNNELED_MAX)
 
     def accept(self, channel: Any, _origin: Any, _server: Any) -> None:
         """Take a connection; called by paramiko's thread, which must not wait."""
-        threading.Thread(target=self._carry, args=(channel,), daemon=True).start()
+        threading.Thread(target=self._take, args=(channel,), daemon=True).start()
+
+    def _take(self, channel: Any) -> None:
+        if not self._free.acquire(blocking=False):
+            _close(channel)
+            return
+        try:
+            self._carry(channel)
+        finally:
+            self._free.release()
 
     def _carry(self, channel: Any) -> None:
         try:

@@ -70,8 +70,13 @@ def not_ssh(to: Target) -> PlaceRefusedError:
     )
 
 
-def unknown_key(to: Target, key: str) -> PlaceRefusedError:
-    """No file of known hosts has the host."""
+def unknown_key(to: Target, key: str, authority: str = "") -> PlaceRefusedError:
+    """No file of known hosts has the host, but perhaps an authority that certifies its key."""
+    if authority:
+        return PlaceRefusedError(
+            f"{to.name}: the host key of {to.hostname} is known by a certificate authority only "
+            f"({authority}), which paramiko cannot check; use the ssh program: --ssh system"
+        )
     return PlaceRefusedError(
         f"{to.name}: the host key of {to.hostname} is not known ({key}); if this is its fingerprint, add "
         f"it (`ssh {to.typed}` once, or --accept-new-host-keys)"

@@ -75,8 +75,12 @@ class Login:
         self._below.close()
 
 
-def log_in(to: Target, config: SshConfig, settings: LoginSettings) -> Login:
+def log_in(
+    to: Target, config: SshConfig, settings: LoginSettings, go_ahead: Callable[[], None]
+) -> Login:
     """Log in at a host; a login that sshd cuts off is tried again, with growing waits.
+
+    `go_ahead` is called before each try, and raises PlaceError if the login is not wanted any more.
 
     Raises:
         PlaceRefusedError: another try is of no use until the user has changed something.
@@ -85,6 +89,7 @@ def log_in(to: Target, config: SshConfig, settings: LoginSettings) -> Login:
 
     def once() -> Login:
         with logins:
+            go_ahead()
             return _through(to, config, settings, depth=0)
 
     return patiently(once, is_worth_another, tries=TRIES, wait_max_s=WAIT_MAX_S)
@@ -276,7 +281,7 @@ def _check_key(key: Any, known: KnownHosts, to: Target, settings: LoginSettings)
         raise ssh_failures.revoked_key(to, shown, judged.where)
     if judged.verdict is Verdict.UNKNOWN:
         if not (settings.accept_new_host_keys or to.accept_new):
-            raise ssh_failures.unknown_key(to, shown)
+            raise ssh_failures.unknown_key(to, shown, known.authority(to.key_name))
         if to.known_hosts:
             with contextlib.suppress(OSError):  # a home folder that cannot be written to
                 known_hosts.learn(to.known_hosts[0], to.key_name, kind, data)

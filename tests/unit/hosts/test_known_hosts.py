@@ -87,6 +87,15 @@ def test_a_revoked_key_is_never_known(tmp_path: Path) -> None:
     )
 
 
+def test_an_authority_is_named_and_its_key_is_not_the_host_s(tmp_path: Path) -> None:
+    (tmp_path / "known").write_text(line("*.lab", marker="@cert-authority"))
+    known = KnownHosts([str(tmp_path / "known")])
+    assert known.authority("ws1.lab") == f"{tmp_path}/known line 1"
+    assert known.authority("ws1") == ""
+    assert known.judge("ws1.lab", KIND, KEY).verdict is Verdict.UNKNOWN
+    assert known.kinds("ws1.lab") == []
+
+
 def test_lines_that_are_not_understood_are_skipped(tmp_path: Path) -> None:
     text = "ws1\nws1 ssh-ed25519\nws1 ssh-ed25519 ###\n@cert-authority " + line("ws1", OTHER)
     assert judge(tmp_path, text + line("ws1")).verdict is Verdict.KNOWN

@@ -103,6 +103,21 @@ def test_several_connections_use_a_tunnel_at_once(lab: Lab, echo: int) -> None:
         sock.close()
 
 
+def test_a_tunnel_carries_a_limited_number_of_connections(
+    lab: Lab, echo: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resilient_scoop.hosts.ssh.TUNNELED_MAX", 2)
+    host, _, port = lab.door().tunnel(echo).rpartition(":")
+    socks = [socket.create_connection((host, int(port)), timeout=10) for _ in range(3)]
+    assert socks[2].recv(10) == b""
+    for sock in socks[:2]:
+        sock.sendall(b"x")
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(10) == b"X"
+    for sock in socks:
+        sock.close()
+
+
 def test_a_tunnel_is_opened_once(lab: Lab, echo: int) -> None:
     door = lab.door()
     assert door.tunnel(echo) == door.tunnel(echo)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,12 @@ def test_a_configuration_that_makes_no_sense_is_refused_with_its_name(
 ) -> None:
     with pytest.raises(UsageError, match=r"alice: the SSH configuration .*/config cannot be used"):
         target(home, text)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("invoke") is not None, reason="paramiko can run it")
+def test_a_configuration_that_runs_programs_needs_the_ssh_program(home: Path) -> None:
+    with pytest.raises(UsageError, match="--ssh system"):
+        target(home, 'Match exec "true"\nPort 2222\n')
 
 
 def test_none_reads_no_file(home: Path) -> None:

@@ -108,6 +108,12 @@ def test_an_unknown_host_key_is_refused_with_its_fingerprint(lab: Lab) -> None:
     assert lab.sshd.logins == 0
 
 
+def test_a_host_that_only_an_authority_knows_is_refused_with_the_cure(lab: Lab) -> None:
+    lab.known.write_text(f"@cert-authority * {lab.sshd.known_line.split(' ', 1)[1]}")
+    assert "certificate authority only" in refused(lab.door())
+    assert "--ssh system" in refused(lab.door())
+
+
 @pytest.mark.parametrize("word", ["no", "off"])
 def test_a_configuration_cannot_turn_the_check_of_host_keys_off(lab: Lab, word: str) -> None:
     lab.known.write_text("")
@@ -382,6 +388,31 @@ def test_at_most_eight_logins_happen_at_once(lab: Lab) -> None:
         list(pool.map(SshDoor.connect, doors))
     assert lab.sshd.logins == 20
     assert most <= 8 == LOGINS_MAX
+
+
+def test_a_door_that_is_closed_ends_its_login_after_the_present_step(lab: Lab) -> None:
+    came = threading.Event()
+    released = threading.Event()
+    tries = []
+
+    def wait(_: socket.socket) -> bool:
+        tries.append(1)
+        came.set()
+        released.wait(10)
+        return False
+
+    lab.sshd.before = wait
+    door = lab.door(settings=LoginSettings(connect_s=20))
+    with ThreadPoolExecutor(1) as pool:
+        login = pool.submit(door.connect)
+        assert came.wait(10)
+        began = time.monotonic()
+        door.close()
+        assert time.monotonic() - began < 5
+        released.set()
+        with pytest.raises(PlaceBusyError, match="was closed here"):
+            login.result(10)
+    assert len(tries) == 1
 
 
 # --- through others ---------------------------------------------------------------------------
