@@ -20,7 +20,7 @@ from tests.integration.runs import wait_until
 
 pytestmark = [pytest.mark.grid, pytest.mark.timeout(180)]
 
-SLOW = 4.0
+SLOW = 3.0
 LEFT_S = 5.0
 LASTS_S = {
     Fault.SLEEP: 13.0,
