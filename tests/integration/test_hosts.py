@@ -294,7 +294,9 @@ def test_a_host_joins_a_run_of_one_machine_with_a_ticket(grid: Grid) -> None:
     joined.stdin.write(ticket)
     joined.stdin.flush()
     wait_until(lambda: len(grid.agents("worker")) == 2, 20.0)
+    os.kill(grid.agents("broker")[0], signal.SIGKILL)
     done = finish(process, timeout_s=TIMEOUT_S)
+    assert grid.place.status()["resubmitted"] == 0, "the next broker lets it in again"
     assert done.expect() == SLOW_OUT
     left = finish(joined, timeout_s=20.0)
     assert "computes for run" in left.err

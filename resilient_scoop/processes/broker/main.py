@@ -232,8 +232,8 @@ class BrokerShell:
         os.set_blocking(1, False)
         self.grid: Grid | None = None
         self.asked, self.asked_at = Asked(Path(settings.run_dir)), 0.0
-        if settings.options.grid:
-            self._open_door()
+        if settings.options.grid or (Path(settings.run_dir) / "keys" / "enrolled").exists():
+            self._open_door()  # hosts that were invited to an earlier broker may still be there
         self.launcher, self.halt_said = True, False
         self.is_left = False  # the launcher has ended, and other hosts wait for the next one
         self.reported_at = 0.0
