@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from chaos import command, rounds
 from chaos.command import Place
+from chaos.evidence import Ledger
 from chaos.grid import Grid, GridResult, leftovers
 from chaos.hostfaults import AT_DESK, SHAPES, Drawn, Fault
 from chaos.lab import DESK, Lab
@@ -102,6 +104,45 @@ def test_a_run_survives_the_loss_of_two_hosts(grid: Grid) -> None:
 def test_a_run_survives_rounds_drawn_from_seeds(tun_grid: Grid) -> None:
     for seed in range(2):
         assert_clean(tun_grid.play(seed))
+
+
+# --- hosts that are asked to leave ----------------------------------------------------------------
+
+
+def established(lab: Lab, name: str) -> int:
+    """Return how many TCP connections a host has to the desk, other than SSH's."""
+    lines = lab.exec(name, ["ss", "-Htn", "state", "established"]).stdout.splitlines()
+    return sum(":22 " not in line for line in lines)
+
+
+def test_a_host_that_is_drained_loses_no_work(grid: Grid, place: Place) -> None:
+    process = begin(grid, place)
+    assert command.ask(place, "drain", "bob")[0] == 0
+    asked_at = time.monotonic()
+    assert process.wait(60) == 0
+    lines = Ledger(place.root / "ledger").lines()
+    starts = Counter(line.path for line in lines if line.is_start)
+    assert set(starts.values()) == {1}
+    late = [line for line in lines if line.host == "bob" and line.at_s > asked_at + 3.0]
+    assert late == []
+    assert place.said() == grid.reference("plain_ea").output
+    assert_nothing_left(grid.lab)
+
+
+def test_a_host_that_is_revoked_is_cut_off_within_a_second(grid: Grid, place: Place) -> None:
+    process = begin(grid, place)
+    wait_until(lambda: established(grid.lab, "carol") > 0)
+    assert command.ask(place, "revoke", "carol")[0] == 0
+    wait_until(lambda: established(grid.lab, "carol") == 0, 1.0)
+    asked_at = time.monotonic()
+    assert process.wait(60) == 0
+    late = [
+        line for line in Ledger(place.root / "ledger").lines()
+        if line.host == "carol" and line.is_start and line.at_s > asked_at + 1.5
+    ]  # fmt: skip
+    assert late == []
+    assert place.said() == grid.reference("plain_ea").output
+    assert_nothing_left(grid.lab)
 
 
 # --- nothing is left -------------------------------------------------------------------------------
