@@ -37,6 +37,9 @@ _NAME: Final = re.compile(r"(?:payloads/(?:arg|res)-[0-9a-f]{32}|checkpoints/[0-
 _PART: Final = ".part"
 _LOG_EVERY_S: Final = 1.0
 _LOG_PATIENCE_S: Final = 5.0
+ANSWER_S: Final = 8.0
+"""How long a broker may take to name the files of the code. The agent stands still meanwhile. If it did so
+for a lease (10 s), it would take that for a pause of its own, and never end for lack of a broker (G8)."""
 
 
 class _Log:
@@ -305,11 +308,15 @@ class AgentFiles:
     # --- the user's code ----------------------------------------------------------------------
 
     def fetch_code(self, pump: Callable[[], None], now: Callable[[], float], until: float) -> bool:
-        """Have the copies of the user's code here as they are now; return whether that worked in time."""
+        """Have the copies of the user's code here as they are now; return whether that worked in time.
+
+        It returns soon where no broker answers at all.
+        """
         self._code = []
         asked_at = -1e9
+        answered_until = min(until, now() + ANSWER_S)
         while not self._code:  # it names one file at least
-            if now() > until:
+            if now() > answered_until:
                 return False
             if now() - asked_at > _LOG_PATIENCE_S:
                 asked_at = now()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from resilient_scoop.config import BrokerConfig
 from resilient_scoop.processes.agent import host_files
 from resilient_scoop.processes.agent.host_files import AgentFiles
 from resilient_scoop.processes.broker.files import FileService
@@ -191,6 +192,16 @@ def test_code_is_fetched_with_its_times(both: Both) -> None:
 def test_code_that_does_not_come_in_time_is_reported(both: Both) -> None:
     both.is_cut = True
     assert not both.files.fetch_code(both.turn, time.monotonic, time.monotonic() + 0.1)
+
+
+def test_an_agent_without_a_broker_waits_for_code_shorter_than_a_lease(both: Both) -> None:
+    clock = [0.0]
+
+    def turn() -> None:
+        clock[0] += 0.1
+
+    assert not both.files.fetch_code(turn, lambda: clock[0], 20.0)
+    assert clock[0] < BrokerConfig().lease_s
 
 
 def test_logs_arrive_whole(both: Both) -> None:
