@@ -329,6 +329,10 @@ class Ledger:
             if batch.ready:
                 self.scheduler.withdraw(batch, start, stop)
             self._drop_kids(batch.parent.path, batch.call, start, stop, counted=True)
+            mine = None if by is None else self.scheduler.leases.get(by)
+            if mine is not None and mine.batch is batch and mine.left.covers(start, stop):
+                self.scheduler.settle(mine, start, stop)  # no other lease has them (Q1)
+                continue
             for lease in list(batch.leases):
                 self.scheduler.settle(lease, start, stop)
                 if not lease.left and lease.attempt != by:

@@ -34,6 +34,7 @@ The life of an item; what is not listed changes nothing:
 from __future__ import annotations
 
 import heapq
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -209,10 +210,17 @@ class Scheduler(msgspec.Struct):
         return min(slice_s, max(self.config.slice_s_min, left_s))
 
     def _roomiest(self) -> Peer | None:
-        best = None
-        for peer in self.workers.values():
-            if self._has_room(peer) and (best is None or peer.load_s < best.load_s):
-                best = peer
+        """Return the worker with room that holds the least; of equal ones the one that came first."""
+        best, least_s = None, inf
+        hold_s, prefetch_s = self._hold_s, self.config.prefetch_s
+        for peer in self.workers.values():  # as `_has_room`, but for thousands of workers
+            load_s, items = peer.load_s, peer.items
+            if load_s >= least_s or peer.stuck or (items > 0 and self._is_long(peer)):
+                continue
+            if load_s < hold_s + peer.lag_s or (items == 1 and load_s < prefetch_s):
+                best, least_s = peer, load_s
+                if not load_s:
+                    break
         return best
 
     def _overtaken(self) -> Peer | None:
