@@ -330,11 +330,8 @@ class GridRound(Round):
                 recovery.interrupted(lines, each.at_s, each.inner, host) if host != DESK else set()
             )
             work_s = recovery.work_s(lines, each.at_s, lost)
-            if host == DESK:  # the run itself stood still: until anything was started again
-                work_s = min(
-                    (e.at_s - each.at_s for e in lines if e.is_start and e.at_s > each.at_s),
-                    default=None,
-                )
+            if host == DESK:  # the run itself stood still: until anything is started again
+                work_s = recovery.any_s(lines, each.healed_s or each.at_s)
             host_s = (
                 recovery.host_s(lines, each.healed_s, host)
                 if each.healed_s and host != DESK

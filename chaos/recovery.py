@@ -63,6 +63,11 @@ def host_s(lines: Sequence[LedgerLine], at_s: float, host: str) -> float | None:
     )
 
 
+def any_s(lines: Sequence[LedgerLine], at_s: float) -> float | None:
+    """Return the time until any item was started after a moment; None if none was."""
+    return min((e.at_s - at_s for e in lines if e.is_start and e.at_s > at_s), default=None)
+
+
 def table(found: Iterable[Recovery]) -> str:
     """Return the figures by kind: how many, p50 and p99 of both times."""
     by_kind: dict[str, list[Recovery]] = {}
