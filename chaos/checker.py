@@ -55,12 +55,12 @@ def check_ledger(
     again = [
         f"{line.path} (line {number})"
         for number, line in enumerate(lines)
-        if line.is_start and any(known.get(p, number + 1) <= number for p in _above(line.path))
+        if line.is_start and any(known.get(p, number + 1) <= number for p in above_of(line.path))
     ]
     if again:
         found.append(Violation(Guarantee.NO_LOST, f"acknowledged, started again: {_some(again)}"))
     starts = Counter(line.path for line in lines if line.is_start)
-    above = set() if parents else {each for path in starts for each in _above(path)[1:]}
+    above = set() if parents else {each for path in starts for each in above_of(path)[1:]}
     often = [
         f"{path} {count} times"
         for path, count in starts.items()
@@ -79,7 +79,7 @@ def _check_once(lines: list[LedgerLine]) -> list[Violation]:
     return [Violation(Guarantee.AT_MOST_ONCE, f"not idempotent, started twice: {_some(twice)}")]
 
 
-def _above(path: str) -> list[str]:
+def above_of(path: str) -> list[str]:
     """Return the path of an item and of all futures above it."""
     found = [path]
     while "]." in path:

@@ -24,9 +24,10 @@ from chaos import command, hostfaults, processes, recovery, rounds
 from chaos.checker import Guarantee
 from chaos.command import Place
 from chaos.evidence import Ledger
-from chaos.hostfaults import LASTING, Drawn, Fault, Injection, Injector
+from chaos.hostfaults import LASTING, OF_ONE_PROCESS, Drawn, Fault, Injection, Injector
 from chaos.lab import DESK, Lab
 from chaos.lab.namespaces import network_of
+from chaos.processes import Role
 from chaos.recovery import Recovery
 from chaos.rounds import Reference, Result, Round, RunHangsError
 from chaos.workloads.ledger import END, SLOWNESS
@@ -326,9 +327,8 @@ class GridRound(Round):
             if not each.is_hit or each.unproven:
                 continue
             host = each.drawn.host
-            lost = (
-                recovery.interrupted(lines, each.at_s, each.inner, host) if host != DESK else set()
-            )
+            pids = each.inner if OF_ONE_PROCESS.get(each.drawn.kind) is Role.WORKER else []
+            lost = set() if host == DESK else recovery.interrupted(lines, each.at_s, pids, host)
             work_s = recovery.work_s(lines, each.at_s, lost)
             if host == DESK:  # the run itself stood still: until anything is started again
                 work_s = recovery.any_s(lines, each.healed_s or each.at_s)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from chaos.checker import above_of
 from chaos.evidence import LedgerLine
 from chaos.loops import percentile
 
@@ -26,8 +27,12 @@ class Recovery:
 def interrupted(
     lines: Sequence[LedgerLine], at_s: float, pids: Iterable[int], host: str
 ) -> set[str]:
-    """Return the paths of items that processes of a host were executing at a moment."""
+    """Return the paths of items that processes of a host were executing at a moment.
+
+    Items that make calls do not count: one that waits is replayed elsewhere also without a fault.
+    """
     victims = set(pids)
+    parents = {above for line in lines for above in above_of(line.path)[1:]}
     running: dict[str, LedgerLine] = {}
     for line in lines:
         if line.at_s > at_s:
@@ -39,7 +44,7 @@ def interrupted(
     return {
         path
         for path, line in running.items()
-        if line.host == host and (not victims or line.pid in victims)
+        if line.host == host and path not in parents and (not victims or line.pid in victims)
     }
 
 

@@ -24,6 +24,11 @@ def test_interrupted_items_are_those_that_the_victims_had_not_ended() -> None:
     assert recovery.interrupted(LEDGER, 0.5, [], "bob") == set()
 
 
+def test_items_that_make_calls_are_not_counted_as_interrupted() -> None:
+    lines = [line(1.0, "start", "0.0[0]"), line(1.1, "start", "0.0[0].0[2]")]
+    assert recovery.interrupted(lines, 2.0, [], "bob") == {"0.0[0].0[2]"}
+
+
 def test_work_is_back_when_its_last_item_has_started_again() -> None:
     assert recovery.work_s(LEDGER, 2.0, {"0.0[0]"}) == 1.0
     assert recovery.work_s(LEDGER, 2.0, set()) is None
