@@ -165,7 +165,8 @@ class BrokerShell(Process):
         grid = self.world.grid
         if grid is not None and host is None:
             host = grid.host_of(peer)
-            grid.arrives(peer)
+            if peer not in self.exchange.hosts.guests.dropped:
+                grid.arrives(peer)
         self.exchange.receive(PeerId(peer), list(frames), self.world.now, host)
         self._soon()
 

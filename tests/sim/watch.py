@@ -71,7 +71,8 @@ class Watch:
             case agent.Exited():
                 self._exited(event, told, stopping=stopping)
             case agent.LauncherGone():
-                self.gone = not stopping and not self.host.is_remote
+                has_met = self.host.is_remote and self.host.machine.link.epoch > 0
+                self.gone = not stopping and not has_met
             case agent.Ticked(states=states) if states is not None:
                 self._looked(told)
             case _:
@@ -98,7 +99,7 @@ class Watch:
         silent_s = now - self.heard_at
         if machine.stopping is None and silent_s > limit_s + 2.0:
             raise Broken(f"G8: {self.host.name} is an orphan for {silent_s:.1f} s, and stays")
-        if machine.stopping == LAUNCHER_GONE:
+        if machine.stopping == LAUNCHER_GONE and machine.link.epoch:
             raise Broken(f"G8: {self.host.name} ends with its launcher")
         if machine.stopping == ORPHANED and self.stopped_at is None and silent_s < limit_s - 3.0:
             raise Broken(f"G8: {self.host.name} has heard a broker {silent_s:.1f} s ago, and ends")
