@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from resilient_scoop.ids import PeerId
 from resilient_scoop.processes.agent.host_files import AgentFiles
+from resilient_scoop.transport.large_frames import KeptFrames
 from resilient_scoop.transport.remote import RemoteDealer
 from resilient_scoop.transport.sockets import RouterSocket, local_endpoint
 
@@ -21,11 +22,18 @@ if TYPE_CHECKING:
 
     from resilient_scoop.processes.agent.enrolment import Admission
 
-FILES, MESSAGE = b"F", b"M"
+FILES, MESSAGE, SHORT, LACKS = b"F", b"M", b"S", b"L"
 CODE_S: Final = 20.0
 """How long the copies of the user's code may take, which are needed to start a worker."""
 TICK_S: Final = 0.05
 """How often transfers are looked after, while there are some."""
+
+
+class _Message(NamedTuple):
+    """A message of the broker."""
+
+    to: bytes
+    frames: list[bytes]
 
 
 class Uplink:
@@ -33,6 +41,7 @@ class Uplink:
 
     def __init__(self, run_dir: str, incarnation: bytes, admission: Admission) -> None:
         self._incarnation = incarnation
+        self._large = KeptFrames()
         self._workers = RouterSocket(local_endpoint(str(Path(run_dir) / "sock")))
         self._connect(admission)
         self.files = AgentFiles(Path(run_dir), self._send_bulk, self.watch, self.unwatch)
@@ -68,11 +77,25 @@ class Uplink:
             self._broker.send([MESSAGE, worker, *frames])
         while (parcel := self._broker.receive()) is not None:
             self._heard_at = time.monotonic()
-            if parcel[:1] != [MESSAGE] or len(parcel) < 2:  # noqa: PLR2004
+            found = self._message(parcel)
+            if found is None:
                 continue
-            if parcel[1] == self._incarnation:
-                return parcel[2:]
-            self._workers.send(PeerId(parcel[1]), parcel[2:])
+            if found.to == self._incarnation:
+                return found.frames
+            self._workers.send(PeerId(found.to), found.frames)
+        return None
+
+    def _message(self, parcel: list[bytes]) -> _Message | None:
+        """Return a message for one of this host's processes, whole; None if it is none, or lacks a part."""
+        match parcel:
+            case [channel, to, *frames] if channel == MESSAGE:
+                self._large.keep(frames)
+                return _Message(to, frames)
+            case [channel, to, positions, *frames] if channel == SHORT:
+                whole = self._large.whole(positions, frames)
+                if isinstance(whole, list):
+                    return _Message(to, whole)
+                self._broker.send([LACKS, whole])
         return None
 
     def fetch_code(self) -> bool:

@@ -6,7 +6,9 @@
   DR4  A host that is shut out has no connection any more, and gets none.
 
 Every message has its channel in front: `E` an enrolment (`wire.enrol`), `F` a request about files
-(`wire.files`), `M` a message of a process, after the identity of that process (`wire.messages`).
+(`wire.files`), `M` a message of a process, after the identity of that process (`wire.messages`). To an
+agent, `S` is a message whose large frames it has got before, and its `L` says that it lacks one
+(`transport.large_frames`).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from resilient_scoop.ids import PeerId
 from resilient_scoop.processes.broker.files import FileService
 from resilient_scoop.processes.starting import LOCAL
 from resilient_scoop.runs.json_text import one_line
+from resilient_scoop.transport.large_frames import LARGE_BYTES, SentFrames
 from resilient_scoop.transport.remote import Parcel, RemoteRouter
 from resilient_scoop.transport.tickets import KeyRing, shut_door
 from resilient_scoop.wire import enrol
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.starting import ChildSettings
     from resilient_scoop.transport.sockets import RouterSocket
 
-ENROL, FILES, MESSAGE = b"E", b"F", b"M"
+ENROL, FILES, MESSAGE, SHORT, LACKS = b"E", b"F", b"M", b"S", b"L"
 _SAID_MAX: Final = 10
 """Refusals that are reported, of each kind; the others are counted."""
 _BIND_TRIES: Final = 5
@@ -77,6 +80,7 @@ class Door:
         self.files = FileService(run_dir, wake, adopt=settings.adopt)
         self._guests: dict[PeerId, Guest] = {}  # by identity
         self._routings: dict[bytes, str] = {}  # routing id -> key
+        self._sent: dict[bytes, SentFrames] = {}  # by routing id
         self.refused: Counter[str] = Counter()  # by kind
 
     def _listen(self, addresses: Sequence[str]) -> RemoteRouter:
@@ -124,6 +128,9 @@ class Door:
                 peer = self._bound(parcel, host, frames)
                 if peer is not None:
                     yield peer, frames[1:], host
+            elif channel == LACKS and len(frames) == 1:
+                if parcel.routing in self._sent:
+                    self._sent[parcel.routing].forget(frames[0])
             elif channel == FILES and len(frames) == 1:
                 try:
                     self.files.ask(parcel.routing, host, frames[0])
@@ -183,7 +190,13 @@ class Door:
 
     def send(self, peer: PeerId, frames: Sequence[bytes]) -> bool:
         """Send to a process of another host; return False when its host has no connection."""
-        return self._router.send(self._guests[peer].routing, [MESSAGE, peer, *frames])
+        routing = self._guests[peer].routing
+        if any(len(frame) >= LARGE_BYTES for frame in frames):
+            sent = self._sent.setdefault(routing, SentFrames())
+            positions, shortened = sent.shorten(frames)
+            if positions:
+                return self._router.send(routing, [SHORT, peer, positions, *shortened])
+        return self._router.send(routing, [MESSAGE, peer, *frames])
 
     def pass_files(self) -> None:
         """Send what the thread of the files has answered, and report what it refused."""
@@ -211,6 +224,7 @@ class Door:
         self._local.part(self._router)
         self._router.close()
         self._routings.clear()
+        self._sent.clear()
         self._router = self._listen(self._addresses)
         self.ring.open_door(self._router.port)
         self._local.join(self._router)
@@ -218,6 +232,7 @@ class Door:
     def _cut_key(self, key: str) -> None:
         for routing in [each for each, of in self._routings.items() if of == key]:
             del self._routings[routing]
+            self._sent.pop(routing, None)
             self._router.cut(routing)
 
     def prune(self, known: Collection[PeerId]) -> None:

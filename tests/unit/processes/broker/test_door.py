@@ -224,6 +224,26 @@ def test_a_new_enrolment_cuts_the_older_agent_of_the_host(house: House) -> None:
     assert [each[0] for each in house.hear()] == [b"w2"]
 
 
+def test_a_large_frame_is_sent_to_a_host_once_and_again_when_it_is_lacking(house: House) -> None:
+    agent = house.agent("alice")
+    large = b"x" * (1 << 20)
+    for worker in (b"w1", b"w2"):
+        agent.send([b"M", worker, b"hello"])
+    while not house.door.is_guest(PeerId(b"w2")):
+        assert house.hear()
+    house.door.send(PeerId(b"w1"), [b"head", large])
+    assert house.await_answer(agent, lambda frames: True) == [b"M", b"w1", b"head", large]
+    house.door.send(PeerId(b"w2"), [b"head", large])
+    short = house.await_answer(agent, lambda frames: True)
+    assert short is not None
+    assert short[:4] == [b"S", b"w2", b"\x01", b"head"]
+    agent.send([b"L", short[4]])
+    agent.send([b"M", b"w1", b"hello"])
+    assert house.hear()
+    house.door.send(PeerId(b"w2"), [b"head", large])
+    assert house.await_answer(agent, lambda frames: True) == [b"M", b"w2", b"head", large]
+
+
 def test_new_keys_cut_all_hosts_off(house: House) -> None:
     agent = house.agent("alice")
     agent.send([b"M", b"w1", b"before"])
