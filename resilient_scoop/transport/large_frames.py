@@ -83,6 +83,7 @@ class KeptFrames:
                 return b""
             frame = here.get(found[at]) or self._frames.get(found[at])
             if frame is None:
+                self.keep(frames)  # else each repetition would lack what the one before had
                 return found[at]
             found[at] = frame
         self.keep(found)

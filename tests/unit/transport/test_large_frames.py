@@ -44,7 +44,7 @@ def test_every_message_arrives_whole_over_a_connection_that_loses_some(
     sent, kept = SentFrames(), KeptFrames()
     for _ in range(200):
         message = [frame(rng.randrange(8)) for _ in range(rng.randrange(1, 4))]
-        for _ in range(60):
+        for _ in range(30):
             positions, frames = sent.shorten(message)
             if rng.random() < 0.3:
                 continue  # lost: the link sends it again
