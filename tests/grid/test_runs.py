@@ -15,7 +15,7 @@ import pytest
 from chaos import command, rounds
 from chaos.command import Place
 from chaos.evidence import Ledger
-from chaos.grid import Grid, GridResult, leftovers
+from chaos.grid import GRID_WORKLOADS, Grid, GridResult, leftovers
 from chaos.hostfaults import AT_DESK, SHAPES, Drawn, Fault
 from chaos.lab import DESK, Lab
 from tests.integration.runs import wait_until
@@ -51,7 +51,8 @@ def games() -> dict[str, Grid]:
 
 def grid_on(lab: Lab, games: dict[str, Grid], kept: Path) -> Grid:
     if lab.kind not in games:
-        games[lab.kind] = Grid(lab, kept, slow=SLOW)
+        drawn = ("plain_ea",) if lab.kind == "tun" else GRID_WORKLOADS
+        games[lab.kind] = Grid(lab, kept, drawn, slow=SLOW)
     return games[lab.kind]
 
 
