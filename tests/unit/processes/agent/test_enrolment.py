@@ -1,0 +1,93 @@
+"""An agent that cannot get in is told why, and what helps."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from resilient_scoop.errors import PlaceRefusedError
+from resilient_scoop.processes.agent import enrolment
+from resilient_scoop.processes.agent.enrolment import enroll
+from resilient_scoop.transport.tickets import Ticket
+from tests.unit.processes.broker.test_door import House
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(tmp_path)
+    ends = threading.Event()
+
+    def serve() -> None:
+        while not ends.is_set():
+            made.turn()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield made
+    ends.set()
+    thread.join()
+    made.close()
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def at(ticket: Ticket, *addresses: str) -> Ticket:
+    return msgspec.structs.replace(ticket, addresses=list(addresses))
+
+
+def test_an_agent_gets_in_by_the_first_address_that_it_reaches(house: House) -> None:
+    ticket = house.ticket("alice")
+    closed = f"127.0.0.1:{closed_port()}"
+    admission = enroll(at(ticket, closed, *ticket.addresses))
+    assert admission.host == "alice"
+    assert admission.endpoint == f"tcp://{ticket.addresses[0]}"
+    assert admission.keys.public != ticket.public.encode(), "the key of its own is a fresh one"
+    assert list(house.door.ring.hosts.values()) == ["alice"]
+
+
+def test_an_agent_that_reaches_nothing_is_told_what_to_open(house: House) -> None:
+    port = closed_port()
+    with pytest.raises(PlaceRefusedError) as caught:
+        enroll(at(house.ticket("alice"), f"127.0.0.1:{port}", "no.such.host.invalid:1"))
+    text = str(caught.value)
+    assert f"127.0.0.1:{port}: Connection refused" in text
+    assert "no.such.host.invalid" in text
+    assert "--tunnel" in text
+    assert "--external-address" in text
+
+
+def test_a_ticket_that_is_not_taken_is_told_from_a_host_that_is_not_reached(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrolment, "ANSWER_S", 0.5)
+    ticket = house.ticket("alice")
+    enroll(ticket)
+    with pytest.raises(PlaceRefusedError, match="does not take this ticket"):
+        enroll(ticket)
+
+
+def test_a_server_that_is_no_broker_is_told_from_a_host_that_is_not_reached(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrolment, "ANSWER_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(PlaceRefusedError, match="does not take this ticket"):
+            enroll(at(house.ticket("alice"), address))
+
+
+def test_a_refusal_of_the_broker_is_passed_on(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrolment, "__version__", "0.0.0")
+    with pytest.raises(PlaceRefusedError, match=r"resilient_scoop 0\.0\.0"):
+        enroll(house.ticket("alice"))
