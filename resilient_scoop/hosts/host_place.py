@@ -37,7 +37,8 @@ START_S: Final = 120.0
 """The time from a start to the agent's "running"; slow file systems take a minute to load Python."""
 ENDED_KEPT: Final = 32
 """Units that have ended and are still remembered."""
-_STOP_SPARE_S: Final = 2.0
+_STOP_SPARE_S: Final = 0.5
+"""An agent that has not ended this long after its grace is ended by a command."""
 _ASK_S: Final = 20.0
 _CLOSE_S: Final = 2.0
 
