@@ -15,12 +15,12 @@ from resilient_scoop.runs import json_text
 
 PLACES_FILE: Final = "hosts.json"
 LIVE_FILE: Final = "hosts-live.json"
-DRAINED_FILE: Final = "drained"
+OUT_FILE: Final = "hosts-out.json"
 """Hosts that are to leave, or have left, one a line; a new broker and new places need to know."""
 RUNNING: Final = "running"
 """The state of a host whose agent has its link to the broker."""
 
-_File = TypeVar("_File", bound=msgspec.Struct)
+_File = TypeVar("_File")
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -144,12 +144,9 @@ def read_hosts(run: Path) -> HostsFile | None:
     return _read(run / PLACES_FILE, HostsFile)
 
 
-def read_drained(run: Path) -> list[str]:
-    """Return the hosts that are drained."""
-    try:
-        return (run / DRAINED_FILE).read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        return []
+def read_out(run: Path) -> dict[str, str]:
+    """Return the hosts that are not to be used, each with "drained" or "revoked"."""
+    return _read(run / OUT_FILE, dict[str, str]) or {}
 
 
 def read_live_hosts(run: Path) -> LiveHostsFile | None:

@@ -405,3 +405,31 @@ def test_new_keys_reach_the_hosts_and_cost_nothing(grid: Grid) -> None:
     assert done.expect() == SLOW_OUT
     assert "is lost" not in done.err
     grid.assert_nothing_left()
+
+
+def test_a_host_that_was_revoked_is_not_started_by_a_resume(grid: Grid) -> None:
+    process = grid.start(SLOW, "--min-hosts", "1", "--orphan-timeout", "3s")
+    computing(grid)
+    grid.place.rscoop("revoke", "alice").expect()
+    process.send_signal(signal.SIGINT)
+    assert finish(process, timeout_s=TIMEOUT_S).code == 130
+    resumed = grid.place.start("resume", "--min-hosts", "1")
+    wait_until(lambda: len(grid.agents("worker")) == 1, 20.0)
+    done = finish(resumed, timeout_s=TIMEOUT_S)
+    assert done.expect() == SLOW_OUT
+    assert "alice:w1" not in " ".join(grid.place.processes().values())
+    assert grid.servers["alice"].logins == 1
+    wait_until(lambda: not grid.place.processes(), 20.0)
+
+
+def test_a_host_whose_agent_and_guardian_were_killed_starts_again(grid: Grid) -> None:
+    process = grid.start(SLOW.replace("80", "240"))
+    computing(grid)
+    alice = [pid for role in ("host", "remote-agent") for pid in grid.agents(role)
+             if str(grid.servers["alice"].home) in Path(f"/proc/{pid}/environ").read_text()]  # fmt: skip
+    for pid in alice:
+        os.kill(pid, signal.SIGKILL)
+    done = finish(process, timeout_s=TIMEOUT_S)
+    assert done.expect() == f"{sum(n * n for n in range(240))}\n"
+    assert "Address already in use" not in done.err
+    grid.assert_nothing_left()

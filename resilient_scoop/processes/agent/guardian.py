@@ -177,8 +177,7 @@ def _make_folder(run_id: str, host: str) -> Path:
             why.append(f"{base}: {error.strerror if isinstance(error, OSError) else error}")
             continue
         if free >= _FREE_BYTES_MIN:
-            for name in ("sock", "logs"):
-                (inner / name).mkdir(mode=0o700, exist_ok=True)
+            (inner / "logs").mkdir(mode=0o700, exist_ok=True)
             return inner
         why.append(f"{base}: {free >> 20} MB free")
         with suppress(OSError):
@@ -263,6 +262,8 @@ class _Guardian:
         os.set_inheritable(writing, False)  # noqa: FBT003
         settings = msgspec.structs.replace(settings, control_fd=theirs, ticket_fd=tickets)
         self._surround()
+        shutil.rmtree(self.folder / "sock", ignore_errors=True)  # of an agent that was killed
+        (self.folder / "sock").mkdir(mode=0o700)
         agent = starting.start("remote-agent", settings, cwd=str(self.folder))
         os.close(theirs)
         os.close(tickets)

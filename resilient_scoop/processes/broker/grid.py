@@ -14,12 +14,12 @@ from resilient_scoop.core.events import DrainHost, JoinHost, RevokeHost
 from resilient_scoop.processes.broker.door import Door
 from resilient_scoop.runs import asked
 from resilient_scoop.runs.hosts import (
-    DRAINED_FILE,
     LIVE_FILE,
+    OUT_FILE,
     LiveHost,
     LiveHostsFile,
-    read_drained,
     read_live_hosts,
+    read_out,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.starting import ChildSettings
     from resilient_scoop.transport.sockets import RouterSocket
 
+_DRAINED, _REVOKED = "drained", "revoked"
 _WRITE_S: Final = 1.0
 _PRUNE_S: Final = 10.0
 
@@ -51,9 +52,9 @@ class Grid:
         self.door = Door(settings, socket, say, wake, self._joined)
         self._written_at = self._pruned_at = 0.0
         self.renewals = 0
-        self._drained = set(read_drained(self._run_dir))
-        for host in self._drained:
-            exchange.add(DrainHost(host))
+        self._out = read_out(self._run_dir)
+        for host, how in self._out.items():
+            exchange.add(RevokeHost(host) if how == _REVOKED else DrainHost(host))
         if settings.adopt:
             exchange.broker.membership.expect(expected(read_live_hosts(self._run_dir)))
 
@@ -69,6 +70,7 @@ class Grid:
             cuts, self._exchange.cuts = self._exchange.cuts, []
             for cut in cuts:
                 self.door.shut_out(cut.host, cut.why)
+                self._set_out({**self._out, cut.host: _REVOKED})
         if now - self._written_at >= _WRITE_S:
             self._written_at = now
             self._write_live(now)
@@ -91,7 +93,7 @@ class Grid:
             case asked.Listen():
                 return asked.Answer()
             case asked.Drain(host=host, deadline_s=deadline_s):
-                self._set_drained(self._drained | {host})
+                self._set_out({**self._out, host: _DRAINED})
                 self._exchange.add(DrainHost(host, deadline_s))
                 return asked.Answer(f"host {host} gets no more work, and leaves when it is done")
             case asked.Revoke(host=host):
@@ -107,14 +109,15 @@ class Grid:
 
     def _joined(self, host: str) -> None:
         """A host was enrolled."""
-        self._set_drained(self._drained - {host})
+        self._set_out({name: how for name, how in self._out.items() if name != host})
         self._exchange.add(JoinHost(host))
 
-    def _set_drained(self, hosts: set[str]) -> None:
-        if hosts != self._drained:
-            self._drained = hosts
-            with suppress(OSError):  # a full disk: a new broker does not know it
-                self._replace(DRAINED_FILE, "\n".join(sorted(hosts)).encode())
+    def _set_out(self, out: dict[str, str]) -> None:
+        """Write down which hosts are not to be used: a new broker, and a resume, need to know."""
+        if out != self._out:
+            self._out = out
+            with suppress(OSError):  # a full disk: they do not know it
+                self._replace(OUT_FILE, msgspec.json.encode(out))
 
     def _write_live(self, now: float) -> None:
         at = time.time()  # noqa: TID251  a label for display

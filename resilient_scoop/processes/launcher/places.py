@@ -19,7 +19,7 @@ import msgspec
 from resilient_scoop.processes import starting
 from resilient_scoop.processes.failures import how
 from resilient_scoop.processes.places.reports import Report
-from resilient_scoop.runs.hosts import read_drained
+from resilient_scoop.runs.hosts import read_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,7 +53,7 @@ class PlacesPart:
         self._deaths = 0
         self._start_at = inf
         self._buffer = b""
-        self._states = dict.fromkeys(read_drained(run.path), "drained")  # of hosts, from the broker
+        self._states = read_out(run.path)  # of hosts, from the broker
         self._missing_at: dict[str, float] = {}  # hosts that were there, unknown to a new broker
         self._ending = False
         self.hosts: list[HostReport] = []

@@ -12,6 +12,7 @@ import pytest
 from resilient_scoop.processes.launcher import places
 from resilient_scoop.processes.launcher.places import PlacesPart
 from resilient_scoop.runs.folder import RunDir
+from resilient_scoop.runs.hosts import OUT_FILE
 
 
 @pytest.fixture
@@ -84,11 +85,9 @@ def test_a_host_that_a_new_broker_hears_of_in_time_is_not_lost(
     assert told == [agent("came")]
 
 
-def test_hosts_that_are_drained_on_disk_are_known_from_the_start(
-    tmp_path: Path, told: list[Any]
-) -> None:
-    (tmp_path / "drained").write_text("a\nb")
+def test_hosts_that_are_out_are_known_from_the_start(tmp_path: Path, told: list[Any]) -> None:
+    (tmp_path / OUT_FILE).write_text('{"a": "drained", "b": "revoked"}')
     known = part(tmp_path)
-    assert known._states == {"a": "drained", "b": "drained"}
+    assert known._states == {"a": "drained", "b": "revoked"}
     known.tell_hosts({"a": "drained"})
     assert told == []
