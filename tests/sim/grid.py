@@ -292,7 +292,8 @@ class Grid:
         now, broker = self.world.now, self.world.broker
         assert broker is not None
         self.lost_at.setdefault(node, []).append(now)
-        silent_s = now - max(self.heard_at.get(node, 0.0), broker.stalled_at)
+        heard_at = self.heard_at.get(node, 0.0)
+        silent_s = now - heard_at - sum(gap_s for at, gap_s in broker.stalls if at > heard_at)
         if "nothing was heard" in text and silent_s < broker.config.heartbeat_timeout_s - 0.1:
             raise Broken(f"HO3: h{node} is lost after {silent_s:.1f} s of silence")
 

@@ -119,6 +119,8 @@ class Launcher:
 
     def _resume_alone(self, life: int) -> None:
         """Resume when nothing of the earlier launch is left."""
+        if self.world.grid is not None and life != self.world.life:
+            return  # the power failed, too
         for each in self._agents():
             if each.is_remote:
                 continue

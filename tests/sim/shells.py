@@ -108,8 +108,10 @@ class BrokerShell(Process):
             callables_max=1000 * (1 - world.seed % 2),
             heartbeat_timeout_s=world.climate.lease_s,
         )  # fmt: skip
-        # When it last continued after a pause; the machine minds only a longer one.
-        self.woke_at = self.stalled_at = self.turned_at = self.opened_at = world.now
+        self.woke_at = self.turned_at = self.opened_at = world.now
+        self.stalls: list[
+            tuple[float, float]
+        ] = []  # when it continued, and for how long it had not run
         self.queue: deque[tuple[int, list[Change]]] = deque()
         self.committing = False
         self.committed = 0
@@ -143,7 +145,7 @@ class BrokerShell(Process):
             self.compactor = Compactor(self, self.journal, world.climate.compaction)
         world.checks.opened(self)
         if world.grid is not None:
-            self.woke_at = self.stalled_at = self.turned_at = self.opened_at = world.now
+            self.woke_at = self.turned_at = self.opened_at = world.now
             world.grid.opened(self, adopt=self.config.adopt)
         world.broker_opened()
         self.launcher.opened(self)
@@ -193,7 +195,7 @@ class BrokerShell(Process):
         if now - self.turned_at > 1.2:
             self.woke_at = now
         if now - self.turned_at > 2.0:
-            self.stalled_at = now
+            self.stalls.append((now, now - self.turned_at))
         self.turned_at = now
         number, changes, mails = self.exchange.turn(now)
         self.broker.check()

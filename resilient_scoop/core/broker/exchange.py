@@ -148,7 +148,7 @@ class Exchange:
     def _unmask(self, peer: PeerId) -> None:
         """A process of this host has an identity that another host has used: that one has lied."""
         host = self.hosts.guests.of[peer].host.name
-        self.hosts.guests.forget(peer)
+        self.hosts.guests.unbind(peer)
         self.links.pop(peer, None)
         self._events.append(Lied(peer, host, "it uses the identity of a process of this host"))
 

@@ -141,7 +141,15 @@ class Guests:
         return ""
 
     def forget(self, peer: PeerId) -> None:
-        """A process is dead, and its last messages have arrived."""
+        """A process is dead, and its last messages have arrived.
+
+        If one of them was a Hello, it is a peer, until it counts as lost; then it is kept as silent.
+        """
+        if peer not in self.peers:
+            self.unbind(peer)
+
+    def unbind(self, peer: PeerId) -> None:
+        """Take an identity from the host that has used it."""
         guest = self.of.pop(peer, None)
         if guest is not None:
             guest.host.identities.discard(peer)

@@ -272,7 +272,8 @@ class Hosts:
 
     def is_silent(self, peer: Peer, lease_s: float) -> bool:
         """Return whether a worker of a host has been silent while its agent was not (HO2)."""
-        vouched_at = self.guests.of[peer.id].host.vouched_at
+        assert peer.host is not None, "HO2"
+        vouched_at = self.by_name[peer.host].vouched_at
         return peer.role == "worker" and vouched_at - peer.alive_at > lease_s
 
     def _lost(self, host: Host, why: str, now: float) -> None:
@@ -462,8 +463,10 @@ class Hosts:
             self.revoke(name, f"it broke the rules {host.lies} times, at last {who}: {why}")
             return
         self._note(f"{who} of host {name} is dropped: {why} ({host.lies} of {LIES_MAX} such acts)")
-        if not is_its_own:
-            return  # the identity is that of another process, which is not to blame
+        if not is_its_own:  # the identity is that of another process, which is not to blame
+            if peer_id in host.peers:
+                host.lost_items += self.departures.lose(host.peers[peer_id], None)
+            return
         self.guests.dropped.add(peer_id)
         self.departures.silent.pop(peer_id, None)
         agent = host.agent

@@ -313,3 +313,25 @@ def test_the_record_of_a_guest_has_all_that_it_holds_and_a_bounded_rest() -> Non
     for lease in leases:
         guest.end(lease.attempt)
     assert all(lease.attempt in guest.given for lease in leases)
+
+
+def test_a_hello_that_comes_after_the_death_of_its_sender_is_kept_until_it_counts_as_lost() -> None:
+    # Given a worker whose death is reported before its Hello arrives
+    door = Door()
+    door.open()
+    door.heard("alice", ALICE, wire.ProcessLost(A2, -9, "crash"))
+    door.arrive("alice", A2)
+
+    # When the time is over in which its last messages must have come
+    for _ in range(24):
+        door.now += 0.5
+        door.heard("alice", ALICE, wire.Alive([A1]))
+        door.heard("bob", BOB, wire.Alive([B1]))
+        door.say(AGENT, wire.Alive([ORIGIN]))
+        door.exchange.beats(door.now)
+        door.step()
+        door.exchange.broker.check()
+
+    # Then it is lost, and no rule was broken
+    assert A2 not in door.exchange.broker.members.peers
+    assert not [text for text in door.refusals if "dropped" in text]
