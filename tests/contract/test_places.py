@@ -299,7 +299,7 @@ def test_an_output_without_line_ends_does_not_hide_what_the_program_says(world: 
 
 def test_a_program_that_says_nothing_is_unknown_after_the_time_of_a_start(world: World) -> None:
     world.behave("hang")
-    place = world.place(start_s=0.5)
+    place = world.place(start_s=1.0)
     [unit] = place.start(1, TICKET, tag="t1")
     assert place.look([unit])[unit].state is UnitState.STARTING
     seen = become(place, unit, UnitState.UNKNOWN, UnitState.NEVER_CAME)
@@ -312,7 +312,7 @@ def test_a_program_that_says_nothing_is_unknown_after_the_time_of_a_start(world:
 
 def test_a_start_after_one_that_said_nothing_is_the_same_unit(world: World) -> None:
     world.behave("hang")
-    place = world.place(start_s=0.5)
+    place = world.place(start_s=1.0)
     [unit] = place.start(1, TICKET, tag="t1")
     become(place, unit, UnitState.UNKNOWN)
     world.behave("good")

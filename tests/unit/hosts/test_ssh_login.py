@@ -24,7 +24,9 @@ from resilient_scoop.hosts.ssh_config import SshConfig
 from resilient_scoop.hosts.ssh_login import LOGINS_MAX, LoginSettings
 from tests.fake_sshd import FakeSshd, make_key
 
+PATIENT = LoginSettings(connect_s=15.0)
 QUICK = LoginSettings(connect_s=1.0)
+"""For servers that do not answer; on a busy machine, those that do may need longer."""
 
 
 class Lab:
@@ -49,7 +51,7 @@ class Lab:
 
     def door(
         self, *, user: str = "ann", port: int = 0, address: str = "127.0.0.1",
-        settings: LoginSettings = QUICK,
+        settings: LoginSettings = PATIENT,
     ) -> SshDoor:  # fmt: skip
         host = Host(name="ws1", address=address, user=user, port=port or self.sshd.port)
         door = SshDoor(host, self.config(), settings)
@@ -155,7 +157,7 @@ def test_a_host_with_keys_of_several_types_is_asked_for_the_known_one(lab: Lab) 
     lab.sshd.more_host_keys = [known]
     name = f"[127.0.0.1]:{lab.sshd.port}"
     lab.known.write_text(f"{name} {known.get_name()} {known.get_base64()}\n")
-    lab.door(settings=LoginSettings(connect_s=5)).connect()
+    lab.door().connect()
 
 
 def test_a_revoked_host_key_is_refused(lab: Lab) -> None:
@@ -260,7 +262,7 @@ def test_a_name_server_that_does_not_answer_is_given_up_in_time(
         released.wait(20)
         return []
 
-    door = lab.door()
+    door = lab.door(settings=QUICK)
     monkeypatch.setattr(socket, "getaddrinfo", never)
     began = time.monotonic()
     said = busy(door)
@@ -296,7 +298,7 @@ def test_a_host_that_drops_packets_is_given_up_in_time(lab: Lab) -> None:
             filler.connect_ex(("127.0.0.1", port))
             fillers.append(filler)
         began = time.monotonic()
-        said = busy(lab.door(port=port))
+        said = busy(lab.door(port=port, settings=QUICK))
         for filler in fillers:
             filler.close()
     assert "did not answer within 1 s" in said
@@ -308,7 +310,7 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time(lab: Lab) ->
     released = threading.Event()
     lab.sshd.before = lambda _: released.wait(10) and False
     began = time.monotonic()
-    said = busy(lab.door())
+    said = busy(lab.door(settings=QUICK))
     released.set()
     assert "did not answer within" in said
     assert time.monotonic() - began < 8
@@ -323,7 +325,7 @@ def test_a_server_that_says_who_it_is_and_nothing_more_is_given_up_in_time(lab: 
 
     lab.sshd.before = greet
     began = time.monotonic()
-    said = busy(lab.door())
+    said = busy(lab.door(settings=QUICK))
     released.set()
     assert "did not answer within 1 s" in said
     assert time.monotonic() - began < 6
@@ -337,7 +339,7 @@ def test_a_server_that_closes_at_login_is_tried_again_with_waits(lab: Lab) -> No
         return len(came) > 2
 
     lab.sshd.before = close_twice
-    lab.door(settings=LoginSettings(connect_s=5)).connect()
+    lab.door().connect()
     assert len(came) == 3
     assert came[1] - came[0] > 0.25
     assert came[2] - came[1] > 0.5
@@ -383,7 +385,7 @@ def test_at_most_eight_logins_happen_at_once(lab: Lab) -> None:
         return True
 
     lab.sshd.before = count
-    doors = [lab.door(settings=LoginSettings(connect_s=20)) for _ in range(20)]
+    doors = [lab.door() for _ in range(20)]
     with ThreadPoolExecutor(len(doors)) as pool:
         list(pool.map(SshDoor.connect, doors))
     assert lab.sshd.logins == 20
@@ -402,7 +404,7 @@ def test_a_door_that_is_closed_ends_its_login_after_the_present_step(lab: Lab) -
         return False
 
     lab.sshd.before = wait
-    door = lab.door(settings=LoginSettings(connect_s=20))
+    door = lab.door()
     with ThreadPoolExecutor(1) as pool:
         login = pool.submit(door.connect)
         assert came.wait(10)
@@ -461,7 +463,7 @@ CONNECT = (
 def test_a_proxy_command_is_used(lab: Lab) -> None:
     (lab.folder / "connect.py").write_text(CONNECT)
     lab.more = f"ProxyCommand python3 {lab.folder}/connect.py %h %p"
-    door = lab.door(settings=LoginSettings(connect_s=10))
+    door = lab.door()
     assert door.run("echo through").lines == ["through"]
     assert door.route() is None
 
