@@ -99,7 +99,8 @@ class Watch:
         silent_s = now - self.heard_at
         if machine.stopping is None and silent_s > limit_s + 2.0:
             raise Broken(f"G8: {self.host.name} is an orphan for {silent_s:.1f} s, and stays")
-        if machine.stopping == LAUNCHER_GONE and machine.link.epoch:
+        is_known = self.stopped_at is not None  # that it stops, and so whether it may
+        if machine.stopping == LAUNCHER_GONE and is_known and not self.gone:
             raise Broken(f"G8: {self.host.name} ends with its launcher")
         if machine.stopping == ORPHANED and self.stopped_at is None and silent_s < limit_s - 3.0:
             raise Broken(f"G8: {self.host.name} has heard a broker {silent_s:.1f} s ago, and ends")
