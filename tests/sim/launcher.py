@@ -59,7 +59,9 @@ class Launcher:
 
     def lost_broker(self) -> None:
         world, life = self.world, self.world.life
-        if self.interrupted and not world.stopping:
+        agent = world.agents[0]
+        has_left = world.grid is not None and agent is not None and agent.machine.left
+        if (self.interrupted or has_left) and not world.stopping:
             world.at(0.0, None, self.stopped)  # it was asked to end, and has
         elif not world.stopping:
             delay_s = 0.02 + world.climate.boot_s * world.rng.random()

@@ -285,13 +285,13 @@ class Guests:
         arrives: bool,
     ) -> str:
         """Judge an attempt that a worker names, and the items that it names with it (GU2)."""
+        if 0 < attempt.epoch < self.epoch and self._is_owed(arrives=arrives):
+            return ""  # a Hello names what is left of an attempt, and the rest of it comes with it
         given = guest.given.get(attempt)
         if given is not None:
             if place is None or given.covers(*place):
                 return ""
             return f"it names items that attempt {_no(attempt)} was not given"
-        if 0 < attempt.epoch < self.epoch and self._is_owed(arrives=arrives):
-            return ""
         return f"it names attempt {_no(attempt)}, which it was never given"
 
     def _is_owed(self, *, arrives: bool) -> bool:

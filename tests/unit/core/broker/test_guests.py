@@ -283,6 +283,7 @@ def test_what_a_guest_held_before_a_restart_may_come_with_its_hello_only() -> No
 
     # Then what it owed comes with the Hello, and what it held later
     assert guests.judge(A1, [hello, outcomes(0, 0, 1, task=other)]) == ""
+    assert guests.judge(A1, [hello, outcomes(0, 1, 3, task=old)]) == ""
     assert guests.judge(A1, [outcomes(0, 3, 4, task=old)]) == ""
     assert "never given" in guests.judge(A1, [outcomes(0, 0, 1, task=other)])
     assert "not given" in guests.judge(A1, [outcomes(0, 5, 6, task=old)])
