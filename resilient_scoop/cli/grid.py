@@ -201,12 +201,22 @@ def _hostfile(path: str | None) -> tuple[str, str]:
         raise UsageError(f"hostfile {path}: {reason}") from error
 
 
+def _ssh_config(path: str | None) -> str | None:
+    """Return the path of OpenSSH's configuration as other processes can use it."""
+    if path is None or path == "none":
+        return path
+    found = Path(path).expanduser().absolute()
+    if not found.is_file():
+        raise UsageError(f"there is no SSH configuration {path}; correct --ssh-config")
+    return str(found)
+
+
 def _changed(spec: GridSpec, wish: GridWish) -> GridSpec:
     """Return the hosts of before with what was typed now."""
     import msgspec
 
     given = {
-        "min_hosts": wish.min_hosts, "ssh": wish.ssh, "ssh_config": wish.ssh_config,
+        "min_hosts": wish.min_hosts, "ssh": wish.ssh, "ssh_config": _ssh_config(wish.ssh_config),
         "python": wish.python, "prolog": wish.prolog, "tunnel": wish.tunnel or None,
         "external_address": wish.external_address, "ship": wish.ship or None,
         "accept_new_host_keys": wish.accept_new_host_keys or None,

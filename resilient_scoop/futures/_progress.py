@@ -162,7 +162,9 @@ def task_info() -> TaskInfo | None:
         idempotency_key=mark.hexdigest(),
         deadline=deadline_ns / 1e9 if deadline_ns else None,
         run=session.settings.run_id,
-        worker=WorkerInfo.here(session.settings.name, int(session.settings.name[1:]) - 1),
+        worker=WorkerInfo.here(
+            session.settings.name, int(session.settings.name.rpartition(":")[2][1:]) - 1
+        ),
         resume=lambda: _load(session, context.path, work, context.index, define.name),
     )
 

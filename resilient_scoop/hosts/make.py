@@ -7,12 +7,14 @@ from typing import Final, Protocol, assert_never
 
 import msgspec
 
+from resilient_scoop.errors import UsageError
 from resilient_scoop.hosts.base import Place
 from resilient_scoop.hosts.door import Door
 from resilient_scoop.hosts.host_place import START_S, HostPlace
 from resilient_scoop.hosts.hostfile import Host
 from resilient_scoop.hosts.local import LocalDoor
 from resilient_scoop.hosts.remote_command import RemoteSettings
+from resilient_scoop.hosts.shut import ShutDoor
 from resilient_scoop.hosts.ssh import SshDoor
 from resilient_scoop.hosts.ssh_config import SshConfig
 from resilient_scoop.hosts.ssh_login import LoginSettings
@@ -56,11 +58,7 @@ DEFAULT: Final = SshOptions()
 
 
 def make_place(host: Host, options: SshOptions, run_id: str) -> ReachablePlace:
-    """Return the place of a host; nothing is connected yet.
-
-    Raises:
-        UsageError: OpenSSH's configuration cannot be used.
-    """
+    """Return the place of a host; nothing is connected yet."""
     door = make_door(host, options)
     return HostPlace(host, door, options.remote, run_id=run_id, start_s=options.start_s)
 
@@ -68,12 +66,14 @@ def make_place(host: Host, options: SshOptions, run_id: str) -> ReachablePlace:
 def make_door(host: Host, options: SshOptions) -> Door:
     """Return the door of a host; nothing is connected yet.
 
-    Raises:
-        UsageError: OpenSSH's configuration cannot be used.
+    If OpenSSH's configuration cannot be used for it, the door refuses everything and says why.
     """
     match options.kind:
         case Kind.PARAMIKO:
-            return SshDoor(host, SshConfig(options.config_file), options.login)
+            try:
+                return SshDoor(host, SshConfig(options.config_file), options.login)
+            except UsageError as error:
+                return ShutDoor(host.name, str(error))
         case Kind.LOCAL:
             return LocalDoor(host.name, options.shell)
         case Kind.SYSTEM:

@@ -1,0 +1,45 @@
+"""A door that stays shut: of a host for which the configuration of SSH cannot be used."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from resilient_scoop.errors import PlaceRefusedError
+from resilient_scoop.hosts.door import RUN_S
+
+
+class ShutDoor:
+    """Refuses everything, and says why; the other hosts of the run are not affected."""
+
+    kind = "shut"
+
+    def __init__(self, name: str, why: str) -> None:
+        self._name = name
+        self._why = why.removeprefix(f"{name}: ")
+
+    def connect(self) -> NoReturn:
+        """Refuse."""
+        raise PlaceRefusedError(f"{self._name}: {self._why}")
+
+    def open(self, command: str) -> NoReturn:  # noqa: ARG002 - the signature of a door
+        """Refuse."""
+        self.connect()
+
+    def run(self, command: str, text: str = "", *, within_s: float = RUN_S) -> NoReturn:  # noqa: ARG002
+        """Refuse."""
+        self.connect()
+
+    def route(self) -> NoReturn:
+        """Refuse."""
+        self.connect()
+
+    def tunnel(self, port: int, address: str = "127.0.0.1") -> NoReturn:  # noqa: ARG002
+        """Refuse."""
+        self.connect()
+
+    def shown(self, command: str) -> str:
+        """Return why there is nothing to show."""
+        return f"# not run: {self._why}; {command}"
+
+    def close(self) -> None:
+        """There is nothing to close."""
