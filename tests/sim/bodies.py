@@ -216,10 +216,10 @@ class Operations:
             return None
         raw = parent.recall_once(begun, "function")
         if raw is None:
-            checks.kept_once.runs(frame.path, begun)
+            checks.kept_once.runs(frame.path, begun, parent.attempt)
             frame.in_once.append(begun)
             return (None,)
-        checks.kept_once.told(frame.path, begun, raw)
+        checks.kept_once.told(frame.path, begun, raw, parent.attempt)
         return (programs.decode_arg(raw),)
 
     def _once_end(self, frame: Frame, value: Any) -> Callable[[], Ready]:
@@ -230,7 +230,7 @@ class Operations:
         def ready() -> Ready:
             if not parent.once.is_durable:
                 return None
-            self.world.checks.kept_once.told(frame.path, begun, raw)
+            self.world.checks.kept_once.told(frame.path, begun, raw, parent.attempt)
             return (programs.decode_arg(raw),)
 
         return ready

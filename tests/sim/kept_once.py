@@ -8,6 +8,7 @@ from tests.sim.cancels import Broken
 
 if TYPE_CHECKING:
     from resilient_scoop.core.parent.once import Begun
+    from resilient_scoop.wire.messages import Attempt
     from tests.sim.world import World
 
 Place = tuple[str, str]
@@ -19,16 +20,23 @@ class KeptOnce:
     def __init__(self, world: World) -> None:
         self.world = world
         self.answers: dict[Place, bytes] = {}
+        self.by: dict[Place, Attempt] = {}  # who was told first
 
-    def runs(self, path: str, begun: Begun) -> None:
-        """A function runs, for the first time or once more."""
-        if (path, begun.whole) in self.answers and self._counts(path):
+    def runs(self, path: str, begun: Begun, by: Attempt) -> None:
+        """A function runs, for the first time or once more.
+
+        An attempt that does not know yet that a later one has taken its place may run it again.
+        """
+        first = self.by.get((path, begun.whole), by)
+        is_late = (by.epoch, by.no) < (first.epoch, first.no)
+        if (path, begun.whole) in self.answers and self._counts(path) and not is_late:
             raise Broken(
                 f"NO-LOST: {path} runs a function again at {begun}, and was told its answer"
             )
 
-    def told(self, path: str, begun: Begun, answer: bytes) -> None:
+    def told(self, path: str, begun: Begun, answer: bytes, by: Attempt) -> None:
         """A parent is told what a function has come to."""
+        self.by.setdefault((path, begun.whole), by)
         if self.answers.setdefault((path, begun.whole), answer) != answer and self._counts(path):
             raise Broken(f"SAME-ANSWER: {path} is told another answer at {begun}")
 

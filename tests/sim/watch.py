@@ -72,7 +72,7 @@ class Watch:
                 self._exited(event, told, stopping=stopping)
             case agent.LauncherGone():
                 has_met = self.host.is_remote and self.host.machine.link.epoch > 0
-                self.gone = not stopping and not has_met
+                self.gone = self.gone or (not stopping and not has_met)
             case agent.Ticked(states=states) if states is not None:
                 self._looked(told)
             case _:
