@@ -16,7 +16,7 @@ from resilient_scoop.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from resilient_scoop.hosts.hostfile import Host
+    from resilient_scoop.hosts.hostfile import Host, Shares
     from resilient_scoop.hosts.spec import GridSpec
     from resilient_scoop.runs.folder import RunDir
 
@@ -52,8 +52,13 @@ class Crew(NamedTuple):
     """The workers of a run."""
 
     here: int  # on this host
-    total: int  # as far as it is known now
+    total: int  # 0: not known yet, since some hosts give all their cores
     spec: GridSpec | None  # the other hosts
+
+    @property
+    def hosts(self) -> int:
+        """How many hosts compute; 0: only this one."""
+        return 0 if self.spec is None else len(self.spec.hosts)
 
 
 _OPTIONS: Final = (
@@ -150,17 +155,37 @@ def crew(
     spec = _changed(before or GridSpec(), wish)
     if hosts or workers:
         spec = _with_hosts(spec, hosts or spec.hosts, workers)
-    named_here = [each for each in spec.hosts if _is_here(each)]
-    others = [each for each in spec.hosts if not _is_here(each)]
-    shares = split_total(spec.workers, spec.hosts, {each.name: cores for each in named_here})
-    here = sum(shares.workers[each.name] or 0 for each in named_here)
-    spec = msgspec.structs.replace(spec, here=[each.name for each in named_here], workers_here=here)
-    known = [number for number in shares.workers.values() if number is not None]
-    if not others:
+    named_here = [each.name for each in spec.hosts if _is_here(each)]
+    shares = split_total(spec.workers, spec.hosts, dict.fromkeys(named_here, cores))
+    _say_shares(spec, shares)
+    # What is not known yet is left for hosts whose cores are not known.
+    used = [each for each in spec.hosts if (shares.workers[each.name] != 0 and shares.limit != 0)
+            or shares.workers[each.name]]  # fmt: skip
+    here = sum(shares.workers[name] or 0 for name in named_here)
+    spec = msgspec.structs.replace(spec, hosts=used, here=named_here, workers_here=here)
+    if not spec.others:
         return Crew(here, here, None)  # all are this one
     if not here and not spec.min_hosts:
         spec = _changed(spec, wish._replace(min_hosts=1))
-    return Crew(here, spec.workers or sum(known), spec)
+    numbers = [shares.workers[each.name] for each in used]
+    known = [number for number in numbers if number is not None]
+    total = sum(known) if len(known) == len(numbers) else 0
+    return Crew(here, total, spec)
+
+
+def _say_shares(spec: GridSpec, shares: Shares) -> None:
+    """Say what of a total has no place, and which hosts get no worker."""
+    if shares.missing:
+        room = (spec.workers or 0) - shares.missing
+        note(
+            f"-n {spec.workers}: the hosts have room for {room}; give them more (HOST:N, max_slots=N), or "
+            "name more hosts"
+        )
+    for each in spec.hosts:
+        if shares.workers[each.name] == 0 or (
+            shares.workers[each.name] is None and shares.limit == 0
+        ):
+            note(f"host {each.name} gets no worker, since -n {spec.workers} is used up before it")
 
 
 def hosts_before(run: RunDir) -> GridSpec | None:

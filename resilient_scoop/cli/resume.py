@@ -155,6 +155,7 @@ def command(  # noqa: PLR0913  one parameter per option
             workers=hands.here,
             total=hands.total,
             grid=hands.spec is not None,
+            hosts=hands.hosts,
             resume=True,
             reuse_changed=verdict.reuse,
             recompute_changed=verdict.recompute,

@@ -152,7 +152,7 @@ def command(  # noqa: PLR0913  one parameter per option
     if hands.spec is not None:
         save_hosts(run, hands.spec, target.script, str(folder))
     options = RunOptions(
-        workers=hands.here, total=hands.total, grid=hands.spec is not None, strict=strict, quiet=quiet,
+        workers=hands.here, total=hands.total, grid=hands.spec is not None, hosts=hands.hosts, strict=strict, quiet=quiet,
         detach=detach, audit=audit, task_output=task_output, always_replay=always_replay,
         limit=limit_of(time_limit),
     )  # fmt: skip

@@ -39,9 +39,9 @@ _GIT_S: Final = 30.0
 
 
 class Shipped(msgspec.Struct, frozen=True):
-    """One file: its path relative to the folder."""
+    """One file: its path relative to the folder, which need not be UTF-8."""
 
-    path: str
+    path: bytes
     digest: str  # SHA-256, hexadecimal
     size_bytes: int
     executable: bool = False
@@ -125,7 +125,7 @@ def pack(root: Path, run_dir: Path, paths: Iterable[Path] | None = None) -> Mani
         copy = target / digest
         if not copy.exists():
             copy.write_bytes(content)
-        shipped.append(Shipped(str(path), digest, len(content), executable))
+        shipped.append(Shipped(os.fsencode(path), digest, len(content), executable))
     manifest = Manifest(str(root), shipped)
     write_synced(target / MANIFEST, msgspec.json.encode(manifest))
     return manifest

@@ -39,6 +39,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     task_output: bool = False  # output of tasks is shown live
     limit: Limit | None = None
     grid: bool = False  # other hosts take part (`hosts.spec`)
+    hosts: int = 0  # that are named, the run's own included if it computes
     listen: tuple[str, ...] = ()  # addresses on which the broker listens for them; empty: all
 
     @property

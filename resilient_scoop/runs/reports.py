@@ -210,12 +210,11 @@ def resuming(run_id: str, report: Report) -> list[str]:
     return [found, doubt]
 
 
-def started(run_id: str, title: str, workers: int) -> str:
-    """Return the first line of a run whose progress is not drawn."""
-    return (
-        f"run {run_id}: {title} on {counted(workers, 'worker')}; "
-        f"from elsewhere: rscoop attach {run_id}"
-    )
+def started(run_id: str, title: str, workers: int, hosts: int = 0) -> str:
+    """Return the first line of a run whose progress is not drawn; `workers` 0: not known yet."""
+    who = [counted(workers, "worker")] if workers else ["all cores"]
+    who += [f"of {counted(hosts, 'host')}"] if hosts else []
+    return f"run {run_id}: {title} on {' '.join(who)}; from elsewhere: rscoop attach {run_id}"
 
 
 def finished(

@@ -132,9 +132,10 @@ class Membership:
             self.dead += self.hosts.forgettable(agent.id, agent.heard_at)
 
     def expect(self, hosts: Iterable[str]) -> None:
-        """Right after a restart: these hosts may have processes that are still alive."""
-        if self._awaited is not None:
-            self._awaited |= {_of_host(host) for host in hosts}
+        """Right after a start: these hosts may have processes of an earlier broker that are still alive."""
+        named = {_of_host(host) for host in hosts}
+        if named:
+            self._awaited = named | (self._awaited or set())
 
     def _await(self, peer_id: PeerId, hello: wire.Hello, now: float) -> None:
         if self._awaited is None:

@@ -308,9 +308,10 @@ class _Guardian:
             raise PlaceRefusedError(
                 f"the ticket does not fit this version of resilient_scoop on {self.host}: {error}"
             ) from error
-        workers = extra.get("workers") or len(os.sched_getaffinity(0))
-        if extra.get("workers_max"):
-            workers = min(workers, int(extra["workers_max"]))
+        workers, most = extra.get("workers"), extra.get("workers_max")
+        if workers is None:
+            cores = len(os.sched_getaffinity(0))
+            workers = cores if most is None else min(cores, int(most))
         return msgspec.structs.replace(
             settings, run_dir=str(self.folder), node=self.host, name=self.tag,
             incarnation=b"a" + os.urandom(8),

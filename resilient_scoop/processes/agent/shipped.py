@@ -73,9 +73,10 @@ def _build(manifest: Manifest, folder: Path, tree: Path) -> None:
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(mode=0o700)
     for each in manifest.files:
-        target = tree / each.path
-        if ".." in Path(each.path).parts or Path(each.path).is_absolute():
+        path = Path(os.fsdecode(each.path))
+        if ".." in path.parts or path.is_absolute():
             raise PlaceRefusedError(f"the script's folder has a file outside of it: {each.path!r}")
+        target = tree / path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / each.digest, target)
         if each.executable:

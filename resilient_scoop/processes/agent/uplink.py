@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FILES, MESSAGE, SHORT, LACKS = b"F", b"M", b"S", b"L"
 CODE_S: Final = 20.0
 """How long the copies of the user's code may take, which are needed to start a worker."""
+_PAUSE_S: Final = 0.002
 TICK_S: Final = 0.05
 """How often transfers are looked after, while there are some."""
 
@@ -112,7 +113,11 @@ class Uplink:
         return self.files.fetch(name, self._pump_files, time.monotonic, until)
 
     def _pump_files(self) -> None:
-        self.pass_files(self._workers.wait(TICK_S), time.monotonic())
+        """Let files move for a moment; what else is ready is left for later, without spinning."""
+        ready = self._workers.wait(TICK_S)
+        self.pass_files(ready, time.monotonic())
+        if ready:
+            time.sleep(_PAUSE_S)
 
     def pass_files(self, fds: set[int], now: float) -> None:
         """Take care of files: `fds` are descriptors that are ready."""

@@ -35,7 +35,10 @@ _PRUNE_S: Final = 10.0
 
 
 def expected(live: LiveHostsFile | None) -> list[str]:
-    """Return the hosts whose workers hold items of the broker before this one: they will soon be heard."""
+    """Return the hosts whose workers hold items of the broker before this one: they will soon be heard.
+
+    A broker that ended in order has told its hosts to end, and has removed the file.
+    """
     hosts = {} if live is None else live.hosts
     return sorted(name for name, host in hosts.items() if host.state in ("up", "draining"))
 
@@ -55,8 +58,7 @@ class Grid:
         self._out = read_out(self._run_dir)
         for host, how in self._out.items():
             exchange.add(RevokeHost(host) if how == _REVOKED else DrainHost(host))
-        if settings.adopt:
-            exchange.broker.membership.expect(expected(read_live_hosts(self._run_dir)))
+        exchange.broker.membership.expect(expected(read_live_hosts(self._run_dir)))
 
     def receive(self, now: float) -> None:
         """Take in what has arrived."""
@@ -131,6 +133,11 @@ class Grid:
         }  # fmt: skip
         with suppress(OSError):  # a full disk: the views show what was
             self._replace(LIVE_FILE, msgspec.json.encode(LiveHostsFile(at, hosts)))
+
+    def close(self) -> None:
+        """End: all hosts were told to."""
+        (self._run_dir / LIVE_FILE).unlink(missing_ok=True)
+        self.door.close()
 
     def _replace(self, name: str, content: bytes) -> None:
         draft = self._run_dir / f"{name}.{os.getpid()}.tmp"

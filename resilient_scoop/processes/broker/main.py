@@ -433,7 +433,7 @@ class BrokerShell:
         self.committer.close()
         self.journal.close(clean=True)
         if self.grid is not None:
-            self.grid.door.close()
+            self.grid.close()
         self.socket.close()
         return 0 if self.broker.ended is not None else STOPPED
 

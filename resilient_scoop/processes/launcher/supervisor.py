@@ -153,6 +153,7 @@ class Launcher:
         self.broker_code: int | None = None
         self.reports_fd = -1
         self.said_recovered = False
+        self.most_workers = 0
         self.first_epoch = self.recovered = self.reused = 0
         self.audit = AuditTail.start(run.logs) if options.audit else None
         self.tasks = TaskLogs.start(run.logs) if options.task_output else None
@@ -260,7 +261,8 @@ class Launcher:
                 self.selector.register(self.screen.ours, selectors.EVENT_READ, self.screen.hear)
             if not self.options.resume:
                 words = " ".join([self.info.title, *map(one_line, self.info.argv)])
-                self.display.begin(started(self.run.id, words, self.options.size))
+                size = self.options.total if self.options.grid else self.options.workers
+                self.display.begin(started(self.run.id, words, size, self.options.hosts))
             else:
                 self._end_orphans()
             self._keep_code()
@@ -510,6 +512,7 @@ class Launcher:
                 if self.computed_s < 0:
                     self.computed_s = report.computed_s
                 self._say_recovered(report)
+                self.most_workers = max(self.most_workers, report.workers)
                 if self.places is not None:
                     self.places.tell_hosts(report.hosts)
                     self.places.renew(report.renewals)
@@ -603,6 +606,10 @@ class Launcher:
         self.display.note(f"run {self.run.id} {ended}; {self._kept()}; to continue: {resume}")
         return self.handover.code
 
+    def _workers(self) -> int:
+        """Return how many workers the run had: of other hosts, the most that were there at once."""
+        return self.most_workers if self.options.grid else self.options.workers
+
     def _kept(self) -> str:
         """Return what is kept of a stopped run: part of what its broker counted may not be on disk."""
         done = self.report.done if self.report.epoch else None
@@ -621,7 +628,7 @@ class Launcher:
             computed_s = report.computed_s - self.computed_s
             all_s = ran_s(self.run.path, time.time())  # noqa: TID251
             self.display.note(
-                finished(self.run.id, report, took_s, self.options.size, computed_s, all_s)
+                finished(self.run.id, report, took_s, self._workers(), computed_s, all_s)
             )
         if report.code or self.display.lost_bytes < BLOCK_BYTES:
             return report.code

@@ -91,3 +91,23 @@ def test_a_hostfile_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     bad.write_text("alice\n\n\n\n\n\n%%%\n")
     with pytest.raises(UsageError, match="line 7"):
         crew(wish(hostfile=str(bad)), None)
+
+
+def test_a_total_smaller_than_the_hosts_leaves_hosts_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hands = crew(wish(host=("alice:2", "bob:2")), 1)
+    assert (hands.here, hands.total, hands.hosts) == (0, 1, 1)
+    assert hands.spec is not None
+    assert [each.name for each in hands.spec.others] == ["alice"]
+    assert "host bob gets no worker" in capsys.readouterr().err
+
+
+def test_a_total_larger_than_the_hosts_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    hands = crew(wish(host=("alice:2", "localhost:1")), 9)
+    assert (hands.here, hands.total) == (1, 3)
+    assert "-n 9: the hosts have room for 3" in capsys.readouterr().err
+
+
+def test_hosts_with_unknown_cores_make_a_total_that_is_not_known() -> None:
+    assert crew(wish(host=("alice", "bob:2")), None).total == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -51,17 +52,23 @@ def test_a_manifest_describes_each_file_by_its_content(project: Path, tmp_path: 
     manifest = pack(project, tmp_path)
     assert read(tmp_path / shipping.FOLDER) == manifest
     by_path = {each.path: each for each in manifest.files}
-    script = by_path["script.py"]
+    script = by_path[b"script.py"]
     assert script.digest == hashlib.sha256(b"import helper").hexdigest()
     assert (tmp_path / shipping.FOLDER / script.digest).read_text() == "import helper"
-    assert by_path["run.sh"].executable
+    assert by_path[b"run.sh"].executable
     assert not script.executable
     assert manifest.size_bytes == sum(each.size_bytes for each in manifest.files)
 
 
+def test_a_name_that_is_not_utf_8_is_shipped(project: Path, tmp_path: Path) -> None:
+    (project / os.fsdecode(b"b\xff.bin")).write_text("x")
+    assert b"b\xff.bin" in {each.path for each in pack(project, tmp_path).files}
+    assert b"b\xff.bin" in {each.path for each in read(tmp_path / shipping.FOLDER).files}
+
+
 def test_what_is_shipped_is_what_the_run_began_with(project: Path, tmp_path: Path) -> None:
     manifest = pack(project, tmp_path)
-    digest = next(each.digest for each in manifest.files if each.path == "script.py")
+    digest = next(each.digest for each in manifest.files if each.path == b"script.py")
     (project / "script.py").write_text("edited")
     assert (tmp_path / shipping.FOLDER / digest).read_text() == "import helper"
 
