@@ -209,6 +209,11 @@ def save_hosts(run: RunDir, spec: GridSpec, script: str | None, cwd: str) -> Non
     save(run.path, spec)
     if spec.ship:
         folder = Path(script).resolve().parent if script else Path(cwd)
+        if not Path(cwd).resolve().is_relative_to(folder):
+            raise UsageError(
+                f"--ship sends {folder}, and tasks would not find {cwd}, in which the run is started: "
+                f"change to {folder} first, or move the script to {cwd}"
+            )
         manifest = pack(folder, run.path)
         files = counted(len(manifest.files), "file")
         note(

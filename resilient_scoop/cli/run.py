@@ -150,11 +150,15 @@ def command(  # noqa: PLR0913  one parameter per option
     files = {} if target.source is None else {KEPT_SCRIPT: target.source}
     run = catalog.create(state_folder(), describe, now, files)
     if hands.spec is not None:
-        save_hosts(run, hands.spec, target.script, str(folder))
+        try:
+            save_hosts(run, hands.spec, target.script, str(folder))
+        except UsageError:
+            catalog.remove(run)  # nothing was run
+            raise
     options = RunOptions(
-        workers=hands.here, total=hands.total, grid=hands.spec is not None, hosts=hands.hosts, strict=strict, quiet=quiet,
-        detach=detach, audit=audit, task_output=task_output, always_replay=always_replay,
-        limit=limit_of(time_limit),
+        workers=hands.here, total=hands.total, grid=hands.spec is not None, hosts=hands.hosts,
+        strict=strict, quiet=quiet, detach=detach, audit=audit, task_output=task_output,
+        always_replay=always_replay, limit=limit_of(time_limit),
     )  # fmt: skip
     return _started(run, options)
 

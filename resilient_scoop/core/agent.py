@@ -570,6 +570,17 @@ class Agent:
             if reason == NOW:
                 self.stop_at = now
 
+    def renew(self) -> list[Action]:
+        """Replace all workers: the code that they have loaded is not that of the run any more.
+
+        No item is blamed; what they were executing runs again.
+        """
+        for slot in self.slots.values():
+            if slot.role == "worker" and slot.state is State.RUNNING:
+                self._kill(slot, "asked")
+        actions, self._actions = self._actions, []
+        return actions
+
     def _kill(self, slot: Slot, reason: str = "") -> None:
         """End a process; without a reason, as part of a stop."""
         slot.enter(Happening.KILLED)

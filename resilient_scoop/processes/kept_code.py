@@ -36,7 +36,7 @@ from resilient_scoop.hashing import blake2b
 
 FOLDER: Final = "code"
 _BEFORE: Final = "code-before"  # the copies of the last launch, until this one has ended
-_BEGAN: Final = "began"
+BEGAN: Final = "began"
 _LIST: Final = "files"
 _OWN: Final = os.path.dirname(resilient_scoop.__file__) + os.sep  # noqa: PTH120 - on each import
 
@@ -50,7 +50,7 @@ def begin(run_dir: Path, script: str | None) -> None:
     if folder.exists():
         folder.rename(before)
     folder.mkdir(mode=0o700)
-    (folder / _BEGAN).touch(mode=0o600)
+    (folder / BEGAN).touch(mode=0o600)
     if script is not None and os.path.isfile(script):  # noqa: PTH113
         KeptCode(folder).keep(script, is_old=True)
 
@@ -72,7 +72,7 @@ def end(run_dir: Path, *, counts: bool) -> None:
 def install(run_dir: str) -> None:
     """Make this process use the copies of its launch, if the launcher could make the folder."""
     folder = Path(run_dir) / FOLDER
-    if (folder / _BEGAN).exists():
+    if (folder / BEGAN).exists():
         KeptCode(folder).install()
 
 
@@ -105,7 +105,7 @@ class KeptCode:
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
-        self._began_ns = (folder / _BEGAN).stat().st_ctime_ns
+        self._began_ns = (folder / BEGAN).stat().st_ctime_ns
         self._pid = os.getpid()
         self._executed: set[str] = set()
         self._used: set[str] = set()  # files of which this process runs the copy

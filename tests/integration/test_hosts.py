@@ -433,3 +433,27 @@ def test_a_host_whose_agent_and_guardian_were_killed_starts_again(grid: Grid) ->
     assert done.expect() == f"{sum(n * n for n in range(240))}\n"
     assert "Address already in use" not in done.err
     grid.assert_nothing_left()
+
+
+@pytest.mark.parametrize("ships", [False, True], ids=["shared", "shipped"])
+def test_hosts_that_a_resume_finds_run_the_edited_script(grid: Grid, *, ships: bool) -> None:
+    """They have loaded the script as it was, and outlived the launcher."""
+    process = grid.start(SLOW, *["--ship"] * ships)
+    computing(grid)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not grid.agents("broker"), 10.0)
+    agents = grid.agents()
+    assert len(agents) == 2
+    grid.place.write(SLOW.replace("return x * x", "return x * x + 1000"))
+    done = grid.place.rscoop("resume", "--recompute-changed", timeout_s=TIMEOUT_S)
+    assert done.expect() == f"{sum(n * n + 1000 for n in range(80))}\n"
+    grid.assert_nothing_left()
+
+
+def test_a_run_that_starts_outside_of_the_shipped_folder_is_refused(grid: Grid) -> None:
+    grid.place.write(SLOW, "project/script.py")
+    done = grid.place.rscoop("run", *grid.options, "--ship", "project/script.py")
+    assert done.code == 2
+    assert "change to" in done.err
+    assert grid.place.runs() == []

@@ -21,6 +21,8 @@ import msgspec
 
 from resilient_scoop.adapters.free_space import free_bytes
 from resilient_scoop.core.transfers import Download, Upload
+from resilient_scoop.processes.kept_code import BEGAN
+from resilient_scoop.processes.kept_code import FOLDER as KEPT
 from resilient_scoop.transport.sockets import socket_path
 from resilient_scoop.wire import files as wire
 from resilient_scoop.wire import local_files as local
@@ -49,6 +51,11 @@ class _Log:
         self.path = path
         self.arrived = 0
         self.asked_at = -1e9
+
+
+def _looks(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 class AgentFiles:
@@ -307,24 +314,31 @@ class AgentFiles:
 
     # --- the user's code ----------------------------------------------------------------------
 
-    def fetch_code(self, pump: Callable[[], None], now: Callable[[], float], until: float) -> bool:
-        """Have the copies of the user's code here as they are now; return whether that worked in time.
+    def list_code(
+        self, pump: Callable[[], None], now: Callable[[], float], until: float
+    ) -> list[tuple[str, int, int]]:
+        """Return the copies of the user's code that the run has now; nothing if no broker answers.
 
-        It returns soon where no broker answers at all.
+        It returns soon then.
         """
         self._code = []
         asked_at = -1e9
         answered_until = min(until, now() + ANSWER_S)
         while not self._code:  # it names one file at least
             if now() > answered_until:
-                return False
+                return []
             if now() - asked_at > _LOG_PATIENCE_S:
                 asked_at = now()
                 self._send(wire.encode(wire.CodeWanted()))
             pump()
-        for name, size, mtime_ns in self._code:
+        return self._code
+
+    def fetch_code(self, pump: Callable[[], None], now: Callable[[], float], until: float) -> bool:
+        """Have the copies of the user's code here as they are now; return whether that worked in time."""
+        listed = self.list_code(pump, now, until)
+        for name, size, mtime_ns in listed:
             path = self._run_dir / name
-            if path.exists() and path.stat().st_size == size:
+            if path.exists() and _looks(path) == (size, mtime_ns):
                 continue
             path.parent.mkdir(mode=0o700, exist_ok=True)
             self._downloads[name] = Download(name, 0, now())
@@ -335,7 +349,18 @@ class AgentFiles:
                 pump()
             with suppress(FileNotFoundError):
                 os.utime(path, ns=(mtime_ns, mtime_ns))
-        return True
+        return bool(listed)
+
+    def is_other_launch(
+        self, pump: Callable[[], None], now: Callable[[], float], until: float
+    ) -> bool:
+        """Return whether the broker is of another launch than the code that is here."""
+        began = self._run_dir / KEPT / BEGAN
+        if not began.exists():
+            return False
+        mine = began.stat().st_mtime_ns
+        listed = self.list_code(pump, now, until)
+        return any(name == f"{KEPT}/{BEGAN}" and at_ns != mine for name, _, at_ns in listed)
 
     def fetch(
         self, name: str, pump: Callable[[], None], now: Callable[[], float], until: float
@@ -353,7 +378,7 @@ class AgentFiles:
     @property
     def has_code(self) -> bool:
         """Whether copies of the user's code were fetched, at any time."""
-        return (self._run_dir / "code").exists()
+        return (self._run_dir / KEPT).exists()
 
     def close(self) -> None:
         """Close the socket of the workers."""

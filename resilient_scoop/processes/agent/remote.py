@@ -20,7 +20,7 @@ import msgspec
 
 from resilient_scoop.core.endings import STOPPED
 from resilient_scoop.errors import PlaceRefusedError
-from resilient_scoop.processes import starting
+from resilient_scoop.processes import kept_code, starting
 from resilient_scoop.processes.agent import shipped
 from resilient_scoop.processes.agent.enrolment import enroll
 from resilient_scoop.processes.agent.main import AgentShell
@@ -29,7 +29,7 @@ from resilient_scoop.transport.sockets import socket_path
 from resilient_scoop.transport.tickets import read_ticket
 
 if TYPE_CHECKING:
-    from resilient_scoop.processes.starting import ChildSettings
+    from resilient_scoop.processes.starting import ChildSettings, ScriptSpec
 
 MARK: Final = "rscoop-host: "
 """Begins each line for the place."""
@@ -49,8 +49,13 @@ def tell(**fields: Any) -> None:
 class RemoteShell(AgentShell):
     """An agent that can be handed a new ticket while it lives."""
 
-    def __init__(self, settings: ChildSettings, uplink: Uplink) -> None:
+    def __init__(
+        self, settings: ChildSettings, uplink: Uplink, script: ScriptSpec, *, ships: bool
+    ) -> None:
+        """`script`: with its paths on the run's host, in case it is shipped."""
         super().__init__(settings, uplink)
+        self.script = script
+        self.ships = ships
         self.uplink = uplink
         self.tickets = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self.tickets.bind(socket_path(str(Path(settings.run_dir) / "sock"), CONTROL))
@@ -62,7 +67,32 @@ class RemoteShell(AgentShell):
     def _terminated(self, *_: object) -> None:
         self.asked_to_stop = True
 
+    def _meet_broker(self) -> None:
+        """Look at a new broker: if it is of another launch, replace workers with code that was edited."""
+        try:
+            if self.uplink.is_other_launch() and self._is_edited():
+                # Each launch begins without copies, so that none of the edited files is used.
+                shutil.rmtree(Path(self.settings.run_dir) / kept_code.FOLDER, ignore_errors=True)
+                for action in self.machine.renew():
+                    self._do(action)
+        except PlaceRefusedError as error:
+            self._say(str(error))
+            self.machine.stop("asked", time.monotonic())
+        self.uplink.is_shut = False
+
+    def _is_edited(self) -> bool:
+        """Return whether the code has changed; have the script's folder here, if it is shipped."""
+        run_dir = Path(self.settings.run_dir)
+        if not self.ships:
+            return edited(run_dir)
+        script = shipped.follow(run_dir, self.uplink, self.script)
+        if script is not None:
+            self.settings = msgspec.structs.replace(self.settings, script=script)
+        return script is not None
+
     def _attend(self, ready: set[int]) -> None:
+        if self.uplink.is_shut:
+            self._meet_broker()
         if self.tickets.fileno() in ready:
             self._take_ticket()
         if self.asked_to_stop:
@@ -94,6 +124,17 @@ class RemoteShell(AgentShell):
             self.uplink.pass_files(self.uplink.wait(0.05), time.monotonic())
         self.uplink.unwatch(self.tickets.fileno())
         self.tickets.close()
+
+
+def edited(run_dir: Path) -> bool:
+    """Return whether a file was changed of which the run's code holds a copy, as this host sees it."""
+    for path, copy in kept_code.files(run_dir).items():
+        with suppress(OSError):  # no copy here yet, or no such file on this host
+            now, then = Path(path).stat(), copy.stat()
+            # Whole seconds: file systems of networks keep no finer time.
+            if (now.st_size, int(now.st_mtime)) != (then.st_size, int(then.st_mtime)):
+                return True
+    return False
 
 
 def check_folder(settings: ChildSettings) -> None:
@@ -131,19 +172,19 @@ def main() -> int:
     with open(settings.ticket_fd, "rb") as pipe:  # noqa: PTH123 - a descriptor
         ticket = read_ticket(pipe.read())
     try:
-        ships = bool(ticket.extra.get("ship"))
+        ships, script = bool(ticket.extra.get("ship")), settings.script
         if not ships:
             check_folder(settings)
         admission = enroll(ticket)
         settings = msgspec.structs.replace(settings, node=admission.host)
         uplink = Uplink(settings.run_dir, settings.incarnation, admission)
         if ships:
-            script = shipped.receive(Path(settings.run_dir), uplink, settings.script)
-            settings = msgspec.structs.replace(settings, script=script)
+            here = shipped.receive(Path(settings.run_dir), uplink, script)
+            settings = msgspec.structs.replace(settings, script=here)
     except PlaceRefusedError as error:
         tell(state="refused", why=str(error))
         return STOPPED
-    shell = RemoteShell(settings, uplink)
+    shell = RemoteShell(settings, uplink, script, ships=ships)
     tell(state="running", host=admission.host, pid=os.getpid())
     for text in differing_packages(ticket.extra.get("packages", {})):
         uplink.files.say(text)

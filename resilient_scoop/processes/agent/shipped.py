@@ -61,6 +61,20 @@ def receive(run_dir: Path, uplink: Uplink, spec: ScriptSpec) -> ScriptSpec:
     return moved(spec, manifest.root, str(tree))
 
 
+def follow(run_dir: Path, uplink: Uplink, spec: ScriptSpec) -> ScriptSpec | None:
+    """Have the script's folder as it is sent now; return the script, or None if nothing has changed.
+
+    Raises:
+        PlaceRefusedError: it could not be had.
+    """
+    manifest = run_dir / shipping.FOLDER / shipping.MANIFEST
+    before = manifest.read_bytes()
+    _fetch(uplink, f"{shipping.FOLDER}/{shipping.MANIFEST}", time.monotonic() + _FETCH_S)
+    if manifest.read_bytes() == before:
+        return None
+    return receive(run_dir, uplink, spec)
+
+
 def _fetch(uplink: Uplink, name: str, until: float) -> None:
     if not uplink.fetch(name, until):
         raise PlaceRefusedError(

@@ -8,6 +8,7 @@ signs of life do not wait behind them.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -16,6 +17,7 @@ from resilient_scoop.processes.agent.host_files import AgentFiles
 from resilient_scoop.transport.large_frames import KeptFrames
 from resilient_scoop.transport.remote import RemoteDealer
 from resilient_scoop.transport.sockets import RouterSocket, local_endpoint
+from resilient_scoop.wire.messages import unpack_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +28,8 @@ FILES, MESSAGE, SHORT, LACKS = b"F", b"M", b"S", b"L"
 CODE_S: Final = 20.0
 """How long the copies of the user's code may take, which are needed to start a worker."""
 _PAUSE_S: Final = 0.002
+LAUNCH_S: Final = 5.0
+"""How long it may take to learn whether a broker is of another launch."""
 TICK_S: Final = 0.05
 """How often transfers are looked after, while there are some."""
 
@@ -43,6 +47,8 @@ class Uplink:
     def __init__(self, run_dir: str, incarnation: bytes, admission: Admission) -> None:
         self._incarnation = incarnation
         self._large = KeptFrames()
+        self._epoch = 0  # of the broker that was heard last
+        self.is_shut = False  # workers hear no broker, and no broker them
         self._workers = RouterSocket(local_endpoint(str(Path(run_dir) / "sock")))
         self._connect(admission)
         self.files = AgentFiles(Path(run_dir), self._send_bulk, self.watch, self.unwatch)
@@ -75,16 +81,32 @@ class Uplink:
     def receive(self) -> list[bytes] | None:
         """Relay what has arrived; return a message for the agent, or None."""
         for worker, frames in self._workers.receive():
-            self._broker.send([MESSAGE, worker, *frames])
+            if not self.is_shut:
+                self._broker.send([MESSAGE, worker, *frames])
         while (parcel := self._broker.receive()) is not None:
             self._heard_at = time.monotonic()
             found = self._message(parcel)
             if found is None:
                 continue
+            self._look_at_epoch(found.frames)
             if found.to == self._incarnation:
                 return found.frames
-            self._workers.send(PeerId(found.to), found.frames)
+            if not self.is_shut:
+                self._workers.send(PeerId(found.to), found.frames)
         return None
+
+    def _look_at_epoch(self, frames: list[bytes]) -> None:
+        """Relay nothing of a new broker until it is known whether it is of another launch."""
+        with suppress(ValueError, IndexError):
+            epoch = unpack_header(frames[0]).epoch
+            if epoch > self._epoch:
+                self.is_shut = self._epoch > 0
+                self._epoch = epoch
+
+    def is_other_launch(self) -> bool:
+        """Return whether the broker is of another launch than what this host has loaded."""
+        until = time.monotonic() + LAUNCH_S
+        return self.files.is_other_launch(self._pump_files, time.monotonic, until)
 
     def _message(self, parcel: list[bytes]) -> _Message | None:
         """Return a message for one of this host's processes, whole; None if it is none, or lacks a part."""
