@@ -260,6 +260,16 @@ def test_a_dead_worker_has_its_successor_at_once_and_its_items_run_again() -> No
     assert of(Start, actions) == [Start("w1")]
 
 
+def test_workers_that_are_renewed_are_replaced_and_no_item_is_blamed() -> None:
+    host = running()
+    assert {each.name for each in host.machine.renew() if isinstance(each, Kill)} == {"w1", "w2"}
+    host.machine.check()
+    actions = host.exit("w1", -9, BUSY)
+    assert lost(actions).reason == "asked"
+    assert notes(actions) == []
+    assert of(Start, actions) == [Start("w1")]
+
+
 def test_a_process_that_dies_at_once_waits_longer_up_to_half_a_minute() -> None:
     host = running()
     waits = []
