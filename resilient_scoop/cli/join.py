@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import IO, Final
 
 import click
@@ -65,23 +67,35 @@ def _serve(run_id: str, line: bytes) -> int:
     assert process.stdout is not None, "it is a pipe"
     process.stdin.write(line + b"\n")
     process.stdin.flush()
+    leave = _Leave(process.stdin)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)  # also where it is ignored, as in `rscoop join &`
     refused = ""
-    while True:
-        try:
-            for text in process.stdout:
-                refused = _show(text.decode("utf-8", "replace"), run_id) or refused
-            break
-        except KeyboardInterrupt:
-            note("leaving the run")
-            process.stdin.write(f"stop {_GRACE_S}\n".encode())
-            process.stdin.flush()
+    for text in process.stdout:
+        refused = _show(text.decode("utf-8", "replace"), run_id, left=leave.is_asked) or refused
     code = process.wait()
     if refused:
         raise PlaceRefusedError(refused)
     return code
 
 
-def _show(text: str, run_id: str) -> str:
+class _Leave:
+    """Leaves the run in order, when a signal asks for it."""
+
+    def __init__(self, stdin: IO[bytes]) -> None:
+        self._stdin = stdin
+        self.is_asked = False
+
+    def __call__(self, *_: object) -> None:
+        if not self.is_asked:
+            self.is_asked = True
+            note("leaving the run")
+        with suppress(OSError):  # it has ended
+            self._stdin.write(f"stop {_GRACE_S}\n".encode())
+            self._stdin.flush()
+
+
+def _show(text: str, run_id: str, *, left: bool) -> str:
     """Show what the agent says; return why it was refused, if it was."""
     if not text.startswith(_MARK):
         return ""
@@ -90,7 +104,10 @@ def _show(text: str, run_id: str) -> str:
         case "running":
             note(f"this host computes for run {run_id} as {said.get('host')}; Ctrl-C leaves it")
         case "ended":
-            note(said.get("why") or f"run {run_id} does not need this host any more")
+            ended = (
+                "this host has left the run" if left else "the run does not need this host any more"
+            )
+            note(str(said.get("why") or ended))
         case "refused":
             return str(said.get("why"))
         case _:

@@ -46,7 +46,10 @@ def whom_to_ask(run: RunDir, command: str) -> Reached:
 def check_live(run: RunDir, command: str) -> None:
     """Raise UsageError unless the run is live on this host; `command` is that of the user."""
     if not is_live(run):
-        raise UsageError(f"run {run.id} is not live; first: rscoop resume {run.id}")
+        raise UsageError(
+            f"run {run.id} is not live: it has ended, or it was stopped, as `rscoop status {run.id}` says; "
+            f"a stopped one continues with: rscoop resume {run.id}"
+        )
     whom_to_ask(run, command)
 
 

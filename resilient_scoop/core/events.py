@@ -184,7 +184,7 @@ class RevokeHost(msgspec.Struct, frozen=True):
     """A host is to be cut off."""
 
     host: str
-    why: str = "it was asked for"
+    why: str = "it was revoked"
 
 
 class JoinHost(msgspec.Struct, frozen=True):

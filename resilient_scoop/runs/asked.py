@@ -65,13 +65,14 @@ def ask(run_dir: Path, request: Request, run_id: str) -> str:
         UsageError: it refuses. RunBusyError: it does not answer.
     """
     folder = run_dir / FOLDER
-    folder.mkdir(mode=0o700, exist_ok=True)
     name = f"{time.monotonic_ns():020d}-{os.getpid()}"
     draft, path = folder / f"{name}.tmp", folder / f"{name}{_REQUEST}"
-    draft.write_bytes(msgspec.json.encode(request))
-    draft.rename(path)
     answer, until = folder / f"{name}{_ANSWER}", time.monotonic() + ANSWER_S
     while not answer.exists():
+        if not path.exists() and not answer.exists():  # a broker that has just started removed it
+            folder.mkdir(mode=0o700, exist_ok=True)
+            draft.write_bytes(msgspec.json.encode(request))
+            draft.rename(path)
         if time.monotonic() > until:
             path.unlink(missing_ok=True)
             raise RunBusyError(str(run_dir), 0, os.uname().nodename)

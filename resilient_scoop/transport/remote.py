@@ -217,6 +217,7 @@ class RemoteDealer(DealerSocket):
     def __init__(self, endpoint: str, keys: KeyPair, server: bytes, *, keeps: bool = False) -> None:
         """Connect; `keeps` messages while there is no connection, instead of dropping them."""
         self._keys, self._server, self._keeps = keys, server, keeps
+        self._is_refused = False
         super().__init__(endpoint, secrets.token_bytes(ROUTING_BYTES))
 
     def _prepare(self) -> None:
@@ -230,9 +231,25 @@ class RemoteDealer(DealerSocket):
         dealer.setsockopt(zmq.CONNECT_TIMEOUT, _CONNECT_MS)
         dealer.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
         dealer.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS)
+        self._monitor = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        self._monitor.setsockopt(zmq.LINGER, 0)
         dealer.setsockopt(zmq.IMMEDIATE, int(not self._keeps))
         dealer.setsockopt(zmq.RECONNECT_IVL, _RETRY_MS)
         dealer.setsockopt(zmq.RECONNECT_IVL_MAX, _RETRY_MS_MAX)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the broker has refused the key: it is not tried again."""
+        with suppress(zmq.Again):
+            self._monitor.recv_multipart(_NOBLOCK)
+            self._is_refused = True
+        return self._is_refused
+
+    def close(self) -> None:
+        """Close; messages that are not sent within the linger time are lost."""
+        self._socket.disable_monitor()
+        self._monitor.close()
+        super().close()
 
     def send(self, frames: Sequence[bytes]) -> None:
         """Send; without a connection, the message is lost."""

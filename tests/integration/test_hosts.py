@@ -334,6 +334,43 @@ def test_a_folder_that_a_host_does_not_have_is_shipped_to_it(grid: Grid) -> None
     grid.assert_nothing_left()
 
 
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("revoke", "does not take the key"), ("rekey", "keys of the run were renewed"),
+     ("terminate", "leaving the run")],
+)  # fmt: skip
+def test_a_joined_host_that_is_not_wanted_or_leaves_ends_at_once(
+    grid: Grid, how: str, said: str
+) -> None:
+    path = grid.place.write(SLOW)
+    process = grid.place.start("run", "-n", "1", path.name)
+    wait_until(lambda: len(grid.agents("origin")) == 1, 10.0)
+    ticket = grid.place.rscoop("invite", "--host", "carol").expect()
+    home = grid.place.folder / "carol"
+    home.mkdir()
+    joined = grid.place.start(
+        "join", "-n", "1", stdin=subprocess.PIPE,
+        env={**grid.place.env(), "RSCOOP_HOST_DIR": str(home)},
+    )  # fmt: skip
+    assert joined.stdin is not None
+    joined.stdin.write(ticket)
+    joined.stdin.flush()
+    wait_until(lambda: len(grid.agents("worker")) == 1, 20.0)
+    time.sleep(0.5)
+    if how == "terminate":
+        joined.terminate()
+    else:
+        answer = grid.place.rscoop(how, *["carol"] * (how == "revoke"))
+        answer.expect()
+        assert how != "rekey" or "to be invited again: carol" in answer.err
+    done = finish(joined, timeout_s=10.0)
+    assert said in done.err
+    assert not grid.agents("remote-agent")
+    assert list(home.glob("rscoop-*/*")) == []
+    assert finish(process, timeout_s=TIMEOUT_S).expect() == SLOW_OUT
+    grid.place.assert_nothing_left()
+
+
 def test_what_tasks_print_on_other_hosts_is_in_the_logs(grid: Grid) -> None:
     text = """
         from resilient_scoop import futures

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ENROL: Final = b"E"
 REACH_S: Final = 3.0
 """How long a connection may take."""
+LOOK_S: Final = 0.1
 ANSWER_S: Final = 6.0
 """How long the broker may take to answer."""
 
@@ -52,9 +53,9 @@ def enroll(ticket: Ticket) -> Admission:
     if not reached:
         here = os.uname().nodename
         raise PlaceRefusedError(
-            f"{here} cannot reach the broker ({'; '.join(failures) or 'its address is not known'}): open "
-            "that port in the firewall of the broker's host, name an address that this host can reach "
-            "(--external-address), or send all through SSH (--tunnel)"
+            f"{here} cannot reach the broker ({'; '.join(failures) or 'its address is not known'}). If its "
+            "run has not ended: open that port in the firewall of the broker's host, name an address that "
+            "this host can reach (--external-address), or send all through SSH (--tunnel)"
         )
     keys = make_keys()
     for address in reached:
@@ -94,8 +95,8 @@ def _ask(ticket: Ticket, address: str, keys: KeyPair) -> enrol.Enrolled | enrol.
     try:
         dealer.send([ENROL, enrol.encode(request)])
         until = time.monotonic() + ANSWER_S
-        while (left_s := until - time.monotonic()) > 0:
-            dealer.wait(left_s)
+        while (left_s := until - time.monotonic()) > 0 and not dealer.is_refused:
+            dealer.wait(min(left_s, LOOK_S))
             answer = dealer.receive()
             if answer is not None and answer[0] == ENROL:
                 return enrol.decode_answer(answer[1])

@@ -27,6 +27,7 @@ from resilient_scoop.processes.agent.main import AgentShell
 from resilient_scoop.processes.agent.uplink import Uplink
 from resilient_scoop.transport.sockets import socket_path
 from resilient_scoop.transport.tickets import read_ticket
+from resilient_scoop.wire import enrol
 
 if TYPE_CHECKING:
     from resilient_scoop.processes.starting import ChildSettings, ScriptSpec
@@ -67,6 +68,25 @@ class RemoteShell(AgentShell):
     def _terminated(self, *_: object) -> None:
         self.asked_to_stop = True
 
+    def _mind_refusal(self) -> None:
+        """End if the broker does not take this host's key any more: waiting would be of no use."""
+        if self.machine.stopping is not None:
+            return
+        why = ""
+        if self.uplink.goodbye:
+            with suppress(msgspec.MsgspecError):
+                answer = enrol.decode_answer(self.uplink.goodbye)
+                why = answer.why if isinstance(answer, enrol.NotEnrolled) else ""
+            self.uplink.goodbye = b""
+        elif self.uplink.is_refused:
+            why = (
+                "the broker does not take the key of this host any more: it was revoked, or another agent "
+                "of this host has taken its place. To take part again, ask for a ticket: rscoop invite"
+            )
+        if why:
+            tell(state="ended", why=why)
+            self.machine.stop("asked", time.monotonic())
+
     def _meet_broker(self) -> None:
         """Look at a new broker: if it is of another launch, replace workers with code that was edited."""
         try:
@@ -95,6 +115,7 @@ class RemoteShell(AgentShell):
             self._meet_broker()
         if self.tickets.fileno() in ready:
             self._take_ticket()
+        self._mind_refusal()
         if self.asked_to_stop:
             self.machine.stop("asked", time.monotonic())
         self.uplink.pass_files(ready, time.monotonic())

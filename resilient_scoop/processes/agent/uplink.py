@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from resilient_scoop.processes.agent.enrolment import Admission
 
-FILES, MESSAGE, SHORT, LACKS = b"F", b"M", b"S", b"L"
+ENROL, FILES, MESSAGE, SHORT, LACKS = b"E", b"F", b"M", b"S", b"L"
 CODE_S: Final = 20.0
 """How long the copies of the user's code may take, which are needed to start a worker."""
 _PAUSE_S: Final = 0.002
@@ -48,6 +48,7 @@ class Uplink:
         self._incarnation = incarnation
         self._large = KeptFrames()
         self._epoch = 0  # of the broker that was heard last
+        self.goodbye = b""  # a refusal of the broker (`wire.enrol`)
         self.is_shut = False  # workers hear no broker, and no broker them
         self._workers = RouterSocket(local_endpoint(str(Path(run_dir) / "sock")))
         self._connect(admission)
@@ -67,6 +68,11 @@ class Uplink:
         self._heard_at = time.monotonic()
         self.server = admission.server
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the broker does not take the key of this host any more."""
+        return self._broker.is_refused
+
     def silent_s(self) -> float:
         """Return how long nothing was heard of the broker."""
         return time.monotonic() - self._heard_at
@@ -85,6 +91,9 @@ class Uplink:
                 self._broker.send([MESSAGE, worker, *frames])
         while (parcel := self._broker.receive()) is not None:
             self._heard_at = time.monotonic()
+            if parcel[0] == ENROL:
+                self.goodbye = parcel[1]
+                continue
             found = self._message(parcel)
             if found is None:
                 continue

@@ -216,6 +216,12 @@ class Door:
         for key in self.ring.shut_out(host, why):
             self._cut_key(key)
 
+    def say_goodbye(self, host: str, why: str) -> None:
+        """Tell the agent of a host that its key is not taken any more; it ends."""
+        keys = {key for key, name in self.ring.hosts.items() if name == host}
+        for routing in [each for each, of in self._routings.items() if of in keys]:
+            self._router.send(routing, [ENROL, enrol.encode(enrol.NotEnrolled(why))])
+
     def rekey(self) -> None:
         """Cut all hosts off, and listen again with a new key."""
         for host in set(self.ring.hosts.values()):

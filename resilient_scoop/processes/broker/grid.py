@@ -18,6 +18,7 @@ from resilient_scoop.runs.hosts import (
     OUT_FILE,
     LiveHost,
     LiveHostsFile,
+    read_hosts,
     read_live_hosts,
     read_out,
 )
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from resilient_scoop.transport.sockets import RouterSocket
 
 _DRAINED, _REVOKED = "drained", "revoked"
+_GOODBYE_S: Final = 0.2
 _WRITE_S: Final = 1.0
 _PRUNE_S: Final = 10.0
 
@@ -100,14 +102,29 @@ class Grid:
                 return asked.Answer(f"host {host} gets no more work, and leaves when it is done")
             case asked.Revoke(host=host):
                 self.door.shut_out(host, "it was revoked")
-                self._exchange.add(RevokeHost(host))
+                self._exchange.add(RevokeHost(host, "it was revoked (rscoop revoke)"))
                 return asked.Answer(f"host {host} is cut off")
             case asked.Rekey():
-                self.door.rekey()
-                self.renewals += 1
-                return asked.Answer("the keys are new; all hosts were cut off")
+                return asked.Answer(self._rekey())
             case _:
                 assert_never(request)
+
+    def _rekey(self) -> str:
+        """Renew the keys; return what to say. Hosts that no place starts are told to end."""
+        places = read_hosts(self._run_dir)
+        started = set() if places is None else {each.name for each in places.hosts}
+        invited = sorted(set(self.door.ring.hosts.values()) - started)
+        for host in invited:
+            self.door.say_goodbye(
+                host,
+                "the keys of the run were renewed. To take part again: rscoop invite, rscoop join",
+            )
+        if invited:
+            time.sleep(_GOODBYE_S)  # so that it is sent before they are cut off
+        self.door.rekey()
+        self.renewals += 1
+        again = f"; to be invited again: {', '.join(invited)}" if invited else ""
+        return f"the keys are new; all hosts were cut off{again}"
 
     def _joined(self, host: str) -> None:
         """A host was enrolled."""

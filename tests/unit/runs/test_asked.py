@@ -1,0 +1,81 @@
+"""Requests of users reach the broker of a live run, and its answers reach them."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from resilient_scoop.errors import RunBusyError, UsageError
+from resilient_scoop.runs import asked
+from resilient_scoop.runs.asked import Answer, Asked, Drain, Rekey, Request, Revoke, ask
+
+
+def serve(run: Path, answers: dict[type, Answer], ends: threading.Event) -> list[Request]:
+    found: list[Request] = []
+
+    def answer(request: Request) -> Answer:
+        found.append(request)
+        return answers[type(request)]
+
+    broker = Asked(run)
+    while not ends.wait(0.01):
+        broker.answer_all(answer)
+    return found
+
+
+@pytest.fixture
+def ends() -> threading.Event:
+    return threading.Event()
+
+
+def test_a_request_is_answered_once(tmp_path: Path, ends: threading.Event) -> None:
+    answers: dict[type, Answer] = {
+        Drain: Answer("it leaves"), Revoke: Answer(refused="there is no such host"),
+    }  # fmt: skip
+    found: list[Request] = []
+    broker = threading.Thread(target=lambda: found.extend(serve(tmp_path, answers, ends)))
+    broker.start()
+    assert ask(tmp_path, Drain("alice", 5.0), "r") == "it leaves"
+    with pytest.raises(UsageError, match="run r: there is no such host"):
+        ask(tmp_path, Revoke("bob"), "r")
+    ends.set()
+    broker.join()
+    assert found == [Drain("alice", 5.0), Revoke("bob")]
+    assert list((tmp_path / asked.FOLDER).iterdir()) == []
+
+
+def test_a_request_outlives_the_start_of_a_broker(
+    tmp_path: Path, ends: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, "ANSWER_S", 5.0)
+    said: list[str] = []
+    asking = threading.Thread(target=lambda: said.append(ask(tmp_path, Rekey(), "r")))
+    asking.start()
+    while not list(tmp_path.glob(f"{asked.FOLDER}/*.json")):
+        pass
+    broker = threading.Thread(target=serve, args=(tmp_path, {Rekey: Answer("done")}, ends))
+    broker.start()  # it removes what is left of an earlier broker
+    asking.join(10.0)
+    ends.set()
+    broker.join()
+    assert said == ["done"]
+
+
+def test_a_broker_that_does_not_answer_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, "ANSWER_S", 0.2)
+    with pytest.raises(RunBusyError):
+        ask(tmp_path, Rekey(), "r")
+    assert list((tmp_path / asked.FOLDER).glob("*.json")) == []
+
+
+def test_a_request_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    broker = Asked(tmp_path)
+    folder = tmp_path / asked.FOLDER
+    folder.mkdir()
+    (folder / "1.json").write_text("{")
+    broker.answer_all(lambda _: Answer("no"))
+    assert b"cannot be read" in (folder / "1.answer").read_bytes()
