@@ -149,6 +149,7 @@ class Exchange:
         """A process of this host has an identity that another host has used: that one has lied."""
         host = self.hosts.guests.of[peer].host.name
         self.hosts.guests.unbind(peer)
+        self.hosts.guests.dropped.discard(peer)  # it was dropped for what the liar said in its name
         self.links.pop(peer, None)
         self._events.append(Lied(peer, host, "it uses the identity of a process of this host"))
 
@@ -319,10 +320,16 @@ class Exchange:
         return Mail(peer, frames)
 
     def _forget_dead(self, now: float) -> None:
-        """Drop dead peers after the time in which their last messages must have arrived."""
+        """Drop dead peers after the time in which their last messages must have arrived.
+
+        One that has said Hello since is not dropped: its death may be an invention of another host.
+        """
         for peer in self.broker.take_dead():
             self._dead[peer] = now
         for peer in [p for p, at in self._dead.items() if now - at > self.broker.config.lease_s]:
+            if peer in self.broker.members.peers:
+                self._dead[peer] = now
+                continue
             del self._dead[peer]
             self.links.pop(peer, None)
             if self.hosts.by_name:

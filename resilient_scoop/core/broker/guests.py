@@ -222,6 +222,11 @@ class Guests:
             return ""
         return f"it blames attempt {_no(attempt)}, which that process was never given"
 
+    def has_used(self, host: str, peer: PeerId) -> bool:
+        """Return whether an identity is one of a host's."""
+        guest = self.of.get(peer)
+        return guest is not None and guest.host.name == host
+
     def was_given(self, lost: wire.ProcessLost) -> bool:
         """Return whether a process that died is known to have been given what it was executing."""
         guest = self.of.get(ids.PeerId(lost.incarnation))

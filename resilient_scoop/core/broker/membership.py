@@ -232,11 +232,16 @@ class Membership:
     # --- departure ----------------------------------------------------------------------------
 
     def process_lost(self, lost: wire.ProcessLost, agent: Peer) -> None:
-        """An agent reports the death of a process."""
-        if self._awaited is not None:
-            self._awaited.discard(lost.incarnation)
-        self.silent.pop(ids.PeerId(lost.incarnation), None)
-        self.dead.append(ids.PeerId(lost.incarnation))
+        """An agent reports the death of a process.
+
+        One of another host is believed only for identities that its host has used: it might invent the
+        death of a process of another host that this broker has not heard yet.
+        """
+        if agent.host is None or self.hosts.guests.has_used(agent.host, ids.PeerId(lost.incarnation)):
+            if self._awaited is not None:
+                self._awaited.discard(lost.incarnation)
+            self.silent.pop(ids.PeerId(lost.incarnation), None)
+            self.dead.append(ids.PeerId(lost.incarnation))
         peer = self.peers.get(ids.PeerId(lost.incarnation))
         if lost.reason in ("crash", "oom") and self.stopping is None:
             self.state.tally.died()
