@@ -237,7 +237,9 @@ class Membership:
         One of another host is believed only for identities that its host has used: it might invent the
         death of a process of another host that this broker has not heard yet.
         """
-        if agent.host is None or self.hosts.guests.has_used(agent.host, ids.PeerId(lost.incarnation)):
+        if agent.host is None or self.hosts.guests.has_used(
+            agent.host, ids.PeerId(lost.incarnation)
+        ):
             if self._awaited is not None:
                 self._awaited.discard(lost.incarnation)
             self.silent.pop(ids.PeerId(lost.incarnation), None)
