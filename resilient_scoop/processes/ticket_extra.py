@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -15,18 +14,18 @@ if TYPE_CHECKING:
     from resilient_scoop.runs.folder import RunDir, RunInfo
 
 LAUNCH: Final = "launch.json"
-"""The options of the present launch, in the run folder."""
+"""The options of the present launch, beside its sockets: it is of use while these are there."""
 
 
-def write_options(run_dir: Path, options: RunOptions) -> None:
+def write_options(run: RunDir, options: RunOptions) -> None:
     """Write down the options of a launch, for those who join it later."""
-    (run_dir / LAUNCH).write_bytes(msgspec.json.encode(options))
+    (run.socket_dir / LAUNCH).write_bytes(msgspec.json.encode(options))
 
 
 def settings_of(run: RunDir, info: RunInfo) -> ChildSettings:
     """Return the settings of the processes of a live run."""
     try:
-        options = msgspec.json.decode((run.path / LAUNCH).read_bytes(), type=RunOptions)
+        options = msgspec.json.decode((run.socket_dir / LAUNCH).read_bytes(), type=RunOptions)
     except FileNotFoundError:
         options = RunOptions(workers=info.workers)
     return settings_for(run, info, options, adopt=False)

@@ -295,7 +295,7 @@ class Launcher:
             missing_ok=True
         )  # of a broker that was killed
         with suppress(OSError):  # a full disk: it is for those who join later
-            write_options(self.run.path, self.options)
+            write_options(self.run, self.options)
 
     def _end_orphans(self) -> None:
         """End processes that tasks of the run had started, if the agent was killed before it could."""

@@ -75,6 +75,7 @@ class ReplaySession(Session):
         self.waiter = None
         self.flushed_at = self.pumped_at = 0.0
         self.saves = False
+        self.mirror = None
 
     def keep_files(self, path: str, call: int, refs: dict[int, bytes]) -> None:  # noqa: ARG002
         """Remove the files of a call's arguments: they are not read."""
