@@ -33,6 +33,10 @@ class Role(StrEnum):
     POWER = "power"  # all at the same moment, as when the power fails
 
 
+OF_OTHER_HOSTS = (Role.PLACES, Role.HOST_AGENT, Role.GUARDIAN)
+"""Roles that a run of one machine does not have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A process of a run."""
