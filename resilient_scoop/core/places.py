@@ -764,7 +764,7 @@ class Places:
     def _ask_start(self, slot: Slot, now: float) -> None:
         assert slot.is_written, f"PL1 {slot.host}"
         slot.starts += 1
-        slot.is_answered = False
+        slot.is_answered = slot.has_left = False  # what left before is not what starts now
         slot.started_at, slot.sure_at = now, now + FIND_S
         slot.look_wait_s, slot.claims_at = LOOK_S, None
         self._ask(slot, Start(slot.host, slot.tag))

@@ -223,6 +223,10 @@ class World:
         self.is_stopping, self.left_at = False, None
         self.watch.new_life()
         self.boot()
+        for host in self.hosts.values():
+            self._relink(
+                host
+            )  # agents try for as long as they live, also while there was no broker
         self._await_agents()
         self._stop()
         self.run_until(self.now + 30.0)
