@@ -200,12 +200,13 @@ def test_nothing_is_left_of_a_run_whose_launcher_was_killed(grid: Grid, place: P
 
 
 def test_nothing_is_left_where_a_cut_host_returns_after_the_end(grid: Grid, place: Place) -> None:
-    process = begin(grid, place)
+    """It could not be told to end, so it does when its orphan timeout is over."""
+    process = begin(replace(grid, orphans_s=4.0), place)
     grid.lab.cut("carol")
     process.send_signal(signal.SIGTERM)
     process.wait(60)
     grid.lab.heal("carol")
-    assert_nothing_left(grid.lab)
+    assert_nothing_left(grid.lab, 4.0 + LEFT_S)
 
 
 def test_no_process_runs_on_a_host_that_was_switched_off_and_on_after_the_end(

@@ -39,6 +39,8 @@ _NAME: Final = re.compile(r"(?:payloads/(?:arg|res)-[0-9a-f]{32}|checkpoints/[0-
 _PART: Final = ".part"
 _LOG_EVERY_S: Final = 1.0
 _LOG_PATIENCE_S: Final = 5.0
+ASK_AGAIN_S: Final = 0.2
+"""How long to wait before the code is asked for again: before there is a connection, it is not sent."""
 ANSWER_S: Final = 8.0
 """How long a broker may take to name the files of the code. The agent stands still meanwhile. If it did so
 for a lease (10 s), it would take that for a pause of its own, and never end for lack of a broker (G8)."""
@@ -327,7 +329,7 @@ class AgentFiles:
         while not self._code:  # it names one file at least
             if now() > answered_until:
                 return []
-            if now() - asked_at > _LOG_PATIENCE_S:
+            if now() - asked_at > ASK_AGAIN_S:
                 asked_at = now()
                 self._send(wire.encode(wire.CodeWanted()))
             pump()
