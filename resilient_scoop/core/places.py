@@ -24,6 +24,8 @@ drain or a revocation: until then the link decides. RETURNED is a tag that a for
   PL2  A new tag is drawn for a host only after the unit of the former one is known to have ended: its place
        said so of the one start that it had, or searched the tag and found nothing. So a host has one unit.
        UNKNOWN is not an end: the tag is searched, and what is found is started again under the same tag.
+       Where no unit is wanted, one other end counts: the agent left in order, its tag had no second unit,
+       and nothing of the tag was seen or started since.
   PL3  While an agent has its link, it is running, whatever its place says.
   PL4  A unit is stopped only when the run stops, its host is drained or revoked, or its place had started
        two. An agent of a drained host that has its link leaves by itself.
@@ -195,6 +197,7 @@ class Slot(msgspec.Struct, eq=False):
     out: str = ""  # why no unit is wanted here: "drained", "revoked"
     is_refused: bool = False  # its last call was refused for good
     has_left: bool = False  # the agent left in order
+    is_over: bool = False  # it did, and nothing of its tag was seen or started since
 
     started_at: float = 0.0
     came_at: float = 0.0
@@ -684,7 +687,7 @@ class Places:
             slot.units, slot.starts, slot.finds = (), 0, 0
             slot.doubles, slot.is_doubled = (), False
             slot.is_written = slot.is_returned = slot.is_searched = False
-            slot.has_come = slot.has_left = slot.unreached_said = False
+            slot.has_come = slot.has_left = slot.is_over = slot.unreached_said = False
             slot.claims_at = slot.until_s = None
             self._ask(slot, WriteTag(slot.host, slot.tag))
 
@@ -764,7 +767,8 @@ class Places:
     def _ask_start(self, slot: Slot, now: float) -> None:
         assert slot.is_written, f"PL1 {slot.host}"
         slot.starts += 1
-        slot.is_answered = slot.has_left = False  # what left before is not what starts now
+        # What left before is not what starts now
+        slot.is_answered = slot.has_left = slot.is_over = False
         slot.started_at, slot.sure_at = now, now + FIND_S
         slot.look_wait_s, slot.claims_at = LOOK_S, None
         self._ask(slot, Start(slot.host, slot.tag))
@@ -816,7 +820,7 @@ class Places:
 
     def _started(self, slot: Slot, units: tuple[str, ...], now: float) -> None:
         self._know(slot, units, now)
-        slot.is_answered, slot.is_refused = bool(units), False
+        slot.is_answered, slot.is_refused, slot.is_over = bool(units), False, False
         slot.look_at = now + LOOK_S
         slot.is_searched = False
         if slot.state is State.RUNNING:
@@ -848,7 +852,7 @@ class Places:
             pass  # it is to end
         elif sight.state is not State.UNKNOWN:
             self._seen_alive(slot, sight, now)
-        elif slot.has_left and self._is_unwanted(slot):
+        elif slot.is_over and not slot.is_doubled and self._is_unwanted(slot):
             self._settle(slot, now, event.jitter)
         else:
             self._unsure(slot, now, FIND_S)
@@ -866,6 +870,7 @@ class Places:
 
     def _seen_alive(self, slot: Slot, sight: Sight, now: float) -> None:
         """A place says that a unit without link waits, starts or runs."""
+        slot.is_over = False
         if slot.state is State.UNKNOWN and slot.is_searched:
             return
         if sight.state is State.WAITING:
@@ -894,7 +899,7 @@ class Places:
         slot.find_at = now + self._find_wait_s(slot, event.jitter)
         if event.units:
             self._know(slot, event.units, now)
-            slot.is_answered = False
+            slot.is_answered = slot.is_over = False
         if slot.state is not State.UNKNOWN and not self._is_unwanted(slot):
             return
         if event.units:
@@ -939,6 +944,7 @@ class Places:
                 assert_never(event.call)
 
     def _start_failed(self, slot: Slot, event: Failed, now: float, wait_s: float) -> None:
+        slot.is_over = False
         if slot.state is State.RUNNING:
             return
         if slot.starts == 1 and (event.refused or event.unasked):
@@ -973,7 +979,7 @@ class Places:
                     self._lost(slot, now, jitter)
             case AgentLeft(jitter=jitter):
                 if slot.state is State.RUNNING:
-                    slot.has_left = True
+                    slot.has_left = slot.is_over = True
                     slot.start_at = now + _longer(LEFT_AGAIN_S, jitter)
                     slot.stop_at = now + FIND_S
                     self._unlinked(slot, now)
@@ -991,7 +997,7 @@ class Places:
         slot.take_back()
         is_new = slot.state is not State.RUNNING
         slot.enter(Happening.CAME)
-        slot.has_come, slot.has_left, slot.is_returned = True, False, False
+        slot.has_come, slot.has_left, slot.is_over, slot.is_returned = True, False, False, False
         slot.claims_at, slot.finds, slot.place.fails = None, 0, 0
         slot.place.has_proved = True
         self.have_come.add(slot.host)
@@ -1024,7 +1030,9 @@ class Places:
         slot.finds = 0
         slot.look_at, slot.look_wait_s = now, LOOK_S
         is_urgent = self.stopping or not slot.units
-        slot.find_at, slot.sure_at = now + (0.0 if is_urgent else FIND_S), now
+        slot.find_at = now + (0.0 if is_urgent else FIND_S)
+        # Another unit of the tag may still start, if it was started twice
+        slot.sure_at = now if slot.is_known_whole else max(now, slot.sure_at)
         if not slot.tag:
             self._settle(slot, now, 0.0)
 

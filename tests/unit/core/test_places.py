@@ -586,6 +586,68 @@ def test_an_agent_that_comes_after_its_end_holds_up_no_stop() -> None:
     assert of(shell.say(State.GONE, "b"), Leave)
 
 
+def test_a_stop_keeps_the_tag_of_a_double_whose_other_unit_left() -> None:
+    shell = Shell("a")
+    shell.started(units=2)
+    tag = shell.slot().tag
+    shell.step(Stopped("a", tag))
+    shell.step(AgentCame("a"))
+    shell.step(AgentLeft("a"))
+    shell.step(Stop(3.0))
+
+    actions = shell.say(State.UNKNOWN)
+
+    assert not of(actions, DropTag)
+    assert not shell.machine.left
+    shell.now = shell.machine.stop_at
+    assert notes(shell.tick()) == [NotStopped(("a",))]
+
+
+def test_a_search_soon_after_a_double_start_does_not_count_when_one_of_them_left() -> None:
+    shell = Shell("a")
+    shell.started(units=2)
+    shell.step(AgentCame("a"))
+    shell.step(AgentLeft("a"))
+    shell.step(Stop(30.0))
+    find = shell.to(Find)
+    shell.step(Found("a", find.tag, ()))
+    assert not of(shell.seen, DropTag)
+
+
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_a_stop_searches_an_agent_that_was_seen_after_it_left(*, is_seen: bool) -> None:
+    shell = Shell("a")
+    shell.come()
+    shell.step(AgentLeft("a"))
+    if is_seen:
+        shell.say(State.RUNNING)
+    shell.step(Stop(3.0))
+    actions = shell.say(State.UNKNOWN)
+    assert bool(of(actions, DropTag)) is not is_seen
+
+
+def test_a_stop_searches_an_agent_that_was_found_after_it_left() -> None:
+    shell = Shell("a")
+    shell.come()
+    shell.step(AgentLeft("a"))
+    find = shell.to(Find)
+    shell.step(Stop(3.0))
+    shell.step(Found("a", find.tag, ("u",)))
+    assert not of(shell.say(State.UNKNOWN), DropTag)
+
+
+def test_a_start_whose_answer_comes_after_an_agent_left_may_be_another_one() -> None:
+    shell = Shell("a")
+    shell.tick()
+    tag = shell.slot().tag
+    shell.step(TagWritten("a", tag))
+    shell.step(AgentCame("a"))
+    shell.step(AgentLeft("a"))
+    shell.step(Started("a", tag, ("u",)))
+    shell.step(Stop(3.0))
+    assert not of(shell.say(State.UNKNOWN), DropTag)
+
+
 def test_a_stop_without_units_ends_at_once() -> None:
     assert Shell("a").step(Stop(3.0)) == [Leave()]
 
