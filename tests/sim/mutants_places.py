@@ -21,6 +21,11 @@ _FAILING = {"chances": {"unborn": 0.8}, "until": 600.0, "hosts": 0, "queue": 3}
 _CUT = {"rates": {"cut": 0.02, "power": 0.02}, "until": 600.0}
 _OUT = {"rates": {"drain": 0.05, "revoke": 0.05}, "until": 120.0, "hosts": 4}
 _HANGS = {"chances": {"hang": 0.5, "stop fails": 0.8}, "stops_in_calm": False, "grace_s": 30.0}
+_LEAVES = {
+    "chances": {"twice": 0.8, "cannot tell": 0.8, "ignores stop": 0.8, "stop fails": 0.3, "slow": 0.3},
+    "rates": {"leave": 0.2, "drain": 0.02, "revoke": 0.02},
+    "until": 30.0, "hosts": 4, "stops_in_calm": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +217,18 @@ def _what_was_not_stopped_is_not_named() -> Sequence[Patch]:
     return [(Places, "_say", bug)]
 
 
+def _who_left_ends_its_tag() -> Sequence[Patch]:
+    looked = Places._looked
+
+    def bug(self: Places, slot: Slot, event: places.Looked, now: float) -> None:
+        slot.is_over, doubled = slot.has_left, slot.is_doubled
+        slot.is_doubled = doubled and not slot.has_left
+        looked(self, slot, event, now)
+        slot.is_doubled = doubled
+
+    return [(Places, "_looked", bug)]
+
+
 PLACES_MUTANTS = (
     PlacesMutant("started before its tag is durable", _started_before_the_tag_is_durable),
     PlacesMutant("no search after a restart", _tags_are_not_searched_after_a_restart, _KILLED),
@@ -236,6 +253,7 @@ PLACES_MUTANTS = (
     PlacesMutant("a start is forgotten at a stop", _a_start_under_way_is_forgotten_at_a_stop),
     PlacesMutant("a failed stop is not repeated", _a_failed_stop_is_not_repeated, _HANGS),
     PlacesMutant("what lives is not named", _what_was_not_stopped_is_not_named, _HANGS),
+    PlacesMutant("who left ends its tag", _who_left_ends_its_tag, _LEAVES),
 )
 
 

@@ -124,7 +124,7 @@ class Agent:
     is_double: bool = False
     has_run: bool = False
     is_disowned: bool = False  # its place said that it has ended, and it had not
-    unlinked_at: float = 0.0
+    orphan_at: float = 0.0  # it ends then, if it has no link
 
     @property
     def is_alive(self) -> bool:
@@ -370,12 +370,17 @@ class World:
 
     def _run(self, agent: Agent) -> None:
         if agent.state == "begun":
-            agent.state, agent.has_run, agent.unlinked_at = "running", True, self.now
+            agent.state, agent.has_run = "running", True
             self.at(self.rng.random(), lambda: self._link(agent))
-            self.at(ORPHAN_S, lambda: self._orphan(agent))
+            self._await_link(agent)
 
-    def _orphan(self, agent: Agent) -> None:
-        if agent.is_alive and not agent.is_linked and self.now - agent.unlinked_at >= ORPHAN_S:
+    def _await_link(self, agent: Agent) -> None:
+        """An agent waits for the broker, for a limited time."""
+        agent.orphan_at = due = self.now + ORPHAN_S
+        self.at_exactly(due, lambda: self._orphan(agent, due))
+
+    def _orphan(self, agent: Agent, due: float) -> None:
+        if agent.is_alive and not agent.is_linked and agent.orphan_at == due:
             self.die(agent)
 
     def _link(self, agent: Agent) -> None:
@@ -409,9 +414,9 @@ class World:
                     self.unlink(agent)
 
     def unlink(self, agent: Agent, *, left: bool = False) -> None:
-        agent.is_linked, agent.unlinked_at = False, self.now
+        agent.is_linked = False
         host = agent.host
-        self.at(ORPHAN_S, lambda: self._orphan(agent))
+        self._await_link(agent)
         if host.is_linked and not any(each.is_linked for each in host.agents):
             host.is_linked = False
             jitter = self.rng.random()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tests.sim.places import Agent, World
 
 WAITS_S = (0.0, 1.0, 15.0, 30.0, 60.0)
+LEAVES_S = 5.0
+"""Time for an agent that has left, in which it is not stopped."""
 NONE = (State.WANTED, State.GONE, State.NEVER_CAME)
 
 
@@ -42,7 +44,6 @@ class Watch:
         self.losses: dict[str, list[float]] = {}  # by host
         self.quarantine_until: dict[str, float] = {}
         self.left_at: dict[str, float] = {}  # of hosts that have not come again
-        self.have_left: set[str] = set()
         self.states: dict[str, State] = {}
         self.claims: dict[str, set[str]] = {}  # units that a place named for a tag
 
@@ -82,8 +83,9 @@ class Watch:
             assert machine.left or late_s <= 0.01 or not machine.stopping, "PL7 it stays"
         for host, at in self.stop_failed_at.items():
             may_live = machine.slots[host].state not in NONE and machine.slots[host].units
-            is_late = now - at > 2.0 and self.calls.get(host) != "start"
-            is_wanted = not machine.stopping or machine.left or host in self.have_left
+            since = max(at, self.left_at.get(host, -LEAVES_S) + LEAVES_S)
+            is_late = now - since > 2.0 and self.calls.get(host) != "start"
+            is_wanted = not machine.stopping or machine.left
             assert is_wanted or not (may_live and is_late), f"PL7 {host}: a stop is not repeated"
         self._check_doubles()
 
@@ -112,7 +114,6 @@ class Watch:
                     self.quarantine_until[host] = now + 300.0
             case places.AgentLeft(host=host) if self.states[host] is State.RUNNING:
                 self.left_at[host] = now
-                self.have_left.add(host)
             case _:
                 pass
 
@@ -192,10 +193,7 @@ class Watch:
 
     def _dropped(self, host: str, tag: str) -> None:
         living = [agent.tag for agent in self._agents(host) if agent.tag == tag]
-        assert not living or self._has_left(host), f"PL2 {host}: {tag} is dropped and may live"
-
-    def _has_left(self, host: str) -> bool:
-        return host in self.have_left or self.world.is_stopping
+        assert not living, f"PL2 {host}: {tag} is dropped and may live"
 
     # --- the world ----------------------------------------------------------------------------
 
@@ -255,7 +253,7 @@ class Watch:
         self.stop_until = None
         for name in self.world.hosts:
             for agent in self._agents(name):
-                if agent.is_double or name in self.have_left:
+                if agent.is_double:
                     continue
                 assert name in (self.not_stopped or ()), f"{agent.tag} lives, and is not named"
                 written = self.world.written.get(name)
