@@ -139,7 +139,7 @@ def one(bench: Bench, results: Results, peer: str, case: str) -> None:
     before = Load.quiet(bench.wait_s)
     part = 1.0 if case in WHOLE else bench.part
     try:
-        figures = take(dataclasses.replace(bench, part=part, mark=new_mark()), peer, case)
+        measured = take(dataclasses.replace(bench, part=part, mark=new_mark()), peer, case)
     except (MeasureError, OSError, ValueError) as error:
         last = bench.errors.read_text().strip().splitlines()[-1:] if bench.errors.exists() else []
         results.failures.append(
@@ -148,11 +148,11 @@ def one(bench: Bench, results: Results, peer: str, case: str) -> None:
         print(results.failures[-1], file=sys.stderr)
         return
     others = Load.now().others_since(before)
-    results.add(peer, case, figures)
+    results.add(peer, case, measured)
     if peer == "ours" and case not in CUT_SHORT:
         results.notes += [f"{case}: {note}" for note in notes(bench)]
     results.others.setdefault(case, []).append(others)
-    text = "  ".join(f"{name} {value:,.3f}" for name, value in figures.items())
+    text = "  ".join(f"{name} {value:,.3f}" for name, value in measured.items())
     print(f"{case:<17}{peer:<8}{text}   (others {others:.0%})", file=sys.stderr, flush=True)
 
 

@@ -79,14 +79,14 @@ def many(generations: int, folder: Path) -> None:
 
 def inside(case: str, size: int, folder: Path) -> None:
     """Be the script of a case."""
-    figures: dict[str, float] = {}
+    measured: dict[str, float] = {}
     if case == "latency":
-        figures = latencies(size)
+        measured = latencies(size)
     elif case == "overhead":
-        figures = overhead(size, 3)
+        measured = overhead(size, 3)
     else:
         many(size, folder)
-    print("FIGURES", json.dumps(figures), flush=True)
+    print("FIGURES", json.dumps(measured), flush=True)
 
 
 def start(folder: Path, *command: str, **more: Any) -> subprocess.Popen[str]:
@@ -104,8 +104,8 @@ def take(case: str, size: int, folder: Path) -> dict[str, float]:
     process = start(folder, "run", "-q", "-n", "2", *script)
     out, _ = process.communicate()
     line = next(line for line in out.splitlines() if line.startswith("FIGURES"))
-    figures: dict[str, float] = json.loads(line.partition(" ")[2])
-    return figures
+    measured: dict[str, float] = json.loads(line.partition(" ")[2])
+    return measured
 
 
 def long_run(generations: int, folder: Path) -> dict[str, float]:
@@ -124,15 +124,15 @@ def long_run(generations: int, folder: Path) -> dict[str, float]:
     stats = start(folder, "journal", "stats", "last", "--json").communicate()[0]
     began = time.time()  # noqa: TID251 - of two processes
     start(folder, "resume", "-q", "last").communicate(timeout=NEW_S)
-    told = json.loads((folder / "new").read_text())
-    assert told["total"] == generations**2, told
+    answer = json.loads((folder / "new").read_text())
+    assert answer["total"] == generations**2, answer
     journal = json.loads(stats)
     log = next(table for table in journal["tables"] if table["table"] == "log")
     return {
         "generations per s": generations / ran_s,
         "records in the log": log["records"],
         "journal, MB": journal["size_bytes"] / 1e6,
-        "resume to new work, s": told["at"] - began,
+        "resume to new work, s": answer["at"] - began,
     }
 
 
@@ -155,14 +155,14 @@ def main() -> None:
     part = 10 if options.quick else 1
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="checkpoints-") as name:
         folder = Path(name)
-        figures: dict[str, float] = {}
+        measured: dict[str, float] = {}
         if options.only in (None, "latency"):
-            figures |= take("latency", 300 // part, folder)
+            measured |= take("latency", 300 // part, folder)
         if options.only in (None, "overhead"):
-            figures |= take("overhead", 100 // part, folder)
+            measured |= take("overhead", 100 // part, folder)
         if options.only in (None, "many"):
-            figures |= long_run(100_000 // part, folder)
-    for what, value in figures.items():
+            measured |= long_run(100_000 // part, folder)
+    for what, value in measured.items():
         print(f"{what:32} {value:12.2f}")
 
 

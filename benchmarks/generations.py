@@ -100,8 +100,8 @@ def undisturbed(folder: Path, count: int) -> str:
     """Return what the run prints if it is not killed."""
     case = Case(folder, "plain", count)
     (folder / "go").touch()
-    said, _ = case.run().communicate(timeout=_LIMIT_S)
-    return said.strip()
+    output, _ = case.run().communicate(timeout=_LIMIT_S)
+    return output.strip()
 
 
 def measure(folder: Path, kind: str, count: int, expected: str) -> dict[str, float | bool]:
@@ -119,18 +119,18 @@ def measure(folder: Path, kind: str, count: int, expected: str) -> dict[str, flo
         process = case.start("resume", "-q", "last")
         back_s = case.until("stamps", process) - began
         replay_s = case.moment("journaled") - case.moment("began")
-        said, _ = process.communicate(timeout=_LIMIT_S)
+        output, _ = process.communicate(timeout=_LIMIT_S)
     finally:
         case.kill_all()
-    figures: dict[str, float | bool] = {
+    measured: dict[str, float | bool] = {
         "generations": count, "first_life_s": round(took_s, 1), "back_s": round(back_s, 2),
         "journal_mb": round(size_mb, 1), "journal_after_mb": round(case.journal_mb(), 1),
-        "same": said.strip() == expected,
+        "same": output.strip() == expected,
     }  # fmt: skip
     if kind == "plain":
-        figures["replayed_per_s"] = round(_ITEMS * count / replay_s)
-        figures["resumed_per_s"] = round(_ITEMS * count / back_s)
-    return figures
+        measured["replayed_per_s"] = round(_ITEMS * count / replay_s)
+        measured["resumed_per_s"] = round(_ITEMS * count / back_s)
+    return measured
 
 
 def main() -> int:
@@ -149,9 +149,9 @@ def main() -> int:
                 expected = undisturbed(home / kind, given.generations)
                 print(kind, expected, flush=True)
                 continue
-            figures = measure(home / kind, kind, given.generations, expected)
-            same = same and bool(figures["same"])
-            print(kind, json.dumps(figures), flush=True)
+            measured = measure(home / kind, kind, given.generations, expected)
+            same = same and bool(measured["same"])
+            print(kind, json.dumps(measured), flush=True)
     finally:
         shutil.rmtree(home, ignore_errors=True)
     return 0 if same else 1

@@ -17,8 +17,8 @@ def main() -> None:
     """Take one measure of one peer."""
     peer, case, part, folder = sys.argv[1:]
     with OPEN[peer]() as grid:
-        figures = measure(case, grid, Scale(peer, float(part), Path(folder)))
-        print("FIGURES", json.dumps(figures), flush=True)
+        measured = measure(case, grid, Scale(peer, float(part), Path(folder)))
+        print("FIGURES", json.dumps(measured), flush=True)
 
 
 if __name__ == "__main__":

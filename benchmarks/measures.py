@@ -19,7 +19,7 @@ from typing import Any, Final
 from benchmarks import load
 from benchmarks.grids import WORKERS, Fn, Grid
 
-Figures = dict[str, float]
+Measured = dict[str, float]
 _SPANS_MS: Final = (1.0, 10.0, 100.0)
 _ARRAY_MB: Final = load.ARRAY_ITEMS * 8 / 1e6
 _COMMITS: Final = 200
@@ -52,32 +52,34 @@ def _warm(grid: Grid, function: Fn, items: Sequence[Any]) -> None:
     list(grid.map(function, items))
 
 
-def submits(grid: Grid, scale: Scale) -> Figures:
+def submits(grid: Grid, scale: Scale) -> Measured:
     """Submit one by one, then await all."""
     count = scale.items(10_000, _SLOW)
     return {"per_s": count / _timed(lambda: grid.submit_all(load.noop, range(count)))}
 
 
-def noop_map(grid: Grid, scale: Scale) -> Figures:
+def noop_map(grid: Grid, scale: Scale) -> Measured:
     """Map as one writes it, and, where there is such a thing, with chunks tuned by hand."""
     count = scale.items(200_000, _SLOW_MAP)
-    figures = {"per_s": count / _timed(lambda: list(grid.map(load.noop, range(count))))}
+    measured = {"per_s": count / _timed(lambda: list(grid.map(load.noop, range(count))))}
     tuned = grid.tuned
     if tuned is not None:
         count = scale.items(200_000)
         chunk = max(1, count // (4 * WORKERS))
-        figures["tuned_per_s"] = count / _timed(lambda: list(tuned(load.noop, range(count), chunk)))
-    return figures
+        measured["tuned_per_s"] = count / _timed(
+            lambda: list(tuned(load.noop, range(count), chunk))
+        )
+    return measured
 
 
-def latency(grid: Grid, scale: Scale) -> Figures:
+def latency(grid: Grid, scale: Scale) -> Measured:
     """Submit one and await it, repeatedly; ours is judged with its journal's commit."""
     spans = [_timed(lambda: grid.call(load.noop, 1)) * 1000 for _ in range(scale.items(500))]
     cuts = statistics.quantiles(spans, n=100)
-    figures = {"p50_ms": statistics.median(spans), "p99_ms": cuts[98]}
+    measured = {"p50_ms": statistics.median(spans), "p99_ms": cuts[98]}
     if scale.peer == "ours":
-        figures["commit_p50_ms"] = statistics.median(commits_ms(scale.folder))
-    return figures
+        measured["commit_p50_ms"] = statistics.median(commits_ms(scale.folder))
+    return measured
 
 
 def commits_ms(folder: Path) -> list[float]:
@@ -102,31 +104,31 @@ def commits_ms(folder: Path) -> list[float]:
         shutil.rmtree(home)
 
 
-def _efficiency(grid: Grid, scale: Scale, function: Fn) -> Figures:
-    figures = {}
+def _efficiency(grid: Grid, scale: Scale, function: Fn) -> Measured:
+    measured = {}
     for span_ms in _SPANS_MS:
         count = max(WORKERS, scale.items(int(4000 / span_ms)))
         real_s = _timed(lambda s=span_ms, n=count: list(grid.map(function, [s] * n)))  # type: ignore[misc]
-        figures[f"at_{span_ms:.0f}_ms"] = count * span_ms / 1000 / WORKERS / real_s
-    return figures
+        measured[f"at_{span_ms:.0f}_ms"] = count * span_ms / 1000 / WORKERS / real_s
+    return measured
 
 
-def efficiency(grid: Grid, scale: Scale) -> Figures:
+def efficiency(grid: Grid, scale: Scale) -> Measured:
     """Items that keep a core busy for a time."""
     return _efficiency(grid, scale, load.spin)
 
 
-def efficiency_cpu(grid: Grid, scale: Scale) -> Figures:
+def efficiency_cpu(grid: Grid, scale: Scale) -> Measured:
     """Items that need an amount of CPU time: what the runtime takes of the cores counts too."""
     return _efficiency(grid, scale, load.burn)
 
 
-def efficiency_sleep(grid: Grid, scale: Scale) -> Figures:
+def efficiency_sleep(grid: Grid, scale: Scale) -> Measured:
     """Items that only wait."""
     return _efficiency(grid, scale, load.nap)
 
 
-def evolution(grid: Grid, scale: Scale) -> Figures:
+def evolution(grid: Grid, scale: Scale) -> Measured:
     """Ten generations of 200 evaluations of 2 ms, each generation a map."""
     generations = scale.items(10)
     people = [[float(gene + who) for gene in range(30)] for who in range(200)]
@@ -140,22 +142,22 @@ def evolution(grid: Grid, scale: Scale) -> Figures:
     return {"efficiency": generations * len(people) * 0.002 / WORKERS / _timed(evolve)}
 
 
-def arrays(grid: Grid, scale: Scale) -> Figures:
+def arrays(grid: Grid, scale: Scale) -> Measured:
     """Send arrays of 8 MB out and have as many come back, each of its own content."""
     count = scale.items(40)
     given = [load.filled(number) for number in range(-1, -1 - count, -1)]
     _warm(grid, load.filled, range(1000, 1004))
-    figures = {"in_mb_s": count * _ARRAY_MB / _timed(lambda: list(grid.map(load.total, given)))}
+    measured = {"in_mb_s": count * _ARRAY_MB / _timed(lambda: list(grid.map(load.total, given)))}
     given.clear()
 
     def take() -> None:
         for number, array in enumerate(grid.map(load.filled, range(count))):
             assert array[-1] == number, "an array came back wrong"
 
-    figures["out_mb_s"] = count * _ARRAY_MB / _timed(take)
+    measured["out_mb_s"] = count * _ARRAY_MB / _timed(take)
     if scale.peer == "ours":
-        figures["disk_mb_s"] = disk_mb_s(scale.folder, count)
-    return figures
+        measured["disk_mb_s"] = disk_mb_s(scale.folder, count)
+    return measured
 
 
 def disk_mb_s(folder: Path, count: int) -> float:
@@ -175,7 +177,7 @@ def disk_mb_s(folder: Path, count: int) -> float:
         shutil.rmtree(home)
 
 
-def nested(grid: Grid, scale: Scale) -> Figures:
+def nested(grid: Grid, scale: Scale) -> Measured:
     """16 parents, each with a map of 64."""
     function = grid.nested
     if function is None:
@@ -184,7 +186,7 @@ def nested(grid: Grid, scale: Scale) -> Figures:
     return {"took_s": _timed(lambda: list(grid.map(function, parents)))}
 
 
-def million(grid: Grid, scale: Scale) -> Figures:
+def million(grid: Grid, scale: Scale) -> Measured:
     """A million items in one map; peers with chunks tuned by hand (their defaults take minutes)."""
     count = scale.items(1_000_000)
     tuned = grid.tuned
@@ -199,7 +201,7 @@ def _exhaust(values: Any) -> None:
         pass
 
 
-def idle(grid: Grid, scale: Scale) -> Figures:
+def idle(grid: Grid, scale: Scale) -> Measured:
     """Have both workers work, then say so and be idle while somebody looks from outside."""
     del scale
     _warm(grid, load.spin, [1.0] * 100)
@@ -208,14 +210,14 @@ def idle(grid: Grid, scale: Scale) -> Figures:
     return {}
 
 
-MEASURES: Final[dict[str, Callable[[Grid, Scale], Figures]]] = {
+MEASURES: Final[dict[str, Callable[[Grid, Scale], Measured]]] = {
     "submits": submits, "map": noop_map, "latency": latency, "efficiency": efficiency,
     "efficiency_cpu": efficiency_cpu, "efficiency_sleep": efficiency_sleep, "ea": evolution,
     "arrays": arrays, "nested": nested, "million": million, "idle": idle,
 }  # fmt: skip
 
 
-def measure(name: str, grid: Grid, scale: Scale) -> Figures:
+def measure(name: str, grid: Grid, scale: Scale) -> Measured:
     """Warm the grid up and take one measure."""
     _warm(grid, load.noop, range(100))
     return MEASURES[name](grid, scale)

@@ -24,7 +24,7 @@ from typing import Final
 import psutil
 
 from benchmarks.grids import MODULES, WORKERS
-from benchmarks.measures import Figures
+from benchmarks.measures import Measured
 
 HERE: Final = Path(__file__).resolve().parent
 TIMEOUT_S: Final = 240.0
@@ -171,7 +171,7 @@ def line_of(process: subprocess.Popen[str], mark: str) -> str:
     raise MeasureError(f"ended with {process.wait()} before {mark}: {''.join(seen[-3:])!r}")
 
 
-def take(bench: Bench, peer: str, case: str) -> Figures:
+def take(bench: Bench, peer: str, case: str) -> Measured:
     """Take one measure of one peer, in processes of their own."""
     if case == "first":
         return first(bench, peer)
@@ -185,12 +185,12 @@ def take(bench: Bench, peer: str, case: str) -> Figures:
             return memory(bench)
         if case == "million" and peer == "ours":
             return million(bench, process)
-        figures: Figures = json.loads(line_of(process, "FIGURES"))
+        measured: Measured = json.loads(line_of(process, "FIGURES"))
         process.wait()
-        return figures
+        return measured
 
 
-def first(bench: Bench, peer: str) -> Figures:
+def first(bench: Bench, peer: str) -> Measured:
     """Return the time from the command to the first result's line."""
     command = bench.command(peer, "first.py", peer)
     began = time.monotonic()
@@ -199,7 +199,7 @@ def first(bench: Bench, peer: str) -> Figures:
         return {"took_s": time.monotonic() - began}
 
 
-def memory(bench: Bench) -> Figures:
+def memory(bench: Bench) -> Measured:
     """Return the memory of all processes: their own (USS), and with their shares (PSS)."""
     infos = [process.memory_full_info() for process in family(bench)]
     if not any(info.uss for info in infos):
@@ -211,15 +211,15 @@ def memory(bench: Bench) -> Figures:
     }
 
 
-def million(bench: Bench, process: subprocess.Popen[str]) -> Figures:
+def million(bench: Bench, process: subprocess.Popen[str]) -> Measured:
     """Return the figures of the million map, and the most memory that broker and origin had."""
     peaks: dict[str, float] = {}
     watcher = threading.Thread(target=_watch_peaks, args=[bench, process, peaks])
     watcher.start()
-    figures: Figures = json.loads(line_of(process, "FIGURES"))
+    measured: Measured = json.loads(line_of(process, "FIGURES"))
     process.wait()
     watcher.join()
-    return figures | {f"{role}_mb": peak for role, peak in peaks.items()}
+    return measured | {f"{role}_mb": peak for role, peak in peaks.items()}
 
 
 def _watch_peaks(bench: Bench, process: subprocess.Popen[str], peaks: dict[str, float]) -> None:
@@ -251,7 +251,7 @@ def _peak_mb(pid: int) -> float:
     return int(found[0]) * 1024 / 1e6 if found else 0.0
 
 
-def resume(bench: Bench) -> Figures:
+def resume(bench: Bench) -> Measured:
     """Kill a run with 200,000 journaled items, resume it, return the time to its first new item."""
     folder = Path(tempfile.mkdtemp(dir=bench.folder))
     items = str(max(1, int(_ITEMS * bench.part)))

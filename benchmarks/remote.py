@@ -141,10 +141,10 @@ def measure(mode: str, folder: Path, sshd: Sshd) -> dict[str, float]:
     )
     shutil.rmtree(folder / "state", ignore_errors=True)
     try:
-        figures: dict[str, float] = json.loads(done.stdout)
+        measured: dict[str, float] = json.loads(done.stdout)
     except ValueError:
         raise SystemExit(f"{mode}: {done.stdout}{done.stderr}") from None
-    return figures
+    return measured
 
 
 def main() -> None:

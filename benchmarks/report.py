@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.goals import ROWS, Goal, Row
-from benchmarks.measures import Figures
+from benchmarks.measures import Measured
 
 _TITLE_WIDTH: Final = 38
 _WIDTH: Final = 10
@@ -27,9 +27,9 @@ class Results:
     facts: dict[str, str] = field(default_factory=dict)
     quick: bool = False  # a part of the work: what depends on its amount is not judged
 
-    def add(self, peer: str, case: str, figures: Figures) -> None:
+    def add(self, peer: str, case: str, measured: Measured) -> None:
         """Take in one measurement."""
-        for name, value in figures.items():
+        for name, value in measured.items():
             self.values.setdefault(peer, {}).setdefault(f"{case}.{name}", []).append(value)
 
     def median(self, peer: str, key: str) -> float:
@@ -39,8 +39,8 @@ class Results:
     def save(self, path: Path) -> None:
         """Write everything, medians and verdicts included, as one JSON object."""
         medians = {
-            peer: {key: statistics.median(found) for key, found in figures.items()}
-            for peer, figures in self.values.items()
+            peer: {key: statistics.median(found) for key, found in measured.items()}
+            for peer, measured in self.values.items()
         }
         whole = {
             "facts": self.facts,
@@ -71,7 +71,7 @@ class Results:
         head = "".join(f"{peer:>{_WIDTH}}" for peer in shown)
         yield f"{'':{_TITLE_WIDTH}}{'ours':>{_WIDTH}} {'(range)':<21}{'goal':<32}{head}"
         for row in ROWS:
-            if any(row.key in figures for figures in self.values.values()):
+            if any(row.key in measured for measured in self.values.values()):
                 yield self._line(row, shown)
         for failure in self.failures:
             yield f"failed: {failure}"
@@ -109,7 +109,7 @@ class Results:
 
     def _verdicts(self, row: Row) -> str:
         sign = ">=" if row.at_least else "<="
-        said = []
+        verdicts = []
         for goal in row.goals:
             met = self.is_met(row, goal)
             if met is not None:
@@ -118,8 +118,8 @@ class Results:
                     if goal.text[-1].isdigit() and " " not in goal.text
                     else self._exact(row, goal)
                 )
-                said.append(f"{sign} {goal.text}{exact} {'met' if met else 'NOT'}")
-        return "; ".join(said)
+                verdicts.append(f"{sign} {goal.text}{exact} {'met' if met else 'NOT'}")
+        return "; ".join(verdicts)
 
     def _exact(self, row: Row, goal: Goal) -> str:
         return f" = {goal.limit(self.median):,.{row.digits}f}"

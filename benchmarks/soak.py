@@ -132,10 +132,10 @@ def soak(load: Load, every_s: float) -> Samples:
         while process.poll() is None:
             time.sleep(every_s)
             _look(samples, folder, time.monotonic() - began)
-        said = (folder / "out").read_text().split()
-        if process.returncode != 0 or len(said) < 2:  # noqa: PLR2004  "generations N"
+        output = (folder / "out").read_text().split()
+        if process.returncode != 0 or len(output) < 2:  # noqa: PLR2004  "generations N"
             raise RuntimeError(f"the run ended with {process.returncode}")
-        samples.generations = int(said[-1])
+        samples.generations = int(output[-1])
         return samples
     finally:
         shutil.rmtree(folder)
@@ -223,12 +223,12 @@ def main() -> int:
     given = parser.parse_args()
     kind = "plain" if given.plain else "durable"
     samples = soak(Load(kind, 60 * given.minutes, given.rest, given.workers), given.every)
-    figures = report(samples)
-    print(json.dumps(figures))
-    given.out.with_suffix(".json").write_text(json.dumps({**figures, "samples": asdict(samples)}))
+    measured = report(samples)
+    print(json.dumps(measured))
+    given.out.with_suffix(".json").write_text(json.dumps({**measured, "samples": asdict(samples)}))
     draw(samples, kind, given.out.with_suffix(".png"))
-    grown = max(figures["broker_growth_mb"], figures["origin_growth_mb"]) > given.memory_mb
-    journal = kind == "durable" and figures["journal_growth_mb"] > given.journal_mb
+    grown = max(measured["broker_growth_mb"], measured["origin_growth_mb"]) > given.memory_mb
+    journal = kind == "durable" and measured["journal_growth_mb"] > given.journal_mb
     return int(grown or journal)
 
 

@@ -99,7 +99,7 @@ def _list() -> None:
 
 
 def _grid(options: argparse.Namespace) -> int:
-    missing = lab.lacks(options.network)
+    missing = lab.missing_needs(options.network)
     if missing:
         print("the grid was NOT tested; this machine lacks:", *missing, sep="\n  ")
         return _CANNOT

@@ -96,25 +96,25 @@ def check_outcomes(outcomes: Counter[str]) -> list[Violation]:
     return [Violation(Guarantee.ONE_COMMIT, f"journaled more than once: {_some(twice)}")]
 
 
-def check_output(said: bytes, expected: bytes) -> list[Violation]:
+def check_output(output: bytes, expected: bytes) -> list[Violation]:
     """Check that the output is the undisturbed run's, byte by byte."""
-    if said == expected:
+    if output == expected:
         return []
-    ours, theirs = said.splitlines(), expected.splitlines()
+    ours, theirs = output.splitlines(), expected.splitlines()
     at = next(
         (n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b),
         min(len(ours), len(theirs)),
     )
     text = (
-        f"{len(said)} bytes instead of {len(expected)}, line {at + 1} is "
+        f"{len(output)} bytes instead of {len(expected)}, line {at + 1} is "
         f"{ours[at : at + 2]!r} and not {theirs[at : at + 2]!r}"
     )
     return [Violation(Guarantee.SAME_ANSWER, text)]
 
 
-def check_history(said: bytes, items: int, pending: int) -> list[Violation]:
+def check_history(output: bytes, items: int, pending: int) -> list[Violation]:
     """Check that the steady state's lines are one history: each follows from those before it."""
-    lines = [line.split() for line in said.decode(errors="replace").splitlines()]
+    lines = [line.split() for line in output.decode(errors="replace").splitlines()]
     try:
         problem = _history_problem(lines, items, pending)
     except (IndexError, ValueError) as error:

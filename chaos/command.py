@@ -71,14 +71,14 @@ class Place:
             return None
         return runs[0] if runs else None
 
-    def said(self) -> bytes:
+    def output(self) -> bytes:
         """Return what standard output has so far."""
         try:
             return self.out.read_bytes()
         except FileNotFoundError:
             return b""
 
-    def said_bytes(self) -> int:
+    def output_bytes(self) -> int:
         """Return how much that is."""
         try:
             return self.out.stat().st_size

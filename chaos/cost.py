@@ -63,7 +63,7 @@ def _span(reference: Reference, role: Role, number: int) -> float:
             process.pid,
             lambda: None if (run := place.run()) is None else run.name,
             lambda: process.poll() is not None,
-            place.said_bytes,
+            place.output_bytes,
             lambda: 0,
             reference.lines,
             reference.duration_s - _TAIL_S,

@@ -182,8 +182,8 @@ class GridRound(Round):
         """
         code = self._command(self.run_arguments())
         if code != 0:
-            said = self.place.err.read_text()[-3000:]
-            raise RunHangsError(f"{self.reference.script} on the grid: exit {code}; {said}")
+            output = self.place.err.read_text()[-3000:]
+            raise RunHangsError(f"{self.reference.script} on the grid: exit {code}; {output}")
         self._silence()
 
     def play(self) -> None:

@@ -127,7 +127,7 @@ def measure(script: Path) -> Reference:
             )
         ledger = Ledger(place.root / "ledger")
         span_s = ledger.span_s() if ledger.length() else 0.0
-        return Reference(script, place.said(), took_s, span_s)
+        return Reference(script, place.output(), took_s, span_s)
 
 
 def play(seed: int, references: list[Reference], kept: Path) -> Result:
@@ -217,8 +217,8 @@ class Round:
         if code is None:
             self.violate(Guarantee.PROGRESS, self._picture())
         elif code != 0:
-            said = self.place.err.read_text()[-600:]
-            self.violate(Guarantee.PROGRESS, f"exit code {code}: {said}")
+            output = self.place.err.read_text()[-600:]
+            self.violate(Guarantee.PROGRESS, f"exit code {code}: {output}")
         self._silence()
         if code == 0:
             self._check()
@@ -263,8 +263,8 @@ class Round:
             process.pid,
             run_id,
             lambda: process.poll() is not None,
-            place.said_bytes,
-            lambda: place.said().count(b"\n"),
+            place.output_bytes,
+            lambda: place.output().count(b"\n"),
             self.reference.lines,
             self.reference.duration_s,
             began,
@@ -308,11 +308,11 @@ class Round:
     # --- checking -----------------------------------------------------------------------------
 
     def _check(self) -> None:
-        violations, said = self.result.violations, self.place.said()
+        violations, output = self.result.violations, self.place.output()
         if self.reference.is_history:
-            violations += checker.check_history(said, as_completed.ITEMS, as_completed.PENDING)
+            violations += checker.check_history(output, as_completed.ITEMS, as_completed.PENDING)
         else:
-            violations += checker.check_output(said, self.reference.output)
+            violations += checker.check_output(output, self.reference.output)
         violations += checker.check_ledger(
             self.ledger, self.snapshots, self.kills, parents=self.parents_start_once
         )
@@ -339,10 +339,10 @@ class Round:
         code, text = command.ask(self.place, "journal", "verify", run.name)
         if code != 0:
             self.violate(Guarantee.ALWAYS_OPENS, f"journal verify: exit {code}: {text}")
-        before = self.place.said_bytes()
+        before = self.place.output_bytes()
         again = command.start(self.place, ["resume", run.name])
         code = again.wait(30)
-        if code != 0 or self.place.said_bytes() != before:
+        if code != 0 or self.place.output_bytes() != before:
             self.violate(Guarantee.SOUND, f"resume of a finished run: exit {code}, or said more")
 
     def excuse(self, text: str) -> str:

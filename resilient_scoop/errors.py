@@ -541,8 +541,8 @@ class MeaningError(TaskError):
         self.reasons = reasons
 
     def __str__(self) -> str:
-        told = zip(self.labels, self.reasons, strict=True)
-        what = "; ".join(f"{label} ({reason})" for label, reason in told)
+        pairs = zip(self.labels, self.reasons, strict=True)
+        what = "; ".join(f"{label} ({reason})" for label, reason in pairs)
         return (
             f"{self.function} was not run: it refers to values that differ between the worker and the "
             f"script's process: {what}; pass it as an argument, share it with shared.setConst, or set it "

@@ -110,7 +110,7 @@ def get_const(name: str, timeout: float | None = None) -> Any:
     if timeout is not None:
         # Always recorded, even if already known: on a replay it may be known earlier.
         until = time.monotonic() + timeout
-        found = _engine.told(
+        found = _engine.observe(
             at,
             "const",
             lambda: b"1" if _engine.block(at, lambda: name in machine.consts, until) else b"0",

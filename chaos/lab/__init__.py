@@ -13,7 +13,7 @@ processes and /tmp of the machine. Nothing of a lab is visible in the machine's 
 """
 
 from chaos.lab.lab import DESK, Lab
-from chaos.lab.needs import LabError, lacks
+from chaos.lab.needs import LabError, missing_needs
 from chaos.lab.undo import clean
 
-__all__ = ["DESK", "Lab", "LabError", "clean", "lacks"]
+__all__ = ["DESK", "Lab", "LabError", "clean", "missing_needs"]

@@ -19,7 +19,7 @@ from typing import Any, Literal, Self, TypeVar
 from chaos.lab import namespaces, stations, undo
 from chaos.lab.doors import Doors
 from chaos.lab.freezing import freezer_of
-from chaos.lab.needs import LabError, call, lacks
+from chaos.lab.needs import LabError, call, missing_needs
 from chaos.lab.networks import Bridge, Direction, Network, Tun, ways
 from chaos.lab.stations import Plan, Station
 
@@ -68,7 +68,7 @@ class Lab:
     # --- beginning and end ---------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        missing = lacks(self.kind)
+        missing = missing_needs(self.kind)
         if missing:
             raise LabError("; ".join(missing))
         self.folder = Path(tempfile.mkdtemp(prefix=undo.PREFIX, dir=undo.ROOT))

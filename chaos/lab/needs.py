@@ -20,7 +20,7 @@ class LabError(RuntimeError):
     """A lab cannot be made, or a fault could not be injected."""
 
 
-def lacks(network: str = "bridge") -> list[str]:
+def missing_needs(network: str = "bridge") -> list[str]:
     """Return what this machine lacks for a lab, one sentence each; empty if a lab can be made."""
     found = []
     if os.geteuid() != 0:

@@ -17,7 +17,7 @@ from resilient_scoop.core.flight import Flight, OnCpu
 
 _WORDS: Final = 13
 (
-    _BUSY, _EPOCH, _NO, INDEX, DEADLINE, _ENDED, _CALL, _PATH_BYTES, _SINCE, TRIES, _READY, _LACKS,
+    _BUSY, _EPOCH, _NO, INDEX, DEADLINE, _ENDED, _CALL, _PATH_BYTES, _SINCE, TRIES, _READY, _NEEDED,
     _REACHED,
 ) = range(_WORDS)  # fmt: skip
 _PATH_AT: Final = 8 * _WORDS
@@ -114,14 +114,14 @@ class FlightRecord:
         """The progress of the script, or at its death."""
         return self.words[_REACHED]
 
-    def lack(self, size_bytes: int) -> None:
+    def wait_for_space(self, size_bytes: int) -> None:
         """Record the disk space for which the process waits; 0: it does not wait."""
-        self.words[_LACKS] = size_bytes
+        self.words[_NEEDED] = size_bytes
 
     @property
-    def lacks_bytes(self) -> int:
+    def needed_bytes(self) -> int:
         """The disk space for which the process waits."""
-        return self.words[_LACKS]
+        return self.words[_NEEDED]
 
     @property
     def has_ended(self) -> bool:

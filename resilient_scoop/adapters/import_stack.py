@@ -41,13 +41,13 @@ def place(pid: int, log: Path) -> str:
             time.sleep(0.01)
         with log.open("rb") as file:
             file.seek(max(size, log.stat().st_size - _TAIL_BYTES))
-            told = file.read().decode("utf-8", "replace").rpartition("(most recent call first):")[2]
-        found = re.search(_PLACE, told, re.MULTILINE)
+            dump = file.read().decode("utf-8", "replace").rpartition("(most recent call first):")[2]
+        found = re.search(_PLACE, dump, re.MULTILINE)
         return "" if found is None else f', at "{found[1]}", line {found[2]}'
     return ""
 
 
-def said(name: str, pid: int, log: Path, run_id: str) -> str:
+def describe(name: str, pid: int, log: Path, run_id: str) -> str:
     """Return the message of the agent."""
     return (
         f"worker {name} (process {pid}) has been importing the script for {SAY_S:.0f} s{place(pid, log)}. "

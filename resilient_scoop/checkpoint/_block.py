@@ -66,7 +66,7 @@ class Block:
         self._young = 0  # streams without a name that were obtained before the block
         self._drawn: dict[int, Any] = {}  # positions of newer streams at the last commit
         self._held: set[str | int] = set()  # streams that the state itself holds
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
         self._code = b""
 
     # --- entering -----------------------------------------------------------------------------
@@ -232,8 +232,8 @@ class Block:
         except (PicklingFailedError, CheckpointUnusableError) as error:
             if not self._warns:
                 raise
-            if str(error) not in self._said:
-                self._said.add(str(error))
+            if str(error) not in self._reported:
+                self._reported.add(str(error))
                 Process.say(f"{error}; the run continues without this checkpoint")
         self._asked = asked
         self._pace.wrote(now, time.monotonic())

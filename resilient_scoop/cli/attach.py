@@ -25,16 +25,16 @@ from resilient_scoop.runs.executing import processes
 from resilient_scoop.runs.folder import RunDir, RunInfo
 from resilient_scoop.runs.status import (
     OutputTail,
-    RunFigures,
     RunState,
+    RunStatus,
     is_live,
     open_view,
-    scan_figures,
+    scan_status,
     state_of,
 )
 
 POLL_S: Final = 0.2
-_FIGURES_EVERY_S: Final = 1.0
+_STATUS_EVERY_S: Final = 1.0
 _RESUMABLE_EXIT: Final = 75
 
 
@@ -66,7 +66,7 @@ def command(*, run: RunDir, output: bool, quiet: bool) -> int:
         note(f"run {run.id} continues; to watch it again: rscoop attach {run.id}")
         raise
     display.close()
-    return _verdict(run, watch.figures)
+    return _verdict(run, watch.status)
 
 
 class _Watch:
@@ -83,7 +83,7 @@ class _Watch:
         self._counted_at = float("-inf")
         self._errors_read = 0
         self._took_s = 0.0
-        self.figures = RunFigures()
+        self.status = RunStatus()
 
     def follow(self) -> None:
         view: JournalView | None = None
@@ -107,8 +107,8 @@ class _Watch:
             self._show_errors()
         now = time.monotonic()
         # Counting reads the whole log: a big one must not occupy a core.
-        if last or now - self._counted_at >= max(_FIGURES_EVERY_S, 20 * self._took_s):
-            self.figures = scan_figures(view, self._info.workers)
+        if last or now - self._counted_at >= max(_STATUS_EVERY_S, 20 * self._took_s):
+            self.status = scan_status(view, self._info.workers)
             self._counted_at = time.monotonic()
             self._took_s = self._counted_at - now
             if not last:
@@ -122,25 +122,25 @@ class _Watch:
             self._display.error(data)
 
     def _progress(self, now: float) -> Progress:
-        figures = self.figures
-        rate = self._rate.add(now, figures.done)
-        batch = figures.batches[0] if figures.batches else None
+        status = self.status
+        rate = self._rate.add(now, status.done)
+        batch = status.batches[0] if status.batches else None
         total = batch.total if batch and batch.whole else None
         name = f"{batch.path} {batch.name}" if batch else ""
-        script = next((each for each in figures.items if each.path == ROOT), None)
+        script = next((each for each in status.items if each.path == ROOT), None)
         return Progress(
             elapsed_s=float(int(time.time() - self._began)),  # noqa: TID251
             label=f"{script.label or 'script'} {steps(script.done, script.total)}"
             if script
             else "",
             share=script.done / script.total if script and script.total else None,
-            done=figures.done,
+            done=status.done,
             running=sum(
                 bool(each.path) and each.name != "origin" for each in processes(self._run.id)
             ),
-            workers=figures.workers,
-            crashes=figures.crashes,
-            resubmitted=figures.resubmitted,
+            workers=status.workers,
+            crashes=status.crashes,
+            resubmitted=status.resubmitted,
             rate_per_s=rate,
             batch=name,
             batch_done=batch.done if batch else 0,
@@ -151,13 +151,13 @@ class _Watch:
         )
 
 
-def _verdict(run: RunDir, figures: RunFigures) -> int:
-    state = state_of(run, figures.ended)
-    if state is RunState.STOPPED or figures.ended is None:
+def _verdict(run: RunDir, status: RunStatus) -> int:
+    state = state_of(run, status.ended)
+    if state is RunState.STOPPED or status.ended is None:
         note(f"run {run.id} stopped before its end; to continue: rscoop resume {run.id}")
         return _RESUMABLE_EXIT
-    failed = f", {figures.failed} of them failed" if figures.failed else ""
+    failed = f", {status.failed} of them failed" if status.failed else ""
     note(
-        f"run {run.id} {state}: {counted(figures.done, 'result')}{failed}; more: rscoop status {run.id}"
+        f"run {run.id} {state}: {counted(status.done, 'result')}{failed}; more: rscoop status {run.id}"
     )
-    return figures.ended.code
+    return status.ended.code

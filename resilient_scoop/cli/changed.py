@@ -91,11 +91,11 @@ def _ask(run: RunDir, verdict: ChangedCode, changed: list[Changed]) -> str:
 
 def _settle_edits(run: RunDir, looked: Looked) -> None:
     """Let the user decide about edits that change no function's fingerprint."""
-    told = ", ".join(map(str, looked.edits[:_SHOWN_MAX]))
+    edits = ", ".join(map(str, looked.edits[:_SHOWN_MAX]))
     if len(looked.edits) > _SHOWN_MAX:
-        told += f", and {len(looked.edits) - _SHOWN_MAX} more"
+        edits += f", and {len(looked.edits) - _SHOWN_MAX} more"
     what = (
-        f"code was edited since run {run.id} last ran: {told}; no function with results is known to use "
+        f"code was edited since run {run.id} last ran: {edits}; no function with results is known to use "
         f"it, but one may"
     )
     if not is_terminal():
@@ -110,11 +110,15 @@ def _settle_edits(run: RunDir, looked: Looked) -> None:
 
 def _named(verdict: ChangedCode, changed: list[Changed]) -> str:
     """Return the undecided functions, with their changes."""
-    told = {each.title: each for each in changed}
+    by_title = {each.title: each for each in changed}
     parts = []
     for name, count in verdict.undecided.items():
-        what = told[name].differences
-        took = f", {duration(told[name].spent_s)} of computing" if told[name].spent_s >= 1 else ""
+        what = by_title[name].differences
+        took = (
+            f", {duration(by_title[name].spent_s)} of computing"
+            if by_title[name].spent_s >= 1
+            else ""
+        )
         shown = "; ".join(what[:_SHOWN_MAX])
         more = f"; {len(what) - _SHOWN_MAX} more" if len(what) > _SHOWN_MAX else ""
         parts.append(

@@ -17,7 +17,7 @@ from resilient_scoop.errors import RunStoppedError, UsageError
 from resilient_scoop.processes.launcher.stopping import (
     GO_ON_SIGNAL,
     HandoverReport,
-    read_told,
+    read_report,
 )
 from resilient_scoop.processes.options import GRACE_S
 from resilient_scoop.runs.folder import RunDir
@@ -62,15 +62,15 @@ def command(*, run: RunDir, go_on: bool, no_wait: bool, timeout_s: float) -> int
     number = GO_ON_SIGNAL if go_on else signal.SIGUSR1
     try:
         _wait_until_heard(run, process.pid, number)
-        before = read_told(run)
+        before = read_report(run)
         send(pidfd, number)
         if no_wait:
             note(f"run {run.id} was asked for checkpoints")
             return 0
-        told = _wait(run, pidfd, before, timeout_s, ends=not go_on)
+        report = _wait(run, pidfd, before, timeout_s, ends=not go_on)
     finally:
         os.close(pidfd)
-    return _say(run, told, go_on=go_on)
+    return _say(run, report, go_on=go_on)
 
 
 def _wait_until_heard(run: RunDir, pid: int, number: int) -> None:
@@ -106,12 +106,12 @@ def _wait(
     until = time.monotonic() + timeout_s
     while True:
         gone = bool(select.select([pidfd], [], [], _POLL_S)[0])
-        told = read_told(run)
-        new = told.ask > before.ask or not before.over
-        if gone or (new and told.over and not ends):
+        report = read_report(run)
+        new = report.ask > before.ask or not before.over
+        if gone or (new and report.over and not ends):
             if not new:
                 raise UsageError(f"run {run.id} has ended meanwhile; see `rscoop status {run.id}`")
-            return told
+            return report
         if time.monotonic() > until:
             raise UsageError(
                 f"run {run.id} has not finished its checkpoints after {timeout_s:g} s and continues "
@@ -119,18 +119,20 @@ def _wait(
             )
 
 
-def _say(run: RunDir, told: HandoverReport, *, go_on: bool) -> int:
+def _say(run: RunDir, report: HandoverReport, *, go_on: bool) -> int:
     resume = f"to continue: rscoop resume {run.id}"
     then = "it continues" if go_on else f"it has stopped; {resume}"
-    if not told.whole and not told.left:
+    if not report.whole and not report.left:
         note(f"run {run.id}: not every process answered in time; {then}")
         return RunStoppedError.exit_code
-    if told.left:
-        saved = f"{told.saved} of {told.named} parents saved, {told.left} did not commit in time"
+    if report.left:
+        saved = (
+            f"{report.saved} of {report.named} parents saved, {report.left} did not commit in time"
+        )
         note(f"run {run.id}: {saved}; {then}")
         return RunStoppedError.exit_code
-    if not told.named:
+    if not report.named:
         note(f"run {run.id}: no checkpoint block is open, so there was nothing to save; {then}")
         return 0
-    note(f"run {run.id}: {told.saved} of {told.named} parents saved; {then}")
+    note(f"run {run.id}: {report.saved} of {report.named} parents saved; {then}")
     return 0

@@ -170,8 +170,8 @@ def _reports(hosts: list[Host], options: SshOptions, here: Here) -> list[HostRep
 
 
 def _print(reports: list[HostReport], warnings: list[str]) -> None:
-    shown, lines = fit(_COLUMNS, [_cells(report) for report in reports], width_here())
-    state = shown.index(1)
+    visible, lines = fit(_COLUMNS, [_cells(report) for report in reports], width_here())
+    state = visible.index(1)
     for number, line in enumerate(lines):
         if number:
             color = _color(reports[number - 1])

@@ -249,8 +249,8 @@ def _checkpoint(run: RunDir, root: Parent, text: str, block: str | None) -> _Mad
 
 def _known(root: Parent) -> str:
     """Return the existing checkpoints, for display."""
-    told = []
+    parts = []
     for (name, _), generations in sorted(root.blocks.items()):
         numbers = " and ".join(str(kept.gen) for kept in generations)
-        told.append(f"{numbers} of block {name!r}")
-    return ", ".join(told)
+        parts.append(f"{numbers} of block {name!r}")
+    return ", ".join(parts)

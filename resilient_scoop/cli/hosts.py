@@ -102,8 +102,8 @@ def _print_table(rows: list[HostRow]) -> None:
         )
         for row in rows
     ]
-    shown, lines = fit(_COLUMNS, cells, width_here())
-    at = shown.index(_STATE)
+    visible, lines = fit(_COLUMNS, cells, width_here())
+    at = visible.index(_STATE)
     for number, line in enumerate(lines):
         if number:
             color = _COLORS.get(rows[number - 1].state)

@@ -99,17 +99,17 @@ def _show(text: str, run_id: str, *, left: bool) -> str:
     """Show what the agent says; return why it was refused, if it was."""
     if not text.startswith(_MARK):
         return ""
-    said = json.loads(text.removeprefix(_MARK))
-    match said.get("state"):
+    report = json.loads(text.removeprefix(_MARK))
+    match report.get("state"):
         case "running":
-            note(f"this host computes for run {run_id} as {said.get('host')}; Ctrl-C leaves it")
+            note(f"this host computes for run {run_id} as {report.get('host')}; Ctrl-C leaves it")
         case "ended":
             ended = (
                 "this host has left the run" if left else "the run does not need this host any more"
             )
-            note(str(said.get("why") or ended))
+            note(str(report.get("why") or ended))
         case "refused":
-            return str(said.get("why"))
+            return str(report.get("why"))
         case _:
             pass  # starting
     return ""

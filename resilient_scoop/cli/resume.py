@@ -120,15 +120,15 @@ def command(  # noqa: PLR0913  one parameter per option
         raise UsageError("--json is for --dry-run; a resumed run prints what its script prints")
     if run.is_held():
         raise run.busy_error()
-    told = enter_surroundings(run, info, env, new_limits=new_limits)
+    notes = enter_surroundings(run, info, env, new_limits=new_limits)
     try:
         _enter(run, info)
     except (UsageError, click.ClickException):
-        _say(told)  # this may be the reason
+        _say(notes)  # this may be the reason
         raise
-    told += changed_versions(info)
+    notes += changed_versions(info)
     if dry_run:
-        _say(told)
+        _say(notes)
         from resilient_scoop.cli.forecast import dry_run as foretold
 
         return foretold(
@@ -140,12 +140,12 @@ def command(  # noqa: PLR0913  one parameter per option
         _conclude(run)
         note(f"run {run.id} has finished; its output: rscoop logs {run.id}")
         return 0
-    _say(told)
+    _say(notes)
     verdict = decide(run, looked, reuse_changed, recompute_changed)
     if info.stdin_file or file_of(0):
-        said = go_on(run, info.stdin_file)
-        if said:
-            note(said)
+        problem = go_on(run, info.stdin_file)
+        if problem:
+            note(problem)
     hands = crew(grid, workers, hosts_before(run), info.workers)
     if hands.spec is not None:
         save_hosts(run, hands.spec, info.script, info.cwd)
@@ -173,8 +173,8 @@ def command(  # noqa: PLR0913  one parameter per option
     )
 
 
-def _say(told: list[str]) -> None:
-    for text in told:
+def _say(notes: list[str]) -> None:
+    for text in notes:
         note(text)
 
 

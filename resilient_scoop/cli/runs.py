@@ -22,9 +22,9 @@ from resilient_scoop.runs.catalog import RunEntry, list_runs
 from resilient_scoop.runs.display import duration
 from resilient_scoop.runs.lifetimes import ran_s
 from resilient_scoop.runs.status import (
-    RunFigures,
     RunState,
-    cached_figures,
+    RunStatus,
+    cached_status,
     state_behind,
     state_of,
 )
@@ -114,10 +114,10 @@ def row_of(entry: RunEntry) -> RunRow:
         return RunRow(
             id=entry.run.id, state=state_behind(entry.problem), problem=str(entry.problem)
         )
-    figures, problem = RunFigures(), None
+    status, problem = RunStatus(), None
     try:
-        figures = cached_figures(entry.run, info)
-        state = state_of(entry.run, figures.ended)
+        status = cached_status(entry.run, info)
+        state = state_of(entry.run, status.ended)
     except RscoopError as error:
         state, problem = state_behind(error), str(error)
     return RunRow(
@@ -126,14 +126,14 @@ def row_of(entry: RunEntry) -> RunRow:
         script=info.title,
         state=state,
         problem=problem,
-        done=figures.done,
-        total_known=figures.total_known,
-        failed=figures.failed,
-        exit_code=figures.ended.code if figures.ended else None,
+        done=status.done,
+        total_known=status.total_known,
+        failed=status.failed,
+        exit_code=status.ended.code if status.ended else None,
         workers=info.workers,
         ran_s=ran_s(entry.run.path, time.time() if state is RunState.RUNNING else None),  # noqa: TID251
         created_at=utc(info.created_at),
-        journal_bytes=figures.journal_bytes,
+        journal_bytes=status.journal_bytes,
     )
 
 
@@ -164,8 +164,8 @@ def _print_table(rows: list[RunRow], ages: dict[str, str]) -> None:
         )
         for row in rows
     ]
-    shown, lines = fit(_COLUMNS, cells, width_here())
-    at = shown.index(_STATE)
+    visible, lines = fit(_COLUMNS, cells, width_here())
+    at = visible.index(_STATE)
     for number, line in enumerate(lines):
         if number:
             line[at] = click.style(line[at], fg=_COLORS[rows[number - 1].state])

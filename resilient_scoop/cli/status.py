@@ -21,7 +21,7 @@ from resilient_scoop.cli.tables import GAP, Column, fit, folded, width_here
 from resilient_scoop.counts import counted
 from resilient_scoop.runs import decisions
 from resilient_scoop.runs.audit_findings import Finding, read_findings
-from resilient_scoop.runs.counting import ReplayFigures
+from resilient_scoop.runs.counting import ReplayStatus
 from resilient_scoop.runs.display import duration, steps
 from resilient_scoop.runs.executing import processes
 from resilient_scoop.runs.folder import LauncherInfo, RunDir, RunInfo
@@ -29,12 +29,12 @@ from resilient_scoop.runs.hosts import HostRow, host_rows, read_hosts, read_live
 from resilient_scoop.runs.json_text import one_line
 from resilient_scoop.runs.lifetimes import ran_s
 from resilient_scoop.runs.status import (
-    BatchFigures,
-    FunctionFigures,
-    ItemFigures,
-    RunFigures,
+    BatchStatus,
+    FunctionStatus,
+    ItemStatus,
     RunState,
-    read_figures,
+    RunStatus,
+    read_status,
     state_of,
 )
 from resilient_scoop.runs.troubles import troubles
@@ -70,9 +70,9 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     total_known: int
     in_flight: int
     failed: int
-    batches: list[BatchFigures]
-    items: list[ItemFigures]
-    functions: list[FunctionFigures]
+    batches: list[BatchStatus]
+    items: list[ItemStatus]
+    functions: list[FunctionStatus]
     batches_done: int
     crashes: int
     resubmitted: int
@@ -83,7 +83,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     journal_bytes: int
     audit: list[Finding]
     folder: str
-    replays: list[ReplayFigures]
+    replays: list[ReplayStatus]
     decisions: list[DecisionReport]  # on results of changed code; the last one of each change
     troubles: list[str]  # what blocks a live run
     hosts: list[HostRow]  # but the run's own
@@ -106,8 +106,8 @@ def command(*, run: RunDir, as_json: bool) -> None:
     It reads the journal only: it does not slow the run down, and it works on runs that have ended.
     """
     info = run.load()
-    figures = read_figures(run, info)
-    report = report_of(run, info, figures)
+    status = read_status(run, info)
+    report = report_of(run, info, status)
     if as_json:
         print_json(report)
     else:
@@ -115,9 +115,9 @@ def command(*, run: RunDir, as_json: bool) -> None:
         click.echo("\n".join(folded("\n".join(_lines(report, info, age)))))
 
 
-def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
+def report_of(run: RunDir, info: RunInfo, status: RunStatus) -> StatusReport:
     """Return the report of a run."""
-    ended = figures.ended
+    ended = status.ended
     state = state_of(run, ended)
     over = (
         ended if state is not RunState.RUNNING else None
@@ -137,24 +137,24 @@ def report_of(run: RunDir, info: RunInfo, figures: RunFigures) -> StatusReport:
         seed=info.seed,
         workers=info.workers,
         launcher=run.holder(),
-        done=figures.done,
-        total_known=figures.total_known,
-        in_flight=figures.in_flight,
-        failed=figures.failed,
-        batches=list(figures.batches),
-        items=list(figures.items),
-        functions=list(figures.functions),
-        batches_done=figures.batches_done,
-        crashes=figures.crashes,
-        resubmitted=figures.resubmitted,
-        retried=figures.retried,
-        computed_s=figures.computed_s,
+        done=status.done,
+        total_known=status.total_known,
+        in_flight=status.in_flight,
+        failed=status.failed,
+        batches=list(status.batches),
+        items=list(status.items),
+        functions=list(status.functions),
+        batches_done=status.batches_done,
+        crashes=status.crashes,
+        resubmitted=status.resubmitted,
+        retried=status.retried,
+        computed_s=status.computed_s,
         ran_s=ran_s(run.path, time.time() if state is RunState.RUNNING else None),  # noqa: TID251
-        output_bytes=figures.output_bytes,
-        journal_bytes=figures.journal_bytes,
+        output_bytes=status.output_bytes,
+        journal_bytes=status.journal_bytes,
         audit=read_findings(run.logs),
         folder=str(run.path),
-        replays=list(figures.replays),
+        replays=list(status.replays),
         decisions=[
             DecisionReport(
                 function=each.title, keep=each.keep, results=each.results,
@@ -191,7 +191,7 @@ def _lines(report: StatusReport, info: RunInfo, age: str) -> list[str]:
     lines += [_host_line(each) for each in report.hosts if report.state is RunState.RUNNING]
     lines += [f"  waits     {each}" for each in report.troubles]
     lines += _function_lines(report.functions)
-    lines += [f"  {each.said}" for each in report.audit]
+    lines += [f"  {each.text}" for each in report.audit]
     lines += [_batch_line(batch) for batch in report.batches]
     lines += [_item_line(item) for item in report.items]
     lines += [_replay_line(each) for each in report.replays if report.state != RunState.FINISHED]
@@ -239,7 +239,7 @@ _COLUMNS: Final = (
 _FUNCTIONS_SHOWN_MAX: Final = 20
 
 
-def _function_lines(functions: list[FunctionFigures]) -> list[str]:
+def _function_lines(functions: list[FunctionStatus]) -> list[str]:
     """Return the table of functions; times are those of measured calls, without parents."""
     if not functions:
         return []
@@ -254,7 +254,7 @@ def _function_lines(functions: list[FunctionFigures]) -> list[str]:
     return [f"  {GAP.join(line).rstrip()}" for line in lines] + rest
 
 
-def _mean(each: FunctionFigures) -> str:
+def _mean(each: FunctionStatus) -> str:
     count = each.done + each.failed
     return _time(each.spent_s / count) if count else "-"
 
@@ -268,18 +268,18 @@ def _time(seconds: float) -> str:
     return "0s"
 
 
-def _batch_line(batch: BatchFigures) -> str:
+def _batch_line(batch: BatchStatus) -> str:
     total = batch.total if batch.whole else f"{batch.total}+"
     return f"  batch     {batch.path} {batch.name}: {batch.done}/{total}"
 
 
-def _item_line(item: ItemFigures) -> str:
+def _item_line(item: ItemStatus) -> str:
     label = f"{item.label} " if item.label else ""
     keeps = ", continues from there" if item.keeps else ""
     return f"  item      {item.path} {item.name}: {label}{steps(item.done, item.total)}{keeps}"
 
 
-def _replay_line(replay: ReplayFigures) -> str:
+def _replay_line(replay: ReplayStatus) -> str:
     return (
         f"  replay    {replay.path} has {counted(replay.results, 'result')} to replay when it starts again "
         f"({size(replay.size_bytes)}): a block of checkpoint.durable would keep that short"

@@ -54,24 +54,24 @@ def fit(
     """Return which columns are shown, and all lines as padded cells, the titles first."""
     table = [[column.title for column in columns], *map(list, rows)]
     widths = [max(len(line[at]) for line in table) for at in range(len(columns))]
-    shown = list(range(len(columns)))
-    while width is not None and _least(columns, widths, shown) > width:
-        last = max(shown, key=lambda at: columns[at].rank)
+    visible = list(range(len(columns)))
+    while width is not None and _least(columns, widths, visible) > width:
+        last = max(visible, key=lambda at: columns[at].rank)
         if columns[last].rank == 0:
             break
-        shown.remove(last)
-    spare = sum(widths[at] for at in shown) + len(GAP) * (len(shown) - 1) - (width or 0)
-    for at in sorted(shown, key=lambda at: -widths[at]):
+        visible.remove(last)
+    spare = sum(widths[at] for at in visible) + len(GAP) * (len(visible) - 1) - (width or 0)
+    for at in sorted(visible, key=lambda at: -widths[at]):
         if width is not None and columns[at].is_cut and spare > 0:
             cut = min(spare, max(0, widths[at] - _CELL_MIN))
             widths[at] -= cut
             spare -= cut
-    return shown, [[_cell(line[at], widths[at], columns[at]) for at in shown] for line in table]
+    return visible, [[_cell(line[at], widths[at], columns[at]) for at in visible] for line in table]
 
 
-def _least(columns: Sequence[Column], widths: Sequence[int], shown: Sequence[int]) -> int:
-    cells = [min(widths[at], _CELL_MIN) if columns[at].is_cut else widths[at] for at in shown]
-    return sum(cells) + len(GAP) * (len(shown) - 1)
+def _least(columns: Sequence[Column], widths: Sequence[int], visible: Sequence[int]) -> int:
+    cells = [min(widths[at], _CELL_MIN) if columns[at].is_cut else widths[at] for at in visible]
+    return sum(cells) + len(GAP) * (len(visible) - 1)
 
 
 def _cell(text: str, width: int, column: Column) -> str:

@@ -82,14 +82,14 @@ def limit_of(given: TimeLimit | None) -> Limit | None:
 
     if given is not None:
         return None if given.seconds is None else Limit(given.seconds)
-    told = batch_left_s(os.environ, time.time())  # noqa: TID251  what SLURM tells is wall clock
-    if told is None:
+    limit = batch_left_s(os.environ, time.time())  # noqa: TID251  what SLURM tells is wall clock
+    if limit is None:
         for name in ("SLURM_JOB_END_TIME", "PBS_WALLTIME"):
             if os.environ.get(name, "").strip():
                 odd = f"{name}={os.environ[name]!r:.40}"
                 note(f"{odd} is not a number of seconds: no time limit; give one with --time-limit")
         return None
-    source, left_s = told
+    source, left_s = limit
     if left_s <= 0:
         note(f"{source} is in the past: no time limit; give one with --time-limit")
         return None

@@ -163,7 +163,7 @@ class Slot(msgspec.Struct, eq=False):
     killed_for: str = ""
     late: bool = False  # it was reported that it does not end
     freed: int = 0  # how often it had to end to release a lock
-    import_said: bool = False  # a very long import was reported
+    import_reported: bool = False  # a very long import was reported
     paused_s: float = 0.0  # how long it has been stopped (SIGSTOP), in time in which the agent ran
 
     @property
@@ -332,7 +332,7 @@ class Start(msgspec.Struct, frozen=True):
     name: str
     careful: bool = False  # a worker begins none of the script's calls while one of them waits
     may_be_freed: bool = True  # a careful worker may end again for what C code waits for
-    refusal_said: bool = False  # that the system refuses it is known to the user
+    refusal_reported: bool = False  # that the system refuses it is known to the user
 
 
 class Kill(msgspec.Struct, frozen=True):
@@ -476,7 +476,7 @@ class Agent:
         slot = self.slots[event.name]
         slot.enter(Happening.STARTED)
         slot.incarnation, slot.pid = event.incarnation, event.pid
-        slot.started_at, slot.import_said = now, False
+        slot.started_at, slot.import_reported = now, False
         if self._is_late(slot, now):
             self._kill(slot)
 
@@ -636,8 +636,8 @@ class Agent:
         seen = [slot.incarnation for slot in there if self._runs(slot, states[slot.name], passed_s)]
         for slot in there:
             is_long = flights[slot.name].starts_s > IMPORT_S
-            if slot.role == "worker" and is_long and not slot.import_said:
-                slot.import_said = True
+            if slot.role == "worker" and is_long and not slot.import_reported:
+                slot.import_reported = True
                 self._say(ImportIsLong(slot.name, slot.pid))
         if self.greeted:
             self._tell(wire.Alive(seen))

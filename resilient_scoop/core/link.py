@@ -32,8 +32,16 @@ class Link:
     """Numbers outgoing messages, filters incoming ones; holds no socket and no clock."""
 
     __slots__ = (
-        "acked", "asked_at", "asked_for", "epoch", "patience_s", "received", "run",
-        "sent", "told", "unacked",
+        "acked",
+        "acked_sent",
+        "asked_at",
+        "asked_for",
+        "epoch",
+        "patience_s",
+        "received",
+        "run",
+        "sent",
+        "unacked",
     )  # fmt: skip
 
     def __init__(self, run: bytes, epoch: int) -> None:
@@ -42,7 +50,7 @@ class Link:
         self.sent = 0
         self.received = 0
         self.acked = 0  # what we acknowledge to the other end; <= received
-        self.told = 0  # the last `acked` that was sent
+        self.acked_sent = 0  # the last `acked` that was sent
         self.asked_at = -1.0  # when we last requested a repetition
         self.asked_for = -1  # and the number received at that time
         self.patience_s = _PATIENCE_S
@@ -98,5 +106,5 @@ class Link:
             self.unacked.popitem(last=False)
 
     def _head(self, flags: int, seq: int) -> bytes:
-        self.told = self.acked
+        self.acked_sent = self.acked
         return pack_header(self.run, flags, self.epoch, seq, self.acked)

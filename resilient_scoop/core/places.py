@@ -219,8 +219,8 @@ class Slot(msgspec.Struct, eq=False):
     why: str = ""
     log: str = ""
     until_s: float | None = None
-    said: str = ""  # the failure that the user knows of
-    unreached_said: bool = False
+    reported: str = ""  # the failure that the user knows of
+    unreached_reported: bool = False
 
     def enter(self, happening: Happening) -> None:
         """Continue as the table says."""
@@ -687,7 +687,7 @@ class Places:
             slot.units, slot.starts, slot.finds = (), 0, 0
             slot.doubles, slot.is_doubled = (), False
             slot.is_written = slot.is_returned = slot.is_searched = False
-            slot.has_come = slot.has_left = slot.is_over = slot.unreached_said = False
+            slot.has_come = slot.has_left = slot.is_over = slot.unreached_reported = False
             slot.claims_at = slot.until_s = None
             self._ask(slot, WriteTag(slot.host, slot.tag))
 
@@ -737,8 +737,8 @@ class Places:
         if not slot.is_written:
             return Call.WRITE, slot.write_at
         look_at = slot.look_at if slot.units else inf
-        is_lacking = not slot.units and (self._is_unwanted(slot) or slot.state is State.RUNNING)
-        if (slot.state is State.UNKNOWN or is_lacking) and slot.find_at <= look_at:
+        is_missing = not slot.units and (self._is_unwanted(slot) or slot.state is State.RUNNING)
+        if (slot.state is State.UNKNOWN or is_missing) and slot.find_at <= look_at:
             return Call.FIND, slot.find_at
         return Call.LOOK, look_at
 
@@ -881,8 +881,8 @@ class Places:
         if sight.state is State.RUNNING and slot.claims_at is None:
             slot.claims_at = now
         if slot.claims_at is not None and now - slot.claims_at >= REACH_S:
-            if not slot.unreached_said:
-                slot.unreached_said = True
+            if not slot.unreached_reported:
+                slot.unreached_reported = True
                 self._say(Unreached(slot.host, slot.has_come))
             self._doubt(slot, now, 0.0)
         elif now - slot.started_at >= BEGIN_S_MAX:
@@ -959,8 +959,8 @@ class Places:
         self._say_once(slot, why)
 
     def _say_once(self, slot: Slot, why: str) -> None:
-        if why != slot.said and not self._is_unwanted(slot):
-            slot.said = why
+        if why != slot.reported and not self._is_unwanted(slot):
+            slot.reported = why
             self._say(CannotTell(slot.host, why))
 
     # --- the link -----------------------------------------------------------------------------
@@ -1005,8 +1005,8 @@ class Places:
             slot.came_at, slot.look_at = now, min(slot.look_at, now + LOOK_RUNNING_S)
             slot.find_at = now + FIND_S  # if its unit is not known
             slot.why = slot.log = ""
-        if slot.said:
-            slot.said = ""
+        if slot.reported:
+            slot.reported = ""
             self._say(Came(slot.host))
 
     def _lost(self, slot: Slot, now: float, jitter: float) -> None:
@@ -1067,12 +1067,12 @@ class Places:
             place.fails, place.has_proved = place.fails + 1, False
             place.start_at = now + max(wait_s, _wait_s(place.fails, jitter))
         again_s = max(0.0, max(slot.start_at, slot.quarantine_until, place.start_at) - now)
-        if is_failure and slot.why != slot.said:
+        if is_failure and slot.why != slot.reported:
             self._say(NeverCame(slot.host, slot.why, slot.log, again_s))
-            slot.said = slot.why
+            slot.reported = slot.why
         elif slot.has_come and not slot.has_left and slot.why:
             self._say(Ended(slot.host, slot.why, slot.log, again_s))
-            slot.said = slot.why
+            slot.reported = slot.why
 
     def _drop(self, slot: Slot) -> None:
         if slot.is_written:

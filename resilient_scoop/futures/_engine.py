@@ -377,7 +377,7 @@ def refuse_cut(at: Here, what: str) -> None:
         raise CancelledError(f"{what}: the run was interrupted")
 
 
-def told(at: Here, kind: str, live: Callable[[], bytes]) -> bytes:
+def observe(at: Here, kind: str, live: Callable[[], bytes]) -> bytes:
     """Return an answer for the parent: the recorded one on replay, else that of `live`, recorded now."""
     _refuse(Process.refusal)
     parent = at.parent

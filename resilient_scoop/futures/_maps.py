@@ -157,7 +157,7 @@ class Mapping:
             def live() -> bytes:
                 return b"1" if _engine.block(at, settled, until) else b"0"
 
-            if _engine.told(at, "map", live) == b"0":
+            if _engine.observe(at, "map", live) == b"0":
                 raise TimeoutError(
                     f"item {index} of {self.define.name} has no result after {timeout} s"
                 )
@@ -188,7 +188,7 @@ class Mapping:
                     self._finish()
                     return
                 _engine.enter(at, f"a map of {self.define.name}")
-                answer = _engine.told(at, "arrivals", live)
+                answer = _engine.observe(at, "arrivals", live)
                 if not answer:
                     raise TimeoutError(f"{self.define.name} has results missing after {timeout} s")
                 run_callbacks(at)

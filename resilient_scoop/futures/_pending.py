@@ -109,13 +109,13 @@ class Pending(Generic[T]):
         settled = sorted(self._settled, key=lambda each: each.arrival())
         return b" ".join(b"%d:%d" % (each.number, each.index) for each in settled)
 
-    def take(self, told: bytes) -> list[T]:
+    def take(self, answer: bytes) -> list[T]:
         """Return the futures that `look` named, now settled and known to the parent.
 
         Futures that a changed script does not have are left out. Older journals name places in the
         list of all waiting futures.
         """
-        names = told.split()
+        names = answer.split()
         if names and b":" not in names[0]:
             waiting = [future for siblings in self._waiting.values() for future in siblings]
             chosen = [waiting[int(place)] for place in names if int(place) < len(waiting)]
@@ -146,11 +146,11 @@ def run_callbacks(at: Here) -> None:
     listeners: Pending[Waited] | None = at.context.listeners
     if not listeners:
         return
-    told = _engine.told(at, "callbacks", listeners.look)
+    answer = _engine.observe(at, "callbacks", listeners.look)
     if at.context.called_back is None:
-        listeners.take(told)
+        listeners.take(answer)
     else:
-        at.context.called_back.append(told)
+        at.context.called_back.append(answer)
 
 
 def call_back(at: Here, call: Callable[[], None]) -> None:

@@ -251,14 +251,14 @@ def progress(
         with session.turn():
             cost_s = time.monotonic() - began
             session.reporter.hold_off(context.path, work, context.index, began + cost_s / _SHARE)
-    said = _of_item(session, context, work, (done, total), kept, _short(label))
-    _say(session, context, work, said)
+    message = _of_item(session, context, work, (done, total), kept, _short(label))
+    _say(session, context, work, message)
 
 
-def _say(session: Session, context: Context, work: Work | None, said: Progress) -> None:
+def _say(session: Session, context: Context, work: Work | None, message: Progress) -> None:
     with session.turn():
         now = time.monotonic()
-        if session.reporter.say(context.path, work, context.index, said, now):
+        if session.reporter.say(context.path, work, context.index, message, now):
             session.pump()
 
 
@@ -266,7 +266,7 @@ def _of_item(
     session: Session,
     context: Context,
     work: Work,
-    figures: tuple[float, float | None],
+    counts: tuple[float, float | None],
     kept: bytes,
     label: str,
 ) -> Progress:
@@ -276,7 +276,7 @@ def _of_item(
     return Progress(
         task.parent, work.attempt, task.call, index,
         work.callable.fingerprint, work.digests(index, index + 1),
-        *figures, kept, tries, label,
+        *counts, kept, tries, label,
     )  # fmt: skip
 
 

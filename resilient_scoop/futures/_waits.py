@@ -59,7 +59,7 @@ def _next(
         _engine.block(at, lambda: enough(pending.hear()), until)
         return pending.look()
 
-    chosen = pending.take(_engine.told(at, "settled", live))
+    chosen = pending.take(_engine.observe(at, "settled", live))
     run_callbacks(at)
     return chosen
 

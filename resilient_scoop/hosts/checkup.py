@@ -201,11 +201,10 @@ class Checkup:
             self._check_version(best)
             return best
         if not found:
-            said = " ".join(output.split())[-200:].rstrip(".")
+            output = " ".join(output.split())[-200:].rstrip(".")
             self._problem(
-                f"the login shell runs no commands of ours; it says: {said or 'nothing'}. Give the "
-                "account "
-                "a shell such as /bin/sh, and correct what --prolog runs"
+                f"the login shell runs no commands of ours; it says: {output or 'nothing'}. Give the "
+                "account a shell such as /bin/sh, and correct what --prolog runs"
             )
             return None
         self._problem(
@@ -245,8 +244,8 @@ class Checkup:
         after = self._wall()
         answer = probe.read_answer(done.lines)
         if answer is None:
-            said = " ".join(done.output.split())[-300:]
-            self._problem(f"{python.path} does not run our program; it says: {said or 'nothing'}")
+            output = " ".join(done.output.split())[-300:]
+            self._problem(f"{python.path} does not run our program; it says: {output or 'nothing'}")
             return None
         ahead = answer.at - after if answer.at > after else min(answer.at - before, 0.0)
         self._note(clock_s=round(ahead, 3))

@@ -75,22 +75,22 @@ class Conversation:
     def line(self, text: str) -> None:
         """Take one line of output."""
         noise, prefix, rest = text.partition(PREFIX)
-        said = _decoded(rest) if prefix else None
+        report = _decoded(rest) if prefix else None
         with self._lock:
-            if said is None:
+            if report is None:
                 noise = text
             if noise.strip():
                 self._noise.append(noise.rstrip()[:LINE_CHARS])
-            if said is not None:
-                self._take(said)
+            if report is not None:
+                self._take(report)
 
-    def _take(self, said: Line) -> None:
-        if self._state is UnitState.STARTING and said.state == "running":
-            self._state, self.pid = UnitState.RUNNING, said.pid
-        elif self._state is UnitState.STARTING and said.state in {"refused", "ended"}:
-            self._end(UnitState.NEVER_CAME, said.why or "it ended before it ran")
-        elif self._state is UnitState.RUNNING and said.state == "ended":
-            self._end(UnitState.GONE, said.why)
+    def _take(self, report: Line) -> None:
+        if self._state is UnitState.STARTING and report.state == "running":
+            self._state, self.pid = UnitState.RUNNING, report.pid
+        elif self._state is UnitState.STARTING and report.state in {"refused", "ended"}:
+            self._end(UnitState.NEVER_CAME, report.why or "it ended before it ran")
+        elif self._state is UnitState.RUNNING and report.state == "ended":
+            self._end(UnitState.GONE, report.why)
 
     def exited(self, status: int | None) -> None:
         """The program has ended, by an exit status or minus a signal's number; None: by some signal."""

@@ -88,7 +88,7 @@ class Door(Protocol):
         Asked again it returns the same tunnel, or a new one if the connection was lost.
         """
 
-    def shown(self, command: str) -> str:
+    def shell_line(self, command: str) -> str:
         """Return what a user could type to run a command."""
 
     def close(self) -> None:

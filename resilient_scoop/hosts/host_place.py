@@ -126,7 +126,7 @@ class HostPlace:
                 if asked.talk.is_over:
                     asked.pipe.close()
                     continue
-            self._told(
+            self._run_agent_command(
                 unit.tag, "--stop", f"{0 if asked else grace_s:g}", within_s=grace_s + _ASK_S
             )
             self._forget(unit)
@@ -157,7 +157,7 @@ class HostPlace:
             return ""
         python = self._python or candidates(self._host, self._settings)[0]
         command = agent_command(python, [self._run_id, "TAG"], self._host, self._settings)
-        return self._door.shown(command)
+        return self._door.shell_line(command)
 
     def close(self) -> None:
         """End the connection; the agent sees the end of its input and lives on."""
@@ -207,9 +207,9 @@ class HostPlace:
         if best is not None:
             return best.path
         if not found:
-            said = " ".join(done.output.split())[-200:].rstrip(".")
+            output = " ".join(done.output.split())[-200:].rstrip(".")
             raise PlaceRefusedError(
-                f"{self.name}: the login shell runs no commands of ours; it says: {said or 'nothing'}. "
+                f"{self.name}: the login shell runs no commands of ours; it says: {output or 'nothing'}. "
                 "Give the account a shell such as /bin/sh, and correct what --prolog runs"
             )
         what = "; ".join(each.text for each in found)
@@ -274,11 +274,11 @@ class HostPlace:
         words = [self._run_id, tag, *options]
         return agent_command(self.python(), words, self._host, self._settings)
 
-    def _told(self, tag: str, *options: str, within_s: float = _ASK_S) -> Done:
+    def _run_agent_command(self, tag: str, *options: str, within_s: float = _ASK_S) -> Done:
         return self._door.run(self._command(tag, *options), within_s=within_s)
 
     def _pids(self, tag: str) -> list[int]:
-        done = self._told(tag, "--find")
+        done = self._run_agent_command(tag, "--find")
         for line in done.lines:
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.json.decode(line, type=_Pids).pids

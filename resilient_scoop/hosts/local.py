@@ -51,7 +51,7 @@ class LocalDoor:
         """Return the address itself: it can be reached without a tunnel."""
         return f"{address}:{port}"
 
-    def shown(self, command: str) -> str:
+    def shell_line(self, command: str) -> str:
         """Return what a user could type."""
         return command
 

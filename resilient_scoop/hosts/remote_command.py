@@ -70,12 +70,12 @@ class Found(msgspec.Struct, frozen=True):
         if self.version < PYTHON_MIN:
             return f"{self.path} is Python {self.python}"
         if self.rscoop is None:
-            lacks = (
+            missing = (
                 f"cannot import resilient_scoop ({self.why})"
                 if self.why
                 else "lacks resilient_scoop"
             )
-            return f"{self.path} (Python {self.python}) {lacks}"
+            return f"{self.path} (Python {self.python}) {missing}"
         return f"{self.path} (Python {self.python}) has resilient_scoop {self.rscoop}"
 
 

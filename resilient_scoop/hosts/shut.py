@@ -37,7 +37,7 @@ class ShutDoor:
         """Refuse."""
         self.connect()
 
-    def shown(self, command: str) -> str:
+    def shell_line(self, command: str) -> str:
         """Return why there is nothing to show."""
         return f"# not run: {self._why}; {command}"
 

@@ -207,7 +207,7 @@ class SshDoor:
                     raise ssh_failures.connection_broke(self._to, str(error)) from error
         raise ssh_failures.no_tunnel(self._to)
 
-    def shown(self, command: str) -> str:
+    def shell_line(self, command: str) -> str:
         """Return what a user could type."""
         quoted = command.replace("'", "'\\''")
         return f"ssh {self._to.typed} '{quoted}'"

@@ -123,10 +123,10 @@ def no_agreement(to: Target, reason: str) -> PlaceRefusedError:
     )
 
 
-def no_commands(to: Target, said: str) -> PlaceRefusedError:
+def no_commands(to: Target, output: str) -> PlaceRefusedError:
     """The login succeeds, and no command can be run."""
     return PlaceRefusedError(
-        f"{to.name}: {to.who} lets us in and runs no command ({said or 'it says nothing'}); the account "
+        f"{to.name}: {to.who} lets us in and runs no command ({output or 'it says nothing'}); the account "
         "needs a login shell such as /bin/sh, and no forced command (authorized_keys, ForceCommand)"
     )
 

@@ -274,14 +274,14 @@ def _cut_off(to: Target, text: str, settings: LoginSettings, *, is_late: bool) -
 def _check_key(key: Any, known: KnownHosts, to: Target, settings: LoginSettings) -> None:
     kind, data = key.get_name(), key.asbytes()
     judged = known.judge(to.key_name, kind, data)
-    shown = f"{kind} {known_hosts.fingerprint(data)}"
+    key_text = f"{kind} {known_hosts.fingerprint(data)}"
     if judged.verdict is Verdict.CHANGED:
-        raise ssh_failures.changed_key(to, shown, judged.expected, judged.where)
+        raise ssh_failures.changed_key(to, key_text, judged.expected, judged.where)
     if judged.verdict is Verdict.REVOKED:
-        raise ssh_failures.revoked_key(to, shown, judged.where)
+        raise ssh_failures.revoked_key(to, key_text, judged.where)
     if judged.verdict is Verdict.UNKNOWN:
         if not (settings.accept_new_host_keys or to.accept_new):
-            raise ssh_failures.unknown_key(to, shown, known.authority(to.key_name))
+            raise ssh_failures.unknown_key(to, key_text, known.authority(to.key_name))
         if to.known_hosts:
             with contextlib.suppress(OSError):  # a home folder that cannot be written to
                 known_hosts.learn(to.known_hosts[0], to.key_name, kind, data)

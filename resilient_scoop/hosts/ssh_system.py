@@ -192,7 +192,7 @@ class SystemDoor:
             self._tunnel.close()
         self._tunnel = None
 
-    def shown(self, command: str) -> str:
+    def shell_line(self, command: str) -> str:
         """Return what a user could type."""
         quoted = command.replace("'", "'\\''")
         return " ".join(["ssh", *self._words, self._host.name, f"'{quoted}'"])

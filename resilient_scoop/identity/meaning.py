@@ -201,10 +201,10 @@ class _Survey:
         self._carrier = 0  # set by the script
         if found is not None and self.reads_arguments and found.arguments:
             digest = self._describer.part(found.arguments)
-            self._add("", "sys.argv", digest, b"", text=_shown(found.arguments))
+            self._add("", "sys.argv", digest, b"", text=_preview(found.arguments))
         if found is not None and found.more:
             for label, each in process_settings.about_results(found.more).items():
-                self._add("", label, self._describer.part(each), b"", text=_shown(each))
+                self._add("", label, self._describer.part(each), b"", text=_preview(each))
         if not self.reads_environment or found is None:
             return
         for name, value in found.environ.items():
@@ -250,18 +250,18 @@ class _Survey:
             self._reach(own, value)
         return digest_of(b"alias", own.encode())
 
-    def _add(self, home: str, label: str, digest: bytes, here: bytes, **shown: Any) -> None:
-        flags = shown.pop("flags", 0)
+    def _add(self, home: str, label: str, digest: bytes, here: bytes, **details: Any) -> None:
+        flags = details.pop("flags", 0)
         if not home:
             flags |= self._carrier
         elif imported_values.is_unchanged(home, self.objects.get(home), here or digest):
             flags |= AS_IMPORTED
         if SECRET.search(label):
-            shown.pop("text", None)  # it would appear in the journal and on screens
+            details.pop("text", None)  # it would appear in the journal and on screens
         if home:
             self._carrier = flags & AS_IMPORTED
         found = Reference(
-            home, label, digest, b"" if here == digest else here, **shown, flags=flags
+            home, label, digest, b"" if here == digest else here, **details, flags=flags
         )
         self.references.append(found)
 
@@ -287,7 +287,7 @@ class _Survey:
             return
         found = self._describer.part(value)
         self.guard.value(value, found)
-        self._add("", label, found, b"", text=_shown(value))
+        self._add("", label, found, b"", text=_preview(value))
 
     def _names_of(self, function: Any) -> None:
         if id(function) in self._named and id(function) == self._root_id:
@@ -426,7 +426,7 @@ class _Survey:
             if attribute.startswith("__"):
                 continue
             if value is MISSING:
-                self._lacking(module, attribute, of_user=of_user)
+                self._add_missing(module, attribute, of_user=of_user)
                 continue
             self.guard.name(vars(module), attribute, value)
             if isinstance(value, ModuleType):
@@ -453,7 +453,7 @@ class _Survey:
             if isinstance(function, FunctionType) and is_user_code(function):
                 self._reach(f"{home}.{name}", held)
 
-    def _lacking(self, module: ModuleType, attribute: str, *, of_user: bool) -> None:
+    def _add_missing(self, module: ModuleType, attribute: str, *, of_user: bool) -> None:
         """Describe the replacement of an attribute that a module does not hold itself."""
         home = f"{module.__name__}:{attribute}"
         finder = vars(module).get("__getattr__")
@@ -499,7 +499,7 @@ class _Survey:
             self._any_of(value)
             here = _here(self._describer, home, value)
             self.guard.value(value)
-            self._add(home, label, here, here, text=_shown(value))
+            self._add(home, label, here, here, text=_preview(value))
 
     def _data(self, home: str, label: str, value: Any) -> None:
         module, _, name = home.partition(":")
@@ -518,7 +518,7 @@ class _Survey:
                 digest = unique()
         if type(value) is CACHED:
             self.guard.function(value.__wrapped__)
-        self._add(home, label, digest, here, text=_shown(value), at=at, flags=flags)
+        self._add(home, label, digest, here, text=_preview(value), at=at, flags=flags)
 
 
 def _counts(module: ModuleType, name: str, value: Any, *, is_named: bool) -> bool:
@@ -543,7 +543,7 @@ def _short(name: str) -> str:
     return qualname if module in ("__main__", "") else f"{module}.{qualname}"
 
 
-def _shown(value: Any) -> str:
+def _preview(value: Any) -> str:
     """Return a value for display, if showing it runs no user code."""
     if type(value) in SCALARS or (type(value) in _PLAIN and is_immutable_deep(value)):
         return _REPR.repr(value)[:_SHOWN_MAX]

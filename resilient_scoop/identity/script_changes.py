@@ -64,9 +64,9 @@ def changes() -> Setting | None:
     }
     environ.update(dict.fromkeys(then.keys() - now.keys()))
     moved = [] if sys.path == _Base.search_path else list(sys.path)
-    told = [] if sys.argv == _Base.arguments else [str(each) for each in sys.argv]
+    arguments = [] if sys.argv == _Base.arguments else [str(each) for each in sys.argv]
     more = process_settings.pickled()
-    changed = bool(environ or moved or told or more)
-    found = Setting(dict(sorted(environ.items())), moved, told, more) if changed else None
+    changed = bool(environ or moved or arguments or more)
+    found = Setting(dict(sorted(environ.items())), moved, arguments, more) if changed else None
     _Base.known, _Base.known_at = found, version if same else -1
     return found

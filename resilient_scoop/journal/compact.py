@@ -138,9 +138,9 @@ class Compaction:
     def _take_copy(self) -> Store:
         assert self.child.stdout is not None
         with self.child.stdout as out:
-            said = out.read()
+            output = out.read()
         if self.child.returncode != 0:
-            raise GivenUpError(_end_text(self.child.returncode, said))
+            raise GivenUpError(_end_text(self.child.returncode, output))
         try:
             return open_store(self.directory, self.folder)
         except JournalError as error:
@@ -191,8 +191,8 @@ class _New:
         name(self.txn, self.store, table, key, stored)
 
 
-def _end_text(code: int, said: bytes) -> str:
+def _end_text(code: int, output: bytes) -> str:
     if code < 0:
         return f"reading it killed the copier ({signal.Signals(-code).name}); see `journal verify`"
-    text = said.decode(errors="replace").strip()
+    text = output.decode(errors="replace").strip()
     return text or f"the copier ended with status {code}"

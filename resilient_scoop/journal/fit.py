@@ -153,7 +153,7 @@ class _Parent(LogVisitor):
     key: bytes = b""  # of the record that is taken in
     checkpoints: list[tuple[bytes, Checkpoint]] = field(default_factory=list)  # without states
     trims: list[tuple[bytes, Trimmed]] = field(default_factory=list)
-    told: list[tuple[bytes, Observed]] = field(default_factory=list)
+    observations: list[tuple[bytes, Observed]] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     gone: list[tuple[Checkpoint, str]] = field(default_factory=list)  # dropped, with why
     untrimmed: Intervals = field(default_factory=Intervals)  # batches that are no longer trimmed
@@ -177,7 +177,7 @@ class _Parent(LogVisitor):
 
     def observed(self, record: Observed) -> None:
         """Remember what the parent was told."""
-        self.told.append((self.key, record))
+        self.observations.append((self.key, record))
 
     def newest(self) -> dict[Block, Checkpoint]:
         """Return the newest generation of each block, from which the parent continues."""
@@ -190,7 +190,7 @@ class _Parent(LogVisitor):
 
     def dropped(self) -> list[str]:
         """Return which checkpoints were removed, why, and from where their blocks continue."""
-        there, told = self.newest(), []
+        there, notes = self.newest(), []
         for record, why in self.gone:
             last = there.get((record.name, record.opening))
             so = (
@@ -199,8 +199,8 @@ class _Parent(LogVisitor):
                 else f"checkpoint {last.gen} is used"
             )
             what = f"checkpoint {record.gen} of block {record.name!r} of {self.path}"
-            told.append(f"{what}: {why}; {so}")
-        return told
+            notes.append(f"{what}: {why}; {so}")
+        return notes
 
     def drop_waits(self, known: Parent, journal: Journal) -> None:
         """Remove checkpoints that would wait forever."""
@@ -216,8 +216,10 @@ class _Parent(LogVisitor):
         if not self.trims:
             return
         while True:
-            calls, told = self._uncovered(self.trims[-1][1])
-            rests = [record for _, record in self.checkpoints if _is_behind(record, calls, told)]
+            calls, observed = self._uncovered(self.trims[-1][1])
+            rests = [
+                record for _, record in self.checkpoints if _is_behind(record, calls, observed)
+            ]
             if not rests:
                 break
             for record in rests:
@@ -227,7 +229,7 @@ class _Parent(LogVisitor):
             self.trims[at] = key, self._cut(trimmed)
             if self.trims[at][1] != trimmed:
                 left = self.trims[at][1]
-                empty = not left.calls and not left.told
+                empty = not left.calls and not left.observed
                 self.changes.append(
                     Erase(Table.LOG, key) if empty else Put(Table.LOG, key, encode(left))
                 )
@@ -260,16 +262,16 @@ class _Parent(LogVisitor):
     def behind_gaps(self) -> list[str]:
         """Remove the parent's observations after a gap."""
         known = Intervals()
-        for _, record in self.told:
+        for _, record in self.observations:
             known.add(record.observations[0].no, record.observations[-1].no + 1)
         for _, trimmed in self.trims:
-            for low, high in trimmed.told:
+            for low, high in trimmed.observed:
                 known.add(low, high)
         starts = {0, *(record.observations for _, record in self.checkpoints)}
         usable = Intervals([(at, known.end_of(at)) for at in starts if at in known])
         gone = [
             (key, r.observations[0].no)
-            for key, r in self.told
+            for key, r in self.observations
             if r.observations[0].no not in usable
         ]
         self.changes += [Erase(Table.LOG, key) for key, _ in gone]
@@ -286,33 +288,33 @@ class _Parent(LogVisitor):
 
     def _uncovered(self, trimmed: Trimmed) -> tuple[Intervals, Intervals]:
         """Return the trimmed batches and observations that no checkpoint covers."""
-        calls, told = Intervals(trimmed.calls), Intervals(trimmed.told)
+        calls, observed = Intervals(trimmed.calls), Intervals(trimmed.observed)
         for each in self.newest().values():
             if each.entry < each.calls:
                 calls.discard(each.entry, each.calls)
             if each.entry_observation < each.observations:
-                told.discard(each.entry_observation, each.observations)
-        return calls, told
+                observed.discard(each.entry_observation, each.observations)
+        return calls, observed
 
     def _cut(self, trimmed: Trimmed) -> Trimmed:
         """Return what may stay trimmed; the number of its items is known only in total."""
         gone, untold = self._uncovered(trimmed)
-        calls, told = Intervals(trimmed.calls), Intervals(trimmed.told)
+        calls, observed = Intervals(trimmed.calls), Intervals(trimmed.observed)
         all_calls = calls.count()
         for low, high in gone:
             calls.discard(low, high)
         for low, high in untold:
-            told.discard(low, high)
+            observed.discard(low, high)
         items = trimmed.items * calls.count() // all_calls if all_calls else trimmed.items
         there = self.newest()
         blocks = [each for each in trimmed.blocks if tuple(each) in there]
-        return Trimmed(trimmed.parent, list(calls), list(told), items, blocks)
+        return Trimmed(trimmed.parent, list(calls), list(observed), items, blocks)
 
 
-def _is_behind(record: Checkpoint, calls: Intervals, told: Intervals) -> bool:
+def _is_behind(record: Checkpoint, calls: Intervals, observed: Intervals) -> bool:
     return bool(
         (calls and record.calls > calls.starts[0])
-        or (told and record.observations > told.starts[0])
+        or (observed and record.observations > observed.starts[0])
     )
 
 

@@ -84,13 +84,13 @@ class _BrokerError(msgspec.Struct, frozen=True, array_like=True):
 
 def dumps_exception(error: BaseException, remote_where: str) -> bytes:
     """Return the payload of `error`; never fails. `remote_where` is the heading of its frames."""
-    told_as = traceback.TracebackException.from_exception(error)
+    formatted = traceback.TracebackException.from_exception(error)
     links = list(_links(error.__traceback__))
     above = len(links) - len(_users_part(links))
-    told_as.stack = traceback.StackSummary.from_list(told_as.stack[above:])
-    text = "".join(told_as.format())[-_TEXT_MAX:]
-    told = _SentException(remote_where, text, _tell(error, {id(error)}))
-    return tags.EXCEPTION + _encode(told)
+    formatted.stack = traceback.StackSummary.from_list(formatted.stack[above:])
+    text = "".join(formatted.format())[-_TEXT_MAX:]
+    received = _SentException(remote_where, text, _tell(error, {id(error)}))
+    return tags.EXCEPTION + _encode(received)
 
 
 class Failure(NamedTuple):
@@ -108,18 +108,18 @@ def describe_failure(payload: bytes) -> Failure:
         kind = msgspec.msgpack.decode(payload[1:], type=_BrokerError).kind
         error = loads_exception(payload)
         return Failure(_KINDS.get(kind, kind), str(error), "the broker", "")
-    told = msgspec.msgpack.decode(payload[1:], type=_SentException)
-    return Failure(told.node.type_name, told.node.text, told.where, told.text)
+    received = msgspec.msgpack.decode(payload[1:], type=_SentException)
+    return Failure(received.node.type_name, received.node.text, received.where, received.text)
 
 
 def loads_exception(payload: bytes | memoryview) -> BaseException:
     """Return the exception of a payload, with its frames and chain, which are shown when it is raised."""
     if payload[0] == tags.BROKER_ERROR[0]:
         return _from_broker(msgspec.msgpack.decode(payload[1:], type=_BrokerError))
-    told = msgspec.msgpack.decode(payload[1:], type=_SentException)
-    error = _revive(told.node, told)
-    if told.node.frames and error.__traceback__ is None and error.__cause__ is None:
-        error.__cause__ = RemoteTracebackError(told.text)
+    received = msgspec.msgpack.decode(payload[1:], type=_SentException)
+    error = _revive(received.node, received)
+    if received.node.frames and error.__traceback__ is None and error.__cause__ is None:
+        error.__cause__ = RemoteTracebackError(received.text)
     return error
 
 
@@ -249,19 +249,19 @@ def _frames(tb: TracebackType | None) -> list[_Frame]:
 # --- where it is shown ------------------------------------------------------------------------
 
 
-def _revive(node: _Node, told: _SentException) -> BaseException:
-    error = _load(node, told)
+def _revive(node: _Node, received: _SentException) -> BaseException:
+    error = _load(node, received)
     if node.frames:
-        heading = _Frame(f"<{told.where}>", "remote", 1)
+        heading = _Frame(f"<{received.where}>", "remote", 1)
         error.__traceback__ = _make_traceback([heading, *node.frames])
-    error.__cause__ = _revive(node.cause, told) if node.cause else None
-    error.__context__ = _revive(node.context, told) if node.context else None
+    error.__cause__ = _revive(node.cause, received) if node.cause else None
+    error.__context__ = _revive(node.context, received) if node.context else None
     error.__suppress_context__ = node.suppress
     return error
 
 
-def _load(node: _Node, told: _SentException) -> BaseException:
-    members = [_revive(member, told) for member in node.members]
+def _load(node: _Node, received: _SentException) -> BaseException:
+    members = [_revive(member, received) for member in node.members]
     if node.pickled:
         try:
             error = codec.loads(node.pickled)
@@ -271,7 +271,7 @@ def _load(node: _Node, told: _SentException) -> BaseException:
             error = None
         if isinstance(error, BaseException):
             return error
-    return errors.UnpicklableExceptionError(node.type_name, node.text, told.text)
+    return errors.UnpicklableExceptionError(node.type_name, node.text, received.text)
 
 
 def _group(parts: tuple[Any, ...], members: list[BaseException]) -> BaseException:

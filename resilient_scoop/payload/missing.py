@@ -22,7 +22,7 @@ _PACKAGE: Final = str(Path(__file__).parents[1])
 _OWN_MODULES: Final = frozenset({"pickle", "copyreg", "importlib", "dill"})
 
 
-def lacks_module(error: BaseException) -> bool:
+def is_missing_module(error: BaseException) -> bool:
     """Return whether a value could not be loaded because a module cannot be imported here."""
     error = error.__cause__ or error
     frame = _first_foreign(error.__traceback__)
@@ -31,7 +31,7 @@ def lacks_module(error: BaseException) -> bool:
     return frame.tb_frame.f_code.co_name == "<module>"
 
 
-def lacks_name(error: BaseException) -> bool:
+def is_missing_name(error: BaseException) -> bool:
     """Return whether a value could not be loaded because a module here lacks a name."""
     error = error.__cause__ or error
     return (

@@ -40,8 +40,8 @@ __all__ = [
     "dumps_large",
     "dumps_result",
     "is_importable",
+    "is_missing_in_workers",
     "keep_by_value",
-    "lacking_in_workers",
     "loads",
     "loads_exception",
     "locate",
@@ -69,7 +69,7 @@ def keep_by_value(names: Iterable[str]) -> None:
     class_keys.guarded.update(names)
 
 
-def lacking_in_workers(name: str | None) -> bool:
+def is_missing_in_workers(name: str | None) -> bool:
     """Return whether workers lack a name of `__main__`."""
     return name in class_keys.guarded
 

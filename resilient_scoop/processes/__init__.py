@@ -2,7 +2,7 @@
 
 from typing import Final
 
-REFUSAL_SAID: Final = "RSCOOP_REFUSAL_SAID"
+REFUSAL_REPORTED: Final = "RSCOOP_REFUSAL_REPORTED"
 """Environment variable of a process whose first start reached a limit and reported it on the terminal."""
 BLOCK_BYTES: Final = 8192
 """Size of the buffer in which Python collects standard output for a file or pipe."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resilient_scoop.payload import payload
-from resilient_scoop.payload.missing import in_a_line, lacks_module, lacks_name
+from resilient_scoop.payload.missing import in_a_line, is_missing_module, is_missing_name
 from resilient_scoop.task_state import generators, overlay
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Functions:
         """Drop all callables: the worker ends."""
         self._loaded.clear()
 
-    def lacking(self, what: str, error: BaseException) -> str:
+    def describe_missing(self, what: str, error: BaseException) -> str:
         """Return, for display, that a value cannot be loaded because this process lacks something."""
         why = in_a_line(error.__cause__ or error)
         if self.script_error is not None:
@@ -111,8 +111,8 @@ class Functions:
             overlaid = overlay.settle(define)
             function = self.make(define)
         except Exception as error:  # user code: unpickling runs it
-            if lacks_module(error) or lacks_name(error):
-                unfit = self.lacking(f"function {define.name}", error)
+            if is_missing_module(error) or is_missing_name(error):
+                unfit = self.describe_missing(f"function {define.name}", error)
                 return Loaded(define, None, error, unfit)
             return Loaded(define, None, error)
         shared = is_stateless(function) or len(define.payload) >= SHARED_BYTES_MIN

@@ -136,9 +136,9 @@ def look(run: RunDir, info: RunInfo, view: Readable) -> Looked:
         before = found.get(define.name, Changed(define.name, frozenset({define.name}), {}))
         names = before.names | ({define.options.name} if define.options.name else set())
         pairs = before.pairs | {(define.fingerprint, answer.fingerprint): counted.results}
-        told = (*before.differences, *map(str, answer.differences))
+        texts = (*before.differences, *map(str, answer.differences))
         found[define.name] = Changed(
-            define.name, names, pairs, tuple(dict.fromkeys(told)), before.spent_s + counted.spent_s
+            define.name, names, pairs, tuple(dict.fromkeys(texts)), before.spent_s + counted.spent_s
         )
     return Looked([found[name] for name in sorted(found)], missing, renewed, edited)
 
@@ -219,8 +219,8 @@ def _ask(run: RunDir, info: RunInfo, defines: list[Define]) -> tuple[list[Answer
     )  # fmt: skip
     asked = msgspec.msgpack.encode(defines)
     try:
-        told, _ = process.communicate(asked, timeout=_TIMEOUT_S)
-        answers = msgspec.msgpack.decode(told, type=list[Answer])
+        output, _ = process.communicate(asked, timeout=_TIMEOUT_S)
+        answers = msgspec.msgpack.decode(output, type=list[Answer])
     except (subprocess.TimeoutExpired, msgspec.MsgspecError):
         return [Answer()] * len(
             defines

@@ -219,7 +219,7 @@ class Session:
                 self._remove_files()
             self.flush(now)
             link = self.machine.link
-            if link.acked - link.told >= ACK_MESSAGES:
+            if link.acked - link.acked_sent >= ACK_MESSAGES:
                 self.beat(now)
         if now - self.beat_at >= BEAT_S:
             self.beat(now)

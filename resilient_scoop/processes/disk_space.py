@@ -106,21 +106,21 @@ class Room:
             reason = _REASONS.get(error.errno, "")
         return self._wait(write, wire.NoRoom(max(1, size_bytes), what, reason, result))
 
-    def _wait(self, write: Callable[[], T], lack: wire.NoRoom) -> T:
+    def _wait(self, write: Callable[[], T], need: wire.NoRoom) -> T:
         session, record, context = self.session, self.session.record, self.session.context
-        began, pause_s, told = time.monotonic(), LOOK_S, -1
+        began, pause_s, known_epoch = time.monotonic(), LOOK_S, -1
         again_at, left_bytes = began + pause_s, free_bytes(self.folder)
         until, context.until = context.until, None
-        record.lack(lack.size_bytes)
+        record.wait_for_space(need.size_bytes)
         record.words[DEADLINE] = 0
         try:
             while True:
-                if told != session.machine.link.epoch:  # a new broker does not know it
-                    told = session.machine.link.epoch
-                    self._tell(lack)
-                self._pass_time(lack)
+                if known_epoch != session.machine.link.epoch:  # a new broker does not know it
+                    known_epoch = session.machine.link.epoch
+                    self._tell(need)
+                self._pass_time(need)
                 now_bytes = free_bytes(self.folder)
-                is_enough = lack.size_bytes <= now_bytes > left_bytes
+                is_enough = need.size_bytes <= now_bytes > left_bytes
                 if not is_enough and time.monotonic() < again_at:
                     continue
                 try:
@@ -131,20 +131,20 @@ class Room:
                 pause_s = min(2 * pause_s, AGAIN_S_MAX)
                 again_at, left_bytes = time.monotonic() + pause_s, free_bytes(self.folder)
         finally:
-            record.lack(0)
+            record.wait_for_space(0)
             if until is not None:  # waiting does not count as time of the call
                 context.until = until + time.monotonic() - began
                 record.words[DEADLINE] = round(context.until * 1e9)
             self._tell(wire.NoRoom(0))
 
-    def _tell(self, lack: wire.NoRoom) -> None:
+    def _tell(self, need: wire.NoRoom) -> None:
         with self.session.turn():
-            self.session.send(wire.encode(lack))
+            self.session.send(wire.encode(need))
 
-    def _pass_time(self, lack: wire.NoRoom) -> None:
+    def _pass_time(self, need: wire.NoRoom) -> None:
         session, until = self.session, time.monotonic() + LOOK_S
         assert session.waiter is not None, "who writes can wait"
-        if not lack.result:
+        if not need.result:
             session.waiter.wait(lambda: False, until)
             return
         running = session.context.work
@@ -161,10 +161,10 @@ class Room:
                 running.since = min(now, running.since + now - began)
 
 
-def missing_space_text(lack: wire.NoRoom, folder: str) -> str:
+def missing_space_text(need: wire.NoRoom, folder: str) -> str:
     """Return, for display, what there is no space for, where, and how much is free."""
-    need = f" of {sized(lack.size_bytes)}" if lack.size_bytes > 1 else ""
-    why = f"; {lack.reason}" if lack.reason else ""
+    size = f" of {sized(need.size_bytes)}" if need.size_bytes > 1 else ""
+    why = f"; {need.reason}" if need.reason else ""
     return (
-        f"no space left for {lack.what}{need} in {folder} ({sized(free_bytes(folder))} free{why})"
+        f"no space left for {need.what}{size} in {folder} ({sized(free_bytes(folder))} free{why})"
     )

@@ -8,15 +8,15 @@ import sys
 
 from resilient_scoop.adapters import collector
 from resilient_scoop.core.endings import REFUSED
-from resilient_scoop.processes import REFUSAL_SAID
+from resilient_scoop.processes import REFUSAL_REPORTED
 
 
 def main() -> int:
     """Run the process; if it reaches a limit of the system, it says so and ends with `failures.REFUSED`.
 
-    It says so once: if it is tried again every second, `REFUSAL_SAID` is in the environment.
+    It says so once: if it is tried again every second, `REFUSAL_REPORTED` is in the environment.
     """
-    said = os.environ.pop(REFUSAL_SAID, "")
+    reported = os.environ.pop(REFUSAL_REPORTED, "")
     try:
         return _run()
     except (OSError, MemoryError, RuntimeError) as error:
@@ -25,7 +25,7 @@ def main() -> int:
         limit = limit_met(error)
         if limit is None:
             raise
-        if not said:
+        if not reported:
             with contextlib.suppress(OSError):  # a full disk: the log cannot be written
                 os.write(2, f"rscoop: {' '.join(sys.argv[3:]) or sys.argv[1]}: {limit}\n".encode())
         os._exit(REFUSED)  # even if threads are running

@@ -46,7 +46,7 @@ def limit_met(error: BaseException) -> str | None:
     return f"{f'{error.filename}: ' if error.filename else ''}{_LIMITS[error.errno]}"
 
 
-def last_words(log: Path) -> str:
+def last_lines(log: Path) -> str:
     """Return, for display, a colon and the last line of a log; empty if there is none."""
     try:
         lines = log.read_text("utf-8", "replace").split("\n")
@@ -78,7 +78,7 @@ def script_dies(deaths: Sequence[ProcessLost], run_id: str) -> str:
 
 def hopeless(role: str, deaths: int, code: int, logs: Path) -> str:
     """Return why a process is not started again."""
-    last = last_words(logs / f"{role}.log")
+    last = last_lines(logs / f"{role}.log")
     if code == REFUSED:
         limit = last.removeprefix(f": rscoop: {role}: ")
         return f"the {role} cannot start, tried {counted(deaths, 'time')}{f': {limit}' if limit else ''}"

@@ -72,11 +72,11 @@ def of_run(run_id: str, host: str = "") -> set[int]:
     return found
 
 
-def below(spared: Collection[int]) -> set[int]:
+def below(kept: Collection[int]) -> set[int]:
     """Return all descendants of this process, except the spared ones and their descendants."""
     kids: dict[int, list[int]] = {}
     for pid, stat in _processes():
-        if stat[_STATE] not in "ZX" and pid not in spared:
+        if stat[_STATE] not in "ZX" and pid not in kept:
             kids.setdefault(int(stat[_PARENT]), []).append(pid)
     found, left = set(), [os.getpid()]
     while left:
@@ -108,14 +108,14 @@ def end_all(find: Callable[[], set[int]]) -> int:
     return len(ended)
 
 
-def bury(spared: Collection[int]) -> None:
-    """Reap adopted children that have ended, except `spared`, which others wait for."""
+def bury(kept: Collection[int]) -> None:
+    """Reap adopted children that have ended, except `kept`, which others wait for."""
     me = os.getpid()
     try:
         children = Path(f"/proc/{me}/task/{me}/children").read_text("ascii").split()
     except OSError:
         return  # a kernel without it: they are reaped when this process ends
     for child in children:
-        if int(child) not in spared:
+        if int(child) not in kept:
             with suppress(ChildProcessError):
                 os.waitpid(int(child), os.WNOHANG)

@@ -33,7 +33,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from resilient_scoop.payload.payload import lacking_in_workers
+from resilient_scoop.payload.payload import is_missing_in_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,7 +164,7 @@ def _is_runtime(frame: types.FrameType) -> bool:
 
 def _hint(error: BaseException) -> str:
     missing = re.search(r"name '(\w+)'", str(error)) if isinstance(error, NameError) else None
-    if missing is None or not lacking_in_workers(missing[1]):
+    if missing is None or not is_missing_in_workers(missing[1]):
         return ""
     return (
         f'`{missing[1]}` is set under `if __name__ == "__main__":`, which workers do not run: '
@@ -180,8 +180,8 @@ def finish_threads() -> None:
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - as Python's own end
     except BaseException as error:  # user code: an interrupt, or an exit function of a thread pool
-        told = (type(error), error, error.__traceback__, None, threading)
-        sys.unraisablehook(sys.UnraisableHookArgs(told))  # type: ignore[call-arg, misc]
+        fields = (type(error), error, error.__traceback__, None, threading)
+        sys.unraisablehook(sys.UnraisableHookArgs(fields))  # type: ignore[call-arg, misc]
 
 
 def run_exit_handlers() -> None:

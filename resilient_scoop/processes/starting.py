@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from resilient_scoop.processes import REFUSAL_SAID, ignored_signals, leftovers
+from resilient_scoop.processes import REFUSAL_REPORTED, ignored_signals, leftovers
 from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.runs import json_text
 
@@ -167,7 +167,7 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
     stdout: int | None = None,
     stderr: int | None = None,
     user_code: bool = False,
-    refusal_said: bool = False,
+    refusal_reported: bool = False,
     cwd: str | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a process of the run, in its own session, so that it does not get the terminal's Ctrl-C.
@@ -186,8 +186,8 @@ def start(  # noqa: PLR0913 - the streams are three, as everywhere
         environ["PYTHONPATH"] = absolute_path(path, settings.script.cwd)
         environ[_PYTHONPATH_GIVEN] = path
     environ["RSCOOP_RUN_ID"] = settings.run_id
-    if refusal_said:
-        environ[REFUSAL_SAID] = "1"
+    if refusal_reported:
+        environ[REFUSAL_REPORTED] = "1"
     if user_code:
         environ[leftovers.VARIABLE] = settings.mark
         environ["PYTHONHASHSEED"] = hash_seed(settings.seed)

@@ -13,7 +13,7 @@ FILE: Final = "audit.jsonl"
 CLOCK, UUID, CHANCE, WRITE, SOCKET, PROCESS, SHARED = (
     "clock", "uuid", "chance", "write", "socket", "process", "shared",
 )  # fmt: skip
-_SAID: Final = {
+_TEXTS: Final = {
     CLOCK: "reads the clock outside of futures.once; a replay reads another time",
     UUID: "makes a UUID outside of futures.once; a replay makes another",
     CHANCE: "draws random numbers from the system outside of futures.once; futures.rng() repeats its own",
@@ -36,11 +36,11 @@ class Finding(msgspec.Struct, frozen=True):
     parent: str  # the future in which it was first seen
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         """The problem, for display."""
-        what = f"{self.call} {_SAID[self.kind]}"
+        what = f"{self.call} {_TEXTS[self.kind]}"
         if self.kind == SHARED:
-            what = f"changes {self.call}: {_SAID[self.kind]}"
+            what = f"changes {self.call}: {_TEXTS[self.kind]}"
         return f"audit: {self.file}:{self.line}, in {self.function}: {what}"
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class ReplayFigures:
+class ReplayStatus:
     """What a restarted parent replays: everything since its last checkpoint, or since its start."""
 
     path: str
@@ -58,19 +58,19 @@ class Count(LogVisitor):
     crashed: set[tuple[str, int, int]] = field(default_factory=set)
     crashes: int = 0
     computed_s: float = 0.0
-    replays: dict[str, ReplayFigures] = field(default_factory=dict)
+    replays: dict[str, ReplayStatus] = field(default_factory=dict)
     items_trimmed: dict[str, int] = field(default_factory=dict)  # whose records are gone
 
     def take(self, value: bytes) -> None:
         """Take in a record."""
         record = decode_logged(value)
-        replay = self.replays.setdefault(record.parent, ReplayFigures(record.parent))
+        replay = self.replays.setdefault(record.parent, ReplayStatus(record.parent))
         replay.size_bytes += len(value)
         self.visit(record)
 
     def saved(self, record: Checkpoint) -> None:
         """A parent replays from here."""
-        self.replays[record.parent] = ReplayFigures(record.parent)
+        self.replays[record.parent] = ReplayStatus(record.parent)
 
     def trimmed(self, record: Trimmed) -> None:
         """Keep the number of items, whose records may be erased."""

@@ -150,7 +150,7 @@ class _Sink:
 
 
 def _write_fd(fd: int, data: bytes, *, keeps: bool, full: Callable[[], None]) -> None:
-    view, is_said = memoryview(data), False
+    view, is_reported = memoryview(data), False
     while view:
         try:
             view = view[os.write(fd, view) :]
@@ -163,9 +163,9 @@ def _write_fd(fd: int, data: bytes, *, keeps: bool, full: Callable[[], None]) ->
                 raise
             if not keeps:
                 return
-            if not is_said:
+            if not is_reported:
                 full()
-            is_said = True
+            is_reported = True
             time.sleep(
                 _FULL_S
             )  # a file on a full disk; signals are handled (`processes.launcher.signals`)

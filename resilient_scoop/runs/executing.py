@@ -30,7 +30,7 @@ class ExecutingProcess:
     path: str
     since_s: float  # seconds in this slice
     state: str = "R"  # from /proc
-    lacks_bytes: int = 0  # bytes of disk space that it waits for
+    needed_bytes: int = 0  # bytes of disk space that it waits for
     imports_s: float = 0.0  # seconds in the import of the script
 
     @property
@@ -48,8 +48,8 @@ class ExecutingProcess:
         """What blocks it, for display; empty if nothing does."""
         if self.is_stopped:
             return f"{self.who} is stopped; to let it continue: kill -CONT {self.pid}"
-        if self.lacks_bytes:
-            need = "the journal" if self.name == "broker" else sized(self.lacks_bytes)
+        if self.needed_bytes:
+            need = "the journal" if self.name == "broker" else sized(self.needed_bytes)
             return f"{self.who} waits until the disk has space for {need}"
         if self.imports_s > IMPORT_SAY_S:
             return (
@@ -110,15 +110,15 @@ def executing_processes(everybody: list[ExecutingProcess]) -> list[ExecutingProc
 
 
 def _look(pid: int, name: str) -> ExecutingProcess:
-    state, lacks_bytes = state_of(pid), 0
+    state, needed_bytes = state_of(pid), 0
     record = FlightRecord.of_process(pid) if name != "agent" else None  # it has those of all
     on_cpu, imports_s = None if record is None else record.read(), 0.0
     if record is not None:
-        lacks_bytes = record.lacks_bytes
+        needed_bytes = record.needed_bytes
         imports_s = record.starts_s if name not in ("origin", "broker") else 0.0
         record.close()
     if on_cpu is None:
-        return ExecutingProcess(name, pid, "", 0.0, state, lacks_bytes, imports_s)
+        return ExecutingProcess(name, pid, "", 0.0, state, needed_bytes, imports_s)
     path = ids.ROOT if not on_cpu.parent else ids.item_path(on_cpu.parent, on_cpu.call, on_cpu.item)
     since_s = (time.monotonic_ns() - on_cpu.since_ns) / 1e9
-    return ExecutingProcess(name, pid, path, since_s, state, lacks_bytes)
+    return ExecutingProcess(name, pid, path, since_s, state, needed_bytes)

@@ -150,7 +150,7 @@ class Inquiry:
         name = story.name
         if batch is not None and index in batch.undone:
             how, text, advice = self._undone(path, known, batch, index)
-            return Why(path, name, how, text, [*story.told, *self.troubles], advice)
+            return Why(path, name, how, text, [*story.events, *self.troubles], advice)
         if story.outcome is None and story.is_given_up:
             text = "it was not computed: its parent stopped reading the map before it was started"
             return Why(path, name, How.GIVEN_UP, text, [])
@@ -161,13 +161,13 @@ class Inquiry:
             return Why(path, name, How.UNKNOWN, text, [])
         if not story.failed:
             text = f"it is done: a value of {counted(len(story.outcome), 'byte')}{story.spent}"
-            return Why(path, name, How.DONE, text, story.told)
+            return Why(path, name, How.DONE, text, story.events)
         failure = describe_failure(story.outcome)
         text = f"it failed: {failure.type_name}: {failure.text}"
         advice = f"rscoop resume --retry-failed {self.run.id}   computes failed calls again"
         if failure.type_name == "WorkerLostError":
             advice = f"rscoop resolve {self.run.id} '{path}' --again | --done JSON | --failed"
-        return Why(path, name, How.FAILED, text, story.told, advice, failure.traceback_text)
+        return Why(path, name, How.FAILED, text, story.events, advice, failure.traceback_text)
 
     def _undone(self, path: str, parent: Parent, batch: Batch, index: int) -> tuple[How, str, str]:
         there = sorted(self.busy, key=lambda each: each.is_stopped)
@@ -189,10 +189,10 @@ class Inquiry:
         text = "it waits for a worker"
         if doubt:
             text = "a worker begins it (idempotent=False: it will not be started twice)"
-        told = [each.text for each in self.busy if each.name != "origin"]
-        more = len(told) - _SHOWN_MAX
-        told = told[:_SHOWN_MAX] + ([counted(more, "other")] if more > 0 else [])
-        return How.READY, f"{text}: {', '.join(told) or 'no worker is there'}", ""
+        details = [each.text for each in self.busy if each.name != "origin"]
+        more = len(details) - _SHOWN_MAX
+        details = details[:_SHOWN_MAX] + ([counted(more, "other")] if more > 0 else [])
+        return How.READY, f"{text}: {', '.join(details) or 'no worker is there'}", ""
 
     def _waits_for(self, parent: Parent) -> str:
         waits = [
@@ -215,9 +215,11 @@ class Inquiry:
         batch = known.batches.get(call)
         name, failed, given_up = self._survey(known, call)
         size = known.size_of(call)
-        told = [f"{counted(len(failed), 'item')} failed: {_some(path, failed)}"] if failed else []
+        details = (
+            [f"{counted(len(failed), 'item')} failed: {_some(path, failed)}"] if failed else []
+        )
         if given_up:
-            told.append(
+            details.append(
                 f"{counted(given_up, 'other item was', 'other items were')} not computed: its parent "
                 "stopped reading the map before they were started"
             )
@@ -228,7 +230,7 @@ class Inquiry:
                 name,
                 how,
                 "its one item is done" if size == 1 else f"all its {size or 0} items are done",
-                told,
+                details,
             )
         undone = [i for start, stop in batch.undone for i in range(start, min(stop, start + 1000))]
         total = batch.undone.count() + batch.done.count()
@@ -237,16 +239,16 @@ class Inquiry:
         doubts = known.intents.get(call)
         if doubts and not self.live:
             spans = [s for low, high in batch.undone for s in doubts.overlap(low, high)]
-            told.append(f"in doubt: {_some(path, [i for a, b in spans for i in range(a, b)])}")
+            details.append(f"in doubt: {_some(path, [i for a, b in spans for i in range(a, b)])}")
         on_cpu = [each for each in self.busy if each.path.startswith(f"{path}[")]
-        told += [f"running: {each.text}" for each in on_cpu]
+        details += [f"running: {each.text}" for each in on_cpu]
         if undone:
             first = self._item(f"{path}[{undone[0]}]", parent, call, undone[0])
-            told.append(f"not done: {_some(path, undone)}; of the first: {first.text}")
-        told += self.troubles
+            details.append(f"not done: {_some(path, undone)}; of the first: {first.text}")
+        details += self.troubles
         if not undone and not batch.last:
-            told.append(f"waits for {parent} to ask for more of it, or to say that this is all")
-        return Why(path, name, How.PARTLY, text, told, "" if self.live else self._go_on())
+            details.append(f"waits for {parent} to ask for more of it, or to say that this is all")
+        return Why(path, name, How.PARTLY, text, details, "" if self.live else self._go_on())
 
     def _survey(self, parent: Parent, call: int) -> tuple[str, list[int], int]:
         """Return a batch's function, the failed items, and how many were given up."""
@@ -263,14 +265,14 @@ class Inquiry:
                 return Why(ids.ROOT, "the script", how, text, [], self._go_on())
             text = f"it ended with exit code {self.ended.code}"
             return Why(ids.ROOT, "the script", How.DONE, text, [])
-        told = [
+        details = [
             f"{counted(root.next_call(), 'batch', 'batches')} so far, {len(root.batches)} of them not done"
         ]
         if not self.live:
             text = f"run {self.run.id} is stopped before its script's end"
-            return Why(ids.ROOT, "the script", How.STOPPED, text, told, self._go_on())
-        told += [each.text for each in self.busy if not each.trouble] + self.troubles
-        return Why(ids.ROOT, "the script", How.RUNNING, self._waits_for(root), told)
+            return Why(ids.ROOT, "the script", How.STOPPED, text, details, self._go_on())
+        details += [each.text for each in self.busy if not each.trouble] + self.troubles
+        return Why(ids.ROOT, "the script", How.RUNNING, self._waits_for(root), details)
 
     def _go_on(self) -> str:
         return f"rscoop resume {self.run.id}"
@@ -320,7 +322,7 @@ class Story(LogVisitor):
         self.index = index
         self.call = call
         self.name = "?"
-        self.told: list[str] = []
+        self.events: list[str] = []
         self.outcome: bytes | None = None
         self.failed = False
         self.spent = ""
@@ -341,13 +343,13 @@ class Story(LogVisitor):
     def died(self, record: wire.Crashed) -> None:
         """A process died that executed it."""
         if (record.call, record.index) == (self.call, self.index):
-            self.told.append(_death(record))
+            self.events.append(_death(record))
 
     def began(self, record: wire.Intent) -> None:
         """It began, or did not after all."""
         if record.call == self.call and 0 <= self.index - record.start < record.count:
             begins = "it was given back without having begun" if record.void else "it began, once"
-            self.told.append(f"{begins} (idempotent=False)")
+            self.events.append(f"{begins} (idempotent=False)")
 
     def given_up(self, record: wire.Abandoned) -> None:
         """Its parent stopped reading the batch."""
@@ -359,14 +361,14 @@ class Story(LogVisitor):
         now = (self.state.fingerprint(part.fn), ids.digests_of(part.digests, at, at + 1))
         self.name = name_of(self.state, part.fn)
         if self._made_by is None:
-            self.told.append(f"it was called: {self.name}")
+            self.events.append(f"it was called: {self.name}")
         elif now != self._made_by:
             what = (
                 "its code has changed" if now[0] != self._made_by[0] else "its arguments differed"
             )
-            self.told.append(f"it was called again, to be recomputed: {what}")
+            self.events.append(f"it was called again, to be recomputed: {what}")
         elif self.outcome is not None and part.fresh:
-            self.told.append("it was called again, to be recomputed")
+            self.events.append("it was called again, to be recomputed")
         else:
             return
         self._made_by, self.outcome = now, None
@@ -381,7 +383,7 @@ class Story(LogVisitor):
             if item.task is None
             else (f"by attempt {item.task.no} of broker life {item.task.epoch}")
         )
-        self.told.append(f"it {'failed' if self.failed else 'was done'}, {who}{self.spent}")
+        self.events.append(f"it {'failed' if self.failed else 'was done'}, {who}{self.spent}")
 
 
 def _covered(path: str, parent: Parent, call: int) -> Why:

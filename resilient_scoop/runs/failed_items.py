@@ -15,7 +15,7 @@ from resilient_scoop import ids
 from resilient_scoop.core.events import Table
 from resilient_scoop.core.facts.tally import OTHERS, title
 from resilient_scoop.core.facts.visitor import LogVisitor
-from resilient_scoop.payload import shown
+from resilient_scoop.payload import preview
 from resilient_scoop.payload.exceptions import Failure, describe_failure
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.payload_tags import BROKER_ERROR
@@ -166,9 +166,9 @@ def _call(view: Readable, found: _Found, name: str, style: int) -> str:
     args = None if raw is None else wire.decode_up(raw)
     if not isinstance(args, wire.Args) or found.offset >= len(args.args):
         return f"{name}(<arguments not kept>)"
-    value = shown.peek(args.args[found.offset])
-    if style == 0 or isinstance(value, shown.Unshown):
-        return f"{name}({shown.cut(repr(value))})"
+    value = preview.peek(args.args[found.offset])
+    if style == 0 or isinstance(value, preview.Unshown):
+        return f"{name}({preview.cut(repr(value))})"
     positional, named = value if style == 2 else (value, {})  # noqa: PLR2004 - as `Define.style`
-    words = [*map(repr, positional), *(f"{key}={each!r}" for key, each in named.items())]
-    return f"{name}({shown.cut(', '.join(words))})"
+    texts = [*map(repr, positional), *(f"{key}={each!r}" for key, each in named.items())]
+    return f"{name}({preview.cut(', '.join(texts))})"

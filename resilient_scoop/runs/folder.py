@@ -146,7 +146,7 @@ class RunDir:
         return self.path / "limit-met"
 
     @property
-    def shown(self) -> Path:
+    def shown_file(self) -> Path:
         """File that holds how much output was displayed (`processes.launcher.shown_output`)."""
         return self.path / "shown"
 

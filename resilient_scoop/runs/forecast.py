@@ -183,7 +183,7 @@ class Forecast(LogVisitor):
                 self._count_renewed(call, start, stop)
         for parent in self.state.parents.values():
             self._count_undone(parent)
-        found = [self._told(each) for each in self.functions.values()]
+        found = [self._forecast_of(each) for each in self.functions.values()]
         found.sort(key=lambda each: (-each.reused - each.changed - each.in_flight, each.name))
         kept = sum(each.reused for each in found)
         root = self.state.parents.get("0")
@@ -236,7 +236,7 @@ class Forecast(LogVisitor):
                     function.to_do += stop - at - doubts
                     at = stop
 
-    def _told(self, function: _Function) -> FunctionForecast:
+    def _forecast_of(self, function: _Function) -> FunctionForecast:
         mean_s = function.measured_s / function.measured if function.measured else None
         counts = {what: count for what, count in function.counts.items() if count}
         return FunctionForecast(

@@ -99,8 +99,8 @@ def cut(  # noqa: PLR0911 - a table
             outcomes += [part for item in items if item.call >= at.call for part in _unbound(item)]
             return wire.Outcomes(record.parent, outcomes) if outcomes else None
         case wire.Observed(observations=observations):
-            told = [each for each in observations if _was_told(each, at)]
-            return wire.Observed(record.parent, record.attempt, told) if told else None
+            earlier = [each for each in observations if _is_before(each, at)]
+            return wire.Observed(record.parent, record.attempt, earlier) if earlier else None
         case wire.Crashed(call=call) | wire.Intent(call=call) | wire.Abandoned(call=call):
             return record if call < at.call else None
         case wire.Checkpoint(calls=calls):
@@ -118,22 +118,22 @@ def _unbound(item: wire.Outcome) -> list[wire.Outcome]:
     return [msgspec.structs.replace(part, call=-1, task=None) for part in succeeded(item)]
 
 
-def _was_told(each: wire.Observation, at: Point) -> bool:
+def _is_before(each: wire.Observation, at: Point) -> bool:
     return each.at_call <= at.call if at.observations is None else each.no < at.observations
 
 
 def _cut_trimmed(record: wire.Trimmed, at: Point) -> wire.Trimmed | None:
     """Return what was trimmed before a point; for a part of it, the items are those of single batches."""
     calls = Intervals(record.calls).overlap(0, at.call)
-    told = record.told
+    observed = record.observed
     if at.observations is not None:
-        told = Intervals(told).overlap(0, at.observations)
-    if calls == record.calls and told == record.told:
+        observed = Intervals(observed).overlap(0, at.observations)
+    if calls == record.calls and observed == record.observed:
         return record
-    if not calls and not told:
+    if not calls and not observed:
         return None
     items = min(record.items, Intervals(calls).count())
-    return wire.Trimmed(record.parent, calls, told, items, record.blocks)
+    return wire.Trimmed(record.parent, calls, observed, items, record.blocks)
 
 
 def check_point(parent: Parent, at: Point) -> bool:
@@ -217,7 +217,7 @@ class Fork:
             self._output_bytes = max(self._output_bytes, kept.output_bytes)
         if kept is not record and isinstance(kept, wire.Trimmed):
             blocks = [each for each in kept.blocks if each in self._blocks]
-            kept = wire.Trimmed(kept.parent, kept.calls, kept.told, kept.items, blocks)
+            kept = wire.Trimmed(kept.parent, kept.calls, kept.observed, kept.items, blocks)
         mine = ids.log_prefix(self.run, record.parent) + key[ids.KEY_BYTES :]
         if isinstance(record, wire.Calls) and isinstance(kept, wire.Calls):
             args = self._args(key, record, kept)

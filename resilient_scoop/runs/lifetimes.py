@@ -24,7 +24,7 @@ class Lives:
 
     def __init__(self, folder: Path, now: float) -> None:
         self._fd = -1
-        self._began = self._said_at = now
+        self._began = self._reported_at = now
         self._at = 0
         with suppress(OSError):  # a full disk: the time is unknown then
             self._fd = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -34,7 +34,7 @@ class Lives:
 
     def live(self, now: float) -> None:
         """Record from time to time that the launcher is alive."""
-        if now - self._said_at >= EVERY_S:
+        if now - self._reported_at >= EVERY_S:
             self._say(now)
 
     def end(self, now: float) -> None:
@@ -45,7 +45,7 @@ class Lives:
             self._fd = -1
 
     def _say(self, now: float) -> None:
-        self._said_at = now
+        self._reported_at = now
         if self._fd >= 0:
             with suppress(OSError):
                 os.pwrite(self._fd, _RECORD.pack(self._began, max(now, self._began)), self._at)

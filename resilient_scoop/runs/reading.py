@@ -23,7 +23,7 @@ from resilient_scoop.runs.items import Item, tasks
 from resilient_scoop.runs.log import names_of_functions, records
 from resilient_scoop.runs.status import (
     open_view,
-    read_figures,
+    read_status,
     state_behind,
     state_of,
 )
@@ -159,7 +159,7 @@ class Run:
         A run that cannot be read has the state "damaged" or "newer-format", and figures of 0.
         """
         try:
-            found = read_figures(self._dir, self._info)
+            found = read_status(self._dir, self._info)
             state = state_of(self._dir, found.ended)
         except RscoopError as error:
             return Status(

@@ -16,7 +16,7 @@ from resilient_scoop.runs.display import duration, steps
 if TYPE_CHECKING:
     from resilient_scoop.core.broker.broker import Broker
     from resilient_scoop.core.facts.batch import Batch
-    from resilient_scoop.core.facts.progress import Word, Words
+    from resilient_scoop.core.facts.progress import ItemProgress, ProgressTable
     from resilient_scoop.core.facts.state import State
 
 REPLAY_PER_S: Final = 50_000
@@ -105,24 +105,24 @@ def _items(batch: Batch) -> int:
     return batch.done.count() + batch.undone.count()
 
 
-def script_text(word: Word) -> str:
+def script_text(word: ItemProgress) -> str:
     """Return the script's progress, with its own label."""
     return f"{word.label or 'script'} {steps(word.done, word.total)}"
 
 
-def items_text(words: Words) -> str:
+def items_text(table: ProgressTable) -> str:
     """Return the progress of the running items as a short text; empty if unknown."""
     texts = []
-    said = [
-        (place, i, k) for place, b in words.batches.items() if place != SCRIPT for i, k in b.items()
+    running = [
+        (place, i, k) for place, b in table.batches.items() if place != SCRIPT for i, k in b.items()
     ]
-    if len(said) == 1:
-        (path, call), index, only = said[0]
+    if len(running) == 1:
+        (path, call), index, only = running[0]
         texts.append(f"{ids.item_path(path, call, index)} {steps(only.done, only.total)}")
-    elif said:
-        shares = [k.done / k.total for _, _, k in said if k.total]
+    elif running:
+        shares = [k.done / k.total for _, _, k in running if k.total]
         mean = f" at {100 * sum(shares) / len(shares):.0f} %" if shares else ""
-        texts.append(f"{len(said)} items{mean}")
+        texts.append(f"{len(running)} items{mean}")
     return ", ".join(texts)
 
 
@@ -139,13 +139,13 @@ def broker_report(
     state, ended, handover = broker.state, broker.ended, broker.handover
     root = state.parents.get("0")
     batches = [] if root is None else list(root.batches.values())
-    workers, tally = broker.scheduler.workers, state.tally.said
+    workers, tally = broker.scheduler.workers, state.tally.counts
     last = batches[-1] if batches else None
-    items = items_text(state.words)
+    items = items_text(state.progress)
     if len(batches) > 1 and batches[-1].last and _items(batches[-1]) == 1:
         # Batches of one item each: the progress of the last one says nothing about the others.
         last, items = None, ", ".join([f"{len(batches)} batches open", *filter(None, [items])])
-    script = next(iter(state.words.batches.get(SCRIPT, {}).values()), None)
+    script = next(iter(state.progress.batches.get(SCRIPT, {}).values()), None)
     work = [*tally.functions.values()]
     work += [each for parent in state.parents.values() for each in parent.work.values()]
     return Report(
@@ -232,21 +232,21 @@ def finished(
     took = f"{took_s:.1f} s" if took_s < _MINUTE_S else duration(took_s)
     if ran_s is not None and ran_s >= took_s + 1:
         took += f" ({duration(ran_s)} in all)"
-    figures = [counted(report.done, "result")]
+    parts = [counted(report.done, "result")]
     if report.raised:
-        figures.append(f"{report.raised} of them failed")
+        parts.append(f"{report.raised} of them failed")
     if report.reused:
-        figures.append(f"{report.reused} from the journal")
+        parts.append(f"{report.reused} from the journal")
     if report.retried:
-        figures.append(counted(report.retried, "retry", "retries"))
+        parts.append(counted(report.retried, "retry", "retries"))
     if report.crashes:
         crashes = counted(report.crashes, "crash", "crashes")
-        figures.append(f"{report.resubmitted} resubmitted after {crashes}")
+        parts.append(f"{report.resubmitted} resubmitted after {crashes}")
     if workers and computed_s > 0 and took_s >= 1:
         share = round(min(100.0, 100 * computed_s / (workers * took_s)))
         if share:
-            figures.append(f"{counted(workers, 'worker')} {share} % busy")
-    text = ", ".join(figures)
+            parts.append(f"{counted(workers, 'worker')} {share} % busy")
+    text = ", ".join(parts)
     if report.failed:
         again = " (--retry-failed: compute failed calls again)" if report.raised else ""
         return (

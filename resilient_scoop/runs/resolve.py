@@ -160,8 +160,10 @@ class Resolution:
         return [Put(Table.LOG, key, record)], self._meaning(verdict)
 
     def _meaning(self, verdict: DoubtDecision) -> str:
-        told = "WorkerLostError" if verdict is DoubtDecision.FAILED else "the value that you gave"
-        return f"{self.path} has ended; its parent will get {told}"
+        outcome = (
+            "WorkerLostError" if verdict is DoubtDecision.FAILED else "the value that you gave"
+        )
+        return f"{self.path} has ended; its parent will get {outcome}"
 
     def _ended(self, verdict: DoubtDecision, payload: bytes) -> tuple[list[Change], str]:
         """Change the outcome of an item that was given up."""

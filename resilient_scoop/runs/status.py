@@ -24,7 +24,7 @@ from resilient_scoop.ids import ROOT, batch_path, item_path
 from resilient_scoop.journal import writer_lock
 from resilient_scoop.journal.place import GENERATION_FILE, data_file
 from resilient_scoop.journal.view import JournalView
-from resilient_scoop.runs.counting import Count, ReplayFigures
+from resilient_scoop.runs.counting import Count, ReplayStatus
 from resilient_scoop.runs.folder import RunDir, RunInfo
 from resilient_scoop.wire.messages import (
     Define,
@@ -43,7 +43,7 @@ _PAGE_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class BatchFigures:
+class BatchStatus:
     """One unfinished batch of a parent."""
 
     path: str
@@ -54,7 +54,7 @@ class BatchFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionFigures:
+class FunctionStatus:
     """The results of the calls of one function."""
 
     name: str
@@ -64,7 +64,7 @@ class FunctionFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class ItemFigures:
+class ItemStatus:
     """The last progress of an item that is not done, from `futures.progress`."""
 
     path: str
@@ -76,15 +76,15 @@ class ItemFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class RunFigures:
+class RunStatus:
     """A run in numbers, at one moment."""
 
     done: int = 0
     total_known: int = 0  # items so far; a parent may make more calls at any time
     failed: int = 0  # how many of the done ones failed
-    batches: tuple[BatchFigures, ...] = ()  # unfinished ones, at most BATCHES_SHOWN_MAX
-    items: tuple[ItemFigures, ...] = ()  # items with progress, at most BATCHES_SHOWN_MAX
-    functions: tuple[FunctionFigures, ...] = ()  # sorted by time, longest first
+    batches: tuple[BatchStatus, ...] = ()  # unfinished ones, at most BATCHES_SHOWN_MAX
+    items: tuple[ItemStatus, ...] = ()  # items with progress, at most BATCHES_SHOWN_MAX
+    functions: tuple[FunctionStatus, ...] = ()  # sorted by time, longest first
     batches_done: int = 0
     crashes: int = 0  # processes that died without being stopped: workers, the script's, the broker
     resubmitted: int = 0  # items that a dead worker held, and that were assigned again
@@ -94,7 +94,7 @@ class RunFigures:
     ended: RunEnded | None = None
     journal_bytes: int = 0
     computed_s: float = 0.0  # seconds of computing, all workers together
-    replays: tuple[ReplayFigures, ...] = ()  # parents whose replay would take long
+    replays: tuple[ReplayStatus, ...] = ()  # parents whose replay would take long
 
     @property
     def in_flight(self) -> int:
@@ -102,7 +102,7 @@ class RunFigures:
         return self.total_known - self.done
 
 
-def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> RunFigures:
+def scan_status(view: Readable, workers: int = 0, journal_bytes: int = 0) -> RunStatus:
     """Return the figures of the run with this journal."""
     names, titles = _names(view)
     count = Count(titles)
@@ -112,7 +112,7 @@ def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> Ru
     tally = None if raw is None else decode_tally(raw)
     count.end(tally)
     opened = [
-        BatchFigures(
+        BatchStatus(
             batch_path(parent, call),
             names.get(batch.fn, "?"),
             batch.done.count(),
@@ -129,7 +129,7 @@ def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> Ru
         n for path, n in count.items_trimmed.items() if not count.has_ended(path)
     )
     long = [r for r in count.replays.values() if _is_long(r)]
-    return RunFigures(
+    return RunStatus(
         done=trimmed + sum(batch.done.count() for batch in count.batches.values()),
         total_known=trimmed + sum(max(b.wanted, b.done.count()) for b in count.batches.values()),
         failed=sum(each.failed for each in count.functions.values()),
@@ -149,18 +149,22 @@ def scan_figures(view: Readable, workers: int = 0, journal_bytes: int = 0) -> Ru
     )
 
 
-def _items(view: Readable, fns: dict[tuple[str, int], str]) -> Iterator[ItemFigures]:
+def _items(view: Readable, fns: dict[tuple[str, int], str]) -> Iterator[ItemStatus]:
     for shown, (_, value) in enumerate(view.scan(Table.PROGRESS)):
-        said = decode_up(value)
+        message = decode_up(value)
         if shown >= BATCHES_SHOWN_MAX:
             return
-        if isinstance(said, Progress):
-            path = item_path(said.parent, said.call, said.index) if said.parent else ROOT
-            name = fns.get((said.parent, said.call), "?") if said.parent else "script"
-            yield ItemFigures(path, name, said.done, said.total, bool(said.payload), said.label)
+        if isinstance(message, Progress):
+            path = (
+                item_path(message.parent, message.call, message.index) if message.parent else ROOT
+            )
+            name = fns.get((message.parent, message.call), "?") if message.parent else "script"
+            yield ItemStatus(
+                path, name, message.done, message.total, bool(message.payload), message.label
+            )
 
 
-def _is_long(replay: ReplayFigures) -> bool:
+def _is_long(replay: ReplayStatus) -> bool:
     return replay.results >= REPLAY_RESULTS or replay.size_bytes >= REPLAY_BYTES
 
 
@@ -193,9 +197,9 @@ def read_ended(view: Readable) -> RunEnded | None:
     return record if isinstance(record, RunEnded) else None
 
 
-def _functions(functions: dict[str, Work]) -> list[FunctionFigures]:
+def _functions(functions: dict[str, Work]) -> list[FunctionStatus]:
     found = [
-        FunctionFigures(name, work.done - work.failed, work.failed, work.spent_s)
+        FunctionStatus(name, work.done - work.failed, work.failed, work.spent_s)
         for name, work in functions.items()
         if work.done
     ]
@@ -212,7 +216,7 @@ def _names(view: Readable) -> tuple[dict[bytes, str], dict[bytes, str]]:
     return found, by_fingerprint
 
 
-def _by_place(batch: BatchFigures) -> tuple[int, list[int]]:
+def _by_place(batch: BatchStatus) -> tuple[int, list[int]]:
     """Sort by depth, then by the numbers in the path."""
     numbers = batch.path.replace("[", ".").replace("]", "").split(".")
     return batch.path.count("."), [int(number) for number in numbers]
@@ -260,7 +264,7 @@ def open_view(run: RunDir) -> JournalView | None:
     return JournalView.open(run.journal)
 
 
-def read_figures(run: RunDir, info: RunInfo) -> RunFigures:
+def read_status(run: RunDir, info: RunInfo) -> RunStatus:
     """Return the figures of a run, live or ended.
 
     Raises:
@@ -268,33 +272,33 @@ def read_figures(run: RunDir, info: RunInfo) -> RunFigures:
     """
     view = open_view(run)
     if view is None:
-        return RunFigures(workers=info.workers)
+        return RunStatus(workers=info.workers)
     with view:
-        return scan_figures(view, info.workers, view.size_bytes())
+        return scan_status(view, info.workers, view.size_bytes())
 
 
-def cached_figures(run: RunDir, info: RunInfo) -> RunFigures:
-    """As `read_figures`, with a cache for ended runs: their journals do not change."""
+def cached_status(run: RunDir, info: RunInfo) -> RunStatus:
+    """As `read_status`, with a cache for ended runs: their journals do not change."""
     stamp = _stamp(run)
     path = run.path / "figures.json"
     if stamp is None or is_live(run):
-        return read_figures(run, info)
+        return read_status(run, info)
     try:
         kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
         if kept.stamp == stamp:
-            return kept.figures
+            return kept.status
     except (OSError, msgspec.MsgspecError):
         pass  # none, or of another version: counted again
-    figures = read_figures(run, info)
+    status = read_status(run, info)
     if _stamp(run) == stamp:
         with suppress(OSError):  # a full disk, or a read-only folder: counted again next time
-            write_synced(path, msgspec.json.encode(_Kept(stamp, figures)))
-    return figures
+            write_synced(path, msgspec.json.encode(_Kept(stamp, status)))
+    return status
 
 
 class _Kept(msgspec.Struct, frozen=True):
     stamp: tuple[int, int]
-    figures: RunFigures
+    status: RunStatus
 
 
 def _stamp(run: RunDir) -> tuple[int, int] | None:

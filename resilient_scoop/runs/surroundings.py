@@ -120,20 +120,20 @@ def differences(then: Surroundings, here: Mapping[str, str], given: Mapping[str,
         for name in sorted({*now, *here} - {"PWD", *given})  # the folder is always that of the run
         if now.get(name) != here.get(name)
     ]
-    told = []
+    notes = []
     if found:
         more = f" and {len(found) - _NAMED_MAX} more" if len(found) > _NAMED_MAX else ""
-        told.append(
+        notes.append(
             f"the run's environment is used, not this shell's: {', '.join(found[:_NAMED_MAX])}{more}; "
             "--env NAME=VALUE changes it"
         )
     gone = [name for name in then.withheld if name not in now]
     if gone:
-        told.append(
+        notes.append(
             f"{', '.join(gone)} {'was' if len(gone) == 1 else 'were'} set when the run began; secrets "
             "are not stored: set what the script needs in this shell"
         )
-    return told
+    return notes
 
 
 def restore(
@@ -144,15 +144,15 @@ def restore(
     Without `limits`, resource limits stay those of this shell; `met`: because the run reached one.
     """
     here = dict(os.environ)
-    told = differences(then, here, given)
+    notes = differences(then, here, given)
     now = restored(then, here, given)
     for name in here.keys() - now.keys():
         del os.environ[name]
     os.environ.update(now)
     before = os.umask(then.umask)
     if before != then.umask:
-        told.append(f"the run's umask is used: {then.umask:03o} (here {before:03o})")
-    return told + (_restore_limits(then) if limits else _new_limits(then, met=met))
+        notes.append(f"the run's umask is used: {then.umask:03o} (here {before:03o})")
+    return notes + (_restore_limits(then) if limits else _new_limits(then, met=met))
 
 
 def _new_limits(then: Surroundings, *, met: bool) -> list[str]:
@@ -193,17 +193,17 @@ def _restore_limits(then: Surroundings) -> list[str]:
             refused.append(text)
         else:
             used.append(text)
-    told = []
+    notes = []
     if used:
-        told.append(
+        notes.append(
             f"the run's resource limits are used: {', '.join(used)}; --new-limits takes this shell's"
         )
     if refused:
-        told.append(
+        notes.append(
             f"these resource limits were higher when the run began, and this shell's hard limits forbid "
             f"that: {', '.join(refused)}"
         )
-    return told
+    return notes
 
 
 def _short(value: str | None) -> str:

@@ -25,11 +25,11 @@ def troubles(run: RunDir, everybody: list[ExecutingProcess]) -> list[str]:
             f"the launcher (process {holder.pid}) is stopped; to let it continue: kill -CONT {holder.pid}"
         )
     found += [f"host {each.name} is not there: {each.why}" for each in read_missing(run.path)]
-    lacking = [each for each in everybody if each.lacks_bytes]
-    if not lacking:
+    waiting = [each for each in everybody if each.needed_bytes]
+    if not waiting:
         return found
     free = free_bytes(run.path)
-    limit = min(map(_file_limit, lacking))
+    limit = min(map(_file_limit, waiting))
     if limit < free:
         found.append(
             f"no file of the run may be larger than {sized(limit)} (`ulimit -f`): stop the run, raise the "

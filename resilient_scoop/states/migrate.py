@@ -135,10 +135,10 @@ def _has_default(cls: type) -> Callable[[str], bool]:
 
 
 def _difference(cls: type, added: list[str], removed: list[str]) -> str:
-    words = [f"has no field {name!r} any more" for name in removed]
-    words += [f"has a new field {name!r}" for name in added]
-    words = words or ["has its fields in another order"]
-    return f"the class {shape.name_of(cls)} {' and '.join(words)}"
+    changes = [f"has no field {name!r} any more" for name in removed]
+    changes += [f"has a new field {name!r}" for name in added]
+    changes = changes or ["has its fields in another order"]
+    return f"the class {shape.name_of(cls)} {' and '.join(changes)}"
 
 
 def _advice(cls: type) -> str:

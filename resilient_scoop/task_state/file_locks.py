@@ -60,10 +60,10 @@ class _Table:
         wanted = _Held(task, fd if mine is None else mine.fd, kind == fcntl.F_WRLCK)
         if kind != fcntl.F_UNLCK and command != fcntl.F_GETLK:
             self._wait(inode, wanted, blocks=command == fcntl.F_SETLKW)
-        told: bytes = _fcntl(wanted.fd, _OFD[command], lock)
+        answer: bytes = _fcntl(wanted.fd, _OFD[command], lock)
         if command != fcntl.F_GETLK:
             self._note(inode, wanted, lock)
-        return told
+        return answer
 
     def _valid(self, inode: tuple[int, int]) -> list[_Held]:
         return [held for held in self.held.get(inode, ()) if _inode(held.fd) == inode]

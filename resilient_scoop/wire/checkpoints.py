@@ -95,6 +95,6 @@ class Trimmed(Frame, frozen=True):
 
     parent: str
     calls: list[Span]
-    told: list[Span]
+    observed: list[Span]
     items: int  # number of items of these batches
     blocks: list[tuple[str, int]]  # (name, opening) of the blocks whose checkpoints cover them

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chaos.lab import DESK, Lab, lacks
+from chaos.lab import DESK, Lab, missing_needs
 from tests.integration.runs import wait_until
 
 _NOT_TESTED = 77
@@ -37,7 +37,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _lab(request: pytest.FixtureRequest, network: str) -> Iterator[Lab]:
-    missing = lacks(network)
+    missing = missing_needs(network)
     if missing:
         request.config.stash[_MISSING][:] = missing
         pytest.skip("; ".join(missing))

@@ -252,16 +252,16 @@ def test_hosts_are_served_beside_many_silent_connections(target: Target, ticket:
 
 def test_a_replayed_handshake_is_not_heard(target: Target, ticket: Ticket) -> None:
     """Every byte that a legitimate host has sent is sent again, at the same pace."""
-    said: list[bytes] = []
+    relayed: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as tap:
-        thread = threading.Thread(target=relay, args=[tap, target.address(ticket), said])
+        thread = threading.Thread(target=relay, args=[tap, target.address(ticket), relayed])
         thread.start()
         enroll(msgspec.structs.replace(ticket, addresses=[f"127.0.0.1:{tap.getsockname()[1]}"]))
         thread.join()
-    assert sum(map(len, said)) > 400
+    assert sum(map(len, relayed)) > 400
     before = target.delivered()
     with socket.create_connection(target.address(ticket)) as raw:
-        for piece in said:
+        for piece in relayed:
             try:
                 raw.sendall(piece)
             except OSError:
@@ -271,21 +271,21 @@ def test_a_replayed_handshake_is_not_heard(target: Target, ticket: Ticket) -> No
     assert target.delivered() == before
 
 
-def relay(tap: socket.socket, to: tuple[str, int], said: list[bytes]) -> None:
+def relay(tap: socket.socket, to: tuple[str, int], relayed: list[bytes]) -> None:
     """Pass two connections through: the first only asks whether the port can be reached."""
     for _ in range(2):
         client, _ = tap.accept()
         with client, socket.create_connection(to) as server:
             back = threading.Thread(target=pump, args=[server, client, []])
             back.start()
-            pump(client, server, said)
+            pump(client, server, relayed)
             back.join()
 
 
-def pump(source: socket.socket, sink: socket.socket, said: list[bytes]) -> None:
+def pump(source: socket.socket, sink: socket.socket, relayed: list[bytes]) -> None:
     try:
         while data := source.recv(65536):
-            said.append(data)
+            relayed.append(data)
             sink.sendall(data)
         sink.shutdown(socket.SHUT_WR)
     except OSError:

@@ -81,6 +81,6 @@ def test_the_commands_of_the_page_work_as_written(lab: Lab, place: Place) -> Non
     wait_until(lambda: states(place) == wanted, 20.0, lambda: str(states(place)))
     assert run.wait(60) == 0, place.err.read_text()
     assert joined.wait(10) == 0
-    assert place.said() == grid.serial_output(script)
+    assert place.output() == grid.serial_output(script)
     assert command.ask(place, "status")[0] == 0
     wait_until(lambda: not any(lab.processes(name) for name in (DESK, *lab.hosts)), 5.0)

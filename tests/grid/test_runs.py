@@ -126,7 +126,7 @@ def test_a_host_that_is_drained_loses_no_work(grid: Grid, place: Place) -> None:
     assert set(starts.values()) == {1}
     late = [line for line in lines if line.host == "bob" and line.at_s > asked_at + 3.0]
     assert late == []
-    assert place.said() == grid.reference("plain_ea").output
+    assert place.output() == grid.reference("plain_ea").output
     assert_nothing_left(grid.lab)
 
 
@@ -142,7 +142,7 @@ def test_a_host_that_is_revoked_is_cut_off_within_a_second(grid: Grid, place: Pl
         if line.host == "carol" and line.is_start and line.at_s > asked_at + 1.5
     ]  # fmt: skip
     assert late == []
-    assert place.said() == grid.reference("plain_ea").output
+    assert place.output() == grid.reference("plain_ea").output
     assert_nothing_left(grid.lab)
 
 
@@ -164,7 +164,7 @@ def has_workers(lab: Lab, name: str) -> bool:
 def begin(grid: Grid, place: Place) -> subprocess.Popen[bytes]:
     """Start a run; return when all hosts have workers, and something was printed."""
     process = command.start(place, grid.run_arguments(rounds.script_of("plain_ea")))
-    wait_until(lambda: place.said_bytes() > 0, 60.0, place.err.read_text)
+    wait_until(lambda: place.output_bytes() > 0, 60.0, place.err.read_text)
     for host in grid.lab.hosts:
         wait_until(lambda: has_workers(grid.lab, host), 30.0, place.err.read_text)  # noqa: B023
     return process

@@ -21,7 +21,7 @@ def start(code: str, *arguments: object, **options: object) -> subprocess.Popen[
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload, no-any-return]
 
 
-def said_by(code: str, *arguments: object) -> list[str]:
+def output_of(code: str, *arguments: object) -> list[str]:
     child = start(PRELUDE + code, *arguments)
     out, _ = child.communicate(timeout=60)
     return [*out.splitlines(), f"exit {child.returncode}"]

@@ -328,19 +328,19 @@ def differences(place: Place, seed: int, workers: tuple[int, ...] = (1, 2, 3)) -
 
     path = place.write(script(seed))
     place.write(OTHER, "other.py")
-    told = subprocess.run(
+    plain = subprocess.run(
         [sys.executable, path.name], cwd=place.folder, capture_output=True, text=True, check=False
     )
-    if told.returncode:
-        return [f"seed {seed}: python itself fails: {told.stderr[-300:]}"]
+    if plain.returncode:
+        return [f"seed {seed}: python itself fails: {plain.stderr[-300:]}"]
     found = []
     for n in workers:
         done = place.rscoop("run", "-q", "-n", str(n), path.name, timeout_s=120.0)
-        if (done.code, done.out) != (told.returncode, told.stdout):
-            found.append(f"seed {seed}, {n} workers: {_first(told.stdout, str(done))}")
+        if (done.code, done.out) != (plain.returncode, plain.stdout):
+            found.append(f"seed {seed}, {n} workers: {_first(plain.stdout, str(done))}")
     killed = _killed_and_resumed(place, path, random.Random(seed).uniform(0.3, 2.0))
-    if killed != told.stdout:
-        found.append(f"seed {seed}, killed: {_first(told.stdout, killed)}")
+    if killed != plain.stdout:
+        found.append(f"seed {seed}, killed: {_first(plain.stdout, killed)}")
     return found
 
 

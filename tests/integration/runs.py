@@ -97,7 +97,7 @@ class Place:
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                told = (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes()
+                marked = (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes()
                 if (folder / "stat").read_text().rpartition(") ")[2][0] == "Z":
                     continue
                 words = (
@@ -108,7 +108,7 @@ class Place:
                 )
             except OSError:
                 continue  # it has just ended
-            if any(mark in told for mark in marks) and int(folder.name) != os.getpid():
+            if any(mark in marked for mark in marks) and int(folder.name) != os.getpid():
                 found[int(folder.name)] = words
         return found
 

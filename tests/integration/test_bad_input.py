@@ -208,22 +208,22 @@ def test_a_file_size_limit_keeps_what_is_done_and_says_so(place: Place) -> None:
         if __name__ == "__main__":
             print(sum(map(len, futures.map(work, range(60)))))
     """)
-    with (place.folder / "said").open("wb") as said:
+    with (place.folder / "errors").open("wb") as file:
         process = subprocess.Popen(
             ["bash", "-c", 'ulimit -f 6000; exec "$@"', "-", *RSCOOP, "run", "-q", "-n", "2",
              "script.py"],
-            cwd=place.folder, env=place.env(), stderr=said, stdin=subprocess.DEVNULL,
+            cwd=place.folder, env=place.env(), stderr=file, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
-    def told() -> str:
-        return (place.folder / "said").read_text()
+    def errors() -> str:
+        return (place.folder / "errors").read_text()
 
-    wait_until(lambda: "larger than a file may be here (`ulimit -f`)" in told(), 20, told)
+    wait_until(lambda: "larger than a file may be here (`ulimit -f`)" in errors(), 20, errors)
     assert "no file of the run may be larger than 6.1 MB" in place.rscoop("status", "last").expect()
     process.send_signal(signal.SIGINT)
-    assert process.wait(8) == 130, told()
-    assert "rscoop resume" in told()
-    assert "Traceback" not in told()
+    assert process.wait(8) == 130, errors()
+    assert "rscoop resume" in errors()
+    assert "Traceback" not in errors()
     place.assert_nothing_left()
     resumed = place.rscoop("resume", "-q", "last")
     assert resumed.expect() == "36000000\n"

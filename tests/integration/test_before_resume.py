@@ -197,10 +197,10 @@ def test_a_dry_run_foretells_what_the_resume_then_does_and_changes_nothing(place
     stop_halfway(place)
     files = contents(place.folder)
 
-    told = json.loads(place.rscoop("resume", "--dry-run", "--json", "last").expect())
+    report = json.loads(place.rscoop("resume", "--dry-run", "--json", "last").expect())
 
     assert contents(place.folder) == files
-    found = {each["name"]: each for each in told["foretold"]["functions"]}
+    found = {each["name"]: each for each in report["foretold"]["functions"]}
     assert (found["work"]["reused"], found["work"]["in_flight"]) == (9, 2)
     assert found["work"]["needed_s"] > 0
     assert (found["pay"]["in_doubt"], found["deep"]["unmeasured"]) == (1, 1)
@@ -232,8 +232,8 @@ def test_a_renamed_function_of_the_same_code_keeps_its_results(place: Place) -> 
 def test_a_dry_run_names_functions_that_are_not_there_any_more(place: Place) -> None:
     stop_halfway(place)
     place.write(HALFWAY.replace("work", "labor").replace("x * x", "x + x"))
-    told = json.loads(place.rscoop("resume", "--dry-run", "--json", "last").expect())
-    assert [(each["name"], each["results"]) for each in told["missing"]] == [("__main__:work", 9)]
+    report = json.loads(place.rscoop("resume", "--dry-run", "--json", "last").expect())
+    assert [(each["name"], each["results"]) for each in report["missing"]] == [("__main__:work", 9)]
     text = place.rscoop("resume", "--dry-run", "last").expect()
     assert (
         "missing    work: the code no longer has this function; its 9 results are used only" in text

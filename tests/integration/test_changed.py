@@ -65,8 +65,8 @@ def test_results_that_are_kept_once_are_kept_at_every_later_resume(place: Place)
 
     (decided,) = place.status()["decisions"]
     assert (decided["function"], decided["keep"], decided["results"]) == ("work", True, 30)
-    told = place.rscoop("status", "last").expect()
-    assert "decided   work: 30 results of changed code are kept" in told
+    status = place.rscoop("status", "last").expect()
+    assert "decided   work: 30 results of changed code are kept" in status
 
     strictly = resume(place, "--strict")
     strictly.expect(6)
@@ -294,8 +294,8 @@ def test_a_run_that_a_shorter_script_ended_is_replayed_to_that_end(place: Place)
     place.write(longer.replace("range(3)", "range(2)").replace("raise SystemExit(5)", "pass"))
     resume(place).expect(0)
 
-    told = place.rscoop("replay", "last")
-    assert "2 batches" in told.expect(0)
+    done = place.rscoop("replay", "last")
+    assert "2 batches" in done.expect(0)
 
     place.write(longer.replace("raise SystemExit(5)", "pass"))
     assert "expected   no such call" in place.rscoop("replay", "last").expect(1)

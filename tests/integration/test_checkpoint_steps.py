@@ -36,7 +36,7 @@ def steps(place: Place, role: str, who: str, chosen: range) -> list[str]:
     """Kill at one step after another, as long as there are some; each run must end as if undisturbed."""
     place.write(SCRIPT)
     calm = Place(place.folder, place.folder / "calm")
-    told = calm.rscoop(*ARGS).expect()
+    output = calm.rscoop(*ARGS).expect()
     where: list[str] = []
     for step in chosen:
         killing_at_steps.install(place.folder, place.environ, role, step, who)
@@ -44,7 +44,7 @@ def steps(place: Place, role: str, who: str, chosen: range) -> list[str]:
         at = killing_at_steps.killed_where(place.folder)
         if who == "all" and at:
             done = place.rscoop("resume", "-q", "last")
-        assert done.expect() == told, f"step {step}, {at}"
+        assert done.expect() == output, f"step {step}, {at}"
         place.assert_nothing_left()
         kept = sorted(path.name for path in (place.runs()[-1] / "checkpoints").iterdir())
         assert len(kept) == 2, f"step {step}, {at}: {kept}"

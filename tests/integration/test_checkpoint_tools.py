@@ -163,14 +163,14 @@ def test_a_fork_where_history_is_gone_is_refused_with_what_there_is(place: Place
         ("--at-checkpoint", "9", "--at", "0.5"): "two places",
         ("--at", "0.5"): "--at-checkpoint with one of 8 and 9 of block 'main'",
     }
-    said = ""
-    for arguments, told in refusals.items():
+    errors = ""
+    for arguments, reason in refusals.items():
         refused = place.rscoop("fork", *arguments, "last")
         refused.expect(2)
-        said = refused.err
-        assert told in " ".join(said.split()), said
+        errors = refused.err
+        assert reason in " ".join(errors.split()), errors
     assert len(place.runs()) == 1
-    possible = said.replace("\n", " ").split("from 0.")[1].split()[0]
+    possible = errors.replace("\n", " ").split("from 0.")[1].split()[0]
     made = place.rscoop("fork", "--at", f"0.{possible}", "last")
     made.expect()
 
@@ -196,10 +196,12 @@ def test_trimmed_items_count_as_done(place: Place) -> None:
     assert "checkpoint of 0 (9 of block 'main') covers it" in why["text"]
     call = json.loads(place.rscoop("why", "last", "0.4", "--json").expect())["answer"]
     assert (call["how"], call["text"]) == ("done", why["text"])
-    told = json.loads(place.rscoop("resume", "--dry-run", "last", "--json").expect())["foretold"]
-    reused = sum(each["reused"] for each in told["functions"])
-    in_flight = sum(each["in_flight"] for each in told["functions"])
-    assert told["covered"] + reused == len(ledger(place))
+    forecast = json.loads(place.rscoop("resume", "--dry-run", "last", "--json").expect())[
+        "foretold"
+    ]
+    reused = sum(each["reused"] for each in forecast["functions"])
+    in_flight = sum(each["in_flight"] for each in forecast["functions"])
+    assert forecast["covered"] + reused == len(ledger(place))
     assert in_flight >= 2
     assert "results by checkpoints" in place.rscoop("resume", "--dry-run", "last").expect()
 
@@ -216,9 +218,9 @@ def test_the_files_of_states_are_looked_after(place: Place) -> None:
 
     newest = max((run / "checkpoints").iterdir(), key=lambda path: path.stat().st_mtime)
     newest.unlink()
-    told = place.rscoop("journal", "verify", "last")
-    told.expect(74)
-    assert newest.name in told.out
+    done = place.rscoop("journal", "verify", "last")
+    done.expect(74)
+    assert newest.name in done.out
     (place.folder / "go").touch()
     assert words(resumed(place).expect())[-1] == "end"
 

@@ -57,11 +57,11 @@ if __name__ == "__main__":
 
 def test_unread_results_of_a_living_parent_stay_readable(place: Place) -> None:
     """Also below the script."""
-    told = [3000000, [3000000] * 3, [3000000] * 3, "ValueError('no 1')", 2, 25]
+    output = [3000000, [3000000] * 3, [3000000] * 3, "ValueError('no 1')", 2, 25]
 
     out = place.run(COMMON + LIVING, workers=3).expect().splitlines()
 
-    assert out == [str(told), str([told])]
+    assert out == [str(output), str([output])]
 
 
 PASSED_ON = """
@@ -116,8 +116,8 @@ def test_futures_from_before_the_block_live_again(place: Place, done_behind: lis
     killed_at(place, COMMON + STORED, "now", *done_behind, workers=4)
     (place.folder / "go").touch()
 
-    told = ["25 3000000 ValueError('no 2')", "[3000000, 3000000]"]
-    assert resumed(place).expect().splitlines() == told
+    output = ["25 3000000 ValueError('no 2')", "[3000000, 3000000]"]
+    assert resumed(place).expect().splitlines() == output
 
 
 BACK = """

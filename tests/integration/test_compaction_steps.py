@@ -65,7 +65,7 @@ def test_a_run_may_die_at_each_step_of_a_compaction(place: Place, role: str, who
     # die behind each step: before the next one the disk is the same.
     times = 2 if role == "remover" else 1
     sides = "before behind" if who == "one" else "behind"
-    told = [x for n in range(1, times + 1) for x in (200_000, *range(9), n, *range(9))]
+    output = [x for n in range(1, times + 1) for x in (200_000, *range(9), n, *range(9))]
     place.write(SCRIPT)
     where: list[str] = []
     at = ""
@@ -80,7 +80,7 @@ def test_a_run_may_die_at_each_step_of_a_compaction(place: Place, role: str, who
             done = place.rscoop("resume", "-q", "last")
 
         # Then it ends as if undisturbed, with one whole data file
-        assert done.expect() == f"{told}\n", f"step {step}, {at}: {done}"
+        assert done.expect() == f"{output}\n", f"step {step}, {at}: {done}"
         place.assert_nothing_left()
         journal = journal_of(place)
         if not at:

@@ -133,11 +133,11 @@ def test_two_loops_in_one_script_have_a_checkpoint_each(place: Place) -> None:
 
 @pytest.mark.parametrize("kind", ["simple", "generate"])
 def test_without_rscoop_they_are_deap_s_loops(kind: str, place: Place) -> None:
-    said = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-W", "ignore", "script.py", kind, whose, "10", "0"],
             cwd=place.folder, env=place.env(), capture_output=True, text=True, timeout=60, check=True,
         ).stdout
         for whose in ("theirs", "contrib")
     ]  # fmt: skip
-    assert said[0] == said[1]
+    assert outputs[0] == outputs[1]

@@ -85,7 +85,7 @@ def test_a_script_that_waits_does_its_last_things_and_a_resume_knows_nothing_of_
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "output"),
     [
         ("while True: pass", "caught"),
         ("time.sleep(60)", "caught"),
@@ -93,7 +93,7 @@ def test_a_script_that_waits_does_its_last_things_and_a_resume_knows_nothing_of_
         ("while not stop: time.sleep(0.01)", "flag"),
     ],
 )
-def test_a_script_hears_it_wherever_it_is(place: Place, how: str, said: str) -> None:
+def test_a_script_hears_it_wherever_it_is(place: Place, how: str, output: str) -> None:
     text = f"""
     if __name__ == "__main__":
         print(futures.submit(abs, -1).result(), end=" ")
@@ -113,7 +113,7 @@ def test_a_script_hears_it_wherever_it_is(place: Place, how: str, said: str) -> 
             s.commit()  # it is not kept
         print(s.n, input() if "stop" in {how!r} else "")
     """.replace("input()", "len(sys.stdin.read())")
-    assert interrupted(place, HEAD + text) == f"1 {said}\n2 " + ("0\n" if "stop" in how else "\n")
+    assert interrupted(place, HEAD + text) == f"1 {output}\n2 " + ("0\n" if "stop" in how else "\n")
     assert place.rscoop("logs", "last").expect() == "1 "
 
 

@@ -19,11 +19,11 @@ pytestmark = pytest.mark.real
 def assert_as_python(place: Place, text: str, least: int) -> None:
     """Run a script under `rscoop`, as `python` does, and compare what they print."""
     path = place.write(text)
-    told = subprocess.run(
+    plain = subprocess.run(
         [sys.executable, path.name], cwd=place.folder, capture_output=True, text=True, check=True
     )
-    assert len(told.stdout.splitlines()) >= least
-    assert place.run(text, timeout_s=60.0).expect() == told.stdout
+    assert len(plain.stdout.splitlines()) >= least
+    assert place.run(text, timeout_s=60.0).expect() == plain.stdout
 
 
 ARGUMENTS: Final = """
@@ -412,10 +412,10 @@ def test_a_class_registers_itself_once(place: Place) -> None:
         "deco.py",
     )
     path = place.write(REGISTERED)
-    told = subprocess.run(
+    plain = subprocess.run(
         [sys.executable, path.name], cwd=place.folder, capture_output=True, text=True, check=False
     )
-    assert place.run(REGISTERED).expect(3) == told.stdout
+    assert place.run(REGISTERED).expect(3) == plain.stdout
     place.rscoop("resume", "-q", "last").expect(3)  # and no difference is found in it
 
 

@@ -25,14 +25,14 @@ mount -o loop image "$RSCOOP_STATE_DIR" || exit 90
 chmod 700 "$RSCOOP_STATE_DIR"
 """
 WATCH: Final = """
-"$@" 2>said & run=$!
+"$@" 2>errors & run=$!
 ballast="$RSCOOP_STATE_DIR/ballast"
 while kill -0 $run 2>/dev/null; do
     sleep 0.2
     [ -e "$ballast" ] || continue
     sleep 1
     if [ ! -e status ]; then
-        until grep -q "no space left" said; do kill -0 $run || break; sleep 0.1; done
+        until grep -q "no space left" errors; do kill -0 $run || break; sleep 0.1; done
         "${@:1:3}" status last >status; "${@:1:3}" why last 0 >why
         AT_FULL
     fi
@@ -71,11 +71,11 @@ def run_on(place: Place, file_system: str, script: str, at_full: str = "") -> st
     )  # fmt: skip
     if done.returncode == 90:
         pytest.skip(f"no right to mount: {done.stderr}")
-    said = (place.folder / "said").read_text()
-    assert done.returncode == 0, said + done.stderr
-    assert "no space left for" in said, said
+    errors = (place.folder / "errors").read_text()
+    assert done.returncode == 0, errors + done.stderr
+    assert "no space left for" in errors, errors
     assert "; nothing is lost, and the run continues" not in done.stdout
-    assert "died" not in said.replace("the broker died (killed by SIGKILL)", ""), said
+    assert "died" not in errors.replace("the broker died (killed by SIGKILL)", ""), errors
     status = (place.folder / "status").read_text()
     assert "until the disk has space for" in status, status
     assert " free in " in status, status
@@ -141,7 +141,7 @@ def test_a_broker_that_dies_on_a_full_disk_waits_for_space_to_begin(
     place.write(KILL_BROKER, "kill_broker.py")
     broker = f"{sys.executable} kill_broker.py; sleep 2"
     assert run_on(place, file_system, SMALL, broker) == "2700000\n"
-    assert "the broker died (killed by SIGKILL)" in (place.folder / "said").read_text()
+    assert "the broker died (killed by SIGKILL)" in (place.folder / "errors").read_text()
 
 
 STOPPED_AT_FULL = """
@@ -151,8 +151,8 @@ if __name__ == "__main__":
     print(sum(futures.map(measured, [bytes(300_000)] * 40)))
 """
 STOP = """
-"$@" 2>said & run=$!
-until grep -q "no space left" said; do kill -0 $run || exit 91; sleep 0.1; done
+"$@" 2>errors & run=$!
+until grep -q "no space left" errors; do kill -0 $run || exit 91; sleep 0.1; done
 sleep 1; kill -INT $run; wait $run; echo $?
 cat /dev/zero >"$RSCOOP_STATE_DIR/rest" 2>/dev/null
 "${@:1:3}" runs --json; "${@:1:3}" rm last; "${@:1:3}" runs
@@ -170,11 +170,11 @@ def test_a_run_that_stops_on_a_full_disk_says_what_is_kept_and_can_be_removed(pl
     )  # fmt: skip
     if done.returncode == 90:
         pytest.skip(f"no right to mount: {done.stderr}")
-    said = (place.folder / "said").read_text()
+    errors = (place.folder / "errors").read_text()
     code, _, rest = done.stdout.partition("\n")
-    assert code == "130", said + done.stderr
+    assert code == "130", errors + done.stderr
     table, end = json.JSONDecoder().raw_decode(rest)
     kept = table["runs"][0]["done"]
-    assert f"stopped; {kept} result" in said, (kept, said)
+    assert f"stopped; {kept} result" in errors, (kept, errors)
     assert rest[end:].lstrip().startswith("removed "), done.stderr
     assert "no runs in" in done.stderr

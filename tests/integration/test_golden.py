@@ -14,7 +14,7 @@ import pytest
 
 from resilient_scoop.journal.damage_check import Depth, check
 from resilient_scoop.runs.folder import RunDir
-from resilient_scoop.runs.status import read_figures
+from resilient_scoop.runs.status import read_status
 from tests.integration.runs import Place
 
 pytestmark = pytest.mark.real
@@ -58,7 +58,7 @@ def test_there_are_some() -> None:
 def test_it_is_whole_and_can_be_read(place: Place, kind: str, number: str) -> None:
     golden = unpacked(place, f"{number}-{kind}")
     assert check(golden.run.journal, Depth.CONTENTS).problems == []
-    figures = read_figures(golden.run, golden.run.load())
+    figures = read_status(golden.run, golden.run.load())
     assert figures.done >= 130
     assert figures.failed == 1
     assert figures.output_bytes == len(golden.printed)
@@ -78,7 +78,7 @@ def test_a_finished_one_is_known_to_be_so(place: Place, number: str) -> None:
 @pytest.mark.parametrize("number", FORMATS)
 def test_a_killed_one_continues_with_all_that_it_had(place: Place, number: str) -> None:
     golden = unpacked(place, f"{number}-killed")
-    before = read_figures(golden.run, golden.run.load()).done
+    before = read_status(golden.run, golden.run.load()).done
     done = place.rscoop("resume", "last")
     assert done.expect() == "190\nend\n"
     assert f"{before} results recovered" in done.err
@@ -110,7 +110,7 @@ def test_the_file_of_a_state_is_looked_at(place: Place) -> None:
 
 def test_pickles_that_name_modules_by_former_names_are_read(place: Place) -> None:
     golden = unpacked(place, "1-deap")
-    before = read_figures(golden.run, golden.run.load()).done
+    before = read_status(golden.run, golden.run.load()).done
     done = place.rscoop("resume", "last")
     assert done.expect() == "second 810.0\n"
     assert f"{before} results recovered" in done.err

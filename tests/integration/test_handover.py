@@ -130,8 +130,8 @@ def test_the_command_saves_and_the_run_continues(place: Place) -> None:
     assert process.poll() is None
     second = place.rscoop("checkpoint", "--go-on", "--no-wait", "last")
     second.expect()
-    told = len(lines(place, "replays"))
-    wait_until(lambda: len(lines(place, "replays")) >= told + 2, 20.0)
+    count = len(lines(place, "replays"))
+    wait_until(lambda: len(lines(place, "replays")) >= count + 2, 20.0)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     wait_until(lambda: not place.processes(), 20.0)

@@ -335,12 +335,12 @@ def test_a_folder_that_a_host_does_not_have_is_shipped_to_it(grid: Grid) -> None
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "reason"),
     [("revoke", "does not take the key"), ("rekey", "keys of the run were renewed"),
      ("terminate", "leaving the run")],
 )  # fmt: skip
 def test_a_joined_host_that_is_not_wanted_or_leaves_ends_at_once(
-    grid: Grid, how: str, said: str
+    grid: Grid, how: str, reason: str
 ) -> None:
     path = grid.place.write(SLOW)
     process = grid.place.start("run", "-n", "1", path.name)
@@ -364,7 +364,7 @@ def test_a_joined_host_that_is_not_wanted_or_leaves_ends_at_once(
         answer.expect()
         assert how != "rekey" or "to be invited again: carol" in answer.err
     done = finish(joined, timeout_s=10.0)
-    assert said in done.err
+    assert reason in done.err
     assert not grid.agents("remote-agent")
     assert list(home.glob("rscoop-*/*")) == []
     assert finish(process, timeout_s=TIMEOUT_S).expect() == SLOW_OUT
@@ -396,9 +396,9 @@ def test_no_secret_is_in_a_command_line_or_an_environment(grid: Grid) -> None:
     secrets = [(run / KEYS / "server").read_bytes()]
     for pid in grid.place.processes():
         for name in ("cmdline", "environ"):
-            told = Path(f"/proc/{pid}/{name}").read_bytes()
+            text = Path(f"/proc/{pid}/{name}").read_bytes()
             for secret in secrets:
-                assert secret not in told, (pid, name)
+                assert secret not in text, (pid, name)
     process.send_signal(signal.SIGINT)
     finish(process, timeout_s=TIMEOUT_S)
     grid.assert_nothing_left()

@@ -151,8 +151,10 @@ def test_kill_nine_after_each_system_call_leaves_a_whole_journal(tmp_path: Path,
         )  # fmt: skip
         if "ptrace" in done.stderr:
             pytest.skip(f"strace may not trace here: {done.stderr[:200]}")
-        said = [int(line[4:]) for line in done.stdout.splitlines() if line.startswith("ACK")]
-        checked(directory, max(said, default=last))
+        acknowledged = [
+            int(line[4:]) for line in done.stdout.splitlines() if line.startswith("ACK")
+        ]
+        checked(directory, max(acknowledged, default=last))
         shutil.rmtree(directory)
         if done.stdout.endswith("END\n"):
             return

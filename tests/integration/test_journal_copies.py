@@ -235,7 +235,7 @@ def test_records_after_a_gap_are_removed(tmp_path: Path) -> None:
         assert [read.no for read in recorded_input(view)] == [0, 1]
 
 
-def told(number: int, *, parent: str = "0") -> bytes:
+def observed(number: int, *, parent: str = "0") -> bytes:
     return encode(Observed(parent, Attempt(1, 1), [Observation(number, "done", 0, b"")]))
 
 
@@ -243,14 +243,14 @@ def test_observations_are_kept_up_to_a_gap_or_after_a_checkpoint(tmp_path: Path)
     # Given parents that were told this and that: one with a gap, one trimmed, one checkpointed
     checkpoint = Checkpoint("0.2[0]", Attempt(1, 1), "c", 0, 1, 0, 0, 0, 5, 5, b"state")
     records = {
-        "gap": [told(0), told(1), told(3), told(4)],
+        "gap": [observed(0), observed(1), observed(3), observed(4)],
         "trimmed": [
             encode(Checkpoint("0.1[0]", Attempt(1, 1), "c", 0, 1, 0, 0, 0, 4, 3, b"state")),
-            encode(Trimmed("0.1[0]", [(0, 4)], [(0, 3)], 4, [])), told(3, parent="0.1[0]"),
+            encode(Trimmed("0.1[0]", [(0, 4)], [(0, 3)], 4, [])), observed(3, parent="0.1[0]"),
         ],
         "checkpoint": [
-            told(0, parent="0.2[0]"), told(2, parent="0.2[0]"),
-            encode(checkpoint), told(5, parent="0.2[0]"),
+            observed(0, parent="0.2[0]"), observed(2, parent="0.2[0]"),
+            encode(checkpoint), observed(5, parent="0.2[0]"),
         ],
     }  # fmt: skip
     journal = Journal.create(tmp_path / "journal", b"r" * 16)

@@ -19,7 +19,7 @@ from resilient_scoop.journal.damage_check import Depth, check
 from resilient_scoop.journal.journal import Journal
 from resilient_scoop.journal.place import read_meta
 from resilient_scoop.journal.repair import repair
-from tests.integration.journal_process import PRELUDE, said_by, start
+from tests.integration.journal_process import PRELUDE, output_of, start
 
 pytestmark = pytest.mark.real
 
@@ -163,7 +163,7 @@ def test_damage_is_named_never_wrong_data_never_a_crash(
     original: Path, tmp_path: Path, damage: Callable[[bytearray, random.Random], None], seed: int
 ) -> None:
     # Given a data file that a disk, or someone, has changed
-    whole = said_by(READ_ALL, shutil.copytree(original, tmp_path / "whole"), "view")
+    whole = output_of(READ_ALL, shutil.copytree(original, tmp_path / "whole"), "view")
     assert whole[-2:] == ["fine", "exit 0"]
     data = bytearray((original / "data.mdb").read_bytes())
     damage(data, random.Random(seed))
@@ -172,14 +172,14 @@ def test_damage_is_named_never_wrong_data_never_a_crash(
         (directory / "data.mdb").write_bytes(data)
 
         # When it is opened, then that is said, or every record that comes back is right
-        said = said_by(READ_ALL, directory, way)
-        assert said[-1] == "exit 0"
-        if said[-2] == "fine":
-            assert said == whole
+        output = output_of(READ_ALL, directory, way)
+        assert output[-1] == "exit 0"
+        if output[-2] == "fine":
+            assert output == whole
         else:
-            assert said[-2].startswith("JournalDamagedError")
-            assert set(said[:-2]) <= set(whole)
-        assert len(data) == (original / "data.mdb").stat().st_size or said[-2] != "fine"
+            assert output[-2].startswith("JournalDamagedError")
+            assert set(output[:-2]) <= set(whole)
+        assert len(data) == (original / "data.mdb").stat().st_size or output[-2] != "fine"
 
 
 def raw_swap(directory: Path, first: bytes, second: bytes) -> None:

@@ -16,7 +16,7 @@ from resilient_scoop.core.events import Table
 from resilient_scoop.errors import JournalFullError
 from resilient_scoop.journal import journal as journal_module
 from resilient_scoop.journal.journal import Journal
-from tests.integration.journal_process import PRELUDE, said_by
+from tests.integration.journal_process import PRELUDE, output_of
 
 pytestmark = pytest.mark.real
 
@@ -86,7 +86,7 @@ def make_room(): resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, unlimited[1]))
 """
     Journal.create(tmp_path / "journal", RUN).close(clean=True)
-    assert said_by(limit + FILL, tmp_path / "journal") == FILLED
+    assert output_of(limit + FILL, tmp_path / "journal") == FILLED
 
 
 def test_a_full_file_system_loses_nothing_and_continues(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ import subprocess
 def make_room():
     subprocess.run(["mount", "-o", "remount,size=64m", str(directory.parent)], check=True)
 """
-        assert said_by(room + FILL, tmp_path / "disk" / "journal") == FILLED
+        assert output_of(room + FILL, tmp_path / "disk" / "journal") == FILLED
     finally:
         subprocess.run(["umount", "-l", str(tmp_path / "disk")], check=True)
 
@@ -157,4 +157,4 @@ journal = Journal.open(directory)
 journal.commit([Put(Table.LOG, b"k", b"v")])
 say(journal.get(Table.LOG, b"k"))
 """
-    assert said_by(code, tmp_path / "journal") == ["b'v'", "exit 0"]
+    assert output_of(code, tmp_path / "journal") == ["b'v'", "exit 0"]

@@ -96,7 +96,7 @@ def test_the_checker_sees_a_letter_that_is_sent_twice(tmp_path: Path) -> None:
     assert violation.guarantee is checker.Guarantee.AT_MOST_ONCE
 
 
-@pytest.mark.parametrize("said", [b"a\nb\n", b"a\nb\nb\nc\n", b"a\nc\nb\n"])
-def test_the_checker_sees_lines_that_are_missing_doubled_or_swapped(said: bytes) -> None:
+@pytest.mark.parametrize("output", [b"a\nb\n", b"a\nb\nb\nc\n", b"a\nc\nb\n"])
+def test_the_checker_sees_lines_that_are_missing_doubled_or_swapped(output: bytes) -> None:
     assert checker.check_output(b"a\nb\nc\n", b"a\nb\nc\n") == []
-    assert checker.check_output(said, b"a\nb\nc\n")
+    assert checker.check_output(output, b"a\nb\nc\n")

@@ -186,8 +186,8 @@ def test_a_limit_that_is_met_is_named_and_a_resume_without_it_finishes(
 
 FULL_DISK: Final = """
 mount -t tmpfs -o size=6m,mode=700 none "$RSCOOP_STATE_DIR" || exit 90
-"$@" 2>said &
-until grep -q "no space left" said; do kill -0 $! || break; sleep 0.1; done
+"$@" 2>errors &
+until grep -q "no space left" errors; do kill -0 $! || break; sleep 0.1; done
 mount -o remount,size=300m "$RSCOOP_STATE_DIR" || exit 91
 wait $!
 """
@@ -217,10 +217,10 @@ def test_a_run_on_a_full_disk_continues_by_itself_when_there_is_room(place: Plac
             print(sum(map(len, futures.map(work, range(60)))))
     """)
     done = in_own_mounts(place, FULL_DISK)
-    said = (place.folder / "said").read_text()
-    assert (done.returncode, done.stdout) == (0, "36000000\n"), said + done.stderr
-    assert "no space left for the journal" in said
-    assert "there is room for the journal again" in said
+    errors = (place.folder / "errors").read_text()
+    assert (done.returncode, done.stdout) == (0, "36000000\n"), errors + done.stderr
+    assert "no space left for the journal" in errors
+    assert "there is room for the journal again" in errors
 
 
 def test_a_full_shared_memory_is_none_of_our_business(place: Place) -> None:

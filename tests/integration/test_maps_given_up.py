@@ -62,8 +62,8 @@ if __name__ == "__main__":
 def test_whatever_way_a_map_is_left_the_rest_is_not_computed(place: Place) -> None:
     done = place.run(WAYS)
 
-    told, nested, quick = done.expect().splitlines()
-    assert told == "[0, True, [2000, 2001], '3007', 'late', 'collected']"
+    output, nested, quick = done.expect().splitlines()
+    assert output == "[0, True, [2000, 2001], '3007', 'late', 'collected']"
     assert (nested, quick) == ("20000 30007", "True")
     begun = Counter(int(line) // 1000 for line in ledger(place))
     assert len(begun) == 8

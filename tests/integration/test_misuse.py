@@ -137,9 +137,9 @@ def test_an_iterable_that_raises_does_so_behind_the_results_before_it(place: Pla
         [sys.executable, "-W", "ignore", str(path)],
         capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
-    told = place.run(ITERABLES + "    from resilient_scoop.processes.here import Process\n"
+    output = place.run(ITERABLES + "    from resilient_scoop.processes.here import Process\n"
                      "    print(len(Process.session.context.parent.calls.open))\n").expect()  # fmt: skip
-    assert told == plain.stdout + "0\n"
+    assert output == plain.stdout + "0\n"
 
 
 def test_a_future_that_is_sent_is_named_with_what_to_do(place: Place) -> None:

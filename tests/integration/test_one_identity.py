@@ -52,12 +52,12 @@ def test_files_that_tasks_pickle_are_read_by_every_program_of_the_script(place: 
             if sys.argv[1] == "save": print(*set(futures.map(save, [3, 4])))
             print(list(futures.map(load, [3, 4])), [load(3), load(4)])
     """
-    told = "[36, 64] [36, 64]\n"
+    output = "[36, 64] [36, 64]\n"
     module = "('__main__', '__main__', 'Model.Layer')\n"
-    assert place.run(text, "save").expect() == module + told
-    assert python(place, "script.py", "load") == told
-    assert python(place, "script.py", "save") == module + told
-    assert place.rscoop("run", "-q", "-n", "1", "script.py", "load").expect() == told
+    assert place.run(text, "save").expect() == module + output
+    assert python(place, "script.py", "load") == output
+    assert python(place, "script.py", "save") == module + output
+    assert place.rscoop("run", "-q", "-n", "1", "script.py", "load").expect() == output
 
 
 POOLS = """
@@ -174,10 +174,10 @@ LOCAL = """
 def test_a_class_made_in_a_function_is_one_class_in_each_process(place: Place) -> None:
     place.write(LOCAL)
     # Without `rscoop` it is the same class by nature: what is printed is what is right.
-    told = python(place, "script.py")
-    assert "too big" in told
-    assert place.run(LOCAL).expect() == told
-    assert place.run(LOCAL, "kill").expect() == told
+    output = python(place, "script.py")
+    assert "too big" in output
+    assert place.run(LOCAL).expect() == output
+    assert place.run(LOCAL, "kill").expect() == output
 
 
 EDITED = """

@@ -169,5 +169,5 @@ def test_signals_that_a_task_blocks_wait_for_it_and_its_trace_function_stays(pla
         if __name__ == "__main__":
             print([each.result() for each in [futures.submit(waits, x) for x in range(4)]])
     """)
-    told = [("SIGUSR1", 2, 2 + sum(range(x))) for x in range(4)]
-    assert done.expect() == f"{told}\n"
+    signals = [("SIGUSR1", 2, 2 + sum(range(x))) for x in range(4)]
+    assert done.expect() == f"{signals}\n"

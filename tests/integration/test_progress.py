@@ -198,16 +198,16 @@ def test_a_progress_payload_that_cannot_be_saved_is_refused_with_a_message(place
     lines = place.run(REFUSED).expect().splitlines()
 
     assert lines[0] == "None"
-    said = {line.split()[0]: line for line in lines[1:]}
-    assert "ProgressRefusedError" in said["large"]
-    assert "2,097,1" in said["large"]
-    assert "more than the 1,048,576" in said["large"]
-    assert "resume['cache']" in said["lock"]
-    assert "resilient_scoop.checkpoint" in said["parent"]
-    assert said["draws"] == "draws True"
-    assert "ValueError" in said["bad"]
-    assert "thread of your own" in said["thread"]
-    assert "it is the script itself" in said["script"]
+    answers = {line.split()[0]: line for line in lines[1:]}
+    assert "ProgressRefusedError" in answers["large"]
+    assert "2,097,1" in answers["large"]
+    assert "more than the 1,048,576" in answers["large"]
+    assert "resume['cache']" in answers["lock"]
+    assert "resilient_scoop.checkpoint" in answers["parent"]
+    assert answers["draws"] == "draws True"
+    assert "ValueError" in answers["bad"]
+    assert "thread of your own" in answers["thread"]
+    assert "it is the script itself" in answers["script"]
 
 
 SERIAL = """

@@ -170,8 +170,8 @@ def test_results_and_constants_whose_files_are_lost_are_made_again(place: Place)
 
     lost = repaired(place)
 
-    told = sorted(text.partition(":")[0] for text in lost)
-    assert told[-4:] == [f"the result of 0.0[{n}]" for n in range(4)]
+    kinds = sorted(text.partition(":")[0] for text in lost)
+    assert kinds[-4:] == [f"the result of 0.0[{n}]" for n in range(4)]
     assert (before + resumed(place).expect()).splitlines() == ["6 199999", "end"]
     assert sorted(ledger(place)) == ["0", "0", "1", "1", "2", "2", "3", "3"]
 

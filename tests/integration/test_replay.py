@@ -51,8 +51,8 @@ def test_the_first_difference_is_named_with_its_line(  # noqa: PLR0913, PLR0917
     assert difference["found"].startswith(found)
     assert difference["place"]["file"] == str(place.folder / "script.py")
     assert difference["place"]["text"] in STEPS.replace(old, new)
-    told = place.rscoop("replay", "last")
-    assert f"script.py:{difference['place']['line']}" in told.expect(1)
+    done = place.rscoop("replay", "last")
+    assert f"script.py:{difference['place']['line']}" in done.expect(1)
 
 
 def test_changed_tasks_may_be_reused(place: Place) -> None:
@@ -184,9 +184,9 @@ def test_an_audit_names_each_place_once_and_leaves_tasks_and_once_alone(place: P
     done = place.rscoop("run", "-q", "-n", "2", "--audit", path.name)
     done.expect()
     text = (place.folder / "script.py").read_text().splitlines()
-    told = [line for line in done.err.splitlines() if "audit:" in line]
-    lines = {int(line.split("script.py:")[1].split(",")[0]): line for line in told}
-    assert len(lines) == len(told)
+    findings = [line for line in done.err.splitlines() if "audit:" in line]
+    lines = {int(line.split("script.py:")[1].split(",")[0]): line for line in findings}
+    assert len(lines) == len(findings)
     marks = {text[number - 1].partition("# ")[2] for number in lines}
     assert marks == {
         "before it is known to be one", "now", "uuid", "urandom", "write", "process",

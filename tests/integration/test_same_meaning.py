@@ -226,14 +226,14 @@ def test_edits_are_named_with_old_and_new_and_harmless_ones_are_not(place: Place
         return done.code, done.out, done.err
 
     assert resumed("RATE = 2", "RATE = 2  # twice")[:2] == (3, "")
-    code, _, told = resumed("RATE = 2", "RATE = 3")
+    code, _, errors = resumed("RATE = 2", "RATE = 3")
     assert code == 2
-    assert "f (3 results" in told
-    assert "helper.RATE 2 → 3, helper.py:2" in told
-    assert "<lambda> (2 results" in told
-    code, _, told = resumed("def score(x): return x * RATE", "def score(x): return RATE * x")
+    assert "f (3 results" in errors
+    assert "helper.RATE 2 → 3, helper.py:2" in errors
+    assert "<lambda> (2 results" in errors
+    code, _, errors = resumed("def score(x): return x * RATE", "def score(x): return RATE * x")
     assert code == 2
-    assert "helper.score, helper.py:4" in told
+    assert "helper.score, helper.py:4" in errors
     assert resumed("depth = 1", "depth = 2")[0] == 2  # known to be used by nothing; asked
     assert "Net (helper.py:5)" in resumed("depth = 1", "depth = 2")[2]
     assert resumed("depth = 1", "depth = 2", "--reuse-changed")[:2] == (3, "")

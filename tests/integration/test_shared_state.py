@@ -77,12 +77,12 @@ def test_an_audit_names_what_tasks_change_and_draw_from_the_system(place: Place)
     done.expect()
 
     text = path.read_text().splitlines()
-    told = [line for line in done.err.splitlines() if "audit:" in line]
+    findings = [line for line in done.err.splitlines() if "audit:" in line]
     found = {
         text[int(line.split("script.py:")[1].split(",")[0]) - 1].partition("# ")[2]: line
-        for line in told
+        for line in findings
     }
-    assert len(found) == len(told), str(done)
+    assert len(found) == len(findings), str(done)
     for names in ("COUNT", "helper.SEEN, cached", "Model.made", "getConst('large')"):
         named, line = next((mark, each) for mark, each in found.items() if set(names) == set(mark))
         assert all(name in line for name in named.split(", ")), line

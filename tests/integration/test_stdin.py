@@ -221,7 +221,7 @@ class Terminal:
         settings = termios.tcgetattr(theirs)
         settings[3] &= ~termios.ECHO
         termios.tcsetattr(theirs, termios.TCSANOW, settings)
-        self.seen = self.told = b""
+        self.seen = self.output = b""
         self.process = subprocess.Popen(
             [*RSCOOP, *args], stdin=theirs, stdout=theirs, stderr=theirs, cwd=place.folder,
             env=place.env(), start_new_session=True,
@@ -235,7 +235,7 @@ class Terminal:
         def shown() -> bool:
             try:
                 new = os.read(self.fd, 1 << 16)
-                self.seen, self.told = self.seen + new, self.told + new
+                self.seen, self.output = self.seen + new, self.output + new
             except BlockingIOError:
                 pass
             except OSError:  # the other end is closed: this is all
@@ -281,7 +281,7 @@ def test_answers_typed_at_a_terminal_are_not_asked_for_again(place: Place) -> No
     terminal.wait_for("the script continues to read from this terminal (age of Ada?)")
     terminal.type("36\n")
     terminal.wait_for("Ada is 36")
-    assert b"name?" not in terminal.told
+    assert b"name?" not in terminal.output
     terminal.type("x\ny\n\x04")
     terminal.wait_for("X\r\nY\r\n end")
     assert terminal.ends() == 0
@@ -309,8 +309,8 @@ def test_a_fork_reads_what_its_origin_had_read_and_then_its_own(place: Place) ->
             for number in range(3):
                 print(number, futures.submit(double, int(sys.stdin.readline() or -1)).result())
     """)
-    told = place.rscoop("run", "-q", "script.py", stdin="1\n2\n3\n")
-    assert told.expect().split() == ["0", "2", "1", "4", "2", "6"]
+    done = place.rscoop("run", "-q", "script.py", stdin="1\n2\n3\n")
+    assert done.expect().split() == ["0", "2", "1", "4", "2", "6"]
     place.rscoop("fork", "last", "--at", "0.1", "--name", "side").expect()
     text = (place.folder / "script.py").read_text()
     (place.folder / "script.py").write_text(text.replace("range(3)", "range(4)"))

@@ -74,12 +74,12 @@ def test_a_resume_repeats_no_standard_error_and_the_journal_s_folder_has_all_of_
     assert resumed.code == 0, str(resumed)
     place.assert_nothing_left()
 
-    said = re.findall(r"log: (.*)", first.err + resumed.err)
+    notes = re.findall(r"log: (.*)", first.err + resumed.err)
     # What came behind the last call before the crash may come again
-    assert [each for at, each in enumerate(said) if said.index(each) == at] == [
+    assert [each for at, each in enumerate(notes) if notes.index(each) == at] == [
         "started", *(f"end of {g}" for g in range(8)),
     ]  # fmt: skip
-    assert len(said) <= 10
+    assert len(notes) <= 10
     assert (first.err + resumed.err).count("careful") == 2  # the line of the source is shown, too
     recorded = place.rscoop("logs", "--errors").expect()
     assert [recorded.count(f"log: end of {g}\n") for g in range(3)] == [1, 1, 1]
@@ -187,7 +187,7 @@ ITEMS = 4 * 4 * (1 + 6 + 6)
 FAILED = sum(x <= 7 < x + 6 for g in range(4) for x in range(g, g + 4))
 
 
-def figures(place: Place, last_line: str) -> None:
+def assert_counts(place: Place, last_line: str) -> None:
     """Assert that everybody gives the same figures, and the right ones."""
     status = place.status()
     row = json.loads(place.rscoop("runs", "--json").expect())["runs"][-1]
@@ -199,8 +199,8 @@ def figures(place: Place, last_line: str) -> None:
     assert work == {"parent": (16, 0), "safe": (96, 0), "leaf": (96 - FAILED, FAILED)}
     assert f"{ITEMS} results, {FAILED} of them failed" in last_line
     crashes, resubmitted = status["crashes"], status["resubmitted"]
-    said = re.search(r"(\d+) resubmitted after (\d+) crash", last_line)
-    assert (crashes, resubmitted) == ((int(said[2]), int(said[1])) if said else (0, 0))
+    found = re.search(r"(\d+) resubmitted after (\d+) crash", last_line)
+    assert (crashes, resubmitted) == ((int(found[2]), int(found[1])) if found else (0, 0))
 
 
 def processes(place: Place, role: str) -> list[int]:
@@ -221,7 +221,7 @@ def test_all_figures_of_a_nested_run_agree_whatever_dies(place: Place) -> None:
             os.kill(processes(place, role)[0], signal.SIGKILL)
         done = finish(process)
         done.expect()
-        figures(place, last_line(done.err))
+        assert_counts(place, last_line(done.err))
         assert "from the journal" not in last_line(done.err), "it was not resumed"
         assert place.status()["crashes"] == deaths, role
         (place.folder / "half").unlink()
@@ -237,7 +237,7 @@ def test_all_figures_agree_after_everything_was_killed_and_resumed(place: Place)
     resumed = place.rscoop("resume")
     assert f"{before['done']} results recovered, {before['in_flight']} in flight" in resumed.err
     assert f"{before['done']} from the journal" in last_line(resumed.err)
-    figures(place, last_line(resumed.err))
+    assert_counts(place, last_line(resumed.err))
 
 
 READ_IN_PART = """
@@ -257,7 +257,7 @@ def test_a_reader_that_leaves_ends_the_script_where_python_would_notice_it(place
     env = {k: v for k, v in place.env().items() if k != "PYTHONUNBUFFERED"}
 
     def piped(*args: str) -> tuple[int, str, str]:
-        shell = '"$@" 2>said | head -2; exit ${PIPESTATUS[0]}'
+        shell = '"$@" 2>errors | head -2; exit ${PIPESTATUS[0]}'
         command = ["bash", "-c", shell, "-", *RSCOOP, "run", "-q", "-n", "1", "script.py", *args]
         done = subprocess.run(
             command, cwd=place.folder, env=env, capture_output=True, text=True, check=False,
@@ -265,17 +265,17 @@ def test_a_reader_that_leaves_ends_the_script_where_python_would_notice_it(place
         )  # fmt: skip
         assert done.stdout.startswith("line 0 "), done.stdout
         assert done.stdout.count("\n") == 2
-        return done.returncode, (place.folder / "said").read_text(), done.stdout
+        return done.returncode, (place.folder / "errors").read_text(), done.stdout
 
     # Given less than Python keeps in its own buffer, it is written where Python's would be
-    code, said, _ = piped("20")
-    assert (code, said) == (0, "")
+    code, output, _ = piped("20")
+    assert (code, output) == (0, "")
     (place.folder / "end").unlink()
 
     # When there is more, the script hears of it, and a resume has what it had
-    code, said, _ = piped("3000", "flush")
-    assert code in {1, 120}, said
-    assert "\nBrokenPipeError: [Errno 32] Broken pipe\n" in said
+    code, output, _ = piped("3000", "flush")
+    assert code in {1, 120}, output
+    assert "\nBrokenPipeError: [Errno 32] Broken pipe\n" in output
     assert not (place.folder / "end").exists()
     assert place.rscoop("resume", "-q", "last").expect().endswith(f"line 2999 {'.' * 100}\n")
     assert len(place.rscoop("logs", "--output", "last").expect().splitlines()) == 3000
@@ -295,6 +295,6 @@ def test_half_a_line_of_a_task_outlives_the_worker(place: Place) -> None:
     out = place.rscoop("run", "-q", "-n", "1", "script.py").expect()
     assert "3 times: exit status 3" in out
     assert "rscoop resume --retry-failed" in out
-    said = place.rscoop("logs", "--tasks", "last").expect()
-    assert "half] half 0\n" in said
-    assert "half] half 1\n" in said
+    output = place.rscoop("logs", "--tasks", "last").expect()
+    assert "half] half 0\n" in output
+    assert "half] half 1\n" in output

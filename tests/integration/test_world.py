@@ -66,11 +66,11 @@ def test_a_worker_alone_that_cannot_import_the_script_stops_the_run(place: Place
         if __name__ == "__main__":
             print(sum(futures.map(work, range(5))))
     """)
-    said = stopped(place, "run", "-q", "-n", "2", "script.py")
-    assert said.count("NameError") == 1
-    assert re.match(r"rscoop: worker w\d cannot import the script: ", said), said
-    assert "cannot import the script: NameError: name 'stray_name' is not defined" in said
-    assert f"({place.folder / 'script.py'}, line 4)" in said
+    errors = stopped(place, "run", "-q", "-n", "2", "script.py")
+    assert errors.count("NameError") == 1
+    assert re.match(r"rscoop: worker w\d cannot import the script: ", errors), errors
+    assert "cannot import the script: NameError: name 'stray_name' is not defined" in errors
+    assert f"({place.folder / 'script.py'}, line 4)" in errors
     (place.folder / "go").touch()
     assert place.rscoop("resume", "-q", "last").expect() == "10\n"
 
@@ -103,9 +103,9 @@ def test_a_module_missing_in_workers_stops_the_run(place: Place, what: str) -> N
         """,
         "late/module_found_late.py",
     )
-    said = stopped(place, "run", "-q", "-n", "2", "script.py", what, failed=1)
-    assert f"cannot load the {what}" in said
-    assert "ModuleNotFoundError: No module named 'module_found_late'" in said
+    errors = stopped(place, "run", "-q", "-n", "2", "script.py", what, failed=1)
+    assert f"cannot load the {what}" in errors
+    assert "ModuleNotFoundError: No module named 'module_found_late'" in errors
     (place.folder / "module_found_late.py").symlink_to("late/module_found_late.py")
     assert place.rscoop("resume", "-q", "last").expect() == "1 2\n"
     assert place.rscoop("logs", "last").expect() == "No module named 'nowhere_at_all'\n1 2\n"
@@ -118,9 +118,9 @@ def test_a_script_that_fails_before_it_came_to_where_it_was_changes_nothing(plac
     (place.folder / "go").touch()
     line = "raise OSError('no licence')"
     path.write_text(SCRIPT.replace("    print(sum", f"    {line}\n    print(sum", 1))
-    said = stopped(place, "resume", "-q", "last")
-    assert "no licence" in said
-    assert "after 0 of the 1 calls that it had made before" in said
+    errors = stopped(place, "resume", "-q", "last")
+    assert "no licence" in errors
+    assert "after 0 of the 1 calls that it had made before" in errors
     path.write_text(SCRIPT)
     assert place.rscoop("resume", "-q", "last").expect() == "210\n"
 

@@ -42,7 +42,7 @@ class Frame:
         self.fns: dict[int, Fn] = {}
         self.calls: dict[int, Call] = {}
         self.ready: Callable[[], Ready] | None = None
-        self.told: Any = None
+        self.answer: Any = None
         self.until = 0.0
         self.ready_at = 0.0
         self.parked = False
@@ -62,11 +62,11 @@ class Operations:
     machine: Worker
 
     def make_parent(self, path: str, attempt: wire.Attempt, task: wire.Task) -> Parent:
-        made = Parent(path, attempt, task.replay, say=self._said)
+        made = Parent(path, attempt, task.replay, say=self._note)
         self.machine.parents[path] = made
         return made
 
-    def _said(self, text: str) -> None:
+    def _note(self, text: str) -> None:
         self.world.checks.diverged(text)
 
     def operate(  # noqa: PLR0911 - a table
@@ -102,7 +102,7 @@ class Operations:
             case ("wait_any", pending):
                 return lambda: self._any(frame, pending)
             case ("once",):
-                return lambda: self._told(frame, "once", lambda: self.world.rng.getrandbits(30))
+                return lambda: self._observe(frame, "once", lambda: self.world.rng.getrandbits(30))
             case ("once_begin", _):
                 begun = parent.begin_once(len(frame.in_once))
                 return lambda: self._once_begin(frame, begun)
@@ -113,7 +113,7 @@ class Operations:
                 return lambda: (noise,)
             case ("poll", number, index):
                 call = frame.calls[number]
-                return lambda: self._told(frame, "poll", lambda: call.find(index) is not None)
+                return lambda: self._observe(frame, "poll", lambda: call.find(index) is not None)
             case ("cancel", number, index):
                 return lambda: self._cancel(frame, number, index)
             case ("set_const", name, value):
@@ -198,7 +198,7 @@ class Operations:
         raw = parent.recall(kind)
         return True, None if raw is None else programs.decode_arg(raw)
 
-    def _told(self, frame: Frame, kind: str, draw: Callable[[], Any]) -> Ready:
+    def _observe(self, frame: Frame, kind: str, draw: Callable[[], Any]) -> Ready:
         ready, answer = self._recall(frame, kind)
         if not ready:
             return None
@@ -219,7 +219,7 @@ class Operations:
             checks.kept_once.runs(frame.path, begun, parent.attempt)
             frame.in_once.append(begun)
             return (None,)
-        checks.kept_once.told(frame.path, begun, raw, parent.attempt)
+        checks.kept_once.observed(frame.path, begun, raw, parent.attempt)
         return (programs.decode_arg(raw),)
 
     def _once_end(self, frame: Frame, value: Any) -> Callable[[], Ready]:
@@ -230,7 +230,7 @@ class Operations:
         def ready() -> Ready:
             if not parent.once.is_durable:
                 return None
-            self.world.checks.kept_once.told(frame.path, begun, raw, parent.attempt)
+            self.world.checks.kept_once.observed(frame.path, begun, raw, parent.attempt)
             return (programs.decode_arg(raw),)
 
         return ready
@@ -238,16 +238,16 @@ class Operations:
     def _any(self, frame: Frame, pending: Sequence[tuple[int, int]]) -> Ready:
         parent = frame.parent
         assert parent is not None
-        if frame.told is None:
+        if frame.answer is None:
             ready, answer = self._recall(frame, "done")
             if not ready:
                 return None
-            frame.told = None if answer is None else tuple(answer)
-        if frame.told is not None:
-            number, index = frame.told
+            frame.answer = None if answer is None else tuple(answer)
+        if frame.answer is not None:
+            number, index = frame.answer
             if frame.calls[number].find(index) is None:
                 return None
-            found, frame.told = frame.told, None
+            found, frame.answer = frame.answer, None
             return (found,)
         arrived = [
             (chunk.arrival, each)
@@ -379,16 +379,16 @@ class Operations:
     def _cancel(self, frame: Frame, number: int, index: int) -> Ready:
         parent = frame.parent
         assert parent is not None
-        if frame.told is None:
+        if frame.answer is None:
             ready, answer = self._recall(frame, "cancel")
             if not ready or answer is not None:
                 return None if not ready else (answer,)
-            frame.told = "asked"
+            frame.answer = "asked"
             parent.ask_cancel(number, index)
         answer = parent.cancelled
         if answer is None:
             return None
-        frame.told = None
+        frame.answer = None
         if not answer:
             path = ids.item_path(frame.path, number, index)
             self.world.checks.too_late(frame.fns[number], path, frame.args[number][index])

@@ -40,7 +40,7 @@ class Checks:
     def __init__(self, world: World) -> None:
         self.world = world
         self.durable: dict[Key, bytes] = {}  # outcomes that were committed
-        self.told: dict[Key, bytes] = {}  # outcomes that a parent was told
+        self.delivered: dict[Key, bytes] = {}  # outcomes that a parent was told
         self.starts: Counter[Key] = Counter()
         self.deaths: Counter[str] = Counter()  # with the item on the CPU
         self.blamed: Counter[Key] = Counter()  # the same, as recorded
@@ -49,7 +49,7 @@ class Checks:
         self.cancels = Cancels(world, self.durable, self.starts)
         self.urgent = any("urgent" in step[:2] for step in world.steps)
         self.fns: dict[str, Fn] = {}
-        self.said: dict[bytes, list[wire.Progress | None]] = {}  # as committed; None: erased
+        self.progress: dict[bytes, list[wire.Progress | None]] = {}  # as committed; None: erased
         self.floors: dict[
             tuple[wire.Attempt, str], int
         ] = {}  # of a grant: how many of these before
@@ -118,9 +118,9 @@ class Checks:
         It is what the item itself kept, and no older than what was durable when this attempt was
         granted; nothing is given only where nothing was durable, or it was erased since.
         """
-        said = self.said.get(self._said_key(path), [])
+        recorded = self.progress.get(self._progress_key(path), [])
         floor = self.floors.get((work.attempt, path), 0)
-        mine = [self._payload(each, fn, raw) for each in said]
+        mine = [self._payload(each, fn, raw) for each in recorded]
         allowed = [*(mine[floor - 1 :] if floor else [b"", *mine])]
         if given not in allowed:
             raise Broken(f"NO-LOST: {path} continues from {given!r}, durable was {allowed}")
@@ -129,23 +129,32 @@ class Checks:
             if programs.decode_arg(given)[:2] != [path, programs.decode_arg(raw)]:
                 raise Broken(f"NO-WRONG: {path} continues from {given!r}, which another call kept")
 
-    def acknowledged(self, said: wire.Progress) -> None:
+    def acknowledged(self, message: wire.Progress) -> None:
         """A worker need not keep a word any more: it is durable, or can never be needed."""
-        path = ids.item_path(said.parent, said.call, said.index)
-        mine = (said.attempt.epoch, said.attempt.no)
-        for each in self.said.get(self._said_key(path), ()):
+        path = ids.item_path(message.parent, message.call, message.index)
+        mine = (message.attempt.epoch, message.attempt.no)
+        for each in self.progress.get(self._progress_key(path), ()):
             if each is not None and (each.attempt.epoch, each.attempt.no) > mine:
                 return
-            if each is not None and each.payload == said.payload:
+            if each is not None and each.payload == message.payload:
                 return
-        if not self.world.edited and (path, said.fingerprint + said.digest) not in self.durable:
-            raise Broken(f"NO-LOST: what {path} said at {said.done} is acknowledged, not durable")
+        if (
+            not self.world.edited
+            and (path, message.fingerprint + message.digest) not in self.durable
+        ):
+            raise Broken(
+                f"NO-LOST: what {path} said at {message.done} is acknowledged, not durable"
+            )
 
-    def _payload(self, said: wire.Progress | None, fn: Fn, raw: bytes) -> bytes:
+    def _payload(self, message: wire.Progress | None, fn: Fn, raw: bytes) -> bytes:
         mark = fn.id + programs.digest(raw)
-        return b"" if said is None or said.fingerprint + said.digest != mark else said.payload
+        return (
+            b""
+            if message is None or message.fingerprint + message.digest != mark
+            else message.payload
+        )
 
-    def _said_key(self, path: str) -> bytes:
+    def _progress_key(self, path: str) -> bytes:
         place = ids.parse_item(path)
         assert place is not None
         number = place[1].to_bytes(8, "big") + place[2].to_bytes(8, "big")
@@ -174,7 +183,9 @@ class Checks:
                 for index in range(start, stop):
                     path = ids.item_path(batch.parent.path, batch.call, index)
                     granted.append(path)
-                    self.floors[attempt, path] = len(self.said.get(self._said_key(path), ()))
+                    self.floors[attempt, path] = len(
+                        self.progress.get(self._progress_key(path), ())
+                    )
                     if self.world.edited and ids.depth(path) > 1:
                         continue  # below an item in whose place another one stands now
                     if (path, _key_of(shell.broker.state, batch.facts, index)) in self.durable:
@@ -224,11 +235,11 @@ class Checks:
             elif isinstance(change, Put) and change.table is Table.OUTPUT:
                 self._output(change)
             elif isinstance(change, Put) and change.table is Table.PROGRESS:
-                said = wire.decode_up(change.value)
-                assert isinstance(said, wire.Progress)
-                self.said.setdefault(change.key, []).append(said)
+                message = wire.decode_up(change.value)
+                assert isinstance(message, wire.Progress)
+                self.progress.setdefault(change.key, []).append(message)
             elif isinstance(change, Erase) and change.table is Table.PROGRESS:
-                self.said[change.prefix].append(None)
+                self.progress[change.prefix].append(None)
             elif isinstance(change, Put) and change.key == b"ended":
                 self.world.ended = True
             elif isinstance(change, Erase):
@@ -242,7 +253,7 @@ class Checks:
         if self.world.climate.edits:
             for key in [k for k in self.durable if self._prefix(k) == prefix]:
                 self.trimmed[key] = self.durable.pop(key)
-                self.told.pop(key, None)
+                self.delivered.pop(key, None)
 
     def _trimmed(self, record: wire.Trimmed) -> None:
         """A script that was changed may ask for trimmed calls again."""
@@ -252,7 +263,7 @@ class Checks:
                 continue
             if any(low <= place[1] < high for low, high in record.calls):
                 self.trimmed[key] = self.durable.pop(key)
-                self.told.pop(key, None)
+                self.delivered.pop(key, None)
 
     def _prefix(self, key: Key) -> bytes:
         place = ids.parse_item(key[0])
@@ -289,7 +300,7 @@ class Checks:
             raise Broken(f"NO-LOST: a parent is told the outcome of {path}, which is not durable")
         if durable != payload:
             raise Broken(f"ONE-COMMIT: a parent is told another outcome of {path} than is recorded")
-        if self.told.setdefault(key, payload) != payload:
+        if self.delivered.setdefault(key, payload) != payload:
             raise Broken(f"ONE-COMMIT: the outcome of {path} has changed under its parent")
         value = programs.read_outcome(payload, failed=failed)
         try:
@@ -313,9 +324,9 @@ class Checks:
         A grant that comes late begins an attempt which another one has taken the place of: what it
         knows may be older, and nothing that it says counts (LE1).
         """
-        saved, told = self.saved.get((path, *key), (0, attempt))
+        saved, saved_by = self.saved.get((path, *key), (0, attempt))
         if newest < saved and not self.world.edited:
-            if self.is_done(path) or (attempt.epoch, attempt.no) < (told.epoch, told.no):
+            if self.is_done(path) or (attempt.epoch, attempt.no) < (saved_by.epoch, saved_by.no):
                 return
             raise Broken(
                 f"NO-LOST: {path} was told that {key} {saved} is durable; {newest} is there"

@@ -37,8 +37,8 @@ def durable_part(state: State) -> dict[str, Any]:
     names = set(State.__struct_fields__).difference(_NOT_OF_STATE)
     return {
         **{name: getattr(state, name) for name in names},
-        "words": state.words.batches,
-        "tally": _plain(msgspec.to_builtins(state.tally.said)),
+        "words": state.progress.batches,
+        "tally": _plain(msgspec.to_builtins(state.tally.counts)),
         "parents": {
             path: _parent_part(parent)
             for path, parent in sorted(state.parents.items())

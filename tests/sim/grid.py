@@ -75,7 +75,7 @@ class Grid:
         self.heard_at: dict[int, float] = {}
         self.calm_since: dict[int, float] = {}  # since when nothing has happened to a host
         self.liars: set[int] = set()
-        self.deaf_since: dict[int, float] = {}
+        self.silent_since: dict[int, float] = {}
         self.up_since: dict[int, float] = {}
         self.lost_at: dict[int, list[float]] = {}  # by one broker
         self.liar = Liar(world, self)
@@ -202,7 +202,7 @@ class Grid:
     def _block(self, node: int, kind: str, seconds: float) -> None:
         self.disturb(node)
         if kind != "mute" and self.passes_down(node):
-            self.deaf_since[node] = self.world.now
+            self.silent_since[node] = self.world.now
         for way in {"apart": (0, 1), "mute": (0,), "deaf": (1,)}[kind]:
             until = self.blocked.get((node, way), 0.0)
             self.blocked[node, way] = max(until, self.world.now + seconds)
@@ -273,7 +273,7 @@ class Grid:
 
     # --- what must hold -----------------------------------------------------------------------
 
-    def said(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """The broker says something: no honest host is accused."""
         self.world.note(f"says {text}")
         honest = [node for node in self.nodes if node not in self.liars]
@@ -320,7 +320,11 @@ class Grid:
                     f"HO2: {host.name} is {host.state.value} {silent_s:.1f} s after its end"
                 )
             self._check_down(shell, node, host)
-            if host.told_at == now and host.empty_by == math.inf and host.state is State.DRAINING:
+            if (
+                host.end_sent_at == now
+                and host.empty_by == math.inf
+                and host.state is State.DRAINING
+            ):
                 held = [each.name for each in host.peers.values() if each.leases]
                 if held:
                     raise Broken(f"HO4: {held} are told to end, and have begun something")
@@ -339,12 +343,16 @@ class Grid:
         now, timeout_s = self.world.now, shell.config.heartbeat_timeout_s
         if host.state is not State.UP:
             self.up_since[node] = now
-        since = max(self.deaf_since.get(node, now), self.up_since.get(node, now))
-        deaf_s = now - max(since, shell.woke_at)
+        since = max(self.silent_since.get(node, now), self.up_since.get(node, now))
+        silent_s = now - max(since, shell.woke_at)
         slack_s = LATE_S + 2 * shell.config.beat_s + 2 * self.weather.latency_s[node]
-        is_deaf = not self.passes_down(node) and host.state is State.UP and bool(host.peers)
-        if is_deaf and deaf_s > timeout_s + slack_s and now - shell.opened_at > timeout_s + slack_s:
-            raise Broken(f"HO2: {host.name} hears nothing for {deaf_s:.1f} s, and is UP")
+        is_unresponsive = not self.passes_down(node) and host.state is State.UP and bool(host.peers)
+        if (
+            is_unresponsive
+            and silent_s > timeout_s + slack_s
+            and now - shell.opened_at > timeout_s + slack_s
+        ):
+            raise Broken(f"HO2: {host.name} hears nothing for {silent_s:.1f} s, and is UP")
         losses = [at for at in self.lost_at.get(node, ()) if now - at < FLAPS_S]
         if len(losses) >= FLAPS_MAX and host.state is State.UP:
             raise Broken(f"HO5: {host.name} was lost {len(losses)} times, and is UP")

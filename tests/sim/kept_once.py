@@ -34,7 +34,7 @@ class KeptOnce:
                 f"NO-LOST: {path} runs a function again at {begun}, and was told its answer"
             )
 
-    def told(self, path: str, begun: Begun, answer: bytes, by: Attempt) -> None:
+    def observed(self, path: str, begun: Begun, answer: bytes, by: Attempt) -> None:
         """A parent is told what a function has come to."""
         self.by.setdefault((path, begun.whole), by)
         if self.answers.setdefault((path, begun.whole), answer) != answer and self._counts(path):

@@ -36,7 +36,7 @@ class Launcher:
         """Begin a life: first, or `resume`."""
         world = self.world
         if not adopt:
-            world.lacks.begin_life()
+            world.missing_functions.begin_life()
             world.hosts.begin_life()
         self.start_broker(adopt=adopt)
         if world.grid is None:

@@ -55,7 +55,7 @@ class Leftovers:
             "leases": [
                 no for no, each in scheduler.leases.items() if each.batch.facts not in forgotten
             ],
-            "progress": list(state.words.batches) or list(shell.journal.scan(Table.PROGRESS)),
+            "progress": list(state.progress.batches) or list(shell.journal.scan(Table.PROGRESS)),
             "crashes": [p.path for p in state.parents.values() if _blames(p, forgotten)],
             "open batches": [each for each in scheduler.batches if not _stands(state, each)],
             "questions": list(shell.broker.questions.open),

@@ -87,10 +87,10 @@ def _observation_late() -> Sequence[Patch]:
     late: dict[int, list[bytes]] = {}
 
     def bug(self: Parent) -> list[bytes]:
-        told, self.outgoing._told = self.outgoing._told, []
+        observations, self.outgoing._observations = self.outgoing._observations, []
         found = [*frames(self), *late.pop(id(self), [])]
-        if told:
-            late[id(self)] = [wire.encode(wire.Observed(self.path, self.attempt, told))]
+        if observations:
+            late[id(self)] = [wire.encode(wire.Observed(self.path, self.attempt, observations))]
         return found
 
     return [(Parent, "frames", bug)]

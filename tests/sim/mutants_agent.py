@@ -21,7 +21,7 @@ _TIRED = {"hosts": Trouble(stillborn=0.95), "until": 10.0}
 _YOUNG = {"hosts": Trouble(young=0.95, oom=0.3), "until": 10.0}
 _UNFIT = {"hosts": Trouble(unfit=0.95), "until": 10.0}
 _FULL_UP = {"hosts": Trouble(refuses=0.5, young=0.95), "until": 10.0}
-_DEAF = {"hosts": Trouble(deaf=0.9), "rates": {"stop": 0.5}, "until": 10.0}
+_IGNORES_STOP = {"hosts": Trouble(ignores_stop=0.9), "rates": {"stop": 0.5}, "until": 10.0}
 _ALONE = {"hosts": Trouble(gone=0.5), "until": 10.0}
 _PAUSED = {"rates": {"pause": 2.0, "broker": 0.5}, "until": 10.0}
 _LATE = (("map", "laggard", [1, 2, 3]), ("map", "hangs", [4]))
@@ -45,7 +45,7 @@ def _orderly_ends_are_crashes() -> Sequence[Patch]:
     return [(agent, "_lost", bug)]
 
 
-def _memory_is_not_told() -> Sequence[Patch]:
+def _memory_is_not_reported() -> Sequence[Patch]:
     return [(agent, "_SIGKILL", -15)]
 
 
@@ -61,7 +61,7 @@ def _unfit_for_ever() -> Sequence[Patch]:
     return [(Agent, "_is_unfit", lambda _self, _slot: False)]
 
 
-def _unfit_is_not_told() -> Sequence[Patch]:
+def _unfit_is_not_reported() -> Sequence[Patch]:
     tell = Agent._tell
 
     def bug(self: Agent, message: wire.Up) -> None:
@@ -97,7 +97,7 @@ def _started_after_a_stop() -> Sequence[Patch]:
     return [(Agent, "_start_due", bug)]
 
 
-def _deaths_told_only_at_once() -> Sequence[Patch]:
+def _deaths_reported_only_at_once() -> Sequence[Patch]:
     tell = Agent._tell
 
     def bug(self: Agent, message: wire.Up) -> None:
@@ -162,19 +162,19 @@ def _done_and_started_again() -> Sequence[Patch]:
 AGENT_MUTANTS = (
     Mutant("late items are crashes", _timeouts_are_crashes, _LATE),
     Mutant("ends in order are crashes", _orderly_ends_are_crashes, None, _YOUNG),
-    Mutant("a death for memory is a crash", _memory_is_not_told, None, _YOUNG),
+    Mutant("a death for memory is a crash", _memory_is_not_reported, None, _YOUNG),
     Mutant("who dies at once is started at once", _no_back_off, None, _YOUNG),
     Mutant("who never begins is started forever", _stillborn_for_ever, None, _TIRED),
     Mutant("who cannot import tries forever", _unfit_for_ever, None, _UNFIT),
-    Mutant("that workers cannot import is not told", _unfit_is_not_told, None, _UNFIT),
+    Mutant("that workers cannot import is not reported", _unfit_is_not_reported, None, _UNFIT),
     Mutant("refusals are waited for without end", _refused_for_ever, None, _FULL_UP),
     Mutant("a refused process is not tried again", _refused_at_once_given_up, None, _FULL_UP),
-    Mutant("processes start after a stop", _started_after_a_stop, None, _DEAF),
-    Mutant("deaths are lost while no broker is there", _deaths_told_only_at_once, None, _YOUNG),
+    Mutant("processes start after a stop", _started_after_a_stop, None, _IGNORES_STOP),
+    Mutant("deaths are lost while no broker is there", _deaths_reported_only_at_once, None, _YOUNG),
     Mutant("deaths are lost with the broker", _owed_is_forgotten, None, _PAUSED),
     Mutant("paused processes are vouched for", _the_paused_are_vouched_for, None, _PAUSED),
     Mutant("a Hello names the dead", _the_dead_are_there, None, _YOUNG),
-    Mutant("nothing is killed at a stop", _no_end_at_a_stop, None, _DEAF),
+    Mutant("nothing is killed at a stop", _no_end_at_a_stop, None, _IGNORES_STOP),
     Mutant("a gone launcher is only a stop", _the_launcher_is_not_missed, None, _ALONE),
-    Mutant("what is done starts again", _done_and_started_again, None, _DEAF),
+    Mutant("what is done starts again", _done_and_started_again, None, _IGNORES_STOP),
 )

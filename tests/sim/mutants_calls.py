@@ -16,7 +16,7 @@ from resilient_scoop.core.broker.membership import Membership
 from resilient_scoop.core.broker.scheduler import Scheduler
 from resilient_scoop.core.events import Put, Table
 from resilient_scoop.core.facts import fold, recovery
-from resilient_scoop.core.facts.progress import Words
+from resilient_scoop.core.facts.progress import ProgressTable
 from resilient_scoop.core.facts.state import State
 from resilient_scoop.core.parent.calls import Calls
 from resilient_scoop.core.parent.parent import Parent
@@ -181,18 +181,18 @@ def _progress_forgotten() -> Sequence[Patch]:
 
 
 def _progress_of_others() -> Sequence[Patch]:
-    def put(state: State, said: wire.Progress) -> bytes | None:
-        return state.words.put(said, b"", state.run)
+    def put(state: State, message: wire.Progress) -> bytes | None:
+        return state.progress.put(message, b"", state.run)
 
     def read(task: wire.Task, where: Any, journal: Any) -> wire.Task:
-        said = wire.decode_up(journal.get(Table.PROGRESS, where.key))
-        assert isinstance(said, wire.Progress)
-        return msgspec.structs.replace(task, resume=said.payload)
+        message = wire.decode_up(journal.get(Table.PROGRESS, where.key))
+        assert isinstance(message, wire.Progress)
+        return msgspec.structs.replace(task, resume=message.payload)
 
     return [
         (ledger, "apply_progress", put),
         (recovery, "apply_progress", put),
-        (Words, "sift", lambda *_: None),
+        (ProgressTable, "sift", lambda *_: None),
         (exchange, "_with_resume", read),
     ]
 
@@ -202,13 +202,13 @@ def _progress_kept_for_good() -> Sequence[Patch]:
 
 
 def _first_word_stands() -> Sequence[Patch]:
-    put = Words.put
+    put = ProgressTable.put
 
-    def bug(self: Words, said: wire.Progress, *more: Any) -> bytes | None:
-        old = (self.within(said.parent, said.call) or {}).get(said.index)
-        return put(self, said, *more) if old is None else None
+    def bug(self: ProgressTable, message: wire.Progress, *more: Any) -> bytes | None:
+        old = (self.within(message.parent, message.call) or {}).get(message.index)
+        return put(self, message, *more) if old is None else None
 
-    return [(Words, "put", bug)]
+    return [(ProgressTable, "put", bug)]
 
 
 def _progress_not_handed_out() -> Sequence[Patch]:
@@ -219,7 +219,7 @@ def _given_up_for_nothing() -> Sequence[Patch]:
     return [(Abandonments, "settle", lambda _: None)]
 
 
-def _given_up_not_said_again() -> Sequence[Patch]:
+def _given_up_not_reported_again() -> Sequence[Patch]:
     def bug(self: Worker) -> list[bytes]:
         head, *frames = hello(self)
         kept = [f for f in frames if not isinstance(wire.decode_up(f), wire.Abandon)]
@@ -287,7 +287,7 @@ CALL_MUTANTS = (
     Mutant("the first word stands", _first_word_stands, _LONG),
     Mutant("progress not handed out", _progress_not_handed_out, _LONG),
     Mutant("given up for nothing", _given_up_for_nothing, _GLANCES),
-    Mutant("given up, not said again", _given_up_not_said_again, _GLANCES),
+    Mutant("given up, not reported again", _given_up_not_reported_again, _GLANCES),
     Mutant("given up, taken for done", _given_up_taken_for_done, _GLANCES),
     Mutant("given up, forgotten at restart", _given_up_forgotten, _GLANCES),
     Mutant("calls of later attempts not journaled", _new_end_not_journaled),

@@ -59,11 +59,11 @@ def _pending_trimmed() -> Sequence[Patch]:
     return [(checkpoints, "_trim", bug)]
 
 
-def _counter_wrong(calls_off: int, told_off: int) -> Callable[[], Sequence[Patch]]:
+def _counter_wrong(calls_off: int, observations_off: int) -> Callable[[], Sequence[Patch]]:
     jump = Parent.jump
 
     def bug(self: Parent, calls: int, observations: int, pending: Any) -> None:
-        jump(self, calls + calls_off, max(0, observations + told_off), pending)
+        jump(self, calls + calls_off, max(0, observations + observations_off), pending)
 
     return lambda: [(Parent, "jump", bug)]
 

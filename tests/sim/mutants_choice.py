@@ -12,7 +12,7 @@ from tests.sim.planting import Mutant, Patch
 from tests.sim.troubles import Trouble
 
 _CAREFUL = {"hosts": Trouble(freed=0.9), "until": 10.0, "nodes": 1, "workers": 2}
-_DEAF = {"hosts": Trouble(deaf=0.9), "rates": {"stop": 1.0}, "until": 10.0}
+_IGNORES_STOP = {"hosts": Trouble(ignores_stop=0.9), "rates": {"stop": 1.0}, "until": 10.0}
 _CALM = {"rates": {}, "until": 0.0, "points": {}, "nodes": 1, "workers": 1}
 _NESTED = (("map", "fan", [[2, 3, "leaf"]] * 4), ("map", "leaf", [1, 2, 3]))
 
@@ -69,7 +69,7 @@ def _nothing_is_barred() -> Sequence[Patch]:
 
 CHOICE_MUTANTS = (
     Mutant("slices go before parents", _slices_before_parents, _NESTED),
-    Mutant("slices begin after a stop", _begun_after_a_stop, None, _DEAF),
+    Mutant("slices begin after a stop", _begun_after_a_stop, None, _IGNORES_STOP),
     Mutant("ready parents wait", _ready_parents_wait, _NESTED, _CALM),
     Mutant("the shallowest parent goes first", _the_shallowest_first),
     Mutant("ranks of slices are ignored", _ranks_ignored),

@@ -117,7 +117,7 @@ def _only_the_agent_is_lost() -> Sequence[Patch]:
     return [(Hosts, "_lose_all", bug)]
 
 
-def _the_deaf_are_not_noticed() -> Sequence[Patch]:
+def _unresponsive_hosts_are_not_noticed() -> Sequence[Patch]:
     return [(Hosts, "pings", lambda _self, _agent: None)]
 
 
@@ -249,7 +249,7 @@ GRID_MUTANTS = (
     Mutant("what guests held is forgotten soon", _records_of_guests_are_short, None, _AWAY),
     Mutant("silent hosts are never lost", _silent_hosts_are_never_lost, _LONG, _AWAY),
     Mutant("only the agent of a host is lost", _only_the_agent_is_lost, _LONG, _AWAY),
-    Mutant("deaf hosts are not noticed", _the_deaf_are_not_noticed, _LONG, _weather(deaf=0.5)),
+    Mutant("deaf hosts are not noticed", _unresponsive_hosts_are_not_noticed, _LONG, _weather(deaf=0.5)),
     Mutant(
         "the broker's stall counts against hosts", _the_own_stall_counts, _LONG,
         {**_weather(), "rates": {"pause": 1.0}},

@@ -14,7 +14,7 @@ _KEPT = (("kept", 2), ("map", "keeper", [2, 1]), ("kept", 3))
 _ORIGIN = {"rates": {"both": 1.0, "broker": 1.0, "worker": 1.0}, "until": 10.0, "edits": False}
 
 
-def _told_before_it_is_durable() -> Sequence[Patch]:
+def _answered_before_it_is_durable() -> Sequence[Patch]:
     return [(Once, "is_durable", property(lambda _: True))]
 
 
@@ -43,7 +43,7 @@ def _not_looked_for() -> Sequence[Patch]:
 
 
 ONCE_MUTANTS = (
-    Mutant("once told before it is durable", _told_before_it_is_durable, _KEPT, _ORIGIN),
+    Mutant("once answered before it is durable", _answered_before_it_is_durable, _KEPT, _ORIGIN),
     Mutant("what once did is not passed over", _not_passed_over, _KEPT, _ORIGIN),
     Mutant("answers of inner functions taken", _inner_ones_taken, _KEPT, _ORIGIN),
     Mutant("answers behind others not found", _not_looked_for, _KEPT, _ORIGIN),

@@ -76,8 +76,8 @@ class Watch:
             if isinstance(event, places.AgentCame) and event.host == host:
                 assert slot.state is State.RUNNING, f"PL3 {host} is {slot.state}"
             if self.states[host] is State.RUNNING and slot.state is not State.RUNNING:
-                is_told = isinstance(event, places.AgentLost | places.AgentLeft)
-                assert is_told or self._is_unwanted(host), f"PL3 {host}: its link was there"
+                is_reported = isinstance(event, places.AgentLost | places.AgentLeft)
+                assert is_reported or self._is_unwanted(host), f"PL3 {host}: its link was there"
         if self.stop_until is not None:
             late_s = now - self.stop_until
             assert machine.left or late_s <= 0.01 or not machine.stopping, "PL7 it stays"

@@ -178,9 +178,9 @@ def dice(arg: Any) -> Body:
 
 def race(arg: Any) -> Body:
     """Follow the order of completion."""
-    told: list[Any] = []
-    chain = yield from steady(arg, told.append)
-    return [told, chain]
+    answers: list[Any] = []
+    chain = yield from steady(arg, answers.append)
+    return [answers, chain]
 
 
 def steady(total: int, tell: Callable[[Any], None]) -> Generator[Op, Any, int]:
@@ -220,15 +220,15 @@ def user(arg: Any) -> Body:
 def quitter(arg: Any) -> Body:
     """Cancel what was asked for, below the script."""
     count, waits = arg
-    told = []
+    answers = []
     call = yield ("map", "slow", list(range(count)))
     for at, wait in enumerate(waits):
         yield ("sleep", wait)
-        told.append((yield ("cancel", call, (at * 2 + 1) % count)))
+        answers.append((yield ("cancel", call, (at * 2 + 1) % count)))
     total = 0
     for index in range(count):
         total = mix(total, repr((yield ("result", call, index))))
-    return [told, total]
+    return [answers, total]
 
 
 def kept(count: int) -> Generator[Op, Any, Any]:
@@ -256,22 +256,22 @@ def keeper(arg: Any) -> Body:
     """Keep what varies, below the script, and continue with it."""
     first = yield from kept(arg)
     call = yield ("map", "leaf", [first[3] % 97, arg])
-    told = [first, (yield ("once",))]
+    answers = [first, (yield ("once",))]
     total = yield ("result", call, 1)
-    told.append((yield from kept(1)))
-    return [told, mix(total, (yield ("result", call, 0)), told[-1][3])]
+    answers.append((yield from kept(1)))
+    return [answers, mix(total, (yield ("result", call, 0)), answers[-1][3])]
 
 
 def saver(arg: Any) -> Body:
     """Continue from checkpoints of its own."""
     total, width = arg
-    told: list[Any] = []
-    chain = yield from durable("main", total, width, told, None)
-    return [told, chain]
+    answers: list[Any] = []
+    chain = yield from durable("main", total, width, answers, None)
+    return [answers, chain]
 
 
 def durable(
-    name: str, total: int, width: int, told: list[Any], tell: Callable[..., Op] | None
+    name: str, total: int, width: int, answers: list[Any], tell: Callable[..., Op] | None
 ) -> Generator[Op, Any, int]:
     """A loop over generations, with futures that outlive them, draws, and a commit at each end.
 
@@ -280,7 +280,7 @@ def durable(
     """
     early = yield ("map", "large" if total % 2 else "slow", [total])
     state = yield ("durable", name)
-    gen, chain, pending, told[:] = (0, 0, [[early, 0]], []) if state is None else state
+    gen, chain, pending, answers[:] = (0, 0, [[early, 0]], []) if state is None else state
     held: list[int] = []
     while gen < total:
         if gen % 3 == 0:
@@ -292,21 +292,21 @@ def durable(
         call = yield ("map", "leaf", args)
         pending.append([(yield ("map", ("leaf", "slow", "large")[gen % 3], [drawn % 83])), 0])
         if len(pending) > 2:
-            chain = mix(chain, (yield from _next(pending, told, tell)))
+            chain = mix(chain, (yield from _next(pending, answers, tell)))
         for index in reversed(range(len(args))):
             chain = mix(chain, (yield ("result", call, index)))
         if gen % 2:
-            told.append((yield ("once",)))
+            answers.append((yield ("once",)))
             if tell is not None:
-                yield tell("told", told.pop())
+                yield tell("told", answers.pop())
         if tell is not None:
             yield tell("gen", gen, chain)
         gen += 1
-        yield ("commit", name, [gen, chain, pending, told], pending)
+        yield ("commit", name, [gen, chain, pending, answers], pending)
     while held:
         yield ("result", held.pop(), 0)
     while pending:
-        chain = mix(chain, (yield from _next(pending, told, tell)))
+        chain = mix(chain, (yield from _next(pending, answers, tell)))
     yield ("leave", name)
     return mix(chain, (yield ("draw",)))
 
@@ -356,12 +356,12 @@ def drip(arg: Any) -> Body:
 
 
 def _next(
-    pending: list[Any], told: list[Any], tell: Callable[..., Op] | None
+    pending: list[Any], answers: list[Any], tell: Callable[..., Op] | None
 ) -> Generator[Op, Any, int]:
     call, index = yield ("wait_any", tuple(map(tuple, pending)))
-    told.append([call, index])
+    answers.append([call, index])
     if tell is not None:
-        yield tell("told", told.pop())
+        yield tell("told", answers.pop())
     pending.remove([call, index])
     value: int = yield ("result", call, index)
     return value

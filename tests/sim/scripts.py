@@ -61,8 +61,8 @@ def _lazy_step(chunks: list[int]) -> Body:
 
 
 def _steady_step(total: int) -> Body:
-    told: list[Any] = []
-    running = steady(total, told.append)
+    answers: list[Any] = []
+    running = steady(total, answers.append)
     answer = None
     while True:
         try:
@@ -118,8 +118,8 @@ def _cancels_step(fn: str, count: int, moments: list[Any]) -> Body:
         gone |= {victim} if in_time else set()
     for index in range(count):
         value = yield ("result", call, index)
-        said = index in gone
-        assert (value == Failed("cancelled")) == said, f"item {index}: told {said}, is {value}"
+        is_cancelled = index in gone
+        assert (value == Failed("cancelled")) == is_cancelled, f"item {index} is {value}"
         if index not in gone and not FNS[fn].is_certain:
             yield _say("told", value.kind if isinstance(value, Failed) else "")
         yield _say("cancels", repr(value))

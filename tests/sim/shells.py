@@ -69,9 +69,9 @@ def load(journal: MemoryJournal) -> tuple[State, dict[str, bytes]]:
     log = ((key, wire.decode_logged(raw)) for key, raw in journal.scan(Table.LOG))
     consts = {key.decode(): raw for key, raw in journal.scan(Table.CONST)}
     progress = [
-        (key, said)
+        (key, message)
         for key, raw in journal.scan(Table.PROGRESS)
-        if isinstance(said := wire.decode_up(raw), wire.Progress)
+        if isinstance(message := wire.decode_up(raw), wire.Progress)
     ]
     raw = journal.get(Table.META, TALLY_KEY)
     tally = None if raw is None else decode_tally(raw)
@@ -154,7 +154,7 @@ class BrokerShell(Process):
     def _refused(self, text: str) -> None:
         if self.world.grid is None:
             raise AssertionError(text)
-        self.world.grid.said(text)
+        self.world.grid.note(text)
 
     def die(self) -> None:
         super().die()
@@ -202,7 +202,7 @@ class BrokerShell(Process):
         if world.grid is not None:
             world.grid.turned(self)
         world.checks.turned(self, changes)
-        world.lacks.turned(self.broker, self.launcher)
+        world.missing_functions.turned(self.broker, self.launcher)
         world.hosts.turned(self.broker, self.launcher)
         if self.broker.handover.stage is Stage.OVER and not self.broker.handover.awaited.hands_over:
             self.launcher.asking = None

@@ -18,7 +18,7 @@ from tests.sim.mutants_choice import CHOICE_MUTANTS
 from tests.sim.mutants_compaction import COMPACTION_MUTANTS
 from tests.sim.mutants_forget import FORGET_MUTANTS
 from tests.sim.mutants_grid import GRID_MUTANTS
-from tests.sim.mutants_lacks import LACK_MUTANTS
+from tests.sim.mutants_missing import MISSING_MUTANTS
 from tests.sim.mutants_moved import MOVED_MUTANTS
 from tests.sim.mutants_once import ONCE_MUTANTS
 from tests.sim.mutants_permission import PERMISSION_MUTANTS
@@ -31,7 +31,7 @@ BLOCKS = 40
 TROUBLED_SEEDS = 60
 GRID_SEEDS = 80
 ALL = (*MUTANTS, *CALL_MUTANTS, *CHECKPOINT_MUTANTS, *COMPACTION_MUTANTS, *FORGET_MUTANTS,
-       *PERMISSION_MUTANTS, *ONCE_MUTANTS, *MOVED_MUTANTS, *LACK_MUTANTS, *AGENT_MUTANTS,
+       *PERMISSION_MUTANTS, *ONCE_MUTANTS, *MOVED_MUTANTS, *MISSING_MUTANTS, *AGENT_MUTANTS,
        *CHOICE_MUTANTS, *GRID_MUTANTS)  # fmt: skip
 AT_ONCE = (*MUTANTS[:4], *AGENT_MUTANTS[:4], *GRID_MUTANTS[:4])
 MUTANT_SEEDS = 1200

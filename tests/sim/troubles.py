@@ -27,11 +27,11 @@ class Trouble:
     full: float = 0.0  # chance that the reason is a full disk
     stillborn: float = 0.0  # it ends before it has begun
     unfit: float = 0.0  # it cannot import the script
-    lacking: float = 0.0  # it meets a limit of the system by itself
+    limited: float = 0.0  # it meets a limit of the system by itself
     young: float = 0.0  # it dies within a second
     oom: float = 0.0  # it is killed for memory
     freed: float = 0.0  # it ends to free itself of a lock
-    deaf: float = 0.0  # it does not end at a stop
+    ignores_stop: float = 0.0  # it does not end at a stop
     gone: float = 0.0  # how often a second the launcher is killed
 
     @classmethod
@@ -39,9 +39,9 @@ class Trouble:
         rare, often = (0.0, 0.0, 0.1, 0.3), (0.0, 0.0, 0.3, 0.95)
         return cls(
             refuses=rng.choice((0.0, 0.1, 0.5)), full=rng.choice((0.0, 0.3)),
-            stillborn=rng.choice(often), unfit=rng.choice(often), lacking=rng.choice(rare),
+            stillborn=rng.choice(often), unfit=rng.choice(often), limited=rng.choice(rare),
             young=rng.choice((0.0, 0.3, 0.95)), oom=rng.choice(rare), freed=rng.choice(rare),
-            deaf=rng.choice((0.0, 0.5)), gone=rng.choice((0.0, 0.0, 0.2)),
+            ignores_stop=rng.choice((0.0, 0.5)), gone=rng.choice((0.0, 0.0, 0.2)),
         )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ class Hosts:
         trouble = self.trouble
         if trouble is None:
             return None
-        codes = {REFUSED: trouble.lacking, 1: trouble.stillborn}
+        codes = {REFUSED: trouble.limited, 1: trouble.stillborn}
         if name != "origin":
             codes[CANNOT_IMPORT] = trouble.unfit
         for code, chance in codes.items():
@@ -110,9 +110,9 @@ class Hosts:
                 return Unborn(self.world, host, name, code, self.rng.random() * 0.3)
         return None
 
-    def is_deaf(self) -> bool:
+    def ignores_stop(self) -> bool:
         """Draw whether a process does not end at a stop."""
-        return self.trouble is not None and self._chance(self.trouble.deaf)
+        return self.trouble is not None and self._chance(self.trouble.ignores_stop)
 
     def early_end(self) -> tuple[str, float] | None:
         """Draw how and when a process that has begun ends soon."""

@@ -32,13 +32,13 @@ class Untrue(AssertionError):
 class _Teller:
     """Gives a body the answers that it was told in the world."""
 
-    def __init__(self, told: Sequence[Any]) -> None:
-        self.told = list(told)
+    def __init__(self, answers: Sequence[Any]) -> None:
+        self.answers = list(answers)
 
     def next(self, op: Op) -> Any:
-        if not self.told:
+        if not self.answers:
             raise Untrue(f"nothing was written down of {op[0]}")
-        answer = self.told.pop(0)
+        answer = self.answers.pop(0)
         if op[0] == "wait_any":
             answer = tuple(answer)
             if answer not in op[1]:
@@ -55,13 +55,13 @@ def check_value(fn: Fn, path: str, arg: Any, value: Any) -> None:
         if value.kind not in allowed:
             raise Untrue(f"{path} = {fn.name}({arg}) failed as {value.kind}, not as {allowed}")
         return
-    told = value[0] if fn.tells else []
-    expected = truth(fn, path, arg, told)
+    answers = value[0] if fn.tells else []
+    expected = truth(fn, path, arg, answers)
     if value != expected:
         raise Untrue(f"{path} = {fn.name}({arg}) is {value}, not {expected}")
 
 
-def truth(fn: Fn, path: str, arg: Any, told: Sequence[Any] = ()) -> Any:
+def truth(fn: Fn, path: str, arg: Any, answers: Sequence[Any] = ()) -> Any:
     """Return the value of an item, computed without a runtime."""
     if fn.raises:
         return Failed("raised")
@@ -75,21 +75,21 @@ def truth(fn: Fn, path: str, arg: Any, told: Sequence[Any] = ()) -> Any:
             value = step_value(value, step)
         return value
     try:
-        return _pure(fn.body(arg), path, _Teller(told), None)
+        return _pure(fn.body(arg), path, _Teller(answers), None)
     except RaisedError:
         return Failed("raised")
 
 
 def check_output(steps: Sequence[Step], output: bytes) -> None:
     """Raise `Untrue` if the script cannot have printed this."""
-    told = []
+    answers = []
     for line in output.split(b"\n")[:-1]:
         words = _decode(bytes.fromhex(line.decode()))
         if words[0] == "told":
-            told.append(words[1])
+            answers.append(words[1])
     printed = bytearray()
     try:
-        _pure(script(steps), ids.ROOT, _Teller(told), printed)
+        _pure(script(steps), ids.ROOT, _Teller(answers), printed)
     except Untrue as error:
         raise Untrue(f"{error}; printed up to there: {bytes(printed)!r} of {output!r}") from None
     if printed != output:

@@ -58,8 +58,8 @@ class Watch:
         frames = [
             f for each in actions if isinstance(each, agent.Transmit) for f in each.frames[1:]
         ]
-        told = [wire.decode_up(frame) for frame in frames]
-        self._told(actions)
+        messages = [wire.decode_up(frame) for frame in frames]
+        self._check_sent(actions)
         match event:
             case agent.Started(name=name):
                 self.starting.discard(name)
@@ -69,12 +69,12 @@ class Watch:
                 self.starting.discard(name)
                 self._not_started(name, full=full)
             case agent.Exited():
-                self._exited(event, told, stopping=stopping)
+                self._exited(event, messages, stopping=stopping)
             case agent.LauncherGone():
                 has_met = self.host.is_remote and self.host.machine.link.epoch > 0
                 self.gone = self.gone or (not stopping and not has_met)
             case agent.Ticked(states=states) if states is not None:
-                self._looked(told)
+                self._looked(messages)
             case _:
                 pass
         for action in actions:
@@ -111,15 +111,17 @@ class Watch:
             self.heard_at += now - self.stepped_at
         self.stepped_at = now
 
-    def _told(self, actions: Sequence[agent.Action]) -> None:
+    def _check_sent(self, actions: Sequence[agent.Action]) -> None:
         """See what a new broker is told, and keep in mind which deaths are not acknowledged."""
         link = self.host.machine.link
         for action in actions:
             if not isinstance(action, agent.Transmit):
                 continue
-            told = [wire.decode_up(frame) for frame in action.frames[1:]]
-            lost = [each.incarnation for each in told if isinstance(each, wire.ProcessLost)]
-            if told and isinstance(told[0], wire.Hello) and link is not self.met:  # not sent again
+            messages = [wire.decode_up(frame) for frame in action.frames[1:]]
+            lost = [each.incarnation for each in messages if isinstance(each, wire.ProcessLost)]
+            if (
+                messages and isinstance(messages[0], wire.Hello) and link is not self.met
+            ):  # not sent again
                 self.met = link
                 owed = {each for on, no, each in self.owed if on is not link and no in on.unacked}
                 if not owed <= set(lost):
@@ -127,8 +129,8 @@ class Watch:
                         f"G2: the new broker is not told of {len(owed - set(lost))} deaths"
                     )
                 there = {child.id for child in self.host.children.values()}
-                if there != set(told[0].incarnations):
-                    raise Broken(f"G7: a Hello names {told[0].incarnations}, there are {there}")
+                if there != set(messages[0].incarnations):
+                    raise Broken(f"G7: a Hello names {messages[0].incarnations}, there are {there}")
                 self.owed = []
             no = wire.unpack_header(action.frames[0]).seq
             self.owed = [owed for owed in self.owed if owed[1] in owed[0].unacked]
@@ -175,12 +177,12 @@ class Watch:
         if self.refused[role] > most and self.stopped_at is None:
             raise Broken(f"G6: {name} was refused {self.refused[role]} times, and no end")
 
-    def _exited(self, event: agent.Exited, told: Sequence[wire.Up], *, stopping: bool) -> None:
+    def _exited(self, event: agent.Exited, messages: Sequence[wire.Up], *, stopping: bool) -> None:
         name, flight, child = event.name, event.flight, self.host.reaped
         self.died_at[name] = now = self.host.world.now
         if not self.gone:
             unsent = [wire.decode_up(frame) for frame in self.host.machine.pending]
-            losses = [m for m in (*told, *unsent) if isinstance(m, wire.ProcessLost)]
+            losses = [m for m in (*messages, *unsent) if isinstance(m, wire.ProcessLost)]
             mine = [m for m in losses if m.incarnation == child.id]
             if len(mine) != 1:
                 raise Broken(f"G2: of the end of {name} the broker is told {len(mine)} times")
@@ -193,9 +195,11 @@ class Watch:
                 raise Broken(f"G3: {name} died of {child.cause}, told is {mine[0].reason}")
             others = any(each.role == "worker" for each in self.host.children.values())
             unfit = event.code == CANNOT_IMPORT and not others and not stopping
-            if unfit and not any(isinstance(message, wire.Unfit) for message in (*told, *unsent)):
+            if unfit and not any(
+                isinstance(message, wire.Unfit) for message in (*messages, *unsent)
+            ):
                 raise Broken(f"G6: {name} alone cannot import the script, and tries again")
-        elif any(isinstance(message, wire.ProcessLost) for message in told):
+        elif any(isinstance(message, wire.ProcessLost) for message in messages):
             raise Broken("G2: a death is told, and the launcher is gone")
         if flight.has_ended:
             self.over.add(name)
@@ -207,10 +211,10 @@ class Watch:
         if max(self.stillborn[name], self.unfit[name]) > FAILED_MAX:
             raise Broken(f"G6: {name} has not begun {self.stillborn[name]} times, and no end")
 
-    def _looked(self, told: Sequence[wire.Up]) -> None:
+    def _looked(self, messages: Sequence[wire.Up]) -> None:
         now = self.host.world.now
         states = {child.id: child.state(now) for child in self.host.children.values()}
-        for message in told:
+        for message in messages:
             if isinstance(message, wire.Alive):
                 for each in message.incarnations:
                     if states.get(PeerId(each)) != "R":

@@ -47,12 +47,12 @@ class WorkerShell(Operations, Process):
         self.code = -9
         self.cause = "crash"  # of its death
         self.is_race = False
-        self.is_spared = False  # it dies at a place where no item is blamed
-        self.is_deaf = False
+        self.is_unblamed = False  # it dies at a place where no item is blamed
+        self.ignores_stop = False
         self.deadline_s = 0.0  # of the item on the CPU
         self.machine = Worker(role=self.role, node=agent.machine.node, name=name, pid=0, run=RUN8)
         self.reporter = Reporter()
-        self.words: list[
+        self.sent_progress: list[
             tuple[Link, int, wire.Progress]
         ] = []  # sent: on which link, in which message
         self.busy: Frame | Work | None = None
@@ -63,7 +63,9 @@ class WorkerShell(Operations, Process):
         self.frames: dict[str, Frame] = {}  # those that wait, by path
         self.runnable: deque[tuple[Frame, Any]] = deque()
         self.awaiting: tuple[Work, int] | None = None  # an item that may not begin yet
-        self.full_told = -1  # to the broker of which epoch it was said that a result has no space
+        self.reported_full = (
+            -1
+        )  # to the broker of which epoch it was said that a result has no space
         self.flushed_at = 0.0
         self.careful = careful  # it was freed of a lock before
         self.began_at = self.free_at = world.now
@@ -79,11 +81,11 @@ class WorkerShell(Operations, Process):
 
     def die(self) -> None:
         if self.cause in ("crash", "oom"):
-            self.is_spared = not self.may_crash()
+            self.is_unblamed = not self.may_crash()
         super().die()
         self.world.checks.saves.lost(self.id)
         self.world.workers.pop(self.id, None)
-        if self.on_cpu is not None and not self.is_spared:
+        if self.on_cpu is not None and not self.is_unblamed:
             cause = "crash" if self.cause == "oom" else self.cause
             self.world.checks.died_running(self.on_cpu_path, cause)
         if self.agent.alive:
@@ -116,7 +118,7 @@ class WorkerShell(Operations, Process):
     def flight(self) -> Flight:
         """Return what its flight record says."""
         on_cpu, root = None, self.machine.parents.get(ids.ROOT)
-        if self.on_cpu is not None and not self.is_spared:
+        if self.on_cpu is not None and not self.is_unblamed:
             work, index = self.on_cpu
             task, attempt = work.task, work.attempt
             on_cpu = OnCpu(
@@ -163,20 +165,20 @@ class WorkerShell(Operations, Process):
 
     def _see_acknowledged(self) -> None:
         link, waiting = self.machine.link, []
-        for on, number, said in self.words:
+        for on, number, message in self.sent_progress:
             if on is link and number in link.unacked:
-                waiting.append((on, number, said))
+                waiting.append((on, number, message))
             elif on is link:
-                self.world.checks.acknowledged(said)
-        self.words = waiting
+                self.world.checks.acknowledged(message)
+        self.sent_progress = waiting
 
     def _react(self) -> None:
         machine = self.machine
         self._fence()
         machine.give_back()
         if machine.stopping is not None:
-            self.is_deaf = self.is_deaf or self.world.hosts.is_deaf()
-            if not self.is_deaf:
+            self.ignores_stop = self.ignores_stop or self.world.hosts.ignores_stop()
+            if not self.ignores_stop:
                 self._leave()
             return
         self._see_permission()
@@ -217,12 +219,12 @@ class WorkerShell(Operations, Process):
         self.world.at(delay_s, self, do, *args)
 
     def _flush(self) -> None:
-        words = self.reporter.due(self.world.now) if self.machine.greeted else []
-        self.machine.out += words
+        frames = self.reporter.due(self.world.now) if self.machine.greeted else []
+        self.machine.out += frames
         message = self.machine.flush()
-        for said in map(wire.decode_up, words):
-            assert isinstance(said, wire.Progress)
-            self.words.append((self.machine.link, self.machine.link.sent, said))
+        for progress in map(wire.decode_up, frames):
+            assert isinstance(progress, wire.Progress)
+            self.sent_progress.append((self.machine.link, self.machine.link.sent, progress))
         if message is not None:
             self.flushed_at = self.world.now
             self.world.send_up(self.id, message)
@@ -321,7 +323,7 @@ class WorkerShell(Operations, Process):
         """Begin an item as the real loop does: the deputy may come in at each of three places."""
         self.world.checks.chosen(self, work)
         index = work.next
-        if unfit := self.world.lacks.unfit(work):
+        if unfit := self.world.missing_functions.unfit(work):
             self._settle(work)
             self.machine.set_aside(work, index, unfit)
             self._flush()
@@ -425,11 +427,11 @@ class WorkerShell(Operations, Process):
 
     def _say(self, work: Work, index: int, fn: Fn, kept: list[Any]) -> None:
         task = work.task
-        said = wire.Progress(
+        message = wire.Progress(
             task.parent, work.attempt, task.call, index, fn.id, work.digests(index, index + 1),
             kept[2], fn.steps, programs.encode_arg(kept), task.tries,
         )  # fmt: skip
-        self.reporter.say(kept[0], work, index, said, self.world.now)
+        self.reporter.say(kept[0], work, index, message, self.world.now)
 
     def _end_leaf(
         self, work: Work, index: int, fn: Fn, raw: bytes, path: str, value: Any = None
@@ -455,10 +457,10 @@ class WorkerShell(Operations, Process):
         """Return whether a large result can be written; the broker is told when that changes."""
         full = self.world.now < self.world.full_until and not work.dropped
         epoch = self.machine.link.epoch if full else -1
-        if epoch != self.full_told:
-            self.full_told = epoch
-            lack = wire.NoRoom(1 << 21, "a result", "", result=True) if full else wire.NoRoom(0)
-            self.machine.out.append(wire.encode(lack))
+        if epoch != self.reported_full:
+            self.reported_full = epoch
+            need = wire.NoRoom(1 << 21, "a result", "", result=True) if full else wire.NoRoom(0)
+            self.machine.out.append(wire.encode(need))
             self._flush()
         return not full
 

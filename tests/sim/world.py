@@ -20,7 +20,7 @@ from tests.fakes import MemoryJournal
 from tests.sim import programs, scripts
 from tests.sim.checkers import RUN, Checks
 from tests.sim.compactions import FileJournal, Habit
-from tests.sim.lacks import Lacks
+from tests.sim.missing_functions import MissingFunctions
 from tests.sim.troubles import Hosts, Trouble
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Climate:
     fallback: float = 0.0  # chance that an older one is continued from
     asks: float = 0.0  # how often checkpoints are asked for, a second
     compaction: Habit | None = None
-    lacks: float = 0.0  # chance that workers lack functions in a life of the run
+    missing_functions: float = 0.0  # chance that workers lack functions in a life of the run
     hosts: Trouble | None = None
     grid: Weather | None = None
 
@@ -140,12 +140,14 @@ class World:
         self.faults: Counter[str] = Counter()
         self.journal = self._add_compaction(drawn=climate is None)
         if climate is None:
-            lacks = random.Random(f"lack of {seed}").choice((0.0, 0.0, 0.0, 0.5))
-            self.climate = replace(self.climate, lacks=0.0 if self.grid else lacks)
+            missing_functions = random.Random(f"lack of {seed}").choice((0.0, 0.0, 0.0, 0.5))
+            self.climate = replace(
+                self.climate, missing_functions=0.0 if self.grid else missing_functions
+            )
         if troubled:
             trouble = Trouble.draw(random.Random(f"troubles of {seed}"))
             self.climate = replace(self.climate, hosts=trouble)
-        self.lacks = Lacks(self)
+        self.missing_functions = MissingFunctions(self)
         self.hosts = Hosts(self)
         self.checks = Checks(self)
         self.wires: dict[bytes, Wire] = {}

@@ -109,12 +109,12 @@ class Bench:
             for (table, key), raw in sorted(self.journal.items())
             if table is Table.LOG
         ]
-        said = [
+        messages = [
             (key, wire.decode_up(raw))
             for (table, key), raw in sorted(self.journal.items())
             if table is Table.PROGRESS
         ]
-        progress = [(key, each) for key, each in said if isinstance(each, wire.Progress)]
+        progress = [(key, each) for key, each in messages if isinstance(each, wire.Progress)]
         raw = self.journal.get((Table.META, TALLY_KEY))
         tally = None if raw is None else decode_tally(raw)
         state = recover(RUN, defines, log, self.broker.state.output_bytes, progress, tally)
@@ -146,7 +146,7 @@ def granted(actions: Sequence[Action], to: PeerId) -> list[wire.Task]:
     return [task for grant in sent(actions, to, wire.Grant) for task in grant.tasks]
 
 
-def told_error(bench: Bench, index: int = 0) -> str:
+def reported_error(bench: Bench, index: int = 0) -> str:
     """Return the kind of the error that the broker recorded for an item of the root's call 0."""
     for record in bench.logged():
         if isinstance(record, wire.Outcomes):

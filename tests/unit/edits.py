@@ -243,21 +243,21 @@ def look(files: dict[str, str], folder: Path) -> Seen | None:
         _look(folder, writing)
     os.close(writing)
     with os.fdopen(reading) as stream:
-        told = stream.read()
+        answer = stream.read()
     os.waitpid(child, 0)
-    found: Seen | None = json.loads(told) if told else None
+    found: Seen | None = json.loads(answer) if answer else None
     return found
 
 
 def _look(folder: Path, writing: int) -> None:
     sys.path.insert(0, str(folder))
     sys.dont_write_bytecode = True
-    told = ""
+    answer = ""
     try:
         program = __import__("prog")
-        told = json.dumps({name: _called(getattr(program, name)) for name in ROOTS})
+        answer = json.dumps({name: _called(getattr(program, name)) for name in ROOTS})
     finally:
-        os.write(writing, told.encode())
+        os.write(writing, answer.encode())
         os._exit(0)
 
 

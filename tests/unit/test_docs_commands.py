@@ -100,8 +100,8 @@ def test_the_names_of_a_page_can_be_imported(page: Path) -> None:
 
 def test_the_page_lists_the_fields_of_task_info() -> None:
     page = (ROOT / "docs" / "checkpoints.md").read_text()
-    [said] = re.findall(r"`task_info\(\)` also has (.*?)\. It is None", page, re.DOTALL)
-    names = {*re.findall(r"`(\w+)`", said)} - {"index", "host", "gpu", "name"}
+    [listed] = re.findall(r"`task_info\(\)` also has (.*?)\. It is None", page, re.DOTALL)
+    names = {*re.findall(r"`(\w+)`", listed)} - {"index", "host", "gpu", "name"}
     assert names == {n for n in dir(TaskInfo) if not n.startswith("_")} - {"resume"}
     assert WorkerInfo.__struct_fields__ == ("index", "name", "host", "gpu")
 

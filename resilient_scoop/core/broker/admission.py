@@ -101,13 +101,13 @@ def _check_calls(calls: wire.Calls, args: wire.Up | None) -> None:
         raise ValueError(f"calls of {total} items with {len(args.args)} arguments")
 
 
-def _check_progress(said: wire.Progress) -> None:
-    if said.parent and not _is_path(said.parent):
-        raise ValueError(f"no path: {said.parent!r}")
-    if not 0 <= said.call < 1 << 63 or not 0 <= said.index < 1 << 63:
-        raise ValueError(f"progress of item {said.index} of call {said.call}")
-    if said.parent and len(said.digest) != DIGEST_BYTES:
-        raise ValueError(f"progress with {len(said.digest)} bytes of digest")
+def _check_progress(progress: wire.Progress) -> None:
+    if progress.parent and not _is_path(progress.parent):
+        raise ValueError(f"no path: {progress.parent!r}")
+    if not 0 <= progress.call < 1 << 63 or not 0 <= progress.index < 1 << 63:
+        raise ValueError(f"progress of item {progress.index} of call {progress.call}")
+    if progress.parent and len(progress.digest) != DIGEST_BYTES:
+        raise ValueError(f"progress with {len(progress.digest)} bytes of digest")
 
 
 def _check_held(held: wire.Held) -> None:
@@ -126,8 +126,8 @@ def _check_checkpoint(record: wire.Checkpoint) -> None:
     if not 0 <= record.base < record.gen or record.opening < 0:
         raise ValueError(f"checkpoint {record.gen} on {record.base}, opening {record.opening}")
     calls = 0 <= record.entry <= record.calls
-    told = 0 <= record.entry_observation <= record.observations
-    if not calls or not told or not record.payload:
+    is_known = 0 <= record.entry_observation <= record.observations
+    if not calls or not is_known or not record.payload:
         raise ValueError(f"checkpoint of calls {record.entry} to {record.calls}")
     if any(not 0 <= call < record.calls for call in (*record.pending, *record.held)):
         raise ValueError("checkpoint: a pending call that was not made")

@@ -121,7 +121,7 @@ class Broker:
             case _:
                 assert_never(event)
         self._end_step(now, more=more)
-        if self.state.words.stale:
+        if self.state.progress.stale:
             self.ledger.erase_stale()
         if self.state.tally.is_new:
             self.ledger.write_tally()
@@ -428,7 +428,7 @@ class Broker:
             self.outbox.send(peer.id, wire.encode(wire.Drop([ended.attempt])))
             return
         self.ended = ended
-        self.state.words.drop_all(SCRIPT[0])
+        self.state.progress.drop_all(SCRIPT[0])
         self.outbox.actions.append(Put(Table.META, b"ended", raw))
         self._stop("ended")
 
@@ -437,7 +437,7 @@ class Broker:
     def _assign(self, now: float) -> None:
         if self.busy_disk or self.membership.stopping or self.membership.recovering(now):
             return
-        if self.membership.roomless.said and self.membership.roomless.holds_back():
+        if self.membership.roomless.reported and self.membership.roomless.holds_back():
             return
         self.membership.settle_doubts()
         if self.questions.open:

@@ -42,7 +42,7 @@ class _Job(msgspec.Struct):
     parent: Parent
     seq: int
     calls: Intervals
-    told: Intervals
+    observed: Intervals
     after: int  # sequence number of the last checked record
 
     def covers(self, record: wire.Logged) -> bool:
@@ -53,7 +53,7 @@ class _Job(msgspec.Struct):
             case wire.Outcomes(items=items):
                 return all(item.call in self.calls for item in items)
             case wire.Observed(observations=observations):
-                return all(each.no in self.told for each in observations)
+                return all(each.no in self.observed for each in observations)
             case wire.Crashed(call=call) | wire.Intent(call=call) | wire.Abandoned(call=call):
                 return call in self.calls
             case wire.Checkpoint() | wire.Trimmed():
@@ -66,7 +66,7 @@ class _Job(msgspec.Struct):
         return (
             self.parent is other.parent
             and all(self.calls.covers(*span) for span in other.calls)
-            and all(self.told.covers(*span) for span in other.told)
+            and all(self.observed.covers(*span) for span in other.observed)
         )
 
 
@@ -139,7 +139,7 @@ class CheckpointKeeper:
 
     def _plan(self, parent: Parent, seq: int, after: int) -> None:
         trimmed = parent.trims[seq]
-        job = _Job(parent, seq, Intervals(trimmed.calls), Intervals(trimmed.told), after)
+        job = _Job(parent, seq, Intervals(trimmed.calls), Intervals(trimmed.observed), after)
         for other in list(self._jobs):
             if job.outdoes(other):
                 self._jobs.remove(other)

@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from resilient_scoop.core.ports import Reader
 
 ACK_S = 0.1
-REFUSALS_SAID = 10
+REFUSALS_REPORTED_MAX = 10
 ACK_MESSAGES = 16
-_TOLD = wire.Outcomes | wire.Observed | wire.Checkpoint
+_HISTORY = wire.Outcomes | wire.Observed | wire.Checkpoint
 
 
 class Mail(NamedTuple):
@@ -169,7 +169,7 @@ class Exchange:
         if host is not None:
             self._events.append(Lied(peer, host, f"a message cannot be read: {why}"))
             return
-        if self.refused <= REFUSALS_SAID:
+        if self.refused <= REFUSALS_REPORTED_MAX:
             self.say(f"refused a message of {peer.hex()}: {why}")
 
     def add(self, event: Event) -> None:
@@ -280,7 +280,9 @@ class Exchange:
         if self.callables is not None:
             self.callables.let_go(number)
         # Most acknowledgements are sent with other messages or with the next sign of life.
-        late = [(p, link) for p, link in acks.items() if link.acked - link.told >= ACK_MESSAGES]
+        late = [
+            (p, link) for p, link in acks.items() if link.acked - link.acked_sent >= ACK_MESSAGES
+        ]
         return mails + [Mail(peer, link.beat()) for peer, link in late]
 
     def _carry_out(self, send: Send | SendHistory | GrantStored, journal: Reader) -> Mail:
@@ -307,7 +309,7 @@ class Exchange:
         if now - self._ack_at < ACK_S:
             return []
         self._ack_at = now
-        late = [(peer, link) for peer, link in self.links.items() if link.told < link.acked]
+        late = [(peer, link) for peer, link in self.links.items() if link.acked_sent < link.acked]
         return [Mail(peer, link.beat()) for peer, link in late]
 
     def _beat(self, peer: PeerId, link: Link, now: float) -> Mail:
@@ -356,11 +358,11 @@ def _with_resume(task: wire.Task, where: StoredResume, journal: Reader) -> wire.
     raw = journal.get(Table.PROGRESS, where.key)
     if raw is None:
         return task
-    said = wire.decode_up(raw)
-    assert isinstance(said, wire.Progress), "a foreign record in PROGRESS"
-    if said.fingerprint + said.digest != where.mark:
+    progress = wire.decode_up(raw)
+    assert isinstance(progress, wire.Progress), "a foreign record in PROGRESS"
+    if progress.fingerprint + progress.digest != where.mark:
         return task
-    return msgspec.structs.replace(task, resume=said.payload)
+    return msgspec.structs.replace(task, resume=progress.payload)
 
 
 def _page(send: SendHistory, journal: Reader, size_bytes: int) -> list[bytes]:
@@ -373,7 +375,7 @@ def _page(send: SendHistory, journal: Reader, size_bytes: int) -> list[bytes]:
         if seq > send.upto:
             break
         upto, after = seq, key
-        if isinstance(wire.decode_logged(raw), _TOLD):
+        if isinstance(wire.decode_logged(raw), _HISTORY):
             frames.append(raw)
     last = upto >= send.upto or not journal.read(Table.LOG, send.prefix, after, 1)
     head = wire.History(

@@ -55,5 +55,5 @@ class Fruitless:
         """Return what grows with everything that is gained (Z2)."""
         state = self._state
         root = state.parent(ids.ROOT)
-        told = root.next_observation
-        return state.items_done, state.items_known, state.output_bytes, state.inputs, told
+        observations = root.next_observation
+        return state.items_done, state.items_known, state.output_bytes, state.inputs, observations

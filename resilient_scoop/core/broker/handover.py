@@ -144,13 +144,13 @@ class Handover:
             return
         before = self._open.get(peer.id)
         known_as = before or {}
-        said = {
+        blocks = {
             path: known_as[path] if path in known_as else self._attempt(peer, path)
             for path in answer.parents
         }
-        self._open[peer.id] = said
+        self._open[peer.id] = blocks
         if before is None:  # H2
-            for path in said:
+            for path in blocks:
                 known = path in self.awaited.waiting or path in self.awaited.through
                 if not known and self._holds(peer, path):
                     self._unsaved.pop(path, None)
@@ -159,7 +159,7 @@ class Handover:
                     self.scheduler.release()  # it may be below a parent that has saved
                     self._has_news = True
             return
-        for path in before.keys() - said.keys():
+        for path in before.keys() - blocks.keys():
             held = self._attempt(peer, path)
             if path in self.awaited.waiting and held is not None and held == before[path]:
                 self._settle(path)

@@ -134,7 +134,7 @@ class Host:
     sentences: int = 0  # quarantines in a row
     free_at: float = inf  # end of the quarantine
     empty_by: float = inf  # deadline of the drain
-    told_at: float | None = None  # when its processes were told to end
+    end_sent_at: float | None = None  # when its processes were told to end
     lies: int = 0
     lost_items: int = 0  # items of it that ran again
     done: int = 0  # items that it has reported
@@ -144,7 +144,7 @@ class Host:
         default_factory=deque
     )  # not answered: number, when sent
     rtt_s: float = 0.0  # of a ping and its answer; 0: not measured
-    is_deaf: bool = False  # it was lost because it did not answer
+    is_unresponsive: bool = False  # it was lost because it did not answer
 
     @property
     def agent(self) -> Peer | None:

@@ -77,7 +77,7 @@ class Departures(Protocol):
         """Consider a process lost that may be heard again; return as `lose`."""
 
 
-class HostFigures(msgspec.Struct, frozen=True):
+class HostStatus(msgspec.Struct, frozen=True):
     """A host as views show it."""
 
     name: str
@@ -134,9 +134,9 @@ class Hosts:
             if greets or host.pinged not in host.peers:
                 host.pinged = peer.id
                 host.pings.clear()
-                host.is_deaf = host.is_deaf and not greets
+                host.is_unresponsive = host.is_unresponsive and not greets
             self._heard(host, now)
-        if host.told_at is not None:
+        if host.end_sent_at is not None:
             self.outbox.send(peer.id, wire.encode(wire.Stop(DRAINED)))
         self._seat(peer, host)
 
@@ -149,11 +149,11 @@ class Hosts:
     def _heard(self, host: Host, now: float) -> None:
         """The agent of a host is heard."""
         before = host.state
-        if before is State.UP or host.is_deaf:
+        if before is State.UP or host.is_unresponsive:
             return
         host.enter(Happening.HEARD)
         if before is State.DRAINED:
-            host.told_at, host.empty_by = None, inf
+            host.end_sent_at, host.empty_by = None, inf
         if host.state is State.UP:
             host.why = ""
             host.pings = deque((no, now) for no, _ in host.pings)
@@ -184,7 +184,7 @@ class Hosts:
             sent_at = host.pings.popleft()[1]
         if sent_at is None:
             return
-        host.is_deaf = False
+        host.is_unresponsive = False
         sample_s = max(0.0, now - sent_at)
         host.rtt_s = sample_s if not host.rtt_s else host.rtt_s + (sample_s - host.rtt_s) / 4
         self._seat_all(host)
@@ -236,12 +236,12 @@ class Hosts:
                 host.counts.append((now, host.done))
             if host.peers:
                 silent_s = now - host.heard_at
-                deaf_s = now - host.pings[0][1] if host.pings else 0.0
+                unanswered_s = now - host.pings[0][1] if host.pings else 0.0
                 if silent_s > self.timeout_s:
                     self._lost(host, f"nothing was heard of it for {silent_s:.0f} s", now)
-                elif deaf_s > self.timeout_s and not host.is_deaf:
-                    host.is_deaf = True
-                    self._lost(host, f"it did not answer for {deaf_s:.0f} s", now)
+                elif unanswered_s > self.timeout_s and not host.is_unresponsive:
+                    host.is_unresponsive = True
+                    self._lost(host, f"it did not answer for {unanswered_s:.0f} s", now)
             if host.state is State.QUARANTINED and self._is_served(host, now):
                 self._serve(host)
 
@@ -251,13 +251,13 @@ class Hosts:
         for host in self.by_name.values():
             if host.peers:
                 due = min(due, host.heard_at + self.timeout_s + 0.01)
-                if host.pings and not host.is_deaf:
+                if host.pings and not host.is_unresponsive:
                     due = min(due, host.pings[0][1] + self.timeout_s + 0.01)
             if host.state is State.QUARANTINED:
                 due = min(due, host.free_at)
             if host.state is State.DRAINING:
-                told = inf if host.told_at is None else host.told_at + LEAVE_S + 0.01
-                due = min(due, told, inf if host.told_at is not None else host.empty_by)
+                end_due = inf if host.end_sent_at is None else host.end_sent_at + LEAVE_S + 0.01
+                due = min(due, end_due, inf if host.end_sent_at is not None else host.empty_by)
         return due
 
     def extend(self, gap_s: float, now: float) -> None:
@@ -267,8 +267,8 @@ class Hosts:
             host.vouched_at = min(now, host.vouched_at + gap_s)
             host.pings = deque((no, min(now, at + gap_s)) for no, at in host.pings)
             host.lost_at = [at + gap_s for at in host.lost_at]
-            if host.told_at is not None:
-                host.told_at = min(now, host.told_at + gap_s)
+            if host.end_sent_at is not None:
+                host.end_sent_at = min(now, host.end_sent_at + gap_s)
 
     def is_silent(self, peer: Peer, lease_s: float) -> bool:
         """Return whether a worker of a host has been silent while its agent was not (HO2)."""
@@ -279,8 +279,8 @@ class Hosts:
     def _lost(self, host: Host, why: str, now: float) -> None:
         """A host is silent: all that its processes held runs again, at once (HO2)."""
         counted = host.state in (State.UP, State.QUARANTINED)
-        told = host.told_at is not None
-        again = self._lose_all(host, died=not told)
+        was_ended = host.end_sent_at is not None
+        again = self._lose_all(host, died=not was_ended)
         host.enter(Happening.SILENT)
         host.pings.clear()
         if host.state is State.DRAINED:
@@ -327,7 +327,7 @@ class Hosts:
         host.enter(Happening.SERVED)
         host.free_at, host.why = inf, "it is silent since its quarantine"
         self._note(f"the quarantine of host {host.name} is over")
-        if host.agent is not None and not host.is_deaf:
+        if host.agent is not None and not host.is_unresponsive:
             host.enter(Happening.HEARD)
             host.why = ""
             self._seat_all(host)
@@ -344,7 +344,7 @@ class Hosts:
         host.why = why or "it was asked to leave"
         self._seat_all(host)
         if host.state is State.DRAINING and before is not State.DRAINING:
-            host.told_at = None
+            host.end_sent_at = None
             within = "" if deadline_s is None else f" within {deadline_s:g} s"
             self._note(f"host {name} is drained{within}: {host.why}")
 
@@ -364,7 +364,7 @@ class Hosts:
         for host in self.by_name.values():
             if host.state is not State.DRAINING:
                 continue
-            if host.told_at is None:
+            if host.end_sent_at is None:
                 for peer in host.peers.values():
                     self._empty(peer)
                 busy = any(peer.leases for peer in host.peers.values())
@@ -373,7 +373,7 @@ class Hosts:
             if not host.peers:
                 host.enter(Happening.LEFT)
                 self._drained(host)
-            elif host.told_at is not None and now - host.told_at > LEAVE_S:
+            elif host.end_sent_at is not None and now - host.end_sent_at > LEAVE_S:
                 self.revoke(host.name, f"it was to leave, and has not ended in {LEAVE_S:.0f} s")
 
     def _empty(self, peer: Peer) -> None:
@@ -408,12 +408,12 @@ class Hosts:
         self.guests.of[peer.id].open = frozenset(answer.parents)
 
     def _tell_to_end(self, host: Host, now: float) -> None:
-        host.told_at = now
+        host.end_sent_at = now
         for peer in host.peers.values():
             self.outbox.send(peer.id, wire.encode(wire.Stop(DRAINED)))
 
     def _drained(self, host: Host) -> None:
-        host.told_at, host.empty_by = None, inf
+        host.end_sent_at, host.empty_by = None, inf
         self._note(f"host {host.name} has left the run: {host.why}")
 
     def revoke(self, name: str, why: str) -> None:
@@ -428,7 +428,7 @@ class Hosts:
             self.departures.silent.pop(each, None)
         self.guests.forget_host(host)
         host.enter(Happening.REVOKE)
-        host.why, host.is_deaf = why, False
+        host.why, host.is_unresponsive = why, False
         host.pings.clear()
         items = "1 item runs" if again == 1 else f"{again} items run"
         self._note(
@@ -443,7 +443,7 @@ class Hosts:
         if host.state is State.REVOKED:
             host.lies = 0
         if host.state in (State.REVOKED, State.DRAINED, State.DRAINING):
-            host.why, host.empty_by, host.told_at = "", inf, None
+            host.why, host.empty_by, host.end_sent_at = "", inf, None
         host.enter(Happening.ENROLL)
         self._seat_all(host)
 
@@ -483,16 +483,16 @@ class Hosts:
 
     # --- figures ------------------------------------------------------------------------------
 
-    def figures(self, now: float) -> list[HostFigures]:
+    def statuses(self, now: float) -> list[HostStatus]:
         """Return what there is to show, by name."""
-        return [self._figures(self.by_name[name], now) for name in sorted(self.by_name)]
+        return [self._status(self.by_name[name], now) for name in sorted(self.by_name)]
 
-    def _figures(self, host: Host, now: float) -> HostFigures:
+    def _status(self, host: Host, now: float) -> HostStatus:
         workers = [peer for peer in host.peers.values() if peer.role == "worker"]
         heard_s = now - host.heard_at if host.heard_at else -1.0
         risk_s = sum(now - lease.granted_at for peer in workers for lease in peer.leases.values())
         until = host.free_at if host.state is State.QUARANTINED else host.empty_by
-        return HostFigures(
+        return HostStatus(
             host.name, host.state.value, host.why, len(workers),
             sum(peer.items > 0 for peer in workers), host.done, self._rate(host, now), heard_s,
             max(0.0, self.timeout_s - heard_s) if host.peers else 0.0, host.rtt_s,

@@ -204,25 +204,25 @@ class Ledger:
         self.state.output_bytes = end
         self.outbox.actions.append(Put(Table.OUTPUT, ids.record_key(b"", known), raw))
 
-    def progress(self, peer: Peer, said: wire.Progress, raw: bytes) -> None:
+    def progress(self, peer: Peer, message: wire.Progress, raw: bytes) -> None:
         """Record the progress of a running item, if it is not done."""
-        if not said.parent and self.members.root != (said.attempt, peer.id):
+        if not message.parent and self.members.root != (message.attempt, peer.id):
             return
-        key = apply_progress(self.state, said)
+        key = apply_progress(self.state, message)
         if key is not None:
             self.erase_stale()  # before this, where it stands in the place of one
             self.outbox.actions.append(Put(Table.PROGRESS, key, raw, forced=False))
 
     def erase_stale(self) -> None:
         """Erase the progress of items that are done or gone (K1)."""
-        stale, self.state.words.stale = self.state.words.stale, []
+        stale, self.state.progress.stale = self.state.progress.stale, []
         self.outbox.actions += [Erase(Table.PROGRESS, key) for key in stale]
 
     def write_tally(self) -> None:
         """Write the totals, in the turn that erases the counted records (N1)."""
         self.state.tally.is_new = False
         self.outbox.actions.append(
-            Put(Table.META, TALLY_KEY, encode_tally(self.state.tally.said), forced=False)
+            Put(Table.META, TALLY_KEY, encode_tally(self.state.tally.counts), forced=False)
         )
 
     def input(self, peer: Peer, read: wire.Input, raw: bytes) -> None:
@@ -420,8 +420,8 @@ class Ledger:
                     self.scheduler.withdraw(batch, 0, 1 << 62)
                     self.release(batch, list(facts.undone))
                     self.scheduler.close(batch)
-            if self.state.words.batches:
-                self.state.words.drop_all(each)
+            if self.state.progress.batches:
+                self.state.progress.drop_all(each)
         for prefix in self.state.drop(path, counted=counted):
             self.outbox.actions += [Erase(Table.LOG, prefix), Erase(Table.ARGS, prefix)]
         if kept:

@@ -15,22 +15,22 @@ class Roomless:
     """The processes without space for a file."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        self.said: dict[PeerId, NoRoom] = {}
+        self.reported: dict[PeerId, NoRoom] = {}
         self.elsewhere: dict[PeerId, NoRoom] = {}  # of other hosts: it concerns only these
         self._scheduler = scheduler
 
-    def hear(self, peer: Peer, said: NoRoom) -> None:
+    def hear(self, peer: Peer, report: NoRoom) -> None:
         """A process has no space for a file, or has space again."""
-        peer.stuck = said.result and said.size_bytes > 0
-        full = self.said if peer.host is None else self.elsewhere
-        if said.size_bytes:
-            full[peer.id] = said
+        peer.stuck = report.result and report.size_bytes > 0
+        full = self.reported if peer.host is None else self.elsewhere
+        if report.size_bytes:
+            full[peer.id] = report
         else:
             full.pop(peer.id, None)
 
     def forget(self, peer: PeerId) -> None:
         """A process is gone."""
-        self.said.pop(peer, None)
+        self.reported.pop(peer, None)
         self.elsewhere.pop(peer, None)
 
     def holds_back(self) -> bool:
@@ -39,7 +39,7 @@ class Roomless:
         This holds while a worker cannot write a result. But files of arguments are removed when
         their items are done: if no other worker computes, items must be started.
         """
-        if not any(each.result for each in self.said.values()):
+        if not any(each.result for each in self.reported.values()):
             return False
         workers = self._scheduler.workers.values()
-        return any(peer.items > 0 for peer in workers if peer.id not in self.said)
+        return any(peer.items > 0 for peer in workers if peer.id not in self.reported)

@@ -336,7 +336,7 @@ class Scheduler(msgspec.Struct):
             # The first item with a history cuts the slice: it is sent alone.
             path, call = batch.parent.path, batch.call
             stop = min(self.state.kids_within(path, call, start + 1, stop), default=stop)
-        word, stop = self.state.words.cut(batch.parent.path, batch.call, start, stop)
+        progress, stop = self.state.progress.cut(batch.parent.path, batch.call, start, stop)
         args: list[bytes] = []
         if piece.args is not None:
             at = start - piece.start
@@ -353,9 +353,9 @@ class Scheduler(msgspec.Struct):
         )
         crashes = batch.parent.crashes
         tries = len(crashes.get((batch.call, start), ())) if crashes else 0
-        if word is not None:
-            tries = max(tries, word.tries + 1)
-        resume = None if word is None or replay else word.resume()
+        if progress is not None:
+            tries = max(tries, progress.tries + 1)
+        resume = None if progress is None or replay else progress.resume()
         whole = start == piece.start and stop == piece.stop
         task = Task(
             lease.attempt.no, batch.parent.path, batch.call, start, piece.fn,

@@ -119,14 +119,14 @@ def _trim(parent: Parent, key: Key, base: Generation) -> tuple[Trimmed | None, i
     for call in pending(parent).union(parent.batches, held):
         calls.discard(call, call + 1)
     fresh = [gap for low, high in calls for gap in parent.dropped.gaps(low, high)]
-    told = parent.untold.gaps(base.entry_observation, base.observations)
-    if not fresh and not told:
+    gaps = parent.untold.gaps(base.entry_observation, base.observations)
+    if not fresh and not gaps:
         return None, 0
     items = parent.dropped_items + sum(parent.items_within(low, high) for low, high in fresh)
     trimmed = Trimmed(
         parent.path,
         list(Intervals([*parent.dropped, *fresh])),
-        list(Intervals([*parent.untold, *told])),
+        list(Intervals([*parent.untold, *gaps])),
         items,
         [*(each for each in parent.trimmed_by if each in parent.blocks and each != key), key],
     )

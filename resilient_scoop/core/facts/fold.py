@@ -137,18 +137,18 @@ def apply(state: State, record: Logged, seq: int, args: list[bytes] | None = Non
     return change
 
 
-def apply_progress(state: State, said: Progress) -> bytes | None:
+def apply_progress(state: State, progress: Progress) -> bytes | None:
     """Take in the progress of an item, or the script; return its record's key if it counts (K1)."""
-    if not said.parent:
-        return state.words.put(said, b"", state.run)
-    batch = state.batch(said.parent, said.call)
-    piece = None if batch is None else batch.piece_at(said.index)
-    if batch is None or piece is None or said.index not in batch.undone:
+    if not progress.parent:
+        return state.progress.put(progress, b"", state.run)
+    batch = state.batch(progress.parent, progress.call)
+    piece = None if batch is None else batch.piece_at(progress.index)
+    if batch is None or piece is None or progress.index not in batch.undone:
         return None
-    mine = state.fingerprint(piece.fn) + batch.digests_of(said.index, said.index + 1)
-    if mine != said.fingerprint + said.digest:
+    mine = state.fingerprint(piece.fn) + batch.digests_of(progress.index, progress.index + 1)
+    if mine != progress.fingerprint + progress.digest:
         return None
-    return state.words.put(said, piece.fn, state.run)
+    return state.progress.put(progress, piece.fn, state.run)
 
 
 # --- calls --------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def _begin_whole(
         state.args_bytes += piece.size()
     parent.args_left[seq] = parent.args_left.get(seq, 0) + count
     state.items_known += count
-    if parent.has_notes or state.words.batches:
+    if parent.has_notes or state.progress.batches:
         _forget(state, parent, call, 0, count)
     return PartChange(batch, part.fn, (), True)  # noqa: FBT003
 
@@ -356,7 +356,7 @@ def _end_whole(
     _spend(state, parent, piece, spent)
     batch.undone, batch.done, batch.pieces = batch.done, batch.undone, []
     del parent.batches[call]
-    if parent.has_notes or state.words.batches:
+    if parent.has_notes or state.progress.batches:
         _forget(state, parent, call, 0, count)
     parent.finished.add(call, call + 1)
     if count != 1:
@@ -440,8 +440,8 @@ def _finish(state: State, parent: Parent, batch: Batch, spent: list[bytes]) -> N
 
 def _forget(state: State, parent: Parent, call: int, low: int, high: int) -> None:
     """Items are done, or replaced by new ones: records about the old ones are void."""
-    if state.words.batches:
-        state.words.sift(parent.path, parent.batches.get(call), call, low, high)
+    if state.progress.batches:
+        state.progress.sift(parent.path, parent.batches.get(call), call, low, high)
     parent.forget(call, low, high)
 
 
@@ -493,7 +493,7 @@ def _trim(state: State, parent: Parent, record: Trimmed, seq: int, spent: list[b
     state.items_known += grown
     state.items_done += grown
     parent.dropped, parent.dropped_items = dropped, record.items
-    parent.untold = Intervals(record.told)
+    parent.untold = Intervals(record.observed)
     if parent.untold:
         parent.next_observation = max(parent.next_observation, parent.untold.stops[-1])
     parent.trims[seq] = record

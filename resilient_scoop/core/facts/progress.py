@@ -31,7 +31,7 @@ SCRIPT: _Place = ("", 0)
 """The place of the script's own progress."""
 
 
-class Word(msgspec.Struct, frozen=True):
+class ItemProgress(msgspec.Struct, frozen=True):
     """The last progress of one item; `mark` is its function's fingerprint and its arguments' digest."""
 
     key: bytes
@@ -49,26 +49,26 @@ class Word(msgspec.Struct, frozen=True):
         return StoredResume(self.key, self.mark) if self.has_payload else None
 
 
-class Words(msgspec.Struct):
+class ProgressTable(msgspec.Struct):
     """The progress of all items."""
 
-    batches: dict[_Place, dict[int, Word]] = {}
+    batches: dict[_Place, dict[int, ItemProgress]] = {}
     stale: list[bytes] = []  # keys of records that are to be erased
 
-    def put(self, said: Progress, fn: bytes, run: bytes) -> bytes | None:
+    def put(self, message: Progress, fn: bytes, run: bytes) -> bytes | None:
         """Keep an item's progress; return its record's key; None: a later attempt has reported (K2)."""
-        batch = self.batches.setdefault((said.parent, said.call), {})
-        old = batch.get(said.index)
-        mine = (said.attempt.epoch, said.attempt.no)
+        batch = self.batches.setdefault((message.parent, message.call), {})
+        old = batch.get(message.index)
+        mine = (message.attempt.epoch, message.attempt.no)
         if old is not None and (old.attempt.epoch, old.attempt.no) > mine:
             return None
-        place = said.call.to_bytes(8, "big") + said.index.to_bytes(8, "big")
-        key = old.key if old is not None else ids.log_prefix(run, said.parent) + place
-        mark = said.fingerprint + said.digest
-        has_payload = bool(said.payload)
-        batch[said.index] = Word(
-            key, fn, mark, said.attempt, said.tries, said.done, said.total, has_payload,
-            said.label,
+        place = message.call.to_bytes(8, "big") + message.index.to_bytes(8, "big")
+        key = old.key if old is not None else ids.log_prefix(run, message.parent) + place
+        mark = message.fingerprint + message.digest
+        has_payload = bool(message.payload)
+        batch[message.index] = ItemProgress(
+            key, fn, mark, message.attempt, message.tries, message.done, message.total, has_payload,
+            message.label,
         )  # fmt: skip
         if key in self.stale:
             self.stale.remove(key)
@@ -79,28 +79,28 @@ class Words(msgspec.Struct):
 
         `batch` is the call as it stands; None once it is done.
         """
-        said = self.batches.get((path, call))
-        if said is None:
+        items = self.batches.get((path, call))
+        if items is None:
             return
-        for index in [index for index in said if low <= index < high]:
+        for index in [index for index in items if low <= index < high]:
             piece = None if batch is None or index not in batch.undone else batch.piece_at(index)
             if piece is not None and batch is not None:
                 digest = batch.digests_of(index, index + 1)
-                if (piece.fn, digest) == (said[index].fn, said[index].mark[-ids.DIGEST_BYTES :]):
+                if (piece.fn, digest) == (items[index].fn, items[index].mark[-ids.DIGEST_BYTES :]):
                     continue
             self.drop(path, call, index)
 
-    def cut(self, path: str, call: int, start: int, stop: int) -> tuple[Word | None, int]:
+    def cut(self, path: str, call: int, start: int, stop: int) -> tuple[ItemProgress | None, int]:
         """Return the progress of the first item of a slice, and where the slice ends.
 
         An item with a payload is sent alone.
         """
-        said = self.within(path, call)
-        if said is None:
+        items = self.within(path, call)
+        if items is None:
             return None, stop
-        if start in said:
-            return said[start], start + 1
-        return None, min((index for index in said if start < index < stop), default=stop)
+        if start in items:
+            return items[start], start + 1
+        return None, min((index for index in items if start < index < stop), default=stop)
 
     def drop_all(self, path: str) -> None:
         """A parent is done: drop the progress of items of its batches."""
@@ -108,7 +108,7 @@ class Words(msgspec.Struct):
             for index in list(self.batches[place]):
                 self.drop(*place, index)
 
-    def within(self, path: str, call: int) -> dict[int, Word] | None:
+    def within(self, path: str, call: int) -> dict[int, ItemProgress] | None:
         """Return the progress of items of a batch, if any."""
         return self.batches.get((path, call)) if self.batches else None
 

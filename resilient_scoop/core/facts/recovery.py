@@ -42,15 +42,15 @@ def recover(
         if isinstance(record, Outcomes):
             _count_leftovers(state, record, change.counted)
         if tally is None and isinstance(record, Crashed) and record.reason != "timeout":
-            state.tally.said.crashes += 1
+            state.tally.counts.crashes += 1
     if tally is not None:
         state.tally.begin(tally)
         state.items_known += tally.gone
         state.items_done += tally.gone
     _drop_ended(state)
-    for key, said in progress:
-        if apply_progress(state, said) is None:
-            state.words.stale.append(key)
+    for key, message in progress:
+        if apply_progress(state, message) is None:
+            state.progress.stale.append(key)
     return state
 
 

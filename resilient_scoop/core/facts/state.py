@@ -23,7 +23,7 @@ import msgspec
 from resilient_scoop import ids
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.parent import Parent
-from resilient_scoop.core.facts.progress import Words
+from resilient_scoop.core.facts.progress import ProgressTable
 from resilient_scoop.core.facts.tally import Totals
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ class State(msgspec.Struct):
     items_done: int = 0
     tally: Totals = msgspec.field(default_factory=lambda: Totals({}))
     args_bytes: int = 0  # of the copies of arguments that are in memory (`Piece.args`)
-    words: Words = msgspec.field(default_factory=Words)  # progress of running items
+    progress: ProgressTable = msgspec.field(
+        default_factory=ProgressTable
+    )  # progress of running items
 
     def __post_init__(self) -> None:
         self.tally = Totals(self.defines)

@@ -43,7 +43,7 @@ class Totals:
     """The tally of one run, as the broker keeps it; `defines` is that of the state."""
 
     def __init__(self, defines: Mapping[bytes, Define]) -> None:
-        self.said = Tally(functions={})
+        self.counts = Tally(functions={})
         self.titles: dict[bytes, str] = {}  # of functions, by fingerprint
         self.is_new = False  # it is to be written
         self.is_known = False  # the journal has one: that of a later version than the first ones
@@ -51,29 +51,29 @@ class Totals:
 
     def begin(self, tally: Tally) -> None:
         """Load the tally of the journal."""
-        self.said, self.is_known = tally, True
+        self.counts, self.is_known = tally, True
 
     def died(self, count: int = 1) -> None:
         """Count processes that died without being stopped (N2)."""
-        self.said.crashes += count
+        self.counts.crashes += count
         self.is_new = True
 
     def handed_out_again(self, count: int) -> None:
         """Count items of a worker that died (N2)."""
-        self.said.resubmitted += count
+        self.counts.resubmitted += count
         self.is_new = self.is_new or count > 0
 
     def tried_again(self, count: int) -> None:
         """Count second tries under `retries=` (N2)."""
         if count:
-            self.said.retried += count
+            self.counts.retried += count
             self.is_new = True
 
     def erase(self, work: dict[str, Work], items: int = 0) -> None:
         """Add the counts of records that are erased in this turn (N1)."""
         for name, each in work.items():
-            held_under(self.said.functions, name).add(each.done, each.failed, each.spent_s)
-        self.said.gone += items
+            held_under(self.counts.functions, name).add(each.done, each.failed, each.spent_s)
+        self.counts.gone += items
         self.is_new = self.is_new or bool(work) or items > 0
 
     # --- what logs say --------------------------------------------------------------------------

@@ -64,8 +64,24 @@ class Call:
     """One batch of the parent: its items, and what is settled."""
 
     __slots__ = (
-        "__weakref__", "abandoned", "args", "chunks", "cost_bytes", "count", "digests", "doubts",
-        "earlier", "files", "fingerprint", "fn", "fresh", "last", "left", "moved", "number", "said",
+        "__weakref__",
+        "abandoned",
+        "args",
+        "chunks",
+        "cost_bytes",
+        "count",
+        "digests",
+        "doubts",
+        "earlier",
+        "files",
+        "fingerprint",
+        "fn",
+        "fresh",
+        "is_reported",
+        "last",
+        "left",
+        "moved",
+        "number",
     )  # fmt: skip
 
     def __init__(self, number: int, fn: bytes, fingerprint: bytes) -> None:
@@ -83,7 +99,7 @@ class Call:
         self.cost_bytes = 0
         self.fresh = _NONE  # items called again
         self.doubts: tuple[Doubt, ...] = ()
-        self.said = False
+        self.is_reported = False
         self.abandoned = False  # what is left is not read (`core.parent.given_up`)
         self.moved = 0  # items that keep a result from another place
         self.files: dict[int, int] | None = None  # unsettled items -> size of the argument's file

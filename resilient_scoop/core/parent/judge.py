@@ -75,8 +75,16 @@ class Judge:
     """What one parent's replay may do, which of its items are doubted, and what was reported."""
 
     __slots__ = (
-        "_lacked", "_path", "_said", "_said_moved", "discarded_s", "doubted", "name_of", "policy",
-        "refusal", "say",
+        "_missing_reported",
+        "_moved_reported",
+        "_path",
+        "_reported",
+        "discarded_s",
+        "doubted",
+        "name_of",
+        "policy",
+        "refusal",
+        "say",
     )  # fmt: skip
 
     def __init__(
@@ -93,9 +101,9 @@ class Judge:
         self.refusal: ReplayDivergedError | None = None  # the refusal, which is final
         self.doubted: set[int] = set()  # calls with items that no outcome fits yet
         self.discarded_s = 0.0  # seconds of computing of outcomes that fit no item of the replay
-        self._said: set[tuple[str, str]] = set()  # differences, by function
-        self._said_moved = False  # that a single call keeps its result
-        self._lacked = False  # that dropped outcomes are missing
+        self._reported: set[tuple[str, str]] = set()  # differences, by function
+        self._moved_reported = False  # that a single call keeps its result
+        self._missing_reported = False  # that dropped outcomes are missing
 
     # --- refusing -----------------------------------------------------------------------------
 
@@ -152,10 +160,10 @@ class Judge:
             if self.policy.strict:
                 expected, found = "another call's outcome", f"a call: {what}"
                 self.refuse(ReplayDivergedError(where, expected, found))
-            call.said = True
-            if (name, what) in self._said:
+            call.is_reported = True
+            if (name, what) in self._reported:
                 continue  # reported for another call
-            self._said.add((name, what))
+            self._reported.add((name, what))
             self.say(
                 f"replay: {where}: {what} from what is journaled; such calls are computed again, except "
                 f"those whose result is found at another place{_CURE}"
@@ -217,14 +225,14 @@ class Judge:
         """Report how many items of a call keep their results although they have moved."""
         where = f"{ids.batch_path(self._path, call.number)} ({self._short_name(call)})"
         many, call.moved = counted(call.moved, "result"), 0
-        if call.count > 1 or not self._said_moved:
+        if call.count > 1 or not self._moved_reported:
             more = "" if call.count > 1 else "; more single calls may be, and are not named"
             self.say(f"replay: {where}: {many} found by function and arguments, and reused{more}")
-        self._said_moved = self._said_moved or call.count == 1
+        self._moved_reported = self._moved_reported or call.count == 1
 
     # --- what is told -------------------------------------------------------------------------
 
-    def told_otherwise(self, first: wire.Observation, kind: str, at_call: int) -> None:
+    def report_other_answer(self, first: wire.Observation, kind: str, at_call: int) -> None:
         """The parent asks for another answer than before: report it, or refuse."""
         where = f"{self._path} at call {at_call}"
         if self.policy.strict:
@@ -241,14 +249,14 @@ class Judge:
         self.say(f"replay: {where}: `once({now})` takes the place of `once({then})`, and gets "
                  "its value")  # fmt: skip
 
-    def lacks(self, call: Call) -> None:
+    def report_missing(self, call: Call) -> None:
         """A call is made whose outcomes were dropped: a checkpoint that covers it was not entered."""
         where = f"{ids.batch_path(self._path, call.number)} ({self.name_of(call.fn)})"
         if self.policy.strict:
             expected = "a checkpoint that covers it"
             self.refuse(ReplayDivergedError(where, expected, "the call itself"))
-        if not self._lacked:
-            self._lacked = True
+        if not self._missing_reported:
+            self._missing_reported = True
             self.say(
                 f"replay: {where} and others are covered by a checkpoint that the code does not "
                 "reach any more; they are computed again"
@@ -264,6 +272,6 @@ def _open_doubts(calls: list[Call]) -> Iterator[tuple[Call, int, str]]:
         open_ = ((run[0][0], each.what) for each in sorted(call.doubts)
                  if (run := call.left.overlap(each.low, each.high)))  # fmt: skip
         found, what = next(open_, (-1, ""))
-        if found >= 0 and not call.said:
+        if found >= 0 and not call.is_reported:
             yield call, found, what
         call.doubts = ()

@@ -46,7 +46,7 @@ class Moved(msgspec.Struct):
     fingerprints: set[bytes] = msgspec.field(default_factory=set)
     has_stash: bool = False
     diverged: bool = False  # an outcome of the history did not fit its place
-    said: bool = False  # that a single call keeps its result
+    is_reported: bool = False  # that a single call keeps its result
 
     def note(self, outcome: wire.Outcome) -> None:
         """An outcome of the history does not fit its place: it may fit another one."""

@@ -88,11 +88,11 @@ class Once(msgspec.Struct):
         """Whether the wanted observation is durable."""
         return self.noted >= self.wanted
 
-    def asks(self, told: list[wire.Observation]) -> bool:
+    def asks(self, observations: list[wire.Observation]) -> bool:
         """Return whether `Noted` is asked for with these observations: the wanted one is among them."""
-        asks = not self.is_durable and told[-1].no >= self.wanted
+        asks = not self.is_durable and observations[-1].no >= self.wanted
         if asks:
-            self.sent = told
+            self.sent = observations
         return asks
 
     def to_ask_again(self) -> list[wire.Observation]:

@@ -23,14 +23,22 @@ class Outgoing:
     """What waits to be sent: items and observations unencoded, everything before them as frames."""
 
     __slots__ = (
-        "_args", "_args_bytes", "_attempt", "_frames", "_once", "_parts", "_path", "_results", "_told",
+        "_args",
+        "_args_bytes",
+        "_attempt",
+        "_frames",
+        "_observations",
+        "_once",
+        "_parts",
+        "_path",
+        "_results",
     )  # fmt: skip
 
     def __init__(self, path: str, attempt: wire.Attempt, once: Once) -> None:
         self._path = path
         self._attempt = attempt
         self._once = once  # says which observations the broker has to confirm
-        self._told: list[wire.Observation] = []
+        self._observations: list[wire.Observation] = []
         self._parts: list[wire.Part] = []
         self._args: list[bytes] = []
         self._args_bytes = 0
@@ -43,9 +51,9 @@ class Outgoing:
         return len(self._args) + len(self._parts) + len(self._frames)
 
     @property
-    def has_told(self) -> bool:
+    def has_observations(self) -> bool:
         """Whether observations wait to be sent."""
-        return bool(self._told)
+        return bool(self._observations)
 
     def queue(self, part: wire.Part, args: list[bytes], args_bytes: int) -> None:
         """Send items of a call."""
@@ -61,7 +69,7 @@ class Outgoing:
 
     def tell(self, observation: wire.Observation) -> None:
         """Send an observation, before what follows (P3)."""
-        self._told.append(observation)
+        self._observations.append(observation)
 
     def put(self, frame: bytes) -> None:
         """Send a frame after everything that the parent has done."""
@@ -74,12 +82,12 @@ class Outgoing:
 
     def seal(self) -> None:
         """Encode what is queued, observations first (P3)."""
-        if self._told:
-            asks = self._once.asks(self._told)
+        if self._observations:
+            asks = self._once.asks(self._observations)
             self._frames.append(
-                wire.encode(wire.Observed(self._path, self._attempt, self._told, asks))
+                wire.encode(wire.Observed(self._path, self._attempt, self._observations, asks))
             )
-            self._told = []
+            self._observations = []
         if self._parts:
             self._frames.append(wire.encode(wire.Calls(self._path, self._attempt, self._parts)))
             self._frames.append(wire.encode(wire.Args(self._args)))

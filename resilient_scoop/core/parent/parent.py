@@ -79,7 +79,7 @@ class Parent:
             self.let_go()
         call = self.calls.begin(fn, fingerprint)
         if self.durable.dropped and call.number in self.durable.dropped:
-            self.judge.lacks(call)
+            self.judge.report_missing(call)
         history = self.history
         if history.replaying or call.number < history.known_calls:
             call.args = {}
@@ -330,7 +330,7 @@ class Parent:
         if history.rewind():
             return self.recall(kind)
         first = history.recorded[0]
-        self.judge.told_otherwise(first, kind, self.calls.next)
+        self.judge.report_other_answer(first, kind, self.calls.next)
         history.give_up()
         self.observe(*rewind_mark(first))
         return None

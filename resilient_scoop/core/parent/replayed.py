@@ -130,7 +130,7 @@ class Asked(LogVisitor):
         define = self.defines.get(fn)
         return fn if define is None else define.fingerprint
 
-    def told(self, number: int) -> str:
+    def describe(self, number: int) -> str:
         """Return what was asked under a call's number, for display."""
         if number not in self.calls:
             return "what a checkpoint covers"
@@ -162,7 +162,7 @@ class Replayed(Parent):
         )  # fmt: skip
         self.asked = asked
         self.halt = halt
-        self.told_count = 0
+        self.observed_count = 0
         self.once.watch = self._watch_once
         self.history.known_calls = asked.next_call  # an earlier attempt made them (P4)
         self.ended = False  # the journal has the parent's end: it may do no more than is there
@@ -208,11 +208,13 @@ class Replayed(Parent):
     def _look_for(self, call: Call) -> None:
         """Halt at a call that the journal does not know, unless it lies behind the end (RP1, RP4)."""
         found = f"call {self._at(call.number)} of {short(self.judge.name_of(call.fn))}"
-        lacks = call.number < self.last_call
+        is_missing = call.number < self.last_call
         if self.ended:
-            expected = "a call that a repair of the journal left out" if lacks else "no such call"
+            expected = (
+                "a call that a repair of the journal left out" if is_missing else "no such call"
+            )
             self._differ("call", expected, found, call.number)
-        if lacks:
+        if is_missing:
             so = "which a repair of the journal left out: what follows cannot be compared"
             self.halt(End("history", "", f"makes {found}, {so}", call.number))
 
@@ -223,7 +225,7 @@ class Replayed(Parent):
         size, name = self.asked.sizes.get(number), short(self.judge.name_of(call.fn))
         if batch.pieces and short(self.asked.name(batch.pieces[0].fn)) != name:
             self._differ(
-                "call", self.asked.told(number), f"{name}, {counted(stop, 'item')}", number
+                "call", self.asked.describe(number), f"{name}, {counted(stop, 'item')}", number
             )
         for index in () if self._same(batch, call, stop, digests) else range(call.count, stop):
             piece = batch.piece_at(index)
@@ -236,7 +238,10 @@ class Replayed(Parent):
         if too_many or (last and size is not None and stop < size):
             more = "" if last else " or more"
             self._differ(
-                "call", self.asked.told(number), f"{name}, {counted(stop, 'item')}{more}", number
+                "call",
+                self.asked.describe(number),
+                f"{name}, {counted(stop, 'item')}{more}",
+                number,
             )
 
     def _same(self, batch: Batch, call: Call, stop: int, digests: bytes) -> bool:
@@ -286,17 +291,17 @@ class Replayed(Parent):
             self.halt(
                 End("history", "", f"asks for {asks}, which has no answer yet", self.calls.next)
             )
-        self.told_count += answer is not None
+        self.observed_count += answer is not None
         return answer
 
-    def _watch_once(self, begun: Begun, told: bool) -> None:  # noqa: FBT001 - a hook
+    def _watch_once(self, begun: Begun, is_recorded: bool) -> None:  # noqa: FBT001 - a hook
         """Halt at a `once` that has no answer: it ended in the middle of its function, or differs."""
-        self.told_count += told
+        self.observed_count += is_recorded
         asks = f"`{KIND}` before call {begun.call}"
         behind = any(each.kind.split(" ")[0] == KIND for each in self.history.recorded)
-        if not told and (self.ended or behind):
+        if not is_recorded and (self.ended or behind):
             self._differ("observation", "no answer here", asks)
-        if not told:
+        if not is_recorded:
             self.halt(
                 End("history", "", f"asks for {asks}, whose function has not ended", begun.call)
             )
@@ -337,8 +342,8 @@ class Replayed(Parent):
         """Compare the parent's end; `journaled` is how the journal says that it ended."""
         if self.calls.next < self.last_call:
             number = self.calls.next
-            told = f"call {self._at(number)} of {self.asked.told(number)}"
-            self._differ("end", told, found)
+            expected = f"call {self._at(number)} of {self.asked.describe(number)}"
+            self._differ("end", expected, found)
         first = (
             self.history.recorded[0]
             if self.history.recorded and not self.history.replaying

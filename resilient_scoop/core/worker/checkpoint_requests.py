@@ -19,12 +19,12 @@ class CheckpointRequests:
     def __init__(self) -> None:
         self.count = 0  # number of requests
         self._no = 0
-        self._said: list[str] | None = None
+        self._announced: list[str] | None = None
 
     def hear(self, wanted: wire.CheckpointWanted) -> None:
         """Take in a request; it may be repeated after a broken link."""
         if wanted.no > self._no:
-            self._no, self._said = wanted.no, None
+            self._no, self._announced = wanted.no, None
             self.count += 1
 
     def answer(self, parents: dict[str, Parent]) -> list[bytes]:
@@ -32,11 +32,11 @@ class CheckpointRequests:
         if not self._no:
             return []
         found = sorted(path for path, parent in list(parents.items()) if parent.durable.open)
-        if found == self._said:
+        if found == self._announced:
             return []
-        self._said = found
+        self._announced = found
         return [wire.encode(wire.OpenBlocks(self._no, found))]
 
     def meet(self) -> None:
         """The broker is a new one: it will send its own request."""
-        self._no, self._said = 0, None
+        self._no, self._announced = 0, None

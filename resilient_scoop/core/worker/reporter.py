@@ -26,7 +26,7 @@ KEEP_S = 1.0
 class _Item(msgspec.Struct):
     work: Work | None  # None: the script itself
     index: int
-    said: wire.Progress | None = None
+    progress: wire.Progress | None = None
     is_sent: bool = True
     sent_at: float = -1e9
     tries: int = 0  # earlier ones in this worker
@@ -44,11 +44,11 @@ class Reporter:
         self.items: dict[str, _Item] = {}
 
     def say(
-        self, path: str, work: Work | None, index: int, said: wire.Progress, now: float
+        self, path: str, work: Work | None, index: int, progress: wire.Progress, now: float
     ) -> bool:
         """Take in a report; return whether it is due at once."""
         item = self._item(path, work, index)
-        item.said, item.is_sent = said, False
+        item.progress, item.is_sent = progress, False
         return now - item.sent_at >= KEEP_S
 
     def is_too_soon(self, path: str, work: Work, now: float) -> bool:
@@ -63,8 +63,8 @@ class Reporter:
     def payload(self, path: str, work: Work | None) -> bytes:
         """Return the payload of an item: the last saved one, or the one that it got."""
         item = self.items.get(path)
-        if item is not None and item.work is work and item.said is not None:
-            return item.said.payload
+        if item is not None and item.work is work and item.progress is not None:
+            return item.progress.payload
         return self.given(path, work)
 
     def given(self, path: str, work: Work | None) -> bytes:
@@ -100,9 +100,9 @@ class Reporter:
             if work is not None and (work.dropped or item.index not in work.left):
                 del self.items[path]
             elif not item.is_sent and (everything or now - item.sent_at >= KEEP_S):
-                assert item.said is not None, "a word that is not sent was said"
+                assert item.progress is not None, "a word that is not sent was said"
                 item.is_sent, item.sent_at = True, now
-                frames.append(wire.encode(item.said))
+                frames.append(wire.encode(item.progress))
         return frames
 
     def _item(self, path: str, work: Work | None, index: int) -> _Item:

@@ -104,7 +104,7 @@ class Worker:
     def _collect(self) -> list[bytes]:
         frames, self.out = self.out, []
         for parent in self.parents.values():
-            if parent.queued or parent.outgoing.has_told:
+            if parent.queued or parent.outgoing.has_observations:
                 frames += parent.frames()
         frames += self.checkpoint_requests.answer(self.parents)
         if self.written and self.root is not None:

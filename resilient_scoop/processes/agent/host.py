@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resilient_scoop.core.endings import CANNOT_IMPORT, REFUSED
-from resilient_scoop.processes.failures import last_words
+from resilient_scoop.processes.failures import last_lines
 
 if TYPE_CHECKING:
     from resilient_scoop.core.agent import Slot
@@ -21,13 +21,13 @@ def oom_kills() -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
-def reason_said(slot: Slot, code: int, logs: Path) -> str:
+def reported_reason(slot: Slot, code: int, logs: Path) -> str:
     """Return the process's own message why it could not start; empty if there is none."""
     log = logs / f"{slot.name}.log"
     if code == CANNOT_IMPORT:
-        said = last_words(log).partition("rscoop: ")[2]  # after its mark
-        return said or f"{slot.name} cannot import the script; see the logs in {logs}"
+        last = last_lines(log).partition("rscoop: ")[2]  # after its mark
+        return last or f"{slot.name} cannot import the script; see the logs in {logs}"
     if code == REFUSED:
-        said = last_words(log) if slot.role == "worker" else ""
-        return said.removeprefix(f": rscoop: {slot.name}: ") or "see above"
+        last = last_lines(log) if slot.role == "worker" else ""
+        return last.removeprefix(f": rscoop: {slot.name}: ") or "see above"
     return ""

@@ -184,7 +184,7 @@ class AgentShell:
         """Say something to the user."""
         write_note(text)
 
-    def _lack(self) -> str:
+    def _unmet_need(self) -> str:
         """Return what is missing to start a process; empty if nothing is."""
         return ""
 
@@ -193,8 +193,8 @@ class AgentShell:
     def _start(self, wanted: agent.Start) -> agent.Started | agent.NotStarted:
         """Start a slot's process; return the resulting event."""
         slot = self.machine.slots[wanted.name]
-        if lack := self._lack():
-            return agent.NotStarted(slot.name, lack)
+        if need := self._unmet_need():
+            return agent.NotStarted(slot.name, need)
         incarnation = slot.role[0].encode() + os.urandom(8)
         record = FlightRecord.create(slot.name)
         mark = f"{self.mark}{incarnation.hex()}"
@@ -204,7 +204,7 @@ class AgentShell:
             careful=wanted.careful, may_be_freed=wanted.may_be_freed,
         )  # fmt: skip
         try:
-            popen = self._spawn(slot, settings, refusal_said=wanted.refusal_said)
+            popen = self._spawn(slot, settings, refusal_reported=wanted.refusal_reported)
         except OSError as error:
             record.close()
             full = error.errno in NO_SPACE  # for its log
@@ -215,12 +215,12 @@ class AgentShell:
         return agent.Started(slot.name, incarnation, popen.pid)
 
     def _spawn(
-        self, slot: Slot, settings: ChildSettings, *, refusal_said: bool
+        self, slot: Slot, settings: ChildSettings, *, refusal_reported: bool
     ) -> subprocess.Popen[bytes]:
         if slot.role == "origin":
             return starting.start(
                 "origin", settings, stdin=0, stdout=1, stderr=2, user_code=True,
-                refusal_said=refusal_said,
+                refusal_reported=refusal_reported,
             )  # fmt: skip
         settings = msgspec.structs.replace(settings, stdin_fd=-1)
         with (self.logs / f"{slot.name}.log").open("ab") as log:
@@ -240,7 +240,7 @@ class AgentShell:
         with contextlib.suppress(ProcessLookupError):  # it left nothing
             os.killpg(child.popen.pid, signal.SIGKILL)
         ooms, self.ooms = self.ooms, host.oom_kills()
-        why = host.reason_said(self.machine.slots[name], code, self.logs)
+        why = host.reported_reason(self.machine.slots[name], code, self.logs)
         at = time.time()  # noqa: TID251  a label for display
         self.gone[name] = child
         self._step(agent.Exited(name, code, flight, self.ooms > ooms, why, at))

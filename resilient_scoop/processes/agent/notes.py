@@ -37,7 +37,7 @@ def text_of(note: agent.Note, logs: Path, run_id: str) -> str:  # noqa: C901, PL
             cause = why.partition(". No item")[0]
             return f"{cause}. Other workers run; this one tries again in {wait_s:.0f} s"
         case agent.ImportIsLong(name=name, pid=pid):
-            return import_stack.said(name, pid, logs / f"{name}.log", run_id)
+            return import_stack.describe(name, pid, logs / f"{name}.log", run_id)
         case agent.Paused(role=role, name=name, pid=pid):
             more = "" if role == "origin" else ", and other workers take over its items"
             return (

@@ -123,7 +123,7 @@ class RemoteShell(AgentShell):
     def _say(self, text: str) -> None:
         self.uplink.files.say(text)
 
-    def _lack(self) -> str:
+    def _unmet_need(self) -> str:
         return "" if self.uplink.fetch_code() else "the run's code cannot be fetched from its host"
 
     def _take_ticket(self) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from resilient_scoop.processes.agent.enrolment import Admission
 
-ENROL, FILES, MESSAGE, SHORT, LACKS = b"E", b"F", b"M", b"S", b"L"
+ENROL, FILES, MESSAGE, SHORT, MISSING = b"E", b"F", b"M", b"S", b"L"
 CODE_S: Final = 20.0
 """How long the copies of the user's code may take, which are needed to start a worker."""
 _PAUSE_S: Final = 0.002
@@ -127,7 +127,7 @@ class Uplink:
                 whole = self._large.whole(positions, frames)
                 if isinstance(whole, list):
                     return _Message(to, whole)
-                self._broker.send([LACKS, whole])
+                self._broker.send([MISSING, whole])
         return None
 
     def fetch_code(self) -> bool:

@@ -37,7 +37,7 @@ class Disk:
         self.folder = folder
         self._waiting = 0  # processes that wait for space, including the broker
         self.at_limit = False  # the cause is the limit on the size of a file, not the disk
-        self._said = False
+        self._is_reported = False
         self._well_at = 0.0  # since when no process waits
         self._what = ""
         self._record = FlightRecord.create("broker")  # for `rscoop status` and `why`
@@ -50,30 +50,30 @@ class Disk:
         self._waiting = len(roomless) + journal
         limited = journal and _TOO_LARGE in reason
         self.at_limit = limited or any(each.reason == FILE_LIMIT for each in roomless)
-        self._record.lack(int(journal))
+        self._record.wait_for_space(int(journal))
         now = time.monotonic()
         if self._waiting:
             self._well_at = now
-            if self._said:
+            if self._is_reported:
                 return ""
-            self._said = True
+            self._is_reported = True
             most = max(roomless, key=lambda each: each.size_bytes, default=_JOURNAL)
-            lack = most if not journal else _AT_LIMIT if limited else _JOURNAL
-            self._what = lack.what if journal else "it"
+            need = most if not journal else _AT_LIMIT if limited else _JOURNAL
+            self._what = need.what if journal else "it"
             if self.at_limit:
                 return (
-                    f"{lack.what} in {self.folder} would be larger than a file may be here (`ulimit -f`): "
+                    f"{need.what} in {self.folder} would be larger than a file may be here (`ulimit -f`): "
                     "nothing new is started, nothing is lost; stop the run (Ctrl-C), raise the limit, "
                     "then resume"
                 )
             return (
-                f"{missing_space_text(lack, self.folder)}: nothing new is started, nothing is lost; the "
+                f"{missing_space_text(need, self.folder)}: nothing new is started, nothing is lost; the "
                 "run continues when there is room (`rscoop gc` removes old runs)"
             )
         quiet_s = QUIET_S if self._what != _JOURNAL.what else 0.0
-        if not self._said or now - self._well_at < quiet_s:
+        if not self._is_reported or now - self._well_at < quiet_s:
             return ""
-        self._said = False
+        self._is_reported = False
         return f"there is room for {self._what} again; the run continues"
 
     def full(self) -> str:

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from resilient_scoop.processes.starting import ChildSettings
     from resilient_scoop.transport.sockets import RouterSocket
 
-ENROL, FILES, MESSAGE, SHORT, LACKS = b"E", b"F", b"M", b"S", b"L"
-_SAID_MAX: Final = 10
+ENROL, FILES, MESSAGE, SHORT, MISSING = b"E", b"F", b"M", b"S", b"L"
+_REPORTED_MAX: Final = 10
 """Refusals that are reported, of each kind; the others are counted."""
 _BIND_TRIES: Final = 5
 _IDENTITY_BYTES_MAX: Final = 32
@@ -109,8 +109,12 @@ class Door:
 
     def _refuse(self, kind: str, what: str) -> None:
         self.refused[kind] += 1
-        if self.refused[kind] <= _SAID_MAX:
-            last = "; more of this kind are only counted" if self.refused[kind] == _SAID_MAX else ""
+        if self.refused[kind] <= _REPORTED_MAX:
+            last = (
+                "; more of this kind are only counted"
+                if self.refused[kind] == _REPORTED_MAX
+                else ""
+            )
             self._say(f"refused {what}{last}")
 
     def receive(self) -> Iterator[tuple[PeerId, list[bytes], str]]:
@@ -128,7 +132,7 @@ class Door:
                 peer = self._bound(parcel, host, frames)
                 if peer is not None:
                     yield peer, frames[1:], host
-            elif channel == LACKS and len(frames) == 1:
+            elif channel == MISSING and len(frames) == 1:
                 if parcel.routing in self._sent:
                     self._sent[parcel.routing].forget(frames[0])
             elif channel == FILES and len(frames) == 1:

@@ -146,7 +146,7 @@ class Grid:
                 rtt_ms=each.rtt_s * 1000 or None, heard_s=each.heard_s, state=each.state,
                 why=each.why, rate=each.rate, slack_s=each.slack_s, at_risk_s=each.at_risk_s,
             )
-            for each in self._exchange.broker.hosts.figures(now)
+            for each in self._exchange.broker.hosts.statuses(now)
         }  # fmt: skip
         with suppress(OSError):  # a full disk: the views show what was
             self._replace(LIVE_FILE, msgspec.json.encode(LiveHostsFile(at, hosts)))

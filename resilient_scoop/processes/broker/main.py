@@ -103,9 +103,9 @@ def load_state(journal: Journal, run: bytes) -> tuple[State, dict[str, bytes]]:
         output = max(output, int.from_bytes(key, "big") + len(written.data))
     consts = {key.decode(): raw for key, raw in journal.scan(Table.CONST)}
     progress = (
-        (key, said)
+        (key, message)
         for key, raw in journal.scan(Table.PROGRESS)
-        if isinstance(said := wire.decode_up(raw), wire.Progress)
+        if isinstance(message := wire.decode_up(raw), wire.Progress)
     )
     state = recover(run, defines, log, output, progress, read_tally(journal))
     after = None
@@ -234,7 +234,7 @@ class BrokerShell:
         self.asked, self.asked_at = Asked(Path(settings.run_dir)), 0.0
         if settings.options.grid or (Path(settings.run_dir) / "keys" / "enrolled").exists():
             self._open_door()  # hosts that were invited to an earlier broker may still be there
-        self.launcher, self.halt_said = True, False
+        self.launcher, self.halt_reported = True, False
         self.is_left = False  # the launcher has ended, and other hosts wait for the next one
         self.reported_at = 0.0
         self.reported, self.spoke_at = b"", 0.0
@@ -306,13 +306,13 @@ class BrokerShell:
     def _mind_halt(self) -> None:
         """Report why a future, or the run, cannot continue."""
         fruitless = self.broker.membership.fruitless
-        if self.halt_said:
+        if self.halt_reported:
             return
         if self.broker.keeper.halted:
-            self.halt_said = True
+            self.halt_reported = True
             self.say(self.broker.keeper.halted)
         elif fruitless.is_over:
-            self.halt_said = True
+            self.halt_reported = True
             self._report(
                 Report(note=script_dies(fruitless.deaths, self.settings.run_id), fatal=HOPELESS)
             )
@@ -379,8 +379,8 @@ class BrokerShell:
             self.say(self.journal.notes.popleft())
         full, before = self.committer.full, self.broker.busy_disk
         self.broker.busy_disk = full
-        said = self.broker.membership.roomless.said.values()
-        if text := self.disk.look(said, journal=full, reason=self.committer.full_reason):
+        reports = self.broker.membership.roomless.reported.values()
+        if text := self.disk.look(reports, journal=full, reason=self.committer.full_reason):
             self.say(text)
         return full != before
 

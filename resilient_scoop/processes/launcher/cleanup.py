@@ -13,7 +13,7 @@ from resilient_scoop.journal.blobs import BlobStore
 from resilient_scoop.journal.state_store import StateStore
 from resilient_scoop.journal.view import JournalView
 from resilient_scoop.processes import kept_code
-from resilient_scoop.processes.launcher.shown_output import Shown
+from resilient_scoop.processes.launcher.shown_output import ShownOutput
 from resilient_scoop.processes.origin import interrupt
 from resilient_scoop.runs.display import Display
 from resilient_scoop.runs.status import OutputTail
@@ -31,7 +31,7 @@ def show_new(
     run: RunDir,
     view: JournalView,
     tail: OutputTail,
-    shown: Shown,
+    shown: ShownOutput,
     to: Display,
     errors: ErrorStream | None = None,
 ) -> None:
@@ -52,7 +52,7 @@ def show_new(
                 errors.show(0.0, shown.count)
 
 
-def _cut(piece: bytes, shown: Shown, errors: ErrorStream | None) -> Iterator[bytes]:
+def _cut(piece: bytes, shown: ShownOutput, errors: ErrorStream | None) -> Iterator[bytes]:
     """Yield a piece in parts that end at the positions of text of the other stream."""
     end = shown.count + len(piece)
     while shown.count < end:
@@ -61,7 +61,7 @@ def _cut(piece: bytes, shown: Shown, errors: ErrorStream | None) -> Iterator[byt
         yield piece[len(piece) - (end - shown.count) : len(piece) - (end - stop)]
 
 
-def show_last_words(run: RunDir, to: Display) -> None:
+def show_last_lines(run: RunDir, to: Display) -> None:
     """Display, once, what an interrupted script printed after Ctrl-C; it is not recorded."""
     path = run.path / interrupt.FILE
     with contextlib.suppress(OSError):
@@ -115,7 +115,7 @@ def conclude(run: RunDir) -> None:
         RunBusyError: its launcher is alive.
     """
     with run.hold(), JournalView.open(run.journal) as view:
-        shown = Shown(run.shown, STDOUT)
+        shown = ShownOutput(run.shown_file, STDOUT)
         display = Display(sys.stdout, sys.stderr, run.id, tty=False, quiet=True)
         show_new(run, view, OutputTail(shown.count), shown, display)
         shown.close()

@@ -25,7 +25,7 @@ _SLACK_BYTES: Final = 1 << 16
 """Room for what others may have written to the same file in between: our own notes, errors of a task."""
 
 
-class Shown:
+class ShownOutput:
     """The mark of one run; held by its launcher. The output goes to `fd`."""
 
     def __init__(self, path: Path, fd: int) -> None:

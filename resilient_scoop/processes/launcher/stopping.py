@@ -106,7 +106,7 @@ class HandoverReport(msgspec.Struct, frozen=True, kw_only=True):
     whole: bool = False  # it is complete, and no process was left out
 
 
-def read_told(run: RunDir) -> HandoverReport:
+def read_report(run: RunDir) -> HandoverReport:
     """Return how far it is."""
     try:
         return msgspec.json.decode(_file(run).read_bytes(), type=HandoverReport)
@@ -140,9 +140,9 @@ class Stopping:
         self.code = STOPPED
         self.kill_at: float | None = None
         self.until = 0.0  # longest wait for the current request
-        self.told = msgspec.structs.replace(read_told(run), over=True)
+        self.written = msgspec.structs.replace(read_report(run), over=True)
         self.whole = False  # every parent with an open block has saved
-        self.said_named = False
+        self.named_reported = False
         self.word = "interrupted"  # the reason of a stop, for all processes
 
     @property
@@ -206,13 +206,13 @@ class Stopping:
                 f"{why}: asking for checkpoints; stops when they are made, after {duration(grace_s)} "
                 f"at most; {once_more} to stop at once"
             )
-        ask, self.said_named = self.told.ask + 1, False
+        ask, self.named_reported = self.written.ask + 1, False
         self._write(HandoverReport(ask=ask, over=False, hands_over=level >= Level.HAND_OVER))
         self._tell_ask(grace_s)
 
     def _tell_ask(self, grace_s: float) -> None:
         what = "hand-over" if self.level >= Level.HAND_OVER else "go-on"
-        self.tell(f"checkpoint {self.told.ask} {what} {max(0.0, grace_s):.3f}")
+        self.tell(f"checkpoint {self.written.ask} {what} {max(0.0, grace_s):.3f}")
 
     def stop(self) -> None:
         """Make the broker stop in order, at once."""
@@ -232,45 +232,45 @@ class Stopping:
 
     def hear_report(self, report: Report) -> None:
         """Take in the broker's progress with the last request."""
-        if report.ask != self.told.ask or self.told.over:
+        if report.ask != self.written.ask or self.written.over:
             return
-        told = HandoverReport(
-            ask=report.ask, over=report.asked_over, hands_over=self.told.hands_over,
+        latest = HandoverReport(
+            ask=report.ask, over=report.asked_over, hands_over=self.written.hands_over,
             named=report.named, saved=report.saved, left=report.left, whole=report.whole,
         )  # fmt: skip
-        if report.all_named and report.named and not self.said_named:
-            self.said_named = True
+        if report.all_named and report.named and not self.named_reported:
+            self.named_reported = True
             self.say(f"{counted(report.named, 'parent')} asked for a checkpoint")
-        if told.over:
-            self.whole = told.hands_over and told.named > 0 and told.whole
-            self._say_over(told)
+        if latest.over:
+            self.whole = latest.hands_over and latest.named > 0 and latest.whole
+            self._say_over(latest)
             self.level = _NEXT[self.level][Request.SAVED]
-        if told != self.told:
-            self._write(told)
+        if latest != self.written:
+            self._write(latest)
 
-    def _say_over(self, told: HandoverReport) -> None:
-        if told.left:
+    def _say_over(self, report: HandoverReport) -> None:
+        if report.left:
             self.say(
-                f"{told.left} of {counted(told.named, 'parent')} did not commit in time: a resume "
+                f"{report.left} of {counted(report.named, 'parent')} did not commit in time: a resume "
                 "replays what they did since their last checkpoint"
             )
-        elif not told.whole:
+        elif not report.whole:
             self.say("not every process answered in time; a resume replays what was not saved")
-        elif not told.named:
+        elif not report.named:
             self.say("no checkpoint block is open: nothing to wait for")
         elif not self.ends:
-            self.say(f"{counted(told.saved, 'parent')} saved; the run continues")
+            self.say(f"{counted(report.saved, 'parent')} saved; the run continues")
 
     def end(self) -> None:
         """The run ends: waits for checkpoints are over."""
-        if not self.told.over:
-            self._write(msgspec.structs.replace(self.told, over=True))
+        if not self.written.over:
+            self._write(msgspec.structs.replace(self.written, over=True))
 
-    def _write(self, told: HandoverReport) -> None:
-        self.told = told
+    def _write(self, report: HandoverReport) -> None:
+        self.written = report
         draft = self.run.path / "handover.tmp"
         try:
-            draft.write_bytes(msgspec.json.encode(told))
+            draft.write_bytes(msgspec.json.encode(report))
             draft.rename(_file(self.run))
         except OSError:
             return  # a full disk: processes that wait for it stop waiting by themselves

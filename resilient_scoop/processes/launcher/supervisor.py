@@ -31,8 +31,8 @@ from resilient_scoop.journal.view import JournalView
 from resilient_scoop.payload.files import remove_arguments
 from resilient_scoop.processes import BLOCK_BYTES, UNWRITTEN, kept_code, leftovers, starting
 from resilient_scoop.processes.failures import hopeless, hopeless_loop, how, refusal
-from resilient_scoop.processes.launcher.cleanup import show_last_words, show_new, tidy
-from resilient_scoop.processes.launcher.shown_output import Shown
+from resilient_scoop.processes.launcher.cleanup import show_last_lines, show_new, tidy
+from resilient_scoop.processes.launcher.shown_output import ShownOutput
 from resilient_scoop.processes.launcher.signals import SignalReceiver
 from resilient_scoop.processes.launcher.stdin_feeder import Feeder
 from resilient_scoop.processes.launcher.stopping import Stopping
@@ -58,7 +58,7 @@ from resilient_scoop.runs.reports import (
     resuming,
     started,
 )
-from resilient_scoop.runs.status import OutputTail, read_figures
+from resilient_scoop.runs.status import OutputTail, read_status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,7 @@ def launch(run: RunDir, options: RunOptions, made: Sequence[decisions.Decision] 
             _note_limit(run)
             raise RunStoppedError(run.id, refusal(error)) from error
         met = launcher.report.full and launcher.report.at_limit
-        if met or launcher.said_fatal in (STOPPED, JournalError.exit_code):
+        if met or launcher.fatal_code in (STOPPED, JournalError.exit_code):
             _note_limit(run)
         return code
 
@@ -144,15 +144,15 @@ class Launcher:
         self.screen: ErrorStream | None = (
             None  # for text that children of the script write to a terminal
         )
-        self.shown = Shown(run.shown, sys.stdout.fileno())
+        self.shown = ShownOutput(run.shown_file, sys.stdout.fileno())
         self.tail = OutputTail(self.shown.count)
         self.buffer = b""
-        self.ears: SignalReceiver | None = None
+        self.signals: SignalReceiver | None = None
         self.handover = Stopping(run, self.display.note, self._tell_broker, options.limit)
-        self.said_fatal = 0
+        self.fatal_code = 0
         self.broker_code: int | None = None
         self.reports_fd = -1
-        self.said_recovered = False
+        self.recovered_reported = False
         self.most_workers = 0
         self.first_epoch = self.recovered = self.reused = 0
         self.audit = AuditTail.start(run.logs) if options.audit else None
@@ -223,8 +223,8 @@ class Launcher:
         if places is None:
             return
         places.tick()
-        if places.fatal and not self.said_fatal and not self.handover.stops:
-            self.said_fatal = places.fatal
+        if places.fatal and not self.fatal_code and not self.handover.stops:
+            self.fatal_code = places.fatal
             self.handover.stop()
 
     def _end_places(self, grace_s: float) -> None:
@@ -252,7 +252,7 @@ class Launcher:
             self.others = frozenset(leftovers.below(set()))
             leftovers.adopt()
             self._make_folders()
-            self.ears = SignalReceiver(self.selector, self.handover.hear, self._leave)
+            self.signals = SignalReceiver(self.selector, self.handover.hear, self._leave)
             terminal = _STDERR if not self.options.detach and os.isatty(_STDERR) else None
             self.errors = ErrorStream(self.run.logs / ERRORS_LOG, self.display.error, terminal)
             self.selector.register(self.errors.ours, selectors.EVENT_READ, self.errors.hear)
@@ -260,9 +260,9 @@ class Launcher:
                 self.screen = ErrorStream(None, self.display.output, _STDOUT)
                 self.selector.register(self.screen.ours, selectors.EVENT_READ, self.screen.hear)
             if not self.options.resume:
-                words = " ".join([self.info.title, *map(one_line, self.info.argv)])
+                command = " ".join([self.info.title, *map(one_line, self.info.argv)])
                 size = self.options.total if self.options.grid else self.options.workers
-                self.display.begin(started(self.run.id, words, size, self.options.hosts))
+                self.display.begin(started(self.run.id, command, size, self.options.hosts))
             else:
                 self._end_orphans()
             self._keep_code()
@@ -284,8 +284,8 @@ class Launcher:
             self.feeder.close()
             self.display.close()
             self.selector.close()
-            if self.ears is not None:
-                self.ears.close()
+            if self.signals is not None:
+                self.signals.close()
             self.run.remove_socket_dir()  # last, because it needs descriptors, which may have run out
 
     def _make_folders(self) -> None:
@@ -350,7 +350,7 @@ class Launcher:
         killed = handover.is_late(now)
         # If a broker has reported why the run stops, the run stops, even if the broker is killed
         # before its end.
-        over = killed or code in (0, STOPPED) or code in _FATAL or self.said_fatal > 0
+        over = killed or code in (0, STOPPED) or code in _FATAL or self.fatal_code > 0
         if over or self._is_hopeless(self.broker, code):
             self.broker_code = code
             handover.kill_at = min(handover.kill_at or inf, now + (1 if handover.ends else 5))
@@ -375,7 +375,7 @@ class Launcher:
         if code == 0:
             return  # the broker told it to stop
         if code in _FATAL or code == STOPPED or self._is_hopeless(self.agent, code):
-            self.said_fatal = self.said_fatal or code
+            self.fatal_code = self.fatal_code or code
             self.handover.stop()
             return
         if code != REFUSED:
@@ -394,7 +394,7 @@ class Launcher:
         if len(part.deaths) <= (_STILLBORN_MAX if stillborn else _RESTARTS_MAX):
             return False
         self.display.note(hopeless(part.role, len(part.deaths), code, self.run.logs))
-        self.said_fatal = self.said_fatal or (STOPPED if code == REFUSED else 70)
+        self.fatal_code = self.fatal_code or (STOPPED if code == REFUSED else 70)
         return True
 
     def _tell_broker(self, line: str) -> None:
@@ -408,7 +408,7 @@ class Launcher:
 
     def _check_there(self) -> None:
         """Raise JournalGoneError if the run's folder is gone and the broker has not reported it."""
-        if not self.said_fatal and self.run.is_gone(self.lock):
+        if not self.fatal_code and self.run.is_gone(self.lock):
             raise JournalGoneError(str(self.run.path))
 
     def _end_late(self) -> None:
@@ -434,7 +434,7 @@ class Launcher:
         if self.broker_watch.tick(broker.pid, ran_s):
             if self.broker_watch.kills >= KILLS_MAX:
                 self.display.note(hopeless_loop(KILLS_MAX, self.run.id))
-                self.said_fatal = 70
+                self.fatal_code = 70
             broker.kill()
         elif not self.report.agent_quiet_s:
             self.agent_watch.heard()
@@ -475,10 +475,10 @@ class Launcher:
     def _end_leftovers(self) -> None:
         """End processes that tasks had started, if the agent does not."""
         parts = {p.process.pid for p in (self.broker, self.agent) if p.process is not None}
-        spared = self.others | parts
+        kept = self.others | parts
 
         def found() -> set[int]:
-            return leftovers.of_session(-1, self.agent_mark) | leftovers.below(spared)
+            return leftovers.of_session(-1, self.agent_mark) | leftovers.below(kept)
 
         leftovers.end_all(found)
         leftovers.bury(parts)
@@ -504,7 +504,7 @@ class Launcher:
             self.broker_watch.heard()
             if report.note:
                 self.display.note(report.note)
-                self.said_fatal = self.said_fatal or report.fatal
+                self.fatal_code = self.fatal_code or report.fatal
             elif not report.epoch:  # it waits for space to open the journal
                 self.report = msgspec.structs.replace(self.report, full=report.full)
             else:
@@ -533,9 +533,9 @@ class Launcher:
 
     def _say_recovered(self, report: Report) -> None:
         """Report, once per resume, what was found in the journal."""
-        if not self.options.resume or self.said_recovered:
+        if not self.options.resume or self.recovered_reported:
             return
-        self.said_recovered = True
+        self.recovered_reported = True
         for text in resuming(self.run.id, report):
             self.display.note(text)
 
@@ -566,7 +566,7 @@ class Launcher:
 
     def _say_audit(self) -> None:
         for finding in () if self.audit is None else self.audit.new():
-            self.display.note(finding.said)
+            self.display.note(finding.message)
 
     def _show_tasks(self) -> None:
         for line in () if self.tasks is None else self.tasks.new():
@@ -581,11 +581,11 @@ class Launcher:
 
     def _finish(self) -> int:
         if self.run.is_gone(self.lock):
-            return self.said_fatal or JournalGoneError.exit_code
+            return self.fatal_code or JournalGoneError.exit_code
         if self.report.output_bytes > self.shown.count:
             self._show_output()
         self._say_audit()
-        show_last_words(self.run, self.display)
+        show_last_lines(self.run, self.display)
         if self.view is not None:
             self.view.close()
         self._end_errors()
@@ -600,8 +600,8 @@ class Launcher:
             remove_arguments(self.run.path / "payloads")
             return self._finish_ended(report)
         resume = f"rscoop resume {self.run.id}"
-        if self.said_fatal not in (0, STOPPED):
-            return self.said_fatal
+        if self.fatal_code not in (0, STOPPED):
+            return self.fatal_code
         ended = "saved and stopped" if self.handover.whole and self.handover.ends else "stopped"
         self.display.note(f"run {self.run.id} {ended}; {self._kept()}; to continue: {resume}")
         return self.handover.code
@@ -615,7 +615,7 @@ class Launcher:
         done = self.report.done if self.report.epoch else None
         if done is not None and (self.report.full or self.broker_code not in (0, STOPPED)):
             try:
-                done = read_figures(self.run, self.info).done
+                done = read_status(self.run, self.info).done
             except JournalError:
                 done = None
         if done is None:

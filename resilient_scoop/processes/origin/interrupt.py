@@ -43,7 +43,7 @@ class ScriptInterrupt:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.output: Output | None = None  # set while the script runs
-        self._is_told = False
+        self._is_reported = False
 
     @property
     def is_heard(self) -> bool:
@@ -52,8 +52,8 @@ class ScriptInterrupt:
 
     def tell(self) -> None:
         """Make the main thread handle it, once."""
-        if not self._is_told:
-            self._is_told = True
+        if not self._is_reported:
+            self._is_reported = True
             user_signals.note_due(signal.SIGINT)
 
     def cut(self) -> bool:

@@ -184,8 +184,8 @@ class ReplayRunner:
         define = self.defines[piece.fn]
         stage.name = short(define.options.name or define.name)
         if not isinstance(frame, wire.Args):
-            lack = "cannot be run: the journal lacks its arguments, as one that was repaired may"
-            return Played(path, stage.name, 0, 0, 0, 0, complete=False, stands=lack)
+            reason = "cannot be run: the journal lacks its arguments, as one that was repaired may"
+            return Played(path, stage.name, 0, 0, 0, 0, complete=False, stands=reason)
         arg = frame.args[piece.offset + place[2] - piece.start]
         return stage.play(lambda stage: self._item(stage, define, arg))
 

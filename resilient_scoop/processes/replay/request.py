@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from resilient_scoop.core.facts.state import State
     from resilient_scoop.runs.folder import RunDir, RunInfo
 
-_LAST_WORDS: Final = 5
+_LAST_LINES: Final = 5
 
 
 class SourceLine(msgspec.Struct, frozen=True):
@@ -108,20 +108,20 @@ def _play(settings: starting.ChildSettings, wanted: Wanted) -> list[Played]:
         cwd=settings.script.cwd,
     )  # fmt: skip
     try:
-        told, said = process.communicate(msgspec.json.encode(wanted))
+        output, errors = process.communicate(msgspec.json.encode(wanted))
     finally:
         process.kill()
         process.wait()
-    played = [msgspec.json.decode(line, type=Played) for line in told.splitlines()]
+    played = [msgspec.json.decode(line, type=Played) for line in output.splitlines()]
     if process.returncode != 0:
-        raise UsageError(_died(process.returncode, said or b""))
+        raise UsageError(_died(process.returncode, errors or b""))
     return played
 
 
-def _died(code: int, said: bytes) -> str:
+def _died(code: int, errors: bytes) -> str:
     how = f"by signal {-code}" if code < 0 else f"with exit status {code}"
-    words = said.decode(errors="replace").strip().splitlines()[-_LAST_WORDS:]
-    last = ": " + " | ".join(words) if words else ""
+    lines = errors.decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
+    last = ": " + " | ".join(lines) if lines else ""
     return (
         f"the process that replays the code ended {how} before it was done{last}; "
         "the script may end its own process (os._exit, native code)"

@@ -199,7 +199,7 @@ class ParentReplay:
             difference = self._difference(end)
         return Played(
             self.asked.path, self.name, self.parent.calls.next, self.parent.calls.recovered,
-            self.parent.told_count, self.output_bytes, end is None,
+            self.parent.observed_count, self.output_bytes, end is None,
             "" if end is None or end.differs else end.found, difference,
         )  # fmt: skip
 
@@ -265,13 +265,13 @@ class ParentReplay:
         frame = None if raw is None else wire.decode_up(raw)
         before = "another argument (the journal keeps those of undone and failed items)"
         if isinstance(frame, wire.Args):
-            before = self._shown(frame.args[piece.offset + index - piece.start])
-        now = self._shown(arg)
+            before = self._preview(frame.args[piece.offset + index - piece.start])
+        now = self._preview(arg)
         if before == now:
             return f"{before} (with other contents)", now
         return before, now
 
-    def _shown(self, arg: bytes) -> str:
+    def _preview(self, arg: bytes) -> str:
         try:
             text = repr(payload.loads(arg, self.session.store, "argument"))
         except Exception as error:  # user code: unpickling and repr run it

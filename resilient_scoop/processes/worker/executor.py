@@ -23,7 +23,7 @@ from resilient_scoop.adapters.greenlets import GreenletExit
 from resilient_scoop.identity import script_changes
 from resilient_scoop.identity.purity import args_plain
 from resilient_scoop.payload import payload
-from resilient_scoop.payload.missing import lacks_module
+from resilient_scoop.payload.missing import is_missing_module
 from resilient_scoop.processes import forked_children, ignored_signals, task_output
 from resilient_scoop.processes.connection import FLUSH_S, Context
 from resilient_scoop.processes.here import Process
@@ -49,7 +49,7 @@ _PICKLE = PICKLE[0]
 _NOT_LOADED = object()
 
 
-class _LackingError(Exception):
+class _MissingError(Exception):
     """The argument of the current item cannot be loaded in this process."""
 
 
@@ -80,8 +80,8 @@ class Executor:
             try:
                 if not self._slice(work, loaded):
                     return
-            except _LackingError as lacking:
-                self._set_aside(work, work.next - 1, str(lacking))
+            except _MissingError as missing:
+                self._set_aside(work, work.next - 1, str(missing))
 
     def _slice(self, work: Work, loaded: Loaded) -> bool:
         """Run a slice; return False if one of its items waited: another greenlet has the rest."""
@@ -260,7 +260,7 @@ class Executor:
         except BaseException as error:  # user code: whatever it raises is its outcome
             forked_children.end_if_child(error)
             if value is _NOT_LOADED:
-                self._refuse_lacking(loaded, error)
+                self._refuse_missing(loaded, error)
             return payload.dumps_exception(error, f"{self.where}, item {context.path}"), True
 
     def _begin(self, loaded: Loaded) -> None:
@@ -290,11 +290,11 @@ class Executor:
                 return plain, False
         return self._dump(loaded, value)
 
-    def _refuse_lacking(self, loaded: Loaded, error: BaseException) -> None:
+    def _refuse_missing(self, loaded: Loaded, error: BaseException) -> None:
         """Raise _LackingError if an argument cannot be loaded because this process lacks a module."""
-        if lacks_module(error):
+        if is_missing_module(error):
             what = f"argument of {loaded.define.name}"
-            raise _LackingError(self.functions.lacking(what, error)) from None
+            raise _MissingError(self.functions.describe_missing(what, error)) from None
 
     def _load(self, loaded: Loaded, arg: bytes) -> Any:
         what = f"argument of {loaded.define.name}"
@@ -330,7 +330,7 @@ class Executor:
         except BaseException as error:  # user code: whatever it raises is its outcome
             forked_children.end_if_child(error)
             if value is _NOT_LOADED:
-                self._refuse_lacking(loaded, error)
+                self._refuse_missing(loaded, error)
             return payload.dumps_exception(error, f"{self.where}, item {context.path}"), True
 
     def _call(self, loaded: Loaded, value: Any) -> Any:

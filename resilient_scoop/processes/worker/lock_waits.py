@@ -62,7 +62,7 @@ FREE_S, POLLS_FREE_S = 20.0, 60.0
 reason."""
 _SETLKW: Final = (7, 38)
 _COMMAND_AT: Final = 2
-_DEAF_S, _DEAF_LONG_S = 0.25, 1.1
+_UNRESPONSIVE_S, _UNRESPONSIVE_LONG_S = 0.25, 1.1
 """A signal that no handler has received for this time arrived in a pause of C code.
 
 The second value is for cases that may not block other tasks. `sqlite3` gives up after 5 s."""
@@ -110,8 +110,8 @@ class Tasks(Protocol):
 class LockWaits:
     """Detects that the main thread is blocked in a lock, and makes the task yield."""
 
-    def __init__(self, hub: Tasks, say: Callable[[str], None]) -> None:
-        self.hub = hub
+    def __init__(self, loop: Tasks, say: Callable[[str], None]) -> None:
+        self.loop = loop
         self.say = say
         self.waiting = 0  # tasks that yielded
         self.progress = 0  # how often another task has continued
@@ -130,8 +130,8 @@ class LockWaits:
         """Begin; to be called in the main thread before the user's code runs."""
         signal.signal(SIGNAL, self._heard)
         locks.share(self.give_way)
-        hub = self.hub
-        file_locks.install(lambda: hub.session.context.path, hub.parked.__contains__)
+        loop = self.loop
+        file_locks.install(lambda: loop.session.context.path, loop.parked.__contains__)
 
     # --- the deputy ---------------------------------------------------------------------------
 
@@ -140,8 +140,8 @@ class LockWaits:
 
         The deputy thread calls this from time to time.
         """
-        hub, on_cpu = self.hub, self.hub.session.record.read()
-        if not (hub.parked or hub.has_fenced):
+        loop, on_cpu = self.loop, self.loop.session.record.read()
+        if not (loop.parked or loop.has_fenced):
             self._seen, self._stuck_at = (), None
             return False
         self._free(now)
@@ -153,19 +153,23 @@ class LockWaits:
         if seen != before:
             self._seen, self._seen_at = seen, now
         number, command = self._system_call()
-        work = hub.session.context.work
+        work = loop.session.context.work
         function = None if work is None else work.task.fn
         if self._polls.look(now, on_cpu[:5], function, seen, number):
-            if self._polls.is_deaf(now, _DEAF_S if self._is_anyone_kept() else _DEAF_LONG_S):
+            if self._polls.is_unresponsive(
+                now, _UNRESPONSIVE_S if self._is_anyone_kept() else _UNRESPONSIVE_LONG_S
+            ):
                 why = "a task waits in C code for a lock that another task of this worker may hold"
-                self._end(why, again=hub.settings.may_be_freed and hub.settings.options.workers > 1)
+                self._end(
+                    why, again=loop.settings.may_be_freed and loop.settings.options.workers > 1
+                )
             self._count(now, POLLS_FREE_S, counts=self._may_be_stuck())
         elif seen == before and self._is_lock(number, command) and self._is_long(now):
             self._count(now, FREE_S, counts=True)
         else:
             return False
         self._sent_at = time.monotonic()
-        self._polls.told(now)
+        self._polls.signaled(now)
         signal.pthread_kill(self._main, SIGNAL)
         return True
 
@@ -180,17 +184,17 @@ class LockWaits:
 
     def _may_be_stuck(self) -> bool:
         """Return whether polling may never succeed: other tasks poll, too, or a holder is gone."""
-        return self.hub.has_fenced or any(parked.gives_way for parked in self.hub.parked.values())
+        return self.loop.has_fenced or any(parked.gives_way for parked in self.loop.parked.values())
 
     def _is_anyone_kept(self) -> bool:
         """Return whether the main thread certainly blocks a parked task."""
-        hub = self.hub
-        machine = hub.session.machine
-        if hub.settings.options.workers == 1 or machine.fenced:
+        loop = self.loop
+        machine = loop.session.machine
+        if loop.settings.options.workers == 1 or machine.fenced:
             return True
-        if any(work.task.parent != ROOT for work in (*hub.open, *machine.queue)):
+        if any(work.task.parent != ROOT for work in (*loop.open, *machine.queue)):
             return True
-        return any(parked.ready() for parked in hub.parked.values())
+        return any(parked.ready() for parked in loop.parked.values())
 
     def _switches(self) -> tuple[str, ...]:
         """Return how often the main thread has left the CPU."""
@@ -226,12 +230,12 @@ class LockWaits:
 
     def _end(self, why: str, *, again: bool = False) -> None:
         """End the worker, unless a restart is useless, or would lose calls that must not run twice."""
-        hub = self.hub
+        loop = self.loop
         self._polls.again()
-        if hub.settings.careful and not again:
+        if loop.settings.careful and not again:
             return
-        works = [parked.context.work for parked in hub.parked.values()]
-        works.append(hub.session.context.work)
+        works = [parked.context.work for parked in loop.parked.values()]
+        works.append(loop.session.context.work)
         if not all(work is None or work.callable.options.idempotent for work in works):
             self.say(
                 f"{why}; the worker is not restarted, because it has idempotent=False calls: "
@@ -239,7 +243,7 @@ class LockWaits:
             )
             return
         self.say(f"{why}: the worker is restarted")
-        hub.session.record.idle()
+        loop.session.record.idle()
         sys.stderr.flush()
         os._exit(START_AGAIN)
 
@@ -248,21 +252,21 @@ class LockWaits:
     def _heard(self, _number: int, frame: FrameType | None) -> None:
         """Yield, in the middle of a blocked call."""
         self._polls.heard()
-        if time.monotonic() - self._sent_at > FRESH_S or getcurrent() is self.hub.green:
+        if time.monotonic() - self._sent_at > FRESH_S or getcurrent() is self.loop.green:
             return
-        if frame is None or not _is_tasks(frame) or self.hub.session.context.work is None:
+        if frame is None or not _is_tasks(frame) or self.loop.session.context.work is None:
             return
         self.give_way(lambda: False, None)
 
     def give_way(self, ready: Callable[[], bool], until: float | None) -> None:
         """Let other tasks run until `ready()` holds, one of them has continued, or a time limit is over."""
-        hub, session = self.hub, self.hub.session
+        loop, session = self.loop, self.loop.session
         deadline, progress = session.record.words[DEADLINE], self.progress
         end = time.monotonic() + self._delay_s
         self._delay_s = min(MOST_S, self._delay_s * 2)
         self.waiting += 1
         try:
-            hub.wait(
+            loop.wait(
                 lambda: ready() or self.progress != progress,
                 end if until is None else min(until, end),
                 gives_way=True,

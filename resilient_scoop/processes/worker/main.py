@@ -104,8 +104,8 @@ def main() -> NoReturn:
 
     Process.say, Process.make_parent = say, parent_here
     random_streams.install(settings.streams, settings.seed, lambda: session.context, tasks=True)
-    hub = WorkerLoop(session, executor, say)
-    hub.lock_waits.install()
+    loop = WorkerLoop(session, executor, say)
+    loop.lock_waits.install()
     import_script(session, functions)
     process_state.take_base()
     generators.look_again()
@@ -118,13 +118,13 @@ def main() -> NoReturn:
     with session.turn():
         session.beat(time.monotonic())
     program_end.load()
-    hub.run()
+    loop.run()
     Process.refusal = f"futures were used in {settings.name} after the run's end"
     with session.turn():
         session.send(encode(Bye()))
     session.record.end()
     session.close()
-    hub.end_waiting()
+    loop.end_waiting()
     functions.forget_all()
     _end()
 

@@ -43,7 +43,7 @@ class Polls:
         self._count = 0  # how many pauses were seen
         self._since = self._spent_s = self._all_spent_s = 0.0
         self._known: object = None  # a function that polls
-        self._told_at: float | None = None  # since when no handler has received a signal
+        self._signaled_at: float | None = None  # since when no handler has received a signal
 
     def look(self, now: float, task: object, function: object, pause: object, number: int) -> bool:
         """Return whether the main thread, in a system call, is in a pause of a polling task."""
@@ -51,7 +51,7 @@ class Polls:
             self._task = task
             self._begin(now)
         if number not in self._calls:
-            self._told_at = None
+            self._signaled_at = None
             return False
         if pause != self._pause:
             self._pause, self._count = pause, self._count + 1
@@ -69,22 +69,22 @@ class Polls:
     _is_asleep = False
 
     def _begin(self, now: float) -> None:
-        self._count, self._since, self._told_at = 0, now, None
+        self._count, self._since, self._signaled_at = 0, now, None
         self._spent_s = time.clock_gettime(self._clock)
         self._all_spent_s = time.process_time()
 
-    def told(self, now: float) -> None:
+    def signaled(self, now: float) -> None:
         """Record that a signal is sent during a pause."""
-        if self._told_at is None:
-            self._told_at = now
+        if self._signaled_at is None:
+            self._signaled_at = now
 
     def heard(self) -> None:
         """Record that a handler has received it."""
-        self._told_at = None
+        self._signaled_at = None
 
-    def is_deaf(self, now: float, after_s: float) -> bool:
+    def is_unresponsive(self, now: float, after_s: float) -> bool:
         """Return whether the pauses are in C code, in which no handler runs."""
-        if self._told_at is None or now - self._told_at < after_s or not self._is_asleep:
+        if self._signaled_at is None or now - self._signaled_at < after_s or not self._is_asleep:
             return False
         return time.process_time() - self._all_spent_s < (now - self._since) * _CPU
 

@@ -33,7 +33,7 @@ def test_a_process_that_hangs_in_an_import_tells_where(tmp_path: Path) -> None:
         until = time.monotonic() + 10
         while "hanging.py" not in import_stack.place(process.pid, log):
             assert time.monotonic() < until
-        text = import_stack.said("w1", process.pid, log, "run-7")
+        text = import_stack.describe("w1", process.pid, log, "run-7")
     finally:
         process.kill()
         process.communicate()

@@ -27,7 +27,7 @@ from tests.unit.cli_runs import ENDED, journaled, new, rscoop
 
 
 @pytest.mark.parametrize(
-    ("source", "said", "code"),
+    ("source", "reason", "code"),
     [
         (None, "can't open file", 2),
         (b"def\n", "SyntaxError: invalid syntax", 1),
@@ -36,13 +36,13 @@ from tests.unit.cli_runs import ENDED, journaled, new, rscoop
     ],
 )
 def test_a_script_that_cannot_run_is_refused_as_python_says_it_and_leaves_no_run(
-    tmp_path: Path, source: bytes | None, said: str, code: int
+    tmp_path: Path, source: bytes | None, reason: str, code: int
 ) -> None:
     script = tmp_path / "evolve.py"
     if source is not None:
         script.write_bytes(source)
     result = rscoop(tmp_path / "state", "run", str(script))
-    assert said in result.stderr
+    assert reason in result.stderr
     assert str(script) in result.stderr or b"\x00" in (source or b"")
     assert result.exit_code == code
     assert not (tmp_path / "state").exists()
@@ -278,7 +278,7 @@ def test_a_prolog_of_scoop_is_a_file_to_be_sourced() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scoop", "said"),
+    ("scoop", "reason"),
     [
         ("--prolog f a.py", "source the file"),
         ("--profile a.py", "does not exist here"),
@@ -287,6 +287,6 @@ def test_a_prolog_of_scoop_is_a_file_to_be_sourced() -> None:
         ("", "no script"),
     ],
 )
-def test_a_scoop_option_without_counterpart_is_refused_with_advice(scoop: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_a_scoop_option_without_counterpart_is_refused_with_advice(scoop: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
         compat.translate(scoop.split())

@@ -12,14 +12,14 @@ from resilient_scoop.core.events import Put
 from resilient_scoop.errors import JournalDamagedError, UsageError
 from resilient_scoop.journal.place import data_file
 from resilient_scoop.runs import catalog
-from resilient_scoop.runs.status import OutputTail, open_view, read_figures
+from resilient_scoop.runs.status import OutputTail, open_view, read_status
 from resilient_scoop.wire import messages as wire
 from tests.unit.cli_runs import ENDED, FIRST, RAISED, journaled, log, new, part, rscoop
 
 
 def test_figures_count_what_the_journal_holds(tmp_path: Path) -> None:
     run = journaled(new(tmp_path))
-    found = read_figures(run, run.load())
+    found = read_status(run, run.load())
     assert (found.done, found.total_known, found.in_flight, found.failed) == (13, 18, 5, 1)
     assert (found.crashes, found.resubmitted, found.output_bytes) == (2, 1, 26)
     assert [(b.path, b.name, b.done, b.total) for b in found.batches] == [("0.1", "evaluate", 3, 8)]
@@ -30,14 +30,14 @@ def test_figures_count_what_the_journal_holds(tmp_path: Path) -> None:
 
 def test_items_that_are_computed_again_are_not_done(tmp_path: Path) -> None:
     again = log(7, wire.Calls("0", FIRST, [part(0, 5, 5, last=True, fresh=True)]))
-    found = read_figures(run := journaled(new(tmp_path), again), run.load())
+    found = read_status(run := journaled(new(tmp_path), again), run.load())
     assert (found.done, found.failed) == (8, 0)
     assert found.batches_done == 0
 
 
 def test_a_run_without_a_journal_has_done_nothing(tmp_path: Path) -> None:
     run = new(tmp_path)
-    assert read_figures(run, run.load()).total_known == 0
+    assert read_status(run, run.load()).total_known == 0
 
 
 def test_a_tail_of_the_output_continues_where_it_was(tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_a_run_of_a_newer_format_is_not_called_damaged(tmp_path: Path) -> None:
 
     for run in (described, journal):
         assert f"{run.id}  " in only.stdout
-        said = next(line for line in only.stderr.splitlines() if line.startswith(run.id))
-        assert re.search(r"format (is )?9.* up to 1", said)
+        errors = next(line for line in only.stderr.splitlines() if line.startswith(run.id))
+        assert re.search(r"format (is )?9.* up to 1", errors)
     assert (
         "newer-format" in rscoop(tmp_path, "gc", "--all", "--older-than", "0s", "--dry-run").stdout
     )
@@ -177,7 +177,7 @@ def test_a_sound_journal_is_told_from_a_damaged_one(tmp_path: Path) -> None:
     assert result.exit_code == 74
     assert not json.loads(result.stdout)["sound"]
     with pytest.raises(JournalDamagedError):
-        read_figures(run, run.load())
+        read_status(run, run.load())
     assert rscoop(tmp_path, "status", "last").exit_code == 74
 
 
@@ -211,5 +211,5 @@ def test_a_journal_of_which_nothing_can_be_read_is_not_said_to_be_repairable(
 def test_an_empty_list_of_runs_in_a_state_is_reported(tmp_path: Path) -> None:
     assert "no runs in" in rscoop(tmp_path, "runs", "--state", "failed").stderr
     journaled(new(tmp_path))
-    said = rscoop(tmp_path, "runs", "--state", "failed", "--state", "running").stderr
-    assert said.startswith("no runs that are failed or running in ")
+    errors = rscoop(tmp_path, "runs", "--state", "failed", "--state", "running").stderr
+    assert errors.startswith("no runs that are failed or running in ")

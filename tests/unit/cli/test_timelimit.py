@@ -49,16 +49,16 @@ def test_a_moment_that_is_past_is_reported_and_is_no_limit(
 
 
 def test_pbs_may_write_hours() -> None:
-    told = batch_left_s({"PBS_WALLTIME": "01:00:00", "PBS_JOBID": "1.none"}, 1000.0)
-    assert told is not None
-    assert 0 < 3600 - told[1] < 3600
+    limit = batch_left_s({"PBS_WALLTIME": "01:00:00", "PBS_JOBID": "1.none"}, 1000.0)
+    assert limit is not None
+    assert 0 < 3600 - limit[1] < 3600
 
 
 def test_slurm_tells_the_end_and_pbs_the_length() -> None:
     assert batch_left_s({}, 1000.0) is None
     assert batch_left_s({"SLURM_JOB_END_TIME": "oops"}, 1000.0) is None
     assert batch_left_s({"SLURM_JOB_END_TIME": "1600"}, 1000.0) == ("SLURM_JOB_END_TIME", 600.0)
-    told = batch_left_s({"PBS_WALLTIME": "3600", "PBS_JOBID": "1.none"}, 1000.0)
-    assert told is not None
-    assert told[0] == "PBS_WALLTIME"
-    assert 0 < 3600 - told[1] < 3600, "the job is as old as this process"
+    limit = batch_left_s({"PBS_WALLTIME": "3600", "PBS_JOBID": "1.none"}, 1000.0)
+    assert limit is not None
+    assert limit[0] == "PBS_WALLTIME"
+    assert 0 < 3600 - limit[1] < 3600, "the job is as old as this process"

@@ -17,7 +17,7 @@ from resilient_scoop.cli.main import cli
 from resilient_scoop.cli.tables import GAP, Column, fit
 from resilient_scoop.core.events import Change, Put, Table
 from resilient_scoop.payload import payload
-from resilient_scoop.payload.shown import shown
+from resilient_scoop.payload.preview import preview
 from resilient_scoop.runs.folder import RunDir
 from resilient_scoop.runs.lifetimes import Lives, ran_s
 from resilient_scoop.wire import messages as wire
@@ -95,12 +95,12 @@ class Exploding:
     ],
 )
 def test_pickled_values_are_shown(value: object, text: str) -> None:
-    assert shown(payload.dumps(value)) == text
+    assert preview(payload.dumps(value)) == text
 
 
 def test_showing_a_value_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert shown(pickle.dumps(Exploding(), 5)) == "system('touch exploded')"
+    assert preview(pickle.dumps(Exploding(), 5)) == "system('touch exploded')"
     assert not (tmp_path / "exploded").exists()
 
 

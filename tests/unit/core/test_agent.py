@@ -115,7 +115,7 @@ def running(workers: int = 2, *, origin: bool = False) -> Host:
     return host
 
 
-def told(actions: list[agent.Action]) -> list[wire.Up]:
+def sent_up(actions: list[agent.Action]) -> list[wire.Up]:
     """Return the messages to the broker among actions."""
     return [
         wire.decode_up(frame)
@@ -126,7 +126,7 @@ def told(actions: list[agent.Action]) -> list[wire.Up]:
 
 
 def lost(actions: list[agent.Action]) -> wire.ProcessLost:
-    (found,) = [each for each in told(actions) if isinstance(each, wire.ProcessLost)]
+    (found,) = [each for each in sent_up(actions) if isinstance(each, wire.ProcessLost)]
     return found
 
 
@@ -160,13 +160,13 @@ def test_the_table_in_the_head_of_the_module_is_the_table_of_the_code() -> None:
     lines = [line.split() for line in (agent.__doc__ or "").splitlines()]
     (head,) = [words[1:] for words in lines if words[:1] == ["state"]]
     rows = {words[0]: words[1:] for words in lines if words and words[0] in State.__members__}
-    said = {
+    table = {
         State[state]: {
             Happening[h]: State[after] for h, after in zip(head, row, strict=True) if after != "-"
         }
         for state, row in rows.items()
     }
-    assert said == _NEXT
+    assert table == _NEXT
 
 
 def test_a_slot_has_a_process_only_between_its_start_and_its_end() -> None:
@@ -326,7 +326,7 @@ def test_a_refused_process_is_tried_every_second_and_said_once() -> None:
     host.tick()
     assert notes(host.step(NotStarted("w1", "no memory"))) == [agent.CannotStart("w1", "no memory")]
     assert not of(Start, host.tick(0.9))
-    assert of(Start, host.tick(0.1)) == [Start("w1", refusal_said=True)]
+    assert of(Start, host.tick(0.1)) == [Start("w1", refusal_reported=True)]
     assert notes(host.step(NotStarted("w1", "no memory"))) == []
 
 
@@ -447,7 +447,7 @@ def test_a_worker_that_alone_cannot_import_tries_again_four_times() -> None:
         host.started("w1")
     assert waits == [1.0, 2.0, 4.0]
     actions = host.exit("w1", CANNOT_IMPORT, Flight(), why="no module m")
-    assert told(actions)[-1] == wire.Unfit("", 0, b"", "no module m")
+    assert sent_up(actions)[-1] == wire.Unfit("", 0, b"", "no module m")
     assert host.slot().state is State.HELD
     assert not of(Start, host.tick(1000.0))
 
@@ -455,7 +455,7 @@ def test_a_worker_that_alone_cannot_import_tries_again_four_times() -> None:
 def test_the_run_stops_at_once_if_no_other_worker_runs() -> None:
     host = running(1, origin=True)
     actions = host.exit("w1", CANNOT_IMPORT, Flight(), why="no module m")
-    assert isinstance(told(actions)[-1], wire.Unfit)
+    assert isinstance(sent_up(actions)[-1], wire.Unfit)
 
 
 def test_a_long_import_is_reported_once() -> None:
@@ -471,16 +471,16 @@ def test_a_long_import_is_reported_once() -> None:
 def test_only_what_the_host_lets_run_is_vouched_for() -> None:
     host = running(3)
     actions = host.tick(0.5, {"w1": "R", "w2": "T", "w3": "Z"})
-    assert told(actions) == [wire.Alive([host.slot("w1").incarnation])]
+    assert sent_up(actions) == [wire.Alive([host.slot("w1").incarnation])]
     assert isinstance(actions[-1], Beat)
     assert host.machine.looks_at == host.now + 0.5
 
 
 def test_a_stopped_process_is_reported_after_three_seconds_and_when_it_runs_again() -> None:
     host = running(1)
-    said = [notes(host.tick(0.5, {"w1": "T"})) for _ in range(9)]
-    assert [len(each) for each in said].count(1) == 1
-    assert agent.Paused("worker", "w1", host.slot().pid) in [n for each in said for n in each]
+    found = [notes(host.tick(0.5, {"w1": "T"})) for _ in range(9)]
+    assert [len(each) for each in found].count(1) == 1
+    assert agent.Paused("worker", "w1", host.slot().pid) in [n for each in found for n in each]
     assert notes(host.tick(0.5, {"w1": "S"})) == [agent.Continued("w1", host.slot().pid)]
     assert notes(host.tick(0.5, {"w1": "S"})) == []
 
@@ -537,7 +537,7 @@ def test_the_agent_leaves_behind_the_last_process_and_says_bye() -> None:
     assert not of(Leave, host.exit("w1", 0, DONE))
     actions = host.exit("origin", -9, READY)
     assert lost(actions).reason == "asked"
-    assert told(actions)[-1] == wire.Bye()
+    assert sent_up(actions)[-1] == wire.Bye()
     assert actions[-1] == Leave(0)
     assert EndLeftovers() in actions
 
@@ -552,9 +552,9 @@ def test_a_gone_launcher_ends_all_at_once_and_the_broker_is_told_nothing() -> No
     host = running(1, origin=True)
     host.step(LauncherGone())
     assert of(Kill, host.tick()) == [Kill("w1"), Kill("origin")]
-    assert told(host.exit("w1", -9, BUSY)) == []
+    assert sent_up(host.exit("w1", -9, BUSY)) == []
     actions = host.exit("origin", -9, READY)
-    assert told(actions) == []
+    assert sent_up(actions) == []
     assert actions[-1] == Leave(0)
 
 
@@ -589,8 +589,8 @@ def test_events_before_the_first_broker_are_sent_with_the_hello() -> None:
     host = Host(1, greeted=False)
     host.tick()
     host.started("w1")
-    assert told(host.exit("w1", -11, BUSY)) == []
-    messages = told(host.greet())
+    assert sent_up(host.exit("w1", -11, BUSY)) == []
+    messages = sent_up(host.greet())
     assert isinstance(messages[0], wire.Hello)
     assert [type(each) for each in messages[1:]] == [wire.ProcessLost]
 
@@ -600,7 +600,7 @@ def test_a_new_broker_is_told_again_what_the_last_one_may_not_have_committed() -
     host.exit("w1", -11, BUSY)
     host.started("w1")
     host.broker = Link(RUN, 2)
-    messages = told(host.greet())
+    messages = sent_up(host.greet())
     hello = messages[0]
     assert isinstance(hello, wire.Hello)
     assert hello.incarnations == [host.slot().incarnation]

@@ -115,11 +115,11 @@ def test_sets_iterate_as_the_calls_were_made_and_known_ones_come_as_they_were_to
     futures = [scene.submit() for _ in range(6)]
     behind = futures[::-1]
     assert [future.number for future in set(behind)] == list(range(6))
-    told = [futures[place] for place in (4, 1, 5)]
-    for future in told:
+    ordered = [futures[place] for place in (4, 1, 5)]
+    for future in ordered:
         scene.settle(future)
         future.result()
 
-    assert list(as_completed(set(told))) == told
+    assert list(as_completed(set(ordered))) == ordered
     done, rest = wait(set(futures), return_when="FIRST_COMPLETED")
     assert ([f.number for f in done], [f.number for f in rest]) == ([1, 4, 5], [0, 2, 3])

@@ -52,7 +52,7 @@ def look(
         return Checkup(host, door, settings, here or Here({}), listener, clocks).run()
 
 
-def said(report: HostReport, level: Level) -> str:
+def texts(report: HostReport, level: Level) -> str:
     return "\n".join(finding.text for finding in report.findings if finding.level is level)
 
 
@@ -72,7 +72,7 @@ def python_that(lab: Lab, **claims: str | None) -> str:
 def test_a_host_in_order_is_usable_and_its_figures_are_known(lab: Lab) -> None:
     report = look(lab)
     assert report.is_usable
-    assert said(report, Level.PROBLEM) == ""
+    assert texts(report, Level.PROBLEM) == ""
     assert report.addresses == ["127.0.0.1"]
     assert report.route == "127.0.0.1"
     assert report.python == PYTHON
@@ -88,62 +88,62 @@ def test_a_host_in_order_is_usable_and_its_figures_are_known(lab: Lab) -> None:
 def test_a_login_that_fails_is_the_finding(lab: Lab) -> None:
     report = look(lab, user="eve")
     assert not report.is_usable
-    assert said(report, Level.PROBLEM).startswith("eve@127.0.0.1 port")
+    assert texts(report, Level.PROBLEM).startswith("eve@127.0.0.1 port")
     assert report.python == ""
 
 
 def test_a_python_without_the_package_is_a_problem_and_the_look_continues(lab: Lab) -> None:
     report = look(lab, python=python_that(lab, rscoop=None))
     assert not report.is_usable
-    assert f"Install resilient-scoop {__version__}" in said(report, Level.PROBLEM)
+    assert f"Install resilient-scoop {__version__}" in texts(report, Level.PROBLEM)
     assert report.cores > 0
 
 
 def test_a_python_that_is_missing_ends_the_look(lab: Lab) -> None:
     report = look(lab, python="/nowhere/python")
-    assert "/nowhere/python is not there" in said(report, Level.PROBLEM)
+    assert "/nowhere/python is not there" in texts(report, Level.PROBLEM)
     assert report.cores == 0
 
 
 def test_another_minor_version_of_python_is_a_problem(lab: Lab) -> None:
     report = look(lab, python=python_that(lab, python="3.99.1"))
-    assert "Python 3.99.1 there, 3." in said(report, Level.PROBLEM)
+    assert "Python 3.99.1 there, 3." in texts(report, Level.PROBLEM)
     assert not report.is_usable
 
 
 def test_another_version_of_the_package_is_a_problem(lab: Lab) -> None:
     report = look(lab, python=python_that(lab, rscoop="0.0.7"))
-    assert f"resilient_scoop 0.0.7 there, {__version__} here" in said(report, Level.PROBLEM)
+    assert f"resilient_scoop 0.0.7 there, {__version__} here" in texts(report, Level.PROBLEM)
 
 
 def test_another_version_of_a_library_is_a_warning(lab: Lab) -> None:
     report = look(lab, Here({"msgspec": "0.0.1", "no-such-package": "1"}))
     assert report.is_usable
-    assert "msgspec" in said(report, Level.WARNING)
-    assert "0.0.1 here" in said(report, Level.WARNING)
+    assert "msgspec" in texts(report, Level.WARNING)
+    assert "0.0.1 here" in texts(report, Level.WARNING)
     assert list(report.packages) == ["msgspec"]
 
 
 def test_a_clock_that_is_wrong_is_a_warning(lab: Lab) -> None:
     report = look(lab, clock=lambda: wall(100))
-    assert "its clock is 100 s behind" in said(report, Level.WARNING)
+    assert "its clock is 100 s behind" in texts(report, Level.WARNING)
     assert report.is_usable
-    assert "its clock is 100 s ahead" in said(look(lab, clock=lambda: wall(-100)), Level.WARNING)
+    assert "its clock is 100 s ahead" in texts(look(lab, clock=lambda: wall(-100)), Level.WARNING)
 
 
 def test_a_host_that_cannot_reach_us_is_offered_a_tunnel(lab: Lab) -> None:
     report = look(lab, Here({}, external_address="no-such-host.invalid"))
     assert report.is_usable
     assert report.route == "tunnel"
-    assert "cannot reach this machine at no-such-host.invalid" in said(report, Level.WARNING)
-    assert "--tunnel" in said(report, Level.WARNING)
+    assert "cannot reach this machine at no-such-host.invalid" in texts(report, Level.WARNING)
+    assert "--tunnel" in texts(report, Level.WARNING)
 
 
 def test_a_host_without_route_and_tunnel_is_unusable(lab: Lab) -> None:
     lab.sshd.lets_forward = False
     report = look(lab, Here({}, external_address="no-such-host.invalid"))
     assert not report.is_usable
-    assert "AllowTcpForwarding" in said(report, Level.PROBLEM)
+    assert "AllowTcpForwarding" in texts(report, Level.PROBLEM)
     assert report.route == ""
 
 
@@ -155,7 +155,7 @@ def test_a_tunnel_that_leads_elsewhere_is_a_problem(
         monkeypatch.setattr(lab.sshd, "listen", lambda *_: port)
         monkeypatch.setattr(probe, "CONNECT_S", 0.5)
         report = look(lab, Here({}, is_tunneled=True))
-    assert "carries nothing" in said(report, Level.PROBLEM)
+    assert "carries nothing" in texts(report, Level.PROBLEM)
     assert not report.is_usable
 
 
@@ -169,7 +169,7 @@ def test_a_name_that_leads_to_this_machine_is_a_warning(
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     report = look(lab, address="ws1.lab")
-    assert "its name leads to 127.0.0.1, which is this machine itself" in said(
+    assert "its name leads to 127.0.0.1, which is this machine itself" in texts(
         report, Level.WARNING
     )
 
@@ -183,7 +183,7 @@ def test_only_the_tunnel_is_tried_when_the_user_wants_one(lab: Lab) -> None:
 def test_a_home_that_cannot_be_written_to_is_a_problem(lab: Lab) -> None:
     lab.sshd.environment["HOME"] = "/proc"
     report = look(lab)
-    assert "its home folder /proc cannot be written to" in said(report, Level.PROBLEM)
+    assert "its home folder /proc cannot be written to" in texts(report, Level.PROBLEM)
 
 
 def answer_of(lab: Lab, **changed: object) -> probe.Answer:

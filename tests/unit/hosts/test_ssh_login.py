@@ -103,10 +103,10 @@ def test_a_known_host_with_an_accepted_key_lets_us_in(lab: Lab) -> None:
 
 def test_an_unknown_host_key_is_refused_with_its_fingerprint(lab: Lab) -> None:
     lab.known.write_text("")
-    said = refused(lab.door())
-    assert "is not known" in said
-    assert fingerprint(lab.sshd.host_key.asbytes()) in said
-    assert "--accept-new-host-keys" in said
+    text = refused(lab.door())
+    assert "is not known" in text
+    assert fingerprint(lab.sshd.host_key.asbytes()) in text
+    assert "--accept-new-host-keys" in text
     assert lab.sshd.logins == 0
 
 
@@ -143,12 +143,12 @@ def test_a_changed_host_key_is_called_a_possible_attack_and_never_accepted(lab: 
         f"# mine\n[127.0.0.1]:{lab.sshd.port} {old.get_name()} {old.get_base64()}\n"
     )
     lab.more = "StrictHostKeyChecking accept-new"
-    said = refused(lab.door(settings=LoginSettings(accept_new_host_keys=True, connect_s=5)))
-    assert "possible attack" in said
-    assert f"{lab.known} line 2" in said
-    assert fingerprint(old.asbytes()) in said
-    assert fingerprint(lab.sshd.host_key.asbytes()) in said
-    assert f"ssh-keygen -R '[127.0.0.1]:{lab.sshd.port}'" in said
+    text = refused(lab.door(settings=LoginSettings(accept_new_host_keys=True, connect_s=5)))
+    assert "possible attack" in text
+    assert f"{lab.known} line 2" in text
+    assert fingerprint(old.asbytes()) in text
+    assert fingerprint(lab.sshd.host_key.asbytes()) in text
+    assert f"ssh-keygen -R '[127.0.0.1]:{lab.sshd.port}'" in text
     assert lab.sshd.logins == 0
 
 
@@ -169,9 +169,9 @@ def test_a_revoked_host_key_is_refused(lab: Lab) -> None:
 
 
 def test_a_wrong_user_is_refused(lab: Lab) -> None:
-    said = refused(lab.door(user="eve"))
-    assert f"eve@127.0.0.1 port {lab.sshd.port} refuses the login" in said
-    assert f"`ssh-copy-id -p {lab.sshd.port} eve@127.0.0.1`" in said
+    text = refused(lab.door(user="eve"))
+    assert f"eve@127.0.0.1 port {lab.sshd.port} refuses the login" in text
+    assert f"`ssh-copy-id -p {lab.sshd.port} eve@127.0.0.1`" in text
 
 
 def test_a_refused_key_is_named(lab: Lab) -> None:
@@ -186,9 +186,9 @@ def test_having_no_key_is_named(lab: Lab) -> None:
 
 def test_an_encrypted_key_without_an_agent_is_named(lab: Lab) -> None:
     lab.key.write_private_key_file(str(lab.folder / "id"), password="secret")
-    said = refused(lab.door())
-    assert f"the key {lab.folder}/id is encrypted and no SSH agent holds it" in said
-    assert f"`ssh-add {lab.folder}/id`" in said
+    text = refused(lab.door())
+    assert f"the key {lab.folder}/id is encrypted and no SSH agent holds it" in text
+    assert f"`ssh-add {lab.folder}/id`" in text
 
 
 def test_a_key_that_is_no_key_is_named(lab: Lab) -> None:
@@ -249,8 +249,8 @@ def test_an_agent_that_does_not_answer_is_left_out(lab: Lab) -> None:
 
 
 def test_a_name_without_an_address_is_refused(lab: Lab) -> None:
-    said = refused(lab.door(address="no-such-host.invalid"))
-    assert "there is no host with the name 'no-such-host.invalid'" in said
+    text = refused(lab.door(address="no-such-host.invalid"))
+    assert "there is no host with the name 'no-such-host.invalid'" in text
 
 
 def test_a_name_server_that_does_not_answer_is_given_up_in_time(
@@ -265,9 +265,9 @@ def test_a_name_server_that_does_not_answer_is_given_up_in_time(
     door = lab.door(settings=QUICK)
     monkeypatch.setattr(socket, "getaddrinfo", never)
     began = time.monotonic()
-    said = busy(door)
+    text = busy(door)
     released.set()
-    assert "the name server does not answer" in said
+    assert "the name server does not answer" in text
     assert time.monotonic() - began < 5
 
 
@@ -298,11 +298,11 @@ def test_a_host_that_drops_packets_is_given_up_in_time(lab: Lab) -> None:
             filler.connect_ex(("127.0.0.1", port))
             fillers.append(filler)
         began = time.monotonic()
-        said = busy(lab.door(port=port, settings=QUICK))
+        text = busy(lab.door(port=port, settings=QUICK))
         for filler in fillers:
             filler.close()
-    assert "did not answer within 1 s" in said
-    assert "firewall" in said
+    assert "did not answer within 1 s" in text
+    assert "firewall" in text
     assert time.monotonic() - began < 5
 
 
@@ -310,9 +310,9 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time(lab: Lab) ->
     released = threading.Event()
     lab.sshd.before = lambda _: released.wait(10) and False
     began = time.monotonic()
-    said = busy(lab.door(settings=QUICK))
+    text = busy(lab.door(settings=QUICK))
     released.set()
-    assert "did not answer within" in said
+    assert "did not answer within" in text
     assert time.monotonic() - began < 8
 
 
@@ -325,9 +325,9 @@ def test_a_server_that_says_who_it_is_and_nothing_more_is_given_up_in_time(lab: 
 
     lab.sshd.before = greet
     began = time.monotonic()
-    said = busy(lab.door(settings=QUICK))
+    text = busy(lab.door(settings=QUICK))
     released.set()
-    assert "did not answer within 1 s" in said
+    assert "did not answer within 1 s" in text
     assert time.monotonic() - began < 6
 
 
@@ -350,9 +350,9 @@ def test_a_server_that_always_closes_at_login_is_named_as_such(
 ) -> None:
     monkeypatch.setattr("resilient_scoop.hosts.ssh_login.TRIES", 2)
     lab.sshd.before = lambda _: False
-    said = busy(lab.door())
-    assert "closed the connection at login" in said
-    assert "MaxStartups" in said
+    text = busy(lab.door())
+    assert "closed the connection at login" in text
+    assert "MaxStartups" in text
 
 
 def test_something_else_than_ssh_is_named(lab: Lab) -> None:
@@ -447,9 +447,9 @@ def test_a_jump_host_that_cannot_connect_is_named(lab: Lab) -> None:
     )
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    said = busy(lab.door(port=port))
+    text = busy(lab.door(port=port))
     assert (
-        f"the jump host ann@gate:{lab.sshd.port} does not connect to 127.0.0.1 port {port}" in said
+        f"the jump host ann@gate:{lab.sshd.port} does not connect to 127.0.0.1 port {port}" in text
     )
 
 

@@ -97,26 +97,26 @@ def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SystemDoor:
     return SystemDoor(Host("ws1", user="ann"), "", LoginSettings(connect_s=7), program)
 
 
-@pytest.mark.parametrize(("text", "said"), REFUSED)
+@pytest.mark.parametrize(("text", "reason"), REFUSED)
 def test_a_lasting_complaint_of_ssh_is_a_refusal(
-    door: SystemDoor, tmp_path: Path, text: str, said: str
+    door: SystemDoor, tmp_path: Path, text: str, reason: str
 ) -> None:
     stand_in_ssh.complain(tmp_path, text)
     with pytest.raises(PlaceRefusedError) as caught:
         door.run("true")
     assert str(caught.value).startswith("ws1: ")
-    assert said in str(caught.value)
+    assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "said"), BUSY + RETRIED)
+@pytest.mark.parametrize(("text", "reason"), BUSY + RETRIED)
 def test_a_passing_complaint_of_ssh_is_worth_a_later_try(
-    door: SystemDoor, tmp_path: Path, text: str, said: str
+    door: SystemDoor, tmp_path: Path, text: str, reason: str
 ) -> None:
     stand_in_ssh.complain(tmp_path, text)
     with pytest.raises(PlaceBusyError) as caught:
         door.run("true")
     assert str(caught.value).startswith("ws1: ")
-    assert said in str(caught.value)
+    assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize(("complaints", "tries"), [(BUSY, 1), (RETRIED, 2)])
@@ -166,4 +166,4 @@ def test_a_program_that_does_not_end_is_ended_in_time(door: SystemDoor) -> None:
 
 
 def test_what_a_user_could_type_is_shown(door: SystemDoor) -> None:
-    assert door.shown("true") == "ssh -o ConnectTimeout=7 -l ann ws1 'true'"
+    assert door.shell_line("true") == "ssh -o ConnectTimeout=7 -l ann ws1 'true'"

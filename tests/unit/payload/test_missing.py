@@ -11,7 +11,7 @@ import pytest
 
 from resilient_scoop import errors
 from resilient_scoop.payload import payload
-from resilient_scoop.payload.missing import in_a_line, lacks_module, lacks_name
+from resilient_scoop.payload.missing import in_a_line, is_missing_module, is_missing_name
 
 MODULE = """
 class Value: pass
@@ -63,8 +63,8 @@ def test_a_missing_module_is_lacking_here(module: Path, name: str) -> None:
     del sys.modules["of_user"]
     module.unlink()
     error = error_of(data)
-    assert lacks_module(error)
-    assert not lacks_name(error)
+    assert is_missing_module(error)
+    assert not is_missing_name(error)
     assert in_a_line(error.__cause__ or error) == "ModuleNotFoundError: No module named 'of_user'"
 
 
@@ -76,7 +76,7 @@ def test_a_module_that_fails_while_it_is_imported_is_lacking_here(module: Path, 
     del sys.modules["of_user"]
     module.write_text(f"# now another text\n{text}\n")
     error = error_of(data)
-    assert lacks_module(error)
+    assert is_missing_module(error)
     assert f"{module}, line 2" in in_a_line(error.__cause__ or error)
 
 
@@ -86,8 +86,8 @@ def test_a_missing_name_is_lacking_here(module: Path) -> None:
     data = payload.dumps(of_user.function)
     del of_user.function
     error = error_of(data)
-    assert lacks_name(error)
-    assert not lacks_module(error)
+    assert is_missing_name(error)
+    assert not is_missing_module(error)
 
 
 @pytest.mark.parametrize(
@@ -95,5 +95,5 @@ def test_a_missing_name_is_lacking_here(module: Path) -> None:
 )
 def test_an_error_of_user_code_belongs_to_the_value(kind: type[Exception]) -> None:
     error = error_of(pickle.dumps(Raising(kind)))
-    assert not lacks_module(error)
-    assert not lacks_name(error)
+    assert not is_missing_module(error)
+    assert not is_missing_name(error)

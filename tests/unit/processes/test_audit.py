@@ -80,7 +80,7 @@ def test_a_place_is_told_once_with_its_line(audit: Audit) -> None:
     (found,) = read_findings(audit.file.parent)
     assert (found.function, found.file, found.parent) == ("clock", __file__, "0")
     assert found.text == "return time.time()  # here"
-    assert f"{__file__}:{found.line}" in found.said
+    assert f"{__file__}:{found.line}" in found.message
 
 
 def test_a_finding_in_a_library_is_reported_at_its_caller(audit: Audit) -> None:

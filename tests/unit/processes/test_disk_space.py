@@ -40,7 +40,7 @@ def refusing(*numbers: int, session: Any, seen: list[int]) -> Any:
     left = list(numbers)
 
     def write() -> bytes:
-        seen.append(session.record.lacks_bytes)
+        seen.append(session.record.needed_bytes)
         if left:
             number = left.pop(0)
             raise OSError(number, os.strerror(number))
@@ -57,7 +57,7 @@ def test_a_write_is_repeated_until_there_is_space_and_the_broker_is_told(
     write = refusing(errno.EDQUOT, errno.ENOSPC, errno.EFBIG, session=session, seen=seen)
     assert disk_space.Room(session).store(write, 3000, result) == b"name"
     assert seen == [0, 3000, 3000, 3000]
-    assert session.record.lacks_bytes == 0
+    assert session.record.needed_bytes == 0
     first, last = map(wire.decode_up, session.machine.out)
     what = "a result" if result else "an argument"
     assert first == wire.NoRoom(3000, what, "the disk quota is used up", result)
@@ -88,4 +88,4 @@ def test_a_run_that_stops_does_not_wait_for_space_for_a_result(session: Any) -> 
     session.machine.stopping = "asked"
     with pytest.raises(GreenletExit):
         disk_space.Room(session).store(refusing(errno.ENOSPC, session=session, seen=[]), 10, True)
-    assert session.record.lacks_bytes == 0
+    assert session.record.needed_bytes == 0

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from resilient_scoop.core.endings import REFUSED
-from resilient_scoop.processes import REFUSAL_SAID, entry, starting
+from resilient_scoop.processes import REFUSAL_REPORTED, entry, starting
 from resilient_scoop.processes.options import RunOptions
 
 
@@ -37,7 +37,7 @@ def test_a_start_that_was_refused_before_says_so_no_more(
     settings = starting.ChildSettings(
         run_dir="r", run_id="r", run=b"r" * 16, seed=1, script=script, options=RunOptions(workers=1)
     )
-    starting.start("origin", settings, refusal_said=again)
+    starting.start("origin", settings, refusal_reported=again)
     added = {name: value for name, value in started[0].items() if name not in os.environ}
     for name, value in added.items():
         monkeypatch.setenv(name, value)
@@ -50,6 +50,8 @@ def test_a_start_that_was_refused_before_says_so_no_more(
         entry.main()
 
     # Then it says so unless it was said, and does not pass that on
-    said = capfd.readouterr().err
-    assert said == ("" if again else "rscoop: origin: too many open files; `ulimit -n` raises it\n")
-    assert REFUSAL_SAID not in os.environ
+    errors = capfd.readouterr().err
+    assert errors == (
+        "" if again else "rscoop: origin: too many open files; `ulimit -n` raises it\n"
+    )
+    assert REFUSAL_REPORTED not in os.environ

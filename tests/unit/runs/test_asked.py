@@ -50,8 +50,8 @@ def test_a_request_outlives_the_start_of_a_broker(
     tmp_path: Path, ends: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asked, "ANSWER_S", 5.0)
-    said: list[str] = []
-    asking = threading.Thread(target=lambda: said.append(ask(tmp_path, Rekey(), "r")))
+    answers: list[str] = []
+    asking = threading.Thread(target=lambda: answers.append(ask(tmp_path, Rekey(), "r")))
     asking.start()
     while not list(tmp_path.glob(f"{asked.FOLDER}/*.json")):
         pass
@@ -60,7 +60,7 @@ def test_a_request_outlives_the_start_of_a_broker(
     asking.join(10.0)
     ends.set()
     broker.join()
-    assert said == ["done"]
+    assert answers == ["done"]
 
 
 def test_a_broker_that_does_not_answer_is_reported(

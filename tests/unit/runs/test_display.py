@@ -241,9 +241,9 @@ def test_a_narrow_line_leaves_whole_parts_out(width: int, line: str) -> None:
         batch_done=30, batch_total=120, workers=2, running=2, rate_per_s=12.34, done=1500,
         crashes=1, resubmitted=4,
     )  # fmt: skip
-    told = progress_line(at, width, "run abc12345")
-    assert len(told) <= width
-    assert told == line
+    line_shown = progress_line(at, width, "run abc12345")
+    assert len(line_shown) <= width
+    assert line_shown == line
 
 
 def test_wide_letters_count_for_two_columns() -> None:

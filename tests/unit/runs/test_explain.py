@@ -41,10 +41,10 @@ def test_an_invalid_path_is_refused(text: str) -> None:
 def story(*records: wire.Logged) -> Story:
     state = State(b"r" * 16)
     state.defines[FN] = PLAIN
-    told = Story(state, 1, 0)
+    story = Story(state, 1, 0)
     for record in records:
-        told.visit(record)
-    return told
+        story.visit(record)
+    return story
 
 
 def asked(salt: int = 0, *, fresh: bool = False) -> wire.Calls:
@@ -55,7 +55,7 @@ def test_an_item_s_story_is_told_in_its_order() -> None:
     death = wire.Crashed("0", 0, 1, -11, "crash", digests(1), b"w", 1_700_000_000.0)
     other = wire.Crashed("0", 0, 2, -9, "oom", digests(2))
     found = story(asked(), death, other, outcomes(0, 0, 3))
-    assert found.told == [
+    assert found.events == [
         "it was called: plain",
         "its worker died at 2023-11-14T22:13:20+00:00, SIGSEGV, while it was executing this call",
         "it was done, by the broker, after 0.00333 s",
@@ -65,7 +65,7 @@ def test_an_item_s_story_is_told_in_its_order() -> None:
 
 def test_an_item_called_again_says_why() -> None:
     found = story(asked(), outcomes(0, 0, 3), asked(4, fresh=True))
-    assert found.told[-1] == "it was called again, to be recomputed: its arguments differed"
+    assert found.events[-1] == "it was called again, to be recomputed: its arguments differed"
     assert found.outcome is None
     same = story(asked(), outcomes(0, 0, 3), asked())
     assert same.outcome == b"Vvalue1"

@@ -50,13 +50,13 @@ def test_records_before_the_fork_point_are_kept() -> None:
 
 
 def test_answers_are_kept_up_to_the_making_of_the_call() -> None:
-    told = [wire.Observation(no, "once", at, b"") for no, at in enumerate((1, 2, 2, 3))]
-    kept = cut(wire.Observed(ids.ROOT, NOW, told), Point(2))
-    assert kept == wire.Observed(ids.ROOT, NOW, told[:3])
-    assert cut(wire.Observed(ids.ROOT, NOW, told[3:]), Point(2)) is None
+    observations = [wire.Observation(no, "once", at, b"") for no, at in enumerate((1, 2, 2, 3))]
+    kept = cut(wire.Observed(ids.ROOT, NOW, observations), Point(2))
+    assert kept == wire.Observed(ids.ROOT, NOW, observations[:3])
+    assert cut(wire.Observed(ids.ROOT, NOW, observations[3:]), Point(2)) is None
 
 
-def checkpoint(gen: int, calls: int, told: int, **more: Any) -> wire.Checkpoint:
+def checkpoint(gen: int, calls: int, observations: int, **more: Any) -> wire.Checkpoint:
     fields: dict[str, Any] = {
         "name": "main",
         "opening": 0,
@@ -65,12 +65,18 @@ def checkpoint(gen: int, calls: int, told: int, **more: Any) -> wire.Checkpoint:
         "entry_observation": 0,
     }
     return wire.Checkpoint(
-        ids.ROOT, NOW, gen=gen, calls=calls, observations=told, payload=b"", **{**fields, **more}
+        ids.ROOT,
+        NOW,
+        gen=gen,
+        calls=calls,
+        observations=observations,
+        payload=b"",
+        **{**fields, **more},
     )
 
 
 def test_a_checkpoint_is_kept_that_was_made_before() -> None:
-    made = checkpoint(4, calls=7, told=3)
+    made = checkpoint(4, calls=7, observations=3)
     assert cut(made, Point(7), 50) is made
     assert cut(made, Point(6), 50) is None
     assert cut(made, Point(7, 3, 50), 50) is made
@@ -78,9 +84,9 @@ def test_a_checkpoint_is_kept_that_was_made_before() -> None:
 
 
 def test_of_answers_a_checkpoint_s_are_kept_and_none_told_behind_it() -> None:
-    told = [wire.Observation(no, "once", 2, b"") for no in range(5)]
-    kept = cut(wire.Observed(ids.ROOT, NOW, told), Point(2, 3, 50))
-    assert kept == wire.Observed(ids.ROOT, NOW, told[:3])
+    observations = [wire.Observation(no, "once", 2, b"") for no in range(5)]
+    kept = cut(wire.Observed(ids.ROOT, NOW, observations), Point(2, 3, 50))
+    assert kept == wire.Observed(ids.ROOT, NOW, observations[:3])
 
 
 def test_of_what_was_trimmed_only_what_lies_before_is_known() -> None:

@@ -43,9 +43,9 @@ def run_with_lost(state: Path, *more: Change) -> RunDir:
 
 def test_items_ended_as_lost_are_listed_after_items_in_doubt(tmp_path: Path) -> None:
     run_with_lost(tmp_path, RAISED)
-    told = rscoop(tmp_path, "resolve", "last").stdout.splitlines()
+    lines = rscoop(tmp_path, "resolve", "last").stdout.splitlines()
     ended = "ended as WorkerLostError; it can be resolved too"
-    assert told == ["0.2[2] risky", f"0.2[0] risky   {ended}"]
+    assert lines == ["0.2[2] risky", f"0.2[0] risky   {ended}"]
     found = json.loads(rscoop(tmp_path, "resolve", "last", "--json").stdout)
     assert [each["path"] for each in found["in_doubt"]] == ["0.2[2]"]
     assert [each["path"] for each in found["ended"]] == ["0.2[0]"]

@@ -62,8 +62,8 @@ def test_a_resume_has_the_runs_variables_the_shells_own_and_what_is_given() -> N
     here = {"A": "9", "C": "3", "TERM": "dumb", "MY_KEY": "k"}
     now = restored(then, here, {"B": "given"})
     assert now == {"A": "1", "B": "given", "TERM": "dumb", "MY_KEY": "k"}
-    (said,) = differences(then, here, {"B": "given"})
-    assert "A='1' (here '9'), C=not set (here '3'); --env" in said
+    (text,) = differences(then, here, {"B": "given"})
+    assert "A='1' (here '9'), C=not set (here '3'); --env" in text
 
 
 def test_many_differences_are_one_sentence_and_a_missing_secret_another() -> None:

@@ -182,9 +182,9 @@ def test_a_class_that_is_what_it_was_is_loaded_as_it_is(user: Any, text: str) ->
      (TUPLE, TUPLE.replace("size", "width"))],
 )  # fmt: skip
 def test_a_field_that_is_gone_is_refused_by_name(user: Any, before: str, after: str) -> None:
-    told = why(boxed(user, before, after))
-    assert f"class {MODULE}:Box has no field 'size' any more and has a new field 'width'" in told
-    assert "static method __rscoop_migrate__(old)" in told
+    reason = why(boxed(user, before, after))
+    assert f"class {MODULE}:Box has no field 'size' any more and has a new field 'width'" in reason
+    assert "static method __rscoop_migrate__(old)" in reason
 
 
 @pytest.mark.parametrize(
@@ -245,8 +245,8 @@ def test_a_hook_sees_whole_objects_and_identity_is_kept(user: Any) -> None:
 
 def test_a_hook_that_raises_is_reported(user: Any) -> None:
     after = PLAIN.replace("size", "width") + HOOK.replace("return", "raise ValueError('no');")
-    told = why(boxed(user, PLAIN, after))
-    assert f"{MODULE}:Box.__rscoop_migrate__ raised ValueError: no" in told
+    reason = why(boxed(user, PLAIN, after))
+    assert f"{MODULE}:Box.__rscoop_migrate__ raised ValueError: no" in reason
 
 
 def test_a_hook_that_returns_no_dict_is_reported(user: Any) -> None:

@@ -85,8 +85,8 @@ def test_a_task_waits_for_another_one_that_locked_through_the_same_file(
     with (tmp_path / "lock").open("a") as file:
         fcntl.fcntl(file, fcntl.F_SETLK, lock)
         tasks.waiting, tasks.now = {tasks.now}, "0.1[0]"
-        told = fcntl.fcntl(file, fcntl.F_SETLKW, lock)
-        assert len(told) == len(lock)
+        answer = fcntl.fcntl(file, fcntl.F_SETLKW, lock)
+        assert len(answer) == len(lock)
         assert not tasks.waiting
 
 

@@ -20,8 +20,8 @@ from tests.unit.bench import (
     lost,
     outcomes,
     part,
+    reported_error,
     sent,
-    told_error,
 )
 
 
@@ -63,8 +63,8 @@ def test_second_tries_are_counted_once_and_stay_known() -> None:
 
     for _ in range(2):
         bench.tell(W1, message)
-    assert bench.broker.state.tally.said.retried == 2
-    assert bench.again().broker.state.tally.said.retried == 2
+    assert bench.broker.state.tally.counts.retried == 2
+    assert bench.again().broker.state.tally.counts.retried == 2
 
 
 def test_two_outcomes_of_one_item_in_one_message_count_once() -> None:
@@ -154,7 +154,7 @@ def test_a_cancellation_of_an_item_without_holder_succeeds_and_stays() -> None:
     # Then the answer is the same
     assert [a.cancelled for a in sent(first, ORIGIN, wire.CancelAnswer)] == [True]
     assert [a.cancelled for a in sent(again, ORIGIN, wire.CancelAnswer)] == [True]
-    assert told_error(bench) == "cancelled"
+    assert reported_error(bench) == "cancelled"
 
 
 def test_a_full_disk_hands_out_nothing_and_forgets_nothing() -> None:

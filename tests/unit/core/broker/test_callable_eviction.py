@@ -23,19 +23,19 @@ def test_unused_callables_are_forgotten_and_announced_before_their_next_call() -
     desk.worker.define(other(1))
     desk.worker.define(other(2))
     desk.hear(other(3))
-    desk.said()
+    desk.messages()
 
     # When it is asked to forget
     desk.hear(wire.Forget(7, []))
 
     # Then it says so, and has nothing left
-    assert desk.said() == [wire.Forgotten(7)]
+    assert desk.messages() == [wire.Forgotten(7)]
     assert not desk.worker.callables.known
     assert not desk.worker.callables.announced
 
     # And announces it again when it calls it again
     desk.worker.define(other(1))
-    assert desk.said() == [other(1)]
+    assert desk.messages() == [other(1)]
 
 
 def test_callables_of_a_parent_are_announced_after_its_calls_and_before_the_answer() -> None:
@@ -52,10 +52,10 @@ def test_callables_of_a_parent_are_announced_after_its_calls_and_before_the_answ
     desk.hear(wire.Forget(7, []))
 
     # Then the order is: what it had said, what it had called, what it still calls, the answer
-    said = desk.said()
-    kinds = [type(each) for each in said]
+    messages = desk.messages()
+    kinds = [type(each) for each in messages]
     assert kinds == [wire.Define, wire.Define, wire.Calls, wire.Args, wire.Define, wire.Forgotten]
-    assert said[4] == other(1)
+    assert messages[4] == other(1)
     assert list(desk.worker.callables.known) == [other(1).fn]
 
 
@@ -77,7 +77,7 @@ def test_running_and_queued_callables_are_kept() -> None:
 def test_a_new_broker_is_told_all_that_was_announced() -> None:
     desk = Desk()
     desk.worker.define(other(1))
-    desk.said(acknowledge=True)
+    desk.messages(acknowledge=True)
 
     hello, *behind = desk.meet(2)
 

@@ -32,7 +32,7 @@ class Desk(Bench):
         if done:
             self.tell(W1, outcomes(number, 0, items))
 
-    def told(self, no: int, at_call: int) -> None:
+    def observed(self, no: int, at_call: int) -> None:
         self.tell(ORIGIN, wire.Observed(ROOT, self.root, [wire.Observation(no, "k", at_call, b"")]))
 
     def save(self, gen: int, calls: int, **more: Any) -> list[Any]:
@@ -264,9 +264,9 @@ def test_a_record_that_is_half_covered_stays_whole() -> None:
 def test_observations_go_with_what_covers_them() -> None:
     desk = Desk().start()
     for no in range(4):
-        desk.told(no, 0)
-    for gen, told in ((1, 2), (2, 3)):
-        desk.save(gen, 0, entry_observation=1, observations=told)
+        desk.observed(no, 0)
+    for gen, observed in ((1, 2), (2, 3)):
+        desk.save(gen, 0, entry_observation=1, observations=observed)
         desk.verify(gen)
     desk.sweep()
 

@@ -126,8 +126,8 @@ def test_turns_are_delivered_in_the_order_in_which_they_were_taken() -> None:
     office.turn()
 
     # When both become so at once, then the parent is told in that order
-    told = [m for m in read(office.commit(), ORIGIN) if isinstance(m, wire.Outcomes)]
-    assert [m.items[0].start for m in told] == [1, 0]
+    messages = [m for m in read(office.commit(), ORIGIN) if isinstance(m, wire.Outcomes)]
+    assert [m.items[0].start for m in messages] == [1, 0]
 
 
 def test_nothing_is_delivered_for_a_turn_that_is_not_durable() -> None:

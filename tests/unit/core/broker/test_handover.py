@@ -300,8 +300,8 @@ def test_when_it_is_over_names_are_dropped_and_counts_kept(*, whole: bool) -> No
 
     # Then the numbers stay to be told, and what they count is forgotten
     assert (handover.stage, handover.is_whole) == (Stage.OVER, whole)
-    told = (handover.named, handover.saved, handover.left)
-    assert told == ((2, 2, 0) if whole else (2, 1, 1))
+    counts = (handover.named, handover.saved, handover.left)
+    assert counts == ((2, 2, 0) if whole else (2, 1, 1))
     kept = [value for value in vars(handover).values() if isinstance(value, set | dict) and value]
     assert kept == []
 

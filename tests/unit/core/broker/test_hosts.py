@@ -132,7 +132,7 @@ def test_a_silent_host_is_lost_at_once_with_all_that_it_held() -> None:
     assert grid.notes() == [
         f"host alice is lost: nothing was heard of it for 10 s; {held} items run again elsewhere"
     ]
-    assert grid.broker.state.tally.said.resubmitted == held
+    assert grid.broker.state.tally.counts.resubmitted == held
     assert grid.leased(B1) or granted(grid.feed(Tick()), B1)
 
 
@@ -257,8 +257,10 @@ def test_what_a_remote_worker_does_is_killed_by_its_own_agent() -> None:
     grid.broker.outbox.actions = []
     grid.broker.membership._kill(peer, wire.Attempt(1, 1))
 
-    told = {each: sent(grid.broker.outbox.actions, each, wire.Kill) for each in (AGENT, ALICE, BOB)}
-    assert [bool(told[each]) for each in (AGENT, ALICE, BOB)] == [False, True, False]
+    kills = {
+        each: sent(grid.broker.outbox.actions, each, wire.Kill) for each in (AGENT, ALICE, BOB)
+    }
+    assert [bool(kills[each]) for each in (AGENT, ALICE, BOB)] == [False, True, False]
 
 
 def test_only_the_local_agent_says_that_the_local_agent_lives() -> None:
@@ -384,7 +386,7 @@ def test_a_drained_host_ends_what_it_has_begun_and_then_it_is_told_to_end() -> N
         grid.hear(peer, wire.Bye())
     assert grid.host("alice").state is State.DRAINED
     assert grid.notes()[-1] == "host alice has left the run: it was asked to leave"
-    assert grid.broker.state.tally.said.resubmitted == 0
+    assert grid.broker.state.tally.counts.resubmitted == 0
     assert grid.host("alice").lost_items == 0
 
 
@@ -456,7 +458,7 @@ def test_at_its_deadline_a_drained_host_is_told_to_end_whatever_it_does() -> Non
     assert [action.host for action in actions if isinstance(action, CutHost)] == ["alice"]
     assert grid.host("alice").state is State.REVOKED
     assert grid.host("alice").lost_items == held
-    assert grid.broker.state.tally.said.resubmitted == 0
+    assert grid.broker.state.tally.counts.resubmitted == 0
 
 
 def test_an_item_that_must_not_run_twice_stays_on_a_drained_host() -> None:
@@ -497,7 +499,7 @@ def test_a_silent_host_that_drains_is_drained() -> None:
     grid.pass_s(10.5, BOB)
 
     assert grid.host("alice").state is State.DRAINED
-    assert grid.broker.state.tally.said.resubmitted == held
+    assert grid.broker.state.tally.counts.resubmitted == held
 
 
 def test_a_host_enrolled_again_is_given_work_again() -> None:
@@ -627,7 +629,7 @@ def test_the_figures_of_a_host_say_what_is_at_risk() -> None:
     grid.pass_s(3.0, ALICE)
     grid.now += 2.0
 
-    (alice,) = grid.broker.hosts.figures(grid.now)
+    (alice,) = grid.broker.hosts.statuses(grid.now)
 
     assert (alice.name, alice.state, alice.workers, alice.busy) == ("alice", "up", 1, 1)
     assert alice.heard_s == pytest.approx(2.0)
@@ -640,7 +642,7 @@ def test_the_figures_of_a_host_in_quarantine_say_until_when() -> None:
     grid.open()
     lose(grid, 3)
 
-    alice, _ = grid.broker.hosts.figures(grid.now)
+    alice, _ = grid.broker.hosts.statuses(grid.now)
 
     assert alice.state == "quarantined"
     assert 0.0 < alice.until_s <= 60.0
@@ -713,7 +715,7 @@ def test_pings_go_to_the_agent_that_came_last_and_only_its_answers_count() -> No
     hosts_ = grid.broker.hosts
     assert hosts_.pings(ALICE) is grid.host("alice")
     grid.host("alice").pings.append((2, grid.now))
-    grid.host("alice").is_deaf = True
+    grid.host("alice").is_unresponsive = True
     new = PeerId(b"Asecond..")
     HOSTS[new] = "alice"
     grid.come(new)
@@ -721,5 +723,5 @@ def test_pings_go_to_the_agent_that_came_last_and_only_its_answers_count() -> No
     # Then only the new one is asked, and the host is not deaf, since its agent has answered us
     assert hosts_.pings(ALICE) is None
     assert hosts_.pings(new) is grid.host("alice")
-    assert not grid.host("alice").is_deaf
+    assert not grid.host("alice").is_unresponsive
     assert not grid.host("alice").pings

@@ -21,8 +21,8 @@ from tests.unit.bench import (
     lost,
     outcomes,
     part,
+    reported_error,
     sent,
-    told_error,
 )
 
 
@@ -65,7 +65,7 @@ def test_an_item_that_kills_its_worker_three_times_fails_alone_even_over_a_resta
     bench.tell(AGENT, lost(W3, wire.Attempt(2, grant.tasks[0].no)))
 
     # Then it has failed, and nothing is left to do
-    assert told_error(bench) == "crashed"
+    assert reported_error(bench) == "crashed"
     assert bench.broker.scheduler.ready == 0
 
 
@@ -94,8 +94,8 @@ def test_a_death_in_a_run_that_stops_is_blamed_and_no_later_broker_counts_it() -
     bench.feed(Interrupt("handed over"))
     bench.tell(AGENT, lost(W1, attempt))
     assert [type(each) for each in bench.logged()][-1] is wire.Crashed
-    assert bench.broker.state.tally.said.crashes == 0
-    assert bench.again().broker.state.tally.said.crashes == 0
+    assert bench.broker.state.tally.counts.crashes == 0
+    assert bench.again().broker.state.tally.counts.crashes == 0
 
 
 def test_a_new_broker_leaves_a_worker_what_it_holds() -> None:
@@ -140,8 +140,8 @@ def test_a_parent_is_not_adopted_behind_which_a_later_attempt_has_written() -> N
     assert lease.peer.id == W2
 
     # When its next attempt was told something, and then there is a new broker
-    told = wire.Observed(path, lease.attempt, [wire.Observation(0, "done", 1, b"1")])
-    bench.tell(W2, told)
+    observed = wire.Observed(path, lease.attempt, [wire.Observation(0, "done", 1, b"1")])
+    bench.tell(W2, observed)
     bench = bench.again()
     held = wire.Held(first, ROOT, 0, FN, [(0, 1)], digests(0))
     actions = bench.arrive(W1, held=[held], waiting=[wire.Waiting(path, first)])

@@ -24,8 +24,8 @@ from tests.unit.bench import (
     lost,
     outcomes,
     part,
+    reported_error,
     sent,
-    told_error,
 )  # fmt: skip
 from tests.unit.core.worker.test_worker import Desk
 
@@ -64,7 +64,7 @@ def test_an_item_that_was_only_queued_is_run_elsewhere_when_its_worker_is_lost()
     actions = bench.tell(AGENT, lost(W1))
 
     assert len(granted(actions, W2)) == 1
-    assert told_error(bench) == "none"
+    assert reported_error(bench) == "none"
 
 
 @pytest.mark.parametrize("end", ["lost", "bye", "silence"])
@@ -76,7 +76,7 @@ def test_an_item_that_has_begun_is_given_up_with_its_worker(end: str) -> None:
     else:
         actions = bench.tell(AGENT, lost(W1)) if end == "lost" else bench.tell(W1, wire.Bye())
 
-    assert told_error(bench) == "lost"
+    assert reported_error(bench) == "lost"
     assert not granted(actions, W2)
 
 
@@ -88,12 +88,12 @@ def test_an_item_that_has_begun_stays_in_doubt_when_its_run_is_stopping() -> Non
     actions = bench.tell(AGENT, wire.ProcessLost(W1, -9, "asked", attempt, 0))
 
     # Then it is not given up, and a resume without a user's decision gives it up
-    assert told_error(bench) == "none"
+    assert reported_error(bench) == "none"
     assert not granted(actions, W2)
     bench = bench.again(adopt=False)
-    assert told_error(bench) == "none"
+    assert reported_error(bench) == "none"
     bench.begin(W2)
-    assert told_error(bench) == "lost"
+    assert reported_error(bench) == "lost"
 
 
 @pytest.mark.parametrize("adopt", [True, False])
@@ -111,8 +111,8 @@ def test_a_new_broker_gives_up_what_has_begun_and_runs_what_was_only_granted(ado
     bench.arrive(W2)
     bench.wait(1, vouched=[W2])
 
-    assert told_error(bench, first.start) == "lost"
-    assert told_error(bench, 1 - first.start) == "none"
+    assert reported_error(bench, first.start) == "lost"
+    assert reported_error(bench, 1 - first.start) == "none"
     leases = list(bench.broker.scheduler.leases.values())
     assert [list(each.left) for each in leases] == [[(1 - first.start, 2 - first.start)]]
 
@@ -138,7 +138,7 @@ def test_an_item_that_is_given_back_without_having_begun_is_in_no_doubt() -> Non
     bench = bench.again(adopt=False)
     bench.arrive(AGENT)
     actions = [*bench.arrive(ORIGIN), *bench.arrive(W2)]
-    assert told_error(bench) == "none"
+    assert reported_error(bench) == "none"
     assert len(bench.broker.scheduler.leases) == 1, actions
 
 
@@ -147,7 +147,7 @@ def test_an_outcome_that_does_not_count_starts_nothing_again() -> None:
 
     bench.tell(W1, outcomes(0, 0, 1, fn=ONCE, salt=7, task=attempt))
 
-    assert told_error(bench) == "lost"
+    assert reported_error(bench) == "lost"
 
 
 def test_another_call_in_the_place_of_a_begun_one_is_not_started() -> None:
@@ -159,7 +159,7 @@ def test_another_call_in_the_place_of_a_begun_one_is_not_started() -> None:
     actions = bench.tell(ORIGIN, *calls(part(0, 0, 1, fn=ONCE, salt=7), attempt=root))
 
     # Then it ends as one with an unknown end
-    assert told_error(bench) == "lost"
+    assert reported_error(bench) == "lost"
     assert not granted(actions, W1)
     assert not granted(actions, W2)
 
@@ -212,7 +212,7 @@ def test_a_new_broker_is_asked_again_for_what_has_not_been_permitted() -> None:
     desk = Desk()
     work = desk.grant(0, 1)
     desk.worker.ask_to_begin(work, 0)
-    assert desk.said(acknowledge=True) == [wire.BeginWanted(work.attempt, 0)]
+    assert desk.messages(acknowledge=True) == [wire.BeginWanted(work.attempt, 0)]
 
     # When there is a new broker
     heard = desk.meet(2)
@@ -236,9 +236,9 @@ def test_an_item_that_is_asked_for_is_not_given_back() -> None:
     desk.hear(wire.Retract(work.attempt, 0))
     desk.worker.give_back()
 
-    assert wire.Returned(work.attempt, 1 << 62, 0) in desk.said()
+    assert wire.Returned(work.attempt, 1 << 62, 0) in desk.messages()
 
     # But where it is told to stop it is
     desk.worker.take_back(work, 0)
-    assert wire.Returned(work.attempt, 0) in desk.said()
+    assert wire.Returned(work.attempt, 0) in desk.messages()
     assert work.attempt not in desk.worker.works

@@ -15,8 +15,8 @@ from tests.unit.bench import (
     granted,
     outcomes,
     part,
+    reported_error,
     sent,
-    told_error,
 )
 
 LIMITED = wire.Define(FN, FN, "m:limited", b"code", wire.Options(timeout_s=2.0))
@@ -46,7 +46,7 @@ def test_a_call_that_waits_beyond_its_limit_ends_and_is_taken_from_its_worker() 
     assert bench.broker.deadline(bench.now) <= bench.now + 1.0
     actions = bench.wait(2, vouched=[ORIGIN, W1, W2])
     assert sent(actions, W1, wire.Evict) == [wire.Evict(attempt, 0)]
-    assert told_error(bench) == "timeout"
+    assert reported_error(bench) == "timeout"
     assert [each.exit for each in crashes(bench)] == [0], "no worker died"
     assert not bench.broker.scheduler.leases
     (kill,) = sent(actions, AGENT, wire.Kill)
@@ -57,10 +57,10 @@ def test_a_call_that_continues_is_not_ended_and_is_limited_again_when_it_waits_a
     bench, attempt = waiting()
     bench.tell(W1, wire.Parked(attempt, 0, parked=False))
     bench.wait(3, vouched=[ORIGIN, W1, W2])
-    assert told_error(bench) == "none", "its agent watches it"
+    assert reported_error(bench) == "none", "its agent watches it"
     bench.tell(W1, wire.Parked(attempt, 0, True, 0.5))
     bench.wait(1, vouched=[ORIGIN, W1, W2])
-    assert told_error(bench) == "timeout"
+    assert reported_error(bench) == "timeout"
 
 
 def test_tries_count_wherever_they_were_made() -> None:
@@ -69,12 +69,12 @@ def test_tries_count_wherever_they_were_made() -> None:
     # The first try has failed in the worker: there is no third
     bench, _ = waiting(twice, tries=1)
     bench.wait(3, vouched=[ORIGIN, W1, W2])
-    assert told_error(bench) == "timeout"
+    assert reported_error(bench) == "timeout"
 
     # The first try waits too long: it is tried again, and finds what it had asked for
     bench, _ = waiting(twice)
     actions = bench.wait(3, vouched=[ORIGIN, W1, W2])
-    assert told_error(bench) == "none"
+    assert reported_error(bench) == "none"
     (again,) = [task for peer in (W1, W2) for task in granted(actions, peer)]
     assert (again.parent, again.start, again.replay, again.tries) == (ROOT, 0, True, 1)
 
@@ -86,9 +86,9 @@ def test_a_new_broker_continues_counting() -> None:
     held = wire.Held(attempt, ROOT, 0, FN, [(0, 1)], part(0, 0, 1).digests)
     other.arrive(W1, held=[held], waiting=[wire.Waiting(PATH, attempt, 1.5, 0)])
     other.wait(1, vouched=[ORIGIN, W1])
-    assert told_error(other) == "none"
+    assert reported_error(other) == "none"
     other.wait(1, vouched=[ORIGIN, W1])
-    assert told_error(other) == "timeout"
+    assert reported_error(other) == "timeout"
 
 
 def test_a_call_whose_own_call_ends_in_time_is_well() -> None:
@@ -98,5 +98,5 @@ def test_a_call_whose_own_call_ends_in_time_is_well() -> None:
     bench.tell(lease.peer.id, child)
     bench.tell(W1, wire.Parked(attempt, 0, parked=False), outcomes(0, 0, 1, task=attempt))
     bench.wait(5, vouched=[ORIGIN, W1, W2])
-    assert told_error(bench) == "none"
+    assert reported_error(bench) == "none"
     assert bench.broker.membership.limits.next() > bench.now

@@ -29,7 +29,7 @@ from tests.unit.bench import (
 )
 
 
-def word(attempt: wire.Attempt, done: int, index: int = 0, **more: Any) -> wire.Progress:
+def progress(attempt: wire.Attempt, done: int, index: int = 0, **more: Any) -> wire.Progress:
     """Return what an item of the root's call 0 says."""
     salt, fn = more.pop("salt", 0), more.pop("fn", FN)
     digest = digests(index, salt=salt)
@@ -56,7 +56,7 @@ def holder(bench: Bench) -> Any:
 def kept(bench: Bench) -> list[bytes]:
     """Return the payloads in the journal."""
     found = [wire.decode_up(raw) for (t, _), raw in bench.journal.items() if t is Table.PROGRESS]
-    return [said.payload for said in found if isinstance(said, wire.Progress)]
+    return [message.payload for message in found if isinstance(message, wire.Progress)]
 
 
 class _Journal:
@@ -89,8 +89,8 @@ def die(bench: Bench, attempt: wire.Attempt) -> list[Action]:
 def test_the_next_attempt_of_an_item_is_given_what_it_kept_last() -> None:
     # Given an item that said something twice
     bench, attempt = running()
-    bench.tell(holder(bench), word(attempt, 1))
-    actions = bench.tell(holder(bench), word(attempt, 2))
+    bench.tell(holder(bench), progress(attempt, 1))
+    actions = bench.tell(holder(bench), progress(attempt, 2))
 
     # Then one record is kept, and nothing is hurried for it
     (put,) = [action for action in actions if isinstance(action, Put)]
@@ -104,7 +104,7 @@ def test_the_next_attempt_of_an_item_is_given_what_it_kept_last() -> None:
 
 def test_it_is_there_after_everything_was_killed() -> None:
     bench, attempt = running()
-    bench.tell(holder(bench), word(attempt, 3))
+    bench.tell(holder(bench), progress(attempt, 3))
 
     # When a new broker begins on the journal, and no process is left
     other = bench.again(adopt=False)
@@ -117,21 +117,21 @@ def test_it_is_there_after_everything_was_killed() -> None:
 
 def test_it_is_erased_in_the_commit_of_the_outcome() -> None:
     bench, attempt = running()
-    bench.tell(holder(bench), word(attempt, 1))
+    bench.tell(holder(bench), progress(attempt, 1))
 
     actions = bench.tell(holder(bench), outcomes(0, 0, 1, task=attempt))
 
     assert Table.PROGRESS in [a.table for a in actions if isinstance(a, Erase)]
     assert not kept(bench)
-    assert not bench.broker.state.words.batches
+    assert not bench.broker.state.progress.batches
 
 
 def test_a_word_of_another_call_counts_for_nothing() -> None:
     bench, attempt = running()
     for stray in (
-        word(attempt, 1, salt=1),
-        word(attempt, 1, fn=b"another function"),
-        word(attempt, 1, index=5),
+        progress(attempt, 1, salt=1),
+        progress(attempt, 1, fn=b"another function"),
+        progress(attempt, 1, index=5),
         wire.Progress("0.0[0]", attempt, 0, 0, FN, digests(0), 1, 2, b"payload"),
     ):
         bench.tell(holder(bench), stray)
@@ -141,7 +141,7 @@ def test_a_word_of_another_call_counts_for_nothing() -> None:
 def test_it_goes_when_another_call_stands_in_the_item_s_place() -> None:
     # Given a word, and a parent that comes back and asks for something else
     bench, attempt = running()
-    bench.tell(holder(bench), word(attempt, 1))
+    bench.tell(holder(bench), progress(attempt, 1))
     bench.tell(AGENT, wire.ProcessLost(ORIGIN, -9, "crash"))
     bench.arrive(ORIGIN)
     assert bench.broker.members.root is not None
@@ -154,27 +154,27 @@ def test_it_goes_when_another_call_stands_in_the_item_s_place() -> None:
 
 def test_it_stays_when_the_very_same_call_is_made_again() -> None:
     bench, attempt = running()
-    bench.tell(holder(bench), word(attempt, 1))
+    bench.tell(holder(bench), progress(attempt, 1))
     bench.broker.state.forget_item(bench.broker.state.parents[ROOT].batches[0], 0)
     part_again = part(0, 0, 1)
 
     apply(bench.broker.state, wire.Calls(ROOT, attempt, [part_again]), 99, [b"arg0"])
 
-    assert not bench.broker.state.words.stale
-    assert bench.broker.state.words.within(ROOT, 0)
+    assert not bench.broker.state.progress.stale
+    assert bench.broker.state.progress.within(ROOT, 0)
 
 
 def test_an_older_attempt_does_not_overwrite_a_later_one() -> None:
     # Given an item whose worker was taken for lost, and that runs again
     bench, first = running()
     one = holder(bench)
-    bench.tell(one, word(first, 5))
+    bench.tell(one, progress(first, 5))
     (task,) = handed_out(bench, die(bench, first))
     second = wire.Attempt(1, task.no)
-    bench.tell(holder(bench), word(second, 6, tries=1))
+    bench.tell(holder(bench), progress(second, 6, tries=1))
 
     # When the last words of the dead one come late
-    bench.tell(one, word(first, 9))
+    bench.tell(one, progress(first, 9))
 
     assert kept(bench) == [b"at 6"]
 
@@ -184,7 +184,7 @@ def test_the_last_words_of_a_dead_worker_count() -> None:
     one = holder(bench)
     die(bench, attempt)
 
-    bench.tell(one, word(attempt, 7))
+    bench.tell(one, progress(attempt, 7))
 
     assert kept(bench) == [b"at 7"]
 
@@ -192,7 +192,9 @@ def test_the_last_words_of_a_dead_worker_count() -> None:
 def test_an_item_with_a_history_replays_and_is_given_nothing() -> None:
     bench, attempt = running()
     path = "0.0[0]"
-    bench.tell(holder(bench), word(attempt, 1), *calls(part(0, 0, 1), parent=path, attempt=attempt))
+    bench.tell(
+        holder(bench), progress(attempt, 1), *calls(part(0, 0, 1), parent=path, attempt=attempt)
+    )
 
     actions = die(bench, attempt)
 
@@ -212,8 +214,8 @@ def test_an_item_that_said_something_travels_alone() -> None:
     assert max(count for _, count in slices) > 10
     lease = next(x for x in bench.broker.scheduler.leases.values() if 3 in x.left)
     digest = lease.batch.facts.digests_of(3, 4)
-    said = wire.Progress(ROOT, lease.attempt, 1, 3, FN, digest, 1, None, b"here")
-    bench.tell(lease.peer.id, said)
+    message = wire.Progress(ROOT, lease.attempt, 1, 3, FN, digest, 1, None, b"here")
+    bench.tell(lease.peer.id, message)
 
     # When its worker is lost
     actions = bench.tell(AGENT, wire.ProcessLost(lease.peer.id, -9, "asked"))
@@ -230,19 +232,19 @@ def test_the_script_s_own_word_is_kept_until_the_run_ends() -> None:
     script = wire.Progress("", root, 0, 0, b"", b"", 120, 500, label="generation")
 
     bench.tell(W1, script)  # not the script's one writer
-    assert not bench.broker.state.words.batches
+    assert not bench.broker.state.progress.batches
     bench.tell(ORIGIN, script)
-    assert script_text(bench.broker.state.words.batches[SCRIPT][0]) == "generation 120/500"
+    assert script_text(bench.broker.state.progress.batches[SCRIPT][0]) == "generation 120/500"
 
     bench.tell(ORIGIN, wire.RunEnded(root, 0, failed=False))
-    assert not bench.broker.state.words.batches
+    assert not bench.broker.state.progress.batches
 
 
 def test_the_progress_line_names_one_item_and_counts_more() -> None:
     bench, attempt = running(items=2)
-    bench.tell(holder(bench), word(attempt, 1))
-    assert items_text(bench.broker.state.words) == "0.0[0] 1/10"
+    bench.tell(holder(bench), progress(attempt, 1))
+    assert items_text(bench.broker.state.progress) == "0.0[0] 1/10"
 
     (other,) = [x for x in bench.broker.scheduler.leases.values() if 1 in x.left]
-    bench.tell(other.peer.id, word(other.attempt, 8, index=1))
-    assert items_text(bench.broker.state.words) == "2 items at 45 %"
+    bench.tell(other.peer.id, progress(other.attempt, 8, index=1))
+    assert items_text(bench.broker.state.progress) == "2 items at 45 %"

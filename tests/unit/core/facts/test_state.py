@@ -228,9 +228,9 @@ def test_items_whose_arguments_are_missing_are_forgotten_so_that_they_are_asked_
     state = State(RUN)
     put(state, part(0, 0, 3))
     put(state, part(1, 0, 2), record=2)
-    lacking = state.parent(ROOT).prefix + (2).to_bytes(8, "big")
+    missing = state.parent(ROOT).prefix + (2).to_bytes(8, "big")
 
-    assert forget_without_args(state, lambda key: key != lacking) == 2
+    assert forget_without_args(state, lambda key: key != missing) == 2
     assert list(batch(state, 0).undone) == [(0, 3)]
     assert not batch(state, 1).undone
     assert put(state, part(1, 0, 2), record=3) == [(0, 2)]

@@ -18,23 +18,23 @@ class Listener(LogVisitor):
     """Writes down what it is told."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, ...]] = []
+        self.calls: list[tuple[str, ...]] = []
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
         if name in vars(LogVisitor) and name not in ("visit", "__slots__"):
-            return lambda *args: self.told.append((name, *map(str, args[1:] or ("",))))
+            return lambda *args: self.calls.append((name, *map(str, args[1:] or ("",))))
         return found
 
 
-def told_of(record: wire.Logged) -> list[str]:
+def methods_called(record: wire.Logged) -> list[str]:
     listener = Listener()
     listener.visit(record)
-    return [each[0] for each in listener.told]
+    return [each[0] for each in listener.calls]
 
 
 @pytest.mark.parametrize(
-    ("record", "told"),
+    ("record", "method"),
     [
         (outcomes(0, 0, 2), "ended"),
         (wire.Observed(ROOT, NOW, [wire.Observation(0, "done", 0, b"")]), "observed"),
@@ -45,8 +45,8 @@ def told_of(record: wire.Logged) -> list[str]:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_visitor_calls_the_method_of_a_records_kind(record: Any, told: str) -> None:
-    assert told_of(record) == [told]
+def test_visitor_calls_the_method_of_a_records_kind(record: Any, method: str) -> None:
+    assert methods_called(record) == [method]
 
 
 def test_visitor_tells_of_a_part_first_its_items_then_its_end_then_what_is_renewed() -> None:
@@ -56,9 +56,9 @@ def test_visitor_tells_of_a_part_first_its_items_then_its_end_then_what_is_renew
 
     listener.visit(record)
 
-    assert [(name, args[-2:]) for name, *args in listener.told if name != "asked"] == [
+    assert [(name, args[-2:]) for name, *args in listener.calls if name != "asked"] == [
         ("cut_off", ["0", "4"]),
         ("renewed", ["2", "4"]),
     ]
-    assert [name for name, *_ in listener.told] == ["asked", "cut_off", "renewed", "asked"]
-    assert [args[-1] for name, *args in listener.told if name == "asked"] == ["0", "2"]
+    assert [name for name, *_ in listener.calls] == ["asked", "cut_off", "renewed", "asked"]
+    assert [args[-1] for name, *args in listener.calls if name == "asked"] == ["0", "2"]

@@ -60,8 +60,8 @@ def test_a_parent_continues_with_the_counters_of_its_checkpoint() -> None:
     of = going_on()
     block = entered(of)
     kept = record(NOW, 3, 5, observations=4, openings={"main": 1, "inner": 7})
-    told = [wire.Observation(no, "k", 5, b"%d" % no) for no in range(3, 6)]
-    page(of, outcomes(3, 0, 1), outcomes(5, 0, 1), wire.Observed(ROOT, NOW, told), kept)
+    observations = [wire.Observation(no, "k", 5, b"%d" % no) for no in range(3, 6)]
+    page(of, outcomes(3, 0, 1), outcomes(5, 0, 1), wire.Observed(ROOT, NOW, observations), kept)
 
     of.go_on(block, kept)
 
@@ -178,8 +178,8 @@ def test_a_block_that_is_entered_while_the_history_is_gone_over_has_it_gone_over
 def test_a_future_whose_call_the_code_has_replaced_is_refused_when_the_history_lacks_its_outcome() -> (
     None
 ):
-    said: list[str] = []
-    of = Parent(ROOT, NOW, replaying=True, say=said.append)
+    notes: list[str] = []
+    of = Parent(ROOT, NOW, replaying=True, say=notes.append)
     other = wire.Outcomes(ROOT, [wire.Outcome(0, 0, FN, digests(0), [b"other"], [], 0.0, NOW)])
     of.add(of.begin(FN, FN), digests(0), [b"arg"], last=True)
     block = entered(of)
@@ -201,7 +201,7 @@ def test_a_future_whose_call_the_code_has_replaced_is_refused_when_the_history_l
         page(of)
     assert isinstance(of.judge.refusal, StrangeFutureError)
     assert future.find(0) is None
-    assert not said, "nothing is computed again"
+    assert not notes, "nothing is computed again"
     assert inside.left, "that one may come yet"
 
 
@@ -260,10 +260,10 @@ def test_the_beginning_of_a_block_is_no_way_back_once_it_has_trimmed() -> None:
 
 
 def test_calls_whose_outcomes_were_dropped_are_reported() -> None:
-    said: list[str] = []
-    of = Parent(ROOT, NOW, True, say=said.append)
+    notes: list[str] = []
+    of = Parent(ROOT, NOW, True, say=notes.append)
     page(of, dropped=[(0, 3)])
     of.begin(FN, FN)
     of.begin(FN, FN)
-    assert len(said) == 1
-    assert "covered by a checkpoint that the code does not reach any more" in said[0]
+    assert len(notes) == 1
+    assert "covered by a checkpoint that the code does not reach any more" in notes[0]

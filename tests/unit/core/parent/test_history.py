@@ -11,7 +11,9 @@ from resilient_scoop.wire import messages as wire
 NOW = wire.Attempt(2, 1)
 
 
-def told(no: int, kind: str = "done", at_call: int = 0, answer: bytes = b"a") -> wire.Observation:
+def observation(
+    no: int, kind: str = "done", at_call: int = 0, answer: bytes = b"a"
+) -> wire.Observation:
     return wire.Observation(no, kind, at_call, answer)
 
 
@@ -44,7 +46,7 @@ def test_a_page_of_an_older_request_is_refused() -> None:
 
 
 def test_a_page_is_due_early_when_half_of_the_last_one_is_used_up() -> None:
-    history = with_recorded(told(0), told(1))
+    history = with_recorded(observation(0), observation(1))
     history.ahead = 10
 
     assert not history.is_page_due(4, early=True)
@@ -62,7 +64,7 @@ def test_a_live_parent_asks_for_pages_only_after_its_broker_was_replaced() -> No
 
 
 def test_observations_are_numbered_without_gap_behind_the_history() -> None:
-    history = with_recorded(told(0), told(1, answer=b"b"))
+    history = with_recorded(observation(0), observation(1, answer=b"b"))
 
     assert [history.use("done", 0), history.use("done", 0)] == [b"a", b"b"]
     assert history.use("done", 0) is None
@@ -70,14 +72,14 @@ def test_observations_are_numbered_without_gap_behind_the_history() -> None:
 
 
 def test_an_observation_that_a_log_holds_twice_is_used_once() -> None:
-    history = with_recorded(told(0), told(1))
-    history.add([told(1), told(2)])
+    history = with_recorded(observation(0), observation(1))
+    history.add([observation(1), observation(2)])
 
     assert [each.no for each in history.recorded] == [0, 1, 2]
 
 
 def test_an_observation_of_another_place_is_not_used() -> None:
-    history = with_recorded(told(0, "done", 3))
+    history = with_recorded(observation(0, "done", 3))
 
     assert history.differs("done", 2)
     assert history.use("done", 2) is None
@@ -85,9 +87,11 @@ def test_an_observation_of_another_place_is_not_used() -> None:
     assert history.use("done", 3) == b"a"
 
 
-def test_a_rewind_drops_what_was_told_before_the_mark() -> None:
-    kind, answer = rewind_mark(told(0))
-    history = with_recorded(told(0), told(1), told(2, kind, 1, answer), told(3, "poll", 1))
+def test_a_rewind_drops_what_was_recorded_before_the_mark() -> None:
+    kind, answer = rewind_mark(observation(0))
+    history = with_recorded(
+        observation(0), observation(1), observation(2, kind, 1, answer), observation(3, "poll", 1)
+    )
 
     assert history.rewind()
     assert [each.no for each in history.recorded] == [3]
@@ -95,7 +99,7 @@ def test_a_rewind_drops_what_was_told_before_the_mark() -> None:
 
 
 def test_numbers_of_observations_that_are_given_up_are_not_used_again() -> None:
-    history = with_recorded(told(0), told(1), told(2))
+    history = with_recorded(observation(0), observation(1), observation(2))
 
     history.give_up()
 
@@ -104,7 +108,7 @@ def test_numbers_of_observations_that_are_given_up_are_not_used_again() -> None:
 
 
 def test_skipping_to_an_observation_never_goes_back() -> None:
-    history = with_recorded(told(0), told(1), told(2))
+    history = with_recorded(observation(0), observation(1), observation(2))
 
     history.skip_to(2)
     history.skip_to(1)
@@ -167,7 +171,7 @@ def test_however_often_it_is_asked_for_the_history_is_read_once_more(looks: int)
 
 
 def test_a_history_that_ended_tells_nothing() -> None:
-    history = with_recorded(told(0))
+    history = with_recorded(observation(0))
     history.ask()
 
     history.cut()

@@ -23,8 +23,8 @@ class Scene:
     """A judge, and calls that it is shown."""
 
     def __init__(self, **policy: Any) -> None:
-        self.said: list[str] = []
-        self.judge = Judge(ROOT, Policy(**policy), self.said.append, lambda _: "m:f")
+        self.notes: list[str] = []
+        self.judge = Judge(ROOT, Policy(**policy), self.notes.append, lambda _: "m:f")
         self.calls: dict[int, Call] = {}
 
     def call(self, count: int = 1) -> Call:
@@ -51,8 +51,8 @@ def test_a_difference_is_reported_once_per_function() -> None:
     scene.look()
     scene.look()
 
-    assert len(scene.said) == 1
-    assert "0.0[0] (f): its arguments differ" in scene.said[0]
+    assert len(scene.notes) == 1
+    assert "0.0[0] (f): its arguments differ" in scene.notes[0]
 
 
 def test_a_doubt_that_a_later_record_has_settled_is_not_said() -> None:
@@ -61,7 +61,7 @@ def test_a_doubt_that_a_later_record_has_settled_is_not_said() -> None:
 
     scene.look()
 
-    assert scene.said == []
+    assert scene.notes == []
 
 
 def test_a_call_that_only_the_history_can_settle_is_not_judged() -> None:
@@ -70,7 +70,7 @@ def test_a_call_that_only_the_history_can_settle_is_not_judged() -> None:
 
     scene.look(sought={0})
 
-    assert scene.said == []
+    assert scene.notes == []
 
 
 def test_a_strict_replay_refuses_for_good() -> None:
@@ -81,7 +81,7 @@ def test_a_strict_replay_refuses_for_good() -> None:
         scene.look()
 
     assert isinstance(scene.judge.refusal, ReplayDivergedError)
-    assert scene.said == []
+    assert scene.notes == []
 
 
 def test_nothing_is_done_in_the_place_of_a_call_that_was_started() -> None:
@@ -126,30 +126,30 @@ def test_single_calls_that_keep_their_results_are_reported_once_and_maps_each_ti
         call.moved = count
         scene.judge.say_moved(call)
 
-    assert ["1 result" in text for text in scene.said] == [True, False, False]
+    assert ["1 result" in text for text in scene.notes] == [True, False, False]
     assert all(call.moved == 0 for call in scene.calls.values())
 
 
 def test_a_missing_checkpoint_is_reported_once_and_refused_strictly() -> None:
     scene = Scene()
-    scene.judge.lacks(scene.call())
-    scene.judge.lacks(scene.call())
-    assert len(scene.said) == 1
+    scene.judge.report_missing(scene.call())
+    scene.judge.report_missing(scene.call())
+    assert len(scene.notes) == 1
 
     with pytest.raises(ReplayDivergedError):
-        Scene(strict=True).judge.lacks(scene.call())
+        Scene(strict=True).judge.report_missing(scene.call())
 
 
 def test_another_question_than_before_is_reported_and_refused_strictly() -> None:
     first = wire.Observation(0, "done", 3, b"a")
     scene = Scene()
-    scene.judge.told_otherwise(first, "poll", 4)
+    scene.judge.report_other_answer(first, "poll", 4)
     scene.judge.other_once("f", "g", 2)
-    assert "`done` at call 3" in scene.said[0]
-    assert "`once(g)` takes the place of `once(f)`" in scene.said[1]
+    assert "`done` at call 3" in scene.notes[0]
+    assert "`once(g)` takes the place of `once(f)`" in scene.notes[1]
 
     with pytest.raises(ReplayDivergedError):
-        Scene(strict=True).judge.told_otherwise(first, "poll", 4)
+        Scene(strict=True).judge.report_other_answer(first, "poll", 4)
     with pytest.raises(ReplayDivergedError):
         Scene(strict=True).judge.other_once("f", "g", 2)
 

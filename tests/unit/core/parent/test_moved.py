@@ -28,11 +28,11 @@ def outcome(call: int, args: Sequence[int], start: int = 0, **more: Any) -> wire
 
 def replay(calls: int = 9) -> tuple[Parent, list[str]]:
     """Return a parent that replays a history, and what it says."""
-    said: list[str] = []
-    of = Parent(ROOT, ATTEMPT, replaying=True, say=said.append)
+    notes: list[str] = []
+    of = Parent(ROOT, ATTEMPT, replaying=True, say=notes.append)
     of.history.known_calls = calls
     assert of.page_wanted() is not None
-    return of, said
+    return of, notes
 
 
 def tell(of: Parent, *outcomes: wire.Outcome) -> None:
@@ -60,13 +60,13 @@ def found(of: Parent) -> dict[tuple[int, int], bytes]:
 
 
 def test_a_value_at_the_front_of_a_sweep_leaves_the_others_their_results() -> None:
-    of, said = replay()
+    of, notes = replay()
     ask(of, 0, 1, 2, 3)
 
     tell(of, outcome(0, [1, 2]), outcome(0, [3], 2))
 
     assert found(of) == {(0, 1): b"V1", (0, 2): b"V2", (0, 3): b"V3"}
-    assert "3 results found by function and arguments" in said[-1]
+    assert "3 results found by function and arguments" in notes[-1]
 
 
 def test_a_call_that_is_added_before_others_leaves_them_their_results() -> None:
@@ -109,14 +109,14 @@ def test_results_that_are_random_failed_or_uncompared_are_not_found_elsewhere() 
 
 
 def test_a_replay_that_does_what_was_done_looks_for_nothing() -> None:
-    of, said = replay()
+    of, notes = replay()
     ask(of, 1, 2, 3)
 
     tell(of, outcome(0, [1, 2]), outcome(1, [1]))
 
     assert found(of) == {}
     assert of.calls.moved.runs == []
-    assert not said
+    assert not notes
     assert of.calls.recovered == 2
 
 
@@ -170,8 +170,8 @@ def test_the_broker_counts_what_a_parent_has_found_and_tells_it_behind_the_commi
 
     # Then the new item is all that is left to do, and the others are told
     assert bench.broker.state.parents[ROOT].batches[0].undone == Intervals([(0, 1)])
-    for told in sent(actions, ORIGIN, wire.Outcomes):
-        of.outcomes(told)
+    for found in sent(actions, ORIGIN, wire.Outcomes):
+        of.outcomes(found)
     call = of.calls.open[0]
     assert list(call.left) == [(0, 1)]
     assert [value for chunk in call.chunks for value in chunk.values] == [b"V1", b"V2"]

@@ -24,20 +24,22 @@ class Life:
         self.parent = Parent(
             ROOT, ATTEMPT, before is not None, Policy(strict=strict), self.notes.append
         )
-        self.told: list[wire.Observation] = []
+        self.observed: list[wire.Observation] = []
         if before is not None:
-            self.told = list(before.sent()[:cut])
-            calls = max((each.at_call for each in self.told), default=0)
+            self.observed = list(before.sent()[:cut])
+            calls = max((each.at_call for each in self.observed), default=0)
             head = wire.History(ROOT, ATTEMPT, 9, last=True, calls=calls, no=1)
             assert self.parent.page_wanted() is not None
-            self.parent.page(head, [wire.Observed(ROOT, ATTEMPT, self.told)] if self.told else [])
+            self.parent.page(
+                head, [wire.Observed(ROOT, ATTEMPT, self.observed)] if self.observed else []
+            )
 
     def sent(self) -> list[wire.Observation]:
         new = [wire.decode_up(frame) for frame in self.parent.frames()]
         for message in new:
             if isinstance(message, wire.Observed):
-                self.told += message.observations
-        return self.told
+                self.observed += message.observations
+        return self.observed
 
     def call(self) -> int:
         made = self.parent.begin(FN, FN)
@@ -130,10 +132,10 @@ def test_an_answer_is_durable_when_the_broker_says_so_and_a_new_one_is_asked() -
 def test_the_broker_answers_behind_the_commit_and_logs_once() -> None:
     bench = Bench()
     root = bench.begin()
-    told = wire.Observed(ROOT, root, [wire.Observation(0, "once", 0, b"0a")], asks=True)
+    observed = wire.Observed(ROOT, root, [wire.Observation(0, "once", 0, b"0a")], asks=True)
 
     for _ in range(2):
-        actions = bench.tell(ORIGIN, told)
+        actions = bench.tell(ORIGIN, observed)
         assert sent(actions, ORIGIN, wire.Noted) == [wire.Noted(ROOT, 0)]
 
     assert len(bench.logged()) == 1

@@ -18,7 +18,7 @@ def part(call: int = 0, count: int = 1) -> wire.Part:
     return wire.Part(call, 0, count, FN, digests(*range(count)), last=True)
 
 
-def told(no: int) -> wire.Observation:
+def observation(no: int) -> wire.Observation:
     return wire.Observation(no, "done", 0, b"a")
 
 
@@ -32,12 +32,12 @@ def sent(of: Outgoing) -> list[Any]:
 
 def test_an_observation_leaves_before_what_the_parent_does_next() -> None:
     of = made()
-    of.tell(told(0))
+    of.tell(observation(0))
     of.queue(part(), [b"arg"], 3)
 
     first, second, third = sent(of)
 
-    assert first == wire.Observed(ROOT, NOW, [told(0)])
+    assert first == wire.Observed(ROOT, NOW, [observation(0)])
     assert second == wire.Calls(ROOT, NOW, [part()])
     assert third == wire.Args([b"arg"])
 
@@ -45,7 +45,7 @@ def test_an_observation_leaves_before_what_the_parent_does_next() -> None:
 def test_a_frame_leaves_behind_calls_and_observations() -> None:
     of = made()
     of.queue(part(), [b"arg"], 3)
-    of.tell(told(0))
+    of.tell(observation(0))
     of.put(wire.encode(wire.Abandon(ROOT, NOW, [9])))
 
     kinds = [type(message) for message in sent(of)]
@@ -63,14 +63,14 @@ def test_results_leave_behind_the_items_that_they_are_for() -> None:
 
 def test_taken_items_are_sent_once() -> None:
     of = made()
-    of.tell(told(0))
+    of.tell(observation(0))
     of.queue(part(), [b"arg"], 3)
-    assert (of.count, of.has_told) == (2, True)
+    assert (of.count, of.has_observations) == (2, True)
 
     of.take()
 
     assert of.take() == []
-    assert (of.count, of.has_told) == (0, False)
+    assert (of.count, of.has_observations) == (0, False)
 
 
 def test_many_items_or_bytes_fill_a_frame() -> None:
@@ -87,9 +87,9 @@ def test_many_items_or_bytes_fill_a_frame() -> None:
 def test_the_broker_is_asked_to_confirm_an_answer_of_once() -> None:
     once = Once(wanted=1)
     of = made(once)
-    of.tell(told(0))
+    of.tell(observation(0))
     assert [message.asks for message in sent(of)] == [False]
 
-    of.tell(told(1))
+    of.tell(observation(1))
     assert [message.asks for message in sent(of)] == [True]
-    assert once.to_ask_again() == [told(1)]
+    assert once.to_ask_again() == [observation(1)]

@@ -51,7 +51,7 @@ def value(of: Call, index: int) -> bytes | None:
     return None if chunk is None else chunk.values[index - chunk.start]
 
 
-def told(no: int, kind: str, at_call: int, answer: bytes = b"a") -> wire.Observed:
+def observed(no: int, kind: str, at_call: int, answer: bytes = b"a") -> wire.Observed:
     return wire.Observed(ROOT, NOW, [wire.Observation(no, kind, at_call, answer)])
 
 
@@ -97,7 +97,7 @@ def test_a_replay_sends_only_what_the_history_does_not_settle() -> None:
     assert asked(of) == []
 
     # When the history has three of them
-    page(of, outcomes(0, 1, 4), told(0, "once", 1))
+    page(of, outcomes(0, 1, 4), observed(0, "once", 1))
 
     # Then the others are sent
     assert asked(of) == [(0, 0, 1, False), (0, 4, 5, False)]
@@ -217,12 +217,12 @@ def test_observations_are_told_again_in_their_order() -> None:
     # Given a replay with two recorded answers on two pages
     of = parent(replaying=True)
     assert of.history.needs_page()
-    page(of, told(0, "once", 0, b"first"), last=False)
+    page(of, observed(0, "once", 0, b"first"), last=False)
 
     # When it asks again, then it is told the same, and needs the next page for the second
     assert of.recall("once") == b"first"
     assert of.history.needs_page()
-    page(of, told(1, "once", 0, b"second"))
+    page(of, observed(1, "once", 0, b"second"))
     assert of.recall("once") == b"second"
 
     # And behind the last one it is gets new answers, with the next number
@@ -235,14 +235,14 @@ def test_observations_are_told_again_in_their_order() -> None:
 
 def test_an_answer_for_another_place_ends_the_use_of_the_history() -> None:
     # Given a history that continues with another question
-    said: list[str] = []
-    of = Parent(ROOT, NOW, replaying=True, say=said.append)
-    page(of, told(0, "done", 4), told(1, "done", 5))
+    notes: list[str] = []
+    of = Parent(ROOT, NOW, replaying=True, say=notes.append)
+    page(of, observed(0, "done", 4), observed(1, "done", 5))
 
     # When the parent asks something else, then it gets new answers, which is said and marked
     assert of.differs("once")
     assert of.recall("once") is None
-    assert "gets new answers" in said[0]
+    assert "gets new answers" in notes[0]
     of.observe("once", b"new")
     (message,) = map(wire.decode_up, of.frames())
     assert isinstance(message, wire.Observed)
@@ -251,15 +251,15 @@ def test_an_answer_for_another_place_ends_the_use_of_the_history() -> None:
 
 def test_a_replay_behind_a_divergence_follows_the_mark() -> None:
     of = parent(replaying=True)
-    page(of, told(0, "done", 4), told(1, "rewind", 0, b"0"), told(2, "once", 0, b"new"))
+    page(of, observed(0, "done", 4), observed(1, "rewind", 0, b"0"), observed(2, "once", 0, b"new"))
 
     assert of.recall("once") == b"new"
 
 
 def test_a_page_that_comes_twice_is_used_once() -> None:
     of = parent(replaying=True)
-    page(of, told(0, "once", 0), last=False)
-    page(of, told(0, "once", 0), last=False)
+    page(of, observed(0, "once", 0), last=False)
+    page(of, observed(0, "once", 0), last=False)
 
     assert of.recall("once") == b"a"
     assert of.history.needs_page()
@@ -323,7 +323,7 @@ def test_a_replay_asks_for_a_page_early_when_half_of_the_one_before_is_used_up()
 
     # Then the next one is asked for behind the second; observations count, too
     assert early == [False, False, True, False]
-    page(of, told(0, "cpu_count", 3), told(1, "cpu_count", 3), told(2, "cpu_count", 3), last=False)
+    page(of, *(observed(no, "cpu_count", 3) for no in range(3)), last=False)
     assert of.page_wanted(early=True) is None
     of.recall("cpu_count")
     assert of.page_wanted(early=True) is None
@@ -413,33 +413,33 @@ def test_a_question_that_a_broker_did_not_answer_is_put_to_the_next_one() -> Non
 
 
 def doubtful(*, strict: bool = False) -> tuple[Parent, list[str]]:
-    said: list[str] = []
-    of = Parent(ROOT, NOW, replaying=True, policy=Policy(strict=strict), say=said.append)
-    return of, said
+    notes: list[str] = []
+    of = Parent(ROOT, NOW, replaying=True, policy=Policy(strict=strict), say=notes.append)
+    return of, notes
 
 
 def test_an_item_that_a_later_record_settles_is_neither_reported_nor_sent_again() -> None:
     for made_first in (True, False):
-        of, said = doubtful(strict=True)
+        of, notes = doubtful(strict=True)
         made = call(of, 0, 2) if made_first else None
         page(of, outcomes(0, 0, 2, salt=1), last=False)
         page(of, outcomes(0, 0, 2))
         made = made or call(of, 0, 2)
-        assert (said, asked(of)) == ([], [])
+        assert (notes, asked(of)) == ([], [])
         assert value(made, 1) == b"Vvalue1"
 
 
 def test_items_that_no_record_settles_are_reported_once_and_sent_again() -> None:
     for made_first in (True, False):
-        of, said = doubtful()
+        of, notes = doubtful()
         if made_first:
             call(of, 0, 2)
         page(of, outcomes(0, 0, 2, salt=1), last=False)
         page(of, outcomes(0, 0, 1))
         if not made_first:
             call(of, 0, 2)
-        assert len(said) == 1
-        assert "0.0[1]" in said[0]
+        assert len(notes) == 1
+        assert "0.0[1]" in notes[0]
         assert asked(of) == [(0, 1, 2, True)]
 
 

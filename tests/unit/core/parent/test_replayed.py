@@ -55,7 +55,7 @@ def page(of: Replayed, *records: wire.Outcomes | wire.Observed, last: bool = Tru
     )
 
 
-def told(no: int, kind: str, at_call: int) -> wire.Observed:
+def observed(no: int, kind: str, at_call: int) -> wire.Observed:
     return wire.Observed(ROOT, NOW, [wire.Observation(no, kind, at_call, b"a")])
 
 
@@ -161,7 +161,7 @@ def test_a_call_that_a_repair_left_out_ends_the_history_and_is_missed_by_who_had
 
 def test_answers_are_told_again_and_their_end_is_the_history_s() -> None:
     of = parent(asked((part(0, 0, 1),)))
-    page(of, told(0, "once", 0), outcomes(0, 0, 1))
+    page(of, observed(0, "once", 0), outcomes(0, 0, 1))
     assert of.recall("once") == b"a"
     call(of, 0, 1)
 
@@ -169,7 +169,7 @@ def test_answers_are_told_again_and_their_end_is_the_history_s() -> None:
         of.recall("done")
 
     assert not halted.value.end.differs
-    assert of.told_count == 1
+    assert of.observed_count == 1
 
 
 def test_an_answer_that_was_never_told_is_a_difference_where_later_calls_are_known() -> None:
@@ -183,7 +183,7 @@ def test_an_answer_that_was_never_told_is_a_difference_where_later_calls_are_kno
 
 def test_another_answer_than_was_told_is_a_difference() -> None:
     of = parent(asked((part(0, 0, 1),)))
-    page(of, told(0, "once", 0))
+    page(of, observed(0, "once", 0))
     with pytest.raises(Halted) as halted:
         of.recall("settled")
     assert halted.value.end.what == "observation"
@@ -198,7 +198,7 @@ def test_an_end_before_the_journal_s_last_call_or_answer_is_a_difference() -> No
     assert halted.value.end.expected == "call 0.0 of plain, 1 item"
 
     left = parent(asked())
-    page(left, told(0, "once", 0))
+    page(left, observed(0, "once", 0))
     with pytest.raises(Halted) as halted:
         left.finish("its end", failed=False, journaled=None)
     assert halted.value.end.expected == "`once` at call 0"
@@ -208,7 +208,7 @@ def longer() -> Replayed:
     """Return a run that ended behind one call and answer; earlier code had come further."""
     of = parent(asked((part(0, 0, 1), part(1, 0, 1))))
     of.end_at(1, 1)
-    page(of, told(0, "once", 0), outcomes(0, 0, 1), told(1, "once", 1))
+    page(of, observed(0, "once", 0), outcomes(0, 0, 1), observed(1, "once", 1))
     return of
 
 

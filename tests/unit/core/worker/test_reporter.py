@@ -20,17 +20,17 @@ def make_work(resume: bytes = b"", tries: int = 0) -> Work:
     return Work(ATTEMPT, task, 1, 1, Intervals([(0, 1)]), 0)
 
 
-def word(done: int) -> wire.Progress:
+def progress(done: int) -> wire.Progress:
     return wire.Progress(ROOT, ATTEMPT, 0, 0, FN, digests(0), done, 10, b"at %d" % done)
 
 
 def say(reporter: Reporter, work: Work, done: int, now: float) -> bool:
-    return reporter.say(PATH, work, 0, word(done), now)
+    return reporter.say(PATH, work, 0, progress(done), now)
 
 
 def heard(frames: list[bytes]) -> list[float]:
-    said = [wire.decode_up(frame) for frame in frames]
-    return [each.done for each in said if isinstance(each, wire.Progress)]
+    messages = [wire.decode_up(frame) for frame in frames]
+    return [each.done for each in messages if isinstance(each, wire.Progress)]
 
 
 def test_the_first_word_is_due_at_once_and_the_next_after_a_while() -> None:

@@ -38,7 +38,7 @@ class Desk:
     def hear(self, *messages: Any) -> list[list[bytes]]:
         return self.hear_raw(self.link.pack([wire.encode(message) for message in messages]))
 
-    def said(self, *, acknowledge: bool = False) -> list[wire.Up]:
+    def messages(self, *, acknowledge: bool = False) -> list[wire.Up]:
         """Return what the worker sends now."""
         message = self.worker.flush()
         if message is None:
@@ -76,7 +76,7 @@ def test_finished_items_of_a_slice_leave_in_one_outcome_with_their_digests() -> 
     work.failed.append(3)
 
     desk.worker.settle(work, 1.0)
-    (message,) = desk.said()
+    (message,) = desk.messages()
 
     assert isinstance(message, wire.Outcomes)
     (outcome,) = message.items
@@ -94,7 +94,7 @@ def test_second_tries_are_told_once() -> None:
 
     desk.worker.settle(work, 1.0)
     desk.worker.settle_one(work, 2, b"Vvalue2", failed=False)
-    (message,) = desk.said()
+    (message,) = desk.messages()
 
     assert isinstance(message, wire.Outcomes)
     assert [outcome.again for outcome in message.items] == [3, 0]
@@ -116,7 +116,7 @@ def test_a_new_broker_hears_what_is_owed_and_what_is_held_in_one_bundle() -> Non
     work = desk.grant(0, 4)
     desk.run(work, 1)
     desk.worker.settle(work, 1.0)
-    desk.said()
+    desk.messages()
     desk.run(work, 1)
     desk.worker.settle(work, 1.0)
 
@@ -136,7 +136,7 @@ def test_acknowledged_messages_are_not_repeated() -> None:
     work = desk.grant(0, 2)
     desk.run(work, 1)
     desk.worker.settle(work, 1.0)
-    desk.said(acknowledge=True)
+    desk.messages(acknowledge=True)
 
     assert [type(message) for message in desk.meet(2)] == [wire.Hello]
 
@@ -160,7 +160,7 @@ def test_a_slice_that_a_new_broker_refuses_sends_nothing_more() -> None:
     desk.run(work, 1)
     desk.worker.settle(work, 1.0)
 
-    assert desk.said() == []
+    assert desk.messages() == []
     assert work.dropped
     assert desk.worker.works == {}
 
@@ -176,7 +176,7 @@ def test_retracted_items_are_given_back_from_the_first_unstarted_one() -> None:
     desk.worker.give_back()
 
     # Then the broker is told from where, and the worker stops there
-    assert desk.said() == [wire.Returned(work.attempt, 2)]
+    assert desk.messages() == [wire.Returned(work.attempt, 2)]
     assert (work.stop, list(work.left)) == (2, [(0, 2)])
 
 
@@ -189,7 +189,7 @@ def test_an_item_that_is_to_be_cancelled_is_reported_to_be_begun() -> None:
     desk.hear(asked)
     desk.worker.give_back()
 
-    assert desk.said() == [wire.Returned(work.attempt, 1 << 62, 1)]
+    assert desk.messages() == [wire.Returned(work.attempt, 1 << 62, 1)]
     assert (work.stop, list(work.left)) == (5, [(0, 5)])
 
 
@@ -213,7 +213,7 @@ def test_no_item_is_both_begun_and_given_back(start: int, before: int, between: 
     racing.go_on(100)
 
     # Then what is given back is never begun, all else is, and a question is answered truly
-    (answer,) = desk.said()
+    (answer,) = desk.messages()
     assert isinstance(answer, wire.Returned)
     kept = min(answer.stop, 4)
     assert racing.begun == list(range(kept))
@@ -305,7 +305,7 @@ def test_a_function_is_announced_once_by_everybody_who_calls_it() -> None:
     # When it calls it itself, then it announces it: the broker may have forgotten
     desk.worker.define(PLAIN)
     desk.worker.define(PLAIN)
-    assert desk.said() == [PLAIN]
+    assert desk.messages() == [PLAIN]
 
 
 def parent_on(desk: Desk, work: Work) -> Parent:
@@ -338,7 +338,7 @@ def test_a_parents_last_words_leave_before_its_outcome() -> None:
     desk.worker.settle_one(work, 0, b"Vdone", failed=False)
 
     # Then both are in one message, the observation first
-    assert [type(message) for message in desk.said()] == [wire.Observed, wire.Outcomes]
+    assert [type(message) for message in desk.messages()] == [wire.Observed, wire.Outcomes]
 
 
 def test_a_live_parent_catches_up_with_a_new_broker_by_itself() -> None:
@@ -348,7 +348,7 @@ def test_a_live_parent_catches_up_with_a_new_broker_by_itself() -> None:
     parent = parent_on(desk, work)
     call = parent.begin(FN, FN)
     parent.add(call, digests(0), [b"arg"], last=True)
-    desk.said(acknowledge=True)
+    desk.messages(acknowledge=True)
 
     # When there is a new broker, then it is asked for what was missed
     bundle = desk.meet(2)
@@ -357,7 +357,7 @@ def test_a_live_parent_catches_up_with_a_new_broker_by_itself() -> None:
 
     # And for the next page, as long as there is one
     desk.hear(wire.History(parent.path, work.attempt, 5, last=False, calls=1, no=wanted.no))
-    (wanted,) = [m for m in desk.said() if isinstance(m, wire.HistoryWanted)]
+    (wanted,) = [m for m in desk.messages() if isinstance(m, wire.HistoryWanted)]
     assert wanted.after == 5
 
 
@@ -365,11 +365,11 @@ def test_output_is_sent_with_its_place_and_only_once() -> None:
     desk = Desk()
     desk.worker.root = wire.Attempt(1, 9)
     desk.worker.written += b"one"
-    first = desk.said()
+    first = desk.messages()
     desk.worker.written += b"two"
 
     assert first == [wire.Output(wire.Attempt(1, 9), 0, b"one")]
-    assert desk.said() == [wire.Output(wire.Attempt(1, 9), 3, b"two")]
+    assert desk.messages() == [wire.Output(wire.Attempt(1, 9), 3, b"two")]
 
 
 def test_the_end_of_the_run_is_the_last_thing_said() -> None:
@@ -378,7 +378,7 @@ def test_the_end_of_the_run_is_the_last_thing_said() -> None:
     desk.worker.ended = wire.RunEnded(wire.Attempt(1, 9), 0, failed=False)
     desk.worker.written += b"bye"
 
-    assert [type(message) for message in desk.said()] == [wire.Output, wire.RunEnded]
+    assert [type(message) for message in desk.messages()] == [wire.Output, wire.RunEnded]
 
 
 def test_an_item_that_continues_elsewhere_may_be_here_again_when_that_is_heard() -> None:
@@ -432,7 +432,7 @@ def test_each_new_broker_is_told_what_the_worker_lacks_until_it_is_dropped() -> 
     work = desk.grant()
     desk.run(work, 1)
     desk.worker.set_aside(work, 1, "no module m")
-    assert [each for each in desk.said(acknowledge=True) if isinstance(each, wire.Unfit)]
+    assert [each for each in desk.messages(acknowledge=True) if isinstance(each, wire.Unfit)]
 
     # When there is a new broker, then it is told again
     unfit = wire.Unfit(ROOT, 0, FN, "no module m")
@@ -444,7 +444,7 @@ def test_each_new_broker_is_told_what_the_worker_lacks_until_it_is_dropped() -> 
     desk.hear(wire.Drop([work.attempt]))
     assert unfit not in desk.meet(3)
     desk.worker.hand_back_aside()
-    assert not desk.said()
+    assert not desk.messages()
 
 
 def test_set_aside_items_are_given_back_at_the_end() -> None:
@@ -452,4 +452,4 @@ def test_set_aside_items_are_given_back_at_the_end() -> None:
     work = desk.grant()
     desk.worker.set_aside(work, 1, "no module m")
     desk.worker.hand_back_aside()
-    assert wire.Returned(work.attempt, 1) in desk.said()
+    assert wire.Returned(work.attempt, 1) in desk.messages()

@@ -12,7 +12,7 @@ from resilient_scoop.core.agent import Note
 from resilient_scoop.processes.agent.notes import text_of
 
 LOGS = Path("/run/logs")
-LACKS = "worker w1 cannot import the script: No module named 'm'. No item was run"
+MISSING = "worker w1 cannot import the script: No module named 'm'. No item was run"
 TEXTS: dict[Note, str] = {
     agent.CannotStart("w1", "no memory"): "w1 cannot start: no memory; trying again every second",
     agent.NoRoom("worker", "no memory"): (
@@ -36,7 +36,7 @@ TEXTS: dict[Note, str] = {
         "w1 is restarted, because its tasks wait for each other's locks; from now on it runs the "
         "script's calls one after another"
     ),
-    agent.ImportFails(LACKS, 2.0): (
+    agent.ImportFails(MISSING, 2.0): (
         "worker w1 cannot import the script: No module named 'm'. Other workers run; this one tries "
         "again in 2 s"
     ),

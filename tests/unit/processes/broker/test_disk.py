@@ -37,7 +37,7 @@ def test_nothing_is_started_while_a_result_waits_and_others_compute() -> None:
 
     # And when there is room, all is as before
     bench.tell(W1, wire.NoRoom(0))
-    assert not bench.broker.membership.roomless.said
+    assert not bench.broker.membership.roomless.reported
     assert mine.start != other.start
 
 
@@ -46,7 +46,7 @@ def test_a_worker_that_is_lost_waits_for_no_room_any_more() -> None:
     bench.begin(W1, W2)
     bench.tell(W1, RESULT)
     bench.tell(W1, wire.Bye())
-    assert not bench.broker.membership.roomless.said
+    assert not bench.broker.membership.roomless.reported
 
 
 def test_a_full_disk_is_reported_once_with_what_is_free(
@@ -57,8 +57,8 @@ def test_a_full_disk_is_reported_once_with_what_is_free(
     full = Disk(str(tmp_path))
     assert full.look([], journal=False) == ""
     assert full.full() == ""
-    said = full.look([RESULT], journal=False)
-    assert said.startswith(f"no space left for a result of 5.2 MB in {tmp_path} (")
+    text = full.look([RESULT], journal=False)
+    assert text.startswith(f"no space left for a result of 5.2 MB in {tmp_path} (")
     assert full.look([RESULT], journal=True) == ""
     assert "2 processes wait" in full.full()
     assert full.look([], journal=False) == "", "it may be full again at once"
@@ -80,8 +80,8 @@ def test_a_workers_output_waits_for_space_and_no_longer_than_its_run(
 
 def test_a_limit_of_a_files_size_is_told_from_a_full_disk(tmp_path: Path) -> None:
     mine = Disk(str(tmp_path))
-    said = mine.look((), journal=True, reason=f"mdb_txn_commit: {os.strerror(errno.EFBIG)}")
-    assert "larger than a file may be here (`ulimit -f`)" in said
+    text = mine.look((), journal=True, reason=f"mdb_txn_commit: {os.strerror(errno.EFBIG)}")
+    assert "larger than a file may be here (`ulimit -f`)" in text
     assert "`ulimit -f`" in mine.full()
     mine.look((), journal=False)
     assert "no space left for the journal" in mine.look((), journal=True, reason="No space left")

@@ -33,7 +33,7 @@ class House:
         (folder / "sock").mkdir()
         (folder / "logs").mkdir()
         self.local = RouterSocket(local_endpoint(str(folder / "sock")))
-        self.said: list[str] = []
+        self.notes: list[str] = []
         self.joined: list[str] = []
         self.messages: list[tuple[bytes, list[bytes], str]] = []
         self.clients: list[RemoteDealer] = []
@@ -41,7 +41,7 @@ class House:
             run_dir=str(folder), run_id="r", run=bytes(16), seed=1, script=ScriptSpec(),
             options=RunOptions(workers=0, grid=True, listen=("127.0.0.1",)),
         )  # fmt: skip
-        self.door = Door(settings, self.local, self.said.append, lambda: None, self.joined.append)
+        self.door = Door(settings, self.local, self.notes.append, lambda: None, self.joined.append)
 
     def ticket(self, host: str, *, uses: int = 1) -> Ticket:
         line = tickets.issue(self.folder, host, valid_s=60, uses=uses, addresses=["127.0.0.1"])
@@ -138,7 +138,7 @@ def test_a_ticket_counts_as_used_before_its_answer(house: House) -> None:
     assert isinstance(answer, enrol.Enrolled)
     _, again = house.enroll(ticket)
     assert again is None
-    assert any("used before" in text for text in house.said)
+    assert any("used before" in text for text in house.notes)
 
 
 def test_the_key_of_a_ticket_opens_nothing_but_an_enrolment(house: House) -> None:
@@ -179,7 +179,7 @@ def test_a_host_cannot_speak_for_a_process_of_another_host(house: House) -> None
     bob.send([b"M", b"w1", b"stolen"])
     assert house.hear(SILENT_S) == []
     assert house.door.refused["identity"] == 1
-    assert any("bob" in text and "alice" in text for text in house.said)
+    assert any("bob" in text and "alice" in text for text in house.notes)
     house.door.send(PeerId(b"w1"), [b"secret"])
     assert house.await_answer(bob, lambda frames: True, SILENT_S) is None
 
@@ -210,7 +210,7 @@ def test_a_host_that_is_shut_out_is_cut_off_and_gets_no_connection(house: House)
         house.turn(0.05)
     assert house.messages == []
     assert agent.receive() is None
-    assert any("it was revoked" in text for text in house.said)
+    assert any("it was revoked" in text for text in house.notes)
 
 
 def test_a_new_enrolment_cuts_the_older_agent_of_the_host(house: House) -> None:
@@ -279,5 +279,5 @@ def test_refusals_of_one_kind_are_reported_ten_times(house: House) -> None:
     while house.door.refused["channel"] < 30 and time.monotonic() < end:
         house.turn()
     assert house.door.refused["channel"] == 30
-    assert len(house.said) == 10
-    assert house.said[-1].endswith("only counted")
+    assert len(house.notes) == 10
+    assert house.notes[-1].endswith("only counted")

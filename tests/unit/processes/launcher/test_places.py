@@ -16,10 +16,10 @@ from resilient_scoop.runs.hosts import OUT_FILE
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    said: list[dict[str, Any]] = []
-    monkeypatch.setattr(PlacesPart, "_tell", lambda _self, **command: said.append(command))
-    return said
+def commands_sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(PlacesPart, "_tell", lambda _self, **command: sent.append(command))
+    return sent
 
 
 def part(run: Path) -> PlacesPart:
@@ -49,31 +49,31 @@ def host(what: str) -> dict[str, Any]:
     ],
 )
 def test_changes_are_told_once(
-    tmp_path: Path, told: list[Any], states: list[str], commands: list[Any]
+    tmp_path: Path, commands_sent: list[Any], states: list[str], commands: list[Any]
 ) -> None:
     known = part(tmp_path)
     for state in states:
         known.tell_hosts({"a": state})
-    assert told == commands
+    assert commands_sent == commands
 
 
 def test_a_host_that_a_new_broker_does_not_hear_of_is_lost_after_a_while(
-    tmp_path: Path, told: list[Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, commands_sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = part(tmp_path)
     known.tell_hosts({"a": "up"})
     known.tell_hosts({})
-    assert told == [agent("came")]
+    assert commands_sent == [agent("came")]
 
     later = time.monotonic() + places.LOST_S
     monkeypatch.setattr(time, "monotonic", lambda: later)
     known.tell_hosts({})
     known.tell_hosts({})
-    assert told == [agent("came"), agent("lost")]
+    assert commands_sent == [agent("came"), agent("lost")]
 
 
 def test_a_host_that_a_new_broker_hears_of_in_time_is_not_lost(
-    tmp_path: Path, told: list[Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, commands_sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = part(tmp_path)
     known.tell_hosts({"a": "up"})
@@ -82,12 +82,14 @@ def test_a_host_that_a_new_broker_hears_of_in_time_is_not_lost(
     later = time.monotonic() + 10 * places.LOST_S
     monkeypatch.setattr(time, "monotonic", lambda: later)
     known.tell_hosts({})
-    assert told == [agent("came")]
+    assert commands_sent == [agent("came")]
 
 
-def test_hosts_that_are_out_are_known_from_the_start(tmp_path: Path, told: list[Any]) -> None:
+def test_hosts_that_are_out_are_known_from_the_start(
+    tmp_path: Path, commands_sent: list[Any]
+) -> None:
     (tmp_path / OUT_FILE).write_text('{"a": "drained", "b": "revoked"}')
     known = part(tmp_path)
     assert known._states == {"a": "drained", "b": "revoked"}
     known.tell_hosts({"a": "drained"})
-    assert told == []
+    assert commands_sent == []

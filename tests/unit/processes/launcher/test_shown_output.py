@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resilient_scoop.processes.launcher.shown_output import Shown
+from resilient_scoop.processes.launcher.shown_output import ShownOutput
 
 FIRST, SECOND = b"first line\n", b"second line\n"
 
@@ -20,18 +20,18 @@ def out(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def display(shown: Shown, out: int, piece: bytes) -> None:
+def display(shown: ShownOutput, out: int, piece: bytes) -> None:
     known = shown.begin(piece)
     os.write(out, piece[known:])
     shown.end()
 
 
 def test_displayed_output_is_counted(tmp_path: Path, out: int) -> None:
-    shown = Shown(tmp_path / "shown", out)
+    shown = ShownOutput(tmp_path / "shown", out)
     display(shown, out, FIRST)
     display(shown, out, SECOND)
 
-    assert Shown(tmp_path / "shown", out).count == len(FIRST + SECOND)
+    assert ShownOutput(tmp_path / "shown", out).count == len(FIRST + SECOND)
 
 
 @pytest.mark.parametrize("written", [0, 4, len(SECOND)])
@@ -39,13 +39,13 @@ def test_a_piece_that_was_on_its_way_is_displayed_once(
     tmp_path: Path, out: int, written: int
 ) -> None:
     # Given a launcher that was killed within the display of its second piece
-    shown = Shown(tmp_path / "shown", out)
+    shown = ShownOutput(tmp_path / "shown", out)
     display(shown, out, FIRST)
     shown.begin(SECOND)
     os.write(out, SECOND[:written])
 
     # When its successor continues behind the first
-    successor = Shown(tmp_path / "shown", out)
+    successor = ShownOutput(tmp_path / "shown", out)
     assert successor.count == len(FIRST)
     display(successor, out, SECOND)
 
@@ -55,22 +55,22 @@ def test_a_piece_that_was_on_its_way_is_displayed_once(
 
 
 def test_a_piece_is_found_behind_what_others_wrote_to_the_file(tmp_path: Path, out: int) -> None:
-    shown = Shown(tmp_path / "shown", out)
+    shown = ShownOutput(tmp_path / "shown", out)
     shown.begin(FIRST)
     os.write(out, b"rscoop: a note\n" + FIRST)
 
-    assert Shown(tmp_path / "shown", out).begin(FIRST) == len(FIRST)
+    assert ShownOutput(tmp_path / "shown", out).begin(FIRST) == len(FIRST)
 
 
 def test_a_piece_is_displayed_again_if_the_output_cannot_be_checked(
     tmp_path: Path, out: int
 ) -> None:
     ours, theirs = os.pipe()
-    shown = Shown(tmp_path / "shown", theirs)
+    shown = ShownOutput(tmp_path / "shown", theirs)
     shown.begin(FIRST)
     os.write(theirs, FIRST)
 
     for fd in (theirs, out):
-        assert Shown(tmp_path / "shown", fd).begin(FIRST) == 0
+        assert ShownOutput(tmp_path / "shown", fd).begin(FIRST) == 0
     os.close(ours)
     os.close(theirs)

@@ -13,7 +13,7 @@ from resilient_scoop.processes.launcher.stopping import (
     Level,
     Request,
     Stopping,
-    read_told,
+    read_report,
 )
 from resilient_scoop.processes.options import Limit
 from resilient_scoop.runs.folder import RunDir
@@ -24,13 +24,13 @@ class Asking:
     """The launcher's side, without a launcher."""
 
     def __init__(self, folder: Path, limit: Limit | None = None) -> None:
-        self.said: list[str] = []
-        self.told: list[str] = []
+        self.notes: list[str] = []
+        self.sent: list[str] = []
         self.run = RunDir(folder)
-        self.handover = Stopping(self.run, self.said.append, self.told.append, limit)
+        self.handover = Stopping(self.run, self.notes.append, self.sent.append, limit)
 
     def words(self) -> list[str]:
-        return [line.split()[0] + " " + (line.split()[2:3] or [""])[0] for line in self.told]
+        return [line.split()[0] + " " + (line.split()[2:3] or [""])[0] for line in self.sent]
 
 
 def test_a_milder_request_changes_nothing(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_second_signal_kills(tmp_path: Path, first: int, second: int) -> None:
 def test_ctrl_c_stops_a_hand_over_in_order(tmp_path: Path) -> None:
     asking = Asking(tmp_path)
     asking.handover.hear([signal.SIGUSR1, signal.SIGINT])
-    assert asking.told[-1] == "stop ctrl-c"
+    assert asking.sent[-1] == "stop ctrl-c"
     assert (asking.handover.level, asking.handover.code) == (Level.STOP, 130)
 
 
@@ -69,30 +69,30 @@ def test_a_time_limit_asks_once_and_a_new_broker_is_asked_again(tmp_path: Path) 
     asking = Asking(tmp_path, Limit(5.0, 20.0))
     at = asking.handover.limit_at
     asking.handover.look_at_clock(at - 1)
-    assert asking.told == []
+    assert asking.sent == []
     asking.handover.look_at_clock(at)
     asking.handover.look_at_clock(at + 1)
     asking.handover.again()
     assert asking.words() == ["checkpoint hand-over"] * 2
-    assert float(asking.told[1].split()[3]) <= 20.0
+    assert float(asking.sent[1].split()[3]) <= 20.0
 
 
 def test_others_can_see_how_far_it_is(tmp_path: Path) -> None:
     asking = Asking(tmp_path)
-    assert read_told(asking.run).over
+    assert read_report(asking.run).over
     asking.handover.hear([GO_ON_SIGNAL])
-    assert not read_told(asking.run).over
+    assert not read_report(asking.run).over
     asking.handover.hear_report(Report(ask=0, asked_over=True, whole=True))
-    assert not read_told(asking.run).over, "the report is of an earlier ask"
+    assert not read_report(asking.run).over, "the report is of an earlier ask"
     asking.handover.hear_report(Report(ask=1, all_named=True, named=2, saved=1, left=1))
     asking.handover.hear_report(
         Report(ask=1, all_named=True, asked_over=True, named=2, saved=2, whole=True)
     )
-    told = read_told(asking.run)
-    assert (told.over, told.whole, told.saved) == (True, True, 2)
-    assert asking.said[-1] == "2 parents saved; the run continues"
+    report = read_report(asking.run)
+    assert (report.over, report.whole, report.saved) == (True, True, 2)
+    assert asking.notes[-1] == "2 parents saved; the run continues"
     asking.handover.hear([GO_ON_SIGNAL])
-    assert read_told(asking.run).ask == 2
+    assert read_report(asking.run).ask == 2
     assert not asking.handover.whole, "the run was not handed over"
 
 
@@ -131,7 +131,7 @@ def test_every_signal_at_every_level_is_answered_as_the_table_says(
 
     after = stopping._NEXT[level][request]
     assert asking.handover.level is after
-    words = [line.split()[0] for line in asking.told]
+    words = [line.split()[0] for line in asking.sent]
     asked = after in (Level.GO_ON, Level.HAND_OVER, Level.HURRY)
     changed = after is not level
     assert words == (["checkpoint"] if asked and changed else []) + (

@@ -25,11 +25,11 @@ class Bench:
     state: str = "R"
     cpu: float = 1.0  # seconds of processor time that it takes per second
     sleepers: bool = True
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     cpu_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.dog = Watchdog("broker", self.said.append, self._look, kills_sleepers=self.sleepers)
+        self.dog = Watchdog("broker", self.notes.append, self._look, kills_sleepers=self.sleepers)
         self.dog.heard()
 
     def _look(self, pid: int) -> Picture:
@@ -50,16 +50,16 @@ def test_one_that_speaks_is_never_looked_at() -> None:
     for _ in range(1000):
         assert not bench.run(1)
         bench.dog.heard()
-    assert bench.said == []
+    assert bench.notes == []
 
 
 def test_a_loop_is_reported_and_then_killed() -> None:
     bench = Bench()
     assert not bench.run(SAY_S + 2)
-    assert len(bench.said) == 1
-    assert str(PID) in bench.said[0]
+    assert len(bench.notes) == 1
+    assert str(PID) in bench.notes[0]
     assert bench.run(KILL_S)
-    assert "is killed" in bench.said[1]
+    assert "is killed" in bench.notes[1]
 
 
 def test_one_that_had_no_processor_is_not_in_a_loop() -> None:
@@ -71,7 +71,7 @@ def test_one_that_sleeps_forever_is_killed_but_not_an_agent() -> None:
     assert Bench("S", cpu=0.0).run(KILL_S + 3)
     agent = Bench("S", cpu=0.0, sleepers=False)
     assert not agent.run(3 * KILL_S)
-    assert "kill -9 4711" in agent.said[0]
+    assert "kill -9 4711" in agent.notes[0]
     assert Bench(sleepers=False).run(KILL_S + 3), "but where it loops"
 
 
@@ -81,10 +81,10 @@ def test_a_stopped_or_disk_waiting_process_is_reported_once_and_never_killed(
 ) -> None:
     bench = Bench(state, cpu=0.0)
     assert not bench.run(20 * KILL_S)
-    (said,) = bench.said
-    assert word in said
+    (note,) = bench.notes
+    assert word in note
     bench.dog.heard()
-    assert bench.said[1] == "the broker reports again"
+    assert bench.notes[1] == "the broker reports again"
 
 
 def test_time_in_which_it_was_stopped_does_not_count() -> None:
@@ -109,8 +109,8 @@ def test_one_that_opens_a_long_journal_is_not_killed() -> None:
     bench = Bench()
     bench.dog.started()
     assert not bench.run(20 * OPENING_S)
-    (said,) = bench.said
-    assert "after starting" in said
+    (note,) = bench.notes
+    assert "after starting" in note
 
 
 def test_kills_are_counted_while_they_are_near_one_another() -> None:

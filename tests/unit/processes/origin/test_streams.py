@@ -68,10 +68,10 @@ def test_output_that_is_known_in_part_loses_its_mark_with_its_beginning() -> Non
 
 
 def reading(*pieces: bytes) -> tuple[ScriptInput, io.TextIOWrapper]:
-    told = itertools.chain(
+    messages = itertools.chain(
         (InputPiece(each, 0) for each in pieces), itertools.repeat(InputPiece(b"", 0))
     )
-    return script_stdin(told.__next__)
+    return script_stdin(messages.__next__)
 
 
 def test_lines_are_read_as_lines_however_they_come() -> None:
@@ -144,11 +144,11 @@ def test_a_name_goes_before_all(
 
 
 def test_a_pair_kept_by_name_is_reported_once_and_stays_kept() -> None:
-    told: list[tuple[bytes, bytes, str]] = []
-    policy = Policy(reuse=("f",), keep=lambda *pair: told.append(pair))
+    kept: list[tuple[bytes, bytes, str]] = []
+    policy = Policy(reuse=("f",), keep=lambda *pair: kept.append(pair))
     assert policy.reuses(b"then", b"now", "f")
     assert policy.reuses(b"then", b"now", "f")
-    assert told == [(b"then", b"now", "f")]
+    assert kept == [(b"then", b"now", "f")]
     assert Policy(kept=policy.kept).reuses(b"then", b"now", "f")
     assert not Policy(kept=policy.kept).reuses(b"then", b"later", "f")
 
@@ -195,7 +195,7 @@ class Desk:
             for key, _ in ready:
                 key.data()
 
-    def told(self) -> tuple[int, int, bytes] | None:
+    def message(self) -> tuple[int, int, bytes] | None:
         try:
             reply = self.origin.recv(1 << 17)
         except BlockingIOError:
@@ -221,9 +221,9 @@ def desk() -> Iterator[Desk]:
 def test_nothing_is_read_without_a_request(desk: Desk) -> None:
     os.write(desk.typed, b"one\n")
     desk.turn()
-    assert desk.told() is None
+    assert desk.message() is None
     desk.ask(0)
-    assert desk.told() == (0, 0, b"one\n")
+    assert desk.message() == (0, 0, b"one\n")
     os.write(desk.typed, b"two\n")
     desk.turn()
     assert os.read(desk.ours, 100) == b"two\n"
@@ -232,32 +232,32 @@ def test_nothing_is_read_without_a_request(desk: Desk) -> None:
 def test_a_piece_is_given_again_until_it_is_in_the_journal(desk: Desk) -> None:
     os.write(desk.typed, b"one\n")
     desk.ask(0)
-    assert desk.told() == (0, 0, b"one\n")
+    assert desk.message() == (0, 0, b"one\n")
     desk.ask(0)  # the successor of one that died
-    assert desk.told() == (0, 0, b"one\n")
+    assert desk.message() == (0, 0, b"one\n")
     os.write(desk.typed, b"two\n")
     desk.ask(1, 0)
-    assert desk.told() == (1, 0, b"two\n")
+    assert desk.message() == (1, 0, b"two\n")
     desk.ask(0)
-    assert desk.told() == (0, 0, b"one\n")
+    assert desk.message() == (0, 0, b"one\n")
     desk.ask(1, 1)
-    assert desk.told() == (1, 0, b"two\n")
+    assert desk.message() == (1, 0, b"two\n")
 
 
 def test_an_impatient_origin_is_answered_once_there_is_something(desk: Desk) -> None:
     for _ in range(3):
         desk.ask(0)
-    assert desk.told() is None
+    assert desk.message() is None
     os.write(desk.typed, b"at last\n")
     desk.turn()
-    assert desk.told() == (0, 0, b"at last\n")
-    assert desk.told() is None
+    assert desk.message() == (0, 0, b"at last\n")
+    assert desk.message() is None
 
 
 def test_the_end_of_file_is_a_piece_too(desk: Desk) -> None:
     os.close(desk.typed)
     desk.ask(0)
-    assert desk.told() == (0, 0, b"")
+    assert desk.message() == (0, 0, b"")
     desk.typed = os.open(os.devnull, os.O_RDONLY)
 
 
@@ -266,7 +266,7 @@ def test_a_read_that_fails_says_how(tmp_path: Path) -> None:
     made = Desk()
     made.feeder._fd = folder
     made.ask(0)
-    assert made.told() == (0, 21, b"")  # EISDIR
+    assert made.message() == (0, 21, b"")  # EISDIR
     made.close()
     os.close(folder)
 

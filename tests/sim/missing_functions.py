@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NAMES = sorted({fn.name for fn in programs.BY_ID.values()} - {programs.SCRIPT.name})
 
 
-class Lacks:
+class MissingFunctions:
     """What the workers of a world lack; drawn apart, so that other histories stay as they were."""
 
     def __init__(self, world: World) -> None:
@@ -35,7 +35,7 @@ class Lacks:
         """Draw what is missing until the next full stop."""
         world = self.world
         mended, self._stopped = self._stopped, False
-        drawn = self._rng.random() < world.climate.lacks
+        drawn = self._rng.random() < world.climate.missing_functions
         some = frozenset(self._rng.sample(_NAMES, k=self._rng.choice((1, 3, 9))))
         self.missing = (
             some if drawn and not mended and world.now < world.climate.until else frozenset()
@@ -51,7 +51,7 @@ class Lacks:
 
     def turned(self, broker: Broker, launcher: Launcher) -> None:
         """Check what the broker has made of it; the launcher hears why it stops."""
-        waiting = broker.membership.roomless.said.keys()
+        waiting = broker.membership.roomless.reported.keys()
         assert waiting <= broker.members.peers.keys(), (
             "R1: space that a process which is gone waits for"
         )

@@ -82,7 +82,7 @@ class _Unpickler(pickle.Unpickler):
         return _Names(name.rpartition(".")[2], (_Stub,), {"__module__": module})
 
 
-def shown(payload: bytes) -> str:
+def preview(payload: bytes) -> str:
     """Return a payload's value as text; a note in angle brackets replaces what cannot be shown."""
     value = peek(payload)
     return value if isinstance(value, Unshown) else cut(repr(value))
