@@ -6,6 +6,7 @@ there. Both files are replaced as a whole, at most once per second, and may be m
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -124,6 +125,35 @@ def _row(
         quarantine_s=max(0.0, start.quarantine_s - passed_s),
         again_s=0.0 if is_known else max(0.0, start.again_s - passed_s), until_s=until_s,
     )  # fmt: skip
+
+
+_TAKEN_OUT: Final = {"drained": "was drained", "revoked": "was revoked"}
+_LEFT: Final = "unknown"
+"""The state, for the broker, of a host whose agent has left in order."""
+_NAMED_MAX: Final = 5
+
+
+def none_left(run_id: str, started: Collection[str], states: Mapping[str, str]) -> str:
+    """Return a text for the user if no other host can compute any more; else an empty one.
+
+    `started` are the hosts that a place starts, `states` what is known of all: a host that is taken out
+    does not come back, and one that came by invitation and has left does not come by itself.
+    """
+    told = []
+    for name in sorted({*started, *states}):
+        state = states.get(name, "")
+        if state not in _TAKEN_OUT and (name in started or state != _LEFT):
+            return ""
+        told.append(f"{name} {_TAKEN_OUT.get(state, 'has left')}")
+    if not told:
+        return ""
+    more = len(told) - _NAMED_MAX
+    told[_NAMED_MAX:] = [f"{more} more have gone"] if more > 0 else []
+    return (
+        f"no host is left that may compute: {', '.join(told)}. The run waits, and nothing is lost. To add a "
+        f"host now: rscoop invite {run_id}. Or stop the run, and resume it with another host: rscoop resume "
+        f"{run_id} --host HOST"
+    )
 
 
 def read_missing(run: Path) -> list[HostReport]:

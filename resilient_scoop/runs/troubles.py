@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import resource
 import sys
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from resilient_scoop.adapters.free_space import free_bytes
 from resilient_scoop.counts import sized
 from resilient_scoop.runs.executing import ExecutingProcess, state_of
-from resilient_scoop.runs.hosts import read_missing
+from resilient_scoop.runs.hosts import (
+    host_rows,
+    none_left,
+    read_hosts,
+    read_live_hosts,
+    read_missing,
+)
 
 if TYPE_CHECKING:
     from resilient_scoop.runs.folder import RunDir
+
+
+_WITHOUT_WORK: Final = ("origin", "broker", "agent")
 
 
 def troubles(run: RunDir, everybody: list[ExecutingProcess]) -> list[str]:
@@ -25,6 +35,8 @@ def troubles(run: RunDir, everybody: list[ExecutingProcess]) -> list[str]:
             f"the launcher (process {holder.pid}) is stopped; to let it continue: kill -CONT {holder.pid}"
         )
     found += [f"host {each.name} is not there: {each.why}" for each in read_missing(run.path)]
+    if alone := _no_host_left(run, everybody):
+        found.append(alone)
     waiting = [each for each in everybody if each.needed_bytes]
     if not waiting:
         return found
@@ -41,6 +53,18 @@ def troubles(run: RunDir, everybody: list[ExecutingProcess]) -> list[str]:
             "when there is room"
         )
     return found
+
+
+def _no_host_left(run: RunDir, everybody: list[ExecutingProcess]) -> str:
+    """Return a text if no worker is here, and every other host was taken out."""
+    if any(each.name not in _WITHOUT_WORK for each in everybody):
+        return ""
+    started = read_hosts(run.path)
+    if started is None:
+        return ""  # a run of this host, or one that has just begun
+    rows = host_rows(started, read_live_hosts(run.path), time.time())  # noqa: TID251  for display
+    states = {row.name: row.state for row in rows}
+    return none_left(run.id, [host.name for host in started.hosts], states)
 
 
 def _file_limit(process: ExecutingProcess) -> int:

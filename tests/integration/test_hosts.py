@@ -267,6 +267,33 @@ def test_a_host_that_is_drained_leaves_and_loses_nothing(grid: Grid) -> None:
     grid.assert_nothing_left()
 
 
+def test_a_run_whose_hosts_were_all_taken_out_says_so_and_continues_on_an_invited_one(
+    grid: Grid,
+) -> None:
+    process = grid.start(SLOW)
+    computing(grid)
+    for how, name in (("drain", "alice"), ("revoke", "bob")):
+        grid.place.rscoop(how, name).expect()
+    text = "no host is left that may compute: alice was drained, bob was revoked"
+    wait_until(lambda: any(text in each for each in grid.place.status()["troubles"]), 20.0)
+    assert text in grid.place.rscoop("why").expect()
+
+    home = grid.place.folder / "carol"
+    home.mkdir()
+    ticket = grid.place.rscoop("invite", "--host", "carol").expect()
+    joined = grid.place.start(
+        "join", "-n", "2", stdin=subprocess.PIPE,
+        env={**grid.place.env(), "RSCOOP_HOST_DIR": str(home)},
+    )  # fmt: skip
+    assert joined.stdin is not None
+    joined.stdin.write(ticket)
+    joined.stdin.flush()
+    done = finish(process, timeout_s=TIMEOUT_S)
+    assert done.expect() == SLOW_OUT
+    assert done.err.count(text) == 1
+    joined.communicate(timeout=20.0)
+
+
 def test_a_host_that_is_revoked_is_cut_off_at_once(grid: Grid) -> None:
     process = grid.start(SLOW, "--orphan-timeout", "3s")
     computing(grid)

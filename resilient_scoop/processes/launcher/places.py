@@ -19,7 +19,7 @@ import msgspec
 from resilient_scoop.processes import starting
 from resilient_scoop.processes.failures import how
 from resilient_scoop.processes.places.reports import Report
-from resilient_scoop.runs.hosts import read_out
+from resilient_scoop.runs.hosts import none_left, read_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ class PlacesPart:
 
     def __init__(
         self, run: RunDir, selector: selectors.BaseSelector, note: Callable[[str], None],
-        settings: Callable[[], ChildSettings],
+        settings: Callable[[], ChildSettings], *, workers_here: int = 0,
     ) -> None:  # fmt: skip
         self._run = run
         self._selector = selector
@@ -56,6 +56,8 @@ class PlacesPart:
         self._states = read_out(run.path)  # of hosts, from the broker
         self._missing_at: dict[str, float] = {}  # hosts that were there, unknown to a new broker
         self._ending = False
+        self._computes_here = workers_here > 0
+        self._alone = ""  # what was said when no host was left
         self.hosts: list[HostReport] = []
         self.fatal = 0
         self._renewals = 0  # of the present broker
@@ -86,8 +88,8 @@ class PlacesPart:
         """The hosts that places start."""
         return {each.name for each in self.hosts}
 
-    def tell_hosts(self, states: Mapping[str, str]) -> None:
-        """Pass on what the broker sees of the agents of hosts."""
+    def tell_hosts(self, states: Mapping[str, str], *, is_ending: bool = False) -> None:
+        """Pass on what the broker sees of the agents of hosts, which leave when the run ends."""
         now = time.monotonic()
         for host, state in states.items():
             before = self._states.get(host, "")
@@ -100,6 +102,17 @@ class PlacesPart:
                 self._states[host] = "lost"
         self._missing_at = {host: at for host, at in self._missing_at.items() if host not in states}
         self._states = {**self._states, **states}
+        if not is_ending:
+            self._say_none_left()
+
+    def _say_none_left(self) -> None:
+        """Say once that the run has no host any more, and again if that was so in between."""
+        if self._computes_here or not self.hosts or self._ending:
+            return
+        alone = none_left(self._run.id, self.names, self._states)
+        if alone and not self._alone:
+            self._note(alone)
+        self._alone = alone
 
     def renew(self, renewals: int) -> None:
         """Have agents get new tickets, if the broker has renewed its keys."""

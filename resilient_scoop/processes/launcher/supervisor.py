@@ -214,8 +214,9 @@ class Launcher:
         from resilient_scoop.processes.launcher.places import PlacesPart  # not for local runs
 
         self.places = PlacesPart(
-            self.run, self.selector, self.display.note, lambda: self.settings(adopt=False)
-        )
+            self.run, self.selector, self.display.note, lambda: self.settings(adopt=False),
+            workers_here=self.options.workers,
+        )  # fmt: skip
         self.places.start()
 
     def _mind_places(self) -> None:
@@ -514,7 +515,8 @@ class Launcher:
                 self._say_recovered(report)
                 self.most_workers = max(self.most_workers, report.workers)
                 if self.places is not None:
-                    self.places.tell_hosts(report.hosts)
+                    is_ending = bool(report.ended or self.handover.ends)
+                    self.places.tell_hosts(report.hosts, is_ending=is_ending)
                     self.places.renew(report.renewals)
                 self.handover.hear_report(report)
         if lines:

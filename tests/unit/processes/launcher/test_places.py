@@ -12,7 +12,7 @@ import pytest
 from resilient_scoop.processes.launcher import places
 from resilient_scoop.processes.launcher.places import PlacesPart
 from resilient_scoop.runs.folder import RunDir
-from resilient_scoop.runs.hosts import OUT_FILE
+from resilient_scoop.runs.hosts import OUT_FILE, HostReport
 
 
 @pytest.fixture
@@ -22,11 +22,14 @@ def commands_sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return sent
 
 
-def part(run: Path) -> PlacesPart:
+def part(run: Path, said: list[str] | None = None, workers_here: int = 0) -> PlacesPart:
     def settings() -> Any:
         raise AssertionError("nothing is started")
 
-    return PlacesPart(RunDir(run), selectors.DefaultSelector(), lambda _text: None, settings)
+    note = (lambda _text: None) if said is None else said.append
+    return PlacesPart(
+        RunDir(run), selectors.DefaultSelector(), note, settings, workers_here=workers_here
+    )
 
 
 def agent(what: str) -> dict[str, Any]:
@@ -93,3 +96,46 @@ def test_hosts_that_are_out_are_known_from_the_start(
     assert known._states == {"a": "drained", "b": "revoked"}
     known.tell_hosts({"a": "drained"})
     assert commands_sent == []
+
+
+def report(*names: str) -> list[HostReport]:
+    return [HostReport(name=name, state="running") for name in names]
+
+
+def test_a_run_without_any_host_left_says_so_once(tmp_path: Path, commands_sent: list[Any]) -> None:
+    said: list[str] = []
+    known = part(tmp_path, said)
+    known.hosts = report("a", "b")
+    known.tell_hosts({"a": "drained", "b": "draining"})
+    assert not said
+    for _ in range(2):
+        known.tell_hosts({"a": "drained", "b": "revoked"})
+    assert len(said) == 1
+    assert "a was drained, b was revoked" in said[0]
+    assert "rscoop invite" in said[0]
+
+    # A host that is invited, and leaves again
+    known.tell_hosts({"a": "drained", "b": "revoked", "c": "up"})
+    assert len(said) == 1
+    known.tell_hosts({"a": "drained", "b": "revoked", "c": "unknown"})
+    assert len(said) == 2
+    assert "c has left" in said[1]
+
+
+@pytest.mark.parametrize("state", ["lost", "quarantined", "unknown", "up"])
+def test_a_run_with_a_host_that_may_come_says_nothing(
+    tmp_path: Path, commands_sent: list[Any], state: str
+) -> None:
+    said: list[str] = []
+    known = part(tmp_path, said)
+    known.hosts = report("a", "b")
+    known.tell_hosts({"a": "drained", "b": state})
+    assert not said
+
+
+def test_a_run_that_computes_here_needs_no_host(tmp_path: Path, commands_sent: list[Any]) -> None:
+    said: list[str] = []
+    known = part(tmp_path, said, workers_here=1)
+    known.hosts = report("a")
+    known.tell_hosts({"a": "drained"})
+    assert not said
