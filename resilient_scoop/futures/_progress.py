@@ -47,25 +47,33 @@ class _Payload(msgspec.Struct, frozen=True, array_like=True):
     book: bytes = b""  # streams returned by `futures.rng`
 
 
+HOST_STRIDE: Final = 10_000
+"""Indices of workers that each host has for itself."""
+
+
 class WorkerInfo(msgspec.Struct, frozen=True):
     """The worker that runs a call."""
 
     index: int
-    """0 for the first worker of the run; a worker that is replaced keeps its number."""
+    """Different for every worker of the run; one that is replaced keeps its number. On the host of
+    the run they count from 0. The n-th other host that has come counts from n times 10,000:
+    `index % 10_000` is the number of the worker on its host."""
     name: str
-    """Its name in logs: `w1` is the worker with index 0."""
+    """Its name in logs: `w1` is the worker with index 0, `bob:w1` the first worker of host bob."""
     host: str
+    """Its host, as that calls itself."""
     gpu: int | None
     """The device in CUDA_VISIBLE_DEVICES that belongs to it: workers take them in turn. None if the
     variable is not set or empty."""
 
     @classmethod
-    def here(cls, name: str, index: int) -> WorkerInfo:
-        """Return the description of this process."""
+    def here(cls, name: str, host_number: int = 0) -> WorkerInfo:
+        """Return the description of this process; its name is `w1`, or `host:w1`."""
+        index = int(name.rpartition(":")[2][1:]) - 1
         text = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
         devices = [each for each in text.split(",") if each.strip() not in ("", "-1")]
         gpu = index % len(devices) if devices else None
-        return cls(index, name, os.uname().nodename, gpu)
+        return cls(index + host_number * HOST_STRIDE, name, os.uname().nodename, gpu)
 
 
 class TaskInfo:
@@ -108,7 +116,7 @@ class TaskInfo:
         """When its `timeout=` ends it, in the time of `time.monotonic`; None without a timeout."""
         self.run = run
         """The id of the run; None without `rscoop`."""
-        self.worker = worker or WorkerInfo.here("w1", 0)
+        self.worker = worker or WorkerInfo.here("w1")
         """Where it runs: `index`, `name`, `host`, `gpu`."""
         self._resume = resume
         self._loaded: Any = _NOTHING
@@ -162,9 +170,7 @@ def task_info() -> TaskInfo | None:
         idempotency_key=mark.hexdigest(),
         deadline=deadline_ns / 1e9 if deadline_ns else None,
         run=session.settings.run_id,
-        worker=WorkerInfo.here(
-            session.settings.name, int(session.settings.name.rpartition(":")[2][1:]) - 1
-        ),
+        worker=WorkerInfo.here(session.settings.name, session.settings.node_number),
         resume=lambda: _load(session, context.path, work, context.index, define.name),
     )
 

@@ -69,6 +69,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     screen_fd: int = -1  # the same of its standard output, if that is a terminal
     control_fd: int = -1  # an agent's: end of file means that the launcher is gone
     node: str = LOCAL  # the host's name in the run
+    node_number: int = 0  # and its number; 0: the host of the launcher
     ticket_fd: int = -1  # an agent's on another host: its ticket (`transport.tickets`)
     orphan_timeout_s: float | None = None  # how long such an agent lives without a broker
     adopt: bool = False

@@ -150,9 +150,9 @@ def none_left(run_id: str, started: Collection[str], states: Mapping[str, str]) 
     more = len(told) - _NAMED_MAX
     told[_NAMED_MAX:] = [f"{more} more have gone"] if more > 0 else []
     return (
-        f"no host is left that may compute: {', '.join(told)}. The run waits, and nothing is lost. To add a "
-        f"host now: rscoop invite {run_id}. Or stop the run, and resume it with another host: rscoop resume "
-        f"{run_id} --host HOST"
+        f"no host is left that may compute: {', '.join(told)}. The run waits, and nothing is lost. "
+        f"To add a host now: rscoop invite {run_id}. Or stop the run, and resume it with another host: "
+        f"rscoop resume {run_id} --host HOST"
     )
 
 

@@ -177,6 +177,7 @@ class KeyRing:
         self.server = self._own_key()
         self.hosts: dict[str, str] = {}  # key -> host, of keys that are let in
         self.gone: dict[str, str] = {}  # key -> why it is let in no more
+        self.numbers: dict[str, int] = {}  # host -> which one it was that was let in, from 1 on
         self._load()
 
     def _own_key(self) -> KeyPair:
@@ -206,6 +207,7 @@ class KeyRing:
         else:
             self.gone.pop(each.key, None)
             self.hosts[each.key] = each.host
+            self.numbers.setdefault(each.host, len(self.numbers) + 1)
 
     def _write(self, each: Enrolment) -> None:
         """Write down what counts from now on, before it does."""

@@ -27,6 +27,7 @@ class Enrolled(Frame, frozen=True):
     """The key is let in, for the host of this name in the run."""
 
     host: str
+    number: int = 1  # of this host, in the order in which hosts were first let in
 
 
 class NotEnrolled(Frame, frozen=True):

@@ -398,6 +398,27 @@ def test_a_joined_host_that_is_not_wanted_or_leaves_ends_at_once(
     grid.place.assert_nothing_left()
 
 
+def test_workers_of_different_hosts_have_different_indices(grid: Grid) -> None:
+    text = """
+        import time
+        from resilient_scoop import futures
+
+        def work(_):
+            time.sleep(0.02)
+            worker = futures.task_info().worker
+            return worker.index, worker.name
+
+        if __name__ == "__main__":
+            found, until = set(), time.monotonic() + 30
+            while len(found) < 2 and time.monotonic() < until:
+                found |= set(futures.map(work, range(20)))
+            indices, names = zip(*sorted(found))
+            print(indices, sorted(names))
+    """
+    done = finish(grid.start(text), timeout_s=TIMEOUT_S)
+    assert done.expect() == "(10000, 20000) ['alice:w1', 'bob:w1']\n"
+
+
 def test_what_tasks_print_on_other_hosts_is_in_the_logs(grid: Grid) -> None:
     text = """
         from resilient_scoop import futures

@@ -35,6 +35,7 @@ class Admission(NamedTuple):
     server: bytes
     keys: KeyPair
     host: str  # this host's name in the run
+    number: int = 1  # and its number there
 
 
 def enroll(ticket: Ticket) -> Admission:
@@ -61,7 +62,9 @@ def enroll(ticket: Ticket) -> Admission:
     for address in reached:
         answer = _ask(ticket, address, keys)
         if isinstance(answer, enrol.Enrolled):
-            return Admission(f"tcp://{address}", ticket.server.encode(), keys, answer.host)
+            return Admission(
+                f"tcp://{address}", ticket.server.encode(), keys, answer.host, answer.number
+            )
         if answer is not None:
             raise PlaceRefusedError(answer.why)
     raise PlaceRefusedError(

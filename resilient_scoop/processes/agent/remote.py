@@ -197,7 +197,9 @@ def main() -> int:
         if not ships:
             check_folder(settings)
         admission = enroll(ticket)
-        settings = msgspec.structs.replace(settings, node=admission.host)
+        settings = msgspec.structs.replace(
+            settings, node=admission.host, node_number=admission.number
+        )
         uplink = Uplink(settings.run_dir, settings.incarnation, admission)
         if ships:
             here = shipped.receive(Path(settings.run_dir), uplink, script)

@@ -181,7 +181,7 @@ class Door:
         for key in self.ring.enroll(request.key.decode("ascii"), host):
             self._cut_key(key)
         self._joined(host)
-        self._answer(parcel, enrol.Enrolled(host))
+        self._answer(parcel, enrol.Enrolled(host, self.ring.numbers[host]))
 
     def _answer(self, parcel: Parcel, message: enrol.Enrolled | enrol.NotEnrolled) -> None:
         self._router.send(parcel.routing, [ENROL, enrol.encode(message)])

@@ -68,7 +68,7 @@ class House:
 
     def agent(self, host: str) -> RemoteDealer:
         keys, answer = self.enroll(self.ticket(host))
-        assert answer == enrol.Enrolled(host)
+        assert answer == enrol.Enrolled(host, self.door.ring.numbers[host])
         return self.client(keys)
 
     def turn(self, seconds: float = 0.02) -> None:
@@ -117,6 +117,17 @@ def test_an_enrolled_agent_is_heard_as_its_host(house: House) -> None:
     assert house.door.is_guest(PeerId(b"w1"))
     assert house.door.send(PeerId(b"w1"), [b"answer"])
     assert house.await_answer(agent, lambda frames: True) == [b"M", b"w1", b"answer"]
+
+
+def test_a_host_keeps_its_number_and_no_other_host_has_it(house: House) -> None:
+    numbers = []
+    for name in ("alice", "bob", "alice", "carol"):
+        _, answer = house.enroll(house.ticket(name))
+        assert isinstance(answer, enrol.Enrolled)
+        numbers.append(answer.number)
+    assert numbers == [1, 2, 1, 3]
+    house.door.ring.shut_out("bob", "it was revoked")
+    assert tickets.KeyRing(house.folder).numbers == {"alice": 1, "bob": 2, "carol": 3}
 
 
 def test_an_agent_without_a_host_in_its_ticket_has_its_own_name(house: House) -> None:
