@@ -178,6 +178,9 @@ class _Results(LogVisitor):
         took_s = max(0.0, outcome.spent_s)
         self._spent[outcome.fingerprint] = self._spent.get(outcome.fingerprint, 0.0) + took_s
 
+    def cut_off(self, parent: str, call: int, stop: int) -> None:
+        _discard(self._spans.get((parent, call), {}), stop, 1 << 62)
+
     def renewed(self, parent: str, call: int, start: int, stop: int) -> None:
         _discard(self._spans.get((parent, call), {}), start, stop)
 

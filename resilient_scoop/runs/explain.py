@@ -298,10 +298,19 @@ class BatchStory(LogVisitor):
     def asked(self, _parent: str, part: wire.Part, _offset: int) -> None:
         """Items are called, perhaps again."""
         if part.call == self.call:
-            stop = part.start + part.count
             self.name = name_of(self.state, part.fn)
-            self.failed.difference_update(range(part.start, stop))
-            self.left_out.discard(part.start, stop)
+            self.left_out.discard(part.start, part.start + part.count)
+
+    def cut_off(self, _parent: str, call: int, stop: int) -> None:
+        """The batch ends here: an earlier attempt of the parent may have had more items."""
+        if call == self.call:
+            self.failed = {index for index in self.failed if index < stop}
+            self.left_out.discard(stop, 1 << 62)
+
+    def renewed(self, _parent: str, call: int, start: int, stop: int) -> None:
+        """Items are computed again."""
+        if call == self.call:
+            self.failed.difference_update(range(start, stop))
 
     def ended(self, _parent: str, outcome: wire.Outcome) -> None:
         """Items are done."""
@@ -334,6 +343,13 @@ class Story(LogVisitor):
         if part.call == self.call and 0 <= self.index - part.start < part.count:
             self.is_given_up = False
             self._asked(part)
+
+    def cut_off(self, _parent: str, call: int, stop: int) -> None:
+        """Its batch ends before it, if `stop` is not above it."""
+        if call == self.call and self.index >= stop and self._made_by is not None:
+            self.events.append("its batch was called again, and ends before it")
+            self._made_by = self.outcome = None
+            self.is_given_up = False
 
     def ended(self, _parent: str, outcome: wire.Outcome) -> None:
         """It is done."""

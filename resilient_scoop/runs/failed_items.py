@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from resilient_scoop.core.ports import Readable
 
+_Batch = tuple[str, int]
+"""A parent's path, and the number of its call."""
+
 _Place = tuple[str, int, int]
 
 
@@ -56,23 +59,41 @@ class _Found:
 
 @dataclass(slots=True)
 class _Scan(LogVisitor):
-    failed: dict[_Place, _Found] = field(default_factory=dict)
-    deaths: dict[_Place, int] = field(default_factory=dict)
+    """The failed items of each batch, and how often a process died while it executed an item."""
+
+    failed: dict[_Batch, dict[int, _Found]] = field(default_factory=dict)
+    deaths: dict[_Batch, dict[int, int]] = field(default_factory=dict)
 
     def ended(self, parent: str, outcome: wire.Outcome) -> None:
+        batch = parent, outcome.call
         for at in outcome.failed:
-            place = (parent, outcome.call, outcome.start + at)
+            index = outcome.start + at
             found = _Found(outcome.values[at], outcome.fingerprint)
-            found.deaths = self.deaths.pop(place, 0)
-            self.failed[place] = found
+            found.deaths = self.deaths.get(batch, {}).pop(index, 0)
+            self.failed.setdefault(batch, {})[index] = found
 
     def died(self, record: wire.Crashed) -> None:
-        place = (record.parent, record.call, record.index)
-        self.deaths[place] = self.deaths.get(place, 0) + 1
+        deaths = self.deaths.setdefault((record.parent, record.call), {})
+        deaths[record.index] = deaths.get(record.index, 0) + 1
+
+    def cut_off(self, parent: str, call: int, stop: int) -> None:
+        self.renewed(parent, call, stop, 1 << 62)
+        deaths = self.deaths.get((parent, call), {})
+        for index in [index for index in deaths if index >= stop]:
+            del deaths[index]
 
     def renewed(self, parent: str, call: int, start: int, stop: int) -> None:
-        for index in range(start, stop) if self.failed else ():
-            self.failed.pop((parent, call, index), None)
+        failed = self.failed.get((parent, call), {})
+        for index in [index for index in failed if start <= index < stop]:
+            del failed[index]
+
+    def places(self) -> dict[_Place, _Found]:
+        """Return the failed items by their places."""
+        return {
+            (*batch, index): found
+            for batch, items in self.failed.items()
+            for index, found in items.items()
+        }
 
 
 class _Arguments(LogVisitor):
@@ -98,8 +119,9 @@ def failed_items(view: Readable, limit: int | None = None) -> tuple[list[FailedI
     scan = _Scan()
     for _, raw in _log(view):
         scan.visit(wire.decode_logged(raw))
-    places = sorted(scan.failed, key=_order)
-    chosen = {place: scan.failed[place] for place in places[:limit]}
+    failed = scan.places()
+    places = sorted(failed, key=_order)
+    chosen = {place: failed[place] for place in places[:limit]}
     arguments = _Arguments(chosen)
     for arguments.key, raw in _log(view) if chosen else ():
         arguments.visit(wire.decode_logged(raw))

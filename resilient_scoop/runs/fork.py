@@ -199,7 +199,7 @@ class Fork:
             yield from self._log(key, raw)
         yield from self._output()
         known = sum(self._counts.known.values())
-        self.taken.results = sum(self._counts.done.values())
+        self.taken.results = sum(done.count() for done in self._counts.done.values())
         self.taken.undone = max(0, known - self.taken.results)
         self.taken.calls = len(self._counts.calls)
         self.taken.covered = sum(self._counts.items_trimmed.values())
@@ -246,7 +246,7 @@ class _Counts(LogVisitor):
 
     def __init__(self) -> None:
         self.known: dict[tuple[str, int], int] = {}
-        self.done: dict[tuple[str, int], int] = {}
+        self.done: dict[tuple[str, int], Intervals] = {}
         self.items_trimmed: dict[str, int] = {}
         self.calls: set[int] = set()  # of the script
         self.checkpoints = 0
@@ -259,8 +259,16 @@ class _Counts(LogVisitor):
 
     def ended(self, parent: str, outcome: wire.Outcome) -> None:
         if outcome.call >= 0:
-            at = (parent, outcome.call)
-            self.done[at] = self.done.get(at, 0) + len(outcome.values)
+            done = self.done.setdefault((parent, outcome.call), Intervals())
+            done.add(outcome.start, outcome.start + len(outcome.values))
+
+    def cut_off(self, parent: str, call: int, stop: int) -> None:
+        self.known[parent, call] = min(self.known.get((parent, call), 0), stop)
+        self.renewed(parent, call, stop, 1 << 62)
+
+    def renewed(self, parent: str, call: int, start: int, stop: int) -> None:
+        if (parent, call) in self.done:
+            self.done[parent, call].discard(start, stop)
 
     def trimmed(self, record: wire.Trimmed) -> None:
         self.items_trimmed[record.parent] = record.items

@@ -46,6 +46,14 @@ class _Call:
         """Return `spent` without overlaps; the log has been read to its end."""
         return _latest(self.spent)
 
+    def cut_off(self, stop: int) -> None:
+        """Drop the items from `stop` on."""
+        if any(each[1] > stop for each in self.asked):
+            kept = [(start, min(end, stop), fn) for start, end, fn in self.asked if start < stop]
+            self.asked = kept
+        for each in (self.ended, self.failed, self.given_up):
+            each.discard(stop, 1 << 62)
+
     def end(self, item: wire.Outcome) -> None:
         count = len(item.values)
         start, stop = item.start, item.start + count
@@ -66,6 +74,9 @@ class _Task(LogVisitor):
 
     def asked(self, _parent: str, part: wire.Part, _offset: int) -> None:
         self._call(part.call).asked.append((part.start, part.start + part.count, part.fn))
+
+    def cut_off(self, _parent: str, call: int, stop: int) -> None:
+        self._call(call).cut_off(stop)
 
     def renewed(self, _parent: str, call: int, start: int, stop: int) -> None:
         self._call(call).ended.discard(start, stop)

@@ -268,7 +268,7 @@ def _state(given: str | os.PathLike[str] | None) -> Path:
 
 
 class _LastOutcome(LogVisitor):
-    """The outcome of one item that counts; None if there is none, or it is computed again."""
+    """The outcome of one item that counts; None: there is none, it is computed again, or was cut off."""
 
     def __init__(self, parent: str, call: int, index: int) -> None:
         self.place = parent, call
@@ -279,6 +279,10 @@ class _LastOutcome(LogVisitor):
         at = self.index - outcome.start
         if (parent, outcome.call) == self.place and 0 <= at < len(outcome.values):
             self.found = outcome, at
+
+    def cut_off(self, parent: str, call: int, stop: int) -> None:
+        if (parent, call) == self.place and self.index >= stop:
+            self.found = None
 
     def renewed(self, parent: str, call: int, start: int, stop: int) -> None:
         if (parent, call) == self.place and start <= self.index < stop:

@@ -71,6 +71,10 @@ class _Lost(LogVisitor):
         self.state = state
         self.found: dict[tuple[str, int, int], str] = {}
 
+    def cut_off(self, parent: str, call: int, stop: int) -> None:
+        for key in [key for key in self.found if key[:2] == (parent, call) and key[2] >= stop]:
+            del self.found[key]
+
     def ended(self, parent: str, outcome: wire.Outcome) -> None:
         batch, failed = self.state.batch(parent, outcome.call), set(outcome.failed)
         for place, payload in enumerate(outcome.values) if failed or self.found else ():

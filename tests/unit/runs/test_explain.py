@@ -6,7 +6,7 @@ import pytest
 
 from resilient_scoop.core.facts.state import State
 from resilient_scoop.errors import UsageError
-from resilient_scoop.runs.explain import Story, parse_path
+from resilient_scoop.runs.explain import BatchStory, Story, parse_path
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
     AGENT,
@@ -69,6 +69,26 @@ def test_an_item_called_again_says_why() -> None:
     assert found.outcome is None
     same = story(asked(), outcomes(0, 0, 3), asked())
     assert same.outcome == b"Vvalue1"
+
+
+def test_an_item_beyond_the_end_of_a_batch_that_is_called_shorter_is_gone() -> None:
+    cut = story(asked(), outcomes(0, 0, 3), wire.Calls("0", NOW, [part(0, 0, 1)]))
+    assert cut.outcome is None
+    assert cut.events[-1] == "its batch was called again, and ends before it"
+    kept = story(asked(), outcomes(0, 0, 3), wire.Calls("0", NOW, [part(0, 0, 2)]))
+    assert kept.outcome == b"Vvalue1"
+
+
+def test_failures_beyond_the_end_of_a_batch_that_is_called_shorter_are_gone() -> None:
+    batch = BatchStory(State(b"r" * 16), 0)
+    failed = wire.Outcome(0, 0, FN, digests(0, 1, 2), [b"X"] * 3, [0, 2])
+    for record in (
+        asked(), wire.Outcomes("0", [failed]), wire.Calls("0", NOW, [part(0, 0, 2)])
+    ):  # fmt: skip
+        batch.visit(record)
+    assert batch.failed == {0}
+    batch.visit(asked(fresh=True))
+    assert batch.failed == set()
 
 
 def test_a_death_is_journaled_with_its_moment() -> None:

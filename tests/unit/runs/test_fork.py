@@ -159,9 +159,16 @@ def put(seq: int, record: wire.Logged, *args: bytes) -> list[Change]:
     return puts + ([Put(Table.ARGS, key, wire.encode(wire.Args(list(args))))] if args else [])
 
 
-@pytest.mark.parametrize(("at", "done", "known"), [(None, 5, 8), (2, 4, 4), (3, 5, 8)])
+@pytest.mark.parametrize(
+    ("at", "shorter", "done", "known"),
+    [(None, False, 5, 8), (2, False, 4, 4), (3, False, 5, 8), (None, True, 3, 7)],
+)
 def test_a_fork_s_state_is_that_of_the_original_up_to_there(
-    tmp_path: Path, at: int | None, done: int, known: int
+    tmp_path: Path,
+    at: int | None,
+    shorter: bool,  # noqa: FBT001
+    done: int,
+    known: int,
 ) -> None:
     changes = [
         Put(Table.DEFINE, PLAIN.fn, wire.encode(PLAIN)),
@@ -173,6 +180,8 @@ def test_a_fork_s_state_is_that_of_the_original_up_to_there(
         *put(5, wire.Calls(NESTED, NOW, [part(0, 0, 2)]), b"p", b"q"),
         *put(6, outcomes(0, 1, 2, parent=NESTED)),
     ]
+    if shorter:
+        changes += put(7, wire.Calls("0", NOW, [part(1, 0, 1, salt=1, fresh=True)]), b"e")
     old = Journal.create(tmp_path / "old", OLD)
     old.commit(changes)
     old.close(clean=True)
@@ -190,4 +199,4 @@ def test_a_fork_s_state_is_that_of_the_original_up_to_there(
     assert (NESTED in state.parents) == (at != 2)
     assert epoch == (7).to_bytes(4, "big")
     args = [arg for frame in stored if isinstance(frame, wire.Args) for arg in frame.args]
-    assert len(args) == known
+    assert len(args) == known + 2 * shorter

@@ -21,15 +21,17 @@ class Info:
     id = "2qn9aaaa"
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_an_item_that_is_computed_again_has_no_outcome(
-    again: bool,  # noqa: FBT001
+@pytest.mark.parametrize(
+    "again", [None, part(0, 1, 2, fresh=True), part(0, 0, 1)], ids=["once", "again", "shorter"]
+)
+def test_an_item_that_is_computed_again_or_cut_off_has_no_outcome(
+    again: wire.Part | None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     asked = [calls(part(0, 0, 2), attempt=ATTEMPT)[0], outcomes(0, 0, 2)]
-    if again:
-        asked.append(calls(part(0, 1, 2, fresh=True), attempt=ATTEMPT)[0])
+    if again is not None:
+        asked.append(calls(again, attempt=ATTEMPT)[0])
     monkeypatch.setattr(reading, "records", lambda _: iter(asked))
     monkeypatch.setattr(reading, "names_of_functions", lambda _: {})
 
@@ -43,7 +45,7 @@ def test_an_item_that_is_computed_again_has_no_outcome(
     run = Run(folder, info)
 
     assert not run.outcome("0.0[0]").failed
-    if again:
+    if again is not None:
         with pytest.raises(UsageError, match="has no outcome"):
             run.outcome("0.0[1]")
     else:

@@ -54,6 +54,14 @@ def test_items_ended_as_lost_are_listed_after_items_in_doubt(tmp_path: Path) -> 
     assert rscoop(tmp_path, "resolve", "last").stdout == "0.2[2] risky\n"
 
 
+def test_an_item_beyond_the_end_of_a_batch_that_is_called_shorter_is_not_listed(
+    tmp_path: Path,
+) -> None:
+    shorter = wire.Part(2, 0, 0, RISKY.fn, b"", last=True)
+    run_with_lost(tmp_path, log(16, wire.Calls("0", FIRST, [shorter])))
+    assert "0.2[" not in rscoop(tmp_path, "resolve", "last").stdout
+
+
 def test_nothing_of_a_finished_run_is(tmp_path: Path) -> None:
     run_with_lost(tmp_path, ENDED)
     assert "WorkerLostError" not in rscoop(tmp_path, "resolve", "last").stdout
