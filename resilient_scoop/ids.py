@@ -2,8 +2,9 @@
 
 A future's path is its identity: `0` is the script, `0.3` the script's fourth batch, `0.3[17]` item
 17 of that batch. It depends only on the order of the parent's own calls: not on time, worker,
-slices or the order of results. Keys of the journal are digests of (run, path), so that the same
-path in another run can never match records of this run.
+slices or the order of results. `t.917[0]` is a call that the script has made in a thread: its
+number depends on the function and the arguments. Keys of the journal are digests of (run, path), so
+that the same path in another run can never match records of this run.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ FnId = NewType("FnId", bytes)
 """Digest (16 bytes) of a function's definition as sent; two ids may have the same fingerprint."""
 
 ROOT: Final = "0"
+SHARED: Final = "t"
+"""Path of the script's calls that are found by content: those of its threads (`core.parent.by_content`)."""
+SCRIPTS: Final = (ROOT, SHARED)
+"""The parents that the script's process is the writer of."""
 KEY_BYTES: Final = 16
 DIGEST_BYTES: Final = 8
 """Bytes of one item's argument digest; digests of a slice are joined."""

@@ -196,7 +196,7 @@ class Guests:
         for attempt in claimed:
             if not 0 < attempt.epoch < self.epoch and attempt not in guest.given:
                 return f"it says that it holds attempt {_no(attempt)}, which it was never given"
-        if any(each.parent == ids.ROOT for each in hello.waiting):
+        if any(each.parent in ids.SCRIPTS for each in hello.waiting):
             return "it says that it runs the script"
         if wrong := self._not_its_own(guest, hello.incarnations):
             return wrong

@@ -247,7 +247,7 @@ class Handover:
 
     def _attempt(self, peer: Peer, path: str) -> Attempt | None:
         """Return the attempt at a parent that a process holds, if any."""
-        if path == ids.ROOT:
+        if path in ids.SCRIPTS:
             root = self.members.root
             return root[0] if root is not None and root[1] == peer.id else None
         lease = self.scheduler.lease_of(path)

@@ -83,7 +83,7 @@ class Ledger:
 
     def tell(self, parent: Parent, raw: bytes) -> None:
         """Send a record to the process that runs the parent, if any."""
-        if parent.path == ids.ROOT:
+        if parent.path in ids.SCRIPTS:
             if self.members.root is not None:
                 self.outbox.send(self.members.root[1], raw)
             return
@@ -93,7 +93,7 @@ class Ledger:
 
     def current(self, peer: Peer, path: str, attempt: wire.Attempt) -> bool:
         """Return whether this is the parent's one writer (LE1); fence it off if not."""
-        if path == ids.ROOT:
+        if path in ids.SCRIPTS:
             good = self.members.root == (attempt, peer.id)
         else:
             lease = self.scheduler.lease_of(path)
@@ -141,7 +141,7 @@ class Ledger:
             record = self.log(parent, raw, forced=False)
             key = ids.record_key(parent.prefix, record)
             self.outbox.actions.append(Put(Table.ARGS, key, raw_args, forced=False))
-            if calls.parent == ids.ROOT:
+            if calls.parent in ids.SCRIPTS:
                 self.members.root_deaths = 0
         self.spent += change.spent
         for batch, part in changed:

@@ -9,7 +9,7 @@ from resilient_scoop.core.facts.checkpoints import pending
 from resilient_scoop.core.facts.fold import apply, apply_progress
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.core.facts.state import State
-from resilient_scoop.ids import ROOT, item_path, parse_item
+from resilient_scoop.ids import SCRIPTS, item_path, parse_item
 from resilient_scoop.wire.messages import Crashed, Define, Logged, Outcomes, Progress
 
 if TYPE_CHECKING:
@@ -66,13 +66,13 @@ def _count_leftovers(state: State, record: Outcomes, counted: Sequence[Counted])
 
 def _drop_ended(state: State) -> None:
     for path in list(state.parents):
-        if path != ROOT and path in state.parents and not is_open(state, path):
+        if path not in SCRIPTS and path in state.parents and not is_open(state, path):
             state.drop(path, counted=not state.tally.is_known)
 
 
 def is_open(state: State, path: str) -> bool:
     """Return whether the future at `path` is known and not done."""
-    if path == ROOT:
+    if path in SCRIPTS:
         return True
     place = parse_item(path)
     if place is None:

@@ -23,6 +23,7 @@ from resilient_scoop.wire import messages as wire
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
+    from resilient_scoop.core.parent.by_content import ByContent
     from resilient_scoop.core.parent.judge import Judge
 
 _WIDTH = ids.DIGEST_BYTES
@@ -32,13 +33,14 @@ class Calls:
     """The calls of one attempt at a parent."""
 
     __slots__ = (
-        "_judge", "_unread", "ahead", "arrivals", "held", "moved", "next", "open", "recovered",
-        "settled", "skipped", "sought", "under_way", "watches",
+        "_judge", "_unread", "ahead", "arrivals", "by_content", "held", "moved", "next", "open",
+        "recovered", "settled", "skipped", "sought", "under_way", "watches",
     )  # fmt: skip
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, by_content: ByContent | None = None) -> None:
         self._judge = judge
         self.next = 0  # the number of the next call
+        self.by_content = by_content  # if set, it gives the numbers
         self.open: dict[int, Call] = {}  # calls with items that are not settled, or not made
         self.held = HeldItems()  # items that wait for the end of the history
         self.ahead: dict[
@@ -63,6 +65,19 @@ class Calls:
         call = self.open[number] = Call(number, fn, fingerprint)
         self.next = number + 1
         return call
+
+    def begin_found(self, fn: bytes, fingerprint: bytes, digests: bytes) -> Call:
+        """Open the call of this content; `digests` are those of all its items."""
+        assert self.by_content is not None, "this parent's calls have an order"
+        number = self.by_content.number(fingerprint, digests)
+        call = self.open[number] = Call(number, fn, fingerprint)
+        return call
+
+    def is_ahead(self, number: int) -> bool:
+        """Return whether this attempt has not made the call of a number."""
+        if self.by_content is not None:
+            return not self.by_content.is_made(number)
+        return number >= self.next
 
     def add(
         self,

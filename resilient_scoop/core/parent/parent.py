@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from resilient_scoop import ids
 from resilient_scoop.core.parent import once
+from resilient_scoop.core.parent.by_content import ByContent
 from resilient_scoop.core.parent.calls import Calls
 from resilient_scoop.core.parent.durable import Durable, OpenBlock
 from resilient_scoop.core.parent.given_up import GivenUp
@@ -63,7 +64,7 @@ class Parent:
         self.attempt = attempt
         self.history = History(replaying=replaying)
         self.judge = Judge(path, policy or Policy(), say, name_of)
-        self.calls = Calls(self.judge)
+        self.calls = Calls(self.judge, ByContent() if path == ids.SHARED else None)
         self.once = Once()
         self.outgoing = Outgoing(path, attempt, self.once)
         self.durable = Durable()
@@ -77,7 +78,15 @@ class Parent:
         """Open the next call."""
         if self.given_up.named:
             self.let_go()
-        call = self.calls.begin(fn, fingerprint)
+        return self._opened(self.calls.begin(fn, fingerprint))
+
+    def begin_found(self, fn: bytes, fingerprint: bytes, digests: bytes) -> Call:
+        """Open a call that a replay finds by its content (`core.parent.by_content`)."""
+        if self.given_up.named:
+            self.let_go()
+        return self._opened(self.calls.begin_found(fn, fingerprint, digests))
+
+    def _opened(self, call: Call) -> Call:
         if self.durable.dropped and call.number in self.durable.dropped:
             self.judge.report_missing(call)
         history = self.history
@@ -164,7 +173,7 @@ class Parent:
             if call is None:
                 if outcome.call < 0:
                     calls.moved.note(outcome)
-                elif outcome.call >= calls.next:
+                elif calls.is_ahead(outcome.call):
                     calls.keep(outcome)
             elif call.abandoned:
                 calls.drop(call, outcome.start, outcome.start + len(outcome.values))

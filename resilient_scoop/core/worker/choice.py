@@ -71,11 +71,11 @@ def bar(
     if not (locks or (careful and parked)):
         return None
     if idle_s > BARRED_S or not careful:
-        return lambda work: work.task.parent != ids.ROOT
+        return lambda work: work.task.parent not in ids.SCRIPTS
     paths = [path for path, waiting in parked.items() if not waiting.gives_way]
     last = max(paths, key=ids.depth, default=ids.ROOT)
     return lambda work: (
-        work.task.parent != ids.ROOT and f"{work.task.parent}.".startswith(f"{last}.")
+        work.task.parent not in ids.SCRIPTS and f"{work.task.parent}.".startswith(f"{last}.")
     )
 
 
@@ -107,6 +107,6 @@ def _take_allowed(
 def give_back_upper(worker: Worker, opened: list[Work]) -> None:
     """Give back the script's own calls that may not be started now, to make room for awaited items."""
     for work in [*opened, *worker.queue]:
-        if work.task.parent == ids.ROOT:
+        if work.task.parent in ids.SCRIPTS:
             worker.give_back_from(work, work.next)
-    opened[:] = [work for work in opened if work.task.parent != ids.ROOT]
+    opened[:] = [work for work in opened if work.task.parent not in ids.SCRIPTS]

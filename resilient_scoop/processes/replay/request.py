@@ -73,7 +73,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 def open_parents(state: State) -> list[str]:
     """Return the nested parents that are not done, shallow ones first."""
-    paths = [path for path in state.parents if path != ids.ROOT and is_open(state, path)]
+    paths = [path for path in state.parents if path not in ids.SCRIPTS and is_open(state, path)]
     return sorted(paths, key=lambda path: (ids.depth(path), path))
 
 

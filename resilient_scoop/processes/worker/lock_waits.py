@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from resilient_scoop.adapters.flight_record import DEADLINE
 from resilient_scoop.adapters.greenlets import getcurrent
 from resilient_scoop.core.endings import START_AGAIN
-from resilient_scoop.ids import ROOT
+from resilient_scoop.ids import SCRIPTS
 from resilient_scoop.processes.worker.polls import HOLD_S, LOCK_CALLS, Polls
 from resilient_scoop.task_state import file_locks, locks, process_locks
 from resilient_scoop.values.user_modules import PACKAGE
@@ -192,7 +192,7 @@ class LockWaits:
         machine = loop.session.machine
         if loop.settings.options.workers == 1 or machine.fenced:
             return True
-        if any(work.task.parent != ROOT for work in (*loop.open, *machine.queue)):
+        if any(work.task.parent not in SCRIPTS for work in (*loop.open, *machine.queue)):
             return True
         return any(parked.ready() for parked in loop.parked.values())
 
