@@ -18,11 +18,14 @@ from resilient_scoop._version import __version__
 if TYPE_CHECKING:
     import logging
 
+    from resilient_scoop.executor import Executor
+    from resilient_scoop.session import Session
+
     logger: logging.Logger
 
 __all__ = [
-    "BROKER", "DEBUG", "IS_ORIGIN", "IS_RUNNING", "SIZE", "WORKER", "BrokerInfo", "__version__",
-    "logger", "worker",
+    "BROKER", "DEBUG", "IS_ORIGIN", "IS_RUNNING", "SIZE", "WORKER", "BrokerInfo", "Executor", "Session",
+    "__version__", "logger", "worker",
 ]  # fmt: skip
 
 
@@ -47,10 +50,20 @@ SIZE: int = 0
 
 
 def __getattr__(name: str) -> Any:
-    """Return `logger`, created on first use: loading `logging` takes 3 ms in each process."""
-    if name != "logger":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import logging
+    """Return what is loaded on first use, since it takes time: `logging` takes 3 ms in each process."""
+    if name == "logger":
+        import logging
 
-    globals()["logger"] = made = logging.getLogger(__name__)
+        made: Any = logging.getLogger(__name__)
+    elif name == "Executor":
+        from resilient_scoop import executor
+
+        made = executor.Executor
+    elif name == "Session":
+        from resilient_scoop import session
+
+        made = session.Session
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = made
     return made

@@ -308,6 +308,18 @@ class RunStoppedError(RscoopError):
         return f"run {self.run} stopped: {self.reason}; to continue: rscoop resume {self.run}"
 
 
+class SessionClosedError(RscoopError, RuntimeError):
+    """A call or a wait of a session that is closed; no finished result is lost."""
+
+    def __init__(self, run: str, reason: str) -> None:
+        super().__init__(run, reason)
+        self.run = run
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the session {self.run} is closed: {self.reason}"
+
+
 class PlaceError(RscoopError):
     """A place cannot start or reach an agent; the text names the cause and the cure."""
 

@@ -11,7 +11,6 @@ import click
 import msgspec
 
 from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, print_json, size
-from resilient_scoop.cli.script import installed_versions
 from resilient_scoop.cli.tables import GAP, Column, fit, folded, width_here
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import UsageError
@@ -21,6 +20,7 @@ from resilient_scoop.hosts.make import Kind, SshOptions, make_door
 from resilient_scoop.hosts.remote_command import RemoteSettings
 from resilient_scoop.hosts.ssh_config import SshConfig
 from resilient_scoop.hosts.ssh_login import LOGINS_MAX, LoginSettings
+from resilient_scoop.runs.versions import installed_versions
 
 _UNUSABLE: Final = 75
 _COLORS: Final = {Level.PROBLEM: "red", Level.WARNING: "yellow"}

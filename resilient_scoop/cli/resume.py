@@ -19,7 +19,7 @@ from resilient_scoop.cli.base import (
 from resilient_scoop.cli.changed import ALL, check_flags, decide
 from resilient_scoop.cli.environment import enter_surroundings, env_option
 from resilient_scoop.cli.grid import GridWish, crew, grid_options, hosts_before, save_hosts
-from resilient_scoop.cli.script import check_program, installed_versions
+from resilient_scoop.cli.script import check_program
 from resilient_scoop.cli.start import start
 from resilient_scoop.cli.timelimit import TimeLimit, limit_of, time_limit_option
 from resilient_scoop.errors import UsageError
@@ -28,6 +28,7 @@ from resilient_scoop.processes.options import RunOptions
 from resilient_scoop.processes.starting import script_spec
 from resilient_scoop.runs.folder import RunDir, RunInfo
 from resilient_scoop.runs.stdin_rest import file_of, go_on
+from resilient_scoop.runs.versions import installed_versions
 
 _OPTIONAL_VALUE: Final = {"--reuse-changed", "--recompute-changed"}
 

@@ -28,7 +28,6 @@ from resilient_scoop.cli.script import (
     Target,
     find_module,
     find_script,
-    installed_versions,
     read_script,
 )
 from resilient_scoop.cli.start import start
@@ -45,6 +44,7 @@ from resilient_scoop.runs.folder import (
 )
 from resilient_scoop.runs.stdin_rest import file_of
 from resilient_scoop.runs.surroundings import look
+from resilient_scoop.runs.versions import installed_versions
 from resilient_scoop.task_state.rng import RULES
 
 SEED_BITS: Final = 64

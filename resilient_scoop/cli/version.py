@@ -9,7 +9,7 @@ import msgspec
 
 from resilient_scoop._version import __version__
 from resilient_scoop.cli.base import SCHEMA, SETTINGS, json_option, print_json
-from resilient_scoop.cli.script import installed_versions
+from resilient_scoop.runs.versions import installed_versions
 
 
 class VersionReport(msgspec.Struct, frozen=True):

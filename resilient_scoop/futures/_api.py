@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from resilient_scoop.futures._shared import SharedCalls
+
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
 _ignored: set[str] = (
@@ -41,7 +43,11 @@ def submit(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
 def _submit(
     fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], given: Options | None
 ) -> Future[Any]:
-    at = _engine.here()
+    try:
+        at = _engine.here()
+    except _engine.InThreadError as refused:
+        calls: Any = in_threads(refused)
+        return calls.submit(fn, args, kwargs, _options.of(fn, given))  # type: ignore[no-any-return]
     if at is None:
         return _serial.submit(fn, args, kwargs)
     if kwargs:
@@ -59,6 +65,20 @@ def _submit(
         at.parent.given_up.name(call, abandoned=False)
         raise
     return Future(at, call, define.name)
+
+
+def in_threads(refused: _engine.InThreadError) -> SharedCalls:
+    """Return where calls of threads belong.
+
+    Raises:
+        InThreadError: this is a thread of a task. UsageError: the run is strict.
+    """
+    from resilient_scoop.futures import _shared  # only where threads make calls
+
+    found = _shared.here()
+    if found is None:
+        raise refused
+    return found
 
 
 def map(
@@ -109,7 +129,11 @@ def _map(
     given: Options | None = None,
 ) -> Iterator[Any]:
     """Begin a map; `read` gives its values in the order that is wanted."""
-    at = _engine.here()
+    try:
+        at = _engine.here()
+    except _engine.InThreadError as refused:
+        calls, options = in_threads(refused), _options.of(func, given)
+        return calls.map(func, iterables, timeout, buffersize, options)
     if at is None:
         _serial.warn_once()
         return iter(builtins.map(_serial.SerialItem(func), *iterables))

@@ -72,6 +72,10 @@ _bringing: dict[bytes, Define] = {}
 program_end.caches += [_definitions.clear, _bringing.clear, forget_known, imported_values.forget]
 
 
+class InThreadError(RuntimeError):
+    """A thread that is not the main one has made a call."""
+
+
 class Here:
     """Where the running code is: its session, context and parent machine."""
 
@@ -118,7 +122,7 @@ def session_here(in_thread: str, refusal: str | None = None) -> Session | None:
     if refusal is not None:
         raise RuntimeError(refusal)
     if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError(in_thread)
+        raise InThreadError(in_thread)
     if session.context.fenced:
         raise GreenletExit
     return session
@@ -318,13 +322,13 @@ def add(at: Here, call: Call, define: Define, args: Sequence[Any], *, last: bool
             if session.is_cut:
                 sever(parent)
         nudge(at)
-        if _has_enough(at):
-            block(at, lambda: not _has_enough(at))
+        if has_enough(at):
+            block(at, lambda: not has_enough(at))
         if not args:
             return
 
 
-def _has_enough(at: Here) -> bool:
+def has_enough(at: Here) -> bool:
     """Return whether enough items are in progress to keep the workers busy."""
     under_way = at.parent.calls.under_way
     if under_way.in_messages > OUTSTANDING_BYTES_MAX:

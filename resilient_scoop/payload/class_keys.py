@@ -50,6 +50,18 @@ HEAP_TYPE, _IMMUTABLE_TYPE = 1 << 9, 1 << 8
 
 _known: dict[int, KnownClass] = {}
 _by_key: dict[Key, weakref.ref[type]] = {}
+
+
+class AllNames(set[str]):
+    """Every name: of a `__main__` that was typed, and that no worker can import."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __bool__(self) -> bool:
+        return True
+
+
 guarded: set[str] = set()
 """Names in `__main__` here that do not exist in workers: those that the script binds under `if
 __name__ == "__main__":`. Functions and classes with these names are pickled by value."""

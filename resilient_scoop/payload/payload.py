@@ -69,6 +69,11 @@ def keep_by_value(names: Iterable[str]) -> None:
     class_keys.guarded.update(names)
 
 
+def keep_all_by_value() -> None:
+    """Pickle all functions and classes of `__main__` by value: workers import an empty one."""
+    class_keys.guarded = class_keys.AllNames()
+
+
 def is_missing_in_workers(name: str | None) -> bool:
     """Return whether workers lack a name of `__main__`."""
     return name in class_keys.guarded

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilient_scoop.core.parent.parent import Parent
+    from resilient_scoop.processes.pump import Pump
     from resilient_scoop.processes.starting import ChildSettings
     from resilient_scoop.task_state.rng import StreamBook
     from resilient_scoop.transport.mirror import HostFiles
@@ -143,6 +144,23 @@ class Session:
         self.on_stop: Callable[[], None] | None = None
         self.say_stuck: Callable[[], None] | None = None  # called by the deputy, in its turn
         self._closed = threading.Event()
+        self.shared: Any = None  # the calls of threads (`futures._shared`)
+        self.pumping: Pump | None = None  # receives, once other threads than the main one wait
+
+    def pump_by_thread(self) -> Pump:
+        """Return the thread that receives for all threads; start it at the first call."""
+        with self._lock:
+            if self.pumping is None:
+                from resilient_scoop.processes.pump import Pump  # only where threads make calls
+
+                self.pumping = Pump(self)
+                self.pumping.start()
+            return self.pumping
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is sent or received any more."""
+        return self._closed.is_set()
 
     def turn(self) -> threading.Lock:
         """Return the lock of the main thread and the deputy: `with session.turn():`."""
@@ -283,6 +301,7 @@ class Session:
         """Leave the run, of which this process has a copy: it is a forked child."""
         self._closed.set()
         self._lock = threading.Lock()  # its holder is not in this process
+        self.pumping = None
         self.machine.stopping = "forked"
         self.flushed_at = float("inf")
         for stream in (self.output, self.input):

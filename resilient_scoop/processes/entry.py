@@ -43,6 +43,8 @@ def _run() -> int:
             from resilient_scoop.processes.agent.remote import main as run
         elif role == "host":
             from resilient_scoop.processes.agent.guardian import main as run
+        elif role == "session":
+            from resilient_scoop.processes.launcher.in_process import main as run
         elif role == "places":
             from resilient_scoop.processes.places.start import main as run
         elif role == "worker":

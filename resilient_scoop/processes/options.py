@@ -40,6 +40,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     limit: Limit | None = None
     grid: bool = False  # other hosts take part (`hosts.spec`)
     hosts: int = 0  # that are named, the run's own included if it computes
+    in_process: bool = False  # a session: the program that opened it makes the script's calls
     listen: tuple[str, ...] = ()  # addresses on which the broker listens for them; empty: all
 
     @property

@@ -73,6 +73,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     first: str | None = None  # of a kept script: the folder of its modules
     flags: list[str] = []  # of the interpreter, for script and workers
     stdin_file: str | None = None  # the file that the script's standard input was
+    in_process: bool = False  # a session of a program, which opens it again by its name
     around: Surroundings | None = None  # environment, umask, limits; None in runs of version 0.1
     format: int = FORMAT
 

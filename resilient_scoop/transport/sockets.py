@@ -79,6 +79,11 @@ class Socket:
         self._poller.register(self._socket, zmq.POLLIN)
 
     @property
+    def fd(self) -> int:
+        """The descriptor that becomes readable, once, when something has happened to the socket."""
+        return int(self._socket.getsockopt(zmq.FD))
+
+    @property
     def doors(self) -> list[zmq.Socket[bytes]]:
         """Return what to poll."""
         return [self._socket]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NAME_BYTES_MAX = 200
-_is_path = re.compile(r"0(?:\.\d{1,18}\[\d{1,18}\])*").fullmatch
+_is_path = re.compile(r"[0t](?:\.\d{1,18}\[\d{1,18}\])*").fullmatch
 
 
 def check(messages: Sequence[wire.Up]) -> None:  # noqa: C901, PLR0912 - a table

@@ -54,11 +54,6 @@ class Fruitless:
     def _mark(self) -> tuple[int, ...]:
         """Return what grows with everything that is gained (Z2)."""
         state = self._state
-<<<<<<< HEAD
         root = state.parent(ids.ROOT)
         observations = root.next_observation
         return state.items_done, state.items_known, state.output_bytes, state.inputs, observations
-=======
-        told = state.parent(ids.ROOT).next_observation
-        return state.items_done, state.items_known, state.output_bytes, state.inputs, told
->>>>>>> 1f82128 (Number calls by their content where their order is not fixed)

@@ -26,7 +26,7 @@ from resilient_scoop.core.broker.timeouts import (
     held_below,
     tries_of,
 )
-from resilient_scoop.core.endings import LAUNCHER_GONE
+from resilient_scoop.core.endings import LAUNCHER_GONE, SESSION_CLOSED
 from resilient_scoop.core.facts.intervals import Intervals
 from resilient_scoop.wire import messages as wire
 from resilient_scoop.wire.broker_errors import broker_error
@@ -75,7 +75,12 @@ class Membership:
         return self.ledger.stopping
 
     def stops(self, peer: Peer) -> bool:
-        """Return whether a process ends with the run's stop: other hosts outlive the launcher."""
+        """Return whether a process ends with the run's stop.
+
+        Other hosts outlive the launcher, and the program of a session outlives its run.
+        """
+        if self.stopping == SESSION_CLOSED and peer.role == "origin":
+            return False
         return peer.host is None or self.stopping != LAUNCHER_GONE
 
     # --- arrival ------------------------------------------------------------------------------

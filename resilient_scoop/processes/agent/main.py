@@ -76,7 +76,8 @@ class AgentShell:
         self.settings = settings
         remote = settings.is_remote
         before = f"{settings.node}:" if remote else ""
-        slots = [] if remote else [Slot("origin", "origin")]
+        has_origin = not (remote or settings.options.in_process)
+        slots = [Slot("origin", "origin")] if has_origin else []
         slots += [Slot("worker", f"{before}w{n + 1}") for n in range(settings.options.workers)]
         config = AgentConfig(
             settings.stop_grace_s, always_replay=settings.options.always_replay,

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from resilient_scoop.core.endings import REFUSED, STOPPED
+from resilient_scoop.core.endings import REFUSED, SESSION_CLOSED, STOPPED
 from resilient_scoop.counts import counted
 from resilient_scoop.errors import JournalError, JournalGoneError, RunStoppedError
 from resilient_scoop.journal.view import JournalView
@@ -88,10 +88,16 @@ class ChildProcess:
     mark: tuple[int, ...] = ()  # the progress of the run at the last one
 
 
-def launch(run: RunDir, options: RunOptions, made: Sequence[decisions.Decision] = ()) -> int:
+def launch(
+    run: RunDir,
+    options: RunOptions,
+    made: Sequence[decisions.Decision] = (),
+    owner_fd: int = -1,
+) -> int:
     """Run a run to its end; return the exit code for the shell.
 
-    `made`: new decisions about changed code, to be kept with the run.
+    `made`: new decisions about changed code, to be kept with the run. `owner_fd`: a descriptor that a
+    session's program closes when the run is to end.
 
     Raises:
         RunBusyError: another launcher holds the run.
@@ -103,6 +109,7 @@ def launch(run: RunDir, options: RunOptions, made: Sequence[decisions.Decision] 
             decisions.save(run.path, made)
             run.limit_met.unlink(missing_ok=True)
             launcher = Launcher(run, options, lock)
+            launcher.owner_fd = owner_fd
             code = launcher.serve()
         except OSError as error:
             _note_limit(run)
@@ -234,6 +241,7 @@ class Launcher:
         if places is not None:
             places.end(grace_s)
 
+    owner_fd = -1
     agent_control = -1
     agent_mark = ""
     others: frozenset[int] = (
@@ -253,6 +261,7 @@ class Launcher:
             self.others = frozenset(leftovers.below(set()))
             leftovers.adopt()
             self._make_folders()
+            self._watch_owner()
             self.signals = SignalReceiver(self.selector, self.handover.hear, self._leave)
             terminal = _STDERR if not self.options.detach and os.isatty(_STDERR) else None
             self.errors = ErrorStream(self.run.logs / ERRORS_LOG, self.display.error, terminal)
@@ -288,6 +297,16 @@ class Launcher:
             if self.signals is not None:
                 self.signals.close()
             self.run.remove_socket_dir()  # last, because it needs descriptors, which may have run out
+
+    def _watch_owner(self) -> None:
+        if self.owner_fd >= 0:
+            self.selector.register(self.owner_fd, selectors.EVENT_READ, self._hear_owner)
+
+    def _hear_owner(self) -> None:
+        """The program that opened this session has closed it, or has ended."""
+        self.selector.unregister(self.owner_fd)
+        self.handover.word = SESSION_CLOSED
+        self.handover.stop()
 
     def _make_folders(self) -> None:
         self.run.logs.mkdir(mode=0o700, exist_ok=True)
@@ -603,6 +622,8 @@ class Launcher:
             return self._finish_ended(report)
         resume = f"rscoop resume {self.run.id}"
         if self.fatal_code not in (0, STOPPED):
+            return self.fatal_code
+        if self.options.in_process:
             return self.fatal_code
         ended = "saved and stopped" if self.handover.whole and self.handover.ends else "stopped"
         self.display.note(f"run {self.run.id} {ended}; {self._kept()}; to continue: {resume}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import io
 import os
 import sys
@@ -112,7 +113,14 @@ class Root:
                 if left <= 0:
                     session.pump()
                     return ready()
-                session.pump(min(left, BEAT_S))
+                pumping = session.pumping
+                if pumping is None:
+                    session.pump(min(left, BEAT_S))
+                else:
+                    session.flush(time.monotonic())
+            if pumping is not None:
+                pumping.wake()
+                user_signals.breakable(functools.partial(pumping.wait, min(left, BEAT_S)))
             self.heed_stop()
             user_signals.deliver_due()
         if session.context.in_once:

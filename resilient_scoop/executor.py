@@ -1,0 +1,313 @@
+"""`Executor`: the interface of `concurrent.futures.Executor`, over a run.
+
+    with Executor(max_workers=4, run="trial7") as executor:
+        results = list(executor.map(work, range(1000)))
+
+In a program that `rscoop` did not start, it opens a session (`resilient_scoop.session`). In the script
+of a run it uses the run. In both, calls are found again by function, arguments, and how often the
+same call was made before; futures are those of `concurrent.futures`, any thread may use them, and
+callbacks run in a thread. In a task it uses `futures.submit`: a task that waits makes room for
+others.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import functools
+import itertools
+import os
+import threading
+import time
+import weakref
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any, Final
+
+from resilient_scoop.errors import SessionClosedError
+from resilient_scoop.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_STOPPED: Final = "cannot schedule new futures after shutdown"
+_ENDED: Final = "cannot schedule new futures after interpreter shutdown"
+_numbers: Final = itertools.count()
+
+
+class _Interpreter:
+    ends = False
+
+
+def _note_end() -> None:
+    _Interpreter.ends = True
+
+
+class Executor(cf.Executor):
+    """Computes calls on the workers of a run.
+
+    Args:
+        max_workers: worker processes of the session that is opened; None: one per core that this
+            process may use. A run that `rscoop` started keeps its own number.
+        run: name of the session's run, which is continued if it is known; None: the run is removed
+            at the end. Not for a run that `rscoop` started.
+        initializer, initargs: called once in each worker before its first call of this executor. If
+            it raises, the executor is broken.
+        session: an open session, which stays open when the executor is shut down.
+
+    Raises:
+        ValueError: `max_workers` is less than 1. TypeError: `initializer` is not callable.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        run: str | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        session: Session | None = None,
+        **settings: Any,
+    ) -> None:
+        if max_workers is not None and max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self._initializer = initializer and _Initializer(initializer, tuple(initargs))
+        self._lock = threading.Lock()
+        self._shut = False
+        self._broken: str | None = None
+        self._pending: set[Any] = set()
+        self._session, self._owns = session, False
+        self._place = _place_here()
+        if self._place is None and session is None:
+            self._session = Session(run, workers=max_workers, **settings)
+            self._owns = True
+        self._max_workers = self._count(max_workers)
+        _watch_the_end()
+
+    def _count(self, asked: int | None) -> int:
+        if self._session is not None:
+            return self._session.workers
+        import resilient_scoop
+
+        return asked or resilient_scoop.SIZE or os.cpu_count() or 1
+
+    # --- calls --------------------------------------------------------------------------------
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> cf.Future[Any]:
+        """Submit `fn(*args, **kwargs)`; return its future.
+
+        A callable or an argument that cannot be pickled is an error of the future, as everything
+        else that happens to the call.
+
+        Raises:
+            RuntimeError: the executor is shut down, or the interpreter ends. BrokenExecutor: its
+            initializer has failed, or its session has ended.
+        """
+        with self._lock:
+            if self._broken:
+                raise BrokenProcessPool(self._broken)
+            if self._shut:
+                raise RuntimeError(_STOPPED)
+            if _Interpreter.ends:
+                raise RuntimeError(_ENDED)
+            future: Any = self._made(fn, args, kwargs)
+            self._pending.add(future)
+        future.add_done_callback(self._note_done)
+        return future  # type: ignore[no-any-return]
+
+    def _made(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._initializer is not None:
+            fn = functools.partial(_initialized, self._initializer, fn)
+        try:
+            if self._session is not None:
+                return self._session.submit(fn, *args, **kwargs)
+            assert self._place is not None, "there is a session, or a run"
+            return self._place(fn, args, kwargs)
+        except SessionClosedError as closed:
+            if self._owns:
+                raise BrokenProcessPool(str(closed)) from closed
+            raise
+        except (TypeError, ValueError, AttributeError, OSError) as error:
+            return _failed(error)
+        except Exception as error:  # pickling runs user code
+            if isinstance(error, RuntimeError):
+                raise
+            return _failed(error)
+
+    def _note_done(self, future: Any) -> None:
+        with self._lock:
+            self._pending.discard(future)
+        if self._initializer is not None and not future.cancelled():
+            error = future.exception()
+            if isinstance(error, InitializerFailedError):
+                self._broken = str(error)
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[Any]:
+        """Return an iterator over `fn(*row)` for the rows of the zipped iterables, in their order.
+
+        All calls are submitted at once; with `buffersize`, at most so many are under way. `chunksize`
+        has no effect: slices are sized by measured time.
+
+        Raises:
+            TimeoutError: at an item without a result `timeout` seconds after the call. ValueError:
+            `chunksize` or `buffersize` is less than 1.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        until = None if timeout is None else time.monotonic() + timeout
+        rows = zip(*iterables, strict=False)
+        first = rows if buffersize is None else itertools.islice(rows, buffersize)
+        futures = [self.submit(fn, *row) for row in first]
+        more = iter(()) if buffersize is None else rows
+        return _results(weakref.ref(self), fn, futures, more, until)
+
+    # --- ending -------------------------------------------------------------------------------
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Take no more calls; wait for those under way if `wait`, and end an own session after them."""
+        with self._lock:
+            first, self._shut = not self._shut, True
+            pending = list(self._pending)
+        if cancel_futures:
+            for future in pending:
+                future.cancel()
+        if wait:
+            for future in pending:
+                _await(future)
+            self._close()
+        elif first and self._owns:
+            threading.Thread(target=self._close, name="rscoop-shutdown", daemon=False).start()
+
+    def _close(self) -> None:
+        if self._owns and self._session is not None:
+            self._session.close()
+
+    def __repr__(self) -> str:
+        what = repr(self._session) if self._session is not None else "of this run"
+        return f"<Executor {'shut down ' if self._shut else ''}{what}>"
+
+    def _repr_html_(self) -> str:
+        import html
+
+        if self._session is not None:
+            return self._session._repr_html_()
+        return f"<code>{html.escape(repr(self))}</code>"
+
+
+def _await(future: Any) -> None:
+    """Wait for a future, whatever becomes of it."""
+    if isinstance(future, cf.Future):
+        cf.wait([future])
+    elif not future.cancelled():
+        future.exception()
+
+
+def _failed(error: Exception) -> cf.Future[Any]:
+    future: cf.Future[Any] = cf.Future()
+    future.set_running_or_notify_cancel()
+    future.set_exception(error)
+    return future
+
+
+def _results(
+    owner: weakref.ref[Executor],
+    fn: Callable[..., Any],
+    futures: list[Any],
+    more: Iterator[tuple[Any, ...]],
+    until: float | None,
+) -> Iterator[Any]:
+    """Yield results in order; no yielded result is kept, and what is not read is canceled."""
+    futures.reverse()
+    try:
+        while futures:
+            executor = owner()
+            if executor is not None:
+                for row in itertools.islice(more, 1):
+                    futures.insert(0, executor.submit(fn, *row))
+            del executor
+            left_s = None if until is None else until - time.monotonic()
+            yield _take(futures, left_s)
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _take(futures: list[Any], left_s: float | None) -> Any:
+    future = futures[-1]
+    try:
+        return future.result(left_s)
+    finally:
+        if future.done():
+            futures.pop()
+        del future
+
+
+class InitializerFailedError(RuntimeError):
+    """The initializer of an executor raised in a worker."""
+
+
+class _Initializer:
+    """An initializer of one executor, and what it is called with."""
+
+    def __init__(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self.function = function
+        self.args = args
+        self.number = next(_numbers)
+
+
+_begun: dict[int, str] = {}
+"""In a worker: the executors whose initializer has run, and how it failed."""
+
+
+def _initialized(
+    initializer: _Initializer, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Any:
+    """Call a function in a worker, after the initializer."""
+    number = initializer.number
+    if number not in _begun:
+        _begun[number] = ""
+        try:
+            initializer.function(*initializer.args)
+        except BaseException as error:  # noqa: BLE001  user code
+            _begun[number] = (
+                f"the initializer of the executor raised {type(error).__name__}: {error}"
+            )
+    if _begun[number]:
+        raise InitializerFailedError(_begun[number])
+    return fn(*args, **kwargs)
+
+
+def _place_here() -> Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any] | None:
+    """Return how calls are made in a process of a run; None in any other process."""
+    from resilient_scoop.processes.here import Process
+
+    if Process.session is None and Process.importing is None:
+        return None
+    from resilient_scoop import futures
+    from resilient_scoop.futures import _options, _shared
+
+    shared = None if Process.importing is not None else _shared.here()
+    if shared is None:
+        return lambda fn, args, kwargs: futures.submit(fn, *args, **kwargs)
+    return lambda fn, args, kwargs: shared.submit(fn, args, kwargs, _options.of(fn, None))
+
+
+class _Hooks:
+    are_set = False
+
+
+def _watch_the_end() -> None:
+    if not _Hooks.are_set:
+        _Hooks.are_set = True
+        threading._register_atexit(_note_end)  # type: ignore[attr-defined]  # noqa: SLF001

@@ -1,0 +1,341 @@
+"""Calls of any thread of the script's process, and of executors: found again by their content.
+
+The main thread's own calls (`futures.submit`, `futures.map`) have an order, which a replay repeats.
+Threads have none, so their calls belong to a second parent, `ids.SHARED`, whose calls get their
+numbers from function and arguments (`core.parent.by_content`). Their futures are those of
+`concurrent.futures`: any thread may wait for them, and callbacks run in a thread of ours.
+
+  SH1  Each call has one future, which gets one outcome: that of the journal, or an error that says why
+       there will be none (`close`).
+  SH2  Values are unpickled and callbacks are run outside of turns: user code may make calls there.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import itertools
+import signal
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from resilient_scoop import ids
+from resilient_scoop.core.parent.call import Watch
+from resilient_scoop.core.parent.parent import Parent
+from resilient_scoop.errors import UnpicklingFailedError, UsageError
+from resilient_scoop.futures import _engine
+from resilient_scoop.identity.digest import has_met, take_met
+from resilient_scoop.payload import payload as codec
+from resilient_scoop.processes.here import Process
+from resilient_scoop.wire.broker_errors import is_cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from resilient_scoop.core.parent.call import Call
+    from resilient_scoop.processes.connection import Session
+    from resilient_scoop.processes.pump import Pump
+    from resilient_scoop.wire.messages import Options
+
+T = TypeVar("T")
+_LOOK_S: Final = 0.25
+BUFFER: Final = 1024
+"""Calls under way of a map over an iterable without a length."""
+_STRICT: Final = (
+    "futures were used in thread {}: with --strict, a replay must repeat every call in its order, which "
+    "threads do not have; make calls in the script's main thread, or run without --strict"
+)
+
+
+class SharedFuture(cf.Future[T]):
+    """A call of a thread or an executor; `path` is its identity in the run, `callable` the name."""
+
+    def __init__(self, calls: SharedCalls, call: Call, name: str) -> None:
+        super().__init__()
+        self._calls = calls
+        self.call: Call | None = call  # until it has its outcome
+        self.callable = name
+        self.number = call.number
+        self.index = 0
+        self.path = ids.item_path(ids.SHARED, call.number, 0)
+
+    def __reduce__(self) -> str:
+        raise TypeError(f"a future cannot be pickled: {self.__rscoop_advice__()}")
+
+    def __rscoop_advice__(self) -> str:
+        """Return advice for the error that it cannot be pickled."""
+        return f"pass the result of future {self.path} (`.result()`)"
+
+    def cancel(self) -> bool:
+        """Try to cancel it; return whether it worked: no worker had started it."""
+        if self.done():
+            return self.cancelled()
+        return self._calls.cancel(self)
+
+    def withdraw(self) -> bool:
+        """Become canceled here, and tell those who wait."""
+        if not super().cancel():
+            return self.cancelled()
+        self.set_running_or_notify_cancel()
+        return True
+
+
+class SharedCalls:
+    """All calls of one process that are found by content, and their waiting futures."""
+
+    def __init__(self, session: Session) -> None:
+        machine = session.machine
+        assert machine.root is not None, "the script's process is granted the root"
+        self.session = session
+        self.pumping: Pump = session.pump_by_thread()
+        self._waiting: dict[int, SharedFuture[Any]] = {}
+        self._watch = Watch()
+        self._lock = threading.RLock()  # one call is being encoded at a time
+        self._cancelling = threading.Lock()  # one cancellation at a time
+        self._idle = True  # no outcome is being delivered
+        self._closed: BaseException | None = None
+        known = machine.callables.known
+        self.parent = Parent(
+            ids.SHARED, machine.root, True, Process.policy, Process.say,  # noqa: FBT003
+            lambda fn: known[fn].name if fn in known else fn.hex(),
+        )  # fmt: skip
+        self._at = _engine.Here(session, session.context, self.parent)
+        with session.turn():
+            machine.parents[ids.SHARED] = self.parent
+            self.parent.calls.add_watch(self._watch)
+            self.pumping.each_turn.append(self._each_turn)
+        self.pumping.wake()
+        self._thread = threading.Thread(target=self._deliver, name="rscoop-results", daemon=True)
+        self._thread.start()
+
+    # --- making calls -------------------------------------------------------------------------
+
+    def submit(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+    ) -> SharedFuture[Any]:
+        """Make a call; return its future.
+
+        Raises:
+            TypeError: the function is not callable. PicklingFailedError: it or an argument cannot be
+            pickled. RuntimeError: the session is closed.
+        """
+        if kwargs:
+            style, arg = _engine.KEYWORDS, (args, kwargs)
+        elif len(args) == 1:
+            style, arg = _engine.ONE, args[0]
+        else:
+            style, arg = _engine.STAR, args
+        session, parent, at = self.session, self.parent, self._at
+        with self._lock:
+            self._check()
+            define = _engine.definition(function, style, options)
+            digests, payloads, files = _engine.encode(at, define, [arg])
+            if has_met():
+                define = _engine.bringing(define, take_met())
+            with session.turn():
+                session.machine.define(define)
+                call = parent.begin_found(define.fn, define.fingerprint, digests)
+                future: SharedFuture[Any] = SharedFuture(self, call, define.name)
+                self._waiting[call.number] = future
+                self._watch.calls.add(call.number)
+                if files:
+                    refs = {0: payloads[0][1:]}
+                    session.keep_files(parent.path, call.number, refs)
+                parent.add(call, digests, payloads, last=True, files=files)
+                if not call.left:  # the history had its result
+                    self._watch.hear(call.number)
+                    self.pumping.announce()
+            self.pumping.wake()
+        if _engine.has_enough(at):
+            self.pumping.wait_for(lambda: self._closed is not None or not _engine.has_enough(at))
+        return future
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        timeout: float | None,
+        buffersize: int | None,
+        options: Options,
+    ) -> Iterator[Any]:
+        """Return an iterator over the values of a call for each row, in order.
+
+        Iterables with a length are submitted at once, others read ahead by `buffersize`.
+
+        Raises:
+            TypeError: there is no iterable. ValueError: `buffersize` is less than 1.
+        """
+        if not iterables:
+            raise TypeError("map() must have at least one iterable")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or at least 1")
+        until = None if timeout is None else time.monotonic() + timeout
+        rows = zip(*iterables, strict=False)
+        ahead: deque[SharedFuture[Any]] = deque()
+        if buffersize is None and any(hasattr(each, "__len__") for each in iterables):
+            ahead.extend(self.submit(function, row, {}, options) for row in rows)
+        size = buffersize or BUFFER
+        ahead.extend(
+            self.submit(function, row, {}, options)
+            for row in itertools.islice(rows, max(0, size - len(ahead)))
+        )
+        return self._values(function, ahead, rows, until, options)
+
+    def _values(
+        self,
+        function: Callable[..., Any],
+        ahead: deque[SharedFuture[Any]],
+        rows: Iterator[tuple[Any, ...]],
+        until: float | None,
+        options: Options,
+    ) -> Iterator[Any]:
+        try:
+            while ahead:
+                left_s = None if until is None else max(0.0, until - time.monotonic())
+                value = ahead[0].result(left_s)
+                ahead.popleft()
+                ahead.extend(
+                    self.submit(function, row, {}, options) for row in itertools.islice(rows, 1)
+                )
+                yield value
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    def _check(self) -> None:
+        refusal = self.parent.judge.refusal or self._closed
+        if refusal is not None:
+            raise refusal.with_traceback(None)
+
+    def cancel(self, future: SharedFuture[Any]) -> bool:
+        """Ask the broker to cancel a call; return whether no worker had started it."""
+        with self._cancelling:
+            parent = self.parent
+            with self.session.turn():
+                if future.done() or future.call is None or not future.call.left:
+                    return future.cancelled()
+                parent.ask_cancel(future.number, 0)
+                self.session.pump()
+            self.pumping.wake()
+            self.pumping.wait_for(
+                lambda: parent.cancelled is not None or future.done() or self._closed is not None
+            )
+            if not parent.cancelled:
+                return future.cancelled()
+        return future.withdraw()
+
+    # --- outcomes -----------------------------------------------------------------------------
+
+    def _each_turn(self) -> None:
+        """Ask for the history; end if the run does (in a turn)."""
+        session = self.session
+        frame = self.parent.page_wanted() if self.parent.history.replaying else None
+        if frame is not None:
+            session.send(frame)
+            session.flush(time.monotonic())
+
+    def _has_news(self) -> bool:
+        return bool(self._watch.arrived) or self._closed is not None or self._is_refused()
+
+    def _is_refused(self) -> bool:
+        return self.parent.judge.refusal is not None and bool(self._waiting)
+
+    def _deliver(self) -> None:
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, signal.valid_signals()
+        )  # they are the main thread's
+        arrived = self._watch.arrived
+        while self._closed is None:
+            self._idle = not arrived
+            self.pumping.wait_for(self._has_news, time.monotonic() + _LOOK_S)
+            self._idle = False
+            while arrived:
+                self._settle(arrived.popleft())
+            if self._is_refused():
+                self._fail(self.parent.judge.refusal)
+
+    def _settle(self, number: int) -> None:
+        """Give a future the outcome that has arrived for it (SH1, SH2)."""
+        future = self._waiting.get(number)
+        call = None if future is None else future.call
+        chunk = None if call is None else call.find(0)
+        if future is None or chunk is None:
+            return
+        del self._waiting[number]
+        self._watch.calls.discard(number)
+        future.call = None
+        value = chunk.values[0]
+        if 0 in chunk.failed and is_cancelled(value):
+            future.withdraw()
+            return
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            found = codec.loads(value, self.session.store, f"result of {future.callable}")
+        except UnpicklingFailedError as error:
+            future.set_exception(error)
+            return
+        if 0 in chunk.failed:
+            future.set_exception(found)
+        else:
+            future.set_result(found)
+
+    def _fail(self, error: BaseException | None) -> None:
+        """No more outcomes will come: say so to every waiting future (SH1)."""
+        while self._waiting:
+            _, future = self._waiting.popitem()
+            if future.done():
+                continue
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+
+    # --- ending -------------------------------------------------------------------------------
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether every call has its outcome, and callbacks have been run (in a turn, or not)."""
+        if self._closed is not None or self.parent.judge.refusal is not None:
+            return True
+        return not self._waiting and not self._watch.arrived and self._idle
+
+    def drain(self, until: float | None = None) -> bool:
+        """Wait until `is_drained`; return whether it is. For threads other than the pump's."""
+        return self.pumping.wait_for(lambda: self.is_drained, until)
+
+    def close(self, error: BaseException) -> None:
+        """Make no more calls; waiting futures get the error."""
+        if self._closed is None:
+            self._closed = error
+        self._fail(error)
+        with self.session.turn():
+            self.pumping.announce()
+
+    def refusal(self) -> BaseException | None:
+        """Return why no outcome will come any more."""
+        return self._closed or self.parent.judge.refusal
+
+
+_lock: Final = threading.Lock()
+
+
+def here() -> SharedCalls | None:
+    """Return the shared calls of this process; None if it is not the script's.
+
+    Raises:
+        UsageError: the run is strict.
+    """
+    session = Process.session
+    if session is None or session.role != "origin":
+        return None
+    if session.settings.options.stops_at_differences:
+        raise UsageError(_STRICT.format(threading.current_thread().name))
+    with _lock:
+        found: SharedCalls | None = session.shared
+        if found is None:
+            found = session.shared = SharedCalls(session)
+    return found

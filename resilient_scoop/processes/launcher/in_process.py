@@ -1,0 +1,43 @@
+"""The launcher of a session: of a run whose calls are made by the program that started this process.
+
+Standard input is the program's end of a pipe: one line with the options, then nothing; its end means
+that the session is closed, or that the program has died. What keeps the run from starting is written
+to standard output.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from resilient_scoop.errors import RscoopError
+from resilient_scoop.processes.options import RunOptions
+from resilient_scoop.runs import json_text
+from resilient_scoop.runs.folder import RunDir
+
+
+def main() -> int:
+    """Launch the run, and end it with its program."""
+    owner_fd = os.dup(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    verdict = os.dup(1)
+    os.dup2(null, 1)
+    os.close(null)
+    with os.fdopen(os.dup(owner_fd), "rb", buffering=0) as pipe:
+        text = bytearray()
+        while not text.endswith(b"\n"):
+            byte = pipe.read(1)
+            if not byte:
+                return 0  # the program ended before it said anything
+            text += byte
+    path, options = text.decode().rstrip("\n").split("\0", 1)
+    from resilient_scoop.processes.launcher.supervisor import launch
+
+    try:
+        return launch(RunDir(Path(path)), json_text.decode(options, RunOptions), (), owner_fd)
+    except RscoopError as error:
+        os.write(verdict, str(error).encode("utf-8", "replace"))
+        sys.stderr.flush()
+        return error.exit_code

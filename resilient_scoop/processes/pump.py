@@ -1,0 +1,121 @@
+"""A thread that receives for all threads of the script's process, so that any of them may wait.
+
+Without it, the main thread receives while it waits. That is the fastest way for one thread, but
+while it waits in other code (a lock, `time.sleep`, an event loop), nothing would arrive. From the
+first call of another thread on, this thread receives, and everybody waits for its news:
+
+  other threads   on a condition, `wait_for`
+  the main thread on a descriptor, `wait`, so that a signal handler that raises leaves no lock behind
+
+  PU1  What arrives is taken in within the time of a turn, whatever the main thread does.
+  PU2  A thread that has sent something wakes this thread: libzmq's descriptor says only once that there
+       is something to read, and the sender may have used that up.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilient_scoop.processes.connection import Session
+
+_LOOK_S: Final = 0.1
+_STOP_S: Final = 5.0
+
+
+class Pump:
+    """The thread that receives for all others."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._news = threading.Condition(session.turn())
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._main_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._main_poll = select.poll()
+        self._main_poll.register(self._main_fd, select.POLLIN)
+        self._ends = False
+        self._is_woken = False
+        self.each_turn: list[Callable[[], None]] = []
+        """Called in each turn, after receiving."""
+        self._thread = threading.Thread(target=self._run, name="rscoop-pump", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Make the thread take a turn now (PU2); callable from any thread."""
+        if not self._is_woken:
+            self._is_woken = True
+            os.eventfd_write(self._wake_fd, 1)
+
+    def announce(self) -> None:
+        """Tell all waiting threads to look again; called in a turn."""
+        self._news.notify_all()
+        os.eventfd_write(self._main_fd, 1)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for news, outside of a turn; for the main thread."""
+        if self._main_poll.poll(max(0.0, timeout_s) * 1000):
+            self._drain(self._main_fd)
+
+    def wait_for(self, ready: Callable[[], bool], until: float | None = None) -> bool:
+        """Wait until `ready()` holds (True) or the moment `until` (False); for other threads."""
+        with self._news:
+            while not ready():
+                left_s = None if until is None else until - time.monotonic()
+                if left_s is not None and left_s <= 0:
+                    return False
+                self._news.wait(_LOOK_S if left_s is None else min(left_s, _LOOK_S))
+        return True
+
+    def close(self) -> None:
+        """End the thread; its session is closed after that."""
+        self._ends = True
+        self.wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_STOP_S)
+
+    def release(self) -> None:
+        """Close the descriptors, once no thread waits any more."""
+        for fd in (self._wake_fd, self._main_fd):
+            os.close(fd)
+
+    def _is_over(self) -> bool:
+        return self._ends or self._session.is_closed
+
+    @staticmethod
+    def _drain(fd: int) -> None:
+        try:
+            os.eventfd_read(fd)
+        except BlockingIOError:
+            return  # another thread was faster
+
+    def _run(self) -> None:
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, signal.valid_signals()
+        )  # they are the main thread's
+        session = self._session
+        poll = select.poll()
+        poll.register(session.socket.fd, select.POLLIN)
+        poll.register(self._wake_fd, select.POLLIN)
+        while not self._is_over():
+            poll.poll(_LOOK_S * 1000)
+            self._drain(self._wake_fd)
+            self._is_woken = False  # whoever sends something from here on wakes it again
+            with session.turn():
+                if self._is_over():
+                    return
+                before = session.heard_at
+                session.pump()
+                for call in self.each_turn:
+                    call()
+                if session.heard_at != before:
+                    self.announce()

@@ -1,0 +1,329 @@
+"""Sessions: parallel, journaled calls from any Python program, which `rscoop` need not start.
+
+    from resilient_scoop import Session
+
+    if __name__ == "__main__":
+        with Session(run="trial7", workers=4) as session:
+            print(sum(session.map(work, range(1000))))
+
+The program may be a script, an interactive interpreter, a notebook or a test. If it is killed and
+started again, a session of the same name finds what is journaled: by function, arguments, and how
+often the same call was made before. No process is left when the program ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import html
+import os
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from resilient_scoop.errors import RunNotFoundError, SessionClosedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    from resilient_scoop.futures._shared import SharedFuture
+    from resilient_scoop.processes.in_process import InProcess
+    from resilient_scoop.runs.folder import RunDir
+    from resilient_scoop.wire.messages import Options
+
+T = TypeVar("T")
+_SEED_BITS: Final = 64
+_open: weakref.WeakSet[Session] = weakref.WeakSet()
+_lock: Final = threading.RLock()
+
+
+def _say(text: str) -> None:
+    """Say something to the user."""
+    stream = sys.stderr
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # no stream, or a closed one
+        stream.write(f"rscoop: {text}\n")
+        stream.flush()
+
+
+class Session:
+    """A run whose calls are made by this process.
+
+    Args:
+        run: name of the run. It is continued if a session had that name before; None: the run is
+            removed when the session is closed.
+        workers: worker processes; None: one per core that this process may use.
+        seed: seed of the random streams of tasks; None: random, and kept with the run.
+        state_dir: folder in which runs are kept; None: `RSCOOP_STATE_DIR`, or the user's.
+
+    Raises:
+        ValueError: `workers` is less than 1. UsageError: the name cannot be used, or belongs to a run
+        that `rscoop run` has started. RunBusyError: another process has the session open.
+        RunStoppedError: the run cannot start; the text says why.
+    """
+
+    def __init__(
+        self,
+        run: str | None = None,
+        *,
+        workers: int | None = None,
+        seed: int | None = None,
+        state_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if workers is not None and workers <= 0:
+            raise ValueError("workers must be greater than 0")
+        if os.environ.get("RSCOOP_RUN_ID") and _is_in_run():
+            raise UsageError(
+                "this process belongs to a run already: make calls with resilient_scoop.futures or "
+                "Executor(), which use that run"
+            )
+        self.name = run
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self._closed: SessionClosedError | None = None
+        self._closing = threading.Lock()
+        self._process, self._run = _start(run, self.workers, seed, state_dir, _say)
+        from resilient_scoop.futures._shared import SharedCalls
+
+        self._calls = SharedCalls(self._process.connection)
+        self._watch = threading.Thread(target=self._mind, name="rscoop-session", daemon=True)
+        self._watch.start()
+        _register(self)
+
+    # --- calls --------------------------------------------------------------------------------
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> SharedFuture[T]:
+        """Submit `fn(*args, **kwargs)`; return its future, a `concurrent.futures.Future`."""
+        return self.call(fn, args, kwargs, None)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Return an iterator over `fn(*row)` for the rows of the zipped iterables, in their order.
+
+        Raises:
+            TimeoutError: at an item without a result `timeout` seconds after the call.
+        """
+        from resilient_scoop.futures import _options
+
+        self._check()
+        return self._calls.map(fn, iterables, timeout, buffersize, _options.of(fn, None))
+
+    def call(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options | None,
+    ) -> SharedFuture[Any]:
+        """Submit a call with options; return its future."""
+        from resilient_scoop.futures import _options
+
+        self._check()
+        return self._calls.submit(fn, args, kwargs, _options.of(fn, options))
+
+    def _check(self) -> None:
+        if self._process.is_forked:
+            raise SessionClosedError(
+                self.id,
+                f"process {os.getpid()} is a forked child of the program that opened it; open a session "
+                "of another name in the child, or make calls in the program",
+            )
+        if self._closed is not None:
+            raise self._closed.with_traceback(None)
+
+    # --- what it is ---------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The id of its run."""
+        return self._run.id
+
+    @property
+    def closed(self) -> bool:
+        """Whether it makes no more calls."""
+        return self._closed is not None
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{self.workers} workers"
+        return f"<Session {self.name or self.id} {state}>"
+
+    def _repr_html_(self) -> str:
+        shown = [("session", self.name or self.id), ("run", self.id), ("workers", self.workers)]
+        shown.append(("state", "closed" if self.closed else "open"))
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
+            for name, value in shown
+        )
+        return f"<table>{rows}</table>"
+
+    # --- ending -------------------------------------------------------------------------------
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until every call has its outcome; return False if `timeout` seconds were not enough."""
+        return self._calls.drain(None if timeout is None else time.monotonic() + timeout)
+
+    def close(self, *, wait: bool = True) -> None:
+        """End the session's processes, after waiting for its calls if `wait`.
+
+        Calls without an outcome get `SessionClosedError`; a session of the same name computes them
+        when they are made again.
+        """
+        if self._process.is_forked:
+            return
+        if wait and not self.closed:
+            self.drain()
+        self._end("it was closed by the program")
+
+    def _end(self, why: str) -> None:
+        with self._closing:
+            if self._closed is not None:
+                return
+            self._closed = SessionClosedError(self.name or self.id, why)
+            _open.discard(self)
+            self._calls.close(self._closed)
+            self._process.close()
+            if self.name is None:
+                from resilient_scoop.runs import catalog
+
+                catalog.remove(self._run)
+
+    def _mind(self) -> None:
+        """End the session if its run has ended by itself."""
+        pumping, machine = self._calls.pumping, self._process.connection.machine
+        while not self.closed:
+            pumping.wait_for(
+                lambda: self.closed or machine.stopping is not None,
+                time.monotonic() + 0.25,
+            )
+            if not self.closed and (why := self._process.death):
+                self._end(f"its run has ended ({why})")
+
+    def abandon(self) -> None:
+        """Forget the session: this process is a forked child of its program."""
+        self._process.become_child()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # After an interrupt, the user does not want to wait for what is under way.
+        self.close(wait=not isinstance(error, KeyboardInterrupt))
+
+
+def _is_in_run() -> bool:
+    from resilient_scoop.processes.here import Process
+
+    return Process.session is not None or Process.importing is not None
+
+
+def _start(
+    name: str | None,
+    workers: int,
+    seed: int | None,
+    folder: str | os.PathLike[str] | None,
+    say: Callable[[str], None],
+) -> tuple[InProcess, RunDir]:
+    from resilient_scoop.processes.in_process import InProcess
+    from resilient_scoop.processes.options import RunOptions
+    from resilient_scoop.runs import catalog
+
+    given = folder or os.environ.get("RSCOOP_STATE_DIR") or None
+    state = catalog.state_dir(None if given is None else os.fspath(given))
+    found = _find(state, name)
+    run = _create(state, name, workers, seed) if found is None else found
+    options = RunOptions(
+        workers=workers, resume=found is not None, quiet=True, in_process=True,
+        reuse_changed=(), recompute_changed=("*",),
+    )  # fmt: skip
+    try:
+        return InProcess(run, options, say), run
+    except BaseException:
+        if name is None:
+            catalog.remove(run)
+        raise
+
+
+def _find(state: Path, name: str | None) -> RunDir | None:
+    """Return the run that a session of this name has made."""
+    from resilient_scoop.runs import catalog
+
+    if name is None:
+        return None
+    if not name or os.sep in name or name == catalog.LAST:
+        raise UsageError(f"{name!r} can't name a session: take letters, digits, '.', '-' and '_'")
+    try:
+        run = catalog.select(state, name)
+    except RunNotFoundError:
+        return None
+    info = run.load()
+    if name not in (info.name, run.id):
+        return None  # the beginning of the id of another one
+    if not info.in_process:
+        raise UsageError(
+            f"run {name} was started by `rscoop run`, and a session can't continue it: take another "
+            f"name, or remove it (rscoop rm {name})"
+        )
+    return run
+
+
+def _create(state: Path, name: str | None, workers: int, seed: int | None) -> RunDir:
+    from resilient_scoop.processes.in_process import files_of, main_program, script_of
+    from resilient_scoop.processes.starting import interpreter_flags
+    from resilient_scoop.runs import catalog
+    from resilient_scoop.runs.folder import RunInfo, user_name
+    from resilient_scoop.runs.surroundings import look
+    from resilient_scoop.runs.versions import installed_versions
+    from resilient_scoop.task_state.rng import RULES
+
+    program, now = main_program(), time.time()  # noqa: TID251  labels the run and makes its id
+    drawn = int.from_bytes(os.urandom(_SEED_BITS // 8)) if seed is None else seed
+
+    def describe(run_id: str) -> RunInfo:
+        return RunInfo(
+            id=run_id, uuid=os.urandom(16).hex(), name=name, flags=interpreter_flags(),
+            around=look(os.environ), python=sys.executable, python_version=sys.version.split()[0],
+            versions=installed_versions(), seed=drawn, streams=RULES, workers=workers,
+            created_at=now, host=os.uname().nodename, user=user_name(os.geteuid()), in_process=True,
+            **script_of(program),
+        )  # fmt: skip
+
+    return catalog.create(state, describe, now, files_of(program))
+
+
+def _register(session: Session) -> None:
+    """Have the session closed when the interpreter ends, and left alone by forked children."""
+    with _lock:
+        if not _Hooks.are_set:
+            _Hooks.are_set = True
+            # As the standard library's executors: before threads can no longer be started.
+            threading._register_atexit(_end_all)  # type: ignore[attr-defined]  # noqa: SLF001
+            atexit.register(_end_all)
+            os.register_at_fork(after_in_child=_become_child)
+        _open.add(session)
+
+
+class _Hooks:
+    are_set = False
+
+
+def _end_all() -> None:
+    for session in list(_open):
+        session.close()
+
+
+def _become_child() -> None:
+    for session in list(_open):
+        session.abandon()
