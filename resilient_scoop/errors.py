@@ -19,6 +19,7 @@ RscoopError                 exit 1
     RunNotMadeError         no room for a new run                                 exit 74
     JournalFormatError      no journal, or one of an unknown format               exit 74
   RunStoppedError           the run was stopped and can be resumed                exit 75
+  SessionClosedError        a call of a session that is closed                    exit 1
   PlaceError                a place cannot start or reach an agent                exit 75
     PlaceRefusedError       for good: another try is of no use                    exit 75
     PlaceBusyError          for now                                               exit 75

@@ -203,7 +203,8 @@ class Session:
                 lambda: self.closed or machine.stopping is not None,
                 time.monotonic() + 0.25,
             )
-            if not self.closed and (why := self._process.death):
+            why = self._process.death
+            if why:
                 self._end(f"its run has ended ({why})")
 
     def abandon(self) -> None:
@@ -248,12 +249,12 @@ def _start(
         workers=workers, resume=found is not None, quiet=True, in_process=True,
         reuse_changed=(), recompute_changed=("*",),
     )  # fmt: skip
-    try:
-        return InProcess(run, options, say), run
-    except BaseException:
+    with contextlib.ExitStack() as undo:
         if name is None:
-            catalog.remove(run)
-        raise
+            undo.callback(catalog.remove, run)
+        process = InProcess(run, options, say)
+        undo.pop_all()
+    return process, run
 
 
 def _find(state: Path, name: str | None) -> RunDir | None:

@@ -107,13 +107,12 @@ class InProcess:
         )  # fmt: skip
         program = main_program()
         self._launcher = self._start_launcher(options)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._end_launcher)
             _observe(program, settings)
             self.connection = Session("origin", settings, node=starting.LOCAL, pid=os.getpid())
             self._seat(say)
-        except BaseException:
-            self._end_launcher()
-            raise
+            undo.pop_all()
 
     def _start_launcher(self, options: RunOptions) -> subprocess.Popen[bytes]:
         environ = dict(os.environ)
@@ -160,7 +159,7 @@ class InProcess:
 
     @property
     def death(self) -> str:
-        """Why the run has ended by itself; empty while it goes on."""
+        """Why the run has ended by itself; empty as long as it runs."""
         return "" if self._launcher.poll() is None else self._verdict()
 
     @property

@@ -99,6 +99,7 @@ class Pump:
             return  # another thread was faster
 
     def _run(self) -> None:
+        """Take a turn at each message and each call of `wake` (PU1)."""
         signal.pthread_sigmask(
             signal.SIG_BLOCK, signal.valid_signals()
         )  # they are the main thread's

@@ -16,6 +16,7 @@ EVERYTHING = RunOptions(
     workers=3, resume=True, reuse_changed=("f",), recompute_changed=("*",), retry_failed=True,
     end_of_input=True, strict=True, quiet=True, detach=True, always_replay=True, audit=True,
     task_output=True, limit=Limit(5.0, 2.0), total=9, grid=True, hosts=2, listen=("127.0.0.1",),
+    in_process=True,
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from resilient_scoop import ids
 from resilient_scoop.core.parent.by_content import ByContent
+from resilient_scoop.core.parent.history import HistoryRecord
 from resilient_scoop.core.parent.parent import Parent
 from resilient_scoop.wire import messages as wire
 
@@ -29,9 +30,9 @@ def outcome(number: int, value: int) -> wire.Outcomes:
     return wire.Outcomes(ids.SHARED, [found])
 
 
-def last_page(upto: int, *records: wire.Outcomes) -> tuple[wire.History, list[wire.Outcomes]]:
+def last_page(upto: int, *records: wire.Outcomes) -> tuple[wire.History, list[HistoryRecord]]:
     """Return the only page of a history."""
-    return wire.History(ids.SHARED, ATTEMPT, upto, True, 1 << 52, 0, [], [], [], 1), list(records)  # noqa: FBT003
+    return wire.History(ids.SHARED, ATTEMPT, upto, True, 1 << 52, 0, [], [], [], 1), list(records)
 
 
 def test_equal_calls_get_different_numbers_and_the_same_ones_in_every_attempt() -> None:
