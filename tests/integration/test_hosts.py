@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -264,6 +265,21 @@ def test_a_host_that_is_drained_leaves_and_loses_nothing(grid: Grid) -> None:
     assert done.expect() == SLOW_OUT
     assert "host alice has left the run" in done.err
     assert grid.place.status()["resubmitted"] == 0
+    grid.assert_nothing_left()
+
+
+def test_agents_that_are_not_let_in_yet_end_at_once(grid: Grid) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        grid.options += ["--external-address", f"127.0.0.1:{silent.getsockname()[1]}"]
+        process = grid.start(SLOW)
+        wait_until(lambda: len(grid.agents()) == 2, 15.0)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        done = finish(process, timeout_s=TIMEOUT_S)
+        took_s = time.monotonic() - began
+    assert done.code == 130, str(done)
+    assert took_s < 3.0
     grid.assert_nothing_left()
 
 

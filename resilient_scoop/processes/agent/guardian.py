@@ -91,6 +91,11 @@ def _agents(run_id: str, tag: str) -> list[int]:
     return found
 
 
+def _is_let_in(agent: int) -> bool:
+    """Return whether an agent has got into its run: before that it ignores signals, and has no work."""
+    return Path(f"/proc/{agent}/cwd/sock", CONTROL).exists()
+
+
 def _stop(run_id: str, tag: str, grace_s: float) -> int:
     """End the agents of a tag: in order, then at once."""
     pids = _agents(run_id, tag)
@@ -99,7 +104,7 @@ def _stop(run_id: str, tag: str, grace_s: float) -> int:
         for pid in pids:
             with suppress(ProcessLookupError):
                 fds.append(os.pidfd_open(pid))
-                os.kill(pid, number)
+                os.kill(pid, number if _is_let_in(pid) else signal.SIGKILL)
         until = time.monotonic() + wait_s
         for fd in fds:
             select.select([fd], [], [], max(0.0, until - time.monotonic()))
@@ -295,6 +300,8 @@ class _Guardian:
                 streams = [pidfd]
             elif line.startswith(_RENEW):
                 _hand_over(self.folder, line.removeprefix(_RENEW))
+            elif not _is_let_in(agent.pid):
+                agent.kill()  # it executes nothing, and does not listen
             else:
                 with suppress(BrokenPipeError):
                     os.write(control, line)
