@@ -14,7 +14,8 @@ from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Final, cast
 
 from resilient_scoop.identity import imported_values, process_settings
-from resilient_scoop.processes import main_guard, program
+from resilient_scoop.processes import main_guard, program, scoop_names
+from resilient_scoop.processes.here import Process
 from resilient_scoop.task_state import locks, thread_locals
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def prepare(spec: ScriptSpec) -> None:
     locks.install()
     thread_locals.install()
     process_settings.install()
+    scoop_names.install(Process.say)
     os.chdir(spec.cwd)
     if not sys.flags.safe_path:
         del sys.path[0]  # the entry that `-m` added for our own entry point

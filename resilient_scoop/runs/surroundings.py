@@ -37,7 +37,7 @@ _HERE: Final = re.compile(
     | TMPDIR | TMP | TEMP
     | SLURM_.* | SLURMD_.* | PBS_.* | SGE_.* | JOB_ID | LSB_.* | LSF_.* | OMPI_.* | PMI_.* | PMIX_.*
     | (CUDA|NVIDIA|ROCR|HIP)_VISIBLE_DEVICES | GPU_DEVICE_ORDINAL
-    | RSCOOP_.* | PYTEST_.* | PYTHONHASHSEED
+    | RSCOOP_(?!AS_SCOOP$).* | PYTEST_.* | PYTHONHASHSEED
     """,
     re.VERBOSE,
 )
