@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     import logging
 
     from resilient_scoop.executor import Executor
+    from resilient_scoop.pool import Pool
     from resilient_scoop.session import Session
 
     logger: logging.Logger
 
 __all__ = [
-    "BROKER", "DEBUG", "IS_ORIGIN", "IS_RUNNING", "SIZE", "WORKER", "BrokerInfo", "Executor", "Session",
-    "__version__", "logger", "worker",
+    "BROKER", "DEBUG", "IS_ORIGIN", "IS_RUNNING", "SIZE", "WORKER", "BrokerInfo", "Executor", "Pool",
+    "Session", "__version__", "logger", "worker",
 ]  # fmt: skip
 
 
@@ -59,6 +60,10 @@ def __getattr__(name: str) -> Any:
         from resilient_scoop import executor
 
         made = executor.Executor
+    elif name == "Pool":
+        from resilient_scoop import pool
+
+        made = pool.Pool
     elif name == "Session":
         from resilient_scoop import session
 

@@ -29,8 +29,8 @@ PACKAGE = Path(errors.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 USER_CODE_FLOORS = {
-    "adapters", "executor.py", "futures", "identity", "payload", "processes", "states", "task_state",
-    "values",
+    "adapters", "executor.py", "futures", "identity", "payload", "pool.py", "processes", "states",
+    "task_state", "values",
 }  # fmt: skip
 """Floors that call, pickle or unpickle user code: whatever it raises is an outcome, not a bug."""
 
