@@ -11,7 +11,7 @@ a resume. Elsewhere the pool has an `Executor` of its own. Methods, results and 
 
 - The number of processes is that of the run. `processes` is the figure that libraries read as `size`
   and `_processes`; it is recorded, so a resume with another number of workers gives the same answer.
-- In a run, a process calls `initializer` before the first call that it computes for this pool, and again
+- A process calls `initializer` before the first call that it computes for this pool, and again
   after calls of other pools. If it raises, the call fails with its error.
 - `chunksize` and `maxtasksperchild` are checked and have no effect.
 - `map` and `starmap` raise the error of the first failed item in the order of the items, and give up
@@ -23,6 +23,7 @@ a resume. Elsewhere the pool has an `Executor` of its own. Methods, results and 
 
 from __future__ import annotations
 
+import concurrent.futures as cf
 import dis
 import pickle
 import threading
@@ -88,24 +89,22 @@ class Calls(Protocol):
 class OfRun:
     """Calls go to the run that this process belongs to."""
 
-    def __init__(self, initializer: Callable[..., object] | None, initargs: Sequence[Any]) -> None:
-        self._initializer = initializer
-        self._initargs = tuple(initargs)
-
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """Submit a call."""
-        return futures.submit(self._prepared(function), *args, **kwargs)
+        return futures.submit(function, *args, **kwargs)
 
     def map(self, function: Callable[..., Any], /, *columns: Iterable[Any]) -> Iterator[Any]:
         """Return an iterator over the results in order."""
-        return futures.map(self._prepared(function), *columns)
+        return futures.map(function, *columns)
 
     def wait(
         self, pending: Collection[Future], timeout: float | None, *, first: bool
     ) -> list[Future]:
         """Return those that are done, when all are, or the first, or time is up."""
-        until = futures.FIRST_COMPLETED if first else futures.ALL_COMPLETED
-        asked: Any = list(pending)
+        asked: list[Any] = list(pending)
+        if any(isinstance(each, cf.Future) for each in asked):  # of a thread of user code
+            return _wait(asked, timeout, first=first)
+        until = cf.FIRST_COMPLETED if first else cf.ALL_COMPLETED
         done = futures.wait(asked, timeout, until).done
         return [each for each in asked if each in done]
 
@@ -115,11 +114,6 @@ class OfRun:
 
     def close(self) -> None:
         """Do nothing: the run ends with its script."""
-
-    def _prepared(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if self._initializer is None or not callable(function):
-            return function
-        return _Prepared(self._initializer, self._initargs, function)
 
 
 class OfExecutor:
@@ -142,21 +136,21 @@ class OfExecutor:
         self, pending: Collection[Future], timeout: float | None, *, first: bool
     ) -> list[Future]:
         """Return those that are done, when all are, or the first, or time is up."""
-        import concurrent.futures as cf
-
-        asked: Any = list(pending)
-        until = cf.FIRST_COMPLETED if first else cf.ALL_COMPLETED
-        done: set[Any] = cf.wait(asked, timeout, until).done
-        return [each for each in asked if each in done]
+        return _wait(list(pending), timeout, first=first)
 
     def size(self) -> int:
-        """Return the number of workers; the same in each replay."""
+        """Return the number of workers."""
         count: int = self._executor._max_workers  # noqa: SLF001 - as dask reads it
         return count
 
     def close(self) -> None:
-        """Free what was started."""
+        """End the executor."""
         self._executor.shutdown(wait=True)
+
+
+def _wait(asked: list[Any], timeout: float | None, *, first: bool) -> list[Future]:
+    done = cf.wait(asked, timeout, cf.FIRST_COMPLETED if first else cf.ALL_COMPLETED).done
+    return [each for each in asked if each in done]
 
 
 class _Prepared:
@@ -221,28 +215,16 @@ def _workers() -> int:
     return max(1, resilient_scoop.SIZE)
 
 
-def _executor(
-    processes: int | None,
-    initializer: Callable[..., object] | None,
-    initargs: Sequence[Any],
-    run: str | None,
-) -> Any:
+def _executor(processes: int | None, run: str | None) -> Any:
     """Return an executor for a pool outside of a run."""
-    return resilient_scoop.Executor(
-        max_workers=processes, initializer=initializer, initargs=tuple(initargs), run=run
-    )
+    return resilient_scoop.Executor(max_workers=processes, run=run)
 
 
-def open_calls(
-    processes: int | None = None,
-    initializer: Callable[..., object] | None = None,
-    initargs: Sequence[Any] = (),
-    run: str | None = None,
-) -> Calls:
+def open_calls(processes: int | None = None, run: str | None = None) -> Calls:
     """Return where calls go: to the run of this process, or else to an executor that is started."""
     if resilient_scoop.IS_RUNNING:
-        return OfRun(initializer, initargs)
-    return OfExecutor(_executor(processes, initializer, initargs, run))
+        return OfRun()
+    return OfExecutor(_executor(processes, run))
 
 
 # --- results ------------------------------------------------------------------------------------
@@ -414,11 +396,9 @@ class IMapUnorderedIterator(IMapIterator):
 
 
 def _error_of(future: Future) -> BaseException | None:
-    from concurrent.futures import CancelledError
-
     try:
         return future.exception()
-    except CancelledError as error:
+    except cf.CancelledError as error:
         return error
 
 
@@ -453,7 +433,8 @@ class Pool:
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._given = processes
-        self.calls = open_calls(processes, initializer, initargs, run)
+        self._initializer = initializer and (initializer, tuple(initargs))
+        self.calls = open_calls(processes, run)
         self._state: Literal["RUN", "CLOSE", "TERMINATE"] = "RUN"
         self._asked: list[Future] = []
         self._prune_at = _PRUNE_AT
@@ -506,9 +487,9 @@ class Pool:
         del chunksize
         self._check_running()
         if callback is None:
-            return list(self.calls.map(func, iterable))
+            return list(self.calls.map(self._prepared(func), iterable))
         results = []
-        for value in self.calls.map(func, iterable):
+        for value in self.calls.map(self._prepared(func), iterable):
             callback(value)
             results.append(value)
         return results
@@ -520,7 +501,8 @@ class Pool:
         self._check_running()
         rows = [tuple(row) for row in iterable]
         if all(rows) and len({len(row) for row in rows}) == 1:
-            return list(self.calls.map(func, *map(list, zip(*rows, strict=True))))
+            columns = map(list, zip(*rows, strict=True))
+            return list(self.calls.map(self._prepared(func), *columns))
         result: list[Any] = self.starmap_async(func, rows, chunksize).get()
         return result
 
@@ -632,7 +614,7 @@ class Pool:
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Future:
         """Submit a call, and keep its future for `join` and `terminate`."""
-        future = self.calls.submit(function, *args, **kwargs)
+        future = self.calls.submit(self._prepared(function), *args, **kwargs)
         self._asked.append(future)
         if len(self._asked) >= self._prune_at:
             self._asked = self._not_done()
@@ -653,6 +635,11 @@ class Pool:
             return []
         done = set(map(id, self.calls.wait(self._asked, 0, first=False)))
         return [each for each in self._asked if id(each) not in done]
+
+    def _prepared(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if self._initializer is None or not callable(function):
+            return function
+        return _Prepared(*self._initializer, function)
 
     def _check_running(self) -> None:
         if self._state != "RUN":

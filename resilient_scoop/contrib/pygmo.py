@@ -11,7 +11,6 @@ Give algorithms, populations and the archipelago a seed.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from resilient_scoop import futures
@@ -27,7 +26,9 @@ class BatchEvaluator:
         import numpy as np
 
         rows = dvs.reshape(-1, prob.get_nx())
-        fitness = list(futures.map(functools.partial(_fitness, prob), rows))
+        written_in_python = prob.extract(object)
+        evaluate = (prob if written_in_python is None else written_in_python).fitness
+        fitness = list(futures.map(evaluate, rows))
         return np.concatenate(fitness) if fitness else np.empty(0)
 
     def get_name(self) -> str:
@@ -45,10 +46,6 @@ class Island:
     def get_name(self) -> str:
         """Return its name."""
         return "Island of resilient_scoop"
-
-
-def _fitness(prob: Any, vector: Any) -> Any:
-    return prob.fitness(vector)
 
 
 def _evolve(algo: Any, pop: Any) -> tuple[Any, Any]:

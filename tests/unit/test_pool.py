@@ -55,11 +55,9 @@ def kept(x: int) -> int:
 
 @pytest.fixture
 def ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    def executor(processes: int | None, initializer: Any, initargs: Any, run: str | None) -> Any:
+    def executor(processes: int | None, run: str | None) -> Any:
         assert run is None
-        return concurrent.futures.ProcessPoolExecutor(
-            processes, CONTEXT, initializer=initializer, initargs=tuple(initargs)
-        )
+        return concurrent.futures.ProcessPoolExecutor(processes, CONTEXT)
 
     monkeypatch.setattr(module, "_executor", executor)
 

@@ -28,15 +28,10 @@ TIMEOUT_S: Final = 90.0
 
 MODULES: Final = {"scikit-learn": "sklearn", "jmetalpy": "jmetal", "zeus-mcmc": "zeus"}
 MODULES_MORE: Final = {"nautilus-sampler": "nautilus", "bayesian-optimization": "bayes_opt"}
-NEEDS_NOTHING_NEW: Final = (
-    "deap",
-    "pymoo",
-    "joblib",
-    "multiprocessing",
-    "concurrent.futures",
-    "asyncio",
-)
-"""Libraries that the group `test` has."""
+ALWAYS_THERE: Final = ("deap", "pymoo", "joblib", "numpy")
+"""Modules that the group `test` has."""
+REAL: Final = ("deap_onemax", "futures_executor", "joblib_parallel", "pool_methods", "pymoo_runner")
+"""Scripts that need nothing else, and are tried with the real tests."""
 
 
 @dataclass(frozen=True)
@@ -100,23 +95,24 @@ class Case:
         """Start a run of the script on two workers."""
         return self.place.start("run", "-q", "-n", "2", self.script.path.name)
 
-    def pids(self) -> list[int]:
-        """Return the process of each call so far, but for those that the script itself computed."""
-        calls = [line.split() for line in ledger(self.place)]
-        return [int(pid) for pid, is_script in calls if is_script == "False"]
+    @property
+    def calls(self) -> list[int]:
+        """The worker of each call so far."""
+        lines = [line.split() for line in ledger(self.place)]
+        return [int(pid) for pid, is_script in lines if is_script == "False"]
 
     def run(self) -> tuple[str, set[int]]:
         """Return what the script prints in a run, and the workers of its calls."""
         process = self.start()
         out = finish(process, timeout_s=TIMEOUT_S).expect()
         self.place.assert_nothing_left()
-        return out, set(self.pids())
+        return out, set(self.calls)
 
     def kill_worker(self) -> str:
         """Return what the script prints if a worker that computes is killed."""
         process = self.start()
         self._await_calls(process)
-        victim = self.pids()[-1]
+        victim = self.calls[-1]
         os.kill(victim, signal.SIGKILL)
         done = finish(process, timeout_s=TIMEOUT_S)
         self.place.assert_nothing_left()
@@ -135,7 +131,7 @@ class Case:
                     continue
             time.sleep(0.02)
         printed = finish(process).out
-        before = len(self.pids())
+        before = len(self.calls)
         done = self.place.rscoop("resume", "-q", "last", timeout_s=TIMEOUT_S)
         self.place.assert_nothing_left()
         return printed + done.expect(), before
@@ -143,8 +139,8 @@ class Case:
     def _await_calls(self, process: subprocess.Popen[str]) -> None:
         """Wait until some calls were made."""
         wait_until(
-            lambda: len(self.pids()) >= KILL_AT or process.poll() is not None,
+            lambda: len(self.calls) >= KILL_AT or process.poll() is not None,
             30.0,
-            lambda: f"{len(self.pids())} calls after 30 s",
+            lambda: f"{len(self.calls)} calls after 30 s",
         )
         assert process.poll() is None, f"it ended before it was killed\n{finish(process)}"

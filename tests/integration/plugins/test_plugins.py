@@ -13,7 +13,7 @@ from tests.integration.runs import Place
 
 
 def parameter(script: Script) -> object:
-    """Return a script as a parameter: those whose library is always there run with the real tests."""
+    """Return a script as a parameter."""
     marks = [
         pytest.mark.plugins,
         pytest.mark.skipif(not script.is_installed, reason=f"{script.title[0]} is not installed"),
@@ -58,3 +58,18 @@ def test_a_script_gives_the_same_answer_if_all_is_killed_and_resumed(
     answer, _ = case("resumed").kill_everything()
 
     assert answer == case("plain").plain()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "script", [each for each in cases.ALL if each.name in cases.REAL], ids=lambda each: each.name
+)
+def test_a_script_without_new_libraries_survives_the_death_of_all_processes(
+    case: Callable[[str], Case],
+) -> None:
+    ended = case("resumed")
+
+    answer, _ = ended.kill_everything()
+
+    assert answer == case("plain").plain()
+    assert set(ended.calls)
