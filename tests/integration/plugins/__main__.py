@@ -61,7 +61,7 @@ def main() -> int:
     for script in ALL:
         if script.is_installed and (not names or script.name in names):
             rows[script.name] = row_of(script)
-            print(rows[script.name], flush=True)
+            print(rows[script.name], flush=True)  # noqa: T201
     table = "\n".join([HEAD, *(rows[name] for name in sorted(rows) if name in known)])
     PAGE.write_text(f"{begin}<!-- table -->\n{table}\n<!-- end of table -->{end}")
     return int("DIFFERS" in table)

@@ -60,7 +60,7 @@ def test_every_program_of_the_page_is_run() -> None:
 @pytest.mark.real
 def test_the_table_of_the_page_has_a_row_for_each_script_and_no_other_answer() -> None:
     rows = re.findall(
-        r"^\| (\w+) \|.*\| (\w+) \| (\w+) \| (\w+) \| \d+ \|$", PAGE.read_text(), re.M
+        r"^\| (\w+) \|.*\| (\w+) \| (\w+) \| (\w+) \| \d+ \|$", PAGE.read_text(), re.MULTILINE
     )
 
     assert [name for name, *_ in rows] == [script.name for script in ALL]
