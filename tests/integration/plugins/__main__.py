@@ -30,11 +30,12 @@ def row_of(script: Script) -> str:
 
         expected = case("plain").plain()
         whole = case("run")
-        answer, _ = whole.run()
+        answer, pids = whole.run()
         killed = case("killed").kill_worker()
         ended = case("resumed")
         resumed, _ = ended.kill_everything()
-    calls, again = len(whole.calls), len(ended.calls)
+        calls, again = len(whole.calls), len(ended.calls)
+        assert pids, f"{script.name}: no call has left the process of the script"
     same = ["same" if each == expected else "DIFFERS" for each in (answer, killed, resumed)]
     library, _ = script.title
     cells = [script.name, library, version_of(library), calls, *same, max(0, again - calls)]
