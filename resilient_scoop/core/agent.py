@@ -15,7 +15,8 @@ The life of a slot (`_NEXT`), by what happens to it:
     OVER       -         -        -            -       -        -     -      WAITING
 
 DUE is the moment of a start, DONE the end of a process that had said that its work is done, UNFIT the end
-of a worker that cannot import the script, where no further try is of any use: the broker stops the run.
+of a worker that cannot import the script, where no further try is of any use: the broker, and each later
+one, is told so, and stops the run when a call waits for a worker.
 RESUMED is a new broker of a run that had told the processes of another host to end, but not their agent.
 
   G1  A slot has one process at most: its successor is started after its end was learnt.
@@ -160,6 +161,7 @@ class Slot(msgspec.Struct, eq=False):
     reached: int = 0  # how far the script has come (`Flight.reached`)
     stillborn: int = 0  # how often in a row it ended before it started its work
     unfit: int = 0  # how often in a row it could not import the script
+    lacks: str = ""  # why it could not
     killed_for: str = ""
     late: bool = False  # it was reported that it does not end
     freed: int = 0  # how often it had to end to release a lock
@@ -545,7 +547,8 @@ class Agent:
         held = unfit and self.stopping is None and self._is_unfit(slot)
         slot.enter(Happening.UNFIT if held else Happening.EXITED)
         if held:
-            self._tell(wire.Unfit("", 0, b"", event.why))
+            slot.lacks = event.why
+            self._tell(wire.Unfit("", 0, b"", slot.lacks))
         elif event.code == REFUSED:
             self._refused(slot, event.why, now)
         elif unfit and self.stopping is None:
@@ -712,7 +715,10 @@ class Agent:
         self.greeted = True
         running = [slot.incarnation for slot in self.slots.values() if slot.has_process]
         hello = wire.Hello("agent", self.node, self.name, self.pid, incarnations=running)
-        self._actions.append(Transmit(self.link.pack([wire.encode(hello), *owed, *self.pending])))
+        held = [slot for slot in self.slots.values() if slot.state is State.HELD]
+        unfit = [wire.encode(wire.Unfit("", 0, b"", slot.lacks)) for slot in held]
+        frames = [wire.encode(hello), *owed, *self.pending, *unfit]
+        self._actions.append(Transmit(self.link.pack(frames)))
         self.pending = []
 
     def _resume(self, now: float) -> None:

@@ -75,6 +75,24 @@ def test_a_worker_alone_that_cannot_import_the_script_stops_the_run(place: Place
     assert place.rscoop("resume", "-q", "last").expect() == "10\n"
 
 
+def test_a_script_that_fails_later_with_the_error_of_its_workers_ends_as_under_python(
+    place: Place,
+) -> None:
+    done = place.run("""
+        import glob, os, time, resilient_scoop
+        def have_failed():
+            logs = glob.glob(os.environ["RSCOOP_STATE_DIR"] + "/runs/*/logs/w*.log")
+            return len([log for log in logs if "stray_name" in open(log).read()]) == 2
+        if resilient_scoop.IS_ORIGIN:
+            while not have_failed(): time.sleep(0.1)
+            time.sleep(1)  # in which a run that does not wait for its script would stop
+        stray_name
+    """)
+    assert done.code == 1
+    assert "NameError: name 'stray_name' is not defined" in done.err
+    assert "cannot import" not in done.err
+
+
 LATE: Final = """
 import sys
 from resilient_scoop import futures

@@ -95,6 +95,7 @@ class Broker:
         self.busy_disk = False  # no space: assign no work
         self._stepped_at: float | None = None
         self._has_unfit = False  # of batches that no replay has made yet
+        self._no_import = ""  # why a worker cannot import the script
         self._enqueue_all()
 
     def step(self, event: Event, now: float, *, more: bool = False) -> list[Action]:
@@ -128,6 +129,8 @@ class Broker:
         return self.outbox.actions
 
     def _end_step(self, now: float, *, more: bool) -> None:
+        if self._no_import and self.scheduler.ready:
+            self.keeper.halted = self.keeper.halted or self._no_import
         if hopeless := self.keeper.halted or self.membership.fruitless.verdict:
             self._stop(hopeless)
         if more:
@@ -384,10 +387,11 @@ class Broker:
         """A worker lacks what a batch needs, or the script itself: stop, unless it is no longer needed.
 
         Batches from the journal count only after the replay has made them: a changed script may
-        call another function there.
+        call another function there. The script counts from the first call that waits for a worker:
+        until then its process may fail with the same error, which ends the run as the script's own.
         """
         if not unfit.parent:
-            self.keeper.halted = self.keeper.halted or unfit.reason
+            self._no_import = self._no_import or unfit.reason
             return
         batch = self.scheduler.find(unfit.parent, unfit.call)
         if batch is None:

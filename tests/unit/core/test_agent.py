@@ -458,6 +458,14 @@ def test_the_run_stops_at_once_if_no_other_worker_runs() -> None:
     assert isinstance(sent_up(actions)[-1], wire.Unfit)
 
 
+def test_each_later_broker_is_told_of_a_worker_that_cannot_import() -> None:
+    host = running(1, origin=True)
+    host.exit("w1", CANNOT_IMPORT, Flight(), why="no module m")
+    host.broker = Link(RUN, 2)
+    told = sent_up(host.greet())
+    assert told[-1] == wire.Unfit("", 0, b"", "no module m")
+
+
 def test_a_long_import_is_reported_once() -> None:
     host = running(1)
     host.flights["w1"] = Flight(starts_s=61.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from resilient_scoop.ids import ROOT
 from resilient_scoop.wire import messages as wire
 from tests.unit.bench import (
+    AGENT,
     FN,
     ONCE,
     ORIGIN,
@@ -48,11 +49,24 @@ def test_a_worker_that_cannot_load_a_function_stops_the_run_and_nothing_is_logge
     assert bench.logged() == before
 
 
-def test_a_worker_that_cannot_import_the_script_stops_the_run() -> None:
+def test_a_worker_that_cannot_import_the_script_stops_the_run_when_a_call_waits() -> None:
     bench = Bench()
-    bench.begin()
-    bench.arrive(W1)
-    assert sent(bench.tell(W1, unfit(b"", "")), ORIGIN, wire.Stop)
+    attempt = bench.begin()
+    assert not sent(bench.tell(AGENT, unfit(b"", "")), ORIGIN, wire.Stop)
+
+    actions = bench.tell(ORIGIN, PLAIN, *calls(part(0, 0, 3), attempt=attempt))
+
+    assert sent(actions, ORIGIN, wire.Stop)
+    assert bench.broker.keeper.halted == "worker w1 cannot load m:plain"
+
+
+def test_the_error_of_the_script_itself_ends_the_run_that_workers_cannot_import_either() -> None:
+    bench = Bench()
+    attempt = bench.begin()
+    bench.tell(AGENT, unfit(b"", ""))
+    bench.tell(ORIGIN, wire.RunEnded(attempt, 1, True, "NameError: stray", 0, 0, 0))
+    assert bench.broker.membership.stopping == "ended"
+    assert not bench.broker.keeper.halted
 
 
 def test_unfit_batches_from_the_journal_wait_for_their_replay() -> None:
